@@ -1,0 +1,56 @@
+# Each target says what it does: `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Nothing phones home, whichever tool a target starts.
+export DVC_NO_ANALYTICS := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test demo test lint format serve bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(VENV)/.run-ready ## create .venv with the pinned requirements
+setup-test: $(VENV)/.test-ready
+
+$(VENV)/.run-ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Rootstock needs Python 3.11 or newer; name one with make PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,serve]'
+	touch $@
+
+$(VENV)/.test-ready: $(VENV)/.run-ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,serve,test]'
+	touch $@
+
+demo: setup ## digits as PNG files -> dvc repro -> a champion, with what to do next
+	$(BIN)/python -m pipelines.demo
+
+test: setup-test lint ## lint, then every test that needs no GPU and no minutes
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+lint: setup-test ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup-test ## let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: setup ## serve the champion on http://127.0.0.1:8000
+	$(BIN)/rootstock serve
+
+bench: setup-test ## the long checks and the benchmarks (see docs/benchmarks.md)
+	$(BIN)/python -m pytest -m "slow or gpu"
+	$(BIN)/python benchmarks/embedded_backbone.py
+
+clean: ## remove what can be made again (never data/, mlflow.db or mlruns/)
+	rm -rf artifacts reports .rootstock .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,360 @@
+"""The tree of params.yaml: every key typed, bounded and described.
+
+`load_config` reads the file, applies ``key=value`` overrides, and reports *all* problems at
+once, each with its place, the rule, and the key that was probably meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rootstock.errors import ConfigError
+
+Auto = Literal["auto"]
+StrategyName = Literal[
+    "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
+]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors, values are never coerced from another type silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Where the images are, and what is accepted as one."""
+
+    root: Path = Field(
+        Path("data/raw"),
+        description="Class folders, train/val/test folders of class folders, or a CSV or "
+        "Parquet file with the columns path,label[,split].",
+    )
+    val_fraction: Fraction = Field(
+        0.15, description="Share of the images split off for validation where none is given."
+    )
+    test_fraction: Fraction = Field(
+        0.15, description="Share of the images split off for the test where none is given."
+    )
+    max_bytes: int = Field(
+        100_000_000, ge=1_000, description="A larger file is quarantined without being opened."
+    )
+    max_pixels: int = Field(
+        100_000_000, ge=1_000, description="An image of more pixels is quarantined undecoded."
+    )
+    max_aspect_ratio: float = Field(
+        50.0, ge=1.0, description="A longer, thinner image is quarantined undecoded."
+    )
+    near_duplicate_bits: int = Field(
+        3,
+        ge=0,
+        le=16,
+        description="Images whose 64-bit perceptual hashes differ in at most so many bits "
+        "stay in one split; 0: only equal hashes.",
+    )
+    min_per_class: int = Field(
+        3, ge=2, description="A class with fewer usable images than this is an error."
+    )
+    workers: int | Auto = Field("auto", description="Decoding processes; auto: one a core.")
+
+
+class BackboneConfig(Section):
+    """The pretrained network."""
+
+    name: str = Field(
+        "mobilenetv3_small_100",
+        description="A timm name; used with `weights: hub`. Embedded weights and files name "
+        "their own architecture.",
+    )
+    weights: str = Field(
+        "embedded",
+        description="`embedded` (small, for demos), `hub`, or the path of a .safetensors file "
+        "whose card NAME.json lies beside it.",
+    )
+
+
+class AssessConfig(Section):
+    """How much data is much, and how near is near."""
+
+    small_below: int = Field(
+        1_000,
+        ge=1,
+        description="Fewer training images than this are `small` (VTAB-1k, few-sample studies).",
+    )
+    small_per_class_below: int = Field(
+        10, ge=1, description="A median class with fewer training images makes the set `small`."
+    )
+    large_from: int = Field(
+        20_000,
+        ge=2,
+        description="From so many training images on the set is `large` (Big Transfer's border).",
+    )
+    similar_from: float = Field(
+        0.5, ge=0.0, le=1.0, description="A similarity score of this or more counts as similar."
+    )
+    sample: int = Field(
+        500, ge=20, description="Training images used to measure similarity and probe accuracy."
+    )
+    probe_folds: int = Field(5, ge=2, le=10, description="Folds of the cross-validated probes.")
+
+
+class PlanConfig(Section):
+    """Choices of the planner; anything but `auto` pins the choice."""
+
+    strategy: StrategyName | Auto = Field("auto", description="The transfer strategy.")
+    tap: str = Field(
+        "auto", description="The depth whose features the head reads, e.g. `last` or `block4`."
+    )
+    freeze_through: str = Field(
+        "auto", description="partial_finetune: the deepest tap that stays frozen, e.g. `block3`."
+    )
+    input_size: Annotated[int, Field(ge=32, le=1024)] | Auto = Field(
+        "auto", description="Side of the square input in pixels."
+    )
+    augmentation: Literal["none", "light", "medium"] | Auto = Field(
+        "auto", description="Strength of the training augmentation when fine-tuning."
+    )
+    flip: bool = Field(
+        True, description="Mirror images left to right when augmenting; off for digits, text, hands."
+    )
+
+
+class FeaturesConfig(Section):
+    """Extraction of bottleneck features."""
+
+    store: Path = Field(
+        Path(".rootstock/features"), description="Folder of the content-addressed cache."
+    )
+    batch_size: int = Field(64, ge=1, le=4096, description="Images a forward pass.")
+    device: str = Field("auto", description="`cpu`, `cuda`, `cuda:1` ...; auto: a GPU if any.")
+
+
+class TrainConfig(Section):
+    """The head and the fine-tuning."""
+
+    l2_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        min_length=1,
+        description="Strengths of the head's L2 penalty that are tried.",
+    )
+    class_weight: Literal["none", "balanced"] = Field(
+        "none", description="`balanced` weighs classes inversely to their size."
+    )
+    epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = Field(
+        "auto", description="Epochs of fine-tuning at most; early stopping may end it sooner."
+    )
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] | Auto = Field(
+        "auto", description="Peak learning rates tried when fine-tuning (of the last layers)."
+    )
+    batch_size: int = Field(32, ge=2, le=4096, description="Images a training step.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
+    label_smoothing: Fraction = Field(0.0, description="Label smoothing when fine-tuning.")
+    patience: int = Field(
+        5, ge=1, description="Epochs without a better validation loss before training stops."
+    )
+    device: str = Field("auto", description="`cpu`, `cuda` ...; auto: a GPU if there is one.")
+
+
+class SearchConfig(Section):
+    """How trials are spread."""
+
+    engine: Literal["ray", "sequential"] = Field(
+        "ray", description="`ray`: parallel trials; `sequential`: one by one in this process."
+    )
+    concurrent: int | Auto = Field("auto", description="Trials at once; auto: what fits.")
+    cpus_per_trial: float = Field(1, gt=0, description="Cores reserved for each trial.")
+    gpus_per_trial: float | Auto = Field(
+        "auto", description="GPUs (or a fraction) for each trial; auto: 1 where there is one."
+    )
+    max_failures: int = Field(
+        2, ge=0, description="How often a crashed trial is started again from its checkpoint."
+    )
+
+
+class TrackingConfig(Section):
+    """MLflow. MLFLOW_TRACKING_URI overrides the default SQLite file beside the project."""
+
+    enabled: bool = Field(True, description="false: nothing is tracked or registered.")
+    experiment: str = Field("rootstock", min_length=1, description="The MLflow experiment.")
+
+
+class GateConfig(Section):
+    """When a challenger replaces the champion."""
+
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = Field(
+        "accuracy", description="Compared on the same test images."
+    )
+    min_gain: float = Field(
+        0.0, ge=-1, le=1, description="The challenger must be better by more than this."
+    )
+
+
+class RegistryConfig(Section):
+    """The registered model."""
+
+    name: str = Field(
+        "rootstock", pattern=r"^[A-Za-z0-9_.-]+$", description="Name in the model registry."
+    )
+    gate: GateConfig = GateConfig()
+
+
+class Config(Section):
+    """All of params.yaml."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    assess: AssessConfig = AssessConfig()
+    plan: PlanConfig = PlanConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    train: TrainConfig = TrainConfig()
+    search: SearchConfig = SearchConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    registry: RegistryConfig = RegistryConfig()
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the stages read and write, all below one root."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "artifacts/manifest.parquet"
+
+    @property
+    def profile(self) -> Path:
+        return self.root / "artifacts/profile.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "artifacts/plan.json"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "artifacts/features.json"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "artifacts/model"
+
+    @property
+    def training(self) -> Path:
+        return self.root / "artifacts/training.json"
+
+    @property
+    def registration(self) -> Path:
+        return self.root / "artifacts/registration.json"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def metrics(self) -> Path:
+        return self.reports / "metrics.json"
+
+    @property
+    def trials(self) -> Path:
+        return self.root / ".rootstock/trials"
+
+    def below(self, path: Path) -> Path:
+        """``path`` itself if absolute, else below the root."""
+        return path if path.is_absolute() else self.root / path
+
+
+def load_config(path: Path | None, *, overrides: Sequence[str] = ()) -> Config:
+    """Read params.yaml (None: all defaults) and apply ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or any key or value is wrong; the
+            message lists every problem found.
+    """
+    tree = {} if path is None else _read_yaml(path)
+    where = "the options" if path is None else str(path)
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(item)}" for item in error.errors())
+        raise ConfigError(
+            f"{where} has {error.error_count()} problem(s):\n{problems}",
+            hint="`rootstock params` lists every key with its bounds and default",
+        ) from None
+
+
+def describe_keys() -> Iterator[tuple[str, str, str]]:
+    """Yield (dotted key, default, description) for every key of params.yaml."""
+    yield from _describe(Config, "")
+
+
+def _describe(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _describe(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(field.default), field.description or ""
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no {path}", hint="run from the project's folder, or leave it out"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold sections such as `data:`, not {tree!r}")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            f"the override {override!r} is not of the form key=value",
+            hint="for example --set plan.strategy=linear_probe",
+        )
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        branch = tree.setdefault(section, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"{key}: `{section}` is a value, not a section")
+        tree = branch
+    try:
+        tree[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of the override {override!r} is not valid: {error}") from None
+
+
+def _explain(item: typing.Mapping[str, Any]) -> str:
+    # pydantic puts the branch of a union into the place; users only know the keys.
+    known = {part for key, _, _ in describe_keys() for part in key.split(".")}
+    place = [str(part) for part in item["loc"] if isinstance(part, int) or part in known]
+    if item["type"] == "extra_forbidden":
+        key = ".".join(str(part) for part in item["loc"])
+        return f"{key}: no such key{_did_you_mean(key)}"
+    return f"{'.'.join(place)}: {item['msg']}, got {item['input']!r}"
+
+
+def _did_you_mean(key: str) -> str:
+    keys = [known for known, _, _ in describe_keys()]
+    sections = sorted({known.split(".")[0] for known in keys})
+    close = difflib.get_close_matches(key, keys + sections, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""

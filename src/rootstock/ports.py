@@ -1,0 +1,211 @@
+"""What the core asks of the outside world: run logging, a model registry, a searcher.
+
+Each port is a small Protocol with an implementation here that needs nothing installed, so
+that the core runs and is tested without MLflow or Ray. The real ones are in `integrations`.
+Implementations travel to worker processes and must therefore be picklable.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rootstock.errors import NoModelError
+
+Params = Mapping[str, Any]
+Report = Callable[[int, Mapping[str, float]], None]
+"""Called by an objective after each step (epoch) with its number and metrics."""
+
+Objective = Callable[[Params, Path, Report], Mapping[str, float]]
+"""One trial: (params, its own directory, report) -> final metrics.
+
+The directory belongs to these params for good: a trial that is started again after a crash
+finds there what it had written, and resumes.
+"""
+
+
+class Run(Protocol):
+    """One tracked run."""
+
+    @property
+    def id(self) -> str: ...
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None: ...
+    def log_files(self, path: Path, *, folder: str = "") -> None: ...
+    def set_tags(self, tags: Mapping[str, str]) -> None: ...
+
+
+class RunLogger(Protocol):
+    """Opens runs; ``parent_id`` makes a child, ``run_id`` continues an ended run."""
+
+    def run(
+        self,
+        name: str,
+        *,
+        parent_id: str = "",
+        run_id: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[Run]: ...
+
+
+@dataclass(frozen=True)
+class RegistryEntry:
+    """One registered version of a model."""
+
+    name: str
+    version: str
+    run_id: str = ""
+    aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class ModelRegistry(Protocol):
+    """Versions of a named model, and aliases such as ``champion`` that point to one."""
+
+    def register(
+        self, name: str, bundle: Path, *, run_id: str, tags: Mapping[str, str], description: str
+    ) -> RegistryEntry: ...
+    def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
+        """The entry under an alias or version; raises NoModelError."""
+        ...
+
+    def versions(self, name: str) -> Sequence[RegistryEntry]: ...
+    def set_alias(self, name: str, alias: str, version: str) -> None: ...
+    def drop_alias(self, name: str, alias: str) -> None: ...
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None: ...
+    def download(self, entry: RegistryEntry, target: Path) -> Path:
+        """Fetch the version's bundle into ``target``; returns the bundle directory."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The outcome of one trial; ``error`` is empty when it succeeded."""
+
+    params: Params
+    metrics: Mapping[str, float]
+    directory: Path
+    error: str = ""
+
+
+class Searcher(Protocol):
+    """Runs an objective over candidate params; a crash of one trial ends only that trial."""
+
+    def search(
+        self,
+        objective: Objective,
+        candidates: Sequence[Params],
+        *,
+        directory: Path,
+        metric: str,
+        mode: str,
+        early_stop: bool,
+    ) -> list[Trial]: ...
+
+
+@dataclass
+class NullRun:
+    """A run that forgets everything."""
+
+    id: str = ""
+
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None: ...
+    def log_files(self, path: Path, *, folder: str = "") -> None: ...
+    def set_tags(self, tags: Mapping[str, str]) -> None: ...
+
+
+class NullRunLogger:
+    """Tracks nothing."""
+
+    @contextmanager
+    def run(
+        self,
+        name: str,
+        *,
+        parent_id: str = "",
+        run_id: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Run]:
+        yield NullRun()
+
+
+class SequentialSearcher:
+    """Runs the candidates one after another in this process."""
+
+    def search(
+        self,
+        objective: Objective,
+        candidates: Sequence[Params],
+        *,
+        directory: Path,
+        metric: str,
+        mode: str,
+        early_stop: bool,
+    ) -> list[Trial]:
+        trials = []
+        for number, params in enumerate(candidates):
+            home = directory / f"trial-{number:03d}"
+            home.mkdir(parents=True, exist_ok=True)
+            try:
+                metrics = objective(params, home, lambda step, values: None)
+            except Exception as error:  # noqa: BLE001 - one trial's crash must not end the others
+                trials.append(Trial(params, {}, home, error=f"{type(error).__name__}: {error}"))
+            else:
+                trials.append(Trial(params, metrics, home))
+        return trials
+
+
+class FolderRegistry:
+    """A registry in memory with its bundles in one folder: for tests and dry runs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.entries: dict[tuple[str, str], RegistryEntry] = {}
+        self.aliases: dict[tuple[str, str], str] = {}
+
+    def register(
+        self, name: str, bundle: Path, *, run_id: str, tags: Mapping[str, str], description: str
+    ) -> RegistryEntry:
+        version = str(sum(known == name for known, _ in self.entries) + 1)
+        shutil.copytree(bundle, self.root / name / version)
+        entry = RegistryEntry(name, version, run_id=run_id, tags=dict(tags))
+        self.entries[name, version] = entry
+        return entry
+
+    def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
+        version = version or self.aliases.get((name, alias), "")
+        if (name, version) not in self.entries:
+            raise NoModelError(f"no model {name!r} with alias {alias!r} or version {version!r}")
+        return self._with_aliases(self.entries[name, version])
+
+    def versions(self, name: str) -> list[RegistryEntry]:
+        return [self._with_aliases(e) for (known, _), e in self.entries.items() if known == name]
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        self.aliases[name, alias] = version
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        self.aliases.pop((name, alias), None)
+
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        entry = self.entries[name, version]
+        self.entries[name, version] = RegistryEntry(
+            name, version, entry.run_id, tags={**entry.tags, **tags}
+        )
+
+    def download(self, entry: RegistryEntry, target: Path) -> Path:
+        shutil.copytree(self.root / entry.name / entry.version, target, dirs_exist_ok=True)
+        return target
+
+    def _with_aliases(self, entry: RegistryEntry) -> RegistryEntry:
+        names = tuple(
+            alias
+            for (name, alias), version in self.aliases.items()
+            if (name, version) == (entry.name, entry.version)
+        )
+        return RegistryEntry(entry.name, entry.version, entry.run_id, names, entry.tags)
