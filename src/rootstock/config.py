@@ -123,8 +123,10 @@ class PlanConfig(Section):
     augmentation: Literal["none", "light", "medium"] | Auto = Field(
         "auto", description="Strength of the training augmentation when fine-tuning."
     )
-    flip: bool = Field(
-        True, description="Mirror images left to right when augmenting; off for digits, text, hands."
+    flip: bool | Auto = Field(
+        "auto",
+        description="Mirror images left to right when augmenting; auto: unless the class names "
+        "read like characters or sides.",
     )
 
 

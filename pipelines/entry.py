@@ -1,0 +1,18 @@
+"""What every stage file does around its one call: read params.yaml, report errors in a line."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rootstock.config import Config, Paths, load_config
+from rootstock.errors import RootstockError
+from rootstock.integrations.connect import quiet_environment
+
+
+def run(stage: Callable[[Config, Paths], object]) -> None:
+    """Call ``stage`` with the project in the current folder; exit 1 with the message on error."""
+    quiet_environment()
+    try:
+        stage(load_config(Path("params.yaml")), Paths(Path.cwd()))
+    except RootstockError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,15 @@
+"""Stage `evaluate`: ModelBundle and test images in, Evaluation out."""
+
+from pipelines.entry import run
+from rootstock.config import Config, Paths
+from rootstock.integrations.connect import connect_runs
+from rootstock.stages.evaluate import evaluate_model
+
+
+def main(config: Config, paths: Paths) -> None:
+    """Connect tracking, then evaluate."""
+    evaluate_model(config, paths, runs=connect_runs(config, paths))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,109 @@
+"""DatasetProfile: what was measured of the data, and how near it is to the pretraining set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rootstock.data.files import read_json, write_json
+from rootstock.errors import ArtifactError
+
+
+class Record(BaseModel):
+    """A frozen part of the profile; unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LayerDivergence(Record):
+    """How far the data's statistics lie from the pretraining ones in one layer.
+
+    ``divergence``: median over channels of KL(N(data) || N(pretraining)), in nats.
+    ``depth``: position in the backbone, 0 (first layer) to 1 (last).
+    """
+
+    name: str
+    depth: float
+    divergence: float
+
+
+class Similarity(Record):
+    """The score in [0, 1] (1: like the pretraining set) and the evidence behind it."""
+
+    score: float
+    similar: bool
+    threshold: float
+    method: Literal["batchnorm", "reference", "confidence", "none"]
+    quarters: tuple[float, ...] = ()
+    layers: tuple[LayerDivergence, ...] = ()
+    n_images: int = 0
+
+
+class Probe(Record):
+    """Cross-validated accuracy of a linear probe on the features of one tap."""
+
+    tap: str
+    accuracy: float
+    std: float
+    n_images: int
+
+
+class BackboneFacts(Record):
+    """Which backbone the profile was measured with."""
+
+    name: str
+    architecture: str
+    weights: str
+    weights_sha256: str
+    pretrained_on: str
+    license: str
+    input_size: int
+    taps: tuple[str, ...]
+    parameters: int
+    gflop_per_megapixel: float
+    """Forward pass, in 1e9 floating-point operations for 1e6 input pixels."""
+
+
+class DatasetProfile(Record):
+    """What the planner knows of the data set."""
+
+    format_version: Literal[1] = 1
+    data_hash: str
+    classes: tuple[str, ...]
+    n_train: int
+    n_val: int
+    n_test: int
+    n_quarantined: int
+    train_per_class: dict[str, int]
+    median_per_class: float
+    imbalance: float
+    """Images of the largest training class over those of the smallest."""
+    short_side_quantiles: tuple[int, int, int, int, int]
+    """Minimum, lower quartile, median, upper quartile and maximum, in pixels."""
+    size_class: Literal["small", "medium", "large"]
+    thresholds: dict[str, float]
+    similarity: Similarity
+    probes: tuple[Probe, ...]
+    backbone: BackboneFacts
+
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        write_json(path, json.loads(self.model_dump_json()))
+
+    @classmethod
+    def read(cls, path: Path) -> DatasetProfile:
+        """Read what `write` wrote.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or of another version.
+        """
+        try:
+            return cls.model_validate(read_json(path, made_by="assess"))
+        except ValidationError as error:
+            raise ArtifactError(
+                f"{path} is not a dataset profile of this version: {error.error_count()} problems",
+                hint="run the stage `assess` again",
+            ) from None

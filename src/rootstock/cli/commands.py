@@ -1,0 +1,276 @@
+"""What each command does once its options are parsed.
+
+A command connects the adapters, calls one function and prints. Heavy modules are imported
+inside, so that `rootstock --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rootstock.config import Config, Paths, describe_keys, load_config
+from rootstock.errors import RootstockError
+
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Index a folder and print what is in it."""
+    from rootstock.stages.index import index_images
+
+    with _workspace(None) as paths:
+        manifest = index_images(_config(options), paths)
+        summary = manifest.summary()
+    if options.json:
+        _print_json(summary)
+        return
+    print(f"{summary['n_usable']} usable images of {summary['n_images']}")
+    for label, splits in summary["classes"].items():
+        print(f"  {label:24} " + "  ".join(f"{name} {n}" for name, n in splits.items()))
+    for item in summary["quarantined"]:
+        print(f"  quarantined: {item['path']}: {item['reason']}")
+    for warning in summary["warnings"]:
+        print(f"  warning: {warning}")
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Index, assess and plan; print the plan."""
+    from rootstock.stages.assess import assess_data
+    from rootstock.stages.index import index_images
+    from rootstock.stages.plan import make_plan
+
+    config = _config(options)
+    with _workspace(options.out) as paths:
+        index_images(config, paths)
+        assess_data(config, paths)
+        result = make_plan(config, paths)
+        text = (paths.reports / "plan.md").read_text(encoding="utf-8")
+    if options.json:
+        _print_json(result.model_dump(mode="json"))
+    else:
+        print(text)
+
+
+def train(options: argparse.Namespace) -> None:
+    """All stages on one folder; print the test metrics and where things are."""
+    from rootstock.integrations.connect import (
+        connect_registry,
+        connect_runs,
+        connect_searcher,
+        quiet_environment,
+    )
+    from rootstock.stages.run import run_all
+
+    quiet_environment()
+    config, paths = _config(options), Paths(options.out.resolve())
+    run_all(
+        config,
+        paths,
+        runs=connect_runs(config, paths),
+        searcher=connect_searcher(config),
+        registry=connect_registry(config, paths),
+    )
+    metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
+    registration = json.loads(paths.registration.read_text(encoding="utf-8"))
+    if options.json:
+        _print_json({"metrics": metrics, "model": str(paths.model), "registration": registration})
+        return
+    print((paths.reports / "plan.md").read_text(encoding="utf-8"))
+    _print_metrics(metrics)
+    print(f"\n{registration['reason']}")
+    print(f"\nmodel    {paths.model}\nreports  {paths.reports}")
+    print(f"serve    rootstock serve --model {paths.model}")
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Classify image files."""
+    from rootstock.errors import ImageError
+    from rootstock.predict import Predictor
+
+    with _model(options.model) as directory:
+        predictor = Predictor(directory)
+    contents = [_read(path) for path in options.images]
+    answers = predictor.predict(contents, top_k=options.top_k)
+    rows = []
+    for path, answer in zip(options.images, answers, strict=True):
+        if isinstance(answer, ImageError):
+            rows.append({"path": str(path), "error": answer.message, "reason": answer.reason})
+        else:
+            top = [{"label": label, "probability": p} for label, p in answer.top]
+            rows.append({"path": str(path), "top": top})
+    if options.json:
+        _print_json({"predictions": rows})
+    else:
+        _print_predictions(rows)
+    if all("error" in row for row in rows):
+        sys.exit(1)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure a model on the test split of a labelled folder (all of it where none is given)."""
+    from rootstock.stages.evaluate import evaluate_folder
+
+    config = _config(options)
+    with _model(options.model) as directory, _workspace(options.out) as paths:
+        metrics = evaluate_folder(config, paths, model=directory)
+    if options.json:
+        _print_json(metrics)
+    else:
+        _print_metrics(metrics)
+
+
+def promote(options: argparse.Namespace) -> None:
+    """Make a version the champion."""
+    from rootstock.stages.register import CHALLENGER
+    from rootstock.stages.register import promote as promote_version
+
+    config, registry = _registry()
+    name = config.registry.name
+    version = options.version or registry.find(name, alias=CHALLENGER).version
+    entry = promote_version(registry, name, version)
+    _print_entry(entry, options)
+
+
+def rollback(options: argparse.Namespace) -> None:
+    """Make the previous champion champion again."""
+    from rootstock.stages.register import rollback as rollback_champion
+
+    config, registry = _registry()
+    _print_entry(rollback_champion(registry, config.registry.name), options)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve a model over HTTP."""
+    from rootstock.integrations.connect import quiet_environment
+
+    quiet_environment()
+    try:
+        from services.inference.__main__ import serve as serve_http
+    except ModuleNotFoundError as error:
+        raise RootstockError(
+            f"the service needs {error.name}, which is not installed",
+            hint="pip install 'rootstock[serve]'",
+        ) from None
+    chosen = {"host": options.host, "port": options.port, "model": options.model}
+    serve_http(**{name: value for name, value in chosen.items() if value is not None})
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    """Train a small backbone on a corpus."""
+    from rootstock.train.pretrain import pretrain as pretrain_backbone
+
+    settings = {
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("handler", "data", "out") and value is not None
+    }
+    print(pretrain_backbone(options.data, options.out, **settings))
+
+
+def params(options: argparse.Namespace) -> None:
+    """List every key of params.yaml with its default and meaning."""
+    keys = list(describe_keys())
+    if options.json:
+        _print_json([dict(zip(("key", "default", "meaning"), row, strict=True)) for row in keys])
+        return
+    for key, default, meaning in keys:
+        print(f"{key} = {default}\n    {meaning}")
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """Say what this machine has, and what is missing."""
+    from rootstock.cli.doctor import examine
+
+    findings = examine(Paths(Path.cwd()))
+    if options.json:
+        _print_json([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{finding.verdict:5} {finding.name:14} {finding.detail}")
+    if any(finding.verdict == "fail" for finding in findings):
+        sys.exit(1)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """params.yaml of the current folder, if any, with the data folder and --set on top."""
+    path = options.params or (DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)
+    root = json.dumps(str(options.data.absolute()))
+    return load_config(path, overrides=[f"data.root={root}", *options.set])
+
+
+@contextmanager
+def _workspace(out: Path | None) -> Iterator[Paths]:
+    """The folder asked for, or one that is removed afterwards."""
+    if out is not None:
+        yield Paths(out.resolve())
+        return
+    with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+        yield Paths(Path(folder))
+
+
+@contextmanager
+def _model(name: str) -> Iterator[Path]:
+    """The directory of a model given as directory or models:/ URI; default: the champion."""
+    if name and not name.startswith("models:/"):
+        yield Path(name)
+        return
+    from rootstock.integrations.mlflow_tracking import resolve_model_uri
+
+    config, registry = _registry()
+    wanted = resolve_model_uri(name or f"models:/{config.registry.name}@champion")
+    entry = registry.find(wanted.name, alias=wanted.alias, version=wanted.version)
+    with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+        yield registry.download(entry, Path(folder) / "model")
+
+
+def _registry() -> tuple[Config, Any]:
+    from rootstock.integrations.connect import connect_registry, quiet_environment
+
+    quiet_environment()
+    config = load_config(DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)
+    registry = connect_registry(config, Paths(Path.cwd()))
+    if registry is None:
+        raise RootstockError(
+            "there is no registry: tracking.enabled is false", hint="set it to true in params.yaml"
+        )
+    return config, registry
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RootstockError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    print("test metrics")
+    for name, value in metrics.items():
+        print(f"  {name:24} {value}")
+
+
+def _print_predictions(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if "error" in row:
+            print(f"{row['path']}: {row['error']}")
+            continue
+        top = "  ".join(f"{item['label']} {item['probability']:.3f}" for item in row["top"])
+        print(f"{row['path']}: {top}")
+
+
+def _print_entry(entry: Any, options: argparse.Namespace) -> None:
+    if options.json:
+        _print_json({"name": entry.name, "version": entry.version, "aliases": list(entry.aliases)})
+    else:
+        print(f"{entry.name} version {entry.version} is now champion")

@@ -1,0 +1,122 @@
+"""The command line: parse, connect, call one function, print.
+
+Heavy modules are imported inside the commands, so that `rootstock --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rootstock.cli import commands as run
+from rootstock.errors import RootstockError
+
+EXAMPLES = """\
+examples:
+  rootstock check photos/                       what is in the folder, and what is wrong with it
+  rootstock plan photos/                        which transfer strategy, and why
+  rootstock train photos/ --out run1            the whole way: artifacts/ and reports/ in run1
+  rootstock predict cat.jpg --model run1/artifacts/model
+  rootstock serve --model run1/artifacts/model
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; exits 1 with one clear message on a known error."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.handler(options)
+    except RootstockError as error:
+        sys.exit(f"error: {error}")
+    except BrokenPipeError:
+        sys.exit(141)
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was finished is kept, and the same command goes on from there")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="rootstock",
+        description="From a folder of labelled images to a served classifier.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = _add(commands, "check", run.check, "index a data set and report what is wrong with it")
+    command.add_argument("data", type=Path, help="class folders, split folders, or a CSV/Parquet")
+    _add_common(command, "set", "json")
+
+    command = _add(commands, "plan", run.plan, "measure a data set and explain the transfer plan")
+    command.add_argument("data", type=Path)
+    command.add_argument("--out", type=Path, help="keep artifacts and reports there")
+    _add_common(command, "set", "json")
+
+    command = _add(commands, "train", run.train, "all stages on a folder, without DVC")
+    command.add_argument("data", type=Path)
+    command.add_argument("--out", type=Path, required=True, help="folder for all that is written")
+    _add_common(command, "set", "json")
+
+    command = _add(commands, "predict", run.predict, "classify image files with a model")
+    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("--top-k", type=int, default=3, help="labels an image (default 3)")
+    _add_common(command, "json")
+
+    command = _add(commands, "evaluate", run.evaluate, "measure a model on labelled images")
+    command.add_argument("data", type=Path)
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("--out", type=Path, help="write the report there")
+    _add_common(command, "set", "json")
+
+    command = _add(commands, "promote", run.promote, "make a registered version the champion")
+    command.add_argument("version", nargs="?", default="", help="default: the challenger")
+    _add_common(command, "json")
+
+    command = _add(commands, "rollback", run.rollback, "make the previous champion champion again")
+    _add_common(command, "json")
+
+    command = _add(commands, "serve", run.serve, "serve a model over HTTP")
+    command.add_argument("--host", help="default 127.0.0.1")
+    command.add_argument("--port", type=int, help="default 8000")
+    command.add_argument("--model", help="directory or models:/ URI; default: the champion")
+
+    command = _add(commands, "pretrain", run.pretrain, "train a small backbone on a large corpus")
+    _add_pretrain_options(command)
+
+    command = _add(commands, "params", run.params, "list every key of params.yaml")
+    _add_common(command, "json")
+
+    command = _add(commands, "doctor", run.doctor, "look at this machine and its services")
+    _add_common(command, "json")
+    return parser
+
+
+def _add(commands: Any, name: str, handler: Any, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _add_common(command: argparse.ArgumentParser, *names: str) -> None:
+    if "set" in names:
+        command.add_argument(
+            "--params",
+            type=Path,
+            help="a params.yaml; default: the one in the current folder, if there is one",
+        )
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="override a key of params.yaml, e.g. --set plan.strategy=linear_probe",
+        )
+    if "json" in names:
+        command.add_argument("--json", action="store_true", help="one JSON object for machines")

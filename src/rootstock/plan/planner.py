@@ -1,0 +1,300 @@
+"""DatasetProfile in, TransferPlan out: the rules applied, each choice with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.errors import PlanError
+from rootstock.plan import rules
+from rootstock.plan.plan import Candidate, FinetuneRecipe, Reason, TransferPlan
+from rootstock.plan.rules import Strategy
+
+REFERENCE_GFLOPS = 20.0
+"""1e9 operations a second that the two-core reference machine reaches on small networks, see
+docs/benchmarks.md. A constant, not measured at run time: a plan is the same on every machine."""
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The user's choices; ``auto`` leaves a choice to the planner."""
+
+    strategy: str = AUTO
+    tap: str = AUTO
+    freeze_through: str = AUTO
+    input_size: int | Literal["auto"] = AUTO
+    augmentation: str = AUTO
+    flip: bool | Literal["auto"] = AUTO
+    epochs: int | Literal["auto"] = AUTO
+    learning_rates: tuple[float, ...] | Literal["auto"] = AUTO
+
+
+@dataclass
+class _Draft:
+    """Reasons collected while the choices are made in order."""
+
+    reasons: list[Reason] = field(default_factory=list)
+
+    def note(self, choice: str, value: object, why: str, *, pinned: bool = False) -> None:
+        why = f"Pinned in params.yaml; the rule says: {why}" if pinned else why
+        self.reasons.append(Reason(choice=choice, value=str(value), pinned=pinned, why=why))
+
+
+def make_transfer_plan(
+    profile: DatasetProfile, *, pins: Pins, l2_grid: tuple[float, ...]
+) -> TransferPlan:
+    """Choose strategy, depth, freezing, input size, augmentation and search space.
+
+    Raises:
+        PlanError: a pinned choice cannot be carried out with this backbone.
+    """
+    draft = _Draft()
+    _note_data(draft, profile)
+    strategy = _choose_strategy(draft, profile, pins)
+    taps = _choose_taps(draft, profile, pins, strategy)
+    input_size = _choose_input_size(draft, profile, pins, strategy)
+    finetune = _choose_finetuning(draft, profile, pins, strategy)
+    rates = _choose_rates(draft, pins, strategy)
+    return TransferPlan(
+        data_hash=profile.data_hash,
+        strategy=strategy,
+        size_class=profile.size_class,
+        similar=profile.similarity.similar,
+        similarity_score=profile.similarity.score,
+        backbone=profile.backbone.name,
+        weights=profile.backbone.weights,
+        weights_sha256=profile.backbone.weights_sha256,
+        taps=tuple(taps),
+        input_size=input_size,
+        finetune=finetune,
+        head_candidates=tuple({"tap": tap, "l2": l2} for tap in taps for l2 in l2_grid),
+        finetune_candidates=tuple({"learning_rate": rate} for rate in rates),
+        candidates=tuple(_candidate(profile, pins, name) for name in rules.MEANING),
+        reasons=tuple(draft.reasons),
+    )
+
+
+def _note_data(draft: _Draft, profile: DatasetProfile) -> None:
+    limits = profile.thresholds
+    draft.note(
+        "size",
+        profile.size_class,
+        f"{profile.n_train} training images, {profile.median_per_class:g} in the median class; "
+        f"small is under {limits['small_below']:g} images or under "
+        f"{limits['small_per_class_below']:g} a class, large from {limits['large_from']:g} on.",
+    )
+    similarity = profile.similarity
+    word = "similar" if similarity.similar else "not similar"
+    evidence = {
+        "batchnorm": "the statistics of the backbone's BatchNorm layers, measured on your images "
+        f"against those of {profile.backbone.pretrained_on}",
+        "reference": "activations at each depth against the reference shipped with the weights",
+        "confidence": "how sure the original classifier is of your images",
+        "none": "nothing: this backbone has neither BatchNorm, nor a reference, nor a classifier, "
+        "so the cautious answer is taken",
+    }[similarity.method]
+    draft.note(
+        "similarity",
+        f"{similarity.score:.2f} ({word})",
+        f"Measured from {evidence}; {similarity.threshold:g} or more counts as similar.",
+    )
+    weights = profile.backbone.weights
+    why = f"pretrained on {profile.backbone.pretrained_on}, licence {profile.backbone.license}."
+    if weights == "embedded":
+        why += (
+            " This is the small network that Rootstock carries so that it works without a hub: "
+            "right for a demo. For real work set backbone.weights to `hub` or to a weights file "
+            "and expect clearly better accuracy."
+        )
+    draft.note("backbone", f"{profile.backbone.name} ({weights})", why, pinned=False)
+
+
+def _choose_strategy(draft: _Draft, profile: DatasetProfile, pins: Pins) -> Strategy:
+    ruled = rules.choose_strategy(profile.size_class, similar=profile.similarity.similar)
+    similar = "similar" if profile.similarity.similar else "not similar"
+    why = (
+        f"{profile.size_class} data, {similar} to the pretraining set -> `{ruled}`: "
+        f"{rules.MEANING[ruled]}."
+    )
+    strategy = ruled if pins.strategy == AUTO else cast(Strategy, pins.strategy)
+    draft.note("strategy", strategy, why, pinned=pins.strategy != AUTO)
+    return strategy
+
+
+def _choose_taps(
+    draft: _Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
+) -> list[str]:
+    taps = profile.backbone.taps
+    probes = {probe.tap: probe.accuracy for probe in profile.probes}
+    ruled = rules.candidate_taps(strategy, taps, probes)
+    measured = ", ".join(f"{tap} {accuracy:.3f}" for tap, accuracy in probes.items())
+    why = (
+        f"the head reads `{ruled[0]}`; probe accuracy by depth: {measured or 'not measured'}."
+        if len(ruled) == 1
+        else f"the earlier layers with the best probes ({measured}) are tried, "
+        "the validation images decide."
+    )
+    if pins.tap == AUTO:
+        draft.note("tap", ", ".join(ruled), why)
+        return ruled
+    _check_tap(pins.tap, taps, key="plan.tap")
+    if rules.is_finetune(strategy) and pins.tap != taps[-1]:
+        raise PlanError(
+            f"plan.tap is `{pins.tap}`, but `{strategy}` fine-tunes through the last tap `{taps[-1]}`",
+            hint="pin plan.strategy=early_features for a head on an earlier tap",
+        )
+    draft.note("tap", pins.tap, why, pinned=True)
+    return [pins.tap]
+
+
+def _choose_input_size(
+    draft: _Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
+) -> int:
+    card_size = profile.backbone.input_size
+    short_side = profile.short_side_quantiles[2]
+    if rules.is_finetune(strategy):
+        ruled = rules.finetune_input_size(short_side, card_size)
+        why = (
+            f"the median image is {short_side} pixels on its short side and the backbone was "
+            f"trained at {card_size}; fine-tuning adapts to a smaller input, which is cheaper."
+        )
+    else:
+        ruled = card_size
+        why = "frozen features are best at the size that the backbone was trained at."
+    pinned = pins.input_size != AUTO
+    size = cast(int, pins.input_size) if pinned else ruled
+    draft.note("input size", size, why, pinned=pinned)
+    return size
+
+
+def _choose_finetuning(
+    draft: _Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
+) -> FinetuneRecipe | None:
+    if not rules.is_finetune(strategy):
+        draft.note("freezing", "whole backbone", "only the head is trained, on cached features.")
+        return None
+    recipe = rules.RECIPES[strategy]
+    frozen = _choose_freezing(draft, profile, pins, strategy)
+    epochs = recipe.epochs[profile.size_class] if pins.epochs == AUTO else cast(int, pins.epochs)
+    draft.note(
+        "epochs",
+        epochs,
+        f"at most {recipe.epochs[profile.size_class]} for {profile.size_class} data; training "
+        "stops early when the validation loss no longer falls.",
+        pinned=pins.epochs != AUTO,
+    )
+    level = rules.augmentation_level(strategy, profile.size_class)
+    draft.note(
+        "augmentation",
+        level if pins.augmentation == AUTO else pins.augmentation,
+        f"`{level}` random crops, turns and colour changes for {profile.size_class} data.",
+        pinned=pins.augmentation != AUTO,
+    )
+    safe = rules.mirror_is_safe(profile.classes)
+    draft.note(
+        "mirroring",
+        safe if pins.flip == AUTO else pins.flip,
+        "no class name reads like a character or a side, so mirror images keep their class."
+        if safe
+        else "class names read like characters or sides, whose mirror image may be another class.",
+        pinned=pins.flip != AUTO,
+    )
+    return FinetuneRecipe(
+        freeze_through=frozen,
+        batchnorm=recipe.batchnorm,
+        layer_decay=recipe.layer_decay,
+        head_multiplier=recipe.head_multiplier,
+        epochs=epochs,
+        augmentation=level if pins.augmentation == AUTO else cast(Literal["none"], pins.augmentation),
+        flip=safe if pins.flip == AUTO else bool(pins.flip),
+    )
+
+
+def _choose_freezing(
+    draft: _Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
+) -> str | None:
+    if strategy != "partial_finetune":
+        draft.note("freezing", "nothing", "every layer is fine-tuned, lower ones more slowly.")
+        return None
+    ruled = rules.freeze_through(profile.backbone.taps)
+    pinned = pins.freeze_through != AUTO
+    if pinned:
+        _check_tap(pins.freeze_through, profile.backbone.taps[:-1], key="plan.freeze_through")
+    frozen = pins.freeze_through if pinned else ruled
+    draft.note(
+        "freezing",
+        f"through {frozen}",
+        f"the lower half, through `{ruled}`, holds edges and textures that your images share "
+        "with the pretraining set.",
+        pinned=pinned,
+    )
+    return frozen
+
+
+def _choose_rates(draft: _Draft, pins: Pins, strategy: Strategy) -> tuple[float, ...]:
+    if not rules.is_finetune(strategy):
+        return ()
+    ruled = rules.RECIPES[strategy].learning_rates
+    pinned = pins.learning_rates != AUTO
+    rates = cast(tuple[float, ...], pins.learning_rates) if pinned else ruled
+    text = " and ".join(f"{rate:g}" for rate in ruled)
+    why = f"a peak rate of {text} for AdamW, one trial each; the validation loss decides."
+    draft.note("learning rate", ", ".join(f"{rate:g}" for rate in rates), why, pinned=pinned)
+    return rates
+
+
+def _check_tap(tap: str, taps: tuple[str, ...], *, key: str) -> None:
+    if tap not in taps:
+        raise PlanError(
+            f"{key} is `{tap}`, which this backbone does not have",
+            hint=f"its taps, shallow to deep: {', '.join(taps)}",
+        )
+
+
+def _candidate(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> Candidate:
+    probes = {probe.tap: probe.accuracy for probe in profile.probes}
+    taps = profile.backbone.taps
+    early = max((probes.get(tap, 0.0) for tap in taps[:-1]), default=0.0)
+    expected = None
+    if taps[-1] in probes:
+        low, high = rules.expected_accuracy(
+            strategy,
+            profile.size_class,
+            similar=profile.similarity.similar,
+            probe_last=probes[taps[-1]],
+            probe_early=early,
+        )
+        expected = (round(low, 3), round(high, 3))
+    gflop = _gflop(profile, pins, strategy)
+    return Candidate(
+        strategy=strategy,
+        expected_accuracy=expected,
+        basis="prior" if rules.is_finetune(strategy) else "cross-validated probe",
+        gflop=round(gflop, 1),
+        reference_minutes=round(gflop / REFERENCE_GFLOPS / 60, 1),
+    )
+
+
+def _gflop(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> float:
+    facts = profile.backbone
+    recipe = rules.RECIPES.get(strategy)
+    pinned_size = None if pins.input_size == AUTO else cast(int, pins.input_size)
+    head_size = pinned_size or facts.input_size
+    tune_size = pinned_size or rules.finetune_input_size(
+        profile.short_side_quantiles[2], facts.input_size
+    )
+    per_image = {
+        size: facts.gflop_per_megapixel * size * size / 1e6 for size in (head_size, tune_size)
+    }
+    return rules.training_gflop(
+        strategy,
+        n_train=profile.n_train,
+        n_val=profile.n_val,
+        epochs=recipe.epochs[profile.size_class] if recipe else 0,
+        n_rates=len(recipe.learning_rates) if recipe else 0,
+        gflop_probe=per_image[tune_size if recipe else head_size],
+        gflop_finetune=per_image[tune_size],
+    )

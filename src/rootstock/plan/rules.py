@@ -1,0 +1,180 @@
+"""The table of transfer strategies: numbers in, choices out; no torch, no files.
+
+    data    | similar to the pretraining set | not similar
+    --------+--------------------------------+----------------------------------------
+    small   | linear_probe                   | early_features
+    medium  | partial_finetune               | probe_then_finetune
+    large   | full_finetune                  | full_finetune
+
+The table is the textbook rule (Yosinski 2014; the CS231n notes on transfer learning). It is a
+good prior and cost rule rather than a law: see docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+SizeClass = Literal["small", "medium", "large"]
+Strategy = Literal[
+    "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
+]
+
+TABLE: dict[tuple[SizeClass, bool], Strategy] = {
+    ("small", True): "linear_probe",
+    ("small", False): "early_features",
+    ("medium", True): "partial_finetune",
+    ("medium", False): "probe_then_finetune",
+    ("large", True): "full_finetune",
+    ("large", False): "full_finetune",
+}
+
+MEANING: dict[Strategy, str] = {
+    "linear_probe": "a linear classifier on the last bottleneck features; the backbone stays as is",
+    "early_features": "a linear classifier on features of an earlier layer; the backbone stays as is",
+    "partial_finetune": "the early layers stay frozen, the later ones are fine-tuned",
+    "probe_then_finetune": "a head is probed first, then all layers are fine-tuned with it",
+    "full_finetune": "all layers are fine-tuned at a low rate",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one strategy fine-tunes. Rates are peaks for AdamW and the last backbone layer."""
+
+    learning_rates: tuple[float, ...]
+    head_multiplier: float
+    layer_decay: float
+    batchnorm: Literal["eval", "train"]
+    epochs: dict[SizeClass, int]
+
+
+# Rates: 5e-4 with a five times faster head took a MobileNetV2 on 1,650 hand signs to 0.99 in four
+# epochs. Layer decay .65-.9: MAE and AutoGluon. Frozen BatchNorm: Kumar 2022 (LP-FT). Epochs fall
+# as data grow, since what counts is the number of steps (Big Transfer's 500 steps of 512 images).
+RECIPES: dict[Strategy, Recipe] = {
+    "partial_finetune": Recipe(
+        (3e-4, 1e-3), 5.0, 0.8, "eval", {"small": 20, "medium": 12, "large": 5}
+    ),
+    "probe_then_finetune": Recipe(
+        (5e-4, 1e-3), 5.0, 0.9, "train", {"small": 20, "medium": 12, "large": 5}
+    ),
+    "full_finetune": Recipe((3e-4,), 5.0, 1.0, "train", {"small": 20, "medium": 12, "large": 5}),
+}
+
+
+def size_class(
+    n_train: int,
+    median_per_class: float,
+    *,
+    small_below: int,
+    small_per_class_below: int,
+    large_from: int,
+) -> SizeClass:
+    """Small, medium or large, from the number of training images and of the median class."""
+    if n_train < small_below or median_per_class < small_per_class_below:
+        return "small"
+    return "large" if n_train >= large_from else "medium"
+
+
+def choose_strategy(size: SizeClass, *, similar: bool) -> Strategy:
+    """The cell of the table."""
+    return TABLE[size, similar]
+
+
+def is_finetune(strategy: Strategy) -> bool:
+    """Whether the backbone's weights change."""
+    return strategy in RECIPES
+
+
+def candidate_taps(
+    strategy: Strategy, taps: Sequence[str], probe_accuracy: dict[str, float], *, keep: int = 3
+) -> list[str]:
+    """The taps, best first, whose features the head may read.
+
+    Only `early_features` looks below the last tap: at the ``keep`` earlier taps with the best
+    probe accuracy (the deepest ones where nothing was measured).
+    """
+    if strategy != "early_features" or len(taps) < 2:
+        return [taps[-1]]
+    earlier = list(enumerate(taps[:-1]))
+    earlier.sort(key=lambda tap: (-probe_accuracy.get(tap[1], 0.0), -tap[0]))
+    return [name for _, name in earlier[:keep]]
+
+
+def freeze_through(taps: Sequence[str]) -> str:
+    """The deepest tap that `partial_finetune` keeps frozen: the lower half of the blocks.
+
+    Early layers hold edges and textures that transfer as they are (Yosinski 2014); the upper
+    half carries what is specific to the pretraining classes.
+    """
+    blocks = taps[:-1]
+    return blocks[max(0, (len(blocks) + 1) // 2 - 1)]
+
+
+def finetune_input_size(short_side: float, card_size: int, *, smallest: int = 96) -> int:
+    """Side of the square input in pixels when fine-tuning, a multiple of 32.
+
+    Images smaller than the backbone's own size gain nothing from enlarging that fine-tuning
+    cannot make up for, and cost grows with the area.
+    """
+    rounded = -(-int(short_side) // 32) * 32
+    return min(card_size, max(smallest, rounded))
+
+
+def augmentation_level(strategy: Strategy, size: SizeClass) -> Literal["none", "light", "medium"]:
+    """None for heads on cached features; stronger where there are fewer images to see."""
+    if not is_finetune(strategy):
+        return "none"
+    return "light" if size == "large" else "medium"
+
+
+def mirror_is_safe(classes: Sequence[str]) -> bool:
+    """False when class names read like characters or sides, whose mirror image means another."""
+    sided = {"left", "right"}
+    characters = all(len(name) == 1 or name.isdigit() for name in classes)
+    words = {word for name in classes for word in name.lower().replace("-", "_").split("_")}
+    return not characters and not words & sided
+
+
+def expected_accuracy(
+    strategy: Strategy, size: SizeClass, *, similar: bool, probe_last: float, probe_early: float
+) -> tuple[float, float]:
+    """A range (low, high) for the test accuracy of a strategy.
+
+    Heads: the measured probe, plus or minus two points. Fine-tuning removes a share of the
+    probe's errors that grows with data and dissimilarity; shares are rough readings of VTAB
+    (1,000 images against full sets) and of hand signs (.89 probed, .99 fine-tuned): a prior,
+    to be replaced by measurement.
+    """
+    if not is_finetune(strategy):
+        probe = probe_early if strategy == "early_features" else probe_last
+        return max(0.0, probe - 0.02), min(1.0, probe + 0.02)
+    share = {"small": (-0.3, 0.4), "medium": (0.1, 0.6), "large": (0.3, 0.8)}[size]
+    bonus = 0.0 if similar else 0.25
+    error = 1.0 - probe_last
+    low, high = (1.0 - error * (1.0 - min(0.95, s + bonus)) for s in share)
+    return max(0.0, low), min(1.0, high)
+
+
+def training_gflop(
+    strategy: Strategy,
+    *,
+    n_train: int,
+    n_val: int,
+    epochs: int,
+    n_rates: int,
+    gflop_probe: float,
+    gflop_finetune: float,
+) -> float:
+    """Work of a strategy in 1e9 floating-point operations, the forward pass costing as given.
+
+    A backward pass costs about twice the forward one, so a training step is three forwards.
+    """
+    extraction = (n_train + n_val) * gflop_probe
+    if not is_finetune(strategy):
+        return extraction
+    backward_share = 1.0 if strategy == "partial_finetune" else 2.0
+    step = (1.0 + backward_share) * n_train + n_val
+    return extraction + n_rates * epochs * step * gflop_finetune

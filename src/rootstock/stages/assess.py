@@ -1,0 +1,34 @@
+"""Stage `assess`: Manifest in, DatasetProfile out."""
+
+from __future__ import annotations
+
+from rootstock.assess.build import build_profile
+from rootstock.assess.profile import DatasetProfile
+from rootstock.backbones.load import load_backbone
+from rootstock.config import Config, Paths
+from rootstock.data.manifest import Manifest
+from rootstock.features.store import FeatureStore
+
+
+def assess_data(config: Config, paths: Paths) -> DatasetProfile:
+    """Measure size, similarity and probe accuracy per depth; write artifacts/profile.json."""
+    manifest = Manifest.read(paths.manifest)
+    backbone = load_backbone(
+        config.backbone.weights, config.backbone.name, device=config.features.device
+    )
+    profile = build_profile(
+        manifest,
+        root=paths.below(config.data.root),
+        backbone=backbone,
+        store=FeatureStore(paths.below(config.features.store)),
+        small_below=config.assess.small_below,
+        small_per_class_below=config.assess.small_per_class_below,
+        large_from=config.assess.large_from,
+        similar_from=config.assess.similar_from,
+        sample=config.assess.sample,
+        folds=config.assess.probe_folds,
+        batch_size=config.features.batch_size,
+        seed=config.seed,
+    )
+    profile.write(paths.profile)
+    return profile

@@ -1,0 +1,47 @@
+"""Stage `features`: the bottleneck features that the plan needs, into the store."""
+
+from __future__ import annotations
+
+from rootstock.backbones.load import Backbone, load_backbone
+from rootstock.config import Config, Paths
+from rootstock.data.manifest import Manifest
+from rootstock.errors import PlanError
+from rootstock.features.extract import extract_features, write_feature_index
+from rootstock.features.store import FeatureStore
+from rootstock.plan.plan import TransferPlan
+
+SPLITS = ("train", "val")
+
+
+def cache_features(config: Config, paths: Paths) -> None:
+    """Compute the features that are missing in the store; write artifacts/features.json."""
+    manifest, plan = Manifest.read(paths.manifest), TransferPlan.read(paths.plan)
+    backbone = load_planned_backbone(plan, config.backbone.name, device=config.features.device)
+    preprocess = backbone.card.preprocess(plan.input_size)
+    rows = [row for split in SPLITS for row in manifest.rows(split)]
+    store = FeatureStore(paths.below(config.features.store))
+    extract_features(
+        rows,
+        paths.below(config.data.root),
+        backbone,
+        preprocess,
+        store,
+        plan.taps,
+        batch_size=config.features.batch_size,
+    )
+    write_feature_index(paths.features, rows, backbone.card, preprocess, store, plan.taps)
+
+
+def load_planned_backbone(plan: TransferPlan, name: str, *, device: str) -> Backbone:
+    """The backbone that the plan was made for.
+
+    Raises:
+        PlanError: the weights have changed since.
+    """
+    backbone = load_backbone(plan.weights, name, device=device)
+    if backbone.card.weights_sha256 != plan.weights_sha256:
+        raise PlanError(
+            f"the weights {plan.weights!r} are not those that the plan was made for",
+            hint="run the stages `assess` and `plan` again",
+        )
+    return backbone

@@ -1,0 +1,33 @@
+"""All stages in their order, as `dvc repro` runs them."""
+
+from __future__ import annotations
+
+from rootstock.bundle import ModelBundle, read_bundle
+from rootstock.config import Config, Paths
+from rootstock.ports import ModelRegistry, RunLogger, Searcher
+from rootstock.stages.assess import assess_data
+from rootstock.stages.evaluate import evaluate_model
+from rootstock.stages.features import cache_features
+from rootstock.stages.index import index_images
+from rootstock.stages.plan import make_plan
+from rootstock.stages.register import register_model
+from rootstock.stages.train import train_model
+
+
+def run_all(
+    config: Config,
+    paths: Paths,
+    *,
+    runs: RunLogger,
+    searcher: Searcher,
+    registry: ModelRegistry | None,
+) -> ModelBundle:
+    """From images to a registered model: index, assess, plan, features, train, evaluate, register."""
+    index_images(config, paths)
+    assess_data(config, paths)
+    make_plan(config, paths)
+    cache_features(config, paths)
+    train_model(config, paths, runs=runs, searcher=searcher)
+    evaluate_model(config, paths, runs=runs)
+    register_model(config, paths, runs=runs, registry=registry)
+    return read_bundle(paths.model)

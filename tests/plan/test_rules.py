@@ -1,0 +1,140 @@
+import pytest
+
+from rootstock.plan import rules
+
+THRESHOLDS = {"small_below": 1000, "small_per_class_below": 10, "large_from": 20_000}
+
+
+@pytest.mark.parametrize(
+    ("n_train", "per_class", "expected"),
+    [
+        (999, 100, "small"),
+        (1000, 100, "medium"),
+        (5000, 9.5, "small"),
+        (19_999, 10, "medium"),
+        (20_000, 2000, "large"),
+        (50_000, 5, "small"),
+    ],
+)
+def test_size_class_follows_its_thresholds(n_train, per_class, expected):
+    assert rules.size_class(n_train, per_class, **THRESHOLDS) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "similar", "expected"),
+    [
+        ("small", True, "linear_probe"),
+        ("small", False, "early_features"),
+        ("medium", True, "partial_finetune"),
+        ("medium", False, "probe_then_finetune"),
+        ("large", True, "full_finetune"),
+        ("large", False, "full_finetune"),
+    ],
+)
+def test_every_cell_of_the_table_is_reached(size, similar, expected):
+    assert rules.choose_strategy(size, similar=similar) == expected
+
+
+def test_every_strategy_is_explained_and_stands_in_the_table():
+    assert set(rules.TABLE.values()) == set(rules.MEANING)
+
+
+TAPS = ["block1", "block2", "block3", "block4", "last"]
+
+
+def test_only_early_features_looks_below_the_last_tap():
+    assert rules.candidate_taps("linear_probe", TAPS, {}) == ["last"]
+    assert rules.candidate_taps("full_finetune", TAPS, {}) == ["last"]
+
+
+def test_early_features_tries_the_best_probed_taps_first():
+    accuracy = {"block1": 0.2, "block2": 0.9, "block3": 0.5, "block4": 0.8, "last": 0.99}
+    found = rules.candidate_taps("early_features", TAPS, accuracy)
+    assert found == ["block2", "block4", "block3"]
+
+
+def test_early_features_without_evidence_takes_the_deepest_taps():
+    assert rules.candidate_taps("early_features", TAPS, {}, keep=2) == ["block4", "block3"]
+
+
+def test_a_backbone_of_one_tap_has_nothing_earlier():
+    assert rules.candidate_taps("early_features", ["last"], {}) == ["last"]
+
+
+@pytest.mark.parametrize(
+    ("taps", "expected"),
+    [
+        (TAPS, "block2"),
+        (["block1", "last"], "block1"),
+        ([f"block{i}" for i in range(1, 6)] + ["last"], "block3"),
+    ],
+)
+def test_the_lower_half_of_the_blocks_is_frozen(taps, expected):
+    assert rules.freeze_through(taps) == expected
+
+
+@pytest.mark.parametrize(
+    ("short_side", "card", "expected"),
+    [(32, 224, 96), (100, 224, 128), (224, 224, 224), (3000, 224, 224), (64, 96, 96), (97, 96, 96)],
+)
+def test_small_images_are_fine_tuned_at_a_small_size(short_side, card, expected):
+    assert rules.finetune_input_size(short_side, card) == expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "safe"),
+    [
+        (["0", "1", "12"], False),
+        (["a", "b"], False),
+        (["left hand", "right_hand"], False),
+        (["turn-left", "straight"], False),
+        (["ants", "bees"], True),
+        (["7", "ants"], True),
+        (["brightness", "leftover"], True),
+    ],
+)
+def test_mirroring_is_unsafe_for_characters_and_sides(classes, safe):
+    assert rules.mirror_is_safe(classes) is safe
+
+
+def test_heads_are_expected_near_their_probe():
+    low, high = rules.expected_accuracy(
+        "early_features", "small", similar=False, probe_last=0.5, probe_early=0.8
+    )
+    assert low < 0.8 < high
+    assert high - low == pytest.approx(0.04)
+
+
+def test_fine_tuning_is_expected_to_gain_more_where_data_are_dissimilar():
+    near, far = (
+        rules.expected_accuracy(
+            "full_finetune", "medium", similar=similar, probe_last=0.9, probe_early=0.9
+        )
+        for similar in (True, False)
+    )
+    assert far > near
+
+
+def test_expected_accuracy_stays_a_probability():
+    for probe in (0.0, 1.0):
+        for strategy in rules.MEANING:
+            low, high = rules.expected_accuracy(
+                strategy, "small", similar=True, probe_last=probe, probe_early=probe
+            )
+            assert 0.0 <= low <= high <= 1.0
+
+
+def test_fine_tuning_costs_more_than_a_head():
+    costs = [
+        rules.training_gflop(
+            strategy,
+            n_train=100,
+            n_val=10,
+            epochs=5,
+            n_rates=1,
+            gflop_probe=1.0,
+            gflop_finetune=1.0,
+        )
+        for strategy in ("linear_probe", "partial_finetune", "full_finetune")
+    ]
+    assert costs == [110, 110 + 5 * 210, 110 + 5 * 310]

@@ -1,0 +1,123 @@
+"""The house has floors: a module imports only from lower floors, or from its own folder."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+FLOORS = {
+    "errors": 0,
+    "ports": 1,
+    "config": 1,
+    "data": 2,
+    "metrics": 2,
+    "plots": 3,
+    "backbones": 3,
+    "heads": 3,
+    "features": 4,
+    "assess": 5,
+    "plan": 6,
+    "train": 7,
+    "evaluate": 7,
+    "bundle": 8,
+    "predict": 9,
+    "stages": 10,
+    "integrations": 10,
+    "cli": 11,
+}
+MODULES = sorted((SRC / "rootstock").rglob("*.py"))
+INTEGRATIONS_ONLY = {"mlflow", "ray", "dvc", "fastapi", "optuna"}
+DECIDES_WITHOUT_TORCH = ["errors", "ports", "config", "data", "metrics", "plan.rules"]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(SRC).with_suffix("").parts)
+
+
+def part_of(module: str) -> str:
+    """The second word of a dotted name: rootstock.data.decode -> data."""
+    return (module.split(".") + [""])[1]
+
+
+def imports_of(path: Path, *, top_level_only: bool = False) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+            # `from rootstock import stages` names a module
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_go_down_only(path):
+    here = part_of(module_name(path))
+    for target in imports_of(path):
+        there = part_of(target) if target.startswith("rootstock.") else ""
+        if there in FLOORS and there != here and here in FLOORS:
+            assert FLOORS[there] < FLOORS[here], (
+                f"{module_name(path)} (floor {FLOORS[here]}) imports {target} "
+                f"(floor {FLOORS[there]}): imports go down only"
+            )
+
+
+BELOW_INTEGRATIONS = [
+    path for path in MODULES if part_of(module_name(path)) not in ("integrations", "cli")
+]
+DECIDING = [
+    path
+    for path in MODULES
+    if any(
+        f"{module_name(path)}.".startswith(f"rootstock.{part}.") for part in DECIDES_WITHOUT_TORCH
+    )
+]
+
+
+@pytest.mark.parametrize("path", BELOW_INTEGRATIONS, ids=module_name)
+def test_only_integrations_know_ray_mlflow_dvc_and_fastapi(path):
+    roots = {target.split(".")[0] for target in imports_of(path)}
+    assert not roots & INTEGRATIONS_ONLY
+
+
+@pytest.mark.parametrize("path", DECIDING, ids=module_name)
+def test_deciding_modules_do_not_import_torch(path):
+    roots = {target.split(".")[0] for target in imports_of(path)}
+    assert not roots & {"torch", "torchvision", "timm"}
+
+
+def test_every_module_has_a_floor():
+    parts = {part_of(module_name(path)) for path in MODULES} - {"", "__init__"}
+    assert parts <= set(FLOORS), f"give a floor to {parts - set(FLOORS)}"
+
+
+def test_modules_form_no_circles():
+    names = {module_name(path): path for path in MODULES}
+    graph = {
+        name: {target for target in imports_of(path, top_level_only=True) if target in names}
+        for name, path in names.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: list[str]) -> None:
+        assert name not in trail, f"circle: {' -> '.join([*trail, name])}"
+        if name not in done:
+            for target in graph[name]:
+                visit(target, [*trail, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+
+
+def test_nothing_unpickles():
+    banned = re.compile(
+        r"\b(import pickle|pickle\.load|torch\.load|torch\.save|joblib\.|allow_pickle=True)"
+    )
+    for path in MODULES + sorted((SRC.parent / "services").rglob("*.py")):
+        assert not banned.search(path.read_text(encoding="utf-8")), f"{path} uses pickle"
