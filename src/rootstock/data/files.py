@@ -1,0 +1,72 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rootstock.errors import ArtifactError
+
+
+@contextmanager
+def write_atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it takes the name ``path`` on success.
+
+    On an error the temporary file is removed and ``path`` is left as it was.
+
+    Raises:
+        ArtifactError: the file cannot be written, for example because the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="free some disk space or check the folder's permissions, then run again",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented UTF-8 JSON; keys keep their order."""
+    with write_atomic(path) as temporary:
+        temporary.write_text(
+            json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
+
+
+def read_json(path: Path, *, made_by: str) -> dict[str, Any]:
+    """Read a JSON object that the stage ``made_by`` wrote.
+
+    Raises:
+        ArtifactError: the file is missing, or is not a JSON object.
+    """
+    hint = f"run the stage `{made_by}` again"
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing", hint=hint) from None
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not valid JSON: {error}", hint=hint) from None
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path} must hold a JSON object", hint=hint)
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
