@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rootstock.errors import ConfigError
 
@@ -64,7 +64,15 @@ class DataConfig(Section):
     min_per_class: int = Field(
         3, ge=2, description="A class with fewer usable images than this is an error."
     )
-    workers: int | Auto = Field("auto", description="Decoding processes; auto: one a core.")
+    workers: Annotated[int, Field(ge=1, le=1024)] | Auto = Field(
+        "auto", description="Decoding processes; auto: one a core."
+    )
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> DataConfig:
+        if self.val_fraction + self.test_fraction > 0.9:
+            raise ValueError("val_fraction and test_fraction together leave under 10 % to train on")
+        return self
 
 
 class BackboneConfig(Section):
@@ -105,6 +113,12 @@ class AssessConfig(Section):
         500, ge=20, description="Training images used to measure similarity and probe accuracy."
     )
     probe_folds: int = Field(5, ge=2, le=10, description="Folds of the cross-validated probes.")
+
+    @model_validator(mode="after")
+    def _leave_room_for_medium(self) -> AssessConfig:
+        if self.small_below >= self.large_from:
+            raise ValueError("small_below must be less than large_from")
+        return self
 
 
 class PlanConfig(Section):
@@ -172,7 +186,7 @@ class SearchConfig(Section):
     engine: Literal["ray", "sequential"] = Field(
         "ray", description="`ray`: parallel trials; `sequential`: one by one in this process."
     )
-    concurrent: int | Auto = Field("auto", description="Trials at once; auto: what fits.")
+    concurrent: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="Trials at once; auto: what fits.")
     cpus_per_trial: float = Field(1, gt=0, description="Cores reserved for each trial.")
     gpus_per_trial: float | Auto = Field(
         "auto", description="GPUs (or a fraction) for each trial; auto: 1 where there is one."
