@@ -153,13 +153,14 @@ def serve(options: argparse.Namespace) -> None:
     quiet_environment()
     try:
         from services.inference.__main__ import serve as serve_http
+        from services.inference.settings import Settings
     except ModuleNotFoundError as error:
         raise RootstockError(
             f"the service needs {error.name}, which is not installed",
             hint="pip install 'rootstock[serve]'",
         ) from None
-    chosen = {"host": options.host, "port": options.port, "model": options.model}
-    serve_http(**{name: value for name, value in chosen.items() if value is not None})
+    given = {"host": options.host, "port": options.port, "model": options.model}
+    sys.exit(serve_http(Settings(**{key: value for key, value in given.items() if value})))
 
 
 def pretrain(options: argparse.Namespace) -> None:

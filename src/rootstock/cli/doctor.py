@@ -1,0 +1,98 @@
+"""What `rootstock doctor` looks at: each finding is a verdict, a name and a detail."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rootstock.config import Paths, load_config
+from rootstock.errors import RootstockError
+
+PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "mlflow", "ray", "dvc", "fastapi")
+LITTLE_DISK = 5 * 2**30
+
+
+class Finding(NamedTuple):
+    """``verdict`` is ok, warn or fail."""
+
+    verdict: str
+    name: str
+    detail: str
+
+
+def examine(paths: Paths) -> list[Finding]:
+    """Look at Python, packages, processor, GPU, disk, parameters, tracking and Ray."""
+    return [
+        _python(),
+        *_packages(),
+        _processor(),
+        _gpu(),
+        _disk(paths),
+        *_parameters(paths),
+        *_services(paths),
+    ]
+
+
+def _python() -> Finding:
+    version = sys.version.split()[0]
+    return Finding("ok" if sys.version_info >= (3, 11) else "fail", "python", version)
+
+
+def _packages() -> Iterator[Finding]:
+    for name in PACKAGES:
+        try:
+            yield Finding("ok", name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("warn", name, "not installed; see the extras in pyproject.toml")
+
+
+def _processor() -> Finding:
+    return Finding("ok", "cores", f"{len(os.sched_getaffinity(0))} usable by this process")
+
+
+def _gpu() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("warn", "gpu", "not known without torch")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("ok", "gpu", "none; everything runs on the processor, fine-tuning slowly")
+    return Finding("ok", "gpu", torch.cuda.get_device_name())
+
+
+def _disk(paths: Paths) -> Finding:
+    free = shutil.disk_usage(paths.root).free
+    return Finding(
+        "ok" if free > LITTLE_DISK else "warn", "disk", f"{free / 2**30:.0f} GiB free here"
+    )
+
+
+def _parameters(paths: Paths) -> Iterator[Finding]:
+    params = paths.root / "params.yaml"
+    if not params.exists():
+        yield Finding("warn", "params.yaml", "not in this folder; commands use the defaults")
+        return
+    try:
+        config = load_config(params)
+    except RootstockError as error:
+        yield Finding("fail", "params.yaml", str(error))
+        return
+    yield Finding("ok", "params.yaml", "every key is known and in bounds")
+    root = paths.below(config.data.root)
+    found = root.exists()
+    yield Finding("ok" if found else "warn", "data.root", f"{root}{'' if found else ' is missing'}")
+
+
+def _services(paths: Paths) -> Iterator[Finding]:
+    if importlib.util.find_spec("mlflow") is not None:
+        from rootstock.integrations.connect import quiet_environment, tracking_uri
+
+        quiet_environment()
+        yield Finding("ok", "tracking", tracking_uri(paths))
+    address = os.environ.get("RAY_ADDRESS", "")
+    yield Finding("ok", "ray", address or "a local Ray on this machine's loopback")
