@@ -1,0 +1,186 @@
+"""Bytes in, RGB pixels out: the only place that opens an image.
+
+The header is judged before a pixel is decoded, so that a small file cannot ask for much memory.
+What is decided, for training and service alike:
+
+- EXIF orientation is applied; colour profiles are ignored.
+- Transparency is laid on white; of an animation the first frame is taken.
+- 16-bit grey keeps its upper eight bits; float and 32-bit grey is stretched over its range.
+- CMYK, palette, grey and bilevel images become RGB.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from rootstock.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "MPO")
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What is refused unopened: file size in bytes, pixels, longer over shorter side."""
+
+    max_bytes: int = 100_000_000
+    max_pixels: int = 100_000_000
+    max_aspect_ratio: float = 50.0
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """``pixels`` uint8[H,W,3] RGB, upright; ``mode`` and ``format`` as they were in the file."""
+
+    pixels: np.ndarray
+    mode: str
+    format: str
+    frames: int
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+
+def read_image(path: Path, limits: DecodeLimits | None = None) -> DecodedImage:
+    """Decode an image file.
+
+    Raises:
+        ImageError: with the reasons of `decode_image`, or ``unreadable``.
+    """
+    return decode_image(read_bytes(path, limits), limits)
+
+
+def read_bytes(path: Path, limits: DecodeLimits | None = None) -> bytes:
+    """The content of an image file, refused unread where it is too large.
+
+    Raises:
+        ImageError: ``unreadable`` or ``too-large``.
+    """
+    limits = limits or DecodeLimits()
+    try:
+        with path.open("rb") as file:
+            content = file.read(limits.max_bytes + 1)
+    except OSError as error:
+        raise ImageError("unreadable", f"the file cannot be read: {error.strerror}") from None
+    _check_bytes(content, limits)
+    return content
+
+
+def decode_image(content: bytes, limits: DecodeLimits | None = None) -> DecodedImage:
+    """Decode the bytes of one image file.
+
+    Raises:
+        ImageError: ``empty``, ``too-large``, ``not-an-image``, ``unsupported``,
+            ``too-many-pixels``, ``aspect-ratio``, ``truncated`` or ``damaged``.
+    """
+    limits = limits or DecodeLimits()
+    _check_bytes(content, limits)
+    # Pillow warns of odd metadata and of large images; both are decided here.
+    with warnings.catch_warnings(action="ignore"), _open(content) as image:
+        _check_header(image, limits)
+        mode, kind, frames = image.mode, image.format or "", int(getattr(image, "n_frames", 1))
+        pixels = _load(image)
+    return DecodedImage(pixels, mode, kind, frames)
+
+
+def _check_bytes(content: bytes, limits: DecodeLimits) -> None:
+    if not content:
+        raise ImageError("empty", "the file is empty")
+    if len(content) > limits.max_bytes:
+        raise ImageError("too-large", f"the file has more than {limits.max_bytes:,} bytes")
+
+
+def _open(content: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        names = ", ".join(FORMATS)
+        raise ImageError(
+            "not-an-image", f"the content is not an image of a known format ({names})"
+        ) from None
+    except Image.DecompressionBombError:
+        raise ImageError("too-many-pixels", "the header asks for far too many pixels") from None
+    except Exception as error:
+        # Pillow's plugins raise whatever their parsers meet: OSError, struct.error, KeyError ...
+        raise ImageError("damaged", f"the header is damaged: {_one_line(error)}") from None
+
+
+def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            "too-many-pixels",
+            f"{width} x {height} is more than {limits.max_pixels:,} pixels",
+        )
+    if min(width, height) < 1:
+        raise ImageError("damaged", f"the header gives {width} x {height} pixels")
+    if max(width, height) > limits.max_aspect_ratio * min(width, height):
+        raise ImageError(
+            "aspect-ratio",
+            f"{width} x {height} is longer than {limits.max_aspect_ratio:g} times its width",
+        )
+
+
+def _load(image: Image.Image) -> np.ndarray:
+    try:
+        image.seek(0)
+        image.load()
+        upright = ImageOps.exif_transpose(_without_broken_exif(image))
+        return np.array(_to_rgb(upright), dtype=np.uint8)
+    except MemoryError:
+        raise ImageError("too-many-pixels", "there is not enough memory to decode it") from None
+    except Exception as error:
+        # As above: decoders raise many kinds; the image is unusable whichever it is.
+        text = _one_line(error)
+        truncated = "truncated" in text or "unexpected end" in text.lower()
+        reason = "truncated" if truncated else "damaged"
+        raise ImageError(reason, f"the pixels cannot be decoded: {text}") from None
+
+
+def _without_broken_exif(image: Image.Image) -> Image.Image:
+    try:
+        image.getexif()
+    except Exception:  # noqa: BLE001 - damaged metadata is no reason to lose the pixels
+        image.info.pop("exif", None)
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BITS:
+        deep = np.asarray(image).astype(np.uint16)
+        return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "I":
+        # Pillow opens 16-bit PNG files so where it has no better mode.
+        values = np.asarray(image)
+        if values.min() >= 0 and values.max() <= 65_535:
+            return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        return _stretch(values)
+    if image.mode == "F":
+        return _stretch(np.asarray(image))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(paper, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretch(values: np.ndarray) -> Image.Image:
+    finite = np.where(np.isfinite(values), values, 0.0).astype(np.float64)
+    low, high = finite.min(), finite.max()
+    scaled = (finite - low) * (255.0 / max(high - low, 1e-12))
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,124 @@
+"""Every image looked at once, in several processes: hash, size, mode, fingerprint or the fault."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from rootstock.data.decode import DecodeLimits, decode_image, read_bytes
+from rootstock.data.duplicates import Fingerprint, fingerprint
+from rootstock.errors import ImageError
+
+CHUNK = 64
+"""Images a task; also the number from which on processes are worth their start."""
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What was seen of one file; ``reason`` is empty for a usable image."""
+
+    sha256: str = ""
+    bytes: int = 0
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    format: str = ""
+    fingerprint: Fingerprint | None = None
+    reason: str = ""
+
+
+def inspect_image(path: Path, limits: DecodeLimits) -> Inspected:
+    """Read and decode one file; a fault becomes the ``reason`` of the row."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return Inspected(reason="file-name")
+    if not path.exists():
+        return Inspected(reason="missing")
+    size, sha256 = path.stat().st_size, ""
+    try:
+        content = read_bytes(path, limits)
+        sha256 = hashlib.sha256(content).hexdigest()
+        image = decode_image(content, limits)
+    except ImageError as error:
+        return Inspected(sha256, size, reason=error.reason)
+    return Inspected(
+        sha256,
+        size,
+        image.width,
+        image.height,
+        image.mode,
+        image.format,
+        fingerprint(image.pixels),
+    )
+
+
+def inspect_images(
+    paths: Sequence[Path], *, limits: DecodeLimits, workers: int | None = None
+) -> list[Inspected]:
+    """Inspect files in ``workers`` processes (None: one a core), in the order given.
+
+    A file whose decoding kills its process is quarantined as ``crashed``.
+    """
+    workers = workers or len(os.sched_getaffinity(0))
+    with tqdm(total=len(paths), desc="index", unit="image", disable=None) as bar:
+        if workers == 1 or len(paths) <= CHUNK:
+            return [_counted(bar, inspect_image(path, limits)) for path in paths]
+        chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+        found: list[Inspected] = []
+        for chunk, result in zip(chunks, _spread(chunks, limits, workers), strict=True):
+            found += result if result is not None else _one_by_one(chunk, limits)
+            bar.update(len(chunk))
+        return found
+
+
+def _spread(
+    chunks: Sequence[Sequence[Path]], limits: DecodeLimits, workers: int
+) -> Iterator[list[Inspected] | None]:
+    """Results of the chunks in order; None for those that a dying process took along."""
+    with _pool(workers) as pool:
+        futures: list[Future[list[Inspected]] | None] = []
+        for chunk in chunks:
+            try:
+                futures.append(pool.submit(_inspect_chunk, chunk, limits))
+            except BrokenProcessPool:
+                futures.append(None)
+        for future in futures:
+            try:
+                yield None if future is None else future.result()
+            except BrokenProcessPool:
+                yield None
+
+
+def _one_by_one(chunk: Sequence[Path], limits: DecodeLimits) -> list[Inspected]:
+    found = []
+    for path in chunk:
+        with _pool(1) as pool:
+            try:
+                found += pool.submit(_inspect_chunk, [path], limits).result()
+            except BrokenProcessPool:
+                found.append(Inspected(bytes=path.stat().st_size, reason="crashed"))
+    return found
+
+
+def _inspect_chunk(paths: Sequence[Path], limits: DecodeLimits) -> list[Inspected]:
+    return [inspect_image(path, limits) for path in paths]
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Forking a process that holds torch's threads can hang.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context)
+
+
+def _counted(bar: tqdm, result: Inspected) -> Inspected:
+    bar.update()
+    return result

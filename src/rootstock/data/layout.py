@@ -1,0 +1,220 @@
+"""Which images there are, and what their labels are: folders or a table.
+
+Three layouts are understood:
+
+    root/<class>/**.jpg                      class folders
+    root/{train,val,test}/<class>/**.jpg     given splits; what is missing is split off from train
+    labels.csv or labels.parquet             columns path,label[,split]; paths are relative to it
+
+Hidden files and side files (text, tables, archives of metadata) are passed over; every other file
+in a class folder counts as an image and is judged by its content.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from rootstock.errors import DataError
+
+SPLITS = ("train", "val", "test")
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+_SIDE_FILES = frozenset(
+    ".txt .md .json .jsonl .csv .tsv .parquet .xml .yaml .yml .toml .dvc .log .db .ini .html .py"
+    " .ipynb .sh .lnk".split()
+)
+_SIDE_FOLDERS = frozenset({"__MACOSX", "__pycache__"})
+_TABLES = (".csv", ".parquet", ".pq")
+_LAYOUTS = "expected root/<class>/*.jpg, root/train/<class>/*.jpg, or a CSV with path,label"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One candidate image: path relative to the base folder, label, given split or None."""
+
+    path: str
+    label: str
+    given: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was found, in order of path; ``base`` is the folder that paths are relative to."""
+
+    base: Path
+    entries: list[Entry]
+    warnings: list[str]
+
+
+def base_folder(root: Path) -> Path:
+    """The folder that image paths are relative to: the root, or the folder of a table."""
+    return root if root.is_dir() else root.parent
+
+
+def find_images(root: Path) -> Layout:
+    """List the images of a data set with their labels.
+
+    Raises:
+        DataError: there is nothing there, or no layout can be recognised.
+    """
+    if not root.exists():
+        raise DataError(
+            f"there is no data at {root}",
+            hint="set data.root in params.yaml, or give another folder",
+        )
+    layout = _from_table(root) if root.is_file() else _from_folders(root)
+    if not layout.entries:
+        raise DataError(f"{root} holds no images", hint=_LAYOUTS)
+    layout.warnings.extend(_case_twins(layout.entries))
+    layout.entries.sort(key=lambda entry: entry.path)
+    return layout
+
+
+def _from_folders(root: Path) -> Layout:
+    folders = _subfolders(root)
+    loose = [name for name in _files(root)]
+    splits = {name: _SPLIT_NAMES[name.lower()] for name in folders if name.lower() in _SPLIT_NAMES}
+    given = any(split == "train" and _subfolders(root / name) for name, split in splits.items())
+    if not folders:
+        what = f"{len(loose)} files but no class folders" if loose else "no images"
+        raise DataError(f"{root} holds {what}", hint=_LAYOUTS)
+    warnings = []
+    if loose:
+        warnings.append(f"{len(loose)} files lie beside the class folders and are ignored")
+    if not given:
+        if "train" not in splits.values() and len(splits) == len(folders):
+            raise DataError(
+                f"{root} has {', '.join(sorted(splits))} but no train folder", hint=_LAYOUTS
+            )
+        entries = list(_class_folders(root, "", None, warnings))
+        return Layout(root, entries, warnings)
+    others = sorted(set(folders) - set(splits))
+    if others:
+        warnings.append(f"folders beside train/val/test are ignored: {', '.join(others)}")
+    entries = [
+        entry
+        for name, split in splits.items()
+        for entry in _class_folders(root, f"{name}/", split, warnings)
+    ]
+    return Layout(root, entries, warnings)
+
+
+def _class_folders(
+    root: Path, prefix: str, split: str | None, warnings: list[str]
+) -> Iterator[Entry]:
+    for label in _subfolders(root / prefix):
+        found = False
+        for path in _walk(root / prefix / label):
+            found = True
+            yield Entry(f"{prefix}{label}/{path}", label, split)
+        if not found:
+            warnings.append(f"the class folder {prefix}{label} is empty and is ignored")
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Paths of candidate images at any depth below ``folder``, relative to it."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _is_side_folder(name))
+        relative = Path(here).relative_to(folder).as_posix()
+        for name in sorted(files):
+            if not _is_side_file(name):
+                yield name if relative == "." else f"{relative}/{name}"
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(
+        item.name for item in folder.iterdir() if item.is_dir() and not _is_side_folder(item.name)
+    )
+
+
+def _files(folder: Path) -> list[str]:
+    return [i.name for i in folder.iterdir() if i.is_file() and not _is_side_file(i.name)]
+
+
+def _is_side_file(name: str) -> bool:
+    return name.startswith(".") or Path(name).suffix.lower() in _SIDE_FILES
+
+
+def _is_side_folder(name: str) -> bool:
+    return name.startswith(".") or name in _SIDE_FOLDERS
+
+
+def _from_table(path: Path) -> Layout:
+    table = _read_table(path)
+    missing = {"path", "label"} - set(table.column_names)
+    if missing:
+        raise DataError(
+            f"{path} has no column {' and no column '.join(sorted(missing))}; "
+            f"it has {', '.join(table.column_names)}",
+            hint="a table needs the columns path,label and may have split",
+        )
+    columns = [_texts(table[name]) for name in ("path", "label")]
+    given = _texts(table["split"]) if "split" in table.column_names else [""] * table.num_rows
+    entries = [
+        _table_entry(path, number, *row)
+        for number, row in enumerate(zip(*columns, given, strict=True), start=1)
+    ]
+    if len({entry.path for entry in entries}) < len(entries):
+        twice = next(e.path for i, e in enumerate(entries) if e.path in {x.path for x in entries[:i]})
+        raise DataError(f"{path} lists {twice} twice", hint="keep one row an image")
+    if any(entry.given for entry in entries) and not any(e.given == "train" for e in entries):
+        raise DataError(f"{path} gives splits but no row of the split train")
+    return Layout(path.parent, entries, [])
+
+
+def _read_table(path: Path) -> pa.Table:
+    if path.suffix.lower() not in _TABLES:
+        raise DataError(f"{path} is a file, but not a CSV or Parquet table", hint=_LAYOUTS)
+    try:
+        if path.suffix.lower() == ".csv":
+            # Everything is text: labels such as 007 must not become the number 7.
+            names = path.read_text(encoding="utf-8-sig").partition("\n")[0].strip().split(",")
+            types = {name.strip().strip('"'): pa.string() for name in names}
+            options = pa.csv.ConvertOptions(column_types=types)
+            return pa.csv.read_csv(path, convert_options=options)
+        return pa.parquet.read_table(path)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from None
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    return [value or "" for value in pc.cast(column, pa.string()).to_pylist()]
+
+
+def _table_entry(table: Path, number: int, path: str, label: str, split: str) -> Entry:
+    name = PurePosixPath(path.strip())
+    if not path.strip() or not label.strip():
+        raise DataError(f"{table}, row {number}: path or label is empty")
+    if name.is_absolute() or ".." in name.parts:
+        raise DataError(
+            f"{table}, row {number}: {path!r} lies outside the table's folder",
+            hint="give paths relative to the folder of the table",
+        )
+    if split and split.lower() not in _SPLIT_NAMES:
+        raise DataError(
+            f"{table}, row {number}: split {split!r} is not one of {', '.join(SPLITS)}"
+        )
+    return Entry(str(name), label.strip(), _SPLIT_NAMES.get(split.lower()))
+
+
+def _case_twins(entries: list[Entry]) -> Iterator[str]:
+    labels = sorted({entry.label for entry in entries})
+    seen: dict[str, str] = {}
+    for label in labels:
+        twin = seen.setdefault(label.casefold(), label)
+        if twin != label:
+            yield f"the classes {twin!r} and {label!r} differ in case only; are they one?"

@@ -1,0 +1,249 @@
+"""Manifest: the table of images, one row each, made by decoding every image once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from rootstock.data.decode import DecodeLimits
+from rootstock.data.duplicates import group_duplicates
+from rootstock.data.files import write_atomic
+from rootstock.data.inspect import Inspected, inspect_images
+from rootstock.data.layout import SPLITS, find_images
+from rootstock.data.splits import assign_splits
+from rootstock.errors import ArtifactError, DataError
+
+FORMAT_VERSION = 1
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("mode", pa.string()),
+        ("format", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("group", pa.int64()),
+        ("quarantine", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image; ``quarantine`` is the reason why it is not used, empty where it is."""
+
+    path: str
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    mode: str
+    format: str
+    label: str
+    split: str
+    group: int
+    quarantine: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All rows in order of path, and what was noticed while listing them."""
+
+    images: tuple[ImageRow, ...]
+    warnings: tuple[str, ...] = ()
+    given_splits: tuple[str, ...] = ()
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Labels of usable images, sorted; the position is the class number."""
+        return sorted({row.label for row in self.images if not row.quarantine})
+
+    @property
+    def quarantined(self) -> list[ImageRow]:
+        """Rows that are not used."""
+        return [row for row in self.images if row.quarantine]
+
+    def rows(self, split: str | None = None) -> list[ImageRow]:
+        """Usable rows of one split, or of all."""
+        return [r for r in self.images if not r.quarantine and split in (None, r.split)]
+
+    def labels(self, split: str | None = None) -> np.ndarray:
+        """Class numbers int64[N] of `rows`."""
+        number = {label: index for index, label in enumerate(self.classes)}
+        return np.array([number[row.label] for row in self.rows(split)], dtype=np.int64)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of which images there are, how labelled and how split; 64 hex digits."""
+        digest = hashlib.sha256()
+        for row in self.images:
+            fields = (row.path, row.sha256, row.label, row.split, row.quarantine)
+            digest.update(json.dumps(fields).encode())
+        return digest.hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write as Parquet; the same manifest gives the same bytes."""
+        columns = {
+            name: pa.array([getattr(row, name) for row in self.images], type=SCHEMA.field(name).type)
+            for name in SCHEMA.names
+        }
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "warnings": self.warnings,
+            "given_splits": self.given_splits,
+        }
+        table = pa.table(columns, schema=SCHEMA).replace_schema_metadata(
+            {"rootstock": json.dumps(facts)}
+        )
+        with write_atomic(path) as temporary:
+            pa.parquet.write_table(table, temporary, compression="zstd")
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read what `write` wrote.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or of another format version.
+        """
+        hint = "run the stage `index` again"
+        try:
+            table = pa.parquet.read_table(path)
+            facts = json.loads((table.schema.metadata or {})[b"rootstock"])
+        except FileNotFoundError:
+            raise ArtifactError(f"{path} is missing", hint=hint) from None
+        except (pa.ArrowInvalid, KeyError, ValueError) as error:
+            raise ArtifactError(f"{path} is not a manifest: {error}", hint=hint) from None
+        if facts["format_version"] != FORMAT_VERSION:
+            raise ArtifactError(
+                f"{path} has format version {facts['format_version']}, expected {FORMAT_VERSION}",
+                hint=hint,
+            )
+        rows = tuple(ImageRow(**row) for row in table.to_pylist())
+        return cls(rows, tuple(facts["warnings"]), tuple(facts["given_splits"]))
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, quarantine, duplicates, conflicts and leaks, as JSON holds them."""
+        usable = self.rows()
+        return {
+            "n_images": len(self.images),
+            "n_usable": len(usable),
+            "classes": {
+                label: {s: sum(r.split == s for r in usable if r.label == label) for s in SPLITS}
+                for label in self.classes
+            },
+            "quarantined": [{"path": r.path, "reason": r.quarantine} for r in self.quarantined],
+            "quarantine_reasons": dict(Counter(r.quarantine for r in self.quarantined)),
+            "duplicate_groups": self._groups_by(lambda rows: True),
+            "label_conflicts": self._groups_by(lambda rows: len({r.label for r in rows}) > 1),
+            "leaks_across_given_splits": self._groups_by(
+                lambda rows: len({r.split for r in rows}) > 1
+            ),
+            "warnings": list(self.warnings),
+        }
+
+    def _groups_by(self, wanted: Any) -> list[list[str]]:
+        """Paths of each duplicate group of two or more that ``wanted`` accepts."""
+        members: dict[int, list[ImageRow]] = {}
+        for row in self.rows():
+            members.setdefault(row.group, []).append(row)
+        return [
+            [row.path for row in rows]
+            for rows in members.values()
+            if len(rows) > 1 and wanted(rows)
+        ]
+
+
+def build_manifest(
+    root: Path,
+    *,
+    limits: DecodeLimits,
+    val_fraction: float,
+    test_fraction: float,
+    near_duplicate_bits: int,
+    min_per_class: int,
+    seed: int,
+    workers: int | None = None,
+) -> Manifest:
+    """Decode every image below ``root`` once and decide its split.
+
+    ``workers`` is the number of decoding processes; None: one a core.
+    Raises:
+        DataError: there are no images, fewer than two classes, or a class with fewer than
+            ``min_per_class`` usable images.
+    """
+    layout = find_images(root)
+    inspected = inspect_images(
+        [layout.base / entry.path for entry in layout.entries], limits=limits, workers=workers
+    )
+    usable = [i for i, image in enumerate(inspected) if not image.reason]
+    labels = [layout.entries[i].label for i in usable]
+    _check_classes(root, labels, {e.label for e in layout.entries}, min_per_class)
+    groups = group_duplicates(
+        [inspected[i].sha256 for i in usable],
+        [image.fingerprint for i in usable if (image := inspected[i]).fingerprint],
+        bits=near_duplicate_bits,
+    )
+    splits = assign_splits(
+        groups,
+        labels,
+        [layout.entries[i].given for i in usable],
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
+    decided = {i: place for i, *place in zip(usable, splits, groups.tolist(), strict=True)}
+    rows = [
+        _row(entry.path, entry.label, image, *decided.get(i, ("", 0)))
+        for i, (entry, image) in enumerate(zip(layout.entries, inspected, strict=True))
+    ]
+    given = tuple(sorted({entry.given for entry in layout.entries if entry.given}))
+    return Manifest(tuple(rows), tuple(layout.warnings), given)
+
+
+def _check_classes(root: Path, labels: list[str], listed: set[str], min_per_class: int) -> None:
+    counts = Counter(labels)
+    if len(listed) < 2:
+        raise DataError(
+            f"{root} has one class, {', '.join(listed)}; a classifier needs two or more",
+            hint="put the images of each class into a folder of its own",
+        )
+    if not counts:
+        raise DataError(
+            f"none of the files in {root} is a usable image",
+            hint="`rootstock check` lists each file with the reason",
+        )
+    scarce = {label: counts[label] for label in sorted(listed) if counts[label] < min_per_class}
+    if scarce:
+        text = ", ".join(f"{label} ({count})" for label, count in scarce.items())
+        raise DataError(
+            f"{root} has classes with fewer than {min_per_class} usable images: {text}",
+            hint="add images, remove the class, or lower data.min_per_class (not under 2)",
+        )
+
+
+def _row(path: str, label: str, image: Inspected, split: str, group: int) -> ImageRow:
+    return ImageRow(
+        path=path.encode("utf-8", "backslashreplace").decode(),
+        sha256=image.sha256,
+        bytes=image.bytes,
+        width=image.width,
+        height=image.height,
+        mode=image.mode,
+        format=image.format,
+        label=label.encode("utf-8", "backslashreplace").decode(),
+        split=split,
+        group=group,
+        quarantine=image.reason,
+    )

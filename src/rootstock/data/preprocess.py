@@ -1,0 +1,112 @@
+"""Preprocess: pixels in, network input out; one object for training, export and service.
+
+Train/serve skew is this field's most expensive recurring fault, so the object is hashed, the hash
+is part of every feature's key, and a bundle refuses to load where the hash differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from rootstock.errors import BackboneError
+
+VERSION = 1
+"""Raised whenever the same fields would give other pixels; part of the hash."""
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the short side to ``input_size / crop_pct``, crop the centre, normalise.
+
+    ``mean`` and ``std`` are per channel, for pixels in [0, 1]. Resizing is Pillow's, which always
+    filters before it shrinks (antialiasing).
+    """
+
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic"]
+    crop_pct: float
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in _RESAMPLING:
+            raise BackboneError(
+                f"interpolation {self.interpolation!r} is not one of {', '.join(_RESAMPLING)}"
+            )
+        if self.input_size < 1 or not 0 < self.crop_pct <= 1 or min(self.std) <= 0:
+            raise BackboneError(
+                f"input_size {self.input_size}, crop_pct {self.crop_pct} or std {self.std} "
+                "is out of bounds"
+            )
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the fields and the version, as 64 hexadecimal digits."""
+        text = json.dumps({"version": VERSION, **self.to_dict()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8[H,W,3] -> float32[3,S,S]."""
+        return self.normalise(self.geometry(pixels)[None])[0]
+
+    def geometry(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8[H,W,3] -> uint8[S,S,3]: resized and cropped, not yet normalised."""
+        size = self.input_size
+        scaled = round(size / self.crop_pct)
+        return _centre(_resize_short_side(pixels, scaled, _RESAMPLING[self.interpolation]), size)
+
+    def normalise(self, images: np.ndarray) -> np.ndarray:
+        """uint8[N,S,S,3] -> float32[N,3,S,S]."""
+        mean = np.asarray(self.mean, np.float32)
+        std = np.asarray(self.std, np.float32)
+        scaled = (images.astype(np.float32) / np.float32(255.0) - mean) / std
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+    def with_size(self, input_size: int) -> Preprocess:
+        """The same for another input size."""
+        return dataclasses.replace(self, input_size=input_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        fields = dataclasses.asdict(self)
+        return fields | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Preprocess:
+        """The inverse of `to_dict`."""
+        return cls(**(fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}))
+
+
+def _resize_short_side(pixels: np.ndarray, side: int, filter_: Image.Resampling) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    # What the centre crop will throw away is cut first: a very long image would otherwise be
+    # enlarged to gigabytes. One short side of slack each way keeps the filter's edge the same.
+    if max(height, width) > 3 * short:
+        pixels = _centre_box(pixels, min(height, 3 * short), min(width, 3 * short))
+        height, width = pixels.shape[:2]
+    if short == side:
+        return pixels
+    scale = side / short
+    target = (max(side, round(width * scale)), max(side, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(target, filter_))
+
+
+def _centre(pixels: np.ndarray, size: int) -> np.ndarray:
+    return _centre_box(pixels, size, size)
+
+
+def _centre_box(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    top = (pixels.shape[0] - height) // 2
+    left = (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]

@@ -1,0 +1,84 @@
+"""Train, val and test: leak-free, stratified, and decided by each image's content alone.
+
+A duplicate group draws a number in [0, 1) from its content and the seed, and falls below the test
+or val border or above both. Classes get their shares up to chance, groups stay whole, and adding
+images leaves the old ones where they are. The price is that shares are met on average rather than
+exactly. Where chance leaves a class without val or test images, its group with the lowest number
+is moved there: only such small classes can see an image move when more are added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def assign_splits(
+    groups: np.ndarray,
+    labels: Sequence[str],
+    given: Sequence[str | None],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> list[str]:
+    """The split of each image: ``train``, ``val`` or ``test``.
+
+    Images with a given split keep it. A split that is given nowhere is split off from those of
+    ``train`` and those without one. ``groups`` int64[N] are duplicate groups; one that has a
+    member in a given val or test split stays out of the draw.
+    """
+    splits = [name or "train" for name in given]
+    wanted = {"test": test_fraction, "val": val_fraction}
+    fractions = {
+        name: share for name, share in wanted.items() if name not in given and share > 0
+    }
+    fixed = {group for group, split in zip(groups, splits, strict=True) if split != "train"}
+    pool = [i for i, group in enumerate(groups) if group not in fixed]
+    drawn = {int(groups[i]): _draw(int(groups[i]), seed) for i in pool}
+    for i in pool:
+        splits[i] = _fall(drawn[int(groups[i])], fractions)
+    for name in fractions:
+        _fill_empty_classes(name, splits, pool, groups, labels, drawn)
+    return splits
+
+
+def _draw(group: int, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _fall(number: float, fractions: dict[str, float]) -> str:
+    border = 0.0
+    for name, share in fractions.items():
+        border += share
+        if number < border:
+            return name
+    return "train"
+
+
+def _fill_empty_classes(
+    name: str,
+    splits: list[str],
+    pool: list[int],
+    groups: np.ndarray,
+    labels: Sequence[str],
+    drawn: dict[int, float],
+) -> None:
+    present = {labels[i] for i in range(len(splits)) if splits[i] == name}
+    for label in sorted({labels[i] for i in pool} - present):
+        train_groups = Counter(int(groups[i]) for i in pool if _is_train(i, label, splits, labels))
+        # One group must be left to train on.
+        if len(train_groups) < 2:
+            continue
+        moved = min(train_groups, key=lambda group: (drawn[group], group))
+        for i in pool:
+            if int(groups[i]) == moved:
+                splits[i] = name
+
+
+def _is_train(index: int, label: str, splits: list[str], labels: Sequence[str]) -> bool:
+    return splits[index] == "train" and labels[index] == label
