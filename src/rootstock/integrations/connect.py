@@ -1,0 +1,95 @@
+"""From the configuration to the real integrations, or to the ones that need nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from rootstock.config import Config, Paths
+from rootstock.errors import ConfigError
+from rootstock.ports import ModelRegistry, NullRunLogger, RunLogger, Searcher, SequentialSearcher
+
+
+def quiet_environment() -> None:
+    """Set the variables that turn telemetry off, where the user has not set them.
+
+    Call it before anything heavy is imported: libraries read them once.
+    """
+    from rootstock.integrations.mlflow_client import prepare_mlflow
+    from rootstock.integrations.ray_cluster import QUIET
+
+    prepare_mlflow()
+    for key, value in {**QUIET, "HF_HUB_DISABLE_TELEMETRY": "1", "DVC_NO_ANALYTICS": "1"}.items():
+        os.environ.setdefault(key, value)
+
+
+def tracking_uri(paths: Paths) -> str:
+    """MLFLOW_TRACKING_URI, else the SQLite file ``mlflow.db`` in the project's folder.
+
+    An SQLite path is made absolute, because worker processes may run elsewhere.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not uri:
+        return _sqlite(paths.root / "mlflow.db")
+    prefix, slashes, path = uri.partition(":///")
+    if prefix == "sqlite" and slashes and path and not path.startswith((":", "/")):
+        return f"sqlite:///{quote(str(Path.cwd()), safe=SAFE)}/{path}"
+    return uri
+
+
+def connect_runs(config: Config, paths: Paths) -> RunLogger:
+    """MLflow's run logger, or one that forgets everything where tracking is off."""
+    if not config.tracking.enabled:
+        return NullRunLogger()
+    _require("mlflow", key="tracking.enabled is true", way_out="tracking.enabled=false")
+    from rootstock.integrations.mlflow_tracking import MlflowRunLogger
+
+    uri = tracking_uri(paths)
+    # MLflow's own choice for a bare database is a folder below the current one.
+    bare = not uri.startswith(("http", "sqlite", "databricks"))
+    root = (paths.root.resolve() / "mlruns").as_uri() if bare else ""
+    return MlflowRunLogger(uri, config.tracking.experiment, artifact_root=root)
+
+
+def connect_registry(config: Config, paths: Paths) -> ModelRegistry | None:
+    """MLflow's model registry; None where tracking is off."""
+    if not config.tracking.enabled:
+        return None
+    _require("mlflow", key="tracking.enabled is true", way_out="tracking.enabled=false")
+    from rootstock.integrations.mlflow_registry import MlflowRegistry
+
+    return MlflowRegistry(tracking_uri(paths))
+
+
+def connect_searcher(config: Config) -> Searcher:
+    """Ray, on the cluster that RAY_ADDRESS names or on this machine; or one trial by one."""
+    search = config.search
+    if search.engine == "sequential":
+        return SequentialSearcher()
+    _require("ray", key="search.engine is ray", way_out="search.engine=sequential")
+    from rootstock.integrations.ray_search import RaySearcher
+
+    return RaySearcher(
+        concurrent=search.concurrent,
+        cpus_per_trial=search.cpus_per_trial,
+        gpus_per_trial=search.gpus_per_trial,
+        max_failures=search.max_failures,
+    )
+
+
+# SQLAlchemy unquotes the path of an SQLite URI; only these two would otherwise be misread.
+SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%?")
+
+
+def _sqlite(path: Path) -> str:
+    return f"sqlite:///{quote(str(path.resolve()), safe=SAFE)}"
+
+
+def _require(package: str, *, key: str, way_out: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{key}, but {package} is not installed",
+            hint=f"pip install 'rootstock[pipeline]', or --set {way_out}",
+        )

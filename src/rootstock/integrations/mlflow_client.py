@@ -1,0 +1,161 @@
+"""MLflow's client, made once a process, and its failures in our words.
+
+A dead server costs seconds: retries and timeouts are bounded by environment variables, which
+are set only where the user has not.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from rootstock.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""No telemetry, no chatter."""
+
+BOUNDED = {
+    # Defaults of 7 retries and 120 s were measured to hold a dead server's caller for 4 minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
+}
+
+
+def prepare_mlflow() -> None:
+    """Set the variables that keep MLflow quiet and its calls bounded, where they are unset."""
+    for key, value in {**QUIET, **BOUNDED}.items():
+        os.environ.setdefault(key, value)
+
+
+@functools.lru_cache(maxsize=8)
+def mlflow_client(tracking_uri: str) -> MlflowClient:
+    """The client of this process; to be called, and used, inside `translated`."""
+    prepare_mlflow()
+    from mlflow import MlflowClient
+
+    if is_http(tracking_uri):
+        return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    # MLflow makes a fresh database's tables unlocked: two processes at once break each other.
+    database = sqlite_file(tracking_uri)
+    with _lock_for(database) if database else nullcontext():
+        if re.match(r"(sqlite|postgresql|mysql|mssql)\b", tracking_uri):
+            _try_database(tracking_uri)
+        return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+
+def _try_database(uri: str) -> None:
+    """Open the database once: MLflow itself would retry a hopeless one for 100 s."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def _lock_for(database: Path) -> Any:
+    from filelock import FileLock
+
+    name = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:16]
+    database.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the file where that can be written, so that containers sharing it share the lock.
+    beside = os.access(database.parent, os.W_OK)
+    lock = Path(f"{database}.lock") if beside else Path(tempfile.gettempdir(), f"{name}.lock")
+    return FileLock(lock, timeout=60)
+
+
+@contextmanager
+def translated(uri: str, doing: str) -> Iterator[None]:
+    """Turn what MLflow, its database or the network raise into TrackingError with a way out."""
+    prepare_mlflow()
+    try:
+        import sqlalchemy.exc
+        from alembic.util import CommandError
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise TrackingError(
+            f"MLflow is not installed: {error}",
+            hint="pip install 'rootstock[pipeline]', or --set tracking.enabled=false",
+        ) from error
+    try:
+        yield
+    except (
+        MlflowException,
+        sqlalchemy.exc.SQLAlchemyError,
+        CommandError,  # tables made by another version
+        OSError,  # includes those of requests
+        ImportError,  # the driver of a database that is not installed
+    ) as error:
+        reason = cut(str(error).strip().partition("\n")[0], 400)
+        raise TrackingError(
+            _redact(f"cannot {doing} in MLflow at {uri}: {reason}", uri), hint=_way_out(uri)
+        ) from error
+
+
+def _way_out(uri: str) -> str:
+    if is_http(uri):
+        way = f"is the server up? `curl {_redact(uri, uri)}/health`; MLFLOW_TRACKING_URI names it"
+    elif sqlite_file(uri):
+        way = (
+            "is the file an MLflow database that you may write? An older one is brought up to "
+            f"date by `mlflow db upgrade '{uri}'`"
+        )
+    else:
+        way = "set MLFLOW_TRACKING_URI to http://HOST:PORT or sqlite:////absolute/mlflow.db"
+    return f"{way}; --set tracking.enabled=false goes without"
+
+
+def _redact(text: str, uri: str) -> str:
+    user, at, _ = urlsplit(uri).netloc.rpartition("@")
+    return text.replace(user + at, "***@") if at else text
+
+
+def or_none(get: Any, *arguments: str) -> Any:
+    """The answer of a client's ``get_...``, or None where there is no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return get(*arguments)
+    except MlflowException as error:
+        # INVALID_PARAMETER_VALUE: a version that is no number
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def cut(text: str, length: int) -> str:
+    """``text`` in at most ``length`` characters."""
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def is_http(uri: str) -> bool:
+    """Whether a tracking server is meant."""
+    return uri.startswith(("http://", "https://"))
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file behind an ``sqlite:`` URI; None for any other."""
+    if not uri.startswith("sqlite"):
+        return None
+    import sqlalchemy
+
+    database = sqlalchemy.make_url(uri).database
+    return Path(database) if database and database != ":memory:" else None

@@ -1,0 +1,86 @@
+import os
+import pickle
+
+import pytest
+
+from rootstock.config import Config, Paths, SearchConfig, TrackingConfig
+from rootstock.errors import ConfigError
+from rootstock.integrations import connect
+from rootstock.integrations.connect import (
+    connect_registry,
+    connect_runs,
+    connect_searcher,
+    quiet_environment,
+    tracking_uri,
+)
+from rootstock.ports import NullRunLogger, SequentialSearcher
+
+OFF = Config(tracking=TrackingConfig(enabled=False), search=SearchConfig(engine="sequential"))
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.delitem(os.environ, "MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_tracking_off_connects_nothing(tmp_path):
+    assert isinstance(connect_runs(OFF, Paths(tmp_path)), NullRunLogger)
+    assert connect_registry(OFF, Paths(tmp_path)) is None
+
+
+def test_sequential_engine_needs_no_ray():
+    assert isinstance(connect_searcher(OFF), SequentialSearcher)
+
+
+def test_default_uri_is_absolute_below_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri(Paths(tmp_path / "a b")) == f"sqlite:///{tmp_path}/a b/mlflow.db"
+
+
+def test_percent_sign_in_path_is_quoted(tmp_path):
+    assert tracking_uri(Paths(tmp_path / "50%")).endswith("/50%25/mlflow.db")
+
+
+def test_variable_overrides_default_uri(tmp_path, monkeypatch):
+    monkeypatch.setitem(os.environ, "MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert tracking_uri(Paths(tmp_path)) == "http://tracking:5000"
+
+
+def test_relative_sqlite_variable_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(os.environ, "MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    assert tracking_uri(Paths(tmp_path)) == f"sqlite:///{tmp_path}/runs.db"
+
+
+def test_bare_database_keeps_files_in_project(tmp_path, monkeypatch):
+    monkeypatch.setitem(os.environ, "MLFLOW_TRACKING_URI", "postgresql://db/mlflow")
+    runs = connect_runs(Config(), Paths(tmp_path))
+    assert runs.artifact_root == (tmp_path / "mlruns").as_uri()
+
+
+def test_searcher_takes_its_settings_from_config():
+    searcher = connect_searcher(Config(search=SearchConfig(concurrent=3, max_failures=1)))
+    assert (searcher.concurrent, searcher.cpus_per_trial, searcher.max_failures) == (3, 1, 1)
+
+
+def test_connections_travel_to_workers(tmp_path):
+    for connected in (connect_runs(Config(), Paths(tmp_path)), connect_searcher(Config())):
+        assert pickle.loads(pickle.dumps(connected)) == connected
+
+
+def test_missing_package_names_install_and_switch(tmp_path, monkeypatch):
+    monkeypatch.setattr(connect.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"mlflow is not installed[\s\S]*tracking.enabled=false"):
+        connect_runs(Config(), Paths(tmp_path))
+    with pytest.raises(ConfigError, match=r"ray is not installed[\s\S]*search.engine=sequential"):
+        connect_searcher(Config())
+
+
+def test_quiet_environment_respects_what_is_set(monkeypatch):
+    monkeypatch.setitem(os.environ, "DO_NOT_TRACK", "0")
+    monkeypatch.delitem(os.environ, "MLFLOW_DISABLE_TELEMETRY", raising=False)
+    quiet_environment()
+    assert os.environ["DO_NOT_TRACK"] == "0"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

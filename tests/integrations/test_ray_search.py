@@ -1,0 +1,157 @@
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rootstock.errors import TrainingError
+from rootstock.integrations.ray_search import RaySearcher, trial_name
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """One local Ray for all tests here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with RaySearcher().session():
+            import ray
+
+            yield ray
+
+
+def search(objective, candidates, directory, *, early_stop=False, **settings):
+    return RaySearcher(**settings).search(
+        objective,
+        candidates,
+        directory=directory,
+        metric="acc",
+        mode="max",
+        early_stop=early_stop,
+    )
+
+
+def learn(params, home, report):
+    """Importable by the workers: this module is not installed, only on the test run's path."""
+    report(1, {"acc": 0.0})
+    (home / "seen").write_text(os.getcwd())
+    return {"acc": params["lr"], "threads": int(os.environ["OMP_NUM_THREADS"])}
+
+
+def fail_when_odd(params, home, report):
+    with (home / "attempts").open("a") as attempts:
+        attempts.write("x")
+    if params["number"] % 2:
+        raise ValueError(f"odd {params['number']}")
+    return {"acc": 1.0}
+
+
+def die_once(params, home, report):
+    """Three epochs with a checkpoint each; killed in the second one, the first time."""
+    for epoch in range(len(list(home.glob("epoch-*"))), 3):
+        (home / f"epoch-{epoch}").write_text(str(os.getpid()))
+        report(epoch, {"acc": 0.1})
+        if params["dies"] and epoch == 1 and not (home / "died").exists():
+            (home / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return {"acc": 0.5}
+
+
+def die_always(params, home, report):
+    if params["dies"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"acc": 0.5}
+
+
+def ten_epochs(params, home, report):
+    try:
+        for epoch in range(1, 11):
+            report(epoch, {"acc": params["slope"] * epoch})
+            (home / f"epoch-{epoch}").touch()
+            time.sleep(0.02)
+        return {"acc": params["slope"] * 10}
+    finally:
+        (home / "closed").touch()
+
+
+def test_trial_name_ignores_order_of_params():
+    assert trial_name({"a": 1, "b": 2}) == trial_name({"b": 2, "a": 1})
+    assert trial_name({"a": 1}) != trial_name({"a": 2})
+
+
+def test_no_candidates_need_no_ray(tmp_path):
+    assert search(learn, [], tmp_path) == []
+
+
+def test_trials_come_in_order_with_their_directories(ray, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    candidates = [{"lr": 0.3}, {"lr": 0.1}, {"lr": 0.3}]
+    trials = search(learn, candidates, Path("trials"))
+    assert [trial.metrics["acc"] for trial in trials] == [0.3, 0.1, 0.3]
+    assert [trial.directory.name for trial in trials] == [trial_name(c) for c in candidates]
+    assert {trial.metrics["threads"] for trial in trials} == {1}
+    assert (trials[0].directory / "seen").read_text() == str(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["trials"]
+
+
+def test_exception_ends_its_own_trial_without_retry(ray, tmp_path):
+    trials = search(fail_when_odd, [{"number": n} for n in range(3)], tmp_path)
+    assert [trial.error for trial in trials] == ["", "ValueError: odd 1", ""]
+    assert (trials[1].directory / "attempts").read_text() == "x"
+    assert "raise ValueError" in (trials[1].directory / "error.txt").read_text()
+
+
+def test_all_failed_returns_all_errors(ray, tmp_path):
+    trials = search(fail_when_odd, [{"number": 1}, {"number": 3}], tmp_path)
+    assert [trial.error for trial in trials] == ["ValueError: odd 1", "ValueError: odd 3"]
+
+
+def test_missing_metric_is_an_error(ray, tmp_path):
+    (trial,) = search(lambda params, home, report: {"loss": 1.0}, [{}], tmp_path)
+    assert trial.error == "KeyError: 'acc'"
+
+
+def test_killed_trial_resumes_in_its_directory(ray, tmp_path, capsys):
+    trials = search(die_once, [{"dies": True}, {"dies": False}], tmp_path)
+    assert [trial.error for trial in trials] == ["", ""]
+    home = trials[0].directory
+    first, last = ((home / f"epoch-{n}").read_text() for n in (0, 2))
+    assert (home / "died").exists()
+    assert first != last
+    assert capsys.readouterr().out == ""
+
+
+def test_trial_that_always_dies_is_given_up(ray, tmp_path):
+    trials = search(die_always, [{"dies": True}, {"dies": False}], tmp_path, max_failures=1)
+    assert "its process died" in trials[0].error
+    assert trials[0].metrics == {}
+    assert trials[1].metrics == {"acc": 0.5}
+
+
+def test_early_stop_ends_the_worse_trials(ray, tmp_path):
+    candidates = [{"slope": slope} for slope in (1.0, 0.1, 0.2, 0.3)]
+    trials = search(ten_epochs, candidates, tmp_path, early_stop=True, concurrent=1)
+    epochs = [len(list(trial.directory.glob("epoch-*"))) for trial in trials]
+    assert epochs[0] == 10
+    assert max(epochs[1:]) < 10
+    assert [trial.error for trial in trials] == [""] * 4
+    assert all((trial.directory / "closed").exists() for trial in trials[:-1])
+
+
+def test_too_many_gpus_is_refused(ray, tmp_path):
+    with pytest.raises(TrainingError, match="gpus_per_trial is 64, but .* more than .* GPUs"):
+        search(learn, [{"lr": 1}], tmp_path, gpus_per_trial=64)
+
+
+def test_local_ray_listens_on_loopback_only(ray):
+    psutil = pytest.importorskip("psutil")
+    listening = {
+        connection.laddr.ip
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert listening
