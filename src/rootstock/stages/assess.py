@@ -6,6 +6,7 @@ from rootstock.assess.build import build_profile
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import load_backbone
 from rootstock.config import Config, Paths
+from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.features.store import FeatureStore
 
@@ -16,14 +17,17 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     backbone = load_backbone(
         config.backbone.weights, config.backbone.name, device=config.features.device
     )
+    limits = {
+        "small_below": config.assess.small_below,
+        "small_per_class_below": config.assess.small_per_class_below,
+        "large_from": config.assess.large_from,
+    }
     profile = build_profile(
         manifest,
-        root=paths.below(config.data.root),
+        root=base_folder(paths.below(config.data.root)),
         backbone=backbone,
         store=FeatureStore(paths.below(config.features.store)),
-        small_below=config.assess.small_below,
-        small_per_class_below=config.assess.small_per_class_below,
-        large_from=config.assess.large_from,
+        thresholds=limits,
         similar_from=config.assess.similar_from,
         sample=config.assess.sample,
         folds=config.assess.probe_folds,

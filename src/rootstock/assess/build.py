@@ -1,0 +1,142 @@
+"""Manifest and backbone in, DatasetProfile out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rootstock.assess.profile import BackboneFacts, DatasetProfile, Probe
+from rootstock.assess.similarity import measure_similarity
+from rootstock.backbones.load import Backbone
+from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.data.preprocess import Preprocess
+from rootstock.features.extract import extract_features, read_features, read_pixels
+from rootstock.features.store import FeatureStore
+from rootstock.heads import cross_validate
+
+PROBE_L2 = 1e-2
+"""One strength for all taps: probes compare depths, the search of the head comes later."""
+
+
+def build_profile(
+    manifest: Manifest,
+    *,
+    root: Path,
+    backbone: Backbone,
+    store: FeatureStore,
+    thresholds: dict[str, float],
+    size_class: str,
+    similar_from: float,
+    sample: int,
+    folds: int,
+    batch_size: int,
+    seed: int,
+) -> DatasetProfile:
+    """Measure size, balance, similarity and the probe accuracy of every tap.
+
+    Similarity and probes use at most ``sample`` training images; ``root`` is the folder that
+    the manifest's paths are relative to.
+    Raises:
+        DataError: an image has changed since it was indexed.
+    """
+    train = manifest.rows("train")
+    chosen = sample_rows(train, sample)
+    preprocess = backbone.card.preprocess()
+    per_class = Counter(row.label for row in train)
+    sides = [min(row.width, row.height) for row in train]
+    return DatasetProfile(
+        data_hash=manifest.content_hash,
+        classes=tuple(manifest.classes),
+        n_train=len(train),
+        n_val=len(manifest.rows("val")),
+        n_test=len(manifest.rows("test")),
+        n_quarantined=len(manifest.quarantined),
+        train_per_class={label: per_class[label] for label in manifest.classes},
+        median_per_class=float(np.median([per_class[label] for label in manifest.classes])),
+        imbalance=round(max(per_class.values()) / min(per_class.values()), 2),
+        short_side_quantiles=tuple(int(q) for q in np.quantile(sides, (0, 0.25, 0.5, 0.75, 1))),
+        size_class=size_class,
+        thresholds=thresholds,
+        similarity=measure_similarity(
+            backbone,
+            _prepared_batches(chosen, root, preprocess, batch_size),
+            threshold=similar_from,
+        ),
+        probes=tuple(
+            _probe_taps(chosen, root, backbone, preprocess, store, folds, batch_size, seed)
+        ),
+        backbone=_facts(backbone),
+    )
+
+
+def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
+    """At most ``limit`` rows, the same share of each class, chosen by content."""
+    if len(rows) <= limit:
+        return list(rows)
+    by_class: dict[str, list[ImageRow]] = {}
+    for row in sorted(rows, key=lambda row: row.sha256):
+        by_class.setdefault(row.label, []).append(row)
+    chosen: list[ImageRow] = []
+    for members in by_class.values():
+        chosen += members[: max(1, round(limit * len(members) / len(rows)))]
+    return sorted(chosen, key=lambda row: row.path)
+
+
+def _prepared_batches(
+    rows: Sequence[ImageRow], root: Path, preprocess: Preprocess, batch_size: int
+) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        yield np.stack([preprocess.apply(read_pixels(row, root)) for row in batch])
+
+
+def _probe_taps(
+    rows: list[ImageRow],
+    root: Path,
+    backbone: Backbone,
+    preprocess: Preprocess,
+    store: FeatureStore,
+    folds: int,
+    batch_size: int,
+    seed: int,
+) -> Iterator[Probe]:
+    counts = Counter(row.label for row in rows)
+    # A fold needs every class in its training part, so a class of one image cannot be probed.
+    rows = [row for row in rows if counts[row.label] >= 2]
+    labels = sorted({row.label for row in rows})
+    if len(labels) < 2:
+        return
+    numbers = np.array([labels.index(row.label) for row in rows])
+    taps = backbone.tap_names
+    extract_features(rows, root, backbone, preprocess, store, taps, batch_size=batch_size)
+    for tap in taps:
+        features = read_features(rows, backbone, preprocess, store, tap).astype(np.float32)
+        accuracy, std = cross_validate(features, numbers, folds=folds, l2=PROBE_L2, seed=seed)
+        yield Probe(
+            tap=tap, accuracy=round(accuracy, 4), std=round(std, 4), n_images=len(rows)
+        )
+
+
+def _facts(backbone: Backbone) -> BackboneFacts:
+    card = backbone.card
+    size = card.input_size[1]
+    image = torch.zeros(1, 3, size, size, device=backbone.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        backbone.module(image)
+    return BackboneFacts(
+        name=card.name,
+        architecture=card.architecture,
+        weights=card.weights,
+        weights_sha256=card.weights_sha256,
+        pretrained_on=card.pretrained_on,
+        license=card.license,
+        input_size=size,
+        taps=tuple(backbone.tap_names),
+        parameters=sum(p.numel() for p in backbone.module.parameters()),
+        gflop_per_megapixel=round(counter.get_total_flops() / 1e9 / (size * size / 1e6), 3),
+    )

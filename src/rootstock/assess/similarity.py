@@ -1,0 +1,245 @@
+"""How near the data are to the pretraining set, without one image of that set.
+
+A BatchNorm layer keeps mean and variance of each channel over the pretraining images. The
+divergence of a layer is the median over channels of KL(N(data) || N(pretraining)), after Lee et
+al. 2021 (arXiv 2107.00191). Where a backbone has no BatchNorm, the same is computed at its taps
+against a reference file shipped with the weights; failing that, the original classifier's
+confidence stands in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+
+from rootstock.assess.profile import LayerDivergence, Similarity
+from rootstock.backbones.catalogue import SimilarityScale
+from rootstock.backbones.load import LAST, Backbone
+from rootstock.data.files import write_atomic
+
+DEFAULT_SCALE = SimilarityScale(in_domain=0.012, scale=0.0346)
+"""With MobileNetV2 on ImageNet, mean of the quarters: insects .010, flowers .022, brain scans .059,
+hand signs .118. A mean divergence of .036 scores one half; .012 or less scores one."""
+_TINY = 1e-5
+
+
+class ChannelMoments:
+    """Mean and variance of each channel, gathered over batches in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum: Tensor | None = None
+        self.squares: Tensor | None = None
+
+    def add(self, maps: Tensor) -> None:
+        """Take up activations [N,C,H,W] or [N,C]."""
+        flat = maps.detach().double().transpose(0, 1).flatten(1)
+        total, squares = flat.sum(dim=1), flat.square().sum(dim=1)
+        self.count += flat.shape[1]
+        self.sum = total if self.sum is None else self.sum + total
+        self.squares = squares if self.squares is None else self.squares + squares
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance, float64[C] each."""
+        assert self.sum is not None
+        assert self.squares is not None
+        mean = self.sum / self.count
+        variance = (self.squares / self.count - mean.square()).clamp(min=0)
+        return mean.cpu().numpy(), variance.cpu().numpy()
+
+
+def gaussian_divergence(
+    mean: np.ndarray, variance: np.ndarray, reference_mean: np.ndarray, reference_var: np.ndarray
+) -> float:
+    """Median over channels of KL(N(mean, variance) || N(reference)), in nats."""
+    data = variance + _TINY
+    reference = reference_var + _TINY
+    ratio = data / reference
+    shift = np.square(mean - reference_mean) / reference
+    return float(np.median(0.5 * (ratio + shift - 1.0 - np.log(ratio))))
+
+
+def measure_similarity(
+    backbone: Backbone, batches: Iterable[np.ndarray], *, threshold: float
+) -> Similarity:
+    """Similarity of prepared images float32[N,3,S,S] to the backbone's pretraining set.
+
+    By BatchNorm where there is any, else by the shipped reference, else by confidence.
+    """
+    layers = _batchnorms(backbone.module)
+    reference = reference_path(backbone)
+    if layers:
+        return _by_batchnorm(backbone, layers, batches, threshold)
+    if reference is not None and reference.is_file():
+        return _by_reference(backbone, load_file(reference), batches, threshold)
+    if backbone.card.num_classes > 1:
+        return _by_confidence(backbone, batches, threshold)
+    return Similarity(score=0.0, similar=False, threshold=threshold, method="none")
+
+
+def write_reference(backbone: Backbone, batches: Iterable[np.ndarray], path: Path) -> None:
+    """Measure pretraining images at every tap, for `measure_similarity` without BatchNorm.
+
+    ``path`` is NAME.reference.safetensors beside the weights.
+    """
+    moments, _ = _tap_moments(backbone, batches)
+    tensors = {}
+    for tap, (mean, variance) in moments.items():
+        tensors[f"{tap}.mean"], tensors[f"{tap}.var"] = mean, variance
+    with write_atomic(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def reference_path(backbone: Backbone) -> Path | None:
+    """Where the reference of a backbone from a file lies; None for other weights."""
+    weights = backbone.card.weights
+    if not weights.endswith(".safetensors"):
+        return None
+    return Path(weights).with_suffix(".reference.safetensors")
+
+
+def score_divergence(divergence: float, scale: SimilarityScale) -> float:
+    """exp(-(D - in-domain) / scale), at most 1."""
+    return math.exp(-max(0.0, divergence - scale.in_domain) / scale.scale)
+
+
+def quarter_medians(layers: Iterable[LayerDivergence]) -> tuple[float, ...]:
+    """Median divergence by quarter of depth, early to late; empty quarters are left out."""
+    quarters: list[list[float]] = [[], [], [], []]
+    for layer in layers:
+        quarters[min(3, int(layer.depth * 4))].append(layer.divergence)
+    return tuple(round(float(np.median(values)), 4) for values in quarters if values)
+
+
+def _by_batchnorm(
+    backbone: Backbone,
+    layers: dict[str, nn.Module],
+    batches: Iterable[np.ndarray],
+    threshold: float,
+) -> Similarity:
+    moments = {name: ChannelMoments() for name in layers}
+    count = 0
+    with _watching(layers, moments), torch.inference_mode():
+        for batch in batches:
+            count += len(batch)
+            backbone.module.forward_features(torch.from_numpy(batch).to(backbone.device))
+    seen = {name: moment.finish() for name, moment in moments.items() if moment.count}
+    found = [
+        LayerDivergence(
+            name=name,
+            depth=round(position / max(1, len(seen) - 1), 4),
+            divergence=round(
+                gaussian_divergence(
+                    *seen[name],
+                    layers[name].running_mean.double().cpu().numpy(),
+                    layers[name].running_var.double().cpu().numpy(),
+                ),
+                4,
+            ),
+        )
+        for position, name in enumerate(seen)
+    ]
+    return _similarity(found, backbone, threshold, "batchnorm", count)
+
+
+def _by_reference(
+    backbone: Backbone,
+    reference: dict[str, np.ndarray],
+    batches: Iterable[np.ndarray],
+    threshold: float,
+) -> Similarity:
+    moments, count = _tap_moments(backbone, batches)
+    found = [
+        LayerDivergence(
+            name=tap,
+            depth=round(position / max(1, len(moments) - 1), 4),
+            divergence=round(
+                gaussian_divergence(*moments[tap], reference[f"{tap}.mean"], reference[f"{tap}.var"]),
+                4,
+            ),
+        )
+        for position, tap in enumerate(moments)
+    ]
+    return _similarity(found, backbone, threshold, "reference", count)
+
+
+def _by_confidence(
+    backbone: Backbone, batches: Iterable[np.ndarray], threshold: float
+) -> Similarity:
+    """Mean maximum softmax probability (Hendrycks and Gimpel 2017): coarse, but always there."""
+    confidences: list[float] = []
+    with torch.inference_mode():
+        for batch in batches:
+            logits = backbone.module(torch.from_numpy(batch).to(backbone.device))
+            confidences += logits.softmax(dim=1).amax(dim=1).cpu().tolist()
+    score = round(float(np.mean(confidences)), 4)
+    return Similarity(
+        score=score,
+        similar=score >= threshold,
+        threshold=threshold,
+        method="confidence",
+        n_images=len(confidences),
+    )
+
+
+def _similarity(
+    layers: list[LayerDivergence], backbone: Backbone, threshold: float, method: str, count: int
+) -> Similarity:
+    quarters = quarter_medians(layers)
+    scale = backbone.card.similarity or DEFAULT_SCALE
+    score = round(score_divergence(float(np.mean(quarters)), scale), 4)
+    return Similarity(
+        score=score,
+        similar=score >= threshold,
+        threshold=threshold,
+        method=method,
+        quarters=quarters,
+        layers=tuple(layers),
+        n_images=count,
+    )
+
+
+def _batchnorms(module: nn.Module) -> dict[str, nn.Module]:
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
+    }
+
+
+@contextmanager
+def _watching(layers: dict[str, nn.Module], moments: dict[str, ChannelMoments]) -> Iterator[None]:
+    """Gather the moments of what goes into each layer, in the order of the forward pass."""
+    handles = [
+        layer.register_forward_pre_hook(
+            lambda _, inputs, moment=moments[name]: moment.add(inputs[0])
+        )
+        for name, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tap_moments(
+    backbone: Backbone, batches: Iterable[np.ndarray]
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
+    moments = {tap: ChannelMoments() for tap in backbone.tap_names if tap != LAST}
+    count = 0
+    with torch.inference_mode():
+        for batch in batches:
+            count += len(batch)
+            images = torch.from_numpy(batch).to(backbone.device)
+            maps = backbone.module.forward_intermediates(images, intermediates_only=True)
+            for moment, part in zip(moments.values(), maps, strict=True):
+                moment.add(part)
+    return {tap: moment.finish() for tap, moment in moments.items()}, count

@@ -1,0 +1,310 @@
+"""From a card or a hub name to a Backbone that gives features at any tap."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import os
+import threading
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rootstock.backbones.catalogue import BackboneCard, Tap, read_card
+from rootstock.errors import BackboneError, WeightsUnavailable
+
+LAST = "last"
+"""The deepest tap: pooled features as the original classifier sees them."""
+HUB_PATIENCE = 8.0
+"""Seconds to wait for a first answer of the hub."""
+_EMBEDDED = Path(__file__).parent / "embedded"
+
+
+class TapFeatures(nn.Module):
+    """images float32[N,3,S,S] -> features [N,C] of one tap, spatial maps averaged."""
+
+    def __init__(self, module: nn.Module, index: int | None) -> None:
+        super().__init__()
+        self.module = module
+        self.index = index
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.index is None:
+            return self.module.forward_head(self.module.forward_features(images), pre_logits=True)
+        maps = self.module.forward_intermediates(
+            images, indices=[self.index], intermediates_only=True, stop_early=True
+        )
+        return maps[0].mean(dim=(2, 3))
+
+
+class Backbone:
+    """A pretrained timm network with its card and taps, shallow to deep; in eval mode."""
+
+    def __init__(self, card: BackboneCard, module: nn.Module) -> None:
+        self.card = card
+        self.module = module.eval()
+        self.taps = _list_taps(module)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def tap_names(self) -> list[str]:
+        """Names of the taps, shallow to deep; the last one is ``last``."""
+        return [tap.name for tap in self.taps]
+
+    @torch.inference_mode()
+    def features(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+        """Features float32[N,C] per tap of prepared images float32[N,3,S,S], in one pass.
+
+        Raises:
+            BackboneError: there is no such tap.
+        """
+        indices = sorted({self.tap_index(name) for name in taps} - {len(self.taps) - 1})
+        if indices:
+            final, maps = self.module.forward_intermediates(images, indices=indices)
+        else:
+            final, maps = self.module.forward_features(images), []
+        found = {
+            self.taps[index].name: part.mean(dim=(2, 3))
+            for index, part in zip(indices, maps, strict=True)
+        }
+        if LAST in taps:
+            found[LAST] = self.module.forward_head(final, pre_logits=True)
+        return {name: found[name].float() for name in taps}
+
+    def feature_module(self, tap: str) -> nn.Module:
+        """A copy whose forward gives [N,C] of one tap, without the original classifier."""
+        index = self.tap_index(tap)
+        module = copy.deepcopy(self.module)
+        module.reset_classifier(0)
+        return TapFeatures(module, None if tap == LAST else index)
+
+    def tap_index(self, tap: str) -> int:
+        """Position of a tap.
+
+        Raises:
+            BackboneError: there is no such tap.
+        """
+        if tap not in self.tap_names:
+            raise BackboneError(
+                f"{self.card.name} has no tap {tap!r}", hint=f"taps: {', '.join(self.tap_names)}"
+            )
+        return self.tap_names.index(tap)
+
+
+def parameter_stages(module: nn.Module) -> dict[str, str]:
+    """Parameter or buffer name -> the tap it serves first, for a timm network.
+
+    What lies deeper than the last intermediate tap belongs to ``last``.
+    """
+    order = {name: position for position, (name, _) in enumerate(module.named_modules())}
+    ends = []
+    for info in module.feature_info:
+        inside = [
+            position
+            for name, position in order.items()
+            if name == info["module"] or name.startswith(f"{info['module']}.")
+        ]
+        ends.append(max(inside))
+    stages = {}
+    for name, _ in [*module.named_parameters(), *module.named_buffers()]:
+        position = order[name.rpartition(".")[0]]
+        deeper = [index for index, end in enumerate(ends) if position <= end]
+        stages[name] = f"block{deeper[0] + 1}" if deeper else LAST
+    return stages
+
+
+def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
+    """Load pretrained weights: ``embedded``, ``hub`` (of timm model ``name``), or a file.
+
+    Raises:
+        BackboneError: the file, its card or the name is wrong.
+        WeightsUnavailable: the hub does not answer within ten seconds.
+    """
+    if weights == "hub":
+        card, module = _from_hub(name)
+    else:
+        path = embedded_weights() if weights == "embedded" else Path(weights)
+        card = read_card(path).model_copy(update={"weights": weights})
+        module = build_module(card)
+        _load_weights(module, path)
+    return Backbone(card, module.to(pick_device(device)))
+
+
+def build_backbone(card: BackboneCard, *, device: str = "cpu") -> Backbone:
+    """The card's architecture with random weights, for weights that are loaded afterwards."""
+    return Backbone(card, build_module(card).to(device))
+
+
+def embedded_weights() -> Path:
+    """The weights file that Rootstock carries.
+
+    Raises:
+        BackboneError: this installation has none.
+    """
+    found = sorted(_EMBEDDED.glob("*.safetensors"))
+    if not found:
+        raise BackboneError(
+            "this installation carries no embedded weights",
+            hint="install Rootstock again, or set backbone.weights to hub or a file",
+        )
+    return found[0]
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is the GPU where there is one, else the processor.
+
+    Raises:
+        BackboneError: the device is unknown, or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise BackboneError(f"unknown device {device!r}", hint="cpu, cuda or cuda:0") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise BackboneError(f"device {device!r} asked for, but there is no GPU", hint="use auto")
+    return chosen
+
+
+def build_module(card: BackboneCard) -> nn.Module:
+    """The timm network of a card with random weights.
+
+    Raises:
+        BackboneError: timm has no such architecture, or refuses its arguments.
+    """
+    if not timm.is_model(card.architecture):
+        raise BackboneError(
+            f"timm {timm.__version__} has no architecture {card.architecture!r}"
+            f"{_did_you_mean(card.architecture)}"
+        )
+    try:
+        return timm.create_model(
+            card.architecture,
+            pretrained=False,
+            num_classes=card.num_classes,
+            **card.architecture_kwargs,
+        )
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise BackboneError(
+            f"{card.architecture} cannot be built with {card.architecture_kwargs}: {error}"
+        ) from None
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    try:
+        state = {name: value.float() for name, value in load_file(path).items()}
+        # Counters of BatchNorm are integers and of no use in eval mode.
+        module.load_state_dict({**_counters(module), **state}, strict=True)
+    except SafetensorError as error:
+        raise BackboneError(f"{path} is not a safetensors file: {error}") from None
+    except RuntimeError as error:
+        first = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise BackboneError(
+            f"{path} does not fit the architecture of its card: {' '.join(first)}",
+            hint="check architecture, architecture_kwargs and num_classes in the card",
+        ) from None
+
+
+def _counters(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
+
+
+def _list_taps(module: nn.Module) -> list[Tap]:
+    infos = list(module.feature_info)
+    taps = [
+        Tap(f"block{number}", int(info["reduction"]), int(info["num_chs"]))
+        for number, info in enumerate(infos, start=1)
+    ]
+    return [*taps, Tap(LAST, int(infos[-1]["reduction"]), int(module.head_hidden_size))]
+
+
+def _from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
+    if not timm.is_model(name):
+        raise BackboneError(f"timm has no model {name!r}{_did_you_mean(name)}")
+    facts = timm.get_pretrained_cfg(name)
+    if facts is None or not facts.has_weights:
+        raise BackboneError(f"timm has no pretrained weights for {name!r}")
+    if not _is_cached(facts.hf_hub_id):
+        _require_hub(name)
+    try:
+        module = timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        raise _unavailable(name, str(error).splitlines()[0]) from None
+    card = BackboneCard(
+        name=name,
+        architecture=name,
+        num_classes=facts.num_classes,
+        input_size=facts.input_size,
+        mean=facts.mean,
+        std=facts.std,
+        interpolation="bilinear" if facts.interpolation == "bilinear" else "bicubic",
+        crop_pct=facts.crop_pct,
+        pretrained_on=facts.tag or "unknown",
+        license=facts.license or "unknown",
+        weights="hub",
+        weights_sha256=_hash_state(module.state_dict()),
+    )
+    return card, module
+
+
+def _is_cached(hub_id: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return bool(hub_id) and isinstance(try_to_load_from_cache(hub_id, "model.safetensors"), str)
+
+
+def _require_hub(name: str) -> None:
+    """Ask the hub for a first answer: its own client would try for most of a minute."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True"):
+        raise _unavailable(name, "HF_HUB_OFFLINE is set and the weights are not in the cache")
+    answers: list[str] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(endpoint, timeout=HUB_PATIENCE).close()
+            answers.append("")
+        except OSError as error:
+            answers.append(str(error))
+
+    # A thread, because looking a name up has no time limit of its own.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(HUB_PATIENCE)
+    problem = answers[0] if answers else f"no answer within {HUB_PATIENCE:g} seconds"
+    if problem:
+        raise _unavailable(name, f"{endpoint}: {problem}")
+
+
+def _unavailable(name: str, why: str) -> WeightsUnavailable:
+    return WeightsUnavailable(
+        f"the pretrained weights of {name} cannot be fetched from the hub ({why})",
+        hint="set backbone.weights to `embedded`, or to the path of a .safetensors file whose "
+        "card NAME.json lies beside it (README, 'Which backbone')",
+    )
+
+
+def _hash_state(state: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _did_you_mean(name: str) -> str:
+    close = difflib.get_close_matches(name, timm.list_models(), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

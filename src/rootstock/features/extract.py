@@ -1,0 +1,219 @@
+"""Manifest rows and a backbone in, the features that the store lacks computed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from rootstock.backbones.load import Backbone
+from rootstock.data.decode import DecodeLimits, decode_image
+from rootstock.data.files import read_json, write_json
+from rootstock.data.manifest import ImageRow
+from rootstock.data.preprocess import Preprocess
+from rootstock.errors import ArtifactError, DataError, ImageError, StoreError
+from rootstock.features.store import FeatureStore, Space
+
+_NO_LIMITS = DecodeLimits(max_bytes=2**62, max_pixels=2**62, max_aspect_ratio=1e9)
+"""Indexed images have passed the limits of the index already."""
+HALF_MAX = 65_504.0
+SEGMENT_ROWS = 512
+SEGMENT_SECONDS = 20.0
+"""After so many images or seconds the work is put on disk: no crash loses more."""
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """How many images were computed, how many were there already, and how long it took."""
+
+    computed: int
+    reused: int
+    seconds: float
+
+
+def extract_features(
+    rows: Sequence[ImageRow],
+    root: Path,
+    backbone: Backbone,
+    preprocess: Preprocess,
+    store: FeatureStore,
+    taps: Sequence[str],
+    *,
+    batch_size: int = 64,
+) -> ExtractionReport:
+    """Compute and store the features of ``rows`` at ``taps`` that are missing or damaged.
+
+    ``root`` is the folder that the rows' paths are relative to.
+    Raises:
+        DataError: an image has changed or vanished since it was indexed.
+        StoreError: the store cannot be written.
+    """
+    started = time.monotonic()
+    space = _space(store, backbone, preprocess)
+    unique = list({row.sha256: row for row in rows}.values())
+    keys = [row.sha256 for row in unique]
+    lacking = {tap: _unusable(space, keys, tap) for tap in taps}
+    todo = [unique[i] for i in sorted(set().union(*lacking.values()))]
+    needed = [tap for tap in taps if lacking[tap]]
+    if todo:
+        _compute(todo, root, backbone, preprocess, space, needed, batch_size)
+    return ExtractionReport(len(todo), len(unique) - len(todo), time.monotonic() - started)
+
+
+def read_features(
+    rows: Sequence[ImageRow],
+    backbone: Backbone,
+    preprocess: Preprocess,
+    store: FeatureStore,
+    tap: str,
+) -> np.ndarray:
+    """Stored features float16[N,C] of ``rows``; raises StoreError where some are missing."""
+    return _space(store, backbone, preprocess).read([row.sha256 for row in rows], tap)
+
+
+def read_pixels(row: ImageRow, root: Path) -> np.ndarray:
+    """Decode an indexed image: uint8[H,W,3].
+
+    Raises:
+        DataError: the image has changed or vanished since it was indexed.
+    """
+    try:
+        content = (root / row.path).read_bytes()
+        if hashlib.sha256(content).hexdigest() == row.sha256:
+            return decode_image(content, _NO_LIMITS).pixels
+        problem = "has changed"
+    except OSError:
+        problem = "cannot be read any more"
+    except ImageError as error:
+        problem = f"cannot be decoded any more: {error.message}"
+    raise DataError(
+        f"{root / row.path} {problem} since it was indexed", hint="run the stage `index` again"
+    )
+
+
+def write_feature_index(
+    path: Path,
+    rows: Sequence[ImageRow],
+    backbone: Backbone,
+    preprocess: Preprocess,
+    store: FeatureStore,
+    taps: Sequence[str],
+) -> None:
+    """Write which features these rows need, with a checksum for each tap."""
+    keys = [row.sha256 for row in rows]
+    space = _space(store, backbone, preprocess)
+    index: dict[str, Any] = {
+        "format_version": 1,
+        "weights_sha256": backbone.card.weights_sha256,
+        "preprocess": preprocess.to_dict(),
+        "preprocess_hash": preprocess.hash,
+        "n_images": len(keys),
+        "keys_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
+        "taps": {
+            tap: hashlib.sha256(space.checksums(keys, tap).tobytes()).hexdigest() for tap in taps
+        },
+    }
+    write_json(path, index)
+
+
+def check_feature_index(
+    path: Path, rows: Sequence[ImageRow], backbone: Backbone, preprocess: Preprocess
+) -> None:
+    """Make sure that the index was made for these images, weights and preprocessing.
+
+    Raises:
+        ArtifactError: it was made for others.
+    """
+    index = read_json(path, made_by="features")
+    keys = "".join(row.sha256 for row in rows)
+    expected = {
+        "weights_sha256": backbone.card.weights_sha256,
+        "preprocess_hash": preprocess.hash,
+        "keys_sha256": hashlib.sha256(keys.encode()).hexdigest(),
+    }
+    for name, value in expected.items():
+        if index.get(name) != value:
+            raise ArtifactError(
+                f"{path} was made for other inputs: {name} differs",
+                hint="run the stage `features` again",
+            )
+
+
+def _space(store: FeatureStore, backbone: Backbone, preprocess: Preprocess) -> Space:
+    return store.space(
+        weights_sha256=backbone.card.weights_sha256, preprocess_hash=preprocess.hash
+    )
+
+
+def _unusable(space: Space, keys: Sequence[str], tap: str) -> set[int]:
+    """Positions whose features are missing, or damaged on disk."""
+    missing = set(space.missing(keys, tap))
+    try:
+        space.read([key for i, key in enumerate(keys) if i not in missing], tap)
+    except StoreError:
+        return set(space.missing(keys, tap))
+    return missing
+
+
+def _compute(
+    rows: Sequence[ImageRow],
+    root: Path,
+    backbone: Backbone,
+    preprocess: Preprocess,
+    space: Space,
+    taps: Sequence[str],
+    batch_size: int,
+) -> None:
+    pending: list[tuple[str, dict[str, np.ndarray]]] = []
+    flushed = time.monotonic()
+    with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
+        for batch, images in _prepared(rows, root, preprocess, batch_size):
+            tensor = torch.from_numpy(preprocess.normalise(images)).to(backbone.device)
+            features = {
+                tap: value.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
+                for tap, value in backbone.features(tensor, taps).items()
+            }
+            for number, row in enumerate(batch):
+                pending.append((row.sha256, {tap: features[tap][number] for tap in taps}))
+            bar.update(len(batch))
+            if len(pending) >= SEGMENT_ROWS or time.monotonic() - flushed > SEGMENT_SECONDS:
+                _flush(space, pending, taps)
+                flushed = time.monotonic()
+        _flush(space, pending, taps)
+
+
+def _flush(
+    space: Space, pending: list[tuple[str, dict[str, np.ndarray]]], taps: Sequence[str]
+) -> None:
+    if pending:
+        keys = [key for key, _ in pending]
+        space.append(keys, {tap: np.stack([row[tap] for _, row in pending]) for tap in taps})
+        pending.clear()
+
+
+def _prepared(
+    rows: Sequence[ImageRow], root: Path, preprocess: Preprocess, batch_size: int
+) -> Iterator[tuple[Sequence[ImageRow], np.ndarray]]:
+    """Batches uint8[N,S,S,3], the next one decoded while the last is in use."""
+
+    def prepare(row: ImageRow) -> np.ndarray:
+        return preprocess.geometry(read_pixels(row, root))
+
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    # Pillow lets go of the interpreter's lock while it decodes and resizes.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        ahead = [pool.submit(prepare, row) for row in batches[0]]
+        for number, batch in enumerate(batches):
+            current = ahead
+            following = batches[number + 1] if number + 1 < len(batches) else []
+            ahead = [pool.submit(prepare, row) for row in following]
+            yield batch, np.stack([future.result() for future in current])
