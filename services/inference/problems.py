@@ -1,0 +1,171 @@
+"""Problem details (RFC 9457): every error of the service has a stable type, title and detail.
+
+The list below is the contract; texts of `detail` are for people and may change. Nothing of
+the request is echoed but file names, and nothing of the service's inside is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from rootstock.errors import ImageError
+
+MEDIA_TYPE = "application/problem+json"
+PREFIX = "urn:rootstock:problem:"
+
+KINDS: dict[str, tuple[int, str]] = {
+    "bad-request": (400, "The request cannot be read"),
+    "not-found": (404, "There is nothing at this address"),
+    "method-not-allowed": (405, "This address does not know the method"),
+    "too-large": (413, "The request is too large"),
+    "unsupported-media-type": (415, "Not an image type"),
+    "invalid-request": (422, "A parameter is wrong"),
+    "unusable-image": (422, "The image cannot be used"),
+    "internal": (500, "The service failed"),
+    "no-model": (503, "There is no model yet"),
+    "overloaded": (503, "Too many requests are waiting"),
+}
+
+_log = logging.getLogger("rootstock.service")
+
+
+@dataclass
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
+    """One problem: a key of KINDS, a sentence for people, and members of its own."""
+
+    kind: str
+    detail: str
+    headers: Mapping[str, str] | None = None
+    members: Mapping[str, Any] | None = None
+
+    @property
+    def status(self) -> int:
+        return KINDS[self.kind][0]
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object that goes out, without its status."""
+        title = KINDS[self.kind][1]
+        return {"type": PREFIX + self.kind, "title": title, "detail": self.detail} | dict(
+            self.members or {}
+        )
+
+    def response(self) -> Response:
+        return JSONResponse(
+            {"status": self.status} | self.body(),
+            status_code=self.status,
+            headers=dict(self.headers or {}),
+            media_type=MEDIA_TYPE,
+        )
+
+
+def image_problem(error: ImageError) -> Problem:
+    """What is wrong with one image; `reason` is the stable word of the decoder."""
+    return Problem("unusable-image", error.message, members={"reason": error.reason})
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of ``app``, FastAPI's own included, with a problem."""
+
+    async def on_problem(request: Request, problem: Exception) -> Response:
+        assert isinstance(problem, Problem)
+        return _answer(request, problem)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _answer(request, _from_http(request, error))
+
+    async def on_validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return _answer(request, _from_validation(error))
+
+    async def on_disconnect(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=400)  # nobody is left to read it
+
+    async def on_anything(request: Request, error: Exception) -> Response:
+        _log.error("a request failed", exc_info=error)
+        return _answer(
+            request, Problem("internal", "The request failed; the service's log says why.")
+        )
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
+    app.add_exception_handler(Exception, on_anything)
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    if request.url.path.startswith("/v2"):
+        # The Open Inference Protocol wants its errors in a member of this name.
+        problem.members = {"error": problem.detail} | dict(problem.members or {})
+    return problem.response()
+
+
+def _from_http(request: Request, error: HTTPException) -> Problem:
+    if error.status_code == 404:
+        return Problem("not-found", "See / for the page, /docs for what this service offers.")
+    if error.status_code == 405:
+        allowed = Headers(error.headers).get("allow", "")
+        return Problem(
+            "method-not-allowed",
+            f"{request.method} is not possible here" + (f"; use {allowed}." if allowed else "."),
+            headers=error.headers,
+        )
+    return Problem("bad-request", str(error.detail), headers=error.headers)
+
+
+def _from_validation(error: RequestValidationError) -> Problem:
+    found = [
+        {"where": ".".join(map(str, item["loc"])), "message": item["msg"]}
+        for item in error.errors()
+    ]
+    detail = "; ".join(f"{item['where']}: {item['message']}" for item in found)
+    return Problem("invalid-request", detail, members={"errors": found})
+
+
+def document(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI `responses` entry for these kinds of problems."""
+    entries: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        status, title = KINDS[kind]
+        entry = entries.setdefault(
+            status,
+            {"description": title, "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}},
+        )
+        example = {"status": status} | Problem(kind, _EXAMPLES.get(kind, title + ".")).body()
+        entry["content"][MEDIA_TYPE]["examples"][kind] = {"summary": title, "value": example}
+        if status == 503:
+            entry["headers"] = {
+                "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+            }
+    return entries
+
+
+_EXAMPLES = {
+    "too-large": "The body is longer than 67108864 bytes.",
+    "unsupported-media-type": "text/plain is not an image type.",
+    "unusable-image": "The image ends before its last row.",
+    "invalid-request": "query.top_k: Input should be greater than or equal to 1",
+}
+_SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "format": "uri", "enum": [PREFIX + kind for kind in KINDS]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "reason": {"type": "string", "description": "Unusable images: a stable word."},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+}

@@ -1,0 +1,93 @@
+"""The JSON of the answers, with the examples that /docs shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str = Field(examples=["rootstock"])
+    version: str = Field(examples=["3"])
+    strategy: str = Field(examples=["linear_probe"])
+
+
+class Candidate(BaseModel):
+    """A label and its calibrated probability."""
+
+    label: str = Field(examples=["tulip"])
+    probability: float = Field(ge=0, le=1, examples=[0.93])
+
+
+class ImageProblem(BaseModel):
+    """Why one image got no answer; the same members as a whole answer's problem."""
+
+    type: str = Field(examples=["urn:rootstock:problem:unusable-image"])
+    title: str = Field(examples=["The image cannot be used"])
+    detail: str = Field(examples=["The image ends before its last row."])
+    reason: str | None = Field(None, examples=["truncated"])
+
+
+class ImageAnswer(BaseModel):
+    """The answer for one file: `top`, or `error`."""
+
+    filename: str = Field(examples=["a.jpg"])
+    top: list[Candidate] | None = Field(None, description="Most probable first.")
+    error: ImageProblem | None = None
+
+
+class PredictAnswer(BaseModel):
+    """One entry in `predictions` for each image, in the order they were sent."""
+
+    model: ModelName
+    predictions: list[ImageAnswer]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": {"name": "rootstock", "version": "3", "strategy": "linear_probe"},
+                    "predictions": [
+                        {
+                            "filename": "a.jpg",
+                            "top": [
+                                {"label": "tulip", "probability": 0.93},
+                                {"label": "rose", "probability": 0.05},
+                            ],
+                        },
+                        {
+                            "filename": "b.jpg",
+                            "error": {
+                                "type": "urn:rootstock:problem:unusable-image",
+                                "title": "The image cannot be used",
+                                "detail": "The image ends before its last row.",
+                                "reason": "truncated",
+                            },
+                        },
+                    ],
+                }
+            ]
+        }
+    )
+
+
+class ModelAnswer(ModelName):
+    """The model in use: what it knows, how good it is, and where it comes from."""
+
+    classes: list[str] = Field(examples=[["rose", "tulip"]])
+    metrics: dict[str, Any] = Field(examples=[{"accuracy": 0.958, "n_test": 160}])
+    lineage: dict[str, Any] = Field(examples=[{"git_commit": "163f74a", "data_hash": "9f2c"}])
+    preprocess: dict[str, Any] = Field(examples=[{"input_size": 224, "crop_pct": 0.875}])
+    preprocess_hash: str = Field(examples=["5d41402abc4b2a76b9719d911017c592"])
+    temperature: float = Field(examples=[1.3])
+    backbone: str = Field(examples=["mobilenetv3_small_100"])
+    digest: str = Field(description="sha256 of the model's checksums: names its content.")
+
+
+class Status(BaseModel):
+    """A word on the service's state."""
+
+    status: str = Field(examples=["ok"])

@@ -1,0 +1,223 @@
+"""Predictor: image bytes in, labels and calibrated probabilities out, from a model directory."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rootstock.bundle import ModelBundle, largest_difference, read_bundle
+from rootstock.data.decode import DecodeLimits, decode_image
+from rootstock.errors import BundleError, ImageError
+from rootstock.metrics import softmax
+
+Engine = Literal["auto", "onnx", "torch"]
+GOLDEN_TOLERANCE = 1e-3
+"""Of the golden logit, or of 1 where it is smaller: room for other processors' rounding, a
+hundredth of what wrong resizing does."""
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable label, and the ``top`` (label, probability) pairs in falling order."""
+
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Predictor:
+    """One loaded model; its methods may be called from several threads at once.
+
+    Args:
+        bundle: a model directory, or one already read.
+        engine: "onnx" (no torch), "torch", or "auto": onnx where ONNX Runtime is installed.
+        threads: threads of one forward pass; None lets the engine take every core.
+        name, version: under which the model is known; by default the directory's name and
+            the first 12 digits of its content's sha256.
+        limits: what is accepted as an image.
+
+    Raises:
+        BundleError: the model directory is damaged or does not fit its own class list.
+    """
+
+    def __init__(
+        self,
+        bundle: Path | ModelBundle,
+        *,
+        engine: Engine = "auto",
+        threads: int | None = None,
+        name: str = "",
+        version: str = "",
+        limits: DecodeLimits | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, ModelBundle) else read_bundle(Path(bundle))
+        self.engine = _choose(engine)
+        self.limits = limits or DecodeLimits()
+        self._name = name or self.bundle.directory.resolve().name
+        self._version = version or self.bundle.digest[:12]
+        forward = _torch_forward if self.engine == "torch" else _onnx_forward
+        self._forward = forward(self.bundle, threads)
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels in the order of the logits."""
+        return self.bundle.classes
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Name, version, strategy and classes of the model."""
+        return {
+            "name": self._name,
+            "version": self._version,
+            "strategy": self.bundle.strategy,
+            "classes": list(self.classes),
+        }
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Logits float32[N,K], before the temperature, of prepared images float32[N,3,S,S]."""
+        if not len(images):
+            return np.zeros((0, len(self.classes)), np.float32)
+        logits = self._forward(images)
+        if not np.isfinite(logits).all():
+            raise BundleError(
+                f"the model {self._name} {self._version} answers with numbers that are not finite",
+                hint="train it again",
+            )
+        return logits
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities float[N,K] of prepared images float32[N,3,S,S]."""
+        return softmax(self.logits(images) / self.bundle.facts.temperature)
+
+    def predict(
+        self, contents: Sequence[bytes], *, top_k: int = 5
+    ) -> list[Prediction | ImageError]:
+        """Classify encoded images; an entry is the ImageError of an image that cannot be used.
+
+        ``top_k`` above the number of classes gives them all.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k must be 1 or more, got {top_k}")
+        answers: list[Prediction | ImageError] = []
+        for start in range(0, len(contents), _BATCH):
+            answers += self._predict_batch(contents[start : start + _BATCH], top_k)
+        return answers
+
+    def check_golden(self) -> float:
+        """Classify the golden images anew; returns the `largest_difference` of a logit.
+
+        Raises:
+            BundleError: an answer differs from the recorded one, so this machine does not
+                decode, prepare or compute as the one that trained the model.
+        """
+        worst = 0.0
+        for sample in self.bundle.golden:
+            pixels = decode_image(self.bundle.golden_bytes(sample)).pixels
+            found = self.logits(self.bundle.preprocess.apply(pixels)[None])[0]
+            expected = np.asarray(sample.logits, np.float32)
+            difference = largest_difference(found, expected)
+            if difference > GOLDEN_TOLERANCE:
+                raise BundleError(
+                    f"golden image {sample.file} of {self.bundle.directory} gives logits that "
+                    f"are off by {difference:.2g}, allowed is {GOLDEN_TOLERANCE:g}",
+                    hint="install the versions of pillow and onnxruntime it was trained with",
+                )
+            worst = max(worst, difference)
+        return worst
+
+    def _predict_batch(
+        self, contents: Sequence[bytes], top_k: int
+    ) -> Iterator[Prediction | ImageError]:
+        prepared = [self._prepare(content) for content in contents]
+        images = [image for image in prepared if isinstance(image, np.ndarray)]
+        rows = iter(self.probabilities(np.stack(images)) if images else ())
+        for image in prepared:
+            yield image if isinstance(image, ImageError) else self._answer(next(rows), top_k)
+
+    def _prepare(self, content: bytes) -> np.ndarray | ImageError:
+        try:
+            return self.bundle.preprocess.apply(decode_image(content, self.limits).pixels)
+        except ImageError as error:
+            return error
+
+    def _answer(self, probabilities: np.ndarray, top_k: int) -> Prediction:
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        top = tuple((self.classes[index], float(probabilities[index])) for index in order)
+        return Prediction(*top[0], top)
+
+
+def onnx_session(path: Path, *, threads: int | None = None) -> Any:
+    """Open an ONNX Runtime CPU session; ``threads`` None lets it take every core.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the file.
+    """
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A spinning pool takes the cores from the threads that decode images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except (states.Fail, states.InvalidGraph, states.InvalidProtobuf) as error:
+        raise BundleError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}",
+            hint="download or train the model again",
+        ) from error
+
+
+def _choose(engine: Engine) -> Literal["onnx", "torch"]:
+    if engine == "auto":
+        return "onnx" if importlib.util.find_spec("onnxruntime") else "torch"
+    return engine
+
+
+def _onnx_forward(bundle: ModelBundle, threads: int | None) -> Callable[..., np.ndarray]:
+    session = onnx_session(bundle.onnx_path, threads=threads)
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    found = (outputs.get("logits") or [None])[-1]
+    if found != len(bundle.classes):
+        raise BundleError(
+            f"{bundle.onnx_path} gives {found} logits for the {len(bundle.classes)} classes "
+            "of bundle.json",
+            hint="download or train the model again",
+        )
+    return lambda images: session.run(["logits"], {"images": images})[0]
+
+
+def _torch_forward(bundle: ModelBundle, threads: int | None) -> Callable[..., np.ndarray]:
+    import torch
+    from safetensors.torch import load_file
+
+    from rootstock.train.network import TransferNet
+
+    facts = bundle.facts
+    network = TransferNet.from_card(facts.card, tap=facts.tap, n_classes=len(bundle.classes))
+    try:
+        network.load_state_dict(load_file(bundle.weights_path))
+    except RuntimeError as error:
+        raise BundleError(
+            f"{bundle.weights_path} does not fit bundle.json: {str(error).splitlines()[0]}",
+            hint="download or train the model again",
+        ) from None
+    if threads is not None:
+        torch.set_num_threads(threads)  # of the whole process: torch knows no other
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(images)).numpy()
+
+    return forward

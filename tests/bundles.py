@@ -1,0 +1,99 @@
+"""A real model bundle with random weights and three classes, made once per test run."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import io
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from rootstock.backbones.load import Backbone, load_backbone
+from rootstock.bundle import ModelBundle, write_bundle
+from rootstock.heads import LinearHead
+from rootstock.train.network import TransferNet
+
+CLASSES = ["iris", "rose", "tulip"]
+SIZE = 64
+
+
+def jpeg(seed: int, *, width: int = 90, height: int = 70) -> bytes:
+    """A small JPEG of coloured blocks; another seed is another image."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC).save(
+        buffer, "JPEG", quality=92
+    )
+    return buffer.getvalue()
+
+
+@functools.cache
+def tiny_backbone() -> Backbone:
+    """`test_efficientnet` of timm with seeded random weights, loaded from a file with a card."""
+    folder = Path(tempfile.mkdtemp(prefix="rootstock-test-backbone-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    torch.manual_seed(0)
+    model = timm.create_model("test_efficientnet", num_classes=10)
+    save_file(model.state_dict(), folder / "tiny.safetensors")
+    card = {
+        "architecture": "test_efficientnet",
+        "architecture_kwargs": {},
+        "num_classes": 10,
+        "input_size": [3, SIZE, SIZE],
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "interpolation": "bilinear",
+        "crop_pct": 0.9,
+        "pretrained_on": "nothing",
+        "license": "Apache-2.0",
+        "source": "random numbers",
+    }
+    (folder / "tiny.json").write_text(json.dumps(card))
+    return load_backbone(str(folder / "tiny.safetensors"), "")
+
+
+def tiny_network(tap: str = "last") -> TransferNet:
+    """The tiny backbone up to a tap, with a seeded random head for three classes."""
+    backbone = tiny_backbone()
+    width = backbone.taps[backbone.tap_index(tap)].channels
+    random = np.random.default_rng(0)
+    # Features of random weights differ little between images: a large head tells them apart.
+    head = LinearHead(
+        random.normal(0, 3, (len(CLASSES), width)).astype(np.float32),
+        np.zeros(len(CLASSES), np.float32),
+    )
+    return TransferNet.build(backbone, tap=tap, head=head)
+
+
+def write_tiny_bundle(directory: Path, **changes: Any) -> ModelBundle:
+    """Write the tiny bundle to ``directory``; ``changes`` replace arguments of write_bundle."""
+    backbone = tiny_backbone()
+    arguments: dict[str, Any] = {
+        "card": backbone.card,
+        "preprocess": backbone.card.preprocess(),
+        "classes": CLASSES,
+        "strategy": "linear_probe",
+        "temperature": 1.5,
+        "metrics": {"accuracy": 0.5},
+        "lineage": {"data_hash": "d"},
+        "golden": [(f"val/{i}.JPG", jpeg(100 + i), CLASSES[i]) for i in range(3)],
+    } | changes
+    network = arguments.pop("network", None) or tiny_network()
+    return write_bundle(directory, network=network, **arguments)
+
+
+@functools.cache
+def tiny_bundle() -> Path:
+    """The directory of the tiny bundle; tests that change it must copy it first."""
+    folder = Path(tempfile.mkdtemp(prefix="rootstock-test-bundle-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_tiny_bundle(folder / "tiny").directory

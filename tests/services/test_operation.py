@@ -1,0 +1,100 @@
+"""Health, metrics, pages, OpenAPI, and the problems that are not about images."""
+
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.bundles import CLASSES, jpeg
+from tests.services.conftest import make_client
+from tests.services.test_predict_route import check_problem
+
+
+def test_a_service_with_a_model_is_alive_and_ready(client):
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_a_service_without_a_model_is_alive_but_not_ready(empty_client):
+    assert empty_client.get("/healthz").status_code == 200
+    for response in (
+        empty_client.get("/readyz"),
+        empty_client.get("/v1/model"),
+        empty_client.post("/v1/predict", files={"files": ("a.jpg", jpeg(0))}),
+    ):
+        check_problem(response, 503, "no-model")
+        assert response.headers["retry-after"] == "60"
+
+
+def test_the_model_tells_what_it_is(client, predictor):
+    body = client.get("/v1/model").json()
+    assert body["classes"] == CLASSES
+    assert body["preprocess_hash"] == predictor.bundle.preprocess.hash
+    assert body["digest"] == predictor.bundle.digest
+    assert body["metrics"]["accuracy"] == 0.5
+    assert body["lineage"]["data_hash"] == "d"
+
+
+def test_metrics_count_requests_and_images_by_outcome():
+    with make_client() as client:
+        client.post("/v1/predict", files={"files": ("a.jpg", jpeg(0))})
+        client.post("/v1/predict", files={"files": ("a.jpg", b"no image at all")})
+        client.get("/no/such/address/1")
+        client.get("/no/such/address/2")
+        text = client.get("/metrics").text
+    assert 'rootstock_images_total{outcome="ok"} 1.0' in text
+    assert 'rootstock_images_total{outcome="not-an-image"} 1.0' in text
+    assert (
+        'rootstock_http_requests_total{method="POST",route="/v1/predict",status="422"} 1.0' in text
+    )
+    assert 'rootstock_http_requests_total{method="other",route="other",status="404"} 2.0' in text
+    assert re.search(r'rootstock_model_info\{name=".+",strategy="linear_probe",.*\} 1\.0', text)
+    assert "rootstock_ready 1.0" in text
+
+
+def test_metrics_without_a_model_say_not_ready(empty_client):
+    assert "rootstock_ready 0.0" in empty_client.get("/metrics").text
+
+
+def test_an_unknown_address_is_a_404(client):
+    check_problem(client.get("/nowhere"), 404, "not-found")
+
+
+def test_a_wrong_method_is_a_405_that_names_the_right_one(client):
+    response = client.get("/v1/predict")
+    assert "POST" in check_problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "POST"
+
+
+def test_a_failure_tells_nothing_of_the_inside(monkeypatch):
+    def explode(*args, **kwargs):
+        raise RuntimeError("secret path /home/x")
+
+    monkeypatch.setattr("rootstock.predict.Predictor.predict", explode)
+    quiet = TestClient(make_client().app, raise_server_exceptions=False)
+    response = quiet.post("/v1/predict", files={"files": ("a.jpg", jpeg(0))})
+    assert "secret" not in check_problem(response, 500, "internal")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_load_nothing_from_elsewhere(client, path):
+    response = client.get(path)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", response.text)
+
+
+def test_every_operation_is_documented_with_examples(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/predict", "/v1/model", "/healthz", "/readyz", "/metrics"} <= set(paths)
+    for operation in (entry for verbs in paths.values() for entry in verbs.values()):
+        assert operation["summary"]
+        assert operation["description"]
+        assert operation["tags"]
+    predict = paths["/v1/predict"]["post"]
+    assert set(predict["responses"]) == {"200", "400", "413", "415", "422", "503"}
+    assert {"multipart/form-data", "image/jpeg"} <= set(predict["requestBody"]["content"])
+    for status in ("413", "415", "422", "503"):
+        content = predict["responses"][status]["content"]
+        assert content["application/problem+json"]["examples"]

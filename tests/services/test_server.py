@@ -1,0 +1,102 @@
+"""A real process on a real socket: start, answer, SIGTERM in the middle of a request."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.bundles import jpeg, tiny_bundle
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "services.inference", "--port", "0", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"src{os.pathsep}."} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def address_of(process):
+    for line in process.stdout:
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            return found[0]
+    raise AssertionError("the service ended before it listened")
+
+
+@pytest.mark.integration
+def test_a_process_answers_and_finishes_its_requests_on_sigterm():
+    process = start("--model", str(tiny_bundle()))
+    try:
+        base = address_of(process)
+        assert httpx.get(f"{base}/readyz").status_code == 200
+        answers = []
+
+        def slow_body():
+            yield jpeg(0)[:100]
+            time.sleep(1.0)
+            yield jpeg(0)[100:]
+
+        def send():
+            headers = {"content-type": "image/jpeg"}
+            answers.append(
+                httpx.post(f"{base}/v1/predict", content=slow_body(), headers=headers, timeout=20)
+            )
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        time.sleep(0.4)
+        process.send_signal(signal.SIGTERM)
+        sender.join()
+        assert answers[0].status_code == 200
+        assert process.wait(timeout=15) == 0
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.mark.integration
+def test_a_long_upload_hears_why_it_is_refused():
+    process = start("--model", str(tiny_bundle()), ROOTSTOCK_MAX_BODY_BYTES="100000")
+    try:
+        base = address_of(process)
+        for content in (b"x" * 5_000_000, (b"x" * 100_000 for _ in range(50))):
+            answer = httpx.post(
+                f"{base}/v1/predict", content=content, headers={"content-type": "image/jpeg"}
+            )
+            assert answer.status_code == 413
+            assert answer.json()["type"] == "urn:rootstock:problem:too-large"
+        assert httpx.get(f"{base}/healthz").status_code == 200
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.mark.integration
+def test_a_directory_that_is_no_model_ends_the_start():
+    process = start("--model", "no/such/model")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: there is no model directory no/such/model" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.integration
+def test_a_wrong_setting_ends_the_start():
+    process = start(ROOTSTOCK_THREADS="none")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "threads: Input should be a valid integer" in output
