@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,6 +95,10 @@ class Trial:
 class Searcher(Protocol):
     """Runs an objective over candidate params; a crash of one trial ends only that trial."""
 
+    def session(self) -> AbstractContextManager[None]:
+        """What several searches share, such as workers; entering it is optional."""
+        ...
+
     def search(
         self,
         objective: Objective,
@@ -136,6 +140,9 @@ class NullRunLogger:
 
 class SequentialSearcher:
     """Runs the candidates one after another in this process."""
+
+    def session(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def search(
         self,

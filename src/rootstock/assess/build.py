@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rootstock.assess.profile import BackboneFacts, DatasetProfile, Probe
 from rootstock.assess.similarity import measure_similarity
+from rootstock.assess.size import size_class
 from rootstock.backbones.load import Backbone
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.data.preprocess import Preprocess
@@ -29,8 +30,7 @@ def build_profile(
     root: Path,
     backbone: Backbone,
     store: FeatureStore,
-    thresholds: dict[str, float],
-    size_class: str,
+    thresholds: dict[str, int],
     similar_from: float,
     sample: int,
     folds: int,
@@ -39,6 +39,7 @@ def build_profile(
 ) -> DatasetProfile:
     """Measure size, balance, similarity and the probe accuracy of every tap.
 
+    ``thresholds`` are the borders of `size_class`, by name.
     Similarity and probes use at most ``sample`` training images; ``root`` is the folder that
     the manifest's paths are relative to.
     Raises:
@@ -48,6 +49,7 @@ def build_profile(
     chosen = sample_rows(train, sample)
     preprocess = backbone.card.preprocess()
     per_class = Counter(row.label for row in train)
+    median = float(np.median([per_class[label] for label in manifest.classes]))
     sides = [min(row.width, row.height) for row in train]
     return DatasetProfile(
         data_hash=manifest.content_hash,
@@ -57,10 +59,10 @@ def build_profile(
         n_test=len(manifest.rows("test")),
         n_quarantined=len(manifest.quarantined),
         train_per_class={label: per_class[label] for label in manifest.classes},
-        median_per_class=float(np.median([per_class[label] for label in manifest.classes])),
+        median_per_class=median,
         imbalance=round(max(per_class.values()) / min(per_class.values()), 2),
         short_side_quantiles=tuple(int(q) for q in np.quantile(sides, (0, 0.25, 0.5, 0.75, 1))),
-        size_class=size_class,
+        size_class=size_class(len(train), median, **thresholds),
         thresholds=thresholds,
         similarity=measure_similarity(
             backbone,

@@ -84,7 +84,7 @@ class DatasetProfile(Record):
     short_side_quantiles: tuple[int, int, int, int, int]
     """Minimum, lower quartile, median, upper quartile and maximum, in pixels."""
     size_class: Literal["small", "medium", "large"]
-    thresholds: dict[str, float]
+    thresholds: dict[str, int]
     similarity: Similarity
     probes: tuple[Probe, ...]
     backbone: BackboneFacts

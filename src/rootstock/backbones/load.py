@@ -103,23 +103,22 @@ class Backbone:
         return self.tap_names.index(tap)
 
 
-def parameter_stages(module: nn.Module) -> dict[str, str]:
-    """Parameter or buffer name -> the tap it serves first, for a timm network.
+def module_stages(module: nn.Module) -> dict[str, str]:
+    """Module name of a timm network -> the shallowest tap that its output reaches.
 
     What lies deeper than the last intermediate tap belongs to ``last``.
     """
     order = {name: position for position, (name, _) in enumerate(module.named_modules())}
-    ends = []
-    for info in module.feature_info:
-        inside = [
+    ends = [
+        max(
             position
             for name, position in order.items()
             if name == info["module"] or name.startswith(f"{info['module']}.")
-        ]
-        ends.append(max(inside))
+        )
+        for info in module.feature_info
+    ]
     stages = {}
-    for name, _ in [*module.named_parameters(), *module.named_buffers()]:
-        position = order[name.rpartition(".")[0]]
+    for name, position in order.items():
         deeper = [index for index, end in enumerate(ends) if position <= end]
         stages[name] = f"block{deeper[0] + 1}" if deeper else LAST
     return stages

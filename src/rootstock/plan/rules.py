@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-SizeClass = Literal["small", "medium", "large"]
+from rootstock.assess.size import SizeClass
+
 Strategy = Literal[
     "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
 ]
@@ -62,20 +63,6 @@ RECIPES: dict[Strategy, Recipe] = {
     ),
     "full_finetune": Recipe((3e-4,), 5.0, 1.0, "train", {"small": 20, "medium": 12, "large": 5}),
 }
-
-
-def size_class(
-    n_train: int,
-    median_per_class: float,
-    *,
-    small_below: int,
-    small_per_class_below: int,
-    large_from: int,
-) -> SizeClass:
-    """Small, medium or large, from the number of training images and of the median class."""
-    if n_train < small_below or median_per_class < small_per_class_below:
-        return "small"
-    return "large" if n_train >= large_from else "medium"
 
 
 def choose_strategy(size: SizeClass, *, similar: bool) -> Strategy:

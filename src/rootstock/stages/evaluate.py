@@ -10,9 +10,11 @@ from tqdm import tqdm
 
 from rootstock.config import Config, Paths
 from rootstock.data.files import read_json
+from rootstock.data.layout import base_folder
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.errors import DataError
 from rootstock.evaluate.report import Evaluation, evaluate, write_evaluation
+from rootstock.features.extract import read_pixels
 from rootstock.ports import RunLogger
 from rootstock.predict import Predictor
 from rootstock.stages.index import index_images
@@ -23,11 +25,11 @@ BATCH = 32
 def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluation:
     """Measure the bundle once on the test split, as it would be served; log it to the run."""
     manifest = Manifest.read(paths.manifest)
-    root = paths.below(config.data.root)
+    root = base_folder(paths.below(config.data.root))
     training = read_json(paths.training, made_by="train")
-    evaluation = _evaluate(Predictor(paths.model), manifest, root, split="test")
+    evaluation = _evaluate(Predictor(paths.model), manifest.rows("test"), root)
+    write_evaluation(evaluation, paths.reports, root=root)
     with runs.run("evaluate", run_id=training["run_id"]) as run:
-        write_evaluation(evaluation, paths.reports, root=root)
         run.log_metrics({f"test_{name}": value for name, value in evaluation.metrics.items()})
         run.log_files(paths.reports, folder="reports")
     return evaluation
@@ -36,14 +38,14 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
 def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> dict[str, Any]:
     """Measure any bundle on any labelled folder; returns the metrics.
 
-    The folder's test split is used, or every image where the folder brings none of its own.
+    The folder's own test split is used, or every image where it brings none.
     Raises:
         DataError: the folder has classes that the model does not know.
     """
     manifest = index_images(config, paths)
-    split = "test" if manifest.has_given("test") else None
-    root = paths.below(config.data.root)
-    evaluation = _evaluate(Predictor(model), manifest, root, split=split)
+    root = base_folder(paths.below(config.data.root))
+    rows = manifest.rows("test" if "test" in manifest.given_splits else None)
+    evaluation = _evaluate(Predictor(model), rows, root)
     write_evaluation(evaluation, paths.reports, root=root)
     return evaluation.metrics
 
@@ -54,8 +56,26 @@ def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> np.n
     Raises:
         DataError: an image has changed or vanished since it was indexed.
     """
+    prepare = predictor.bundle.preprocess.apply
     answers = []
     for start in tqdm(range(0, len(rows), BATCH), desc="predict", unit="batch", disable=None):
-        batch = [read_row(row, root) for row in rows[start : start + BATCH]]
+        batch = [prepare(read_pixels(row, root)) for row in rows[start : start + BATCH]]
         answers.append(predictor.probabilities(np.stack(batch)))
     return np.concatenate(answers)
+
+
+def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluation:
+    number = {label: index for index, label in enumerate(predictor.classes)}
+    unknown = sorted({row.label for row in rows} - set(number))
+    if unknown:
+        raise DataError(
+            f"the model does not know the classes {', '.join(unknown)}",
+            hint=f"it knows {', '.join(predictor.classes)}",
+        )
+    labels = np.array([number[row.label] for row in rows])
+    return evaluate(
+        predict_rows(predictor, rows, root),
+        labels,
+        classes=predictor.classes,
+        paths=[row.path for row in rows],
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rootstock.backbones.load import Backbone, load_backbone
 from rootstock.config import Config, Paths
+from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import PlanError
 from rootstock.features.extract import extract_features, write_feature_index
@@ -22,14 +23,14 @@ def cache_features(config: Config, paths: Paths) -> None:
     store = FeatureStore(paths.below(config.features.store))
     extract_features(
         rows,
-        paths.below(config.data.root),
+        base_folder(paths.below(config.data.root)),
         backbone,
         preprocess,
         store,
         plan.taps,
         batch_size=config.features.batch_size,
     )
-    write_feature_index(paths.features, rows, backbone.card, preprocess, store, plan.taps)
+    write_feature_index(paths.features, rows, backbone, preprocess, store, plan.taps)
 
 
 def load_planned_backbone(plan: TransferPlan, name: str, *, device: str) -> Backbone:

@@ -6,17 +6,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rootstock.bundle import read_bundle
 from rootstock.config import Config, GateConfig, Paths
 from rootstock.data.files import read_json, write_json
+from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import NoModelError, RootstockError
 from rootstock.evaluate.compare import Comparison, compare
 from rootstock.ports import ModelRegistry, RegistryEntry, RunLogger
 from rootstock.predict import Predictor
-from rootstock.stages.evaluate import predict_split
+from rootstock.stages.evaluate import predict_rows
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 
@@ -52,7 +51,8 @@ def register_model(
             reason = f"Version {entry.version} is the first model and therefore champion."
             comparison = None
         else:
-            comparison = _meet(config.registry.gate, paths, registry, champion)
+            root = base_folder(paths.below(config.data.root))
+            comparison = _meet(config.registry.gate, paths, root, registry, champion)
             reason = f"Version {entry.version} against champion {champion.version}: " + (
                 comparison.reason
             )
@@ -114,7 +114,7 @@ def _find_champion(registry: ModelRegistry, name: str) -> RegistryEntry | None:
 
 
 def _meet(
-    gate: GateConfig, paths: Paths, registry: ModelRegistry, champion: RegistryEntry
+    gate: GateConfig, paths: Paths, root: Path, registry: ModelRegistry, champion: RegistryEntry
 ) -> Comparison:
     """Compare the new bundle with the champion on the present test images."""
     manifest = Manifest.read(paths.manifest)
@@ -136,10 +136,14 @@ def _meet(
                 "promote by hand with `rootstock promote` if the change of classes is meant",
                 metric=gate.metric,
             )
-        labels = manifest.labels("test")
-        scores = [np.asarray(predict_split(p, manifest, "test")) for p in (defender, challenger)]
+        rows = manifest.rows("test")
+        scores = [predict_rows(predictor, rows, root) for predictor in (defender, challenger)]
     return compare(
-        scores[0], scores[1], labels, metric=gate.metric, min_gain=gate.min_gain
+        scores[0],
+        scores[1],
+        manifest.labels("test"),
+        metric=gate.metric,
+        min_gain=gate.min_gain,
     )
 
 

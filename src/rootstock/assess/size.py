@@ -1,0 +1,21 @@
+"""How much data is much: a rule of two numbers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+SizeClass = Literal["small", "medium", "large"]
+
+
+def size_class(
+    n_train: int,
+    median_per_class: float,
+    *,
+    small_below: int,
+    small_per_class_below: int,
+    large_from: int,
+) -> SizeClass:
+    """Small, medium or large, from the number of training images and of the median class."""
+    if n_train < small_below or median_per_class < small_per_class_below:
+        return "small"
+    return "large" if n_train >= large_from else "medium"

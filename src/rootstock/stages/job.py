@@ -1,0 +1,197 @@
+"""One training job: the data, backbone and plan at hand, and its searches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from rootstock.backbones.load import LAST, Backbone
+from rootstock.config import Config, Paths
+from rootstock.data.files import write_atomic
+from rootstock.data.layout import base_folder
+from rootstock.data.manifest import Manifest
+from rootstock.data.preprocess import Preprocess
+from rootstock.errors import TrainingError
+from rootstock.features.extract import check_feature_index, extract_features, read_features
+from rootstock.features.store import FeatureStore
+from rootstock.heads import read_head
+from rootstock.plan.plan import TransferPlan
+from rootstock.ports import Searcher, Trial
+from rootstock.stages.features import SPLITS, load_planned_backbone
+from rootstock.train.finetune import BEST, FinetuneSettings, predict_logits
+from rootstock.train.images import ImageSet, prepare_images, training_preprocess
+from rootstock.train.network import TransferNet
+from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective, Tracking
+
+METRIC = "val_log_loss"
+"""What trials are chosen by: it moves where accuracy, on few validation images, cannot."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """``directory`` is named by plan, data and parameters: what a killed job left is found again."""
+
+    config: Config
+    manifest: Manifest
+    plan: TransferPlan
+    root: Path
+    store: FeatureStore
+    backbone: Backbone
+    preprocess: Preprocess
+    directory: Path
+
+    @classmethod
+    def open(cls, config: Config, paths: Paths) -> TrainingJob:
+        """Load what the earlier stages made.
+
+        Raises:
+            ArtifactError: an artifact is missing, or was made for other inputs.
+            DataError: there is no training or no validation image.
+        """
+        manifest, plan = Manifest.read(paths.manifest), TransferPlan.read(paths.plan)
+        backbone = load_planned_backbone(plan, config.backbone.name, device=config.train.device)
+        preprocess = backbone.card.preprocess(plan.input_size)
+        rows = [row for split in SPLITS for row in manifest.rows(split)]
+        check_feature_index(paths.features, rows, backbone, preprocess)
+        settings = json.dumps(config.train.model_dump(mode="json")) + f"{config.seed}"
+        identity = f"{plan.hash}{manifest.content_hash}{settings}"
+        name = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        return cls(
+            config=config,
+            manifest=manifest,
+            plan=plan,
+            root=base_folder(paths.below(config.data.root)),
+            store=FeatureStore(paths.below(config.features.store)),
+            backbone=backbone,
+            preprocess=preprocess,
+            directory=paths.trials / name,
+        )
+
+    def search_heads(self, searcher: Searcher, tracking: Tracking) -> list[Trial]:
+        """Fit heads on the cached features, one trial for each tap and strength."""
+        files = {
+            split: {tap: self._matrix(split, tap) for tap in self.plan.taps} for split in SPLITS
+        }
+        weight = self.config.train.class_weight
+        objective = HeadObjective(
+            train_features=files["train"],
+            val_features=files["val"],
+            train_labels=self.manifest.labels("train"),
+            val_labels=self.manifest.labels("val"),
+            n_classes=len(self.manifest.classes),
+            class_weight=None if weight == "none" else weight,
+            tracking=tracking,
+        )
+        return searcher.search(
+            objective,
+            self.plan.head_candidates,
+            directory=self.directory / "heads",
+            metric=METRIC,
+            mode="min",
+            early_stop=False,
+        )
+
+    def search_finetuning(
+        self, searcher: Searcher, tracking: Tracking, head: Trial
+    ) -> list[Trial]:
+        """Fine-tune from the probed head, one trial for each learning rate."""
+        recipe, config = self.plan.finetune, self.config.train
+        assert recipe is not None
+        objective = FinetuneObjective(
+            weights=self.plan.weights,
+            backbone=self.config.backbone.name,
+            device=config.device,
+            tap=LAST,
+            head=head.directory / HEAD_FILE,
+            train=self.images("train", training_preprocess(self.preprocess)),
+            val=self.images("val", self.preprocess),
+            settings=FinetuneSettings(
+                learning_rate=0.0,
+                epochs=recipe.epochs,
+                batch_size=config.batch_size,
+                freeze_through=recipe.freeze_through,
+                batchnorm=recipe.batchnorm,
+                layer_decay=recipe.layer_decay,
+                head_multiplier=recipe.head_multiplier,
+                weight_decay=config.weight_decay,
+                label_smoothing=config.label_smoothing,
+                patience=config.patience,
+                augmentation=recipe.augmentation,
+                flip=recipe.flip,
+                balanced=config.class_weight == "balanced",
+                seed=self.config.seed,
+            ),
+            tracking=tracking,
+        )
+        return searcher.search(
+            objective,
+            self.plan.finetune_candidates,
+            directory=self.directory / "finetune",
+            metric=METRIC,
+            mode="min",
+            early_stop=True,
+        )
+
+    def images(self, split: str, preprocess: Preprocess) -> ImageSet:
+        """The pixels of a split, kept in the job's directory."""
+        return prepare_images(
+            self.manifest.rows(split),
+            self.manifest.labels(split),
+            root=self.root,
+            preprocess=preprocess,
+            cache=self.directory / f"pixels-{split}.npy",
+        )
+
+    def build_network(self, best: Trial) -> TransferNet:
+        """The network of a trial: a probed head on the frozen backbone, or fine-tuned weights."""
+        if self.plan.finetune is None:
+            head = read_head(best.directory / HEAD_FILE)
+            return TransferNet.build(self.backbone, tap=best.params["tap"], head=head)
+        head = read_head(next((self.directory / "heads").rglob(HEAD_FILE)))
+        network = TransferNet.build(self.backbone, tap=LAST, head=head)
+        network.load_state_dict(load_file(best.directory / BEST))
+        return network.eval()
+
+    def val_logits(self, network: TransferNet) -> np.ndarray:
+        """Logits float32[N,K] of the validation images, by the whole network."""
+        return predict_logits(network, self.images("val", self.preprocess))
+
+    def _matrix(self, split: str, tap: str) -> Path:
+        """Features of one split and tap as a .npy file that all trials map into memory."""
+        path = self.directory / f"features-{split}-{tap}.npy"
+        rows = self.manifest.rows(split)
+        arguments = (self.backbone, self.preprocess, self.store)
+        # The store is a cache that may have been cleared or damaged since the stage `features`.
+        extract_features(
+            rows, self.root, *arguments, [tap], batch_size=self.config.features.batch_size
+        )
+        with write_atomic(path) as temporary, temporary.open("wb") as file:
+            np.save(file, read_features(rows, *arguments, tap))
+        return path
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The trial with the lowest validation log-loss.
+
+    Raises:
+        TrainingError: every trial failed; the message holds their errors.
+    """
+    done = [trial for trial in trials if not trial.error]
+    if not done:
+        errors = "\n".join(f"  {dict(trial.params)}: {trial.error}" for trial in trials)
+        raise TrainingError(f"all {len(trials)} trials failed:\n{errors}")
+    return min(done, key=lambda trial: trial.metrics[METRIC])
+
+
+def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Trials as JSON holds them."""
+    return [
+        {"params": dict(t.params), "metrics": dict(t.metrics), "error": t.error} for t in trials
+    ]

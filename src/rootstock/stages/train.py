@@ -1,0 +1,169 @@
+"""Stage `train`: features and plan in, ModelBundle out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rootstock.bundle import MAX_GOLDEN, ModelBundle, write_bundle
+from rootstock.config import Config, Paths
+from rootstock.data.files import read_json, write_json
+from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
+from rootstock.plots.training import plot_head_search, plot_training_curves
+from rootstock.ports import RunLogger, Searcher, Trial
+from rootstock.stages.job import METRIC, TrainingJob, as_records, best_trial
+from rootstock.train.finetune import HISTORY
+from rootstock.train.network import TransferNet
+from rootstock.train.objectives import Tracking
+
+LIBRARIES = ("rootstock", "torch", "timm", "numpy", "pillow", "scikit-learn", "onnxruntime")
+
+
+def train_model(
+    config: Config, paths: Paths, *, runs: RunLogger, searcher: Searcher
+) -> ModelBundle:
+    """Search as the plan says, calibrate the best, write the bundle and training.json.
+
+    Trials keep their results below .rootstock/trials until the bundle is written; a stage that
+    was killed goes on from them.
+    Raises:
+        TrainingError: no trial succeeded.
+    """
+    job = TrainingJob.open(config, paths)
+    tags = {
+        "rootstock.strategy": job.plan.strategy,
+        "rootstock.plan": job.plan.hash,
+        "rootstock.data": job.manifest.content_hash,
+    }
+    with runs.run(job.plan.strategy, tags=tags) as run:
+        run.log_params({"train": config.train.model_dump(mode="json"), "seed": config.seed})
+        run.log_params({"plan": job.plan.model_dump(mode="json", exclude=_BULKY)})
+        tracking = Tracking(runs, run.id, tags)
+        with searcher.session():
+            heads = job.search_heads(searcher, tracking)
+            tuned = (
+                job.search_finetuning(searcher, tracking, best_trial(heads))
+                if job.plan.finetune
+                else []
+            )
+        best = best_trial(tuned or heads)
+        network = job.build_network(best)
+        temperature, metrics = _calibrate(job, network)
+        bundle = _write_bundle(paths.model, job, network, temperature, metrics)
+        run.log_metrics(metrics)
+        _draw(paths.reports / "plots/training", heads, tuned, best)
+        for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
+            run.log_files(file, folder="training")
+    outcome = {
+        "run_id": run.id,
+        "strategy": job.plan.strategy,
+        "best": dict(best.params),
+        "metrics": metrics,
+        "heads": as_records(heads),
+        "finetuning": as_records(tuned),
+    }
+    write_json(paths.training, outcome)
+    shutil.rmtree(job.directory, ignore_errors=True)
+    return bundle
+
+
+_BULKY = {"reasons", "candidates", "head_candidates", "finetune_candidates"}
+
+
+def _calibrate(job: TrainingJob, network: TransferNet) -> tuple[float, dict[str, float]]:
+    """The temperature, and the validation metrics with it."""
+    logits, labels = job.val_logits(network), job.manifest.labels("val")
+    temperature = fit_temperature(logits, labels)
+    plain, calibrated = softmax(logits), softmax(logits / temperature)
+    return temperature, {
+        "val_accuracy": accuracy(logits.argmax(axis=1), labels),
+        "val_log_loss": log_loss(calibrated, labels),
+        "val_ece_before": ece(plain, labels),
+        "val_ece": ece(calibrated, labels),
+        "temperature": temperature,
+    }
+
+
+def _write_bundle(
+    directory: Path,
+    job: TrainingJob,
+    network: TransferNet,
+    temperature: float,
+    metrics: dict[str, float],
+) -> ModelBundle:
+    return write_bundle(
+        directory,
+        network=network,
+        card=job.backbone.card,
+        preprocess=job.preprocess,
+        classes=job.manifest.classes,
+        strategy=job.plan.strategy,
+        temperature=temperature,
+        metrics=metrics,
+        lineage=_lineage(job),
+        golden=_golden_images(job),
+    )
+
+
+def _golden_images(job: TrainingJob) -> list[tuple[str, bytes, str]]:
+    """A validation image of each class, then second ones, until there are enough."""
+    by_class: dict[str, list[Any]] = {}
+    for row in job.manifest.rows("val"):
+        by_class.setdefault(row.label, []).append(row)
+    longest = max(len(rows) for rows in by_class.values())
+    turns = [rows[i] for i in range(longest) for rows in by_class.values() if i < len(rows)]
+    return [
+        (row.path, (job.root / row.path).read_bytes(), row.label) for row in turns[:MAX_GOLDEN]
+    ]
+
+
+def _lineage(job: TrainingJob) -> dict[str, Any]:
+    return {
+        "data_hash": job.manifest.content_hash,
+        "plan_hash": job.plan.hash,
+        "weights_sha256": job.plan.weights_sha256,
+        "seed": job.config.seed,
+        "git_commit": _git_commit(),
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def _git_commit() -> str:
+    """The commit of the current folder, with ``+changes`` where it is not clean; may be empty."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()
+
+
+def _draw(folder: Path, heads: Sequence[Trial], tuned: Sequence[Trial], best: Trial) -> None:
+    scores: dict[str, dict[float, float]] = {}
+    for trial in heads:
+        if not trial.error:
+            row = scores.setdefault(trial.params["tap"], {})
+            row[trial.params["l2"]] = trial.metrics["val_accuracy"]
+    kept = None if tuned else (best.params["tap"], best.params["l2"])
+    plot_head_search(scores, folder / "heads.png", metric="val_accuracy", best=kept)
+    if tuned:
+        curves = {_name(trial): _curve(trial) for trial in tuned if not trial.error}
+        plot_training_curves(curves, folder / "finetuning.png", metric=METRIC, best=_name(best))
+
+
+def _name(trial: Trial) -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in trial.params.items())
+
+
+def _curve(trial: Trial) -> list[float]:
+    history = read_json(trial.directory / HISTORY, made_by="train")
+    return [epoch[METRIC] for epoch in history["epochs"]]

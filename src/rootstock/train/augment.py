@@ -1,0 +1,96 @@
+"""Augmentation on whole batches: one affine map and one colour change an image.
+
+Crop, mirror image, rotation and shear are composed into one affine map, so that each image is
+resampled once. All numbers are drawn for a whole epoch from (seed, epoch) alone: an image sees the
+same change whatever the batch, the worker or a resumed run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Level = Literal["none", "light", "medium"]
+
+
+@dataclass(frozen=True)
+class Strength:
+    """Ranges of the random changes; areas are shares of the image, angles in degrees."""
+
+    min_area: float
+    max_stretch: float
+    rotation: float
+    shear: float
+    colour: float
+
+
+# Crops: gentler than ImageNet's .08, which cuts small sets' objects away (TrivialAugment and
+# big_vision's "resmall" keep more as well).
+STRENGTHS: dict[Level, Strength] = {
+    "none": Strength(1.0, 1.0, 0.0, 0.0, 0.0),
+    "light": Strength(0.7, 1.1, 5.0, 3.0, 0.1),
+    "medium": Strength(0.4, 1.25, 12.0, 6.0, 0.3),
+}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The drawn changes of N images: affine maps float32[N,2,3], colour factors [N,3]."""
+
+    maps: Tensor
+    colours: Tensor
+
+    def __getitem__(self, indices: Tensor) -> Changes:
+        return Changes(self.maps[indices], self.colours[indices])
+
+
+def draw_changes(count: int, *, level: Level, flip: bool, seed: int, epoch: int) -> Changes:
+    """Draw the changes of ``count`` images for one epoch."""
+    strength = STRENGTHS[level]
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    uniform = torch.rand(count, 10, generator=generator)
+
+    def between(column: int, low: float, high: float) -> Tensor:
+        return low + (high - low) * uniform[:, column]
+
+    area = between(0, strength.min_area, 1.0)
+    stretch = torch.exp(between(1, -1.0, 1.0) * math.log(strength.max_stretch))
+    width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
+    mirror = torch.where(uniform[:, 2] < 0.5, -1.0, 1.0) if flip else torch.ones(count)
+    angle = torch.deg2rad(between(3, -strength.rotation, strength.rotation))
+    shear = torch.tan(torch.deg2rad(between(4, -strength.shear, strength.shear)))
+    left = between(5, -1.0, 1.0) * (1 - width)
+    top = between(6, -1.0, 1.0) * (1 - height)
+    cos, sin = angle.cos(), angle.sin()
+    # Output coordinates in [-1, 1] -> where they are read in the source image.
+    rows = [
+        width * mirror * cos,
+        width * (shear * cos - sin),
+        left,
+        height * mirror * sin,
+        height * (shear * sin + cos),
+        top,
+    ]
+    colours = 1.0 + strength.colour * (2 * uniform[:, 7:10] - 1)
+    return Changes(torch.stack(rows, dim=1).view(count, 2, 3), colours)
+
+
+def augment(images: Tensor, changes: Changes, *, output_size: int) -> Tensor:
+    """uint8[N,P,P,3] -> float32[N,3,S,S] in 0..255, cropped, turned and recoloured."""
+    source = images.permute(0, 3, 1, 2).float()
+    shape = [len(images), 3, output_size, output_size]
+    grid = F.affine_grid(changes.maps.to(source.device), shape, align_corners=False)
+    warped = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
+    brightness, contrast, saturation = (
+        changes.colours[:, i].to(source.device).view(-1, 1, 1, 1) for i in range(3)
+    )
+    warped = warped * brightness
+    mean = warped.mean(dim=(1, 2, 3), keepdim=True)
+    warped = mean + (warped - mean) * contrast
+    grey = warped.mean(dim=1, keepdim=True)
+    return (grey + (warped - grey) * saturation).clamp(0, 255)

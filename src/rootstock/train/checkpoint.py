@@ -1,0 +1,57 @@
+"""Checkpoints of a fine-tuning: safetensors and JSON, never pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rootstock.data.files import write_atomic
+
+_FILE = "checkpoint.safetensors"
+
+
+def write_checkpoint(
+    directory: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
+    """Write weights, optimizer state and ``progress`` (JSON) as one file, whole or not at all."""
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with write_atomic(directory / _FILE) as temporary:
+        save_file(tensors, temporary, metadata={"progress": json.dumps(progress)})
+
+
+def read_checkpoint(
+    directory: Path, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any] | None:
+    """Restore network and optimizer, return the progress; None where there is no checkpoint."""
+    path = directory / _FILE
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        progress: dict[str, Any] = json.loads(file.metadata()["progress"])
+        weights: dict[str, Tensor] = {}
+        states: dict[int, dict[str, Tensor]] = {}
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            kind, _, rest = name.partition(".")
+            if kind == "network":
+                weights[rest] = file.get_tensor(name)
+            else:
+                number, _, key = rest.partition(".")
+                states.setdefault(int(number), {})[key] = file.get_tensor(name)
+    network.load_state_dict(weights)
+    fresh = optimizer.state_dict()
+    optimizer.load_state_dict({"state": states, "param_groups": fresh["param_groups"]})
+    return progress
+
+
+def drop_checkpoint(directory: Path) -> None:
+    """Remove the checkpoint of a finished training."""
+    (directory / _FILE).unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""ImageSet: the pixels of one split for fine-tuning, decoded and resized once for all trials."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from tqdm import tqdm
+
+from rootstock.data.files import write_atomic
+from rootstock.data.manifest import ImageRow
+from rootstock.data.preprocess import Preprocess
+from rootstock.features.extract import read_pixels
+
+MARGIN = 1.15
+"""Training pixels are kept this much larger than the input, so that crops lose no detail."""
+CACHE_BYTES = 16 * 2**30
+"""Above this the pixels are decoded anew each epoch instead of being kept on disk."""
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Rows of one split with their class numbers int64[N]; picklable, pixels stay on disk.
+
+    ``cache`` is a .npy file of uint8[N,P,P,3]; None: images are decoded when asked for.
+    """
+
+    rows: tuple[ImageRow, ...]
+    labels: np.ndarray
+    root: Path
+    preprocess: Preprocess
+    cache: Path | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """uint8[n,P,P,3] of some images.
+
+        Raises:
+            DataError: an image has changed or vanished since it was indexed.
+        """
+        if self.cache is not None:
+            return np.load(self.cache, mmap_mode="r")[np.asarray(indices)]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return np.stack(list(pool.map(self._decode, indices)))
+
+    def _decode(self, index: int) -> np.ndarray:
+        return self.preprocess.geometry(read_pixels(self.rows[index], self.root))
+
+
+def prepare_images(
+    rows: Sequence[ImageRow],
+    labels: np.ndarray,
+    *,
+    root: Path,
+    preprocess: Preprocess,
+    cache: Path,
+) -> ImageSet:
+    """An ImageSet whose pixels are in ``cache``, written now unless it is there or too large."""
+    side = preprocess.input_size
+    images = ImageSet(tuple(rows), labels, root, preprocess, None)
+    if len(rows) * side * side * 3 > CACHE_BYTES:
+        return images
+    if not cache.exists():
+        with write_atomic(cache) as temporary:
+            shape = (len(rows), side, side, 3)
+            pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            with tqdm(total=len(rows), desc="pixels", unit="image", disable=None) as bar:
+                for start in range(0, len(rows), _BLOCK):
+                    block = range(start, min(start + _BLOCK, len(rows)))
+                    pixels[start : block.stop] = images.pixels(block)
+                    bar.update(len(block))
+            pixels.flush()
+    return ImageSet(images.rows, labels, root, preprocess, cache)
+
+
+def training_preprocess(preprocess: Preprocess) -> Preprocess:
+    """As for evaluation, but with a margin around the crop for the augmentation to use."""
+    return preprocess.with_size(round(preprocess.input_size * MARGIN))

@@ -1,0 +1,142 @@
+"""What one trial does: fit a head, or fine-tune. Both travel to worker processes.
+
+A trial writes ``result.json`` into its directory when it is done; started again with the same
+params it returns that at once, so a search that was killed repeats only what was not finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rootstock.backbones.load import load_backbone
+from rootstock.data.files import write_json
+from rootstock.heads import fit_linear_head, read_head, write_head
+from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
+from rootstock.ports import Params, Report, Run, RunLogger
+from rootstock.train.finetune import FinetuneSettings, finetune
+from rootstock.train.images import ImageSet
+from rootstock.train.network import TransferNet
+
+HEAD_FILE = "head.safetensors"
+_RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where a trial logs itself: as a child of the run ``parent_id``."""
+
+    runs: RunLogger
+    parent_id: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeadObjective:
+    """Fits a head for params ``tap`` and ``l2``.
+
+    ``train_features`` and ``val_features`` map a tap to a .npy file of float16[N,C]; trials share
+    its pages in memory. Labels are int64[N].
+    """
+
+    train_features: Mapping[str, Path]
+    val_features: Mapping[str, Path]
+    train_labels: np.ndarray
+    val_labels: np.ndarray
+    n_classes: int
+    class_weight: str | None
+    tracking: Tracking
+
+    def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
+        return _tracked(self._fit, params, directory, report, self.tracking)
+
+    def _fit(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
+        tap = params["tap"]
+        head = fit_linear_head(
+            np.load(self.train_features[tap], mmap_mode="r"),
+            self.train_labels,
+            l2=params["l2"],
+            n_classes=self.n_classes,
+            class_weight=self.class_weight,
+        )
+        write_head(head, directory / HEAD_FILE)
+        logits = head.logits(np.load(self.val_features[tap], mmap_mode="r"))
+        predicted = logits.argmax(axis=1)
+        metrics = {
+            "val_log_loss": log_loss(softmax(logits), self.val_labels),
+            "val_accuracy": accuracy(predicted, self.val_labels),
+            "val_balanced_accuracy": balanced_accuracy(
+                predicted, self.val_labels, self.n_classes
+            ),
+        }
+        report(1, metrics)
+        return metrics
+
+
+@dataclass(frozen=True)
+class FinetuneObjective:
+    """Fine-tunes from a probed head for params ``learning_rate``."""
+
+    weights: str
+    backbone: str
+    device: str
+    tap: str
+    head: Path
+    train: ImageSet
+    val: ImageSet
+    settings: FinetuneSettings
+    tracking: Tracking
+
+    def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
+        return _tracked(self._train, params, directory, report, self.tracking)
+
+    def _train(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
+        backbone = load_backbone(self.weights, self.backbone, device=self.device)
+        network = TransferNet.build(backbone, tap=self.tap, head=read_head(self.head))
+        return finetune(
+            network,
+            self.train,
+            self.val,
+            settings=dataclasses.replace(self.settings, **params),
+            directory=directory,
+            report=report,
+        )
+
+
+def _tracked(
+    body: Callable[[Params, Path, Report], dict[str, float]],
+    params: Params,
+    directory: Path,
+    report: Report,
+    tracking: Tracking,
+) -> Mapping[str, float]:
+    """Run ``body`` inside a child run, or return the result that is there already."""
+    result = directory / _RESULT
+    if result.exists():
+        metrics: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
+        report(1, metrics)
+        return metrics
+    started = time.monotonic()
+    name = " ".join(f"{key}={value}" for key, value in params.items())
+    with tracking.runs.run(name, parent_id=tracking.parent_id, tags=tracking.tags) as run:
+        run.log_params(params)
+        metrics = body(params, directory, _both(report, run))
+        metrics |= {"seconds": round(time.monotonic() - started, 3)}
+        run.log_metrics({f"final_{key}": value for key, value in metrics.items()})
+    write_json(result, metrics)
+    return metrics
+
+
+def _both(report: Report, run: Run) -> Report:
+    def tell(step: int, metrics: Mapping[str, Any]) -> None:
+        run.log_metrics(metrics, step=step)
+        report(step, metrics)
+
+    return tell
