@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from rootstock import plots
+from pathlib import Path
+
 from rootstock.config import Config, Paths
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.files import write_json
+from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest, build_manifest
+from rootstock.plots.data import plot_class_counts, plot_image_sizes
+from rootstock.plots.sheet import plot_contact_sheet
 
 
 def index_images(config: Config, paths: Paths) -> Manifest:
@@ -25,4 +29,22 @@ def index_images(config: Config, paths: Paths) -> Manifest:
     )
     manifest.write(paths.manifest)
     write_json(paths.reports / "data.json", manifest.summary())
+    _draw(manifest, base_folder(root), paths.reports / "plots/data")
     return manifest
+
+
+def _draw(manifest: Manifest, base: Path, folder: Path) -> None:
+    rows = manifest.rows()
+    plot_class_counts(manifest.summary()["classes"], folder / "classes.png")
+    plot_image_sizes(
+        [row.width for row in rows], [row.height for row in rows], folder / "sizes.png"
+    )
+    samples: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: row.sha256):
+        samples.setdefault(row.label, []).append(row.path)
+    plot_contact_sheet(
+        dict(sorted(samples.items())),
+        folder / "contact_sheet.png",
+        root=base,
+        quarantined=len(manifest.quarantined),
+    )

@@ -1,0 +1,148 @@
+"""Pictures of the data: how many images of what, and how large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.plots.style import (
+    BLUE,
+    INK,
+    ORANGE,
+    QUIET,
+    SPLIT_COLOURS,
+    canvas,
+    display_names,
+    headline,
+)
+
+MAX_BARS = 40
+
+
+def plot_class_counts(counts: Mapping[str, Mapping[str, int]], path: Path) -> None:
+    """Draw the images of each class by split.
+
+    Args:
+        counts: class -> {"train": n, "val": n, "test": n}. Up to 40 classes get a bar each;
+            more are ranked by size, and the largest and smallest are named.
+    """
+    table = np.array(
+        [[counts[name].get(split, 0) for split in SPLIT_COLOURS] for name in counts], dtype=int
+    ).reshape(-1, len(SPLIT_COLOURS))
+    totals = table.sum(axis=1)
+    subtitle = (
+        f"{totals.sum():,} usable images in {len(counts)} classes; "
+        f"{totals.min():,} to {totals.max():,} a class"
+    )
+    if len(counts) <= MAX_BARS:
+        _bars(list(counts), table, path, subtitle)
+    else:
+        _ranked(list(counts), table, path, subtitle)
+
+
+def plot_image_sizes(
+    widths: Sequence[int], heights: Sequence[int], path: Path, *, input_size: int | None = None
+) -> None:
+    """Draw width against height, and a histogram of the short side, in pixels.
+
+    Args:
+        input_size: the network's input side, drawn for comparison.
+    """
+    wide, high = np.asarray(widths, float), np.asarray(heights, float)
+    short = np.minimum(wide, high)
+    with canvas(path, width=9.0, height=3.9) as figure:
+        left, right = figure.subplots(1, 2)
+        low, top = min(wide.min(), high.min()) * 0.8, max(wide.max(), high.max()) * 1.25
+        left.plot([low, top], [low, top], color="#C9D1D8", linewidth=1, zorder=1)
+        # Many points hide each other; equal sizes are the rule, so area shows their number.
+        points, number = np.unique(np.stack([wide, high]), axis=1, return_counts=True)
+        area = 10 + 220 * np.sqrt(number / max(number.max(), 20))
+        left.scatter(*points, s=area, color=BLUE, alpha=0.45, linewidths=0.4, edgecolors="white")
+        left.set(xscale="log", yscale="log", xlim=(low, top), ylim=(low, top), aspect="equal")
+        left.set(xlabel="width in pixels", ylabel="height in pixels")
+        common = f"most common {points[0, number.argmax()]:.0f} x {points[1, number.argmax()]:.0f}"
+        headline(left, "Image sizes", f"{len(points):,} different; {common}")
+        edges = np.geomspace(short.min() * 0.97, short.max() * 1.03, 31)
+        right.hist(short, bins=edges.tolist(), color=BLUE)
+        right.set(xscale="log", xlabel="short side in pixels", ylabel="images")
+        smaller = ""
+        if input_size:
+            right.axvline(input_size, color=ORANGE)
+            right.annotate(
+                f" input {input_size}",
+                (input_size, 1),
+                xycoords=("data", "axes fraction"),
+                va="top",
+                color=INK,
+                fontsize=8.5,
+            )
+            share = float((short < input_size).mean())
+            smaller = f"; {share:.0%} smaller than the input of {input_size}"
+        headline(right, "Short side", f"median {np.median(short):.0f}{smaller}")
+        for axes in (left, right):
+            _plain_log_ticks(axes)
+
+
+def _plain_log_ticks(axes: object) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    plain = FuncFormatter(lambda value, _: f"{value:,.0f}")
+    for name in ("xaxis", "yaxis"):
+        axis = getattr(axes, name)
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(plain)
+            axis.set_minor_formatter(NullFormatter())
+            axis.set_tick_params(which="minor", length=0)
+
+
+def _bars(names: list[str], table: np.ndarray, path: Path, subtitle: str) -> None:
+    rows = np.arange(len(names))
+    with canvas(path, width=7.5, height=0.28 * len(names) + 1.3) as figure:
+        axes = figure.add_subplot()
+        start = np.zeros(len(names))
+        for column, (split, colour) in enumerate(SPLIT_COLOURS.items()):
+            axes.barh(rows, table[:, column], 0.72, left=start, color=colour, label=split)
+            start += table[:, column]
+        for row, total in enumerate(start):
+            axes.annotate(
+                f"{total:,.0f}",
+                (total, row),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=QUIET,
+            )
+        axes.set_yticks(rows, display_names(names))
+        axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="images")
+        axes.margins(x=0.09)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0), borderaxespad=0.2)
+        headline(axes, "Images by class", subtitle)
+
+
+def _ranked(names: list[str], table: np.ndarray, path: Path, subtitle: str) -> None:
+    order = np.argsort(-table.sum(axis=1), kind="stable")
+    labels = display_names(names)
+    rank = np.arange(len(order))
+    with canvas(path, width=9.0, height=4.6) as figure:
+        axes = figure.add_subplot()
+        start = np.zeros(len(order))
+        for column, (split, colour) in enumerate(SPLIT_COLOURS.items()):
+            axes.bar(rank, table[order, column], 1.0, bottom=start, color=colour, label=split)
+            start += table[order, column]
+        axes.set(xlim=(-0.5, len(order) - 0.5), xlabel="classes, largest first", ylabel="images")
+        axes.set_ylim(0, start.max() * 1.12)
+        axes.grid(axis="y")
+        axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0), borderaxespad=0.2)
+        totals = table.sum(axis=1)
+        ends = [
+            f"{title}: " + ", ".join(f"{labels[i]} ({totals[i]:,})" for i in chosen)
+            for title, chosen in (("largest", order[:4]), ("smallest", order[:-5:-1]))
+        ]
+        headline(axes, "Images by class", subtitle)
+        figure.supxlabel("\n".join(ends), fontsize=8.5, color=QUIET, x=0.01, ha="left")

@@ -1,0 +1,155 @@
+"""Contact sheets: many small images in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from rootstock.data.decode import DecodeLimits, read_image
+from rootstock.errors import ImageError
+from rootstock.plots.style import (
+    DPI,
+    INK,
+    RED,
+    canvas,
+    display_names,
+    headline,
+    is_drawable,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+THUMB = 128  # pixels; at 144 dpi a little under an inch
+GAP = 6
+MAX_CLASSES = 24
+
+
+def plot_contact_sheet(
+    samples: Mapping[str, Sequence[str]],
+    path: Path,
+    *,
+    root: Path,
+    quarantined: int = 0,
+    columns: int = 8,
+    limits: DecodeLimits | None = None,
+) -> None:
+    """Draw one row of images for each class (24 classes at most, evenly chosen).
+
+    Args:
+        samples: class -> image paths relative to ``root``; the first ``columns`` are shown.
+        quarantined: how many images were set aside; said in the subtitle.
+    """
+    names = sorted(samples)
+    shown = names
+    if len(names) > MAX_CLASSES:
+        shown = [names[i] for i in np.linspace(0, len(names) - 1, MAX_CLASSES).astype(int)]
+    # As many columns as the fullest row needs: no empty right half.
+    columns = max(1, min(columns, max((len(samples[name]) for name in shown), default=1)))
+    labels = dict(zip(names, display_names(names, limit=26), strict=True))
+    tiles = [
+        [_thumbnail(root / item, limits) for item in list(samples[name])[:columns]]
+        for name in shown
+    ]
+    step = (THUMB + GAP) / DPI
+    with canvas(path, width=columns * step + 2.6, height=len(shown) * step + 0.9) as figure:
+        axes = figure.add_subplot()
+        _show(axes, tiles, columns, gap_below=0)
+        axes.set_yticks([row * (THUMB + GAP) + THUMB / 2 for row in range(len(shown))])
+        axes.set_yticklabels([labels[name] for name in shown])
+        headline(axes, "A look at the images", _about(len(names), len(shown), quarantined))
+
+
+def plot_mistakes(
+    mistakes: Sequence[tuple[str, str, str, float]],
+    path: Path,
+    *,
+    root: Path,
+    n_test: int,
+    n_wrong: int,
+    columns: int = 6,
+    limits: DecodeLimits | None = None,
+) -> None:
+    """Draw the most confident wrong answers with what they are and what the model said.
+
+    Args:
+        mistakes: (path relative to ``root``, actual class, predicted class, its probability),
+            worst first.
+    """
+    mistakes = mistakes[: columns * 4]
+    if not mistakes:
+        with canvas(path, width=5, height=1.6) as figure:
+            axes = figure.add_subplot()
+            axes.axis("off")
+            headline(axes, "No mistakes", f"All {n_test:,} test images were recognised.")
+        return
+    caption = 46  # pixels below each image for two lines of text
+    columns = max(3, min(columns, len(mistakes)))
+    rows = [mistakes[start : start + columns] for start in range(0, len(mistakes), columns)]
+    tiles = [[_thumbnail(root / item[0], limits) for item in row] for row in rows]
+    width = columns * (THUMB + GAP) / DPI * 1.12 + 0.3
+    height = len(rows) * (THUMB + GAP + caption) / DPI * 1.12 + 0.9
+    with canvas(path, width=width, height=height) as figure:
+        axes = figure.add_subplot()
+        _show(axes, tiles, columns, gap_below=caption)
+        for y, row in enumerate(rows):
+            for x, item in enumerate(row):
+                _caption(axes, item, x * (THUMB + GAP), y * (THUMB + GAP + caption) + THUMB)
+        axes.set_yticks([])
+        subtitle = f"{n_wrong:,} of {n_test:,} test images wrong; the surest {len(mistakes)} here"
+        headline(axes, "Worst mistakes", subtitle)
+
+
+def _thumbnail(path: Path, limits: DecodeLimits | None) -> np.ndarray:
+    """A square centre crop, uint8 [THUMB, THUMB, 3]; plain grey if it cannot be read."""
+    try:
+        pixels = read_image(path, limits or DecodeLimits()).pixels
+    except (ImageError, OSError):
+        return np.full((THUMB, THUMB, 3), 222, np.uint8)
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    crop = Image.fromarray(pixels[top : top + side, left : left + side])
+    # Small images keep their pixels: that they are small should be seen.
+    filter_ = Image.Resampling.NEAREST if side < THUMB // 2 else Image.Resampling.LANCZOS
+    return np.asarray(crop.resize((THUMB, THUMB), filter_))
+
+
+def _show(
+    axes: Axes, tiles: Sequence[Sequence[np.ndarray]], columns: int, *, gap_below: int
+) -> None:
+    row_height = THUMB + GAP + gap_below
+    sheet = np.full((len(tiles) * row_height - GAP, columns * (THUMB + GAP) - GAP, 3), 255, "uint8")
+    for y, row in enumerate(tiles):
+        for x, tile in enumerate(row):
+            top, left = y * row_height, x * (THUMB + GAP)
+            sheet[top : top + THUMB, left : left + THUMB] = tile
+    axes.imshow(sheet, interpolation="antialiased")
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _caption(
+    axes: Axes, mistake: tuple[str, str, str, float], left: float, bottom: float
+) -> None:
+    _, *names, probability = mistake
+    actual, predicted = (shorten(n, 17) if is_drawable(n) else "(see the table)" for n in names)
+    style: dict[str, Any] = {"fontsize": 7.0, "va": "top", "ha": "left"}
+    axes.text(left, bottom + 4, actual, color=INK, **style)
+    text = f"→ {predicted} {probability:.0%}"
+    axes.text(left, bottom + 22, text, color=RED, **style)
+
+
+def _about(classes: int, shown: int, quarantined: int) -> str:
+    parts = [f"{classes} classes" if shown == classes else f"{shown} of {classes} classes"]
+    if quarantined:
+        parts.append(f"{quarantined:,} images quarantined, not shown")
+    return "; ".join(parts)
+
