@@ -136,9 +136,18 @@ def test_a_class_that_was_never_seen_can_be_exported(tmp_path):
     assert bundle.golden[0].logits[1] == pytest.approx(-1e4, rel=1e-2)
 
 
-def test_differences_of_large_logits_are_in_proportion():
-    assert largest_difference(np.array([1e4, 0.5]), np.array([1e4 + 1, 0.5])) < 1e-3
-    assert largest_difference(np.array([0.5]), np.array([0.25])) == 0.25
+def test_a_head_of_large_terms_can_be_exported(tmp_path):
+    network = tiny_network()
+    with torch.no_grad():
+        network.head.weight.mul_(300)
+    bundle = write_tiny_bundle(tmp_path / "model", network=network)
+    assert max(bundle.golden[0].sizes) > 100
+
+
+def test_differences_count_in_proportion_to_large_terms():
+    found, expected = np.array([5.0, 1.0]), np.array([5.5, 1.0])
+    assert largest_difference(found, expected, np.array([2.0, 2.0])) == 0.5
+    assert largest_difference(found, expected, np.array([1000.0, 2.0])) == 0.005
 
 
 def test_more_than_eight_golden_images_are_left_out(tmp_path):

@@ -135,6 +135,7 @@ def test_an_onnx_file_of_other_classes_is_refused(tmp_path):
     golden = json.loads((folder / "golden/golden.json").read_text())
     for sample in golden["samples"]:
         sample["logits"].append(0.0)
+        sample["sizes"].append(0.0)
     change(folder, "golden/golden.json", lambda tree: tree.update(golden))
     change(folder, "bundle.json", lambda tree: tree["classes"].append("violet"))
     with pytest.raises(BundleError, match=r"model\.onnx gives 3 logits for the 4 classes"):

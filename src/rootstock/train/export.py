@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,11 +34,24 @@ class LogitsAndFeatures(nn.Module):
         return self.network.head(features), features
 
 
-def torch_outputs(network: TransferNet, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [N,K] and features [N,D] of prepared images float32[N,3,S,S], as PyTorch has them."""
+class Outputs(NamedTuple):
+    """What PyTorch makes of some images."""
+
+    logits: np.ndarray
+    """[N,K]"""
+    features: np.ndarray
+    """[N,D], as the head reads them"""
+    sizes: np.ndarray
+    """[N,K]: the sum of the absolute terms of each logit, which rounding errors grow with."""
+
+
+def torch_outputs(network: TransferNet, images: np.ndarray) -> Outputs:
+    """What ``network`` gives for prepared images float32[N,3,S,S]."""
     with torch.inference_mode():
         logits, features = LogitsAndFeatures(network)(torch.from_numpy(images))
-    return logits.numpy(), features.numpy()
+        head = network.head
+        sizes = features.abs() @ head.weight.abs().T + head.bias.abs()
+    return Outputs(logits.numpy(), features.numpy(), sizes.numpy())
 
 
 def export_onnx(network: TransferNet, path: Path, *, input_size: int) -> None:
