@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
@@ -16,8 +17,8 @@ from rootstock.integrations.connect import quiet_environment
 from services.inference.settings import Settings
 
 
-def serve(settings: Settings | None = None, **chosen: Any) -> None:
-    """Serve until SIGTERM or Ctrl-C, then let running requests finish.
+def serve(settings: Settings | None = None, **chosen: Any) -> int:
+    """Serve until SIGTERM or Ctrl-C, then let running requests finish; returns 0.
 
     ``chosen`` settings go over the ROOTSTOCK_* variables. Raises:
         ConfigError: a setting is wrong.
@@ -30,7 +31,8 @@ def serve(settings: Settings | None = None, **chosen: Any) -> None:
     from services.inference.app import create_app, make_holder
 
     settings = settings or _read_settings(**chosen)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("rootstock").setLevel(logging.INFO)
     holder = make_holder(settings)
     if holder.source.directory is not None:
         holder.load()
@@ -44,10 +46,9 @@ def serve(settings: Settings | None = None, **chosen: Any) -> None:
     )
     # uvicorn sends itself the signal again once it is done; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run()
-    except KeyboardInterrupt:
-        return
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
