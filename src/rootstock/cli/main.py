@@ -120,3 +120,21 @@ def _add_common(command: argparse.ArgumentParser, *names: str) -> None:
         )
     if "json" in names:
         command.add_argument("--json", action="store_true", help="one JSON object for machines")
+
+
+def _add_pretrain_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("data", type=Path, help="class folders; with a teacher, any folder")
+    command.add_argument("out", type=Path, help="folder for the weights and their card")
+    command.add_argument("--architecture", help="a timm name (default mobilenetv3_small_100)")
+    command.add_argument("--teacher", type=Path, help="a .safetensors file to distil from")
+    command.add_argument("--input-size", type=int, help="side in pixels of the last epochs")
+    command.add_argument("--low-size", type=int, help="side in pixels of the first epochs")
+    command.add_argument("--epochs", type=int, help="epochs in all")
+    command.add_argument("--low-epochs", type=int, help="epochs at the low size")
+    command.add_argument("--batch-size", type=int)
+    command.add_argument("--learning-rate", type=float, help="peak rate of AdamW")
+    command.add_argument("--views", type=int, help="crops of each image shown to the teacher")
+    command.add_argument("--licence", help="terms of the corpus, for the card")
+    command.add_argument("--device", help="cpu or cuda")
+    command.add_argument("--work", type=Path, help="folder for caches and checkpoints")
+    command.add_argument("--seed", type=int)
