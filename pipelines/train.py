@@ -8,9 +8,7 @@ from rootstock.stages.train import train_model
 
 def main(config: Config, paths: Paths) -> None:
     """Connect tracking and search, then train."""
-    train_model(
-        config, paths, runs=connect_runs(config, paths), searcher=connect_searcher(config)
-    )
+    train_model(config, paths, runs=connect_runs(config, paths), searcher=connect_searcher(config))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ BROKEN = {
     "unknown strategy": ("plan: {strategy: magic}", r"plan\.strategy: .*got 'magic'"),
     "negative seed": ("seed: -1", r"seed: .*greater than or equal to 0, got -1"),
     "text for a number": ("seed: often", r"seed: .*integer.*got 'often'"),
-    "fraction of one": ("data: {val_fraction: 1.0}", r"data\.val_fraction: .*less than 1, got 1\.0"),
+    "fraction of one": (
+        "data: {val_fraction: 1.0}",
+        r"data\.val_fraction: .*less than 1, got 1\.0",
+    ),
     "tiny input": ("plan: {input_size: 8}", r"plan\.input_size: .*got 8"),
     "zero epochs": ("train: {epochs: 0}", r"train\.epochs: .*got 0"),
     "empty grid": ("train: {l2_grid: []}", r"train\.l2_grid: .*at least 1 item"),

@@ -186,7 +186,9 @@ class SearchConfig(Section):
     engine: Literal["ray", "sequential"] = Field(
         "ray", description="`ray`: parallel trials; `sequential`: one by one in this process."
     )
-    concurrent: Annotated[int, Field(ge=1)] | Auto = Field("auto", description="Trials at once; auto: what fits.")
+    concurrent: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="Trials at once; auto: what fits."
+    )
     cpus_per_trial: float = Field(1, gt=0, description="Cores reserved for each trial.")
     gpus_per_trial: float | Auto = Field(
         "auto", description="GPUs (or a fraction) for each trial; auto: 1 where there is one."

@@ -1,18 +1,18 @@
 """Every error a user of Rootstock can meet, as one family.
 
-    RootstockError
-    ├── ConfigError          params.yaml or a --set option
-    ├── DataError            the image folder, CSV or Parquet as a whole
-    ├── ImageError           one image file (``reason`` is a stable word)
-    ├── BackboneError        an architecture, weights file or card
-    │   └── WeightsUnavailable   the hub cannot be reached
-    ├── StoreError           the feature store on disk
-    ├── PlanError            a pinned choice that the data or backbone cannot serve
-    ├── TrainingError        no trial of the search succeeded
-    ├── BundleError          a model directory
-    ├── ArtifactError        a stage's input is missing or from another version
-    └── TrackingError        MLflow cannot be reached or refuses
-        └── NoModelError     the registry holds no model of that name or alias
+RootstockError
+├── ConfigError          params.yaml or a --set option
+├── DataError            the image folder, CSV or Parquet as a whole
+├── ImageError           one image file (``reason`` is a stable word)
+├── BackboneError        an architecture, weights file or card
+│   └── WeightsUnavailable   the hub cannot be reached
+├── StoreError           the feature store on disk
+├── PlanError            a pinned choice that the data or backbone cannot serve
+├── TrainingError        no trial of the search succeeded
+├── BundleError          a model directory
+├── ArtifactError        a stage's input is missing or from another version
+└── TrackingError        MLflow cannot be reached or refuses
+    └── NoModelError     the registry holds no model of that name or alias
 """
 
 
@@ -62,7 +62,7 @@ class BackboneError(RootstockError):
     code = "backbone"
 
 
-class WeightsUnavailable(BackboneError):
+class WeightsUnavailable(BackboneError):  # noqa: N818 - says what is the matter
     """Pretrained weights were to come from the hub and the hub cannot be reached."""
 
     code = "weights-unavailable"

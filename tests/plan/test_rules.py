@@ -2,6 +2,7 @@ import pytest
 
 from rootstock.plan import rules
 
+
 @pytest.mark.parametrize(
     ("size", "similar", "expected"),
     [

@@ -61,7 +61,7 @@ def build_profile(
         train_per_class={label: per_class[label] for label in manifest.classes},
         median_per_class=median,
         imbalance=round(max(per_class.values()) / min(per_class.values()), 2),
-        short_side_quantiles=tuple(int(q) for q in np.quantile(sides, (0, 0.25, 0.5, 0.75, 1))),
+        short_side_quantiles=_quartiles(sides),
         size_class=size_class(len(train), median, **thresholds),
         thresholds=thresholds,
         similarity=measure_similarity(
@@ -87,6 +87,11 @@ def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
     for members in by_class.values():
         chosen += members[: max(1, round(limit * len(members) / len(rows)))]
     return sorted(chosen, key=lambda row: row.path)
+
+
+def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:
+    low, lower, median, upper, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).astype(int)
+    return int(low), int(lower), int(median), int(upper), int(high)
 
 
 def _prepared_batches(
@@ -119,9 +124,7 @@ def _probe_taps(
     for tap in taps:
         features = read_features(rows, backbone, preprocess, store, tap).astype(np.float32)
         accuracy, std = cross_validate(features, numbers, folds=folds, l2=PROBE_L2, seed=seed)
-        yield Probe(
-            tap=tap, accuracy=round(accuracy, 4), std=round(std, 4), n_images=len(rows)
-        )
+        yield Probe(tap=tap, accuracy=round(accuracy, 4), std=round(std, 4), n_images=len(rows))
 
 
 def _facts(backbone: Backbone) -> BackboneFacts:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -120,7 +121,7 @@ def quarter_medians(layers: Iterable[LayerDivergence]) -> tuple[float, ...]:
 
 def _by_batchnorm(
     backbone: Backbone,
-    layers: dict[str, nn.Module],
+    layers: dict[str, Any],
     batches: Iterable[np.ndarray],
     threshold: float,
 ) -> Similarity:
@@ -161,7 +162,9 @@ def _by_reference(
             name=tap,
             depth=round(position / max(1, len(moments) - 1), 4),
             divergence=round(
-                gaussian_divergence(*moments[tap], reference[f"{tap}.mean"], reference[f"{tap}.var"]),
+                gaussian_divergence(
+                    *moments[tap], reference[f"{tap}.mean"], reference[f"{tap}.var"]
+                ),
                 4,
             ),
         )
@@ -190,7 +193,11 @@ def _by_confidence(
 
 
 def _similarity(
-    layers: list[LayerDivergence], backbone: Backbone, threshold: float, method: str, count: int
+    layers: list[LayerDivergence],
+    backbone: Backbone,
+    threshold: float,
+    method: Literal["batchnorm", "reference"],
+    count: int,
 ) -> Similarity:
     quarters = quarter_medians(layers)
     scale = backbone.card.similarity or DEFAULT_SCALE
@@ -206,7 +213,7 @@ def _similarity(
     )
 
 
-def _batchnorms(module: nn.Module) -> dict[str, nn.Module]:
+def _batchnorms(module: nn.Module) -> dict[str, Any]:
     return {
         name: layer
         for name, layer in module.named_modules()
@@ -215,7 +222,7 @@ def _batchnorms(module: nn.Module) -> dict[str, nn.Module]:
 
 
 @contextmanager
-def _watching(layers: dict[str, nn.Module], moments: dict[str, ChannelMoments]) -> Iterator[None]:
+def _watching(layers: dict[str, Any], moments: dict[str, ChannelMoments]) -> Iterator[None]:
     """Gather the moments of what goes into each layer, in the order of the forward pass."""
     handles = [
         layer.register_forward_pre_hook(

@@ -33,7 +33,8 @@ class TapFeatures(nn.Module):
 
     def __init__(self, module: nn.Module, index: int | None) -> None:
         super().__init__()
-        self.module = module
+        # Any: timm's networks have methods that nn.Module does not declare.
+        self.module: Any = module
         self.index = index
 
     def forward(self, images: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class Backbone:
 
     def __init__(self, card: BackboneCard, module: nn.Module) -> None:
         self.card = card
-        self.module = module.eval()
+        self.module: Any = module.eval()
         self.taps = _list_taps(module)
 
     @property
@@ -103,7 +104,7 @@ class Backbone:
         return self.tap_names.index(tap)
 
 
-def module_stages(module: nn.Module) -> dict[str, str]:
+def module_stages(module: Any) -> dict[str, str]:
     """Module name of a timm network -> the shallowest tap that its output reaches.
 
     What lies deeper than the last intermediate tap belongs to ``last``.
@@ -221,7 +222,7 @@ def _counters(module: nn.Module) -> dict[str, Tensor]:
     return {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
 
 
-def _list_taps(module: nn.Module) -> list[Tap]:
+def _list_taps(module: Any) -> list[Tap]:
     infos = list(module.feature_info)
     taps = [
         Tap(f"block{number}", int(info["reduction"]), int(info["num_chs"]))
@@ -262,7 +263,7 @@ def _from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
 def _is_cached(hub_id: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    return bool(hub_id) and isinstance(try_to_load_from_cache(hub_id, "model.safetensors"), str)
+    return isinstance(try_to_load_from_cache(hub_id or "", "model.safetensors"), str)
 
 
 def _require_hub(name: str) -> None:

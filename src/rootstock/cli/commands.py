@@ -98,7 +98,7 @@ def predict(options: argparse.Namespace) -> None:
         predictor = Predictor(directory)
     contents = [_read(path) for path in options.images]
     answers = predictor.predict(contents, top_k=options.top_k)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path, answer in zip(options.images, answers, strict=True):
         if isinstance(answer, ImageError):
             rows.append({"path": str(path), "error": answer.message, "reason": answer.reason})

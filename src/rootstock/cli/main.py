@@ -47,7 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    command = _add(commands, "check", run.check, "index a data set and report what is wrong with it")
+    command = _add(
+        commands, "check", run.check, "index a data set and report what is wrong with it"
+    )
     command.add_argument("data", type=Path, help="class folders, split folders, or a CSV/Parquet")
     _add_common(command, "set", "json")
 

@@ -111,8 +111,7 @@ def _open(content: bytes) -> Image.Image:
         ) from None
     except Image.DecompressionBombError:
         raise ImageError("too-many-pixels", "the header asks for far too many pixels") from None
-    except Exception as error:
-        # Pillow's plugins raise whatever their parsers meet: OSError, struct.error, KeyError ...
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they meet
         raise ImageError("damaged", f"the header is damaged: {_one_line(error)}") from None
 
 
@@ -140,8 +139,7 @@ def _load(image: Image.Image) -> np.ndarray:
         return np.array(_to_rgb(upright), dtype=np.uint8)
     except MemoryError:
         raise ImageError("too-many-pixels", "there is not enough memory to decode it") from None
-    except Exception as error:
-        # As above: decoders raise many kinds; the image is unusable whichever it is.
+    except Exception as error:  # noqa: BLE001 - as above, and the image is unusable
         text = _one_line(error)
         truncated = "truncated" in text or "unexpected end" in text.lower()
         reason = "truncated" if truncated else "damaged"

@@ -33,10 +33,9 @@ _SPLIT_NAMES = {
     "validation": "val",
     "test": "test",
 }
-_SIDE_FILES = frozenset(
-    ".txt .md .json .jsonl .csv .tsv .parquet .xml .yaml .yml .toml .dvc .log .db .ini .html .py"
-    " .ipynb .sh .lnk".split()
-)
+_TEXTS = {".txt", ".md", ".html", ".log", ".ini", ".py", ".ipynb", ".sh"}
+_RECORDS = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xml", ".yaml", ".yml", ".toml"}
+_SIDE_FILES = _TEXTS | _RECORDS | {".db", ".dvc", ".lnk"}
 _SIDE_FOLDERS = frozenset({"__MACOSX", "__pycache__"})
 _TABLES = (".csv", ".parquet", ".pq")
 _LAYOUTS = "expected root/<class>/*.jpg, root/train/<class>/*.jpg, or a CSV with path,label"
@@ -86,7 +85,7 @@ def find_images(root: Path) -> Layout:
 
 def _from_folders(root: Path) -> Layout:
     folders = _subfolders(root)
-    loose = [name for name in _files(root)]
+    loose = _files(root)
     splits = {name: _SPLIT_NAMES[name.lower()] for name in folders if name.lower() in _SPLIT_NAMES}
     given = any(split == "train" and _subfolders(root / name) for name, split in splits.items())
     if not folders:
@@ -169,7 +168,9 @@ def _from_table(path: Path) -> Layout:
         for number, row in enumerate(zip(*columns, given, strict=True), start=1)
     ]
     if len({entry.path for entry in entries}) < len(entries):
-        twice = next(e.path for i, e in enumerate(entries) if e.path in {x.path for x in entries[:i]})
+        twice = next(
+            e.path for i, e in enumerate(entries) if e.path in {x.path for x in entries[:i]}
+        )
         raise DataError(f"{path} lists {twice} twice", hint="keep one row an image")
     if any(entry.given for entry in entries) and not any(e.given == "train" for e in entries):
         raise DataError(f"{path} gives splits but no row of the split train")
@@ -205,9 +206,7 @@ def _table_entry(table: Path, number: int, path: str, label: str, split: str) ->
             hint="give paths relative to the folder of the table",
         )
     if split and split.lower() not in _SPLIT_NAMES:
-        raise DataError(
-            f"{table}, row {number}: split {split!r} is not one of {', '.join(SPLITS)}"
-        )
+        raise DataError(f"{table}, row {number}: split {split!r} is not one of {', '.join(SPLITS)}")
     return Entry(str(name), label.strip(), _SPLIT_NAMES.get(split.lower()))
 
 

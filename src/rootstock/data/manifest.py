@@ -96,7 +96,9 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Write as Parquet; the same manifest gives the same bytes."""
         columns = {
-            name: pa.array([getattr(row, name) for row in self.images], type=SCHEMA.field(name).type)
+            name: pa.array(
+                [getattr(row, name) for row in self.images], type=SCHEMA.field(name).type
+            )
             for name in SCHEMA.names
         }
         facts = {
@@ -145,7 +147,7 @@ class Manifest:
             },
             "quarantined": [{"path": r.path, "reason": r.quarantine} for r in self.quarantined],
             "quarantine_reasons": dict(Counter(r.quarantine for r in self.quarantined)),
-            "duplicate_groups": self._groups_by(lambda rows: True),
+            "duplicate_groups": self._groups_by(lambda _: True),
             "label_conflicts": self._groups_by(lambda rows: len({r.label for r in rows}) > 1),
             "leaks_across_given_splits": self._groups_by(
                 lambda rows: len({r.split for r in rows}) > 1

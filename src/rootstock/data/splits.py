@@ -33,9 +33,7 @@ def assign_splits(
     """
     splits = [name or "train" for name in given]
     wanted = {"test": test_fraction, "val": val_fraction}
-    fractions = {
-        name: share for name, share in wanted.items() if name not in given and share > 0
-    }
+    fractions = {name: share for name, share in wanted.items() if name not in given and share > 0}
     fixed = {group for group, split in zip(groups, splits, strict=True) if split != "train"}
     pool = [i for i, group in enumerate(groups) if group not in fixed]
     drawn = {int(groups[i]): _draw(int(groups[i]), seed) for i in pool}

@@ -50,9 +50,7 @@ class Evaluation:
             "accuracy": measures.accuracy(self.predicted, self.labels),
             "accuracy_low": low,
             "accuracy_high": high,
-            "balanced_accuracy": measures.balanced_accuracy(
-                self.predicted, self.labels, n_classes
-            ),
+            "balanced_accuracy": measures.balanced_accuracy(self.predicted, self.labels, n_classes),
             "macro_f1": measures.macro_f1(self.predicted, self.labels, n_classes),
             "log_loss": measures.log_loss(self.probabilities, self.labels),
             "ece": measures.ece(self.probabilities, self.labels),

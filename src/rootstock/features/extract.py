@@ -149,9 +149,7 @@ def check_feature_index(
 
 
 def _space(store: FeatureStore, backbone: Backbone, preprocess: Preprocess) -> Space:
-    return store.space(
-        weights_sha256=backbone.card.weights_sha256, preprocess_hash=preprocess.hash
-    )
+    return store.space(weights_sha256=backbone.card.weights_sha256, preprocess_hash=preprocess.hash)
 
 
 def _unusable(space: Space, keys: Sequence[str], tap: str) -> set[int]:

@@ -15,7 +15,7 @@ REFERENCE_GFLOPS = 20.0
 """1e9 operations a second that the two-core reference machine reaches on small networks, see
 docs/benchmarks.md. A constant, not measured at run time: a plan is the same on every machine."""
 
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def _choose_taps(
     _check_tap(pins.tap, taps, key="plan.tap")
     if rules.is_finetune(strategy) and pins.tap != taps[-1]:
         raise PlanError(
-            f"plan.tap is `{pins.tap}`, but `{strategy}` fine-tunes through the last tap `{taps[-1]}`",
+            f"plan.tap is `{pins.tap}`, but `{strategy}` fine-tunes through the last tap "
+            f"`{taps[-1]}`",
             hint="pin plan.strategy=early_features for a head on an earlier tap",
         )
     draft.note("tap", pins.tap, why, pinned=True)
@@ -178,7 +179,7 @@ def _choose_finetuning(
         return None
     recipe = rules.RECIPES[strategy]
     frozen = _choose_freezing(draft, profile, pins, strategy)
-    epochs = recipe.epochs[profile.size_class] if pins.epochs == AUTO else cast(int, pins.epochs)
+    epochs = recipe.epochs[profile.size_class] if pins.epochs == AUTO else pins.epochs
     draft.note(
         "epochs",
         epochs,
@@ -208,7 +209,9 @@ def _choose_finetuning(
         layer_decay=recipe.layer_decay,
         head_multiplier=recipe.head_multiplier,
         epochs=epochs,
-        augmentation=level if pins.augmentation == AUTO else cast(Literal["none"], pins.augmentation),
+        augmentation=level
+        if pins.augmentation == AUTO
+        else cast(Literal["none"], pins.augmentation),
         flip=safe if pins.flip == AUTO else bool(pins.flip),
     )
 
@@ -281,7 +284,7 @@ def _candidate(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> Candi
 def _gflop(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> float:
     facts = profile.backbone
     recipe = rules.RECIPES.get(strategy)
-    pinned_size = None if pins.input_size == AUTO else cast(int, pins.input_size)
+    pinned_size = None if pins.input_size == AUTO else pins.input_size
     head_size = pinned_size or facts.input_size
     tune_size = pinned_size or rules.finetune_input_size(
         profile.short_side_quantiles[2], facts.input_size

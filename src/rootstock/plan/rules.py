@@ -32,8 +32,8 @@ TABLE: dict[tuple[SizeClass, bool], Strategy] = {
 }
 
 MEANING: dict[Strategy, str] = {
-    "linear_probe": "a linear classifier on the last bottleneck features; the backbone stays as is",
-    "early_features": "a linear classifier on features of an earlier layer; the backbone stays as is",
+    "linear_probe": "a linear classifier on the last bottleneck features; the backbone stays",
+    "early_features": "a linear classifier on features of an earlier layer; the backbone stays",
     "partial_finetune": "the early layers stay frozen, the later ones are fine-tuned",
     "probe_then_finetune": "a head is probed first, then all layers are fine-tuned with it",
     "full_finetune": "all layers are fine-tuned at a low rate",

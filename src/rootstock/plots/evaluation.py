@@ -143,13 +143,15 @@ def most_confused(confusion: np.ndarray, *, limit: int) -> list[tuple[int, int, 
 
 
 def _most_confused(axes: Axes, confusion: np.ndarray, classes: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     pairs = most_confused(confusion, limit=24)
     names = display_names(classes, limit=20)
     axes.barh(range(len(pairs)), [count for *_, count in pairs], 0.68, color=RED)
     axes.set_yticks(range(len(pairs)), [f"{names[a]} → {names[p]}" for a, p, _ in pairs])
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.set_ylim(23.6, -0.6)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("test images")
     axes.grid(axis="x")
     headline(axes, "Most frequent confusions", "actual → predicted")

@@ -136,9 +136,7 @@ def _show(
         spine.set_visible(False)
 
 
-def _caption(
-    axes: Axes, mistake: tuple[str, str, str, float], left: float, bottom: float
-) -> None:
+def _caption(axes: Axes, mistake: tuple[str, str, str, float], left: float, bottom: float) -> None:
     _, *names, probability = mistake
     actual, predicted = (shorten(n, 17) if is_drawable(n) else "(see the table)" for n in names)
     style: dict[str, Any] = {"fontsize": 7.0, "va": "top", "ha": "left"}
@@ -152,4 +150,3 @@ def _about(classes: int, shown: int, quarantined: int) -> str:
     if quarantined:
         parts.append(f"{quarantined:,} images quarantined, not shown")
     return "; ".join(parts)
-

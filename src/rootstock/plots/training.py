@@ -34,6 +34,8 @@ def plot_training_curves(
         curves: trial -> values after epoch 1, 2, ...; a value may be NaN.
         best: the trial that was kept.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with canvas(path, width=7.5, height=4.2) as figure:
         axes = figure.add_subplot()
         others = [name for name in curves if name != best][: MAX_LINES - 1]
@@ -49,7 +51,7 @@ def plot_training_curves(
         if hidden:
             axes.plot([], [], color="#CBD3DA", linewidth=1.0, label=f"{hidden} more trials")
         axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
         trials = f"{len(curves)} trials" if len(curves) != 1 else "one trial"
@@ -76,8 +78,16 @@ def plot_head_search(
             values = [row[strength] for strength in strengths]
             axes.plot(strengths, values, color=colour, marker="o", markersize=4.5, label=tap)
         if best and best[1] in scores.get(best[0], {}):
-            ring = {"s": 150, "facecolors": "none", "edgecolors": INK, "linewidths": 1.6}
-            axes.scatter([best[1]], [scores[best[0]][best[1]]], label="kept", zorder=3, **ring)
+            axes.scatter(
+                [best[1]],
+                [scores[best[0]][best[1]]],
+                label="kept",
+                zorder=3,
+                s=150,
+                facecolors="none",
+                edgecolors=INK,
+                linewidths=1.6,
+            )
         axes.set(xscale="log", xlabel="strength of the L2 penalty", ylabel=metric.replace("_", " "))
         axes.tick_params(which="minor", length=0)
         axes.margins(y=0.12)

@@ -36,7 +36,7 @@ METRIC = "val_log_loss"
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """``directory`` is named by plan, data and parameters: what a killed job left is found again."""
+    """``directory`` is named by plan, data and parameters, so a killed job's work is found."""
 
     config: Config
     manifest: Manifest
@@ -98,9 +98,7 @@ class TrainingJob:
             early_stop=False,
         )
 
-    def search_finetuning(
-        self, searcher: Searcher, tracking: Tracking, head: Trial
-    ) -> list[Trial]:
+    def search_finetuning(self, searcher: Searcher, tracking: Tracking, head: Trial) -> list[Trial]:
         """Fine-tune from the probed head, one trial for each learning rate."""
         recipe, config = self.plan.finetune, self.config.train
         assert recipe is not None

@@ -10,7 +10,6 @@ from rootstock.plan.planner import Pins, make_transfer_plan
 from rootstock.plan.report import render_plan
 from rootstock.plots.training import plot_depth
 
-
 PICTURE = "plots/plan/depth.png"
 
 

@@ -22,7 +22,7 @@ def run_all(
     searcher: Searcher,
     registry: ModelRegistry | None,
 ) -> ModelBundle:
-    """From images to a registered model: index, assess, plan, features, train, evaluate, register."""
+    """From images to a registered model."""
     index_images(config, paths)
     assess_data(config, paths)
     make_plan(config, paths)

@@ -116,9 +116,7 @@ def _golden_images(job: TrainingJob) -> list[tuple[str, bytes, str]]:
         by_class.setdefault(row.label, []).append(row)
     longest = max(len(rows) for rows in by_class.values())
     turns = [rows[i] for i in range(longest) for rows in by_class.values() if i < len(rows)]
-    return [
-        (row.path, (job.root / row.path).read_bytes(), row.label) for row in turns[:MAX_GOLDEN]
-    ]
+    return [(row.path, (job.root / row.path).read_bytes(), row.label) for row in turns[:MAX_GOLDEN]]
 
 
 def _lineage(job: TrainingJob) -> dict[str, Any]:

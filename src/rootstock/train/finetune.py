@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rootstock.backbones.load import module_stages
 from rootstock.data.files import write_atomic, write_json
@@ -69,7 +70,8 @@ def finetune(
     """Train ``network`` in place; returns the validation metrics of its best epoch.
 
     ``directory`` gets the weights of the best epoch (`BEST`), the metrics of every epoch
-    (`HISTORY`) and a checkpoint after each; started again with the same directory, training goes on from there, on a CPU bit for bit.
+    (`HISTORY`) and a checkpoint after each; started again with the same directory, training
+    goes on from there, on a CPU bit for bit.
     Raises:
         TrainingError: the loss is not finite.
     """
@@ -149,7 +151,7 @@ def finetune(
     return best
 
 
-def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[dict[str, object]]:
+def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[dict[str, Any]]:
     """Groups for the optimizer with their ``peak`` rate and ``stage``; frozen ones are left out.
 
     Biases and normalisation have no weight decay. Frozen parameters stop requiring gradients.
@@ -157,7 +159,7 @@ def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[d
     stages = _stages(network)
     depth = _depths(network)
     frozen = _frozen(settings, depth)
-    groups: dict[tuple[str, bool], dict[str, object]] = {}
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         stage = stages[name.rpartition(".")[0]]
         parameter.requires_grad_(stage not in frozen)
@@ -173,7 +175,7 @@ def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[d
                 **({"weight_decay": 0.0} if plain else {}),
             },
         )
-        group["params"].append(parameter)  # type: ignore[attr-defined]
+        group["params"].append(parameter)
     return list(groups.values())
 
 
@@ -183,10 +185,9 @@ def set_training_mode(network: TransferNet, settings: FinetuneSettings) -> None:
     frozen = _frozen(settings, _depths(network))
     network.train()
     for name, module in network.named_modules():
-        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if stages[name] in frozen and not any(True for _ in module.children()):
-            module.eval()
-        elif is_norm and settings.batchnorm == "eval":
+        keeps_statistics = isinstance(module, _BatchNorm) and settings.batchnorm == "eval"
+        is_frozen_leaf = stages[name] in frozen and not list(module.children())
+        if keeps_statistics or is_frozen_leaf:
             module.eval()
 
 
@@ -216,24 +217,31 @@ def validate(network: TransferNet, images: ImageSet) -> dict[str, float]:
 
 def write_weights(network: nn.Module, path: Path) -> None:
     """Write a state dict as safetensors."""
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
     with write_atomic(path) as temporary:
         save_file(state, temporary)
 
 
 def _stages(network: TransferNet) -> dict[str, str]:
     """Module name -> tap, or ``head``."""
-    inner = module_stages(network.extractor.module)
+    inner = module_stages(_timm_module(network))
     stages = {f"extractor.module.{name}".rstrip("."): tap for name, tap in inner.items()}
     return stages | {"": HEAD, "head": HEAD, "extractor": HEAD}
 
 
 def _depths(network: TransferNet) -> dict[str, int]:
     """Tap -> number of taps between it and the output; the head is 0 deep like the last tap."""
-    inner = module_stages(network.extractor.module)
-    names = [f"block{n + 1}" for n in range(len(network.extractor.module.feature_info))]
+    module = _timm_module(network)
+    inner = module_stages(module)
+    names = [f"block{n + 1}" for n in range(len(module.feature_info))]
     names = [*names, "last"] if "last" in inner.values() else names
     return {name: len(names) - 1 - position for position, name in enumerate(names)}
+
+
+def _timm_module(network: TransferNet) -> Any:
+    return network.extractor.module
 
 
 def _frozen(settings: FinetuneSettings, depth: dict[str, int]) -> set[str]:

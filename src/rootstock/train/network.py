@@ -38,7 +38,9 @@ class TransferNet(nn.Module):
         """The network of a bundle with random weights, built without any download."""
         backbone = build_backbone(BackboneCard.model_validate(card))
         width = backbone.taps[backbone.tap_index(tap)].channels
-        zeros = LinearHead(np.zeros((n_classes, width), np.float32), np.zeros(n_classes, np.float32))
+        zeros = LinearHead(
+            np.zeros((n_classes, width), np.float32), np.zeros(n_classes, np.float32)
+        )
         return cls.build(backbone, tap=tap, head=zeros)
 
     def features(self, images: Tensor) -> Tensor:

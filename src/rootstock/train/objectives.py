@@ -72,9 +72,7 @@ class HeadObjective:
         metrics = {
             "val_log_loss": log_loss(softmax(logits), self.val_labels),
             "val_accuracy": accuracy(predicted, self.val_labels),
-            "val_balanced_accuracy": balanced_accuracy(
-                predicted, self.val_labels, self.n_classes
-            ),
+            "val_balanced_accuracy": balanced_accuracy(predicted, self.val_labels, self.n_classes),
         }
         report(1, metrics)
         return metrics
