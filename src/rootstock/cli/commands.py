@@ -153,14 +153,13 @@ def serve(options: argparse.Namespace) -> None:
     quiet_environment()
     try:
         from services.inference.__main__ import serve as serve_http
-        from services.inference.settings import Settings
     except ModuleNotFoundError as error:
         raise RootstockError(
             f"the service needs {error.name}, which is not installed",
             hint="pip install 'rootstock[serve]'",
         ) from None
     given = {"host": options.host, "port": options.port, "model": options.model}
-    sys.exit(serve_http(Settings(**{key: value for key, value in given.items() if value})))
+    sys.exit(serve_http(**{key: value for key, value in given.items() if value is not None}))
 
 
 def pretrain(options: argparse.Namespace) -> None:

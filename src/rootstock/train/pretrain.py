@@ -21,11 +21,12 @@ import torch
 from torch import nn
 
 from rootstock.errors import BackboneError
-from rootstock.train.pretrain_corpus import Corpus, augment, crop, read_corpus
+from rootstock.train.pretrain_corpus import Corpus, augment, crop, natural_size, read_corpus
 from rootstock.train.pretrain_objectives import Distilled, Labelled, Objective
 from rootstock.train.pretrain_outcome import (
     Recipe,
     card_of,
+    command_of,
     embed_all,
     measure_statistics,
     resume,
@@ -36,6 +37,9 @@ from rootstock.train.pretrain_teacher import Teacher, view_corpus
 
 log = logging.getLogger(__name__)
 
+LOW_SHARE = 0.85
+"""Share of the epochs that run at the low size: small crops teach more per second."""
+
 
 def pretrain(
     data: Path,
@@ -44,11 +48,11 @@ def pretrain(
     architecture: str = "mobilenetv3_small_100",
     teacher: Path | None = None,
     input_size: int = 96,
-    epochs: int = 50,
+    epochs: int = 33,
     low_size: int = 64,
-    low_epochs: int = 42,
+    low_epochs: int | None = None,
     batch_size: int = 256,
-    learning_rate: float = 1.5e-3,
+    learning_rate: float = 2e-3,
     weight_decay: float = 0.05,
     crop_pct: float = 0.95,
     smallest_crop: float = 0.25,
@@ -63,9 +67,11 @@ def pretrain(
     """Train ``architecture`` on ``data`` and write its weights and card into ``out``.
 
     Without a teacher the class folders of ``data`` (or of ``data/train``) are the labels; with
-    one, labels are not looked at. ``data/val`` is only measured. Sizes are in pixels; images are
-    decoded once to squares of ``stored_size`` (default: a quarter more than ``input_size``), and
-    shown to the teacher at ``teacher_size`` (default: its card's), ``views`` fixed crops of each.
+    one, labels are not looked at. ``data/val`` is only measured. Sizes are in pixels: the last
+    epochs run at ``input_size``, the first ``low_epochs`` (default: 85 %) at ``low_size``. Images
+    are decoded once to squares of ``stored_size`` (default: as they are, at most a quarter more
+    than ``input_size``) and shown to the teacher as ``views`` fixed crops of ``teacher_size``
+    (default: its card's).
 
     What costs time is kept in ``work`` (default: a folder in ``out``): the same call continues
     there after a kill and loses at most one epoch. Remove that folder when done.
@@ -83,43 +89,50 @@ def pretrain(
     master = Teacher(Path(teacher)) if teacher else None
     recipe = Recipe(
         architecture=architecture,
-        teacher=f"{Path(teacher).name} sha256:{master.card.weights_sha256}"
-        if teacher and master
-        else "",
+        teacher=f"{master.file} sha256:{master.card.weights_sha256}" if master else "",
         input_size=input_size,
         epochs=epochs,
         low_size=low_size,
-        low_epochs=min(low_epochs, epochs),
+        low_epochs=round(LOW_SHARE * epochs) if low_epochs is None else low_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         crop_pct=crop_pct,
         smallest_crop=smallest_crop,
-        stored_size=stored_size or round(1.25 * input_size),
+        stored_size=stored_size or natural_size(data, at_most=round(1.25 * input_size)),
         teacher_size=(teacher_size or master.card.input_size[1]) if master else 0,
         views=views,
         seed=seed,
     )
-    objective: Objective
-    train, validation = _read_splits(data, recipe, work)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if master:
-            objective, network = _prepare_distilled(
-                master, train, validation, recipe=recipe, work=work, device=device
-            )
-        else:
-            objective = Labelled(train, validation, smallest_crop=smallest_crop)
-            network = _create(architecture, classes=len(train.classes))
-        minutes = _train(network, objective, train, recipe=recipe, work=work, device=device)
+        network, facts, measured = _run(recipe, data, master, work=work, device=device)
+    facts["command"] = command_of(recipe, pretrain)
+    card = card_of(network, recipe, facts=facts, measured=measured, licence=licence)
+    return write_weights(network, card, out / f"{name}.safetensors")
+
+
+def _run(
+    recipe: Recipe, data: Path, master: Teacher | None, *, work: Path, device: str
+) -> tuple[Any, dict[str, Any], dict[str, float]]:
+    """The trained network in eval mode, facts for its card, and what was measured on data/val."""
+    train, validation = _read_splits(data, recipe, work)
+    objective: Objective
+    if master:
+        objective, network = _prepare_distilled(
+            master, train, validation, recipe=recipe, work=work, device=device
+        )
+    else:
+        objective = Labelled(train, validation, smallest_crop=recipe.smallest_crop)
+        network = _create(recipe.architecture, classes=len(train.classes))
+    minutes = _train(network, objective, train, recipe=recipe, work=work, device=device)
     objective.finish(network)
     measure_statistics(network, train, recipe=recipe, device=device)
     measured = {}
     if validation is not None:
         measured = objective.measure(network, embed_all(network, validation, recipe, device))
     facts = {"data": data.resolve().name, "images": len(train), "minutes": round(minutes, 1)}
-    card = card_of(network, recipe, facts=facts, measured=measured, licence=licence)
-    return write_weights(network, card, out / f"{name}.safetensors")
+    return network, facts, measured
 
 
 def _read_splits(data: Path, recipe: Recipe, work: Path) -> tuple[Corpus, Corpus | None]:

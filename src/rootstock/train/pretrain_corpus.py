@@ -11,6 +11,7 @@ import json
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,16 @@ class Corpus:
         """The images of ``rows`` as float32 [B, 3, S, S] in [-1, 1]."""
         pixels = torch.from_numpy(np.ascontiguousarray(self.images[rows.numpy()]))
         return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def natural_size(folder: Path, *, at_most: int) -> int:
+    """The median short side in pixels of some images below ``folder``, but ``at_most``."""
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    sides = []
+    for path in paths[:: max(1, len(paths) // 32)]:
+        with suppress(ImageError):
+            sides.append(min(read_image(path).pixels.shape[:2]))
+    return min(at_most, int(np.median(sides))) if sides else at_most
 
 
 def read_corpus(folder: Path, *, stored_size: int, work: Path) -> Corpus:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,18 @@ def measure_statistics(network: Any, corpus: Corpus, *, recipe: Recipe, device: 
 def embed_all(network: Any, corpus: Corpus, recipe: Recipe, device: str) -> Tensor:
     batches = _evaluation_batches(corpus, torch.arange(len(corpus)), recipe)
     return torch.cat([embed(network.eval(), images.to(device)) for images in batches])
+
+
+def command_of(recipe: Recipe, function: Callable[..., Path]) -> str:
+    """The command line of a recipe: what differs from the defaults of ``function``."""
+    usual = inspect.signature(function).parameters
+    given = {
+        key: str(value).split()[0]  # of a teacher its file name, without the checksum
+        for key, value in asdict(recipe).items()
+        if value and value != usual[key].default
+    }
+    flags = [f"--{key.replace('_', '-')} {value}" for key, value in given.items()]
+    return " ".join(["rootstock pretrain DATA OUT", *flags])
 
 
 def card_of(

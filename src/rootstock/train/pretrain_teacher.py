@@ -34,6 +34,7 @@ class Teacher(nn.Module):
     def __init__(self, weights: Path) -> None:
         super().__init__()
         backbone = load_backbone(str(weights), "")
+        self.file = weights.name
         self.card = backbone.card
         self.network: Any = backbone.module
         # The corpus comes as [-1, 1]; the teacher wants (pixel - mean) / std of [0, 1].

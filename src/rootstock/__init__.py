@@ -1,0 +1,44 @@
+"""From a folder of labelled images to a served classifier, by transfer learning.
+
+The names below are loaded when they are first used: `import rootstock` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rootstock.bundle import ModelBundle, read_bundle
+    from rootstock.config import Config, Paths, load_config
+    from rootstock.data.manifest import Manifest
+    from rootstock.errors import RootstockError
+    from rootstock.predict import Prediction, Predictor
+
+__all__ = [
+    "Config",
+    "Manifest",
+    "ModelBundle",
+    "Paths",
+    "Prediction",
+    "Predictor",
+    "RootstockError",
+    "load_config",
+    "read_bundle",
+]
+
+_HOMES = {
+    "Config": "config",
+    "Manifest": "data.manifest",
+    "ModelBundle": "bundle",
+    "Paths": "config",
+    "Prediction": "predict",
+    "Predictor": "predict",
+    "RootstockError": "errors",
+    "load_config": "config",
+    "read_bundle": "bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rootstock' has no attribute {name!r}")
+    return getattr(import_module(f"rootstock.{_HOMES[name]}"), name)
