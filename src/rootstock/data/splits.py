@@ -3,8 +3,8 @@
 A duplicate group draws a number in [0, 1) from its content and the seed, and falls below the test
 or val border or above both. Classes get their shares up to chance, groups stay whole, and adding
 images leaves the old ones where they are. The price is that shares are met on average rather than
-exactly. Where chance leaves a class without val or test images, its group with the lowest number
-is moved there: only such small classes can see an image move when more are added.
+exactly. Where chance leaves a class without images in a split, a group is moved there from the
+split where it has most: only such small classes can see an image move when more are added.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def assign_splits(
     drawn = {int(groups[i]): _draw(int(groups[i]), seed) for i in pool}
     for i in pool:
         splits[i] = _fall(drawn[int(groups[i])], fractions)
-    for name in fractions:
+    for name in ("train", *fractions):
         _fill_empty_classes(name, splits, pool, groups, labels, drawn)
     return splits
 
@@ -66,17 +66,15 @@ def _fill_empty_classes(
     labels: Sequence[str],
     drawn: dict[int, float],
 ) -> None:
-    present = {labels[i] for i in range(len(splits)) if splits[i] == name}
+    """Give each class without images in ``name`` one group of the split where it has most."""
+    present = {label for label, split in zip(labels, splits, strict=True) if split == name}
     for label in sorted({labels[i] for i in pool} - present):
-        train_groups = Counter(int(groups[i]) for i in pool if _is_train(i, label, splits, labels))
-        # One group must be left to train on.
-        if len(train_groups) < 2:
+        homes = {int(groups[i]): splits[i] for i in pool if labels[i] == label}
+        donor, count = Counter(homes.values()).most_common(1)[0]
+        if count < 2:
             continue
-        moved = min(train_groups, key=lambda group: (drawn[group], group))
+        movable = [group for group, split in homes.items() if split == donor]
+        moved = min(movable, key=lambda group: (drawn[group], group))
         for i in pool:
             if int(groups[i]) == moved:
                 splits[i] = name
-
-
-def _is_train(index: int, label: str, splits: list[str], labels: Sequence[str]) -> bool:
-    return splits[index] == "train" and labels[index] == label

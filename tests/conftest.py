@@ -1,0 +1,51 @@
+"""Fixtures for all tests: seeds, no telemetry, and the shared image sets where they are."""
+
+import random
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _seeds_fixed():
+    random.seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_inherited(monkeypatch):
+    """Tests decide themselves which servers and caches there are."""
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def shared_data(tmp_path_factory):
+    """Unpack one of the real image sets beside the project; skip where it is not there."""
+    unpacked: dict[str, Path] = {}
+
+    def unpack(name: str) -> Path:
+        found = sorted(SHARED.glob(f"data/{name}.tar*"))
+        if not found:
+            pytest.skip(f"the image set {name} is not in {SHARED / 'data'}")
+        if name not in unpacked:
+            target = tmp_path_factory.mktemp(name)
+            with tarfile.open(found[0]) as archive:
+                archive.extractall(target, filter="data")
+            unpacked[name] = next(path for path in target.iterdir() if path.is_dir())
+        return unpacked[name]
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def shared_weights():
+    """The path of real ImageNet weights beside the project; skip where they are not there."""
+    path = SHARED / "backbones/mobilenetv2_100.in1k.safetensors"
+    if not path.exists():
+        pytest.skip(f"the weights {path.name} are not in {path.parent}")
+    return path

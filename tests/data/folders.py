@@ -1,0 +1,26 @@
+"""Small data sets written to disk for the tests."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def photo(seed: int, *, side: int = 48) -> bytes:
+    """A PNG of smooth coloured blobs; another seed is another picture."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_classes(root: Path, counts: dict[str, int], *, seed: int = 0) -> Path:
+    """Write ``root/<class>/<n>.png``; returns the root."""
+    number = seed * 10_000
+    for label, count in counts.items():
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            (root / label / f"{index}.png").write_bytes(photo(number))
+            number += 1
+    return root

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from rootstock.data.decode import DecodeLimits, decode_image, read_image
+from rootstock.errors import ImageError
+from tests.data.odd_images import ODD_IMAGES, animation, encoded, rotated
+
+
+def outcome(content, limits=None):
+    try:
+        return "ok" if decode_image(content, limits) else ""
+    except ImageError as error:
+        return error.reason
+
+
+@pytest.mark.parametrize("name", ODD_IMAGES)
+def test_every_odd_image_has_its_decided_outcome(name):
+    assert outcome(ODD_IMAGES[name].build()) == ODD_IMAGES[name].outcome
+
+
+@pytest.mark.parametrize("name", [name for name, odd in ODD_IMAGES.items() if odd.outcome == "ok"])
+def test_a_usable_image_becomes_rgb_bytes(name):
+    image = decode_image(ODD_IMAGES[name].build())
+    assert image.pixels.dtype == np.uint8
+    assert image.pixels.shape == (image.height, image.width, 3)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "red_corner"),
+    [
+        (1, (40, 20), (0, 0)),
+        (2, (40, 20), (0, -1)),
+        (3, (40, 20), (0, -1)),
+        (4, (40, 20), (0, 0)),
+        (5, (20, 40), (0, 0)),
+        (6, (20, 40), (0, 0)),
+        (7, (20, 40), (-1, 0)),
+        (8, (20, 40), (-1, 0)),
+    ],
+)
+def test_exif_orientation_is_applied(orientation, size, red_corner):
+    image = decode_image(rotated(orientation))
+    assert (image.width, image.height) == size
+    red, _, blue = image.pixels[red_corner].astype(int)
+    assert red > 200 > 60 > blue
+
+
+def test_transparent_pixels_become_white(tmp_path):
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png").pixels == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_the_first_frame_of_an_animation_is_taken(kind):
+    image = decode_image(animation(kind))
+    assert image.frames == 3
+    assert tuple(image.pixels[10, 10] > 128) == (True, False, False)
+
+
+def test_sixteen_bits_keep_their_upper_eight():
+    image = decode_image(encoded("I;16"))
+    plain = decode_image(encoded("RGB"))
+    assert (image.pixels[..., 0] == plain.pixels[..., 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (DecodeLimits(max_bytes=100), "more than 100 bytes"),
+        (DecodeLimits(max_pixels=500), "40 x 30 is more than 500 pixels"),
+        (DecodeLimits(max_aspect_ratio=1.2), "40 x 30 is longer than 1.2 times its width"),
+    ],
+)
+def test_limits_are_said_with_their_numbers(limits, message):
+    with pytest.raises(ImageError, match=message):
+        decode_image(encoded(), limits)
+
+
+def test_a_missing_file_is_unreadable(tmp_path):
+    with pytest.raises(ImageError, match="cannot be read: No such file") as caught:
+        read_image(tmp_path / "none.png")
+    assert caught.value.reason == "unreadable"
+
+
+def test_damage_anywhere_never_escapes_as_another_error():
+    random = np.random.default_rng(0)
+    for name in ("cmyk jpeg", "palette", "webp with alpha", "cmyk tiff", "animated gif"):
+        content = ODD_IMAGES[name].build()
+        for _ in range(40):
+            damaged = bytearray(content)
+            for place in random.integers(0, len(content), 4):
+                damaged[place] = random.integers(256)
+            assert outcome(bytes(damaged))

@@ -1,0 +1,56 @@
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image
+
+from rootstock.data.decode import decode_image
+from rootstock.data.duplicates import fingerprint, group_duplicates
+from tests.data.folders import photo
+
+
+def groups(contents, bits=3):
+    names = [hashlib.sha256(content).hexdigest() for content in contents]
+    prints = [fingerprint(decode_image(content).pixels) for content in contents]
+    return group_duplicates(names, prints, bits=bits).tolist()
+
+
+def again(content, *, side=None, quality=70):
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    buffer = io.BytesIO()
+    image.resize((side or image.width,) * 2).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def flat(value):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(value).integers(0, 3, (40, 40, 3))
+    Image.fromarray((noise + value).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_equal_files_are_one_group():
+    first, second, third = groups([photo(1), photo(2), photo(1)])
+    assert first == third != second
+
+
+def test_a_smaller_or_compressed_copy_is_a_near_duplicate():
+    found = groups([photo(1, side=200), again(photo(1, side=200)), again(photo(1), side=90)])
+    assert len(set(found)) == 1
+
+
+def test_different_pictures_stay_apart():
+    assert len(set(groups([photo(seed) for seed in range(200)]))) == 200
+
+
+def test_flat_pictures_do_not_collapse_into_one_group():
+    assert len(set(groups([flat(value) for value in range(40, 80)]))) == 40
+
+
+def test_the_same_pictures_give_the_same_ids_in_any_order():
+    contents = [photo(1), photo(2), photo(1)]
+    assert groups(contents) == groups(contents[::-1])[::-1]
+
+
+def test_no_images_are_no_groups():
+    assert group_duplicates([], [], bits=3).tolist() == []

@@ -1,0 +1,72 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rootstock.data.layout import find_images
+from tests.data.folders import photo, write_classes
+
+
+def found(root):
+    return {(entry.path, entry.label, entry.given) for entry in find_images(root).entries}
+
+
+def test_class_folders_give_labels_and_no_splits(tmp_path):
+    write_classes(tmp_path, {"ants": 1, "bees": 1})
+    assert found(tmp_path) == {("ants/0.png", "ants", None), ("bees/0.png", "bees", None)}
+
+
+def test_images_deeper_in_a_class_folder_belong_to_it(tmp_path):
+    write_classes(tmp_path, {"ants": 1, "bees/small/wild": 1})
+    assert ("bees/small/wild/0.png", "bees", None) in found(tmp_path)
+
+
+def test_given_splits_are_honoured_under_their_usual_names(tmp_path):
+    for name in ("train", "Validation", "test"):
+        write_classes(tmp_path / name, {"ants": 1})
+    assert {given for _, _, given in found(tmp_path)} == {"train", "val", "test"}
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    write_classes(tmp_path, {"train": 1, "bus": 1})
+    assert ("train/0.png", "train", None) in found(tmp_path)
+
+
+def test_hidden_and_side_files_are_passed_over(tmp_path):
+    write_classes(tmp_path, {"ants": 1, "bees": 1, "__MACOSX": 1, ".cache": 1})
+    for name in (".DS_Store", "._0.png", "notes.txt", "Thumbs.db", "labels.json"):
+        (tmp_path / "ants" / name).write_bytes(b"x")
+    assert len(found(tmp_path)) == 2
+
+
+def test_a_file_without_a_suffix_is_a_candidate(tmp_path):
+    write_classes(tmp_path, {"ants": 1})
+    (tmp_path / "ants" / "photo").write_bytes(photo(1))
+    assert ("ants/photo", "ants", None) in found(tmp_path)
+
+
+def test_what_lies_beside_is_said(tmp_path):
+    write_classes(tmp_path / "train", {"ants": 1})
+    write_classes(tmp_path, {"notes": 1, "train/empty": 0})
+    (tmp_path / "cover.png").write_bytes(photo(2))
+    warnings = "\n".join(find_images(tmp_path).warnings)
+    assert "1 files lie beside" in warnings
+    assert "ignored: notes" in warnings
+    assert "train/empty is empty" in warnings
+
+
+def test_classes_that_differ_in_case_only_are_warned_of(tmp_path):
+    write_classes(tmp_path, {"Ants": 1, "ants": 1})
+    assert "'Ants' and 'ants' differ in case only" in find_images(tmp_path).warnings[0]
+
+
+def test_a_csv_keeps_labels_as_they_are_written(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label,split\na.png,007,train\nb.png,1.0,\n")
+    assert found(tmp_path / "labels.csv") == {
+        ("a.png", "007", "train"),
+        ("b.png", "1.0", None),
+    }
+
+
+def test_a_parquet_table_may_hold_numbers(tmp_path):
+    table = pa.table({"path": ["a.png", "b.png"], "label": [3, 4]})
+    pq.write_table(table, tmp_path / "labels.parquet")
+    assert {label for _, label, _ in found(tmp_path / "labels.parquet")} == {"3", "4"}

@@ -1,0 +1,125 @@
+import os
+from collections import Counter
+
+import pytest
+
+from rootstock.data.manifest import Manifest
+from rootstock.errors import ArtifactError
+from tests.data.folders import photo, write_classes
+from tests.data.odd_images import ODD_IMAGES
+from tests.data.test_broken_folders import index
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_classes(tmp_path / "images", {"ants": 20, "bees": 20})
+
+
+def test_every_image_is_one_row_with_its_facts(root):
+    manifest = index(root)
+    row = manifest.images[0]
+    assert len(manifest.images) == 40
+    assert (row.path, row.label, row.width, row.mode) == ("ants/0.png", "ants", 48, "RGB")
+    assert len(row.sha256) == 64
+
+
+def test_the_same_data_give_the_same_bytes(root, tmp_path):
+    for name in ("first", "second"):
+        index(root).write(tmp_path / name)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_processes_see_what_one_process_sees(tmp_path):
+    root = write_classes(tmp_path, {"ants": 70, "bees": 70})
+    assert index(root, workers=2) == index(root, workers=1)
+
+
+def test_a_manifest_survives_the_disk(root, tmp_path):
+    manifest = index(root)
+    manifest.write(tmp_path / "m.parquet")
+    assert Manifest.read(tmp_path / "m.parquet") == manifest
+
+
+def test_odd_files_are_rows_with_their_reason(root):
+    for number, odd in enumerate(ODD_IMAGES.values()):
+        (root / "ants" / f"odd-{number}.jpg").write_bytes(odd.build())
+    found = Counter(row.quarantine for row in index(root).images if "odd-" in row.path)
+    expected = Counter(odd.outcome.replace("ok", "") for odd in ODD_IMAGES.values())
+    assert found == expected
+
+
+def test_quarantined_files_stay_on_disk_and_out_of_every_split(root):
+    (root / "ants" / "broken.jpg").write_bytes(b"nonsense")
+    manifest = index(root)
+    assert [row.path for row in manifest.quarantined] == ["ants/broken.jpg"]
+    assert manifest.quarantined[0].split == ""
+    assert (root / "ants" / "broken.jpg").read_bytes() == b"nonsense"
+
+
+def test_files_that_cannot_be_opened_are_quarantined(root):
+    (root / "ants" / "gone.png").symlink_to(root / "nowhere.png")
+    bad_name = os.fsencode(root / "ants") + b"/\xff\xfe.png"
+    try:
+        with open(bad_name, "wb") as file:
+            file.write(photo(999))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert Counter(row.quarantine for row in index(root).quarantined) == {
+        "missing": 1,
+        "file-name": 1,
+    }
+
+
+def test_a_linked_image_is_followed(root, tmp_path):
+    (tmp_path / "elsewhere.png").write_bytes(photo(777))
+    (root / "ants" / "link.png").symlink_to(tmp_path / "elsewhere.png")
+    assert "ants/link.png" in {row.path for row in index(root).rows()}
+
+
+def test_copies_share_a_split_and_are_reported(root):
+    for number in range(15):
+        (root / "ants" / f"copy-{number}.png").write_bytes(photo(0))
+    (root / "bees" / "wrong-label.png").write_bytes(photo(0))
+    manifest = index(root)
+    copies = [row for row in manifest.rows() if row.sha256 == manifest.images[0].sha256]
+    assert len(copies) == 17
+    assert len({row.split for row in copies}) == 1
+    assert len(manifest.summary()["label_conflicts"]) == 1
+
+
+def test_leaks_across_given_splits_are_reported(tmp_path):
+    write_classes(tmp_path / "train", {"ants": 20, "bees": 20})
+    write_classes(tmp_path / "test", {"ants": 5, "bees": 5}, seed=1)
+    (tmp_path / "test/ants/leak.png").write_bytes(photo(0))
+    leaks = index(tmp_path).summary()["leaks_across_given_splits"]
+    assert leaks == [["test/ants/leak.png", "train/ants/0.png"]]
+
+
+def test_a_listed_file_that_is_not_there_is_quarantined(root):
+    rows = "".join(f"ants/{n}.png,a\nbees/{n}.png,b\n" for n in range(5))
+    (root / "labels.csv").write_text(f"path,label\nants/none.png,a\n{rows}")
+    manifest = index(root / "labels.csv")
+    assert [(row.path, row.quarantine) for row in manifest.quarantined] == [
+        ("ants/none.png", "missing")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "is missing"), (b"rubbish", "is not a manifest")],
+)
+def test_a_bad_manifest_file_says_which_stage_to_run(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "m.parquet").write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"{message}(.|\n)*run the stage `index`"):
+        Manifest.read(tmp_path / "m.parquet")
+
+
+def test_the_brain_scans_keep_their_copies_in_one_split(shared_data):
+    manifest = index(shared_data("brain_mri"), workers=2)
+    splits: dict[str, set[str]] = {}
+    for row in manifest.rows():
+        splits.setdefault(row.sha256, set()).add(row.split)
+    assert len(manifest.rows()) == 253
+    assert sum(1 for row in manifest.rows()) - len(splits) == 25
+    assert all(len(found) == 1 for found in splits.values())

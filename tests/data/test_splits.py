@@ -1,0 +1,61 @@
+from collections import Counter
+
+import numpy as np
+
+from rootstock.data.splits import assign_splits
+
+SHARES = {"val_fraction": 0.2, "test_fraction": 0.2, "seed": 0}
+
+
+def split(groups, labels=None, given=None, **changes):
+    groups = np.asarray(groups)
+    labels = labels or ["a"] * len(groups)
+    return assign_splits(groups, labels, given or [None] * len(groups), **(SHARES | changes))
+
+
+def test_each_class_gets_its_share_up_to_chance():
+    labels = ["a"] * 2000 + ["b"] * 1000
+    found = split(range(3000), labels)
+    for label, total in Counter(labels).items():
+        counts = Counter(s for s, name in zip(found, labels, strict=True) if name == label)
+        assert abs(counts["test"] / total - 0.2) < 0.04
+        assert abs(counts["val"] / total - 0.2) < 0.04
+
+
+def test_groups_stay_whole():
+    groups = np.repeat(np.arange(200), 3)
+    found = split(groups)
+    assert all(len(set(found[i : i + 3])) == 1 for i in range(0, 600, 3))
+
+
+def test_adding_images_moves_no_old_one():
+    labels = [str(i % 4) for i in range(1000)]
+    old = split(range(500), labels[:500])
+    assert split(range(1000), labels)[:500] == old
+
+
+def test_another_seed_is_another_split():
+    assert split(range(200)) != split(range(200), seed=1)
+
+
+def test_even_a_class_of_three_reaches_every_split():
+    for start in range(0, 300, 3):
+        found = split(range(start, start + 3))
+        assert set(found) == {"train", "val", "test"}
+
+
+def test_given_splits_are_kept_and_the_missing_one_comes_from_train():
+    given = ["train"] * 300 + ["test"] * 50
+    found = split(range(350), given=given)
+    assert found[300:] == ["test"] * 50
+    assert set(found[:300]) == {"train", "val"}
+
+
+def test_a_copy_of_a_given_test_image_is_not_drawn_from_train():
+    groups = list(range(100)) + list(range(100))
+    given = ["train"] * 100 + ["test"] * 100
+    assert set(split(groups, given=given)[:100]) == {"train"}
+
+
+def test_a_share_of_nothing_makes_no_split():
+    assert set(split(range(100), val_fraction=0.0, test_fraction=0.0)) == {"train"}
