@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import torch
+
+from rootstock.data.manifest import ImageRow
+from rootstock.errors import ArtifactError, DataError
+from rootstock.features import extract
+from rootstock.features.extract import (
+    check_feature_index,
+    extract_features,
+    read_features,
+    write_feature_index,
+)
+from rootstock.features.store import FeatureStore
+from tests.bundles import tiny_backbone
+from tests.data.folders import photo, write_classes
+from tests.data.test_broken_folders import index
+
+TAPS = ["block1", "last"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Eleven images in three classes, a backbone, its preprocessing and an empty store."""
+    root = write_classes(tmp_path / "images", {"a": 4, "b": 4, "c": 3})
+    backbone = tiny_backbone()
+    return {
+        "rows": index(root, val_fraction=0.0, test_fraction=0.0).rows(),
+        "root": root,
+        "backbone": backbone,
+        "preprocess": backbone.card.preprocess(),
+        "store": FeatureStore(tmp_path / "store"),
+    }
+
+
+def run(data, **changes):
+    return extract_features(**(data | {"taps": TAPS, "batch_size": 4} | changes))
+
+
+def features(data, tap="last"):
+    return read_features(
+        data["rows"], data["backbone"], data["preprocess"], data["store"], tap
+    )
+
+
+def test_a_second_run_computes_nothing(data):
+    assert run(data).computed == 11
+    again = run(data)
+    assert (again.computed, again.reused) == (0, 11)
+
+
+def test_ten_new_images_compute_ten(data):
+    run(data)
+    for number in range(10):
+        (data["root"] / "a" / f"new-{number}.png").write_bytes(photo(500 + number))
+    rows = index(data["root"], val_fraction=0.0, test_fraction=0.0).rows()
+    report = run(data, rows=rows)
+    assert (report.computed, report.reused) == (10, 11)
+
+
+def test_a_copy_is_computed_once(data):
+    (data["root"] / "a" / "copy.png").write_bytes(photo(0))
+    rows = index(data["root"], val_fraction=0.0, test_fraction=0.0).rows()
+    assert len(rows) == 12
+    assert run(data, rows=rows).computed == 11
+
+
+def test_stored_features_are_those_of_the_backbone(data):
+    run(data)
+    images = np.stack(
+        [data["preprocess"].apply(extract.read_pixels(r, data["root"])) for r in data["rows"]]
+    )
+    expected = data["backbone"].features(torch.from_numpy(images), TAPS)
+    for tap in TAPS:
+        np.testing.assert_allclose(features(data, tap), expected[tap], rtol=2e-3, atol=2e-3)
+
+
+def test_only_the_missing_tap_is_computed(data):
+    run(data, taps=["last"])
+    before = features(data).tobytes()
+    assert run(data).computed == 11
+    assert features(data).tobytes() == before
+    assert run(data).computed == 0
+
+
+def test_a_damaged_row_is_computed_again(data):
+    run(data)
+    good = features(data)
+    segment = next(data["store"].root.rglob("*.arrow"))
+    content = bytearray(segment.read_bytes())
+    content[content.index(good[5].tobytes()) + 3] ^= 64
+    segment.write_bytes(content)
+    assert run(data).computed == 1
+    np.testing.assert_allclose(features(data), good, rtol=2e-3, atol=2e-3)
+
+
+def test_an_interrupted_extraction_keeps_what_was_stored(data, monkeypatch):
+    monkeypatch.setattr(extract, "SEGMENT_ROWS", 4)
+    seen = []
+
+    def break_later(row, root, _read=extract.read_pixels):
+        seen.append(row)
+        if row.path == data["rows"][-1].path:
+            raise KeyboardInterrupt
+        return _read(row, root)
+
+    monkeypatch.setattr(extract, "read_pixels", break_later)
+    with pytest.raises(KeyboardInterrupt):
+        run(data)
+    monkeypatch.undo()
+    report = run(data)
+    assert report.reused >= 4
+    assert report.computed + report.reused == 11
+
+
+def test_features_too_large_for_half_precision_stay_finite(data, monkeypatch):
+    huge = {"last": torch.full((4, 3), 1e9)}
+    backbone = data["backbone"]
+    monkeypatch.setattr(backbone, "features", lambda images, taps: {
+        tap: value[: len(images)] for tap, value in huge.items()
+    })  # fmt: skip
+    run(data, taps=["last"])
+    assert np.isfinite(features(data)).all()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "cannot be read any more since it was indexed"),
+        (lambda path: path.write_bytes(photo(999)), "has changed since it was indexed"),
+    ],
+)
+def test_an_image_that_changed_is_named(data, damage, message):
+    damage(data["root"] / data["rows"][2].path)
+    with pytest.raises(DataError, match=f"{data['rows'][2].path} {message}"):
+        run(data)
+
+
+def test_the_index_fits_its_inputs_only(data, tmp_path):
+    run(data)
+    inputs = (data["rows"], data["backbone"], data["preprocess"])
+    write_feature_index(tmp_path / "features.json", *inputs, data["store"], TAPS)
+    check_feature_index(tmp_path / "features.json", *inputs)
+    fewer: list[ImageRow] = data["rows"][1:]
+    with pytest.raises(ArtifactError, match="made for other inputs: keys_sha256 differs"):
+        check_feature_index(tmp_path / "features.json", fewer, *inputs[1:])
+
+
+def test_the_index_is_the_same_bit_for_bit(data, tmp_path):
+    run(data)
+    inputs = (data["rows"], data["backbone"], data["preprocess"], data["store"], TAPS)
+    for name in ("one", "two"):
+        write_feature_index(tmp_path / name, *inputs)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
