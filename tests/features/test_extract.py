@@ -38,9 +38,7 @@ def run(data, **changes):
 
 
 def features(data, tap="last"):
-    return read_features(
-        data["rows"], data["backbone"], data["preprocess"], data["store"], tap
-    )
+    return read_features(data["rows"], data["backbone"], data["preprocess"], data["store"], tap)
 
 
 def test_a_second_run_computes_nothing(data):

@@ -186,9 +186,9 @@ def set_training_mode(network: TransferNet, settings: FinetuneSettings) -> None:
     network.train()
     for name, module in network.named_modules():
         keeps_statistics = isinstance(module, _BatchNorm) and settings.batchnorm == "eval"
-        is_frozen_leaf = stages[name] in frozen and not list(module.children())
-        if keeps_statistics or is_frozen_leaf:
-            module.eval()
+        if keeps_statistics or stages[name] in frozen:
+            # Not .eval(): that would reach into children, which may belong to deeper stages.
+            module.training = False
 
 
 @torch.inference_mode()

@@ -1,0 +1,239 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rootstock.errors import DataError, TrainingError
+from rootstock.train import finetune as module
+from rootstock.train.finetune import (
+    BEST,
+    FinetuneSettings,
+    finetune,
+    parameter_groups,
+    predict_logits,
+    set_training_mode,
+)
+from rootstock.train.images import prepare_images, training_preprocess
+from tests.bundles import tiny_backbone, tiny_network
+from tests.data.folders import photo, write_classes
+from tests.data.test_broken_folders import index
+
+SETTINGS = {
+    "learning_rate": 1e-3,
+    "epochs": 3,
+    "batch_size": 8,
+    "freeze_through": None,
+    "batchnorm": "eval",
+    "layer_decay": 0.5,
+    "head_multiplier": 2.0,
+    "weight_decay": 0.01,
+    "label_smoothing": 0.0,
+    "patience": 10,
+    "augmentation": "light",
+    "flip": True,
+    "balanced": False,
+    "seed": 0,
+}
+
+
+class Killed(Exception):
+    """Stands for SIGKILL in the middle of a training."""
+
+
+def settings(**changes) -> FinetuneSettings:
+    return FinetuneSettings(**(SETTINGS | changes))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Training and validation images of three classes."""
+    folder = tmp_path_factory.mktemp("images")
+    manifest = index(write_classes(folder / "data", {"a": 12, "b": 12, "c": 12}))
+    preprocess = tiny_backbone().card.preprocess()
+
+    def prepare(split, prepared):
+        return prepare_images(
+            manifest.rows(split),
+            manifest.labels(split),
+            root=folder / "data",
+            preprocess=prepared,
+            cache=folder / f"{split}.npy",
+        )
+
+    return prepare("train", training_preprocess(preprocess)), prepare("val", preprocess)
+
+
+def run(images, directory, network=None, report=None, **changes):
+    directory.mkdir(exist_ok=True)
+    network = network or tiny_network()
+    metrics = finetune(
+        network,
+        *images,
+        settings=settings(**changes),
+        directory=directory,
+        report=report or (lambda step, values: None),
+    )
+    return network, metrics
+
+
+def test_fine_tuning_learns_and_keeps_its_best_weights(images, tmp_path):
+    losses = []
+    _, metrics = run(
+        images, tmp_path, report=lambda step, values: losses.append(values["train_loss"]), epochs=6
+    )
+    assert losses[-1] < losses[0]
+    network = tiny_network()
+    network.load_state_dict(load_file(tmp_path / BEST))
+    again = module.validate(network, images[1])
+    assert again["val_log_loss"] == pytest.approx(metrics["val_log_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("batchnorm", ["eval", "train"])
+def test_what_is_frozen_stays_bit_for_bit_its_batchnorm_too(images, tmp_path, batchnorm):
+    before = tiny_network().state_dict()
+    network, _ = run(images, tmp_path, freeze_through="block2", batchnorm=batchnorm)
+    stages = module._stages(network)
+    frozen, moved = [], []
+    for name, value in network.state_dict().items():
+        stage = stages[name.rpartition(".")[0]]
+        (frozen if stage in ("block1", "block2") else moved).append(
+            torch.equal(value, before[name])
+        )
+    assert all(frozen)
+    assert len(frozen) > 10
+    assert not all(moved)
+
+
+def test_batchnorm_in_eval_mode_keeps_every_statistic(images, tmp_path):
+    before = tiny_network().state_dict()
+    network, _ = run(images, tmp_path, batchnorm="eval")
+    kept = [
+        torch.equal(value, before[name])
+        for name, value in network.state_dict().items()
+        if "running" in name
+    ]
+    assert kept
+    assert all(kept)
+
+
+def test_batchnorm_in_train_mode_renews_statistics(images, tmp_path):
+    before = tiny_network().state_dict()
+    network, _ = run(images, tmp_path, batchnorm="train")
+    assert any(
+        not torch.equal(value, before[name])
+        for name, value in network.state_dict().items()
+        if "running" in name
+    )
+
+
+def test_rates_fall_with_depth_and_the_head_is_fastest():
+    groups = parameter_groups(tiny_network(), settings())
+    peaks = {group["stage"]: group["peak"] for group in groups}
+    order = [
+        name for name in ["head", "last", *reversed(tiny_backbone().tap_names)] if name in peaks
+    ]
+    rates = [peaks[name] for name in dict.fromkeys(order)]
+    assert rates == sorted(rates, reverse=True)
+    assert peaks["head"] == 2e-3
+
+
+def test_every_parameter_is_in_one_group_and_frozen_ones_in_none():
+    network = tiny_network()
+    groups = parameter_groups(network, settings(freeze_through="block1"))
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {id(p) for p in network.parameters() if p.requires_grad}
+    assert len(listed) < len(list(network.parameters()))
+
+
+def test_biases_and_norms_have_no_weight_decay():
+    for group in parameter_groups(tiny_network(), settings()):
+        flat = all(parameter.ndim <= 1 for parameter in group["params"])
+        assert (group.get("weight_decay") == 0.0) is flat
+
+
+def test_frozen_modules_are_in_evaluation_mode_while_training():
+    network = tiny_network()
+    set_training_mode(network, settings(freeze_through="block2", batchnorm="train"))
+    stages = module._stages(network)
+    for name, part in network.named_modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            assert part.training is (stages[name] not in ("block1", "block2"))
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(images, tmp_path):
+    whole, _ = run(images, tmp_path / "whole")
+
+    def die(step, values):
+        if step == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(images, tmp_path / "killed", report=die)
+    steps = []
+    resumed, _ = run(images, tmp_path / "killed", report=lambda step, values: steps.append(step))
+    assert steps == [3]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_training_stops_when_validation_gets_no_better(images, tmp_path):
+    steps = []
+    run(
+        images,
+        tmp_path,
+        learning_rate=1e-12,
+        epochs=50,
+        patience=2,
+        report=lambda step, values: steps.append(step),
+    )
+    assert len(steps) < 50
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_rate(images, tmp_path):
+    network = tiny_network()
+    with torch.no_grad():
+        network.head.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"nan in epoch 1 at learning rate 0.001(.|\n)*smaller"):
+        run(images, tmp_path, network)
+
+
+def test_balanced_weights_are_inverse_to_class_sizes():
+    weights = module._class_weights(np.array([0, 0, 0, 1]), 2, True, torch.device("cpu"))
+    assert weights[1] / weights[0] == pytest.approx(3.0)
+
+
+def test_images_come_the_same_from_cache_and_from_disk(images, monkeypatch, tmp_path):
+    monkeypatch.setattr("rootstock.train.images.CACHE_BYTES", 0)
+    cached = images[1]
+    direct = prepare_images(
+        cached.rows,
+        cached.labels,
+        root=cached.root,
+        preprocess=cached.preprocess,
+        cache=tmp_path / "none.npy",
+    )
+    assert direct.cache is None
+    assert (direct.pixels([2, 0]) == cached.pixels([2, 0])).all()
+
+
+def test_an_image_that_changed_before_training_is_named(tmp_path):
+    root = write_classes(tmp_path / "data", {"a": 4, "b": 4})
+    manifest = index(root, val_fraction=0.0, test_fraction=0.0)
+    (root / "a/1.png").write_bytes(photo(999))
+    with pytest.raises(DataError, match="a/1.png has changed since it was indexed"):
+        prepare_images(
+            manifest.rows(),
+            manifest.labels(),
+            root=root,
+            preprocess=tiny_backbone().card.preprocess(),
+            cache=tmp_path / "x.npy",
+        )
+    assert not (tmp_path / "x.npy").exists()
+
+
+def test_logits_do_not_depend_on_the_batch(images, monkeypatch):
+    network = tiny_network()
+    whole = predict_logits(network, images[1])
+    monkeypatch.setattr(module, "EVAL_BATCH", 3)
+    np.testing.assert_allclose(predict_logits(network, images[1]), whole, rtol=1e-4, atol=1e-4)
