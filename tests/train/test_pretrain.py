@@ -80,6 +80,7 @@ def test_card_names_recipe_and_measurement(corpus: Path, tmp_path: Path) -> None
     assert set(card["measured"]) == {"val top-1"}
     assert card["recipe"]["epochs"] == 2
     assert card["recipe"]["images"] == 16
+    assert "--input-size 40 --epochs 2" in card["recipe"]["command"]
 
 
 def test_resumes_after_a_kill_to_the_same_weights(

@@ -1,0 +1,165 @@
+"""How far the embedded backbone's features carry: a linear probe on real image sets.
+
+    python benchmarks/embedded_backbone.py --data-dir ../shared/data \
+        --weights embedded ../shared/backbones/mobilenetv2_100.in1k.safetensors
+
+Each row is one set of weights at its card's own input size; the first is the embedded network
+with random weights. The probe is a logistic regression on standardised pooled features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from rootstock.backbones.catalogue import read_card
+from rootstock.backbones.load import Backbone, build_backbone, embedded_weights, load_backbone
+from rootstock.data.decode import read_image
+from rootstock.data.preprocess import Preprocess
+from rootstock.errors import ImageError, RootstockError
+from rootstock.heads import fit_linear_head
+
+SETS = {
+    "flowers12": ("train", "test"),
+    "ants_bees": ("train", "val"),
+    "sign_digits": ("", ""),  # no split of its own: a stratified fifth is held out
+}
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".webp"}
+L2 = 0.1
+RANDOM = "random weights"
+
+Split = tuple[list[np.ndarray], np.ndarray]
+
+
+def main() -> int:
+    """Print one table: a row a set of weights, a column a set of images."""
+    options = parse_options()
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {name: find_set(options.data_dir, name, Path(scratch)) for name in SETS}
+        missing = [name for name, folder in folders.items() if folder is None]
+        if missing:
+            print(f"{options.data_dir} holds no folder or tar of: {', '.join(missing)}")
+            print("Name the folder that does with --data-dir; nothing is downloaded.")
+            return 0 if len(missing) == len(SETS) else 1
+        images = {name: read_set(folder, name) for name, folder in folders.items() if folder}
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"| weights | input | {' | '.join(SETS)} | images/s |")
+    print(f"| --- | --- | {' | '.join('---' for _ in SETS)} | --- |")
+    for label, backbone in backbones(options.weights):
+        preprocess = backbone.card.preprocess(options.input_size)
+        scores, speed = probe_all(backbone, preprocess, images)
+        cells = " | ".join(f"{scores[name]:.3f}" for name in SETS)
+        print(f"| {label} | {preprocess.input_size} | {cells} | {speed:.0f} |", flush=True)
+    return 0
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--weights", nargs="+", default=["embedded"], help="embedded or files")
+    parser.add_argument("--input-size", type=int, help="pixels; default: each card's own")
+    return parser.parse_args()
+
+
+def backbones(weights: list[str]) -> Iterator[tuple[str, Backbone]]:
+    """The embedded architecture with random weights, then every weights file."""
+    yield RANDOM, random_backbone()
+    for name in weights:
+        backbone = load_backbone(name, "")
+        yield (
+            f"{backbone.card.name} ({name})" if name == "embedded" else backbone.card.name,
+            backbone,
+        )
+
+
+def random_backbone() -> Backbone:
+    """The embedded network as it was before training."""
+    torch.manual_seed(0)
+    return build_backbone(read_card(embedded_weights()))
+
+
+def find_set(root: Path, name: str, scratch: Path) -> Path | None:
+    """The set's folder below ``root``, unpacked from its tar where need be."""
+    if (root / name).is_dir():
+        return root / name
+    for archive in (root / f"{name}.tar", root / f"{name}.tar.gz"):
+        if archive.is_file():
+            with tarfile.open(archive) as tar:
+                tar.extractall(scratch, filter="data")
+            return scratch / name
+    return None
+
+
+def read_set(folder: Path, name: str) -> tuple[Split, Split]:
+    """Training and test images as RGB arrays with their labels."""
+    first, second = SETS[name]
+    if first:
+        return read_split(folder / first), read_split(folder / second)
+    images, labels = read_split(folder)
+    rows = np.arange(len(labels))
+    train, test = train_test_split(rows, test_size=0.2, stratify=labels, random_state=0)
+    return ([images[i] for i in train], labels[train]), ([images[i] for i in test], labels[test])
+
+
+def read_split(folder: Path) -> Split:
+    """Every readable image of the class folders below ``folder``."""
+    images, labels = [], []
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    for path in sorted(folder.glob("*/*")):
+        if path.suffix.lower() not in EXTENSIONS:
+            continue
+        try:
+            images.append(read_image(path).pixels)
+        except ImageError as error:
+            print(f"left out {path.name}: {error.message}", file=sys.stderr)
+            continue
+        labels.append(classes.index(path.parent.name))
+    return images, np.array(labels)
+
+
+def probe_all(
+    backbone: Backbone, preprocess: Preprocess, images: dict[str, tuple[Split, Split]]
+) -> tuple[dict[str, float], float]:
+    """Test accuracy of a linear head per set, and images per second of the network alone."""
+    scores, seconds, count = {}, 0.0, 0
+    for name, (train, test) in images.items():
+        features = []
+        for pixels, _ in (train, test):
+            values, took = embed(backbone, preprocess, pixels)
+            features.append(values)
+            seconds, count = seconds + took, count + len(pixels)
+        classes = int(train[1].max()) + 1
+        head = fit_linear_head(features[0], train[1], l2=L2, n_classes=classes)
+        scores[name] = float(np.mean(head.logits(features[1]).argmax(axis=1) == test[1]))
+    return scores, count / seconds
+
+
+def embed(
+    backbone: Backbone, preprocess: Preprocess, pixels: list[np.ndarray]
+) -> tuple[np.ndarray, float]:
+    """Pooled features [N, D] of the last tap, and the seconds that the network took."""
+    parts, seconds = [], 0.0
+    for start in range(0, len(pixels), 64):
+        batch = np.stack([preprocess.apply(image) for image in pixels[start : start + 64]])
+        begin = time.perf_counter()
+        parts.append(backbone.features(torch.from_numpy(batch), ["last"])["last"].numpy())
+        seconds += time.perf_counter() - begin
+    return np.concatenate(parts), seconds
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except RootstockError as error:
+        sys.exit(str(error))
