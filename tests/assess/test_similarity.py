@@ -3,6 +3,7 @@ import pytest
 import timm
 import torch
 
+from rootstock.assess.profile import LayerDivergence
 from rootstock.assess.similarity import (
     ChannelMoments,
     gaussian_divergence,
@@ -11,7 +12,6 @@ from rootstock.assess.similarity import (
     score_divergence,
     write_reference,
 )
-from rootstock.assess.profile import LayerDivergence
 from rootstock.backbones.catalogue import SimilarityScale
 from rootstock.backbones.load import Backbone, load_backbone
 from tests.bundles import tiny_backbone

@@ -36,7 +36,7 @@ SETTINGS = {
 }
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818 - an event  # noqa: N818 - an event, not an error
     """Stands for SIGKILL in the middle of a training."""
 
 

@@ -1,0 +1,213 @@
+"""The whole way without Ray, MLflow or DVC: real stages, real images, small network."""
+
+import json
+import shutil
+
+import pytest
+
+from rootstock.bundle import read_bundle
+from rootstock.config import Paths, load_config
+from rootstock.errors import ArtifactError, NoModelError, PlanError, TrainingError
+from rootstock.heads import fit_linear_head
+from rootstock.ports import FolderRegistry, NullRunLogger, SequentialSearcher, Trial
+from rootstock.predict import Predictor
+from rootstock.stages.evaluate import evaluate_folder, evaluate_model
+from rootstock.stages.features import cache_features
+from rootstock.stages.job import best_trial
+from rootstock.stages.plan import make_plan
+from rootstock.stages.register import promote, register_model, rollback
+from rootstock.stages.run import run_all
+from rootstock.stages.train import train_model
+from tests.bundles import tiny_backbone
+from tests.data.folders import write_classes
+
+COUNTS = {"ants": 24, "bees": 24, "wasps": 24}
+QUICK = ["train.epochs=1", "train.learning_rates=[0.001]", "train.l2_grid=[0.1]"]
+
+
+def configure(root, *overrides):
+    settings = [
+        f"data.root={root}",
+        f"backbone.weights={tiny_backbone().card.weights}",
+        "search.engine=sequential",
+        "assess.probe_folds=2",
+        *QUICK,
+    ]
+    return load_config(None, overrides=[*settings, *overrides])
+
+
+def go(config, out, registry=None):
+    return run_all(
+        config, Paths(out), runs=NullRunLogger(), searcher=SequentialSearcher(), registry=registry
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_classes(tmp_path_factory.mktemp("data") / "insects", COUNTS)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A finished way; tests that change it copy it first."""
+    out = tmp_path_factory.mktemp("finished")
+    go(configure(data), out, FolderRegistry(out / "registry"))
+    return out
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return Paths(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def test_the_way_leaves_every_artifact_and_report(finished):
+    paths = Paths(finished)
+    for path in (paths.manifest, paths.profile, paths.plan, paths.features, paths.training):
+        assert path.is_file()
+    metrics = json.loads(paths.metrics.read_text())
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece", "n_test"} <= set(
+        metrics
+    )
+    assert json.loads(paths.registration.read_text())["alias"] == "champion"
+
+
+def test_the_plan_in_words_refers_to_a_picture_that_is_there(finished):
+    text = (finished / "reports/plan.md").read_text()
+    assert "plots/plan/depth.png" in text
+    assert (finished / "reports/plots/plan/depth.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"],
+)
+def test_each_strategy_ends_in_a_model_that_predicts(data, tmp_path, strategy):
+    bundle = go(configure(data, f"plan.strategy={strategy}"), tmp_path)
+    assert bundle.strategy == strategy
+    assert (bundle.facts.tap == "last") is (strategy != "early_features")
+    image = (data / "ants/0.png").read_bytes()
+    answer = Predictor(bundle).predict([image])[0]
+    assert answer.label in COUNTS
+
+
+def test_the_same_inputs_give_the_same_manifest_plan_and_model(data, finished, tmp_path):
+    go(configure(data), tmp_path)
+    for name in ("manifest.parquet", "profile.json", "plan.json", "features.json"):
+        assert (tmp_path / "artifacts" / name).read_bytes() == (
+            finished / "artifacts" / name
+        ).read_bytes(), name
+    weights = "artifacts/model/model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (finished / weights).read_bytes()
+
+
+def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeypatch):
+    config = configure(data, "train.l2_grid=[0.01, 0.1, 1.0]", "plan.strategy=linear_probe")
+    make_plan(config, copied)
+    cache_features(config, copied)
+    fitted = []
+
+    def fit(*arguments, l2, **others):
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(l2)
+        return fit_linear_head(*arguments, l2=l2, **others)
+
+    monkeypatch.setattr("rootstock.train.objectives.fit_linear_head", fit)
+    with pytest.raises(KeyboardInterrupt):
+        train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
+    fitted.clear()
+    train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
+    assert len(fitted) == 1
+    assert not list(copied.trials.iterdir())
+
+
+def test_lineage_tells_where_a_model_comes_from(finished):
+    lineage = read_bundle(finished / "artifacts/model").lineage
+    plan = json.loads((finished / "artifacts/plan.json").read_text())
+    assert lineage["data_hash"] == plan["data_hash"]
+    assert lineage["libraries"]["torch"]
+
+
+def test_only_a_better_model_replaces_the_champion(data, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    arguments = {"runs": NullRunLogger(), "registry": registry}
+    first = register_model(configure(data), copied, **arguments)
+    second = register_model(configure(data), copied, **arguments)
+    assert (first["alias"], second["alias"]) == ("champion", "challenger")
+    assert "a gain of +0.0000; it must be better" in second["reason"]
+    generous = configure(data, "registry.gate.min_gain=-0.1")
+    assert register_model(generous, copied, **arguments)["alias"] == "champion"
+    assert registry.find("rootstock", alias="champion").version == "3"
+
+
+def test_a_rollback_returns_to_the_champion_before(data, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    for _ in range(2):
+        register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
+    with pytest.raises(NoModelError, match="has had no champion before"):
+        rollback(registry, "rootstock")
+    assert promote(registry, "rootstock", "2").aliases == ("champion",)
+    assert rollback(registry, "rootstock").version == "1"
+
+
+def test_a_champion_of_other_classes_is_not_replaced(data, finished, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
+    root = write_classes(tmp_path / "other", {"cats": 24, "dogs": 24})
+    go(configure(root), tmp_path / "out", registry)
+    outcome = json.loads((tmp_path / "out/artifacts/registration.json").read_text())
+    assert outcome["alias"] == "challenger"
+    assert "the two know different classes" in outcome["reason"]
+
+
+def test_without_tracking_nothing_is_registered_and_that_is_said(data, copied):
+    outcome = register_model(configure(data), copied, runs=NullRunLogger(), registry=None)
+    assert outcome["registered"] is False
+    assert "tracking.enabled is false" in outcome["reason"]
+
+
+def test_a_model_can_be_measured_on_another_folder(data, finished, tmp_path):
+    other = write_classes(tmp_path / "other", {"ants": 6, "bees": 6}, seed=3)
+    metrics = evaluate_folder(
+        configure(other), Paths(tmp_path / "out"), model=finished / "artifacts/model"
+    )
+    assert metrics["n_test"] == 12
+
+
+@pytest.mark.parametrize(
+    ("artifact", "stage"),
+    [("manifest.parquet", "index"), ("training.json", "train")],
+)
+def test_a_missing_artifact_says_which_stage_makes_it(data, copied, artifact, stage):
+    (copied.root / "artifacts" / artifact).unlink()
+    with pytest.raises(ArtifactError, match=rf"is missing(.|\n)*run the stage `{stage}`"):
+        evaluate_model(configure(data), copied, runs=NullRunLogger())
+
+
+def test_features_of_other_images_are_refused(data, copied, tmp_path):
+    index = json.loads(copied.features.read_text())
+    copied.features.write_text(json.dumps(index | {"keys_sha256": "0"}))
+    with pytest.raises(ArtifactError, match="made for other inputs: keys_sha256 differs"):
+        train_model(configure(data), copied, runs=NullRunLogger(), searcher=SequentialSearcher())
+
+
+def test_an_impossible_pin_stops_at_the_plan(data, copied):
+    with pytest.raises(PlanError, match=r"plan\.tap is `block99`"):
+        make_plan(configure(data, "plan.tap=block99"), copied)
+
+
+def test_when_every_trial_fails_their_errors_are_listed(tmp_path):
+    trials = [Trial({"l2": n}, {}, tmp_path, error=f"boom {n}") for n in (1, 2)]
+    with pytest.raises(TrainingError, match=r"all 2 trials failed:\n.*boom 1\n.*boom 2"):
+        best_trial(trials)
+
+
+def test_cleared_features_are_computed_again_by_training(data, copied):
+    shutil.rmtree(copied.root / ".rootstock/features")
+    train_model(configure(data), copied, runs=NullRunLogger(), searcher=SequentialSearcher())
+    assert any((copied.root / ".rootstock/features").rglob("*.arrow"))
+
+
+def test_user_data_are_never_touched(data, finished):
+    assert sorted(path.name for path in data.iterdir()) == sorted(COUNTS)
+    assert sum(1 for path in data.rglob("*") if path.is_file()) == sum(COUNTS.values())

@@ -1,0 +1,128 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rootstock.cli.main import main
+from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle
+from tests.data.folders import write_classes
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Commands look for params.yaml and mlflow.db in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys, *arguments):
+    main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def fails(*arguments) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return str(caught.value.code)
+
+
+def test_check_lists_quarantined_files_for_machines(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 9, "bees": 9})
+    (tmp_path / "data/ants/broken.jpg").write_bytes(b"nonsense")
+    found = json.loads(run(capsys, "check", "data", "--json"))
+    assert found["quarantined"] == [{"path": "ants/broken.jpg", "reason": "not-an-image"}]
+    assert found["n_usable"] == 18
+
+
+def test_check_says_the_same_to_people(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 9, "bees": 9})
+    assert "18 usable images of 18" in run(capsys, "check", "data")
+    assert list(tmp_path.iterdir()) == [tmp_path / "data"]
+
+
+def test_plan_prints_the_plan(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 12, "bees": 12})
+    weights = f"backbone.weights={tiny_backbone().card.weights}"
+    assert "# Plan: " in run(capsys, "plan", "data", "--set", weights)
+    found = run(capsys, "plan", "data", "--set", weights, "--json")
+    assert json.loads(found)["size_class"] == "small"
+
+
+def test_predict_answers_each_file(tmp_path, capsys):
+    (tmp_path / "good.jpg").write_bytes(jpeg(1))
+    (tmp_path / "bad.jpg").write_bytes(b"nonsense")
+    found = json.loads(
+        run(capsys, "predict", "good.jpg", "bad.jpg", "--model", tiny_bundle(), "--json")
+    )["predictions"]
+    assert found[0]["top"][0]["label"] in CLASSES
+    assert found[1]["reason"] == "not-an-image"
+
+
+def test_predict_fails_when_no_file_can_be_used(tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"nonsense")
+    assert fails("predict", "bad.jpg", "--model", tiny_bundle()) == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "none"], "error: there is no data at .*none"),
+        (["check", ".", "--set", "data.nonsense=1"], "data.nonsense: no such key"),
+        (["train", "x", "--out", "o", "--params", "no.yaml"], "there is no no.yaml"),
+        (["predict", "none.jpg", "--model", "none"], "there is no model directory none"),
+        (["predict", "none.jpg", "--model", "models:/a/b/c"], "models:/a/b/c"),
+    ],
+)
+def test_a_known_error_is_one_message_without_a_traceback(arguments, message, tmp_path):
+    import re
+
+    assert re.search(message, fails(*arguments))
+
+
+def test_a_missing_image_is_named():
+    assert "none.jpg cannot be read" in fails("predict", "none.jpg", "--model", tiny_bundle())
+
+
+def test_params_lists_keys_with_defaults(capsys):
+    found = json.loads(run(capsys, "params", "--json"))
+    assert {"key": "seed", "default": "0", "meaning": "Seed of everything random."} in found
+
+
+def test_doctor_reads_the_parameters_of_the_folder(tmp_path, capsys):
+    (tmp_path / "params.yaml").write_text("seeds: 1\n")
+    with pytest.raises(SystemExit):
+        main(["doctor"])
+    assert "seeds: no such key; did you mean seed?" in capsys.readouterr().out
+
+
+def test_help_needs_no_heavy_import():
+    code = "import sys; from rootstock.cli.main import build_parser; build_parser(); print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "mlflow", "ray", "pyarrow"} & set(found.stdout.split())
+
+
+@pytest.mark.integration
+def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 16, "bees": 16})
+    options = ["--set", f"backbone.weights={tiny_backbone().card.weights}", "--set"]
+    command = ["train", "data", "--out", ".", *options, "search.engine=sequential"]
+    assert json.loads(run(capsys, *command, "--json"))["registration"]["alias"] == "champion"
+    assert "Version 2 against champion 1: not promoted" in run(capsys, *command)
+    assert "version 2 is now champion" in run(capsys, "promote")
+    assert json.loads(run(capsys, "rollback", "--json"))["version"] == "1"
+    (tmp_path / "new.jpg").write_bytes(jpeg(3))
+    assert "new.jpg: " in run(capsys, "predict", "new.jpg")
+    assert "accuracy" in run(capsys, "evaluate", "data")
+
+
+@pytest.mark.integration
+def test_a_dead_tracking_server_is_said_before_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    write_classes(tmp_path / "data", {"ants": 12, "bees": 12})
+    weights = f"backbone.weights={tiny_backbone().card.weights}"
+    started = time.monotonic()
+    message = fails("train", "data", "--out", "out", "--set", weights)
+    assert "http://127.0.0.1:9" in message
+    assert time.monotonic() - started < 60
+    assert not (tmp_path / "out/artifacts/model").exists()
