@@ -63,7 +63,7 @@ def plot_image_sizes(
         left.set(xscale="log", yscale="log", xlim=(low, top), ylim=(low, top), aspect="equal")
         left.set(xlabel="width in pixels", ylabel="height in pixels")
         common = f"most common {points[0, number.argmax()]:.0f} x {points[1, number.argmax()]:.0f}"
-        headline(left, "Image sizes", f"{len(points):,} different; {common}")
+        headline(left, "Image sizes", f"{points.shape[1]:,} different; {common}")
         edges = np.geomspace(short.min() * 0.97, short.max() * 1.03, 31)
         right.hist(short, bins=edges.tolist(), color=BLUE)
         right.set(xscale="log", xlabel="short side in pixels", ylabel="images")

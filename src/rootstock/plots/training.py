@@ -50,7 +50,7 @@ def plot_training_curves(
         hidden = len(curves) - len(others) - (best in curves)
         if hidden:
             axes.plot([], [], color="#CBD3DA", linewidth=1.0, label=f"{hidden} more trials")
-        axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))
+        axes.set(xlabel="epoch", ylabel=_in_words(metric))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
@@ -71,6 +71,8 @@ def plot_head_search(
         scores: tap -> {l2: value}.
         best: the (tap, l2) that was kept; it gets a ring.
     """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     with canvas(path, width=7.0, height=4.0) as figure:
         axes = figure.add_subplot()
         for (tap, row), colour in zip(scores.items(), _colours(len(scores)), strict=True):
@@ -88,12 +90,19 @@ def plot_head_search(
                 edgecolors=INK,
                 linewidths=1.6,
             )
-        axes.set(xscale="log", xlabel="strength of the L2 penalty", ylabel=metric.replace("_", " "))
+        axes.set(xscale="log", xlabel="strength of the L2 penalty", ylabel=_in_words(metric))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(which="minor", length=0)
         axes.margins(y=0.12)
         axes.grid(axis="y")
         axes.legend(title="read at", loc="upper left", bbox_to_anchor=(1.01, 1.0))
-        headline(axes, "The head's search", f"validation {metric.replace('_', ' ')}")
+        headline(axes, "The head's search", _in_words(metric))
+
+
+def _in_words(metric: str) -> str:
+    """``val_log_loss`` -> "validation log loss"."""
+    return metric.replace("val_", "validation ").replace("_", " ")
 
 
 def plot_depth(

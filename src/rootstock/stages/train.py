@@ -150,9 +150,9 @@ def _draw(folder: Path, heads: Sequence[Trial], tuned: Sequence[Trial], best: Tr
     for trial in heads:
         if not trial.error:
             row = scores.setdefault(trial.params["tap"], {})
-            row[trial.params["l2"]] = trial.metrics["val_accuracy"]
+            row[trial.params["l2"]] = trial.metrics[METRIC]
     kept = None if tuned else (best.params["tap"], best.params["l2"])
-    plot_head_search(scores, folder / "heads.png", metric="val_accuracy", best=kept)
+    plot_head_search(scores, folder / "heads.png", metric=METRIC, best=kept)
     if tuned:
         curves = {_name(trial): _curve(trial) for trial in tuned if not trial.error}
         plot_training_curves(curves, folder / "finetuning.png", metric=METRIC, best=_name(best))
