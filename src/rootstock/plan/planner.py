@@ -89,8 +89,8 @@ def _note_data(draft: _Draft, profile: DatasetProfile) -> None:
     similarity = profile.similarity
     word = "similar" if similarity.similar else "not similar"
     evidence = {
-        "batchnorm": "the statistics of the backbone's BatchNorm layers, measured on your images "
-        f"against those of {profile.backbone.pretrained_on}",
+        "batchnorm": "what goes into the backbone's BatchNorm layers for your images, against the "
+        f"statistics they keep of {profile.backbone.pretrained_on}",
         "reference": "activations at each depth against the reference shipped with the weights",
         "confidence": "how sure the original classifier is of your images",
         "none": "nothing: this backbone has neither BatchNorm, nor a reference, nor a classifier, "
