@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from rootstock.errors import DataError, TrainingError
+from rootstock.heads import LinearHead
 from rootstock.train import finetune as module
 from rootstock.train.finetune import (
     BEST,
@@ -14,6 +17,7 @@ from rootstock.train.finetune import (
     set_training_mode,
 )
 from rootstock.train.images import prepare_images, training_preprocess
+from rootstock.train.network import TransferNet
 from tests.bundles import tiny_backbone, tiny_network
 from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index
@@ -35,8 +39,11 @@ SETTINGS = {
     "seed": 0,
 }
 
+RARE = ((0, 6), (1, 6), (2, 1))
+"""Classes and how many of their training images are kept."""
 
-class Killed(Exception):  # noqa: N818 - an event  # noqa: N818 - an event, not an error
+
+class Killed(Exception):  # noqa: N818 - an event, not an error
     """Stands for SIGKILL in the middle of a training."""
 
 
@@ -196,6 +203,63 @@ def test_a_loss_that_is_not_finite_names_epoch_and_rate(images, tmp_path):
         network.head.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"nan in epoch 1 at learning rate 0.001(.|\n)*smaller"):
         run(images, tmp_path, network)
+
+
+def test_a_last_step_that_breaks_the_weights_is_an_error_too(images, tmp_path):
+    message = r"validation loss is nan in epoch 1 at learning rate 1e\+30(.|\n)*smaller"
+    with pytest.raises(TrainingError, match=message):
+        run(images, tmp_path, learning_rate=1e30, epochs=1, batch_size=64)
+    assert not (tmp_path / BEST).exists()
+
+
+def test_a_damaged_checkpoint_costs_time_but_not_the_trial(images, tmp_path):
+    def die(step, values):
+        raise Killed
+
+    with pytest.raises(Killed):
+        run(images, tmp_path, report=die)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    steps = []
+    with pytest.warns(UserWarning, match="checkpoint.safetensors is damaged"):
+        run(images, tmp_path, report=lambda step, values: steps.append(step))
+    assert steps == [1, 2, 3]
+
+
+def only(images, keep):
+    """The images of some classes."""
+    chosen = np.flatnonzero(np.isin(images.labels, keep))
+    rows = tuple(images.rows[index] for index in chosen)
+    return dataclasses.replace(images, rows=rows, labels=images.labels[chosen], cache=None)
+
+
+def test_a_class_without_validation_images_is_no_obstacle(images, tmp_path):
+    train, val = images
+    _, metrics = run((train, only(val, [0, 2])), tmp_path, epochs=1)
+    assert np.isfinite(list(metrics.values())).all()
+
+
+def test_two_classes_can_be_fine_tuned(images, tmp_path):
+    pair = tuple(only(part, [0, 1]) for part in images)
+    width = tiny_backbone().taps[-1].channels
+    head = LinearHead(np.zeros((2, width), np.float32), np.zeros(2, np.float32))
+    network = TransferNet.build(tiny_backbone(), tap="last", head=head)
+    _, metrics = run(pair, tmp_path, network, epochs=1)
+    assert predict_logits(network, pair[1]).shape == (len(pair[1]), 2)
+    assert metrics["val_log_loss"] < 2
+
+
+def test_balanced_weights_lift_the_rare_class(images, tmp_path):
+    train, val = images
+    kept = np.sort(np.concatenate([np.flatnonzero(train.labels == c)[:n] for c, n in RARE]))
+    rows = tuple(train.rows[index] for index in kept)
+    few = dataclasses.replace(train, rows=rows, labels=train.labels[kept], cache=None)
+    lifted = {}
+    for balanced in (False, True):
+        home = tmp_path / str(balanced)
+        network, _ = run((few, val), home, balanced=balanced, epochs=1, freeze_through="last")
+        lifted[balanced] = float(network.head.bias[2].detach())
+    assert lifted[True] > lifted[False]
 
 
 def test_balanced_weights_are_inverse_to_class_sizes():

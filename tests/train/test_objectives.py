@@ -1,10 +1,18 @@
+import contextlib
 import pickle
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from rootstock.ports import NullRunLogger, SequentialSearcher
-from rootstock.train.objectives import HeadObjective, Tracking
+from rootstock.heads import LinearHead, write_head
+from rootstock.ports import NullRun, NullRunLogger, SequentialSearcher
+from rootstock.train.finetune import BEST, FinetuneSettings
+from rootstock.train.images import prepare_images, training_preprocess
+from rootstock.train.objectives import FinetuneObjective, HeadObjective, Tracking
+from tests.bundles import tiny_backbone
+from tests.data.folders import write_classes
+from tests.data.test_broken_folders import index
 
 CANDIDATES = [{"tap": "last", "l2": l2} for l2 in (0.01, 1.0)]
 
@@ -63,3 +71,139 @@ def test_one_crashing_trial_leaves_the_others(objective, tmp_path):
 def test_an_objective_travels_to_other_processes(objective, tmp_path):
     copy = pickle.loads(pickle.dumps(objective))
     assert copy(CANDIDATES[0], tmp_path, lambda step, values: None)["val_accuracy"] > 0.9
+
+
+@dataclass
+class NotedRun(NullRun):
+    """A run that remembers what it was told."""
+
+    params: dict = field(default_factory=dict)
+    steps: list = field(default_factory=list)
+
+    def log_params(self, params):
+        self.params |= params
+
+    def log_metrics(self, metrics, *, step=0):
+        self.steps.append((step, dict(metrics)))
+
+
+class NotedRunLogger:
+    """Keeps every run with the arguments it was opened with."""
+
+    def __init__(self):
+        self.opened = []
+
+    @contextlib.contextmanager
+    def run(self, name, *, parent_id="", run_id="", tags=None):
+        run = NotedRun()
+        self.opened.append((name, parent_id, tags, run))
+        yield run
+
+
+@pytest.fixture
+def tuning(tmp_path):
+    """A FinetuneObjective of two epochs on generated images, with a head of zeros."""
+    root = write_classes(tmp_path / "data", {"a": 6, "b": 6})
+    manifest = index(root)
+    backbone = tiny_backbone()
+    preprocess = backbone.card.preprocess()
+
+    def images(split, prepared):
+        rows, labels = manifest.rows(split), manifest.labels(split)
+        cache = tmp_path / f"{split}.npy"
+        return prepare_images(rows, labels, root=root, preprocess=prepared, cache=cache)
+
+    width = backbone.taps[-1].channels
+    zeros = LinearHead(np.zeros((2, width), np.float32), np.zeros(2, np.float32))
+    write_head(zeros, tmp_path / "head.safetensors")
+    return FinetuneObjective(
+        weights=backbone.card.weights,
+        backbone="",
+        device="cpu",
+        tap="last",
+        head=tmp_path / "head.safetensors",
+        train=images("train", training_preprocess(preprocess)),
+        val=images("val", preprocess),
+        settings=FinetuneSettings(
+            learning_rate=0.0,
+            epochs=2,
+            batch_size=4,
+            freeze_through=None,
+            batchnorm="eval",
+            layer_decay=1.0,
+            head_multiplier=1.0,
+            weight_decay=0.0,
+            label_smoothing=0.0,
+            patience=5,
+            augmentation="none",
+            flip=False,
+            balanced=False,
+            seed=0,
+        ),
+        tracking=Tracking(
+            NotedRunLogger(), "parent", {"rootstock.plan": "p", "rootstock.data": "d"}
+        ),
+    )
+
+
+def test_fine_tuning_is_tracked_as_a_child_with_every_epoch(tuning, tmp_path):
+    home = tmp_path / "trial"
+    home.mkdir()
+    tuning({"learning_rate": 1e-3}, home, lambda step, values: None)
+    ((name, parent, tags, run),) = tuning.tracking.runs.opened
+    assert (name, parent) == ("learning_rate=0.001", "parent")
+    assert tags == {"rootstock.plan": "p", "rootstock.data": "d"}
+    assert run.params == {"learning_rate": 1e-3}
+    assert [step for step, values in run.steps if "val_log_loss" in values] == [1, 2]
+    assert "final_val_log_loss" in run.steps[-1][1]
+
+
+def test_a_finished_fine_tuning_is_returned_at_once(tuning, tmp_path, monkeypatch):
+    home = tmp_path / "trial"
+    home.mkdir()
+    first = tuning({"learning_rate": 1e-3}, home, lambda step, values: None)
+    assert (home / BEST).exists()
+    monkeypatch.setattr("rootstock.train.objectives.load_backbone", None)
+    told = []
+    again = tuning({"learning_rate": 1e-3}, home, lambda step, values: told.append(values))
+    assert again == first
+    assert told == [first]
+    assert len(tuning.tracking.runs.opened) == 1
+
+
+def test_a_fine_tuning_that_was_killed_goes_on_where_it_was(tuning, tmp_path):
+    home = tmp_path / "trial"
+    home.mkdir()
+
+    def die(step, values):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuning({"learning_rate": 1e-3}, home, die)
+    assert not (home / "result.json").exists()
+    steps = []
+    tuning({"learning_rate": 1e-3}, home, lambda step, values: steps.append(step))
+    assert steps == [2]
+
+
+def test_a_diverging_trial_has_an_error_and_no_result(tuning, tmp_path):
+    nan = np.full((2, tiny_backbone().taps[-1].channels), np.nan, np.float32)
+    write_head(LinearHead(nan, nan[:, 0]), tuning.head)
+    (trial,) = SequentialSearcher().search(
+        tuning,
+        [{"learning_rate": 1e-3}],
+        directory=tmp_path / "search",
+        metric="val_log_loss",
+        mode="min",
+        early_stop=False,
+    )
+    assert "TrainingError: the loss is nan in epoch 1 at learning rate 0.001" in trial.error
+    assert not (trial.directory / "result.json").exists()
+
+
+def test_a_fine_tuning_travels_to_other_processes(tuning, tmp_path):
+    copy = pickle.loads(pickle.dumps(tuning))
+    home = tmp_path / "trial"
+    home.mkdir()
+    metrics = copy({"learning_rate": 1e-3}, home, lambda step, values: None)
+    assert {"val_accuracy", "val_log_loss", "val_balanced_accuracy", "seconds"} <= set(metrics)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -31,10 +32,26 @@ def write_checkpoint(
 def read_checkpoint(
     directory: Path, network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
-    """Restore network and optimizer, return the progress; None where there is no checkpoint."""
+    """Restore network and optimizer, return the progress; None where there is no checkpoint.
+
+    A damaged checkpoint counts as none, with a warning: it costs time, never the trial.
+    """
     path = directory / _FILE
-    if not path.exists():
+    try:
+        progress, weights, states = _read(path)
+    except FileNotFoundError:
         return None
+    except SafetensorError as error:
+        warnings.warn(f"{path} is damaged ({error}); training starts anew", stacklevel=2)
+        return None
+    network.load_state_dict(weights)
+    fresh = optimizer.state_dict()
+    optimizer.load_state_dict({"state": states, "param_groups": fresh["param_groups"]})
+    return progress
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[int, dict[str, Tensor]]]:
+    """Progress, weights by name, optimizer state by parameter number."""
     with safe_open(path, framework="pt") as file:
         progress: dict[str, Any] = json.loads(file.metadata()["progress"])
         weights: dict[str, Tensor] = {}
@@ -46,10 +63,7 @@ def read_checkpoint(
             else:
                 number, _, key = rest.partition(".")
                 states.setdefault(int(number), {})[key] = file.get_tensor(name)
-    network.load_state_dict(weights)
-    fresh = optimizer.state_dict()
-    optimizer.load_state_dict({"state": states, "param_groups": fresh["param_groups"]})
-    return progress
+    return progress, weights, states
 
 
 def drop_checkpoint(directory: Path) -> None:

@@ -71,12 +71,16 @@ def finetune(
 
     ``directory`` gets the weights of the best epoch (`BEST`), the metrics of every epoch
     (`HISTORY`) and a checkpoint after each; started again with the same directory, training
-    goes on from there, on a CPU bit for bit.
+    goes on from there, on a CPU bit for bit. A directory belongs to one network and one
+    ``settings``.
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, in training or in validation.
     """
     # What is frozen, and how fast the rest moves
     device = next(network.parameters()).device
+    # Tensor cores of GPUs read this layout without rearranging
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    network.to(memory_format=layout)
     groups = parameter_groups(network, settings)
     optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=settings.weight_decay)
     schedule = [group["peak"] for group in groups]
@@ -114,7 +118,7 @@ def finetune(
             raw = torch.from_numpy(train.pixels(batch.numpy())).to(device)
             images = _normalise(
                 augment(raw, changes[batch], output_size=val.preprocess.input_size), val
-            )
+            ).contiguous(memory_format=layout)
             labels = torch.from_numpy(train.labels[batch.numpy()]).to(device)
             # Forward, backward, step
             with _autocast(device):
@@ -122,12 +126,7 @@ def finetune(
             loss = F.cross_entropy(
                 logits.float(), labels, weight=weights, label_smoothing=settings.label_smoothing
             )
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss.item()} in epoch {epoch + 1} at learning rate "
-                    f"{settings.learning_rate:g}",
-                    hint="try smaller train.learning_rates",
-                )
+            _require_finite("loss", loss.item(), epoch, settings)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
@@ -135,6 +134,8 @@ def finetune(
             losses.append(loss.item())
         # Validation: the best epoch is kept, and too many worse ones end the training
         metrics = validate(network, val)
+        # The last step of all has no later loss that would show what it broke
+        _require_finite("validation loss", metrics["val_log_loss"], epoch, settings)
         if metrics["val_log_loss"] < best["val_log_loss"]:
             best, waited = metrics | {"best_epoch": epoch + 1.0}, 0
             write_weights(network, directory / BEST)
@@ -255,6 +256,15 @@ def _peak_rate(stage: str, depth: dict[str, int], settings: FinetuneSettings) ->
     if stage == HEAD:
         return settings.learning_rate * settings.head_multiplier
     return settings.learning_rate * settings.layer_decay ** depth[stage]
+
+
+def _require_finite(what: str, value: float, epoch: int, settings: FinetuneSettings) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the {what} is {value} in epoch {epoch + 1} at learning rate "
+            f"{settings.learning_rate:g}",
+            hint="try smaller train.learning_rates",
+        )
 
 
 def _batches(order: Tensor, size: int) -> Iterator[Tensor]:
