@@ -101,7 +101,7 @@ BROKEN = {
     ),
     "an image listed twice": (
         table("path,label\na/0.png,a\na/0.png,b\n"),
-        "lists a/0.png twice",
+        "lists a/0.png 2 times",
     ),
     "a table that is none": (table('path,label\n"a\n'), "cannot be read as a table"),
     "a table in another encoding": (

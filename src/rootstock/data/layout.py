@@ -13,6 +13,7 @@ in a class folder counts as an image and is judged by its content.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -167,11 +168,11 @@ def _from_table(path: Path) -> Layout:
         _table_entry(path, number, *row)
         for number, row in enumerate(zip(*columns, given, strict=True), start=1)
     ]
-    if len({entry.path for entry in entries}) < len(entries):
-        twice = next(
-            e.path for i, e in enumerate(entries) if e.path in {x.path for x in entries[:i]}
-        )
-        raise DataError(f"{path} lists {twice} twice", hint="keep one row an image")
+    listed, count = (
+        Counter(entry.path for entry in entries).most_common(1)[0] if entries else ("", 0)
+    )
+    if count > 1:
+        raise DataError(f"{path} lists {listed} {count} times", hint="keep one row an image")
     if any(entry.given for entry in entries) and not any(e.given == "train" for e in entries):
         raise DataError(f"{path} gives splits but no row of the split train")
     return Layout(path.parent, entries, [])
