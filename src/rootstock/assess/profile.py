@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from rootstock.data.files import read_json, write_json
-from rootstock.errors import ArtifactError
-
-
-class Record(BaseModel):
-    """A frozen part of the profile; unknown fields are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from rootstock.data.record import Artifact, Record
 
 
 class LayerDivergence(Record):
@@ -67,8 +56,10 @@ class BackboneFacts(Record):
     """Forward pass, in 1e9 floating-point operations for 1e6 input pixels."""
 
 
-class DatasetProfile(Record):
+class DatasetProfile(Artifact):
     """What the planner knows of the data set."""
+
+    made_by: ClassVar[str] = "assess"
 
     format_version: Literal[1] = 1
     data_hash: str
@@ -88,22 +79,3 @@ class DatasetProfile(Record):
     similarity: Similarity
     probes: tuple[Probe, ...]
     backbone: BackboneFacts
-
-    def write(self, path: Path) -> None:
-        """Write as JSON."""
-        write_json(path, json.loads(self.model_dump_json()))
-
-    @classmethod
-    def read(cls, path: Path) -> DatasetProfile:
-        """Read what `write` wrote.
-
-        Raises:
-            ArtifactError: the file is missing, damaged or of another version.
-        """
-        try:
-            return cls.model_validate(read_json(path, made_by="assess"))
-        except ValidationError as error:
-            raise ArtifactError(
-                f"{path} is not a dataset profile of this version: {error.error_count()} problems",
-                hint="run the stage `assess` again",
-            ) from None

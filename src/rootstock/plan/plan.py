@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from rootstock.data.files import read_json, write_json
-from rootstock.errors import ArtifactError
+from rootstock.data.record import Artifact, Record
 from rootstock.plan.rules import Strategy
-
-
-class Record(BaseModel):
-    """A frozen part of the plan; unknown fields are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Reason(Record):
@@ -52,8 +42,10 @@ class FinetuneRecipe(Record):
     flip: bool
 
 
-class TransferPlan(Record):
+class TransferPlan(Artifact):
     """Strategy, depth, freezing, sizes and search space: all that training needs to know."""
+
+    made_by: ClassVar[str] = "plan"
 
     format_version: Literal[1] = 1
     data_hash: str
@@ -78,22 +70,3 @@ class TransferPlan(Record):
         """SHA-256 of the plan's canonical JSON, as 64 hexadecimal digits."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def write(self, path: Path) -> None:
-        """Write as JSON."""
-        write_json(path, self.model_dump(mode="json"))
-
-    @classmethod
-    def read(cls, path: Path) -> TransferPlan:
-        """Read what `write` wrote.
-
-        Raises:
-            ArtifactError: the file is missing, damaged or of another version.
-        """
-        try:
-            return cls.model_validate(read_json(path, made_by="plan"))
-        except ValidationError as error:
-            raise ArtifactError(
-                f"{path} is not a transfer plan of this version: {error.error_count()} problems",
-                hint="run the stage `plan` again",
-            ) from None
