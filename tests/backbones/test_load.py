@@ -81,7 +81,7 @@ def test_stages_follow_the_depth_of_the_taps(architecture):
 def test_the_embedded_backbone_loads_and_says_what_it_is():
     backbone = load_backbone("embedded", "")
     assert backbone.card.weights == "embedded"
-    assert "tiny_imagenet" in backbone.card.pretrained_on
+    assert "Tiny ImageNet" in backbone.card.pretrained_on
     assert load.embedded_weights().stat().st_size < 8_000_000
 
 

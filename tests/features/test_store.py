@@ -77,6 +77,12 @@ def test_a_damaged_row_is_found_and_counts_as_missing(space, tmp_path):
     assert reader.missing(keys, "last") == [33]
 
 
+def test_what_is_stored_again_stands_above_the_older_row(space, tmp_path):
+    for value in range(8):
+        space.append([key(1)], {"last": vectors([value])})
+    assert fresh(tmp_path).read([key(1)], "last")[0, 0] == 7
+
+
 def test_a_file_that_is_no_segment_is_ignored_and_left(space):
     space.append([key(1)], {"last": vectors([1])})
     (space.folder / "foreign.arrow").write_bytes(b"not arrow")

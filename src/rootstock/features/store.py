@@ -124,7 +124,8 @@ class Space:
         """Take up segments that have appeared since."""
         if not self.folder.is_dir():
             return
-        for path in sorted(self.folder.glob("*.arrow")):
+        # Oldest first: a row that was computed anew stands above its damaged older self.
+        for path in sorted(self.folder.glob("*.arrow"), key=_age):
             if path.name in self._segments:
                 continue
             try:
@@ -170,3 +171,7 @@ class Space:
                 f"{len(damaged)} rows of {tap} in {self.folder} are damaged",
                 hint="run the stage `features` again; it computes them anew",
             )
+
+
+def _age(path: Path) -> tuple[int, str]:
+    return path.stat().st_mtime_ns, path.name
