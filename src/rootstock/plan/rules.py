@@ -54,8 +54,9 @@ class Recipe:
 # BatchNorm keeps its pretrained statistics, as in Kumar 2022 (LP-FT): renewing them disturbs the
 # probed head at the start. On hand signs at 96 pixels (MobileNetV2) the first epoch's loss is
 # about four times as high; after four epochs it has caught up (.988 against .993, mean of three
-# seeds), so keeping them is never worse but not decisive. Layer decay: MAE .65-.75, AutoGluon .9. Epochs fall as data grow, since
-# what counts is the number of steps (Big Transfer's 500 steps of 512 images).
+# seeds), so keeping them is never worse but not decisive. Layer decay: MAE .65-.75, AutoGluon .9.
+# Epochs fall as data grow, since what counts is the number of steps (Big Transfer's 500 steps of
+# 512 images).
 _EPOCHS: dict[SizeClass, int] = {"small": 15, "medium": 8, "large": 4}
 RECIPES: dict[Strategy, Recipe] = {
     "partial_finetune": Recipe((3e-4, 1e-3), 1.0, 0.8, "eval", _EPOCHS),
