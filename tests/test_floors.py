@@ -8,6 +8,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 FLOORS = {
+    "cores": 0,
     "errors": 0,
     "ports": 1,
     "config": 1,

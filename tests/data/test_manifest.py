@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from rootstock.data.manifest import Manifest
-from rootstock.errors import ArtifactError
+from rootstock.errors import ArtifactError, DataError
 from tests.data.folders import photo, write_classes
 from tests.data.odd_images import ODD_IMAGES
 from tests.data.test_broken_folders import index
@@ -93,6 +93,19 @@ def test_leaks_across_given_splits_are_reported(tmp_path):
     (tmp_path / "test/ants/leak.png").write_bytes(photo(0))
     leaks = index(tmp_path).summary()["leaks_across_given_splits"]
     assert leaks == [["test/ants/leak.png", "train/ants/0.png"]]
+
+
+def test_a_class_without_training_images_cannot_be_learnt(tmp_path):
+    write_classes(tmp_path / "train", {"ants": 20, "bees": 20})
+    write_classes(tmp_path / "val", {"ants": 5, "bees": 5, "wasps": 5}, seed=1)
+    with pytest.raises(DataError, match="no training image of wasps"):
+        index(tmp_path)
+
+
+def test_a_given_split_that_lacks_a_class_is_warned_of(tmp_path):
+    write_classes(tmp_path / "train", {"ants": 20, "bees": 20})
+    write_classes(tmp_path / "test", {"ants": 5}, seed=1)
+    assert any("no image of bees in test" in text for text in index(tmp_path).warnings)
 
 
 def test_a_listed_file_that_is_not_there_is_quarantined(root):

@@ -72,6 +72,22 @@ def test_writes_weights_that_timm_loads(corpus: Path, tmp_path: Path) -> None:
     network.load_state_dict(state, strict=True)
 
 
+def test_labels_may_count_beside_a_teacher(corpus: Path, teacher: Path, tmp_path: Path) -> None:
+    silent, told = (
+        pretrain(corpus, tmp_path / str(weight), teacher=teacher, label_weight=weight, **TINY)
+        for weight in (0.0, 0.5)
+    )
+    first = "conv_stem.weight"
+    assert not torch.equal(load_file(silent)[first], load_file(told)[first])
+    assert json.loads(told.with_suffix(".json").read_text())["recipe"]["label_weight"] == 0.5
+
+
+def test_labels_beside_a_teacher_need_classes(teacher: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "loose", names=[f"{i}.png" for i in range(8)])
+    with pytest.raises(DataError, match="0 class folders"):
+        pretrain(tmp_path / "loose", tmp_path / "out", teacher=teacher, label_weight=1, **TINY)
+
+
 def test_card_names_recipe_and_measurement(corpus: Path, tmp_path: Path) -> None:
     weights = pretrain(corpus, tmp_path / "out", licence="CC0", **TINY)
     card = json.loads(weights.with_suffix(".json").read_text())

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rootstock.config import Paths, load_config
+from rootstock.cores import usable_cores
 from rootstock.errors import RootstockError
 
 PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "mlflow", "ray", "dvc", "fastapi")
@@ -52,7 +53,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _processor() -> Finding:
-    return Finding("ok", "cores", f"{len(os.sched_getaffinity(0))} usable by this process")
+    return Finding("ok", "cores", f"{usable_cores()} usable by this process")
 
 
 def _gpu() -> Finding:

@@ -141,6 +141,7 @@ def _add_pretrain_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--stored-size", type=int, help="side in pixels of the decoded corpus")
     command.add_argument("--teacher-size", type=int, help="side in pixels the teacher is shown")
     command.add_argument("--views", type=int, help="crops of each image shown to the teacher")
+    command.add_argument("--label-weight", type=float, help="of the labels beside a teacher (0)")
     command.add_argument("--licence", help="terms of the corpus, for the card")
     command.add_argument("--device", help="cpu or cuda")
     command.add_argument("--work", type=Path, help="folder for caches and checkpoints")

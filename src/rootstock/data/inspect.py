@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from rootstock.cores import usable_cores
 from rootstock.data.decode import DecodeLimits, decode_image, read_bytes
 from rootstock.data.duplicates import Fingerprint, fingerprint
 from rootstock.errors import ImageError
@@ -68,7 +68,7 @@ def inspect_images(
 
     A file whose decoding kills its process is quarantined as ``crashed``.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     with tqdm(total=len(paths), desc="index", unit="image", disable=None) as bar:
         if workers == 1 or len(paths) <= CHUNK:
             return [_counted(bar, inspect_image(path, limits)) for path in paths]

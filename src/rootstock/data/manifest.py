@@ -205,13 +205,14 @@ def build_manifest(
         test_fraction=test_fraction,
         seed=seed,
     )
+    warnings = [*layout.warnings, *_check_splits(root, labels, splits)]
     decided = {i: place for i, *place in zip(usable, splits, groups.tolist(), strict=True)}
     rows = [
         _row(entry.path, entry.label, image, *decided.get(i, ("", 0)))
         for i, (entry, image) in enumerate(zip(layout.entries, inspected, strict=True))
     ]
     given = tuple(sorted({entry.given for entry in layout.entries if entry.given}))
-    return Manifest(tuple(rows), tuple(layout.warnings), given)
+    return Manifest(tuple(rows), tuple(warnings), given)
 
 
 def _check_classes(root: Path, labels: list[str], listed: set[str], min_per_class: int) -> None:
@@ -233,6 +234,25 @@ def _check_classes(root: Path, labels: list[str], listed: set[str], min_per_clas
             f"{root} has classes with fewer than {min_per_class} usable images: {text}",
             hint="add images, remove the class, or lower data.min_per_class (not under 2)",
         )
+
+
+def _check_splits(root: Path, labels: list[str], splits: list[str]) -> list[str]:
+    """A warning for each split that lacks classes; raises where training would lack one."""
+    classes = set(labels)
+    missing = {
+        name: sorted(classes - {a for a, b in zip(labels, splits, strict=True) if b == name})
+        for name in SPLITS
+    }
+    if missing["train"]:
+        raise DataError(
+            f"{root} has no training image of {', '.join(missing['train'])}",
+            hint="a class is learnt from the images in train/: add some, or remove the class",
+        )
+    return [
+        f"no image of {', '.join(lacking)} in {name}: accuracy there says nothing of them"
+        for name, lacking in missing.items()
+        if lacking and name in splits
+    ]
 
 
 def _row(path: str, label: str, image: Inspected, split: str, group: int) -> ImageRow:

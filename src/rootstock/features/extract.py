@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from rootstock.backbones.load import Backbone
+from rootstock.cores import usable_cores
 from rootstock.data.decode import DecodeLimits, decode_image
 from rootstock.data.files import read_json, write_json
 from rootstock.data.manifest import ImageRow
@@ -208,7 +208,7 @@ def _prepared(
 
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     # Pillow lets go of the interpreter's lock while it decodes and resizes.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         ahead = [pool.submit(prepare, row) for row in batches[0]]
         for number, batch in enumerate(batches):
             current = ahead

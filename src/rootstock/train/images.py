@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
+from rootstock.cores import usable_cores
 from rootstock.data.files import write_atomic
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
@@ -48,7 +48,7 @@ class ImageSet:
         """
         if self.cache is not None:
             return np.load(self.cache, mmap_mode="r")[np.asarray(indices)]
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             return np.stack(list(pool.map(self._decode, indices)))
 
     def _decode(self, index: int) -> np.ndarray:

@@ -59,6 +59,7 @@ def pretrain(
     stored_size: int | None = None,
     teacher_size: int | None = None,
     views: int = 3,
+    label_weight: float = 0.0,
     seed: int = 0,
     licence: str = "the terms of the corpus apply",
     device: str = "cpu",
@@ -67,11 +68,12 @@ def pretrain(
     """Train ``architecture`` on ``data`` and write its weights and card into ``out``.
 
     Without a teacher the class folders of ``data`` (or of ``data/train``) are the labels; with
-    one, labels are not looked at. ``data/val`` is only measured. Sizes are in pixels: the last
-    epochs run at ``input_size``, the first ``low_epochs`` (default: 85 %) at ``low_size``. Images
-    are decoded once to squares of ``stored_size`` (default: as they are, at most a quarter more
-    than ``input_size``) and shown to the teacher as ``views`` fixed crops of ``teacher_size``
-    (default: its card's).
+    one they count only where ``label_weight``, the weight of their cross-entropy beside the
+    teacher's two losses, is above 0. ``data/val`` is only measured. Sizes are in pixels: the
+    last epochs run at ``input_size``, the first ``low_epochs`` (default: 85 %) at ``low_size``.
+    Images are decoded once to squares of ``stored_size`` (default: as they are, at most a quarter
+    more than ``input_size``) and shown to the teacher as ``views`` fixed crops of
+    ``teacher_size`` (default: its card's).
 
     What costs time is kept in ``work`` (default: a folder in ``out``): the same call continues
     there after a kill and loses at most one epoch. Remove that folder when done.
@@ -102,6 +104,7 @@ def pretrain(
         stored_size=stored_size or natural_size(data, at_most=round(1.25 * input_size)),
         teacher_size=(teacher_size or master.card.input_size[1]) if master else 0,
         views=views,
+        label_weight=label_weight if master else 0.0,
         seed=seed,
     )
     with torch.random.fork_rng():
@@ -175,7 +178,10 @@ def _prepare_distilled(
     whole = show(validation, views=1) if validation else []
     network = _create(recipe.architecture, classes=master.classifier.out_features)
     width = network.get_classifier().in_features
-    return Distilled(master, views, whole, width=width), network
+    objective = Distilled(
+        master, views, whole, width=width, train=train, label_weight=recipe.label_weight
+    )
+    return objective, network
 
 
 def _train(

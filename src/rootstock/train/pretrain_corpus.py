@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from rootstock.cores import usable_cores
 from rootstock.data.decode import read_image
 from rootstock.data.files import read_json, write_json
 from rootstock.errors import DataError, ImageError
@@ -93,7 +93,7 @@ def _decode_all(folder: Path, names: list[str], size: int, *, cache: Path, card:
     pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     kept: list[str] = []
     skipped: list[tuple[str, str]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         squares = pool.map(lambda name: _square(folder / name, size), names)
         for name, square in zip(names, squares, strict=True):
             if isinstance(square, str):

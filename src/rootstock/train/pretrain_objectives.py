@@ -28,6 +28,14 @@ def embed(network: Any, images: Tensor) -> Tensor:
     return network.forward_head(network.forward_features(images), pre_logits=True)
 
 
+def _need_classes(corpus: Corpus) -> None:
+    if len(corpus.classes) < 2:
+        raise DataError(
+            f"the corpus has {len(corpus.classes)} class folders; labels need at least 2",
+            hint="sort the images into class folders, or name a teacher: it needs no labels",
+        )
+
+
 class Labelled(nn.Module):
     """Cross-entropy on the class folders' names."""
 
@@ -35,11 +43,7 @@ class Labelled(nn.Module):
 
     def __init__(self, train: Corpus, validation: Corpus | None, *, smallest_crop: float) -> None:
         super().__init__()
-        if len(train.classes) < 2:
-            raise DataError(
-                f"the corpus has {len(train.classes)} class folders; labels need at least 2",
-                hint="sort the images into class folders, or name a teacher: it needs no labels",
-            )
+        _need_classes(train)
         if validation is not None and validation.classes != train.classes:
             raise DataError("the classes in val/ are not those in train/")
         self.labels = train.labels
@@ -70,7 +74,9 @@ class Distilled(nn.Module):
     """A linear map of the student's embedding is to say what the teacher's embedding says.
 
     Two losses: the cosine distance of the standardised embeddings, and the Kullback-Leibler
-    divergence of the soft labels that the teacher's classifier reads from either.
+    divergence of the soft labels that the teacher's classifier reads from either. With a
+    ``label_weight`` a third: cross-entropy on ``labels`` (int64 [N] of ``classes``), read by a
+    linear layer of its own that is thrown away at the end.
     """
 
     mean: Tensor
@@ -79,10 +85,21 @@ class Distilled(nn.Module):
     bias: Tensor
 
     def __init__(
-        self, teacher: Teacher, views: Sequence[View], whole: Sequence[View], *, width: int
+        self,
+        teacher: Teacher,
+        views: Sequence[View],
+        whole: Sequence[View],
+        *,
+        width: int,
+        train: Corpus,
+        label_weight: float,
     ) -> None:
         super().__init__()
         self.views, self.whole = views, whole
+        self.labels, self.label_weight = train.labels, label_weight
+        if label_weight:
+            _need_classes(train)
+            self.reader = nn.Linear(width, len(train.classes))
         sample = views[0].embedded(torch.arange(min(8192, len(views[0].embeddings))))
         self.mapping = nn.Linear(width, sample.shape[1])
         self.register_buffer("mean", sample.mean(dim=0))
@@ -91,20 +108,29 @@ class Distilled(nn.Module):
         self.register_buffer("bias", teacher.classifier.bias.detach().clone())
 
     def pick(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One view's boxes [B, 4] of the images ``rows`` [B], and its embeddings [B, D]."""
+        """One view's boxes [B, 4] of the images ``rows``, its embeddings and labels [B, D + 1]."""
         number = int(torch.randint(len(self.views), (1,), generator=generator))
         view = self.views[number]
-        return view.boxes[rows], view.embedded(rows)
+        labels = self.labels[rows].unsqueeze(1).float()
+        return view.boxes[rows], torch.cat([view.embedded(rows), labels], dim=1)
 
     def loss(self, network: Any, images: Tensor, targets: Tensor) -> Tensor:
-        guessed = self.mapping(embed(network, images))
+        targets, labels = targets[:, :-1], targets[:, -1].long()
+        embedded = embed(network, images)
+        guessed = self.mapping(embedded)
         known = (targets - self.mean) / self.std
         distance = (1 - F.cosine_similarity(guessed, known)).mean()
         soft = self._soft_labels(guessed * self.std + self.mean)
         divergence = F.kl_div(
             soft, self._soft_labels(targets), log_target=True, reduction="batchmean"
         )
-        return COSINE_WEIGHT * distance + divergence
+        total = COSINE_WEIGHT * distance + divergence
+        if self.label_weight:
+            read = self.reader(embedded)
+            total = total + self.label_weight * F.cross_entropy(
+                read, labels, label_smoothing=SMOOTHING
+            )
+        return total
 
     @torch.no_grad()
     def finish(self, network: Any) -> None:

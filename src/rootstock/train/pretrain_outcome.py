@@ -43,6 +43,7 @@ class Recipe:
     stored_size: int
     teacher_size: int
     views: int
+    label_weight: float
     seed: int
 
     def size(self, epoch: int) -> int:
