@@ -14,6 +14,7 @@ FLOORS = {
     "config": 1,
     "data": 2,
     "metrics": 2,
+    "onnx_session": 2,
     "plots": 3,
     "backbones": 3,
     "heads": 3,

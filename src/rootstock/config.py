@@ -88,6 +88,12 @@ class BackboneConfig(Section):
         description="`embedded` (small, for demos), `hub`, or the path of a .safetensors file "
         "whose card NAME.json lies beside it.",
     )
+    candidates: tuple[str, ...] | Auto = Field(
+        (),
+        description="More backbones to compare by probes on your images, the best within the "
+        "limits of `plan` is taken: `embedded`, weights files, `hub:NAME`; auto: the embedded "
+        "one, the files beside `weights`, or a short list of the hub.",
+    )
 
 
 class AssessConfig(Section):
@@ -141,6 +147,27 @@ class PlanConfig(Section):
         "auto",
         description="Mirror images left to right when augmenting; auto: unless the class names "
         "read like characters or sides.",
+    )
+
+    race: Literal["auto", "never"] = Field(
+        "auto",
+        description="auto: where the table and the probes leave a doubt, the two best strategies "
+        "are trained briefly and the better one is taken; never: the table and the probes decide.",
+    )
+    max_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="A strategy expected to train longer than this on this machine is not "
+        "chosen; null: no limit.",
+    )
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="A backbone that takes longer for one image on this machine is not chosen "
+        "among backbone.candidates; null: no limit.",
+    )
+    max_params: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="A backbone of more parameters is not chosen among backbone.candidates; "
+        "null: no limit.",
     )
 
 
@@ -281,6 +308,18 @@ class Paths:
     @property
     def metrics(self) -> Path:
         return self.reports / "metrics.json"
+
+    @property
+    def races(self) -> Path:
+        return self.root / ".rootstock/races"
+
+    @property
+    def paces(self) -> Path:
+        return self.root / ".rootstock/paces"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / ".rootstock/ledger.jsonl"
 
     @property
     def trials(self) -> Path:

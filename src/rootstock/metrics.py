@@ -27,6 +27,13 @@ def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(predicted == labels))
 
 
+def standard_error(accuracy: float, n_images: int) -> float:
+    """Binomial standard error of an accuracy measured once on each of ``n_images``."""
+    # 0 or 1 on a few images is not free of error: one image is added to each side.
+    smoothed = (accuracy * n_images + 1.0) / (n_images + 2.0)
+    return math.sqrt(smoothed * (1.0 - smoothed) / max(1, n_images))
+
+
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Counts int64[K,K]: rows are actual classes, columns predicted ones."""
     counts = np.bincount(labels * n_classes + predicted, minlength=n_classes**2)

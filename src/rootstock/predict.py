@@ -14,6 +14,7 @@ from rootstock.bundle import ModelBundle, largest_difference, read_bundle
 from rootstock.data.decode import DecodeLimits, decode_image
 from rootstock.errors import BundleError, ImageError
 from rootstock.metrics import softmax
+from rootstock.onnx_session import onnx_session
 
 Engine = Literal["auto", "onnx", "torch"]
 GOLDEN_TOLERANCE = 1e-3
@@ -151,32 +152,6 @@ class Predictor:
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         top = tuple((self.classes[index], float(probabilities[index])) for index in order)
         return Prediction(*top[0], top)
-
-
-def onnx_session(path: Path, *, threads: int | None = None) -> Any:
-    """Open an ONNX Runtime CPU session; ``threads`` None lets it take every core.
-
-    Raises:
-        BundleError: ONNX Runtime cannot load the file.
-    """
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as states
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # A spinning pool takes the cores from the threads that decode images.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(
-            str(path), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except (states.Fail, states.InvalidGraph, states.InvalidProtobuf) as error:
-        raise BundleError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}",
-            hint="download or train the model again",
-        ) from error
 
 
 def _choose(engine: Engine) -> Literal["onnx", "torch"]:

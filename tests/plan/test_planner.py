@@ -2,10 +2,11 @@ import itertools
 
 import pytest
 
-from rootstock.assess.profile import BackboneFacts, DatasetProfile, Probe, Similarity
+from rootstock.assess.profile import BackboneFacts, BackboneScore, DatasetProfile, Probe, Similarity
 from rootstock.errors import ArtifactError, PlanError
-from rootstock.plan.plan import TransferPlan
-from rootstock.plan.planner import Pins, make_transfer_plan
+from rootstock.plan.pins import Pins
+from rootstock.plan.plan import Heat, Race, TransferPlan
+from rootstock.plan.planner import make_transfer_plan
 from rootstock.plan.report import render_plan
 from rootstock.plan.rules import MEANING, TABLE
 
@@ -50,6 +51,20 @@ def make_profile(*, size="small", similar=True, weights="hub", **changes) -> Dat
     return DatasetProfile(**(facts | changes))
 
 
+EARLY_PROBES = tuple(
+    Probe(tap=tap, accuracy=accuracy, std=0.01, n_images=200)
+    for tap, accuracy in zip(TAPS, (0.5, 0.6, 0.7, 0.8, 0.55), strict=True)
+)
+
+
+def a_race(winner: str) -> Race:
+    heats = [
+        Heat(strategy=name, n_train=500, n_val=40, epochs=5, accuracy=0.9, log_loss=0.3)
+        for name in ("linear_probe", "partial_finetune")
+    ]
+    return Race(heats=tuple(heats), winner=winner, why="on 500 images it was better.")
+
+
 def plan_for(profile, **pins) -> TransferPlan:
     return make_transfer_plan(profile, pins=Pins(**pins), l2_grid=L2_GRID)
 
@@ -60,13 +75,13 @@ def why(plan, choice):
 
 @pytest.mark.parametrize(("cell", "strategy"), TABLE.items())
 def test_every_cell_becomes_a_plan_with_reasons(cell, strategy):
-    plan = plan_for(make_profile(size=cell[0], similar=cell[1]))
+    plan = plan_for(make_profile(size=cell[0], similar=cell[1], probes=()))
     assert plan.strategy == strategy
     assert cell[0] in why(plan, "strategy").why
 
 
 def test_heads_are_searched_over_taps_and_strengths():
-    plan = plan_for(make_profile(similar=False))
+    plan = plan_for(make_profile(similar=False, probes=EARLY_PROBES))
     assert plan.taps == ("block4", "block3", "block2")
     assert len(plan.head_candidates) == 3 * len(L2_GRID)
     assert plan.finetune is None
@@ -179,3 +194,45 @@ def test_the_report_marks_the_cell_and_tells_every_reason():
         text = render_plan(plan, profile)
         assert text.count("(here)") == 1
         assert all(reason.why in text for reason in plan.reasons)
+
+
+def test_evidence_overrules_the_table_and_the_reason_says_so():
+    plan = plan_for(make_profile(similar=False))
+    assert plan.evidence.ruled == "early_features"
+    assert plan.strategy == "linear_probe"
+    assert "overrules the table" in why(plan, "strategy").why
+
+
+def test_the_winner_of_a_race_is_the_plan():
+    race = a_race("partial_finetune")
+    plan = make_transfer_plan(make_profile(), pins=Pins(), l2_grid=L2_GRID, race=race)
+    assert plan.strategy == "partial_finetune"
+    assert "The race: on 500 images" in why(plan, "strategy").why
+    assert "won by `partial_finetune`" in render_plan(plan, make_profile())
+
+
+def test_a_pin_stands_above_a_race():
+    race = a_race("partial_finetune")
+    pins = Pins(strategy="linear_probe")
+    plan = make_transfer_plan(make_profile(), pins=pins, l2_grid=L2_GRID, race=race)
+    assert plan.strategy == "linear_probe"
+
+
+def test_a_strategy_over_the_minutes_gives_way_to_a_cheaper_one():
+    limits = {"full_finetune": "it is slow", "partial_finetune": "this one too"}
+    profile = make_profile(size="large", probes=())
+    plan = make_transfer_plan(profile, pins=Pins(), l2_grid=L2_GRID, too_slow=limits)
+    assert plan.strategy == "linear_probe"
+    assert "it is slow" in why(plan, "strategy").why
+
+
+def test_the_report_tells_minutes_latency_and_compared_backbones():
+    scores = (
+        BackboneScore(candidate="a.safetensors", name="mobilenetv2_100", accuracy=0.9),
+        BackboneScore(candidate="hub:x", excluded="no hub here"),
+    )
+    profile = make_profile(backbone_scores=scores, backbone_why="the best.")
+    text = render_plan(
+        plan_for(profile), profile, minutes={"linear_probe": 1.25}, latency_ms=3.14, machine="box"
+    )
+    assert all(part in text for part in ("| 1.2 |", "3.1 ms", "(box)", "not used: no hub here"))

@@ -82,7 +82,11 @@ def test_mirroring_is_unsafe_for_characters_and_sides(classes, safe):
 
 def test_heads_are_expected_near_their_probe():
     low, high = rules.expected_accuracy(
-        "early_features", "small", similar=False, probe_last=0.5, probe_early=0.8
+        "early_features",
+        "small",
+        shares=rules.PRIOR_SHARES,
+        probe_last=0.5,
+        probe_early=0.8,
     )
     assert low < 0.8 < high
     assert high - low == pytest.approx(0.04)
@@ -91,7 +95,11 @@ def test_heads_are_expected_near_their_probe():
 def test_fine_tuning_is_expected_to_gain_more_where_data_are_dissimilar():
     near, far = (
         rules.expected_accuracy(
-            "full_finetune", "medium", similar=similar, probe_last=0.9, probe_early=0.9
+            "full_finetune",
+            "medium",
+            shares=rules.expected_shares(rules.PRIOR_SHARES, similar=similar),
+            probe_last=0.9,
+            probe_early=0.9,
         )
         for similar in (True, False)
     )
@@ -102,7 +110,11 @@ def test_expected_accuracy_stays_a_probability():
     for probe in (0.0, 1.0):
         for strategy in rules.MEANING:
             low, high = rules.expected_accuracy(
-                strategy, "small", similar=True, probe_last=probe, probe_early=probe
+                strategy,
+                "small",
+                shares=rules.PRIOR_SHARES,
+                probe_last=probe,
+                probe_early=probe,
             )
             assert 0.0 <= low <= high <= 1.0
 

@@ -102,7 +102,7 @@ def test_the_same_inputs_give_the_same_manifest_plan_and_model(data, finished, t
 
 def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeypatch):
     config = configure(data, "train.l2_grid=[0.01, 0.1, 1.0]", "plan.strategy=linear_probe")
-    make_plan(config, copied)
+    make_plan(config, copied, searcher=SequentialSearcher())
     cache_features(config, copied)
     fitted = []
 
@@ -193,7 +193,7 @@ def test_features_of_other_images_are_refused(data, copied, tmp_path):
 
 def test_an_impossible_pin_stops_at_the_plan(data, copied):
     with pytest.raises(PlanError, match=r"plan\.tap is `block99`"):
-        make_plan(configure(data, "plan.tap=block99"), copied)
+        make_plan(configure(data, "plan.tap=block99"), copied, searcher=SequentialSearcher())
 
 
 def test_when_every_trial_fails_their_errors_are_listed(tmp_path):

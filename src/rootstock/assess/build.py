@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rootstock.assess.profile import BackboneFacts, DatasetProfile, Probe
+from rootstock.assess.knn import leave_one_out_accuracy
+from rootstock.assess.profile import BackboneFacts, BackboneScore, DatasetProfile, Probe
 from rootstock.assess.similarity import measure_similarity
 from rootstock.assess.size import size_class
-from rootstock.backbones.load import Backbone
+from rootstock.backbones.load import LAST, Backbone
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.data.preprocess import Preprocess
 from rootstock.features.extract import extract_features, read_features, read_pixels
 from rootstock.features.store import FeatureStore
 from rootstock.heads import cross_validate
+from rootstock.metrics import standard_error
 
 PROBE_L2 = 1e-2
 """One strength for all taps: probes compare depths, the search of the head comes later."""
@@ -70,10 +72,59 @@ def build_profile(
             threshold=similar_from,
         ),
         probes=tuple(
-            _probe_taps(chosen, root, backbone, preprocess, store, folds, batch_size, seed)
+            _probe_taps(
+                chosen,
+                root,
+                backbone,
+                preprocess,
+                store,
+                backbone.tap_names,
+                folds,
+                batch_size,
+                seed,
+            )
         ),
         backbone=_facts(backbone),
     )
+
+
+def score_backbone(
+    candidate: str,
+    backbone: Backbone,
+    manifest: Manifest,
+    *,
+    root: Path,
+    store: FeatureStore,
+    sample: int,
+    folds: int,
+    batch_size: int,
+    seed: int,
+) -> BackboneScore:
+    """Probe one of several backbones at its last tap, on at most ``sample`` training images.
+
+    Raises:
+        DataError: an image has changed since it was indexed.
+    """
+    facts = _facts(backbone)
+    chosen = sample_rows(manifest.rows("train"), sample)
+    preprocess = backbone.card.preprocess()
+    probes = list(
+        _probe_taps(chosen, root, backbone, preprocess, store, [LAST], folds, batch_size, seed)
+    )
+    score = BackboneScore(
+        candidate=candidate,
+        name=facts.name,
+        parameters=facts.parameters,
+        gflop=round(facts.gflop_per_megapixel * facts.input_size**2 / 1e6, 3),
+    )
+    if not probes:
+        return score.model_copy(update={"excluded": "no class has two images to probe with"})
+    measured = {
+        "accuracy": probes[0].accuracy,
+        "noise": round(standard_error(probes[0].accuracy, probes[0].n_images), 4),
+        "knn": probes[0].knn or 0.0,
+    }
+    return score.model_copy(update=measured)
 
 
 def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
@@ -108,6 +159,7 @@ def _probe_taps(
     backbone: Backbone,
     preprocess: Preprocess,
     store: FeatureStore,
+    taps: Sequence[str],
     folds: int,
     batch_size: int,
     seed: int,
@@ -119,12 +171,17 @@ def _probe_taps(
     if len(labels) < 2:
         return
     numbers = np.array([labels.index(row.label) for row in rows])
-    taps = backbone.tap_names
     extract_features(rows, root, backbone, preprocess, store, taps, batch_size=batch_size)
     for tap in taps:
         features = read_features(rows, backbone, preprocess, store, tap).astype(np.float32)
         accuracy, std = cross_validate(features, numbers, folds=folds, l2=PROBE_L2, seed=seed)
-        yield Probe(tap=tap, accuracy=round(accuracy, 4), std=round(std, 4), n_images=len(rows))
+        yield Probe(
+            tap=tap,
+            accuracy=round(accuracy, 4),
+            std=round(std, 4),
+            n_images=len(rows),
+            knn=round(leave_one_out_accuracy(features, numbers), 4),
+        )
 
 
 def _facts(backbone: Backbone) -> BackboneFacts:

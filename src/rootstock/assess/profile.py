@@ -38,6 +38,8 @@ class Probe(Record):
     accuracy: float
     std: float
     n_images: int
+    knn: float | None = None
+    """Leave-one-out accuracy of the nearest neighbours on the same features."""
 
 
 class BackboneFacts(Record):
@@ -54,6 +56,23 @@ class BackboneFacts(Record):
     parameters: int
     gflop_per_megapixel: float
     """Forward pass, in 1e9 floating-point operations for 1e6 input pixels."""
+
+
+class BackboneScore(Record):
+    """One of several candidate backbones, probed at its last tap.
+
+    ``gflop``: 1e9 operations for one image at its own input size; ``noise``: the standard error
+    of ``accuracy``; ``excluded``: why it cannot be taken, empty where it can.
+    """
+
+    candidate: str
+    name: str = ""
+    parameters: int = 0
+    gflop: float = 0.0
+    accuracy: float = 0.0
+    noise: float = 0.0
+    knn: float = 0.0
+    excluded: str = ""
 
 
 class DatasetProfile(Artifact):
@@ -79,3 +98,6 @@ class DatasetProfile(Artifact):
     similarity: Similarity
     probes: tuple[Probe, ...]
     backbone: BackboneFacts
+    backbone_scores: tuple[BackboneScore, ...] = ()
+    """Empty where one backbone was named."""
+    backbone_why: str = ""

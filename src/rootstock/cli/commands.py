@@ -42,6 +42,7 @@ def check(options: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Index, assess and plan; print the plan."""
+    from rootstock.ports import SequentialSearcher
     from rootstock.stages.assess import assess_data
     from rootstock.stages.index import index_images
     from rootstock.stages.plan import make_plan
@@ -50,7 +51,7 @@ def plan(options: argparse.Namespace) -> None:
     with _workspace(options.out) as paths:
         index_images(config, paths)
         assess_data(config, paths)
-        result = make_plan(config, paths)
+        result = make_plan(config, paths, searcher=SequentialSearcher())
         text = (paths.reports / "plan.md").read_text(encoding="utf-8")
     if options.json:
         _print_json(result.model_dump(mode="json"))

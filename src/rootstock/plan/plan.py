@@ -30,6 +30,37 @@ class Candidate(Record):
     """On the reference machine of docs/benchmarks.md; a GPU needs a small part of it."""
 
 
+class Evidence(Record):
+    """What the table says, what the probes made of it, and which two were left in doubt."""
+
+    ruled: Strategy
+    choice: Strategy
+    contest: tuple[Strategy, ...]
+    why: str
+
+
+class Heat(Record):
+    """One contender in one round of a race, measured on the validation images."""
+
+    strategy: Strategy
+    n_train: int
+    n_val: int
+    epochs: int
+    """0: a head on frozen features."""
+    accuracy: float
+    log_loss: float
+
+
+class Race(Artifact):
+    """A short comparison of two strategies on a part of the training images."""
+
+    made_by: ClassVar[str] = "plan"
+
+    heats: tuple[Heat, ...]
+    winner: Strategy
+    why: str
+
+
 class FinetuneRecipe(Record):
     """How the backbone is fine-tuned."""
 
@@ -63,6 +94,8 @@ class TransferPlan(Artifact):
     head_candidates: tuple[dict[str, Any], ...]
     finetune_candidates: tuple[dict[str, Any], ...]
     candidates: tuple[Candidate, ...]
+    evidence: Evidence
+    race: Race | None
     reasons: tuple[Reason, ...]
 
     @property

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, cast
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.errors import PlanError
 from rootstock.plan import rules
-from rootstock.plan.plan import Candidate, FinetuneRecipe, Reason, TransferPlan
+from rootstock.plan.costs import expect_candidate
+from rootstock.plan.evidence import Judgement, judge
+from rootstock.plan.pins import AUTO, Pins
+from rootstock.plan.plan import (
+    Evidence,
+    FinetuneRecipe,
+    Race,
+    Reason,
+    TransferPlan,
+)
 from rootstock.plan.rules import Strategy
 
-REFERENCE_GFLOPS = 20.0
-"""1e9 operations a second that the two-core reference machine reaches on small networks, see
-docs/benchmarks.md. A constant, not measured at run time: a plan is the same on every machine."""
-
-AUTO: Literal["auto"] = "auto"
-
-
-@dataclass(frozen=True)
-class Pins:
-    """The user's choices; ``auto`` leaves a choice to the planner."""
-
-    strategy: str = AUTO
-    tap: str = AUTO
-    freeze_through: str = AUTO
-    input_size: int | Literal["auto"] = AUTO
-    augmentation: str = AUTO
-    flip: bool | Literal["auto"] = AUTO
-    epochs: int | Literal["auto"] = AUTO
-    learning_rates: tuple[float, ...] | Literal["auto"] = AUTO
+NOTHING: Mapping[Strategy, str] = MappingProxyType({})
+CHEAPER: Mapping[Strategy, tuple[Strategy, ...]] = MappingProxyType(
+    {
+        "full_finetune": ("partial_finetune", "linear_probe"),
+        "probe_then_finetune": ("partial_finetune", "linear_probe"),
+        "partial_finetune": ("linear_probe",),
+        "early_features": ("early_features",),
+        "linear_probe": ("linear_probe",),
+    }
+)
+"""What may stand in for a strategy that takes too long, dearest first; a head always may."""
 
 
 @dataclass
@@ -43,17 +46,40 @@ class _Draft:
         self.reasons.append(Reason(choice=choice, value=str(value), pinned=pinned, why=why))
 
 
+def judge_profile(profile: DatasetProfile, *, shares: rules.Shares) -> Judgement:
+    """The table's choice, weighed against what the probes of ``profile`` show."""
+    return judge(
+        size=profile.size_class,
+        similar=profile.similarity.similar,
+        n_train=profile.n_train,
+        median_per_class=profile.median_per_class,
+        taps=profile.backbone.taps,
+        probes={probe.tap: probe.accuracy for probe in profile.probes},
+        n_probed=profile.probes[0].n_images if profile.probes else 0,
+        shares=rules.expected_shares(shares, similar=profile.similarity.similar),
+    )
+
+
 def make_transfer_plan(
-    profile: DatasetProfile, *, pins: Pins, l2_grid: tuple[float, ...]
+    profile: DatasetProfile,
+    *,
+    pins: Pins,
+    l2_grid: tuple[float, ...],
+    shares: rules.Shares = rules.PRIOR_SHARES,
+    race: Race | None = None,
+    too_slow: Mapping[Strategy, str] = NOTHING,
 ) -> TransferPlan:
     """Choose strategy, depth, freezing, input size, augmentation and search space.
 
+    ``race`` is the outcome of the race that `judge_profile` asked for, if it was run;
+    ``too_slow`` maps strategies that are over the limit of minutes to the reason.
     Raises:
         PlanError: a pinned choice cannot be carried out with this backbone.
     """
     draft = _Draft()
     _note_data(draft, profile)
-    strategy = _choose_strategy(draft, profile, pins)
+    judgement = judge_profile(profile, shares=shares)
+    strategy = _choose_strategy(draft, profile, pins, judgement, race, too_slow)
     taps = _choose_taps(draft, profile, pins, strategy)
     input_size = _choose_input_size(draft, profile, pins, strategy)
     finetune = _choose_finetuning(draft, profile, pins, strategy)
@@ -72,7 +98,16 @@ def make_transfer_plan(
         finetune=finetune,
         head_candidates=tuple({"tap": tap, "l2": l2} for tap in taps for l2 in l2_grid),
         finetune_candidates=tuple({"learning_rate": rate} for rate in rates),
-        candidates=tuple(_candidate(profile, pins, name) for name in rules.MEANING),
+        candidates=tuple(
+            expect_candidate(profile, pins, name, shares=shares) for name in rules.MEANING
+        ),
+        evidence=Evidence(
+            ruled=judgement.ruled,
+            choice=judgement.choice,
+            contest=judgement.contest,
+            why=judgement.why,
+        ),
+        race=race,
         reasons=tuple(draft.reasons),
     )
 
@@ -109,17 +144,35 @@ def _note_data(draft: _Draft, profile: DatasetProfile) -> None:
             "right for a demo. For real work set backbone.weights to `hub` or to a weights file "
             "and expect clearly better accuracy."
         )
+    if profile.backbone_why:
+        why = f"{profile.backbone_why} It was {why}"
     draft.note("backbone", f"{profile.backbone.name} ({weights})", why, pinned=False)
 
 
-def _choose_strategy(draft: _Draft, profile: DatasetProfile, pins: Pins) -> Strategy:
-    ruled = rules.choose_strategy(profile.size_class, similar=profile.similarity.similar)
+def _choose_strategy(
+    draft: _Draft,
+    profile: DatasetProfile,
+    pins: Pins,
+    judgement: Judgement,
+    race: Race | None,
+    too_slow: Mapping[Strategy, str],
+) -> Strategy:
     similar = "similar" if profile.similarity.similar else "not similar"
     why = (
-        f"{profile.size_class} data, {similar} to the pretraining set -> `{ruled}`: "
-        f"{rules.MEANING[ruled]}."
+        f"the table: {profile.size_class} data, {similar} to the pretraining set -> "
+        f"`{judgement.ruled}`. The evidence: {judgement.why}"
     )
-    strategy = ruled if pins.strategy == AUTO else cast(Strategy, pins.strategy)
+    if race:
+        why += f" The race: {race.why}"
+    elif judgement.contest:
+        why += " No race was run, so this choice stands unproven."
+    chosen = race.winner if race else judgement.choice
+    if chosen in too_slow:
+        cheaper = next(name for name in CHEAPER[chosen] if name not in too_slow)
+        why += f" But {too_slow[chosen]}, so `{cheaper}` is taken in its place."
+        chosen = cheaper
+    strategy = chosen if pins.strategy == AUTO else cast(Strategy, pins.strategy)
+    why += f" `{strategy}`: {rules.MEANING[strategy]}."
     draft.note("strategy", strategy, why, pinned=pins.strategy != AUTO)
     return strategy
 
@@ -255,49 +308,3 @@ def _check_tap(tap: str, taps: tuple[str, ...], *, key: str) -> None:
             f"{key} is `{tap}`, which this backbone does not have",
             hint=f"its taps, shallow to deep: {', '.join(taps)}",
         )
-
-
-def _candidate(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> Candidate:
-    probes = {probe.tap: probe.accuracy for probe in profile.probes}
-    taps = profile.backbone.taps
-    early = max((probes.get(tap, 0.0) for tap in taps[:-1]), default=0.0)
-    expected = None
-    if taps[-1] in probes:
-        low, high = rules.expected_accuracy(
-            strategy,
-            profile.size_class,
-            similar=profile.similarity.similar,
-            probe_last=probes[taps[-1]],
-            probe_early=early,
-        )
-        expected = (round(low, 3), round(high, 3))
-    gflop = _gflop(profile, pins, strategy)
-    return Candidate(
-        strategy=strategy,
-        expected_accuracy=expected,
-        basis="prior" if rules.is_finetune(strategy) else "cross-validated probe",
-        gflop=round(gflop, 1),
-        reference_minutes=round(gflop / REFERENCE_GFLOPS / 60, 1),
-    )
-
-
-def _gflop(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> float:
-    facts = profile.backbone
-    recipe = rules.RECIPES.get(strategy)
-    pinned_size = None if pins.input_size == AUTO else pins.input_size
-    head_size = pinned_size or facts.input_size
-    tune_size = pinned_size or rules.finetune_input_size(
-        profile.short_side_quantiles[2], facts.input_size
-    )
-    per_image = {
-        size: facts.gflop_per_megapixel * size * size / 1e6 for size in (head_size, tune_size)
-    }
-    return rules.training_gflop(
-        strategy,
-        n_train=profile.n_train,
-        n_val=profile.n_val,
-        epochs=recipe.epochs[profile.size_class] if recipe else 0,
-        n_rates=len(recipe.learning_rates) if recipe else 0,
-        gflop_probe=per_image[tune_size if recipe else head_size],
-        gflop_finetune=per_image[tune_size],
-    )

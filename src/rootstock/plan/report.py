@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from rootstock.assess.profile import DatasetProfile
+from rootstock.plan.costs import REFERENCE_GFLOPS
 from rootstock.plan.plan import Candidate, TransferPlan
-from rootstock.plan.planner import REFERENCE_GFLOPS
-from rootstock.plan.rules import MEANING
+from rootstock.plan.rules import MEANING, Strategy
 
 
-def render_plan(plan: TransferPlan, profile: DatasetProfile, *, picture: str = "") -> str:
-    """The plan as Markdown; ``picture`` is the path of the evidence plot, if there is one."""
+def render_plan(
+    plan: TransferPlan,
+    profile: DatasetProfile,
+    *,
+    picture: str = "",
+    minutes: Mapping[Strategy, float] = MappingProxyType({}),
+    latency_ms: float | None = None,
+    machine: str = "",
+) -> str:
+    """The plan as Markdown.
+
+    ``picture`` is the path of the evidence plot, if there is one; ``minutes`` and ``latency_ms``
+    are what was measured on ``machine``, where it was.
+    """
     lines = [
         f"# Plan: {plan.strategy}",
         "",
@@ -24,7 +39,11 @@ def render_plan(plan: TransferPlan, profile: DatasetProfile, *, picture: str = "
         pinned = " (pinned)" if reason.pinned else ""
         lines.append(f"| {reason.choice} | {reason.value}{pinned} | {reason.why} |")
     lines += ["", "## The table", "", *_table(plan)]
-    lines += ["", "## What each strategy would cost and give", "", *_candidates(plan)]
+    lines += ["", "## Rule, evidence, race", "", *_judgement(plan)]
+    lines += ["", "## What each strategy would cost and give", ""]
+    lines += _candidates(plan, minutes, latency_ms, machine)
+    if profile.backbone_scores:
+        lines += ["", "## Backbones compared", "", *_backbones(profile)]
     lines += ["", "## Evidence", "", *_evidence(profile)]
     if picture:
         lines += ["", f"![divergence and probe accuracy by depth]({picture})"]
@@ -52,28 +71,84 @@ def _table(plan: TransferPlan) -> list[str]:
     ]
 
 
-def _candidates(plan: TransferPlan) -> list[str]:
+def _judgement(plan: TransferPlan) -> list[str]:
+    evidence = plan.evidence
     lines = [
-        "| strategy | expected test accuracy | basis | minutes on the reference machine |",
-        "| --- | --- | --- | --- |",
+        f"- **Rule**: the table says `{evidence.ruled}`.",
+        f"- **Evidence** for `{evidence.choice}`: {evidence.why}",
     ]
-    lines += [_candidate_row(candidate, plan.strategy) for candidate in plan.candidates]
+    if plan.race is None:
+        reason = "unproven: no race was run." if evidence.contest else "none was needed."
+        return [*lines, f"- **Race**: {reason}"]
     lines += [
+        f"- **Race** won by `{plan.race.winner}`: {plan.race.why}",
         "",
-        "A *prior* is a rough expectation from the literature, not a measurement. Minutes are "
-        f"arithmetic: operations over {REFERENCE_GFLOPS:g} GFLOP/s, the pace of two CPU cores; "
-        "a GPU needs a small part of them.",
+        "| contender | training images | epochs | validation accuracy | log-loss |",
+        "| --- | --- | --- | --- | --- |",
     ]
+    for heat in plan.race.heats:
+        epochs = heat.epochs or "head only"
+        lines.append(
+            f"| {heat.strategy} | {heat.n_train} | {epochs} | {heat.accuracy:.3f} "
+            f"| {heat.log_loss:.3f} |"
+        )
     return lines
 
 
-def _candidate_row(candidate: Candidate, chosen: str) -> str:
-    name = f"**{candidate.strategy}**" if candidate.strategy == chosen else candidate.strategy
+def _candidates(
+    plan: TransferPlan,
+    minutes: Mapping[Strategy, float],
+    latency_ms: float | None,
+    machine: str,
+) -> list[str]:
+    lines = [
+        "| strategy | expected test accuracy | basis | minutes here | on the reference machine |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [_candidate_row(candidate, plan, minutes) for candidate in plan.candidates]
+    lines += [
+        "",
+        "A *prior* is an expectation from the literature or from the runs in the ledger, not a "
+        "measurement on your images. Minutes of training, the decoding of images not counted: "
+        f"measured pace of this machine{f' ({machine})' if machine else ''}, and operations over "
+        f"{REFERENCE_GFLOPS:g} GFLOP/s, the pace of two CPU cores.",
+    ]
+    if latency_ms is not None:
+        lines.append(f"Serving one image with this backbone: {latency_ms:.1f} ms here.")
+    return lines
+
+
+def _candidate_row(
+    candidate: Candidate, plan: TransferPlan, minutes: Mapping[Strategy, float]
+) -> str:
+    chosen = candidate.strategy == plan.strategy
+    name = f"**{candidate.strategy}**" if chosen else candidate.strategy
     expected = "not known"
     if candidate.expected_accuracy is not None:
         low, high = candidate.expected_accuracy
         expected = f"{low:.3f} to {high:.3f}"
-    return f"| {name} | {expected} | {candidate.basis} | {candidate.reference_minutes:.1f} |"
+    here = f"{minutes[candidate.strategy]:.1f}" if candidate.strategy in minutes else "not measured"
+    return (
+        f"| {name} | {expected} | {candidate.basis} | {here} | {candidate.reference_minutes:.1f} |"
+    )
+
+
+def _backbones(profile: DatasetProfile) -> list[str]:
+    lines = [
+        "| backbone | parameters | GFLOP an image | probe | k-NN | |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for score in profile.backbone_scores:
+        taken = score.name == profile.backbone.name and not score.excluded
+        name = f"**{score.candidate}**" if taken else score.candidate
+        if score.excluded:
+            lines.append(f"| {name} | | | | | not used: {score.excluded} |")
+            continue
+        lines.append(
+            f"| {name} | {score.parameters:,} | {score.gflop:.2f} "
+            f"| {score.accuracy:.3f} ± {score.noise:.3f} | {score.knn:.3f} | |"
+        )
+    return lines
 
 
 def _evidence(profile: DatasetProfile) -> list[str]:
@@ -86,7 +161,14 @@ def _evidence(profile: DatasetProfile) -> list[str]:
             f"late: {quarters} (measured on {similarity.n_images} images)."
         )
     if profile.probes:
-        lines += ["", "| tap | cross-validated probe accuracy | spread over folds |"]
-        lines += ["| --- | --- | --- |"]
-        lines += [f"| {p.tap} | {p.accuracy:.3f} | {p.std:.3f} |" for p in profile.probes]
+        lines += ["", "| tap | cross-validated probe accuracy | spread over folds | k-NN |"]
+        lines += ["| --- | --- | --- | --- |"]
+        lines += [
+            f"| {p.tap} | {p.accuracy:.3f} | {p.std:.3f} | {_or_nothing(p.knn)} |"
+            for p in profile.probes
+        ]
     return lines
+
+
+def _or_nothing(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -125,23 +125,53 @@ def mirror_is_safe(classes: Sequence[str]) -> bool:
     return not characters and not words & sided
 
 
+Shares = dict[SizeClass, tuple[float, float]]
+"""Size class -> the smallest and largest share of a probe's errors that fine-tuning removes."""
+
+# Rough readings of VTAB (1,000 images against full sets) and of hand signs (.89 probed, .99
+# fine-tuned): a prior, which `rootstock calibrate` replaces by what runs have shown.
+PRIOR_SHARES: Shares = {"small": (-0.3, 0.4), "medium": (0.1, 0.6), "large": (0.3, 0.8)}
+DISSIMILAR_BONUS = 0.25
+
+
+def expected_shares(shares: Shares, *, similar: bool) -> Shares:
+    """``shares`` for this similarity: features of another domain leave more to gain."""
+    bonus = 0.0 if similar else DISSIMILAR_BONUS
+    return {size: (low + bonus, min(0.95, high + bonus)) for size, (low, high) in shares.items()}
+
+
+def tuned_rival(*, similar: bool) -> Strategy:
+    """The way of fine-tuning that challenges a head: the table's for medium data."""
+    return TABLE["medium", similar]
+
+
+def tuning_rival(strategy: Strategy) -> Strategy | None:
+    """The other depth of fine-tuning worth comparing with; none for large data's."""
+    rivals: dict[Strategy, Strategy] = {
+        "partial_finetune": "probe_then_finetune",
+        "probe_then_finetune": "partial_finetune",
+    }
+    return rivals.get(strategy)
+
+
 def expected_accuracy(
-    strategy: Strategy, size: SizeClass, *, similar: bool, probe_last: float, probe_early: float
+    strategy: Strategy,
+    size: SizeClass,
+    *,
+    shares: Shares,
+    probe_last: float,
+    probe_early: float,
 ) -> tuple[float, float]:
     """A range (low, high) for the test accuracy of a strategy.
 
     Heads: the measured probe, plus or minus two points. Fine-tuning removes a share of the
-    probe's errors that grows with data and dissimilarity; shares are rough readings of VTAB
-    (1,000 images against full sets) and of hand signs (.89 probed, .99 fine-tuned): a prior,
-    to be replaced by measurement.
+    probe's errors, between the two of ``shares``.
     """
     if not is_finetune(strategy):
         probe = probe_early if strategy == "early_features" else probe_last
         return max(0.0, probe - 0.02), min(1.0, probe + 0.02)
-    share = {"small": (-0.3, 0.4), "medium": (0.1, 0.6), "large": (0.3, 0.8)}[size]
-    bonus = 0.0 if similar else 0.25
     error = 1.0 - probe_last
-    low, high = (1.0 - error * (1.0 - min(0.95, s + bonus)) for s in share)
+    low, high = (1.0 - error * (1.0 - share) for share in shares[size])
     return max(0.0, low), min(1.0, high)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rootstock.assess.build import build_profile
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import load_backbone
@@ -9,14 +11,17 @@ from rootstock.config import Config, Paths
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.features.store import FeatureStore
+from rootstock.stages.choose import choose_backbone
 
 
 def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     """Measure size, similarity and probe accuracy per depth; write artifacts/profile.json."""
     manifest = Manifest.read(paths.manifest)
-    backbone = load_backbone(
-        config.backbone.weights, config.backbone.name, device=config.features.device
-    )
+    weights, name = config.backbone.weights, config.backbone.name
+    choice: dict[str, Any] = {}
+    if config.backbone.candidates:
+        weights, name, choice = choose_backbone(config, paths, manifest)
+    backbone = load_backbone(weights, name, device=config.features.device)
     limits = {
         "small_below": config.assess.small_below,
         "small_per_class_below": config.assess.small_per_class_below,
@@ -34,5 +39,6 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
         batch_size=config.features.batch_size,
         seed=config.seed,
     )
+    profile = profile.model_copy(update=choice)
     profile.write(paths.profile)
     return profile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import Backbone, load_backbone
 from rootstock.config import Config, Paths
 from rootstock.data.layout import base_folder
@@ -17,7 +18,7 @@ SPLITS = ("train", "val")
 def cache_features(config: Config, paths: Paths) -> None:
     """Compute the features that are missing in the store; write artifacts/features.json."""
     manifest, plan = Manifest.read(paths.manifest), TransferPlan.read(paths.plan)
-    backbone = load_planned_backbone(plan, config.backbone.name, device=config.features.device)
+    backbone = load_planned_backbone(plan, device=config.features.device)
     preprocess = backbone.card.preprocess(plan.input_size)
     rows = [row for split in SPLITS for row in manifest.rows(split)]
     store = FeatureStore(paths.below(config.features.store))
@@ -33,16 +34,30 @@ def cache_features(config: Config, paths: Paths) -> None:
     write_feature_index(paths.features, rows, backbone, preprocess, store, plan.taps)
 
 
-def load_planned_backbone(plan: TransferPlan, name: str, *, device: str) -> Backbone:
+def load_planned_backbone(plan: TransferPlan, *, device: str) -> Backbone:
     """The backbone that the plan was made for.
 
     Raises:
         PlanError: the weights have changed since.
     """
-    backbone = load_backbone(plan.weights, name, device=device)
-    if backbone.card.weights_sha256 != plan.weights_sha256:
+    return _load_known(plan.weights, plan.backbone, plan.weights_sha256, device=device)
+
+
+def load_profiled_backbone(profile: DatasetProfile, *, device: str) -> Backbone:
+    """The backbone that the profile was measured with.
+
+    Raises:
+        PlanError: the weights have changed since.
+    """
+    facts = profile.backbone
+    return _load_known(facts.weights, facts.name, facts.weights_sha256, device=device)
+
+
+def _load_known(weights: str, name: str, sha256: str, *, device: str) -> Backbone:
+    backbone = load_backbone(weights, name, device=device)
+    if backbone.card.weights_sha256 != sha256:
         raise PlanError(
-            f"the weights {plan.weights!r} are not those that the plan was made for",
+            f"the weights {weights!r} are not those that the plan was made for",
             hint="run the stages `assess` and `plan` again",
         )
     return backbone

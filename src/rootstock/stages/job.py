@@ -56,7 +56,7 @@ class TrainingJob:
             DataError: there is no training or no validation image.
         """
         manifest, plan = Manifest.read(paths.manifest), TransferPlan.read(paths.plan)
-        backbone = load_planned_backbone(plan, config.backbone.name, device=config.train.device)
+        backbone = load_planned_backbone(plan, device=config.train.device)
         preprocess = backbone.card.preprocess(plan.input_size)
         rows = [row for split in SPLITS for row in manifest.rows(split)]
         check_feature_index(paths.features, rows, backbone, preprocess)
@@ -104,7 +104,7 @@ class TrainingJob:
         assert recipe is not None
         objective = FinetuneObjective(
             weights=self.plan.weights,
-            backbone=self.config.backbone.name,
+            backbone=self.plan.backbone,
             device=config.device,
             tap=LAST,
             head=head.directory / HEAD_FILE,
@@ -149,7 +149,7 @@ class TrainingJob:
 
     def build_network(self, best: Trial) -> TransferNet:
         """The network of a trial: a probed head on the frozen backbone, or fine-tuned weights."""
-        if self.plan.finetune is None:
+        if "tap" in best.params:
             head = read_head(best.directory / HEAD_FILE)
             return TransferNet.build(self.backbone, tap=best.params["tap"], head=head)
         head = read_head(next((self.directory / "heads").rglob(HEAD_FILE)))
@@ -186,6 +186,16 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
         errors = "\n".join(f"  {dict(trial.params)}: {trial.error}" for trial in trials)
         raise TrainingError(f"all {len(trials)} trials failed:\n{errors}")
     return min(done, key=lambda trial: trial.metrics[METRIC])
+
+
+def keep_head_if_better(head: Trial, tuned: Trial) -> Trial:
+    """The fine-tuned trial, but the head it started from where that is better by both measures.
+
+    Fine-tuning can spoil good features when images are few; accuracy alone would decide by chance.
+    """
+    worse = tuned.metrics["val_accuracy"] <= head.metrics["val_accuracy"]
+    less_sure = tuned.metrics[METRIC] > head.metrics[METRIC]
+    return head if worse and less_sure else tuned
 
 
 def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config import Config, Paths
 from rootstock.data.files import write_atomic
-from rootstock.plan.plan import TransferPlan
-from rootstock.plan.planner import Pins, make_transfer_plan
+from rootstock.plan import rules
+from rootstock.plan.costs import planned_epochs, planned_rates, tuning_size
+from rootstock.plan.pins import AUTO, Pins
+from rootstock.plan.plan import Race, TransferPlan
+from rootstock.plan.planner import judge_profile, make_transfer_plan
 from rootstock.plan.report import render_plan
 from rootstock.plots.training import plot_depth
+from rootstock.ports import Searcher
+from rootstock.stages.features import load_profiled_backbone
+from rootstock.stages.race import run_race
+from rootstock.train.pace import Pace, known_pace
 
 PICTURE = "plots/plan/depth.png"
 
 
-def make_plan(config: Config, paths: Paths) -> TransferPlan:
-    """Write artifacts/plan.json, reports/plan.md and its picture."""
+def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPlan:
+    """Write artifacts/plan.json, reports/plan.md and its picture.
+
+    Where the probes leave a doubt and nothing is pinned, two strategies race first.
+    """
     profile = DatasetProfile.read(paths.profile)
-    pins = Pins(
-        **config.plan.model_dump(),
-        epochs=config.train.epochs,
-        learning_rates=config.train.learning_rates,
+    pins = _pins(config)
+    backbone = load_profiled_backbone(profile, device=config.train.device)
+    pace = known_pace(paths.paces, backbone, tuning_size=tuning_size(profile, pins))
+    expected = expected_minutes(profile, pins, pace)
+    plan = make_transfer_plan(
+        profile,
+        pins=pins,
+        l2_grid=config.train.l2_grid,
+        race=_race(config, paths, profile, pins, searcher),
+        too_slow=_too_slow(expected, limit=config.plan.max_minutes),
     )
-    plan = make_transfer_plan(profile, pins=pins, l2_grid=config.train.l2_grid)
     plan.write(paths.plan)
     plot_depth(
         paths.reports / PICTURE,
@@ -30,5 +47,66 @@ def make_plan(config: Config, paths: Paths) -> TransferPlan:
         chosen=plan.taps[0],
     )
     with write_atomic(paths.reports / "plan.md") as temporary:
-        temporary.write_text(render_plan(plan, profile, picture=PICTURE), encoding="utf-8")
+        temporary.write_text(
+            render_plan(
+                plan,
+                profile,
+                picture=PICTURE,
+                minutes=expected,
+                latency_ms=pace.latency_ms,
+                machine=pace.machine,
+            ),
+            encoding="utf-8",
+        )
     return plan
+
+
+def _race(
+    config: Config, paths: Paths, profile: DatasetProfile, pins: Pins, searcher: Searcher
+) -> Race | None:
+    judgement = judge_profile(profile, shares=rules.PRIOR_SHARES)
+    if not judgement.contest or config.plan.race == "never" or pins.strategy != AUTO:
+        return None
+    return run_race(
+        config, paths, profile=profile, contest=judgement.contest, pins=pins, searcher=searcher
+    )
+
+
+def expected_minutes(
+    profile: DatasetProfile, pins: Pins, pace: Pace
+) -> dict[rules.Strategy, float]:
+    """What training by each strategy is expected to take on this machine."""
+    return {
+        strategy: pace.minutes(
+            strategy,
+            n_train=profile.n_train,
+            n_val=profile.n_val,
+            epochs=planned_epochs(profile, pins, strategy),
+            n_rates=planned_rates(pins, strategy),
+        )
+        for strategy in rules.MEANING
+    }
+
+
+def _too_slow(
+    expected: Mapping[rules.Strategy, float], *, limit: float | None
+) -> dict[rules.Strategy, str]:
+    return {
+        name: f"`{name}` would take {minutes:.1f} minutes here, over plan.max_minutes {limit:g}"
+        for name, minutes in expected.items()
+        if limit is not None and minutes > limit and rules.is_finetune(name)
+    }
+
+
+def _pins(config: Config) -> Pins:
+    choices = config.plan
+    return Pins(
+        strategy=choices.strategy,
+        tap=choices.tap,
+        freeze_through=choices.freeze_through,
+        input_size=choices.input_size,
+        augmentation=choices.augmentation,
+        flip=choices.flip,
+        epochs=config.train.epochs,
+        learning_rates=config.train.learning_rates,
+    )

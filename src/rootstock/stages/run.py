@@ -25,7 +25,7 @@ def run_all(
     """From images to a registered model."""
     index_images(config, paths)
     assess_data(config, paths)
-    make_plan(config, paths)
+    make_plan(config, paths, searcher=searcher)
     cache_features(config, paths)
     train_model(config, paths, runs=runs, searcher=searcher)
     evaluate_model(config, paths, runs=runs)

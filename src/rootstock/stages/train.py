@@ -15,7 +15,7 @@ from rootstock.data.files import read_json, write_json
 from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
 from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports import RunLogger, Searcher, Trial
-from rootstock.stages.job import METRIC, TrainingJob, as_records, best_trial
+from rootstock.stages.job import METRIC, TrainingJob, as_records, best_trial, keep_head_if_better
 from rootstock.train.finetune import HISTORY
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import Tracking
@@ -50,7 +50,9 @@ def train_model(
                 if job.plan.finetune
                 else []
             )
-        best = best_trial(tuned or heads)
+        best = best_trial(heads)
+        if tuned:
+            best = keep_head_if_better(best, best_trial(tuned))
         network = job.build_network(best)
         temperature, metrics = _calibrate(job, network)
         bundle = _write_bundle(paths.model, job, network, temperature, metrics)
@@ -61,6 +63,7 @@ def train_model(
     outcome = {
         "run_id": run.id,
         "strategy": job.plan.strategy,
+        "kept_head": bool(tuned) and "tap" in best.params,
         "best": dict(best.params),
         "metrics": metrics,
         "heads": as_records(heads),
@@ -151,11 +154,13 @@ def _draw(folder: Path, heads: Sequence[Trial], tuned: Sequence[Trial], best: Tr
         if not trial.error:
             row = scores.setdefault(trial.params["tap"], {})
             row[trial.params["l2"]] = trial.metrics[METRIC]
-    kept = None if tuned else (best.params["tap"], best.params["l2"])
+    kept = (best.params["tap"], best.params["l2"]) if "tap" in best.params else None
     plot_head_search(scores, folder / "heads.png", metric=METRIC, best=kept)
     if tuned:
         curves = {_name(trial): _curve(trial) for trial in tuned if not trial.error}
-        plot_training_curves(curves, folder / "finetuning.png", metric=METRIC, best=_name(best))
+        plot_training_curves(
+            curves, folder / "finetuning.png", metric=METRIC, best=_name(best_trial(tuned))
+        )
 
 
 def _name(trial: Trial) -> str:

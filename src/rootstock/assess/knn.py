@@ -1,0 +1,37 @@
+"""k nearest neighbours on cached features: the plainest good estimate of how well they transfer.
+
+In a comparison of 23 estimators over 16 data sets a k-NN was the best single one
+(arXiv:2503.18528), and it has nothing to tune.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+NEIGHBOURS = 5
+_BLOCK = 2048
+
+
+def leave_one_out_accuracy(
+    features: np.ndarray, labels: np.ndarray, *, neighbours: int = NEIGHBOURS
+) -> float:
+    """Accuracy of a vote among each image's nearest other images by cosine.
+
+    ``features`` float[N,C], ``labels`` int64[N]. Votes weigh by similarity, so ties are rare and
+    fall to the lower class number.
+    """
+    directions = features.astype(np.float32)
+    directions -= directions.mean(axis=0)
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    directions /= np.maximum(lengths, 1e-12)
+    neighbours = min(neighbours, len(labels) - 1)
+    votes = np.zeros((len(labels), int(labels.max()) + 1), np.float32)
+    for start in range(0, len(labels), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(labels)))
+        cosine = directions[rows] @ directions.T
+        cosine[np.arange(len(rows)), rows] = -np.inf  # an image is no neighbour of its own
+        nearest = np.argpartition(-cosine, neighbours - 1, axis=1)[:, :neighbours]
+        weights = 1.0 + np.take_along_axis(cosine, nearest, axis=1)
+        for column in range(neighbours):
+            np.add.at(votes, (rows, labels[nearest[:, column]]), weights[:, column])
+    return float(np.mean(votes.argmax(axis=1) == labels))

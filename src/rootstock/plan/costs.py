@@ -1,0 +1,82 @@
+"""What each strategy is expected to give and to cost."""
+
+from __future__ import annotations
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.plan import rules
+from rootstock.plan.pins import AUTO, Pins
+from rootstock.plan.plan import Candidate
+from rootstock.plan.rules import Strategy
+
+REFERENCE_GFLOPS = 20.0
+"""1e9 operations a second that the two-core reference machine reaches on small networks, see
+docs/benchmarks.md. A constant, not measured at run time: a plan is the same on every machine."""
+
+
+def tuning_size(profile: DatasetProfile, pins: Pins) -> int:
+    """Side of the input in pixels if the backbone is fine-tuned."""
+    if pins.input_size != AUTO:
+        return pins.input_size
+    return rules.finetune_input_size(profile.short_side_quantiles[2], profile.backbone.input_size)
+
+
+def planned_epochs(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> int:
+    """Epochs of fine-tuning at most; 0 for a head."""
+    if strategy not in rules.RECIPES:
+        return 0
+    return (
+        rules.RECIPES[strategy].epochs[profile.size_class] if pins.epochs == AUTO else pins.epochs
+    )
+
+
+def planned_rates(pins: Pins, strategy: Strategy) -> int:
+    """How many learning rates are tried; 0 for a head."""
+    if strategy not in rules.RECIPES:
+        return 0
+    rates = pins.learning_rates
+    return len(rules.RECIPES[strategy].learning_rates if rates == AUTO else rates)
+
+
+def expect_candidate(
+    profile: DatasetProfile, pins: Pins, strategy: Strategy, *, shares: rules.Shares
+) -> Candidate:
+    """Expected accuracy and work of one strategy; ``shares`` as in `rules.expected_accuracy`."""
+    probes = {probe.tap: probe.accuracy for probe in profile.probes}
+    taps = profile.backbone.taps
+    early = max((probes.get(tap, 0.0) for tap in taps[:-1]), default=0.0)
+    expected = None
+    if taps[-1] in probes:
+        low, high = rules.expected_accuracy(
+            strategy,
+            profile.size_class,
+            shares=rules.expected_shares(shares, similar=profile.similarity.similar),
+            probe_last=probes[taps[-1]],
+            probe_early=early,
+        )
+        expected = (round(low, 3), round(high, 3))
+    gflop = _gflop(profile, pins, strategy)
+    return Candidate(
+        strategy=strategy,
+        expected_accuracy=expected,
+        basis="prior" if rules.is_finetune(strategy) else "cross-validated probe",
+        gflop=round(gflop, 1),
+        reference_minutes=round(gflop / REFERENCE_GFLOPS / 60, 1),
+    )
+
+
+def _gflop(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> float:
+    facts = profile.backbone
+    tune_size = tuning_size(profile, pins)
+    head_size = facts.input_size if pins.input_size == AUTO else pins.input_size
+    per_image = {
+        size: facts.gflop_per_megapixel * size * size / 1e6 for size in (head_size, tune_size)
+    }
+    return rules.training_gflop(
+        strategy,
+        n_train=profile.n_train,
+        n_val=profile.n_val,
+        epochs=planned_epochs(profile, pins, strategy),
+        n_rates=planned_rates(pins, strategy),
+        gflop_probe=per_image[tune_size if rules.is_finetune(strategy) else head_size],
+        gflop_finetune=per_image[tune_size],
+    )

@@ -1,0 +1,137 @@
+"""The race of two strategies: small training jobs on a part of the images, before the plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rootstock.assess.build import sample_rows
+from rootstock.assess.profile import DatasetProfile
+from rootstock.config import Config, Paths
+from rootstock.data.layout import base_folder
+from rootstock.data.manifest import Manifest
+from rootstock.errors import ArtifactError
+from rootstock.features.store import FeatureStore
+from rootstock.plan import rules
+from rootstock.plan.pins import Pins
+from rootstock.plan.plan import Heat, Race, TransferPlan
+from rootstock.plan.planner import make_transfer_plan
+from rootstock.plan.race import EPOCHS, decide, is_settled, race_rate, round_sizes
+from rootstock.plan.rules import Strategy
+from rootstock.ports import NullRunLogger, Searcher
+from rootstock.stages.features import load_planned_backbone
+from rootstock.stages.job import TrainingJob, best_trial
+from rootstock.train.objectives import Tracking
+
+log = logging.getLogger(__name__)
+
+VAL_IMAGES = 1000
+"""At most so many validation images judge a heat: their noise is below a point then."""
+
+
+def run_race(
+    config: Config,
+    paths: Paths,
+    *,
+    profile: DatasetProfile,
+    contest: Sequence[Strategy],
+    pins: Pins,
+    searcher: Searcher,
+) -> Race:
+    """Train the two strategies of ``contest`` briefly; one round, or two where one leaves doubt.
+
+    The outcome is kept in .rootstock/races, so that the same race is run once.
+    Raises:
+        TrainingError: a contender could not be trained.
+    """
+    name = _identity(config, profile, contest, pins)
+    memory = paths.races / f"{name}.json"
+    if memory.exists():
+        try:
+            return Race.read(memory)
+        except ArtifactError as error:
+            log.warning("%s; the race is run again", error)
+    manifest = Manifest.read(paths.manifest)
+    heats: list[Heat] = []
+    for n_train in round_sizes(profile.n_train):
+        part = _part_of(manifest, n_train)
+        for strategy in contest:
+            log.info("race: %s on %d training images", strategy, n_train)
+            plan = make_transfer_plan(
+                profile, pins=_short(pins, strategy), l2_grid=config.train.l2_grid
+            )
+            home = paths.races / name / f"{strategy}-{n_train}"
+            heats.append(_run_heat(config, paths, part, plan, home, searcher))
+        if is_settled(*heats[-2:]):
+            break
+    race = decide(heats)
+    race.write(memory)
+    shutil.rmtree(paths.races / name, ignore_errors=True)
+    return race
+
+
+def _identity(
+    config: Config, profile: DatasetProfile, contest: Sequence[Strategy], pins: Pins
+) -> str:
+    parts = [
+        profile.model_dump(mode="json"),
+        list(contest),
+        dataclasses.asdict(pins),
+        config.train.model_dump(mode="json"),
+        config.seed,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _part_of(manifest: Manifest, n_train: int) -> Manifest:
+    rows = sample_rows(manifest.rows("train"), n_train)
+    rows += sample_rows(manifest.rows("val"), VAL_IMAGES)
+    return dataclasses.replace(manifest, images=tuple(rows))
+
+
+def _short(pins: Pins, strategy: Strategy) -> Pins:
+    if not rules.is_finetune(strategy):
+        return dataclasses.replace(pins, strategy=strategy)
+    rates = rules.RECIPES[strategy].learning_rates
+    return dataclasses.replace(
+        pins, strategy=strategy, epochs=EPOCHS, learning_rates=(race_rate(rates),)
+    )
+
+
+def _run_heat(
+    config: Config,
+    paths: Paths,
+    part: Manifest,
+    plan: TransferPlan,
+    home: Path,
+    searcher: Searcher,
+) -> Heat:
+    backbone = load_planned_backbone(plan, device=config.train.device)
+    job = TrainingJob(
+        config=config,
+        manifest=part,
+        plan=plan,
+        root=base_folder(paths.below(config.data.root)),
+        store=FeatureStore(paths.below(config.features.store)),
+        backbone=backbone,
+        preprocess=backbone.card.preprocess(plan.input_size),
+        directory=home,
+    )
+    tracking = Tracking(NullRunLogger(), "", {})
+    with searcher.session():
+        best = best_trial(job.search_heads(searcher, tracking))
+        if plan.finetune:
+            best = best_trial(job.search_finetuning(searcher, tracking, best))
+    return Heat(
+        strategy=plan.strategy,
+        n_train=len(part.rows("train")),
+        n_val=len(part.rows("val")),
+        epochs=plan.finetune.epochs if plan.finetune else 0,
+        accuracy=round(best.metrics["val_accuracy"], 4),
+        log_loss=round(best.metrics["val_log_loss"], 4),
+    )

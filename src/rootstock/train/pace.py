@@ -1,0 +1,145 @@
+"""How fast this machine is with one backbone: measured in seconds, kept, used for estimates.
+
+Measured times differ from run to run, so they stay out of every artifact that has to be the same
+bit for bit; a file per backbone, size and machine keeps what was measured first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from rootstock.backbones.load import LAST, Backbone
+from rootstock.cores import usable_cores
+from rootstock.data.record import Artifact
+from rootstock.errors import ArtifactError
+from rootstock.heads import LinearHead
+from rootstock.onnx_session import onnx_session
+from rootstock.plan import rules
+from rootstock.train.export import export_onnx
+from rootstock.train.network import TransferNet
+
+BATCH = 32
+REPEATS = 3
+
+
+class Pace(Artifact):
+    """Images a second in batches of 32, forward and in a full training step; one image's ms."""
+
+    made_by: ClassVar[str] = "plan"
+
+    machine: str
+    forward_per_second: float
+    """At the card's input size."""
+    tuning_forward_per_second: float
+    """At the size for fine-tuning."""
+    tuning_steps_per_second: float
+    """Images trained a second at that size, nothing frozen."""
+    latency_ms: float
+    """One prepared image through ONNX Runtime on the processor."""
+
+    def minutes(
+        self, strategy: rules.Strategy, *, n_train: int, n_val: int, epochs: int, n_rates: int
+    ) -> float:
+        """What training by ``strategy`` will take here; decoding is not counted."""
+        seconds = (n_train + n_val) / self.forward_per_second
+        if rules.is_finetune(strategy):
+            whole = 1.0 / self.tuning_steps_per_second
+            forward = 1.0 / self.tuning_forward_per_second
+            step = (whole + forward) / 2 if strategy == "partial_finetune" else whole
+            seconds += n_rates * epochs * (n_train * step + n_val * forward)
+        return seconds / 60
+
+
+def known_pace(folder: Path, backbone: Backbone, *, tuning_size: int) -> Pace:
+    """What was measured on this machine before, or is measured now and kept in ``folder``."""
+    machine = f"{platform.machine()} {usable_cores()} cores, {_device_name(backbone.device)}"
+    parts = [machine, torch.__version__, backbone.card.weights_sha256, backbone.card.name]
+    parts += [*map(str, backbone.card.input_size), str(tuning_size)]
+    path = folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json"
+    if path.exists():
+        try:
+            return Pace.read(path)
+        except ArtifactError:
+            path.unlink()  # a measurement of another version is measured again
+    pace = measure_pace(backbone, machine=machine, tuning_size=tuning_size)
+    pace.write(path)
+    return pace
+
+
+def measure_pace(backbone: Backbone, *, machine: str, tuning_size: int) -> Pace:
+    """Time the backbone with a head of ten classes; takes a few seconds."""
+    size = backbone.card.input_size[1]
+    width = backbone.taps[-1].channels
+    head = LinearHead(np.zeros((10, width), np.float32), np.zeros(10, np.float32))
+    network = TransferNet.build(backbone, tap=LAST, head=head)
+    return Pace(
+        machine=machine,
+        forward_per_second=round(_forward_rate(network, size), 2),
+        tuning_forward_per_second=round(_forward_rate(network, tuning_size), 2),
+        latency_ms=round(_latency_ms(network.cpu(), size), 3),
+        tuning_steps_per_second=round(_training_rate(network.to(backbone.device), tuning_size), 2),
+    )
+
+
+def _forward_rate(network: TransferNet, size: int) -> float:
+    images = torch.zeros(BATCH, 3, size, size, device=_device(network))
+
+    @torch.inference_mode()
+    def forward() -> None:
+        network(images).sum().item()
+
+    return BATCH / _fastest(forward)
+
+
+def _training_rate(network: TransferNet, size: int) -> float:
+    device = _device(network)
+    images = torch.zeros(BATCH, 3, size, size, device=device)
+    labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
+
+    def step() -> None:
+        network.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    network.requires_grad_(True)
+    return BATCH / _fastest(step)
+
+
+def _latency_ms(network: TransferNet, size: int) -> float:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.onnx"
+        export_onnx(network, path, input_size=size)
+        session = onnx_session(path)
+        image = np.zeros((1, 3, size, size), np.float32)
+        return 1000 * _fastest(lambda: session.run(["logits"], {"images": image}))
+
+
+def _fastest(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of some runs after one that warms up: load only ever adds."""
+    work()
+    times = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return max(min(times), 1e-9)
+
+
+def _device(network: TransferNet) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"

@@ -1,0 +1,146 @@
+"""The race on real images and a small network."""
+
+import json
+
+import pytest
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.config import Paths
+from rootstock.plan.pins import Pins
+from rootstock.ports import SequentialSearcher, Trial
+from rootstock.stages.assess import assess_data
+from rootstock.stages.index import index_images
+from rootstock.stages.job import keep_head_if_better
+from rootstock.stages.plan import make_plan
+from rootstock.stages.race import run_race
+from rootstock.train.pace import known_pace
+from tests.bundles import tiny_backbone
+from tests.data.folders import write_classes
+from tests.stages.test_way import configure
+
+
+@pytest.fixture(scope="module")
+def assessed(tmp_path_factory):
+    """A data set of which 120 noisy images leave the probes in doubt."""
+    root = tmp_path_factory.mktemp("race")
+    data = write_classes(root / "data", {"ants": 90, "bees": 90})
+    config = configure(data)
+    paths = Paths(root / "out")
+    index_images(config, paths)
+    assess_data(config, paths)
+    return config, paths
+
+
+def race(config, paths, searcher=None):
+    return run_race(
+        config,
+        paths,
+        profile=DatasetProfile.read(paths.profile),
+        contest=("linear_probe", "partial_finetune"),
+        pins=Pins(),
+        searcher=searcher or SequentialSearcher(),
+    )
+
+
+class CountingSearcher(SequentialSearcher):
+    def __init__(self):
+        self.searches = 0
+
+    def search(self, *arguments, **options):
+        self.searches += 1
+        return super().search(*arguments, **options)
+
+
+def test_both_contenders_are_measured_and_the_outcome_is_kept(assessed):
+    config, paths = assessed
+    counting = CountingSearcher()
+    first = race(config, paths, counting)
+    ran = counting.searches
+    assert {heat.strategy for heat in first.heats} == {"linear_probe", "partial_finetune"}
+    assert ran >= 3  # a head, and a head with fine-tuning
+    assert race(config, paths, counting) == first
+    assert counting.searches == ran
+
+
+def test_a_damaged_outcome_is_raced_again(assessed):
+    config, paths = assessed
+    first = race(config, paths)
+    for file in paths.races.glob("*.json"):
+        file.write_text("{}")
+    assert race(config, paths) == first
+
+
+@pytest.mark.parametrize("setting", ["plan.race=never", "plan.strategy=linear_probe"])
+def test_no_race_is_run_where_it_is_off_or_the_choice_is_pinned(assessed, setting):
+    _, paths = assessed
+    counting = CountingSearcher()
+    make_plan(configure(paths.root.parent / "data", setting), paths, searcher=counting)
+    assert counting.searches == 0
+
+
+def test_a_limit_of_minutes_rules_out_fine_tuning(assessed):
+    _, paths = assessed
+    config = configure(paths.root.parent / "data", "plan.max_minutes=0.0001", "plan.race=never")
+    plan = make_plan(config, paths, searcher=SequentialSearcher())
+    assert plan.finetune is None
+
+
+def test_the_pace_of_a_machine_is_measured_once(tmp_path):
+    backbone = tiny_backbone()
+    first = known_pace(tmp_path, backbone, tuning_size=32)
+    assert known_pace(tmp_path, backbone, tuning_size=32) == first
+    assert first.latency_ms > 0
+    (damaged,) = tmp_path.glob("*.json")
+    damaged.write_text("{}")
+    known_pace(tmp_path, backbone, tuning_size=32)
+    assert json.loads(damaged.read_text())["latency_ms"] > 0
+
+
+def test_fine_tuning_takes_longer_than_a_head(tmp_path):
+    pace = known_pace(tmp_path, tiny_backbone(), tuning_size=32)
+    head, partial, full = (
+        pace.minutes(strategy, n_train=1000, n_val=100, epochs=5, n_rates=1)
+        for strategy in ("linear_probe", "partial_finetune", "full_finetune")
+    )
+    assert head < partial < full
+
+
+def a_trial(accuracy, loss):
+    return Trial({}, {"val_accuracy": accuracy, "val_log_loss": loss}, None)
+
+
+def test_the_head_is_kept_only_where_it_is_better_by_both_measures():
+    head = a_trial(0.9, 0.3)
+    spoilt, unsure, better = a_trial(0.9, 0.4), a_trial(0.91, 0.4), a_trial(0.9, 0.2)
+    assert keep_head_if_better(head, spoilt) is head
+    assert keep_head_if_better(head, unsure) is unsure
+    assert keep_head_if_better(head, better) is better
+
+
+def test_candidates_over_a_limit_are_told_and_not_taken(assessed, tmp_path):
+    _, paths = assessed
+    other = Paths(tmp_path)
+    config = configure(
+        paths.root.parent / "data",
+        "backbone.candidates=[embedded]",
+        "plan.max_params=1000000",
+    )
+    index_images(config, other)
+    profile = assess_data(config, other)
+    assert (
+        "over plan.max_params"
+        in {s.candidate: s.excluded for s in profile.backbone_scores}["embedded"]
+    )
+    assert profile.backbone.weights == tiny_backbone().card.weights
+
+
+def test_the_better_candidate_is_taken_and_planned_with(assessed, tmp_path):
+    _, paths = assessed
+    other = Paths(tmp_path)
+    config = configure(paths.root.parent / "data", "backbone.candidates=[embedded]")
+    index_images(config, other)
+    profile = assess_data(config, other)
+    plan = make_plan(config, other, searcher=SequentialSearcher())
+    assert len(profile.backbone_scores) == 2
+    assert plan.backbone == profile.backbone.name
+    assert profile.backbone_why in (other.reports / "plan.md").read_text()
