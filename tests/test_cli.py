@@ -6,8 +6,11 @@ import time
 import pytest
 
 from rootstock.cli.main import main
+from rootstock.config import load_config
+from rootstock.plan.ledger import append_row
 from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle
 from tests.data.folders import write_classes
+from tests.plan.test_ledger import a_row
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,17 @@ def test_plan_prints_the_plan(tmp_path, capsys):
     assert "# Plan: " in run(capsys, "plan", "data", "--set", weights)
     found = run(capsys, "plan", "data", "--set", weights, "--json")
     assert json.loads(found)["size_class"] == "small"
+
+
+def test_calibrate_prints_settings_for_params_yaml(tmp_path, capsys):
+    append_row(tmp_path / "ours.jsonl", a_row())
+    append_row(tmp_path / "theirs.jsonl", a_row(test_accuracy=0.5))
+    found = run(capsys, "calibrate", "--ledger", "ours.jsonl", "--ledger", "theirs.jsonl")
+    (tmp_path / "params.yaml").write_text(found)
+    assert "2 runs, 0 data sets" in found
+    assert "in 50% of the runs" in found
+    low, high = load_config(tmp_path / "params.yaml").plan.shares["medium"]
+    assert low < high
 
 
 def test_predict_answers_each_file(tmp_path, capsys):

@@ -154,6 +154,15 @@ class PlanConfig(Section):
         description="auto: where the table and the probes leave a doubt, the two best strategies "
         "are trained briefly and the better one is taken; never: the table and the probes decide.",
     )
+    shares: dict[Literal["small", "medium", "large"], tuple[float, float]] = Field(
+        {"small": (-0.3, 0.4), "medium": (0.1, 0.6), "large": (0.3, 0.8)},
+        description="Smallest and largest share of a probe's errors that fine-tuning is expected "
+        "to remove, by the size of the data; `rootstock calibrate` fits them to your runs.",
+    )
+    ledger: Path = Field(
+        Path(".rootstock/ledger.jsonl"),
+        description="File that every finished run adds a line to; projects may share one.",
+    )
     max_minutes: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="A strategy expected to train longer than this on this machine is not "
@@ -169,6 +178,15 @@ class PlanConfig(Section):
         description="A backbone of more parameters is not chosen among backbone.candidates; "
         "null: no limit.",
     )
+
+    @model_validator(mode="after")
+    def _order_the_shares(self) -> PlanConfig:
+        if set(self.shares) != {"small", "medium", "large"}:
+            raise ValueError("shares needs exactly the keys small, medium and large")
+        for size, (low, high) in self.shares.items():
+            if not -1 <= low <= high <= 0.95:
+                raise ValueError(f"shares.{size} must be two numbers, -1 <= low <= high <= 0.95")
+        return self
 
 
 class FeaturesConfig(Section):
@@ -318,8 +336,12 @@ class Paths:
         return self.root / ".rootstock/paces"
 
     @property
-    def ledger(self) -> Path:
-        return self.root / ".rootstock/ledger.jsonl"
+    def estimates(self) -> Path:
+        return self.root / ".rootstock/estimates"
+
+    @property
+    def forecast(self) -> Path:
+        return self.reports / "forecast.json"
 
     @property
     def trials(self) -> Path:

@@ -9,6 +9,7 @@ from rootstock.bundle import read_bundle
 from rootstock.config import Paths, load_config
 from rootstock.errors import ArtifactError, NoModelError, PlanError, TrainingError
 from rootstock.heads import fit_linear_head
+from rootstock.plan.ledger import read_ledger
 from rootstock.ports import FolderRegistry, NullRunLogger, SequentialSearcher, Trial
 from rootstock.predict import Predictor
 from rootstock.stages.evaluate import evaluate_folder, evaluate_model
@@ -69,6 +70,15 @@ def test_the_way_leaves_every_artifact_and_report(finished):
         metrics
     )
     assert json.loads(paths.registration.read_text())["alias"] == "champion"
+
+
+def test_the_forecast_is_compared_and_the_run_enters_the_ledger(finished):
+    forecast = json.loads((finished / "reports/forecast.json").read_text())
+    metrics = json.loads((finished / "reports/metrics.json").read_text())
+    (row,) = read_ledger(finished / ".rootstock/ledger.jsonl")
+    assert forecast["test_accuracy"] == metrics["accuracy"] == row.test_accuracy
+    assert forecast["expected_minutes"] >= 0
+    assert forecast["minutes"] > 0
 
 
 def test_the_plan_in_words_refers_to_a_picture_that_is_there(finished):

@@ -7,7 +7,9 @@ inside, so that `rootstock --help` answers at once.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -167,12 +169,43 @@ def pretrain(options: argparse.Namespace) -> None:
     """Train a small backbone on a corpus."""
     from rootstock.train.pretrain import pretrain as pretrain_backbone
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = {
         name: value
         for name, value in vars(options).items()
         if name not in ("handler", "data", "out") and value is not None
     }
     print(pretrain_backbone(options.data, options.out, **settings))
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Print the settings that fit the runs in the ledger, for params.yaml."""
+    import yaml
+
+    from rootstock.plan.calibrate import calibrate as fit
+    from rootstock.plan.ledger import read_ledger
+
+    config = load_config(DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)
+    files = options.ledger or [config.plan.ledger]
+    rows = [row for file in files for row in read_ledger(file)]
+    found = fit(
+        rows,
+        shares=config.plan.shares,
+        small_below=config.assess.small_below,
+        similar_from=config.assess.similar_from,
+    )
+    if options.json:
+        _print_json(dataclasses.asdict(found))
+        return
+    print(f"# {found.n_rows} runs, {found.n_sets} data sets with two strategies or more")
+    if found.coverage is not None:
+        print(f"# accuracy was in the expected range in {found.coverage:.0%} of the runs")
+    if found.regret is None:
+        print("# thresholds left as they are: too few data sets to compare strategies on")
+    else:
+        old, new = found.regret
+        print(f"# mean regret of the table: {old:.2f} points now, {new:.2f} with these thresholds")
+    print(yaml.safe_dump(found.settings(), sort_keys=False), end="")
 
 
 def params(options: argparse.Namespace) -> None:

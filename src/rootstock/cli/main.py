@@ -90,6 +90,14 @@ def build_parser() -> argparse.ArgumentParser:
     command = _add(commands, "pretrain", run.pretrain, "train a small backbone on a large corpus")
     _add_pretrain_options(command)
 
+    command = _add(
+        commands, "calibrate", run.calibrate, "fit the planner's numbers to the runs in the ledger"
+    )
+    command.add_argument(
+        "--ledger", type=Path, action="append", help="default: plan.ledger; may be repeated"
+    )
+    _add_common(command, "json")
+
     command = _add(commands, "params", run.params, "list every key of params.yaml")
     _add_common(command, "json")
 

@@ -17,6 +17,7 @@ from rootstock.evaluate.report import Evaluation, evaluate, write_evaluation
 from rootstock.features.extract import read_pixels
 from rootstock.ports import RunLogger
 from rootstock.predict import Predictor
+from rootstock.stages.forecast import compare_forecast
 from rootstock.stages.index import index_images
 
 BATCH = 32
@@ -29,7 +30,9 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     training = read_json(paths.training, made_by="train")
     evaluation = _evaluate(Predictor(paths.model), manifest.rows("test"), root)
     write_evaluation(evaluation, paths.reports, root=root)
+    forecast = compare_forecast(config, paths, training, evaluation.metrics)
     with runs.run("evaluate", run_id=training["run_id"]) as run:
+        run.log_metrics(forecast)
         run.log_metrics({f"test_{name}": value for name, value in evaluation.metrics.items()})
         run.log_files(paths.reports, folder="reports")
     return evaluation

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config import Config, Paths
-from rootstock.data.files import write_atomic
+from rootstock.data.files import write_atomic, write_json
 from rootstock.plan import rules
 from rootstock.plan.costs import planned_epochs, planned_rates, tuning_size
 from rootstock.plan.pins import AUTO, Pins
@@ -36,10 +36,13 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
         profile,
         pins=pins,
         l2_grid=config.train.l2_grid,
+        shares=config.plan.shares,
         race=_race(config, paths, profile, pins, searcher),
         too_slow=_too_slow(expected, limit=config.plan.max_minutes),
     )
     plan.write(paths.plan)
+    # Beside the plan, not in it: the plan is the same on every machine.
+    write_json(paths.estimates / f"{plan.hash}.json", {"minutes": expected[plan.strategy]})
     plot_depth(
         paths.reports / PICTURE,
         divergence=[(layer.depth, layer.divergence) for layer in profile.similarity.layers],
@@ -64,7 +67,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
 def _race(
     config: Config, paths: Paths, profile: DatasetProfile, pins: Pins, searcher: Searcher
 ) -> Race | None:
-    judgement = judge_profile(profile, shares=rules.PRIOR_SHARES)
+    judgement = judge_profile(profile, shares=config.plan.shares)
     if not judgement.contest or config.plan.race == "never" or pins.strategy != AUTO:
         return None
     return run_race(

@@ -1,0 +1,143 @@
+"""Re-fit the planner's numbers from the ledger: rows in, settings for params.yaml out."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rootstock.assess.size import SizeClass
+from rootstock.plan import rules
+from rootstock.plan.ledger import LedgerRow
+from rootstock.plan.rules import Shares, Strategy
+
+PRIOR_WEIGHT = 5
+"""The prior counts like so many runs, so that one odd run does not turn it over."""
+FEWEST_SETS = 3
+"""Thresholds are left alone below so many data sets on which strategies were compared."""
+SMALL_BELOW = (250, 500, 750, 1000, 1500, 2000, 3000, 5000)
+SIMILAR_FROM = tuple(round(0.1 * step, 1) for step in range(1, 10))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the ledger says; ``regret`` is the table's mean regret in points, old and new.
+
+    ``coverage``: share of runs whose accuracy fell into the expected range.
+    """
+
+    n_rows: int
+    n_sets: int
+    shares: Shares
+    small_below: int
+    similar_from: float
+    regret: tuple[float, float] | None
+    coverage: float | None
+
+    def settings(self) -> dict[str, Any]:
+        """As params.yaml holds them."""
+        return {
+            "assess": {"small_below": self.small_below, "similar_from": self.similar_from},
+            "plan": {"shares": {size: list(pair) for size, pair in self.shares.items()}},
+        }
+
+
+def calibrate(
+    rows: Sequence[LedgerRow], *, shares: Shares, small_below: int, similar_from: float
+) -> Calibration:
+    """Fit shares and thresholds; each stays as given where the ledger says too little."""
+    compared = _compared(rows)
+    thresholds, regret = _fit_thresholds(compared, (small_below, similar_from))
+    ranges = [row for row in rows if row.expected_accuracy]
+    return Calibration(
+        n_rows=len(rows),
+        n_sets=len(compared),
+        shares=_fit_shares(rows, shares),
+        small_below=thresholds[0],
+        similar_from=thresholds[1],
+        regret=regret,
+        coverage=float(np.mean([_was_expected(row) for row in ranges])) if ranges else None,
+    )
+
+
+def _was_expected(row: LedgerRow) -> bool:
+    assert row.expected_accuracy is not None
+    low, high = row.expected_accuracy
+    # Half an image either way: the accuracy of few test images moves in steps.
+    slack = 0.5 / row.n_test
+    return low - slack <= row.test_accuracy <= high + slack
+
+
+def _fit_shares(rows: Iterable[LedgerRow], prior: Shares) -> Shares:
+    """The 10th and 90th percentile of the shares seen, drawn towards the prior."""
+    seen: dict[SizeClass, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.probe_last is None or row.probe_last >= 1 or not rules.is_finetune(row.strategy):
+            continue
+        share = 1.0 - (1.0 - row.test_accuracy) / (1.0 - row.probe_last)
+        bonus = 0.0 if row.similar else rules.DISSIMILAR_BONUS
+        seen[row.size_class].append(max(-1.0, share - bonus))
+    return {size: _blend(seen[size], pair) for size, pair in prior.items()}
+
+
+def _blend(seen: Sequence[float], prior: tuple[float, float]) -> tuple[float, float]:
+    if not seen:
+        return prior
+    weight = len(seen) / (len(seen) + PRIOR_WEIGHT)
+    fitted = np.quantile(seen, (0.1, 0.9))
+    low, high = (weight * new + (1 - weight) * old for new, old in zip(fitted, prior, strict=True))
+    return round(float(low), 3), round(float(high), 3)
+
+
+Compared = Sequence[tuple[LedgerRow, Mapping[Strategy, float]]]
+
+
+def _compared(rows: Iterable[LedgerRow]) -> Compared:
+    """One row of each data set and backbone with two strategies or more, and their accuracies."""
+    groups: dict[tuple[str, str], list[LedgerRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.data_hash, row.weights_sha256].append(row)
+    found = []
+    for members in groups.values():
+        scores: dict[Strategy, list[float]] = defaultdict(list)
+        for row in members:
+            scores[row.strategy].append(row.test_accuracy)
+        if len(scores) >= 2:
+            found.append((members[0], {name: float(np.mean(s)) for name, s in scores.items()}))
+    return found
+
+
+def _fit_thresholds(
+    compared: Compared, current: tuple[int, float]
+) -> tuple[tuple[int, float], tuple[float, float] | None]:
+    if len(compared) < FEWEST_SETS:
+        return current, None
+    before = _mean_regret(compared, *current)
+    options = [current, *itertools.product(SMALL_BELOW, SIMILAR_FROM)]
+    # The first of equals is taken: the current values, then those nearest to them.
+    options.sort(key=lambda option: (option != current, _distance(option, current)))
+    best = min(options, key=lambda option: _mean_regret(compared, *option))
+    return best, (round(100 * before, 2), round(100 * _mean_regret(compared, *best), 2))
+
+
+def _distance(option: tuple[int, float], current: tuple[int, float]) -> float:
+    return abs(np.log2(option[0] / current[0])) + 5 * abs(option[1] - current[1])
+
+
+def _mean_regret(compared: Compared, small_below: int, similar_from: float) -> float:
+    """What the table would lose against the best strategy on record.
+
+    A strategy that was not tried on a set counts like the worst that was.
+    """
+    regrets = []
+    for row, scores in compared:
+        size: SizeClass = row.size_class
+        if size != "large":
+            size = "small" if row.n_train < small_below else "medium"
+        choice = rules.choose_strategy(size, similar=row.similarity >= similar_from)
+        regrets.append(max(scores.values()) - scores.get(choice, min(scores.values())))
+    return float(np.mean(regrets))

@@ -1,0 +1,131 @@
+"""The ledger: one line of JSON for every finished run, what was expected and what came out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.assess.size import SizeClass
+from rootstock.data.record import Record
+from rootstock.plan.plan import TransferPlan
+from rootstock.plan.rules import Strategy
+
+log = logging.getLogger(__name__)
+
+
+class LedgerRow(Record):
+    """Profile, plan, prediction and outcome of one run, in numbers that fit a table."""
+
+    format_version: Literal[1] = 1
+    data_hash: str
+    weights_sha256: str
+    n_train: int
+    n_classes: int
+    median_per_class: float
+    imbalance: float
+    size_class: SizeClass
+    similarity: float
+    similar: bool
+    probe_last: float | None
+    probe_early: float | None
+    ruled: Strategy
+    strategy: Strategy
+    raced: bool
+    kept_head: bool
+    """Whether the head won against the fine-tuning that started from it."""
+    expected_accuracy: tuple[float, float] | None
+    test_accuracy: float
+    n_test: int
+    expected_minutes: float | None
+    minutes: float
+    seed: int
+
+
+def make_row(
+    profile: DatasetProfile,
+    plan: TransferPlan,
+    *,
+    kept_head: bool,
+    test_accuracy: float,
+    n_test: int,
+    expected_minutes: float | None,
+    minutes: float,
+    seed: int,
+) -> LedgerRow:
+    """The row of a finished run; minutes are those of all trials together."""
+    probes = {probe.tap: probe.accuracy for probe in profile.probes}
+    earlier = [probes[tap] for tap in profile.backbone.taps[:-1] if tap in probes]
+    expected = next(c.expected_accuracy for c in plan.candidates if c.strategy == plan.strategy)
+    return LedgerRow(
+        data_hash=profile.data_hash,
+        weights_sha256=plan.weights_sha256,
+        n_train=profile.n_train,
+        n_classes=len(profile.classes),
+        median_per_class=profile.median_per_class,
+        imbalance=profile.imbalance,
+        size_class=profile.size_class,
+        similarity=profile.similarity.score,
+        similar=profile.similarity.similar,
+        probe_last=probes.get(profile.backbone.taps[-1]),
+        probe_early=max(earlier, default=None),
+        ruled=plan.evidence.ruled,
+        strategy=plan.strategy,
+        raced=plan.race is not None,
+        kept_head=kept_head,
+        expected_accuracy=expected,
+        test_accuracy=test_accuracy,
+        n_test=n_test,
+        expected_minutes=expected_minutes,
+        minutes=minutes,
+        seed=seed,
+    )
+
+
+def append_row(path: Path, row: LedgerRow) -> None:
+    """Add one line; several writers at once do not mix theirs.
+
+    The same run repeated adds nothing: its row is there already but for the minutes.
+    """
+    if any(_same_run(row, old) for old in read_ledger(path)):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One write at the end of the file is not torn apart by another writer's.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, _mend(path) + row.model_dump_json().encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_ledger(path: Path) -> Iterator[LedgerRow]:
+    """Every row; a line that is damaged or of another version is told and left out."""
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield LedgerRow.model_validate_json(line)
+        except ValidationError as error:
+            log.warning("%s line %d is left out: %s", path, number, error.errors()[0]["msg"])
+
+
+def _same_run(row: LedgerRow, old: LedgerRow) -> bool:
+    clocks = {"minutes", "expected_minutes"}
+    return row.model_dump(exclude=clocks) == old.model_dump(exclude=clocks)
+
+
+def _mend(path: Path) -> bytes:
+    """A line break where a crash left the last line without one."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return b""
+        file.seek(-1, os.SEEK_END)
+        return b"" if file.read(1) == b"\n" else b"\n"

@@ -1,0 +1,109 @@
+import pytest
+
+from rootstock.plan import rules
+from rootstock.plan.calibrate import calibrate
+from rootstock.plan.ledger import LedgerRow, append_row, read_ledger
+
+
+def a_row(**changes) -> LedgerRow:
+    facts = {
+        "data_hash": "d" * 64,
+        "weights_sha256": "w" * 64,
+        "n_train": 1400,
+        "n_classes": 2,
+        "median_per_class": 700.0,
+        "imbalance": 1.0,
+        "size_class": "medium",
+        "similarity": 0.2,
+        "similar": False,
+        "probe_last": 0.8,
+        "probe_early": 0.7,
+        "ruled": "probe_then_finetune",
+        "strategy": "probe_then_finetune",
+        "raced": False,
+        "kept_head": False,
+        "expected_accuracy": (0.85, 0.95),
+        "test_accuracy": 0.9,
+        "n_test": 100,
+        "expected_minutes": 2.0,
+        "minutes": 3.0,
+        "seed": 0,
+    }
+    return LedgerRow(**(facts | changes))
+
+
+def fitted(rows):
+    return calibrate(rows, shares=rules.PRIOR_SHARES, small_below=1000, similar_from=0.5)
+
+
+def test_rows_come_back_in_their_order(tmp_path):
+    rows = [a_row(seed=seed) for seed in range(3)]
+    for row in rows:
+        append_row(tmp_path / "deep/ledger.jsonl", row)
+    assert list(read_ledger(tmp_path / "deep/ledger.jsonl")) == rows
+
+
+def test_a_run_repeated_is_written_once(tmp_path):
+    for minutes in (3.0, 4.0):
+        append_row(tmp_path / "ledger", a_row(minutes=minutes))
+    assert len(list(read_ledger(tmp_path / "ledger"))) == 1
+
+
+def test_a_torn_line_is_told_and_does_not_spoil_the_next(tmp_path, caplog):
+    path = tmp_path / "ledger"
+    append_row(path, a_row(seed=1))
+    path.write_bytes(path.read_bytes() + b'{"format_ver')
+    append_row(path, a_row(seed=2))
+    assert [row.seed for row in read_ledger(path)] == [1, 2]
+    assert "line 2 is left out" in caplog.text
+
+
+def test_no_ledger_has_no_rows(tmp_path):
+    assert list(read_ledger(tmp_path / "none")) == []
+
+
+def test_an_empty_ledger_changes_nothing():
+    found = fitted([])
+    assert found.shares == rules.PRIOR_SHARES
+    assert (found.small_below, found.similar_from, found.regret) == (1000, 0.5, None)
+
+
+def test_shares_move_towards_what_was_seen():
+    # every run removed 85 % of the errors, 25 points of which the dissimilarity explains
+    rows = [a_row(test_accuracy=0.97, seed=seed) for seed in range(45)]
+    low, high = fitted(rows).shares["medium"]
+    assert low == pytest.approx(0.9 * 0.6 + 0.1 * 0.1, abs=1e-3)
+    assert high == pytest.approx(0.6, abs=1e-3)
+    assert fitted(rows).shares["small"] == rules.PRIOR_SHARES["small"]
+
+
+def test_thresholds_follow_the_better_strategies():
+    # on five dissimilar sets of 600 images fine-tuning won, so 600 is not small
+    rows = [
+        a_row(data_hash=str(number), n_train=600, size_class="small", strategy=name,
+              test_accuracy=accuracy)
+        for number in range(5)
+        for name, accuracy in (("early_features", 0.8), ("probe_then_finetune", 0.95))
+    ]  # fmt: skip
+    found = fitted(rows)
+    assert found.small_below == 500
+    assert found.similar_from == 0.5
+    assert found.regret == (pytest.approx(15.0), 0.0)
+
+
+def test_thresholds_stand_where_few_sets_were_compared():
+    rows = [a_row(strategy=name) for name in ("early_features", "probe_then_finetune")]
+    found = fitted(rows)
+    assert (found.n_sets, found.small_below, found.regret) == (1, 1000, None)
+
+
+def test_coverage_counts_the_runs_that_came_out_as_expected():
+    rows = [a_row(test_accuracy=value, seed=n) for n, value in enumerate((0.9, 0.9, 0.9, 0.5))]
+    assert fitted(rows).coverage == 0.75
+
+
+def test_settings_are_keys_of_params_yaml():
+    from rootstock.config import Config
+
+    settings = fitted([]).settings()
+    assert Config.model_validate(settings | {"seed": 0}) == Config()
