@@ -15,6 +15,7 @@ FLOORS = {
     "data": 2,
     "metrics": 2,
     "onnx_session": 2,
+    "solver": 2,
     "plots": 3,
     "backbones": 3,
     "heads": 3,

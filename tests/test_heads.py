@@ -1,11 +1,19 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rootstock.errors import TrainingError
-from rootstock.heads import cross_validate, fit_linear_head, read_head, write_head
+from rootstock.heads import (
+    cross_validate,
+    cross_validate_path,
+    fit_head_path,
+    fit_linear_head,
+    read_head,
+    write_head,
+)
 
 
 def blobs(n_classes=3, per_class=40, width=6, spread=1.0):
@@ -20,11 +28,69 @@ def blobs(n_classes=3, per_class=40, width=6, spread=1.0):
 def test_the_folded_head_equals_scaler_and_regression(n_classes):
     features, labels = blobs(n_classes)
     head = fit_linear_head(features, labels, l2=0.1, n_classes=n_classes)
-    model = LogisticRegression(C=1 / (0.1 * len(labels)), max_iter=1000)
+    model = LogisticRegression(C=1 / (0.1 * len(labels)), max_iter=10_000, tol=1e-9)
     expected = make_pipeline(StandardScaler(), model).fit(features, labels)
     np.testing.assert_allclose(
         head.probabilities(features), expected.predict_proba(features), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("shape", [(40, 200), (300, 30)], ids=["wide", "tall"])
+def test_a_path_is_the_optimum_at_every_strength(shape):
+    random = np.random.default_rng(1)
+    labels = np.arange(shape[0]) % 4
+    features = random.normal(size=shape) + 0.7 * np.eye(4)[labels] @ random.normal(
+        size=(4, shape[1])
+    )
+    strengths = [1e-4, 10.0, 0.03]
+    heads = fit_head_path(features, labels, strengths=strengths, n_classes=4)
+    scaled = StandardScaler().fit_transform(features)
+    for strength, head in zip(strengths, heads, strict=True):
+        model = LogisticRegression(C=1 / (strength * len(labels)), max_iter=10_000, tol=1e-9)
+        np.testing.assert_allclose(
+            head.probabilities(features),
+            model.fit(scaled, labels).predict_proba(scaled),
+            atol=2e-3,
+        )
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    features, labels = blobs(spread=3.0)
+    features, labels = features[:100], labels[:100]  # 40, 40 and 20 of a class
+    head = fit_linear_head(features, labels, l2=0.03, n_classes=3, class_weight="balanced")
+    model = LogisticRegression(
+        C=1 / (0.03 * len(labels)), max_iter=10_000, tol=1e-9, class_weight="balanced"
+    )
+    expected = make_pipeline(StandardScaler(), model).fit(features, labels)
+    np.testing.assert_allclose(
+        head.probabilities(features), expected.predict_proba(features), atol=1e-3
+    )
+
+
+def test_folds_solved_together_score_as_folds_solved_alone():
+    features, labels = blobs(spread=4.0)
+    scaled = StandardScaler().fit_transform(features)
+    scores = cross_validate_path(features, labels, folds=4, strengths=[0.01, 0.3], seed=0)
+    splitter = StratifiedKFold(4, shuffle=True, random_state=0)
+    for row, strength in enumerate((0.01, 0.3)):
+        model = LogisticRegression(C=1 / (strength * len(labels) * 0.75), max_iter=10_000, tol=1e-9)
+        alone = cross_val_score(model, scaled, labels, cv=splitter)
+        assert scores.accuracy[row] == pytest.approx(alone.mean(), abs=0.01)
+
+
+def test_the_same_features_give_the_same_path_bit_for_bit():
+    features, labels = blobs()
+    first, second = (
+        fit_head_path(features, labels, strengths=[0.1, 1e-3], n_classes=3) for _ in range(2)
+    )
+    assert all((a.weights == b.weights).all() for a, b in zip(first, second, strict=True))
+
+
+def test_copied_and_huge_features_do_no_harm():
+    features, labels = blobs()
+    doubled = np.concatenate([features, features * 1e6], axis=1)
+    head = fit_linear_head(doubled, labels, l2=1e-3, n_classes=3)
+    assert np.mean(head.logits(doubled).argmax(axis=1) == labels) > 0.95
 
 
 def test_a_stronger_penalty_gives_smaller_weights():

@@ -1,25 +1,27 @@
 """The head as a linear probe: arrays in, a linear classifier out.
 
 Multinomial logistic regression on standardised features; the standardisation is folded into the
-weights, so that the head is one matrix and one bias wherever it goes.
+weights, so that the head is one matrix and one bias wherever it goes. `solver` does the work.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save_file
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
 
 from rootstock.data.files import write_atomic
 from rootstock.errors import TrainingError
-from rootstock.metrics import softmax
+from rootstock.metrics import accuracy, log_loss, softmax
+from rootstock.solver import Axes, solve_path
 
-MAX_ITERATIONS = 1000
 _UNSEEN = -1e4
 """Bias of a class without training images: it is never predicted."""
 
@@ -40,6 +42,16 @@ class LinearHead:
         return softmax(self.logits(features))
 
 
+@dataclass(frozen=True)
+class PathScores:
+    """Each strength on unseen images: accuracy over folds and log-loss over images, float64[S]."""
+
+    strengths: tuple[float, ...]
+    accuracy: np.ndarray
+    std: np.ndarray
+    log_loss: np.ndarray
+
+
 def fit_linear_head(
     features: np.ndarray,
     labels: np.ndarray,
@@ -48,60 +60,147 @@ def fit_linear_head(
     n_classes: int,
     class_weight: str | None = None,
 ) -> LinearHead:
-    """Fit a head on features [N,D] and class numbers int[N].
+    """Fit a head on features [N,D] and class numbers int[N] at one strength.
 
-    ``l2`` weighs half the squared norm of the weights against the *mean* loss, so that one
+    See `fit_head_path`.
+    """
+    return fit_head_path(
+        features, labels, strengths=[l2], n_classes=n_classes, class_weight=class_weight
+    )[0]
+
+
+def fit_head_path(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    strengths: Sequence[float],
+    n_classes: int,
+    class_weight: str | None = None,
+) -> list[LinearHead]:
+    """Fit one head for each L2 strength on features [N,D] and class numbers int[N].
+
+    A strength weighs half the squared norm of the weights against the *mean* loss, so that one
     value means the same for any number of images. ``class_weight="balanced"`` weighs classes
     inversely to their size.
     Raises:
         TrainingError: fewer than two classes, or features that are not finite.
     """
-    present = np.unique(labels)
-    if len(present) < 2:
-        raise TrainingError(
-            f"a head needs images of two classes or more, got {len(present)}",
-            hint="check the classes of the training split with `rootstock check`",
-        )
-    features = features.astype(np.float64)
-    if not np.isfinite(features).all():
-        raise TrainingError(
-            "the features hold values that are not finite",
-            hint="the weights of the backbone may be damaged; choose others",
-        )
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    scale[scale < 1e-8] = 1.0
-    model = LogisticRegression(
-        C=1.0 / (l2 * len(labels)), max_iter=MAX_ITERATIONS, class_weight=class_weight
+    prepared = _prepare(features, labels)
+    weights = _row_weights(prepared.labels, class_weight).unsqueeze(0)
+    solutions = solve_path(
+        prepared.axes,
+        prepared.labels,
+        weights,
+        strengths=[strength * prepared.scaling for strength in strengths],
+        n_classes=len(prepared.present),
     )
-    model.fit((features - mean) / scale, labels)
-    coefficients, intercept = model.coef_, model.intercept_
-    if len(present) == 2:
-        # Two classes are one row in scikit-learn; as two rows of half size the softmax is equal.
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercept = np.concatenate([-intercept, intercept]) / 2
-    weights = np.zeros((n_classes, features.shape[1]), np.float32)
-    bias = np.full(n_classes, _UNSEEN, np.float32)
-    weights[present] = coefficients / scale
-    bias[present] = intercept - (coefficients / scale) @ mean
-    return LinearHead(weights, bias)
+    return [prepared.fold(solution, n_classes)[0] for solution in solutions]
+
+
+def cross_validate_path(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    folds: int,
+    strengths: Sequence[float],
+    seed: int,
+    class_weight: str | None = None,
+) -> PathScores:
+    """Accuracy of every strength on images that the head did not see, all folds side by side.
+
+    Folds are stratified; there are fewer where a class has fewer images than folds. Features are
+    standardised once, over all folds.
+    Raises:
+        TrainingError: fewer than two classes, or features that are not finite.
+    """
+    prepared = _prepare(features, labels)
+    folds = max(2, min(folds, min(Counter(labels.tolist()).values())))
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    tests = [test for _, test in splitter.split(labels, labels)]
+    whole = _row_weights(prepared.labels, class_weight)
+    weights = whole.repeat(folds, 1)
+    for number, test in enumerate(tests):
+        weights[number, torch.from_numpy(test)] = 0.0
+    solutions = solve_path(
+        prepared.axes,
+        prepared.labels,
+        weights,
+        strengths=[strength * prepared.scaling for strength in strengths],
+        n_classes=len(prepared.present),
+    )
+    n_classes = int(labels.max()) + 1
+    scores = np.empty((len(strengths), folds))
+    losses = np.zeros(len(strengths))
+    for row, solution in enumerate(solutions):
+        for number, (head, test) in enumerate(
+            zip(prepared.fold(solution, n_classes), tests, strict=True)
+        ):
+            logits = head.logits(features[test])
+            scores[row, number] = accuracy(logits.argmax(axis=1), labels[test])
+            losses[row] += log_loss(softmax(logits), labels[test]) * len(test) / len(labels)
+    return PathScores(tuple(strengths), scores.mean(axis=1), scores.std(axis=1), losses)
 
 
 def cross_validate(
     features: np.ndarray, labels: np.ndarray, *, folds: int, l2: float, seed: int
 ) -> tuple[float, float]:
-    """Mean and standard deviation over folds of the accuracy of a head on unseen images.
+    """Mean and standard deviation over folds of the accuracy of a head on unseen images."""
+    scores = cross_validate_path(features, labels, folds=folds, strengths=[l2], seed=seed)
+    return float(scores.accuracy[0]), float(scores.std[0])
 
-    Folds are stratified; there are fewer where a class has fewer images than folds.
-    """
-    folds = max(2, min(folds, min(Counter(labels.tolist()).values())))
-    scores = []
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for train, test in splitter.split(features, labels):
-        head = fit_linear_head(
-            features[train], labels[train], l2=l2, n_classes=int(labels.max()) + 1
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Standardised features in their axes, labels among the ``present`` classes."""
+
+    axes: Axes
+    labels: Tensor
+    present: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def scaling(self) -> float:
+        """Two classes as one vector of weights, which is the usual way, are penalised once."""
+        return 2.0 if len(self.present) == 2 else 1.0
+
+    def fold(self, solution: Tensor, n_classes: int) -> list[LinearHead]:
+        """Heads for features as the backbone gives them: the standardisation folded in."""
+        heads = []
+        for inner, offset in zip(*self.axes.weights(solution.double()), strict=True):
+            weights = np.zeros((n_classes, len(self.mean)), np.float32)
+            bias = np.full(n_classes, _UNSEEN, np.float32)
+            scaled = inner.numpy() / self.scale
+            weights[self.present] = scaled
+            bias[self.present] = offset.numpy() - scaled @ self.mean
+            heads.append(LinearHead(weights, bias))
+        return heads
+
+
+def _prepare(features: np.ndarray, labels: np.ndarray) -> _Prepared:
+    present, numbers = np.unique(labels, return_inverse=True)
+    if len(present) < 2:
+        raise TrainingError(
+            f"a head needs images of two classes or more, got {len(present)}",
+            hint="check the classes of the training split with `rootstock check`",
         )
-        scores.append(np.mean(head.logits(features[test]).argmax(axis=1) == labels[test]))
-    return float(np.mean(scores)), float(np.std(scores))
+    if not np.isfinite(features).all():
+        raise TrainingError(
+            "the features hold values that are not finite",
+            hint="the weights of the backbone may be damaged; choose others",
+        )
+    mean = features.mean(axis=0, dtype=np.float64)
+    scale = features.std(axis=0, dtype=np.float64)
+    scale[scale < 1e-8] = 1.0
+    standardised = torch.from_numpy(((features - mean) / scale).astype(np.float32))
+    return _Prepared(Axes.of(standardised), torch.from_numpy(numbers), present, mean, scale)
+
+
+def _row_weights(labels: Tensor, class_weight: str | None) -> Tensor:
+    if class_weight is None:
+        return torch.ones(len(labels))
+    counts = torch.bincount(labels)
+    return (len(labels) / (len(counts) * counts))[labels]
 
 
 def write_head(head: LinearHead, path: Path) -> None:

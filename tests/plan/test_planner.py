@@ -83,7 +83,8 @@ def test_every_cell_becomes_a_plan_with_reasons(cell, strategy):
 def test_heads_are_searched_over_taps_and_strengths():
     plan = plan_for(make_profile(similar=False, probes=EARLY_PROBES))
     assert plan.taps == ("block4", "block3", "block2")
-    assert len(plan.head_candidates) == 3 * len(L2_GRID)
+    assert [c["tap"] for c in plan.head_candidates] == list(plan.taps)
+    assert plan.head_candidates[0]["strengths"] == list(L2_GRID)
     assert plan.finetune is None
     assert plan.finetune_candidates == ()
 

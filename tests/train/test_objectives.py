@@ -1,4 +1,6 @@
 import contextlib
+import dataclasses
+import json
 import pickle
 from dataclasses import dataclass, field
 
@@ -14,7 +16,7 @@ from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.data.test_broken_folders import index
 
-CANDIDATES = [{"tap": "last", "l2": l2} for l2 in (0.01, 1.0)]
+CANDIDATES = [{"tap": "last", "strengths": strengths} for strengths in ([0.01, 1.0], [1.0])]
 
 
 @pytest.fixture
@@ -48,19 +50,32 @@ def search(objective, directory):
 
 def test_each_candidate_is_fitted_and_measured(objective, tmp_path):
     trials = search(objective, tmp_path / "search")
-    assert [trial.params["l2"] for trial in trials] == [0.01, 1.0]
+    assert [trial.metrics["l2"] for trial in trials] == [0.01, 1.0]
     assert trials[0].metrics["val_log_loss"] < trials[1].metrics["val_log_loss"]
     assert all((trial.directory / "head.safetensors").exists() for trial in trials)
 
 
+def test_every_strength_is_noted_with_its_losses_on_unseen_images(objective, tmp_path):
+    trial = search(objective, tmp_path)[0]
+    path = json.loads((trial.directory / "path.json").read_text())["path"]
+    assert [row["l2"] for row in path] == [0.01, 1.0]
+    assert all(row["cv_log_loss"] > 0 for row in path)
+
+
+def test_a_class_of_one_image_is_left_out_of_the_cross_validation(objective, tmp_path):
+    labels = np.r_[objective.train_labels[:-1], 3]
+    alone = dataclasses.replace(objective, train_labels=labels, n_classes=4)
+    assert not search(alone, tmp_path)[0].error
+
+
 def test_a_finished_trial_is_not_fitted_again(objective, tmp_path, monkeypatch):
     first = search(objective, tmp_path / "search")
-    monkeypatch.setattr("rootstock.train.objectives.fit_linear_head", None)
+    monkeypatch.setattr("rootstock.train.objectives.fit_head_path", None)
     assert search(objective, tmp_path / "search") == first
 
 
 def test_one_crashing_trial_leaves_the_others(objective, tmp_path):
-    broken = [{"tap": "none", "l2": 1.0}, CANDIDATES[0]]
+    broken = [{"tap": "none", "strengths": [1.0]}, CANDIDATES[0]]
     trials = SequentialSearcher().search(
         objective, broken, directory=tmp_path, metric="x", mode="min", early_stop=False
     )

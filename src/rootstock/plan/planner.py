@@ -96,7 +96,7 @@ def make_transfer_plan(
         taps=tuple(taps),
         input_size=input_size,
         finetune=finetune,
-        head_candidates=tuple({"tap": tap, "l2": l2} for tap in taps for l2 in l2_grid),
+        head_candidates=tuple({"tap": tap, "strengths": list(l2_grid)} for tap in taps),
         finetune_candidates=tuple({"learning_rate": rate} for rate in rates),
         candidates=tuple(
             expect_candidate(profile, pins, name, shares=shares) for name in rules.MEANING

@@ -24,7 +24,7 @@ def compare_forecast(
         test_accuracy=metrics["accuracy"],
         n_test=int(metrics["n_test"]),
         expected_minutes=_expected_minutes(paths, plan),
-        minutes=round(_minutes(training), 3),
+        minutes=round(_minutes(training), 4),
         seed=config.seed,
     )
     append_row(paths.below(config.plan.ledger), row)

@@ -18,7 +18,7 @@ from rootstock.ports import RunLogger, Searcher, Trial
 from rootstock.stages.job import METRIC, TrainingJob, as_records, best_trial, keep_head_if_better
 from rootstock.train.finetune import HISTORY
 from rootstock.train.network import TransferNet
-from rootstock.train.objectives import Tracking
+from rootstock.train.objectives import PATH_FILE, Tracking
 
 LIBRARIES = ("rootstock", "torch", "timm", "numpy", "pillow", "scikit-learn", "onnxruntime")
 
@@ -64,7 +64,7 @@ def train_model(
         "run_id": run.id,
         "strategy": job.plan.strategy,
         "kept_head": bool(tuned) and "tap" in best.params,
-        "best": dict(best.params),
+        "best": _best_params(best),
         "metrics": metrics,
         "heads": as_records(heads),
         "finetuning": as_records(tuned),
@@ -152,15 +152,21 @@ def _draw(folder: Path, heads: Sequence[Trial], tuned: Sequence[Trial], best: Tr
     scores: dict[str, dict[float, float]] = {}
     for trial in heads:
         if not trial.error:
-            row = scores.setdefault(trial.params["tap"], {})
-            row[trial.params["l2"]] = trial.metrics[METRIC]
-    kept = (best.params["tap"], best.params["l2"]) if "tap" in best.params else None
+            path = read_json(trial.directory / PATH_FILE, made_by="train")["path"]
+            scores[trial.params["tap"]] = {row["l2"]: row[METRIC] for row in path}
+    kept = (best.params["tap"], best.metrics["l2"]) if "tap" in best.params else None
     plot_head_search(scores, folder / "heads.png", metric=METRIC, best=kept)
     if tuned:
         curves = {_name(trial): _curve(trial) for trial in tuned if not trial.error}
         plot_training_curves(
             curves, folder / "finetuning.png", metric=METRIC, best=_name(best_trial(tuned))
         )
+
+
+def _best_params(best: Trial) -> dict[str, Any]:
+    if "tap" in best.params:
+        return {"tap": best.params["tap"], "l2": best.metrics["l2"]}
+    return dict(best.params)
 
 
 def _name(trial: Trial) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,13 @@ import numpy as np
 
 from rootstock.backbones.load import load_backbone
 from rootstock.data.files import write_json
-from rootstock.heads import fit_linear_head, read_head, write_head
+from rootstock.heads import (
+    LinearHead,
+    cross_validate_path,
+    fit_head_path,
+    read_head,
+    write_head,
+)
 from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
 from rootstock.ports import Params, Report, Run, RunLogger
 from rootstock.train.finetune import FinetuneSettings, finetune
@@ -26,6 +32,10 @@ from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
 
 HEAD_FILE = "head.safetensors"
+PATH_FILE = "path.json"
+CROSS_VALIDATED = 20_000
+"""Up to so many training images the strength is cross-validated on them too."""
+FOLDS = 5
 _RESULT = "result.json"
 
 
@@ -40,10 +50,12 @@ class Tracking:
 
 @dataclass(frozen=True)
 class HeadObjective:
-    """Fits a head for params ``tap`` and ``l2``.
+    """Fits heads for params ``tap`` and ``strengths``, keeps the best, notes all in `PATH_FILE`.
 
     ``train_features`` and ``val_features`` map a tap to a .npy file of float16[N,C]; trials share
-    its pages in memory. Labels are int64[N].
+    its pages in memory. Labels are int64[N]. The strength is chosen by the log-loss on images the
+    head did not see: those of ``val``, and those of ``train`` by cross-validation unless they are
+    so many that ``val`` alone tells.
     """
 
     train_features: Mapping[str, Path]
@@ -58,24 +70,53 @@ class HeadObjective:
         return _tracked(self._fit, params, directory, report, self.tracking)
 
     def _fit(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
-        tap = params["tap"]
-        head = fit_linear_head(
-            np.load(self.train_features[tap], mmap_mode="r"),
+        tap, strengths = params["tap"], params["strengths"]
+        features = np.load(self.train_features[tap], mmap_mode="r")
+        heads = fit_head_path(
+            features,
             self.train_labels,
-            l2=params["l2"],
+            strengths=strengths,
             n_classes=self.n_classes,
             class_weight=self.class_weight,
         )
-        write_head(head, directory / HEAD_FILE)
-        logits = head.logits(np.load(self.val_features[tap], mmap_mode="r"))
+        val = np.load(self.val_features[tap], mmap_mode="r")
+        path = [
+            {"l2": strength, **self._measure(head, val)}
+            for strength, head in zip(strengths, heads, strict=True)
+        ]
+        scores = np.array([row["val_log_loss"] for row in path])
+        if len(features) <= CROSS_VALIDATED and len(strengths) > 1:
+            unseen = self._cross_validated(features, strengths)
+            scores = (unseen * len(features) + scores * len(val)) / (len(features) + len(val))
+            path = [{**row, "cv_log_loss": loss} for row, loss in zip(path, unseen, strict=True)]
+        best = int(scores.argmin())
+        write_head(heads[best], directory / HEAD_FILE)
+        write_json(directory / PATH_FILE, {"path": path})
+        report(1, path[best])
+        return path[best]
+
+    def _measure(self, head: LinearHead, val: np.ndarray) -> dict[str, float]:
+        logits = head.logits(val)
         predicted = logits.argmax(axis=1)
-        metrics = {
+        return {
             "val_log_loss": log_loss(softmax(logits), self.val_labels),
             "val_accuracy": accuracy(predicted, self.val_labels),
             "val_balanced_accuracy": balanced_accuracy(predicted, self.val_labels, self.n_classes),
         }
-        report(1, metrics)
-        return metrics
+
+    def _cross_validated(self, features: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+        # A class of one image cannot be left out and learnt at once.
+        counts = np.bincount(self.train_labels)
+        rows = np.flatnonzero(counts[self.train_labels] > 1)
+        scores = cross_validate_path(
+            features[rows],
+            self.train_labels[rows],
+            folds=FOLDS,
+            strengths=strengths,
+            seed=0,
+            class_weight=self.class_weight,
+        )
+        return scores.log_loss
 
 
 @dataclass(frozen=True)
@@ -122,7 +163,7 @@ def _tracked(
         report(1, metrics)
         return metrics
     started = time.monotonic()
-    name = " ".join(f"{key}={value}" for key, value in params.items())
+    name = " ".join(f"{k}={v}" for k, v in params.items() if not isinstance(v, list | tuple))
     with tracking.runs.run(name, parent_id=tracking.parent_id, tags=tracking.tags) as run:
         run.log_params(params)
         metrics = body(params, directory, _both(report, run))

@@ -1,0 +1,217 @@
+"""What the planner's choice costs against the best strategy in hindsight.
+
+    python benchmarks/regret.py --data-dir ../shared/data --out regret.jsonl
+
+For every image set and number of training images each strategy is forced, then the choice is left
+to the planner; same splits, same epochs, a cold feature cache each time. Prints a table of test
+accuracy and minutes, the regret of `auto` in points (best forced minus auto) and its time against
+that of trying all. Every run is appended to --out, and a repeated command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sets import find_set, link_subset, list_images
+
+from rootstock.config import Paths, load_config
+from rootstock.plan.rules import MEANING
+from rootstock.plots.style import BLUE, GRID, ORANGE, QUIET, canvas, headline
+from rootstock.ports import NullRunLogger, SequentialSearcher
+from rootstock.stages.assess import assess_data
+from rootstock.stages.evaluate import evaluate_model
+from rootstock.stages.features import cache_features
+from rootstock.stages.index import index_images
+from rootstock.stages.plan import make_plan
+from rootstock.stages.train import train_model
+
+SETS = ("ants_bees", "brain_mri", "flowers12", "sign_digits", "cifar10", "tiny_imagenet")
+CLASSES = {"tiny_imagenet": 20}
+ALL = 5_000
+"""`all` is at most this many training images, so that the largest set fits an afternoon."""
+TEST_IMAGES = 1_000
+AUTO = "auto"
+Run = dict[str, Any]
+
+
+def main() -> int:
+    """Run what is missing in --out, then print the table."""
+    options = parse_options()
+    done = read_runs(options.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in options.sets:
+            folder = find_set(options.data_dir, name, Path(scratch))
+            if folder is None:
+                print(f"{options.data_dir} holds no folder or tar of {name}", file=sys.stderr)
+                continue
+            for seed in options.seeds:
+                done += run_set(name, folder, seed, options, done, Path(scratch))
+    if not done:
+        return 1
+    print_tables(done)
+    if options.plot:
+        plot_regret(done, options.plot)
+    return 0
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--sets", nargs="+", default=list(SETS), help="folders in --data-dir")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[100, 500, ALL])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--weights", default="embedded", help="as backbone.weights")
+    parser.add_argument("--out", type=Path, default=Path("regret.jsonl"))
+    parser.add_argument("--plot", type=Path, help="write a picture there")
+    return parser.parse_args()
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The runs of earlier calls."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def run_set(
+    name: str, folder: Path, seed: int, options: argparse.Namespace, done: list[Run], scratch: Path
+) -> list[Run]:
+    """Every strategy and auto on one set, for each number of images that it has."""
+    manifest = list_images(folder, seed=seed)
+    weights = Path(options.weights).stem
+    fresh: list[Run] = []
+    counts: set[int] = set()
+    for size in sorted(options.sizes):
+        part = scratch / f"{name}-{seed}-{size}"
+        limits = {"train": size, "val": max(40, size // 4), "test": TEST_IMAGES}
+        count = link_subset(
+            manifest, folder.resolve(), part, limits=limits, classes=CLASSES.get(name)
+        )
+        if count in counts:
+            continue  # the set has no more images than the last size took
+        counts.add(count)
+        for strategy in (*MEANING, AUTO):
+            key = {"set": name, "n_train": count, "seed": seed, "weights": weights}
+            key |= {"strategy": strategy}
+            if any(key.items() <= run.items() for run in done):
+                continue
+            run = key | run_once(part, strategy, seed, options.weights)
+            with options.out.open("a") as file:
+                file.write(json.dumps(run) + "\n")
+            print(json.dumps(run), file=sys.stderr, flush=True)
+            fresh.append(run)
+    return fresh
+
+
+def run_once(part: Path, strategy: str, seed: int, weights: str) -> Run:
+    """Test accuracy, and minutes from the assessment to the written model."""
+    config = load_config(
+        None,
+        overrides=[
+            f"data.root={json.dumps(str(part))}",
+            f"backbone.weights={json.dumps(weights)}",
+            f"plan.strategy={strategy}",
+            f"seed={seed}",
+            "search.engine=sequential",
+        ],
+    )
+    with tempfile.TemporaryDirectory() as out:
+        paths = Paths(Path(out))
+        index_images(config, paths)
+        started = time.monotonic()
+        assess_data(config, paths)
+        plan = make_plan(config, paths, searcher=SequentialSearcher())
+        cache_features(config, paths)
+        train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
+        minutes = (time.monotonic() - started) / 60
+        metrics = evaluate_model(config, paths, runs=NullRunLogger()).metrics
+    return {
+        "chosen": plan.strategy,
+        "ruled": plan.evidence.ruled,
+        "raced": plan.race is not None,
+        "accuracy": metrics["accuracy"],
+        "n_test": metrics["n_test"],
+        "minutes": round(minutes, 3),
+    }
+
+
+def print_tables(runs: list[Run]) -> None:
+    """Markdown: one row a set, size and seed, then the summary."""
+    names = list(MEANING)
+    print(f"| set | train | seed | {' | '.join(names)} | auto | chosen | regret | time |")
+    print(f"|{' --- |' * (len(names) + 7)}")
+    cells = complete_cells(runs)
+    for (name, count, seed), scores in cells:
+        accuracies = " | ".join(f"{scores[s]['accuracy']:.3f}" for s in names)
+        auto = scores[AUTO]
+        raced = " (raced)" if auto["raced"] else ""
+        print(
+            f"| {name} | {count} | {seed} | {accuracies} | {auto['accuracy']:.3f} "
+            f"| {auto['chosen']}{raced} | {regret(scores):+.1f} | {time_share(scores):.0%} |"
+        )
+    if not cells:
+        return
+    regrets = [regret(scores) for _, scores in cells]
+    table = [best(scores) - 100 * scores[scores[AUTO]["ruled"]]["accuracy"] for _, scores in cells]
+    spent = sum(scores[AUTO]["minutes"] for _, scores in cells)
+    tried = sum(scores[s]["minutes"] for _, scores in cells for s in names)
+    print(
+        f"\nregret of auto: mean {np.mean(regrets):.2f}, worst {max(regrets):.2f} points; of the "
+        f"table alone: mean {np.mean(table):.2f}, worst {max(table):.2f}; auto took "
+        f"{spent:.1f} of the {tried:.1f} minutes of trying all ({spent / tried:.0%})"
+    )
+
+
+Cell = dict[str, Run]
+
+
+def complete_cells(runs: list[Run]) -> list[tuple[tuple[str, int, int], Cell]]:
+    """Those sets, sizes and seeds of which every strategy was run."""
+    cells: dict[tuple[str, int, int], Cell] = defaultdict(dict)
+    for run in runs:
+        cells[run["set"], run["n_train"], run["seed"]][run["strategy"]] = run
+    return [(key, cell) for key, cell in cells.items() if len(cell) == len(MEANING) + 1]
+
+
+def best(scores: Cell) -> float:
+    """The accuracy in points of the best forced strategy."""
+    return 100 * max(scores[name]["accuracy"] for name in MEANING)
+
+
+def regret(scores: Cell) -> float:
+    """Points that auto lies below the best forced strategy; negative where it lies above."""
+    return best(scores) - 100 * scores[AUTO]["accuracy"]
+
+
+def time_share(scores: Cell) -> float:
+    """Time of auto over the time of trying all."""
+    return scores[AUTO]["minutes"] / sum(scores[name]["minutes"] for name in MEANING)
+
+
+def plot_regret(runs: list[Run], path: Path) -> None:
+    """Each cell a line from the worst to the best forced strategy, auto marked on it."""
+    cells = complete_cells(runs)
+    with canvas(path, width=8, height=1.2 + 0.3 * len(cells)) as figure:
+        axes = figure.subplots()
+        for row, (_, scores) in enumerate(reversed(cells)):
+            forced = [100 * scores[name]["accuracy"] for name in MEANING]
+            axes.plot([min(forced), max(forced)], [row, row], color=GRID, linewidth=4, zorder=1)
+            axes.scatter(forced, [row] * len(forced), s=18, color=QUIET, zorder=2)
+            axes.scatter(100 * scores[AUTO]["accuracy"], row, s=46, color=ORANGE, zorder=3)
+        labels = [f"{name}, {count}" for (name, count, _), _ in reversed(cells)]
+        axes.set_yticks(range(len(cells)), labels)
+        axes.set_xlabel("test accuracy in %", color=BLUE)
+        headline(
+            axes, "auto against every strategy forced", "grey: forced strategies; orange: auto"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

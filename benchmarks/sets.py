@@ -1,0 +1,77 @@
+"""The image sets of the benchmarks: found as folders or tars, cut down to a number of images."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+from rootstock.data.decode import DecodeLimits
+from rootstock.data.manifest import Manifest, build_manifest
+
+SUFFIXES = (".tar", ".tar.gz")
+
+
+def find_set(root: Path, name: str, scratch: Path) -> Path | None:
+    """The set's folder below ``root``, unpacked into ``scratch`` where it is a tar; or None."""
+    if (root / name).is_dir():
+        return root / name
+    for archive in (root / f"{name}{suffix}" for suffix in SUFFIXES):
+        if archive.is_file():
+            before = set(scratch.iterdir())
+            with tarfile.open(archive) as tar:
+                tar.extractall(scratch, filter="data")
+            # The folder inside need not be named like the archive.
+            return next(iter(sorted(set(scratch.iterdir()) - before)), scratch / name)
+    return None
+
+
+def list_images(folder: Path, *, seed: int) -> Manifest:
+    """The index of a folder: its own test images, or a third; a given val/ alone is the test.
+
+    Test images are many, because the best of several strategies in hindsight is best by chance
+    where they are few.
+    """
+    manifest = build_manifest(
+        folder,
+        limits=DecodeLimits(10**8, 10**8, 50.0),
+        val_fraction=0.15,
+        test_fraction=0.35,
+        near_duplicate_bits=3,
+        min_per_class=3,
+        seed=seed,
+    )
+    if manifest.given_splits != ("train", "val"):
+        return manifest
+    other = {"val": "test", "test": "train"}
+    rows = [replace(row, split=other.get(row.split, row.split)) for row in manifest.images]
+    train = sorted((row.sha256, i) for i, row in enumerate(rows) if row.split == "train")
+    for _, i in train[:: round(1 / 0.15)]:
+        rows[i] = replace(rows[i], split="val")
+    return replace(manifest, images=tuple(rows))
+
+
+def link_subset(
+    manifest: Manifest, folder: Path, out: Path, *, limits: dict[str, int], classes: int | None
+) -> int:
+    """Fill ``out`` with links, so many a split at most, evenly over classes; returns train's count.
+
+    Rows are taken in the order of their content's hash, so that a larger subset of the same seed
+    holds the smaller one.
+    """
+    labels = sorted(manifest.classes)[:classes]
+    counts = {}
+    for split, limit in limits.items():
+        turns = [
+            sorted((r for r in manifest.rows(split) if r.label == label), key=lambda r: r.sha256)
+            for label in labels
+        ]
+        longest = max(map(len, turns))
+        order = [group[i] for i in range(longest) for group in turns if i < len(group)]
+        counts[split] = len(order[:limit])
+        for row in order[:limit]:
+            link = out / split / row.label / f"{row.sha256[:16]}{Path(row.path).suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():  # byte-equal copies are one image here
+                link.symlink_to(folder / row.path)
+    return counts["train"]

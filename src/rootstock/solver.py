@@ -1,0 +1,184 @@
+"""Multinomial logistic regression, exact and full-batch, along a whole path of L2 strengths.
+
+Several weightings of the rows, such as the folds of a cross-validation, are solved side by side:
+one product with the features serves all of them. The features are first turned into the axes of
+their own scatter, where Boehning's bound on the softmax Hessian (D. Boehning 1992, "Multinomial
+logistic regression algorithm") is diagonal; it is the starting metric of L-BFGS (Nocedal 1980),
+which therefore needs few steps at any strength. Strengths are solved from strong to weak, each
+from the solution before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MEMORY = 10
+MAX_STEPS = 300
+TOLERANCE = 5e-6
+"""Norm of the gradient in the metric of the bound, where a loss of about 1 is far from 0."""
+MAX_AXES = 2048
+"""More axes than this cost more to find than they save; then every feature is an axis."""
+_SUFFICIENT = 1e-4
+_HALVINGS = 12
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Rows [N,R+1] in the axes of their scatter with a column of ones; ``turn`` [D,R] leads back.
+
+    ``spread`` [R+1]: mean square of each column. ``turn`` None: the features are the axes.
+    """
+
+    rows: Tensor
+    turn: Tensor | None
+    spread: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> Axes:
+        """Axes of centred, scaled features [N,D]."""
+        n_rows, n_columns = features.shape
+        turn = None
+        if min(n_rows, n_columns) <= MAX_AXES:
+            turn = _principal_axes(features)
+            features = features @ turn
+        rows = torch.cat([features, features.new_ones(n_rows, 1)], dim=1)
+        return cls(rows, turn, rows.square().mean(dim=0))
+
+    def weights(self, solution: Tensor) -> tuple[Tensor, Tensor]:
+        """Solution [P,R+1,K] -> weights [P,K,D] for the features, and biases [P,K]."""
+        inner = solution[:, :-1]
+        back = inner if self.turn is None else self.turn.to(inner.dtype) @ inner
+        return back.transpose(1, 2), solution[:, -1]
+
+
+def solve_path(
+    axes: Axes, labels: Tensor, row_weights: Tensor, *, strengths: Sequence[float], n_classes: int
+) -> list[Tensor]:
+    """The optimum for each strength, as tensors [P,R+1,K], in the order of ``strengths``.
+
+    ``labels`` int64[N]; ``row_weights`` float[P,N], P weightings solved side by side. A strength
+    weighs half the squared norm of the weights, not of the biases, against the mean loss.
+    """
+    problem = _Problem(axes.rows, labels, row_weights, n_classes)
+    point = axes.rows.new_zeros(len(row_weights), axes.rows.shape[1], n_classes)
+    found: dict[float, Tensor] = {}
+    for strength in sorted(set(strengths), reverse=True):
+        penalty = torch.full_like(axes.spread, strength)
+        penalty[-1] = 0.0
+        metric = (0.5 * axes.spread + penalty).unsqueeze(1)
+        point = _minimise(problem, point, penalty=penalty.unsqueeze(1), metric=metric)
+        found[strength] = point
+    return [found[strength] for strength in strengths]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    rows: Tensor
+    labels: Tensor
+    row_weights: Tensor
+    n_classes: int
+
+    def value_and_slope(self, point: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss [P] and gradient [P,R+1,K]."""
+        count, width, classes = point.shape
+        flat = point.permute(1, 0, 2).reshape(width, count * classes)
+        logits = (self.rows @ flat).view(-1, count, classes)
+        log_probabilities = logits.log_softmax(dim=2)
+        share = self.row_weights / self.row_weights.sum(dim=1, keepdim=True)
+        picked = log_probabilities.gather(
+            2, self.labels.view(-1, 1, 1).expand(-1, count, 1)
+        ).squeeze(2)
+        loss = -(picked.double() * share.T).sum(dim=0)
+        residual = log_probabilities.exp_()
+        residual[torch.arange(len(self.labels)), :, self.labels] -= 1.0
+        residual *= share.T.unsqueeze(2).to(residual.dtype)
+        slope = self.rows.T @ residual.view(-1, count * classes)
+        slope = slope.view(width, count, classes).permute(1, 0, 2)
+        weighted = penalty * point
+        loss = loss + 0.5 * (weighted.double() * point).sum(dim=(1, 2))
+        return loss, slope + weighted
+
+
+def _minimise(problem: _Problem, point: Tensor, *, penalty: Tensor, metric: Tensor) -> Tensor:
+    value, slope = problem.value_and_slope(point, penalty)
+    history: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _ in range(MAX_STEPS):
+        going = _dot(slope, slope / metric).sqrt() > TOLERANCE
+        if not going.any():
+            break
+        direction = _direction(slope, history, metric) * going.view(-1, 1, 1)
+        moved, new_value, new_slope = _search_line(
+            problem, point, value, slope, direction, penalty=penalty
+        )
+        step, change = moved - point, new_slope - slope
+        curvature = _dot(step, change)
+        if not step.any():
+            break  # as good as the precision allows
+        inverse = torch.where(curvature > 0, 1.0 / curvature.clamp(min=1e-30), 0.0)
+        history = [*history[-MEMORY + 1 :], (step, change, inverse)]
+        point, value, slope = moved, new_value, new_slope
+    return point
+
+
+def _direction(
+    slope: Tensor, history: Sequence[tuple[Tensor, Tensor, Tensor]], metric: Tensor
+) -> Tensor:
+    """The two loops of L-BFGS, for all problems at once."""
+    left = slope.clone()
+    factors = []
+    for step, change, inverse in reversed(history):
+        factor = inverse * _dot(step, left)
+        left -= factor.view(-1, 1, 1) * change
+        factors.append(factor)
+    left /= metric
+    if history:
+        step, change, inverse = history[-1]
+        length = _dot(change, change / metric) * inverse
+        scale = torch.where(length > 0, 1.0 / length.clamp(min=1e-30), 1.0)
+        left *= scale.view(-1, 1, 1)
+    for (step, change, inverse), factor in zip(history, reversed(factors), strict=True):
+        left += (factor - inverse * _dot(change, left)).view(-1, 1, 1) * step
+    return -left
+
+
+def _search_line(
+    problem: _Problem,
+    point: Tensor,
+    value: Tensor,
+    slope: Tensor,
+    direction: Tensor,
+    *,
+    penalty: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Halve each problem's step until its loss falls enough; a problem that cannot stays put."""
+    fall = _dot(slope, direction).double()
+    size = torch.ones_like(value)
+    for _ in range(_HALVINGS):
+        moved = point + size.view(-1, 1, 1).to(point.dtype) * direction
+        new_value, new_slope = problem.value_and_slope(moved, penalty)
+        # Losses are sums of float32 terms: a rise below their rounding is none.
+        poor = new_value > value + _SUFFICIENT * size * fall + 1e-7 * value.abs()
+        if not poor.any():
+            return moved, new_value, new_slope
+        size = torch.where(poor, size / 2, size)
+    size = torch.where(poor, 0.0, size)
+    moved = point + size.view(-1, 1, 1).to(point.dtype) * direction
+    return moved, *problem.value_and_slope(moved, penalty)
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum(dim=(1, 2))
+
+
+def _principal_axes(features: Tensor) -> Tensor:
+    """Orthonormal [D,R], R = rank: the eigenvectors of the smaller of the two scatter matrices."""
+    n_rows, n_columns = features.shape
+    if n_columns <= n_rows:
+        return torch.linalg.eigh(features.T @ features)[1]
+    values, vectors = torch.linalg.eigh((features @ features.T).double())
+    kept = values > values[-1] * 1e-9
+    return ((features.T.double() @ vectors[:, kept]) / values[kept].sqrt()).to(features.dtype)
