@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import os
 import threading
@@ -19,12 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rootstock.backbones.catalogue import BackboneCard, Tap, read_card
+from rootstock.backbones.create import close_names, create_module, create_pretrained
 from rootstock.errors import BackboneError, WeightsUnavailable
 
 LAST = "last"
 """The deepest tap: pooled features as the original classifier sees them."""
 HUB_PATIENCE = 8.0
 """Seconds to wait for a first answer of the hub."""
+_SHORTCUTS = ("shortcut", "skip", "skipbn")
 _EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -120,7 +121,11 @@ def module_stages(module: Any) -> dict[str, str]:
     ]
     stages = {}
     for name, position in order.items():
-        deeper = [index for index, end in enumerate(ends) if position <= end]
+        deeper = [
+            index
+            for index, (end, info) in enumerate(zip(ends, module.feature_info, strict=True))
+            if position <= end and not _joins_behind(name, info["module"])
+        ]
         stages[name] = f"block{deeper[0] + 1}" if deeper else LAST
     return stages
 
@@ -180,27 +185,14 @@ def pick_device(device: str) -> torch.device:
 
 
 def build_module(card: BackboneCard) -> nn.Module:
-    """The timm network of a card with random weights.
+    """The network of a card with random weights.
 
     Raises:
-        BackboneError: timm has no such architecture, or refuses its arguments.
+        BackboneError: there is no such architecture, or it refuses its arguments.
     """
-    if not timm.is_model(card.architecture):
-        raise BackboneError(
-            f"timm {timm.__version__} has no architecture {card.architecture!r}"
-            f"{_did_you_mean(card.architecture)}"
-        )
-    try:
-        return timm.create_model(
-            card.architecture,
-            pretrained=False,
-            num_classes=card.num_classes,
-            **card.architecture_kwargs,
-        )
-    except (TypeError, RuntimeError, ValueError) as error:
-        raise BackboneError(
-            f"{card.architecture} cannot be built with {card.architecture_kwargs}: {error}"
-        ) from None
+    return create_module(
+        card.architecture, **{"num_classes": card.num_classes} | card.architecture_kwargs
+    )
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
@@ -222,6 +214,13 @@ def _counters(module: nn.Module) -> dict[str, Tensor]:
     return {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
 
 
+def _joins_behind(name: str, tap: str) -> bool:
+    """A shortcut around a tap: Xception registers it before the tap, but adds it behind."""
+    parts = name.split(".")
+    blocks = [parts[:i] for i, part in enumerate(parts) if part in _SHORTCUTS and i]
+    return any(tap.startswith(f"{'.'.join(block)}.") for block in blocks)
+
+
 def _list_taps(module: Any) -> list[Tap]:
     infos = list(module.feature_info)
     taps = [
@@ -233,14 +232,16 @@ def _list_taps(module: Any) -> list[Tap]:
 
 def _from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
     if not timm.is_model(name):
-        raise BackboneError(f"timm has no model {name!r}{_did_you_mean(name)}")
+        raise BackboneError(
+            f"timm has no model {name!r}", hint=close_names(name, timm.list_models())
+        )
     facts = timm.get_pretrained_cfg(name)
     if facts is None or not facts.has_weights:
         raise BackboneError(f"timm has no pretrained weights for {name!r}")
     if not _is_cached(facts.hf_hub_id):
         _require_hub(name)
     try:
-        module = timm.create_model(name, pretrained=True)
+        module = create_pretrained(name)
     except (OSError, RuntimeError) as error:
         raise _unavailable(name, str(error).splitlines()[0]) from None
     card = BackboneCard(
@@ -303,8 +304,3 @@ def _hash_state(state: dict[str, Any]) -> str:
         digest.update(name.encode())
         digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _did_you_mean(name: str) -> str:
-    close = difflib.get_close_matches(name, timm.list_models(), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
