@@ -156,6 +156,12 @@ def test_an_unknown_hub_name_guesses_what_was_meant():
         load_backbone("hub", "resnet51")
 
 
+@pytest.mark.parametrize("name", ["lenet5", "torchvision/alexnet"])
+def test_networks_beyond_timm_are_not_looked_for_on_the_hub(name):
+    with pytest.raises(BackboneError, match=rf"no weights of {name}(.|\n)*safetensors file"):
+        load_backbone("hub", name)
+
+
 def test_an_unreachable_hub_is_an_error_within_ten_seconds(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(load, "_is_cached", lambda _: False)

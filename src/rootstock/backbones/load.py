@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rootstock.backbones.catalogue import BackboneCard, Tap, read_card
-from rootstock.backbones.create import close_names, create_module, create_pretrained
+from rootstock.backbones.create import BEYOND_TIMM, close_names, create_module, create_pretrained
 from rootstock.errors import BackboneError, WeightsUnavailable
 
 LAST = "last"
@@ -231,6 +231,11 @@ def _list_taps(module: Any) -> list[Tap]:
 
 
 def _from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
+    if name in BEYOND_TIMM:
+        raise BackboneError(
+            f"the hub has no weights of {name}",
+            hint="set backbone.weights to a .safetensors file (docs/backbones.md)",
+        )
     if not timm.is_model(name):
         raise BackboneError(
             f"timm has no model {name!r}", hint=close_names(name, timm.list_models())

@@ -42,7 +42,7 @@ class Teacher(nn.Module):
             raise BackboneError(
                 f"{self.card.name} ({self.card.architecture}) cannot teach: it has no linear "
                 "classifier",
-                hint="name a teacher with classes, not a SqueezeNet",
+                hint="choose a teacher with classes (num_classes in its card), not a SqueezeNet",
             )
         # The corpus comes as [-1, 1]; the teacher wants (pixel - mean) / std of [0, 1].
         mean, std = (
