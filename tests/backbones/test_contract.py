@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rootstock.backbones.load import module_stages
+from rootstock.backbones.stages import module_stages
 from rootstock.data.manifest import ImageRow
 from rootstock.heads import fit_linear_head
 from rootstock.plan import rules

@@ -14,9 +14,9 @@ from rootstock.backbones.load import (
     Backbone,
     build_module,
     load_backbone,
-    module_stages,
     pick_device,
 )
+from rootstock.backbones.stages import module_stages
 from rootstock.errors import BackboneError, WeightsUnavailable
 from tests.bundles import tiny_backbone
 

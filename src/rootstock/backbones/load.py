@@ -25,7 +25,6 @@ LAST = "last"
 """The deepest tap: pooled features as the original classifier sees them."""
 HUB_PATIENCE = 8.0
 """Seconds to wait for a first answer of the hub."""
-_SHORTCUTS = ("shortcut", "skip", "skipbn")
 _EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -48,7 +47,7 @@ class TapFeatures(nn.Module):
 
 
 class Backbone:
-    """A pretrained timm network with its card and taps, shallow to deep; in eval mode."""
+    """A pretrained network with its card and taps, shallow to deep; in eval mode."""
 
     def __init__(self, card: BackboneCard, module: nn.Module) -> None:
         self.card = card
@@ -103,31 +102,6 @@ class Backbone:
                 f"{self.card.name} has no tap {tap!r}", hint=f"taps: {', '.join(self.tap_names)}"
             )
         return self.tap_names.index(tap)
-
-
-def module_stages(module: Any) -> dict[str, str]:
-    """Module name of a timm network -> the shallowest tap that its output reaches.
-
-    What lies deeper than the last intermediate tap belongs to ``last``.
-    """
-    order = {name: position for position, (name, _) in enumerate(module.named_modules())}
-    ends = [
-        max(
-            position
-            for name, position in order.items()
-            if name == info["module"] or name.startswith(f"{info['module']}.")
-        )
-        for info in module.feature_info
-    ]
-    stages = {}
-    for name, position in order.items():
-        deeper = [
-            index
-            for index, (end, info) in enumerate(zip(ends, module.feature_info, strict=True))
-            if position <= end and not _joins_behind(name, info["module"])
-        ]
-        stages[name] = f"block{deeper[0] + 1}" if deeper else LAST
-    return stages
 
 
 def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
@@ -212,13 +186,6 @@ def _load_weights(module: nn.Module, path: Path) -> None:
 
 def _counters(module: nn.Module) -> dict[str, Tensor]:
     return {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
-
-
-def _joins_behind(name: str, tap: str) -> bool:
-    """A shortcut around a tap: Xception registers it before the tap, but adds it behind."""
-    parts = name.split(".")
-    blocks = [parts[:i] for i, part in enumerate(parts) if part in _SHORTCUTS and i]
-    return any(tap.startswith(f"{'.'.join(block)}.") for block in blocks)
 
 
 def _list_taps(module: Any) -> list[Tap]:
