@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from torchvision import models
 
 from rootstock.backbones.catalogue import EXAMPLE_CARD, BackboneCard
 from rootstock.backbones.create import (
@@ -103,6 +104,17 @@ def test_networks_beyond_timm_lose_and_get_a_classifier(architecture):
         module.reset_classifier(3)
         assert bare.shape == (1, module.head_hidden_size)
         assert module(images).shape == (1, 3)
+
+
+@pytest.mark.parametrize("name", sorted(n for n in BEYOND_TIMM if n.startswith("torchvision/")))
+def test_weights_of_torchvision_fit_and_give_its_logits(name):
+    extra = {"aux_logits": False, "init_weights": False} if "googlenet" in name else {}
+    original = models.get_model(name.partition("/")[2], num_classes=5, **extra).eval()
+    module = create_module(name, num_classes=5).eval()
+    module.load_state_dict(original.state_dict())
+    images = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        assert torch.equal(module(images), original(images))
 
 
 def test_vision_transformers_take_sizes_that_plans_choose():

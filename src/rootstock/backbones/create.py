@@ -65,7 +65,7 @@ def create_module(architecture: str, **kwargs: Any) -> Any:
     """A network with random weights: of timm, of torchvision (``torchvision/NAME``), or our own.
 
     ``kwargs`` go to its constructor, ``num_classes`` among them (0: no classifier). Transformers
-    with absolute positions take images of any size unless ``dynamic_img_size`` says otherwise.
+    for which timm has ``dynamic_img_size`` take images of any size unless it is given as False.
 
     Raises:
         BackboneError: the name or an argument is unknown, reserved, or the network has no taps.
