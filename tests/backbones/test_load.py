@@ -9,21 +9,23 @@ from safetensors.torch import save_file
 
 from rootstock.backbones import load
 from rootstock.backbones.catalogue import BackboneCard
+from rootstock.backbones.create import create_module
 from rootstock.backbones.load import (
     Backbone,
     build_module,
     load_backbone,
-    module_stages,
     pick_device,
 )
+from rootstock.backbones.stages import module_stages
 from rootstock.errors import BackboneError, WeightsUnavailable
 from tests.bundles import tiny_backbone
 
-FAMILIES = ["mobilenetv3_small_100", "resnet18", "convnext_atto", "vit_tiny_patch16_224"]
+FAMILIES = ["mobilenetv3_small_100", "xception41", "lenet5", "torchvision/squeezenet1_1"]
+"""Members that the contract does not test, one of each kind."""
 
 
 def backbone_of(architecture) -> Backbone:
-    module = timm.create_model(architecture, num_classes=7)
+    module = create_module(architecture, num_classes=7)
     card = BackboneCard(
         name=architecture,
         architecture=architecture,
@@ -112,10 +114,12 @@ def test_a_missing_card_comes_with_an_example(weights):
     [
         ({"mean": None}, "card .*tiny.json is not complete: mean"),
         ({"crop_pct": 2}, "not complete: crop_pct"),
-        ({"architecture": "resnet1"}, "no architecture 'resnet1'; did you mean resnet1"),
+        ({"architecture": "resnet1"}, r"no architecture 'resnet1'(.|\n)*did you mean resnet1"),
         ({"architecture": "resnet18"}, "does not fit the architecture of its card"),
         ({"num_classes": 11}, "does not fit the architecture of its card"),
         ({"architecture_kwargs": {"magic": 1}}, "cannot be built with {'magic': 1}"),
+        ({"architecture_kwargs": {"num_classes": 3}}, "num_classes has a field of its own"),
+        ({"architecture_kwargs": {"checkpoint_path": "x.pth"}}, "must not get checkpoint_path"),
     ],
 )
 def test_a_wrong_card_is_explained(weights, change, message):
@@ -148,8 +152,14 @@ def test_half_precision_weights_are_computed_in_single(tmp_path, weights):
 
 
 def test_an_unknown_hub_name_guesses_what_was_meant():
-    with pytest.raises(BackboneError, match="no model 'resnet51'; did you mean resnet"):
+    with pytest.raises(BackboneError, match=r"no model 'resnet51'(.|\n)*did you mean resnet"):
         load_backbone("hub", "resnet51")
+
+
+@pytest.mark.parametrize("name", ["lenet5", "torchvision/alexnet"])
+def test_networks_beyond_timm_are_not_looked_for_on_the_hub(name):
+    with pytest.raises(BackboneError, match=rf"no weights of {name}(.|\n)*safetensors file"):
+        load_backbone("hub", name)
 
 
 def test_an_unreachable_hub_is_an_error_within_ten_seconds(monkeypatch, tmp_path):

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from rootstock.backbones.create import create_module
+from rootstock.backbones.load import load_backbone
 from rootstock.errors import BackboneError, DataError
 from rootstock.train import pretrain as module
 from rootstock.train.pretrain import pretrain
@@ -70,6 +72,42 @@ def test_writes_weights_that_timm_loads(corpus: Path, tmp_path: Path) -> None:
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float16}
     network = timm.create_model(ARCHITECTURE, num_classes=2)
     network.load_state_dict(state, strict=True)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "lenet5",
+        "torchvision/googlenet",
+        pytest.param("zfnet", marks=pytest.mark.slow),
+    ],
+)
+def test_trains_networks_that_timm_has_not(corpus: Path, tmp_path: Path, architecture: str) -> None:
+    sizes = {"input_size": 64, "low_size": 56}
+    weights = pretrain(corpus, tmp_path, **{**TINY, **sizes, "architecture": architecture})
+    assert weights.name == f"{architecture.replace('/', '-')}.corpus.safetensors"
+    backbone = load_backbone(str(weights), "")
+    features = backbone.features(torch.randn(2, 3, 64, 64), ["block1", "last"])
+    assert all(part.isfinite().all() for part in features.values())
+
+
+def test_a_classifier_that_is_a_convolution_is_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="squeezenet1_1 cannot be pretrained here"):
+        pretrain(corpus, tmp_path, **{**TINY, "architecture": "torchvision/squeezenet1_1"})
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [({"architecture": "torchvision/squeezenet1_1"}, 5), ({"num_classes": 0}, 0)],
+)
+def test_a_teacher_without_a_linear_classifier_is_refused(
+    corpus: Path, teacher: Path, tmp_path: Path, change: dict, taken: int
+) -> None:
+    card = json.loads(teacher.with_suffix(".json").read_text()) | change
+    teacher.with_suffix(".json").write_text(json.dumps(card))
+    save_file(create_module(card["architecture"], num_classes=taken).state_dict(), teacher)
+    with pytest.raises(BackboneError, match=f"{card['architecture']}. cannot teach"):
+        pretrain(corpus, tmp_path / "out", teacher=teacher, **TINY)
 
 
 def test_labels_may_count_beside_a_teacher(corpus: Path, teacher: Path, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from rootstock.data.files import sha256_file
 from rootstock.data.preprocess import Preprocess
@@ -51,7 +51,7 @@ class BackboneCard(BaseModel):
 
     name: str = ""
     architecture: str
-    architecture_kwargs: dict[str, Any] = {}
+    architecture_kwargs: dict[str, JsonValue] = {}
     num_classes: int = Field(ge=0)
     input_size: tuple[int, int, int]
     mean: tuple[float, float, float]
@@ -63,6 +63,13 @@ class BackboneCard(BaseModel):
     weights: str = ""
     weights_sha256: str = ""
     similarity: SimilarityScale | None = None
+
+    @field_validator("architecture_kwargs")
+    @classmethod
+    def _no_second_num_classes(cls, kwargs: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if "num_classes" in kwargs:
+            raise ValueError("num_classes has a field of its own")
+        return kwargs
 
     def preprocess(self, input_size: int | None = None) -> Preprocess:
         """How images are prepared for this backbone, at its own or another input size."""

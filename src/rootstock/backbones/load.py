@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import os
 import threading
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rootstock.backbones.catalogue import BackboneCard, Tap, read_card
+from rootstock.backbones.create import BEYOND_TIMM, close_names, create_module, create_pretrained
 from rootstock.errors import BackboneError, WeightsUnavailable
 
 LAST = "last"
@@ -47,7 +47,7 @@ class TapFeatures(nn.Module):
 
 
 class Backbone:
-    """A pretrained timm network with its card and taps, shallow to deep; in eval mode."""
+    """A pretrained network with its card and taps, shallow to deep; in eval mode."""
 
     def __init__(self, card: BackboneCard, module: nn.Module) -> None:
         self.card = card
@@ -102,27 +102,6 @@ class Backbone:
                 f"{self.card.name} has no tap {tap!r}", hint=f"taps: {', '.join(self.tap_names)}"
             )
         return self.tap_names.index(tap)
-
-
-def module_stages(module: Any) -> dict[str, str]:
-    """Module name of a timm network -> the shallowest tap that its output reaches.
-
-    What lies deeper than the last intermediate tap belongs to ``last``.
-    """
-    order = {name: position for position, (name, _) in enumerate(module.named_modules())}
-    ends = [
-        max(
-            position
-            for name, position in order.items()
-            if name == info["module"] or name.startswith(f"{info['module']}.")
-        )
-        for info in module.feature_info
-    ]
-    stages = {}
-    for name, position in order.items():
-        deeper = [index for index, end in enumerate(ends) if position <= end]
-        stages[name] = f"block{deeper[0] + 1}" if deeper else LAST
-    return stages
 
 
 def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
@@ -180,27 +159,14 @@ def pick_device(device: str) -> torch.device:
 
 
 def build_module(card: BackboneCard) -> nn.Module:
-    """The timm network of a card with random weights.
+    """The network of a card with random weights.
 
     Raises:
-        BackboneError: timm has no such architecture, or refuses its arguments.
+        BackboneError: there is no such architecture, or it refuses its arguments.
     """
-    if not timm.is_model(card.architecture):
-        raise BackboneError(
-            f"timm {timm.__version__} has no architecture {card.architecture!r}"
-            f"{_did_you_mean(card.architecture)}"
-        )
-    try:
-        return timm.create_model(
-            card.architecture,
-            pretrained=False,
-            num_classes=card.num_classes,
-            **card.architecture_kwargs,
-        )
-    except (TypeError, RuntimeError, ValueError) as error:
-        raise BackboneError(
-            f"{card.architecture} cannot be built with {card.architecture_kwargs}: {error}"
-        ) from None
+    return create_module(
+        card.architecture, **{"num_classes": card.num_classes} | card.architecture_kwargs
+    )
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
@@ -232,15 +198,22 @@ def _list_taps(module: Any) -> list[Tap]:
 
 
 def _from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
+    if name in BEYOND_TIMM:
+        raise BackboneError(
+            f"the hub has no weights of {name}",
+            hint="set backbone.weights to a .safetensors file (docs/backbones.md)",
+        )
     if not timm.is_model(name):
-        raise BackboneError(f"timm has no model {name!r}{_did_you_mean(name)}")
+        raise BackboneError(
+            f"timm has no model {name!r}", hint=close_names(name, timm.list_models())
+        )
     facts = timm.get_pretrained_cfg(name)
     if facts is None or not facts.has_weights:
         raise BackboneError(f"timm has no pretrained weights for {name!r}")
     if not _is_cached(facts.hf_hub_id):
         _require_hub(name)
     try:
-        module = timm.create_model(name, pretrained=True)
+        module = create_pretrained(name)
     except (OSError, RuntimeError) as error:
         raise _unavailable(name, str(error).splitlines()[0]) from None
     card = BackboneCard(
@@ -303,8 +276,3 @@ def _hash_state(state: dict[str, Any]) -> str:
         digest.update(name.encode())
         digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _did_you_mean(name: str) -> str:
-    close = difflib.get_close_matches(name, timm.list_models(), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rootstock.backbones.load import module_stages
+from rootstock.backbones.stages import module_stages
 from rootstock.data.files import write_atomic, write_json
 from rootstock.errors import TrainingError
 from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax

@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
+from rootstock.backbones.create import create_module
 from rootstock.errors import BackboneError
 from rootstock.train.pretrain_corpus import Corpus, augment, crop, natural_size, read_corpus
 from rootstock.train.pretrain_objectives import Distilled, Labelled, Objective
@@ -86,7 +86,7 @@ def pretrain(
         BackboneError: the architecture is unknown, or the teacher does not fit its card.
     """
     data, out = Path(data), Path(out)
-    name = f"{architecture}.{data.resolve().name}"
+    name = f"{architecture.replace('/', '-')}.{data.resolve().name}"
     work = Path(work) if work else out / f"{name}.work"
     master = Teacher(Path(teacher)) if teacher else None
     recipe = Recipe(
@@ -147,12 +147,12 @@ def _read_splits(data: Path, recipe: Recipe, work: Path) -> tuple[Corpus, Corpus
 
 
 def _create(architecture: str, *, classes: int) -> Any:
-    if not timm.is_model(architecture):
+    network = create_module(architecture, num_classes=classes)
+    if not isinstance(network.get_classifier(), nn.Linear):
         raise BackboneError(
-            f"timm has no architecture {architecture!r}",
-            hint="`python -c 'import timm; print(timm.list_models())'` lists them",
+            f"{architecture} cannot be pretrained here: its classifier is not a linear layer",
+            hint="choose another architecture",
         )
-    network = timm.create_model(architecture, num_classes=classes)
     return network.to(memory_format=torch.channels_last)
 
 

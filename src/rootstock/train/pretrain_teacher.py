@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rootstock.backbones.load import load_backbone
+from rootstock.errors import BackboneError
 from rootstock.train.pretrain_corpus import Corpus, centre_boxes, crop, random_boxes
 
 CHUNK = 64
@@ -37,6 +38,12 @@ class Teacher(nn.Module):
         self.file = weights.name
         self.card = backbone.card
         self.network: Any = backbone.module
+        if not isinstance(self.network.get_classifier(), nn.Linear):
+            raise BackboneError(
+                f"{self.card.name} ({self.card.architecture}) cannot teach: it has no linear "
+                "classifier",
+                hint="choose a teacher with classes (num_classes in its card), not a SqueezeNet",
+            )
         # The corpus comes as [-1, 1]; the teacher wants (pixel - mean) / std of [0, 1].
         mean, std = (
             torch.tensor(values).view(3, 1, 1) for values in (self.card.mean, self.card.std)

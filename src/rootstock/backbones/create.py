@@ -1,0 +1,184 @@
+"""From the name of an architecture to a network with random weights."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import timm
+from torch import nn
+
+from rootstock.errors import BackboneError
+
+BEYOND_TIMM = {
+    "lenet5": "rootstock.backbones.classic",
+    "zfnet": "rootstock.backbones.classic",
+    "torchvision/alexnet": "rootstock.backbones.torchvision_nets",
+    "torchvision/googlenet": "rootstock.backbones.torchvision_nets",
+    "torchvision/squeezenet1_0": "rootstock.backbones.torchvision_nets",
+    "torchvision/squeezenet1_1": "rootstock.backbones.torchvision_nets",
+}
+"""Architectures that timm does not have: name -> the module with a function of that name."""
+RESERVED = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "exportable",
+        "features_only",
+        "in_chans",
+        "no_jit",
+        "out_indices",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_strict",
+        "scriptable",
+    }
+)
+"""Arguments that read files, fetch weights or make another kind of network."""
+INTERFACE = (
+    "forward_features",
+    "forward_head",
+    "forward_intermediates",
+    "feature_info",
+    "head_hidden_size",
+    "get_classifier",
+    "reset_classifier",
+)
+"""What Rootstock asks of a network."""
+# What wrong arguments make constructors raise; they check little themselves.
+_REFUSALS = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    ArithmeticError,
+)
+
+
+def create_module(architecture: str, **kwargs: Any) -> Any:
+    """A network with random weights: of timm, of torchvision (``torchvision/NAME``), or our own.
+
+    ``kwargs`` go to its constructor, ``num_classes`` among them (0: no classifier). Transformers
+    for which timm has ``dynamic_img_size`` take images of any size unless it is given as False.
+
+    Raises:
+        BackboneError: the name or an argument is unknown, reserved, or the network has no taps.
+    """
+    require_architecture(architecture)
+    _refuse_reserved(architecture, kwargs)
+    try:
+        module = _constructor(architecture)(**_with_any_size(architecture, kwargs))
+    except _REFUSALS as error:
+        given = {name: value for name, value in kwargs.items() if name != "num_classes"}
+        raise BackboneError(
+            f"{architecture} cannot be built with {given}: {type(error).__name__}: {error}",
+            hint=_close_arguments(architecture, kwargs),
+        ) from None
+    return require_taps(module, architecture)
+
+
+def create_pretrained(name: str) -> Any:
+    """A network of timm with its weights from the hub.
+
+    Raises:
+        BackboneError: the network has no taps.
+        OSError or RuntimeError: the hub does not give the weights.
+    """
+    kwargs = _with_any_size(name, {})
+    return require_taps(timm.create_model(name, pretrained=True, **kwargs), name)
+
+
+def require_architecture(architecture: str) -> None:
+    """Nothing where `create_module` knows the name.
+
+    Raises:
+        BackboneError: it does not.
+    """
+    if architecture not in BEYOND_TIMM and not timm.is_model(architecture):
+        raise BackboneError(
+            f"there is no architecture {architecture!r} (timm {timm.__version__}, or "
+            f"{', '.join(BEYOND_TIMM)})",
+            hint=close_names(architecture, [*BEYOND_TIMM, *timm.list_models()])
+            or "`python -c 'import timm; print(timm.list_models())'` lists those of timm",
+        )
+
+
+def require_taps(module: nn.Module, architecture: str) -> Any:
+    """``module``, if it has the interface that taps are read by.
+
+    Raises:
+        BackboneError: it has not.
+    """
+    missing = [name for name in INTERFACE if not hasattr(module, name)]
+    if missing:
+        raise BackboneError(
+            f"{architecture} of timm {timm.__version__} gives no features at depth: it has no "
+            f"{', '.join(missing)}",
+            hint="choose another architecture (docs/backbones.md), or a newer timm",
+        )
+    return module
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """``did you mean a, b?`` with the nearest known names, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f"did you mean {', '.join(close)}?" if close else ""
+
+
+def _constructor(architecture: str) -> Any:
+    if architecture in BEYOND_TIMM:
+        function = architecture.rpartition("/")[2]
+        return getattr(importlib.import_module(BEYOND_TIMM[architecture]), function)
+
+    def create(**kwargs: Any) -> nn.Module:
+        return timm.create_model(architecture, pretrained=False, **kwargs)
+
+    return create
+
+
+def _refuse_reserved(architecture: str, kwargs: dict[str, Any]) -> None:
+    reserved = sorted(RESERVED & kwargs.keys())
+    if reserved:
+        raise BackboneError(
+            f"{architecture} must not get {', '.join(reserved)}: architecture_kwargs shape the "
+            "network, they do not load anything",
+            hint="leave it out of the card",
+        )
+
+
+def _with_any_size(architecture: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Plans choose input sizes: positions are then interpolated, padding fills a last patch."""
+    flexible = {"dynamic_img_size": True, "dynamic_img_pad": True}
+    known = _arguments(architecture)
+    return {name: value for name, value in flexible.items() if name in known} | kwargs
+
+
+def _arguments(architecture: str) -> list[str]:
+    """Arguments of the constructor as far as signatures tell."""
+    if architecture in BEYOND_TIMM:
+        kinds = [_constructor(architecture)]
+    else:
+        entrypoint = timm.model_entrypoint(architecture)
+        returns = inspect.get_annotations(entrypoint, eval_str=True).get("return")
+        kinds = [returns.__init__] if inspect.isclass(returns) else []
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    found = [
+        p.name
+        for kind in kinds
+        for p in inspect.signature(kind).parameters.values()
+        if p.kind in named
+    ]
+    return [name for name in found if name not in RESERVED | {"self", "device", "dtype"}]
+
+
+def _close_arguments(architecture: str, kwargs: dict[str, Any]) -> str:
+    known = _arguments(architecture)
+    guesses = [close_names(name, known) for name in kwargs if name not in known]
+    told = [guess for guess in guesses if guess]
+    return " ".join(told) or f"arguments: {', '.join(known)}" if known else ""
