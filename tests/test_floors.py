@@ -22,6 +22,7 @@ FLOORS = {
     "features": 4,
     "assess": 5,
     "plan": 6,
+    "review": 7,
     "train": 7,
     "evaluate": 7,
     "bundle": 8,

@@ -118,6 +118,13 @@ class AssessConfig(Section):
     sample: int = Field(
         500, ge=20, description="Training images used to measure similarity and probe accuracy."
     )
+    review_images: int = Field(
+        2_000, ge=20, description="Images that the review in reports/data.md looks at."
+    )
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="The review tells how many images this accuracy needs; null: .9, .95, .99.",
+    )
     probe_folds: int = Field(5, ge=2, le=10, description="Folds of the cross-validated probes.")
 
     @model_validator(mode="after")
@@ -298,6 +305,10 @@ class Paths:
     @property
     def profile(self) -> Path:
         return self.root / "artifacts/profile.json"
+
+    @property
+    def review(self) -> Path:
+        return self.root / "artifacts/review.json"
 
     @property
     def plan(self) -> Path:

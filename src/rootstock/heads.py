@@ -113,28 +113,14 @@ def cross_validate_path(
     Raises:
         TrainingError: fewer than two classes, or features that are not finite.
     """
-    prepared = _prepare(features, labels)
-    folds = max(2, min(folds, min(Counter(labels.tolist()).values())))
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    tests = [test for _, test in splitter.split(labels, labels)]
-    whole = _row_weights(prepared.labels, class_weight)
-    weights = whole.repeat(folds, 1)
-    for number, test in enumerate(tests):
-        weights[number, torch.from_numpy(test)] = 0.0
-    solutions = solve_path(
-        prepared.axes,
-        prepared.labels,
-        weights,
-        strengths=[strength * prepared.scaling for strength in strengths],
-        n_classes=len(prepared.present),
-    )
+    fits = _solve_folds(features, labels, folds, strengths, seed, class_weight)
+    tests = fits.tests
     n_classes = int(labels.max()) + 1
-    scores = np.empty((len(strengths), folds))
+    scores = np.empty((len(strengths), len(tests)))
     losses = np.zeros(len(strengths))
-    for row, solution in enumerate(solutions):
-        for number, (head, test) in enumerate(
-            zip(prepared.fold(solution, n_classes), tests, strict=True)
-        ):
+    for row, solution in enumerate(fits.solutions):
+        heads = fits.prepared.fold(solution, n_classes)
+        for number, (head, test) in enumerate(zip(heads, tests, strict=True)):
             logits = head.logits(features[test])
             scores[row, number] = accuracy(logits.argmax(axis=1), labels[test])
             losses[row] += log_loss(softmax(logits), labels[test]) * len(test) / len(labels)
@@ -147,6 +133,50 @@ def cross_validate(
     """Mean and standard deviation over folds of the accuracy of a head on unseen images."""
     scores = cross_validate_path(features, labels, folds=folds, strengths=[l2], seed=seed)
     return float(scores.accuracy[0]), float(scores.std[0])
+
+
+def out_of_fold_probabilities(
+    features: np.ndarray, labels: np.ndarray, *, folds: int, l2: float, seed: int
+) -> np.ndarray:
+    """Probabilities float32[N,K] of each image by the head that was fitted without its fold."""
+    fits = _solve_folds(features, labels, folds, [l2], seed, None)
+    found = np.empty((len(labels), int(labels.max()) + 1), np.float32)
+    heads = fits.prepared.fold(fits.solutions[0], found.shape[1])
+    for head, test in zip(heads, fits.tests, strict=True):
+        found[test] = head.probabilities(features[test])
+    return found
+
+
+@dataclass(frozen=True)
+class _FoldFits:
+    prepared: _Prepared
+    tests: list[np.ndarray]
+    solutions: list[Tensor]
+
+
+def _solve_folds(
+    features: np.ndarray,
+    labels: np.ndarray,
+    folds: int,
+    strengths: Sequence[float],
+    seed: int,
+    class_weight: str | None,
+) -> _FoldFits:
+    prepared = _prepare(features, labels)
+    folds = max(2, min(folds, min(Counter(labels.tolist()).values())))
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    tests = [test for _, test in splitter.split(labels, labels)]
+    weights = _row_weights(prepared.labels, class_weight).repeat(folds, 1)
+    for number, test in enumerate(tests):
+        weights[number, torch.from_numpy(test)] = 0.0
+    solutions = solve_path(
+        prepared.axes,
+        prepared.labels,
+        weights,
+        strengths=[strength * prepared.scaling for strength in strengths],
+        n_classes=len(prepared.present),
+    )
+    return _FoldFits(prepared, tests, solutions)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The whole way without Ray, MLflow or DVC: real stages, real images, small network."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -12,6 +13,7 @@ from rootstock.heads import fit_head_path
 from rootstock.plan.ledger import read_ledger
 from rootstock.ports import FolderRegistry, NullRunLogger, SequentialSearcher, Trial
 from rootstock.predict import Predictor
+from rootstock.review.record import DataReview
 from rootstock.stages.evaluate import evaluate_folder, evaluate_model
 from rootstock.stages.features import cache_features
 from rootstock.stages.job import best_trial
@@ -72,6 +74,14 @@ def test_the_way_leaves_every_artifact_and_report(finished):
     assert json.loads(paths.registration.read_text())["alias"] == "champion"
 
 
+def test_the_review_is_one_page_whose_pictures_are_there(finished):
+    text = (finished / "reports/data.md").read_text()
+    pictures = re.findall(r"\((plots/review/.*?)\)", text)
+    assert "plots/review/map.png" in pictures
+    assert all((finished / "reports" / picture).is_file() for picture in pictures)
+    assert DataReview.read(finished / "artifacts/review.json").n_reviewed == sum(COUNTS.values())
+
+
 def test_the_forecast_is_compared_and_the_run_enters_the_ledger(finished):
     forecast = json.loads((finished / "reports/forecast.json").read_text())
     metrics = json.loads((finished / "reports/metrics.json").read_text())
@@ -102,7 +112,7 @@ def test_each_strategy_ends_in_a_model_that_predicts(data, tmp_path, strategy):
 
 def test_the_same_inputs_give_the_same_manifest_plan_and_model(data, finished, tmp_path):
     go(configure(data), tmp_path)
-    for name in ("manifest.parquet", "profile.json", "plan.json", "features.json"):
+    for name in ("manifest.parquet", "profile.json", "review.json", "plan.json", "features.json"):
         assert (tmp_path / "artifacts" / name).read_bytes() == (
             finished / "artifacts" / name
         ).read_bytes(), name

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 THUMB = 128  # pixels; at 144 dpi a little under an inch
 GAP = 6
+ROWS = 4
+"""Of captioned images at most."""
 MAX_CLASSES = 24
 
 
@@ -81,16 +83,42 @@ def plot_mistakes(
         mistakes: (path relative to ``root``, actual class, predicted class, its probability),
             worst first.
     """
-    mistakes = mistakes[: columns * 4]
-    if not mistakes:
+    shown = mistakes[: columns * ROWS]
+    items = [
+        (name, actual, f"→ {_drawable(predicted)} {probability:.0%}")
+        for name, actual, predicted, probability in shown
+    ]
+    if not items:
+        headlines = ("No mistakes", f"All {n_test:,} test images were recognised.")
+    else:
+        about = f"{n_wrong:,} of {n_test:,} test images wrong; the surest {len(shown)} here"
+        headlines = ("Worst mistakes", about)
+    plot_captioned(items, path, root=root, headlines=headlines, columns=columns, limits=limits)
+
+
+def plot_captioned(
+    items: Sequence[tuple[str, str, str]],
+    path: Path,
+    *,
+    root: Path,
+    headlines: tuple[str, str],
+    columns: int = 6,
+    limits: DecodeLimits | None = None,
+) -> None:
+    """Draw images with two lines of text each: (path relative to ``root``, black, red).
+
+    ``headlines``: title and the quiet line below it. Without items only these are drawn.
+    """
+    items = items[: columns * ROWS]
+    if not items:
         with canvas(path, width=5, height=1.6) as figure:
             axes = figure.add_subplot()
             axes.axis("off")
-            headline(axes, "No mistakes", f"All {n_test:,} test images were recognised.")
+            headline(axes, *headlines)
         return
     caption = 46  # pixels below each image for two lines of text
-    columns = max(3, min(columns, len(mistakes)))
-    rows = [mistakes[start : start + columns] for start in range(0, len(mistakes), columns)]
+    columns = max(3, min(columns, len(items)))
+    rows = [items[start : start + columns] for start in range(0, len(items), columns)]
     tiles = [[_thumbnail(root / item[0], limits) for item in row] for row in rows]
     width = columns * (THUMB + GAP) / DPI * 1.12 + 0.3
     height = len(rows) * (THUMB + GAP + caption) / DPI * 1.12 + 0.9
@@ -98,11 +126,15 @@ def plot_mistakes(
         axes = figure.add_subplot()
         _show(axes, tiles, columns, gap_below=caption)
         for y, row in enumerate(rows):
-            for x, item in enumerate(row):
-                _caption(axes, item, x * (THUMB + GAP), y * (THUMB + GAP + caption) + THUMB)
+            for x, (_, black, red) in enumerate(row):
+                left, bottom = x * (THUMB + GAP), y * (THUMB + GAP + caption) + THUMB
+                _caption(axes, _drawable(black), red, left, bottom)
         axes.set_yticks([])
-        subtitle = f"{n_wrong:,} of {n_test:,} test images wrong; the surest {len(mistakes)} here"
-        headline(axes, "Worst mistakes", subtitle)
+        headline(axes, *headlines)
+
+
+def _drawable(text: str) -> str:
+    return shorten(text, 17) if is_drawable(text) else "(see the table)"
 
 
 def _thumbnail(path: Path, limits: DecodeLimits | None) -> np.ndarray:
@@ -136,13 +168,10 @@ def _show(
         spine.set_visible(False)
 
 
-def _caption(axes: Axes, mistake: tuple[str, str, str, float], left: float, bottom: float) -> None:
-    _, *names, probability = mistake
-    actual, predicted = (shorten(n, 17) if is_drawable(n) else "(see the table)" for n in names)
+def _caption(axes: Axes, black: str, red: str, left: float, bottom: float) -> None:
     style: dict[str, Any] = {"fontsize": 7.0, "va": "top", "ha": "left"}
-    axes.text(left, bottom + 4, actual, color=INK, **style)
-    text = f"→ {predicted} {probability:.0%}"
-    axes.text(left, bottom + 22, text, color=RED, **style)
+    axes.text(left, bottom + 4, black, color=INK, **style)
+    axes.text(left, bottom + 22, red, color=RED, **style)
 
 
 def _about(classes: int, shown: int, quarantined: int) -> str:

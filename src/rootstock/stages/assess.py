@@ -12,10 +12,11 @@ from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.features.store import FeatureStore
 from rootstock.stages.choose import choose_backbone
+from rootstock.stages.review import review_data
 
 
 def assess_data(config: Config, paths: Paths) -> DatasetProfile:
-    """Measure size, similarity and probe accuracy per depth; write artifacts/profile.json."""
+    """Write artifacts/profile.json (size, similarity, probes by depth) and the review."""
     manifest = Manifest.read(paths.manifest)
     weights, name = config.backbone.weights, config.backbone.name
     choice: dict[str, Any] = {}
@@ -41,4 +42,5 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     )
     profile = profile.model_copy(update=choice)
     profile.write(paths.profile)
+    review_data(config, paths, manifest, profile, backbone)
     return profile

@@ -8,16 +8,15 @@ from rootstock.assess.profile import DatasetProfile
 from rootstock.config import Config, Paths
 from rootstock.data.files import write_atomic, write_json
 from rootstock.plan import rules
-from rootstock.plan.costs import planned_epochs, planned_rates, tuning_size
 from rootstock.plan.pins import AUTO, Pins
 from rootstock.plan.plan import Race, TransferPlan
 from rootstock.plan.planner import judge_profile, make_transfer_plan
 from rootstock.plan.report import render_plan
 from rootstock.plots.training import plot_depth
 from rootstock.ports import Searcher
+from rootstock.stages.estimates import estimate_minutes, read_pins
 from rootstock.stages.features import load_profiled_backbone
 from rootstock.stages.race import run_race
-from rootstock.train.pace import Pace, known_pace
 
 PICTURE = "plots/plan/depth.png"
 
@@ -28,10 +27,9 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     Where the probes leave a doubt and nothing is pinned, two strategies race first.
     """
     profile = DatasetProfile.read(paths.profile)
-    pins = _pins(config)
+    pins = read_pins(config)
     backbone = load_profiled_backbone(profile, device=config.train.device)
-    pace = known_pace(paths.paces, backbone, tuning_size=tuning_size(profile, pins))
-    expected = expected_minutes(profile, pins, pace)
+    pace, expected = estimate_minutes(config, paths, profile, backbone)
     plan = make_transfer_plan(
         profile,
         pins=pins,
@@ -75,22 +73,6 @@ def _race(
     )
 
 
-def expected_minutes(
-    profile: DatasetProfile, pins: Pins, pace: Pace
-) -> dict[rules.Strategy, float]:
-    """What training by each strategy is expected to take on this machine."""
-    return {
-        strategy: pace.minutes(
-            strategy,
-            n_train=profile.n_train,
-            n_val=profile.n_val,
-            epochs=planned_epochs(profile, pins, strategy),
-            n_rates=planned_rates(pins, strategy),
-        )
-        for strategy in rules.MEANING
-    }
-
-
 def _too_slow(
     expected: Mapping[rules.Strategy, float], *, limit: float | None
 ) -> dict[rules.Strategy, str]:
@@ -99,17 +81,3 @@ def _too_slow(
         for name, minutes in expected.items()
         if limit is not None and minutes > limit and rules.is_finetune(name)
     }
-
-
-def _pins(config: Config) -> Pins:
-    choices = config.plan
-    return Pins(
-        strategy=choices.strategy,
-        tap=choices.tap,
-        freeze_through=choices.freeze_through,
-        input_size=choices.input_size,
-        augmentation=choices.augmentation,
-        flip=choices.flip,
-        epochs=config.train.epochs,
-        learning_rates=config.train.learning_rates,
-    )

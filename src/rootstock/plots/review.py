@@ -1,0 +1,105 @@
+"""Pictures of the review: the learning curve, and the images in two dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.plots.style import (
+    BLUE,
+    INK,
+    ORANGE,
+    PALETTE,
+    QUIET,
+    RED,
+    canvas,
+    display_names,
+    headline,
+)
+
+Point = tuple[int, float, float, float]
+"""Training images, accuracy, and the low and high end of its range."""
+
+
+def plot_learning_curve(
+    measured: Sequence[Point],
+    extrapolated: Sequence[Point],
+    path: Path,
+    *,
+    ceiling: float,
+    targets: Sequence[float],
+) -> None:
+    """Draw probe accuracy over the number of training images, with what lies ahead dashed."""
+    with canvas(path, width=7.0, height=4.0) as figure:
+        axes = figure.add_subplot()
+        for points, style in ((measured, "-"), ([measured[-1], *extrapolated], "--")):
+            counts, middle, low, high = np.array(points).T
+            axes.fill_between(counts, low, high, color=BLUE, alpha=0.12, linewidth=0)
+            axes.plot(counts, middle, style, color=BLUE, marker="o", markersize=4.5)
+        axes.axhline(ceiling, color=ORANGE, linewidth=1.2)
+        axes.annotate(
+            f"ceiling {ceiling:.1%}",
+            (1.0, ceiling),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=ORANGE,
+            fontsize=8,
+        )
+        for target in targets:
+            axes.axhline(target, color=QUIET, linewidth=0.8, linestyle=":")
+        counts = [point[0] for point in (*measured, *extrapolated)]
+        axes.set_xscale("log")
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.minorticks_off()
+        axes.set(xlabel="training images", ylabel="accuracy of a head")
+        axes.grid(axis="y")
+        headline(axes, "Learning curve", "dashed: extrapolated; dotted: targets; shade: 80 % range")
+
+
+def plot_feature_map(
+    features: np.ndarray,
+    labels: Sequence[str],
+    path: Path,
+    *,
+    marked: Sequence[int] = (),
+) -> None:
+    """Draw features [N,C] on their two principal components, rows ``marked`` with a ring."""
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    axes_found = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    # The sign of a component is arbitrary; fixed here so that the picture is the same each time.
+    axes_found *= np.sign(axes_found[np.arange(2), np.abs(axes_found).argmax(axis=1)])[:, None]
+    places = centred @ axes_found.T
+    classes = sorted(set(labels))
+    names = display_names(classes)
+    kinds = np.array([classes.index(label) for label in labels])
+    with canvas(path, width=7.0, height=5.0) as figure:
+        axes = figure.add_subplot()
+        for number, name in enumerate(names):
+            own = places[kinds == number]
+            colour = PALETTE[number % len(PALETTE)]
+            shown = name if number < len(PALETTE) else None
+            axes.scatter(
+                own[:, 0], own[:, 1], s=9, color=colour, alpha=0.65, linewidths=0, label=shown
+            )
+        if len(marked):
+            ringed = places[list(marked)]
+            axes.scatter(
+                ringed[:, 0],
+                ringed[:, 1],
+                s=60,
+                facecolors="none",
+                edgecolors=RED,
+                linewidths=1.0,
+                label="label in doubt",
+            )
+        axes.set(xticks=[], yticks=[])
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor=INK)
+        more = (
+            f"; colours repeat over {len(classes)} classes" if len(classes) > len(PALETTE) else ""
+        )
+        headline(axes, "The images as the backbone sees them", f"two principal components{more}")

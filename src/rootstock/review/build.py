@@ -1,0 +1,83 @@
+"""Features of a sample in, DataReview out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.review.doubts import find_bursts, find_outliers, suspect_labels
+from rootstock.review.feasible import measure_feasibility
+from rootstock.review.findings import gather_findings
+from rootstock.review.record import DataReview, Feasibility
+from rootstock.review.shortcuts import collect_facts, find_shortcuts
+
+USUAL_TARGETS = (0.90, 0.95, 0.99)
+
+
+def build_review(
+    manifest: Manifest,
+    profile: DatasetProfile,
+    *,
+    rows: Sequence[ImageRow],
+    features: np.ndarray,
+    borders: tuple[Sequence[ImageRow], np.ndarray],
+    target_accuracy: float | None,
+    folds: int,
+    seed: int,
+) -> DataReview:
+    """Ask every question of ``features`` [N,C], which belong to ``rows``.
+
+    ``borders``: some rows and what `border_facts` says of them. Nothing is changed, only told.
+    """
+    classes = manifest.classes
+    labels = np.array([classes.index(row.label) for row in rows])
+    feasibility = _feasibility(rows, features, target_accuracy, folds, seed)
+    suspects = suspect_labels(rows, features, labels, classes, folds=folds, seed=seed)
+    outliers = find_outliers(rows, features)
+    bursts = find_bursts(rows, features)
+    shortcuts = [
+        *find_shortcuts(collect_facts(rows), rows, seed=seed),
+        *find_shortcuts({"colour of the border": borders[1]}, borders[0], seed=seed),
+    ]
+    shortcuts.sort(key=lambda shortcut: -shortcut.accuracy)
+    findings = gather_findings(
+        profile,
+        manifest.summary(),
+        feasibility=feasibility,
+        suspects=suspects,
+        outliers=outliers,
+        bursts=bursts,
+        shortcuts=shortcuts,
+        n_reviewed=len(rows),
+    )
+    return DataReview(
+        data_hash=manifest.content_hash,
+        backbone=profile.backbone.name,
+        n_reviewed=len(rows),
+        findings=tuple(findings),
+        feasibility=feasibility,
+        suspects=tuple(suspects),
+        outliers=tuple(outliers),
+        bursts=tuple(bursts),
+        shortcuts=tuple(shortcuts),
+    )
+
+
+def _feasibility(
+    rows: Sequence[ImageRow],
+    features: np.ndarray,
+    target_accuracy: float | None,
+    folds: int,
+    seed: int,
+) -> Feasibility | None:
+    # A copy beside its original would be recognised, not classified; test images stay unseen.
+    first = {row.group: i for i, row in reversed(list(enumerate(rows))) if row.split != "test"}
+    kept = sorted(first.values())
+    present, labels = np.unique([rows[i].label for i in kept], return_inverse=True)
+    if len(present) < 2:
+        return None
+    targets = (target_accuracy,) if target_accuracy else USUAL_TARGETS
+    return measure_feasibility(features[kept], labels, folds=folds, targets=targets, seed=seed)

@@ -1,0 +1,139 @@
+"""What accuracy the features allow, and how many images a better one would take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import curve_fit
+
+from rootstock.assess.knn import leave_one_out_accuracy
+from rootstock.heads import cross_validate
+from rootstock.metrics import standard_error
+from rootstock.review.record import CurvePoint, Feasibility, Target
+
+SHARES = (0.125, 0.25, 0.5, 1.0)
+DRAWS = 3
+AHEAD = (2, 4)
+"""How many times the images the curve is drawn further: beyond, a power law is a guess."""
+FARTHEST = 100
+"""A target beyond so many times the images is called out of reach."""
+BOOTSTRAPS = 200
+PROBE_L2 = 1e-2
+FEWEST = 8
+"""Images of the rarest class from which a curve can be measured."""
+
+
+def bayes_accuracy_bound(nearest_accuracy: float, n_classes: int) -> float:
+    """No classifier on these features is expected above this accuracy.
+
+    From the error e of the nearest neighbour: R* >= (K-1)/K (1 - sqrt(1 - K/(K-1) e))
+    (Cover and Hart 1967, "Nearest neighbor pattern classification"), exact for many images.
+    """
+    factor = n_classes / (n_classes - 1)
+    inside = max(0.0, 1.0 - factor * (1.0 - nearest_accuracy))
+    return 1.0 - (1.0 - math.sqrt(inside)) / factor
+
+
+def measure_feasibility(
+    features: np.ndarray, labels: np.ndarray, *, folds: int, targets: Sequence[float], seed: int
+) -> Feasibility | None:
+    """The ceiling and the learning curve of features [N,C]; None where images are too few."""
+    counts = np.bincount(labels)
+    if len(counts) < 2 or counts.min() < FEWEST:
+        return None
+    ceiling = bayes_accuracy_bound(
+        leave_one_out_accuracy(features, labels, neighbours=1), len(counts)
+    )
+    sizes, errors = _measure_curve(features, labels, folds, seed)
+    curves = np.array([_fit(sizes, values) for values in np.transpose(errors)])
+    measured = [_point(size, 1.0 - values) for size, values in zip(sizes, errors, strict=True)]
+    ahead = [sizes[-1] * times for times in AHEAD]
+    extrapolated = [_point(n, 1.0 - _power_law(n, *curves.T)) for n in ahead]
+    best = 1.0 - float(np.mean(errors[-1]))
+    return Feasibility(
+        ceiling=round(max(ceiling, best), 4),
+        measured=tuple(measured),
+        extrapolated=tuple(extrapolated),
+        targets=tuple(
+            Target(accuracy=target, n_images=_images_for(target, curves, sizes[-1]))
+            for target in targets
+            if target > best
+        ),
+    )
+
+
+def _measure_curve(
+    features: np.ndarray, labels: np.ndarray, folds: int, seed: int
+) -> tuple[list[int], list[np.ndarray]]:
+    """Sizes of the training part, and errors [BOOTSTRAPS] at them: draws with binomial noise."""
+    sizes, errors = [], []
+    random = np.random.default_rng(seed)
+    for share in SHARES:
+        draws = [_draw(labels, share, seed + n) for n in range(DRAWS if share < 1 else 1)]
+        accuracies = [
+            cross_validate(features[rows], labels[rows], folds=folds, l2=PROBE_L2, seed=seed)[0]
+            for rows in draws
+        ]
+        drawn = random.choice(accuracies, BOOTSTRAPS)
+        noise = standard_error(float(np.mean(accuracies)), len(draws[0]))
+        sizes.append(round(len(draws[0]) * (folds - 1) / folds))
+        errors.append(np.clip(1.0 - drawn - noise * random.normal(size=BOOTSTRAPS), 1e-4, 1.0))
+    return sizes, errors
+
+
+def _draw(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Rows of a stratified part of the images."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        parts.append(members[: max(2, round(share * len(members)))])
+    return np.sort(np.concatenate(parts))
+
+
+def _fit(sizes: Sequence[int], errors: np.ndarray) -> tuple[float, float, float]:
+    """a, b, c of error = a n^-b + c, with 0 <= b <= 1 and c not above the last error."""
+    start = np.array(sizes, float)
+    floor = max(float(errors.min()), 1e-4)
+    try:
+        found, _ = curve_fit(
+            _power_law,
+            start,
+            errors,
+            p0=(float(errors[0]) * math.sqrt(start[0]), 0.5, floor / 2),
+            bounds=((0.0, 0.0, 0.0), (1000.0, 1.0, floor)),
+            maxfev=2000,
+        )
+    except RuntimeError:  # no convergence: the curve is flat as far as one can see
+        return 0.0, 0.0, float(np.mean(errors))
+    return float(found[0]), float(found[1]), float(found[2])
+
+
+def _power_law(n: np.ndarray | float, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    return a * np.asarray(n, float) ** -b + c
+
+
+def _point(n_images: int, accuracies: np.ndarray) -> CurvePoint:
+    low, high = np.quantile(accuracies, (0.1, 0.9))
+    return CurvePoint(
+        n_images=int(n_images),
+        accuracy=round(float(np.mean(accuracies)), 4),
+        low=round(float(low), 4),
+        high=round(float(high), 4),
+    )
+
+
+def _images_for(target: float, curves: np.ndarray, n_now: int) -> int | None:
+    """The median over the curves of the images that the target takes."""
+    needed = []
+    for a, b, c in curves:
+        room = (1.0 - target) - c
+        reachable = room > 0 and a > 0 and b > 1e-3
+        needed.append((a / room) ** (1.0 / b) if reachable else math.inf)
+    middle = float(np.median(np.minimum(needed, 1e18)))
+    if middle > FARTHEST * n_now:
+        return None
+    digits = max(0, len(str(int(middle))) - 2)
+    return round(middle / 10**digits) * 10**digits

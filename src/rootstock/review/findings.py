@@ -1,0 +1,169 @@
+"""What of a review deserves to stand at the top of the page, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.review.record import (
+    Burst,
+    Feasibility,
+    Finding,
+    Outlier,
+    Shortcut,
+    Suspect,
+)
+
+IMBALANCED = 10.0
+"""Largest over smallest class, from which the loss should be balanced."""
+SCARCE = 20
+"""Training images of a class under which its test accuracy is mostly luck."""
+TINY, HUGE = 48, 2000
+"""Median short side in pixels."""
+
+
+def gather_findings(
+    profile: DatasetProfile,
+    summary: dict[str, Any],
+    *,
+    feasibility: Feasibility | None,
+    suspects: Sequence[Suspect],
+    outliers: Sequence[Outlier],
+    bursts: Sequence[Burst],
+    shortcuts: Sequence[Shortcut],
+    n_reviewed: int,
+) -> list[Finding]:
+    """All findings, the weightiest first; ``summary`` is the manifest's."""
+    found = [
+        *_from_index(summary),
+        *_from_shortcuts(shortcuts),
+        *_from_doubts(suspects, outliers, bursts, n_reviewed),
+        *_from_classes(profile),
+        *_from_sizes(profile),
+        *_from_curve(feasibility),
+    ]
+    return sorted(found, key=lambda finding: -finding.weight)
+
+
+def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
+    leaks, conflicts = summary["leaks_across_given_splits"], summary["label_conflicts"]
+    if leaks:
+        yield Finding(
+            weight=3,
+            what=f"{len(leaks)} groups of copies lie in more than one of the splits you gave, "
+            f"such as {leaks[0][0]} and {leaks[0][1]}: the test is easier than reality.",
+            todo="Remove the copies from one of the splits.",
+        )
+    if conflicts:
+        yield Finding(
+            weight=3,
+            what=f"{len(conflicts)} groups of copies carry different labels, such as "
+            f"{conflicts[0][0]} and {conflicts[0][1]}.",
+            todo="Decide which label is right and remove the other file.",
+        )
+    copies = sum(len(group) - 1 for group in summary["duplicate_groups"])
+    if copies:
+        yield Finding(
+            weight=1,
+            what=f"{copies} images are copies or near-copies of others.",
+            todo="Nothing has to be done: copies stay together in one split.",
+        )
+    if summary["quarantined"]:
+        reasons = ", ".join(f"{n} {name}" for name, n in summary["quarantine_reasons"].items())
+        yield Finding(
+            weight=2,
+            what=f"{len(summary['quarantined'])} files are left out ({reasons}).",
+            todo="`rootstock check` lists them; repair or delete them.",
+        )
+
+
+def _from_shortcuts(shortcuts: Sequence[Shortcut]) -> Iterator[Finding]:
+    for shortcut in shortcuts[:2]:
+        example = f" ({shortcut.example})" if shortcut.example else ""
+        yield Finding(
+            weight=3 if shortcut.accuracy - shortcut.chance > 0.25 else 2,
+            what=f"The {shortcut.fact} alone tells the class with {shortcut.accuracy:.0%} balanced "
+            f"accuracy, where chance is {shortcut.chance:.0%}{example}.",
+            todo="If that is how the images were collected and not what they show, collect each "
+            "class from the same sources, or expect less accuracy in use than in the test.",
+        )
+
+
+def _from_doubts(
+    suspects: Sequence[Suspect], outliers: Sequence[Outlier], bursts: Sequence[Burst], n: int
+) -> Iterator[Finding]:
+    if suspects:
+        first = suspects[0]
+        yield Finding(
+            weight=2 if len(suspects) > 0.02 * n else 1,
+            what=f"{len(suspects)} labels of {n} images looked at are in doubt, first "
+            f"{first.path}: labelled `{first.label}`, looks like `{first.suggested}`.",
+            todo="Look at the sheet of doubtful labels: wrong ones teach the model wrong.",
+        )
+    if outliers:
+        yield Finding(
+            weight=1,
+            what=f"{len(outliers)} images are unlike all others, first {outliers[0].path}.",
+            todo="Look whether they belong to the data set at all.",
+        )
+    torn = [burst for burst in bursts if len(burst.splits) > 1]
+    if bursts:
+        yield Finding(
+            weight=2 if torn else 1,
+            what=f"Consecutive files that look nearly the same: {len(bursts)} runs, the longest of "
+            f"{len(bursts[0].paths)} files; the splits tear {len(torn)} of them apart.",
+            todo="If they are frames of one scene, give splits that keep scenes together.",
+        )
+
+
+def _from_classes(profile: DatasetProfile) -> Iterator[Finding]:
+    scarce = [name for name, n in profile.train_per_class.items() if n < SCARCE]
+    if scarce:
+        names = ", ".join(scarce[:5]) + (" ..." if len(scarce) > 5 else "")
+        yield Finding(
+            weight=2,
+            what=f"{len(scarce)} of {len(profile.classes)} classes have under {SCARCE} training "
+            f"images ({names}).",
+            todo="Collect more of them first: nothing else helps as much.",
+        )
+    if profile.imbalance >= IMBALANCED:
+        yield Finding(
+            weight=2,
+            what=f"The largest class has {profile.imbalance:.0f} times the images of the smallest.",
+            todo="Set train.class_weight: balanced if the rare classes matter as much, and judge "
+            "by balanced accuracy (registry.gate.metric).",
+        )
+
+
+def _from_sizes(profile: DatasetProfile) -> Iterator[Finding]:
+    median = profile.short_side_quantiles[2]
+    if median < TINY:
+        yield Finding(
+            weight=1,
+            what=f"The images are tiny: {median} pixels on the median short side.",
+            todo="They are enlarged to what the backbone expects; larger originals would help.",
+        )
+    if median > HUGE:
+        yield Finding(
+            weight=1,
+            what=f"The images are huge: {median} pixels on the median short side.",
+            todo="They are reduced to the backbone's input; where small details decide, crop "
+            "them out first.",
+        )
+
+
+def _from_curve(feasibility: Feasibility | None) -> Iterator[Finding]:
+    if feasibility is None:
+        return
+    now, twice = feasibility.measured[-1], feasibility.extrapolated[0]
+    gain = 100 * (twice.accuracy - now.accuracy)
+    yield Finding(
+        weight=2 if gain >= 2 else 1,
+        what=f"A head on these features is at {now.accuracy:.1%}; with twice the images about "
+        f"{twice.accuracy:.1%} ({gain:+.1f} points), and hardly ever above "
+        f"{feasibility.ceiling:.1%}.",
+        todo="More images are worth collecting."
+        if gain >= 2
+        else "More images alone will change little; fine-tuning or a larger backbone may.",
+    )

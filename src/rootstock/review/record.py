@@ -1,0 +1,95 @@
+"""DataReview: what can be said of a data set from its features before any training."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from rootstock.data.record import Artifact, Record
+
+
+class CurvePoint(Record):
+    """Accuracy of a probe trained on so many images; 80 % of draws between ``low`` and ``high``."""
+
+    n_images: int
+    accuracy: float
+    low: float
+    high: float
+
+
+class Target(Record):
+    """How many training images a target accuracy would need; None: the curve never gets there."""
+
+    accuracy: float
+    n_images: int | None
+
+
+class Feasibility(Record):
+    """What these features allow: a ceiling from nearest neighbours, and the learning curve."""
+
+    ceiling: float
+    """1 - Cover and Hart's lower bound on the Bayes error."""
+    measured: tuple[CurvePoint, ...]
+    extrapolated: tuple[CurvePoint, ...]
+    targets: tuple[Target, ...]
+
+
+class Suspect(Record):
+    """An image whose label the probes doubt."""
+
+    path: str
+    label: str
+    suggested: str
+    confidence: float
+    """Of the suggested label, by a probe that did not see the image."""
+
+
+class Outlier(Record):
+    """An image far from all others; ``score`` counts robust standard deviations."""
+
+    path: str
+    label: str
+    score: float
+
+
+class Burst(Record):
+    """Consecutive files of one class that look nearly the same."""
+
+    label: str
+    paths: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+class Shortcut(Record):
+    """A trivial fact of the files that tells the class."""
+
+    fact: str
+    accuracy: float
+    """Balanced, cross-validated, from this fact alone."""
+    chance: float
+    example: str
+
+
+class Finding(Record):
+    """One thing worth knowing, and what to do about it."""
+
+    weight: int
+    """3: stop and look; 2: worth an hour; 1: good to know."""
+    what: str
+    todo: str
+
+
+class DataReview(Artifact):
+    """All of it, in the order of the page."""
+
+    made_by: ClassVar[str] = "assess"
+
+    format_version: Literal[1] = 1
+    data_hash: str
+    backbone: str
+    n_reviewed: int
+    findings: tuple[Finding, ...]
+    feasibility: Feasibility | None
+    suspects: tuple[Suspect, ...]
+    outliers: tuple[Outlier, ...]
+    bursts: tuple[Burst, ...]
+    shortcuts: tuple[Shortcut, ...]

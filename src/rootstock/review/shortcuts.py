@@ -1,0 +1,111 @@
+"""Shortcuts: facts of the files, not of what they show, that give the class away.
+
+A collected set often has one source a class, and a network learns the source: the size, the
+format, the colour of the border. Such a model is excellent on its test split and useless elsewhere
+(Geirhos et al. 2020, "Shortcut learning in deep neural networks", arXiv:2004.07780).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.tree import DecisionTreeClassifier
+
+from rootstock.data.manifest import ImageRow
+from rootstock.metrics import balanced_accuracy, standard_error
+from rootstock.review.record import Shortcut
+
+MARGIN = 0.10
+"""Points of balanced accuracy above chance from which a shortcut is worth a word."""
+BORDER_SHARE = 0.04
+FOLDS = 5
+
+
+def collect_facts(rows: Sequence[ImageRow]) -> dict[str, np.ndarray]:
+    """Fact -> numbers [N,d] of what the index knows of each file."""
+    return {
+        "size": _columns([(row.width, row.height) for row in rows]),
+        "aspect ratio": _columns([(row.width / row.height,) for row in rows]),
+        "colour mode": _numbered([row.mode for row in rows]),
+        "file format": _numbered([row.format for row in rows]),
+        "bytes per pixel": _columns([(row.bytes / (row.width * row.height),) for row in rows]),
+    }
+
+
+def border_facts(pixels: np.ndarray) -> np.ndarray:
+    """Mean and spread of each channel along the border of one image uint8[H,W,3]: float64[6]."""
+    depth = max(1, round(BORDER_SHARE * min(pixels.shape[:2])))
+    parts = (pixels[:depth], pixels[-depth:], pixels[:, :depth], pixels[:, -depth:])
+    border = np.concatenate([part.reshape(-1, 3) for part in parts]).astype(np.float64)
+    return np.concatenate([border.mean(axis=0), border.std(axis=0)])
+
+
+def find_shortcuts(
+    facts: Mapping[str, np.ndarray], rows: Sequence[ImageRow], *, seed: int
+) -> list[Shortcut]:
+    """The facts from which alone a small tree tells the class far above chance, best first."""
+    names = np.array([row.label for row in rows])
+    counts = Counter(names.tolist())
+    kept = np.array([counts[name] >= FOLDS for name in names])
+    classes, labels = np.unique(names[kept], return_inverse=True)
+    if len(classes) < 2:
+        return []
+    found = []
+    for fact, values in facts.items():
+        accuracy = _tree_accuracy(values[kept], labels, seed)
+        chance = 1.0 / len(classes)
+        noise = standard_error(accuracy, len(labels))
+        if accuracy > chance + max(MARGIN, 2 * noise):
+            example = _example(fact, [row for row, keep in zip(rows, kept, strict=True) if keep])
+            found.append(
+                Shortcut(
+                    fact=fact,
+                    accuracy=round(accuracy, 4),
+                    chance=round(chance, 4),
+                    example=example,
+                )
+            )
+    return sorted(found, key=lambda shortcut: -shortcut.accuracy)
+
+
+def _tree_accuracy(values: np.ndarray, labels: np.ndarray, seed: int) -> float:
+    leaf = max(3, len(labels) // 100)
+    tree = DecisionTreeClassifier(
+        max_depth=4, min_samples_leaf=leaf, class_weight="balanced", random_state=seed
+    )
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    predicted = cross_val_predict(tree, values, labels, cv=folds)
+    return balanced_accuracy(predicted, labels, int(labels.max()) + 1)
+
+
+def _example(fact: str, rows: Sequence[ImageRow]) -> str:
+    told = {
+        "size": lambda row: f"{row.width} x {row.height}",
+        "colour mode": lambda row: row.mode,
+        "file format": lambda row: row.format,
+    }.get(fact)
+    if told is None:
+        return ""
+    usual = Counter((row.label, told(row)) for row in rows)
+    totals = Counter(row.label for row in rows)
+    everyone = Counter(told(row) for row in rows)
+    (label, value), count = max(
+        usual.items(),
+        key=lambda item: item[1] / totals[item[0][0]] - everyone[item[0][1]] / len(rows),
+    )
+    return (
+        f"{count / totals[label]:.0%} of `{label}` have {value}, of all images "
+        f"{everyone[value] / len(rows):.0%}"
+    )
+
+
+def _columns(values: Sequence[tuple[float, ...]]) -> np.ndarray:
+    return np.array(values, np.float64)
+
+
+def _numbered(values: Sequence[str]) -> np.ndarray:
+    names = sorted(set(values))
+    return np.array([[float(name == value) for name in names] for value in values])

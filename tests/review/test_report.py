@@ -1,0 +1,109 @@
+from rootstock.review.findings import gather_findings
+from rootstock.review.record import (
+    Burst,
+    CurvePoint,
+    DataReview,
+    Feasibility,
+    Outlier,
+    Shortcut,
+    Suspect,
+    Target,
+)
+from rootstock.review.report import render_review
+from tests.plan.test_planner import make_profile
+
+NOTHING = {"feasibility": None, "suspects": (), "outliers": (), "bursts": (), "shortcuts": ()}
+CLEAN = {
+    "leaks_across_given_splits": [],
+    "label_conflicts": [],
+    "duplicate_groups": [],
+    "quarantined": [],
+    "quarantine_reasons": {},
+}
+
+
+def findings(profile=None, summary=CLEAN, **answers):
+    found = gather_findings(
+        profile or make_profile(), summary, n_reviewed=200, **(NOTHING | answers)
+    )
+    return [finding.what for finding in found]
+
+
+def test_clean_data_have_no_findings():
+    assert findings() == []
+
+
+def test_leaks_come_first():
+    summary = CLEAN | {
+        "leaks_across_given_splits": [["test/a.jpg", "train/a.jpg"]],
+        "duplicate_groups": [["test/a.jpg", "train/a.jpg"]],
+    }
+    found = findings(summary=summary)
+    assert "test/a.jpg and train/a.jpg" in found[0]
+    assert len(found) == 2
+
+
+def test_every_question_can_become_a_finding():
+    profile = make_profile(
+        imbalance=40.0,
+        train_per_class={"ants": 400, "bees": 10},
+        short_side_quantiles=(20, 30, 32, 40, 50),
+    )
+    point = CurvePoint(n_images=100, accuracy=0.8, low=0.7, high=0.9)
+    found = findings(
+        profile,
+        CLEAN | {"quarantined": [1], "quarantine_reasons": {"truncated": 1}},
+        feasibility=Feasibility(ceiling=0.95, measured=(point,), extrapolated=(point,), targets=()),
+        suspects=(Suspect(path="a", label="ants", suggested="bees", confidence=0.9),),
+        outliers=(Outlier(path="b", label="ants", score=9.0),),
+        bursts=(Burst(label="ants", paths=("c", "d"), splits=("test", "train")),),
+        shortcuts=(Shortcut(fact="size", accuracy=0.9, chance=0.5, example="all"),),
+    )
+    text = " ".join(found)
+    for word in (
+        "size alone",
+        "left out",
+        "40 times",
+        "bees",
+        "tiny",
+        "in doubt",
+        "unlike",
+        "same",
+    ):
+        assert word in text
+
+
+def a_review(**answers):
+    return DataReview(
+        data_hash="d", backbone="net", n_reviewed=200, findings=(), **(NOTHING | answers)
+    )
+
+
+def test_an_empty_review_says_that_nothing_stands_out():
+    text = render_review(a_review(), make_profile(), pictures={}, minutes={"linear_probe": 0.5})
+    assert "Nothing stands out." in text
+    assert "| linear_probe | 0.5 |" in text
+
+
+def test_the_page_tells_targets_and_shows_pictures():
+    point = CurvePoint(n_images=100, accuracy=0.8, low=0.7, high=0.9)
+    curve = Feasibility(
+        ceiling=0.95,
+        measured=(point,),
+        extrapolated=(point,),
+        targets=(Target(accuracy=0.9, n_images=1200), Target(accuracy=0.99, n_images=None)),
+    )
+    suspects = tuple(
+        Suspect(path=f"{n}.jpg", label="ants", suggested="bees", confidence=0.9) for n in range(20)
+    )
+    text = render_review(
+        a_review(feasibility=curve, suspects=suspects),
+        make_profile(),
+        pictures={"curve": "plots/curve.png"},
+        minutes={},
+    )
+    assert "about 1,200 training images" in text
+    assert "not within reach" in text
+    assert "(plots/curve.png)" in text
+    assert "5 more are in" in text
+    assert "the features' fault" in text
