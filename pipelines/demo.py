@@ -58,6 +58,7 @@ def show_results() -> None:
         "  make serve                                    serve the champion on port 8000\n"
         f"  curl -F files=@{image} http://127.0.0.1:8000/v1/predict\n"
         "  .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db    see every run\n"
+        "  xdg-open reports/data.md                      what the images are like\n"
         "  xdg-open reports/evaluation.md                what the model gets wrong\n"
         "  your own images: point data.root in params.yaml at them, then `dvc repro`"
     )
