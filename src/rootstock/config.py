@@ -139,7 +139,9 @@ class PlanConfig(Section):
 
     strategy: StrategyName | Auto = Field("auto", description="The transfer strategy.")
     tap: str = Field(
-        "auto", description="The depth whose features the head reads, e.g. `last` or `block4`."
+        "auto",
+        description="The depth whose features the head reads, e.g. `last` or `block4`; "
+        "`block4+last` reads both.",
     )
     freeze_through: str = Field(
         "auto", description="partial_finetune: the deepest tap that stays frozen, e.g. `block3`."

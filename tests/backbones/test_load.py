@@ -50,6 +50,18 @@ def weights(tmp_path):
     return tmp_path / "tiny.safetensors"
 
 
+@pytest.mark.parametrize("taps", [("block1", "block3"), ("block2", "last"), ("block1", "last")])
+def test_joined_taps_are_their_features_side_by_side(taps):
+    backbone = tiny_backbone()
+    images = torch.randn(2, 3, 32, 32)
+    parts = backbone.features(images, taps)
+    joined = "+".join(taps)
+    with torch.inference_mode():
+        found = backbone.feature_module(joined)(images)
+    torch.testing.assert_close(found, torch.cat([parts[name] for name in taps], dim=1))
+    assert found.shape[1] == backbone.width(joined)
+
+
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_every_tap_of_a_family_gives_features(architecture):
     backbone = backbone_of(architecture)

@@ -82,7 +82,7 @@ def test_every_cell_becomes_a_plan_with_reasons(cell, strategy):
 
 def test_heads_are_searched_over_taps_and_strengths():
     plan = plan_for(make_profile(similar=False, probes=EARLY_PROBES))
-    assert plan.taps == ("block4", "block3", "block2")
+    assert plan.taps == ("block4", "block3", "block2", "block4+last")
     assert [c["tap"] for c in plan.head_candidates] == list(plan.taps)
     assert plan.head_candidates[0]["strengths"] == list(L2_GRID)
     assert plan.finetune is None
@@ -113,6 +113,7 @@ def test_every_strategy_can_be_pinned_and_is_recorded_as_such(strategy):
     ("pins", "field", "value"),
     [
         ({"tap": "block2", "strategy": "early_features"}, "taps", ("block2",)),
+        ({"tap": "last+block2", "strategy": "early_features"}, "taps", ("block2+last",)),
         ({"input_size": 160}, "input_size", 160),
         ({"strategy": "full_finetune", "learning_rates": (0.1,)}, "finetune_candidates",
          ({"learning_rate": 0.1},)),

@@ -33,11 +33,14 @@ def test_only_early_features_looks_below_the_last_tap():
 def test_early_features_tries_the_best_probed_taps_first():
     accuracy = {"block1": 0.2, "block2": 0.9, "block3": 0.5, "block4": 0.8, "last": 0.99}
     found = rules.candidate_taps("early_features", TAPS, accuracy)
-    assert found == ["block2", "block4", "block3"]
+    assert found == ["block2", "block4", "block3", "block2+last"]
 
 
 def test_early_features_without_evidence_takes_the_deepest_taps():
-    assert rules.candidate_taps("early_features", TAPS, {}, keep=2) == ["block4", "block3"]
+    assert rules.candidate_taps("early_features", TAPS, {}, keep=1) == [
+        "block4",
+        "block4+last",
+    ]
 
 
 def test_a_backbone_of_one_tap_has_nothing_earlier():

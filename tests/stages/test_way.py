@@ -148,6 +148,15 @@ def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeyp
     assert not list(copied.trials.iterdir())
 
 
+def test_a_head_on_joined_taps_becomes_a_model_that_predicts(data, tmp_path):
+    config = configure(data, "plan.strategy=early_features", "plan.tap=block2+last")
+    bundle = go(config, tmp_path)
+    assert bundle.facts.tap == "block2+last"
+    image = next(data.rglob("*.png")).read_bytes()
+    onnx, torch = (Predictor(bundle.directory, engine=name) for name in ("onnx", "torch"))
+    assert onnx.predict([image])[0].label == torch.predict([image])[0].label
+
+
 def test_lineage_tells_where_a_model_comes_from(finished):
     lineage = read_bundle(finished / "artifacts/model").lineage
     plan = json.loads((finished / "artifacts/plan.json").read_text())

@@ -35,6 +35,11 @@ class Tap:
     channels: int
 
 
+def split_taps(tap: str) -> list[str]:
+    """``"block3+last"`` -> its taps, shallow to deep: their features are read side by side."""
+    return tap.split("+")
+
+
 class SimilarityScale(BaseModel):
     """Turns a mean divergence into a score, see `rootstock.assess.similarity`."""
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rootstock.backbones.catalogue import BackboneCard, Tap, read_card
+from rootstock.backbones.catalogue import BackboneCard, Tap, read_card, split_taps
 from rootstock.backbones.create import BEYOND_TIMM, close_names, create_module, create_pretrained
 from rootstock.errors import BackboneError, WeightsUnavailable
 
@@ -29,21 +29,29 @@ _EMBEDDED = Path(__file__).parent / "embedded"
 
 
 class TapFeatures(nn.Module):
-    """images float32[N,3,S,S] -> features [N,C] of one tap, spatial maps averaged."""
+    """images float32[N,3,S,S] -> features [N,C] of one or more taps, spatial maps averaged.
 
-    def __init__(self, module: nn.Module, index: int | None) -> None:
+    ``indices`` are the maps to read, shallow to deep; ``last`` adds what the classifier reads.
+    """
+
+    def __init__(self, module: nn.Module, indices: Sequence[int], *, last: bool) -> None:
         super().__init__()
         # Any: timm's networks have methods that nn.Module does not declare.
         self.module: Any = module
-        self.index = index
+        self.indices = list(indices)
+        self.last = last
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.index is None:
+        if not self.indices:
             return self.module.forward_head(self.module.forward_features(images), pre_logits=True)
-        maps = self.module.forward_intermediates(
-            images, indices=[self.index], intermediates_only=True, stop_early=True
-        )
-        return maps[0].mean(dim=(2, 3))
+        if not self.last:
+            maps = self.module.forward_intermediates(
+                images, indices=self.indices, intermediates_only=True, stop_early=True
+            )
+            return torch.cat([part.mean(dim=(2, 3)) for part in maps], dim=1)
+        final, maps = self.module.forward_intermediates(images, indices=self.indices)
+        parts = [part.mean(dim=(2, 3)) for part in maps]
+        return torch.cat([*parts, self.module.forward_head(final, pre_logits=True)], dim=1)
 
 
 class Backbone:
@@ -85,11 +93,16 @@ class Backbone:
         return {name: found[name].float() for name in taps}
 
     def feature_module(self, tap: str) -> nn.Module:
-        """A copy whose forward gives [N,C] of one tap, without the original classifier."""
-        index = self.tap_index(tap)
+        """A copy whose forward gives [N,C] of a tap, or of taps joined by ``+``."""
+        names = split_taps(tap)
+        indices = [self.tap_index(name) for name in names if name != LAST]
         module = copy.deepcopy(self.module)
         module.reset_classifier(0)
-        return TapFeatures(module, None if tap == LAST else index)
+        return TapFeatures(module, indices, last=LAST in names)
+
+    def width(self, tap: str) -> int:
+        """C of the features [N,C] of a tap, or of taps joined by ``+``."""
+        return sum(self.taps[self.tap_index(name)].channels for name in split_taps(tap))
 
     def tap_index(self, tap: str) -> int:
         """Position of a tap.

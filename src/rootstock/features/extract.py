@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from rootstock.backbones.catalogue import split_taps
 from rootstock.backbones.load import Backbone
 from rootstock.cores import usable_cores
 from rootstock.data.decode import DecodeLimits, decode_image
@@ -61,6 +62,7 @@ def extract_features(
     space = _space(store, backbone, preprocess)
     unique = list({row.sha256: row for row in rows}.values())
     keys = [row.sha256 for row in unique]
+    taps = _single_taps(taps)
     lacking = {tap: _unusable(space, keys, tap) for tap in taps}
     todo = [unique[i] for i in sorted(set().union(*lacking.values()))]
     needed = [tap for tap in taps if lacking[tap]]
@@ -76,8 +78,14 @@ def read_features(
     store: FeatureStore,
     tap: str,
 ) -> np.ndarray:
-    """Stored features float16[N,C] of ``rows``; raises StoreError where some are missing."""
-    return _space(store, backbone, preprocess).read([row.sha256 for row in rows], tap)
+    """Stored features float16[N,C] of ``rows`` at a tap, or at taps joined by ``+``.
+
+    Raises:
+        StoreError: some are missing.
+    """
+    space, keys = _space(store, backbone, preprocess), [row.sha256 for row in rows]
+    parts = [space.read(keys, name) for name in split_taps(tap)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def read_pixels(row: ImageRow, root: Path) -> np.ndarray:
@@ -119,7 +127,8 @@ def write_feature_index(
         "n_images": len(keys),
         "keys_sha256": hashlib.sha256("".join(keys).encode()).hexdigest(),
         "taps": {
-            tap: hashlib.sha256(space.checksums(keys, tap).tobytes()).hexdigest() for tap in taps
+            tap: hashlib.sha256(space.checksums(keys, tap).tobytes()).hexdigest()
+            for tap in _single_taps(taps)
         },
     }
     write_json(path, index)
@@ -146,6 +155,11 @@ def check_feature_index(
                 f"{path} was made for other inputs: {name} differs",
                 hint="run the stage `features` again",
             )
+
+
+def _single_taps(taps: Sequence[str]) -> list[str]:
+    """What is stored: taps joined by ``+`` are kept one by one."""
+    return list(dict.fromkeys(name for tap in taps for name in split_taps(tap)))
 
 
 def _space(store: FeatureStore, backbone: Backbone, preprocess: Preprocess) -> Space:

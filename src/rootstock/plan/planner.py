@@ -200,8 +200,11 @@ def _choose_taps(
             f"`{taps[-1]}`",
             hint="pin plan.strategy=early_features for a head on an earlier tap",
         )
-    draft.note("tap", pins.tap, why, pinned=True)
-    return [pins.tap]
+    # Joined taps are read shallow to deep, whatever order they were written in.
+    parts = pins.tap.split("+")
+    tap = "+".join(name for name in taps if name in parts)
+    draft.note("tap", tap, why, pinned=True)
+    return [tap]
 
 
 def _choose_input_size(
@@ -303,7 +306,7 @@ def _choose_rates(draft: _Draft, pins: Pins, strategy: Strategy) -> tuple[float,
 
 
 def _check_tap(tap: str, taps: tuple[str, ...], *, key: str) -> None:
-    if tap not in taps:
+    if any(name not in taps for name in tap.split("+")):
         raise PlanError(
             f"{key} is `{tap}`, which this backbone does not have",
             hint=f"its taps, shallow to deep: {', '.join(taps)}",

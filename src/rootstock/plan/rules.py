@@ -81,13 +81,15 @@ def candidate_taps(
     """The taps, best first, whose features the head may read.
 
     Only `early_features` looks below the last tap: at the ``keep`` earlier taps with the best
-    probe accuracy (the deepest ones where nothing was measured).
+    probe accuracy (the deepest ones where nothing was measured), and at the best of them joined
+    with the last (``block3+last``), which often beats either (Head2Toe, Evci et al. 2022).
     """
     if strategy != "early_features" or len(taps) < 2:
         return [taps[-1]]
     earlier = list(enumerate(taps[:-1]))
     earlier.sort(key=lambda tap: (-probe_accuracy.get(tap[1], 0.0), -tap[0]))
-    return [name for _, name in earlier[:keep]]
+    names = [name for _, name in earlier[:keep]]
+    return [*names, f"{names[0]}+{taps[-1]}"]
 
 
 def freeze_through(taps: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ class TransferNet(nn.Module):
     def from_card(cls, card: dict[str, Any], *, tap: str, n_classes: int) -> TransferNet:
         """The network of a bundle with random weights, built without any download."""
         backbone = build_backbone(BackboneCard.model_validate(card))
-        width = backbone.taps[backbone.tap_index(tap)].channels
+        width = backbone.width(tap)
         zeros = LinearHead(
             np.zeros((n_classes, width), np.float32), np.zeros(n_classes, np.float32)
         )
