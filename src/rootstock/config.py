@@ -134,6 +134,16 @@ class AssessConfig(Section):
         return self
 
 
+class BudgetConfig(Section):
+    """What training may cost."""
+
+    minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="A strategy expected to train longer than this on this machine is not "
+        "chosen; null: no limit.",
+    )
+
+
 class PlanConfig(Section):
     """Choices of the planner; anything but `auto` pins the choice."""
 
@@ -172,11 +182,7 @@ class PlanConfig(Section):
         Path(".rootstock/ledger.jsonl"),
         description="File that every finished run adds a line to; projects may share one.",
     )
-    max_minutes: Annotated[float, Field(gt=0)] | None = Field(
-        None,
-        description="A strategy expected to train longer than this on this machine is not "
-        "chosen; null: no limit.",
-    )
+    budget: BudgetConfig = BudgetConfig()
     max_latency_ms: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="A backbone that takes longer for one image on this machine is not chosen "

@@ -2,10 +2,10 @@ import itertools
 
 import pytest
 
-from rootstock.assess.profile import BackboneFacts, BackboneScore, DatasetProfile, Probe, Similarity
+from rootstock.assess.profile import BackboneFacts, DatasetProfile, Probe, Similarity
 from rootstock.errors import ArtifactError, PlanError
 from rootstock.plan.pins import Pins
-from rootstock.plan.plan import Heat, Race, TransferPlan
+from rootstock.plan.plan import BackboneScore, Heat, Race, TransferPlan
 from rootstock.plan.planner import make_transfer_plan
 from rootstock.plan.report import render_plan
 from rootstock.plan.rules import MEANING, TABLE
@@ -233,8 +233,12 @@ def test_the_report_tells_minutes_latency_and_compared_backbones():
         BackboneScore(candidate="a.safetensors", name="mobilenetv2_100", accuracy=0.9),
         BackboneScore(candidate="hub:x", excluded="no hub here"),
     )
-    profile = make_profile(backbone_scores=scores, backbone_why="the best.")
-    text = render_plan(
-        plan_for(profile), profile, minutes={"linear_probe": 1.25}, latency_ms=3.14, machine="box"
+    profile = make_profile()
+    plan = make_transfer_plan(
+        profile, pins=Pins(), l2_grid=L2_GRID, backbones=scores, backbone_why="the best."
     )
+    text = render_plan(
+        plan, profile, minutes={"linear_probe": 1.25}, latency_ms=3.14, machine="box"
+    )
+    assert why(plan, "backbone").why.startswith("the best. It was pretrained")
     assert all(part in text for part in ("| 1.2 |", "3.1 ms", "(box)", "not used: no hub here"))

@@ -6,6 +6,7 @@ import pytest
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config import Paths
+from rootstock.errors import BackboneError
 from rootstock.plan.pins import Pins
 from rootstock.ports import SequentialSearcher, Trial
 from rootstock.stages.assess import assess_data
@@ -80,7 +81,7 @@ def test_no_race_is_run_where_it_is_off_or_the_choice_is_pinned(assessed, settin
 
 def test_a_limit_of_minutes_rules_out_fine_tuning(assessed):
     _, paths = assessed
-    config = configure(paths.root.parent / "data", "plan.max_minutes=0.0001", "plan.race=never")
+    config = configure(paths.root.parent / "data", "plan.budget.minutes=0.0001", "plan.race=never")
     plan = make_plan(config, paths, searcher=SequentialSearcher())
     assert plan.finetune is None
 
@@ -117,30 +118,46 @@ def test_the_head_is_kept_only_where_it_is_better_by_both_measures():
     assert keep_head_if_better(head, better) is better
 
 
-def test_candidates_over_a_limit_are_told_and_not_taken(assessed, tmp_path):
+@pytest.fixture(scope="module")
+def compared(assessed, tmp_path_factory):
+    """The same images with the embedded backbone and one that is not there as candidates."""
     _, paths = assessed
-    other = Paths(tmp_path)
+    other = Paths(tmp_path_factory.mktemp("compared"))
     config = configure(
-        paths.root.parent / "data",
-        "backbone.candidates=[embedded]",
-        "plan.max_params=1000000",
+        paths.root.parent / "data", "backbone.candidates=[embedded, gone.safetensors]"
     )
     index_images(config, other)
-    profile = assess_data(config, other)
-    assert (
-        "over plan.max_params"
-        in {s.candidate: s.excluded for s in profile.backbone_scores}["embedded"]
+    assess_data(config, other)
+    return config, other
+
+
+def test_every_candidate_is_looked_at_and_a_missing_one_is_told(compared):
+    profile = DatasetProfile.read(compared[1].profile)
+    assert [other.candidate for other in profile.alternatives] == ["embedded"]
+    assert [gone.candidate for gone in profile.unusable] == ["gone.safetensors"]
+
+
+def test_the_plan_takes_one_and_tells_why(compared):
+    config, paths = compared
+    plan = make_plan(config, paths, searcher=SequentialSearcher())
+    taken = next(score for score in plan.backbones if score.name == plan.backbone)
+    assert taken.accuracy >= max(score.accuracy - score.noise for score in plan.backbones)
+    assert "gone.safetensors" in (paths.reports / "plan.md").read_text()
+
+
+def test_a_limit_of_parameters_decides(compared):
+    config, paths = compared
+    limited = config.model_copy(
+        update={"plan": config.plan.model_copy(update={"max_params": 1_000_000})}
     )
-    assert profile.backbone.weights == tiny_backbone().card.weights
+    plan = make_plan(limited, paths, searcher=SequentialSearcher())
+    assert plan.backbone == tiny_backbone().card.name
 
 
-def test_the_better_candidate_is_taken_and_planned_with(assessed, tmp_path):
-    _, paths = assessed
-    other = Paths(tmp_path)
-    config = configure(paths.root.parent / "data", "backbone.candidates=[embedded]")
-    index_images(config, other)
-    profile = assess_data(config, other)
-    plan = make_plan(config, other, searcher=SequentialSearcher())
-    assert len(profile.backbone_scores) == 2
-    assert plan.backbone == profile.backbone.name
-    assert profile.backbone_why in (other.reports / "plan.md").read_text()
+def test_a_limit_of_latency_is_measured(compared):
+    config, paths = compared
+    limited = config.model_copy(
+        update={"plan": config.plan.model_copy(update={"max_latency_ms": 1e-6})}
+    )
+    with pytest.raises(BackboneError, match="slower here than"):
+        make_plan(limited, paths, searcher=SequentialSearcher())

@@ -11,16 +11,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rootstock.assess.knn import leave_one_out_accuracy
-from rootstock.assess.profile import BackboneFacts, BackboneScore, DatasetProfile, Probe
+from rootstock.assess.profile import BackboneFacts, BackboneProfile, DatasetProfile, Probe
 from rootstock.assess.similarity import measure_similarity
 from rootstock.assess.size import size_class
-from rootstock.backbones.load import LAST, Backbone
+from rootstock.backbones.load import Backbone
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.data.preprocess import Preprocess
 from rootstock.features.extract import extract_features, read_features, read_pixels
 from rootstock.features.store import FeatureStore
 from rootstock.heads import cross_validate
-from rootstock.metrics import standard_error
 
 PROBE_L2 = 1e-2
 """One strength for all taps: probes compare depths, the search of the head comes later."""
@@ -48,8 +47,17 @@ def build_profile(
         DataError: an image has changed since it was indexed.
     """
     train = manifest.rows("train")
-    chosen = sample_rows(train, sample)
-    preprocess = backbone.card.preprocess()
+    seen = measure_backbone(
+        backbone.card.weights,
+        backbone,
+        sample_rows(train, sample),
+        root=root,
+        store=store,
+        similar_from=similar_from,
+        folds=folds,
+        batch_size=batch_size,
+        seed=seed,
+    )
     per_class = Counter(row.label for row in train)
     median = float(np.median([per_class[label] for label in manifest.classes]))
     sides = [min(row.width, row.height) for row in train]
@@ -66,65 +74,42 @@ def build_profile(
         short_side_quantiles=_quartiles(sides),
         size_class=size_class(len(train), median, **thresholds),
         thresholds=thresholds,
-        similarity=measure_similarity(
-            backbone,
-            _prepared_batches(chosen, root, preprocess, batch_size),
-            threshold=similar_from,
-        ),
-        probes=tuple(
-            _probe_taps(
-                chosen,
-                root,
-                backbone,
-                preprocess,
-                store,
-                backbone.tap_names,
-                folds,
-                batch_size,
-                seed,
-            )
-        ),
-        backbone=_facts(backbone),
+        similarity=seen.similarity,
+        probes=seen.probes,
+        backbone=seen.backbone,
     )
 
 
-def score_backbone(
+def measure_backbone(
     candidate: str,
     backbone: Backbone,
-    manifest: Manifest,
+    rows: Sequence[ImageRow],
     *,
     root: Path,
     store: FeatureStore,
-    sample: int,
+    similar_from: float,
     folds: int,
     batch_size: int,
     seed: int,
-) -> BackboneScore:
-    """Probe one of several backbones at its last tap, on at most ``sample`` training images.
+) -> BackboneProfile:
+    """Similarity and the probe accuracy of every tap, on ``rows`` of the training images.
 
     Raises:
         DataError: an image has changed since it was indexed.
     """
-    facts = _facts(backbone)
-    chosen = sample_rows(manifest.rows("train"), sample)
     preprocess = backbone.card.preprocess()
-    probes = list(
-        _probe_taps(chosen, root, backbone, preprocess, store, [LAST], folds, batch_size, seed)
-    )
-    score = BackboneScore(
+    return BackboneProfile(
         candidate=candidate,
-        name=facts.name,
-        parameters=facts.parameters,
-        gflop=round(facts.gflop_per_megapixel * facts.input_size**2 / 1e6, 3),
+        backbone=_facts(backbone),
+        similarity=measure_similarity(
+            backbone,
+            _prepared_batches(rows, root, preprocess, batch_size),
+            threshold=similar_from,
+        ),
+        probes=tuple(
+            _probe_taps(list(rows), root, backbone, preprocess, store, folds, batch_size, seed)
+        ),
     )
-    if not probes:
-        return score.model_copy(update={"excluded": "no class has two images to probe with"})
-    measured = {
-        "accuracy": probes[0].accuracy,
-        "noise": round(standard_error(probes[0].accuracy, probes[0].n_images), 4),
-        "knn": probes[0].knn or 0.0,
-    }
-    return score.model_copy(update=measured)
 
 
 def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
@@ -159,7 +144,6 @@ def _probe_taps(
     backbone: Backbone,
     preprocess: Preprocess,
     store: FeatureStore,
-    taps: Sequence[str],
     folds: int,
     batch_size: int,
     seed: int,
@@ -171,6 +155,7 @@ def _probe_taps(
     if len(labels) < 2:
         return
     numbers = np.array([labels.index(row.label) for row in rows])
+    taps = backbone.tap_names
     extract_features(rows, root, backbone, preprocess, store, taps, batch_size=batch_size)
     for tap in taps:
         features = read_features(rows, backbone, preprocess, store, tap).astype(np.float32)

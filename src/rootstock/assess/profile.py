@@ -58,21 +58,20 @@ class BackboneFacts(Record):
     """Forward pass, in 1e9 floating-point operations for 1e6 input pixels."""
 
 
-class BackboneScore(Record):
-    """One of several candidate backbones, probed at its last tap.
-
-    ``gflop``: 1e9 operations for one image at its own input size; ``noise``: the standard error
-    of ``accuracy``; ``excluded``: why it cannot be taken, empty where it can.
-    """
+class BackboneProfile(Record):
+    """The images as one backbone sees them; ``candidate`` is how the user named it."""
 
     candidate: str
-    name: str = ""
-    parameters: int = 0
-    gflop: float = 0.0
-    accuracy: float = 0.0
-    noise: float = 0.0
-    knn: float = 0.0
-    excluded: str = ""
+    backbone: BackboneFacts
+    similarity: Similarity
+    probes: tuple[Probe, ...]
+
+
+class Unusable(Record):
+    """A candidate that could not be looked at, and why."""
+
+    candidate: str
+    why: str
 
 
 class DatasetProfile(Artifact):
@@ -98,6 +97,18 @@ class DatasetProfile(Artifact):
     similarity: Similarity
     probes: tuple[Probe, ...]
     backbone: BackboneFacts
-    backbone_scores: tuple[BackboneScore, ...] = ()
-    """Empty where one backbone was named."""
-    backbone_why: str = ""
+    alternatives: tuple[BackboneProfile, ...] = ()
+    """backbone.candidates beside the configured one."""
+    unusable: tuple[Unusable, ...] = ()
+
+    def seen_by(self, weights_sha256: str) -> DatasetProfile:
+        """The profile as the backbone of these weights sees it; itself where none has them."""
+        for other in self.alternatives:
+            if other.backbone.weights_sha256 == weights_sha256:
+                seen = {
+                    "backbone": other.backbone,
+                    "similarity": other.similarity,
+                    "probes": other.probes,
+                }
+                return self.model_copy(update=seen)
+        return self

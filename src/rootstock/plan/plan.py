@@ -30,6 +30,23 @@ class Candidate(Record):
     """On the reference machine of docs/benchmarks.md; a GPU needs a small part of it."""
 
 
+class BackboneScore(Record):
+    """One of several candidate backbones, probed at its last tap.
+
+    ``gflop``: 1e9 operations for one image at its own input size; ``noise``: the standard error
+    of ``accuracy``; ``excluded``: why it cannot be taken, empty where it can.
+    """
+
+    candidate: str
+    name: str = ""
+    parameters: int = 0
+    gflop: float = 0.0
+    accuracy: float = 0.0
+    noise: float = 0.0
+    knn: float = 0.0
+    excluded: str = ""
+
+
 class Evidence(Record):
     """What the table says, what the probes made of it, and which two were left in doubt."""
 
@@ -94,6 +111,8 @@ class TransferPlan(Artifact):
     head_candidates: tuple[dict[str, Any], ...]
     finetune_candidates: tuple[dict[str, Any], ...]
     candidates: tuple[Candidate, ...]
+    backbones: tuple[BackboneScore, ...] = ()
+    """Empty where one backbone was named."""
     evidence: Evidence
     race: Race | None
     reasons: tuple[Reason, ...]

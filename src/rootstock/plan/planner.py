@@ -14,6 +14,7 @@ from rootstock.plan.costs import expect_candidate
 from rootstock.plan.evidence import Judgement, judge
 from rootstock.plan.pins import AUTO, Pins
 from rootstock.plan.plan import (
+    BackboneScore,
     Evidence,
     FinetuneRecipe,
     Race,
@@ -68,16 +69,19 @@ def make_transfer_plan(
     shares: rules.Shares = rules.PRIOR_SHARES,
     race: Race | None = None,
     too_slow: Mapping[Strategy, str] = NOTHING,
+    backbones: tuple[BackboneScore, ...] = (),
+    backbone_why: str = "",
 ) -> TransferPlan:
     """Choose strategy, depth, freezing, input size, augmentation and search space.
 
     ``race`` is the outcome of the race that `judge_profile` asked for, if it was run;
-    ``too_slow`` maps strategies that are over the limit of minutes to the reason.
+    ``too_slow`` maps strategies that are over the limit of minutes to the reason;
+    ``backbones`` and ``backbone_why`` tell how the profile's backbone was chosen.
     Raises:
         PlanError: a pinned choice cannot be carried out with this backbone.
     """
     draft = _Draft()
-    _note_data(draft, profile)
+    _note_data(draft, profile, backbone_why)
     judgement = judge_profile(profile, shares=shares)
     strategy = _choose_strategy(draft, profile, pins, judgement, race, too_slow)
     taps = _choose_taps(draft, profile, pins, strategy)
@@ -101,6 +105,7 @@ def make_transfer_plan(
         candidates=tuple(
             expect_candidate(profile, pins, name, shares=shares) for name in rules.MEANING
         ),
+        backbones=backbones,
         evidence=Evidence(
             ruled=judgement.ruled,
             choice=judgement.choice,
@@ -112,7 +117,7 @@ def make_transfer_plan(
     )
 
 
-def _note_data(draft: _Draft, profile: DatasetProfile) -> None:
+def _note_data(draft: _Draft, profile: DatasetProfile, backbone_why: str) -> None:
     limits = profile.thresholds
     draft.note(
         "size",
@@ -144,8 +149,8 @@ def _note_data(draft: _Draft, profile: DatasetProfile) -> None:
             "right for a demo. For real work set backbone.weights to `hub` or to a weights file "
             "and expect clearly better accuracy."
         )
-    if profile.backbone_why:
-        why = f"{profile.backbone_why} It was {why}"
+    if backbone_why:
+        why = f"{backbone_why} It was {why}"
     draft.note("backbone", f"{profile.backbone.name} ({weights})", why, pinned=False)
 
 

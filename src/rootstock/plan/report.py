@@ -42,8 +42,8 @@ def render_plan(
     lines += ["", "## Rule, evidence, race", "", *_judgement(plan)]
     lines += ["", "## What each strategy would cost and give", ""]
     lines += _candidates(plan, minutes, latency_ms, machine)
-    if profile.backbone_scores:
-        lines += ["", "## Backbones compared", "", *_backbones(profile)]
+    if plan.backbones:
+        lines += ["", "## Backbones compared", "", *_backbones(plan)]
     lines += ["", "## Evidence", "", *_evidence(profile)]
     if picture:
         lines += ["", f"![divergence and probe accuracy by depth]({picture})"]
@@ -133,13 +133,13 @@ def _candidate_row(
     )
 
 
-def _backbones(profile: DatasetProfile) -> list[str]:
+def _backbones(plan: TransferPlan) -> list[str]:
     lines = [
         "| backbone | parameters | GFLOP an image | probe | k-NN | |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for score in profile.backbone_scores:
-        taken = score.name == profile.backbone.name and not score.excluded
+    for score in plan.backbones:
+        taken = score.name == plan.backbone and not score.excluded
         name = f"**{score.candidate}**" if taken else score.candidate
         if score.excluded:
             lines.append(f"| {name} | | | | | not used: {score.excluded} |")

@@ -130,10 +130,12 @@ def _images_for(target: float, curves: np.ndarray, n_now: int) -> int | None:
     needed = []
     for a, b, c in curves:
         room = (1.0 - target) - c
-        reachable = room > 0 and a > 0 and b > 1e-3
-        needed.append((a / room) ** (1.0 / b) if reachable else math.inf)
-    middle = float(np.median(np.minimum(needed, 1e18)))
-    if middle > FARTHEST * n_now:
+        reachable = room > 0 and a > 0 and b > 0
+        # logarithms, because a flat curve asks for more images than there are numbers
+        needed.append(math.log(a / room) / b if reachable else math.inf)
+    exponent = float(np.median(needed))
+    if exponent > math.log(FARTHEST * n_now):
         return None
+    middle = math.exp(exponent)
     digits = max(0, len(str(int(middle))) - 2)
     return round(middle / 10**digits) * 10**digits

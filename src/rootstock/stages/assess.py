@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rootstock.assess.build import build_profile
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import load_backbone
@@ -11,18 +9,16 @@ from rootstock.config import Config, Paths
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.features.store import FeatureStore
-from rootstock.stages.choose import choose_backbone
+from rootstock.stages.candidates import assess_candidates
 from rootstock.stages.review import review_data
 
 
 def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     """Write artifacts/profile.json (size, similarity, probes by depth) and the review."""
     manifest = Manifest.read(paths.manifest)
-    weights, name = config.backbone.weights, config.backbone.name
-    choice: dict[str, Any] = {}
-    if config.backbone.candidates:
-        weights, name, choice = choose_backbone(config, paths, manifest)
-    backbone = load_backbone(weights, name, device=config.features.device)
+    backbone = load_backbone(
+        config.backbone.weights, config.backbone.name, device=config.features.device
+    )
     limits = {
         "small_below": config.assess.small_below,
         "small_per_class_below": config.assess.small_per_class_below,
@@ -40,7 +36,8 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
         batch_size=config.features.batch_size,
         seed=config.seed,
     )
-    profile = profile.model_copy(update=choice)
+    if config.backbone.candidates:
+        profile = assess_candidates(config, paths, manifest, profile)
     profile.write(paths.profile)
     review_data(config, paths, manifest, profile, backbone)
     return profile

@@ -18,7 +18,7 @@ def compare_forecast(
     """Write reports/forecast.json, add the run to the ledger; returns the numbers for tracking."""
     plan = TransferPlan.read(paths.plan)
     row = make_row(
-        DatasetProfile.read(paths.profile),
+        DatasetProfile.read(paths.profile).seen_by(plan.weights_sha256),
         plan,
         kept_head=training["kept_head"],
         test_accuracy=metrics["accuracy"],

@@ -14,6 +14,7 @@ from rootstock.plan.planner import judge_profile, make_transfer_plan
 from rootstock.plan.report import render_plan
 from rootstock.plots.training import plot_depth
 from rootstock.ports import Searcher
+from rootstock.stages.candidates import choose_candidate
 from rootstock.stages.estimates import estimate_minutes, read_pins
 from rootstock.stages.features import load_profiled_backbone
 from rootstock.stages.race import run_race
@@ -26,7 +27,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
 
     Where the probes leave a doubt and nothing is pinned, two strategies race first.
     """
-    profile = DatasetProfile.read(paths.profile)
+    profile, scores, why = choose_candidate(config, paths, DatasetProfile.read(paths.profile))
     pins = read_pins(config)
     backbone = load_profiled_backbone(profile, device=config.train.device)
     pace, expected = estimate_minutes(config, paths, profile, backbone)
@@ -36,7 +37,9 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
         l2_grid=config.train.l2_grid,
         shares=config.plan.shares,
         race=_race(config, paths, profile, pins, searcher),
-        too_slow=_too_slow(expected, limit=config.plan.max_minutes),
+        too_slow=_too_slow(expected, limit=config.plan.budget.minutes),
+        backbones=scores,
+        backbone_why=why,
     )
     plan.write(paths.plan)
     # Beside the plan, not in it: the plan is the same on every machine.
@@ -77,7 +80,7 @@ def _too_slow(
     expected: Mapping[rules.Strategy, float], *, limit: float | None
 ) -> dict[rules.Strategy, str]:
     return {
-        name: f"`{name}` would take {minutes:.1f} minutes here, over plan.max_minutes {limit:g}"
+        name: f"`{name}` would take {minutes:.1f} minutes here, over plan.budget.minutes {limit:g}"
         for name, minutes in expected.items()
         if limit is not None and minutes > limit and rules.is_finetune(name)
     }

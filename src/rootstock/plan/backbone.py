@@ -1,0 +1,91 @@
+"""Which of several backbones: the best probe within the limits, the cheapest of equals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rootstock.assess.profile import BackboneProfile, DatasetProfile
+from rootstock.errors import BackboneError
+from rootstock.metrics import standard_error
+from rootstock.plan.plan import BackboneScore
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What serving allows; None: no limit."""
+
+    max_params: int | None = None
+    max_latency_ms: float | None = None
+
+
+def choose_backbone(
+    profile: DatasetProfile, *, limits: Limits, latency_ms: Mapping[str, float]
+) -> tuple[DatasetProfile, tuple[BackboneScore, ...], str]:
+    """The profile as the best candidate sees it, the scores of all, and why it was taken.
+
+    ``latency_ms`` by weights' SHA-256, needed only where that is limited. Candidates within one
+    standard error of the best are as good; the one of fewest operations is taken.
+    Raises:
+        BackboneError: no candidate is within the limits.
+    """
+    own = BackboneProfile(
+        candidate=profile.backbone.weights,
+        backbone=profile.backbone,
+        similarity=profile.similarity,
+        probes=profile.probes,
+    )
+    seen = [own, *profile.alternatives]
+    scores = [_score(each, limits, latency_ms) for each in seen]
+    scores += [BackboneScore(candidate=u.candidate, excluded=u.why) for u in profile.unusable]
+    winner, why = _pick(scores)
+    chosen = seen[scores.index(winner)]
+    return profile.seen_by(chosen.backbone.weights_sha256), tuple(scores), why
+
+
+def _score(seen: BackboneProfile, limits: Limits, latency_ms: Mapping[str, float]) -> BackboneScore:
+    facts = seen.backbone
+    last = next((probe for probe in seen.probes if probe.tap == facts.taps[-1]), None)
+    return BackboneScore(
+        candidate=seen.candidate,
+        name=facts.name,
+        parameters=facts.parameters,
+        gflop=round(facts.gflop_per_megapixel * facts.input_size**2 / 1e6, 3),
+        accuracy=last.accuracy if last else 0.0,
+        noise=round(standard_error(last.accuracy, last.n_images), 4) if last else 0.0,
+        knn=(last.knn or 0.0) if last else 0.0,
+        excluded=_over(seen, limits, latency_ms),
+    )
+
+
+def _over(seen: BackboneProfile, limits: Limits, latency_ms: Mapping[str, float]) -> str:
+    facts = seen.backbone
+    if limits.max_params is not None and facts.parameters > limits.max_params:
+        return f"{facts.parameters:,} parameters, over plan.max_params {limits.max_params:,}"
+    if limits.max_latency_ms is not None:
+        latency = latency_ms[facts.weights_sha256]
+        if latency > limits.max_latency_ms:
+            # The measured time is left out: a plan is the same wherever the choice is.
+            return f"slower here than plan.max_latency_ms {limits.max_latency_ms:g}"
+    return ""
+
+
+def _pick(scores: Sequence[BackboneScore]) -> tuple[BackboneScore, str]:
+    usable = [score for score in scores if not score.excluded]
+    if not usable:
+        reasons = "".join(f"\n  {score.candidate}: {score.excluded}" for score in scores)
+        raise BackboneError(
+            f"none of the {len(scores)} backbone candidates can be used:{reasons}",
+            hint="loosen plan.max_latency_ms or plan.max_params, or add to backbone.candidates",
+        )
+    best = max(usable, key=lambda score: score.accuracy)
+    as_good = [score for score in usable if score.accuracy >= best.accuracy - best.noise]
+    winner = min(as_good, key=lambda score: score.gflop)
+    why = f"the best probe of {len(usable)} candidates: {winner.accuracy:.3f}."
+    if winner is not best:
+        why = (
+            f"its probe of {winner.accuracy:.3f} is within the noise ({best.noise:.3f}) of the "
+            f"best, {best.accuracy:.3f} of {best.name}, and it costs "
+            f"{winner.gflop / max(best.gflop, 1e-9):.0%} of its operations."
+        )
+    return winner, why
