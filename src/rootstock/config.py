@@ -232,6 +232,17 @@ class TrainConfig(Section):
         "auto", description="Peak learning rates tried when fine-tuning (of the last layers)."
     )
     batch_size: int = Field(32, ge=2, le=4096, description="Images a training step.")
+    micro_batch: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Images through the network at once, whose gradients add up to a step's; "
+        "null: the whole batch. When memory runs out it is halved by itself.",
+    )
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="`sgd` has Nesterov momentum .9 and wants rates near .01."
+    )
+    ema_decay: Fraction = Field(
+        0.0, description="Average the weights over steps with this decay, e.g. .99; 0: off."
+    )
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
     label_smoothing: Fraction = Field(0.0, description="Label smoothing when fine-tuning.")
     patience: int = Field(

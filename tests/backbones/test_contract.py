@@ -9,15 +9,10 @@ from rootstock.data.manifest import ImageRow
 from rootstock.heads import fit_linear_head
 from rootstock.plan import rules
 from rootstock.train.export import export_onnx, onnx_logits
-from rootstock.train.finetune import (
-    BEST,
-    FinetuneSettings,
-    finetune,
-    parameter_groups,
-    set_training_mode,
-)
+from rootstock.train.finetune import BEST, finetune
 from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
+from rootstock.train.optim import FinetuneSettings, parameter_groups, set_training_mode
 from tests.backbones.families import FAMILIES, Case, prepare
 
 LABELS = np.array([0, 1] * 4)

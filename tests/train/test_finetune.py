@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,16 +9,11 @@ from safetensors.torch import load_file
 from rootstock.errors import DataError, TrainingError
 from rootstock.heads import LinearHead
 from rootstock.train import finetune as module
-from rootstock.train.finetune import (
-    BEST,
-    FinetuneSettings,
-    finetune,
-    parameter_groups,
-    predict_logits,
-    set_training_mode,
-)
+from rootstock.train import optim
+from rootstock.train.finetune import BEST, finetune, predict_logits
 from rootstock.train.images import prepare_images, training_preprocess
 from rootstock.train.network import TransferNet
+from rootstock.train.optim import FinetuneSettings, parameter_groups, set_training_mode
 from tests.bundles import tiny_backbone, tiny_network
 from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index
@@ -43,7 +39,7 @@ RARE = ((0, 6), (1, 6), (2, 1))
 """Classes and how many of their training images are kept."""
 
 
-class Killed(Exception):  # noqa: N818 - an event, not an error
+class KilledError(Exception):  # noqa: N818 - an event, not an error
     """Stands for SIGKILL in the middle of a training."""
 
 
@@ -99,7 +95,7 @@ def test_fine_tuning_learns_and_keeps_its_best_weights(images, tmp_path):
 def test_what_is_frozen_stays_bit_for_bit_its_batchnorm_too(images, tmp_path, batchnorm):
     before = tiny_network().state_dict()
     network, _ = run(images, tmp_path, freeze_through="block2", batchnorm=batchnorm)
-    stages = module._stages(network)
+    stages = optim._stages(network)
     frozen, moved = [], []
     for name, value in network.state_dict().items():
         stage = stages[name.rpartition(".")[0]]
@@ -162,7 +158,7 @@ def test_biases_and_norms_have_no_weight_decay():
 def test_frozen_modules_are_in_evaluation_mode_while_training():
     network = tiny_network()
     set_training_mode(network, settings(freeze_through="block2", batchnorm="train"))
-    stages = module._stages(network)
+    stages = optim._stages(network)
     for name, part in network.named_modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             assert part.training is (stages[name] not in ("block1", "block2"))
@@ -173,9 +169,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(images, tmp_path):
 
     def die(step, values):
         if step == 2:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(images, tmp_path / "killed", report=die)
     steps = []
     resumed, _ = run(images, tmp_path / "killed", report=lambda step, values: steps.append(step))
@@ -214,9 +210,9 @@ def test_a_last_step_that_breaks_the_weights_is_an_error_too(images, tmp_path):
 
 def test_a_damaged_checkpoint_costs_time_but_not_the_trial(images, tmp_path):
     def die(step, values):
-        raise Killed
+        raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(images, tmp_path, report=die)
     checkpoint = tmp_path / "checkpoint.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
@@ -301,3 +297,94 @@ def test_logits_do_not_depend_on_the_batch(images, monkeypatch):
     whole = predict_logits(network, images[1])
     monkeypatch.setattr(module, "EVAL_BATCH", 3)
     np.testing.assert_allclose(predict_logits(network, images[1]), whole, rtol=1e-4, atol=1e-4)
+
+
+def weights_of(directory):
+    return load_file(directory / BEST)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_micro_batches_add_up_to_the_whole_batch(images, tmp_path, balanced):
+    whole, _ = run(images, tmp_path / "whole", balanced=balanced, label_smoothing=0.1)
+    parts, _ = run(
+        images, tmp_path / "parts", balanced=balanced, label_smoothing=0.1, micro_batch=3
+    )
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+class Hungry(torch.nn.Linear):
+    """A head that finds no memory for more than ``most`` images while training."""
+
+    most = 3
+
+    def forward(self, features):
+        if self.training and len(features) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(features)
+
+
+def hungry_network(most):
+    network = tiny_network()
+    head = Hungry(network.head.in_features, network.head.out_features)
+    head.load_state_dict(network.head.state_dict())
+    head.most = most
+    network.head = head
+    return network
+
+
+def test_out_of_memory_halves_the_batch_and_ends_at_the_same_weights(images, tmp_path, caplog):
+    plain, _ = run(images, tmp_path / "plain")
+    starved, _ = run(images, tmp_path / "starved", network=hungry_network(3))
+    history = json.loads((tmp_path / "starved" / "history.json").read_text())["epochs"]
+    assert 1 <= history[0]["micro_batch"] <= 3
+    assert "out of memory" in caplog.text
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(starved.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_memory_for_not_even_one_image_ends_the_trial(images, tmp_path):
+    with pytest.raises(TrainingError, match=r"one image alone(.|\n)*plan\.input_size"):
+        run(images, tmp_path, network=hungry_network(0))
+
+
+def test_other_runtime_errors_are_not_taken_for_memory(images, tmp_path):
+    network = tiny_network()
+    network.head.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("odd")))
+    with pytest.raises(RuntimeError, match="odd"):
+        run(images, tmp_path, network=network)
+
+
+def test_averaged_weights_lag_behind_the_last_ones(images, tmp_path):
+    start = tiny_network().state_dict()
+    last, _ = run(images, tmp_path, ema_decay=0.9, epochs=1)
+    kept = weights_of(tmp_path)
+    name = "head.weight"
+    moved = (last.state_dict()[name] - start[name]).norm()
+    assert 0 < (kept[name] - start[name]).norm() < moved
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd", "learning_rate": 0.01},
+        {"ema_decay": 0.9},
+        {"micro_batch": 5},
+        {"optimizer": "sgd", "learning_rate": 0.01, "ema_decay": 0.9, "micro_batch": 5},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_every_option_resumes_bit_for_bit(images, tmp_path, options):
+    at_once, _ = run(images, tmp_path / "at once", epochs=3, **options)
+
+    def die(step, values):
+        if step == 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(images, tmp_path / "killed", epochs=3, report=die, **options)
+    resumed, _ = run(images, tmp_path / "killed", epochs=3, **options)
+    for name, value in at_once.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    best = weights_of(tmp_path / "at once")
+    assert all(torch.equal(v, best[k]) for k, v in weights_of(tmp_path / "killed").items())

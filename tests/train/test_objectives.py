@@ -9,9 +9,10 @@ import pytest
 
 from rootstock.heads import LinearHead, write_head
 from rootstock.ports import NullRun, NullRunLogger, SequentialSearcher
-from rootstock.train.finetune import BEST, FinetuneSettings
+from rootstock.train.finetune import BEST
 from rootstock.train.images import prepare_images, training_preprocess
 from rootstock.train.objectives import FinetuneObjective, HeadObjective, Tracking
+from rootstock.train.optim import FinetuneSettings
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.data.test_broken_folders import index

@@ -25,10 +25,11 @@ from rootstock.heads import read_head
 from rootstock.plan.plan import TransferPlan
 from rootstock.ports import Searcher, Trial
 from rootstock.stages.features import SPLITS, load_planned_backbone
-from rootstock.train.finetune import BEST, FinetuneSettings, predict_logits
+from rootstock.train.finetune import BEST, predict_logits
 from rootstock.train.images import ImageSet, prepare_images, training_preprocess
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective, Tracking
+from rootstock.train.optim import FinetuneSettings
 
 METRIC = "val_log_loss"
 """What trials are chosen by: it moves where accuracy, on few validation images, cannot."""
@@ -125,6 +126,9 @@ class TrainingJob:
                 flip=recipe.flip,
                 balanced=config.class_weight == "balanced",
                 seed=self.config.seed,
+                optimizer=config.optimizer,
+                ema_decay=config.ema_decay,
+                micro_batch=config.micro_batch,
             ),
             tracking=tracking,
         )

@@ -27,9 +27,10 @@ from rootstock.heads import (
 )
 from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
 from rootstock.ports import Params, Report, Run, RunLogger
-from rootstock.train.finetune import FinetuneSettings, finetune
+from rootstock.train.finetune import finetune
 from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
+from rootstock.train.optim import FinetuneSettings
 
 HEAD_FILE = "head.safetensors"
 PATH_FILE = "path.json"

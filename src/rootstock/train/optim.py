@@ -1,0 +1,137 @@
+"""What moves and how fast: settings, parameter groups by depth, optimizer and schedule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rootstock.backbones.stages import module_stages
+from rootstock.train.augment import Level
+from rootstock.train.network import TransferNet
+
+WARMUP = 0.1
+HEAD = "head"
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How to fine-tune; ``learning_rate`` is the peak for the last layers of the backbone.
+
+    Layers further down get it times ``layer_decay`` for each tap between, the head gets it times
+    ``head_multiplier``. ``batchnorm="eval"`` keeps the pretrained statistics everywhere, "train"
+    renews them in the part that is not frozen.
+    """
+
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    freeze_through: str | None
+    batchnorm: Literal["eval", "train"]
+    layer_decay: float
+    head_multiplier: float
+    weight_decay: float
+    label_smoothing: float
+    patience: int
+    augmentation: Level
+    flip: bool
+    balanced: bool
+    seed: int
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    ema_decay: float = 0.0
+    micro_batch: int | None = None
+    """Images through the network at once; None: the whole batch."""
+
+
+def make_optimizer(
+    groups: list[dict[str, Any]], settings: FinetuneSettings
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum; the rate is set at every step."""
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay
+        )
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=settings.weight_decay)
+
+
+def rate_factor(done: float) -> float:
+    """Warm-up over the first tenth of all steps, then a cosine down to zero; ``done`` in [0, 1]."""
+    if done < WARMUP:
+        return (done + 1e-3) / WARMUP
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (done - WARMUP) / (1.0 - WARMUP))))
+
+
+def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[dict[str, Any]]:
+    """Groups for the optimizer with their ``peak`` rate and ``stage``; frozen ones are left out.
+
+    Biases and normalisation have no weight decay. Frozen parameters stop requiring gradients.
+    """
+    stages = _stages(network)
+    depth = _depths(network)
+    frozen = _frozen(settings, depth)
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in network.named_parameters():
+        stage = stages[name.rpartition(".")[0]]
+        parameter.requires_grad_(stage not in frozen)
+        if stage in frozen:
+            continue
+        plain = parameter.ndim <= 1
+        group = groups.setdefault(
+            (stage, plain),
+            {
+                "params": [],
+                "stage": stage,
+                "peak": _peak_rate(stage, depth, settings),
+                **({"weight_decay": 0.0} if plain else {}),
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def set_training_mode(network: TransferNet, settings: FinetuneSettings) -> None:
+    """Training mode, but evaluation mode for what is frozen: its BatchNorm must not drift."""
+    stages = _stages(network)
+    frozen = _frozen(settings, _depths(network))
+    network.train()
+    for name, module in network.named_modules():
+        keeps_statistics = isinstance(module, _BatchNorm) and settings.batchnorm == "eval"
+        if keeps_statistics or stages[name] in frozen:
+            # Not .eval(): that would reach into children, which may belong to deeper stages.
+            module.training = False
+
+
+def _stages(network: TransferNet) -> dict[str, str]:
+    """Module name -> tap, or ``head``."""
+    inner = module_stages(_timm_module(network))
+    stages = {f"extractor.module.{name}".rstrip("."): tap for name, tap in inner.items()}
+    return stages | {"": HEAD, "head": HEAD, "extractor": HEAD}
+
+
+def _depths(network: TransferNet) -> dict[str, int]:
+    """Tap -> number of taps between it and the output; the head is 0 deep like the last tap."""
+    module = _timm_module(network)
+    inner = module_stages(module)
+    names = [f"block{n + 1}" for n in range(len(module.feature_info))]
+    names = [*names, "last"] if "last" in inner.values() else names
+    return {name: len(names) - 1 - position for position, name in enumerate(names)}
+
+
+def _timm_module(network: TransferNet) -> Any:
+    return network.extractor.module
+
+
+def _frozen(settings: FinetuneSettings, depth: dict[str, int]) -> set[str]:
+    if settings.freeze_through is None:
+        return set()
+    border = depth[settings.freeze_through]
+    return {name for name, distance in depth.items() if distance >= border}
+
+
+def _peak_rate(stage: str, depth: dict[str, int], settings: FinetuneSettings) -> float:
+    if stage == HEAD:
+        return settings.learning_rate * settings.head_multiplier
+    return settings.learning_rate * settings.layer_decay ** depth[stage]

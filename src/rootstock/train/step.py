@@ -1,0 +1,76 @@
+"""One optimizer step whose batch may be worked off in parts, so that it fits into memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rootstock.errors import TrainingError
+
+log = logging.getLogger(__name__)
+
+# PyTorch has an exception of its own for GPUs only; on a CPU it is a RuntimeError with this text.
+_CPU_WORDS = ("not enough memory", "can't allocate memory")
+
+PartLoss = Callable[[Tensor], Tensor]
+"""Positions [M] in the batch -> the sum of their weighted losses."""
+
+
+@dataclass
+class MicroBatches:
+    """How many images go through the network at once; falls when memory runs out and stays."""
+
+    size: int
+
+    def backward(
+        self,
+        loss_of: PartLoss,
+        count: int,
+        *,
+        total_weight: Tensor,
+        zero_grad: Callable[[], None],
+    ) -> float:
+        """Gradients of the mean loss over ``count`` images, part by part; returns the loss.
+
+        ``total_weight``: the sum of the loss weights over the batch. When memory runs out the
+        gradients are dropped and the same batch is begun again in halves.
+        Raises:
+            TrainingError: one image alone does not fit.
+        """
+        while True:
+            zero_grad()
+            try:
+                return self._backward(loss_of, torch.arange(count), total_weight)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                self._halve(min(self.size, count), error)
+
+    def _backward(self, loss_of: PartLoss, positions: Tensor, total_weight: Tensor) -> float:
+        total = 0.0
+        for part in positions.split(self.size):
+            share = loss_of(part) / total_weight
+            share.backward()
+            total += share.item()
+        return total
+
+    def _halve(self, size: int, error: RuntimeError) -> None:
+        if size <= 1:
+            raise TrainingError(
+                f"one image alone does not fit into memory: {str(error).splitlines()[0]}",
+                hint="a smaller plan.input_size or backbone, or a machine with more memory",
+            ) from None
+        self.size = (size + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning("out of memory: %d images at once from here on", self.size)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(word in str(error) for word in _CPU_WORDS)
