@@ -16,7 +16,7 @@ from rootstock.predict import Predictor
 from rootstock.review.record import DataReview
 from rootstock.stages.evaluate import evaluate_folder, evaluate_model
 from rootstock.stages.features import cache_features
-from rootstock.stages.job import best_trial
+from rootstock.stages.job import best_trial, which_won
 from rootstock.stages.plan import make_plan
 from rootstock.stages.register import promote, register_model, rollback
 from rootstock.stages.run import run_all
@@ -157,6 +157,16 @@ def test_a_head_on_joined_taps_becomes_a_model_that_predicts(data, tmp_path):
     assert onnx.predict([image])[0].label == torch.predict([image])[0].label
 
 
+def test_the_average_of_two_trials_is_kept_where_it_is_better(data, tmp_path):
+    config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.001, 0.002]")
+    go(config, tmp_path)
+    training = json.loads((tmp_path / "artifacts/training.json").read_text())
+    single = min(trial["metrics"]["val_log_loss"] for trial in training["finetuning"])
+    assert training["metrics"]["val_log_loss"] > 0
+    assert ("average of 2" in training["won"]) == ("average_of" in training["best"])
+    assert f"{single:.4f}" in training["won"]
+
+
 def test_lineage_tells_where_a_model_comes_from(finished):
     lineage = read_bundle(finished / "artifacts/model").lineage
     plan = json.loads((finished / "artifacts/plan.json").read_text())
@@ -247,3 +257,20 @@ def test_cleared_features_are_computed_again_by_training(data, copied):
 def test_user_data_are_never_touched(data, finished):
     assert sorted(path.name for path in data.iterdir()) == sorted(COUNTS)
     assert sum(1 for path in data.rglob("*") if path.is_file()) == sum(COUNTS.values())
+
+
+def a_tuned(loss, **params):
+    return Trial(params, {"val_log_loss": loss, "val_accuracy": 0.9}, None)
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        (a_tuned(0.1, average_of=2), "average of 2 fine-tuned trials, validation log-loss 0.1000"),
+        (a_tuned(0.2, learning_rate=1e-3), "one fine-tuned trial"),
+        (a_tuned(0.3, tap="last"), "the head, which fine-tuning did not improve"),
+    ],
+)
+def test_one_line_tells_what_won(best, words):
+    line = which_won(best, [a_tuned(0.3, tap="last")], [a_tuned(0.2, learning_rate=1e-3)])
+    assert words in line

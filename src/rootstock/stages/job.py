@@ -25,7 +25,8 @@ from rootstock.heads import read_head
 from rootstock.plan.plan import TransferPlan
 from rootstock.ports import Searcher, Trial
 from rootstock.stages.features import SPLITS, load_planned_backbone
-from rootstock.train.finetune import BEST, predict_logits
+from rootstock.train.average import average_weights
+from rootstock.train.finetune import BEST, predict_logits, validate, write_weights
 from rootstock.train.images import ImageSet, prepare_images, training_preprocess
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective, Tracking
@@ -141,6 +142,18 @@ class TrainingJob:
             early_stop=True,
         )
 
+    def average(self, tuned: Sequence[Trial]) -> Trial | None:
+        """The mean of the fine-tuned trials' weights as one more trial; None for fewer than two."""
+        done = [trial for trial in tuned if not trial.error]
+        if len(done) < 2:
+            return None
+        home = self.directory / "average"
+        network = self.build_network(done[0])
+        network.load_state_dict(average_weights([trial.directory / BEST for trial in done]))
+        write_weights(network, home / BEST)
+        metrics = validate(network, self.images("val", self.preprocess))
+        return Trial({"average_of": len(done)}, metrics, home)
+
     def images(self, split: str, preprocess: Preprocess) -> ImageSet:
         """The pixels of a split, kept in the job's directory."""
         return prepare_images(
@@ -200,6 +213,22 @@ def keep_head_if_better(head: Trial, tuned: Trial) -> Trial:
     worse = tuned.metrics["val_accuracy"] <= head.metrics["val_accuracy"]
     less_sure = tuned.metrics[METRIC] > head.metrics[METRIC]
     return head if worse and less_sure else tuned
+
+
+def which_won(best: Trial, heads: Sequence[Trial], tuned: Sequence[Trial]) -> str:
+    """One line for people: what was kept, and what it was compared with."""
+    measured = f"validation log-loss {best.metrics[METRIC]:.4f}"
+    if not tuned:
+        return f"the head at `{best.params['tap']}`, {measured}"
+    rivals = [f"the head's {best_trial(heads).metrics[METRIC]:.4f}"]
+    if "average_of" in best.params or "tap" in best.params:
+        rivals.append(f"the best single trial's {best_trial(tuned).metrics[METRIC]:.4f}")
+    kind = "one fine-tuned trial"
+    if "average_of" in best.params:
+        kind = f"the average of {best.params['average_of']} fine-tuned trials"
+    if "tap" in best.params:
+        kind, rivals = "the head, which fine-tuning did not improve", rivals[1:]
+    return f"{kind}, {measured} against {' and '.join(rivals)}"
 
 
 def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:

@@ -15,7 +15,14 @@ from rootstock.data.files import read_json, write_json
 from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
 from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports import RunLogger, Searcher, Trial
-from rootstock.stages.job import METRIC, TrainingJob, as_records, best_trial, keep_head_if_better
+from rootstock.stages.job import (
+    METRIC,
+    TrainingJob,
+    as_records,
+    best_trial,
+    keep_head_if_better,
+    which_won,
+)
 from rootstock.train.finetune import HISTORY
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import PATH_FILE, Tracking
@@ -52,7 +59,9 @@ def train_model(
             )
         best = best_trial(heads)
         if tuned:
-            best = keep_head_if_better(best, best_trial(tuned))
+            average = job.average(tuned)
+            tried = [*tuned, average] if average else tuned
+            best = keep_head_if_better(best, best_trial(tried))
         network = job.build_network(best)
         temperature, metrics = _calibrate(job, network)
         bundle = _write_bundle(paths.model, job, network, temperature, metrics)
@@ -65,6 +74,7 @@ def train_model(
         "strategy": job.plan.strategy,
         "kept_head": bool(tuned) and "tap" in best.params,
         "best": _best_params(best),
+        "won": which_won(best, heads, tuned),
         "metrics": metrics,
         "heads": as_records(heads),
         "finetuning": as_records(tuned),
