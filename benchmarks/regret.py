@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from sets import find_set, link_subset, list_images
 
-from rootstock.config import Paths, load_config
+from rootstock.params import load_config
+from rootstock.paths import Paths
 from rootstock.plan.rules import MEANING
 from rootstock.plots.style import BLUE, GRID, ORANGE, QUIET, canvas, headline
 from rootstock.ports import NullRunLogger, SequentialSearcher

@@ -1,8 +1,9 @@
 """Stage `evaluate`: ModelBundle and test images in, Evaluation out."""
 
 from pipelines.entry import run
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.integrations.connect import connect_runs
+from rootstock.paths import Paths
 from rootstock.stages.evaluate import evaluate_model
 
 

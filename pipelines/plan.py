@@ -1,8 +1,9 @@
 """Stage `plan`: DatasetProfile in, TransferPlan out."""
 
 from pipelines.entry import run
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.integrations.connect import connect_searcher
+from rootstock.paths import Paths
 from rootstock.stages.plan import make_plan
 
 

@@ -1,8 +1,9 @@
 """Stage `register`: ModelBundle in, registry entry out; champion if it wins at the gate."""
 
 from pipelines.entry import run
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.integrations.connect import connect_registry, connect_runs
+from rootstock.paths import Paths
 from rootstock.stages.register import register_model
 
 

@@ -1,8 +1,9 @@
 """Stage `train`: features and plan in, ModelBundle out."""
 
 from pipelines.entry import run
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.integrations.connect import connect_runs, connect_searcher
+from rootstock.paths import Paths
 from rootstock.stages.train import train_model
 
 

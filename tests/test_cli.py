@@ -6,7 +6,7 @@ import time
 import pytest
 
 from rootstock.cli.main import main
-from rootstock.config import load_config
+from rootstock.params import load_config
 from rootstock.plan.ledger import append_row
 from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle
 from tests.data.folders import write_classes
@@ -61,6 +61,15 @@ def test_calibrate_prints_settings_for_params_yaml(tmp_path, capsys):
     assert "in 50% of the runs" in found
     low, high = load_config(tmp_path / "params.yaml").plan.shares["medium"]
     assert low < high
+
+
+def test_calibrate_without_a_ledger_says_where_one_comes_from():
+    assert "there is no ledger nowhere.jsonl" in fails("calibrate", "--ledger", "nowhere.jsonl")
+
+
+def test_a_class_name_of_two_lines_is_printed_as_one(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"an\nts": 9, "bees": 9})
+    assert r"an\nts" in run(capsys, "check", "data")
 
 
 def test_predict_answers_each_file(tmp_path, capsys):

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.config import Config, describe_keys, load_config
+from rootstock.config import Config
 from rootstock.errors import ConfigError
+from rootstock.params import describe_keys, load_config
 
 BROKEN = {
     "not yaml": ("data: [", r"not valid YAML"),
@@ -35,6 +36,8 @@ BROKEN = {
         "assess: {small_below: 50, large_from: 50}",
         r"assess: .*small_below must be less than large_from",
     ),
+    "a key twice": ("seed: 1\nseed: 2", r"the key 'seed' is given twice(.|\n)*line 2"),
+    "a nested key twice": ("data:\n  root: a\n  root: b", r"the key 'root' is given twice"),
     "section is a value": ("plan: auto", r"plan: .*got 'auto'"),
 }
 

@@ -12,6 +12,8 @@ FLOORS = {
     "errors": 0,
     "ports": 1,
     "config": 1,
+    "paths": 1,
+    "params": 2,
     "data": 2,
     "metrics": 2,
     "onnx_session": 2,
@@ -33,7 +35,18 @@ FLOORS = {
 }
 MODULES = sorted((SRC / "rootstock").rglob("*.py"))
 INTEGRATIONS_ONLY = {"mlflow", "ray", "dvc", "fastapi", "optuna"}
-DECIDES_WITHOUT_TORCH = ["errors", "ports", "config", "data", "metrics", "plan.rules"]
+DECIDES_WITHOUT_TORCH = [
+    
+    "errors",
+    "ports",
+    "config",
+    "params",
+    "paths",
+    "data",
+    "metrics",
+    "plan.rules",
+,
+]
 
 
 def module_name(path: Path) -> str:

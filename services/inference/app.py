@@ -12,9 +12,11 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
 
-from rootstock.config import Config, Paths, load_config
+from rootstock.config import Config
 from rootstock.data.decode import DecodeLimits
 from rootstock.errors import NoModelError, RootstockError
+from rootstock.params import load_config
+from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry
 from services.inference import problems
 from services.inference.model_holder import ModelHolder

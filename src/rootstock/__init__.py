@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rootstock.bundle import ModelBundle, read_bundle
-    from rootstock.config import Config, Paths, load_config
+    from rootstock.config import Config
     from rootstock.data.manifest import Manifest
     from rootstock.errors import RootstockError
+    from rootstock.params import load_config
+    from rootstock.paths import Paths
     from rootstock.predict import Prediction, Predictor
 
 __all__ = [
@@ -29,11 +31,11 @@ _HOMES = {
     "Config": "config",
     "Manifest": "data.manifest",
     "ModelBundle": "bundle",
-    "Paths": "config",
+    "Paths": "paths",
     "Prediction": "predict",
     "Predictor": "predict",
     "RootstockError": "errors",
-    "load_config": "config",
+    "load_config": "params",
     "read_bundle": "bundle",
 }
 

@@ -1,22 +1,14 @@
 """The tree of params.yaml: every key typed, bounded and described.
 
-`load_config` reads the file, applies ``key=value`` overrides, and reports *all* problems at
-once, each with its place, the rule, and the key that was probably meant.
+Long, because every key stands here once with all that is to say of it; `params` reads the file.
 """
 
 from __future__ import annotations
 
-import difflib
-import typing
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from rootstock.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Auto = Literal["auto"]
 StrategyName = Literal[
@@ -309,161 +301,3 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     tracking: TrackingConfig = TrackingConfig()
     registry: RegistryConfig = RegistryConfig()
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where the stages read and write, all below one root."""
-
-    root: Path
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "artifacts/manifest.parquet"
-
-    @property
-    def profile(self) -> Path:
-        return self.root / "artifacts/profile.json"
-
-    @property
-    def review(self) -> Path:
-        return self.root / "artifacts/review.json"
-
-    @property
-    def plan(self) -> Path:
-        return self.root / "artifacts/plan.json"
-
-    @property
-    def features(self) -> Path:
-        return self.root / "artifacts/features.json"
-
-    @property
-    def model(self) -> Path:
-        return self.root / "artifacts/model"
-
-    @property
-    def training(self) -> Path:
-        return self.root / "artifacts/training.json"
-
-    @property
-    def registration(self) -> Path:
-        return self.root / "artifacts/registration.json"
-
-    @property
-    def reports(self) -> Path:
-        return self.root / "reports"
-
-    @property
-    def metrics(self) -> Path:
-        return self.reports / "metrics.json"
-
-    @property
-    def races(self) -> Path:
-        return self.root / ".rootstock/races"
-
-    @property
-    def paces(self) -> Path:
-        return self.root / ".rootstock/paces"
-
-    @property
-    def estimates(self) -> Path:
-        return self.root / ".rootstock/estimates"
-
-    @property
-    def forecast(self) -> Path:
-        return self.reports / "forecast.json"
-
-    @property
-    def trials(self) -> Path:
-        return self.root / ".rootstock/trials"
-
-    def below(self, path: Path) -> Path:
-        """``path`` itself if absolute, else below the root."""
-        return path if path.is_absolute() else self.root / path
-
-
-def load_config(path: Path | None, *, overrides: Sequence[str] = ()) -> Config:
-    """Read params.yaml (None: all defaults) and apply ``section.key=value`` overrides.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or any key or value is wrong; the
-            message lists every problem found.
-    """
-    tree = {} if path is None else _read_yaml(path)
-    where = "the options" if path is None else str(path)
-    for override in overrides:
-        _apply_override(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        problems = "\n".join(f"  {_explain(item)}" for item in error.errors())
-        raise ConfigError(
-            f"{where} has {error.error_count()} problem(s):\n{problems}",
-            hint="`rootstock params` lists every key with its bounds and default",
-        ) from None
-
-
-def describe_keys() -> Iterator[tuple[str, str, str]]:
-    """Yield (dotted key, default, description) for every key of params.yaml."""
-    yield from _describe(Config, "")
-
-
-def _describe(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _describe(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(field.default), field.description or ""
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no {path}", hint="run from the project's folder, or leave it out"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold sections such as `data:`, not {tree!r}")
-    return tree
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(
-            f"the override {override!r} is not of the form key=value",
-            hint="for example --set plan.strategy=linear_probe",
-        )
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        branch = tree.setdefault(section, {})
-        if not isinstance(branch, dict):
-            raise ConfigError(f"{key}: `{section}` is a value, not a section")
-        tree = branch
-    try:
-        tree[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of the override {override!r} is not valid: {error}") from None
-
-
-def _explain(item: typing.Mapping[str, Any]) -> str:
-    # pydantic puts the branch of a union into the place; users only know the keys.
-    known = {part for key, _, _ in describe_keys() for part in key.split(".")}
-    place = [str(part) for part in item["loc"] if isinstance(part, int) or part in known]
-    if item["type"] == "extra_forbidden":
-        key = ".".join(str(part) for part in item["loc"])
-        return f"{key}: no such key{_did_you_mean(key)}"
-    return f"{'.'.join(place)}: {item['msg']}, got {item['input']!r}"
-
-
-def _did_you_mean(key: str) -> str:
-    keys = [known for known, _, _ in describe_keys()]
-    sections = sorted({known.split(".")[0] for known in keys})
-    close = difflib.get_close_matches(key, keys + sections, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 
-from rootstock.config import Config, Paths, SearchConfig, TrackingConfig
+from rootstock.config import Config, SearchConfig, TrackingConfig
 from rootstock.errors import ConfigError
 from rootstock.integrations import connect
 from rootstock.integrations.connect import (
@@ -13,6 +13,7 @@ from rootstock.integrations.connect import (
     quiet_environment,
     tracking_uri,
 )
+from rootstock.paths import Paths
 from rootstock.ports import NullRunLogger, SequentialSearcher
 
 OFF = Config(tracking=TrackingConfig(enabled=False), search=SearchConfig(engine="sequential"))

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from rootstock.assess.profile import DatasetProfile
-from rootstock.config import Paths
 from rootstock.errors import BackboneError
+from rootstock.paths import Paths
 from rootstock.plan.pins import Pins
 from rootstock.ports import SequentialSearcher, Trial
 from rootstock.stages.assess import assess_data

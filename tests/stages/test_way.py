@@ -7,9 +7,10 @@ import shutil
 import pytest
 
 from rootstock.bundle import read_bundle
-from rootstock.config import Paths, load_config
 from rootstock.errors import ArtifactError, NoModelError, PlanError, TrainingError
 from rootstock.heads import fit_head_path
+from rootstock.params import load_config
+from rootstock.paths import Paths
 from rootstock.plan.ledger import read_ledger
 from rootstock.ports import FolderRegistry, NullRunLogger, SequentialSearcher, Trial
 from rootstock.predict import Predictor

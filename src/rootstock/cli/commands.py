@@ -17,8 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rootstock.config import Config, Paths, describe_keys, load_config
+from rootstock.config import Config
 from rootstock.errors import RootstockError
+from rootstock.params import describe_keys, load_config
+from rootstock.paths import Paths
 
 DEFAULT_PARAMS = Path("params.yaml")
 
@@ -35,9 +37,9 @@ def check(options: argparse.Namespace) -> None:
         return
     print(f"{summary['n_usable']} usable images of {summary['n_images']}")
     for label, splits in summary["classes"].items():
-        print(f"  {label:24} " + "  ".join(f"{name} {n}" for name, n in splits.items()))
+        print(f"  {_printable(label):24} " + "  ".join(f"{name} {n}" for name, n in splits.items()))
     for item in summary["quarantined"]:
-        print(f"  quarantined: {item['path']}: {item['reason']}")
+        print(f"  quarantined: {_printable(item['path'])}: {item['reason']}")
     for warning in summary["warnings"]:
         print(f"  warning: {warning}")
 
@@ -187,6 +189,12 @@ def calibrate(options: argparse.Namespace) -> None:
 
     config = load_config(DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)
     files = options.ledger or [config.plan.ledger]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise RootstockError(
+            f"there is no ledger {', '.join(missing)}",
+            hint="it is written by finished runs, see plan.ledger in params.yaml",
+        )
     rows = [row for file in files for row in read_ledger(file)]
     found = fit(
         rows,
@@ -308,3 +316,8 @@ def _print_entry(entry: Any, options: argparse.Namespace) -> None:
         _print_json({"name": entry.name, "version": entry.version, "aliases": list(entry.aliases)})
     else:
         print(f"{entry.name} version {entry.version} is now champion")
+
+
+def _printable(text: str) -> str:
+    """A name as one line: control characters, which file names may hold, are escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

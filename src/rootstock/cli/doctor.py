@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rootstock.config import Paths, load_config
 from rootstock.cores import usable_cores
 from rootstock.errors import RootstockError
+from rootstock.params import load_config
+from rootstock.paths import Paths
 
 PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "mlflow", "ray", "dvc", "fastapi")
 LITTLE_DISK = 5 * 2**30

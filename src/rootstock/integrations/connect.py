@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.errors import ConfigError
+from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry, NullRunLogger, RunLogger, Searcher, SequentialSearcher
 
 

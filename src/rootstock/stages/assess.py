@@ -5,10 +5,11 @@ from __future__ import annotations
 from rootstock.assess.build import build_profile
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import load_backbone
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.features.store import FeatureStore
+from rootstock.paths import Paths
 from rootstock.stages.candidates import assess_candidates
 from rootstock.stages.review import review_data
 

@@ -8,11 +8,12 @@ from rootstock.assess.build import measure_backbone, sample_rows
 from rootstock.assess.candidates import list_candidates, split_candidate
 from rootstock.assess.profile import BackboneProfile, DatasetProfile, Unusable
 from rootstock.backbones.load import load_backbone
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import BackboneError
 from rootstock.features.store import FeatureStore
+from rootstock.paths import Paths
 from rootstock.plan.backbone import Limits, choose_backbone
 from rootstock.plan.plan import BackboneScore
 from rootstock.train.pace import known_pace

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import Backbone
-from rootstock.config import Config, Paths
+from rootstock.config import Config
+from rootstock.paths import Paths
 from rootstock.plan import rules
 from rootstock.plan.costs import planned_epochs, planned_rates, tuning_size
 from rootstock.plan.pins import Pins

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.files import read_json
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.errors import DataError
 from rootstock.evaluate.report import Evaluation, evaluate, write_evaluation
 from rootstock.features.extract import read_pixels
+from rootstock.paths import Paths
 from rootstock.ports import RunLogger
 from rootstock.predict import Predictor
 from rootstock.stages.forecast import compare_forecast

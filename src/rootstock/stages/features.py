@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import Backbone, load_backbone
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import PlanError
 from rootstock.features.extract import extract_features, write_feature_index
 from rootstock.features.store import FeatureStore
+from rootstock.paths import Paths
 from rootstock.plan.plan import TransferPlan
 
 SPLITS = ("train", "val")

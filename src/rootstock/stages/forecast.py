@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rootstock.assess.profile import DatasetProfile
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.files import read_json, write_json
+from rootstock.paths import Paths
 from rootstock.plan.ledger import LedgerRow, append_row, make_row
 from rootstock.plan.plan import TransferPlan
 

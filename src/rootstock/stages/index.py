@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.files import write_json
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest, build_manifest
+from rootstock.paths import Paths
 from rootstock.plots.data import plot_class_counts, plot_image_sizes
 from rootstock.plots.sheet import plot_contact_sheet
 

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from rootstock.backbones.load import LAST, Backbone
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.files import write_atomic
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
@@ -22,6 +22,7 @@ from rootstock.errors import TrainingError
 from rootstock.features.extract import check_feature_index, extract_features, read_features
 from rootstock.features.store import FeatureStore
 from rootstock.heads import read_head
+from rootstock.paths import Paths
 from rootstock.plan.plan import TransferPlan
 from rootstock.ports import Searcher, Trial
 from rootstock.stages.features import SPLITS, load_planned_backbone

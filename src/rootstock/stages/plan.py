@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rootstock.assess.profile import DatasetProfile
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.files import write_atomic, write_json
+from rootstock.paths import Paths
 from rootstock.plan import rules
 from rootstock.plan.pins import AUTO, Pins
 from rootstock.plan.plan import Race, TransferPlan

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from rootstock.assess.build import sample_rows
 from rootstock.assess.profile import DatasetProfile
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError
 from rootstock.features.store import FeatureStore
+from rootstock.paths import Paths
 from rootstock.plan import rules
 from rootstock.plan.pins import Pins
 from rootstock.plan.plan import Heat, Race, TransferPlan

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.bundle import read_bundle
-from rootstock.config import Config, GateConfig, Paths
+from rootstock.config import Config, GateConfig
 from rootstock.data.files import read_json, write_json
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import NoModelError, RootstockError
 from rootstock.evaluate.compare import Comparison, compare
+from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry, RegistryEntry, RunLogger
 from rootstock.predict import Predictor
 from rootstock.stages.evaluate import predict_rows

@@ -11,13 +11,14 @@ import numpy as np
 from rootstock.assess.build import sample_rows
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import LAST, Backbone
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.cores import usable_cores
 from rootstock.data.files import write_atomic
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.features.extract import extract_features, read_features, read_pixels
 from rootstock.features.store import FeatureStore
+from rootstock.paths import Paths
 from rootstock.plots.review import plot_feature_map, plot_learning_curve
 from rootstock.plots.sheet import plot_captioned
 from rootstock.review.build import build_review

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rootstock.bundle import ModelBundle, read_bundle
-from rootstock.config import Config, Paths
+from rootstock.config import Config
+from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry, RunLogger, Searcher
 from rootstock.stages.assess import assess_data
 from rootstock.stages.evaluate import evaluate_model

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.bundle import MAX_GOLDEN, ModelBundle, write_bundle
-from rootstock.config import Config, Paths
+from rootstock.config import Config
 from rootstock.data.files import read_json, write_json
 from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
+from rootstock.paths import Paths
 from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports import RunLogger, Searcher, Trial
 from rootstock.stages.job import (
