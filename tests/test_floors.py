@@ -36,7 +36,6 @@ FLOORS = {
 MODULES = sorted((SRC / "rootstock").rglob("*.py"))
 INTEGRATIONS_ONLY = {"mlflow", "ray", "dvc", "fastapi", "optuna"}
 DECIDES_WITHOUT_TORCH = [
-    
     "errors",
     "ports",
     "config",
@@ -45,7 +44,8 @@ DECIDES_WITHOUT_TORCH = [
     "data",
     "metrics",
     "plan.rules",
-,
+    "plan.evidence",
+    "plan.race",
 ]
 
 
