@@ -214,9 +214,15 @@ class TrainConfig(Section):
         min_length=1,
         description="Strengths of the head's L2 penalty that are tried.",
     )
-    class_weight: Literal["none", "balanced"] = Field(
-        "none", description="`balanced` weighs classes inversely to their size."
+    class_weight: Literal["none", "balanced", "balanced_sampling"] = Field(
+        "none",
+        description="`balanced` weighs classes inversely to their size; `balanced_sampling` shows "
+        "them equally often when fine-tuning.",
     )
+    mixup: Annotated[float, Field(ge=0, le=10)] | Auto = Field(
+        "auto", description="Alpha of mixup; auto: .1 from 20,000 training images on, else off."
+    )
+    cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of cutmix; 0: off.")
     epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = Field(
         "auto", description="Epochs of fine-tuning at most; early stopping may end it sooner."
     )

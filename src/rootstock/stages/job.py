@@ -29,6 +29,7 @@ from rootstock.stages.features import SPLITS, load_planned_backbone
 from rootstock.train.average import average_weights
 from rootstock.train.finetune import BEST, predict_logits, validate, write_weights
 from rootstock.train.images import ImageSet, prepare_images, training_preprocess
+from rootstock.train.mix import choose_mixup
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective, Tracking
 from rootstock.train.optim import FinetuneSettings
@@ -89,7 +90,7 @@ class TrainingJob:
             train_labels=self.manifest.labels("train"),
             val_labels=self.manifest.labels("val"),
             n_classes=len(self.manifest.classes),
-            class_weight=None if weight == "none" else weight,
+            class_weight=None if weight == "none" else "balanced",
             tracking=tracking,
         )
         return searcher.search(
@@ -131,6 +132,9 @@ class TrainingJob:
                 optimizer=config.optimizer,
                 ema_decay=config.ema_decay,
                 micro_batch=config.micro_batch,
+                mixup=choose_mixup(config.mixup, n_train=len(self.manifest.rows("train"))),
+                cutmix=config.cutmix,
+                balanced_sampling=config.class_weight == "balanced_sampling",
             ),
             tracking=tracking,
         )

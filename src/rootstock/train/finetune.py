@@ -21,6 +21,7 @@ from rootstock.train.augment import augment, draw_changes
 from rootstock.train.checkpoint import drop_checkpoint, read_checkpoint, write_checkpoint
 from rootstock.train.ema import WeightAverage
 from rootstock.train.images import ImageSet
+from rootstock.train.mix import balanced_order, mix_batch
 from rootstock.train.network import TransferNet
 from rootstock.train.optim import (
     FinetuneSettings,
@@ -87,6 +88,8 @@ def finetune(
         # One epoch draws its randomness from (seed, epoch), so a resumed run repeats it
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         order = torch.randperm(len(train))
+        if settings.balanced_sampling:
+            order = balanced_order(train.labels, seed=settings.seed, epoch=epoch)
         changes = draw_changes(
             len(train),
             level=settings.augmentation,
@@ -107,11 +110,19 @@ def finetune(
                 augment(raw, changes[batch], output_size=val.preprocess.input_size), val
             ).contiguous(memory_format=layout)
             labels = torch.from_numpy(train.labels[batch.numpy()]).to(device)
+            images, targets = mix_batch(
+                images,
+                labels,
+                n_classes=network.head.out_features,
+                mixup=settings.mixup,
+                cutmix=settings.cutmix,
+                draw=(settings.seed, epoch, step),
+            )
             # Forward and backward, in parts where memory asks for it; then the step
             loss = micro.backward(
-                partial(_part_loss, network, images, labels, weights, settings),
+                partial(_part_loss, network, images, targets, weights, settings),
                 len(batch),
-                total_weight=_total_weight(labels, weights),
+                total_weight=_total_weight(targets, weights),
                 zero_grad=optimizer.zero_grad,
             )
             _require_finite("loss", loss, epoch, settings)
@@ -151,7 +162,7 @@ def finetune(
 def _part_loss(
     network: TransferNet,
     images: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     weights: Tensor | None,
     settings: FinetuneSettings,
     part: Tensor,
@@ -161,16 +172,15 @@ def _part_loss(
         logits = network(images[part])
     return F.cross_entropy(
         logits.float(),
-        labels[part],
+        targets[part],
         weight=weights,
         label_smoothing=settings.label_smoothing,
         reduction="sum",
     )
 
 
-def _total_weight(labels: Tensor, weights: Tensor | None) -> Tensor:
-    ones = torch.tensor(float(len(labels)), device=labels.device)
-    return ones if weights is None else weights[labels].sum()
+def _total_weight(targets: Tensor, weights: Tensor | None) -> Tensor:
+    return targets.sum() if weights is None else (targets @ weights).sum()
 
 
 @torch.inference_mode()

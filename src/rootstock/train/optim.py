@@ -44,6 +44,9 @@ class FinetuneSettings:
     ema_decay: float = 0.0
     micro_batch: int | None = None
     """Images through the network at once; None: the whole batch."""
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    balanced_sampling: bool = False
 
 
 def make_optimizer(

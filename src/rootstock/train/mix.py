@@ -1,0 +1,84 @@
+"""Mixed images and mixed labels: mixup and cutmix.
+
+mixup blends two images (Zhang et al. 2018, arXiv:1710.09412), cutmix pastes a box of one into the
+other (Yun et al. 2019, arXiv:1905.04899); the target is shared in the same proportion.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MIXUP_FROM = 20_000
+"""Training images from which `auto` mixes: Big Transfer's border, below which it did harm
+(Kolesnikov et al. 2020, arXiv:1912.11370)."""
+MIXUP_ALPHA = 0.1
+"""Big Transfer's strength."""
+
+
+def choose_mixup(alpha: float | str, *, n_train: int) -> float:
+    """The strength of mixup: as given, or for ``auto`` by the number of training images."""
+    if isinstance(alpha, str):
+        return MIXUP_ALPHA if n_train >= MIXUP_FROM else 0.0
+    return alpha
+
+
+def mix_batch(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    n_classes: int,
+    mixup: float,
+    cutmix: float,
+    draw: tuple[int, int, int],
+) -> tuple[Tensor, Tensor]:
+    """Mix each image [B,3,S,S] with another of its batch; targets float32[B,K] add up to 1.
+
+    ``mixup`` and ``cutmix`` are the alphas of their Beta distributions, 0: off; where both are on,
+    a coin decides for each batch. ``draw`` (seed, epoch, step) decides all chance.
+    """
+    targets = F.one_hot(labels, n_classes).float()
+    random = np.random.default_rng(draw)
+    cut = cutmix > 0 and (mixup == 0 or random.random() < 0.5)
+    alpha = cutmix if cut else mixup
+    if alpha == 0:
+        return images, targets
+    share = float(random.beta(alpha, alpha))
+    partner = torch.from_numpy(random.permutation(len(images))).to(images.device)
+    if cut:
+        images, share = _paste(images, images[partner], share, random)
+    else:
+        images = share * images + (1 - share) * images[partner]
+    return images, share * targets + (1 - share) * targets[partner]
+
+
+def _paste(
+    images: Tensor, others: Tensor, share: float, random: np.random.Generator
+) -> tuple[Tensor, float]:
+    """Images with a box of 1 - ``share`` of the area pasted in, and the share really kept."""
+    height, width = images.shape[2:]
+    box_height, box_width = (round(side * (1 - share) ** 0.5) for side in (height, width))
+    top = int(random.integers(0, height - box_height + 1))
+    left = int(random.integers(0, width - box_width + 1))
+    mixed = images.clone()
+    rows, columns = slice(top, top + box_height), slice(left, left + box_width)
+    mixed[:, :, rows, columns] = others[:, :, rows, columns]
+    return mixed, 1 - box_height * box_width / (height * width)
+
+
+def balanced_order(labels: np.ndarray, *, seed: int, epoch: int) -> Tensor:
+    """Row numbers int64[N] of one epoch in which every class comes equally often.
+
+    A class of too many images shows another part of them each epoch, one of too few repeats.
+    """
+    random = np.random.default_rng((seed, epoch))
+    classes = np.unique(labels)
+    each = -(-len(labels) // len(classes))
+    drawn = []
+    for label in classes:
+        members = random.permutation(np.flatnonzero(labels == label))
+        drawn.append(np.resize(members, each))
+    order = random.permutation(np.concatenate(drawn))[: len(labels)]
+    return torch.from_numpy(order)
