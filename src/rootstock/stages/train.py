@@ -85,7 +85,15 @@ def train_model(
     return bundle
 
 
-_BULKY = {"reasons", "candidates", "head_candidates", "finetune_candidates"}
+_BULKY = {
+    "reasons",
+    "candidates",
+    "head_candidates",
+    "finetune_candidates",
+    "backbones",
+    "evidence",
+    "race",
+}
 
 
 def _calibrate(job: TrainingJob, network: TransferNet) -> tuple[float, dict[str, float]]:
