@@ -14,25 +14,15 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sets import find_set, link_subset, list_images
+from sets import find_set, link_subset, list_images, train_and_measure
 
-from rootstock.params import load_config
-from rootstock.paths import Paths
 from rootstock.plan.rules import MEANING
 from rootstock.plots.style import BLUE, GRID, ORANGE, QUIET, canvas, headline
-from rootstock.ports import NullRunLogger, SequentialSearcher
-from rootstock.stages.assess import assess_data
-from rootstock.stages.evaluate import evaluate_model
-from rootstock.stages.features import cache_features
-from rootstock.stages.index import index_images
-from rootstock.stages.plan import make_plan
-from rootstock.stages.train import train_model
 
 SETS = ("ants_bees", "brain_mri", "flowers12", "sign_digits", "cifar10", "tiny_imagenet")
 CLASSES = {"tiny_imagenet": 20}
@@ -113,26 +103,14 @@ def run_set(
 
 def run_once(part: Path, strategy: str, seed: int, weights: str) -> Run:
     """Test accuracy, and minutes from the assessment to the written model."""
-    config = load_config(
-        None,
-        overrides=[
-            f"data.root={json.dumps(str(part))}",
+    plan, metrics, minutes = train_and_measure(
+        part,
+        [
             f"backbone.weights={json.dumps(weights)}",
             f"plan.strategy={strategy}",
             f"seed={seed}",
-            "search.engine=sequential",
         ],
     )
-    with tempfile.TemporaryDirectory() as out:
-        paths = Paths(Path(out))
-        index_images(config, paths)
-        started = time.monotonic()
-        assess_data(config, paths)
-        plan = make_plan(config, paths, searcher=SequentialSearcher())
-        cache_features(config, paths)
-        train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
-        minutes = (time.monotonic() - started) / 60
-        metrics = evaluate_model(config, paths, runs=NullRunLogger()).metrics
     return {
         "chosen": plan.strategy,
         "ruled": plan.evidence.ruled,

@@ -1,13 +1,26 @@
-"""The image sets of the benchmarks: found as folders or tars, cut down to a number of images."""
+"""What the benchmarks share: image sets, cut down to size, and the whole way on one of them."""
 
 from __future__ import annotations
 
+import json
 import tarfile
+import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.manifest import Manifest, build_manifest
+from rootstock.params import load_config
+from rootstock.paths import Paths
+from rootstock.plan.plan import TransferPlan
+from rootstock.ports import NullRunLogger, SequentialSearcher
+from rootstock.stages.assess import assess_data
+from rootstock.stages.evaluate import evaluate_model
+from rootstock.stages.features import cache_features
+from rootstock.stages.index import index_images
+from rootstock.stages.plan import make_plan
+from rootstock.stages.train import train_model
 
 SUFFIXES = (".tar", ".tar.gz")
 
@@ -75,3 +88,21 @@ def link_subset(
             if not link.is_symlink():  # byte-equal copies are one image here
                 link.symlink_to(folder / row.path)
     return counts["train"]
+
+
+def train_and_measure(
+    root: Path, overrides: list[str]
+) -> tuple[TransferPlan, dict[str, float], float]:
+    """Plan, test metrics, and minutes from the assessment to the written model."""
+    settings = [f"data.root={json.dumps(str(root))}", "search.engine=sequential"]
+    config = load_config(None, overrides=[*settings, *overrides])
+    with tempfile.TemporaryDirectory() as out:
+        paths = Paths(Path(out))
+        index_images(config, paths)
+        started = time.monotonic()
+        assess_data(config, paths)
+        plan = make_plan(config, paths, searcher=SequentialSearcher())
+        cache_features(config, paths)
+        train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
+        minutes = (time.monotonic() - started) / 60
+        return plan, evaluate_model(config, paths, runs=NullRunLogger()).metrics, minutes

@@ -1,0 +1,75 @@
+"""Balanced accuracy where one class has a hundredth of the images, against equal classes.
+
+    python benchmarks/imbalance.py --data-dir ../shared/data
+
+CIFAR-10, the same number of training images on both sides and the same test images; the rare class
+keeps 1 % of the others' number. Both sides are planned and trained the same way but for
+train.class_weight. Prints balanced accuracy and the rare class' recall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from sets import find_set, link_subset, list_images, train_and_measure
+
+RARE_SHARE = 0.01
+TEST_IMAGES = 2_000
+
+
+def main() -> int:
+    """Train both sides, print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--images", type=int, default=5_000, help="training images")
+    parser.add_argument("--weights", default="embedded", help="as backbone.weights")
+    parser.add_argument("--class-weight", default="balanced", help="of the imbalanced side")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = find_set(options.data_dir, "cifar10", Path(scratch))
+        if folder is None:
+            print(f"{options.data_dir} holds no cifar10", file=sys.stderr)
+            return 1
+        sides = {"equal classes": "none", "one class at 1 %": options.class_weight}
+        parts = link_sides(folder, Path(scratch), options.images)
+        print("| training set | class weight | strategy | balanced accuracy | macro F1 | minutes |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        for (name, weight), part in zip(sides.items(), parts, strict=True):
+            plan, metrics, minutes = train_and_measure(
+                part,
+                [
+                    f"backbone.weights={json.dumps(options.weights)}",
+                    f"train.class_weight={weight}",
+                ],
+            )
+            print(
+                f"| {name} | {weight} | {plan.strategy} | {metrics['balanced_accuracy']:.4f} "
+                f"| {metrics['macro_f1']:.4f} | {minutes:.1f} |",
+                flush=True,
+            )
+    return 0
+
+
+def link_sides(folder: Path, scratch: Path, images: int) -> list[Path]:
+    """Folders of links: all classes equal, and the first one rare with as many images in all."""
+    manifest = list_images(folder, seed=0)
+    limits = {"train": images, "val": images // 5, "test": TEST_IMAGES}
+    equal, skewed = scratch / "equal", scratch / "skewed"
+    link_subset(manifest, folder.resolve(), equal, limits=limits, classes=None)
+    # Enough that the others alone make up the number once the first has lost its images
+    n_classes = len(manifest.classes)
+    each = round(images / (n_classes - 1 + RARE_SHARE))
+    grown = limits | {"train": each * n_classes}
+    link_subset(manifest, folder.resolve(), skewed, limits=grown, classes=None)
+    rare = sorted((skewed / "train" / sorted(manifest.classes)[0]).iterdir())
+    for link in rare[max(1, round(RARE_SHARE * each)) :]:
+        link.unlink()
+    return [equal, skewed]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
