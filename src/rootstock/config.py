@@ -210,7 +210,7 @@ class TrainConfig(Section):
     """The head and the fine-tuning."""
 
     l2_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+        (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
         min_length=1,
         description="Strengths of the head's L2 penalty that are tried.",
     )

@@ -56,12 +56,19 @@ class Axes:
 
 
 def solve_path(
-    axes: Axes, labels: Tensor, row_weights: Tensor, *, strengths: Sequence[float], n_classes: int
+    axes: Axes,
+    labels: Tensor,
+    row_weights: Tensor,
+    *,
+    strengths: Sequence[float],
+    n_classes: int,
+    tolerance: float = TOLERANCE,
 ) -> list[Tensor]:
     """The optimum for each strength, as tensors [P,R+1,K], in the order of ``strengths``.
 
-    ``labels`` int64[N]; ``row_weights`` float[P,N], P weightings solved side by side. A strength
-    weighs half the squared norm of the weights, not of the biases, against the mean loss.
+    ``labels`` int64[N]; ``row_weights`` float[P,N], P weightings solved side by side;
+    ``tolerance`` is the norm of the gradient at which a solution is good enough. A strength weighs
+    half the squared norm of the weights, not of the biases, against the mean loss.
     """
     problem = _Problem(axes.rows, labels, row_weights, n_classes)
     point = axes.rows.new_zeros(len(row_weights), axes.rows.shape[1], n_classes)
@@ -70,7 +77,9 @@ def solve_path(
         penalty = torch.full_like(axes.spread, strength)
         penalty[-1] = 0.0
         metric = (0.5 * axes.spread + penalty).unsqueeze(1)
-        point = _minimise(problem, point, penalty=penalty.unsqueeze(1), metric=metric)
+        point = _minimise(
+            problem, point, penalty=penalty.unsqueeze(1), metric=metric, tolerance=tolerance
+        )
         found[strength] = point
     return [found[strength] for strength in strengths]
 
@@ -103,11 +112,13 @@ class _Problem:
         return loss, slope + weighted
 
 
-def _minimise(problem: _Problem, point: Tensor, *, penalty: Tensor, metric: Tensor) -> Tensor:
+def _minimise(
+    problem: _Problem, point: Tensor, *, penalty: Tensor, metric: Tensor, tolerance: float
+) -> Tensor:
     value, slope = problem.value_and_slope(point, penalty)
     history: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(MAX_STEPS):
-        going = _dot(slope, slope / metric).sqrt() > TOLERANCE
+        going = _dot(slope, slope / metric).sqrt() > tolerance
         if not going.any():
             break
         direction = _direction(slope, history, metric) * going.view(-1, 1, 1)

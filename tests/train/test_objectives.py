@@ -11,7 +11,12 @@ from rootstock.heads import LinearHead, write_head
 from rootstock.ports import NullRun, NullRunLogger, SequentialSearcher
 from rootstock.train.finetune import BEST
 from rootstock.train.images import prepare_images, training_preprocess
-from rootstock.train.objectives import FinetuneObjective, HeadObjective, Tracking
+from rootstock.train.objectives import (
+    FinetuneObjective,
+    HeadObjective,
+    Tracking,
+    strongest_of_equals,
+)
 from rootstock.train.optim import FinetuneSettings
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
@@ -61,6 +66,13 @@ def test_every_strength_is_noted_with_its_losses_on_unseen_images(objective, tmp
     path = json.loads((trial.directory / "path.json").read_text())["path"]
     assert [row["l2"] for row in path] == [0.01, 1.0]
     assert all(row["cv_log_loss"] > 0 for row in path)
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"), [([0.5, 0.3, 0.32, 0.5], 2), ([0.1, 0.2, 0.3, 0.4], 0), ([1, 1, 1, 1], 3)]
+)
+def test_of_strengths_as_good_the_strongest_is_taken(losses, best):
+    assert strongest_of_equals([0.001, 0.01, 0.1, 1.0], np.array(losses)) == best
 
 
 def test_a_class_of_one_image_is_left_out_of_the_cross_validation(objective, tmp_path):

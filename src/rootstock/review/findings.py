@@ -66,7 +66,7 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
     if copies:
         yield Finding(
             weight=1,
-            what=f"{copies} images are copies or near-copies of others.",
+            what=f"Copies or near-copies of other images: {copies}.",
             todo="Nothing has to be done: copies stay together in one split.",
         )
     if summary["quarantined"]:

@@ -18,8 +18,8 @@ from rootstock.data.manifest import ImageRow
 from rootstock.metrics import balanced_accuracy, standard_error
 from rootstock.review.record import Shortcut
 
-MARGIN = 0.10
-"""Points of balanced accuracy above chance from which a shortcut is worth a word."""
+MARGIN = 0.20
+"""Share of the way from chance to certainty from which a shortcut is worth a word."""
 BORDER_SHARE = 0.04
 FOLDS = 5
 
@@ -58,7 +58,7 @@ def find_shortcuts(
         accuracy = _tree_accuracy(values[kept], labels, seed)
         chance = 1.0 / len(classes)
         noise = standard_error(accuracy, len(labels))
-        if accuracy > chance + max(MARGIN, 2 * noise):
+        if accuracy > chance + max(MARGIN * (1 - chance), 2 * noise):
             example = _example(fact, [row for row, keep in zip(rows, kept, strict=True) if keep])
             found.append(
                 Shortcut(
