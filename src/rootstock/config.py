@@ -151,8 +151,10 @@ class PlanConfig(Section):
     input_size: Annotated[int, Field(ge=32, le=1024)] | Auto = Field(
         "auto", description="Side of the square input in pixels."
     )
-    augmentation: Literal["none", "light", "medium"] | Auto = Field(
-        "auto", description="Strength of the training augmentation when fine-tuning."
+    augmentation: Literal["none", "light", "medium", "strong"] | Auto = Field(
+        "auto",
+        description="Strength of the training augmentation when fine-tuning; `strong` is "
+        "TrivialAugment on crops.",
     )
     flip: bool | Auto = Field(
         "auto",

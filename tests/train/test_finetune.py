@@ -372,6 +372,7 @@ def test_averaged_weights_lag_behind_the_last_ones(images, tmp_path):
         {"micro_batch": 5},
         {"mixup": 0.4, "cutmix": 1.0},
         {"balanced_sampling": True},
+        {"augmentation": "strong"},
         {"optimizer": "sgd", "learning_rate": 0.01, "ema_decay": 0.9, "micro_batch": 5},
     ],
     ids=lambda options: " ".join(options),

@@ -86,7 +86,7 @@ class FinetuneRecipe(Record):
     layer_decay: float
     head_multiplier: float
     epochs: int
-    augmentation: Literal["none", "light", "medium"]
+    augmentation: Literal["none", "light", "medium", "strong"]
     flip: bool
 
 

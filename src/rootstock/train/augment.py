@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Level = Literal["none", "light", "medium"]
+Level = Literal["none", "light", "medium", "strong"]
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,25 @@ STRENGTHS: dict[Level, Strength] = {
     "none": Strength(1.0, 1.0, 0.0, 0.0, 0.0),
     "light": Strength(0.7, 1.1, 5.0, 3.0, 0.1),
     "medium": Strength(0.4, 1.25, 12.0, 6.0, 0.3),
+    # Crops alone: TrivialAugment turns, shears and recolours.
+    "strong": Strength(0.4, 1.25, 0.0, 0.0, 0.0),
 }
 
 
 @dataclass(frozen=True)
 class Changes:
-    """The drawn changes of N images: affine maps float32[N,2,3], colour factors [N,3]."""
+    """The drawn changes of N images: affine maps float32[N,2,3], colour factors [N,3].
+
+    ``seeds`` int64[N]: what TrivialAugment draws from, for level `strong` only.
+    """
 
     maps: Tensor
     colours: Tensor
+    seeds: Tensor | None = None
 
     def __getitem__(self, indices: Tensor) -> Changes:
-        return Changes(self.maps[indices], self.colours[indices])
+        seeds = None if self.seeds is None else self.seeds[indices]
+        return Changes(self.maps[indices], self.colours[indices], seeds)
 
 
 def draw_changes(count: int, *, level: Level, flip: bool, seed: int, epoch: int) -> Changes:
@@ -77,12 +84,18 @@ def draw_changes(count: int, *, level: Level, flip: bool, seed: int, epoch: int)
         top,
     ]
     colours = 1.0 + strength.colour * (2 * uniform[:, 7:10] - 1)
-    return Changes(torch.stack(rows, dim=1).view(count, 2, 3), colours)
+    seeds = None
+    if level == "strong":
+        seeds = torch.randint(2**62, (count,), generator=generator)
+    return Changes(torch.stack(rows, dim=1).view(count, 2, 3), colours, seeds)
 
 
 def augment(images: Tensor, changes: Changes, *, output_size: int) -> Tensor:
     """uint8[N,P,P,3] -> float32[N,3,S,S] in 0..255, cropped, turned and recoloured."""
-    source = images.permute(0, 3, 1, 2).float()
+    channels_first = images.permute(0, 3, 1, 2)
+    if changes.seeds is not None:
+        channels_first = _trivial(channels_first, changes.seeds)
+    source = channels_first.float()
     shape = [len(images), 3, output_size, output_size]
     grid = F.affine_grid(changes.maps.to(source.device), shape, align_corners=False)
     warped = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
@@ -94,3 +107,17 @@ def augment(images: Tensor, changes: Changes, *, output_size: int) -> Tensor:
     warped = mean + (warped - mean) * contrast
     grey = warped.mean(dim=1, keepdim=True)
     return (grey + (warped - grey) * saturation).clamp(0, 255)
+
+
+def _trivial(images: Tensor, seeds: Tensor) -> Tensor:
+    """One random operation of random strength an image (TrivialAugment, arXiv:2103.10158)."""
+    from torchvision.transforms.v2 import TrivialAugmentWide
+
+    change = TrivialAugmentWide()
+    changed = []
+    # torchvision draws from torch's own generator, which the training must find as it left it
+    with torch.random.fork_rng(devices=[]):
+        for image, seed in zip(images, seeds.tolist(), strict=True):
+            torch.manual_seed(seed)
+            changed.append(change(image.contiguous()))
+    return torch.stack(changed)
