@@ -2,14 +2,14 @@
 
 from pipelines.entry import run
 from rootstock.config import Config
-from rootstock.integrations.connect import connect_searcher
+from rootstock.integrations.connect import connect_racer
 from rootstock.paths import Paths
 from rootstock.stages.plan import make_plan
 
 
 def main(config: Config, paths: Paths) -> None:
-    """Connect the search, which a race may need, then plan."""
-    make_plan(config, paths, searcher=connect_searcher(config))
+    """Connect what a race may run on, then plan."""
+    make_plan(config, paths, searcher=connect_racer(config))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from rootstock.config import Config, SearchConfig, TrackingConfig
 from rootstock.errors import ConfigError
 from rootstock.integrations import connect
 from rootstock.integrations.connect import (
+    connect_racer,
     connect_registry,
     connect_runs,
     connect_searcher,
@@ -85,3 +86,10 @@ def test_quiet_environment_respects_what_is_set(monkeypatch):
     assert os.environ["DO_NOT_TRACK"] == "0"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_a_race_runs_in_this_process_unless_a_cluster_is_named(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert isinstance(connect_racer(Config()), SequentialSearcher)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere:10001")
+    assert not isinstance(connect_racer(Config()), SequentialSearcher)

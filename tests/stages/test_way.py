@@ -42,7 +42,12 @@ def configure(root, *overrides):
 
 def go(config, out, registry=None):
     return run_all(
-        config, Paths(out), runs=NullRunLogger(), searcher=SequentialSearcher(), registry=registry
+        config,
+        Paths(out),
+        runs=NullRunLogger(),
+        searcher=SequentialSearcher(),
+        racer=SequentialSearcher(),
+        registry=registry,
     )
 
 

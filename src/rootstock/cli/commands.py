@@ -66,6 +66,7 @@ def plan(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """All stages on one folder; print the test metrics and where things are."""
     from rootstock.integrations.connect import (
+        connect_racer,
         connect_registry,
         connect_runs,
         connect_searcher,
@@ -80,6 +81,7 @@ def train(options: argparse.Namespace) -> None:
         paths,
         runs=connect_runs(config, paths),
         searcher=connect_searcher(config),
+        racer=connect_racer(config),
         registry=connect_registry(config, paths),
     )
     metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))

@@ -80,6 +80,16 @@ def connect_searcher(config: Config) -> Searcher:
     )
 
 
+def connect_racer(config: Config) -> Searcher:
+    """What a race runs on: a Ray cluster where one is named, else this process.
+
+    A race is one trial after another, for which a Ray of its own would use one core of several.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return connect_searcher(config)
+    return SequentialSearcher()
+
+
 # SQLAlchemy unquotes the path of an SQLite URI; only these two would otherwise be misread.
 SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%?")
 

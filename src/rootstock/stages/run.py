@@ -21,12 +21,13 @@ def run_all(
     *,
     runs: RunLogger,
     searcher: Searcher,
+    racer: Searcher,
     registry: ModelRegistry | None,
 ) -> ModelBundle:
     """From images to a registered model."""
     index_images(config, paths)
     assess_data(config, paths)
-    make_plan(config, paths, searcher=searcher)
+    make_plan(config, paths, searcher=racer)
     cache_features(config, paths)
     train_model(config, paths, runs=runs, searcher=searcher)
     evaluate_model(config, paths, runs=runs)
