@@ -1,7 +1,7 @@
 """What each command does once its options are parsed.
 
 A command connects the adapters, calls one function and prints. Heavy modules are imported
-inside, so that `rootstock --help` answers at once.
+inside, so that `rootstock --help` answers at once. Long, because it is one list of all commands.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""DatasetProfile in, TransferPlan out: the rules applied, each choice with its reason."""
+"""DatasetProfile in, TransferPlan out: the rules applied, each choice with its reason.
+
+Long, because every choice stands beside the sentence that explains it.
+"""
 
 from __future__ import annotations
 
