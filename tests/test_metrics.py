@@ -76,3 +76,12 @@ def test_temperature_undoes_over_confidence():
 
 def test_temperature_stays_bounded_where_everything_is_right():
     assert metrics.fit_temperature(10 * np.eye(3), np.arange(3)) >= 0.05
+
+
+def test_temperature_does_not_ask_for_certainty_where_all_of_few_images_are_right():
+    labels = np.arange(76) % 12
+    logits = 6 * np.eye(12)[labels] + np.random.default_rng(0).normal(size=(76, 12))
+    temperature = metrics.fit_temperature(logits, labels)
+    surest = metrics.softmax(logits / temperature).max(axis=1)
+    assert 0.5 < temperature < 2
+    assert 0.95 < surest.mean() < 0.999
