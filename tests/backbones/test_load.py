@@ -60,6 +60,7 @@ def test_joined_taps_are_their_features_side_by_side(taps):
         found = backbone.feature_module(joined)(images)
     torch.testing.assert_close(found, torch.cat([parts[name] for name in taps], dim=1))
     assert found.shape[1] == backbone.width(joined)
+    torch.testing.assert_close(backbone.features(images, [joined])[joined], found)
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)

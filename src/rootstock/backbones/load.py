@@ -76,10 +76,12 @@ class Backbone:
     def features(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """Features float32[N,C] per tap of prepared images float32[N,3,S,S], in one pass.
 
+        Of taps joined by ``+`` they stand side by side.
         Raises:
             BackboneError: there is no such tap.
         """
-        indices = sorted({self.tap_index(name) for name in taps} - {len(self.taps) - 1})
+        single = {name for tap in taps for name in split_taps(tap)}
+        indices = sorted({self.tap_index(name) for name in single} - {len(self.taps) - 1})
         if indices:
             final, maps = self.module.forward_intermediates(images, indices=indices)
         else:
@@ -88,9 +90,11 @@ class Backbone:
             self.taps[index].name: part.mean(dim=(2, 3))
             for index, part in zip(indices, maps, strict=True)
         }
-        if LAST in taps:
+        if LAST in single:
             found[LAST] = self.module.forward_head(final, pre_logits=True)
-        return {name: found[name].float() for name in taps}
+        return {
+            tap: torch.cat([found[name] for name in split_taps(tap)], dim=1).float() for tap in taps
+        }
 
     def feature_module(self, tap: str) -> nn.Module:
         """A copy whose forward gives [N,C] of a tap, or of taps joined by ``+``."""
