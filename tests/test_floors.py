@@ -10,6 +10,7 @@ SRC = Path(__file__).parents[1] / "src"
 FLOORS = {
     "cores": 0,
     "errors": 0,
+    "space": 0,
     "ports": 1,
     "config": 1,
     "paths": 1,
@@ -21,6 +22,7 @@ FLOORS = {
     "plots": 3,
     "backbones": 3,
     "heads": 3,
+    "mlp": 4,
     "features": 4,
     "assess": 5,
     "plan": 6,

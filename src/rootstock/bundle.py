@@ -61,6 +61,7 @@ class BundleFacts(BaseModel):
     strategy: str
     tap: str
     feature_width: Annotated[int, Field(ge=1)]
+    hidden: Annotated[int, Field(ge=0)] = 0
     preprocess: dict[str, Any]
     preprocess_hash: str
     temperature: Annotated[float, Field(gt=0)]
@@ -204,6 +205,7 @@ def write_bundle(
         "strategy": strategy,
         "tap": network.tap,
         "feature_width": outputs.features.shape[1],
+        "hidden": network.hidden,
         "preprocess": preprocess.to_dict(),
         "preprocess_hash": preprocess.hash,
         "temperature": float(temperature),

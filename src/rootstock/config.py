@@ -132,7 +132,7 @@ class BudgetConfig(Section):
     minutes: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="A strategy expected to train longer than this on this machine is not "
-        "chosen; null: no limit.",
+        "chosen, and a search that does take longer is ended with what it has; null: no limit.",
     )
 
 
@@ -232,6 +232,21 @@ class TrainConfig(Section):
         "auto", description="Peak learning rates tried when fine-tuning (of the last layers)."
     )
     batch_size: int = Field(32, ge=2, le=4096, description="Images a training step.")
+    mlp_hidden: Annotated[int, Field(ge=2, le=8192)] | None = Field(
+        None,
+        description="Also try a head with one hidden layer of this width where the backbone stays "
+        "frozen; null: linear heads only.",
+    )
+    views: Literal["one", "flip", "crops"] = Field(
+        "one",
+        description="What a prediction averages: the image; the image and its mirror image (twice "
+        "the cost); five crops (five times). Kept only if the validation images gain by it.",
+    )
+    recompute: bool = Field(
+        False,
+        description="Gradient checkpointing: activations are computed again instead of kept; a "
+        "third slower, far less memory.",
+    )
     micro_batch: Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="Images through the network at once, whose gradients add up to a step's; "
@@ -263,6 +278,17 @@ class SearchConfig(Section):
     cpus_per_trial: float = Field(1, gt=0, description="Cores reserved for each trial.")
     gpus_per_trial: float | Auto = Field(
         "auto", description="GPUs (or a fraction) for each trial; auto: 1 where there is one."
+    )
+    workers_per_trial: int = Field(
+        1,
+        ge=1,
+        description="Processes, each with its cores and GPUs, that share one fine-tuning trial "
+        "(data-parallel, by Ray Train).",
+    )
+    trials: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto",
+        description="Fine-tuning trials; auto: one for each learning rate of the plan. Those "
+        "beyond them are drawn by Optuna from the plan's search space.",
     )
     max_failures: int = Field(
         2, ge=0, description="How often a crashed trial is started again from its checkpoint."

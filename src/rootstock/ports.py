@@ -8,13 +8,17 @@ Implementations travel to worker processes and must therefore be picklable.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from rootstock.errors import NoModelError
+from rootstock.space import Exploration, draw
 
 Params = Mapping[str, Any]
 Report = Callable[[int, Mapping[str, float]], None]
@@ -93,7 +97,11 @@ class Trial:
 
 
 class Searcher(Protocol):
-    """Runs an objective over candidate params; a crash of one trial ends only that trial."""
+    """Runs an objective over candidate params; a crash of one trial ends only that trial.
+
+    ``exploration`` adds trials that the searcher draws itself. After ``seconds`` no trial is
+    begun; one that runs is expected to end by itself.
+    """
 
     def session(self) -> AbstractContextManager[None]:
         """What several searches share, such as workers; entering it is optional."""
@@ -108,6 +116,8 @@ class Searcher(Protocol):
         metric: str,
         mode: str,
         early_stop: bool,
+        exploration: Exploration | None = None,
+        seconds: float | None = None,
     ) -> list[Trial]: ...
 
 
@@ -138,8 +148,14 @@ class NullRunLogger:
         yield NullRun()
 
 
+OUT_OF_TIME = "no time was left to begin it"
+"""The error of a trial that was not begun."""
+SILENT = "it ended without reporting"
+"""The error of a trial that was ended before its first epoch was over."""
+
+
 class SequentialSearcher:
-    """Runs the candidates one after another in this process."""
+    """Runs the candidates one after another in this process; explores by chance."""
 
     def session(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -153,11 +169,22 @@ class SequentialSearcher:
         metric: str,
         mode: str,
         early_stop: bool,
+        exploration: Exploration | None = None,
+        seconds: float | None = None,
     ) -> list[Trial]:
+        planned: list[Params] = list(candidates)
+        if exploration:
+            random = np.random.default_rng(exploration.seed)
+            extra = exploration.trials - len(planned)
+            planned += [draw(exploration.space, random) for _ in range(extra)]
+        started = time.monotonic()
         trials = []
-        for number, params in enumerate(candidates):
+        for number, params in enumerate(planned):
             home = directory / f"trial-{number:03d}"
             home.mkdir(parents=True, exist_ok=True)
+            if seconds is not None and time.monotonic() - started > seconds:
+                trials.append(Trial(params, {}, home, error=OUT_OF_TIME))
+                continue
             try:
                 metrics = objective(params, home, lambda step, values: None)
             except Exception as error:  # noqa: BLE001 - one trial's crash must not end the others

@@ -180,7 +180,9 @@ def _torch_forward(bundle: ModelBundle, threads: int | None) -> Callable[..., np
     from rootstock.train.network import TransferNet
 
     facts = bundle.facts
-    network = TransferNet.from_card(facts.card, tap=facts.tap, n_classes=len(bundle.classes))
+    network = TransferNet.from_card(
+        facts.card, tap=facts.tap, n_classes=len(bundle.classes), hidden=facts.hidden
+    )
     try:
         network.load_state_dict(load_file(bundle.weights_path))
     except RuntimeError as error:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MEMORY = 10
+MEMORY = 30
+"""Steps remembered, from one strength to the next too: they cost little beside a product."""
 MAX_STEPS = 300
 TOLERANCE = 5e-6
 """Norm of the gradient in the metric of the bound, where a loss of about 1 is far from 0."""
@@ -24,6 +25,9 @@ MAX_AXES = 2048
 """More axes than this cost more to find than they save; then every feature is an axis."""
 _SUFFICIENT = 1e-4
 _HALVINGS = 12
+
+History = list[tuple[Tensor, Tensor, Tensor]]
+"""Steps, the changes of slope they made, and the inverse of the product of the two."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,40 @@ def solve_path(
     problem = _Problem(axes.rows, labels, row_weights, n_classes)
     point = axes.rows.new_zeros(len(row_weights), axes.rows.shape[1], n_classes)
     found: dict[float, Tensor] = {}
+    history: History = []
+    before = 0.0
     for strength in sorted(set(strengths), reverse=True):
-        penalty = torch.full_like(axes.spread, strength)
-        penalty[-1] = 0.0
-        metric = (0.5 * axes.spread + penalty).unsqueeze(1)
-        point = _minimise(
-            problem, point, penalty=penalty.unsqueeze(1), metric=metric, tolerance=tolerance
+        # The curvature seen so far holds on, but for the part that the penalty adds to it
+        penalised = torch.ones_like(axes.spread)
+        penalised[-1] = 0.0
+        penalised = penalised.unsqueeze(1)
+        history = _repenalised(history, (strength - before) * penalised)
+        before = strength
+        metric = 0.5 * axes.spread.unsqueeze(1) + strength * penalised
+        point, history = _minimise(
+            problem,
+            point,
+            history,
+            penalty=strength * penalised,
+            metric=metric,
+            tolerance=tolerance,
         )
         found[strength] = point
     return [found[strength] for strength in strengths]
+
+
+def _repenalised(history: History, more: Tensor) -> History:
+    """The same steps with the changes of slope that they make under another penalty."""
+    renewed = []
+    for step, change, _ in history:
+        change = change + more * step
+        renewed.append((step, change, _inverse(step, change)))
+    return renewed
+
+
+def _inverse(step: Tensor, change: Tensor) -> Tensor:
+    curvature = _dot(step, change)
+    return torch.where(curvature > 0, 1.0 / curvature.clamp(min=1e-30), 0.0)
 
 
 @dataclass(frozen=True)
@@ -113,10 +142,15 @@ class _Problem:
 
 
 def _minimise(
-    problem: _Problem, point: Tensor, *, penalty: Tensor, metric: Tensor, tolerance: float
-) -> Tensor:
+    problem: _Problem,
+    point: Tensor,
+    history: History,
+    *,
+    penalty: Tensor,
+    metric: Tensor,
+    tolerance: float,
+) -> tuple[Tensor, History]:
     value, slope = problem.value_and_slope(point, penalty)
-    history: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(MAX_STEPS):
         going = _dot(slope, slope / metric).sqrt() > tolerance
         if not going.any():
@@ -126,18 +160,14 @@ def _minimise(
             problem, point, value, slope, direction, penalty=penalty
         )
         step, change = moved - point, new_slope - slope
-        curvature = _dot(step, change)
         if not step.any():
             break  # as good as the precision allows
-        inverse = torch.where(curvature > 0, 1.0 / curvature.clamp(min=1e-30), 0.0)
-        history = [*history[-MEMORY + 1 :], (step, change, inverse)]
+        history = [*history[-MEMORY + 1 :], (step, change, _inverse(step, change))]
         point, value, slope = moved, new_value, new_slope
-    return point
+    return point, history
 
 
-def _direction(
-    slope: Tensor, history: Sequence[tuple[Tensor, Tensor, Tensor]], metric: Tensor
-) -> Tensor:
+def _direction(slope: Tensor, history: History, metric: Tensor) -> Tensor:
     """The two loops of L-BFGS, for all problems at once."""
     left = slope.clone()
     factors = []

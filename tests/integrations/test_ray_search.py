@@ -1,12 +1,15 @@
+import math
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from rootstock.errors import TrainingError
 from rootstock.integrations.ray_search import RaySearcher, trial_name
+from rootstock.space import Exploration, Interval
 
 pytestmark = pytest.mark.integration
 
@@ -22,7 +25,16 @@ def ray():
             yield ray
 
 
-def search(objective, candidates, directory, *, early_stop=False, **settings):
+def search(
+    objective,
+    candidates,
+    directory,
+    *,
+    early_stop=False,
+    exploration=None,
+    seconds=None,
+    **settings,
+):
     return RaySearcher(**settings).search(
         objective,
         candidates,
@@ -30,6 +42,8 @@ def search(objective, candidates, directory, *, early_stop=False, **settings):
         metric="acc",
         mode="max",
         early_stop=early_stop,
+        exploration=exploration,
+        seconds=seconds,
     )
 
 
@@ -155,3 +169,91 @@ def test_local_ray_listens_on_loopback_only(ray):
     }
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
     assert listening
+
+
+SPACE = {"rate": Interval(1e-4, 1e-1, log=True), "kind": ("good", "bad")}
+START = {"rate": 1e-4, "kind": "bad"}
+
+
+def near_the_middle(params, home, report):
+    """Best at a rate of 3e-3; the first call of a kind is counted in its directory."""
+    with (home / "calls").open("a") as calls:
+        calls.write("x")
+    distance = abs(math.log10(params["rate"] / 3e-3))
+    return {"acc": (1.0 if params["kind"] == "good" else 0.0) - distance}
+
+
+def test_optuna_draws_more_trials_and_learns_from_them(ray, tmp_path):
+    trials = search(
+        near_the_middle, [START], tmp_path, exploration=Exploration(SPACE, 24, 0), concurrent=1
+    )
+    assert len(trials) == 24
+    assert trials[0].params == START
+    later = [trial.metrics["acc"] for trial in trials[12:]]
+    assert sum(later) / 12 > sum(trial.metrics["acc"] for trial in trials[:12]) / 12
+    assert max(later) > 0.7
+
+
+def test_a_search_begun_again_draws_only_what_is_missing(ray, tmp_path):
+    first = search(near_the_middle, [START], tmp_path, exploration=Exploration(SPACE, 4, 0))
+    again = search(near_the_middle, [START], tmp_path, exploration=Exploration(SPACE, 6, 0))
+    assert {trial.directory for trial in first} < {trial.directory for trial in again}
+    assert len(again) == 6
+
+
+def test_failed_explored_trials_do_not_end_the_search(ray, tmp_path):
+    def fail_when_bad(params, home, report):
+        if params["kind"] == "bad":
+            raise ValueError("bad")
+        return {"acc": 1.0}
+
+    trials = search(fail_when_bad, [START], tmp_path, exploration=Exploration(SPACE, 8, 0))
+    assert trials[0].error == "ValueError: bad"
+    assert any(not trial.error for trial in trials)
+
+
+def test_past_its_time_nothing_is_begun(ray, tmp_path):
+    trials = search(learn, [{"lr": 0.1}, {"lr": 0.2}], tmp_path, seconds=-5.0)
+    assert [trial.error for trial in trials] == ["no time was left to begin it"] * 2
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Two processes add up their ranks; the second is killed the first time."""
+
+    workers: int = 2
+
+    def __call__(self, params, home, report):
+        import torch
+        import torch.distributed as dist
+
+        rank, total = dist.get_rank(), torch.zeros(())
+        for epoch in range(1, 4):
+            part = torch.tensor(float(rank + 1))
+            dist.all_reduce(part)
+            total += part
+            report(epoch, {"acc": total.item()})
+            if rank == 1 and epoch == 2 and not (home / "died").exists():
+                (home / "died").touch()
+                time.sleep(3)  # Ray looks after its processes once a second
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {"acc": total.item()}
+
+
+def test_a_team_shares_a_trial_and_a_killed_member_is_replaced(ray, tmp_path):
+    (trial,) = search(Shared(), [{}], tmp_path)
+    assert trial.error == ""
+    assert trial.metrics["acc"] == 9.0
+    assert (trial.directory / "died").exists()
+
+
+def test_a_failing_team_is_one_failed_trial(ray, tmp_path):
+    @dataclass(frozen=True)
+    class Failing:
+        workers: int = 2
+
+        def __call__(self, params, home, report):
+            raise ValueError("no luck")
+
+    (trial,) = search(Failing(), [{}], tmp_path, max_failures=0)
+    assert trial.error == "TrainingError: ValueError: no luck"

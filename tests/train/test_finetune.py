@@ -391,3 +391,38 @@ def test_every_option_resumes_bit_for_bit(images, tmp_path, options):
         assert torch.equal(resumed.state_dict()[name], value), name
     best = weights_of(tmp_path / "at once")
     assert all(torch.equal(v, best[k]) for k, v in weights_of(tmp_path / "killed").items())
+
+
+def test_past_its_time_a_training_ends_after_a_step_with_valid_weights(images, tmp_path):
+    network = tiny_network()
+    tmp_path.mkdir(exist_ok=True)
+    reports = []
+    metrics = finetune(
+        network,
+        *images,
+        settings=settings(epochs=50),
+        directory=tmp_path,
+        report=lambda step, values: reports.append(step),
+        until=1.0,
+    )
+    assert reports == [1]
+    assert metrics["best_epoch"] == 1.0
+    assert (tmp_path / BEST).is_file()
+
+
+def test_recomputing_activations_gives_the_same_weights(images, tmp_path):
+    plain, _ = run(images, tmp_path / "plain")
+    again, _ = run(images, tmp_path / "again", recompute=True)
+    assert again.extractor.module.grad_checkpointing
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(again.state_dict()[name], value, atol=1e-6), name
+
+
+def test_recomputing_says_when_a_backbone_cannot():
+    class Stubborn(torch.nn.Module):
+        def set_grad_checkpointing(self, enable=True):
+            assert not enable
+
+    network = tiny_network()
+    network.extractor.module = Stubborn()
+    assert not module.recompute_activations(network)

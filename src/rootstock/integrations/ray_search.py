@@ -6,6 +6,9 @@ killed, and a whole search that is started again, finds there what was written b
 An exception in the objective is an answer: run again it would be raised again, so the trial
 ends with its `error`. A process that dies (killed, out of memory, its node lost) is not:
 Ray starts the trial again, `max_failures` times at most.
+
+Trials beyond the planned ones are drawn by Optuna. A search that is started again hands it all
+that was begun before; what had ended answers at once, the rest goes on.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,13 +28,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rootstock.data.files import write_json
 from rootstock.errors import TrainingError
 from rootstock.integrations.ray_cluster import ray_session
-from rootstock.ports import Objective, Params, Trial
+from rootstock.integrations.ray_team import as_floats, run_in_team, team_size, tune_message
+from rootstock.ports import OUT_OF_TIME, SILENT, Objective, Params, Trial
+from rootstock.space import Exploration, Interval
 
 # The first epochs warm the learning rate up and say little.
 GRACE_STEPS = 3
 KEEP_ONE_IN = 3
+PATIENCE_SECONDS = 10.0
+"""How long past the limit a trial may take to end by itself before Ray ends it."""
+_PARAMS = "params.json"
 
 
 @dataclass(frozen=True)
@@ -56,32 +67,38 @@ class RaySearcher:
         metric: str,
         mode: str,
         early_stop: bool,
+        exploration: Exploration | None = None,
+        seconds: float | None = None,
     ) -> list[Trial]:
-        """Run every candidate; returns one trial each, in their order.
+        """Run every candidate; returns one trial each, in their order, then the explored ones.
 
         A trial that ``early_stop`` (successive halving) ended has the metrics it last reported.
 
         Raises:
             TrainingError: Ray cannot be reached or started, or has too little for one trial.
         """
-        homes = [directory.resolve() / trial_name(params) for params in candidates]
-        unique = dict(zip(homes, candidates, strict=True))
-        if not unique:
+        directory = directory.resolve()
+        planned = {directory / trial_name(params): params for params in candidates}
+        if not planned:
             return []
         with self.session():
             trials = _tune(
                 objective,
-                unique,
+                planned,
+                directory=directory,
                 resources=self._resources(),
-                # One place for Ray's own notes; those of an earlier search mean nothing now.
-                storage=_fresh(directory.resolve() / ".ray"),
                 metric=metric,
                 mode=mode,
                 early_stop=early_stop,
+                exploration=exploration,
+                seconds=seconds,
                 concurrent=None if self.concurrent == "auto" else self.concurrent,
                 max_failures=self.max_failures,
             )
-        return [trials[home] for home in homes]
+        named = [directory / trial_name(params) for params in candidates]
+        missing = [Trial(planned[home], {}, home, error=OUT_OF_TIME) for home in planned]
+        found = {trial.directory: trial for trial in missing} | trials
+        return [found[home] for home in named] + [t for h, t in trials.items() if h not in planned]
 
     def session(self) -> AbstractContextManager[None]:
         """Ray for several searches; each search opens its own where none is open.
@@ -117,13 +134,15 @@ def trial_name(params: Params) -> str:
 
 def _tune(
     objective: Objective,
-    unique: Mapping[Path, Params],
+    planned: Mapping[Path, Params],
     *,
+    directory: Path,
     resources: Mapping[str, float],
-    storage: Path,
     metric: str,
     mode: str,
     early_stop: bool,
+    exploration: Exploration | None,
+    seconds: float | None,
     concurrent: int | None,
     max_failures: int,
 ) -> dict[Path, Trial]:
@@ -133,9 +152,13 @@ def _tune(
     trainable = tune.with_parameters(
         _run_trial,
         objective=objective,
-        candidates=list(unique.items()),
+        planned=list(planned.values()),
+        directory=directory,
         metric=metric,
-        threads=max(1, int(resources["cpu"])),
+        mode=mode,
+        resources=dict(resources),
+        max_failures=max_failures,
+        until=None if seconds is None else time.time() + seconds,
         folder=os.getcwd(),
     )
     halving = ASHAScheduler(
@@ -146,62 +169,130 @@ def _tune(
         grace_period=GRACE_STEPS,
         reduction_factor=KEEP_ONE_IN,
     )
+    total = max(len(planned), exploration.trials) if exploration else len(planned)
+    shared = team_size(objective) > 1
     tuner = tune.Tuner(
-        tune.with_resources(trainable, dict(resources)),
-        param_space={"candidate": tune.grid_search(list(range(len(unique))))},
+        tune.with_resources(trainable, {"cpu": 0.001} if shared else dict(resources)),
+        param_space=None
+        if exploration
+        else {"candidate": tune.grid_search(list(range(len(planned))))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=concurrent or (_teams_at_once(objective) if shared else None),
             reuse_actors=True,
             scheduler=halving if early_stop else None,
+            search_alg=_optuna(exploration, planned, directory, mode) if exploration else None,
+            num_samples=total if exploration else 1,
+            time_budget_s=None if seconds is None else seconds + PATIENCE_SECONDS,
         ),
         run_config=tune.RunConfig(
             name="search",
-            storage_path=str(storage),
+            # One place for Ray's own notes; those of an earlier search mean nothing now.
+            storage_path=str(_fresh(directory / ".ray")),
             failure_config=tune.FailureConfig(max_failures=max_failures),
-            callbacks=[_progress(len(unique), metric=metric, mode=mode)],
+            callbacks=[_progress(total, metric=metric, mode=mode)],
             verbose=0,
         ),
     )
-    homes = list(unique)
     trials = {}
     for result in tuner.fit():
-        home = homes[result.config["candidate"]]
-        trials[home] = _outcome(unique[home], home, result, max_failures)
+        params = _params_of(result.config, list(planned.values()))
+        home = directory / trial_name(params)
+        trials[home] = _outcome(params, home, result, max_failures)
     return trials
 
 
+def _optuna(
+    exploration: Exploration, planned: Mapping[Path, Params], directory: Path, mode: str
+) -> Any:
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions: dict[str, Any] = {
+        name: optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
+        if isinstance(values, Interval)
+        else optuna.distributions.CategoricalDistribution(values)
+        for name, values in exploration.space.items()
+    }
+    begun = sorted(directory.glob(f"trial-*/{_PARAMS}"), key=lambda path: path.stat().st_mtime_ns)
+    earlier = [path for path in begun if path.parent not in planned]
+    points = [dict(params) for params in planned.values()]
+    points += [json.loads(path.read_text(encoding="utf-8")) for path in earlier]
+    return OptunaSearch(
+        distributions,
+        metric="value",
+        mode=mode,
+        points_to_evaluate=points,
+        # Begun again it would draw the same points, which stand among the earlier ones.
+        seed=exploration.seed + len(earlier),
+    )
+
+
+def _params_of(config: Mapping[str, Any], planned: Sequence[Params]) -> Params:
+    return planned[config["candidate"]] if "candidate" in config else config
+
+
 def _run_trial(
-    config: Mapping[str, int],
+    config: Mapping[str, Any],
     *,
     objective: Objective,
-    candidates: Sequence[tuple[Path, Params]],
+    planned: Sequence[Params],
+    directory: Path,
     metric: str,
-    threads: int,
+    mode: str,
+    resources: Mapping[str, float],
+    max_failures: int,
+    until: float | None,
     folder: str,
 ) -> None:
-    """One trial, in a worker process. Messages are nested: Ray adds keys of its own."""
+    """One trial, in a worker process."""
     from ray import tune
 
-    home, params = candidates[config["candidate"]]
-    _limit_threads(threads)
+    params = _params_of(config, planned)
+    home = directory / trial_name(params)
+    _limit_threads(max(1, int(resources["cpu"])))
     with contextlib.suppress(OSError):  # another machine may not have it
         os.chdir(folder)
 
     def report(step: int, values: Mapping[str, float]) -> None:
-        message: dict[str, Any] = {"step": step, "values": _floats(values)}
-        if metric in values:
-            message["value"] = float(values[metric])
-        tune.report(message)
+        tune.report(tune_message(metric, step, values))
 
     try:
         home.mkdir(parents=True, exist_ok=True)
-        values = _floats(objective(params, home, report))
+        write_json(home / _PARAMS, dict(params))
+        if until is not None and time.time() > until:
+            raise TimeoutError(OUT_OF_TIME)
+        if team_size(objective) > 1:
+            found = run_in_team(
+                objective,
+                params,
+                home,
+                metric=metric,
+                resources=resources,
+                max_failures=max_failures,
+            )
+        else:
+            found = objective(params, home, report)
+        values = as_floats(found)
         answer = {"values": values, "value": values[metric], "error": ""}
     except Exception as error:  # noqa: BLE001 - one trial's exception must not end the others
         with contextlib.suppress(OSError):
             (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        answer = {"values": {}, "error": f"{type(error).__name__}: {error}"}
+        # Optuna wants a number of every trial.
+        worst = math.inf if mode == "min" else -math.inf
+        answer = {"values": {}, "value": worst, "error": _told(error)}
     tune.report(answer)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
+
+
+def _teams_at_once(objective: Objective) -> int:
+    """Whole teams that fit: half a team would wait for ever."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) // team_size(objective))
 
 
 def _limit_threads(threads: int) -> None:
@@ -221,14 +312,10 @@ def _outcome(params: Params, home: Path, result: Any, max_failures: int) -> Tria
             home,
             error=f"its process died, {max_failures} restart(s) included: {reason}",
         )
-    error = metrics.get("error", "" if "values" in metrics else "it ended without reporting")
+    error = metrics.get("error", "" if "values" in metrics else SILENT)
     if not error and not home.is_dir():
         error = f"{home} is not to be seen here: the cluster's machines must share it"
     return Trial(params, {} if error else metrics["values"], home, error=error)
-
-
-def _floats(values: Mapping[str, float]) -> dict[str, float]:
-    return {key: float(value) for key, value in values.items()}
 
 
 def _progress(total: int, *, metric: str, mode: str) -> Any:
@@ -249,7 +336,7 @@ def _progress(total: int, *, metric: str, mode: str) -> Any:
 
         def on_trial_complete(self, **info: Any) -> None:
             value = info["trial"].last_result.get("value")
-            if value is not None and value == value:
+            if value is not None and math.isfinite(value):
                 self.best = value if self.best is None else better(self.best, value)
                 self.bar.set_postfix_str(f"best {metric} {self.best:.4f}")
             self.bar.update()

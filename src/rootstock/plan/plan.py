@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from rootstock.data.record import Artifact, Record
 from rootstock.plan.rules import Strategy
+from rootstock.space import Interval
 
 
 class Reason(Record):
@@ -110,6 +111,8 @@ class TransferPlan(Artifact):
     finetune: FinetuneRecipe | None
     head_candidates: tuple[dict[str, Any], ...]
     finetune_candidates: tuple[dict[str, Any], ...]
+    finetune_space: dict[str, Interval | tuple[str, ...]] = {}
+    """What fine-tuning trials beyond the candidates are drawn from; empty for a head."""
     candidates: tuple[Candidate, ...]
     backbones: tuple[BackboneScore, ...] = ()
     """Empty where one backbone was named."""

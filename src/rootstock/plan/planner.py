@@ -105,6 +105,12 @@ def make_transfer_plan(
         finetune=finetune,
         head_candidates=tuple({"tap": tap, "strengths": list(l2_grid)} for tap in taps),
         finetune_candidates=tuple({"learning_rate": rate} for rate in rates),
+        finetune_space=rules.search_space(
+            strategy,
+            profile.backbone.taps,
+            rates=None if pins.learning_rates == AUTO else rates,
+            pinned=_pinned_settings(pins),
+        ),
         candidates=tuple(
             expect_candidate(profile, pins, name, shares=shares) for name in rules.MEANING
         ),
@@ -311,6 +317,15 @@ def _choose_rates(draft: _Draft, pins: Pins, strategy: Strategy) -> tuple[float,
     why = f"a peak rate of {text} for AdamW, one trial each; the validation loss decides."
     draft.note("learning rate", ", ".join(f"{rate:g}" for rate in rates), why, pinned=pinned)
     return rates
+
+
+def _pinned_settings(pins: Pins) -> set[str]:
+    """Which of the settings that a search would vary are the user's."""
+    given = {
+        "augmentation": pins.augmentation,
+        "freeze_through": pins.freeze_through,
+    }
+    return {name for name, value in given.items() if value != AUTO}
 
 
 def _check_tap(tap: str, taps: tuple[str, ...], *, key: str) -> None:

@@ -12,11 +12,12 @@ good prior and cost rule rather than a law: see docs/architecture.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rootstock.assess.size import SizeClass
+from rootstock.space import Interval
 
 Strategy = Literal[
     "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
@@ -117,6 +118,33 @@ def augmentation_level(strategy: Strategy, size: SizeClass) -> Literal["none", "
     if not is_finetune(strategy):
         return "none"
     return "light" if size == "large" else "medium"
+
+
+def search_space(
+    strategy: Strategy,
+    taps: Sequence[str],
+    *,
+    rates: Sequence[float] | None,
+    pinned: Collection[str],
+) -> dict[str, Interval | tuple[str, ...]]:
+    """Fields of the fine-tuning's settings that a longer search varies, but for ``pinned`` ones.
+
+    The rate, from a third of the recipe's lowest to three times its highest, or between the
+    user's own ``rates``; the decay of rates with depth; the augmentation; and how much stays
+    frozen where some does.
+    """
+    if not is_finetune(strategy):
+        return {}
+    known = RECIPES[strategy].learning_rates
+    low, high = (min(rates), max(rates)) if rates else (min(known) / 3, max(known) * 3)
+    space: dict[str, Interval | tuple[str, ...]] = {
+        "learning_rate": Interval(low, high, log=True),
+        "layer_decay": Interval(0.6, 1.0),
+        "augmentation": ("light", "medium", "strong"),
+    }
+    if strategy == "partial_finetune":
+        space["freeze_through"] = tuple(taps[: max(1, len(taps) - 2)])
+    return {name: values for name, values in space.items() if name not in pinned}
 
 
 def mirror_is_safe(classes: Sequence[str]) -> bool:

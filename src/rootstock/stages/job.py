@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 from rootstock.backbones.load import LAST, Backbone
 from rootstock.config import Config
-from rootstock.data.files import write_atomic
+from rootstock.data.files import read_json, write_atomic
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.data.preprocess import Preprocess
@@ -23,19 +25,26 @@ from rootstock.features.extract import check_feature_index, extract_features, re
 from rootstock.features.store import FeatureStore
 from rootstock.heads import read_head
 from rootstock.paths import Paths
+from rootstock.plan.pins import AUTO
 from rootstock.plan.plan import TransferPlan
-from rootstock.ports import Searcher, Trial
+from rootstock.ports import OUT_OF_TIME, SILENT, Searcher, Trial
+from rootstock.space import Exploration
 from rootstock.stages.features import SPLITS, load_planned_backbone
 from rootstock.train.average import average_weights
-from rootstock.train.finetune import BEST, predict_logits, validate, write_weights
+from rootstock.train.finetune import BEST, HISTORY, predict_logits, validate, write_weights
 from rootstock.train.images import ImageSet, prepare_images, training_preprocess
 from rootstock.train.mix import choose_mixup
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective, Tracking
 from rootstock.train.optim import FinetuneSettings
 
+log = logging.getLogger(__name__)
+
 METRIC = "val_log_loss"
 """What trials are chosen by: it moves where accuracy, on few validation images, cannot."""
+
+MLP_STRIDE = 3
+"""Heads with a hidden layer are tried at every third strength: each is trained from nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +101,39 @@ class TrainingJob:
             n_classes=len(self.manifest.classes),
             class_weight=None if weight == "none" else "balanced",
             tracking=tracking,
+            seed=self.config.seed,
         )
+        candidates = list(self.plan.head_candidates)
+        if self.config.train.mlp_hidden and not self.plan.finetune:
+            candidates += [
+                {
+                    "tap": candidate["tap"],
+                    "hidden": self.config.train.mlp_hidden,
+                    "strengths": candidate["strengths"][::MLP_STRIDE],
+                }
+                for candidate in self.plan.head_candidates
+            ]
         return searcher.search(
             objective,
-            self.plan.head_candidates,
+            candidates,
             directory=self.directory / "heads",
             metric=METRIC,
             mode="min",
             early_stop=False,
         )
 
-    def search_finetuning(self, searcher: Searcher, tracking: Tracking, head: Trial) -> list[Trial]:
-        """Fine-tune from the probed head, one trial for each learning rate."""
+    def search_finetuning(
+        self,
+        searcher: Searcher,
+        tracking: Tracking,
+        head: Trial,
+        *,
+        seconds: float | None = None,
+    ) -> list[Trial]:
+        """Fine-tune from the probed head: the plan's trials, and explored ones if more are wanted.
+
+        After ``seconds`` the trials end with what they have.
+        """
         recipe, config = self.plan.finetune, self.config.train
         assert recipe is not None
         objective = FinetuneObjective(
@@ -135,17 +165,40 @@ class TrainingJob:
                 mixup=choose_mixup(config.mixup, n_train=len(self.manifest.rows("train"))),
                 cutmix=config.cutmix,
                 balanced_sampling=config.class_weight == "balanced_sampling",
+                recompute=config.recompute,
             ),
             tracking=tracking,
+            workers=self.config.search.workers_per_trial,
+            until=None if seconds is None else time.time() + seconds,
         )
-        return searcher.search(
+        planned, exploration = self._exploration(objective.settings)
+        trials = searcher.search(
             objective,
-            self.plan.finetune_candidates,
+            planned,
             directory=self.directory / "finetune",
             metric=METRIC,
             mode="min",
             early_stop=True,
+            exploration=exploration,
+            seconds=seconds,
         )
+        if seconds is not None and all(trial.error in (OUT_OF_TIME, SILENT) for trial in trials):
+            log.warning("no time was left to fine-tune: the head is kept (plan.budget.minutes)")
+            return []
+        return [by_best_epoch(trial) for trial in trials]
+
+    def _exploration(
+        self, settings: FinetuneSettings
+    ) -> tuple[list[dict[str, Any]], Exploration | None]:
+        """The plan's trials, and what is to be drawn beyond them."""
+        planned, wanted = list(self.plan.finetune_candidates), self.config.search.trials
+        space = self.plan.finetune_space
+        if wanted == AUTO or wanted <= len(planned) or not space:
+            return planned[: None if wanted == AUTO else wanted], None
+        # The searcher learns from planned trials too, so these name every parameter of the space.
+        start = {name: getattr(settings, name) for name in space}
+        planned = [start | {k: v for k, v in trial.items() if k in space} for trial in planned]
+        return planned, Exploration(space, wanted, self.config.seed)
 
     def average(self, tuned: Sequence[Trial]) -> Trial | None:
         """The mean of the fine-tuned trials' weights as one more trial; None for fewer than two."""
@@ -195,6 +248,16 @@ class TrainingJob:
         with write_atomic(path) as temporary, temporary.open("wb") as file:
             np.save(file, read_features(rows, *arguments, tap))
         return path
+
+
+def by_best_epoch(trial: Trial) -> Trial:
+    """A trial that was ended early counts with the epoch whose weights it kept."""
+    history = trial.directory / HISTORY
+    if trial.error or "best_epoch" in trial.metrics or not history.exists():
+        return trial
+    epochs = read_json(history, made_by="train")["epochs"]
+    best = min(range(len(epochs)), key=lambda number: epochs[number][METRIC])
+    return replace(trial, metrics=epochs[best] | {"best_epoch": best + 1.0})
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from rootstock.train.finetune import HISTORY
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import PATH_FILE, Tracking
 
+WRITING_SECONDS = 15.0
+"""Averaging, calibration and export of a model of a few million parameters on two cores."""
 LIBRARIES = ("rootstock", "torch", "timm", "numpy", "pillow", "scikit-learn", "onnxruntime")
 
 
@@ -41,6 +44,7 @@ def train_model(
     Raises:
         TrainingError: no trial succeeded.
     """
+    started = time.monotonic()
     job = TrainingJob.open(config, paths)
     tags = {
         "rootstock.strategy": job.plan.strategy,
@@ -54,7 +58,9 @@ def train_model(
         with searcher.session():
             heads = job.search_heads(searcher, tracking)
             tuned = (
-                job.search_finetuning(searcher, tracking, best_trial(heads))
+                job.search_finetuning(
+                    searcher, tracking, best_trial(heads), seconds=_seconds_left(config, started)
+                )
                 if job.plan.finetune
                 else []
             )
@@ -85,11 +91,20 @@ def train_model(
     return bundle
 
 
+def _seconds_left(config: Config, started: float) -> float | None:
+    """What plan.budget.minutes leaves for the trials; the model has yet to be written."""
+    minutes = config.plan.budget.minutes
+    if minutes is None:
+        return None
+    return max(1.0, 60 * minutes - (time.monotonic() - started) - WRITING_SECONDS)
+
+
 _BULKY = {
     "reasons",
     "candidates",
     "head_candidates",
     "finetune_candidates",
+    "finetune_space",
     "backbones",
     "evidence",
     "race",

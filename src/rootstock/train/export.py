@@ -49,8 +49,9 @@ def torch_outputs(network: TransferNet, images: np.ndarray) -> Outputs:
     """What ``network`` gives for prepared images float32[N,3,S,S]."""
     with torch.inference_mode():
         logits, features = LogitsAndFeatures(network)(torch.from_numpy(images))
-        head = network.head
-        sizes = features.abs() @ head.weight.abs().T + head.bias.abs()
+        sizes = features.abs()
+        for layer in network.head_layers:
+            sizes = sizes @ layer.weight.abs().T + layer.bias.abs()
     return Outputs(logits.numpy(), features.numpy(), sizes.numpy())
 
 

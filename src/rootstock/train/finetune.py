@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from rootstock.train.optim import (
     set_training_mode,
 )
 from rootstock.train.step import MicroBatches
+from rootstock.train.team import Team
 
 BEST = "best.safetensors"
 HISTORY = "history.json"
@@ -46,8 +48,12 @@ def finetune(
     settings: FinetuneSettings,
     directory: Path,
     report: Report,
+    until: float | None = None,
 ) -> dict[str, float]:
     """Train ``network`` in place; returns the validation metrics of its best epoch.
+
+    Past ``until`` (seconds since 1970) the epoch is cut short, validated and the last one. Called
+    in each process of a team, all with the same arguments, each works on a part of every batch.
 
     ``directory`` gets the weights of the best epoch (`BEST`), the metrics of every epoch
     (`HISTORY`) and a checkpoint after each; started again with the same directory, training
@@ -61,12 +67,15 @@ def finetune(
     # Tensor cores of GPUs read this layout without rearranging
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     network.to(memory_format=layout)
+    team = Team.current()
     groups = parameter_groups(network, settings)
     optimizer = make_optimizer(groups, settings)
     average = WeightAverage(network, decay=settings.ema_decay) if settings.ema_decay else None
     micro = MicroBatches(settings.micro_batch or settings.batch_size)
+    if settings.recompute:
+        recompute_activations(network)
     schedule = [group["peak"] for group in groups]
-    weights = _class_weights(train.labels, network.head.out_features, settings.balanced, device)
+    weights = _class_weights(train.labels, network.n_classes, settings.balanced, device)
     steps = math.ceil(len(train) / settings.batch_size)
     averaged = average.network if average else None
     progress = read_checkpoint(directory, network, optimizer, average=averaged) or {
@@ -99,51 +108,57 @@ def finetune(
         )
         set_training_mode(network, settings)
         losses = []
-        for step, batch in enumerate(_batches(order, settings.batch_size)):
+        for step, batch in enumerate(_batches(order, settings.batch_size, team)):
             # Warm-up over the first tenth, then a cosine down to zero
             factor = rate_factor((epoch * steps + step) / (settings.epochs * steps))
             for group, peak in zip(optimizer.param_groups, schedule, strict=True):
                 group["lr"] = peak * factor
-            # Images: decoded once, changed anew each epoch
-            raw = torch.from_numpy(train.pixels(batch.numpy())).to(device)
+            # Images: decoded once, changed anew each epoch; in a team a part for each
+            mine = team.share(batch)
+            raw = torch.from_numpy(train.pixels(mine.numpy())).to(device)
             images = _normalise(
-                augment(raw, changes[batch], output_size=val.preprocess.input_size), val
+                augment(raw, changes[mine], output_size=val.preprocess.input_size), val
             ).contiguous(memory_format=layout)
-            labels = torch.from_numpy(train.labels[batch.numpy()]).to(device)
+            labels = torch.from_numpy(train.labels[mine.numpy()]).to(device)
             images, targets = mix_batch(
                 images,
                 labels,
-                n_classes=network.head.out_features,
+                n_classes=network.n_classes,
                 mixup=settings.mixup,
                 cutmix=settings.cutmix,
-                draw=(settings.seed, epoch, step),
+                draw=(settings.seed, epoch, step * team.size + team.rank),
             )
             # Forward and backward, in parts where memory asks for it; then the step
             loss = micro.backward(
                 partial(_part_loss, network, images, targets, weights, settings),
-                len(batch),
-                total_weight=_total_weight(targets, weights),
+                len(mine),
+                total_weight=team.total(_total_weight(targets, weights)),
                 zero_grad=optimizer.zero_grad,
             )
+            team.add_gradients(network)
+            loss = team.total(torch.tensor(loss, device=device)).item()
             _require_finite("loss", loss, epoch, settings)
             nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
             optimizer.step()
             if average:
                 average.update(network)
             losses.append(loss)
+            if until and team.agree(time.time() > until):
+                break
         # Validation: the best epoch is kept, and too many worse ones end the training
         judged = average.network if average else network
+        team.align(judged)
         metrics = validate(judged, val)
         # The last step of all has no later loss that would show what it broke
         _require_finite("validation loss", metrics["val_log_loss"], epoch, settings)
         if metrics["val_log_loss"] < best["val_log_loss"]:
             best, waited = metrics | {"best_epoch": epoch + 1.0}, 0
-            write_weights(judged, directory / BEST)
+            if team.leads:
+                write_weights(judged, directory / BEST)
         else:
             waited += 1
         metrics |= {"train_loss": float(np.mean(losses)), "micro_batch": float(micro.size)}
         history.append(metrics)
-        write_json(directory / HISTORY, {"epochs": history})
         progress = {
             "epoch": epoch + 1,
             "best": best,
@@ -152,10 +167,16 @@ def finetune(
             "micro_batch": micro.size,
             "averaged_steps": average.steps if average else 0,
         }
-        write_checkpoint(directory, network, optimizer, progress, average=averaged)
+        if team.leads:
+            write_json(directory / HISTORY, {"epochs": history})
+            write_checkpoint(directory, network, optimizer, progress, average=averaged)
+        team.wait()
         report(epoch + 1, metrics)
+        if until and team.agree(time.time() > until):
+            break
 
-    drop_checkpoint(directory)
+    if team.leads:
+        drop_checkpoint(directory)
     return best
 
 
@@ -185,15 +206,17 @@ def _total_weight(targets: Tensor, weights: Tensor | None) -> Tensor:
 
 @torch.inference_mode()
 def predict_logits(network: TransferNet, images: ImageSet) -> np.ndarray:
-    """Logits float32[N,K] of images at their evaluation geometry."""
+    """Logits float32[N,K] of images at their evaluation geometry; in a team a part by each."""
     network.eval()
     device = next(network.parameters()).device
-    rows = []
-    for start in range(0, len(images), EVAL_BATCH):
-        pixels = images.pixels(range(start, min(start + EVAL_BATCH, len(images))))
+    team = Team.current()
+    mine = team.share(torch.arange(len(images)))
+    rows = [np.empty((0, network.n_classes), np.float32)]
+    for part in mine.split(EVAL_BATCH) if len(mine) else ():
+        pixels = images.pixels(part.numpy())
         batch = torch.from_numpy(images.preprocess.normalise(pixels)).to(device)
         rows.append(network(batch).float().cpu().numpy())
-    return np.concatenate(rows)
+    return team.join_rows(np.concatenate(rows))
 
 
 def validate(network: TransferNet, images: ImageSet) -> dict[str, float]:
@@ -216,6 +239,18 @@ def write_weights(network: nn.Module, path: Path) -> None:
         save_file(state, temporary)
 
 
+def recompute_activations(network: TransferNet) -> bool:
+    """Keep no activations between blocks but compute them again: a third slower, far less memory.
+
+    Chen et al. 2016, arXiv:1604.06174. False where the backbone cannot.
+    """
+    try:
+        network.extractor.module.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError):
+        return False
+    return True
+
+
 def _require_finite(what: str, value: float, epoch: int, settings: FinetuneSettings) -> None:
     if not math.isfinite(value):
         raise TrainingError(
@@ -225,10 +260,13 @@ def _require_finite(what: str, value: float, epoch: int, settings: FinetuneSetti
         )
 
 
-def _batches(order: Tensor, size: int) -> Iterator[Tensor]:
-    """Batches of one epoch; BatchNorm cannot learn from one image, so a lone last one is left."""
+def _batches(order: Tensor, size: int, team: Team) -> Iterator[Tensor]:
+    """Batches of one epoch; BatchNorm cannot learn from one image, so a lone last one is left.
+
+    So is one that has not an image for each process.
+    """
     for batch in order.split(size):
-        if len(batch) > 1:
+        if len(batch) >= max(2, team.size):
             yield batch
 
 

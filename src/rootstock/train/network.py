@@ -1,7 +1,8 @@
-"""TransferNet: a backbone up to one tap, and a linear head on its pooled features."""
+"""TransferNet: a backbone up to one tap, and a head on its pooled features."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,38 +11,57 @@ from torch import Tensor, nn
 
 from rootstock.backbones.catalogue import BackboneCard
 from rootstock.backbones.load import Backbone, build_backbone
-from rootstock.heads import LinearHead
+from rootstock.heads import Head, LinearHead, MlpHead
 
 
 class TransferNet(nn.Module):
     """images float32[N,3,S,S], prepared -> logits [N,K]."""
 
-    def __init__(self, extractor: nn.Module, head: nn.Linear, *, tap: str) -> None:
+    def __init__(self, extractor: Any, head: nn.Module, *, tap: str) -> None:
         super().__init__()
         self.extractor = extractor
         self.head = head
         self.tap = tap
 
+    @property
+    def head_layers(self) -> list[nn.Linear]:
+        """The linear layers of the head, with a ReLU between two."""
+        return [module for module in self.head.modules() if isinstance(module, nn.Linear)]
+
+    @property
+    def n_classes(self) -> int:
+        """K"""
+        return self.head_layers[-1].out_features
+
+    @property
+    def hidden(self) -> int:
+        """Width of the head's hidden layer; 0 of a linear head."""
+        return self.head_layers[0].out_features if len(self.head_layers) > 1 else 0
+
     @classmethod
-    def build(cls, backbone: Backbone, *, tap: str, head: LinearHead) -> TransferNet:
+    def build(cls, backbone: Backbone, *, tap: str, head: Head) -> TransferNet:
         """Join a backbone and a fitted head; the backbone is copied."""
-        n_classes, width = head.weights.shape
-        layer = nn.Linear(width, n_classes)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(head.weights))
-            layer.bias.copy_(torch.from_numpy(head.bias))
-        network = cls(backbone.feature_module(tap), layer, tap=tap)
+        layers = [head.inner, head.outer] if isinstance(head, MlpHead) else [head]
+        modules = [_linear(layer) for layer in layers]
+        joined = (
+            modules[0] if len(modules) == 1 else nn.Sequential(modules[0], nn.ReLU(), *modules[1:])
+        )
+        network = cls(backbone.feature_module(tap), joined, tap=tap)
         return network.to(backbone.device).eval()
 
     @classmethod
-    def from_card(cls, card: dict[str, Any], *, tap: str, n_classes: int) -> TransferNet:
+    def from_card(
+        cls, card: dict[str, Any], *, tap: str, n_classes: int, hidden: int = 0
+    ) -> TransferNet:
         """The network of a bundle with random weights, built without any download."""
         backbone = build_backbone(BackboneCard.model_validate(card))
-        width = backbone.width(tap)
-        zeros = LinearHead(
-            np.zeros((n_classes, width), np.float32), np.zeros(n_classes, np.float32)
-        )
-        return cls.build(backbone, tap=tap, head=zeros)
+        widths = [backbone.width(tap), *([hidden] if hidden else []), n_classes]
+        layers = [
+            LinearHead(np.zeros((after, before), np.float32), np.zeros(after, np.float32))
+            for before, after in itertools.pairwise(widths)
+        ]
+        head = layers[0] if len(layers) == 1 else MlpHead(*layers)
+        return cls.build(backbone, tap=tap, head=head)
 
     def features(self, images: Tensor) -> Tensor:
         """Features [N,D] that the head reads."""
@@ -49,3 +69,12 @@ class TransferNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
+
+
+def _linear(head: LinearHead) -> nn.Linear:
+    width, n_classes = head.weights.shape[1], head.weights.shape[0]
+    layer = nn.Linear(width, n_classes)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(head.weights))
+        layer.bias.copy_(torch.from_numpy(head.bias))
+    return layer

@@ -19,18 +19,20 @@ import numpy as np
 from rootstock.backbones.load import load_backbone
 from rootstock.data.files import write_json
 from rootstock.heads import (
-    LinearHead,
+    Head,
     cross_validate_path,
     fit_head_path,
     read_head,
     write_head,
 )
 from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
-from rootstock.ports import Params, Report, Run, RunLogger
+from rootstock.mlp import fit_mlp_head
+from rootstock.ports import NullRunLogger, Params, Report, Run, RunLogger
 from rootstock.train.finetune import finetune
 from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
 from rootstock.train.optim import FinetuneSettings
+from rootstock.train.team import Team
 
 HEAD_FILE = "head.safetensors"
 PATH_FILE = "path.json"
@@ -55,6 +57,8 @@ class Tracking:
 class HeadObjective:
     """Fits heads for params ``tap`` and ``strengths``, keeps the best, notes all in `PATH_FILE`.
 
+    With a param ``hidden`` they have a hidden layer of that width, else they are linear.
+
     ``train_features`` and ``val_features`` map a tap to a .npy file of float16[N,C]; trials share
     its pages in memory. Labels are int64[N]. The strength is chosen by the log-loss on images the
     head did not see: those of ``val``, and those of ``train`` by cross-validation unless they are
@@ -68,6 +72,7 @@ class HeadObjective:
     n_classes: int
     class_weight: str | None
     tracking: Tracking
+    seed: int = 0
 
     def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
         return _tracked(self._fit, params, directory, report, self.tracking)
@@ -75,20 +80,15 @@ class HeadObjective:
     def _fit(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
         tap, strengths = params["tap"], params["strengths"]
         features = np.load(self.train_features[tap], mmap_mode="r")
-        heads = fit_head_path(
-            features,
-            self.train_labels,
-            strengths=strengths,
-            n_classes=self.n_classes,
-            class_weight=self.class_weight,
-        )
+        heads = self._fit_path(features, strengths, hidden=params.get("hidden", 0))
         val = np.load(self.val_features[tap], mmap_mode="r")
         path = [
             {"l2": strength, **self._measure(head, val)}
             for strength, head in zip(strengths, heads, strict=True)
         ]
         scores = np.array([row["val_log_loss"] for row in path])
-        if len(features) * self.n_classes <= CROSS_VALIDATED and len(strengths) > 1:
+        quick = len(features) * self.n_classes <= CROSS_VALIDATED and not params.get("hidden")
+        if quick and len(strengths) > 1:
             unseen = self._cross_validated(features, strengths)
             scores = (unseen * len(features) + scores * len(val)) / (len(features) + len(val))
             path = [{**row, "cv_log_loss": loss} for row, loss in zip(path, unseen, strict=True)]
@@ -98,7 +98,31 @@ class HeadObjective:
         report(1, path[best])
         return path[best]
 
-    def _measure(self, head: LinearHead, val: np.ndarray) -> dict[str, float]:
+    def _fit_path(
+        self, features: np.ndarray, strengths: Sequence[float], *, hidden: int
+    ) -> Sequence[Head]:
+        if not hidden:
+            return fit_head_path(
+                features,
+                self.train_labels,
+                strengths=strengths,
+                n_classes=self.n_classes,
+                class_weight=self.class_weight,
+            )
+        return [
+            fit_mlp_head(
+                features,
+                self.train_labels,
+                hidden=hidden,
+                l2=strength,
+                n_classes=self.n_classes,
+                class_weight=self.class_weight,
+                seed=self.seed,
+            )
+            for strength in strengths
+        ]
+
+    def _measure(self, head: Head, val: np.ndarray) -> dict[str, float]:
         logits = head.logits(val)
         predicted = logits.argmax(axis=1)
         return {
@@ -135,7 +159,11 @@ def strongest_of_equals(strengths: Sequence[float], losses: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class FinetuneObjective:
-    """Fine-tunes from a probed head for params ``learning_rate``."""
+    """Fine-tunes from a probed head; params are fields of `FinetuneSettings`.
+
+    ``workers`` processes share a trial where the searcher can start them; past ``until`` (seconds
+    since 1970) it ends with what it has.
+    """
 
     weights: str
     backbone: str
@@ -146,6 +174,8 @@ class FinetuneObjective:
     val: ImageSet
     settings: FinetuneSettings
     tracking: Tracking
+    workers: int = 1
+    until: float | None = None
 
     def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
         return _tracked(self._train, params, directory, report, self.tracking)
@@ -160,6 +190,7 @@ class FinetuneObjective:
             settings=dataclasses.replace(self.settings, **params),
             directory=directory,
             report=report,
+            until=self.until,
         )
 
 
@@ -170,7 +201,10 @@ def _tracked(
     report: Report,
     tracking: Tracking,
 ) -> Mapping[str, float]:
-    """Run ``body`` inside a child run, or return the result that is there already."""
+    """Run ``body`` inside a child run, or return the result that is there already.
+
+    Of a team only the first process logs and writes.
+    """
     result = directory / _RESULT
     if result.exists():
         metrics: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
@@ -178,12 +212,15 @@ def _tracked(
         return metrics
     started = time.monotonic()
     name = " ".join(f"{k}={v}" for k, v in params.items() if not isinstance(v, list | tuple))
-    with tracking.runs.run(name, parent_id=tracking.parent_id, tags=tracking.tags) as run:
+    leads = Team.current().leads
+    runs = tracking.runs if leads else NullRunLogger()
+    with runs.run(name, parent_id=tracking.parent_id, tags=tracking.tags) as run:
         run.log_params(params)
         metrics = body(params, directory, _both(report, run))
         metrics |= {"seconds": round(time.monotonic() - started, 3)}
         run.log_metrics({f"final_{key}": value for key, value in metrics.items()})
-    write_json(result, metrics)
+    if leads:
+        write_json(result, metrics)
     return metrics
 
 

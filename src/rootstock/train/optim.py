@@ -47,6 +47,8 @@ class FinetuneSettings:
     mixup: float = 0.0
     cutmix: float = 0.0
     balanced_sampling: bool = False
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
 
 
 def make_optimizer(
@@ -111,7 +113,8 @@ def _stages(network: TransferNet) -> dict[str, str]:
     """Module name -> tap, or ``head``."""
     inner = module_stages(_timm_module(network))
     stages = {f"extractor.module.{name}".rstrip("."): tap for name, tap in inner.items()}
-    return stages | {"": HEAD, "head": HEAD, "extractor": HEAD}
+    heads = {f"head.{name}".rstrip("."): HEAD for name, _ in network.head.named_modules()}
+    return stages | heads | {"": HEAD, "extractor": HEAD}
 
 
 def _depths(network: TransferNet) -> dict[str, int]:

@@ -1,0 +1,43 @@
+"""Search spaces: what trials beyond the planned ones are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers from ``low`` to ``high``, evenly, or evenly in their logarithms."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Space = Mapping[str, Interval | tuple[str, ...]]
+"""Parameter -> an interval, or the choices."""
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Draw from ``space`` until there are ``trials`` in all, the planned ones included."""
+
+    space: Space
+    trials: int
+    seed: int
+
+
+def draw(space: Space, random: np.random.Generator) -> dict[str, float | str]:
+    """One point of the space, every parameter by itself."""
+    return {name: _draw_one(values, random) for name, values in space.items()}
+
+
+def _draw_one(values: Interval | tuple[str, ...], random: np.random.Generator) -> float | str:
+    if isinstance(values, tuple):
+        return values[random.integers(len(values))]
+    if values.log:
+        return float(np.exp(random.uniform(np.log(values.low), np.log(values.high))))
+    return float(random.uniform(values.low, values.high))
