@@ -59,6 +59,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="+", default=list(SETS), help="folders in --data-dir")
     parser.add_argument("--sizes", nargs="+", type=int, default=[100, 500, ALL])
+    parser.add_argument("--strategies", nargs="+", default=[*MEANING, AUTO])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--weights", default="embedded", help="as backbone.weights")
     parser.add_argument("--out", type=Path, default=Path("regret.jsonl"))
@@ -88,7 +89,7 @@ def run_set(
         if count in counts:
             continue  # the set has no more images than the last size took
         counts.add(count)
-        for strategy in (*MEANING, AUTO):
+        for strategy in options.strategies:
             key = {"set": name, "n_train": count, "seed": seed, "weights": weights}
             key |= {"strategy": strategy}
             if any(key.items() <= run.items() for run in done):

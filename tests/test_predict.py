@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rootstock.bundle import read_bundle
-from rootstock.data.decode import DecodeLimits
+from rootstock.data.decode import DecodeLimits, decode_image
 from rootstock.errors import BundleError, ImageError
 from rootstock.predict import Predictor, onnx_session
 from tests.bundles import CLASSES, SIZE, jpeg, tiny_bundle, tiny_network, write_tiny_bundle
@@ -36,7 +36,8 @@ def test_the_temperature_divides_the_logits(predictor):
     images = prepared(4)
     scaled = np.exp(predictor.logits(images) / 1.5)
     expected = scaled / scaled.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(predictor.probabilities(images), expected, rtol=1e-4)
+    found = predictor.probabilities([image[None] for image in images])
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 17])
@@ -151,3 +152,17 @@ def test_a_file_that_is_no_onnx_is_named(tmp_path):
 def test_numbers_that_are_not_finite_are_refused(predictor):
     with pytest.raises(BundleError, match="numbers that are not finite"):
         predictor.logits(np.full((1, 3, SIZE, SIZE), np.nan, np.float32))
+
+
+def test_views_are_averaged_and_leave_the_golden_images_as_they_are(tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "model", views="flip")
+    predictor = Predictor(bundle)
+    pixels = decode_image(jpeg(1)).pixels
+    inputs = predictor.prepare(pixels)
+    assert inputs.shape[0] == 2
+    np.testing.assert_array_equal(inputs[1], inputs[0][:, :, ::-1])
+    [answer] = predictor.predict([jpeg(1)])
+    logits = predictor.logits(inputs).mean(axis=0) / bundle.facts.temperature
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert answer.probability == pytest.approx(expected.max(), rel=1e-4)
+    assert predictor.check_golden() < 1e-3

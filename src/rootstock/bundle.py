@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rootstock.data.decode import decode_image
 from rootstock.data.files import sha256_file, write_json
 from rootstock.data.preprocess import Preprocess
+from rootstock.data.views import Views
 from rootstock.errors import BackboneError, BundleError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class BundleFacts(BaseModel):
     tap: str
     feature_width: Annotated[int, Field(ge=1)]
     hidden: Annotated[int, Field(ge=0)] = 0
+    views: Views = "one"
     preprocess: dict[str, Any]
     preprocess_hash: str
     temperature: Annotated[float, Field(gt=0)]
@@ -171,11 +173,12 @@ def write_bundle(
     metrics: Mapping[str, Any],
     lineage: Mapping[str, Any],
     golden: Sequence[tuple[str, bytes, str]],
+    views: Views = "one",
 ) -> ModelBundle:
     """Write a model directory, replacing an older one, once ONNX has matched PyTorch.
 
     ``golden`` holds (file name, image bytes, label) of 1 to 8 validation images; more are
-    left out. Raises:
+    left out. ``views``: what a prediction averages. Raises:
         BundleError: the directory holds something else, there is no golden image, the
             network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
     """
@@ -206,6 +209,7 @@ def write_bundle(
         "tap": network.tap,
         "feature_width": outputs.features.shape[1],
         "hidden": network.hidden,
+        "views": views,
         "preprocess": preprocess.to_dict(),
         "preprocess_hash": preprocess.hash,
         "temperature": float(temperature),

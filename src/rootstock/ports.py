@@ -7,6 +7,8 @@ Implementations travel to worker processes and must therefore be picklable.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -148,6 +150,12 @@ class NullRunLogger:
         yield NullRun()
 
 
+def trial_name(params: Params) -> str:
+    """The name of a trial's directory: the same params, in any order, have the same."""
+    text = json.dumps(params, sort_keys=True, default=str)
+    return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
 OUT_OF_TIME = "no time was left to begin it"
 """The error of a trial that was not begun."""
 SILENT = "it ended without reporting"
@@ -179,8 +187,8 @@ class SequentialSearcher:
             planned += [draw(exploration.space, random) for _ in range(extra)]
         started = time.monotonic()
         trials = []
-        for number, params in enumerate(planned):
-            home = directory / f"trial-{number:03d}"
+        for params in planned:
+            home = directory / trial_name(params)
             home.mkdir(parents=True, exist_ok=True)
             if seconds is not None and time.monotonic() - started > seconds:
                 trials.append(Trial(params, {}, home, error=OUT_OF_TIME))

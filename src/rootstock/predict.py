@@ -12,6 +12,7 @@ import numpy as np
 
 from rootstock.bundle import ModelBundle, largest_difference, read_bundle
 from rootstock.data.decode import DecodeLimits, decode_image
+from rootstock.data.views import average_views, prepare_views
 from rootstock.errors import BundleError, ImageError
 from rootstock.metrics import softmax
 from rootstock.onnx_session import onnx_session
@@ -93,9 +94,17 @@ class Predictor:
             )
         return logits
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities float[N,K] of prepared images float32[N,3,S,S]."""
-        return softmax(self.logits(images) / self.bundle.facts.temperature)
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8[H,W,3] -> float32[V,3,S,S]: the inputs whose logits make one prediction."""
+        return prepare_views(self.bundle.preprocess, pixels, self.bundle.facts.views)
+
+    def probabilities(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Calibrated probabilities float[N,K] of what `prepare` made of N images."""
+        facts = self.bundle.facts
+        if not len(prepared):
+            return np.zeros((0, len(self.classes)), np.float32)
+        logits = average_views(self.logits(np.concatenate(list(prepared))), facts.views)
+        return softmax(logits / facts.temperature)
 
     def predict(
         self, contents: Sequence[bytes], *, top_k: int = 5
@@ -138,13 +147,13 @@ class Predictor:
     ) -> Iterator[Prediction | ImageError]:
         prepared = [self._prepare(content) for content in contents]
         images = [image for image in prepared if isinstance(image, np.ndarray)]
-        rows = iter(self.probabilities(np.stack(images)) if images else ())
+        rows = iter(self.probabilities(images))
         for image in prepared:
             yield image if isinstance(image, ImageError) else self._answer(next(rows), top_k)
 
     def _prepare(self, content: bytes) -> np.ndarray | ImageError:
         try:
-            return self.bundle.preprocess.apply(decode_image(content, self.limits).pixels)
+            return self.prepare(decode_image(content, self.limits).pixels)
         except ImageError as error:
             return error
 

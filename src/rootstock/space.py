@@ -38,6 +38,7 @@ def draw(space: Space, random: np.random.Generator) -> dict[str, float | str]:
 def _draw_one(values: Interval | tuple[str, ...], random: np.random.Generator) -> float | str:
     if isinstance(values, tuple):
         return values[random.integers(len(values))]
-    if values.log:
-        return float(np.exp(random.uniform(np.log(values.low), np.log(values.high))))
-    return float(random.uniform(values.low, values.high))
+    if not values.log:
+        return float(random.uniform(values.low, values.high))
+    drawn = float(np.exp(random.uniform(np.log(values.low), np.log(values.high))))
+    return min(max(drawn, values.low), values.high)  # exp and log round

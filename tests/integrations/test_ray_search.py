@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rootstock.errors import TrainingError
-from rootstock.integrations.ray_search import RaySearcher, trial_name
+from rootstock.integrations.ray_search import RaySearcher
+from rootstock.ports import trial_name
 from rootstock.space import Exploration, Interval
 
 pytestmark = pytest.mark.integration

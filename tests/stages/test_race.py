@@ -1,23 +1,30 @@
 """The race on real images and a small network."""
 
 import json
+import shutil
 
 import pytest
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.errors import BackboneError
 from rootstock.paths import Paths
+from rootstock.plan.evidence import Judgement
 from rootstock.plan.pins import Pins
-from rootstock.ports import SequentialSearcher, Trial
+from rootstock.plan.rules import is_finetune
+from rootstock.ports import NullRunLogger, SequentialSearcher, Trial
 from rootstock.stages.assess import assess_data
+from rootstock.stages.features import cache_features
 from rootstock.stages.index import index_images
 from rootstock.stages.job import keep_head_if_better
 from rootstock.stages.plan import make_plan
 from rootstock.stages.race import run_race
+from rootstock.stages.train import train_model
 from rootstock.train.pace import known_pace
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.stages.test_way import configure
+
+CONTEST = ("linear_probe", "partial_finetune")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,7 @@ def race(config, paths, searcher=None):
         config,
         paths,
         profile=DatasetProfile.read(paths.profile),
-        contest=("linear_probe", "partial_finetune"),
+        contest=CONTEST,
         pins=Pins(),
         searcher=searcher or SequentialSearcher(),
     )
@@ -61,6 +68,27 @@ def test_both_contenders_are_measured_and_the_outcome_is_kept(assessed):
     assert ran >= 3  # a head, and a head with fine-tuning
     assert race(config, paths, counting) == first
     assert counting.searches == ran
+
+
+def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkeypatch):
+    config, paths = assessed
+    config = configure(paths.root.parent / "data", "plan.budget.minutes=100")
+    for folder in (paths.races, paths.trials):
+        shutil.rmtree(folder)
+    monkeypatch.setattr(
+        "rootstock.stages.plan.judge_profile",
+        lambda *_, **__: Judgement("linear_probe", "linear_probe", CONTEST, "a race tells."),
+    )
+    monkeypatch.setattr("rootstock.plan.race._tie", lambda heat: (is_finetune(heat.strategy),))
+    monkeypatch.setattr("rootstock.plan.race.is_settled", lambda *_: False)
+    plan = make_plan(config, paths, searcher=SequentialSearcher())
+    assert plan.race.winner == plan.strategy == "partial_finetune"
+    cache_features(config, paths)
+    trained = []
+    monkeypatch.setattr("rootstock.train.objectives.finetune", lambda *_, **__: trained.append(1))
+    train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
+    assert not trained
+    assert not list(paths.trials.iterdir())  # the loser's are gone, too
 
 
 def test_a_damaged_outcome_is_raced_again(assessed):

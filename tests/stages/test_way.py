@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 
 import pytest
 
@@ -280,3 +281,72 @@ def a_tuned(loss, **params):
 def test_one_line_tells_what_won(best, words):
     line = which_won(best, [a_tuned(0.3, tap="last")], [a_tuned(0.2, learning_rate=1e-3)])
     assert words in line
+
+
+def trained(config, paths):
+    """Plan, features and training anew in a finished project; what the training told."""
+    make_plan(config, paths, searcher=SequentialSearcher())
+    cache_features(config, paths)
+    bundle = train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
+    return bundle, json.loads(paths.training.read_text())
+
+
+def test_more_trials_than_planned_are_drawn_from_the_plans_space(data, copied):
+    config = configure(data, "plan.strategy=partial_finetune", "search.trials=3")
+    _, told = trained(config, copied)
+    first, *drawn = (trial["params"] for trial in told["finetuning"])
+    assert len(drawn) == 2
+    assert set(first) == {"learning_rate", "layer_decay", "augmentation", "freeze_through"}
+    assert len({params["layer_decay"] for params in drawn}) == 2
+    # A pinned rate is not searched
+    assert {params["learning_rate"] for params in drawn} == {0.001}
+
+
+def test_fewer_trials_than_planned_are_the_first_ones(data, copied):
+    config = configure(
+        data,
+        "plan.strategy=full_finetune",
+        "train.learning_rates=[0.001, 0.01]",
+        "search.trials=1",
+    )
+    assert len(trained(config, copied)[1]["finetuning"]) == 1
+
+
+def test_a_budget_ends_the_fine_tuning_and_a_model_is_written(data, copied):
+    config = configure(
+        data,
+        "plan.strategy=full_finetune",
+        "train.epochs=500",
+        "search.trials=50",
+        "plan.budget.minutes=0.3",
+    )
+    started = time.monotonic()
+    bundle, told = trained(config, copied)
+    assert time.monotonic() - started < 25
+    assert told["finetuning"][-1]["error"] == "no time was left to begin it"
+    assert bundle.strategy == "full_finetune"
+
+
+def test_a_head_with_a_hidden_layer_is_tried_and_can_be_served(data, copied, monkeypatch):
+    config = configure(data, "plan.strategy=linear_probe", "train.mlp_hidden=8")
+    monkeypatch.setattr("rootstock.stages.train.best_trial", lambda trials: trials[-1])
+    bundle, told = trained(config, copied)
+    assert [trial["params"].get("hidden") for trial in told["heads"]] == [None, 8]
+    assert bundle.facts.hidden == 8
+    image = (data / "ants/0.png").read_bytes()
+    by_onnx, by_torch = (Predictor(bundle, engine=e).predict([image])[0] for e in ("onnx", "torch"))
+    assert by_onnx.probability == pytest.approx(by_torch.probability, abs=1e-4)
+
+
+def test_views_are_kept_where_they_help_and_their_cost_is_told(data, copied):
+    config = configure(data, "plan.strategy=linear_probe", "train.views=crops")
+    bundle, told = trained(config, copied)
+    assert told["views"]["kept"] == bundle.facts.views
+    assert "5 forward passes" in told["views"]["why"]
+    image = (data / "ants/0.png").read_bytes()
+    assert Predictor(bundle).predict([image])[0].label in COUNTS
+
+
+def test_mirror_images_are_not_averaged_where_they_may_mean_another_class(data, copied):
+    config = configure(data, "plan.strategy=full_finetune", "plan.flip=false", "train.views=flip")
+    assert trained(config, copied)[1]["views"]["kept"] == "one"

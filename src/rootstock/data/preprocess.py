@@ -61,9 +61,12 @@ class Preprocess:
 
     def geometry(self, pixels: np.ndarray) -> np.ndarray:
         """uint8[H,W,3] -> uint8[S,S,3]: resized and cropped, not yet normalised."""
-        size = self.input_size
-        scaled = round(size / self.crop_pct)
-        return _centre(_resize_short_side(pixels, scaled, _RESAMPLING[self.interpolation]), size)
+        scaled = round(self.input_size / self.crop_pct)
+        return _centre(self.resize(pixels, scaled), self.input_size)
+
+    def resize(self, pixels: np.ndarray, short_side: int) -> np.ndarray:
+        """uint8[H,W,3] -> the same with this short side; of a very long image the middle."""
+        return _resize_short_side(pixels, short_side, _RESAMPLING[self.interpolation])
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """uint8[N,S,S,3] -> float32[N,3,S,S]."""

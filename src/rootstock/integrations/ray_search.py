@@ -14,7 +14,6 @@ that was begun before; what had ended answers at once, the rest goes on.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -32,7 +31,7 @@ from rootstock.data.files import write_json
 from rootstock.errors import TrainingError
 from rootstock.integrations.ray_cluster import ray_session
 from rootstock.integrations.ray_team import as_floats, run_in_team, team_size, tune_message
-from rootstock.ports import OUT_OF_TIME, SILENT, Objective, Params, Trial
+from rootstock.ports import OUT_OF_TIME, SILENT, Objective, Params, Trial, trial_name
 from rootstock.space import Exploration, Interval
 
 # The first epochs warm the learning rate up and say little.
@@ -124,12 +123,6 @@ class RaySearcher:
             )
         # Fewer cores than asked for only mean fewer threads.
         return {"cpu": min(self.cpus_per_trial, cpus), "gpu": wanted}
-
-
-def trial_name(params: Params) -> str:
-    """The name of a candidate's directory: the same params, in any order, have the same."""
-    text = json.dumps(params, sort_keys=True, default=str)
-    return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _tune(

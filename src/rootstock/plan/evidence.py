@@ -17,9 +17,9 @@ from rootstock.plan.rules import Strategy
 
 STAKES = 0.01
 """A gain below one point of accuracy is not worth the minutes of fine-tuning."""
-RACE_FROM = 100
+RACE_FROM = 50
 """Under so many training images a race would measure chance."""
-RACE_PER_CLASS = 8
+RACE_PER_CLASS = 4
 """The same for the median class."""
 WIDE_STAKES = 0.05
 """With more errors than this to win, two ways of fine-tuning race each other too."""

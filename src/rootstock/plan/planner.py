@@ -24,6 +24,7 @@ from rootstock.plan.plan import (
     Reason,
     TransferPlan,
 )
+from rootstock.plan.race import is_whole, race_rate
 from rootstock.plan.rules import Strategy
 
 NOTHING: Mapping[Strategy, str] = MappingProxyType({})
@@ -90,7 +91,8 @@ def make_transfer_plan(
     taps = _choose_taps(draft, profile, pins, strategy)
     input_size = _choose_input_size(draft, profile, pins, strategy)
     finetune = _choose_finetuning(draft, profile, pins, strategy)
-    rates = _choose_rates(draft, pins, strategy)
+    raced = race is not None and race.winner == strategy and not is_whole(profile.n_train)
+    rates = _choose_rates(draft, pins, strategy, raced=raced)
     return TransferPlan(
         data_hash=profile.data_hash,
         strategy=strategy,
@@ -307,10 +309,16 @@ def _choose_freezing(
     return frozen
 
 
-def _choose_rates(draft: _Draft, pins: Pins, strategy: Strategy) -> tuple[float, ...]:
+def _choose_rates(
+    draft: _Draft, pins: Pins, strategy: Strategy, *, raced: bool
+) -> tuple[float, ...]:
     if not rules.is_finetune(strategy):
         return ()
     ruled = rules.RECIPES[strategy].learning_rates
+    if raced and pins.learning_rates == AUTO:
+        rate = race_rate(ruled)
+        draft.note("learning rate", f"{rate:g}", "the peak rate for AdamW that won the race.")
+        return (rate,)
     pinned = pins.learning_rates != AUTO
     rates = cast(tuple[float, ...], pins.learning_rates) if pinned else ruled
     text = " and ".join(f"{rate:g}" for rate in ruled)

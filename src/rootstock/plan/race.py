@@ -8,6 +8,8 @@ from rootstock.metrics import standard_error
 from rootstock.plan.plan import Heat, Race
 from rootstock.plan.rules import is_finetune
 
+WHOLE = 700
+"""Up to so many training images the race is the training itself, which finds the winner done."""
 ROUND_IMAGES = (500, 1000)
 """Training images of each round; the second is run only where the first leaves a doubt."""
 EPOCHS = 5
@@ -23,27 +25,38 @@ def is_settled(first: Heat, second: Heat) -> bool:
 def decide(heats: Sequence[Heat]) -> Race:
     """The outcome by the last round, whose two heats stand at the end of ``heats``.
 
-    The higher accuracy wins; at equal accuracy a head, which is cheaper, and between two ways of
-    fine-tuning the lower log-loss. No margin is asked of fine-tuning: with fewer images and
-    epochs than training will have, a race shows less of it than there is.
+    A lead in accuracy beyond the noise wins. Within it the lower log-loss does, which is the finer
+    measure where images are few. No margin is asked of fine-tuning.
     """
     first, second = heats[-2:]
-    winner = max((first, second), key=lambda heat: (heat.accuracy, *_tie(heat)))
+    settled = is_settled(first, second)
+    winner = max((first, second), key=lambda heat: (heat.accuracy if settled else 0, *_tie(heat)))
     loser = second if winner is first else first
     why = (
         f"on {winner.n_train} training images `{winner.strategy}` reached {winner.accuracy:.3f} "
         f"and `{loser.strategy}` {loser.accuracy:.3f} of the {winner.n_val} validation images"
-        f"{'.' if is_settled(first, second) else ', a difference within chance.'}"
     )
-    return Race(heats=tuple(heats), winner=winner.strategy, why=why)
+    if not settled:
+        why += (
+            f", a difference within chance; the log-loss decides, {winner.log_loss:.3f} against "
+            f"{loser.log_loss:.3f}"
+        )
+    return Race(heats=tuple(heats), winner=winner.strategy, why=f"{why}.")
 
 
-def _tie(heat: Heat) -> tuple[bool, float]:
-    return not is_finetune(heat.strategy), -heat.log_loss
+def _tie(heat: Heat) -> tuple[float, bool]:
+    return -heat.log_loss, not is_finetune(heat.strategy)
+
+
+def is_whole(n_train: int) -> bool:
+    """Whether the race trains on all images for as long as the training would."""
+    return n_train <= WHOLE
 
 
 def round_sizes(n_train: int) -> list[int]:
     """How many training images each round takes of ``n_train``."""
+    if is_whole(n_train):
+        return [n_train]
     return sorted({min(size, n_train) for size in ROUND_IMAGES})
 
 

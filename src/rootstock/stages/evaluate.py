@@ -60,11 +60,10 @@ def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> np.n
     Raises:
         DataError: an image has changed or vanished since it was indexed.
     """
-    prepare = predictor.bundle.preprocess.apply
     answers = []
     for start in tqdm(range(0, len(rows), BATCH), desc="predict", unit="batch", disable=None):
-        batch = [prepare(read_pixels(row, root)) for row in rows[start : start + BATCH]]
-        answers.append(predictor.probabilities(np.stack(batch)))
+        batch = [predictor.prepare(read_pixels(row, root)) for row in rows[start : start + BATCH]]
+        answers.append(predictor.probabilities(batch))
     return np.concatenate(answers)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
 
 from rootstock.backbones.load import LAST, Backbone
@@ -20,8 +21,14 @@ from rootstock.data.files import read_json, write_atomic
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.data.preprocess import Preprocess
+from rootstock.data.views import Views, average_views, prepare_views
 from rootstock.errors import TrainingError
-from rootstock.features.extract import check_feature_index, extract_features, read_features
+from rootstock.features.extract import (
+    check_feature_index,
+    extract_features,
+    read_features,
+    read_pixels,
+)
 from rootstock.features.store import FeatureStore
 from rootstock.heads import read_head
 from rootstock.paths import Paths
@@ -49,7 +56,7 @@ MLP_STRIDE = 3
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """``directory`` is named by plan, data and parameters, so a killed job's work is found."""
+    """``directory`` is named by what decides its trials, so that a killed job's work is found."""
 
     config: Config
     manifest: Manifest
@@ -73,9 +80,6 @@ class TrainingJob:
         preprocess = backbone.card.preprocess(plan.input_size)
         rows = [row for split in SPLITS for row in manifest.rows(split)]
         check_feature_index(paths.features, rows, backbone, preprocess)
-        settings = json.dumps(config.train.model_dump(mode="json")) + f"{config.seed}"
-        identity = f"{plan.hash}{manifest.content_hash}{settings}"
-        name = hashlib.sha256(identity.encode()).hexdigest()[:16]
         return cls(
             config=config,
             manifest=manifest,
@@ -84,7 +88,7 @@ class TrainingJob:
             store=FeatureStore(paths.below(config.features.store)),
             backbone=backbone,
             preprocess=preprocess,
-            directory=paths.trials / name,
+            directory=paths.trials / job_name(config, manifest, plan),
         )
 
     def search_heads(self, searcher: Searcher, tracking: Tracking) -> list[Trial]:
@@ -232,9 +236,19 @@ class TrainingJob:
         network.load_state_dict(load_file(best.directory / BEST))
         return network.eval()
 
-    def val_logits(self, network: TransferNet) -> np.ndarray:
+    def val_logits(self, network: TransferNet, views: Views = "one") -> np.ndarray:
         """Logits float32[N,K] of the validation images, by the whole network."""
-        return predict_logits(network, self.images("val", self.preprocess))
+        images = self.images("val", self.preprocess)
+        if views == "one":
+            return predict_logits(network, images)
+        device = next(network.parameters()).device
+        rows = []
+        for row in images.rows:
+            inputs = prepare_views(self.preprocess, read_pixels(row, self.root), views)
+            with torch.inference_mode():
+                logits = network(torch.from_numpy(inputs).to(device)).float().cpu().numpy()
+            rows.append(average_views(logits, views))
+        return np.concatenate(rows)
 
     def _matrix(self, split: str, tap: str) -> Path:
         """Features of one split and tap as a .npy file that all trials map into memory."""
@@ -248,6 +262,21 @@ class TrainingJob:
         with write_atomic(path) as temporary, temporary.open("wb") as file:
             np.save(file, read_features(rows, *arguments, tap))
         return path
+
+
+def job_name(config: Config, manifest: Manifest, plan: TransferPlan) -> str:
+    """The same for jobs whose trials of the same params end the same.
+
+    A race on all training images is such a job: what it has trained, training finds done.
+    """
+    recipe = {"weights_sha256", "backbone", "taps", "input_size", "finetune"}
+    parts = [
+        plan.model_dump(mode="json", include=recipe),
+        manifest.content_hash,
+        config.train.model_dump(mode="json", exclude={"learning_rates", "epochs"}),
+        config.seed,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def by_best_epoch(trial: Trial) -> Trial:

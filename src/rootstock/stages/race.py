@@ -22,11 +22,11 @@ from rootstock.plan import rules
 from rootstock.plan.pins import Pins
 from rootstock.plan.plan import Heat, Race, TransferPlan
 from rootstock.plan.planner import make_transfer_plan
-from rootstock.plan.race import EPOCHS, decide, is_settled, race_rate, round_sizes
+from rootstock.plan.race import EPOCHS, decide, is_settled, is_whole, race_rate, round_sizes
 from rootstock.plan.rules import Strategy
 from rootstock.ports import NullRunLogger, Searcher
 from rootstock.stages.features import load_planned_backbone
-from rootstock.stages.job import TrainingJob, best_trial
+from rootstock.stages.job import TrainingJob, best_trial, job_name
 from rootstock.train.objectives import Tracking
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ def run_race(
 ) -> Race:
     """Train the two strategies of ``contest`` briefly; one round, or two where one leaves doubt.
 
-    The outcome is kept in .rootstock/races, so that the same race is run once.
+    On few images it is the training itself, which then finds the winner's trials done. The outcome
+    is kept in .rootstock/races, so that the same race is run once.
     Raises:
         TrainingError: a contender could not be trained.
     """
@@ -59,20 +60,28 @@ def run_race(
             log.warning("%s; the race is run again", error)
     manifest = Manifest.read(paths.manifest)
     heats: list[Heat] = []
+    homes: dict[Strategy, Path] = {}
     for n_train in round_sizes(profile.n_train):
-        part = _part_of(manifest, n_train)
+        whole = is_whole(profile.n_train)
+        part = manifest if whole else _part_of(manifest, n_train)
         for strategy in contest:
             log.info("race: %s on %d training images", strategy, n_train)
             plan = make_transfer_plan(
-                profile, pins=_short(pins, strategy), l2_grid=config.train.l2_grid
+                profile, pins=_short(pins, strategy, whole=whole), l2_grid=config.train.l2_grid
             )
             home = paths.races / name / f"{strategy}-{n_train}"
+            if whole:
+                home = paths.trials / job_name(config, manifest, plan)
             heats.append(_run_heat(config, paths, part, plan, home, searcher))
+            homes[strategy] = home
         if is_settled(*heats[-2:]):
             break
     race = decide(heats)
     race.write(memory)
     shutil.rmtree(paths.races / name, ignore_errors=True)
+    for strategy, home in homes.items():
+        if strategy != race.winner:
+            shutil.rmtree(home, ignore_errors=True)
     return race
 
 
@@ -95,13 +104,13 @@ def _part_of(manifest: Manifest, n_train: int) -> Manifest:
     return dataclasses.replace(manifest, images=tuple(rows))
 
 
-def _short(pins: Pins, strategy: Strategy) -> Pins:
-    if not rules.is_finetune(strategy):
-        return dataclasses.replace(pins, strategy=strategy)
+def _short(pins: Pins, strategy: Strategy, *, whole: bool) -> Pins:
+    """One rate and few epochs, unless the race is the ``whole`` training."""
+    pins = dataclasses.replace(pins, strategy=strategy)
+    if whole or not rules.is_finetune(strategy):
+        return pins
     rates = rules.RECIPES[strategy].learning_rates
-    return dataclasses.replace(
-        pins, strategy=strategy, epochs=EPOCHS, learning_rates=(race_rate(rates),)
-    )
+    return dataclasses.replace(pins, epochs=EPOCHS, learning_rates=(race_rate(rates),))
 
 
 def _run_heat(

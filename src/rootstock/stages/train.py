@@ -8,11 +8,14 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from rootstock.bundle import MAX_GOLDEN, ModelBundle, write_bundle
 from rootstock.config import Config
 from rootstock.data.files import read_json, write_json
+from rootstock.data.views import COUNT, Views
 from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
 from rootstock.paths import Paths
 from rootstock.plots.training import plot_head_search, plot_training_curves
@@ -70,8 +73,11 @@ def train_model(
             tried = [*tuned, average] if average else tuned
             best = keep_head_if_better(best, best_trial(tried))
         network = job.build_network(best)
-        temperature, metrics = _calibrate(job, network)
-        bundle = _write_bundle(paths.model, job, network, temperature, metrics)
+        views, gain = choose_views(job, network)
+        temperature, metrics = _calibrate(
+            job.val_logits(network, views), job.manifest.labels("val")
+        )
+        bundle = _write_bundle(paths.model, job, network, temperature, metrics, views)
         run.log_metrics(metrics)
         _draw(paths.reports / "plots/training", heads, tuned, best)
         for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
@@ -82,6 +88,7 @@ def train_model(
         "kept_head": bool(tuned) and "tap" in best.params,
         "best": _best_params(best),
         "won": which_won(best, heads, tuned),
+        "views": {"kept": views, "why": gain},
         "metrics": metrics,
         "heads": as_records(heads),
         "finetuning": as_records(tuned),
@@ -111,9 +118,27 @@ _BULKY = {
 }
 
 
-def _calibrate(job: TrainingJob, network: TransferNet) -> tuple[float, dict[str, float]]:
+def choose_views(job: TrainingJob, network: TransferNet) -> tuple[Views, str]:
+    """The views that train.views asks for where the validation images gain by them, and why."""
+    wanted = job.config.train.views
+    if wanted == "one":
+        return "one", "one view, as train.views says"
+    if wanted == "flip" and job.plan.finetune and not job.plan.finetune.flip:
+        return "one", "mirror images may belong to another class here"
+    labels = job.manifest.labels("val")
+    one, several = (
+        log_loss(softmax(job.val_logits(network, views)), labels)
+        for views in cast(tuple[Views, Views], ("one", wanted))
+    )
+    kept = wanted if several < one else "one"
+    return kept, (
+        f"validation log-loss {several:.4f} with `{wanted}`, which costs {COUNT[wanted]} forward "
+        f"passes a prediction, against {one:.4f} with one view"
+    )
+
+
+def _calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[float, dict[str, float]]:
     """The temperature, and the validation metrics with it."""
-    logits, labels = job.val_logits(network), job.manifest.labels("val")
     temperature = fit_temperature(logits, labels)
     plain, calibrated = softmax(logits), softmax(logits / temperature)
     return temperature, {
@@ -131,6 +156,7 @@ def _write_bundle(
     network: TransferNet,
     temperature: float,
     metrics: dict[str, float],
+    views: Views,
 ) -> ModelBundle:
     return write_bundle(
         directory,
@@ -143,6 +169,7 @@ def _write_bundle(
         metrics=metrics,
         lineage=_lineage(job),
         golden=_golden_images(job),
+        views=views,
     )
 
 
@@ -204,7 +231,10 @@ def _best_params(best: Trial) -> dict[str, Any]:
 
 
 def _name(trial: Trial) -> str:
-    return ", ".join(f"{key} {value:g}" for key, value in trial.params.items())
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in trial.params.items()
+    )
 
 
 def _curve(trial: Trial) -> list[float]:

@@ -206,22 +206,34 @@ def _tracked(
     Of a team only the first process logs and writes.
     """
     result = directory / _RESULT
+    name = " ".join(f"{k}={v}" for k, v in params.items() if not isinstance(v, list | tuple))
     if result.exists():
-        metrics: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
+        found = json.loads(result.read_text(encoding="utf-8"))
+        metrics: dict[str, float] = found["metrics"]
+        if not found["run"]:  # trained in a race, before there was a run to log to
+            with tracking.runs.run(name, parent_id=tracking.parent_id, tags=tracking.tags) as run:
+                _log_finished(run, params, metrics)
+                write_json(result, {"metrics": metrics, "run": run.id})
         report(1, metrics)
         return metrics
     started = time.monotonic()
-    name = " ".join(f"{k}={v}" for k, v in params.items() if not isinstance(v, list | tuple))
     leads = Team.current().leads
     runs = tracking.runs if leads else NullRunLogger()
     with runs.run(name, parent_id=tracking.parent_id, tags=tracking.tags) as run:
         run.log_params(params)
         metrics = body(params, directory, _both(report, run))
         metrics |= {"seconds": round(time.monotonic() - started, 3)}
-        run.log_metrics({f"final_{key}": value for key, value in metrics.items()})
+        _log_finished(run, {}, metrics)
+        run_id = run.id
     if leads:
-        write_json(result, metrics)
+        write_json(result, {"metrics": metrics, "run": run_id})
     return metrics
+
+
+def _log_finished(run: Run, params: Params, metrics: Mapping[str, float]) -> None:
+    if params:
+        run.log_params(params)
+    run.log_metrics({f"final_{key}": value for key, value in metrics.items()})
 
 
 def _both(report: Report, run: Run) -> Report:

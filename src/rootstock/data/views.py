@@ -1,0 +1,47 @@
+"""Views: one image as several inputs, whose logits are averaged (test-time augmentation).
+
+Averaging over crops and mirror images is as old as Krizhevsky et al. 2012; it costs a forward pass
+a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from rootstock.data.preprocess import Preprocess
+
+Views = Literal["one", "flip", "crops"]
+COUNT: Mapping[Views, int] = MappingProxyType({"one": 1, "flip": 2, "crops": 5})
+"""Forward passes of a prediction."""
+MARGIN = 1.15
+"""Crops are cut from an image at least this much larger than they are, so that they differ."""
+
+
+def prepare_views(preprocess: Preprocess, pixels: np.ndarray, views: Views) -> np.ndarray:
+    """uint8[H,W,3] -> float32[V,3,S,S].
+
+    ``flip``: the image and its mirror image; ``crops``: the centre and the four corners.
+    """
+    centre = preprocess.geometry(pixels)
+    if views == "one":
+        return preprocess.normalise(centre[None])
+    if views == "flip":
+        return preprocess.normalise(np.stack([centre, centre[:, ::-1]]))
+    size = preprocess.input_size
+    larger = preprocess.resize(pixels, max(round(size / preprocess.crop_pct), round(size * MARGIN)))
+    height, width = larger.shape[:2]
+    corners = [
+        larger[top : top + size, left : left + size]
+        for top in (0, height - size)
+        for left in (0, width - size)
+    ]
+    return preprocess.normalise(np.stack([centre, *corners]))
+
+
+def average_views(logits: np.ndarray, views: Views) -> np.ndarray:
+    """float[N*V,K] -> [N,K]."""
+    return logits.reshape(-1, COUNT[views], logits.shape[1]).mean(axis=1)

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from rootstock.data.views import COUNT, average_views, prepare_views
+from tests.bundles import tiny_backbone
+
+
+def gradient(height, width):
+    """Brighter to the right and towards the bottom."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    grey = (rows / height + columns / width) * 127
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("views", list(COUNT))
+@pytest.mark.parametrize("shape", [(80, 200), (64, 64), (20, 31)])
+def test_every_view_has_the_input_size(views, shape):
+    preprocess = tiny_backbone().card.preprocess()
+    found = prepare_views(preprocess, gradient(*shape), views)
+    assert found.shape == (COUNT[views], 3, preprocess.input_size, preprocess.input_size)
+    np.testing.assert_array_equal(found[0], preprocess.apply(gradient(*shape)))
+
+
+def test_crops_are_the_corners():
+    centre, *corners = prepare_views(tiny_backbone().card.preprocess(), gradient(100, 150), "crops")
+    means = [corner.mean() for corner in corners]
+    assert means[0] < min(means[1:3])
+    assert max(means[1:3]) < means[3]
+    assert means[0] < centre.mean() < means[3]
+
+
+def test_logits_are_averaged_image_by_image():
+    logits = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    np.testing.assert_array_equal(average_views(logits, "flip"), [[2.0, 1.0], [6.0, 5.0]])
