@@ -12,7 +12,9 @@ from rootstock.backbones.create import (
     create_module,
     require_taps,
 )
+from rootstock.backbones.load import Backbone
 from rootstock.errors import BackboneError
+from tests.bundles import tiny_backbone
 
 
 @pytest.mark.parametrize(
@@ -128,3 +130,17 @@ def test_vision_transformers_take_sizes_that_plans_choose():
     with torch.inference_mode():
         torch.testing.assert_close(module(images), fixed(images))
         assert module(torch.randn(1, 3, 100, 100)).isfinite().all()
+
+
+def test_an_input_too_small_for_a_network_is_told():
+    module = create_module("inception_v3", num_classes=10)
+    card = BackboneCard.model_validate(
+        tiny_backbone().card.model_dump() | {"name": "inception", "input_size": (3, 299, 299)}
+    )
+    backbone = Backbone(card, module)
+    with pytest.raises(
+        BackboneError, match="inception cannot read images of 32 x 32 pixels"
+    ) as told:
+        backbone.require_size(32)
+    assert "299" in told.value.hint
+    backbone.require_size(107)

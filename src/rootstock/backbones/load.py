@@ -96,6 +96,23 @@ class Backbone:
             tap: torch.cat([found[name] for name in split_taps(tap)], dim=1).float() for tap in taps
         }
 
+    def require_size(self, input_size: int) -> None:
+        """Nothing where the network can read images of this side in pixels.
+
+        Raises:
+            BackboneError: it cannot, as a rule because they are too small for its pooling.
+        """
+        try:
+            self.features(torch.zeros(1, 3, input_size, input_size, device=self.device), [LAST])
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:
+            raise BackboneError(
+                f"{self.card.name} cannot read images of {input_size} x {input_size} pixels: "
+                f"{str(error).splitlines()[0]}",
+                hint=f"set plan.input_size, its own size is {self.card.input_size[-1]}",
+            ) from None
+
     def feature_module(self, tap: str) -> nn.Module:
         """A copy whose forward gives [N,C] of a tap, or of taps joined by ``+``."""
         names = split_taps(tap)

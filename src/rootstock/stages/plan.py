@@ -9,6 +9,7 @@ from rootstock.config import Config
 from rootstock.data.files import write_atomic, write_json
 from rootstock.paths import Paths
 from rootstock.plan import rules
+from rootstock.plan.costs import tuning_size
 from rootstock.plan.pins import AUTO, Pins
 from rootstock.plan.plan import Race, TransferPlan
 from rootstock.plan.planner import judge_profile, make_transfer_plan
@@ -31,6 +32,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     profile, scores, why = choose_candidate(config, paths, DatasetProfile.read(paths.profile))
     pins = read_pins(config)
     backbone = load_profiled_backbone(profile, device=config.train.device)
+    backbone.require_size(tuning_size(profile, pins))
     pace, expected = estimate_minutes(config, paths, profile, backbone)
     plan = make_transfer_plan(
         profile,
