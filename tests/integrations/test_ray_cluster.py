@@ -32,6 +32,52 @@ RaySearcher().search(
 )
 """
 
+RESUMED_SEARCH = """
+import os, sys, time
+from pathlib import Path
+from rootstock.integrations.ray_search import RaySearcher
+
+def learn(params, home, report):
+    done = len(list(home.glob("epoch-*")))
+    for epoch in range(done, 3):
+        (home / f"epoch-{epoch}").write_text(str(os.getppid()))
+        report(epoch + 1, {"acc": 0.1 * epoch})
+        while params["slow"] and epoch == 1 and not Path(sys.argv[1], "go").exists():
+            time.sleep(0.1)
+    return {"acc": 1.0 + params["slow"], "done": done}
+
+trials = RaySearcher().search(
+    learn,
+    [{"slow": 0}, {"slow": 1}],
+    directory=Path(sys.argv[1]),
+    metric="acc",
+    mode="max",
+    early_stop=False,
+)
+print([trial.metrics["done"] for trial in trials])
+"""
+
+
+def test_a_search_whose_driver_was_killed_goes_on_where_its_trials_were(tmp_path, short_path):
+    command = [sys.executable, "-c", RESUMED_SEARCH, str(tmp_path)]
+    environment = {**os.environ, "RAY_TMPDIR": str(short_path)}
+    environment.pop("RAY_ADDRESS", None)
+    driver = subprocess.Popen(
+        command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("trial-*/epoch-*"))) < 5:  # three of one trial, two of the other
+        assert time.monotonic() < deadline
+        assert driver.poll() is None
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    (tmp_path / "go").touch()
+    again = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=180, check=True
+    )
+    assert again.stdout.strip() == "[3.0, 2.0]"
+
 
 def test_dead_address_fails_at_once():
     began = time.monotonic()
