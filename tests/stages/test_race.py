@@ -15,10 +15,10 @@ from rootstock.ports import NullRunLogger, SequentialSearcher, Trial
 from rootstock.stages.assess import assess_data
 from rootstock.stages.features import cache_features
 from rootstock.stages.index import index_images
-from rootstock.stages.job import keep_head_if_better
 from rootstock.stages.plan import make_plan
 from rootstock.stages.race import run_race
 from rootstock.stages.train import train_model
+from rootstock.stages.trials import keep_head_if_better
 from rootstock.train.pace import known_pace
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes

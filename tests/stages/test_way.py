@@ -18,11 +18,11 @@ from rootstock.predict import Predictor
 from rootstock.review.record import DataReview
 from rootstock.stages.evaluate import evaluate_folder, evaluate_model
 from rootstock.stages.features import cache_features
-from rootstock.stages.job import best_trial, which_won
 from rootstock.stages.plan import make_plan
 from rootstock.stages.register import promote, register_model, rollback
 from rootstock.stages.run import run_all
 from rootstock.stages.train import train_model
+from rootstock.stages.trials import best_trial, which_won
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from safetensors.torch import load_file
 
 from rootstock.backbones.load import LAST, Backbone
 from rootstock.config import Config
-from rootstock.data.files import read_json, write_atomic
+from rootstock.data.files import write_atomic
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views, average_views, prepare_views
-from rootstock.errors import TrainingError
 from rootstock.features.extract import (
     check_feature_index,
     extract_features,
@@ -37,8 +36,9 @@ from rootstock.plan.plan import TransferPlan
 from rootstock.ports import OUT_OF_TIME, SILENT, Searcher, Trial
 from rootstock.space import Exploration
 from rootstock.stages.features import SPLITS, load_planned_backbone
+from rootstock.stages.trials import METRIC, by_best_epoch
 from rootstock.train.average import average_weights
-from rootstock.train.finetune import BEST, HISTORY, predict_logits, validate, write_weights
+from rootstock.train.finetune import BEST, predict_logits, validate, write_weights
 from rootstock.train.images import ImageSet, prepare_images, training_preprocess
 from rootstock.train.mix import choose_mixup
 from rootstock.train.network import TransferNet
@@ -47,8 +47,6 @@ from rootstock.train.optim import FinetuneSettings
 
 log = logging.getLogger(__name__)
 
-METRIC = "val_log_loss"
-"""What trials are chosen by: it moves where accuracy, on few validation images, cannot."""
 
 MLP_STRIDE = 3
 """Heads with a hidden layer are tried at every third strength: each is trained from nothing."""
@@ -277,59 +275,3 @@ def job_name(config: Config, manifest: Manifest, plan: TransferPlan) -> str:
         config.seed,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def by_best_epoch(trial: Trial) -> Trial:
-    """A trial that was ended early counts with the epoch whose weights it kept."""
-    history = trial.directory / HISTORY
-    if trial.error or "best_epoch" in trial.metrics or not history.exists():
-        return trial
-    epochs = read_json(history, made_by="train")["epochs"]
-    best = min(range(len(epochs)), key=lambda number: epochs[number][METRIC])
-    return replace(trial, metrics=epochs[best] | {"best_epoch": best + 1.0})
-
-
-def best_trial(trials: Sequence[Trial]) -> Trial:
-    """The trial with the lowest validation log-loss.
-
-    Raises:
-        TrainingError: every trial failed; the message holds their errors.
-    """
-    done = [trial for trial in trials if not trial.error]
-    if not done:
-        errors = "\n".join(f"  {dict(trial.params)}: {trial.error}" for trial in trials)
-        raise TrainingError(f"all {len(trials)} trials failed:\n{errors}")
-    return min(done, key=lambda trial: trial.metrics[METRIC])
-
-
-def keep_head_if_better(head: Trial, tuned: Trial) -> Trial:
-    """The fine-tuned trial, but the head it started from where that is better by both measures.
-
-    Fine-tuning can spoil good features when images are few; accuracy alone would decide by chance.
-    """
-    worse = tuned.metrics["val_accuracy"] <= head.metrics["val_accuracy"]
-    less_sure = tuned.metrics[METRIC] > head.metrics[METRIC]
-    return head if worse and less_sure else tuned
-
-
-def which_won(best: Trial, heads: Sequence[Trial], tuned: Sequence[Trial]) -> str:
-    """One line for people: what was kept, and what it was compared with."""
-    measured = f"validation log-loss {best.metrics[METRIC]:.4f}"
-    if not tuned:
-        return f"the head at `{best.params['tap']}`, {measured}"
-    rivals = [f"the head's {best_trial(heads).metrics[METRIC]:.4f}"]
-    if "average_of" in best.params or "tap" in best.params:
-        rivals.append(f"the best single trial's {best_trial(tuned).metrics[METRIC]:.4f}")
-    kind = "one fine-tuned trial"
-    if "average_of" in best.params:
-        kind = f"the average of {best.params['average_of']} fine-tuned trials"
-    if "tap" in best.params:
-        kind, rivals = "the head, which fine-tuning did not improve", rivals[1:]
-    return f"{kind}, {measured} against {' and '.join(rivals)}"
-
-
-def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Trials as JSON holds them."""
-    return [
-        {"params": dict(t.params), "metrics": dict(t.metrics), "error": t.error} for t in trials
-    ]

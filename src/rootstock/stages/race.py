@@ -26,7 +26,8 @@ from rootstock.plan.race import EPOCHS, decide, is_settled, is_whole, race_rate,
 from rootstock.plan.rules import Strategy
 from rootstock.ports import NullRunLogger, Searcher
 from rootstock.stages.features import load_planned_backbone
-from rootstock.stages.job import TrainingJob, best_trial, job_name
+from rootstock.stages.job import TrainingJob, job_name
+from rootstock.stages.trials import best_trial
 from rootstock.train.objectives import Tracking
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
 from rootstock.paths import Paths
 from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports import RunLogger, Searcher, Trial
-from rootstock.stages.job import (
+from rootstock.stages.job import TrainingJob
+from rootstock.stages.trials import (
     METRIC,
-    TrainingJob,
     as_records,
     best_trial,
     keep_head_if_better,
