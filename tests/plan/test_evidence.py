@@ -36,8 +36,8 @@ def test_the_rival_of_a_head_on_dissimilar_data_tunes_every_layer():
 
 
 def test_too_few_images_are_not_raced():
-    assert judged(0.7, size="small", n_train=60).contest == ()
-    assert judged(0.7, size="small", n_train=900, per_class=4.0).contest == ()
+    assert judged(0.7, size="small", n_train=40).contest == ()
+    assert judged(0.7, size="small", n_train=900, per_class=3.0).contest == ()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from rootstock.plan.plan import Heat
-from rootstock.plan.race import decide, is_settled, round_sizes
+from rootstock.plan.race import decide, is_settled, race_rates, round_sizes
 
 
 def heat(strategy, accuracy, *, log_loss=0.5, n_val=200):
@@ -52,3 +52,8 @@ def test_a_lead_within_the_noise_is_not_settled_and_is_said():
 )
 def test_few_images_are_raced_whole_and_more_in_rounds(n_train, sizes):
     assert round_sizes(int(n_train)) == sizes
+
+
+@pytest.mark.parametrize(("n_train", "rates"), [(200, (3e-4, 1e-3)), (500, (1e-3,))])
+def test_very_few_images_are_raced_at_every_rate(n_train, rates):
+    assert race_rates((3e-4, 1e-3), n_train) == rates

@@ -24,7 +24,7 @@ from rootstock.plan.plan import (
     Reason,
     TransferPlan,
 )
-from rootstock.plan.race import is_whole, race_rate
+from rootstock.plan.race import race_rates
 from rootstock.plan.rules import Strategy
 
 NOTHING: Mapping[Strategy, str] = MappingProxyType({})
@@ -91,8 +91,8 @@ def make_transfer_plan(
     taps = _choose_taps(draft, profile, pins, strategy)
     input_size = _choose_input_size(draft, profile, pins, strategy)
     finetune = _choose_finetuning(draft, profile, pins, strategy)
-    raced = race is not None and race.winner == strategy and not is_whole(profile.n_train)
-    rates = _choose_rates(draft, pins, strategy, raced=raced)
+    raced = race is not None and race.winner == strategy
+    rates = _choose_rates(draft, pins, strategy, n_raced=profile.n_train if raced else 0)
     return TransferPlan(
         data_hash=profile.data_hash,
         strategy=strategy,
@@ -310,15 +310,16 @@ def _choose_freezing(
 
 
 def _choose_rates(
-    draft: _Draft, pins: Pins, strategy: Strategy, *, raced: bool
+    draft: _Draft, pins: Pins, strategy: Strategy, *, n_raced: int
 ) -> tuple[float, ...]:
     if not rules.is_finetune(strategy):
         return ()
     ruled = rules.RECIPES[strategy].learning_rates
-    if raced and pins.learning_rates == AUTO:
-        rate = race_rate(ruled)
-        draft.note("learning rate", f"{rate:g}", "the peak rate for AdamW that won the race.")
-        return (rate,)
+    if n_raced and pins.learning_rates == AUTO:
+        rates = race_rates(ruled, n_raced)
+        value = ", ".join(f"{rate:g}" for rate in rates)
+        draft.note("learning rate", value, "as in the race, a peak rate for AdamW.")
+        return rates
     pinned = pins.learning_rates != AUTO
     rates = cast(tuple[float, ...], pins.learning_rates) if pinned else ruled
     text = " and ".join(f"{rate:g}" for rate in ruled)

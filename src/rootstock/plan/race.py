@@ -10,6 +10,8 @@ from rootstock.plan.rules import is_finetune
 
 WHOLE = 700
 """Up to so many training images the race is the training itself, which finds the winner done."""
+FEW = 300
+"""Up to so many training images a race tries every learning rate."""
 ROUND_IMAGES = (500, 1000)
 """Training images of each round; the second is run only where the first leaves a doubt."""
 EPOCHS = 5
@@ -60,6 +62,10 @@ def round_sizes(n_train: int) -> list[int]:
     return sorted({min(size, n_train) for size in ROUND_IMAGES})
 
 
-def race_rate(rates: Sequence[float]) -> float:
-    """The one learning rate that a round uses: the highest, for there are few steps."""
-    return max(rates)
+def race_rates(rates: Sequence[float], n_train: int) -> tuple[float, ...]:
+    """The learning rates that a race tries, and the training after it.
+
+    The highest alone, for there are few steps; on very few images, where one trial can be unlucky
+    and none takes long, all of them.
+    """
+    return tuple(rates) if n_train <= FEW else (max(rates),)

@@ -19,10 +19,10 @@ from rootstock.errors import ArtifactError
 from rootstock.features.store import FeatureStore
 from rootstock.paths import Paths
 from rootstock.plan import rules
-from rootstock.plan.pins import Pins
+from rootstock.plan.pins import AUTO, Pins
 from rootstock.plan.plan import Heat, Race, TransferPlan
 from rootstock.plan.planner import make_transfer_plan
-from rootstock.plan.race import EPOCHS, decide, is_settled, is_whole, race_rate, round_sizes
+from rootstock.plan.race import EPOCHS, decide, is_settled, is_whole, race_rates, round_sizes
 from rootstock.plan.rules import Strategy
 from rootstock.ports import NullRunLogger, Searcher
 from rootstock.stages.features import load_planned_backbone
@@ -68,7 +68,9 @@ def run_race(
         for strategy in contest:
             log.info("race: %s on %d training images", strategy, n_train)
             plan = make_transfer_plan(
-                profile, pins=_short(pins, strategy, whole=whole), l2_grid=config.train.l2_grid
+                profile,
+                pins=_short(pins, strategy, n_train=profile.n_train, whole=whole),
+                l2_grid=config.train.l2_grid,
             )
             home = paths.races / name / f"{strategy}-{n_train}"
             if whole:
@@ -105,13 +107,15 @@ def _part_of(manifest: Manifest, n_train: int) -> Manifest:
     return dataclasses.replace(manifest, images=tuple(rows))
 
 
-def _short(pins: Pins, strategy: Strategy, *, whole: bool) -> Pins:
-    """One rate and few epochs, unless the race is the ``whole`` training."""
+def _short(pins: Pins, strategy: Strategy, *, n_train: int, whole: bool) -> Pins:
+    """The rates of a race, and few epochs unless it is the ``whole`` training."""
     pins = dataclasses.replace(pins, strategy=strategy)
-    if whole or not rules.is_finetune(strategy):
+    if not rules.is_finetune(strategy):
         return pins
-    rates = rules.RECIPES[strategy].learning_rates
-    return dataclasses.replace(pins, epochs=EPOCHS, learning_rates=(race_rate(rates),))
+    if pins.learning_rates == AUTO:
+        rates = race_rates(rules.RECIPES[strategy].learning_rates, n_train)
+        pins = dataclasses.replace(pins, learning_rates=rates)
+    return pins if whole else dataclasses.replace(pins, epochs=EPOCHS)
 
 
 def _run_heat(
