@@ -50,6 +50,8 @@ serve: setup ## serve the champion on http://127.0.0.1:8000
 bench: setup-test ## the long checks and the benchmarks (see docs/benchmarks.md)
 	$(BIN)/python -m pytest -m "slow or gpu"
 	$(BIN)/python benchmarks/embedded_backbone.py
+	$(BIN)/python benchmarks/head.py
+	$(BIN)/python benchmarks/estimators.py
 
 clean: ## remove what can be made again (never data/, mlflow.db or mlruns/)
 	rm -rf artifacts reports .rootstock .pytest_cache .ruff_cache .mypy_cache

@@ -45,7 +45,7 @@ def run_race(
     pins: Pins,
     searcher: Searcher,
 ) -> Race:
-    """Train the two strategies of ``contest`` briefly; one round, or two where one leaves doubt.
+    """Train the two strategies of ``contest``, the preferred one first; a round, or two in doubt.
 
     On few images it is the training itself, which then finds the winner's trials done. The outcome
     is kept in .rootstock/races, so that the same race is run once.
@@ -79,7 +79,8 @@ def run_race(
             homes[strategy] = home
         if is_settled(*heats[-2:]):
             break
-    race = decide(heats)
+    part_only = not is_whole(profile.n_train)
+    race = decide(heats, ruled=contest[0] if part_only else None)
     race.write(memory)
     shutil.rmtree(paths.races / name, ignore_errors=True)
     for strategy, home in homes.items():
