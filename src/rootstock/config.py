@@ -231,6 +231,11 @@ class TrainConfig(Section):
     learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] | Auto = Field(
         "auto", description="Peak learning rates tried when fine-tuning (of the last layers)."
     )
+    trials: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto",
+        description="Fine-tuning trials; auto: one for each learning rate of the plan. Those "
+        "beyond them are drawn by Optuna from the plan's search space.",
+    )
     batch_size: int = Field(32, ge=2, le=4096, description="Images a training step.")
     mlp_hidden: Annotated[int, Field(ge=2, le=8192)] | None = Field(
         None,
@@ -284,11 +289,6 @@ class SearchConfig(Section):
         ge=1,
         description="Processes, each with its cores and GPUs, that share one fine-tuning trial "
         "(data-parallel, by Ray Train).",
-    )
-    trials: Annotated[int, Field(ge=1)] | Auto = Field(
-        "auto",
-        description="Fine-tuning trials; auto: one for each learning rate of the plan. Those "
-        "beyond them are drawn by Optuna from the plan's search space.",
     )
     max_failures: int = Field(
         2, ge=0, description="How often a crashed trial is started again from its checkpoint."

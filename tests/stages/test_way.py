@@ -292,7 +292,7 @@ def trained(config, paths):
 
 
 def test_more_trials_than_planned_are_drawn_from_the_plans_space(data, copied):
-    config = configure(data, "plan.strategy=partial_finetune", "search.trials=3")
+    config = configure(data, "plan.strategy=partial_finetune", "train.trials=3")
     _, told = trained(config, copied)
     first, *drawn = (trial["params"] for trial in told["finetuning"])
     assert len(drawn) == 2
@@ -307,7 +307,7 @@ def test_fewer_trials_than_planned_are_the_first_ones(data, copied):
         data,
         "plan.strategy=full_finetune",
         "train.learning_rates=[0.001, 0.01]",
-        "search.trials=1",
+        "train.trials=1",
     )
     assert len(trained(config, copied)[1]["finetuning"]) == 1
 
@@ -317,7 +317,7 @@ def test_a_budget_ends_the_fine_tuning_and_a_model_is_written(data, copied):
         data,
         "plan.strategy=full_finetune",
         "train.epochs=500",
-        "search.trials=50",
+        "train.trials=50",
         "plan.budget.minutes=0.3",
     )
     started = time.monotonic()

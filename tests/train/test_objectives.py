@@ -105,6 +105,7 @@ def test_an_objective_travels_to_other_processes(objective, tmp_path):
 class NotedRun(NullRun):
     """A run that remembers what it was told."""
 
+    id: str = "noted"
     params: dict = field(default_factory=dict)
     steps: list = field(default_factory=list)
 
@@ -197,6 +198,18 @@ def test_a_finished_fine_tuning_is_returned_at_once(tuning, tmp_path, monkeypatc
     assert again == first
     assert told == [first]
     assert len(tuning.tracking.runs.opened) == 1
+
+
+def test_what_was_trained_before_there_was_a_run_is_logged_once(tuning, tmp_path):
+    home = tmp_path / "trial"
+    home.mkdir()
+    nowhere = dataclasses.replace(tuning, tracking=Tracking(NullRunLogger(), ""))
+    first = nowhere({"learning_rate": 1e-3}, home, lambda step, values: None)
+    for _ in range(2):
+        assert tuning({"learning_rate": 1e-3}, home, lambda step, values: None) == first
+    ((*_, run),) = tuning.tracking.runs.opened
+    assert run.params == {"learning_rate": 1e-3}
+    assert run.steps[-1][1]["final_val_log_loss"] == first["val_log_loss"]
 
 
 def test_a_fine_tuning_that_was_killed_goes_on_where_it_was(tuning, tmp_path):

@@ -113,6 +113,8 @@ class TransferPlan(Artifact):
     finetune_candidates: tuple[dict[str, Any], ...]
     finetune_space: dict[str, Interval | tuple[str, ...]] = {}
     """What fine-tuning trials beyond the candidates are drawn from; empty for a head."""
+    budget_minutes: float | None = None
+    """Of training, writing the model included."""
     candidates: tuple[Candidate, ...]
     backbones: tuple[BackboneScore, ...] = ()
     """Empty where one backbone was named."""

@@ -75,6 +75,7 @@ def make_transfer_plan(
     too_slow: Mapping[Strategy, str] = NOTHING,
     backbones: tuple[BackboneScore, ...] = (),
     backbone_why: str = "",
+    budget_minutes: float | None = None,
 ) -> TransferPlan:
     """Choose strategy, depth, freezing, input size, augmentation and search space.
 
@@ -113,6 +114,7 @@ def make_transfer_plan(
             rates=None if pins.learning_rates == AUTO else rates,
             pinned=_pinned_settings(pins),
         ),
+        budget_minutes=budget_minutes,
         candidates=tuple(
             expect_candidate(profile, pins, name, shares=shares) for name in rules.MEANING
         ),

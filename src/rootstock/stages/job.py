@@ -193,7 +193,7 @@ class TrainingJob:
         self, settings: FinetuneSettings
     ) -> tuple[list[dict[str, Any]], Exploration | None]:
         """The plan's trials, and what is to be drawn beyond them."""
-        planned, wanted = list(self.plan.finetune_candidates), self.config.search.trials
+        planned, wanted = list(self.plan.finetune_candidates), self.config.train.trials
         space = self.plan.finetune_space
         if wanted == AUTO or wanted <= len(planned) or not space:
             return planned[: None if wanted == AUTO else wanted], None
@@ -271,7 +271,7 @@ def job_name(config: Config, manifest: Manifest, plan: TransferPlan) -> str:
     parts = [
         plan.model_dump(mode="json", include=recipe),
         manifest.content_hash,
-        config.train.model_dump(mode="json", exclude={"learning_rates", "epochs"}),
+        config.train.model_dump(mode="json", exclude={"learning_rates", "epochs", "trials"}),
         config.seed,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -43,6 +43,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
         too_slow=_too_slow(expected, limit=config.plan.budget.minutes),
         backbones=scores,
         backbone_why=why,
+        budget_minutes=config.plan.budget.minutes,
     )
     plan.write(paths.plan)
     # Beside the plan, not in it: the plan is the same on every machine.

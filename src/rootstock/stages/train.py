@@ -18,6 +18,7 @@ from rootstock.data.files import read_json, write_json
 from rootstock.data.views import COUNT, Views
 from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
 from rootstock.paths import Paths
+from rootstock.plan.plan import TransferPlan
 from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports import RunLogger, Searcher, Trial
 from rootstock.stages.job import TrainingJob
@@ -62,7 +63,7 @@ def train_model(
             heads = job.search_heads(searcher, tracking)
             tuned = (
                 job.search_finetuning(
-                    searcher, tracking, best_trial(heads), seconds=_seconds_left(config, started)
+                    searcher, tracking, best_trial(heads), seconds=_seconds_left(job.plan, started)
                 )
                 if job.plan.finetune
                 else []
@@ -98,12 +99,11 @@ def train_model(
     return bundle
 
 
-def _seconds_left(config: Config, started: float) -> float | None:
-    """What plan.budget.minutes leaves for the trials; the model has yet to be written."""
-    minutes = config.plan.budget.minutes
-    if minutes is None:
+def _seconds_left(plan: TransferPlan, started: float) -> float | None:
+    """What the plan's budget leaves for the trials; the model has yet to be written."""
+    if plan.budget_minutes is None:
         return None
-    return max(1.0, 60 * minutes - (time.monotonic() - started) - WRITING_SECONDS)
+    return max(1.0, 60 * plan.budget_minutes - (time.monotonic() - started) - WRITING_SECONDS)
 
 
 _BULKY = {
