@@ -54,8 +54,9 @@ def test_a_clear_gain_leaves_the_table_standing():
     assert (judgement.choice, judgement.contest) == ("probe_then_finetune", ())
 
 
-def test_many_errors_let_two_depths_of_tuning_race():
-    assert judged(0.7, similar=False).contest == ("probe_then_finetune", "partial_finetune")
+def test_two_ways_of_tuning_never_race():
+    assert judged(0.7, similar=False).contest == ()
+    assert judged(0.7, similar=False).choice == "probe_then_finetune"
 
 
 def test_an_unsure_gain_races_tuning_against_the_head():

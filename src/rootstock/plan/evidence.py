@@ -21,8 +21,6 @@ RACE_FROM = 50
 """Under so many training images a race would measure chance."""
 RACE_PER_CLASS = 4
 """The same for the median class."""
-WIDE_STAKES = 0.05
-"""With more errors than this to win, two ways of fine-tuning race each other too."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,8 @@ def judge(
         return Judgement(ruled, head, (head, tuned), f"{head_why}{measured}; {gain}: a race tells.")
     if low <= noise:
         return Judgement(ruled, tuned, (tuned, head), f"{measured}; {gain}: a race tells.")
-    rival = rules.tuning_rival(ruled)
-    if 1.0 - accuracy > WIDE_STAKES and rival:
-        return Judgement(
-            ruled, tuned, (tuned, rival), f"{measured}; {gain}; how deep to tune, a race tells."
-        )
+    # Two ways of fine-tuning do not race: on a part of the images the one that moves less looks
+    # better than it is on all of them (measured: 2.6 points worse on CIFAR-10).
     return Judgement(ruled, tuned, (), f"{measured}; {gain}: beyond the noise, the table stands.")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rootstock.metrics import standard_error
 from rootstock.plan.plan import Heat, Race
-from rootstock.plan.rules import Strategy, is_finetune
+from rootstock.plan.rules import is_finetune
 
 WHOLE = 700
 """Up to so many training images the race is the training itself, which finds the winner done."""
@@ -24,28 +24,21 @@ def is_settled(first: Heat, second: Heat) -> bool:
     return lead > standard_error(max(first.accuracy, second.accuracy), first.n_val)
 
 
-def decide(heats: Sequence[Heat], *, ruled: Strategy | None = None) -> Race:
+def decide(heats: Sequence[Heat]) -> Race:
     """The outcome by the last round, whose two heats stand at the end of ``heats``.
 
     A lead in accuracy beyond the noise wins. Within it the lower log-loss does, which is the finer
-    measure where images are few; but of two ways of fine-tuning the table's one, ``ruled``, stands:
-    on a part of the images the one that moves less looks better than it will on all.
+    measure where images are few.
     """
     first, second = heats[-2:]
     settled = is_settled(first, second)
     winner = max((first, second), key=lambda heat: (heat.accuracy if settled else 0, *_tie(heat)))
-    both_tune = is_finetune(first.strategy) and is_finetune(second.strategy)
-    stands = [heat for heat in (first, second) if heat.strategy == ruled]
-    if not settled and both_tune and stands:
-        winner = stands[0]
     loser = second if winner is first else first
     why = (
         f"on {winner.n_train} training images `{winner.strategy}` reached {winner.accuracy:.3f} "
         f"and `{loser.strategy}` {loser.accuracy:.3f} of the {winner.n_val} validation images"
     )
-    if not settled and both_tune and stands:
-        why += ", a difference within chance, so the table stands"
-    elif not settled:
+    if not settled:
         why += (
             f", a difference within chance; the log-loss decides, {winner.log_loss:.3f} against "
             f"{loser.log_loss:.3f}"

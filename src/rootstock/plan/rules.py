@@ -175,15 +175,6 @@ def tuned_rival(*, similar: bool) -> Strategy:
     return TABLE["medium", similar]
 
 
-def tuning_rival(strategy: Strategy) -> Strategy | None:
-    """The other depth of fine-tuning worth comparing with; none for large data's."""
-    rivals: dict[Strategy, Strategy] = {
-        "partial_finetune": "probe_then_finetune",
-        "probe_then_finetune": "partial_finetune",
-    }
-    return rivals.get(strategy)
-
-
 def expected_accuracy(
     strategy: Strategy,
     size: SizeClass,

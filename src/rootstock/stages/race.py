@@ -79,8 +79,7 @@ def run_race(
             homes[strategy] = home
         if is_settled(*heats[-2:]):
             break
-    part_only = not is_whole(profile.n_train)
-    race = decide(heats, ruled=contest[0] if part_only else None)
+    race = decide(heats)
     race.write(memory)
     shutil.rmtree(paths.races / name, ignore_errors=True)
     for strategy, home in homes.items():
