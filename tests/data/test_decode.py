@@ -54,7 +54,6 @@ def test_transparent_pixels_become_white(tmp_path):
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_the_first_frame_of_an_animation_is_taken(kind):
     image = decode_image(animation(kind))
-    assert image.frames == 3
     assert tuple(image.pixels[10, 10] > 128) == (True, False, False)
 
 

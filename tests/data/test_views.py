@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rootstock.data.views import COUNT, average_views, prepare_views
+from rootstock.data.views import COUNT, average_views, cut_views
 from tests.bundles import tiny_backbone
 
 
@@ -16,13 +16,13 @@ def gradient(height, width):
 @pytest.mark.parametrize("shape", [(80, 200), (64, 64), (20, 31)])
 def test_every_view_has_the_input_size(views, shape):
     preprocess = tiny_backbone().card.preprocess()
-    found = prepare_views(preprocess, gradient(*shape), views)
-    assert found.shape == (COUNT[views], 3, preprocess.input_size, preprocess.input_size)
-    np.testing.assert_array_equal(found[0], preprocess.apply(gradient(*shape)))
+    found = cut_views(preprocess, gradient(*shape), views)
+    assert found.shape == (COUNT[views], preprocess.input_size, preprocess.input_size, 3)
+    np.testing.assert_array_equal(found[0], preprocess.geometry(gradient(*shape)))
 
 
 def test_crops_are_the_corners():
-    centre, *corners = prepare_views(tiny_backbone().card.preprocess(), gradient(100, 150), "crops")
+    centre, *corners = cut_views(tiny_backbone().card.preprocess(), gradient(100, 150), "crops")
     means = [corner.mean() for corner in corners]
     assert means[0] < min(means[1:3])
     assert max(means[1:3]) < means[3]

@@ -135,7 +135,8 @@ def _prepared_batches(
 ) -> Iterator[np.ndarray]:
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        yield np.stack([preprocess.apply(read_pixels(row, root)) for row in batch])
+        side = preprocess.decoded_side
+        yield np.stack([preprocess.apply(read_pixels(row, root, short_side=side)) for row in batch])
 
 
 def _probe_taps(

@@ -84,6 +84,7 @@ class BackboneCard(BaseModel):
             std=self.std,
             interpolation=self.interpolation,
             crop_pct=self.crop_pct,
+            scaled=True,
         )
 
 

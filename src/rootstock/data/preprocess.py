@@ -29,7 +29,8 @@ class Preprocess:
     """Resize the short side to ``input_size / crop_pct``, crop the centre, normalise.
 
     ``mean`` and ``std`` are per channel, for pixels in [0, 1]. Resizing is Pillow's, which always
-    filters before it shrinks (antialiasing).
+    filters before it shrinks (antialiasing). ``scaled``: a large JPEG may be decoded at an eighth,
+    a quarter or half its size as long as that is twice what resizing asks for.
     """
 
     input_size: int
@@ -37,6 +38,7 @@ class Preprocess:
     std: tuple[float, float, float]
     interpolation: Literal["bilinear", "bicubic"]
     crop_pct: float
+    scaled: bool = False
 
     def __post_init__(self) -> None:
         if self.interpolation not in _RESAMPLING:
@@ -55,14 +57,22 @@ class Preprocess:
         text = json.dumps({"version": VERSION, **self.to_dict()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def decoded_side(self) -> int | None:
+        """The shorter side that decoding must leave at the least; None: every pixel."""
+        return 2 * self._resized_side if self.scaled else None
+
+    @property
+    def _resized_side(self) -> int:
+        return round(self.input_size / self.crop_pct)
+
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """uint8[H,W,3] -> float32[3,S,S]."""
         return self.normalise(self.geometry(pixels)[None])[0]
 
     def geometry(self, pixels: np.ndarray) -> np.ndarray:
         """uint8[H,W,3] -> uint8[S,S,3]: resized and cropped, not yet normalised."""
-        scaled = round(self.input_size / self.crop_pct)
-        return _centre(self.resize(pixels, scaled), self.input_size)
+        return _centre(self.resize(pixels, self._resized_side), self.input_size)
 
     def resize(self, pixels: np.ndarray, short_side: int) -> np.ndarray:
         """uint8[H,W,3] -> the same with this short side; of a very long image the middle."""
@@ -70,10 +80,17 @@ class Preprocess:
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """uint8[N,S,S,3] -> float32[N,3,S,S]."""
-        mean = np.asarray(self.mean, np.float32)
-        std = np.asarray(self.std, np.float32)
-        scaled = (images.astype(np.float32) / np.float32(255.0) - mean) / std
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+        prepared = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
+        for channel, levels in enumerate(self._levels):
+            np.take(levels, images[..., channel], out=prepared[:, channel])
+        return prepared
+
+    @cached_property
+    def _levels(self) -> np.ndarray:
+        """float32[3,256]: what each pixel value becomes; looking it up beats computing it."""
+        mean = np.asarray(self.mean, np.float32)[:, None]
+        std = np.asarray(self.std, np.float32)[:, None]
+        return (np.arange(256, dtype=np.float32) / np.float32(255.0) - mean) / std
 
     def with_size(self, input_size: int) -> Preprocess:
         """The same for another input size."""
@@ -82,6 +99,8 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         fields = dataclasses.asdict(self)
+        if not self.scaled:
+            del fields["scaled"]  # models made before there was the choice keep their hash
         return fields | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod

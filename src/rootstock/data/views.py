@@ -21,16 +21,16 @@ MARGIN = 1.15
 """Crops are cut from an image at least this much larger than they are, so that they differ."""
 
 
-def prepare_views(preprocess: Preprocess, pixels: np.ndarray, views: Views) -> np.ndarray:
-    """uint8[H,W,3] -> float32[V,3,S,S].
+def cut_views(preprocess: Preprocess, pixels: np.ndarray, views: Views) -> np.ndarray:
+    """uint8[H,W,3] -> uint8[V,S,S,3], not yet normalised.
 
     ``flip``: the image and its mirror image; ``crops``: the centre and the four corners.
     """
     centre = preprocess.geometry(pixels)
     if views == "one":
-        return preprocess.normalise(centre[None])
+        return centre[None]
     if views == "flip":
-        return preprocess.normalise(np.stack([centre, centre[:, ::-1]]))
+        return np.stack([centre, centre[:, ::-1]])
     size = preprocess.input_size
     larger = preprocess.resize(pixels, max(round(size / preprocess.crop_pct), round(size * MARGIN)))
     height, width = larger.shape[:2]
@@ -39,9 +39,9 @@ def prepare_views(preprocess: Preprocess, pixels: np.ndarray, views: Views) -> n
         for top in (0, height - size)
         for left in (0, width - size)
     ]
-    return preprocess.normalise(np.stack([centre, *corners]))
+    return np.stack([centre, *corners])
 
 
-def average_views(logits: np.ndarray, views: Views) -> np.ndarray:
+def average_views(rows: np.ndarray, views: Views) -> np.ndarray:
     """float[N*V,K] -> [N,K]."""
-    return logits.reshape(-1, COUNT[views], logits.shape[1]).mean(axis=1)
+    return rows.reshape(-1, COUNT[views], rows.shape[1]).mean(axis=1)

@@ -88,8 +88,8 @@ def read_features(
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def read_pixels(row: ImageRow, root: Path) -> np.ndarray:
-    """Decode an indexed image: uint8[H,W,3].
+def read_pixels(row: ImageRow, root: Path, *, short_side: int | None = None) -> np.ndarray:
+    """Decode an indexed image: uint8[H,W,3]; ``short_side`` as for `decode_image`.
 
     Raises:
         DataError: the image has changed or vanished since it was indexed.
@@ -97,7 +97,7 @@ def read_pixels(row: ImageRow, root: Path) -> np.ndarray:
     try:
         content = (root / row.path).read_bytes()
         if hashlib.sha256(content).hexdigest() == row.sha256:
-            return decode_image(content, _NO_LIMITS).pixels
+            return decode_image(content, _NO_LIMITS, short_side=short_side).pixels
         problem = "has changed"
     except OSError:
         problem = "cannot be read any more"
@@ -218,7 +218,7 @@ def _prepared(
     """Batches uint8[N,S,S,3], the next one decoded while the last is in use."""
 
     def prepare(row: ImageRow) -> np.ndarray:
-        return preprocess.geometry(read_pixels(row, root))
+        return preprocess.geometry(read_pixels(row, root, short_side=preprocess.decoded_side))
 
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     # Pillow lets go of the interpreter's lock while it decodes and resizes.
