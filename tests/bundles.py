@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 
 from rootstock.backbones.load import Backbone, load_backbone
 from rootstock.bundle import ModelBundle, write_bundle
+from rootstock.data.decode import decode_image
 from rootstock.heads import LinearHead
+from rootstock.reference import Reference
 from rootstock.train.network import TransferNet
 
 CLASSES = ["iris", "rose", "tulip"]
@@ -88,7 +90,22 @@ def write_tiny_bundle(directory: Path, **changes: Any) -> ModelBundle:
         "golden": [(f"val/{i}.JPG", jpeg(100 + i), CLASSES[i]) for i in range(3)],
     } | changes
     network = arguments.pop("network", None) or tiny_network()
+    if arguments.pop("with_reference", False):
+        arguments |= {"reference": tiny_reference(network), "unknown_share": 0.05}
     return write_bundle(directory, network=network, **arguments)
+
+
+def tiny_reference(network: TransferNet) -> Reference:
+    """What the tiny network makes of forty images to train and forty to validate on."""
+    preprocess = tiny_backbone().card.preprocess()
+    pixels = [decode_image(jpeg(seed)).pixels for seed in range(200, 280)]
+    with torch.inference_mode():
+        features = network.features(
+            torch.from_numpy(np.stack([preprocess.apply(one) for one in pixels]))
+        )
+        probabilities = network.head(features).softmax(dim=1)[40:].numpy()
+    labels = np.arange(40) % len(CLASSES)
+    return Reference.measure(features[:40].numpy(), features[40:].numpy(), probabilities, labels)
 
 
 @functools.cache
@@ -96,4 +113,4 @@ def tiny_bundle() -> Path:
     """The directory of the tiny bundle; tests that change it must copy it first."""
     folder = Path(tempfile.mkdtemp(prefix="rootstock-test-bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return write_tiny_bundle(folder / "tiny").directory
+    return write_tiny_bundle(folder / "tiny", with_reference=True).directory

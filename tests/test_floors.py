@@ -29,11 +29,14 @@ FLOORS = {
     "review": 7,
     "train": 7,
     "evaluate": 7,
+    "reference": 2,
+    "client": 1,
     "bundle": 8,
-    "predict": 9,
-    "stages": 10,
-    "integrations": 10,
-    "cli": 11,
+    "engine": 9,
+    "predict": 10,
+    "stages": 11,
+    "integrations": 11,
+    "cli": 12,
 }
 MODULES = sorted((SRC / "rootstock").rglob("*.py"))
 INTEGRATIONS_ONLY = {"mlflow", "ray", "dvc", "fastapi", "optuna"}

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from rootstock.bundle import read_bundle
-from rootstock.data.decode import DecodeLimits, decode_image
+from rootstock.data.decode import DecodeLimits
 from rootstock.errors import BundleError, ImageError
-from rootstock.predict import Predictor, onnx_session
+from rootstock.onnx_session import onnx_session
+from rootstock.predict import Predictor
 from tests.bundles import CLASSES, SIZE, jpeg, tiny_bundle, tiny_network, write_tiny_bundle
 from tests.test_bundle import change
 
@@ -36,7 +37,7 @@ def test_the_temperature_divides_the_logits(predictor):
     images = prepared(4)
     scaled = np.exp(predictor.logits(images) / 1.5)
     expected = scaled / scaled.sum(axis=1, keepdims=True)
-    found = predictor.probabilities([image[None] for image in images])
+    found = predictor.infer_normalised(images).probabilities
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -157,10 +158,10 @@ def test_numbers_that_are_not_finite_are_refused(predictor):
 def test_views_are_averaged_and_leave_the_golden_images_as_they_are(tmp_path):
     bundle = write_tiny_bundle(tmp_path / "model", views="flip")
     predictor = Predictor(bundle)
-    pixels = decode_image(jpeg(1)).pixels
-    inputs = predictor.prepare(pixels)
-    assert inputs.shape[0] == 2
-    np.testing.assert_array_equal(inputs[1], inputs[0][:, :, ::-1])
+    views = predictor.prepare(jpeg(1))
+    assert views.shape[0] == 2
+    np.testing.assert_array_equal(views[1], views[0][:, ::-1])
+    inputs = bundle.preprocess.normalise(views)
     [answer] = predictor.predict([jpeg(1)])
     logits = predictor.logits(inputs).mean(axis=0) / bundle.facts.temperature
     expected = np.exp(logits) / np.exp(logits).sum()

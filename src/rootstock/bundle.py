@@ -3,6 +3,7 @@
     bundle.json          classes in order, preprocessing, temperature, metrics, lineage, card
     model.safetensors    the weights, for PyTorch
     model.onnx           the same network: "images" -> "logits", "features"; any batch size
+    reference.safetensors  what the training and validation images looked like to it
     golden/              a few validation images and golden.json, the logits they must give
     checksums.json       sha256 of every file above
 
@@ -34,6 +35,7 @@ from rootstock.data.files import sha256_file, write_json
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views
 from rootstock.errors import BackboneError, BundleError
+from rootstock.reference import Reference
 
 if TYPE_CHECKING:
     from rootstock.backbones.catalogue import BackboneCard
@@ -47,6 +49,7 @@ EXPORT_TOLERANCE = 1e-4
 """How far ONNX may be from PyTorch when a model is written, as `largest_difference` tells."""
 
 _FACTS, _WEIGHTS, _ONNX = "bundle.json", "model.safetensors", "model.onnx"
+_REFERENCE = "reference.safetensors"
 _GOLDEN, _CHECKSUMS = "golden/golden.json", "checksums.json"
 _AGAIN = "download the model again, or train it again"
 _OTHER_VERSION = "use the Rootstock that made the model, or train it again with this one"
@@ -64,6 +67,8 @@ class BundleFacts(BaseModel):
     feature_width: Annotated[int, Field(ge=1)]
     hidden: Annotated[int, Field(ge=0)] = 0
     views: Views = "one"
+    unknown_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """How many images like the validation images may be called unknown; 0: none is."""
     preprocess: dict[str, Any]
     preprocess_hash: str
     temperature: Annotated[float, Field(gt=0)]
@@ -120,6 +125,26 @@ class ModelBundle:
     def preprocess(self) -> Preprocess:
         return Preprocess.from_dict(self.facts.preprocess)
 
+    @cached_property
+    def reference(self) -> Reference | None:
+        """What the model has seen; None in models made before it was kept.
+
+        Raises:
+            BundleError: it does not fit the model.
+        """
+        path = self.directory / _REFERENCE
+        if not path.is_file():
+            return None
+        from safetensors.numpy import load_file
+
+        try:
+            found = Reference.from_arrays(load_file(path))
+        except (KeyError, OSError, ValueError) as error:
+            raise BundleError(f"{path} is damaged: {error}", hint=_AGAIN) from None
+        if found.features.shape[1:] != (self.facts.feature_width,) or not len(found.distances):
+            raise BundleError(f"{path} does not fit {_FACTS}", hint=_AGAIN)
+        return found
+
     @property
     def weights_path(self) -> Path:
         return self.directory / _WEIGHTS
@@ -174,11 +199,14 @@ def write_bundle(
     lineage: Mapping[str, Any],
     golden: Sequence[tuple[str, bytes, str]],
     views: Views = "one",
+    reference: Reference | None = None,
+    unknown_share: float = 0.0,
 ) -> ModelBundle:
     """Write a model directory, replacing an older one, once ONNX has matched PyTorch.
 
     ``golden`` holds (file name, image bytes, label) of 1 to 8 validation images; more are
-    left out. ``views``: what a prediction averages. Raises:
+    left out. ``views``: what a prediction averages; ``reference`` lets the model say what it does
+    not know, at most of ``unknown_share`` of the known. Raises:
         BundleError: the directory holds something else, there is no golden image, the
             network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
     """
@@ -189,12 +217,16 @@ def write_bundle(
             hint="pass images of the validation split",
         )
     # Torch is only needed to write a bundle; a service reads without it.
+    from safetensors.numpy import save_file as save_arrays
     from safetensors.torch import save_file
 
     from rootstock.train.export import export_onnx, onnx_logits, torch_outputs
 
     network = copy.deepcopy(network).cpu().eval()
-    images = [decode_image(content).pixels for _, content, _ in golden[:MAX_GOLDEN]]
+    side = preprocess.decoded_side
+    images = [
+        decode_image(content, short_side=side).pixels for _, content, _ in golden[:MAX_GOLDEN]
+    ]
     batch = np.stack([preprocess.apply(pixels) for pixels in images])
     outputs = torch_outputs(network, batch)
     if outputs.logits.shape[1] != len(classes):
@@ -210,6 +242,7 @@ def write_bundle(
         "feature_width": outputs.features.shape[1],
         "hidden": network.hidden,
         "views": views,
+        "unknown_share": unknown_share if reference else 0.0,
         "preprocess": preprocess.to_dict(),
         "preprocess_hash": preprocess.hash,
         "temperature": float(temperature),
@@ -220,6 +253,8 @@ def write_bundle(
     with _whole_directory(directory) as folder:
         state = {name: value.contiguous() for name, value in network.state_dict().items()}
         save_file(state, folder / _WEIGHTS)
+        if reference:
+            save_arrays(reference.arrays(), folder / _REFERENCE)
         export_onnx(network, folder / _ONNX, input_size=preprocess.input_size)
         for found in onnx_logits(folder / _ONNX, batch):
             _refuse_difference(largest_difference(found, outputs.logits, outputs.sizes))

@@ -247,6 +247,13 @@ class TrainConfig(Section):
         description="What a prediction averages: the image; the image and its mirror image (twice "
         "the cost); five crops (five times). Kept only if the validation images gain by it.",
     )
+    unknown_share: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="How many images like the validation images the model may call unknown, so "
+        "that it can say so of foreign ones; 0: it never does.",
+    )
     recompute: bool = Field(
         False,
         description="Gradient checkpointing: activations are computed again instead of kept; a "

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 ECE_BINS = 15
 _LOWEST = 1e-12
@@ -114,6 +113,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     One image's worth of doubt is added, spread over all classes, as Platt (1999) smooths his
     targets: where every image is right, the log-loss alone would ask for certainty.
     """
+    # A service needs the rest of this module and not a fifth of a second of imports.
+    from scipy.optimize import minimize_scalar
+
     doubt = 1.0 / (len(labels) + 2.0)
 
     def loss(log_temperature: float) -> float:

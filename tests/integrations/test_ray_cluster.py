@@ -121,7 +121,7 @@ def test_ctrl_c_ends_search_and_all_processes(short_path, tmp_path):
     )
     wait_until(lambda: any(tmp_path.glob("search/trial-*/started")), seconds=60)
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=30)
+    _, errors = child.communicate(timeout=90)
     assert errors.strip().endswith("KeyboardInterrupt")
     wait_until(lambda: not commands_naming(str(short_path)), seconds=15)
     assert not list(short_path.iterdir())

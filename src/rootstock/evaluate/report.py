@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class Evaluation:
     labels: np.ndarray
     classes: list[str]
     paths: list[str]
+    honesty: Mapping[str, float] = field(default_factory=dict)
+    """Measured shares that stand beside the metrics, as the stage `evaluate` finds them."""
 
     @property
     def predicted(self) -> np.ndarray:
@@ -56,6 +58,7 @@ class Evaluation:
             "ece": measures.ece(self.probabilities, self.labels),
             "brier": measures.brier(self.probabilities, self.labels),
         }
+        values |= self.honesty
         return {name: round(value, 6) for name, value in values.items()} | {"n_test": count}
 
     def mistakes(self) -> list[tuple[str, str, str, float]]:
@@ -79,6 +82,7 @@ def evaluate(
     *,
     classes: Sequence[str],
     paths: Sequence[str],
+    honesty: Mapping[str, float] | None = None,
 ) -> Evaluation:
     """Check and join probabilities float[N,K], labels int[N] and the images' paths.
 
@@ -90,7 +94,7 @@ def evaluate(
             "there is no test image to evaluate on",
             hint="give a test split, or a data.test_fraction above 0",
         )
-    return Evaluation(probabilities, labels, list(classes), list(paths))
+    return Evaluation(probabilities, labels, list(classes), list(paths), honesty or {})
 
 
 def write_evaluation(evaluation: Evaluation, reports: Path, *, root: Path) -> None:

@@ -17,7 +17,7 @@ from rootstock.evaluate.report import Evaluation, evaluate, write_evaluation
 from rootstock.features.extract import read_pixels
 from rootstock.paths import Paths
 from rootstock.ports import RunLogger
-from rootstock.predict import Predictor
+from rootstock.predict import Inferred, Predictor
 from rootstock.stages.forecast import compare_forecast
 from rootstock.stages.index import index_images
 
@@ -54,17 +54,20 @@ def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> dict[str, A
     return evaluation.metrics
 
 
-def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> np.ndarray:
-    """Calibrated probabilities float32[N,K] of manifest rows.
+def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> Inferred:
+    """Calibrated probabilities float32[N,K] and features float32[N,D] of manifest rows.
 
     Raises:
         DataError: an image has changed or vanished since it was indexed.
     """
-    answers = []
+    answers, side = [], predictor.bundle.preprocess.decoded_side
     for start in tqdm(range(0, len(rows), BATCH), desc="predict", unit="batch", disable=None):
-        batch = [predictor.prepare(read_pixels(row, root)) for row in rows[start : start + BATCH]]
-        answers.append(predictor.probabilities(batch))
-    return np.concatenate(answers)
+        batch = [
+            predictor.cut(read_pixels(row, root, short_side=side))
+            for row in rows[start : start + BATCH]
+        ]
+        answers.append(predictor.infer(batch))
+    return Inferred(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
 
 
 def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluation:
@@ -76,9 +79,31 @@ def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluat
             hint=f"it knows {', '.join(predictor.classes)}",
         )
     labels = np.array([number[row.label] for row in rows])
+    found = predict_rows(predictor, rows, root)
     return evaluate(
-        predict_rows(predictor, rows, root),
+        found.probabilities,
         labels,
         classes=predictor.classes,
         paths=[row.path for row in rows],
+        honesty=measure_honesty(predictor, found, labels),
     )
+
+
+def measure_honesty(predictor: Predictor, found: Inferred, labels: np.ndarray) -> dict[str, float]:
+    """Whether the model keeps on these images what it promises.
+
+    ``coverage_95``: in how many 95 % prediction sets the true class is, ``set_size_95``: how many
+    classes they hold, ``unknown_share``: how many images are called unknown. Empty for a model
+    that keeps no reference.
+    """
+    if predictor.bundle.reference is None or not len(labels):
+        return {}
+    answers = [predictor.answer(*row, coverage=0.95) for row in zip(*found, strict=True)]
+    sets = [answer.labels or () for answer in answers]
+    return {
+        "coverage_95": float(
+            np.mean([predictor.classes[y] in kept for y, kept in zip(labels, sets, strict=True)])
+        ),
+        "set_size_95": float(np.mean([len(kept) for kept in sets])),
+        "unknown_share": float(np.mean([bool(answer.unknown) for answer in answers])),
+    }

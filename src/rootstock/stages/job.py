@@ -21,7 +21,7 @@ from rootstock.data.files import write_atomic
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.data.preprocess import Preprocess
-from rootstock.data.views import Views, average_views, prepare_views
+from rootstock.data.views import Views, average_views, cut_views
 from rootstock.features.extract import (
     check_feature_index,
     extract_features,
@@ -34,11 +34,18 @@ from rootstock.paths import Paths
 from rootstock.plan.pins import AUTO
 from rootstock.plan.plan import TransferPlan
 from rootstock.ports import OUT_OF_TIME, SILENT, Searcher, Trial
+from rootstock.reference import Reference
 from rootstock.space import Exploration
 from rootstock.stages.features import SPLITS, load_planned_backbone
 from rootstock.stages.trials import METRIC, by_best_epoch
 from rootstock.train.average import average_weights
-from rootstock.train.finetune import BEST, predict_logits, validate, write_weights
+from rootstock.train.finetune import (
+    BEST,
+    predict_features,
+    predict_logits,
+    validate,
+    write_weights,
+)
 from rootstock.train.images import ImageSet, prepare_images, training_preprocess
 from rootstock.train.mix import choose_mixup
 from rootstock.train.network import TransferNet
@@ -48,6 +55,8 @@ from rootstock.train.optim import FinetuneSettings
 log = logging.getLogger(__name__)
 
 
+TUNED_REFERENCE = 500
+"""Training images whose features are computed once more after a fine-tuning, for the reference."""
 MLP_STRIDE = 3
 """Heads with a hidden layer are tried at every third strength: each is trained from nothing."""
 
@@ -242,11 +251,28 @@ class TrainingJob:
         device = next(network.parameters()).device
         rows = []
         for row in images.rows:
-            inputs = prepare_views(self.preprocess, read_pixels(row, self.root), views)
+            pixels = read_pixels(row, self.root, short_side=self.preprocess.decoded_side)
+            inputs = self.preprocess.normalise(cut_views(self.preprocess, pixels, views))
             with torch.inference_mode():
                 logits = network(torch.from_numpy(inputs).to(device)).float().cpu().numpy()
             rows.append(average_views(logits, views))
         return np.concatenate(rows)
+
+    def reference(self, network: TransferNet, best: Trial, probabilities: np.ndarray) -> Reference:
+        """What the model has seen; ``probabilities`` float[V,K] of the validation images."""
+        if "tap" in best.params:
+            seen, val = (
+                np.load(self._matrix(split, best.params["tap"]), mmap_mode="r") for split in SPLITS
+            )
+        else:
+            rows = self.manifest.rows("train")
+            some = rows[:: max(1, len(rows) // TUNED_REFERENCE)]
+            labels = np.zeros(len(some), np.int64)
+            seen = predict_features(
+                network, ImageSet(tuple(some), labels, self.root, self.preprocess, None)
+            )
+            val = predict_features(network, self.images("val", self.preprocess))
+        return Reference.measure(seen, val, probabilities, self.manifest.labels("val"))
 
     def _matrix(self, split: str, tap: str) -> Path:
         """Features of one split and tap as a .npy file that all trials map into memory."""

@@ -138,7 +138,10 @@ def _meet(
                 metric=gate.metric,
             )
         rows = manifest.rows("test")
-        scores = [predict_rows(predictor, rows, root) for predictor in (defender, challenger)]
+        scores = [
+            predict_rows(predictor, rows, root).probabilities
+            for predictor in (defender, challenger)
+        ]
     return compare(
         scores[0],
         scores[1],

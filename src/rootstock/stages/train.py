@@ -75,10 +75,23 @@ def train_model(
             best = keep_head_if_better(best, best_trial(tried))
         network = job.build_network(best)
         views, gain = choose_views(job, network)
-        temperature, metrics = _calibrate(
-            job.val_logits(network, views), job.manifest.labels("val")
+        logits = job.val_logits(network, views)
+        temperature, metrics = _calibrate(logits, job.manifest.labels("val"))
+        bundle = write_bundle(
+            paths.model,
+            network=network,
+            card=job.backbone.card,
+            preprocess=job.preprocess,
+            classes=job.manifest.classes,
+            strategy=job.plan.strategy,
+            temperature=temperature,
+            metrics=metrics,
+            lineage=_lineage(job),
+            golden=_golden_images(job),
+            views=views,
+            reference=job.reference(network, best, softmax(logits / temperature)),
+            unknown_share=config.train.unknown_share,
         )
-        bundle = _write_bundle(paths.model, job, network, temperature, metrics, views)
         run.log_metrics(metrics)
         _draw(paths.reports / "plots/training", heads, tuned, best)
         for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
@@ -148,29 +161,6 @@ def _calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[float, dict[str,
         "val_ece": ece(calibrated, labels),
         "temperature": temperature,
     }
-
-
-def _write_bundle(
-    directory: Path,
-    job: TrainingJob,
-    network: TransferNet,
-    temperature: float,
-    metrics: dict[str, float],
-    views: Views,
-) -> ModelBundle:
-    return write_bundle(
-        directory,
-        network=network,
-        card=job.backbone.card,
-        preprocess=job.preprocess,
-        classes=job.manifest.classes,
-        strategy=job.plan.strategy,
-        temperature=temperature,
-        metrics=metrics,
-        lineage=_lineage(job),
-        golden=_golden_images(job),
-        views=views,
-    )
 
 
 def _golden_images(job: TrainingJob) -> list[tuple[str, bytes, str]]:

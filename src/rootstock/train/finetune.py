@@ -204,19 +204,34 @@ def _total_weight(targets: Tensor, weights: Tensor | None) -> Tensor:
     return targets.sum() if weights is None else (targets @ weights).sum()
 
 
-@torch.inference_mode()
 def predict_logits(network: TransferNet, images: ImageSet) -> np.ndarray:
     """Logits float32[N,K] of images at their evaluation geometry; in a team a part by each."""
+    team = Team.current()
+    mine = team.share(torch.arange(len(images))).numpy()
+    rows = [np.empty((0, network.n_classes), np.float32)]
+    rows += [logits for logits, _ in _forward(network, images, mine)]
+    return team.join_rows(np.concatenate(rows))
+
+
+def predict_features(network: TransferNet, images: ImageSet) -> np.ndarray:
+    """Features float32[N,D] that the head reads of images at their evaluation geometry."""
+    found = _forward(network, images, np.arange(len(images)))
+    return np.concatenate([features for _, features in found])
+
+
+@torch.inference_mode()
+def _forward(
+    network: TransferNet, images: ImageSet, indices: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Logits and features of a batch after the other."""
     network.eval()
     device = next(network.parameters()).device
-    team = Team.current()
-    mine = team.share(torch.arange(len(images)))
-    rows = [np.empty((0, network.n_classes), np.float32)]
-    for part in mine.split(EVAL_BATCH) if len(mine) else ():
-        pixels = images.pixels(part.numpy())
+    for start in range(0, len(indices), EVAL_BATCH):
+        pixels = images.pixels(indices[start : start + EVAL_BATCH])
         batch = torch.from_numpy(images.preprocess.normalise(pixels)).to(device)
-        rows.append(network(batch).float().cpu().numpy())
-    return team.join_rows(np.concatenate(rows))
+        features = network.features(batch)
+        logits = network.head(features)
+        yield logits.float().cpu().numpy(), features.float().cpu().numpy()
 
 
 def validate(network: TransferNet, images: ImageSet) -> dict[str, float]:

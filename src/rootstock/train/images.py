@@ -52,7 +52,8 @@ class ImageSet:
             return np.stack(list(pool.map(self._decode, indices)))
 
     def _decode(self, index: int) -> np.ndarray:
-        return self.preprocess.geometry(read_pixels(self.rows[index], self.root))
+        side = self.preprocess.decoded_side
+        return self.preprocess.geometry(read_pixels(self.rows[index], self.root, short_side=side))
 
 
 def prepare_images(

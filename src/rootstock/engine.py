@@ -1,0 +1,181 @@
+"""Engines: what runs a bundle's network, each with the same answers.
+
+ONNX Runtime and OpenVINO need no torch; PyTorch is the way to a GPU. Which is the fastest depends
+on the network and the machine, so it is measured when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from rootstock.bundle import ModelBundle
+from rootstock.errors import BundleError
+from rootstock.onnx_session import onnx_session
+
+Engine = Literal["onnx", "openvino", "torch"]
+_PACKAGES: dict[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+_TRIES = 9
+
+
+class Outputs(NamedTuple):
+    """``logits`` float32[N,K] before the temperature, ``features`` float32[N,D] of the head."""
+
+    logits: np.ndarray
+    features: np.ndarray
+
+
+Forward = Callable[[np.ndarray], Outputs]
+"""Prepared images float32[N,3,S,S] in; may be called from several threads at once."""
+
+
+def installed_engines() -> list[Engine]:
+    """The engines whose packages are there, the preferred one first."""
+    return [engine for engine in get_args(Engine) if importlib.util.find_spec(_PACKAGES[engine])]
+
+
+def open_engine(bundle: ModelBundle, engine: Engine, *, threads: int | None = None) -> Forward:
+    """Load the network; ``threads`` of one forward pass, None: all cores.
+
+    Raises:
+        BundleError: the engine cannot load the file, or it does not fit its own class list.
+    """
+    return {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[engine](bundle, threads)
+
+
+def fastest_engine(
+    bundle: ModelBundle, prove: Callable[[Forward], float], *, threads: int | None = None
+) -> tuple[Engine, Forward, dict[Engine, float]]:
+    """The engine that answers one image soonest; with the milliseconds of each that was tried.
+
+    A GPU wins unmeasured. ``prove`` raises BundleError for an engine with other answers than the
+    training gave; it is then passed over.
+    Raises:
+        BundleError: no engine gives the right answers.
+    """
+    if has_gpu():
+        forward = open_engine(bundle, "torch", threads=threads)
+        prove(forward)
+        return "torch", forward, {}
+    # Eager PyTorch is four to six times slower on a processor; it is for when there is no other.
+    installed = installed_engines()
+    candidates = [name for name in installed if name != "torch"] or installed
+    proved: dict[Engine, Forward] = {}
+    for name in candidates:
+        try:
+            forward = open_engine(bundle, name, threads=threads)
+            prove(forward)
+        except BundleError:
+            if name == candidates[-1] and not proved:
+                raise
+        else:
+            proved[name] = forward
+    if len(proved) == 1:
+        return *proved.popitem(), {}
+    size = bundle.preprocess.input_size
+    times = {name: _milliseconds(forward, size) for name, forward in proved.items()}
+    best = min(times, key=lambda name: times[name])
+    return best, proved[best], times
+
+
+def has_gpu() -> bool:
+    """Whether PyTorch is installed and sees a GPU."""
+    # Importing torch costs seconds and hundreds of megabytes: only where a driver is.
+    driver = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()
+    if not driver or not importlib.util.find_spec("torch"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _milliseconds(forward: Forward, size: int) -> float:
+    image = np.zeros((1, 3, size, size), np.float32)
+    forward(image)
+    times = []
+    for _ in range(_TRIES):
+        started = time.perf_counter()
+        forward(image)
+        times.append(time.perf_counter() - started)
+    return round(1000 * float(np.median(times)), 3)
+
+
+def _onnx(bundle: ModelBundle, threads: int | None) -> Forward:
+    session = onnx_session(bundle.onnx_path, threads=threads)
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    _check_width(bundle, (outputs.get("logits") or [None])[-1])
+    return lambda images: Outputs(*session.run(["logits", "features"], {"images": images}))
+
+
+def _openvino(bundle: ModelBundle, threads: int | None) -> Forward:
+    import openvino
+
+    # float32: the bf16 that OpenVINO would choose moves logits by hundredths.
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    try:
+        model = openvino.Core().compile_model(str(bundle.onnx_path), "CPU", settings)
+    except RuntimeError as error:
+        raise BundleError(
+            f"OpenVINO {openvino.__version__} cannot load {bundle.onnx_path}: "
+            f"{str(error).splitlines()[0]}",
+            hint="download or train the model again",
+        ) from error
+    _check_width(bundle, model.output("logits").partial_shape[1].get_length())
+    own = threading.local()  # a request must not be used by two threads at once
+
+    def forward(images: np.ndarray) -> Outputs:
+        if not hasattr(own, "request"):
+            own.request = model.create_infer_request()
+        found = own.request.infer({"images": images})
+        return Outputs(found["logits"].copy(), found["features"].copy())
+
+    return forward
+
+
+def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
+    import torch
+    from safetensors.torch import load_file
+
+    from rootstock.train.network import TransferNet
+
+    facts = bundle.facts
+    network = TransferNet.from_card(
+        facts.card, tap=facts.tap, n_classes=len(bundle.classes), hidden=facts.hidden
+    )
+    try:
+        network.load_state_dict(load_file(bundle.weights_path))
+    except RuntimeError as error:
+        raise BundleError(
+            f"{bundle.weights_path} does not fit bundle.json: {str(error).splitlines()[0]}",
+            hint="download or train the model again",
+        ) from None
+    if threads is not None:
+        torch.set_num_threads(threads)  # of the whole process: torch knows no other
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.to(device)
+
+    def forward(images: np.ndarray) -> Outputs:
+        with torch.inference_mode():
+            features = network.features(torch.from_numpy(images).to(device))
+            logits = network.head(features)
+        return Outputs(logits.cpu().numpy(), features.cpu().numpy())
+
+    return forward
+
+
+def _check_width(bundle: ModelBundle, found: int | None) -> None:
+    if found != len(bundle.classes):
+        raise BundleError(
+            f"{bundle.onnx_path} gives {found} logits for the {len(bundle.classes)} classes "
+            "of bundle.json",
+            hint="download or train the model again",
+        )

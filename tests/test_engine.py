@@ -1,0 +1,109 @@
+"""Engines: the same answers from each, the fastest that proves itself, and cores as allowed."""
+
+import numpy as np
+import pytest
+
+from rootstock import engine as engines
+from rootstock.bundle import read_bundle
+from rootstock.cores import usable_cores
+from rootstock.engine import Outputs, fastest_engine, installed_engines, open_engine
+from rootstock.errors import BundleError
+from rootstock.predict import Predictor
+from tests.bundles import SIZE, jpeg, tiny_bundle
+
+
+@pytest.fixture
+def bundle():
+    return read_bundle(tiny_bundle())
+
+
+def fake(answers, milliseconds):
+    """An engine that takes its time."""
+
+    def forward(images):
+        import time
+
+        time.sleep(milliseconds / 1000)
+        return answers
+
+    return forward
+
+
+@pytest.mark.parametrize("name", installed_engines())
+def test_every_engine_answers_as_onnx_runtime_does(bundle, name):
+    images = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
+    found, expected = (open_engine(bundle, e, threads=1)(images) for e in (name, "onnx"))
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.features, expected.features, rtol=1e-3, atol=1e-3)
+
+
+def test_the_fastest_engine_is_taken_and_all_times_are_told(bundle, monkeypatch):
+    outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
+    fakes = {"onnx": fake(outputs, 6), "openvino": fake(outputs, 1)}
+    monkeypatch.setattr(engines, "installed_engines", lambda: ["onnx", "openvino", "torch"])
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    monkeypatch.setattr(engines, "open_engine", lambda _bundle, name, threads: fakes[name])
+    name, _, times = fastest_engine(bundle, lambda forward: 0.0)
+    assert name == "openvino"
+    assert times["onnx"] > times["openvino"] > 0
+    assert "torch" not in times
+
+
+def test_an_engine_with_other_answers_is_passed_over(bundle, monkeypatch):
+    outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
+    wrong, right = fake(outputs, 0), fake(outputs, 2)
+
+    def prove(forward):
+        if forward is wrong:
+            raise BundleError("golden image 0 is off")
+        return 0.0
+
+    monkeypatch.setattr(engines, "installed_engines", lambda: ["openvino", "onnx"])
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    for order in (["openvino", "onnx"], ["onnx", "openvino"]):
+        monkeypatch.setattr(engines, "installed_engines", lambda order=order: order)
+        monkeypatch.setattr(
+            engines,
+            "open_engine",
+            lambda _bundle, name, threads: {"openvino": wrong, "onnx": right}[name],
+        )
+        assert fastest_engine(bundle, prove)[:2] == ("onnx", right)
+
+
+def test_a_model_that_no_engine_proves_is_refused(bundle, monkeypatch):
+    def prove(forward):
+        raise BundleError("golden image 0 is off")
+
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    with pytest.raises(BundleError, match="golden image 0 is off"):
+        fastest_engine(bundle, prove)
+
+
+def test_a_predictor_can_measure_for_itself():
+    predictor = Predictor(tiny_bundle(), engine="fastest", threads=1)
+    assert predictor.engine in installed_engines()
+    assert (
+        predictor.predict([jpeg(0)])[0].label
+        == Predictor(tiny_bundle()).predict([jpeg(0)])[0].label
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+    ],
+)
+def test_a_containers_quota_bounds_the_cores(tmp_path, files, most):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert usable_cores(tmp_path) == min(most, usable_cores(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("text", ["max 100000\n", "nonsense\n"])
+def test_no_quota_leaves_all_cores(tmp_path, text):
+    (tmp_path / "cpu.max").write_text(text)
+    assert usable_cores(tmp_path) == usable_cores(tmp_path / "none")
