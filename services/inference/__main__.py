@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import signal
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from rootstock.errors import ConfigError, RootstockError
 from rootstock.integrations.connect import quiet_environment
+from services.inference.logs import set_up_logs
 from services.inference.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from services.inference.service import Service
 
 
 def serve(settings: Settings | None = None, **chosen: Any) -> int:
@@ -31,24 +38,44 @@ def serve(settings: Settings | None = None, **chosen: Any) -> int:
     from services.inference.app import create_app, make_holder
 
     settings = settings or _read_settings(**chosen)
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("rootstock").setLevel(logging.INFO)
+    set_up_logs(settings.log_format)
     holder = make_holder(settings)
     if holder.source.directory is not None:
         holder.load()
+    app = create_app(settings, holder=holder)
     config = uvicorn.Config(
-        create_app(settings, holder=holder),
+        app,
         host=settings.host,
         port=settings.port,
-        log_level="info",
+        log_config=None,
         access_log=False,
+        server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
+        timeout_keep_alive=30,
     )
     # uvicorn sends itself the signal again once it is done; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run()
+        _lingering(uvicorn.Server(config), app.state.service).run()
     return 0
+
+
+def _lingering(server: uvicorn.Server, service: Service) -> uvicorn.Server:
+    """Let SIGTERM first tell the load balancer, and only later end the server."""
+    end = server.handle_exit
+
+    def handle_exit(number: int, frame: FrameType | None) -> None:
+        linger = 0.0 if service.draining else service.settings.linger_seconds
+        service.draining = True
+        if number == signal.SIGTERM and linger:
+            timer = threading.Timer(linger, end, (number, frame))
+            timer.daemon = True
+            timer.start()
+        else:
+            end(number, frame)
+
+    server.handle_exit = handle_exit  # type: ignore[assignment,method-assign]
+    return server
 
 
 def main(argv: Sequence[str] | None = None) -> None:

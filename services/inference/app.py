@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,14 @@ from rootstock.params import load_config
 from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry
 from services.inference import problems
+from services.inference.admin import make_admin_router
+from services.inference.guard import BodyLimit, Guard, Observer
+from services.inference.keys import KeyRing, RateLimit
+from services.inference.mlflow_routes import make_mlflow_router
 from services.inference.model_holder import ModelHolder
 from services.inference.routes import make_router
 from services.inference.service import Service
 from services.inference.settings import Settings
-from services.inference.telemetry import TelemetryMiddleware
-from services.inference.uploads import BodyLimit
 from services.inference.v2 import make_v2_router
 
 _DESCRIPTION = (
@@ -39,9 +42,13 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
     """The service as an ASGI app; without ``holder`` one is made from the settings.
 
     The app starts at once and loads the model in the background, again and again until there
-    is one; until then /readyz and /v1/predict answer 503.
+    is one; until then /readyz and /v1/predict answer 503. Afterwards it follows the registry.
+    Raises:
+        ConfigError: the file of keys or a model's address is wrong.
     """
-    service = Service(settings, holder or make_holder(settings))
+    challenger = make_holder(settings, settings.challenger) if settings.challenger else None
+    service = Service(settings, holder or make_holder(settings), challenger)
+    keys = KeyRing.read(settings.keys)
     app = FastAPI(
         title="Rootstock",
         version="1",
@@ -50,22 +57,44 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         docs_url=None,  # FastAPI's own page is blank without a CDN
         redoc_url=None,
     )
+    app.state.service = service
     app.include_router(make_router(service))
     app.include_router(make_v2_router(service))
+    app.include_router(make_mlflow_router(service))
+    app.include_router(make_admin_router(service))
     problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(TelemetryMiddleware, telemetry=service.telemetry)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        max_buffered=settings.max_buffered_bytes,
+        seconds=settings.body_seconds,
+    )
+    app.add_middleware(
+        Guard,
+        keys=keys,
+        rate=RateLimit(settings.rate_per_second, settings.rate_burst),
+        crowded=service.crowded,
+    )
+    app.add_middleware(Observer, telemetry=service.telemetry)
     return app
 
 
-def make_holder(settings: Settings) -> ModelHolder:
-    """The model holder that ``settings`` describe; nothing is loaded yet."""
+def make_holder(settings: Settings, model: str = "") -> ModelHolder:
+    """The holder of ``model``, by default of the settings' own; nothing is loaded yet."""
+    model = model or settings.model
     return ModelHolder(
-        settings.model or f"models:/{_config(settings.root).registry.name}@champion",
+        model or f"models:/{_config(settings.root).registry.name}@champion",
         cache=settings.root / ".rootstock/models",
         connect=partial(_connect, settings.root),
-        limits=DecodeLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels),
+        limits=DecodeLimits(
+            max_bytes=settings.max_body_bytes,
+            max_pixels=settings.max_pixels,
+            max_aspect_ratio=settings.max_aspect_ratio,
+            max_side=settings.max_side,
+        ),
+        engine=settings.engine,
         retry_seconds=settings.retry_seconds,
+        registry_seconds=settings.registry_seconds,
     )
 
 
@@ -89,22 +118,31 @@ def _connect(root: Path) -> ModelRegistry:
 
 @contextlib.asynccontextmanager
 async def _lifespan(service: Service, _app: FastAPI) -> AsyncIterator[None]:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_load_until_ready, service)
+    holders = [service.holder]
+    if service.challenger is not None:
+        holders.append(service.challenger.holder)
+    async with service.running(), anyio.create_task_group() as tasks:
+        for holder in holders:
+            tasks.start_soon(_follow, holder, service.settings)
         yield
         tasks.cancel_scope.cancel()
 
 
-async def _load_until_ready(service: Service) -> None:
+async def _follow(holder: ModelHolder, settings: Settings) -> None:
+    """Load a model, then look for a newer one for ever; nothing that happens ends this."""
     told = ""
-    while not service.holder.ready:
+    while True:
+        work = holder.refresh if holder.ready else holder.load
         try:
-            await run_sync(service.holder.load, abandon_on_cancel=True)
+            await run_sync(work, abandon_on_cancel=True)
+            told = ""
         except RootstockError as error:
             if str(error) != told:
-                _log.warning("no model yet, trying again: %s", error)
+                state = "going on with the model in use" if holder.ready else "no model yet"
+                _log.warning("%s: %s", state, error)
             told = str(error)
         except Exception:  # noqa: BLE001 - an edge: the service must live to try again
-            _log.exception("loading the model failed, trying again")
-        if not service.holder.ready:
-            await anyio.sleep(service.settings.retry_seconds)
+            _log.exception("looking for a model failed, trying again")
+        # Replicas that were started together must not all ask together.
+        pause = settings.poll_seconds if holder.ready else settings.retry_seconds
+        await anyio.sleep(pause * random.uniform(0.8, 1.2))

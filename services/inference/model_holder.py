@@ -1,23 +1,30 @@
-"""Holds the model in use: finds it, fetches it, proves it, and only then hands it out."""
+"""Holds the model in use: finds it, proves it beside the old one, and only then swaps it in."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLate
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rootstock.bundle import ModelBundle, read_bundle
 from rootstock.data.decode import DecodeLimits
-from rootstock.errors import BundleError
+from rootstock.data.files import sha256_file
+from rootstock.errors import BundleError, NoModelError, RootstockError, TrackingError
 from rootstock.integrations.mlflow_tracking import resolve_model_uri
 from rootstock.ports import ModelRegistry, RegistryEntry
 from rootstock.predict import Predictor
+from services.inference.model_cache import ModelCache
 from services.inference.problems import Problem
 
 Connect = Callable[[], ModelRegistry]
+REFUSED_SECONDS = 300.0
+"""A version that was refused is tried again after this: its files may have been mended."""
 
 _log = logging.getLogger("rootstock.service")
 
@@ -30,6 +37,20 @@ class Source:
     name: str = ""
     alias: str = ""
     version: str = ""
+
+    def __str__(self) -> str:
+        if self.directory is not None:
+            return str(self.directory)
+        return f"models:/{self.name}" + (f"@{self.alias}" if self.alias else f"/{self.version}")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A model that was not swapped in, and why."""
+
+    version: str
+    reason: str
+    at: float
 
 
 def parse_source(model: str) -> Source:
@@ -46,12 +67,19 @@ def parse_source(model: str) -> Source:
 class ModelHolder:
     """The present Predictor, or none; ``connect`` opens the registry when one is needed.
 
+    `refresh` blocks and may run in any thread; reading `predictor` never waits. A request keeps the
+    Predictor it began with, so an old one ends when its last request does.
+
     Args:
         model: a directory, models:/NAME@ALIAS or models:/NAME/VERSION.
         cache: folder of downloaded versions.
         connect: returns the registry.
         limits: what is accepted as an image.
+        engine: as for `Predictor`.
         retry_seconds: what clients are told to wait while there is no model.
+        registry_seconds: how long the first look waits for a registry that does not answer if
+            there is a model from before.
+        told: called with "swapped" or "refused".
     """
 
     def __init__(
@@ -61,18 +89,35 @@ class ModelHolder:
         cache: Path,
         connect: Connect,
         limits: DecodeLimits | None = None,
+        engine: Any = "fastest",
         retry_seconds: float = 10.0,
+        registry_seconds: float = 3.0,
+        told: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         self.source = parse_source(model)
-        self._cache = cache
+        self.registry_up = True
+        self.refused: Refusal | None = None
+        self.told = told
+        self._cache = ModelCache(cache)
         self._connect = connect
         self._limits = limits or DecodeLimits()
+        self._engine = engine
         self._retry_after = str(max(1, round(retry_seconds)))
+        self._registry_seconds = registry_seconds
         self._predictor: Predictor | None = None
+        self._previous = ""
+        self._mark: tuple[str, ...] = ()
+        self._turn = threading.Lock()
+        self._pinned = self._cache.pinned(self.source.name) if self.source.alias else ""
 
     @property
     def ready(self) -> bool:
         return self._predictor is not None
+
+    @property
+    def pinned(self) -> str:
+        """The version that is served whatever the alias says; empty if the alias is followed."""
+        return self._pinned
 
     @property
     def predictor(self) -> Predictor:
@@ -90,60 +135,161 @@ class ModelHolder:
         return self._predictor
 
     def load(self) -> Predictor:
-        """Load and prove the model; blocking.
+        """The first model: that of the registry, or else the last one that was served.
 
         Raises:
             RootstockError: there is no such model, or it is damaged or answers otherwise
                 than when it was trained.
         """
-        bundle, name, version = self._find()
+        try:
+            self.refresh(patience=self._registry_seconds)
+        except NoModelError:
+            raise
+        except (TrackingError, BundleError) as error:
+            kept = self._cache.last(self.source.name) if self.source.name else None
+            if kept is None:
+                raise
+            _log.warning("serving the last model that was good: %s", error.message)
+            with self._turn:
+                self._swap(kept.bundle, kept.name, kept.version, mark=kept.mark)
+        return self.predictor
+
+    def refresh(self, *, again: bool = False, patience: float | None = None) -> bool:
+        """Look for another model than the one in use and swap it in; whether that was done.
+
+        With ``again`` a version that was refused before is tried once more; ``patience`` bounds
+        the seconds of waiting for the registry.
+        Raises:
+            RootstockError: there is no such model, the registry cannot be reached, or the model
+                was refused; the one in use stays.
+        """
+        with self._turn:
+            if self.source.directory is not None:
+                return self._refresh_directory(self.source.directory, again=again)
+            registry, entry = self._ask(patience)
+            mark = (entry.name, entry.version, entry.run_id)
+            if mark == self._mark or (not again and self._was_refused(entry.version)):
+                return False
+            try:
+                self._swap(self._cache.fetch(registry, entry), entry.name, entry.version, mark=mark)
+            except RootstockError as error:
+                self._refuse(entry.version, error)
+                raise
+            self._cache.remember(*mark)
+            return True
+
+    def pin(self, version: str) -> None:
+        """Serve this version, whatever the alias says, until `unpin`; also after a restart.
+
+        Raises:
+            Problem: a directory is served, or a fixed version.
+            RootstockError: the version cannot be served; the one in use stays.
+        """
+        if not self.source.alias:
+            raise Problem("conflict", f"{self.source} is served, and it has no other versions.")
+        before, self._pinned = self._pinned, version
+        try:
+            self.refresh(again=True)
+        except BaseException:
+            self._pinned = before
+            raise
+        self._cache.pin(self.source.name, version)
+
+    def unpin(self) -> None:
+        """Follow the alias again."""
+        self._pinned = ""
+        self._cache.pin(self.source.name, "")
+        self.refresh(again=True)
+
+    def rollback(self) -> None:
+        """Pin the version that was served before the present one.
+
+        Raises:
+            Problem: there was none.
+        """
+        if not self._previous:
+            raise Problem("conflict", "No other version was served before this one.")
+        self.pin(self._previous)
+
+    def _refresh_directory(self, directory: Path, *, again: bool) -> bool:
+        sums = directory / "checksums.json"
+        mark = (sha256_file(sums),) if sums.is_file() else ("",)
+        if self._predictor is not None and mark == self._mark:
+            return False
+        if not again and self._predictor is not None and self._was_refused(mark[0][:12]):
+            return False
+        try:
+            self._swap(read_bundle(directory), "", "", mark=mark)
+        except RootstockError as error:
+            self._refuse(mark[0][:12], error)
+            raise
+        return True
+
+    def _ask(self, patience: float | None) -> tuple[ModelRegistry, RegistryEntry]:
+        try:
+            found = self._ask_registry() if patience is None else self._ask_within(patience)
+        except NoModelError:
+            self.registry_up = True
+            raise
+        except TrackingError:
+            self.registry_up = False
+            raise
+        self.registry_up = True
+        return found
+
+    def _ask_registry(self) -> tuple[ModelRegistry, RegistryEntry]:
+        registry = self._connect()
+        alias = "" if self._pinned else self.source.alias
+        version = self._pinned or self.source.version
+        return registry, registry.find(self.source.name, alias=alias, version=version)
+
+    def _ask_within(self, seconds: float) -> tuple[ModelRegistry, RegistryEntry]:
+        if self._cache.last(self.source.name) is None:
+            return self._ask_registry()  # nothing to serve instead
+        pool = ThreadPoolExecutor(1)
+        try:
+            return pool.submit(self._ask_registry).result(timeout=seconds)
+        except TooLate:
+            raise TrackingError(f"the registry did not answer within {seconds:g} seconds") from None
+        finally:
+            pool.shutdown(wait=False)
+
+    def _swap(self, bundle: ModelBundle, name: str, version: str, *, mark: tuple[str, ...]) -> None:
+        """Prove the model beside the one in use, then put it in its place."""
         # One thread a forward pass: the service runs several passes at once.
-        predictor = Predictor(bundle, threads=1, name=name, version=version, limits=self._limits)
+        predictor = Predictor(
+            bundle,
+            engine=self._engine,
+            threads=1,
+            name=name,
+            version=version,
+            limits=self._limits,
+        )
         difference = predictor.check_golden()
-        self._predictor = predictor
+        if self._predictor is not None:
+            self._previous = self._predictor.info["version"]
+        self._predictor, self._mark, self.refused = predictor, mark, None
+        self.told("swapped")
         _log.info(
-            "serving %s version %s, golden images within %.1g",
+            "serving %s version %s with %s, golden images within %.1g",
             predictor.info["name"],
             predictor.info["version"],
+            predictor.engine,
             difference,
+            extra={"milliseconds": predictor.milliseconds},
         )
-        return predictor
 
-    def _find(self) -> tuple[ModelBundle, str, str]:
-        if self.source.directory is not None:
-            return read_bundle(self.source.directory), "", ""
-        registry = self._connect()
-        entry = registry.find(
-            self.source.name, alias=self.source.alias, version=self.source.version
+    def _refuse(self, version: str, error: RootstockError) -> None:
+        if isinstance(error, BundleError):
+            self.refused = Refusal(version, error.message, time.time())
+            self.told("refused")
+        stays = "the model in use stays" if self.ready else "there is no model yet"
+        _log.error("version %s is refused, %s: %s", version, stays, error.message)
+
+    def _was_refused(self, version: str) -> bool:
+        refused = self.refused
+        return (
+            refused is not None
+            and refused.version == version
+            and time.time() - refused.at < REFUSED_SECONDS
         )
-        return self._cached(registry, entry), entry.name, entry.version
-
-    def _cached(self, registry: ModelRegistry, entry: RegistryEntry) -> ModelBundle:
-        # The run id is part of the key: a registry made anew counts its versions from 1 again.
-        home = self._cache / entry.name / f"{entry.version}-{entry.run_id or 'no-run'}"
-        if entry.run_id and home.is_dir():
-            try:
-                return read_bundle(home)
-            except BundleError as error:
-                _log.warning("the cached model is damaged and is fetched again: %s", error.message)
-        try:
-            return _fetch(registry, entry, home)
-        except OSError as error:
-            raise BundleError(
-                f"the model cannot be stored in {home}: {error.strerror or error}",
-                hint="free some disk space or check the folder's permissions",
-            ) from error
-
-
-def _fetch(registry: ModelRegistry, entry: RegistryEntry, home: Path) -> ModelBundle:
-    home.parent.mkdir(parents=True, exist_ok=True)
-    # mkdtemp's folder is ours alone (mode 700): nobody swaps the model before it is checked.
-    fresh = Path(tempfile.mkdtemp(prefix=".download-", dir=home.parent))
-    try:
-        fetched = registry.download(entry, fresh / "model")
-        read_bundle(fetched)
-        shutil.rmtree(home, ignore_errors=True)
-        fetched.replace(home)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return read_bundle(home)

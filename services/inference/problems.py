@@ -25,15 +25,22 @@ PREFIX = "urn:rootstock:problem:"
 
 KINDS: dict[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be read"),
+    "unauthorized": (401, "A key is needed"),
+    "forbidden": (403, "This key may not do that"),
     "not-found": (404, "There is nothing at this address"),
     "method-not-allowed": (405, "This address does not know the method"),
+    "too-slow": (408, "The request took too long to arrive"),
+    "conflict": (409, "That is not possible now"),
     "too-large": (413, "The request is too large"),
     "unsupported-media-type": (415, "Not an image type"),
     "invalid-request": (422, "A parameter is wrong"),
     "unusable-image": (422, "The image cannot be used"),
+    "too-many-requests": (429, "This key asks too often"),
     "internal": (500, "The service failed"),
     "no-model": (503, "There is no model yet"),
     "overloaded": (503, "Too many requests are waiting"),
+    "too-late": (503, "The answer was not ready in time"),
+    "lost": (503, "The work was lost"),
 }
 
 _log = logging.getLogger("rootstock.service")
@@ -104,11 +111,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_anything)
 
 
-def _answer(request: Request, problem: Problem) -> Response:
-    if request.url.path.startswith("/v2"):
+def answer_problem(path: str, problem: Problem) -> Response:
+    """The response to a request for ``path`` that ends in ``problem``."""
+    if path.startswith("/v2"):
         # The Open Inference Protocol wants its errors in a member of this name.
         problem.members = {"error": problem.detail} | dict(problem.members or {})
     return problem.response()
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    return answer_problem(request.url.path, problem)
 
 
 def _from_http(request: Request, error: HTTPException) -> Problem:

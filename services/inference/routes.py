@@ -1,27 +1,46 @@
-"""The HTTP interface: requests to images, one call of the Predictor, answers to JSON."""
+"""The HTTP interface: requests to images, one call of the service, answers to JSON."""
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from rootstock.errors import ImageError
-from rootstock.predict import Prediction
+from rootstock.predict import Prediction, Predictor
 from services.inference.problems import Problem, document, image_problem
-from services.inference.schemas import ModelAnswer, PredictAnswer, Status
-from services.inference.service import Service
-from services.inference.uploads import IMAGE_TYPES, Upload, read_uploads
+from services.inference.schemas import (
+    DriftAnswer,
+    EmbeddingsAnswer,
+    ModelAnswer,
+    PredictAnswer,
+    Status,
+)
+from services.inference.service import Outcome, Service
+from services.inference.uploads import IMAGE_TYPES, JsonImages, Upload, read_uploads
 
 TopK = Annotated[int | None, Query(ge=1, description="Labels per image; at most all, usually 5.")]
+Coverage = Annotated[
+    float | None,
+    Query(
+        gt=0,
+        lt=1,
+        description="Also give the labels that hold the true one in this share of cases.",
+        examples=[0.95],
+    ),
+]
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "One or many images as a form, or the bytes of one image.",
+        "description": "One or many images as a form or in base64, or the bytes of one image.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -35,23 +54,39 @@ _BODY: dict[str, Any] = {
                         }
                     },
                 }
-            }
+            },
+            "application/json": {
+                "schema": JsonImages.model_json_schema(),
+                "example": {"images": ["/9j/4AAQSkZJRg=="]},
+            },
         }
         | dict.fromkeys(IMAGE_TYPES, _IMAGE),
     }
 }
+_PROBLEMS = document(
+    "bad-request",
+    "unauthorized",
+    "too-slow",
+    "too-large",
+    "unsupported-media-type",
+    "unusable-image",
+    "invalid-request",
+    "too-many-requests",
+    "no-model",
+    "overloaded",
+    "too-late",
+    "lost",
+)
 # The pages load nothing from elsewhere, and a browser is told to hold them to it.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
 }
 
 
 def make_router(service: Service) -> APIRouter:
-    """All routes of the service."""
+    """The routes of /v1, health, metrics and pages."""
     router = APIRouter()
     holder, telemetry, settings = service.holder, service.telemetry, service.settings
 
@@ -60,40 +95,61 @@ def make_router(service: Service) -> APIRouter:
         summary="Classify images",
         tags=["prediction"],
         response_model=PredictAnswer,
-        response_model_exclude_none=True,
         openapi_extra=_BODY,
-        responses=document(
-            "bad-request",
-            "too-large",
-            "unsupported-media-type",
-            "unusable-image",
-            "invalid-request",
-            "no-model",
-            "overloaded",
-        ),
+        responses=_PROBLEMS,
     )
-    async def predict(
-        request: Request,
-        top_k: TopK = None,
-    ) -> dict[str, Any]:
+    async def predict(request: Request, top_k: TopK = None, coverage: Coverage = None) -> Response:
         """An image that cannot be used gets an `error` in its place; if all are so: 422."""
-        predictor = holder.predictor
-        service.refuse_overload()
+        predictor = _asked(service, coverage)
         uploads = await read_uploads(request, max_images=settings.max_images)
-        contents = [upload.content for upload in uploads if upload.problem is None]
-        results = iter(await service.classify(predictor, contents, top_k or settings.top_k_default))
-        entries = [_entry(upload, upload.problem or next(results)) for upload in uploads]
-        for entry in entries:
-            telemetry.images.labels(_outcome(entry)).inc()
-        if all("error" in entry for entry in entries):
-            raise _all_bad(entries)
-        return {"model": predictor.info, "predictions": entries}
+        started = time.perf_counter()
+        found = await _infer(service, request, predictor, uploads)
+        seconds = time.perf_counter() - started
+        answers: list[Prediction | Problem] = [
+            outcome
+            if isinstance(outcome, Problem)
+            else predictor.answer(
+                *outcome, top_k=top_k or settings.top_k_default, coverage=coverage
+            )
+            for outcome in found
+        ]
+        await _tell(service, request, predictor, uploads, answers, seconds)
+        entries = [_entry(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
+        _refuse_if_all_bad(entries)
+        return JSONResponse({"model": _short(predictor), "predictions": entries})
+
+    @router.post(
+        "/v1/embeddings",
+        summary="Features of images",
+        tags=["prediction"],
+        response_model=EmbeddingsAnswer,
+        openapi_extra=_BODY,
+        responses=_PROBLEMS,
+    )
+    async def embeddings(request: Request) -> Response:
+        """The features that the model's head reads, for search, clustering and the like."""
+        predictor = holder.predictor
+        uploads = await read_uploads(request, max_images=settings.max_images)
+        found = await _infer(service, request, predictor, uploads)
+        entries: list[dict[str, Any]] = [
+            {"filename": upload.filename}
+            | (
+                {"error": outcome.body()}
+                if isinstance(outcome, Problem)
+                else {"embedding": [float(value) for value in outcome.features]}
+            )
+            for upload, outcome in zip(uploads, found, strict=True)
+        ]
+        _refuse_if_all_bad(entries)
+        width = predictor.bundle.facts.feature_width
+        return JSONResponse({"model": _short(predictor), "width": width, "embeddings": entries})
 
     @router.get(
         "/v1/model",
         summary="The model in use",
         tags=["prediction"],
         response_model=ModelAnswer,
+        response_model_exclude_none=True,
         responses=document("no-model"),
     )
     async def model() -> dict[str, Any]:
@@ -107,8 +163,37 @@ def make_router(service: Service) -> APIRouter:
             "preprocess_hash": facts.preprocess_hash,
             "temperature": facts.temperature,
             "backbone": str(facts.card.get("name", "")),
+            "engine": predictor.engine,
+            "engine_milliseconds": predictor.milliseconds,
+            "unknown_share": facts.unknown_share,
+            "source": str(holder.source),
+            "pinned": holder.pinned,
+            "registry_up": holder.registry_up,
+            "refused": dataclasses.asdict(holder.refused) if holder.refused else None,
             "digest": predictor.bundle.digest,
         }
+
+    @router.get(
+        "/v1/drift",
+        summary="Recent images against the validation set",
+        tags=["operation"],
+        responses=document("no-model"),
+    )
+    async def drift() -> DriftAnswer:
+        """Population stability indices; .1 is worth a look, .25 calls for new data."""
+        return DriftAnswer(**service.drift.report(holder.predictor))
+
+    @router.get(
+        "/v1/challenger",
+        summary="Champion against challenger",
+        tags=["operation"],
+        responses=document("not-found"),
+    )
+    async def challenger() -> dict[str, Any]:
+        """Agreement and latency of the two on live requests."""
+        if service.challenger is None:
+            raise Problem("not-found", "No challenger is configured (ROOTSTOCK_CHALLENGER).")
+        return service.challenger.report()
 
     @router.get("/healthz", summary="Is the process alive?", tags=["operation"])
     async def healthz() -> Status:
@@ -117,20 +202,28 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get(
         "/readyz",
-        summary="Is there a model to answer with?",
+        summary="Should requests be sent here?",
         tags=["operation"],
-        responses=document("no-model"),
+        responses=document("no-model", "lost"),
     )
     async def readyz() -> Status:
-        """200 once a model is loaded and has given its golden answers, else 503."""
+        """200 once a model has given its golden answers, until the service begins to end."""
         _ = holder.predictor
+        if not service.ready:
+            why = "The service is ending." if service.draining else "No decoder is alive."
+            raise Problem("lost", why, headers={"Retry-After": "1"})
         return Status(status="ready")
 
     @router.get("/metrics", summary="Counters for Prometheus", tags=["operation"])
     async def metrics() -> Response:
-        """Requests, durations, images by outcome, and the model in use."""
+        """Requests, durations by stage, images by outcome, queue, model, swaps and drift."""
+        predictor = holder.predictor if holder.ready else None
         return telemetry.exposition(
-            holder.predictor if holder.ready else None, waiting=service.waiting
+            predictor,
+            ready=service.ready,
+            queue=service.in_flight,
+            registry_up=holder.registry_up,
+            drift=service.drift.scores(predictor) if predictor else {},
         )
 
     @router.get("/", include_in_schema=False)
@@ -144,33 +237,101 @@ def make_router(service: Service) -> APIRouter:
     return router
 
 
+def _asked(service: Service, coverage: float | None) -> Predictor:
+    """The model for this request, able to do what is asked."""
+    predictor = service.holder.predictor
+    if service.challenger is not None:
+        predictor = service.challenger.canary(predictor)
+    if coverage is not None and predictor.bundle.reference is None:
+        raise Problem(
+            "invalid-request",
+            "coverage: this model keeps no validation scores; train it again to have them.",
+        )
+    return predictor
+
+
+async def _infer(
+    service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
+) -> list[Any]:
+    """A Row or a Problem for each upload, in order."""
+    contents = [upload.content for upload in uploads if upload.problem is None]
+    found: Iterator[Outcome] = iter(
+        await service.answer(request, predictor, contents) if contents else []
+    )
+    results = []
+    for upload in uploads:
+        outcome = upload.problem or next(found)
+        problem = image_problem(outcome) if isinstance(outcome, ImageError) else outcome
+        word = "ok"
+        if isinstance(problem, Problem):
+            word = (problem.members or {}).get("reason", problem.kind)
+        service.telemetry.images.labels(word).inc()
+        results.append(problem)
+    return results
+
+
+async def _tell(
+    service: Service,
+    request: Request,
+    predictor: Predictor,
+    uploads: Sequence[Upload],
+    answers: Sequence[Prediction | Problem],
+    seconds: float,
+) -> None:
+    """Let drift, challenger and journal know of the answers."""
+    usable = [
+        (upload.content, answer)
+        for upload, answer in zip(uploads, answers, strict=True)
+        if isinstance(answer, Prediction)
+    ]
+    champion = predictor is service.holder.predictor
+    for content, answer in usable:
+        if answer.unknown:
+            service.telemetry.unknown.inc()
+        if champion:
+            service.drift.note(predictor, answer)
+            if service.challenger is not None:
+                service.challenger.shadow(predictor, content, answer.label, seconds / len(usable))
+    if service.journal is not None and usable:
+        contents, predictions = zip(*usable, strict=True)
+        identity = request.state.request_id
+        await run_sync(service.journal.note, identity, predictor, contents, predictions)
+
+
 def _page(name: str) -> HTMLResponse:
     text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     return HTMLResponse(text, headers=_PAGE_HEADERS)
 
 
-def _entry(upload: Upload, result: Prediction | ImageError | Problem) -> dict[str, Any]:
-    if isinstance(result, Prediction):
-        top = [{"label": label, "probability": share} for label, share in result.top]
-        return {"filename": upload.filename, "top": top}
-    problem = image_problem(result) if isinstance(result, ImageError) else result
-    return {"filename": upload.filename, "error": problem.body()}
+def _short(predictor: Predictor) -> dict[str, str]:
+    return {key: predictor.info[key] for key in ("name", "version", "strategy")}
 
 
-def _outcome(entry: dict[str, Any]) -> str:
-    error = entry.get("error")
-    return "ok" if error is None else error.get("reason", "unsupported-media-type")
+def _entry(upload: Upload, answer: Prediction | Problem) -> dict[str, Any]:
+    if isinstance(answer, Problem):
+        return {"filename": upload.filename, "error": answer.body()}
+    entry: dict[str, Any] = {
+        "filename": upload.filename,
+        "top": [{"label": label, "probability": share} for label, share in answer.top],
+    }
+    if answer.novelty is not None:
+        entry |= {"unknown": answer.unknown, "novelty": round(answer.novelty, 4)}
+    if answer.labels is not None:
+        entry["labels"] = list(answer.labels)
+    return entry
 
 
-def _all_bad(entries: list[dict[str, Any]]) -> Problem:
+def _refuse_if_all_bad(entries: list[dict[str, Any]]) -> None:
     """One problem for the whole answer; 415 only if no file even claims to be an image."""
+    if not all("error" in entry for entry in entries):
+        return
     first = entries[0]["error"]
     kinds = {entry["error"]["type"].rpartition(":")[2] for entry in entries}
     kind = kinds.pop() if len(kinds) == 1 else "unusable-image"
     if len(entries) == 1:
         members = {key: first[key] for key in ("reason",) if key in first}
-        return Problem(kind, first["detail"], members=members)
-    return Problem(
+        raise Problem(kind, first["detail"], members=members)
+    raise Problem(
         kind,
         f"None of the {len(entries)} images can be used; the first: {first['detail']}",
         members={"errors": [{"filename": e["filename"]} | e["error"] for e in entries]},

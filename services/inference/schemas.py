@@ -36,6 +36,15 @@ class ImageAnswer(BaseModel):
 
     filename: str = Field(examples=["a.jpg"])
     top: list[Candidate] | None = Field(None, description="Most probable first.")
+    unknown: bool | None = Field(
+        None, description="True: unlike anything the model has seen; its labels mean nothing."
+    )
+    novelty: float | None = Field(
+        None, description="Distance to the training images; 0 is the same.", examples=[0.21]
+    )
+    labels: list[str] | None = Field(
+        None, description="With `coverage`: the labels that hold the true one in that share."
+    )
     error: ImageProblem | None = None
 
 
@@ -74,6 +83,50 @@ class PredictAnswer(BaseModel):
     )
 
 
+class Embedding(BaseModel):
+    """The features of one file, or `error`."""
+
+    filename: str = Field(examples=["a.jpg"])
+    embedding: list[float] | None = Field(None, examples=[[0.12, 0.0, 1.3]])
+    error: ImageProblem | None = None
+
+
+class EmbeddingsAnswer(BaseModel):
+    """One entry in `embeddings` for each image, in the order they were sent."""
+
+    model: ModelName
+    width: int = Field(examples=[1280])
+    embeddings: list[Embedding]
+
+
+class AdminAnswer(BaseModel):
+    """Which version is served now."""
+
+    version: str = Field(examples=["3"])
+    before: str = Field(examples=["4"])
+    changed: bool
+    pinned: str = Field(description="The version that was pinned; empty: the alias is followed.")
+
+
+class RefusedModel(BaseModel):
+    """A version that is not served, and why."""
+
+    version: str
+    reason: str
+    at: float = Field(description="Seconds since 1970.")
+
+
+class DriftAnswer(BaseModel):
+    """Recent images against the validation set: population stability indices."""
+
+    images: int
+    needed: int
+    window: int
+    psi: dict[str, float] = Field(examples=[{"features": 0.04, "classes": 0.11}])
+    predicted: dict[str, float]
+    median_novelty: float | None
+
+
 class ModelAnswer(ModelName):
     """The model in use: what it knows, how good it is, and where it comes from."""
 
@@ -84,6 +137,15 @@ class ModelAnswer(ModelName):
     preprocess_hash: str = Field(examples=["5d41402abc4b2a76b9719d911017c592"])
     temperature: float = Field(examples=[1.3])
     backbone: str = Field(examples=["mobilenetv3_small_100"])
+    engine: str = Field(examples=["onnx"])
+    engine_milliseconds: dict[str, float] = Field(
+        description="What one image took in each engine that was tried."
+    )
+    unknown_share: float = Field(description="Of known images that may be called unknown.")
+    source: str = Field(examples=["models:/rootstock@champion"])
+    pinned: str = Field(description="The version that was pinned; empty: the source is followed.")
+    registry_up: bool
+    refused: RefusedModel | None = None
     digest: str = Field(description="sha256 of the model's checksums: names its content.")
 
 

@@ -1,44 +1,206 @@
-"""What all routes share: the model holder, the counters, and a bounded way to do work."""
+"""What all routes share: the way of an image through decoding and engine, and its limits."""
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
 
-import anyio
-from anyio.to_thread import run_sync
+import numpy as np
+from fastapi import Request
+from starlette.requests import ClientDisconnect
 
-from rootstock.errors import ImageError
-from rootstock.predict import Prediction, Predictor
+from rootstock.errors import BundleError, ImageError
+from rootstock.predict import Predictor
+from services.inference.batcher import Batch, Batcher, Row
+from services.inference.challenger import Challenger
+from services.inference.decoder import DecodePool
+from services.inference.drift import Drift
+from services.inference.journal import Journal
 from services.inference.model_holder import ModelHolder
 from services.inference.problems import Problem
 from services.inference.settings import Settings
 from services.inference.telemetry import Telemetry
 
+_LONGEST_WAIT = 30
+_MEMORY_OF_RATE = 0.9
+
+Outcome = Row | ImageError
+
 
 class Service:
-    """What the routes need; one object per app."""
+    """What the routes need; one object per app, working between `start` and `stop`."""
 
-    def __init__(self, settings: Settings, holder: ModelHolder) -> None:
+    def __init__(
+        self, settings: Settings, holder: ModelHolder, challenger: ModelHolder | None = None
+    ) -> None:
         self.settings = settings
         self.holder = holder
         self.telemetry = Telemetry()
-        self.limiter = anyio.CapacityLimiter(settings.threads)
+        self.drift = Drift(settings.drift_window)
+        self.draining = False
+        self.in_flight = 0
+        """Images that were taken in and are not yet answered."""
+        self._rate = 0.0
+        self._last_answer = 0.0
+        holder.told = self._count_swap
+        self.decoders = DecodePool(
+            settings.decoders,
+            seconds=settings.decode_seconds,
+            memory=settings.decode_memory_bytes,
+            told=self._time_stage,
+        )
+        self.batcher = Batcher(
+            lanes=settings.lanes,
+            max_batch=settings.max_batch,
+            max_delay=settings.max_delay_ms / 1000,
+            told=self._count_batch,
+        )
+        self.journal = (
+            Journal(settings.journal, images=settings.journal_images) if settings.journal else None
+        )
+        self.challenger = Challenger(challenger, settings, self.infer) if challenger else None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Decoders and lanes are there inside."""
+        await self.decoders.start()
+        self.batcher.start()
+        try:
+            yield
+        finally:
+            self.batcher.stop()
+            self.decoders.stop()
+            if self.journal is not None:
+                self.journal.close()
 
     @property
-    def waiting(self) -> int:
-        return self.limiter.statistics().tasks_waiting
+    def ready(self) -> bool:
+        """Whether requests should be sent here: a model, living decoders, and no end in sight."""
+        return self.holder.ready and self.decoders.alive and not self.draining
 
-    def refuse_overload(self) -> None:
-        if self.waiting > self.settings.max_waiting:
-            raise Problem(
-                "overloaded",
-                f"{self.waiting} requests are waiting already; try again in a second.",
-                headers={"Retry-After": "1"},
+    def crowded(self, images: int = 1) -> Problem | None:
+        """The problem of taking in this many images more, or None."""
+        if self.in_flight + images <= self.settings.max_queue:
+            return None
+        return Problem(
+            "overloaded",
+            f"{self.in_flight} images are waiting already.",
+            headers={"Retry-After": str(self._seconds_of_queue())},
+        )
+
+    async def infer(self, predictor: Predictor, content: bytes) -> Outcome:
+        """Decode one image and run the model on it; an ImageError if it cannot be used."""
+        try:
+            prepared = await self.decoders.prepare(predictor, content)
+        except ImageError as error:
+            return error
+        return await self.batcher.submit(predictor, prepared)
+
+    async def infer_tensor(self, predictor: Predictor, images: np.ndarray) -> list[Row]:
+        """What the model makes of network inputs float32[N,3,S,S].
+
+        Raises:
+            Problem: too much to do (503), or the model failed (500).
+        """
+        if problem := self.crowded(len(images)):
+            raise problem
+        self.in_flight += len(images)
+        try:
+            found = await self.batcher.run(predictor.infer_normalised, images, "one")
+        except BundleError as error:
+            raise Problem("internal", "The model failed on an image.") from error
+        finally:
+            self.in_flight -= len(images)
+        return [Row(*row) for row in zip(*found, strict=True)]
+
+    async def answer(
+        self, request: Request, predictor: Predictor, contents: Sequence[bytes]
+    ) -> list[Outcome]:
+        """The outcome of each image, in time and only as long as the client is there.
+
+        Raises:
+            Problem: too much to do, too late, or a lost decoder (503); the model failed (500).
+            ClientDisconnect: nobody is left to read the answer.
+        """
+        if problem := self.crowded(len(contents)):
+            raise problem
+        self.in_flight += len(contents)
+        work = asyncio.ensure_future(self._infer_all(predictor, contents))
+        left = asyncio.ensure_future(_has_left(request))
+        try:
+            await asyncio.wait(
+                (work, left),
+                timeout=self.settings.deadline_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
             )
+            if work.done():
+                self._note_answer(len(contents))
+                return work.result()
+            if left.done():
+                raise ClientDisconnect
+            raise Problem(
+                "too-late",
+                f"No answer within {self.settings.deadline_seconds:g} seconds.",
+                headers={"Retry-After": str(self._seconds_of_queue())},
+            )
+        except BundleError as error:
+            raise Problem("internal", "The model failed on an image.") from error
+        finally:
+            work.cancel()
+            left.cancel()
+            self.in_flight -= len(contents)
 
-    async def classify(
-        self, predictor: Predictor, contents: list[bytes], top_k: int
-    ) -> list[Prediction | ImageError]:
-        """Decode and infer off the event loop, as many requests at once as there are threads."""
-        work = partial(predictor.predict, contents, top_k=top_k)
-        return await run_sync(work, limiter=self.limiter)
+    async def _infer_all(self, predictor: Predictor, contents: Sequence[bytes]) -> list[Outcome]:
+        if len(contents) == 1:
+            return [await self.infer(predictor, contents[0])]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._caught(predictor, c)) for c in contents]
+        found = [task.result() for task in tasks]
+        for outcome in found:
+            if isinstance(outcome, Problem | BundleError):
+                raise outcome
+        return found  # type: ignore[return-value]
+
+    async def _caught(
+        self, predictor: Predictor, content: bytes
+    ) -> Outcome | Problem | BundleError:
+        # A task group would wrap what is raised in it.
+        try:
+            return await self.infer(predictor, content)
+        except (Problem, BundleError) as error:
+            return error
+
+    def _note_answer(self, images: int) -> None:
+        now = time.monotonic()
+        pace = images / max(now - self._last_answer, 1e-3)
+        self._last_answer = now
+        self._rate = _MEMORY_OF_RATE * self._rate + (1 - _MEMORY_OF_RATE) * min(pace, 1e5)
+
+    def _seconds_of_queue(self) -> int:
+        """How long the present queue takes at the present pace, as Retry-After wants it."""
+        if not self._rate:
+            return 1
+        return max(1, min(_LONGEST_WAIT, math.ceil(self.in_flight / self._rate)))
+
+    def _time_stage(self, stage: str, seconds: float) -> None:
+        if stage == "lost":
+            self.telemetry.lost_decoders.inc()
+        else:
+            self.telemetry.stages.labels(stage).observe(seconds)
+
+    def _count_batch(self, batch: Batch) -> None:
+        self.telemetry.batches.observe(batch.size)
+        self.telemetry.stages.labels("queue").observe(batch.waited)
+        self.telemetry.stages.labels("infer").observe(batch.seconds)
+
+    def _count_swap(self, outcome: str) -> None:
+        self.telemetry.swaps.labels(outcome).inc()
+
+
+async def _has_left(request: Request) -> None:
+    """Ends when the client does; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

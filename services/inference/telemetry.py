@@ -2,91 +2,117 @@
 
 from __future__ import annotations
 
-import time
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootstock.predict import Predictor
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
 class Telemetry:
     """The counters of one app; two apps in a process do not share any."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        labels = ["method", "route"]
-        self.requests = Counter(
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
             "rootstock_http_requests_total",
             "Requests by method, route and status.",
-            [*labels, "status"],
-            registry=self.registry,
+            ["method", "route", "status"],
+            registry=registry,
         )
-        self.seconds = Histogram(
+        self._seconds = Histogram(
             "rootstock_http_request_duration_seconds",
             "Time from the first byte of a request to the last of its answer.",
-            labels,
+            ["method", "route"],
             buckets=_SECONDS,
-            registry=self.registry,
+            registry=registry,
         )
         self.images = Counter(
             "rootstock_images_total",
             "Images by outcome: ok, or the reason why one could not be used.",
             ["outcome"],
-            registry=self.registry,
+            registry=registry,
         )
-        self.waiting = Gauge(
-            "rootstock_waiting_requests", "Requests waiting for a thread.", registry=self.registry
+        self.unknown = Counter(
+            "rootstock_unknown_images_total",
+            "Images unlike anything the model has seen.",
+            registry=registry,
         )
-        self.model = Gauge(
+        self.stages = Histogram(
+            "rootstock_stage_duration_seconds",
+            "Time of an image in the queues, of decoding it, and of its batch in the engine.",
+            ["stage"],
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self.batches = Histogram(
+            "rootstock_batch_size",
+            "Images in a batch.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.swaps = Counter(
+            "rootstock_model_swaps_total",
+            "Models by what became of them: swapped in, or refused.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.lost_decoders = Counter(
+            "rootstock_decoder_restarts_total",
+            "Decoding processes that were killed or ended.",
+            registry=registry,
+        )
+        self._queue = Gauge(
+            "rootstock_queue_images", "Images taken in and not yet answered.", registry=registry
+        )
+        self._registry_up = Gauge(
+            "rootstock_registry_up", "1 if the last look at the registry worked.", registry=registry
+        )
+        self._model = Gauge(
             "rootstock_model_info",
             "1 for the model in use; no sample while there is none.",
-            ["name", "version", "strategy"],
-            registry=self.registry,
+            ["name", "version", "strategy", "engine", "digest"],
+            registry=registry,
         )
-        self.ready = Gauge(
-            "rootstock_ready", "1 if there is a model to answer with.", registry=self.registry
+        self._ready = Gauge(
+            "rootstock_ready", "1 if there is a model to answer with.", registry=registry
+        )
+        self._drift = Gauge(
+            "rootstock_drift_psi",
+            "Population stability index of recent images against the validation set.",
+            ["what"],
+            registry=registry,
         )
 
-    def exposition(self, predictor: Predictor | None, *, waiting: int) -> Response:
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note one request that was answered."""
+        self._requests.labels(method, route, status).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+    def exposition(
+        self,
+        predictor: Predictor | None,
+        *,
+        ready: bool,
+        queue: int,
+        registry_up: bool,
+        drift: dict[str, float],
+    ) -> Response:
         """The text for Prometheus, with the state of this moment."""
-        self.model.clear()
+        self._model.clear()
         if predictor is not None:
             info = predictor.info
-            self.model.labels(info["name"], info["version"], info["strategy"]).set(1)
-        self.ready.set(predictor is not None)
-        self.waiting.set(waiting)
+            self._model.labels(
+                *(info["name"], info["version"], info["strategy"]),
+                *(predictor.engine, predictor.bundle.digest[:12]),
+            ).set(1)
+        self._ready.set(ready)
+        self._queue.set(queue)
+        self._registry_up.set(registry_up)
+        self._drift.clear()
+        for what, value in drift.items():
+            self._drift.labels(what).set(value)
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-class TelemetryMiddleware:
-    """ASGI middleware: counts and times every request under the route it matched."""
-
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self.app = app
-        self.telemetry = telemetry
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        status, start = 500, time.perf_counter()
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noted)
-        finally:
-            # The route, never the raw path: strangers would otherwise fill the memory.
-            route = getattr(scope.get("route"), "path", "other")
-            method = scope["method"] if route != "other" else "other"
-            self.telemetry.requests.labels(method, route, status).inc()
-            self.telemetry.seconds.labels(method, route).observe(time.perf_counter() - start)

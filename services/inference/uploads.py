@@ -1,12 +1,15 @@
-"""From a request to the images in it, never reading more than the limit."""
+"""From a request to the images in it."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
+from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.inference.problems import Problem
 
@@ -22,6 +25,12 @@ _ALIASES = {"image/jpg", "image/pjpeg", "image/x-png", "image/x-ms-bmp", "image/
 _UNKNOWN = {"", "application/octet-stream", "binary/octet-stream"}
 
 
+class JsonImages(BaseModel):
+    """The JSON body: image files in base64. Addresses are not fetched."""
+
+    images: list[str] = Field(min_length=1)
+
+
 @dataclass(frozen=True)
 class Upload:
     """One file of a request: its bytes, or the problem with its declared type."""
@@ -31,49 +40,11 @@ class Upload:
     problem: Problem | None = None
 
 
-class BodyLimit:
-    """ASGI middleware: a body longer than ``max_bytes`` ends in Problem "too-large".
-
-    Bytes are counted as they arrive, so a missing or false Content-Length changes nothing.
-    """
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        declared = _declared_length(scope)
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            if declared > self.max_bytes:
-                raise self._problem()
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise self._problem()
-            return message
-
-        await self.app(scope, counted, send)
-
-    def _problem(self) -> Problem:
-        # Closing spares both sides the rest of the body.
-        return Problem(
-            "too-large",
-            f"The body is longer than {self.max_bytes} bytes.",
-            headers={"Connection": "close"},
-        )
-
-
 async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
-    """The images of a request: multipart field `files`, or the body itself.
+    """The images of a request: multipart field `files`, JSON `images` in base64, or the body.
 
     Raises:
-        Problem: no file, too many files, a body that is no multipart, or no image type.
+        Problem: no file, too many files, a body that cannot be read, or no image type.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(
@@ -82,9 +53,36 @@ async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
     declared = _media_type(request.headers.get("content-type"))
     if declared == "multipart/form-data":
         return await _read_form(request, max_images)
+    if declared == "application/json":
+        return _read_json(await request.body(), max_images)
     if not _is_image_type(declared):
         raise _not_an_image_type(declared, "Content-Type")
     return [Upload("body", await request.body())]
+
+
+def decode_base64(texts: Sequence[str], name: str, max_images: int) -> list[bytes]:
+    """The bytes of texts in base64; ``name`` says in a problem what they are.
+
+    Raises:
+        Problem: too many, or one is not base64.
+    """
+    if len(texts) > max_images:
+        raise Problem("invalid-request", f"{len(texts)} images; at most {max_images}.")
+    try:
+        return [base64.b64decode(text, validate=True) for text in texts]
+    except (binascii.Error, ValueError):
+        raise Problem("invalid-request", f"An element of `{name}` is not base64.") from None
+
+
+def _read_json(body: bytes, max_images: int) -> list[Upload]:
+    try:
+        images = JsonImages.model_validate_json(body).images
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise Problem("invalid-request", f"{where}: {first['msg']}") from None
+    contents = decode_base64(images, "images", max_images)
+    return [Upload(f"images[{number}]", content) for number, content in enumerate(contents)]
 
 
 async def _read_form(request: Request, max_images: int) -> list[Upload]:
@@ -126,8 +124,3 @@ def _not_an_image_type(declared: str, where: str) -> Problem:
 
 def _media_type(header: str | None) -> str:
     return (header or "").partition(";")[0].strip().lower()[:100]
-
-
-def _declared_length(scope: Scope) -> int:
-    values = [value for name, value in scope["headers"] if name == b"content-length"]
-    return int(values[0]) if values and values[0].isdigit() else 0

@@ -1,33 +1,35 @@
-"""The Open Inference Protocol (REST, v2): health, metadata, and inference on encoded images.
+"""The Open Inference Protocol (REST, v2): health, metadata, and inference.
 
-One input `images`, BYTES [N], each element an image file in base64; outputs `label` BYTES [N]
-and `probabilities` FP32 [N,K] in the order of the classes. A tensor has no room for the error
-of one element, so one unusable image refuses the request; /v1/predict is finer. Errors are
-problem details that also carry the protocol's member `error`.
+One input: `images`, BYTES [N], each element an image file in base64; or `tensor`, FP32 [N,3,S,S],
+prepared as /v1/model says. Outputs: `label` BYTES [N] and `probabilities` FP32 [N,K] in the order
+of the classes. A tensor has no room for the error of one element, so one unusable image refuses the
+request; /v1/predict is finer. Errors are problem details with the protocol's member `error`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from fastapi import APIRouter
+import numpy as np
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from rootstock.errors import ImageError
 from rootstock.predict import Predictor
+from services.inference.batcher import Row
 from services.inference.problems import Problem, document, image_problem
-from services.inference.service import Service
+from services.inference.service import Outcome, Service
+from services.inference.uploads import decode_base64
 
 
 class InferInput(BaseModel):
-    """The tensor of images."""
+    """Image files in base64, or prepared images."""
 
-    name: Literal["images"]
-    datatype: Literal["BYTES"]
-    shape: list[int] = Field(min_length=1, max_length=1, examples=[[1]])
-    data: list[str] = Field(min_length=1, examples=[["/9j/4AAQSkZJRg=="]])
+    name: Literal["images", "tensor"]
+    datatype: Literal["BYTES", "FP32"]
+    shape: list[int] = Field(min_length=1, max_length=4, examples=[[1]])
+    data: list[Any] = Field(min_length=1, examples=[["/9j/4AAQSkZJRg=="]])
 
 
 class OutputName(BaseModel):
@@ -86,12 +88,16 @@ def make_v2_router(service: Service) -> APIRouter:
 
     async def metadata(name: str, version: str = "") -> dict[str, Any]:
         """Inputs and outputs of the model."""
-        info = _named(holder.predictor, name, version).info
+        predictor = _named(holder.predictor, name, version)
+        info, size = predictor.info, predictor.bundle.preprocess.input_size
         return {
             "name": info["name"],
             "versions": [info["version"]],
-            "platform": "onnx_onnxruntime",
-            "inputs": [{"name": "images", "datatype": "BYTES", "shape": [-1]}],
+            "platform": f"rootstock_{predictor.engine}",
+            "inputs": [
+                {"name": "images", "datatype": "BYTES", "shape": [-1]},
+                {"name": "tensor", "datatype": "FP32", "shape": [-1, 3, size, size]},
+            ],
             "outputs": [
                 {"name": "label", "datatype": "BYTES", "shape": [-1]},
                 {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(info["classes"])]},
@@ -102,13 +108,12 @@ def make_v2_router(service: Service) -> APIRouter:
         """200 if the model of this name (and version) is in use."""
         return {"name": _named(holder.predictor, name, version).info["name"], "ready": True}
 
-    async def infer(name: str, body: InferRequest, version: str = "") -> dict[str, Any]:
+    async def infer(
+        request: Request, name: str, body: InferRequest, version: str = ""
+    ) -> dict[str, Any]:
         """Classify images; one that cannot be used refuses the request."""
         predictor = _named(holder.predictor, name, version)
-        service.refuse_overload()
-        contents = _decode(body.inputs[0], service.settings.max_images)
-        results = await service.classify(predictor, contents, len(predictor.classes))
-        outputs = _outputs(predictor, [_usable(n, found) for n, found in enumerate(results)])
+        outputs = _outputs(predictor, await _infer(request, service, predictor, body.inputs[0]))
         wanted: set[str] = {output.name for output in body.outputs or []} or set(outputs)
         return {
             "model_name": predictor.info["name"],
@@ -139,31 +144,49 @@ def _named(predictor: Predictor, name: str, version: str) -> Predictor:
     return predictor
 
 
-def _decode(tensor: InferInput, max_images: int) -> list[bytes]:
-    if tensor.shape[0] != len(tensor.data):
+async def _infer(
+    request: Request, service: Service, predictor: Predictor, tensor: InferInput
+) -> list[Row]:
+    if (tensor.name == "images") != (tensor.datatype == "BYTES"):
+        raise Problem("invalid-request", "`images` is BYTES, `tensor` is FP32.")
+    if tensor.datatype == "FP32":
+        return await service.infer_tensor(predictor, _tensor(predictor, tensor, service))
+    if tensor.shape != [len(tensor.data)] or not all(isinstance(x, str) for x in tensor.data):
         raise Problem(
             "invalid-request", f"shape {tensor.shape} does not fit {len(tensor.data)} elements."
         )
-    if len(tensor.data) > max_images:
-        raise Problem("invalid-request", f"{len(tensor.data)} images; at most {max_images}.")
+    contents = decode_base64(tensor.data, "images", service.settings.max_images)
+    found = await service.answer(request, predictor, contents)
+    return [_usable(number, outcome) for number, outcome in enumerate(found)]
+
+
+def _tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.ndarray:
+    size, most = predictor.bundle.preprocess.input_size, service.settings.max_images
+    if tensor.shape[1:] != [3, size, size] or not 1 <= tensor.shape[0] <= most:
+        raise Problem(
+            "invalid-request",
+            f"shape {tensor.shape} is not [N, 3, {size}, {size}] with N from 1 to {most}.",
+        )
     try:
-        return [base64.b64decode(text, validate=True) for text in tensor.data]
-    except (binascii.Error, ValueError):
-        raise Problem("invalid-request", "An element of `images` is not base64.") from None
+        values = np.asarray(tensor.data, np.float32).reshape(tensor.shape)
+    except (ValueError, TypeError):
+        raise Problem("invalid-request", f"The data does not fit shape {tensor.shape}.") from None
+    if not np.isfinite(values).all():
+        raise Problem("invalid-request", "The data holds numbers that are not finite.")
+    return values
 
 
-def _usable(number: int, result: Any) -> dict[str, float]:
-    if isinstance(result, ImageError):
-        problem = image_problem(result)
+def _usable(number: int, outcome: Outcome) -> Row:
+    if isinstance(outcome, ImageError):
+        problem = image_problem(outcome)
         problem.detail = f"images[{number}]: {problem.detail}"
         raise problem
-    return dict(result.top)
+    return outcome
 
 
-def _outputs(predictor: Predictor, rows: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
-    # The first key is the most probable label.
-    labels = [next(iter(row)) for row in rows]
-    shares = [row[label] for row in rows for label in predictor.classes]
+def _outputs(predictor: Predictor, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    labels = [predictor.classes[int(row.probabilities.argmax())] for row in rows]
+    shares = [float(share) for row in rows for share in row.probabilities]
     size = [len(rows), len(predictor.classes)]
     return {
         "label": {"name": "label", "datatype": "BYTES", "shape": size[:1], "data": labels},

@@ -13,7 +13,7 @@ from tests.bundles import tiny_bundle
 
 def make_client(**chosen: object) -> TestClient:
     """A client of a service whose model is loaded."""
-    settings = Settings(**{"model": str(tiny_bundle()), "threads": 2} | chosen)
+    settings = Settings(**{"model": str(tiny_bundle()), "decoders": 1, "lanes": 1} | chosen)
     holder = make_holder(settings)
     holder.load()
     return TestClient(create_app(settings, holder=holder))

@@ -65,7 +65,10 @@ def test_a_registry_made_anew_does_not_meet_the_old_cache(registry, tmp_path):
     again = FolderRegistry(tmp_path / "again")
     again.register("flowers", tiny_bundle(), run_id="run2", tags={}, description="")
     make_holder(again, tmp_path, "models:/flowers/1").load()
-    assert sorted(p.name for p in (tmp_path / "cache/flowers").iterdir()) == ["1-run1", "1-run2"]
+    assert sorted(p.parent.name for p in (tmp_path / "cache/flowers").rglob("bundle.json")) == [
+        "1-run1",
+        "1-run2",
+    ]
 
 
 def test_a_damaged_download_leaves_nothing_behind(registry, tmp_path):

@@ -35,6 +35,11 @@ def address_of(process):
     raise AssertionError("the service ended before it listened")
 
 
+def drain(process):
+    """Read the logs away: a full pipe would hold the service up."""
+    threading.Thread(target=process.stdout.read, daemon=True).start()
+
+
 @pytest.mark.integration
 def test_a_process_answers_and_finishes_its_requests_on_sigterm():
     process = start("--model", str(tiny_bundle()))
@@ -96,7 +101,78 @@ def test_a_directory_that_is_no_model_ends_the_start():
 
 @pytest.mark.integration
 def test_a_wrong_setting_ends_the_start():
-    process = start(ROOTSTOCK_THREADS="none")
+    process = start(ROOTSTOCK_DECODERS="none")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "threads: Input should be a valid integer" in output
+    assert "decoders: Input should be a valid integer" in output
+
+
+def decoders_of(process):
+    """The process ids of a service's decoders."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(path.read_text().rpartition(")")[2].split()[1]) == process.pid:
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.integration
+def test_decoders_killed_under_load_cost_only_what_they_held():
+    process = start("--model", str(tiny_bundle()), ROOTSTOCK_DECODERS="2")
+    try:
+        base = address_of(process)
+        drain(process)
+        answers, stop = [], threading.Event()
+
+        def ask():
+            with httpx.Client(base_url=base, timeout=30) as client:
+                while not stop.is_set():
+                    answer = client.post(
+                        "/v1/predict", content=jpeg(0), headers={"content-type": "image/jpeg"}
+                    )
+                    answers.append((answer.status_code, answer.headers.get("retry-after")))
+
+        askers = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in askers:
+            thread.start()
+        killed = 0
+        for _ in range(5):
+            time.sleep(0.5)
+            before = len(answers)
+            os.kill(decoders_of(process)[0], signal.SIGKILL)
+            killed += 1
+        time.sleep(1.5)
+        assert len(decoders_of(process)) == 2
+        stop.set()
+        for thread in askers:
+            thread.join()
+        assert set(answers) <= {(200, None), (503, "1")}
+        assert sum(status == 503 for status, _ in answers) <= killed
+        assert (200, None) in answers[before + 10 :]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.integration
+def test_a_lingering_service_is_not_ready_but_answers():
+    process = start("--model", str(tiny_bundle()), ROOTSTOCK_LINGER_SECONDS="2")
+    try:
+        base = address_of(process)
+        drain(process)
+        assert httpx.get(f"{base}/readyz").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert httpx.get(f"{base}/readyz").status_code == 503
+        assert httpx.get(f"{base}/healthz").status_code == 200
+        answer = httpx.post(
+            f"{base}/v1/predict", content=jpeg(0), headers={"content-type": "image/jpeg"}
+        )
+        assert answer.status_code == 200
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from tests.bundles import CLASSES, jpeg
+from tests.bundles import CLASSES, SIZE, jpeg
 from tests.services.test_predict_route import check_problem
 
 
@@ -35,7 +35,10 @@ def test_an_empty_server_is_live_but_not_ready(empty_client):
 def test_metadata_names_the_tensors(client, predictor):
     metadata = client.get("/v2/models/tiny").json()
     assert metadata["versions"] == [predictor.info["version"]]
-    assert metadata["inputs"] == [{"name": "images", "datatype": "BYTES", "shape": [-1]}]
+    assert metadata["inputs"] == [
+        {"name": "images", "datatype": "BYTES", "shape": [-1]},
+        {"name": "tensor", "datatype": "FP32", "shape": [-1, 3, SIZE, SIZE]},
+    ]
     assert [output["shape"] for output in metadata["outputs"]] == [[-1], [-1, 3]]
 
 

@@ -1,0 +1,65 @@
+"""Routes for operators: reload, roll back, pin. Each needs an admin key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Body
+
+from rootstock.errors import RootstockError
+from services.inference.model_holder import ModelHolder
+from services.inference.problems import Problem, document
+from services.inference.schemas import AdminAnswer
+from services.inference.service import Service
+
+Version = Annotated[str, Body(embed=True, pattern=r"^[0-9]{1,18}$", examples=["3"])]
+
+
+def make_admin_router(service: Service) -> APIRouter:
+    """The routes below /admin."""
+    router = APIRouter(prefix="/admin", tags=["administration"])
+    holder = service.holder
+    problems = document("unauthorized", "forbidden", "conflict", "too-many-requests")
+
+    @router.post("/reload", summary="Look for a new model now", responses=problems)
+    async def reload() -> AdminAnswer:
+        """Asks the registry at once, and tries a version that was refused once more."""
+        return await _change(holder, lambda: holder.refresh(again=True))
+
+    @router.post("/rollback", summary="Serve the version before this one", responses=problems)
+    async def rollback() -> AdminAnswer:
+        """Pins the version that was served before, on this service alone; see /admin/unpin.
+
+        `rootstock rollback` moves the champion for every service.
+        """
+        return await _change(holder, holder.rollback)
+
+    @router.post(
+        "/pin",
+        summary="Serve one version, whatever the alias says",
+        responses=problems | document("invalid-request"),
+    )
+    async def pin(version: Version) -> AdminAnswer:
+        """The version stays, also after a restart of the service, until /admin/unpin."""
+        return await _change(holder, lambda: holder.pin(version))
+
+    @router.post("/unpin", summary="Follow the alias again", responses=problems)
+    async def unpin() -> AdminAnswer:
+        """Goes back to the version that the alias names."""
+        return await _change(holder, holder.unpin)
+
+    return router
+
+
+async def _change(holder: ModelHolder, work: Callable[[], Any]) -> AdminAnswer:
+    before = holder.predictor.info["version"] if holder.ready else ""
+    try:
+        with anyio.CancelScope(shield=True):
+            await run_sync(work)
+    except RootstockError as error:
+        raise Problem("conflict", f"Nothing was changed: {error.message}") from None
+    now = holder.predictor.info["version"]
+    return AdminAnswer(version=now, before=before, changed=now != before, pinned=holder.pinned)

@@ -1,0 +1,208 @@
+"""Decoding in worker processes that may crash, hang or run out of memory: the service goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from rootstock.data.views import COUNT
+from rootstock.errors import ImageError
+from rootstock.predict import Predictor
+from services.inference.decode_worker import recipe_bytes
+from services.inference.problems import Problem
+
+_BUFFER = 2**20
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    # Keep freed pixels for the next image: asking the system anew costs a tenth of the work.
+    "MALLOC_TRIM_THRESHOLD_": str(2**28),
+    "MALLOC_MMAP_THRESHOLD_": str(2**28),
+}
+
+
+class DecodePool:
+    """``size`` worker processes; at most one image in each.
+
+    Args:
+        size: worker processes.
+        seconds: how long one image may take before its worker is killed.
+        memory: bytes that decoding one image may take.
+        told: called with "queue" or "decode" and the seconds an image spent there, and with
+            "lost" when a worker had to be replaced.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seconds: float,
+        memory: int,
+        told: Callable[[str, float], None] = lambda _stage, _seconds: None,
+    ) -> None:
+        self.size = size
+        self._told = told
+        self._seconds = seconds
+        self._memory = memory
+        self._workers: set[_Worker] = set()
+        self._free: deque[_Worker] = deque()
+        self._recipes: WeakKeyDictionary[Predictor, bytes] = WeakKeyDictionary()
+        self._waiting: deque[asyncio.Future[_Worker]] = deque()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker is running."""
+        return any(worker.process.poll() is None for worker in self._workers)
+
+    async def start(self) -> None:
+        """Start the workers."""
+        for _ in range(self.size):
+            self._release(await self._spawn())
+
+    def stop(self) -> None:
+        """End the workers; an image in one of them is lost."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+        self._free.clear()
+
+    async def prepare(self, predictor: Predictor, content: bytes) -> np.ndarray:
+        """The views uint8[V,S,S,3] of an encoded image, as `Predictor.prepare` makes them.
+
+        Raises:
+            ImageError: it cannot be used; ``too-slow`` if decoding took too long.
+            Problem: the worker was lost (503).
+        """
+        asked = time.perf_counter()
+        worker = await self._acquire()
+        began = time.perf_counter()
+        answer = b""
+        try:
+            async with asyncio.timeout(self._seconds):
+                answer = await worker.answer(self._recipe(predictor), content)
+        except TimeoutError:
+            raise ImageError(
+                "too-slow", f"decoding it took more than {self._seconds:g} seconds"
+            ) from None
+        except (OSError, EOFError):
+            raise Problem(
+                "lost", "The process that decoded the image ended.", headers={"Retry-After": "1"}
+            ) from None
+        finally:
+            # Without a whole answer the worker is busy, dead, or in the middle of a frame.
+            await self._give_back(worker, sound=bool(answer))
+        self._told("queue", began - asked)
+        self._told("decode", time.perf_counter() - began)
+        if answer[:1] == b"-":
+            error = json.loads(answer[1:])
+            raise ImageError(error["reason"], error["message"])
+        size = predictor.bundle.preprocess.input_size
+        views = COUNT[predictor.bundle.facts.views]
+        return np.frombuffer(answer, np.uint8, offset=1).reshape(views, size, size, 3)
+
+    def _recipe(self, predictor: Predictor) -> bytes:
+        if predictor not in self._recipes:
+            bundle = predictor.bundle
+            self._recipes[predictor] = recipe_bytes(
+                bundle.preprocess, bundle.facts.views, predictor.limits
+            )
+        return self._recipes[predictor]
+
+    async def _acquire(self) -> _Worker:
+        if self._free:
+            return self._free.popleft()
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release(turn.result())
+            raise
+
+    def _release(self, worker: _Worker) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(worker)
+                return
+        self._free.append(worker)
+
+    async def _give_back(self, worker: _Worker, *, sound: bool) -> None:
+        if sound:
+            self._release(worker)
+            return
+        self._workers.discard(worker)
+        worker.kill()
+        self._told("lost", 0.0)
+        # Shielded: the request that lost it may be cancelled, its successor is for all.
+        task = asyncio.ensure_future(self._replace())
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+
+    async def _replace(self) -> None:
+        self._release(await self._spawn())
+
+    async def _spawn(self) -> _Worker:
+        worker = await _Worker.start(self._memory)
+        self._workers.add(worker)
+        return worker
+
+
+class _Worker:
+    """One process and the socket to it."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls, memory: int) -> _Worker:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        root = Path(__file__).parents[2]
+        path = os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
+        with theirs:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "services.inference.decode_worker"),
+                    *(str(theirs.fileno()), str(memory)),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": path} | _ENVIRONMENT,
+            )
+        ours.setblocking(False)
+        return cls(process, *await asyncio.open_unix_connection(sock=ours, limit=_BUFFER))
+
+    async def answer(self, recipe: bytes, content: bytes) -> bytes:
+        # In one call, and the image uncopied
+        sizes = (len(part).to_bytes(4, "big") for part in (recipe, content))
+        self._writer.writelines([next(sizes), recipe, next(sizes), content])
+        await self._writer.drain()
+        length = int.from_bytes(await self._reader.readexactly(4), "big")
+        return await self._reader.readexactly(length)
+
+    def kill(self) -> None:
+        self._writer.close()
+        self.process.kill()
+        self.process.wait()

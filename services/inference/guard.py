@@ -1,0 +1,207 @@
+"""ASGI middlewares around every request: who asks, how often, how much, and what it took."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.inference.keys import KeyRing, RateLimit, Role
+from services.inference.logs import request_id
+from services.inference.problems import Problem, answer_problem
+from services.inference.telemetry import Telemetry
+
+_log = logging.getLogger("rootstock.access")
+_OPEN = ("/healthz", "/readyz", "/ping", "/metrics", "/v2/health/")
+_QUIET = (*_OPEN, "/docs", "/openapi.json")
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Observer:
+    """Gives every request an id, counts, times and logs it, and adds the security headers."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self.app = app
+        self.telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        shown = Headers(scope=scope).get("x-request-id", "")
+        # A client's own id is kept only if it cannot break a log.
+        identity = shown if _ID.fullmatch(shown) else uuid.uuid4().hex
+        scope["state"] = scope.get("state", {}) | {"request_id": identity}
+        token = request_id.set(identity)
+        status, started = 500, time.perf_counter()
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = identity
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            seconds = time.perf_counter() - started
+            # The route, never the raw path: strangers would otherwise fill the memory.
+            route = getattr(scope.get("route"), "path", "other")
+            method = scope["method"] if route != "other" else "other"
+            self.telemetry.count_request(method, route, status, seconds)
+            if not scope["path"].startswith(_QUIET):
+                caller = scope["state"].get("caller", "")
+                # Under overload a line for each refusal would be work for nothing: metrics count.
+                level = logging.DEBUG if status in (429, 503) else logging.INFO
+                _log.log(
+                    level,
+                    "%s %s %d",
+                    scope["method"],
+                    route,
+                    status,
+                    extra={"caller": caller, "status": status, "ms": round(1000 * seconds, 2)},
+                )
+            request_id.reset(token)
+
+
+class Guard:
+    """Refuses, before a byte of the body is read, who may not ask, asks too often, or too late.
+
+    ``crowded`` returns the problem of a service that has too much to do, or None.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keys: KeyRing, rate: RateLimit, crowded: Callable[[], Problem | None]
+    ) -> None:
+        self.app = app
+        self.keys = keys
+        self.rate = rate
+        self.crowded = crowded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self._refuse(scope) if scope["type"] == "http" else None
+        if problem is None:
+            await self.app(scope, receive, send)
+        else:
+            await answer_problem(scope["path"], problem)(scope, receive, send)
+
+    def _refuse(self, scope: Scope) -> Problem | None:
+        path = scope["path"]
+        if path.startswith(_OPEN) or path == "/":
+            return None
+        role: Role = "admin" if path.startswith("/admin/") else "predict"
+        caller = f"address {(scope.get('client') or ('unknown',))[0]}"
+        if self.keys.needed(role):
+            key = self.keys.find(_shown_key(Headers(scope=scope)))
+            if key is None:
+                return _unauthorized(role, self.keys)
+            if role == "admin" and key.role != "admin":
+                return Problem("forbidden", f"The key {key.name!r} is not an admin's.")
+            caller = f"key {key.name}"
+        scope["state"]["caller"] = caller
+        seconds = self.rate.wait(caller) if scope["method"] == "POST" else 0.0
+        if seconds:
+            return Problem(
+                "too-many-requests",
+                "More requests than this service answers for one caller.",
+                headers={"Retry-After": str(math.ceil(seconds))},
+            )
+        return self.crowded() if scope["method"] == "POST" and role == "predict" else None
+
+
+class BodyLimit:
+    """A body that is too long, comes too slowly, or finds no room in memory ends in a Problem.
+
+    Bytes are counted as they arrive, so a missing or false Content-Length changes nothing.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_buffered: int, seconds: float) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.max_buffered = max_buffered
+        self.seconds = seconds
+        self.buffered = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
+            await self.app(scope, receive, send)
+            return
+        declared = _declared_length(scope)
+        received, whole = 0, False
+        until = time.monotonic() + self.seconds
+
+        async def counted() -> Message:
+            nonlocal received, whole
+            if declared > self.max_bytes:
+                raise self._too_large()
+            if whole:
+                return await receive()  # the client's leaving, whenever that is
+            try:
+                async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                    message = await receive()
+            except TimeoutError:
+                raise Problem(
+                    "too-slow",
+                    f"The body did not arrive within {self.seconds:g} seconds.",
+                    headers={"Connection": "close"},
+                ) from None
+            size = len(message.get("body", b""))
+            received += size
+            self.buffered += size
+            whole = not message.get("more_body", False)
+            if received > self.max_bytes:
+                raise self._too_large()
+            if self.buffered > self.max_buffered:
+                raise Problem(
+                    "overloaded",
+                    "The bodies of other requests fill the memory.",
+                    headers={"Retry-After": "1", "Connection": "close"},
+                )
+            return message
+
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self.buffered -= received
+
+    def _too_large(self) -> Problem:
+        # Closing spares both sides the rest of the body.
+        return Problem(
+            "too-large",
+            f"The body is longer than {self.max_bytes} bytes.",
+            headers={"Connection": "close"},
+        )
+
+
+def _shown_key(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+def _unauthorized(role: Role, keys: KeyRing) -> Problem:
+    detail = "Send the key as X-API-Key or Authorization: Bearer."
+    if role == "admin" and not keys.has("admin"):
+        return Problem("forbidden", "This service has no admin key, so nobody may do that.")
+    return Problem("unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _declared_length(scope: Scope) -> int:
+    values = [value for name, value in scope["headers"] if name == b"content-length"]
+    return int(values[0]) if values and values[0].isdigit() else 0

@@ -1,0 +1,92 @@
+"""The journal: what was asked and answered, in Parquet files, where an operator wants it.
+
+Off unless a folder is named. Images are kept only if that is asked for too, under their sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rootstock.data.files import write_atomic
+from rootstock.errors import ArtifactError
+from rootstock.predict import Prediction, Predictor
+
+ROWS = 1_000
+"""Rows of a file; fewer where time or the end of the service closes it."""
+SECONDS = 60.0
+
+_log = logging.getLogger("rootstock.service")
+
+
+class Journal:
+    """Collects rows and writes a file for every thousand, or every minute; failing is only told."""
+
+    def __init__(self, folder: Path, *, images: bool) -> None:
+        self._folder = folder
+        self._images = images
+        self._rows: list[dict[str, Any]] = []
+        self._since = time.monotonic()
+        self._turn = threading.Lock()
+
+    def note(
+        self,
+        request_id: str,
+        predictor: Predictor,
+        contents: Sequence[bytes],
+        predictions: Sequence[Prediction],
+    ) -> None:
+        """Keep the answers of one request; blocks while a file is written."""
+        with self._turn:
+            for content, prediction in zip(contents, predictions, strict=True):
+                self._rows.append(
+                    {
+                        "time_ms": int(1000 * time.time()),
+                        "request_id": request_id,
+                        "model": predictor.info["name"],
+                        "version": predictor.info["version"],
+                        "sha256": self._keep(content),
+                        "label": prediction.label,
+                        "probability": prediction.probability,
+                        "novelty": prediction.novelty,
+                        "unknown": prediction.unknown,
+                    }
+                )
+            if len(self._rows) >= ROWS or time.monotonic() - self._since > SECONDS:
+                self._write()
+
+    def close(self) -> None:
+        """Write what is left."""
+        with self._turn:
+            self._write()
+
+    def _keep(self, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._folder / "images" / digest[:2] / digest
+        if self._images and not path.exists():
+            try:
+                with write_atomic(path) as temporary:
+                    temporary.write_bytes(content)
+            except ArtifactError as error:
+                _log.warning("an image was not kept: %s", error.message)
+        return digest
+
+    def _write(self) -> None:
+        rows, self._rows, self._since = self._rows, [], time.monotonic()
+        if not rows:
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.parquet"
+        try:
+            with write_atomic(self._folder / name) as temporary:
+                pq.write_table(pa.Table.from_pylist(rows), temporary)
+        except ArtifactError as error:
+            _log.error("%d rows of the journal are lost: %s", len(rows), error.message)

@@ -1,0 +1,43 @@
+"""Logs: text for people at a terminal, else a JSON object a line; each with its request's id."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from contextvars import ContextVar
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+_OWN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON; what is in its `extra` becomes members."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        tree = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id.get():
+            tree["request_id"] = request_id.get()
+        tree |= {key: value for key, value in vars(record).items() if key not in _OWN}
+        if record.exc_info:
+            tree["exception"] = self.formatException(record.exc_info)
+        return json.dumps(tree, default=str)
+
+
+def set_up_logs(style: str) -> None:
+    """Send all logs to stderr in the style "text", "json" or "auto"."""
+    handler = logging.StreamHandler()
+    if style == "json" or (style == "auto" and not sys.stderr.isatty()):
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], force=True)
+    for name in ("rootstock", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -1,0 +1,110 @@
+"""MLflow's scoring routes, so that its clients can ask this service.
+
+The input column is `image`, each value an image file in base64: `dataframe_split`,
+`dataframe_records`, `instances` or `inputs`, as MLflow sends them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from rootstock.errors import ImageError
+from services.inference.problems import Problem, document, image_problem
+from services.inference.schemas import Status
+from services.inference.service import Service
+from services.inference.uploads import decode_base64
+
+COLUMN = "image"
+
+
+class Split(BaseModel):
+    """A data frame as pandas splits it."""
+
+    columns: list[str] = Field(examples=[[COLUMN]])
+    data: list[list[Any]] = Field(min_length=1, examples=[[["/9j/4AAQSkZJRg=="]]])
+
+
+class Invocation(BaseModel):
+    """One of the four forms of MLflow."""
+
+    dataframe_split: Split | None = None
+    dataframe_records: list[dict[str, Any]] | None = Field(None, min_length=1)
+    instances: list[Any] | None = Field(None, min_length=1)
+    inputs: list[Any] | dict[str, Any] | None = None
+
+
+class InvocationRow(BaseModel):
+    """The answer for one image."""
+
+    label: str = Field(examples=["tulip"])
+    probability: float = Field(examples=[0.93])
+    unknown: bool | None = None
+
+
+class InvocationAnswer(BaseModel):
+    """One row for each image, in order."""
+
+    predictions: list[InvocationRow]
+
+
+def make_mlflow_router(service: Service) -> APIRouter:
+    """The routes /ping and /invocations."""
+    router = APIRouter(tags=["mlflow"])
+
+    @router.get("/ping", summary="MLflow's health check", responses=document("no-model"))
+    async def ping() -> Status:
+        """200 once there is a model, else 503."""
+        _ = service.holder.predictor
+        return Status(status="ready")
+
+    @router.post(
+        "/invocations",
+        summary="Classify images as MLflow's clients ask",
+        responses=document(
+            "bad-request", "too-large", "unusable-image", "invalid-request", "no-model"
+        ),
+    )
+    async def invocations(request: Request, body: Invocation) -> InvocationAnswer:
+        """A column `image` of image files in base64; one that cannot be used refuses them all."""
+        predictor = service.holder.predictor
+        contents = decode_base64(_texts(body), COLUMN, service.settings.max_images)
+        rows = []
+        for number, found in enumerate(await service.answer(request, predictor, contents)):
+            if isinstance(found, ImageError):
+                problem = image_problem(found)
+                problem.detail = f"row {number}: {problem.detail}"
+                raise problem
+            answer = predictor.answer(*found, top_k=1)
+            rows.append(
+                InvocationRow(
+                    label=answer.label, probability=answer.probability, unknown=answer.unknown
+                )
+            )
+        return InvocationAnswer(predictions=rows)
+
+    return router
+
+
+def _texts(body: Invocation) -> list[str]:
+    values: list[Any]
+    if body.dataframe_split is not None:
+        if COLUMN not in body.dataframe_split.columns:
+            raise Problem("invalid-request", f"The data frame has no column `{COLUMN}`.")
+        place = body.dataframe_split.columns.index(COLUMN)
+        values = [row[place] if place < len(row) else None for row in body.dataframe_split.data]
+    else:
+        given = body.dataframe_records or body.instances or body.inputs
+        if isinstance(given, dict):
+            given = given.get(COLUMN)
+        values = [
+            row.get(COLUMN) if isinstance(row, dict) else row
+            for row in (given if isinstance(given, list) else [])
+        ]
+    if not values or not all(isinstance(value, str) for value in values):
+        raise Problem(
+            "invalid-request", f"Send texts in base64 in a column `{COLUMN}` or as instances."
+        )
+    return values

@@ -1,0 +1,122 @@
+"""Versions of models on this machine's disk, and which of them was served last."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock.bundle import ModelBundle, read_bundle
+from rootstock.data.files import write_json
+from rootstock.errors import ArtifactError, BundleError
+from rootstock.ports import ModelRegistry, RegistryEntry
+
+KEPT = 3
+"""Versions of a name that stay on disk: the present one, the one before, and one to come."""
+
+_log = logging.getLogger("rootstock.service")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model that was served before, checked anew."""
+
+    bundle: ModelBundle
+    name: str
+    version: str
+    mark: tuple[str, ...]
+
+
+class ModelCache:
+    """A folder with a folder for each name, and in it one for each version and run."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def fetch(self, registry: ModelRegistry, entry: RegistryEntry) -> ModelBundle:
+        """The bundle of a version, from disk if it is there and whole, else from the registry.
+
+        Raises:
+            BundleError: it is damaged, or there is no room for it.
+            TrackingError: the registry cannot be reached.
+        """
+        # The run id is part of the key: a registry made anew counts its versions from 1 again.
+        home = self._home(entry.name, entry.version, entry.run_id)
+        if entry.run_id and home.is_dir():
+            try:
+                return read_bundle(home)
+            except BundleError as error:
+                _log.warning("the cached model is damaged and is fetched again: %s", error.message)
+        try:
+            return _download(registry, entry, home)
+        except OSError as error:
+            raise BundleError(
+                f"the model cannot be stored in {home}: {error.strerror or error}",
+                hint="free some disk space or check the folder's permissions",
+            ) from error
+
+    def remember(self, name: str, version: str, run_id: str) -> None:
+        """Note what is served now, and drop versions of long ago; a full disk is no failure."""
+        with suppress(OSError, ArtifactError):
+            self._write(name, {"version": version, "run_id": run_id})
+            present = self._home(name, version, run_id)
+            present.touch()
+            homes = [path for path in present.parent.iterdir() if path.is_dir()]
+            homes = [path for path in homes if not path.name.startswith(".")]
+            for path in sorted(homes, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def last(self, name: str) -> Kept | None:
+        """The model that was served last, if it is still whole."""
+        state = self._read(name)
+        version, run_id = state.get("version", ""), state.get("run_id", "")
+        if not version:
+            return None
+        try:
+            bundle = read_bundle(self._home(name, version, run_id))
+        except BundleError as error:
+            _log.warning("the last model is damaged: %s", error.message)
+            return None
+        return Kept(bundle, name, version, (name, version, run_id))
+
+    def pinned(self, name: str) -> str:
+        """The version that was pinned by hand; empty for none."""
+        return str(self._read(name).get("pinned", ""))
+
+    def pin(self, name: str, version: str) -> None:
+        """Note the pinned version; empty for none."""
+        with suppress(OSError, ArtifactError):
+            self._write(name, {"pinned": version})
+
+    def _home(self, name: str, version: str, run_id: str) -> Path:
+        return self._root / name / f"{version}-{run_id or 'no-run'}"
+
+    def _read(self, name: str) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            state = json.loads((self._root / name / "state.json").read_bytes())
+            if isinstance(state, dict):
+                return state
+        return {}
+
+    def _write(self, name: str, change: dict[str, str]) -> None:
+        (self._root / name).mkdir(parents=True, exist_ok=True)
+        write_json(self._root / name / "state.json", self._read(name) | change)
+
+
+def _download(registry: ModelRegistry, entry: RegistryEntry, home: Path) -> ModelBundle:
+    home.parent.mkdir(parents=True, exist_ok=True)
+    # mkdtemp's folder is ours alone (mode 700): nobody swaps the model before it is checked.
+    fresh = Path(tempfile.mkdtemp(prefix=".download-", dir=home.parent))
+    try:
+        fetched = registry.download(entry, fresh / "model")
+        read_bundle(fetched)
+        shutil.rmtree(home, ignore_errors=True)
+        fetched.replace(home)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return read_bundle(home)
