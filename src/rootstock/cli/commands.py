@@ -111,7 +111,10 @@ def predict(options: argparse.Namespace) -> None:
             rows.append({"path": str(path), "error": answer.message, "reason": answer.reason})
         else:
             top = [{"label": label, "probability": p} for label, p in answer.top]
-            rows.append({"path": str(path), "top": top})
+            row: dict[str, Any] = {"path": str(path), "top": top}
+            if answer.novelty is not None:
+                row |= {"unknown": answer.unknown, "novelty": round(answer.novelty, 4)}
+            rows.append(row)
     if options.json:
         _print_json({"predictions": rows})
     else:
@@ -167,6 +170,17 @@ def serve(options: argparse.Namespace) -> None:
         ) from None
     given = {"host": options.host, "port": options.port, "model": options.model}
     sys.exit(serve_http(**{key: value for key, value in given.items() if value is not None}))
+
+
+def key(options: argparse.Namespace) -> None:
+    """Make an API key: the key to stdout, its hash to the file."""
+    from services.inference.keys import make_key
+
+    print(make_key(options.name, options.role, options.file))
+    print(
+        f"{options.file} holds its hash alone: keep the key now, it is not shown again",
+        file=sys.stderr,
+    )
 
 
 def pretrain(options: argparse.Namespace) -> None:
@@ -310,7 +324,8 @@ def _print_predictions(rows: list[dict[str, Any]]) -> None:
             print(f"{row['path']}: {row['error']}")
             continue
         top = "  ".join(f"{item['label']} {item['probability']:.3f}" for item in row["top"])
-        print(f"{row['path']}: {top}")
+        note = "  (unlike all the model has seen)" if row.get("unknown") else ""
+        print(f"{row['path']}: {top}{note}")
 
 
 def _print_entry(entry: Any, options: argparse.Namespace) -> None:

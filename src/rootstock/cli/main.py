@@ -87,6 +87,16 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--port", type=int, help="default 8000")
     command.add_argument("--model", help="directory or models:/ URI; default: the champion")
 
+    command = _add(commands, "key", run.key, "make an API key for the service, shown once")
+    command.add_argument("name", help="who will hold it, one word")
+    command.add_argument("--role", choices=["predict", "admin"], default="predict")
+    command.add_argument(
+        "--file",
+        type=Path,
+        required=True,
+        help="its hash is added there; serve with ROOTSTOCK_KEYS=FILE",
+    )
+
     command = _add(commands, "pretrain", run.pretrain, "train a small backbone on a large corpus")
     _add_pretrain_options(command)
 

@@ -1,0 +1,211 @@
+"""Client: a Rootstock service from Python, with typed answers.
+
+    from rootstock.client import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        for answer in client.predict(["a.jpg", "b.jpg"]):
+            print(answer.filename, answer.label, answer.probability, answer.unknown)
+
+Needs httpx: pip install 'rootstock[client]'.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from rootstock.errors import RootstockError
+
+BATCH = 16
+"""Images in one request."""
+_LONGEST_PAUSE = 30.0
+
+
+class ServiceError(RootstockError):
+    """The service refused; ``kind`` is the last word of the problem's type, such as overloaded."""
+
+    code = "service"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        kind: str = "",
+        entries: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.entries = [{"filename": entry["filename"], "error": entry} for entry in entries]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the service says of one image: labels, or the ``error`` of one that it cannot use.
+
+    ``top`` holds (label, probability) in falling order; ``labels`` the prediction set, if a
+    coverage was asked for. ``unknown`` is None where the model cannot tell.
+    """
+
+    filename: str
+    top: tuple[tuple[str, float], ...] = ()
+    unknown: bool | None = None
+    novelty: float | None = None
+    labels: tuple[str, ...] | None = None
+    error: str = ""
+    reason: str = ""
+
+    @property
+    def label(self) -> str:
+        """The most probable label; empty after an error."""
+        return self.top[0][0] if self.top else ""
+
+    @property
+    def probability(self) -> float:
+        """Its probability; 0 after an error."""
+        return self.top[0][1] if self.top else 0.0
+
+
+Image = Path | str | bytes
+
+
+class Client:
+    """A connection that is kept; to be closed, or used in a `with`.
+
+    Args:
+        url: where the service is, for example http://127.0.0.1:8000.
+        key: an API key, where the service wants one.
+        timeout: seconds for one request.
+        retries: how often a request that was answered 429 or 503, or broke off, is sent again
+            after the pause that the service asks for.
+    """
+
+    def __init__(self, url: str, *, key: str = "", timeout: float = 30.0, retries: int = 3) -> None:
+        headers = {"X-API-Key": key} if key else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        self._retries = retries
+
+    def predict(
+        self, images: Sequence[Image], *, top_k: int | None = None, coverage: float | None = None
+    ) -> list[Answer]:
+        """One answer for each image (a path, or encoded bytes), in order.
+
+        Raises:
+            ServiceError: the service cannot be reached or refuses the request as a whole.
+            OSError: a path cannot be read.
+        """
+        given = {"top_k": top_k, "coverage": coverage}
+        params = {name: value for name, value in given.items() if value is not None}
+        return [_answer(entry) for entry in self._ask_all("predict", "predictions", images, params)]
+
+    def embeddings(self, images: Sequence[Image]) -> list[list[float] | None]:
+        """The features of each image; None for one that cannot be used.
+
+        Raises:
+            ServiceError, OSError: as `predict`.
+        """
+        return [
+            entry.get("embedding")
+            for entry in self._ask_all("embeddings", "embeddings", images, {})
+        ]
+
+    def model(self) -> dict[str, Any]:
+        """What /v1/model says: classes, metrics, lineage, version.
+
+        Raises:
+            ServiceError: as `predict`.
+        """
+        return self._send("GET", "/v1/model")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask_all(
+        self, route: str, member: str, images: Sequence[Image], params: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        waiting = iter(enumerate(images))
+        while batch := list(islice(waiting, BATCH)):
+            files = [("files", _file(number, image)) for number, image in batch]
+            try:
+                found = self._send("POST", f"/v1/{route}", files=files, params=params)
+            except ServiceError as error:
+                if error.kind not in ("unusable-image", "unsupported-media-type"):
+                    raise
+                # No image of this request could be used, so the answer has no list of them.
+                yield from error.entries or _alone(files, error)
+            else:
+                yield from found[member]
+
+    def _send(self, method: str, path: str, **content: Any) -> dict[str, Any]:
+        for attempt in range(self._retries + 1):
+            try:
+                response = self._http.request(method, path, **content)
+            except httpx.TransportError as error:
+                if attempt == self._retries:
+                    raise ServiceError(
+                        f"{self._http.base_url} cannot be reached: {error or type(error).__name__}"
+                    ) from None
+                time.sleep(min(2.0**attempt / 4, _LONGEST_PAUSE))
+                continue
+            if response.status_code not in (429, 503) or attempt == self._retries:
+                break
+            pause = response.headers.get("Retry-After", "1")
+            time.sleep(min(float(pause) if pause.isdigit() else 1.0, _LONGEST_PAUSE))
+        if response.is_success:
+            found: dict[str, Any] = response.json()
+            return found
+        raise _problem(response)
+
+
+def _file(number: int, image: Image) -> tuple[str, bytes]:
+    if isinstance(image, bytes):
+        return f"image-{number}", image
+    return Path(image).name, Path(image).read_bytes()
+
+
+def _alone(files: list[tuple[str, tuple[str, bytes]]], error: ServiceError) -> list[dict[str, Any]]:
+    return [{"filename": name, "error": {"detail": error.message}} for _, (name, _) in files]
+
+
+def _answer(entry: dict[str, Any]) -> Answer:
+    error = entry.get("error") or {}
+    return Answer(
+        filename=entry["filename"],
+        top=tuple((item["label"], item["probability"]) for item in entry.get("top") or ()),
+        unknown=entry.get("unknown"),
+        novelty=entry.get("novelty"),
+        labels=tuple(entry["labels"]) if entry.get("labels") is not None else None,
+        error=error.get("detail", ""),
+        reason=error.get("reason", ""),
+    )
+
+
+def _problem(response: httpx.Response) -> ServiceError:
+    try:
+        body = response.json()
+    except ValueError:
+        body = {}
+    kind = str(body.get("type", "")).rpartition(":")[2]
+    detail = body.get("detail") or f"HTTP {response.status_code}"
+    entries = body.get("errors", []) if kind != "invalid-request" else []
+    return ServiceError(str(detail), status=response.status_code, kind=kind, entries=entries)
