@@ -1,0 +1,325 @@
+"""The service against its bound and its peers: throughput, latency, errors, memory, overload.
+
+    python benchmarks/serving.py --model artifacts/model --images photos/
+
+One model, the same images and one machine, whose cores the load generator shares; every side is
+started, warmed, loaded by 1, 8 and 64 clients, and ended. The bound is decoding and engine alone in
+a loop, one process a core. `mlflow models serve` and LitServe live in an environment of their own,
+made by --peers (needs a package index); without it they are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+CLIENTS = (1, 8, 64)
+PEERS = ["litserve==0.2.19", "mlflow==3.17.2", "onnxruntime", "onnx", "pillow", "numpy", "pandas"]
+
+
+@dataclass
+class Load:
+    """What a run of requests came to."""
+
+    seconds: float = 0.0
+    cores: float = 0.0
+    """That the load generator took away."""
+    statuses: Counter = field(default_factory=Counter)
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Answers of 200 a second."""
+        return self.statuses[200] / self.seconds
+
+    def percentile(self, q: float) -> float:
+        """Milliseconds of answers of 200."""
+        return float(np.percentile(self.times, q)) * 1000 if self.times else float("nan")
+
+
+def main() -> int:
+    """Measure every side, print the tables."""
+    options = parse_options()
+    contents = [path.read_bytes() for path in sorted(options.images.rglob("*.jpg"))[:200]]
+    print(
+        f"{len(contents)} images of {np.mean([len(c) for c in contents]) / 1000:.0f} kB in the mean"
+    )
+    cores = len(os.sched_getaffinity(0))
+    bound = measure_bound(options.model, contents, options.seconds, cores)
+    print(f"\nbound: decoding and engine alone on {cores} cores: {bound:.0f} images/s\n")
+    print("| side | clients | requests/s | of the bound | p50 ms | p99 ms | errors | memory MB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    best: dict[str, float] = {}
+    for name, command, environment, path, bodies in sides(options, contents):
+        with served(command, environment, ready=path[1]) as (port, process):
+            peak = Load(seconds=1)
+            for clients in CLIENTS:
+                requests = [request_bytes(path[0], *body) for body in bodies]
+                asyncio.run(fire(port, requests, clients=clients, seconds=2))
+                load = asyncio.run(fire(port, requests, clients=clients, seconds=options.seconds))
+                if load.rate > peak.rate:
+                    peak = load
+                errors = sum(load.statuses.values()) - load.statuses[200]
+                print(
+                    f"| {name} | {clients} | {load.rate:.0f} | {load.rate / bound:.2f} "
+                    f"| {load.percentile(50):.1f} | {load.percentile(99):.1f} | {errors} "
+                    f"| {memory_of(process.pid):.0f} |",
+                    flush=True,
+                )
+            best[name] = peak.rate
+            if name == "rootstock":
+                half_load(port, requests, peak.rate, options.seconds)
+                overload(port, requests, peak, options, process.pid)
+    again = measure_bound(options.model, contents, options.seconds, cores)
+    print(f"the bound again, at the end: {again:.0f} images/s")
+    for name, rate in best.items():
+        if name != "rootstock":
+            print(f"rootstock / {name}: {best['rootstock'] / rate:.2f}")
+    return 0
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=ROOT / "artifacts/model")
+    parser.add_argument("--images", type=Path, required=True, help="folder of JPEG files")
+    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--overload-seconds", type=float, default=60)
+    parser.add_argument("--peers", type=Path, help="environment of the peers; made if missing")
+    return parser.parse_args()
+
+
+def sides(options: argparse.Namespace, contents: list[bytes]) -> Iterator[tuple]:
+    """Name, command (PORT is filled in), environment, (path, path of readiness), bodies."""
+    model = str(options.model.resolve())
+    raw = [("image/jpeg", content) for content in contents]
+    ours = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "ROOTSTOCK_LOG_FORMAT": "json"}
+    command = [sys.executable, "-m", "services.inference", "--port", "PORT", "--model", model]
+    yield "rootstock", command, ours, ("/v1/predict", "/readyz"), raw
+    naive = [sys.executable, "-m", "uvicorn", "serving_peers:naive", "--port", "PORT"]
+    peer = {"PYTHONPATH": f"{ROOT / 'src'}:{HERE}", "MODEL": model, "NAIVE": "1"}
+    yield "naive FastAPI", naive, peer, ("/predict", "/health"), raw
+    if options.peers is None:
+        return
+    python = options.peers / "bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", options.peers], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS], check=True)
+    path = f"{options.peers.resolve() / 'bin'}:{os.environ['PATH']}"
+    bare = {"PYTHONPATH": str(HERE), "MODEL": model, "PATH": path}
+    bare |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    yield (
+        "LitServe",
+        [str(python), "-m", "serving_peers", "litserve", "PORT"],
+        bare,
+        ("/predict", "/health"),
+        [
+            ("application/json", json.dumps({"image": base64.b64encode(c).decode()}).encode())
+            for c in contents
+        ],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [python, "-m", "serving_peers", "pack", f"{folder}/model"],
+            env=os.environ | bare,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        serve = [str(python), "-m", "mlflow", "models", "serve", "-m", f"{folder}/model"]
+        serve += ["--env-manager", "local", "-h", "127.0.0.1", "-p", "PORT", "-w", "2"]
+        side = json.loads((options.model / "bundle.json").read_text())["preprocess"]["input_size"]
+        tensor = np.random.default_rng(0).normal(size=(1, 3, side, side)).astype(np.float32)
+        body = json.dumps({"inputs": {"images": tensor.tolist()}}).encode()
+        bodies = [("application/json", body)]
+        yield "mlflow models serve", serve, bare, ("/invocations", "/ping"), bodies
+
+
+@contextlib.contextmanager
+def served(
+    command: list[str], environment: dict[str, str], *, ready: str
+) -> Iterator[tuple[int, subprocess.Popen]]:
+    """A server as a process group of its own, until it is ready; then its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [word.replace("PORT", str(port)) for word in command],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + 120
+        while not asyncio.run(is_ready(port, ready)):
+            if time.monotonic() > until or process.poll() is not None:
+                raise RuntimeError(f"{' '.join(command)} did not start")
+            time.sleep(0.2)
+        yield port, process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+async def is_ready(port: int, path: str) -> bool:
+    """Whether a GET is answered with 200."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    line = await reader.readline()
+    writer.close()
+    return b" 200" in line
+
+
+def request_bytes(path: str, kind: str, body: bytes) -> bytes:
+    """One POST as it goes over the wire."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def fire(
+    port: int,
+    requests: list[bytes],
+    *,
+    clients: int,
+    seconds: float,
+    rate: float | None = None,
+) -> Load:
+    """Let clients ask one request after another; with ``rate``, that many a second in all."""
+    load, started, used = Load(), time.perf_counter(), time.process_time()
+    turn = iter(range(10**9))
+
+    async def client() -> None:
+        connection = None
+        while (now := time.perf_counter()) < started + seconds:
+            number = next(turn)
+            if rate is not None and (wait := started + number / rate - now) > 0:
+                await asyncio.sleep(wait)
+            begun = time.perf_counter()
+            try:
+                connection = connection or await asyncio.open_connection(
+                    "127.0.0.1", port, limit=2**20
+                )
+                status, close = await asyncio.wait_for(
+                    exchange(*connection, requests[number % len(requests)]), 60
+                )
+            except (OSError, EOFError, TimeoutError):
+                status, close = 0, True
+            load.statuses[status] += 1
+            if status == 200:
+                load.times.append(time.perf_counter() - begun)
+            if close and connection:
+                connection[1].close()
+                connection = None
+        if connection:
+            connection[1].close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    load.seconds = time.perf_counter() - started
+    load.cores = (time.process_time() - used) / load.seconds
+    return load
+
+
+async def exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+) -> tuple[int, bool]:
+    """Send one request; the status, and whether the server closes."""
+    writer.write(request)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+    await reader.readexactly(int(length or 0))
+    return int(head.split(b" ", 2)[1]), b"connection: close" in head
+
+
+def half_load(port: int, requests: list[bytes], peak: float, seconds: float) -> None:
+    """p99 at half the peak against the latency of single requests."""
+    single = asyncio.run(fire(port, requests, clients=1, seconds=seconds))
+    half = asyncio.run(fire(port, requests, clients=64, seconds=seconds, rate=peak / 2))
+    print(
+        f"\nat half load ({half.rate:.0f}/s): p99 {half.percentile(99):.1f} ms, "
+        f"{half.percentile(99) / single.percentile(50):.1f} times a single request's "
+        f"{single.percentile(50):.1f} ms\n",
+        flush=True,
+    )
+
+
+def overload(
+    port: int, requests: list[bytes], peak: Load, options: argparse.Namespace, pid: int
+) -> None:
+    """Five times the peak: how much is still answered, and how the rest is refused."""
+    before, seconds = memory_of(pid), options.overload_seconds
+    load = asyncio.run(fire(port, requests, clients=1_000, seconds=seconds, rate=5 * peak.rate))
+    cores = len(os.sched_getaffinity(0))
+    refused = dict(load.statuses - Counter({200: load.statuses[200]}))
+    left = (load.rate / (cores - load.cores)) / (peak.rate / (cores - peak.cores))
+    asked = sum(load.statuses.values())
+    print(
+        f"five times the peak for {seconds:.0f} s: asked {asked / load.seconds:.0f}/s, answered "
+        f"{load.rate:.0f}/s = {load.rate / peak.rate:.2f} of the peak ({left:.2f} for each core "
+        f"that the load generator left: it took {load.cores:.2f}, before {peak.cores:.2f}), "
+        f"p99 {load.percentile(99):.0f} ms; others {refused}; memory "
+        f"{before:.0f} -> {memory_of(pid):.0f} MB\n",
+        flush=True,
+    )
+
+
+def measure_bound(model: Path, contents: list[bytes], seconds: float, cores: int) -> float:
+    """Images a second of decoding and engine alone, one process a core."""
+    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+        work = [(str(model), contents, seconds)] * cores
+        return sum(pool.map(predict_alone, work, chunksize=1))
+
+
+def predict_alone(work: tuple[str, list[bytes], float]) -> float:
+    """Images a second of one process."""
+    from rootstock.predict import Predictor
+
+    model, contents, seconds = work
+    predictor = Predictor(Path(model), engine="fastest", threads=1)
+    for content in contents[:20]:
+        predictor.predict([content])
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() < started + seconds:
+        predictor.predict([contents[done % len(contents)]])
+        done += 1
+    return done / (time.perf_counter() - started)
+
+
+def memory_of(pid: int) -> float:
+    """MB of proportional memory of a process group."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            group = int(stat.read_text().rpartition(")")[2].split()[2])
+            if group == pid:
+                text = stat.with_name("smaps_rollup").read_text()
+                total += int(text.partition("\nPss:")[2].split()[0])
+        except OSError:
+            continue
+    return total / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
