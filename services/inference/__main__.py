@@ -17,6 +17,7 @@ from rootstock.errors import ConfigError, RootstockError
 from rootstock.integrations.connect import quiet_environment
 from services.inference.logs import set_up_logs
 from services.inference.settings import Settings
+from services.inference.tracing import set_up_tracing
 
 if TYPE_CHECKING:
     import uvicorn
@@ -39,6 +40,7 @@ def serve(settings: Settings | None = None, **chosen: Any) -> int:
 
     settings = settings or _read_settings(**chosen)
     set_up_logs(settings.log_format)
+    set_up_tracing()
     holder = make_holder(settings)
     if holder.source.directory is not None:
         holder.load()

@@ -23,6 +23,7 @@ from services.inference.model_holder import ModelHolder
 from services.inference.problems import Problem
 from services.inference.settings import Settings
 from services.inference.telemetry import Telemetry
+from services.inference.tracing import tracer
 
 _LONGEST_WAIT = 30
 _MEMORY_OF_RATE = 0.9
@@ -94,10 +95,12 @@ class Service:
     async def infer(self, predictor: Predictor, content: bytes) -> Outcome:
         """Decode one image and run the model on it; an ImageError if it cannot be used."""
         try:
-            prepared = await self.decoders.prepare(predictor, content)
+            with tracer.start_as_current_span("decode"):
+                prepared = await self.decoders.prepare(predictor, content)
         except ImageError as error:
             return error
-        return await self.batcher.submit(predictor, prepared)
+        with tracer.start_as_current_span("infer"):
+            return await self.batcher.submit(predictor, prepared)
 
     async def infer_tensor(self, predictor: Predictor, images: np.ndarray) -> list[Row]:
         """What the model makes of network inputs float32[N,3,S,S].

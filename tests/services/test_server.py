@@ -176,3 +176,33 @@ def test_a_lingering_service_is_not_ready_but_answers():
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.integration
+def test_traces_are_sent_where_they_are_asked_for():
+    process = start("--model", str(tiny_bundle()), OTEL_TRACES_EXPORTER="console")
+    try:
+        base = address_of(process)
+        answer = httpx.post(
+            f"{base}/v1/predict",
+            content=jpeg(0),
+            headers={"content-type": "image/jpeg", "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"},
+        )
+        assert answer.status_code == 200
+        process.terminate()
+        output = process.stdout.read()
+    finally:
+        process.kill()
+        process.wait()
+    for name in ("decode", "infer", "POST /v1/predict"):
+        assert f'"name": "{name}"' in output
+    # All in the caller's trace
+    assert set(re.findall(r'"trace_id": "0x(\w+)"', output)) == {"ab" * 16}
+
+
+@pytest.mark.integration
+def test_a_tracer_that_is_not_installed_ends_the_start():
+    process = start(OTEL_TRACES_EXPORTER="zipkin")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "this service knows otlp, console" in output
