@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from rootstock.errors import ImageError
 from rootstock.predict import Predictor
 from services.inference.decode_worker import recipe_bytes
 from services.inference.problems import Problem
+
+_log = logging.getLogger("rootstock.service")
 
 _BUFFER = 2**20
 _ENVIRONMENT = {
@@ -57,6 +60,7 @@ class DecodePool:
         self._memory = memory
         self._workers: set[_Worker] = set()
         self._free: deque[_Worker] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._recipes: WeakKeyDictionary[Predictor, bytes] = WeakKeyDictionary()
         self._waiting: deque[asyncio.Future[_Worker]] = deque()
 
@@ -72,6 +76,8 @@ class DecodePool:
 
     def stop(self) -> None:
         """End the workers; an image in one of them is lost."""
+        for task in self._tasks:
+            task.cancel()
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
@@ -86,11 +92,24 @@ class DecodePool:
         """
         asked = time.perf_counter()
         worker = await self._acquire()
+        self._told("queue", time.perf_counter() - asked)
+        job = asyncio.ensure_future(self._work(worker, self._recipe(predictor), content))
+        job.add_done_callback(_seen)
+        # A caller who leaves must not cost a worker: the job ends by itself.
+        answer = await asyncio.shield(job)
+        if answer[:1] == b"-":
+            error = json.loads(answer[1:])
+            raise ImageError(error["reason"], error["message"])
+        size = predictor.bundle.preprocess.input_size
+        views = COUNT[predictor.bundle.facts.views]
+        return np.frombuffer(answer, np.uint8, offset=1).reshape(views, size, size, 3)
+
+    async def _work(self, worker: _Worker, recipe: bytes, content: bytes) -> bytes:
         began = time.perf_counter()
         answer = b""
         try:
             async with asyncio.timeout(self._seconds):
-                answer = await worker.answer(self._recipe(predictor), content)
+                answer = await worker.answer(recipe, content)
         except TimeoutError:
             raise ImageError(
                 "too-slow", f"decoding it took more than {self._seconds:g} seconds"
@@ -100,16 +119,13 @@ class DecodePool:
                 "lost", "The process that decoded the image ended.", headers={"Retry-After": "1"}
             ) from None
         finally:
-            # Without a whole answer the worker is busy, dead, or in the middle of a frame.
-            await self._give_back(worker, sound=bool(answer))
-        self._told("queue", began - asked)
+            if answer:
+                self._release(worker)
+            else:
+                # It is busy, dead, or in the middle of a frame
+                self._replace(worker)
         self._told("decode", time.perf_counter() - began)
-        if answer[:1] == b"-":
-            error = json.loads(answer[1:])
-            raise ImageError(error["reason"], error["message"])
-        size = predictor.bundle.preprocess.input_size
-        views = COUNT[predictor.bundle.facts.views]
-        return np.frombuffer(answer, np.uint8, offset=1).reshape(views, size, size, 3)
+        return answer
 
     def _recipe(self, predictor: Predictor) -> bytes:
         if predictor not in self._recipes:
@@ -139,20 +155,23 @@ class DecodePool:
                 return
         self._free.append(worker)
 
-    async def _give_back(self, worker: _Worker, *, sound: bool) -> None:
-        if sound:
-            self._release(worker)
-            return
+    def _replace(self, worker: _Worker) -> None:
         self._workers.discard(worker)
         worker.kill()
         self._told("lost", 0.0)
-        # Shielded: the request that lost it may be cancelled, its successor is for all.
-        task = asyncio.ensure_future(self._replace())
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
+        task = asyncio.ensure_future(self._succeed())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _replace(self) -> None:
-        self._release(await self._spawn())
+    async def _succeed(self) -> None:
+        while True:
+            try:
+                self._release(await self._spawn())
+            except OSError as error:
+                _log.error("no decoder can be started, trying again: %s", error)
+                await asyncio.sleep(1)
+            else:
+                return
 
     async def _spawn(self) -> _Worker:
         worker = await _Worker.start(self._memory)
@@ -206,3 +225,9 @@ class _Worker:
         self._writer.close()
         self.process.kill()
         self.process.wait()
+
+
+def _seen(job: asyncio.Future[bytes]) -> None:
+    """Take note of a job's error, which nobody awaits if its caller has left."""
+    if not job.cancelled():
+        job.exception()

@@ -19,8 +19,7 @@ from services.inference.problems import Problem, answer_problem
 from services.inference.telemetry import Telemetry
 
 _log = logging.getLogger("rootstock.access")
-_OPEN = ("/healthz", "/readyz", "/ping", "/metrics", "/v2/health/")
-_QUIET = (*_OPEN, "/docs", "/openapi.json")
+_OPEN = ("/healthz", "/readyz", "/ping", "/metrics", "/v2/health/", "/docs", "/openapi.json")
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -66,7 +65,7 @@ class Observer:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if route != "other" else "other"
             self.telemetry.count_request(method, route, status, seconds)
-            if not scope["path"].startswith(_QUIET):
+            if not scope["path"].startswith(_OPEN):
                 caller = scope["state"].get("caller", "")
                 # Under overload a line for each refusal would be work for nothing: metrics count.
                 level = logging.DEBUG if status in (429, 503) else logging.INFO

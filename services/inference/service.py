@@ -26,13 +26,13 @@ from services.inference.telemetry import Telemetry
 from services.inference.tracing import tracer
 
 _LONGEST_WAIT = 30
-_MEMORY_OF_RATE = 0.9
+_MEMORY = 0.9
 
 Outcome = Row | ImageError
 
 
 class Service:
-    """What the routes need; one object per app, working between `start` and `stop`."""
+    """What the routes need; one object per app, at work inside `running`."""
 
     def __init__(
         self, settings: Settings, holder: ModelHolder, challenger: ModelHolder | None = None
@@ -44,7 +44,7 @@ class Service:
         self.draining = False
         self.in_flight = 0
         """Images that were taken in and are not yet answered."""
-        self._rate = 0.0
+        self._seconds_each = 0.0
         self._last_answer = 0.0
         holder.told = self._count_swap
         self.decoders = DecodePool(
@@ -178,15 +178,14 @@ class Service:
 
     def _note_answer(self, images: int) -> None:
         now = time.monotonic()
-        pace = images / max(now - self._last_answer, 1e-3)
+        # A pause is no sign of slowness
+        each = min((now - self._last_answer) / images, 1.0)
         self._last_answer = now
-        self._rate = _MEMORY_OF_RATE * self._rate + (1 - _MEMORY_OF_RATE) * min(pace, 1e5)
+        self._seconds_each += (1 - _MEMORY) * (each - self._seconds_each)
 
     def _seconds_of_queue(self) -> int:
         """How long the present queue takes at the present pace, as Retry-After wants it."""
-        if not self._rate:
-            return 1
-        return max(1, min(_LONGEST_WAIT, math.ceil(self.in_flight / self._rate)))
+        return max(1, min(_LONGEST_WAIT, math.ceil(self.in_flight * self._seconds_each)))
 
     def _time_stage(self, stage: str, seconds: float) -> None:
         if stage == "lost":

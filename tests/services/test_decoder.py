@@ -126,6 +126,24 @@ def test_a_caller_who_leaves_lets_the_next_one_in(predictor):
     np.testing.assert_array_equal(found, predictor.prepare(jpeg(3)))
 
 
+def test_a_caller_who_leaves_in_the_middle_does_not_cost_the_worker(predictor):
+    async def body(pool):
+        await pool.prepare(predictor, jpeg(0))
+        first = process_of(pool).pid
+        for _ in range(5):
+            leaving = asyncio.ensure_future(pool.prepare(predictor, jpeg(1)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            leaving.cancel()
+        found = await pool.prepare(predictor, jpeg(2))
+        return first == process_of(pool).pid, found
+
+    (same, found), told = with_pool(body)
+    assert same
+    assert "lost" not in told
+    np.testing.assert_array_equal(found, predictor.prepare(jpeg(2)))
+
+
 def test_limits_travel_to_the_worker():
     strict = Predictor(tiny_bundle(), threads=1)
     strict.limits = type(strict.limits)(max_side=50)
