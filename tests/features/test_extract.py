@@ -96,11 +96,11 @@ def test_an_interrupted_extraction_keeps_what_was_stored(data, monkeypatch):
     monkeypatch.setattr(extract, "SEGMENT_ROWS", 4)
     seen = []
 
-    def break_later(row, root, _read=extract.read_pixels):
+    def break_later(row, root, *, _read=extract.read_pixels, **named):
         seen.append(row)
         if row.path == data["rows"][-1].path:
             raise KeyboardInterrupt
-        return _read(row, root)
+        return _read(row, root, **named)
 
     monkeypatch.setattr(extract, "read_pixels", break_later)
     with pytest.raises(KeyboardInterrupt):

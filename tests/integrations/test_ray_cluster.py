@@ -118,6 +118,8 @@ def test_ctrl_c_ends_search_and_all_processes(short_path, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Tests that run in the background of a shell inherit that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_until(lambda: any(tmp_path.glob("search/trial-*/started")), seconds=60)
     child.send_signal(signal.SIGINT)
