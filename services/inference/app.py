@@ -35,6 +35,8 @@ _DESCRIPTION = (
     "(RFC 9457) with a stable `type`."
 )
 
+_SECOND_LOOK = 1.0
+
 _log = logging.getLogger("rootstock.service")
 
 
@@ -132,7 +134,8 @@ async def _follow(holder: ModelHolder, settings: Settings) -> None:
     """Load a model, then look for a newer one for ever; nothing that happens ends this."""
     told = ""
     while True:
-        work = holder.refresh if holder.ready else holder.load
+        starting = not holder.ready
+        work = holder.load if starting else holder.refresh
         try:
             await run_sync(work, abandon_on_cancel=True)
             told = ""
@@ -145,4 +148,6 @@ async def _follow(holder: ModelHolder, settings: Settings) -> None:
             _log.exception("looking for a model failed, trying again")
         # Replicas that were started together must not all ask together.
         pause = settings.poll_seconds if holder.ready else settings.retry_seconds
+        if starting and not holder.registry_up:
+            pause = min(pause, _SECOND_LOOK)  # the registry may only have been slow
         await anyio.sleep(pause * random.uniform(0.8, 1.2))

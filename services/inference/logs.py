@@ -9,7 +9,8 @@ import time
 from contextvars import ContextVar
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-_OWN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# What every record has, and uvicorn's message a second time with colours.
+_OWN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 class JsonFormatter(logging.Formatter):

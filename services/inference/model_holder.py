@@ -91,7 +91,7 @@ class ModelHolder:
         limits: DecodeLimits | None = None,
         engine: Any = "fastest",
         retry_seconds: float = 10.0,
-        registry_seconds: float = 3.0,
+        registry_seconds: float = 1.5,
         told: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         self.source = parse_source(model)

@@ -87,10 +87,10 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Pause between attempts to load a model while there is none."
     )
     registry_seconds: float = Field(
-        3.0,
+        1.5,
         gt=0,
         description="How long a start waits for the registry before it serves the last model "
-        "that it knows.",
+        "that it knows; what the registry says then follows.",
     )
     linger_seconds: float = Field(
         0.0,
