@@ -61,6 +61,7 @@ class DecodePool:
         self._workers: set[_Worker] = set()
         self._free: deque[_Worker] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
         self._recipes: WeakKeyDictionary[Predictor, bytes] = WeakKeyDictionary()
         self._waiting: deque[asyncio.Future[_Worker]] = deque()
 
@@ -76,6 +77,7 @@ class DecodePool:
 
     def stop(self) -> None:
         """End the workers; an image in one of them is lost."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         for worker in self._workers:
@@ -158,6 +160,8 @@ class DecodePool:
     def _replace(self, worker: _Worker) -> None:
         self._workers.discard(worker)
         worker.kill()
+        if self._stopped:
+            return
         self._told("lost", 0.0)
         task = asyncio.ensure_future(self._succeed())
         self._tasks.add(task)

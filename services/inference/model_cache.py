@@ -33,10 +33,15 @@ class Kept:
 
 
 class ModelCache:
-    """A folder with a folder for each name, and in it one for each version and run."""
+    """The versions of one model, a folder each; ``slot`` tells whose notes are kept beside them.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    Champion and challenger share the versions, never the notes.
+    """
+
+    def __init__(self, root: Path, name: str, slot: str) -> None:
+        self._home = root / name
+        self._name = name
+        self._state = self._home / f"{slot}.json"
 
     def fetch(self, registry: ModelRegistry, entry: RegistryEntry) -> ModelBundle:
         """The bundle of a version, from disk if it is there and whole, else from the registry.
@@ -46,7 +51,7 @@ class ModelCache:
             TrackingError: the registry cannot be reached.
         """
         # The run id is part of the key: a registry made anew counts its versions from 1 again.
-        home = self._home(entry.name, entry.version, entry.run_id)
+        home = self._folder(entry.version, entry.run_id)
         if entry.run_id and home.is_dir():
             try:
                 return read_bundle(home)
@@ -60,52 +65,58 @@ class ModelCache:
                 hint="free some disk space or check the folder's permissions",
             ) from error
 
-    def remember(self, name: str, version: str, run_id: str) -> None:
+    def remember(self, version: str, run_id: str) -> None:
         """Note what is served now, and drop versions of long ago; a full disk is no failure."""
         with suppress(OSError, ArtifactError):
-            self._write(name, {"version": version, "run_id": run_id})
-            present = self._home(name, version, run_id)
-            present.touch()
-            homes = [path for path in present.parent.iterdir() if path.is_dir()]
+            self._write({"version": version, "run_id": run_id})
+            self._folder(version, run_id).touch()
+            noted = {self._last_folder(state) for state in self._home.glob("*.json")}
+            homes = [path for path in self._home.iterdir() if path.is_dir()]
             homes = [path for path in homes if not path.name.startswith(".")]
             for path in sorted(homes, key=lambda path: path.stat().st_mtime)[:-KEPT]:
-                shutil.rmtree(path, ignore_errors=True)
+                if path not in noted:
+                    shutil.rmtree(path, ignore_errors=True)
 
-    def last(self, name: str) -> Kept | None:
+    def last(self) -> Kept | None:
         """The model that was served last, if it is still whole."""
-        state = self._read(name)
+        state = _read(self._state)
         version, run_id = state.get("version", ""), state.get("run_id", "")
         if not version:
             return None
         try:
-            bundle = read_bundle(self._home(name, version, run_id))
+            bundle = read_bundle(self._folder(version, run_id))
         except BundleError as error:
             _log.warning("the last model is damaged: %s", error.message)
             return None
-        return Kept(bundle, name, version, (name, version, run_id))
+        return Kept(bundle, self._name, version, (self._name, version, run_id))
 
-    def pinned(self, name: str) -> str:
+    def pinned(self) -> str:
         """The version that was pinned by hand; empty for none."""
-        return str(self._read(name).get("pinned", ""))
+        return str(_read(self._state).get("pinned", ""))
 
-    def pin(self, name: str, version: str) -> None:
+    def pin(self, version: str) -> None:
         """Note the pinned version; empty for none."""
         with suppress(OSError, ArtifactError):
-            self._write(name, {"pinned": version})
+            self._write({"pinned": version})
 
-    def _home(self, name: str, version: str, run_id: str) -> Path:
-        return self._root / name / f"{version}-{run_id or 'no-run'}"
+    def _folder(self, version: str, run_id: str) -> Path:
+        return self._home / f"{version}-{run_id or 'no-run'}"
 
-    def _read(self, name: str) -> dict[str, Any]:
-        with suppress(OSError, ValueError):
-            state = json.loads((self._root / name / "state.json").read_bytes())
-            if isinstance(state, dict):
-                return state
-        return {}
+    def _last_folder(self, state: Path) -> Path:
+        noted = _read(state)
+        return self._folder(noted.get("version", ""), noted.get("run_id", ""))
 
-    def _write(self, name: str, change: dict[str, str]) -> None:
-        (self._root / name).mkdir(parents=True, exist_ok=True)
-        write_json(self._root / name / "state.json", self._read(name) | change)
+    def _write(self, change: dict[str, str]) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        write_json(self._state, _read(self._state) | change)
+
+
+def _read(state: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found = json.loads(state.read_bytes())
+        if isinstance(found, dict):
+            return found
+    return {}
 
 
 def _download(registry: ModelRegistry, entry: RegistryEntry, home: Path) -> ModelBundle:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,8 @@ class ModelHolder:
         self.registry_up = True
         self.refused: Refusal | None = None
         self.told = told
-        self._cache = ModelCache(cache)
+        slot = self.source.alias or self.source.version
+        self._cache = ModelCache(cache, self.source.name, slot)
         self._connect = connect
         self._limits = limits or DecodeLimits()
         self._engine = engine
@@ -108,7 +109,7 @@ class ModelHolder:
         self._previous = ""
         self._mark: tuple[str, ...] = ()
         self._turn = threading.Lock()
-        self._pinned = self._cache.pinned(self.source.name) if self.source.alias else ""
+        self._pinned = self._cache.pinned() if self.source.alias else ""
 
     @property
     def ready(self) -> bool:
@@ -146,7 +147,7 @@ class ModelHolder:
         except NoModelError:
             raise
         except (TrackingError, BundleError) as error:
-            kept = self._cache.last(self.source.name) if self.source.name else None
+            kept = self._cache.last() if self.source.name else None
             if kept is None:
                 raise
             _log.warning("serving the last model that was good: %s", error.message)
@@ -175,7 +176,7 @@ class ModelHolder:
             except RootstockError as error:
                 self._refuse(entry.version, error)
                 raise
-            self._cache.remember(*mark)
+            self._cache.remember(entry.version, entry.run_id)
             return True
 
     def pin(self, version: str) -> None:
@@ -193,12 +194,12 @@ class ModelHolder:
         except BaseException:
             self._pinned = before
             raise
-        self._cache.pin(self.source.name, version)
+        self._cache.pin(version)
 
     def unpin(self) -> None:
         """Follow the alias again."""
         self._pinned = ""
-        self._cache.pin(self.source.name, "")
+        self._cache.pin("")
         self.refresh(again=True)
 
     def rollback(self) -> None:
@@ -244,15 +245,22 @@ class ModelHolder:
         return registry, registry.find(self.source.name, alias=alias, version=version)
 
     def _ask_within(self, seconds: float) -> tuple[ModelRegistry, RegistryEntry]:
-        if self._cache.last(self.source.name) is None:
+        if self._cache.last() is None:
             return self._ask_registry()  # nothing to serve instead
-        pool = ThreadPoolExecutor(1)
+        answer: Future[tuple[ModelRegistry, RegistryEntry]] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._ask_registry())
+            except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
+                answer.set_exception(error)
+
+        # A daemon, unlike a pool's: the end of the service does not wait for a dead registry.
+        threading.Thread(target=ask, daemon=True).start()
         try:
-            return pool.submit(self._ask_registry).result(timeout=seconds)
+            return answer.result(timeout=seconds)
         except TooLate:
             raise TrackingError(f"the registry did not answer within {seconds:g} seconds") from None
-        finally:
-            pool.shutdown(wait=False)
 
     def _swap(self, bundle: ModelBundle, name: str, version: str, *, mark: tuple[str, ...]) -> None:
         """Prove the model beside the one in use, then put it in its place."""

@@ -259,6 +259,19 @@ def test_old_versions_leave_the_disk_but_not_the_hands(registry, hold, tmp_path)
     assert first.predict([jpeg(0)], coverage=0.5)[0].labels
 
 
+def test_champion_and_challenger_keep_their_own_notes(registry, hold, tmp_path):
+    hold().load()
+    for _ in range(4):
+        registry.add()
+        registry.set_alias("flowers", "challenger", registry.aliases["flowers", "champion"])
+        registry.set_alias("flowers", "champion", "1")
+        hold("models:/flowers@challenger").load()
+    registry.down = True
+    # The champion of long ago is still there, and is not mixed up with the challenger
+    assert hold().load().info["version"] == "1"
+    assert hold("models:/flowers@challenger").load().info["version"] == "5"
+
+
 def test_the_service_tells_and_obeys(registry, hold, tmp_path):
     key = {"X-API-Key": make_key("ops", "admin", tmp_path / "keys")}
     settings = Settings(
