@@ -6,7 +6,7 @@
         for answer in client.predict(["a.jpg", "b.jpg"]):
             print(answer.filename, answer.label, answer.probability, answer.unknown)
 
-Needs httpx: pip install 'rootstock[client]'.
+Needs httpx, the extra `client`.
 """
 
 from __future__ import annotations
