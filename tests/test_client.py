@@ -1,6 +1,5 @@
 """The client against a real service on a real socket."""
 
-import subprocess
 import time
 
 import pytest
@@ -8,25 +7,15 @@ import pytest
 from rootstock.client import BATCH, Client, ServiceError
 from rootstock.predict import Predictor
 from tests.bundles import jpeg, tiny_bundle
-from tests.services.test_server import address_of, drain, start
+from tests.services.test_server import running
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
 def url():
-    process = start("--model", str(tiny_bundle()), ROOTSTOCK_RATE_PER_SECOND="50")
-    try:
-        address = address_of(process)
-        drain(process)
+    with running("--model", str(tiny_bundle()), ROOTSTOCK_RATE_PER_SECOND="50") as (address, _):
         yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.stdout.close()
 
 
 def test_answers_are_those_of_the_predictor(url, tmp_path):

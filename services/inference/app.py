@@ -133,7 +133,11 @@ async def _lifespan(service: Service, _app: FastAPI) -> AsyncIterator[None]:
 async def _follow(holder: ModelHolder, settings: Settings) -> None:
     """Load a model, then look for a newer one for ever; nothing that happens ends this."""
     told = ""
+    # What was loaded before the app began need not be looked up again at once.
+    pause = settings.poll_seconds if holder.ready else 0.0
     while True:
+        # Replicas that were started together must not all ask together.
+        await anyio.sleep(pause * random.uniform(0.8, 1.2))
         starting = not holder.ready
         work = holder.load if starting else holder.refresh
         try:
@@ -146,8 +150,6 @@ async def _follow(holder: ModelHolder, settings: Settings) -> None:
             told = str(error)
         except Exception:  # noqa: BLE001 - an edge: the service must live to try again
             _log.exception("looking for a model failed, trying again")
-        # Replicas that were started together must not all ask together.
         pause = settings.poll_seconds if holder.ready else settings.retry_seconds
         if starting and not holder.registry_up:
             pause = min(pause, _SECOND_LOOK)  # the registry may only have been slow
-        await anyio.sleep(pause * random.uniform(0.8, 1.2))

@@ -74,11 +74,6 @@ class Batcher:
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="engine")
         self._tasks: list[asyncio.Task[None]] = []
 
-    @property
-    def waiting(self) -> int:
-        """Prepared images that no lane has taken."""
-        return len(self._queue)
-
     def start(self) -> None:
         """Start the lanes."""
         self._tasks = [asyncio.ensure_future(self._lane()) for _ in range(self._lanes)]

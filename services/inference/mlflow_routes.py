@@ -74,9 +74,7 @@ def make_mlflow_router(service: Service) -> APIRouter:
         rows = []
         for number, found in enumerate(await service.answer(request, predictor, contents)):
             if isinstance(found, ImageError):
-                problem = image_problem(found)
-                problem.detail = f"row {number}: {problem.detail}"
-                raise problem
+                raise image_problem(found, where=f"row {number}")
             answer = predictor.answer(*found, top_k=1)
             rows.append(
                 InvocationRow(

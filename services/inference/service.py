@@ -159,22 +159,15 @@ class Service:
     async def _infer_all(self, predictor: Predictor, contents: Sequence[bytes]) -> list[Outcome]:
         if len(contents) == 1:
             return [await self.infer(predictor, contents[0])]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._caught(predictor, c)) for c in contents]
-        found = [task.result() for task in tasks]
+        found = await asyncio.gather(
+            *(self.infer(predictor, content) for content in contents), return_exceptions=True
+        )
+        outcomes: list[Outcome] = []
         for outcome in found:
-            if isinstance(outcome, Problem | BundleError):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, ImageError):
                 raise outcome
-        return found  # type: ignore[return-value]
-
-    async def _caught(
-        self, predictor: Predictor, content: bytes
-    ) -> Outcome | Problem | BundleError:
-        # A task group would wrap what is raised in it.
-        try:
-            return await self.infer(predictor, content)
-        except (Problem, BundleError) as error:
-            return error
+            outcomes.append(outcome)
+        return outcomes
 
     def _note_answer(self, images: int) -> None:
         now = time.monotonic()

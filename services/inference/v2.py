@@ -178,9 +178,7 @@ def _tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.nd
 
 def _usable(number: int, outcome: Outcome) -> Row:
     if isinstance(outcome, ImageError):
-        problem = image_problem(outcome)
-        problem.detail = f"images[{number}]: {problem.detail}"
-        raise problem
+        raise image_problem(outcome, where=f"images[{number}]")
     return outcome
 
 

@@ -2,7 +2,6 @@
 
 import io
 import struct
-import subprocess
 import time
 import zlib
 from pathlib import Path
@@ -15,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from tests.bundles import jpeg, tiny_bundle
-from tests.services.test_server import address_of, drain, start
+from tests.services.test_server import decoders_of, running
 
 pytestmark = pytest.mark.integration
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -24,24 +23,14 @@ KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     """(address, process) of a service with one decoder and small limits."""
-    process = start(
+    with running(
         "--model",
         str(tiny_bundle()),
         ROOTSTOCK_DECODERS="1",
         ROOTSTOCK_ROOT=str(tmp_path_factory.mktemp("root")),
         ROOTSTOCK_MAX_PIXELS="4000000",
-    )
-    try:
-        address = address_of(process)
-        drain(process)
-        yield address, process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.stdout.close()
+    ) as service:
+        yield service
 
 
 @pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
@@ -93,13 +82,7 @@ def mutated(content, random):
 
 def resident(process):
     """Kilobytes of the service's process and its children."""
-    pids = [process.pid]
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == process.pid:
-                pids.append(int(stat.parent.name))
-        except OSError:
-            continue
+    pids = [process.pid, *decoders_of(process)]
     text = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
     return sum(int(t.partition("VmRSS:")[2].split()[0]) for t in text)
 

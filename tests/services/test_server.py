@@ -1,5 +1,6 @@
 """A real process on a real socket: start, answer, SIGTERM in the middle of a request."""
 
+import contextlib
 import os
 import re
 import signal
@@ -38,6 +39,23 @@ def address_of(process):
 def drain(process):
     """Read the logs away: a full pipe would hold the service up."""
     threading.Thread(target=process.stdout.read, daemon=True).start()
+
+
+@contextlib.contextmanager
+def running(*arguments, **environment):
+    """(address, process) of a service that is ended afterwards."""
+    process = start(*arguments, **environment)
+    try:
+        address = address_of(process)
+        drain(process)
+        yield address, process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.stdout.close()
 
 
 @pytest.mark.integration

@@ -275,7 +275,11 @@ def test_champion_and_challenger_keep_their_own_notes(registry, hold, tmp_path):
 def test_the_service_tells_and_obeys(registry, hold, tmp_path):
     key = {"X-API-Key": make_key("ops", "admin", tmp_path / "keys")}
     settings = Settings(
-        model="models:/flowers@champion", keys=tmp_path / "keys", decoders=1, lanes=1
+        model="models:/flowers@champion",
+        keys=tmp_path / "keys",
+        decoders=1,
+        lanes=1,
+        poll_seconds=60,
     )
     holder = hold()
     holder.load()
