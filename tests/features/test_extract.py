@@ -4,7 +4,7 @@ import torch
 
 from rootstock.data.manifest import ImageRow
 from rootstock.errors import ArtifactError, DataError
-from rootstock.features import extract
+from rootstock.features import extract, feed, forward
 from rootstock.features.extract import (
     check_feature_index,
     extract_features,
@@ -66,11 +66,64 @@ def test_a_copy_is_computed_once(data):
 def test_stored_features_are_those_of_the_backbone(data):
     run(data)
     images = np.stack(
-        [data["preprocess"].apply(extract.read_pixels(r, data["root"])) for r in data["rows"]]
+        [data["preprocess"].apply(feed.read_pixels(r, data["root"])) for r in data["rows"]]
     )
     expected = data["backbone"].features(torch.from_numpy(images), TAPS)
     for tap in TAPS:
         np.testing.assert_allclose(features(data, tap), expected[tap], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("taps", [["last"], ["last", "block1"], ["block2", "block1"]])
+def test_a_translated_network_gives_the_same_features(data, monkeypatch, tmp_path, taps):
+    run(data, taps=taps)
+    monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
+    other = data | {"store": FeatureStore(tmp_path / "other")}
+    opened = open_forward_of(other, taps)
+    assert opened.engine == "onnx"
+    run(other, taps=taps)
+    for tap in taps:
+        np.testing.assert_allclose(features(other, tap), features(data, tap), rtol=2e-3, atol=2e-3)
+
+
+def test_a_translated_network_that_answers_otherwise_is_not_used(data, monkeypatch, caplog):
+    monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
+    right = forward._translated
+
+    def wrong(*arguments):
+        found = right(*arguments)
+        return forward.Forward("onnx", True, lambda images: {
+            tap: value * np.float16(1.01) for tap, value in found.run(images).items()
+        })  # fmt: skip
+
+    monkeypatch.setattr(forward, "_translated", wrong)
+    assert open_forward_of(data, ["last"]).engine == "torch"
+    assert "of the largest" in caplog.text
+
+
+def open_forward_of(data, taps):
+    probe = feed.read_prepared(data["rows"][:2], data["root"], data["preprocess"])
+    return forward.open_forward(
+        data["backbone"], data["preprocess"], taps, n_images=11, probe=probe,
+        folder=data["store"].root / "engines",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_batches_come_in_order_and_whole(data, processes):
+    arguments = (data["rows"], data["root"], data["preprocess"])
+    batches = list(feed.prepared_batches(*arguments, batch_size=4, processes=processes))
+    assert [row for rows, _ in batches for row in rows] == data["rows"]
+    pixels = np.concatenate([found for _, found in batches])
+    np.testing.assert_array_equal(pixels, feed.read_prepared(*arguments))
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_process_that_decodes_says_which_image_has_changed(data, processes):
+    (data["root"] / data["rows"][9].path).unlink()
+    arguments = (data["rows"], data["root"], data["preprocess"])
+    with pytest.raises(DataError, match=f"{data['rows'][9].path} cannot be read any more") as found:
+        list(feed.prepared_batches(*arguments, batch_size=4, processes=processes))
+    assert found.value.hint == "run the stage `index` again"
 
 
 def test_only_the_missing_tap_is_computed(data):
@@ -96,13 +149,13 @@ def test_an_interrupted_extraction_keeps_what_was_stored(data, monkeypatch):
     monkeypatch.setattr(extract, "SEGMENT_ROWS", 4)
     seen = []
 
-    def break_later(row, root, *, _read=extract.read_pixels, **named):
+    def break_later(row, root, *, _read=feed.read_pixels, **named):
         seen.append(row)
         if row.path == data["rows"][-1].path:
             raise KeyboardInterrupt
         return _read(row, root, **named)
 
-    monkeypatch.setattr(extract, "read_pixels", break_later)
+    monkeypatch.setattr(feed, "read_pixels", break_later)
     with pytest.raises(KeyboardInterrupt):
         run(data)
     monkeypatch.undo()

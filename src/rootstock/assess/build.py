@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from rootstock.assess.knn import leave_one_out_accuracy
 from rootstock.assess.profile import BackboneFacts, BackboneProfile, DatasetProfile, Probe
 from rootstock.assess.similarity import measure_similarity
 from rootstock.assess.size import size_class
+from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.data.preprocess import Preprocess
-from rootstock.features.extract import extract_features, read_features, read_pixels
+from rootstock.features.extract import extract_features, read_features
+from rootstock.features.feed import prepared_batches
 from rootstock.features.store import FeatureStore
 from rootstock.heads import cross_validate
 
@@ -103,7 +103,10 @@ def measure_backbone(
         backbone=_facts(backbone),
         similarity=measure_similarity(
             backbone,
-            _prepared_batches(rows, root, preprocess, batch_size),
+            (
+                preprocess.normalise(pixels)
+                for _, pixels in prepared_batches(rows, root, preprocess, batch_size=batch_size)
+            ),
             threshold=similar_from,
         ),
         probes=tuple(
@@ -128,15 +131,6 @@ def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
 def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:
     low, lower, median, upper, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).astype(int)
     return int(low), int(lower), int(median), int(upper), int(high)
-
-
-def _prepared_batches(
-    rows: Sequence[ImageRow], root: Path, preprocess: Preprocess, batch_size: int
-) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        side = preprocess.decoded_side
-        yield np.stack([preprocess.apply(read_pixels(row, root, short_side=side)) for row in batch])
 
 
 def _probe_taps(
@@ -173,9 +167,6 @@ def _probe_taps(
 def _facts(backbone: Backbone) -> BackboneFacts:
     card = backbone.card
     size = card.input_size[1]
-    image = torch.zeros(1, 3, size, size, device=backbone.device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        backbone.module(image)
     return BackboneFacts(
         name=card.name,
         architecture=card.architecture,
@@ -186,5 +177,5 @@ def _facts(backbone: Backbone) -> BackboneFacts:
         input_size=size,
         taps=tuple(backbone.tap_names),
         parameters=sum(p.numel() for p in backbone.module.parameters()),
-        gflop_per_megapixel=round(counter.get_total_flops() / 1e9 / (size * size / 1e6), 3),
+        gflop_per_megapixel=round(forward_gflop(backbone, size) / (size * size / 1e6), 3),
     )

@@ -81,12 +81,12 @@ class Preprocess:
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """uint8[N,S,S,3] -> float32[N,3,S,S]."""
         prepared = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
-        for channel, levels in enumerate(self._levels):
+        for channel, levels in enumerate(self.levels):
             np.take(levels, images[..., channel], out=prepared[:, channel])
         return prepared
 
     @cached_property
-    def _levels(self) -> np.ndarray:
+    def levels(self) -> np.ndarray:
         """float32[3,256]: what each pixel value becomes; looking it up beats computing it."""
         mean = np.asarray(self.mean, np.float32)[:, None]
         std = np.asarray(self.std, np.float32)[:, None]

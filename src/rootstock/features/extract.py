@@ -5,28 +5,25 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from rootstock.backbones.catalogue import split_taps
 from rootstock.backbones.load import Backbone
-from rootstock.cores import usable_cores
-from rootstock.data.decode import DecodeLimits, decode_image
 from rootstock.data.files import read_json, write_json
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
-from rootstock.errors import ArtifactError, DataError, ImageError, StoreError
+from rootstock.errors import ArtifactError, StoreError
+from rootstock.features.feed import prepared_batches, read_prepared, spread
+from rootstock.features.forward import Features, Forward, open_forward
 from rootstock.features.store import FeatureStore, Space
 
-_NO_LIMITS = DecodeLimits(max_bytes=2**62, max_pixels=2**62, max_aspect_ratio=1e9)
-"""Indexed images have passed the limits of the index already."""
-HALF_MAX = 65_504.0
+TASK_IMAGES = 4
+"""A processor's forward pass gains nothing from larger batches, and its caches lose."""
 SEGMENT_ROWS = 512
 SEGMENT_SECONDS = 20.0
 """After so many images or seconds the work is put on disk: no crash loses more."""
@@ -67,7 +64,7 @@ def extract_features(
     todo = [unique[i] for i in sorted(set().union(*lacking.values()))]
     needed = [tap for tap in taps if lacking[tap]]
     if todo:
-        _compute(todo, root, backbone, preprocess, space, needed, batch_size)
+        _compute(todo, root, backbone, preprocess, store, needed, batch_size)
     return ExtractionReport(len(todo), len(unique) - len(todo), time.monotonic() - started)
 
 
@@ -86,26 +83,6 @@ def read_features(
     space, keys = _space(store, backbone, preprocess), [row.sha256 for row in rows]
     parts = [space.read(keys, name) for name in split_taps(tap)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-
-def read_pixels(row: ImageRow, root: Path, *, short_side: int | None = None) -> np.ndarray:
-    """Decode an indexed image: uint8[H,W,3]; ``short_side`` as for `decode_image`.
-
-    Raises:
-        DataError: the image has changed or vanished since it was indexed.
-    """
-    try:
-        content = (root / row.path).read_bytes()
-        if hashlib.sha256(content).hexdigest() == row.sha256:
-            return decode_image(content, _NO_LIMITS, short_side=short_side).pixels
-        problem = "has changed"
-    except OSError:
-        problem = "cannot be read any more"
-    except ImageError as error:
-        problem = f"cannot be decoded any more: {error.message}"
-    raise DataError(
-        f"{root / row.path} {problem} since it was indexed", hint="run the stage `index` again"
-    )
 
 
 def write_feature_index(
@@ -181,19 +158,23 @@ def _compute(
     root: Path,
     backbone: Backbone,
     preprocess: Preprocess,
-    space: Space,
+    store: FeatureStore,
     taps: Sequence[str],
     batch_size: int,
 ) -> None:
+    space = _space(store, backbone, preprocess)
+    forward = open_forward(
+        backbone,
+        preprocess,
+        taps,
+        n_images=len(rows),
+        probe=read_prepared(rows[:2], root, preprocess),
+        folder=store.root / "engines",
+    )
     pending: list[tuple[str, dict[str, np.ndarray]]] = []
     flushed = time.monotonic()
     with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
-        for batch, images in _prepared(rows, root, preprocess, batch_size):
-            tensor = torch.from_numpy(preprocess.normalise(images)).to(backbone.device)
-            features = {
-                tap: value.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
-                for tap, value in backbone.features(tensor, taps).items()
-            }
+        for batch, features in _forwarded(rows, root, preprocess, forward, batch_size):
             for number, row in enumerate(batch):
                 pending.append((row.sha256, {tap: features[tap][number] for tap in taps}))
             bar.update(len(batch))
@@ -203,6 +184,23 @@ def _compute(
         _flush(space, pending, taps)
 
 
+def _forwarded(
+    rows: Sequence[ImageRow],
+    root: Path,
+    preprocess: Preprocess,
+    forward: Forward,
+    batch_size: int,
+) -> Iterator[tuple[Sequence[ImageRow], Features]]:
+    if forward.concurrent:
+        # Decoding and forward pass in one task: no core waits for another.
+        tasks = [rows[start : start + TASK_IMAGES] for start in range(0, len(rows), TASK_IMAGES)]
+        found = spread(lambda task: forward.run(read_prepared(task, root, preprocess)), tasks)
+        yield from zip(tasks, found, strict=True)
+    else:
+        batches = prepared_batches(rows, root, preprocess, batch_size=batch_size)
+        yield from ((batch, forward.run(pixels)) for batch, pixels in batches)
+
+
 def _flush(
     space: Space, pending: list[tuple[str, dict[str, np.ndarray]]], taps: Sequence[str]
 ) -> None:
@@ -210,22 +208,3 @@ def _flush(
         keys = [key for key, _ in pending]
         space.append(keys, {tap: np.stack([row[tap] for _, row in pending]) for tap in taps})
         pending.clear()
-
-
-def _prepared(
-    rows: Sequence[ImageRow], root: Path, preprocess: Preprocess, batch_size: int
-) -> Iterator[tuple[Sequence[ImageRow], np.ndarray]]:
-    """Batches uint8[N,S,S,3], the next one decoded while the last is in use."""
-
-    def prepare(row: ImageRow) -> np.ndarray:
-        return preprocess.geometry(read_pixels(row, root, short_side=preprocess.decoded_side))
-
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    # Pillow lets go of the interpreter's lock while it decodes and resizes.
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        ahead = [pool.submit(prepare, row) for row in batches[0]]
-        for number, batch in enumerate(batches):
-            current = ahead
-            following = batches[number + 1] if number + 1 < len(batches) else []
-            ahead = [pool.submit(prepare, row) for row in following]
-            yield batch, np.stack([future.result() for future in current])

@@ -14,7 +14,7 @@ from rootstock.data.layout import base_folder
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.errors import DataError
 from rootstock.evaluate.report import Evaluation, evaluate, write_evaluation
-from rootstock.features.extract import read_pixels
+from rootstock.features.feed import read_pixels, spread
 from rootstock.paths import Paths
 from rootstock.ports import RunLogger
 from rootstock.predict import Inferred, Predictor
@@ -61,12 +61,9 @@ def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> Infe
         DataError: an image has changed or vanished since it was indexed.
     """
     answers, side = [], predictor.bundle.preprocess.decoded_side
+    views = spread(lambda row: predictor.cut(read_pixels(row, root, short_side=side)), rows)
     for start in tqdm(range(0, len(rows), BATCH), desc="predict", unit="batch", disable=None):
-        batch = [
-            predictor.cut(read_pixels(row, root, short_side=side))
-            for row in rows[start : start + BATCH]
-        ]
-        answers.append(predictor.infer(batch))
+        answers.append(predictor.infer([next(views) for _ in rows[start : start + BATCH]]))
     return Inferred(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
 
 

@@ -22,12 +22,8 @@ from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views, average_views, cut_views
-from rootstock.features.extract import (
-    check_feature_index,
-    extract_features,
-    read_features,
-    read_pixels,
-)
+from rootstock.features.extract import check_feature_index, extract_features, read_features
+from rootstock.features.feed import read_pixels
 from rootstock.features.store import FeatureStore
 from rootstock.heads import read_head
 from rootstock.paths import Paths

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,11 @@ from rootstock.assess.build import sample_rows
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import LAST, Backbone
 from rootstock.config import Config
-from rootstock.cores import usable_cores
 from rootstock.data.files import write_atomic
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import ImageRow, Manifest
-from rootstock.features.extract import extract_features, read_features, read_pixels
+from rootstock.features.extract import extract_features, read_features
+from rootstock.features.feed import read_pixels, spread
 from rootstock.features.store import FeatureStore
 from rootstock.paths import Paths
 from rootstock.plots.review import plot_feature_map, plot_learning_curve
@@ -71,8 +70,7 @@ def _features(
 
 
 def _borders(rows: Sequence[ImageRow], root: Path) -> np.ndarray:
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        return np.stack(list(pool.map(lambda row: border_facts(read_pixels(row, root)), rows)))
+    return np.stack(list(spread(lambda row: border_facts(read_pixels(row, root)), rows)))
 
 
 def _draw(

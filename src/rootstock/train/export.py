@@ -1,25 +1,18 @@
-"""A TransferNet as one ONNX file that takes any batch size, without a word on the screen."""
+"""A TransferNet as ONNX file, and what it must answer."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rootstock.errors import BundleError
+from rootstock.backbones.to_onnx import write_onnx
 
 if TYPE_CHECKING:
     from rootstock.train.network import TransferNet
-
-_CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 class LogitsAndFeatures(nn.Module):
@@ -60,30 +53,10 @@ def export_onnx(network: TransferNet, path: Path, *, input_size: int) -> None:
 
     Input "images" float32[N,3,S,S], already prepared; outputs "logits" and "features".
     Raises:
-        BundleError: torch cannot translate the network.
+        BackboneError: torch cannot translate the network.
     """
-    # torch.export fixes a dimension whose example is 1, so the example has two images.
-    example = torch.zeros(2, 3, input_size, input_size)
-    with _silence():
-        try:
-            program = torch.onnx.export(
-                LogitsAndFeatures(network).eval(),
-                (example,),
-                dynamo=True,
-                verbose=False,
-                input_names=["images"],
-                output_names=["logits", "features"],
-                dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}},
-            )
-        except torch.onnx.OnnxExporterError as error:
-            raise BundleError(
-                f"torch {torch.__version__} cannot export this network to ONNX: "
-                f"{str(error).splitlines()[0]}",
-                hint="choose another backbone",
-            ) from error
-        assert program is not None
-        _forget_sources(program.model)
-        program.save(path, external_data=False)
+    module = LogitsAndFeatures(network)
+    write_onnx(module, path, input_size=input_size, outputs=["logits", "features"])
 
 
 def onnx_logits(path: Path, images: np.ndarray) -> list[np.ndarray]:
@@ -97,38 +70,3 @@ def onnx_logits(path: Path, images: np.ndarray) -> list[np.ndarray]:
     together = session.run(["logits"], {"images": images})[0]
     alone = [session.run(["logits"], {"images": one[None]})[0] for one in images]
     return [together, np.concatenate(alone)]
-
-
-def _forget_sources(model: Any) -> None:
-    """Drop the stack traces torch writes into every node: they hold this machine's paths."""
-    model.metadata_props.clear()
-    for graph in model.graphs():
-        graph.metadata_props.clear()
-        for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
-            value.metadata_props.clear()
-        for node in graph:
-            node.metadata_props.clear()
-            for value in node.outputs:
-                value.metadata_props.clear()
-    for function in model.functions.values():
-        function.metadata_props.clear()
-        for node in function:
-            node.metadata_props.clear()
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from rootstock.cores import usable_cores
 from rootstock.data.files import write_atomic
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
-from rootstock.features.extract import read_pixels
+from rootstock.features.feed import prepared_batches
 
 MARGIN = 1.15
 """Training pixels are kept this much larger than the input, so that crops lose no detail."""
@@ -48,12 +46,9 @@ class ImageSet:
         """
         if self.cache is not None:
             return np.load(self.cache, mmap_mode="r")[np.asarray(indices)]
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            return np.stack(list(pool.map(self._decode, indices)))
-
-    def _decode(self, index: int) -> np.ndarray:
-        side = self.preprocess.decoded_side
-        return self.preprocess.geometry(read_pixels(self.rows[index], self.root, short_side=side))
+        rows = [self.rows[index] for index in indices]
+        batches = prepared_batches(rows, self.root, self.preprocess, batch_size=len(rows))
+        return next(iter(batches))[1]
 
 
 def prepare_images(

@@ -1,0 +1,170 @@
+"""Feature extraction against its bound, and against the plain PyTorch way, in one run.
+
+    python benchmarks/extraction.py --images ../shared/data/ants_bees --count 2000 \
+        --weights ../shared/backbones/mobilenetv2_100.in1k.safetensors
+
+The photos are enlarged to --count by cutting a border off and encoding them again. Decoding
+alone and the forward pass alone, each with all cores to itself, give the bound: on a processor the
+two share the cores, so their times add up; on a GPU the slower one bounds. `rootstock` is the whole
+of `extract_features`: hashing, decoding, forward pass, storing, and the translation to ONNX in the
+row "cold". The plain way is torchvision's dataset, transforms and loader around the same network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from rootstock.backbones.load import LAST, Backbone, load_backbone
+from rootstock.cores import usable_cores
+from rootstock.data.manifest import ImageRow
+from rootstock.data.preprocess import Preprocess
+from rootstock.features.extract import extract_features
+from rootstock.features.feed import prepared_batches, read_prepared, spread
+from rootstock.features.forward import open_forward
+from rootstock.features.store import FeatureStore
+
+BATCH = 64
+
+
+def main() -> None:
+    """Measure both sides and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, required=True, help="a folder with photos")
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--plain-count", type=int, default=400, help="images of the plain way")
+    parser.add_argument("--weights", default="embedded")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    backbone = load_backbone(options.weights, "", device=options.device)
+    preprocess = backbone.card.preprocess()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "photos"
+        rows = enlarge(options.images, folder / "all", options.count)
+        compare(rows, folder, backbone, preprocess, Path(scratch), options.plain_count)
+
+
+def compare(
+    rows: list[ImageRow],
+    folder: Path,
+    backbone: Backbone,
+    preprocess: Preprocess,
+    scratch: Path,
+    plain_count: int,
+) -> None:
+    """Print images a second of each part, of the whole, and of the plain way."""
+    root = folder / "all"
+    on_gpu = backbone.device.type == "cuda"
+    some = rows[: min(len(rows), 600)]
+    store = FeatureStore(scratch / "store")
+    forward = open_forward(
+        backbone,
+        preprocess,
+        [LAST],
+        n_images=len(rows),
+        probe=read_prepared(rows[:2], root, preprocess),
+        folder=store.root / "engines",
+    )
+    size = BATCH if not forward.concurrent else 4
+    pixels = read_prepared(some[:BATCH], root, preprocess)
+    chunks = [pixels[i : i + size] for i in range(0, len(pixels), size)] * (len(some) // BATCH)
+
+    def decode() -> None:
+        for _ in prepared_batches(some, root, preprocess, batch_size=BATCH):
+            pass
+
+    def compute() -> None:
+        for _ in spread(forward.run, chunks) if forward.concurrent else map(forward.run, chunks):
+            pass
+
+    decoding = len(some) / best(decode)
+    computing = len(pixels) * (len(some) // BATCH) / best(compute)
+    bound = min(decoding, computing) if on_gpu else 1 / (1 / decoding + 1 / computing)
+    arguments = (rows, root, backbone, preprocess)
+    cold = extract_features(*arguments, FeatureStore(scratch / "cold"), [LAST])
+    warm = extract_features(*arguments, store, [LAST])
+    again = extract_features(*arguments, store, [LAST])
+    assert again.computed == 0
+    slow = plain(folder, backbone, preprocess, plain_count)
+    print(f"{usable_cores()} cores, {backbone.device.type}, {backbone.card.name} at "
+          f"{preprocess.input_size}, {len(rows)} photos, engine {forward.engine}\n")  # fmt: skip
+    print("| part | images/s | of the bound | of the plain way |\n| --- | --- | --- | --- |")
+    rates = {
+        "decode alone": decoding,
+        "forward alone": computing,
+        "bound of the two": bound,
+        "rootstock, network translated before": len(rows) / warm.seconds,
+        "rootstock, cold": len(rows) / cold.seconds,
+        "plain PyTorch": slow,
+    }
+    for name, rate in rates.items():
+        print(f"| {name} | {rate:.1f} | {rate / bound:.2f} | {rate / slow:.2f} |")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\nall there already: {again.seconds:.2f} s; peak memory {peak:.0f} MB")
+
+
+def plain(folder: Path, backbone: Backbone, preprocess: Preprocess, count: int) -> float:
+    """Images a second of a torchvision dataset, its loader and the network as they come."""
+    resized = round(preprocess.input_size / preprocess.crop_pct)
+    prepare = transforms.Compose(
+        [
+            transforms.Resize(resized),
+            transforms.CenterCrop(preprocess.input_size),
+            transforms.ToTensor(),
+            transforms.Normalize(preprocess.mean, preprocess.std),
+        ]
+    )
+    data = torch.utils.data.Subset(ImageFolder(str(folder), prepare), range(count))
+    started = time.perf_counter()
+    loader = torch.utils.data.DataLoader(data, batch_size=BATCH, num_workers=usable_cores())
+    found = []
+    with torch.no_grad():
+        for images, _ in loader:
+            maps = backbone.module.forward_features(images.to(backbone.device))
+            found.append(backbone.module.forward_head(maps, pre_logits=True).cpu())
+    torch.cat(found)
+    return count / (time.perf_counter() - started)
+
+
+def enlarge(source: Path, out: Path, count: int) -> list[ImageRow]:
+    """``count`` different photos of nearly the size and weight of those in ``source``."""
+    originals = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    out.mkdir(parents=True)
+    rows = []
+    for number in range(count):
+        with Image.open(originals[number % len(originals)]) as image:
+            border = number // len(originals)
+            photo = image.convert("RGB")
+            photo = photo.crop((border, border, photo.width - border, photo.height - border))
+        path = out / f"{number:06}.jpg"
+        photo.save(path, quality=92)
+        content = path.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        facts = (photo.width, photo.height, "RGB", "JPEG", "all", "train", number, "")
+        rows.append(ImageRow(path.name, sha256, len(content), *facts))
+    return rows
+
+
+def best(work: Callable[[], None]) -> float:
+    """Seconds of the faster of two runs."""
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return float(np.min(times))
+
+
+if __name__ == "__main__":
+    main()

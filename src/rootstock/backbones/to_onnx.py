@@ -1,0 +1,84 @@
+"""A network as one ONNX file that takes any batch size, without a word on the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rootstock.errors import BackboneError
+
+_CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+def write_onnx(module: nn.Module, path: Path, *, input_size: int, outputs: Sequence[str]) -> None:
+    """Write ``module`` (on the CPU, in eval mode) to ``path``, weights included.
+
+    Input "images" float32[N,3,S,S], already prepared; the outputs are named in their order.
+    Raises:
+        BackboneError: torch cannot translate the network.
+    """
+    # torch.export fixes a dimension whose example is 1, so the example has two images.
+    example = torch.zeros(2, 3, input_size, input_size)
+    with _silence():
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=list(outputs),
+                dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}},
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise BackboneError(
+                f"torch {torch.__version__} cannot export this network to ONNX: "
+                f"{str(error).splitlines()[0]}",
+                hint="choose another backbone",
+            ) from error
+        assert program is not None
+        _forget_sources(program.model)
+        program.save(path, external_data=False)
+
+
+def _forget_sources(model: Any) -> None:
+    """Drop the stack traces torch writes into every node: they hold this machine's paths."""
+    model.metadata_props.clear()
+    for graph in model.graphs():
+        graph.metadata_props.clear()
+        for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+        for node in graph:
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+    for function in model.functions.values():
+        function.metadata_props.clear()
+        for node in function:
+            node.metadata_props.clear()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
