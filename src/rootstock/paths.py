@@ -53,6 +53,10 @@ class Paths:
         return self.reports / "metrics.json"
 
     @property
+    def seen(self) -> Path:
+        return self.root / ".rootstock/seen.parquet"
+
+    @property
     def races(self) -> Path:
         return self.root / ".rootstock/races"
 

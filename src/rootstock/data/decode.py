@@ -12,6 +12,7 @@ What is decided, for training and service alike:
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rootstock.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_ORIENTING = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
+"""Where Pillow looks for an orientation; without them looking costs more than a small decode."""
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -74,8 +77,10 @@ def read_bytes(path: Path, limits: DecodeLimits | None = None) -> bytes:
     """
     limits = limits or DecodeLimits()
     try:
-        with path.open("rb") as file:
-            content = file.read(limits.max_bytes + 1)
+        with open(path, "rb") as file:  # noqa: PTH123 - a third faster, and it is done for each image
+            size = os.fstat(file.fileno()).st_size
+            # Asked for a number of bytes, Python takes as much memory at once.
+            content = file.read(min(size, limits.max_bytes) + 1)
     except OSError as error:
         raise ImageError("unreadable", f"the file cannot be read: {error.strerror}") from None
     _check_bytes(content, limits)
@@ -151,8 +156,9 @@ def _load(image: Image.Image) -> np.ndarray:
     try:
         image.seek(0)
         image.load()
-        _drop_broken_exif(image)
-        ImageOps.exif_transpose(image, in_place=True)
+        if image.format == "TIFF" or not _ORIENTING.isdisjoint(image.info):
+            _drop_broken_exif(image)
+            ImageOps.exif_transpose(image, in_place=True)
         return np.asarray(_to_rgb(image), dtype=np.uint8)
     except MemoryError:
         raise ImageError("too-many-pixels", "there is not enough memory to decode it") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -37,13 +38,14 @@ class Inspected:
 
 def inspect_image(path: Path, limits: DecodeLimits) -> Inspected:
     """Read and decode one file; a fault becomes the ``reason`` of the row."""
+    sha256 = ""
     try:
-        str(path).encode()
+        os.fspath(path).encode()
+        size = os.stat(path).st_size  # noqa: PTH116 - a third of pathlib's time, for each image
     except UnicodeEncodeError:
         return Inspected(reason="file-name")
-    if not path.exists():
+    except (OSError, ValueError):
         return Inspected(reason="missing")
-    size, sha256 = path.stat().st_size, ""
     try:
         content = read_bytes(path, limits)
         sha256 = hashlib.sha256(content).hexdigest()

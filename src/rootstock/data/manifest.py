@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,8 @@ from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
 from rootstock.data.files import write_atomic
 from rootstock.data.inspect import Inspected, inspect_images
-from rootstock.data.layout import SPLITS, find_images
+from rootstock.data.layout import SPLITS, Layout, find_images
+from rootstock.data.seen import SeenFiles, stamp
 from rootstock.data.splits import assign_splits
 from rootstock.errors import ArtifactError, DataError
 
@@ -177,18 +179,18 @@ def build_manifest(
     min_per_class: int,
     seed: int,
     workers: int | None = None,
+    memory: Path | None = None,
 ) -> Manifest:
     """Decode every image below ``root`` once and decide its split.
 
-    ``workers`` is the number of decoding processes; None: one a core.
+    ``workers`` is the number of decoding processes; None: one a core. ``memory`` is a file that
+    keeps what was seen, so that the next run reads what is new or has changed, nothing else.
     Raises:
         DataError: there are no images, fewer than two classes, or a class with fewer than
             ``min_per_class`` usable images.
     """
     layout = find_images(root)
-    inspected = inspect_images(
-        [layout.base / entry.path for entry in layout.entries], limits=limits, workers=workers
-    )
+    inspected = _inspect(layout, limits, workers, memory)
     usable = [i for i, image in enumerate(inspected) if not image.reason]
     labels = [layout.entries[i].label for i in usable]
     _check_classes(root, labels, {e.label for e in layout.entries}, min_per_class)
@@ -213,6 +215,25 @@ def build_manifest(
     ]
     given = tuple(sorted({entry.given for entry in layout.entries if entry.given}))
     return Manifest(tuple(rows), tuple(warnings), given)
+
+
+def _inspect(
+    layout: Layout, limits: DecodeLimits, workers: int | None, memory: Path | None
+) -> list[Inspected]:
+    started = time.time()
+    paths = [layout.base / entry.path for entry in layout.entries]
+    if memory is None:
+        return inspect_images(paths, limits=limits, workers=workers)
+    names, stamps = [entry.path for entry in layout.entries], [stamp(path) for path in paths]
+    seen = SeenFiles(memory, layout.base, limits)
+    known = seen.recall(names, stamps)
+    new = [i for i in range(len(paths)) if i not in known]
+    fresh = inspect_images([paths[i] for i in new], limits=limits, workers=workers)
+    known |= dict(zip(new, fresh, strict=True))
+    inspected = [known[i] for i in range(len(paths))]
+    if new:
+        seen.remember(names, stamps, inspected, since=started)
+    return inspected
 
 
 def _check_classes(root: Path, labels: list[str], listed: set[str], min_per_class: int) -> None:

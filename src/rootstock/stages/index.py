@@ -27,6 +27,7 @@ def index_images(config: Config, paths: Paths) -> Manifest:
         min_per_class=data.min_per_class,
         seed=config.seed,
         workers=None if data.workers == "auto" else data.workers,
+        memory=paths.seen,
     )
     manifest.write(paths.manifest)
     write_json(paths.reports / "data.json", manifest.summary())

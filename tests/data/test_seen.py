@@ -1,0 +1,100 @@
+import os
+import time
+
+import pytest
+
+from rootstock.data import inspect as inspecting
+from rootstock.data.decode import DecodeLimits
+from rootstock.data.manifest import build_manifest
+from tests.data.folders import photo, write_classes
+
+LIMITS = DecodeLimits()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten images that were written an hour ago."""
+    root = write_classes(tmp_path / "images", {"a": 5, "b": 5})
+    for path in root.rglob("*.png"):
+        age(path, 3600)
+    return root
+
+
+def age(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Names of the files that were read."""
+    names = []
+
+    def spy(path, limits, _read=inspecting.inspect_image):
+        names.append(path.name)
+        return _read(path, limits)
+
+    monkeypatch.setattr(inspecting, "inspect_image", spy)
+    return names
+
+
+def index(root, limits=LIMITS, **changes):
+    arguments = {
+        "val_fraction": 0.2,
+        "test_fraction": 0.2,
+        "near_duplicate_bits": 3,
+        "min_per_class": 3,
+        "seed": 0,
+        "workers": 1,
+        "memory": root.parent / "seen.parquet",
+    }
+    return build_manifest(root, limits=limits, **(arguments | changes))
+
+
+def test_only_new_and_changed_files_are_read_again(folder, read):
+    first = index(folder)
+    assert len(read) == 10
+    read.clear()
+    assert index(folder) == first
+    assert read == []
+    (folder / "a" / "new.png").write_bytes(photo(77))
+    changed = sorted((folder / "b").glob("*.png"))[0]
+    changed.write_bytes(photo(78))
+    manifest = index(folder)
+    assert sorted(read) == sorted(["new.png", changed.name])
+    assert manifest == index(folder, memory=None)
+
+
+def test_a_file_written_a_moment_ago_is_read_again(folder, read):
+    (folder / "a" / "new.png").write_bytes(photo(77))
+    index(folder)
+    read.clear()
+    index(folder)
+    assert read == ["new.png"]
+
+
+def test_a_damaged_image_is_not_read_again_and_stays_in_quarantine(folder, read):
+    bad = folder / "a" / "bad.png"
+    bad.write_bytes(photo(77)[:200])
+    age(bad, 3600)
+    first = index(folder)
+    read.clear()
+    assert index(folder) == first
+    assert read == []
+    assert [row.path for row in first.quarantined] == ["a/bad.png"]
+
+
+@pytest.mark.parametrize("reason", ["limits", "another folder", "not Parquet"])
+def test_what_was_seen_under_other_rules_does_not_count(folder, read, reason, tmp_path):
+    index(folder)
+    memory = folder.parent / "seen.parquet"
+    read.clear()
+    if reason == "limits":
+        index(folder, limits=DecodeLimits(max_bytes=999_999))
+    elif reason == "another folder":
+        other = folder.rename(tmp_path / "elsewhere")
+        index(other, memory=memory)
+    else:
+        memory.write_bytes(b"PAR1 nonsense")
+        index(folder)
+    assert len(read) == 10
