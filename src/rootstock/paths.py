@@ -57,6 +57,10 @@ class Paths:
         return self.root / ".rootstock/seen.parquet"
 
     @property
+    def kept(self) -> Path:
+        return self.root / ".rootstock/stages"
+
+    @property
     def races(self) -> Path:
         return self.root / ".rootstock/races"
 

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from rootstock.assess.knn import leave_one_out_accuracy
-from rootstock.assess.profile import BackboneFacts, BackboneProfile, DatasetProfile, Probe
+from rootstock.assess.profile import (
+    BackboneFacts,
+    BackboneProfile,
+    DatasetProfile,
+    Probe,
+    Similarity,
+)
 from rootstock.assess.similarity import measure_similarity
 from rootstock.assess.size import size_class
 from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
+from rootstock.data.files import read_json, write_json
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.data.preprocess import Preprocess
+from rootstock.errors import ArtifactError
 from rootstock.features.extract import extract_features, read_features
 from rootstock.features.feed import prepared_batches
 from rootstock.features.store import FeatureStore
 from rootstock.heads import cross_validate
 
+SIMILARITY_VERSION = 1
+"""Raised whenever the same images would get another similarity."""
 PROBE_L2 = 1e-2
 """One strength for all taps: probes compare depths, the search of the head comes later."""
 
@@ -101,14 +115,7 @@ def measure_backbone(
     return BackboneProfile(
         candidate=candidate,
         backbone=_facts(backbone),
-        similarity=measure_similarity(
-            backbone,
-            (
-                preprocess.normalise(pixels)
-                for _, pixels in prepared_batches(rows, root, preprocess, batch_size=batch_size)
-            ),
-            threshold=similar_from,
-        ),
+        similarity=_similarity(rows, root, backbone, preprocess, store, batch_size, similar_from),
         probes=tuple(
             _probe_taps(list(rows), root, backbone, preprocess, store, folds, batch_size, seed)
         ),
@@ -126,6 +133,31 @@ def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
     for members in by_class.values():
         chosen += members[: max(1, round(limit * len(members) / len(rows)))]
     return sorted(chosen, key=lambda row: row.path)
+
+
+def _similarity(
+    rows: Sequence[ImageRow],
+    root: Path,
+    backbone: Backbone,
+    preprocess: Preprocess,
+    store: FeatureStore,
+    batch_size: int,
+    threshold: float,
+) -> Similarity:
+    """Measured once for the same images, weights and preparation, then kept beside the features."""
+    scale = backbone.card.similarity
+    facts = [SIMILARITY_VERSION, backbone.card.weights_sha256, preprocess.hash, repr(scale)]
+    facts += [repr(threshold), *(row.sha256 for row in rows)]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
+    path = store.root / "similarity" / f"{name}.json"
+    with suppress(ArtifactError, ValidationError):
+        return Similarity.model_validate(read_json(path, made_by="assess"))
+    batches = prepared_batches(rows, root, preprocess, batch_size=batch_size)
+    found = measure_similarity(
+        backbone, (preprocess.normalise(pixels) for _, pixels in batches), threshold=threshold
+    )
+    write_json(path, found.model_dump(mode="json"))
+    return found
 
 
 def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:

@@ -47,20 +47,13 @@ def check(options: argparse.Namespace) -> None:
 def plan(options: argparse.Namespace) -> None:
     """Index, assess and plan; print the plan."""
     from rootstock.ports import SequentialSearcher
-    from rootstock.stages.assess import assess_data
-    from rootstock.stages.index import index_images
-    from rootstock.stages.plan import make_plan
+    from rootstock.stages.prepare import prepare_plan
 
     config = _config(options)
     with _workspace(options.out) as paths:
-        index_images(config, paths)
-        assess_data(config, paths)
-        result = make_plan(config, paths, searcher=SequentialSearcher())
-        text = (paths.reports / "plan.md").read_text(encoding="utf-8")
-    if options.json:
-        _print_json(result.model_dump(mode="json"))
-    else:
-        print(text)
+        prepare_plan(config, paths, searcher=SequentialSearcher())
+        result = paths.plan if options.json else paths.reports / "plan.md"
+        print(result.read_text(encoding="utf-8"))
 
 
 def train(options: argparse.Namespace) -> None:

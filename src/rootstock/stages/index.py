@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from rootstock.config import Config
@@ -9,9 +10,10 @@ from rootstock.data.decode import DecodeLimits
 from rootstock.data.files import write_json
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest, build_manifest
+from rootstock.errors import ArtifactError
 from rootstock.paths import Paths
-from rootstock.plots.data import plot_class_counts, plot_image_sizes
-from rootstock.plots.sheet import plot_contact_sheet
+
+PICTURES = "plots/data"
 
 
 def index_images(config: Config, paths: Paths) -> Manifest:
@@ -29,13 +31,26 @@ def index_images(config: Config, paths: Paths) -> Manifest:
         workers=None if data.workers == "auto" else data.workers,
         memory=paths.seen,
     )
-    manifest.write(paths.manifest)
-    write_json(paths.reports / "data.json", manifest.summary())
-    _draw(manifest, base_folder(root), paths.reports / "plots/data")
+    if not _is_written(manifest, paths):
+        write_json(paths.reports / "data.json", manifest.summary())
+        _draw(manifest, base_folder(root), paths.reports / PICTURES)
+        manifest.write(paths.manifest)
     return manifest
 
 
+def _is_written(manifest: Manifest, paths: Paths) -> bool:
+    """Whether an earlier run has left this very manifest, written last, with its pictures."""
+    with suppress(ArtifactError):
+        drawn = any((paths.reports / PICTURES).glob("*.png"))
+        return drawn and Manifest.read(paths.manifest) == manifest
+    return False
+
+
 def _draw(manifest: Manifest, base: Path, folder: Path) -> None:
+    # Matplotlib takes half a second, which a run without news need not wait for.
+    from rootstock.plots.data import plot_class_counts, plot_image_sizes
+    from rootstock.plots.sheet import plot_contact_sheet
+
     rows = manifest.rows()
     plot_class_counts(manifest.summary()["classes"], folder / "classes.png")
     plot_image_sizes(

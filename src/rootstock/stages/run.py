@@ -6,11 +6,9 @@ from rootstock.bundle import ModelBundle, read_bundle
 from rootstock.config import Config
 from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry, RunLogger, Searcher
-from rootstock.stages.assess import assess_data
 from rootstock.stages.evaluate import evaluate_model
 from rootstock.stages.features import cache_features
-from rootstock.stages.index import index_images
-from rootstock.stages.plan import make_plan
+from rootstock.stages.prepare import prepare_plan
 from rootstock.stages.register import register_model
 from rootstock.stages.train import train_model
 
@@ -25,9 +23,7 @@ def run_all(
     registry: ModelRegistry | None,
 ) -> ModelBundle:
     """From images to a registered model."""
-    index_images(config, paths)
-    assess_data(config, paths)
-    make_plan(config, paths, searcher=racer)
+    prepare_plan(config, paths, searcher=racer)
     cache_features(config, paths)
     train_model(config, paths, runs=runs, searcher=searcher)
     evaluate_model(config, paths, runs=runs)
