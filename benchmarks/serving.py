@@ -66,8 +66,9 @@ def main() -> int:
     cores = len(os.sched_getaffinity(0))
     bound = measure_bound(options.model, contents, options.seconds, cores)
     print(f"\nbound: decoding and engine alone on {cores} cores: {bound:.0f} images/s\n")
-    print("| side | clients | requests/s | of the bound | p50 ms | p99 ms | errors | memory MB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    heads = ["side", "clients", "requests/s", "of the bound", "per core left", "p50 ms", "p99 ms"]
+    print(f"| {' | '.join([*heads, 'errors', 'memory MB'])} |")
+    print("| --- " * 9 + "|")
     best: dict[str, float] = {}
     for name, command, environment, path, bodies in sides(options, contents):
         with served(command, environment, ready=path[1]) as (port, process):
@@ -81,6 +82,7 @@ def main() -> int:
                 errors = sum(load.statuses.values()) - load.statuses[200]
                 print(
                     f"| {name} | {clients} | {load.rate:.0f} | {load.rate / bound:.2f} "
+                    f"| {load.rate / bound * cores / (cores - load.cores):.2f} "
                     f"| {load.percentile(50):.1f} | {load.percentile(99):.1f} | {errors} "
                     f"| {memory_of(process.pid):.0f} |",
                     flush=True,

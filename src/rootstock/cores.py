@@ -7,20 +7,25 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+CORES_VARIABLE = "ROOTSTOCK_CORES"
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
     """The cores this process may run on: those it is bound to, within its container's quota.
 
-    Where the system cannot say, all there are.
+    ROOTSTOCK_CORES lowers it further. Where the system cannot say, all there are.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1  # macOS and Windows know no affinity
     quota = _quota(cgroup)
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    if quota is not None:
+        cores = min(cores, math.ceil(quota))
+    with suppress(KeyError, ValueError):
+        cores = min(cores, int(os.environ[CORES_VARIABLE]))
+    return max(1, cores)
 
 
 def _quota(cgroup: Path) -> float | None:

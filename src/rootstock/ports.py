@@ -1,4 +1,4 @@
-"""What the core asks of the outside world: run logging, a model registry, a searcher.
+"""What the core asks of the outside world: run logging, a model registry, machines to work on.
 
 Each port is a small Protocol with an implementation here that needs nothing installed, so
 that the core runs and is tested without MLflow or Ray. The real ones are in `integrations`.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -121,6 +121,32 @@ class Searcher(Protocol):
         exploration: Exploration | None = None,
         seconds: float | None = None,
     ) -> list[Trial]: ...
+
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+class Spreader(Protocol):
+    """Does one piece of work after another, or many at once on many machines."""
+
+    def spread(
+        self, work: Callable[[Part], Result], parts: Sequence[Part]
+    ) -> AbstractContextManager[Iterator[Result]]:
+        """Results as they are done, in any order.
+
+        Work whose process dies is done again elsewhere; an exception of the work is raised here.
+        """
+        ...
+
+
+class InProcess:
+    """Does all work in this process."""
+
+    def spread(
+        self, work: Callable[[Part], Result], parts: Sequence[Part]
+    ) -> AbstractContextManager[Iterator[Result]]:
+        return nullcontext(map(work, parts))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from rootstock.heads import fit_head_path
 from rootstock.params import load_config
 from rootstock.paths import Paths
 from rootstock.plan.ledger import read_ledger
-from rootstock.ports import FolderRegistry, NullRunLogger, SequentialSearcher, Trial
+from rootstock.ports import FolderRegistry, InProcess, NullRunLogger, SequentialSearcher, Trial
 from rootstock.predict import Predictor
 from rootstock.review.record import DataReview
 from rootstock.stages.evaluate import evaluate_folder, evaluate_model
@@ -48,6 +48,7 @@ def go(config, out, registry=None):
         runs=NullRunLogger(),
         searcher=SequentialSearcher(),
         racer=SequentialSearcher(),
+        spreader=InProcess(),
         registry=registry,
     )
 

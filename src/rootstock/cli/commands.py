@@ -63,6 +63,7 @@ def train(options: argparse.Namespace) -> None:
         connect_registry,
         connect_runs,
         connect_searcher,
+        connect_spreader,
         quiet_environment,
     )
     from rootstock.stages.run import run_all
@@ -75,6 +76,7 @@ def train(options: argparse.Namespace) -> None:
         runs=connect_runs(config, paths),
         searcher=connect_searcher(config),
         racer=connect_racer(config),
+        spreader=connect_spreader(config),
         registry=connect_registry(config, paths),
     )
     metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))

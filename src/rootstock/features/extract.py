@@ -47,10 +47,12 @@ def extract_features(
     taps: Sequence[str],
     *,
     batch_size: int = 64,
+    n_images: int | None = None,
 ) -> ExtractionReport:
     """Compute and store the features of ``rows`` at ``taps`` that are missing or damaged.
 
-    ``root`` is the folder that the rows' paths are relative to.
+    ``root`` is the folder that the rows' paths are relative to. Where ``rows`` are a part of the
+    work, ``n_images`` says how many images it has in all: the parts are then all computed alike.
     Raises:
         DataError: an image has changed or vanished since it was indexed.
         StoreError: the store cannot be written.
@@ -64,7 +66,16 @@ def extract_features(
     todo = [unique[i] for i in sorted(set().union(*lacking.values()))]
     needed = [tap for tap in taps if lacking[tap]]
     if todo:
-        _compute(todo, root, backbone, preprocess, store, needed, batch_size)
+        _compute(
+            todo,
+            root,
+            backbone,
+            preprocess,
+            store,
+            needed,
+            batch_size=batch_size,
+            n_images=n_images or len(unique),
+        )
     return ExtractionReport(len(todo), len(unique) - len(todo), time.monotonic() - started)
 
 
@@ -160,14 +171,16 @@ def _compute(
     preprocess: Preprocess,
     store: FeatureStore,
     taps: Sequence[str],
+    *,
     batch_size: int,
+    n_images: int,
 ) -> None:
     space = _space(store, backbone, preprocess)
     forward = open_forward(
         backbone,
         preprocess,
         taps,
-        n_images=len(rows),
+        n_images=n_images,
         probe=read_prepared(rows[:2], root, preprocess),
         folder=store.root / "engines",
     )

@@ -10,7 +10,15 @@ from urllib.parse import quote
 from rootstock.config import Config
 from rootstock.errors import ConfigError
 from rootstock.paths import Paths
-from rootstock.ports import ModelRegistry, NullRunLogger, RunLogger, Searcher, SequentialSearcher
+from rootstock.ports import (
+    InProcess,
+    ModelRegistry,
+    NullRunLogger,
+    RunLogger,
+    Searcher,
+    SequentialSearcher,
+    Spreader,
+)
 
 
 def quiet_environment() -> None:
@@ -78,6 +86,16 @@ def connect_searcher(config: Config) -> Searcher:
         gpus_per_trial=search.gpus_per_trial,
         max_failures=search.max_failures,
     )
+
+
+def connect_spreader(config: Config) -> Spreader:
+    """The Ray cluster that RAY_ADDRESS names, else this process, which uses all its cores."""
+    if os.environ.get("RAY_ADDRESS") and config.search.engine == "ray":
+        _require("ray", key="RAY_ADDRESS is set", way_out="search.engine=sequential")
+        from rootstock.integrations.ray_spread import RaySpreader
+
+        return RaySpreader(max_failures=config.search.max_failures)
+    return InProcess()
 
 
 def connect_racer(config: Config) -> Searcher:

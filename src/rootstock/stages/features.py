@@ -2,37 +2,97 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import Backbone, load_backbone
 from rootstock.config import Config
 from rootstock.data.layout import base_folder
-from rootstock.data.manifest import Manifest
+from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.errors import PlanError
-from rootstock.features.extract import extract_features, write_feature_index
+from rootstock.features.extract import (
+    ExtractionReport,
+    extract_features,
+    write_feature_index,
+)
 from rootstock.features.store import FeatureStore
 from rootstock.paths import Paths
 from rootstock.plan.plan import TransferPlan
+from rootstock.ports import InProcess, Spreader
 
+_log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
+PART_IMAGES = 2048
+"""Images of one piece of work: some seconds to a minute of it, which is what a crash can cost."""
 
 
-def cache_features(config: Config, paths: Paths) -> None:
+@dataclass(frozen=True)
+class PartJob:
+    """Extracts a part of the images; picklable, so that any machine that sees the files can."""
+
+    plan: TransferPlan
+    root: Path
+    store: Path
+    device: str
+    batch_size: int
+    n_images: int
+
+    def __call__(self, rows: Sequence[ImageRow]) -> ExtractionReport:
+        """Compute what the store lacks of these rows."""
+        backbone = load_planned_backbone(self.plan, device=self.device)
+        return extract_features(
+            rows,
+            self.root,
+            backbone,
+            backbone.card.preprocess(self.plan.input_size),
+            FeatureStore(self.store),
+            self.plan.taps,
+            batch_size=self.batch_size,
+            n_images=self.n_images,
+        )
+
+
+def cache_features(
+    config: Config, paths: Paths, *, spreader: Spreader | None = None
+) -> ExtractionReport:
     """Compute the features that are missing in the store; write artifacts/features.json."""
     manifest, plan = Manifest.read(paths.manifest), TransferPlan.read(paths.plan)
-    backbone = load_planned_backbone(plan, device=config.features.device)
-    preprocess = backbone.card.preprocess(plan.input_size)
     rows = [row for split in SPLITS for row in manifest.rows(split)]
-    store = FeatureStore(paths.below(config.features.store))
-    extract_features(
-        rows,
+    store = paths.below(config.features.store)
+    # Copies of an image in two parts would be computed twice.
+    unique = list({row.sha256: row for row in rows}.values())
+    job = PartJob(
+        plan,
         base_folder(paths.below(config.data.root)),
-        backbone,
-        preprocess,
         store,
-        plan.taps,
-        batch_size=config.features.batch_size,
+        config.features.device,
+        config.features.batch_size,
+        n_images=len(unique),
     )
-    write_feature_index(paths.features, rows, backbone, preprocess, store, plan.taps)
+    parts = [unique[at : at + PART_IMAGES] for at in range(0, len(unique), PART_IMAGES)]
+    with (
+        (spreader or InProcess()).spread(job, parts) as reports,
+        tqdm(total=len(parts), desc="parts", disable=None if len(parts) > 1 else True) as bar,
+    ):
+        done = []
+        for report in reports:
+            done.append(report)
+            bar.update()
+    backbone = load_planned_backbone(plan, device="cpu")
+    preprocess = backbone.card.preprocess(plan.input_size)
+    write_feature_index(paths.features, rows, backbone, preprocess, FeatureStore(store), plan.taps)
+    whole = ExtractionReport(
+        sum(report.computed for report in done),
+        sum(report.reused for report in done),
+        sum(report.seconds for report in done),
+    )
+    _log.info("features: %d computed, %d there already", whole.computed, whole.reused)
+    return whole
 
 
 def load_planned_backbone(plan: TransferPlan, *, device: str) -> Backbone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rootstock.bundle import ModelBundle, read_bundle
 from rootstock.config import Config
 from rootstock.paths import Paths
-from rootstock.ports import ModelRegistry, RunLogger, Searcher
+from rootstock.ports import ModelRegistry, RunLogger, Searcher, Spreader
 from rootstock.stages.evaluate import evaluate_model
 from rootstock.stages.features import cache_features
 from rootstock.stages.prepare import prepare_plan
@@ -20,11 +20,12 @@ def run_all(
     runs: RunLogger,
     searcher: Searcher,
     racer: Searcher,
+    spreader: Spreader,
     registry: ModelRegistry | None,
 ) -> ModelBundle:
     """From images to a registered model."""
     prepare_plan(config, paths, searcher=racer)
-    cache_features(config, paths)
+    cache_features(config, paths, spreader=spreader)
     train_model(config, paths, runs=runs, searcher=searcher)
     evaluate_model(config, paths, runs=runs)
     register_model(config, paths, runs=runs, registry=registry)
