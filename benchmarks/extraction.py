@@ -74,7 +74,7 @@ def compare(
         [LAST],
         n_images=len(rows),
         probe=read_prepared(rows[:2], root, preprocess),
-        folder=store.root / "engines",
+        folder=store.root / ".engines",
     )
     size = BATCH if not forward.concurrent else 4
     pixels = read_prepared(some[:BATCH], root, preprocess)

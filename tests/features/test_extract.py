@@ -104,7 +104,7 @@ def open_forward_of(data, taps):
     probe = feed.read_prepared(data["rows"][:2], data["root"], data["preprocess"])
     return forward.open_forward(
         data["backbone"], data["preprocess"], taps, n_images=11, probe=probe,
-        folder=data["store"].root / "engines",
+        folder=data["store"].root / ".engines",
     )  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def _similarity(
     facts = [SIMILARITY_VERSION, backbone.card.weights_sha256, preprocess.hash, repr(scale)]
     facts += [repr(threshold), *(row.sha256 for row in rows)]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
-    path = store.root / "similarity" / f"{name}.json"
+    path = store.root / ".similarity" / f"{name}.json"
     with suppress(ArtifactError, ValidationError):
         return Similarity.model_validate(read_json(path, made_by="assess"))
     batches = prepared_batches(rows, root, preprocess, batch_size=batch_size)

@@ -182,7 +182,7 @@ def _compute(
         taps,
         n_images=n_images,
         probe=read_prepared(rows[:2], root, preprocess),
-        folder=store.root / "engines",
+        folder=store.root / ".engines",
     )
     pending: list[tuple[str, dict[str, np.ndarray]]] = []
     flushed = time.monotonic()
