@@ -21,8 +21,9 @@ from rootstock.data.decode import DecodeLimits, decode_image
 from rootstock.data.files import read_json, write_json
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
-from rootstock.errors import ArtifactError, DataError, ImageError, StoreError
+from rootstock.errors import ArtifactError, DataError, ImageError
 from rootstock.features.store import FeatureStore, Space
+from rootstock.features.upkeep import compact
 
 _NO_LIMITS = DecodeLimits(max_bytes=2**62, max_pixels=2**62, max_aspect_ratio=1e9)
 """Indexed images have passed the limits of the index already."""
@@ -63,11 +64,12 @@ def extract_features(
     unique = list({row.sha256: row for row in rows}.values())
     keys = [row.sha256 for row in unique]
     taps = _single_taps(taps)
-    lacking = {tap: _unusable(space, keys, tap) for tap in taps}
+    lacking = {tap: space.missing(keys, tap, verify=True) for tap in taps}
     todo = [unique[i] for i in sorted(set().union(*lacking.values()))]
     needed = [tap for tap in taps if lacking[tap]]
     if todo:
         _compute(todo, root, backbone, preprocess, space, needed, batch_size)
+    compact(space)
     return ExtractionReport(len(todo), len(unique) - len(todo), time.monotonic() - started)
 
 
@@ -164,16 +166,6 @@ def _single_taps(taps: Sequence[str]) -> list[str]:
 
 def _space(store: FeatureStore, backbone: Backbone, preprocess: Preprocess) -> Space:
     return store.space(weights_sha256=backbone.card.weights_sha256, preprocess_hash=preprocess.hash)
-
-
-def _unusable(space: Space, keys: Sequence[str], tap: str) -> set[int]:
-    """Positions whose features are missing, or damaged on disk."""
-    missing = set(space.missing(keys, tap))
-    try:
-        space.read([key for i, key in enumerate(keys) if i not in missing], tap)
-    except StoreError:
-        return set(space.missing(keys, tap))
-    return missing
 
 
 def _compute(
