@@ -74,6 +74,7 @@ class Segment:
     sums: np.ndarray
     values: np.ndarray
     state: np.ndarray
+    mapped: mmap.mmap
 
     @classmethod
     def open(cls, path: Path) -> Segment:
@@ -100,7 +101,7 @@ class Segment:
         keys = np.frombuffer(mapped, KEY, n, len(head) + 8 * n)
         sums = np.frombuffer(mapped, "<u4", n, len(head) + 40 * n)
         values = np.frombuffer(mapped, "<f2", n * width, len(head) + 44 * n).reshape(n, width)
-        return cls(path, Names(keys, prefixes), sums, values, np.zeros(n, np.uint8))
+        return cls(path, Names(keys, prefixes), sums, values, np.zeros(n, np.uint8), mapped)
 
     def check(self, rows: np.ndarray) -> bool:
         """Whether rows int64[K] are intact; those read for the first time are compared."""
@@ -109,6 +110,10 @@ class Segment:
             right = row_sums(self.values[row] for row in unread.tolist()) == self.sums[unread]
             self.state[unread] = np.where(right, _INTACT, DAMAGED)
         return bool((self.state[rows] == _INTACT).all())
+
+    def release(self) -> None:
+        """Give pages that were read back to the system; reading goes on as before."""
+        self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def row_sums(rows: Iterable[np.ndarray]) -> np.ndarray:

@@ -35,6 +35,7 @@ Keys = Sequence[str] | np.ndarray
 """Images by their sha256: hexadecimal strings, or an array S32[N] of the bytes."""
 _NAME = "[0-9a-f]" * 16 + f"-*{SUFFIX}"
 _ROW_BITS = 40
+_VERIFIED_AT_ONCE = 1 << 14
 _HINT = "run the stage `features` again; it computes what is missing"
 
 
@@ -66,7 +67,7 @@ class Space:
         ``verify`` reads all of them, so that none is found damaged later.
         """
         rows = self._locate(keys, tap)
-        while verify and not rows.verify():
+        while verify and not rows.verify(release=True):
             rows = self._locate(keys, tap)
         return rows.lacking.tolist()
 
@@ -211,14 +212,19 @@ class Rows:
             found[positions] = segment.values[rows]
         return found
 
-    def verify(self) -> bool:
-        """Whether all that is there is intact."""
+    def verify(self, *, release: bool = False) -> bool:
+        """Whether all that is there is intact; ``release``: what was read leaves memory again."""
         whole = True
         for segment, _, rows in self._groups(self.places):
             # In the order of the file, which a disk reads faster.
-            if not segment.check(np.sort(rows)):
+            ordered = np.sort(rows)
+            for first in range(0, len(rows), _VERIFIED_AT_ONCE):
+                segment.check(ordered[first : first + _VERIFIED_AT_ONCE])
+                if release:
+                    segment.release()
+            damaged = int((segment.state[rows] == DAMAGED).sum())
+            if damaged:
                 whole = False
-                damaged = int((segment.state == DAMAGED).sum())
                 _log.warning("%s: %d damaged rows count as missing", segment.path, damaged)
         return whole
 
