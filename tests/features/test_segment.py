@@ -57,13 +57,12 @@ def test_a_file_cut_short_at_any_byte_is_refused(path):
         Segment.open(path)
 
 
-@pytest.mark.parametrize("flip", [1, 0x80])
-def test_no_flipped_byte_makes_a_wrong_row(path, tmp_path, flip):
+def test_no_flipped_byte_makes_a_wrong_row(path, tmp_path):
     content, expected = path.read_bytes(), dict(zip(KEYS, features(KEYS), strict=True))
     for position in range(len(content)):
-        path.write_bytes(
-            content[:position] + bytes([content[position] ^ flip]) + content[position + 1 :]
-        )
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << position % 8
+        path.write_bytes(flipped)
         for name, row in readable(tmp_path).items():
             assert (row == expected[name]).all(), position
 

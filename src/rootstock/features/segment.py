@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import mmap
 import os
 import uuid
@@ -29,6 +30,7 @@ import numpy as np
 
 from rootstock.errors import StoreError
 
+_log = logging.getLogger(__name__)
 SUFFIX = ".safetensors"
 KEY = np.dtype("S32")
 _UNREAD, _INTACT, DAMAGED = 0, 1, 2
@@ -109,6 +111,9 @@ class Segment:
         if unread.size:
             right = row_sums(self.values[row] for row in unread.tolist()) == self.sums[unread]
             self.state[unread] = np.where(right, _INTACT, DAMAGED)
+            if not right.all():
+                damaged = len(set(unread[~right].tolist()))
+                _log.warning("%s: %d damaged rows count as missing", self.path, damaged)
         return bool((self.state[rows] == _INTACT).all())
 
     def release(self) -> None:

@@ -67,7 +67,7 @@ class Space:
         ``verify`` reads all of them, so that none is found damaged later.
         """
         rows = self._locate(keys, tap)
-        while verify and not rows.verify(release=True):
+        while verify and not rows.verify():
             rows = self._locate(keys, tap)
         return rows.lacking.tolist()
 
@@ -92,10 +92,10 @@ class Space:
         Raises:
             StoreError: some are not stored, or damaged; `missing` tells which afterwards.
         """
-        rows = self.rows(keys, tap)
-        while not rows.verify():
-            rows = self.rows(keys, tap)
-        return rows.take(slice(None))
+        found = None
+        while found is None:
+            found = self.rows(keys, tap).take_intact(slice(None))
+        return found
 
     def checksums(self, keys: Keys, tap: str) -> np.ndarray:
         """CRC-32 uint32[N] of the stored features, as recorded when they were written.
@@ -200,11 +200,18 @@ class Rows:
         Raises:
             StoreError: some are damaged.
         """
+        found = self.take_intact(index)
+        if found is None:
+            raise StoreError(f"rows of {self.segments[0].path.parent} are damaged", hint=_HINT)
+        return found
+
+    def take_intact(self, index: np.ndarray | slice) -> np.ndarray | None:
+        """As `take`; None where some turn out to be damaged, which the next search leaves out."""
         places = self.places[index]
         found = np.empty((0, 0), np.float16)
         for segment, positions, rows in self._groups(places):
             if not segment.check(rows):
-                raise StoreError(f"rows of {segment.path} are damaged", hint=_HINT)
+                return None
             if len(rows) == len(places):
                 return segment.values[rows]
             if not found.size:
@@ -212,21 +219,15 @@ class Rows:
             found[positions] = segment.values[rows]
         return found
 
-    def verify(self, *, release: bool = False) -> bool:
-        """Whether all that is there is intact; ``release``: what was read leaves memory again."""
-        whole = True
+    def verify(self) -> bool:
+        """Whether all that is there is intact: reads the files in order, keeps nothing."""
+        intact = True
         for segment, _, rows in self._groups(self.places):
-            # In the order of the file, which a disk reads faster.
             ordered = np.sort(rows)
             for first in range(0, len(rows), _VERIFIED_AT_ONCE):
-                segment.check(ordered[first : first + _VERIFIED_AT_ONCE])
-                if release:
-                    segment.release()
-            damaged = int((segment.state[rows] == DAMAGED).sum())
-            if damaged:
-                whole = False
-                _log.warning("%s: %d damaged rows count as missing", segment.path, damaged)
-        return whole
+                intact &= segment.check(ordered[first : first + _VERIFIED_AT_ONCE])
+                segment.release()
+        return intact
 
     def checksums(self) -> np.ndarray:
         """CRC-32 uint32[N] as recorded; 0 where there is none."""

@@ -112,7 +112,7 @@ def _merge(folder: Path, segments: list[Segment], needed: Names | None = None) -
     if needed is not None:
         keys = keys[Names.of(keys).match(needed)[0]]
     rows = find(segments, keys)
-    while not rows.verify(release=True):
+    while not rows.verify():
         rows = find(segments, keys)
     found = rows.places >= 0
     rows = Rows(segments, rows.places[found])
