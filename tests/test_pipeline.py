@@ -91,7 +91,7 @@ class Project:
 
     def segments(self) -> dict[str, float]:
         store = self.root / ".rootstock/features"
-        return {path.name: path.stat().st_mtime for path in store.rglob("*.arrow")}
+        return {path.name: path.stat().st_mtime for path in store.rglob("*.safetensors")}
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,18 @@
-import hashlib
 import os
-import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rootstock.errors import StoreError
+from rootstock.features import store as module
+from rootstock.features.segment import SUFFIX
 from rootstock.features.store import FeatureStore
-
-
-def key(number) -> str:
-    return hashlib.sha256(str(number).encode()).hexdigest()
+from rootstock.features.upkeep import compact
+from tests.features import writers
+from tests.features.writers import ROWS, features, fresh, key, keys_from
 
 
 def vectors(numbers, width=8) -> np.ndarray:
@@ -26,8 +25,23 @@ def space(tmp_path):
     return fresh(tmp_path)
 
 
-def fresh(root):
-    return FeatureStore(root).space(weights_sha256="w" * 64, preprocess_hash="p" * 64)
+def segments(space, tap="last") -> list[Path]:
+    return sorted((space.folder / tap).glob(f"*{SUFFIX}"))
+
+
+def run(*arguments) -> subprocess.Popen:
+    """A process of `writers`."""
+    command = [sys.executable, writers.__file__, *map(str, arguments)]
+    paths = f"{os.getcwd()}/src:{os.getcwd()}"
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths}
+    )
+
+
+def flip(path, row) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(row.tobytes())] ^= 1
+    path.write_bytes(content)
 
 
 def test_what_is_appended_is_read_back_in_any_order(space):
@@ -36,6 +50,20 @@ def test_what_is_appended_is_read_back_in_any_order(space):
     found = space.read([key(3), key(1), key(3), key(2)], "last")
     assert found[:, 0].tolist() == [3, 1, 3, 2]
     assert found.dtype == np.float16
+
+
+def test_nothing_asked_is_nothing_read(space):
+    assert space.read([], "last").shape == (0, 0)
+    space.append([], {"last": np.empty((0, 8), np.float16)})
+    assert not space.folder.exists()
+
+
+def test_rows_are_read_by_position_many_times(space):
+    space.append([key(n) for n in range(5)], {"last": vectors(range(5))})
+    space.append([key(n) for n in range(5, 9)], {"last": vectors(range(5, 9))})
+    rows = space.rows([key(n) for n in range(9)], "last")
+    for index in ([8, 0, 3], [1, 1], [7], []):
+        assert rows.take(np.array(index, int))[:, :1].ravel().tolist() == index
 
 
 def test_taps_may_be_added_later(space):
@@ -62,32 +90,55 @@ def test_missing_features_are_counted_in_the_error(space):
     space.append([key(1)], {"last": vectors([1])})
     with pytest.raises(StoreError, match=r"2 of 3 images have no features of last(.|\n)*again"):
         space.read([key(1), key(2), key(3)], "last")
+    with pytest.raises(StoreError, match="1 of 1 images have no features of last"):
+        space.checksums([key(2)], "last")
 
 
-def test_a_damaged_row_is_found_and_counts_as_missing(space, tmp_path):
-    space.append([key(n) for n in range(50)], {"last": vectors(range(50))})
-    segment = next(space.folder.glob("*.arrow"))
-    content = bytearray(segment.read_bytes())
-    content[content.index(vectors([33]).tobytes())] ^= 1
-    segment.write_bytes(content)
-    reader = fresh(tmp_path)
+def test_a_damaged_row_is_found_and_counts_as_missing(space, tmp_path, caplog):
     keys = [key(n) for n in range(50)]
-    with pytest.raises(StoreError, match="1 rows of last in .* are damaged"):
+    space.append(keys, {"last": vectors(range(50))})
+    flip(segments(space)[0], vectors([33]))
+    reader = fresh(tmp_path)
+    assert reader.missing(keys, "last") == []
+    with pytest.raises(StoreError, match="1 of 50 images have no features .* or damaged ones"):
         reader.read(keys, "last")
     assert reader.missing(keys, "last") == [33]
+    assert fresh(tmp_path).missing(keys, "last", verify=True) == [33]
+    assert "1 damaged rows count as missing" in caplog.text
 
 
-def test_what_is_stored_again_stands_above_the_older_row(space, tmp_path):
-    for value in range(8):
+def test_a_damaged_row_found_by_position_is_an_error(space, tmp_path):
+    keys = [key(n) for n in range(5)]
+    space.append(keys, {"last": vectors(range(5))})
+    flip(segments(space)[0], vectors([3]))
+    rows = fresh(tmp_path).rows(keys, "last")
+    assert rows.take(np.array([2, 4]))[:, 0].tolist() == [2, 4]
+    with pytest.raises(StoreError, match="rows of .* are damaged"):
+        rows.take(np.array([2, 3]))
+
+
+def test_of_two_rows_the_older_is_read_unless_it_is_damaged(space, tmp_path):
+    for value in range(3):
         space.append([key(1)], {"last": vectors([value])})
-    assert fresh(tmp_path).read([key(1)], "last")[0, 0] == 7
+    assert fresh(tmp_path).read([key(1)], "last")[0, 0] == 0
+    flip(segments(space)[0], vectors([0]))
+    assert fresh(tmp_path).read([key(1)], "last")[0, 0] == 1
 
 
-def test_a_file_that_is_no_segment_is_ignored_and_left(space):
+def test_a_file_that_is_no_segment_is_ignored_and_left(space, caplog):
     space.append([key(1)], {"last": vectors([1])})
-    (space.folder / "foreign.arrow").write_bytes(b"not arrow")
-    assert space.missing([key(1)], "last") == []
-    assert (space.folder / "foreign.arrow").exists()
+    foreign = space.folder / "last" / f"{0:016x}-foreign{SUFFIX}"
+    foreign.write_bytes(b"not a segment")
+    assert space.missing([key(1), key(2)], "last") == [1]
+    assert "is not a feature segment and is ignored: it has no header" in caplog.text
+    assert foreign.exists()
+
+
+def test_files_of_the_former_format_are_ignored(space):
+    space.append([key(1)], {"last": vectors([1])})
+    (space.folder / "0123456789abcdef.arrow").write_bytes(b"ARROW1")
+    assert space.missing([key(1), key(2)], "last") == [1]
+    assert [tap.folder.name for tap in space.taps()] == ["last"]
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_behind(space, monkeypatch):
@@ -97,44 +148,82 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(space, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StoreError, match=r"cannot be written to .*No space left(.|\n)*free some"):
         space.append([key(1)], {"last": vectors([1])})
-    assert list(space.folder.iterdir()) == []
+    assert list((space.folder / "last").iterdir()) == []
 
 
-WRITER = """
-import sys
-from tests.features.test_store import fresh, key, vectors
-from pathlib import Path
-start = int(sys.argv[2])
-space = fresh(Path(sys.argv[1]))
-for first in range(start, start + 100_000, 20):
-    numbers = range(first, first + 20)
-    space.append([key(n) for n in numbers], {"last": vectors(numbers)})
-    print(first, flush=True)
+def test_a_segment_merged_between_listing_and_opening_is_no_loss(space, tmp_path, monkeypatch):
+    keys = [key(n) for n in range(16)]
+    for name in keys:
+        space.append([name], {"last": features([name])})
+    opened = []
+
+    def compact_first(path, *, _open=module._open):
+        opened.append(path)
+        if len(opened) == 1:
+            assert compact(fresh(tmp_path)) == 16
+        return _open(path)
+
+    monkeypatch.setattr(module, "_open", compact_first)
+    assert (fresh(tmp_path).read(keys, "last") == features(keys)).all()
+
+
+def test_writers_at_once_do_not_disturb_each_other_or_readers(tmp_path):
+    processes = [run("append", tmp_path, n * 10**6, 25) for n in range(4)]
+    acknowledged, reader = [], fresh(tmp_path)
+    for process in processes:
+        for line in process.stdout:
+            acknowledged += keys_from(int(line))
+            assert (
+                reader.read(acknowledged[-ROWS:], "last") == features(acknowledged[-ROWS:])
+            ).all()
+            if len(acknowledged) % (10 * ROWS) == 0:
+                compact(fresh(tmp_path))
+        assert process.wait() == 0
+    assert len(acknowledged) == 4 * 25 * ROWS
+    assert (fresh(tmp_path).read(acknowledged, "last") == features(acknowledged)).all()
+    assert len(segments(reader)) < 50
+
+
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_writers_lose_nothing_and_leave_nothing_wrong(tmp_path, kills):
+    killing = run("kill", tmp_path, kills, 7)
+    starts = [int(line) for line in killing.communicate()[0].splitlines()]
+    assert killing.returncode == 0
+    assert len(starts) > kills / 2
+    space = fresh(tmp_path)
+    acknowledged = [name for start in starts for name in keys_from(start)]
+    assert (space.read(acknowledged, "last") == features(acknowledged)).all()
+    # Also what was finished and not yet acknowledged
+    for segment in space.taps()[0].latest():
+        keys = [bytes(name).ljust(32, b"\0").hex() for name in segment.names.keys]
+        assert (segment.values == features(keys)).all()
+    # The moments were such that work was cut off.
+    assert list((space.folder / "last").glob(".*.tmp"))
+
+
+MEMORY = """
+import sys, numpy as np
+from tests.features.writers import fresh, key
+space = fresh(sys.argv[1])
+keys = [key(n) for n in range(100)]
+assert space.missing(keys, "last") == []
+space.read(keys, "last")
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon")))
 """
 
 
-def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path):
-    random = np.random.default_rng(0)
-    acknowledged: list[int] = []
-    for attempt in range(6):
-        # Two writers at once, killed at a random moment
-        pair = [
-            subprocess.Popen(
-                [sys.executable, "-c", WRITER, str(tmp_path), str(10**6 * attempt + 10**5 * n)],
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"PYTHONPATH": f"{os.getcwd()}/src:{os.getcwd()}"},
-            )
-            for n in (0, 5)
-        ]
-        assert pair[0].stdout.readline()
-        time.sleep(random.uniform(0.0, 0.1))
-        for process in pair:
-            process.send_signal(signal.SIGKILL)
-        for process in pair:
-            lines = process.communicate()[0].splitlines()
-            acknowledged += [int(line) for line in lines if line]
-    space = fresh(tmp_path)
-    numbers = [n for first in acknowledged for n in range(first, first + 20)]
-    assert len(numbers) > 100
-    assert (space.read([key(n) for n in numbers], "last") == vectors(numbers)).all()
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    kilobytes = []
+    for n in (1_000, 100_000):
+        space = fresh(tmp_path / str(n))
+        keys = [key(number) for number in range(n)]
+        space.append(keys, {"last": np.zeros((n, 4), np.float16)})
+        paths = f"{os.getcwd()}/src:{os.getcwd()}"
+        command = [sys.executable, "-c", MEMORY, str(tmp_path / str(n))]
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, check=True
+        )
+        kilobytes.append(int(done.stdout))
+    # A dict of 99,000 keys would take 13 MB.
+    assert kilobytes[1] - kilobytes[0] < 3_000

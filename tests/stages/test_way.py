@@ -259,7 +259,7 @@ def test_when_every_trial_fails_their_errors_are_listed(tmp_path):
 def test_cleared_features_are_computed_again_by_training(data, copied):
     shutil.rmtree(copied.root / ".rootstock/features")
     train_model(configure(data), copied, runs=NullRunLogger(), searcher=SequentialSearcher())
-    assert any((copied.root / ".rootstock/features").rglob("*.arrow"))
+    assert any((copied.root / ".rootstock/features").rglob("*.safetensors"))
 
 
 def test_user_data_are_never_touched(data, finished):

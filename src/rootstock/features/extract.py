@@ -17,10 +17,11 @@ from rootstock.backbones.load import Backbone
 from rootstock.data.files import read_json, write_json
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
-from rootstock.errors import ArtifactError, StoreError
+from rootstock.errors import ArtifactError
 from rootstock.features.feed import prepared_batches, read_prepared, spread
 from rootstock.features.forward import Features, Forward, open_forward
 from rootstock.features.store import FeatureStore, Space
+from rootstock.features.upkeep import compact
 
 TASK_IMAGES = 4
 """A processor's forward pass gains nothing from larger batches, and its caches lose."""
@@ -62,7 +63,7 @@ def extract_features(
     unique = list({row.sha256: row for row in rows}.values())
     keys = [row.sha256 for row in unique]
     taps = _single_taps(taps)
-    lacking = {tap: _unusable(space, keys, tap) for tap in taps}
+    lacking = {tap: space.missing(keys, tap, verify=True) for tap in taps}
     todo = [unique[i] for i in sorted(set().union(*lacking.values()))]
     needed = [tap for tap in taps if lacking[tap]]
     if todo:
@@ -76,6 +77,7 @@ def extract_features(
             batch_size=batch_size,
             n_images=n_images or len(unique),
         )
+    compact(space)
     return ExtractionReport(len(todo), len(unique) - len(todo), time.monotonic() - started)
 
 
@@ -152,16 +154,6 @@ def _single_taps(taps: Sequence[str]) -> list[str]:
 
 def _space(store: FeatureStore, backbone: Backbone, preprocess: Preprocess) -> Space:
     return store.space(weights_sha256=backbone.card.weights_sha256, preprocess_hash=preprocess.hash)
-
-
-def _unusable(space: Space, keys: Sequence[str], tap: str) -> set[int]:
-    """Positions whose features are missing, or damaged on disk."""
-    missing = set(space.missing(keys, tap))
-    try:
-        space.read([key for i, key in enumerate(keys) if i not in missing], tap)
-    except StoreError:
-        return set(space.missing(keys, tap))
-    return missing
 
 
 def _compute(

@@ -1,31 +1,42 @@
 """FeatureStore: bottleneck features by (image, weights, preprocessing, tap); a crash-safe cache.
 
-    <root>/<weights>-<preprocess>/<random>.arrow      immutable segments
+    <root>/<weights>-<preprocess>/<tap>/<time>-<digest>.safetensors      immutable segments
 
-A segment is one Arrow IPC file: the images' sha256 as ``key``, and for each tap a column of
-float16 vectors and one of their CRC-32. It is written under a temporary name, synced, and renamed:
-it is there whole or not at all, so writers need no lock and a reader sees finished work only.
-Segments are memory-mapped; rows are checked when they are read, and a damaged row counts as
-missing, so that it is computed again.
+Writers add segments and need no lock: a segment is there whole or not at all, so a reader sees
+finished work only. Keys are found by bisection in the mapped segments, so that memory does not grow
+with the number of images. Of an image that was stored twice the older row is read, or the newer one
+where that is damaged; with no intact row it counts as missing, so that it is computed again.
+What keeps the store small and quick stands in `upkeep`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import uuid
-import zlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from rootstock.errors import StoreError
+from rootstock.features.segment import (
+    DAMAGED,
+    KEY,
+    SUFFIX,
+    Names,
+    Segment,
+    row_sums,
+    write_segment,
+)
 
 _log = logging.getLogger(__name__)
-_CRC = "crc:"
+Keys = Sequence[str] | np.ndarray
+"""Images by their sha256: hexadecimal strings, or an array S32[N] of the bytes."""
+_NAME = "[0-9a-f]" * 16 + f"-*{SUFFIX}"
+_ROW_BITS = 40
+_VERIFIED_AT_ONCE = 1 << 14
+_HINT = "run the stage `features` again; it computes what is missing"
 
 
 @dataclass(frozen=True)
@@ -38,140 +49,232 @@ class FeatureStore:
         """The features made by these weights from images prepared in this way."""
         return Space(self.root / f"{weights_sha256[:20]}-{preprocess_hash[:20]}")
 
+    def spaces(self) -> list[Space]:
+        """Every space on disk."""
+        return [Space(folder) for folder in _folders(self.root)]
+
 
 class Space:
     """Features of one backbone and one preprocessing. Other processes may append meanwhile."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._segments: dict[str, pa.Table] = {}
-        self._places: dict[str, dict[bytes, tuple[str, int]]] = {}
-        self._damaged: dict[str, set[bytes]] = {}
+        self._taps: dict[str, Segments] = {}
 
-    def missing(self, keys: Sequence[str], tap: str) -> list[int]:
-        """Positions of the keys whose features are not stored, or were found damaged."""
-        self._refresh()
-        places = self._places.get(tap, {})
-        return [i for i, key in enumerate(keys) if bytes.fromhex(key) not in places]
+    def missing(self, keys: Keys, tap: str, *, verify: bool = False) -> list[int]:
+        """Positions of the keys whose features are not stored, or were found damaged.
 
-    def read(self, keys: Sequence[str], tap: str) -> np.ndarray:
-        """Features float16[N,C] of images by their sha256, in the order given.
+        ``verify`` reads all of them, so that none is found damaged later.
+        """
+        rows = self._locate(keys, tap)
+        while verify and not rows.verify():
+            rows = self._locate(keys, tap)
+        return rows.lacking.tolist()
+
+    def rows(self, keys: Keys, tap: str) -> Rows:
+        """Where the features of these images lie: for reading parts of them many times.
+
+        Raises:
+            StoreError: some are not stored.
+        """
+        rows = self._locate(keys, tap)
+        if rows.lacking.size:
+            raise StoreError(
+                f"{rows.lacking.size} of {len(keys)} images have no features of {tap} in "
+                f"{self.folder}, or damaged ones",
+                hint=_HINT,
+            )
+        return rows
+
+    def read(self, keys: Keys, tap: str) -> np.ndarray:
+        """Features float16[N,C] of images, in the order given.
 
         Raises:
             StoreError: some are not stored, or damaged; `missing` tells which afterwards.
         """
-        absent = self.missing(keys, tap)
-        if absent:
-            raise StoreError(
-                f"{len(absent)} of {len(keys)} images have no features of {tap} in {self.folder}",
-                hint="run the stage `features` again; it computes what is missing",
-            )
-        raw = [bytes.fromhex(key) for key in keys]
-        found: np.ndarray | None = None
-        for segment, positions in self._by_segment(raw, tap).items():
-            rows = [self._places[tap][raw[position]][1] for position in positions]
-            values = self._values(segment, tap)[rows]
-            self._verify(segment, tap, rows, values)
-            if found is None:
-                found = np.empty((len(keys), values.shape[1]), np.float16)
-            found[positions] = values
-        self._raise_damaged(tap)
-        return np.empty((0, 0), np.float16) if found is None else found
+        found = None
+        while found is None:
+            found = self.rows(keys, tap).take_intact(slice(None))
+        return found
 
-    def checksums(self, keys: Sequence[str], tap: str) -> np.ndarray:
-        """CRC-32 uint32[N] of the stored features, as recorded when they were written."""
-        self._refresh()
-        places = [self._places[tap][bytes.fromhex(key)] for key in keys]
-        columns = {name: self._crcs(name, tap) for name in {name for name, _ in places}}
-        return np.array([columns[name][row] for name, row in places], np.uint32)
+    def checksums(self, keys: Keys, tap: str) -> np.ndarray:
+        """CRC-32 uint32[N] of the stored features, as recorded when they were written.
 
-    def append(self, keys: Sequence[str], features: Mapping[str, np.ndarray]) -> None:
+        Raises:
+            StoreError: some are not stored.
+        """
+        return self.rows(keys, tap).checksums()
+
+    def append(self, keys: Keys, features: Mapping[str, np.ndarray]) -> None:
         """Store features float16[N,C] of each tap; they are safe on disk on return.
 
         Raises:
-            StoreError: the segment cannot be written, for example because the disk is full.
+            StoreError: a segment cannot be written, for example because the disk is full.
         """
-        columns: dict[str, pa.Array] = {
-            "key": pa.array([bytes.fromhex(key) for key in keys], pa.binary(32))
-        }
-        for tap, values in features.items():
-            values = np.ascontiguousarray(values, np.float16)
-            flat = pa.array(values.reshape(-1), pa.float16())
-            columns[tap] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-            columns[_CRC + tap] = pa.array([zlib.crc32(row) for row in values], pa.uint32())
-        self._write(pa.table(columns))
-
-    def _write(self, table: pa.Table) -> None:
-        name = f"{uuid.uuid4().hex}.arrow"
-        temporary = self.folder / f".{name}.tmp"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                with pa.ipc.new_file(file, table.schema) as writer:
-                    writer.write_table(table)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(self.folder / name)
-        except OSError as error:
-            raise StoreError(
-                f"features cannot be written to {self.folder}: {error.strerror or error}",
-                hint="free some disk space or move features.store; what was stored is kept",
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _refresh(self) -> None:
-        """Take up segments that have appeared since."""
-        if not self.folder.is_dir():
+        names, first = np.unique(_packed(keys), return_index=True)
+        if not len(names):
             return
-        # Oldest first: a row that was computed anew stands above its damaged older self.
-        for path in sorted(self.folder.glob("*.arrow"), key=_age):
-            if path.name in self._segments:
-                continue
-            try:
-                with pa.memory_map(str(path)) as source:
-                    table = pa.ipc.open_file(source).read_all()
-                keys = table["key"].to_pylist()
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OSError, KeyError) as error:
-                _log.warning("%s is not a feature segment and is ignored: %s", path, error)
-                table, keys = pa.table({}), []
-            self._segments[path.name] = table
-            for tap in table.column_names:
-                if tap != "key" and not tap.startswith(_CRC):
-                    places = self._places.setdefault(tap, {})
-                    places.update({key: (path.name, row) for row, key in enumerate(keys)})
-
-    def _by_segment(self, keys: Sequence[bytes], tap: str) -> dict[str, list[int]]:
-        groups: dict[str, list[int]] = {}
-        for position, key in enumerate(keys):
-            groups.setdefault(self._places[tap][key][0], []).append(position)
-        return groups
-
-    def _values(self, segment: str, tap: str) -> np.ndarray:
-        column = self._segments[segment][tap].combine_chunks()
-        return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
-
-    def _crcs(self, segment: str, tap: str) -> np.ndarray:
-        return self._segments[segment][_CRC + tap].to_numpy()
-
-    def _verify(self, segment: str, tap: str, rows: Sequence[int], values: np.ndarray) -> None:
-        expected = self._crcs(segment, tap)[rows]
-        actual = np.array([zlib.crc32(row) for row in values], np.uint32)
-        wrong = {row for row, bad in zip(rows, actual != expected, strict=True) if bad}
-        for key, place in self._places[tap].items():
-            if wrong and place[0] == segment and place[1] in wrong:
-                self._damaged.setdefault(tap, set()).add(key)
-
-    def _raise_damaged(self, tap: str) -> None:
-        damaged = self._damaged.pop(tap, set())
-        for key in damaged:
-            del self._places[tap][key]
-        if damaged:
-            raise StoreError(
-                f"{len(damaged)} rows of {tap} in {self.folder} are damaged",
-                hint="run the stage `features` again; it computes them anew",
+        for tap, values in features.items():
+            ordered = np.ascontiguousarray(values[first], np.float16)
+            write_segment(
+                self.folder / tap,
+                Names.of(names),
+                row_sums(ordered),
+                [ordered],
+                width=ordered.shape[1],
+                stamp=time.time_ns(),
             )
 
+    def taps(self) -> list[Segments]:
+        """Every tap on disk."""
+        return [self._tap(folder.name) for folder in _folders(self.folder)]
 
-def _age(path: Path) -> tuple[int, str]:
-    return path.stat().st_mtime_ns, path.name
+    def _tap(self, tap: str) -> Segments:
+        return self._taps.setdefault(tap, Segments(self.folder / tap))
+
+    def _locate(self, keys: Keys, tap: str) -> Rows:
+        return self._tap(tap).locate(_packed(keys))
+
+
+class Segments:
+    """The segments of one tap. Those open stay readable whatever becomes of their files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._opened: dict[str, Segment | None] = {}
+
+    def locate(self, keys: np.ndarray) -> Rows:
+        """Find keys S32[N]; looks for new segments only if a key is in none of those open."""
+        rows = find(self._usable(), keys)
+        if rows.lacking.size and self._refresh():
+            rows = find(self._usable(), keys)
+        return rows
+
+    def latest(self) -> list[Segment]:
+        """The segments on disk now, the oldest first."""
+        self._refresh()
+        return self._usable()
+
+    def refused(self) -> list[Path]:
+        """Files that have the name of a segment but are none, as of the last look."""
+        return [self.folder / name for name, opened in self._opened.items() if opened is None]
+
+    def _refresh(self) -> bool:
+        """Open what is new, let go of what is retired; whether there was any."""
+        before, again = self._opened, True
+        while again:
+            opened: dict[str, Segment | None] = {}
+            again = False
+            for path in sorted(self.folder.glob(_NAME)):
+                try:
+                    known = path.name in before
+                    opened[path.name] = before[path.name] if known else _open(path)
+                except FileNotFoundError:
+                    # It was merged after the listing: its rows are in a file not listed yet.
+                    again = True
+        self._opened = opened
+        return opened.keys() != before.keys()
+
+    def _usable(self) -> list[Segment]:
+        return [segment for segment in self._opened.values() if segment is not None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the features of N images lie; 8 bytes an image, the features stay on disk.
+
+    ``places`` int64[N] are numbers of segment and row, below 0 where there is none.
+    """
+
+    segments: list[Segment]
+    places: np.ndarray
+
+    @property
+    def lacking(self) -> np.ndarray:
+        """Positions int64[K] of images that have none."""
+        return np.flatnonzero(self.places < 0)
+
+    def take(self, index: np.ndarray | slice) -> np.ndarray:
+        """Features float16[K,C] of some of the images, by position.
+
+        Raises:
+            StoreError: some are damaged.
+        """
+        found = self.take_intact(index)
+        if found is None:
+            raise StoreError(f"rows of {self.segments[0].path.parent} are damaged", hint=_HINT)
+        return found
+
+    def take_intact(self, index: np.ndarray | slice) -> np.ndarray | None:
+        """As `take`; None where some turn out to be damaged, which the next search leaves out."""
+        places = self.places[index]
+        found = np.empty((0, 0), np.float16)
+        for segment, positions, rows in self._groups(places):
+            if not segment.check(rows):
+                return None
+            if len(rows) == len(places):
+                return segment.values[rows]
+            if not found.size:
+                found = np.empty((len(places), segment.values.shape[1]), np.float16)
+            found[positions] = segment.values[rows]
+        return found
+
+    def verify(self) -> bool:
+        """Whether all that is there is intact: reads the files in order, keeps nothing."""
+        intact = True
+        for segment, _, rows in self._groups(self.places):
+            ordered = np.sort(rows)
+            for first in range(0, len(rows), _VERIFIED_AT_ONCE):
+                intact &= segment.check(ordered[first : first + _VERIFIED_AT_ONCE])
+                segment.release()
+        return intact
+
+    def checksums(self) -> np.ndarray:
+        """CRC-32 uint32[N] as recorded; 0 where there is none."""
+        sums = np.zeros(len(self.places), np.uint32)
+        for segment, positions, rows in self._groups(self.places):
+            sums[positions] = segment.sums[rows]
+        return sums
+
+    def _groups(self, places: np.ndarray) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
+        """Each segment concerned, with positions in ``places`` and rows there."""
+        numbers, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+        order = np.argsort(numbers, kind="stable")
+        cuts = np.flatnonzero(np.diff(numbers[order])) + 1
+        for positions in np.split(order, cuts):
+            if len(positions) and numbers[positions[0]] >= 0:
+                yield self.segments[numbers[positions[0]]], positions, rows[positions]
+
+
+def find(segments: list[Segment], keys: np.ndarray) -> Rows:
+    """Look for keys S32[N]; the first segment wins that holds a row not known to be damaged."""
+    unique, inverse = np.unique(keys, return_inverse=True)
+    names = Names.of(unique)
+    places = np.full(len(unique), -1, np.int64)
+    lacking = len(unique)
+    for number, segment in enumerate(segments):
+        if not lacking:
+            break
+        wanted, rows = names.match(segment.names)
+        new = (places[wanted] < 0) & (segment.state[rows] != DAMAGED)
+        places[wanted[new]] = (number << _ROW_BITS) + rows[new]
+        lacking -= int(new.sum())
+    return Rows(segments, places[inverse])
+
+
+def _open(path: Path) -> Segment | None:
+    try:
+        return Segment.open(path)
+    except ValueError as error:
+        _log.warning("%s is not a feature segment and is ignored: %s", path, error)
+        return None
+
+
+def _packed(keys: Keys) -> np.ndarray:
+    if isinstance(keys, np.ndarray):
+        return keys.astype(KEY, copy=False)
+    return np.frombuffer(bytearray.fromhex("".join(keys)), KEY)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[!.]*") if path.is_dir())
