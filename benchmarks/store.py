@@ -118,16 +118,18 @@ def measure_reads(folder: Path, rows: int) -> None:
     for values in (plain, *(segment.values for segment in places.segments)):
         values.reshape(-1).view(np.uint8)[::4096].sum()  # every page is mapped
     for size in (64, 256, 1_024, 4_096):
-        index = [random.choice(inside, size) for _ in range(300)]
-        bare = [random.integers(0, len(plain), size) for _ in range(300)]
+        turns = min(200, max(20, 50_000 // size))
+        index = [random.choice(inside, size) for _ in range(turns)]
+        bare = [random.integers(0, len(plain), size) for _ in range(turns)]
         named = [keys[chosen] for chosen in index]
         assert (store.read(named[0], TAP) == make_values(index[0])).all()
-        best = time_in_turns(
+        median = time_in_turns(
+            turns,
             lambda i, bare=bare: plain[bare[i]],
             lambda i, index=index: places.take(index[i]),
             lambda i, named=named: store.read(named[i], TAP),
         )
-        gigabytes = [size * WIDTH * 2 / seconds / 1e9 for seconds in best]
+        gigabytes = [size * WIDTH * 2 / seconds / 1e9 for seconds in median]
         print(
             f"| {size:,} | {gigabytes[0]:.2f} | {gigabytes[1]:.2f} "
             f"| {gigabytes[1] / gigabytes[0]:.2f} | {gigabytes[2]:.2f} "
@@ -276,10 +278,10 @@ def plain_map(segment: Segment) -> np.ndarray:
     return np.memmap(segment.path, np.float16, "r", offset, shape)
 
 
-def time_in_turns(*ways: Callable[[int], object]) -> list[float]:
+def time_in_turns(turns: int, *ways: Callable[[int], object]) -> list[float]:
     """Median seconds of each, one call of each after the other, so that noise hits all alike."""
     spent: list[list[float]] = [[] for _ in ways]
-    for turn in range(300):
+    for turn in range(turns):
         for way, seconds in zip(ways, spent, strict=True):
             started = time.perf_counter()
             way(turn)

@@ -32,7 +32,8 @@ FANOUT_BITS = 4
 """2**4 segments of like size are merged, so a row is copied once for each 16-fold growth."""
 MAX_ROWS, MAX_BYTES = 1 << 20, 1 << 32
 """A merged segment has at most so many rows, and bytes of values: what a merge takes is bounded."""
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 27
+"""A merge writes so much at a time: the more, the longer the runs that it reads of each segment."""
 _RETIRED = ".retired"
 
 
