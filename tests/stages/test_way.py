@@ -16,10 +16,11 @@ from rootstock.plan.ledger import read_ledger
 from rootstock.ports import FolderRegistry, NullRunLogger, SequentialSearcher, Trial
 from rootstock.predict import Predictor
 from rootstock.review.record import DataReview
+from rootstock.stages.champion import promote, rollback
 from rootstock.stages.evaluate import evaluate_folder, evaluate_model
 from rootstock.stages.features import cache_features
 from rootstock.stages.plan import make_plan
-from rootstock.stages.register import promote, register_model, rollback
+from rootstock.stages.register import register_model
 from rootstock.stages.run import run_all
 from rootstock.stages.train import train_model
 from rootstock.stages.trials import best_trial, which_won

@@ -138,8 +138,8 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def promote(options: argparse.Namespace) -> None:
     """Make a version the champion."""
-    from rootstock.stages.register import CHALLENGER
-    from rootstock.stages.register import promote as promote_version
+    from rootstock.stages.champion import CHALLENGER
+    from rootstock.stages.champion import promote as promote_version
 
     config, registry = _registry()
     name = config.registry.name
@@ -150,7 +150,7 @@ def promote(options: argparse.Namespace) -> None:
 
 def rollback(options: argparse.Namespace) -> None:
     """Make the previous champion champion again."""
-    from rootstock.stages.register import rollback as rollback_champion
+    from rootstock.stages.champion import rollback as rollback_champion
 
     config, registry = _registry()
     _print_entry(rollback_champion(registry, config.registry.name), options)

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rootstock.errors import NoModelError, TrackingError
-from rootstock.integrations.mlflow_client import mlflow_client, or_none, translated
+from rootstock.integrations import mlflow_log
+from rootstock.integrations.mlflow_client import cut, mlflow_client, or_none, translated
 from rootstock.integrations.mlflow_tracking import MlflowRun
-from rootstock.ports import RegistryEntry
+from rootstock.ports import Record, RegistryEntry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MODEL_FOLDER = "model"
+DESCRIPTION_LENGTH = 5_000
+"""What a column of the oldest databases holds."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class MlflowRegistry:
         with self._translated(f"register {name!r}") as client:
             folder = self._free_folder(client, run_id)
             MlflowRun(self.tracking_uri, run_id).log_files(bundle, folder=folder)
-            self._ensure_model(client, name)
+            mlflow_log.ensure_model(client, name)
             version = client.create_model_version(
                 name,
                 source=f"runs:/{run_id}/{folder}",
@@ -117,6 +120,26 @@ class MlflowRegistry:
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, str(value))
 
+    def describe(self, name: str, version: str, text: str) -> None:
+        """Replace the version's description."""
+        with self._translated(f"describe version {version} of {name!r}") as client:
+            client.update_model_version(name, version, cut(text, DESCRIPTION_LENGTH))
+
+    def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
+        """Append to the log of the model; returns the record's number."""
+        with self._translated(f"write the history of {name!r}") as client:
+            return mlflow_log.append_record(client, name, version, facts)
+
+    def records(self, name: str) -> list[Record]:
+        """The log of the model, oldest first."""
+        with self._translated(f"read the history of {name!r}") as client:
+            return mlflow_log.read_records(client, name)
+
+    def note_on_record(self, name: str, number: int, facts: Mapping[str, str]) -> None:
+        """Add facts to a record."""
+        with self._translated(f"write the history of {name!r}") as client:
+            mlflow_log.note_on_record(client, name, number, facts)
+
     def download(self, entry: RegistryEntry, target: Path) -> Path:
         """Fetch the version's files beside ``target``, then put them there in one move.
 
@@ -153,21 +176,16 @@ class MlflowRegistry:
     def _aliases(self, client: MlflowClient, name: str) -> dict[str, str]:
         model = or_none(client.get_registered_model, name)
         if model is None:
-            names = [known.name for known in client.search_registered_models(max_results=20)]
+            names = [
+                known.name
+                for known in client.search_registered_models(max_results=20)
+                if not known.name.endswith(mlflow_log.SUFFIX)
+            ]
             raise NoModelError(
                 f"there is no registered model {name!r}; there are: {', '.join(names) or 'none'}",
                 hint="train and register one: `dvc repro`, or name another in registry.name",
             )
         return {alias: str(version) for alias, version in model.aliases.items()}
-
-    def _ensure_model(self, client: MlflowClient, name: str) -> None:
-        if or_none(client.get_registered_model, name) is None:
-            try:
-                client.create_registered_model(name)
-            except Exception as error:
-                # Another process may have made it in between.
-                if or_none(client.get_registered_model, name) is None:
-                    raise error
 
     def _free_folder(self, client: MlflowClient, run_id: str) -> str:
         taken = {item.path for item in client.list_artifacts(run_id)}

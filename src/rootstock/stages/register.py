@@ -11,14 +11,22 @@ from rootstock.config import Config, GateConfig
 from rootstock.data.files import read_json, write_json
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
-from rootstock.errors import NoModelError, RootstockError
+from rootstock.errors import ConflictError, NoModelError, RootstockError
 from rootstock.evaluate.compare import Comparison, compare
 from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry, RegistryEntry, RunLogger
 from rootstock.predict import Predictor
+from rootstock.stages.champion import (
+    CHALLENGER,
+    CHAMPION,
+    find_alias,
+    promote,
+    settle_and_adopt,
+)
 from rootstock.stages.evaluate import predict_rows
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
+MEETINGS = 3
+"""How often a challenger meets a champion that changes meanwhile, before that is left to people."""
 
 
 def register_model(
@@ -47,21 +55,7 @@ def register_model(
             tags={"strategy": bundle.strategy, "data": bundle.lineage["data_hash"]},
             description=_describe(bundle.strategy, metrics),
         )
-        champion = _find_champion(registry, name)
-        if champion is None:
-            reason = f"Version {entry.version} is the first model and therefore champion."
-            comparison = None
-        else:
-            root = base_folder(paths.below(config.data.root))
-            comparison = _meet(config.registry.gate, paths, root, registry, champion)
-            reason = f"Version {entry.version} against champion {champion.version}: " + (
-                comparison.reason
-            )
-        promoted = comparison is None or comparison.promote
-        if promoted:
-            promote(registry, name, entry.version)
-        else:
-            registry.set_alias(name, CHALLENGER, entry.version)
+        comparison, promoted, reason = _pass_gate(config, paths, registry, entry)
         registry.set_tags(name, entry.version, {"gate": reason})
     outcome = {
         "registered": True,
@@ -75,43 +69,38 @@ def register_model(
     return outcome
 
 
-def promote(registry: ModelRegistry, name: str, version: str) -> RegistryEntry:
-    """Make a version champion; the champion until now becomes `previous_champion`.
-
-    Raises:
-        NoModelError: there is no such version.
-    """
-    entry = registry.find(name, version=version)
-    champion = _find_champion(registry, name)
-    if champion is not None and champion.version != version:
-        registry.set_alias(name, PREVIOUS, champion.version)
-    registry.set_alias(name, CHAMPION, version)
-    if CHALLENGER in entry.aliases:
-        registry.drop_alias(name, CHALLENGER)
-    return registry.find(name, version=version)
-
-
-def rollback(registry: ModelRegistry, name: str) -> RegistryEntry:
-    """Make the previous champion champion again.
-
-    Raises:
-        NoModelError: there has been no champion before the present one.
-    """
-    try:
-        previous = registry.find(name, alias=PREVIOUS)
-    except NoModelError:
-        raise NoModelError(
-            f"model {name!r} has had no champion before the present one",
-            hint="promote a version instead: rootstock promote VERSION",
-        ) from None
-    return promote(registry, name, previous.version)
-
-
-def _find_champion(registry: ModelRegistry, name: str) -> RegistryEntry | None:
-    try:
-        return registry.find(name, alias=CHAMPION)
-    except NoModelError:
-        return None
+def _pass_gate(
+    config: Config, paths: Paths, registry: ModelRegistry, entry: RegistryEntry
+) -> tuple[Comparison | None, bool, str]:
+    """Let a new version meet the champion; what was found, whether it took over, and why."""
+    name, comparison = config.registry.name, None
+    root = base_folder(paths.below(config.data.root))
+    for _ in range(MEETINGS):
+        changes = settle_and_adopt(registry, name)
+        champion = find_alias(registry, name, CHAMPION)
+        if champion is None:
+            comparison = None
+            reason = f"Version {entry.version} is the first model and therefore champion."
+        else:
+            comparison = _meet(config.registry.gate, paths, root, registry, champion)
+            reason = f"Version {entry.version} against champion {champion.version}: " + (
+                comparison.reason
+            )
+            if not comparison.promote:
+                break
+        after = changes[-1].number if changes else 0
+        try:
+            promote(registry, name, entry.version, after=after, kind="gate", why=reason)
+        except ConflictError:
+            continue
+        return comparison, True, reason
+    else:
+        reason = (
+            f"Version {entry.version}: not promoted: the champion changed while it was compared, "
+            f"{MEETINGS} times; `rootstock compare`, then promote by hand."
+        )
+    registry.set_alias(name, CHALLENGER, entry.version)
+    return comparison, False, reason
 
 
 def _meet(
