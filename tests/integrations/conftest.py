@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -64,20 +65,19 @@ def wait_for(url):
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """The URI of a database in a PostgreSQL of its own; skipped where that is not installed."""
     pytest.importorskip("psycopg2")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         pytest.skip("PostgreSQL is not installed below /usr/lib/postgresql")
-    binaries, folder = found[-1].parent, tmp_path_factory.mktemp("postgres")
+    # Not below pytest's folder, which other users may not enter.
+    binaries, folder = found[-1].parent, Path(tempfile.mkdtemp(prefix="rootstock-postgres-"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     # It refuses to run as root.
     user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     if user:
-        for path in (folder, *folder.parents[:2]):
-            path.chmod(0o711)
         shutil.chown(folder, "postgres")
     data = folder / "data"
     quiet = {"check": True, "stdout": subprocess.DEVNULL}
@@ -89,3 +89,4 @@ def postgres(tmp_path_factory):
         yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+        shutil.rmtree(folder, ignore_errors=True)

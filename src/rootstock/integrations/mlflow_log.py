@@ -6,12 +6,10 @@ writes what belongs to it in the same transaction (docs/decisions/champion-histo
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rootstock.integrations.mlflow_client import cut, or_none
+from rootstock.integrations.mlflow_client import again_if_crowded, cut, or_none
 from rootstock.ports import Record
 
 if TYPE_CHECKING:
@@ -24,8 +22,6 @@ ABOUT = (
     "it; please change nothing here. `rootstock history` shows it."
 )
 TAG_LENGTH = 4_000
-ATTEMPTS = 8
-"""MLflow itself gives up after 3 where many processes append at once."""
 
 
 def log_name(name: str) -> str:
@@ -36,22 +32,14 @@ def log_name(name: str) -> str:
 def append_record(client: MlflowClient, name: str, version: str, facts: Mapping[str, str]) -> int:
     """Append; returns the record's number."""
     ensure_model(client, log_name(name), ABOUT)
-    for attempt in range(ATTEMPTS):
-        try:
-            made = client.create_model_version(
-                log_name(name),
-                source=f"models:/{name}/{version}",
-                tags={key: cut(str(value), TAG_LENGTH) for key, value in facts.items()},
-                description=cut(facts.get("why", ""), TAG_LENGTH),
-            )
-            return int(made.version)
-        except Exception as error:
-            # Others were faster three times in a row, or hold SQLite's lock.
-            crowded = "Giving up" in str(error) or "database is locked" in str(error)
-            if not crowded or attempt == ATTEMPTS - 1:
-                raise
-            time.sleep(random.uniform(0.05, 0.2) * (attempt + 1))
-    raise AssertionError("unreachable")
+    made = again_if_crowded(
+        client.create_model_version,
+        log_name(name),
+        source=f"models:/{name}/{version}",
+        tags={key: cut(str(value), TAG_LENGTH) for key, value in facts.items()},
+        description=cut(facts.get("why", ""), TAG_LENGTH),
+    )
+    return int(made.version)
 
 
 def read_records(client: MlflowClient, name: str) -> list[Record]:
@@ -81,7 +69,7 @@ def read_records(client: MlflowClient, name: str) -> list[Record]:
 def note_on_record(client: MlflowClient, name: str, number: int, facts: Mapping[str, str]) -> None:
     """Add tags to a record."""
     for key, value in facts.items():
-        client.set_model_version_tag(log_name(name), str(number), key, str(value))
+        again_if_crowded(client.set_model_version_tag, log_name(name), str(number), key, str(value))
 
 
 def ensure_model(client: MlflowClient, name: str, description: str = "") -> None:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from rootstock.errors import NoModelError, TrackingError
 from rootstock.integrations import mlflow_log
-from rootstock.integrations.mlflow_client import cut, mlflow_client, or_none, translated
+from rootstock.integrations.mlflow_client import (
+    again_if_crowded,
+    cut,
+    mlflow_client,
+    or_none,
+    translated,
+)
 from rootstock.integrations.mlflow_tracking import MlflowRun
 from rootstock.ports import Record, RegistryEntry
 
@@ -106,19 +112,19 @@ class MlflowRegistry:
         """
         self.find(name, version=version)
         with self._translated(f"set the alias {alias!r} of {name!r}") as client:
-            client.set_registered_model_alias(name, alias, version)
+            again_if_crowded(client.set_registered_model_alias, name, alias, version)
 
     def drop_alias(self, name: str, alias: str) -> None:
         """Remove an alias; nothing happens where there is none."""
         with self._translated(f"drop the alias {alias!r} of {name!r}") as client:
             if or_none(client.get_registered_model, name) is not None:
-                client.delete_registered_model_alias(name, alias)
+                again_if_crowded(client.delete_registered_model_alias, name, alias)
 
     def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """Set tags of one version."""
         with self._translated(f"tag version {version} of {name!r}") as client:
             for key, value in tags.items():
-                client.set_model_version_tag(name, version, key, str(value))
+                again_if_crowded(client.set_model_version_tag, name, version, key, str(value))
 
     def describe(self, name: str, version: str, text: str) -> None:
         """Replace the version's description."""
