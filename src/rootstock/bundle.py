@@ -31,7 +31,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rootstock.data.decode import decode_image
-from rootstock.data.files import sha256_file, write_json
+from rootstock.data.files import explain_format, sha256_file, write_json
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views
 from rootstock.errors import BackboneError, BundleError
@@ -52,6 +52,7 @@ _FACTS, _WEIGHTS, _ONNX = "bundle.json", "model.safetensors", "model.onnx"
 _REFERENCE = "reference.safetensors"
 _GOLDEN, _CHECKSUMS = "golden/golden.json", "checksums.json"
 _AGAIN = "download the model again, or train it again"
+_TRAIN_AGAIN = "train the model again with this one: `dvc repro --force train`"
 _OTHER_VERSION = "use the Rootstock that made the model, or train it again with this one"
 
 
@@ -170,13 +171,11 @@ def read_bundle(directory: Path) -> ModelBundle:
         )
     raw = _read_json(directory / _FACTS)
     # The version comes first: a bundle of a later format may differ in everything else.
-    version = raw.get("format_version")
-    if version != FORMAT_VERSION:
-        raise BundleError(
-            f"{directory / _FACTS} has format_version {version!r}, "
-            f"this Rootstock reads {FORMAT_VERSION}",
-            hint=_OTHER_VERSION,
-        )
+    problem = explain_format(
+        raw.get("format_version"), FORMAT_VERSION, path=directory / _FACTS, again=_TRAIN_AGAIN
+    )
+    if problem:
+        raise BundleError(problem[0], hint=problem[1])
     sums = _read_json(directory / _CHECKSUMS)
     _verify_checksums(directory, sums)
     facts = _parse(BundleFacts, raw, directory / _FACTS)
