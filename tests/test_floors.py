@@ -17,6 +17,7 @@ FLOORS = {
     "params": 2,
     "data": 2,
     "champions": 2,
+    "lineage": 2,
     "metrics": 2,
     "onnx_session": 2,
     "solver": 2,

@@ -5,6 +5,7 @@
     model.onnx           the same network: "images" -> "logits", "features"; any batch size
     reference.safetensors  what the training and validation images looked like to it
     golden/              a few validation images and golden.json, the logits they must give
+    card.md              what people should know; in registered models
     checksums.json       sha256 of every file above
 
 Reading needs neither torch nor a network, and no file holds code or a pickle. A directory
@@ -50,6 +51,7 @@ EXPORT_TOLERANCE = 1e-4
 
 _FACTS, _WEIGHTS, _ONNX = "bundle.json", "model.safetensors", "model.onnx"
 _REFERENCE = "reference.safetensors"
+CARD = "card.md"
 _GOLDEN, _CHECKSUMS = "golden/golden.json", "checksums.json"
 _AGAIN = "download the model again, or train it again"
 _TRAIN_AGAIN = "train the model again with this one: `dvc repro --force train`"
@@ -264,6 +266,17 @@ def write_bundle(
         write_json(folder / _CHECKSUMS, sums)
         bundle = read_bundle(folder)
     return dataclasses.replace(bundle, directory=directory)
+
+
+def copy_with_card(bundle: ModelBundle, target: Path, text: str) -> Path:
+    """A copy of a model directory that holds ``text`` as card.md; returns ``target``."""
+    shutil.copytree(bundle.directory, target)
+    (target / CARD).write_text(text, encoding="utf-8")
+    sums = _read_json(target / _CHECKSUMS)
+    write_json(
+        target / _CHECKSUMS, dict(sorted({**sums, CARD: sha256_file(target / CARD)}.items()))
+    )
+    return target
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray, sizes: np.ndarray) -> float:

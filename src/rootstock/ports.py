@@ -98,10 +98,6 @@ class ModelRegistry(Protocol):
     def set_alias(self, name: str, alias: str, version: str) -> None: ...
     def drop_alias(self, name: str, alias: str) -> None: ...
     def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None: ...
-    def describe(self, name: str, version: str, text: str) -> None:
-        """Replace the version's description (Markdown)."""
-        ...
-
     def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
         """Append to the model's log; returns the record's number.
 
@@ -243,7 +239,6 @@ class FolderRegistry:
         self.root = root
         self.entries: dict[tuple[str, str], RegistryEntry] = {}
         self.aliases: dict[tuple[str, str], str] = {}
-        self.descriptions: dict[tuple[str, str], str] = {}
         self.logs: dict[str, list[Record]] = {}
         self._turn = threading.Lock()
 
@@ -254,7 +249,6 @@ class FolderRegistry:
         shutil.copytree(bundle, self.root / name / version)
         entry = RegistryEntry(name, version, run_id=run_id, tags=dict(tags))
         self.entries[name, version] = entry
-        self.descriptions[name, version] = description
         return entry
 
     def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
@@ -277,9 +271,6 @@ class FolderRegistry:
         self.entries[name, version] = RegistryEntry(
             name, version, entry.run_id, tags={**entry.tags, **tags}
         )
-
-    def describe(self, name: str, version: str, text: str) -> None:
-        self.descriptions[name, version] = text
 
     def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
         with self._turn:

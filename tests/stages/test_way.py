@@ -180,6 +180,17 @@ def test_lineage_tells_where_a_model_comes_from(finished):
     plan = json.loads((finished / "artifacts/plan.json").read_text())
     assert lineage["data_hash"] == plan["data_hash"]
     assert lineage["libraries"]["torch"]
+    assert lineage["params"]["train"]["epochs"] == 1
+    assert str(finished) not in json.dumps(lineage)
+
+
+def test_a_registered_model_carries_its_card(finished):
+    card = (finished / "registry/rootstock/1/card.md").read_text()
+    assert card == (finished / "reports/model_card.md").read_text()
+    assert "Licence of the images: not stated." in card
+    assert "licence of its weights: Apache-2.0" in card
+    assert "the images were not versioned by DVC" in card
+    assert read_bundle(finished / "registry/rootstock/1").strategy
 
 
 def test_only_a_better_model_replaces_the_champion(data, copied, tmp_path):

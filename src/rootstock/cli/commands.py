@@ -101,7 +101,7 @@ def predict(options: argparse.Namespace) -> None:
     from rootstock.errors import ImageError
     from rootstock.predict import Predictor
 
-    with _model(options.model) as directory:
+    with open_model(options.model) as directory:
         predictor = Predictor(directory)
     contents = [_read(path) for path in options.images]
     answers = predictor.predict(contents, top_k=options.top_k)
@@ -128,7 +128,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from rootstock.stages.evaluate import evaluate_folder
 
     config = _config(options)
-    with _model(options.model) as directory, _workspace(options.out) as paths:
+    with open_model(options.model) as directory, _workspace(options.out) as paths:
         metrics = evaluate_folder(config, paths, model=directory)
     if options.json:
         print_json(metrics)
@@ -254,7 +254,7 @@ def _workspace(out: Path | None) -> Iterator[Paths]:
 
 
 @contextmanager
-def _model(name: str) -> Iterator[Path]:
+def open_model(name: str) -> Iterator[Path]:
     """The directory of a model given as directory or models:/ URI; default: the champion."""
     if name and not name.startswith("models:/"):
         yield Path(name)

@@ -80,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_common(command, "set", "json")
 
     _add_registry_commands(commands)
+    _add_upkeep_commands(commands)
 
     command = _add(commands, "serve", run.serve, "serve a model over HTTP")
     command.add_argument("--host", help="default 127.0.0.1")
@@ -141,6 +142,30 @@ def _add_registry_commands(commands: Any) -> None:
     about = "a version, an alias or a model directory; default: the "
     command.add_argument("first", nargs="?", default="champion", help=f"{about}champion")
     command.add_argument("second", nargs="?", default="challenger", help=f"{about}challenger")
+    _add_common(command, "json")
+
+
+def _add_upkeep_commands(commands: Any) -> None:
+    command = _add(
+        commands, "reproduce", registry.reproduce, "tell the commands that make a version again"
+    )
+    command.add_argument("version", help="a version's number, or a model directory")
+    command.add_argument("--run", action="store_true", help="run them, in a clone of its own")
+    command.add_argument("--folder", type=Path, help="of that clone; default: beside the project")
+    command.add_argument(
+        "--check", type=Path, metavar="FOLDER", help="compare what was made there with the version"
+    )
+    command.add_argument("--params", action="store_true", help="print its params.yaml alone")
+    command.add_argument("--data", action="store_true", help="print its .dvc file of the images")
+
+    command = _add(
+        commands, "backup", registry.backup, "copy the registry and its artifacts to a folder"
+    )
+    command.add_argument("folder", type=Path, help="a new one for each back-up")
+    _add_common(command, "json")
+
+    command = _add(commands, "restore", registry.restore, "put a back-up into an empty project")
+    command.add_argument("folder", type=Path, help="what `rootstock backup` wrote")
     _add_common(command, "json")
 
 

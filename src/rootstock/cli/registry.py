@@ -91,3 +91,80 @@ def _print_entry(entry: Any, options: argparse.Namespace) -> None:
         print_json({"name": entry.name, "version": entry.version, "aliases": list(entry.aliases)})
     else:
         print(f"{entry.name} version {entry.version} is now champion")
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    """Tell, or run, the commands that make a version again."""
+    from rootstock.bundle import read_bundle
+    from rootstock.cli.commands import open_model
+    from rootstock.errors import RootstockError
+    from rootstock.stages import reproduce as again
+
+    version = options.version
+    with open_model(_model_uri(version)) as directory:
+        bundle = read_bundle(directory)
+        lineage = bundle.lineage
+        folder = (options.folder or Path(f"../rootstock-again-{Path(version).name}")).resolve()
+        recipe = again.make_recipe(lineage, version=version, folder=folder)
+        if options.params:
+            print(recipe.params, end="")
+            return
+        if options.data:
+            print(lineage.get("data_dvc", ""), end="")
+            return
+        if options.run:
+            again.run_recipe(lineage, recipe, Path.cwd())
+        else:
+            print("\n".join(recipe.commands))
+        for text in recipe.missing:
+            print(f"missing: {text}", file=sys.stderr)
+        for text in again.other_libraries(lineage):
+            print(f"another version here: {text}", file=sys.stderr)
+        checked = folder if options.run else options.check
+        if checked is None:
+            return
+        found = again.check_folder(lineage, bundle.weights_path, checked)
+        for name, same in found:
+            print(f"{name}: {'the same' if same else 'DIFFERENT'}")
+        if not all(same for _, same in found[:2]):
+            raise RootstockError(
+                f"{checked} is not version {version} made again",
+                hint="compare the images, params.yaml and the commit",
+            )
+
+
+def _model_uri(version: str) -> str:
+    from rootstock.cli.commands import open_registry
+
+    if not version.isdecimal():
+        return version  # a model directory or a models:/ address
+    return f"models:/{open_registry()[0].registry.name}/{version}"
+
+
+def backup(options: argparse.Namespace) -> None:
+    """Copy the registry and its artifacts to a new folder."""
+    from rootstock.integrations.backup import backup as back_up
+    from rootstock.integrations.connect import tracking_uri
+
+    found = back_up(tracking_uri(Paths(Path.cwd())), options.folder.absolute())
+    if options.json:
+        print_json(found)
+        return
+    print(
+        f"{options.folder}: {found['runs']} runs, {found['model_versions']} versions, "
+        f"{found['files']} files with their checksums"
+    )
+    if found["not_included"]:
+        print("some artifacts lie elsewhere: see not_included in backup.json", file=sys.stderr)
+
+
+def restore(options: argparse.Namespace) -> None:
+    """Put a back-up into a project without a registry."""
+    from rootstock.integrations.backup import restore as put_back
+    from rootstock.integrations.connect import tracking_uri
+
+    found = put_back(options.folder, tracking_uri(Paths(Path.cwd())))
+    if options.json:
+        print_json(found)
+        return
+    print(f"restored {found['runs']} runs and {found['model_versions']} versions")

@@ -62,7 +62,7 @@ class MlflowRegistry:
                 source=f"runs:/{run_id}/{folder}",
                 run_id=run_id,
                 tags={key: str(value) for key, value in tags.items()},
-                description=description,
+                description=cut(description, DESCRIPTION_LENGTH),
                 await_creation_for=30,
             )
         return RegistryEntry(name, str(version.version), run_id=run_id, tags=dict(version.tags))
@@ -125,11 +125,6 @@ class MlflowRegistry:
         with self._translated(f"tag version {version} of {name!r}") as client:
             for key, value in tags.items():
                 again_if_crowded(client.set_model_version_tag, name, version, key, str(value))
-
-    def describe(self, name: str, version: str, text: str) -> None:
-        """Replace the version's description."""
-        with self._translated(f"describe version {version} of {name!r}") as client:
-            client.update_model_version(name, version, cut(text, DESCRIPTION_LENGTH))
 
     def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
         """Append to the log of the model; returns the record's number."""

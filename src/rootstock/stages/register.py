@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from rootstock.bundle import read_bundle
+from rootstock.bundle import ModelBundle, copy_with_card, read_bundle
 from rootstock.config import Config, GateConfig
-from rootstock.data.files import read_json, write_json
+from rootstock.data.files import read_json, write_atomic, write_json
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
-from rootstock.errors import ConflictError, NoModelError, RootstockError
+from rootstock.errors import ArtifactError, ConflictError, NoModelError, RootstockError
+from rootstock.evaluate.card import render_card
 from rootstock.evaluate.compare import Comparison, compare
 from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry, RegistryEntry, RunLogger
@@ -36,6 +38,9 @@ def register_model(
 
     Without a registry (tracking is off) nothing is registered, and the file says so.
     """
+    metrics = read_json(paths.metrics, made_by="evaluate")
+    bundle = read_bundle(paths.model)
+    card = write_card(config, paths, bundle, metrics)
     if registry is None:
         outcome: dict[str, Any] = {
             "registered": False,
@@ -44,17 +49,16 @@ def register_model(
         write_json(paths.registration, outcome)
         return outcome
     training = read_json(paths.training, made_by="train")
-    metrics = read_json(paths.metrics, made_by="evaluate")
-    bundle = read_bundle(paths.model)
     name = config.registry.name
     with runs.run("register", run_id=training["run_id"]) as run:
-        entry = registry.register(
-            name,
-            paths.model,
-            run_id=run.id,
-            tags={"strategy": bundle.strategy, "data": bundle.lineage["data_hash"]},
-            description=_describe(bundle.strategy, metrics),
-        )
+        with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+            entry = registry.register(
+                name,
+                copy_with_card(bundle, Path(folder) / "model", card),
+                run_id=run.id,
+                tags={"strategy": bundle.strategy, "data": bundle.lineage["data_hash"]},
+                description=card,
+            )
         comparison, promoted, reason = _pass_gate(config, paths, registry, entry)
         registry.set_tags(name, entry.version, {"gate": reason})
     outcome = {
@@ -140,8 +144,29 @@ def _meet(
     )
 
 
-def _describe(strategy: str, metrics: dict[str, Any]) -> str:
-    return (
-        f"{strategy}; test accuracy {metrics['accuracy']:.4f} on {metrics['n_test']} images, "
-        f"macro F1 {metrics['macro_f1']:.4f}, ECE {metrics['ece']:.4f}"
+def write_card(config: Config, paths: Paths, bundle: ModelBundle, metrics: dict[str, Any]) -> str:
+    """Write reports/model_card.md; returns its text."""
+    text = render_card(
+        name=config.registry.name,
+        manifest=Manifest.read(paths.manifest),
+        facts=bundle.facts.model_dump(mode="json"),
+        plan=read_json(paths.plan, made_by="plan"),
+        metrics=metrics,
+        per_class=_read_per_class(paths.per_class),
+        licence=config.data.licence,
+        source=config.data.source,
     )
+    with write_atomic(paths.model_card) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+def _read_per_class(path: Path) -> list[tuple[str, float, int]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            return [(row["class"], float(row["recall"]), int(row["images"])) for row in rows]
+    except (OSError, KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error}", hint="run the stage `evaluate` again"
+        ) from None
