@@ -75,7 +75,8 @@ def render_card(
             "",
             "## How it was made, and why so",
             "",
-            *(f"- {one['choice']}: {one['value']}. {one['why']}" for one in reasons),
+            # What follows in brackets is the path of the weights on the machine that trained.
+            *(f"- {one['choice']}: {one['value'].split(' (')[0]}. {one['why']}" for one in reasons),
             "",
             "## What it is for, and what not",
             "",
@@ -114,10 +115,10 @@ def _honesty(metrics: Mapping[str, float], facts: Mapping[str, Any]) -> list[str
     if "coverage_95" not in metrics:
         return ["- It keeps no reference, and cannot say what it does not know."]
     return [
-        f"- It called {metrics['unknown_share']:.1%} of the test images unknown; up to "
-        f"{facts['unknown_share']:.1%} of such images were allowed. Its 95 % prediction sets hold "
-        f"the right class of {metrics['coverage_95']:.1%}, with {metrics['set_size_95']:.1f} "
-        "classes on average.",
+        f"- It called {metrics['unknown_share']:.1%} of the test images unknown; "
+        f"{facts['unknown_share']:.1%} of images like them were allowed for. Its 95 % "
+        f"prediction sets hold the right class of {metrics['coverage_95']:.1%}, with "
+        f"{metrics['set_size_95']:.1f} classes on average.",
     ]
 
 
