@@ -132,8 +132,18 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     command = ["train", "data", "--out", ".", *options, "search.engine=sequential"]
     assert json.loads(run(capsys, *command, "--json"))["registration"]["alias"] == "champion"
     assert "Version 2 against champion 1: not promoted" in run(capsys, *command)
-    assert "version 2 is now champion" in run(capsys, "promote")
+    page = run(capsys, "compare")
+    assert page.startswith("# version 1 (champion) against version 2 (challenger)")
+    assert "do not tell which of the two is better" in page
+    assert (tmp_path / "reports/plots/compare/images.png").is_file()
+    assert json.loads(run(capsys, "compare", "2", "artifacts/model", "--json"))["gain"] == 0
+    assert "is version 1 (by" in fails("promote", "2", "--expect", "7")
+    told = run(capsys, "promote", "2", "--expect", "1", "--why", "a second opinion")
+    assert "version 2 is now champion" in told
     assert json.loads(run(capsys, "rollback", "--json"))["version"] == "1"
+    changes = json.loads(run(capsys, "history", "--json"))["changes"]
+    assert [change["kind"] for change in changes] == ["gate", "promotion", "rollback"]
+    assert "a second opinion" in run(capsys, "history")
     (tmp_path / "new.jpg").write_bytes(jpeg(3))
     assert "new.jpg: " in run(capsys, "predict", "new.jpg")
     assert "accuracy" in run(capsys, "evaluate", "data")

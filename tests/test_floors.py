@@ -16,6 +16,8 @@ FLOORS = {
     "paths": 1,
     "params": 2,
     "data": 2,
+    "champions": 2,
+    "lineage": 2,
     "metrics": 2,
     "onnx_session": 2,
     "solver": 2,
@@ -42,6 +44,7 @@ MODULES = sorted((SRC / "rootstock").rglob("*.py"))
 INTEGRATIONS_ONLY = {"mlflow", "ray", "dvc", "fastapi", "optuna"}
 DECIDES_WITHOUT_TORCH = [
     "errors",
+    "champions",
     "ports",
     "config",
     "params",

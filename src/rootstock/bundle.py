@@ -5,6 +5,7 @@
     model.onnx           the same network: "images" -> "logits", "features"; any batch size
     reference.safetensors  what the training and validation images looked like to it
     golden/              a few validation images and golden.json, the logits they must give
+    card.md              what people should know; in registered models
     checksums.json       sha256 of every file above
 
 Reading needs neither torch nor a network, and no file holds code or a pickle. A directory
@@ -31,7 +32,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rootstock.data.decode import decode_image
-from rootstock.data.files import sha256_file, write_json
+from rootstock.data.files import explain_format, sha256_file, write_json
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views
 from rootstock.errors import BackboneError, BundleError
@@ -50,8 +51,10 @@ EXPORT_TOLERANCE = 1e-4
 
 _FACTS, _WEIGHTS, _ONNX = "bundle.json", "model.safetensors", "model.onnx"
 _REFERENCE = "reference.safetensors"
+CARD = "card.md"
 _GOLDEN, _CHECKSUMS = "golden/golden.json", "checksums.json"
 _AGAIN = "download the model again, or train it again"
+_TRAIN_AGAIN = "train the model again with this one: `dvc repro --force train`"
 _OTHER_VERSION = "use the Rootstock that made the model, or train it again with this one"
 
 
@@ -170,13 +173,11 @@ def read_bundle(directory: Path) -> ModelBundle:
         )
     raw = _read_json(directory / _FACTS)
     # The version comes first: a bundle of a later format may differ in everything else.
-    version = raw.get("format_version")
-    if version != FORMAT_VERSION:
-        raise BundleError(
-            f"{directory / _FACTS} has format_version {version!r}, "
-            f"this Rootstock reads {FORMAT_VERSION}",
-            hint=_OTHER_VERSION,
-        )
+    problem = explain_format(
+        raw.get("format_version"), FORMAT_VERSION, path=directory / _FACTS, again=_TRAIN_AGAIN
+    )
+    if problem:
+        raise BundleError(problem[0], hint=problem[1])
     sums = _read_json(directory / _CHECKSUMS)
     _verify_checksums(directory, sums)
     facts = _parse(BundleFacts, raw, directory / _FACTS)
@@ -265,6 +266,17 @@ def write_bundle(
         write_json(folder / _CHECKSUMS, sums)
         bundle = read_bundle(folder)
     return dataclasses.replace(bundle, directory=directory)
+
+
+def copy_with_card(bundle: ModelBundle, target: Path, text: str) -> Path:
+    """A copy of a model directory that holds ``text`` as card.md; returns ``target``."""
+    shutil.copytree(bundle.directory, target)
+    (target / CARD).write_text(text, encoding="utf-8")
+    sums = _read_json(target / _CHECKSUMS)
+    write_json(
+        target / _CHECKSUMS, dict(sorted({**sums, CARD: sha256_file(target / CARD)}.items()))
+    )
+    return target
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray, sizes: np.ndarray) -> float:

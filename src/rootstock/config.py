@@ -31,6 +31,10 @@ class DataConfig(Section):
         description="Class folders, train/val/test folders of class folders, or a CSV or "
         "Parquet file with the columns path,label[,split].",
     )
+    licence: str = Field(
+        "not stated", description="Terms under which you have the images; for the model card."
+    )
+    source: str = Field("not stated", description="Where the images come from; for the model card.")
     val_fraction: Fraction = Field(
         0.15, description="Share of the images split off for validation where none is given."
     )

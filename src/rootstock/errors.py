@@ -12,7 +12,8 @@ RootstockError
 ├── BundleError          a model directory
 ├── ArtifactError        a stage's input is missing or from another version
 └── TrackingError        MLflow cannot be reached or refuses
-    └── NoModelError     the registry holds no model of that name or alias
+    ├── NoModelError     the registry holds no model of that name or alias
+    └── ConflictError    another change of the champion came first
 """
 
 
@@ -108,3 +109,9 @@ class NoModelError(TrackingError):
     """The registry holds no model under that name, alias or version."""
 
     code = "no-model"
+
+
+class ConflictError(TrackingError):
+    """The champion is not the one that was expected: somebody else's change came first."""
+
+    code = "conflict"

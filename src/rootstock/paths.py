@@ -49,6 +49,14 @@ class Paths:
         return self.root / "reports"
 
     @property
+    def model_card(self) -> Path:
+        return self.reports / "model_card.md"
+
+    @property
+    def per_class(self) -> Path:
+        return self.reports / "per_class.csv"
+
+    @property
     def metrics(self) -> Path:
         return self.reports / "metrics.json"
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -69,8 +70,22 @@ class RegistryEntry:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Record:
+    """One line of a model's log: ``number`` from 1 on, ``at`` by the registry's clock (Unix)."""
+
+    number: int
+    version: str
+    at: float
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
 class ModelRegistry(Protocol):
-    """Versions of a named model, and aliases such as ``champion`` that point to one."""
+    """Versions of a named model, and aliases such as ``champion`` that point to one.
+
+    Each model has a log that is only ever appended to. It is what decides between processes:
+    `append_record` is atomic, no number is given twice, and who sees a record sees all before it.
+    """
 
     def register(
         self, name: str, bundle: Path, *, run_id: str, tags: Mapping[str, str], description: str
@@ -83,6 +98,21 @@ class ModelRegistry(Protocol):
     def set_alias(self, name: str, alias: str, version: str) -> None: ...
     def drop_alias(self, name: str, alias: str) -> None: ...
     def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None: ...
+    def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
+        """Append to the model's log; returns the record's number.
+
+        After an error the record may be there or not: `records` tells.
+        """
+        ...
+
+    def records(self, name: str) -> Sequence[Record]:
+        """The model's log, oldest first."""
+        ...
+
+    def note_on_record(self, name: str, number: int, facts: Mapping[str, str]) -> None:
+        """Add facts to a record; those it was appended with stay."""
+        ...
+
     def download(self, entry: RegistryEntry, target: Path) -> Path:
         """Fetch the version's bundle into ``target``; returns the bundle directory."""
         ...
@@ -235,6 +265,8 @@ class FolderRegistry:
         self.root = root
         self.entries: dict[tuple[str, str], RegistryEntry] = {}
         self.aliases: dict[tuple[str, str], str] = {}
+        self.logs: dict[str, list[Record]] = {}
+        self._turn = threading.Lock()
 
     def register(
         self, name: str, bundle: Path, *, run_id: str, tags: Mapping[str, str], description: str
@@ -265,6 +297,20 @@ class FolderRegistry:
         self.entries[name, version] = RegistryEntry(
             name, version, entry.run_id, tags={**entry.tags, **tags}
         )
+
+    def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
+        with self._turn:
+            log = self.logs.setdefault(name, [])
+            log.append(Record(len(log) + 1, version, time.time(), dict(facts)))
+            return len(log)
+
+    def records(self, name: str) -> list[Record]:
+        return list(self.logs.get(name, ()))
+
+    def note_on_record(self, name: str, number: int, facts: Mapping[str, str]) -> None:
+        with self._turn:
+            old = self.logs[name][number - 1]
+            self.logs[name][number - 1] = replace(old, facts={**facts, **old.facts})
 
     def download(self, entry: RegistryEntry, target: Path) -> Path:
         shutil.copytree(self.root / entry.name / entry.version, target, dirs_exist_ok=True)

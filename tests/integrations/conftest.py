@@ -1,6 +1,14 @@
 """One MLflow database for all tests here: making its tables takes seconds."""
 
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +31,62 @@ def client(mlflow_uri):
     from mlflow import MlflowClient
 
     return MlflowClient(mlflow_uri, registry_uri=mlflow_uri)
+
+
+@pytest.fixture(scope="session")
+def server(mlflow_uri):
+    """A tracking server over the same database, keeping files itself."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder = Path(mlflow_uri.removeprefix("sqlite:///")).parent
+    command = [sys.executable, "-m", "mlflow", "server", "-w", "1", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--backend-store-uri", mlflow_uri]
+    command += ["--artifacts-destination", str(folder / "served")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def wait_for(url):
+    for _ in range(300):
+        try:
+            return urllib.request.urlopen(url, timeout=2).read()
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"{url} did not answer")
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The URI of a database in a PostgreSQL of its own; skipped where that is not installed."""
+    pytest.importorskip("psycopg2")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed below /usr/lib/postgresql")
+    # Not below pytest's folder, which other users may not enter.
+    binaries, folder = found[-1].parent, Path(tempfile.mkdtemp(prefix="rootstock-postgres-"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # It refuses to run as root.
+    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    if user:
+        shutil.chown(folder, "postgres")
+    data = folder / "data"
+    quiet = {"check": True, "stdout": subprocess.DEVNULL}
+    subprocess.run([*user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "mlflow"], **quiet)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    control = [*user, binaries / "pg_ctl", "-D", data, "-l", folder / "data/log"]
+    subprocess.run([*control, "-w", "-o", options, "start"], **quiet)
+    try:
+        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+        shutil.rmtree(folder, ignore_errors=True)

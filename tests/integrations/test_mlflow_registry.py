@@ -1,10 +1,4 @@
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -115,37 +109,6 @@ def test_lost_files_are_named_and_old_copy_stays(registry, name, run_id, tmp_pat
         registry.download(entry, fetched)
     assert (fetched / "bundle.json").read_text() == "one"
     assert not list(tmp_path.glob(".cache-*"))
-
-
-@pytest.fixture(scope="module")
-def server(mlflow_uri):
-    """A tracking server over the same database, keeping files itself."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    folder = Path(mlflow_uri.removeprefix("sqlite:///")).parent
-    command = [sys.executable, "-m", "mlflow", "server", "-w", "1", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--backend-store-uri", mlflow_uri]
-    command += ["--artifacts-destination", str(folder / "served")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def wait_for(url):
-    for _ in range(300):
-        try:
-            return urllib.request.urlopen(url, timeout=2).read()
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"{url} did not answer")
 
 
 def test_everything_works_through_a_server(server, name, tmp_path):

@@ -16,10 +16,11 @@ from rootstock.plan.ledger import read_ledger
 from rootstock.ports import FolderRegistry, InProcess, NullRunLogger, SequentialSearcher, Trial
 from rootstock.predict import Predictor
 from rootstock.review.record import DataReview
+from rootstock.stages.champion import promote, rollback
 from rootstock.stages.evaluate import evaluate_folder, evaluate_model
 from rootstock.stages.features import cache_features
 from rootstock.stages.plan import make_plan
-from rootstock.stages.register import promote, register_model, rollback
+from rootstock.stages.register import register_model
 from rootstock.stages.run import run_all
 from rootstock.stages.train import train_model
 from rootstock.stages.trials import best_trial, which_won
@@ -180,6 +181,17 @@ def test_lineage_tells_where_a_model_comes_from(finished):
     plan = json.loads((finished / "artifacts/plan.json").read_text())
     assert lineage["data_hash"] == plan["data_hash"]
     assert lineage["libraries"]["torch"]
+    assert lineage["params"]["train"]["epochs"] == 1
+    assert str(finished) not in json.dumps(lineage)
+
+
+def test_a_registered_model_carries_its_card(finished):
+    card = (finished / "registry/rootstock/1/card.md").read_text()
+    assert card == (finished / "reports/model_card.md").read_text()
+    assert "Licence of the images: not stated." in card
+    assert "licence of its weights: Apache-2.0" in card
+    assert "the images were not versioned by DVC" in card
+    assert read_bundle(finished / "registry/rootstock/1").strategy
 
 
 def test_only_a_better_model_replaces_the_champion(data, copied, tmp_path):

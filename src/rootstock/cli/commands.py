@@ -33,7 +33,7 @@ def check(options: argparse.Namespace) -> None:
         manifest = index_images(_config(options), paths)
         summary = manifest.summary()
     if options.json:
-        _print_json(summary)
+        print_json(summary)
         return
     print(f"{summary['n_usable']} usable images of {summary['n_images']}")
     for label, splits in summary["classes"].items():
@@ -82,7 +82,7 @@ def train(options: argparse.Namespace) -> None:
     metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
     registration = json.loads(paths.registration.read_text(encoding="utf-8"))
     if options.json:
-        _print_json({"metrics": metrics, "model": str(paths.model), "registration": registration})
+        print_json({"metrics": metrics, "model": str(paths.model), "registration": registration})
         return
     print((paths.reports / "plan.md").read_text(encoding="utf-8"))
     _print_metrics(metrics)
@@ -96,7 +96,7 @@ def predict(options: argparse.Namespace) -> None:
     from rootstock.errors import ImageError
     from rootstock.predict import Predictor
 
-    with _model(options.model) as directory:
+    with open_model(options.model) as directory:
         predictor = Predictor(directory)
     contents = [_read(path) for path in options.images]
     answers = predictor.predict(contents, top_k=options.top_k)
@@ -111,7 +111,7 @@ def predict(options: argparse.Namespace) -> None:
                 row |= {"unknown": answer.unknown, "novelty": round(answer.novelty, 4)}
             rows.append(row)
     if options.json:
-        _print_json({"predictions": rows})
+        print_json({"predictions": rows})
     else:
         _print_predictions(rows)
     if all("error" in row for row in rows):
@@ -123,32 +123,12 @@ def evaluate(options: argparse.Namespace) -> None:
     from rootstock.stages.evaluate import evaluate_folder
 
     config = _config(options)
-    with _model(options.model) as directory, _workspace(options.out) as paths:
+    with open_model(options.model) as directory, _workspace(options.out) as paths:
         metrics = evaluate_folder(config, paths, model=directory)
     if options.json:
-        _print_json(metrics)
+        print_json(metrics)
     else:
         _print_metrics(metrics)
-
-
-def promote(options: argparse.Namespace) -> None:
-    """Make a version the champion."""
-    from rootstock.stages.register import CHALLENGER
-    from rootstock.stages.register import promote as promote_version
-
-    config, registry = _registry()
-    name = config.registry.name
-    version = options.version or registry.find(name, alias=CHALLENGER).version
-    entry = promote_version(registry, name, version)
-    _print_entry(entry, options)
-
-
-def rollback(options: argparse.Namespace) -> None:
-    """Make the previous champion champion again."""
-    from rootstock.stages.register import rollback as rollback_champion
-
-    config, registry = _registry()
-    _print_entry(rollback_champion(registry, config.registry.name), options)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -214,7 +194,7 @@ def calibrate(options: argparse.Namespace) -> None:
         similar_from=config.assess.similar_from,
     )
     if options.json:
-        _print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found))
         return
     print(f"# {found.n_rows} runs, {found.n_sets} data sets with two strategies or more")
     if found.coverage is not None:
@@ -231,7 +211,7 @@ def params(options: argparse.Namespace) -> None:
     """List every key of params.yaml with its default and meaning."""
     keys = list(describe_keys())
     if options.json:
-        _print_json([dict(zip(("key", "default", "meaning"), row, strict=True)) for row in keys])
+        print_json([dict(zip(("key", "default", "meaning"), row, strict=True)) for row in keys])
         return
     for key, default, meaning in keys:
         print(f"{key} = {default}\n    {meaning}")
@@ -243,7 +223,7 @@ def doctor(options: argparse.Namespace) -> None:
 
     findings = examine(Paths(Path.cwd()))
     if options.json:
-        _print_json([finding._asdict() for finding in findings])
+        print_json([finding._asdict() for finding in findings])
     else:
         for finding in findings:
             print(f"{finding.verdict:5} {finding.name:14} {finding.detail}")
@@ -269,21 +249,21 @@ def _workspace(out: Path | None) -> Iterator[Paths]:
 
 
 @contextmanager
-def _model(name: str) -> Iterator[Path]:
+def open_model(name: str) -> Iterator[Path]:
     """The directory of a model given as directory or models:/ URI; default: the champion."""
     if name and not name.startswith("models:/"):
         yield Path(name)
         return
     from rootstock.integrations.mlflow_tracking import resolve_model_uri
 
-    config, registry = _registry()
+    config, registry = open_registry()
     wanted = resolve_model_uri(name or f"models:/{config.registry.name}@champion")
     entry = registry.find(wanted.name, alias=wanted.alias, version=wanted.version)
     with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
         yield registry.download(entry, Path(folder) / "model")
 
 
-def _registry() -> tuple[Config, Any]:
+def open_registry() -> tuple[Config, Any]:
     from rootstock.integrations.connect import connect_registry, quiet_environment
 
     quiet_environment()
@@ -303,7 +283,7 @@ def _read(path: Path) -> bytes:
         raise RootstockError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
@@ -321,13 +301,6 @@ def _print_predictions(rows: list[dict[str, Any]]) -> None:
         top = "  ".join(f"{item['label']} {item['probability']:.3f}" for item in row["top"])
         note = "  (unlike all the model has seen)" if row.get("unknown") else ""
         print(f"{row['path']}: {top}{note}")
-
-
-def _print_entry(entry: Any, options: argparse.Namespace) -> None:
-    if options.json:
-        _print_json({"name": entry.name, "version": entry.version, "aliases": list(entry.aliases)})
-    else:
-        print(f"{entry.name} version {entry.version} is now champion")
 
 
 def _printable(text: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.cli import commands as run
+from rootstock.cli import registry
 from rootstock.errors import RootstockError
 
 EXAMPLES = """\
@@ -21,6 +22,9 @@ examples:
   rootstock train photos/ --out run1            the whole way: artifacts/ and reports/ in run1
   rootstock predict cat.jpg --model run1/artifacts/model
   rootstock serve --model run1/artifacts/model
+in a project with a registry:
+  rootstock compare                             champion and challenger on the same test images
+  rootstock promote 7 --expect 5 --why "fewer false alarms"
 """
 
 
@@ -75,12 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="write the report there")
     _add_common(command, "set", "json")
 
-    command = _add(commands, "promote", run.promote, "make a registered version the champion")
-    command.add_argument("version", nargs="?", default="", help="default: the challenger")
-    _add_common(command, "json")
-
-    command = _add(commands, "rollback", run.rollback, "make the previous champion champion again")
-    _add_common(command, "json")
+    _add_registry_commands(commands)
+    _add_upkeep_commands(commands)
 
     command = _add(commands, "serve", run.serve, "serve a model over HTTP")
     command.add_argument("--host", help="default 127.0.0.1")
@@ -114,6 +114,59 @@ def build_parser() -> argparse.ArgumentParser:
     command = _add(commands, "doctor", run.doctor, "look at this machine and its services")
     _add_common(command, "json")
     return parser
+
+
+def _add_registry_commands(commands: Any) -> None:
+    command = _add(commands, "promote", registry.promote, "make a registered version the champion")
+    command.add_argument("version", nargs="?", default="", help="default: the challenger")
+    command.add_argument(
+        "--expect", default="", metavar="VERSION", help="only if this version is champion now"
+    )
+    command.add_argument("--why", default="", metavar="TEXT", help="for the history")
+    _add_common(command, "json")
+
+    command = _add(
+        commands, "rollback", registry.rollback, "make the previous champion champion again"
+    )
+    command.add_argument("--why", default="", metavar="TEXT", help="for the history")
+    _add_common(command, "json")
+
+    command = _add(
+        commands, "history", registry.history, "tell who was champion when, by whom and why"
+    )
+    _add_common(command, "json")
+
+    command = _add(
+        commands, "compare", registry.compare, "compare two models on the same test images"
+    )
+    about = "a version, an alias or a model directory; default: the "
+    command.add_argument("first", nargs="?", default="champion", help=f"{about}champion")
+    command.add_argument("second", nargs="?", default="challenger", help=f"{about}challenger")
+    _add_common(command, "json")
+
+
+def _add_upkeep_commands(commands: Any) -> None:
+    command = _add(
+        commands, "reproduce", registry.reproduce, "tell the commands that make a version again"
+    )
+    command.add_argument("version", help="a version's number, or a model directory")
+    command.add_argument("--run", action="store_true", help="run them, in a clone of its own")
+    command.add_argument("--folder", type=Path, help="of that clone; default: beside the project")
+    command.add_argument(
+        "--check", type=Path, metavar="FOLDER", help="compare what was made there with the version"
+    )
+    command.add_argument("--params", action="store_true", help="print its params.yaml alone")
+    command.add_argument("--data", action="store_true", help="print its .dvc file of the images")
+
+    command = _add(
+        commands, "backup", registry.backup, "copy the registry and its artifacts to a folder"
+    )
+    command.add_argument("folder", type=Path, help="a new one for each back-up")
+    _add_common(command, "json")
+
+    command = _add(commands, "restore", registry.restore, "put a back-up into an empty project")
+    command.add_argument("folder", type=Path, help="what `rootstock backup` wrote")
+    _add_common(command, "json")
 
 
 def _add(commands: Any, name: str, handler: Any, text: str) -> argparse.ArgumentParser:

@@ -67,6 +67,20 @@ def read_json(path: Path, *, made_by: str) -> dict[str, Any]:
     return value
 
 
+def explain_format(found: Any, known: int, *, path: Path, again: str) -> tuple[str, str] | None:
+    """Message and way out where a file has a format version that cannot be read; else None.
+
+    ``again`` is what makes the file anew with this Rootstock.
+    """
+    if found == known:
+        return None
+    newer = isinstance(found, int) and found > known
+    message = f"{path} has format_version {found!r}, this Rootstock reads {known}"
+    if newer:
+        return f"{message}: a newer one wrote it", f"upgrade Rootstock, or {again}"
+    return f"{message}: an older one wrote it, or it is damaged", again
+
+
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as file:

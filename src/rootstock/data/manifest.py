@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
-from rootstock.data.files import write_atomic
+from rootstock.data.files import explain_format, write_atomic
 from rootstock.data.inspect import Inspected, inspect_images
 from rootstock.data.layout import SPLITS, Layout, find_images
 from rootstock.data.seen import SeenFiles, stamp
@@ -129,11 +129,9 @@ class Manifest:
             raise ArtifactError(f"{path} is missing", hint=hint) from None
         except (pa.ArrowInvalid, KeyError, ValueError) as error:
             raise ArtifactError(f"{path} is not a manifest: {error}", hint=hint) from None
-        if facts["format_version"] != FORMAT_VERSION:
-            raise ArtifactError(
-                f"{path} has format version {facts['format_version']}, expected {FORMAT_VERSION}",
-                hint=hint,
-            )
+        problem = explain_format(facts["format_version"], FORMAT_VERSION, path=path, again=hint)
+        if problem:
+            raise ArtifactError(problem[0], hint=problem[1])
         rows = tuple(ImageRow(**row) for row in table.to_pylist())
         return cls(rows, tuple(facts["warnings"]), tuple(facts["given_splits"]))
 

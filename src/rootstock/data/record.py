@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rootstock.data.files import read_json, write_json
+from rootstock.data.files import explain_format, read_json, write_json
 from rootstock.errors import ArtifactError
 
 
@@ -34,10 +34,20 @@ class Artifact(Record):
         Raises:
             ArtifactError: the file is missing, damaged or of another version.
         """
+        tree = read_json(path, made_by=cls.made_by)
+        again = f"run the stage `{cls.made_by}` again"
+        version = cls.model_fields.get("format_version")
+        if version is not None:
+            # It comes first: a later format may differ in everything else.
+            problem = explain_format(
+                tree.get("format_version"), version.default, path=path, again=again
+            )
+            if problem:
+                raise ArtifactError(problem[0], hint=problem[1])
         try:
-            return cls.model_validate(read_json(path, made_by=cls.made_by))
+            return cls.model_validate(tree)
         except ValidationError as error:
             raise ArtifactError(
                 f"{path} is not a {cls.__name__} of this version: {error.error_count()} problems",
-                hint=f"run the stage `{cls.made_by}` again",
+                hint=again,
             ) from None

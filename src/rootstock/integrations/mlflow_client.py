@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import random
 import re
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +141,33 @@ def or_none(get: Any, *arguments: str) -> Any:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+CROWDED = (
+    "duplicate key",  # PostgreSQL: two upserts of MLflow both found nothing, and both inserted
+    "UNIQUE constraint",
+    "Giving up",  # create_model_version, when others were faster three times
+    "database is locked",
+    "deadlock detected",
+    "could not serialize",
+    "rows matched",  # deleted by somebody else a moment ago
+)
+ATTEMPTS = 8
+
+
+def again_if_crowded(call: Callable[..., Any], *arguments: Any, **others: Any) -> Any:
+    """The call's answer; it is made again where another process was in its way at that moment.
+
+    For calls that may be made twice.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return call(*arguments, **others)
+        except Exception as error:
+            if attempt == ATTEMPTS or not any(words in str(error) for words in CROWDED):
+                raise
+            time.sleep(random.uniform(0.03, 0.15) * attempt)
+    raise AssertionError("unreachable")
 
 
 def cut(text: str, length: int) -> str:

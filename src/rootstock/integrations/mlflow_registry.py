@@ -12,14 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rootstock.errors import NoModelError, TrackingError
-from rootstock.integrations.mlflow_client import mlflow_client, or_none, translated
+from rootstock.integrations import mlflow_log
+from rootstock.integrations.mlflow_client import (
+    again_if_crowded,
+    cut,
+    mlflow_client,
+    or_none,
+    translated,
+)
 from rootstock.integrations.mlflow_tracking import MlflowRun
-from rootstock.ports import RegistryEntry
+from rootstock.ports import Record, RegistryEntry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MODEL_FOLDER = "model"
+DESCRIPTION_LENGTH = 5_000
+"""What a column of the oldest databases holds."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,13 @@ class MlflowRegistry:
         with self._translated(f"register {name!r}") as client:
             folder = self._free_folder(client, run_id)
             MlflowRun(self.tracking_uri, run_id).log_files(bundle, folder=folder)
-            self._ensure_model(client, name)
+            mlflow_log.ensure_model(client, name)
             version = client.create_model_version(
                 name,
                 source=f"runs:/{run_id}/{folder}",
                 run_id=run_id,
                 tags={key: str(value) for key, value in tags.items()},
-                description=description,
+                description=cut(description, DESCRIPTION_LENGTH),
                 await_creation_for=30,
             )
         return RegistryEntry(name, str(version.version), run_id=run_id, tags=dict(version.tags))
@@ -103,19 +112,34 @@ class MlflowRegistry:
         """
         self.find(name, version=version)
         with self._translated(f"set the alias {alias!r} of {name!r}") as client:
-            client.set_registered_model_alias(name, alias, version)
+            again_if_crowded(client.set_registered_model_alias, name, alias, version)
 
     def drop_alias(self, name: str, alias: str) -> None:
         """Remove an alias; nothing happens where there is none."""
         with self._translated(f"drop the alias {alias!r} of {name!r}") as client:
             if or_none(client.get_registered_model, name) is not None:
-                client.delete_registered_model_alias(name, alias)
+                again_if_crowded(client.delete_registered_model_alias, name, alias)
 
     def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """Set tags of one version."""
         with self._translated(f"tag version {version} of {name!r}") as client:
             for key, value in tags.items():
-                client.set_model_version_tag(name, version, key, str(value))
+                again_if_crowded(client.set_model_version_tag, name, version, key, str(value))
+
+    def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
+        """Append to the log of the model; returns the record's number."""
+        with self._translated(f"write the history of {name!r}") as client:
+            return mlflow_log.append_record(client, name, version, facts)
+
+    def records(self, name: str) -> list[Record]:
+        """The log of the model, oldest first."""
+        with self._translated(f"read the history of {name!r}") as client:
+            return mlflow_log.read_records(client, name)
+
+    def note_on_record(self, name: str, number: int, facts: Mapping[str, str]) -> None:
+        """Add facts to a record."""
+        with self._translated(f"write the history of {name!r}") as client:
+            mlflow_log.note_on_record(client, name, number, facts)
 
     def download(self, entry: RegistryEntry, target: Path) -> Path:
         """Fetch the version's files beside ``target``, then put them there in one move.
@@ -153,21 +177,16 @@ class MlflowRegistry:
     def _aliases(self, client: MlflowClient, name: str) -> dict[str, str]:
         model = or_none(client.get_registered_model, name)
         if model is None:
-            names = [known.name for known in client.search_registered_models(max_results=20)]
+            names = [
+                known.name
+                for known in client.search_registered_models(max_results=20)
+                if not known.name.endswith(mlflow_log.SUFFIX)
+            ]
             raise NoModelError(
                 f"there is no registered model {name!r}; there are: {', '.join(names) or 'none'}",
                 hint="train and register one: `dvc repro`, or name another in registry.name",
             )
         return {alias: str(version) for alias, version in model.aliases.items()}
-
-    def _ensure_model(self, client: MlflowClient, name: str) -> None:
-        if or_none(client.get_registered_model, name) is None:
-            try:
-                client.create_registered_model(name)
-            except Exception as error:
-                # Another process may have made it in between.
-                if or_none(client.get_registered_model, name) is None:
-                    raise error
 
     def _free_folder(self, client: MlflowClient, run_id: str) -> str:
         taken = {item.path for item in client.list_artifacts(run_id)}

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import csv
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from rootstock.bundle import read_bundle
+from rootstock.bundle import ModelBundle, copy_with_card, read_bundle
 from rootstock.config import Config, GateConfig
-from rootstock.data.files import read_json, write_json
+from rootstock.data.files import read_json, write_atomic, write_json
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
-from rootstock.errors import NoModelError, RootstockError
+from rootstock.errors import ArtifactError, ConflictError, NoModelError, RootstockError
+from rootstock.evaluate.card import render_card
 from rootstock.evaluate.compare import Comparison, compare
 from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry, RegistryEntry, RunLogger
 from rootstock.predict import Predictor
+from rootstock.stages.champion import (
+    CHALLENGER,
+    CHAMPION,
+    find_alias,
+    promote,
+    settle_and_adopt,
+)
 from rootstock.stages.evaluate import predict_rows
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
+MEETINGS = 3
+"""How often a challenger meets a champion that changes meanwhile, before that is left to people."""
 
 
 def register_model(
@@ -28,6 +38,9 @@ def register_model(
 
     Without a registry (tracking is off) nothing is registered, and the file says so.
     """
+    metrics = read_json(paths.metrics, made_by="evaluate")
+    bundle = read_bundle(paths.model)
+    card = write_card(config, paths, bundle, metrics)
     if registry is None:
         outcome: dict[str, Any] = {
             "registered": False,
@@ -36,32 +49,17 @@ def register_model(
         write_json(paths.registration, outcome)
         return outcome
     training = read_json(paths.training, made_by="train")
-    metrics = read_json(paths.metrics, made_by="evaluate")
-    bundle = read_bundle(paths.model)
     name = config.registry.name
     with runs.run("register", run_id=training["run_id"]) as run:
-        entry = registry.register(
-            name,
-            paths.model,
-            run_id=run.id,
-            tags={"strategy": bundle.strategy, "data": bundle.lineage["data_hash"]},
-            description=_describe(bundle.strategy, metrics),
-        )
-        champion = _find_champion(registry, name)
-        if champion is None:
-            reason = f"Version {entry.version} is the first model and therefore champion."
-            comparison = None
-        else:
-            root = base_folder(paths.below(config.data.root))
-            comparison = _meet(config.registry.gate, paths, root, registry, champion)
-            reason = f"Version {entry.version} against champion {champion.version}: " + (
-                comparison.reason
+        with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+            entry = registry.register(
+                name,
+                copy_with_card(bundle, Path(folder) / "model", card),
+                run_id=run.id,
+                tags={"strategy": bundle.strategy, "data": bundle.lineage["data_hash"]},
+                description=card,
             )
-        promoted = comparison is None or comparison.promote
-        if promoted:
-            promote(registry, name, entry.version)
-        else:
-            registry.set_alias(name, CHALLENGER, entry.version)
+        comparison, promoted, reason = _pass_gate(config, paths, registry, entry)
         registry.set_tags(name, entry.version, {"gate": reason})
     outcome = {
         "registered": True,
@@ -75,43 +73,38 @@ def register_model(
     return outcome
 
 
-def promote(registry: ModelRegistry, name: str, version: str) -> RegistryEntry:
-    """Make a version champion; the champion until now becomes `previous_champion`.
-
-    Raises:
-        NoModelError: there is no such version.
-    """
-    entry = registry.find(name, version=version)
-    champion = _find_champion(registry, name)
-    if champion is not None and champion.version != version:
-        registry.set_alias(name, PREVIOUS, champion.version)
-    registry.set_alias(name, CHAMPION, version)
-    if CHALLENGER in entry.aliases:
-        registry.drop_alias(name, CHALLENGER)
-    return registry.find(name, version=version)
-
-
-def rollback(registry: ModelRegistry, name: str) -> RegistryEntry:
-    """Make the previous champion champion again.
-
-    Raises:
-        NoModelError: there has been no champion before the present one.
-    """
-    try:
-        previous = registry.find(name, alias=PREVIOUS)
-    except NoModelError:
-        raise NoModelError(
-            f"model {name!r} has had no champion before the present one",
-            hint="promote a version instead: rootstock promote VERSION",
-        ) from None
-    return promote(registry, name, previous.version)
-
-
-def _find_champion(registry: ModelRegistry, name: str) -> RegistryEntry | None:
-    try:
-        return registry.find(name, alias=CHAMPION)
-    except NoModelError:
-        return None
+def _pass_gate(
+    config: Config, paths: Paths, registry: ModelRegistry, entry: RegistryEntry
+) -> tuple[Comparison | None, bool, str]:
+    """Let a new version meet the champion; what was found, whether it took over, and why."""
+    name, comparison = config.registry.name, None
+    root = base_folder(paths.below(config.data.root))
+    for _ in range(MEETINGS):
+        changes = settle_and_adopt(registry, name)
+        champion = find_alias(registry, name, CHAMPION)
+        if champion is None:
+            comparison = None
+            reason = f"Version {entry.version} is the first model and therefore champion."
+        else:
+            comparison = _meet(config.registry.gate, paths, root, registry, champion)
+            reason = f"Version {entry.version} against champion {champion.version}: " + (
+                comparison.reason
+            )
+            if not comparison.promote:
+                break
+        after = changes[-1].number if changes else 0
+        try:
+            promote(registry, name, entry.version, after=after, kind="gate", why=reason)
+        except ConflictError:
+            continue
+        return comparison, True, reason
+    else:
+        reason = (
+            f"Version {entry.version}: not promoted: the champion changed while it was compared, "
+            f"{MEETINGS} times; `rootstock compare`, then promote by hand."
+        )
+    registry.set_alias(name, CHALLENGER, entry.version)
+    return comparison, False, reason
 
 
 def _meet(
@@ -151,8 +144,29 @@ def _meet(
     )
 
 
-def _describe(strategy: str, metrics: dict[str, Any]) -> str:
-    return (
-        f"{strategy}; test accuracy {metrics['accuracy']:.4f} on {metrics['n_test']} images, "
-        f"macro F1 {metrics['macro_f1']:.4f}, ECE {metrics['ece']:.4f}"
+def write_card(config: Config, paths: Paths, bundle: ModelBundle, metrics: dict[str, Any]) -> str:
+    """Write reports/model_card.md; returns its text."""
+    text = render_card(
+        name=config.registry.name,
+        manifest=Manifest.read(paths.manifest),
+        facts=bundle.facts.model_dump(mode="json"),
+        plan=read_json(paths.plan, made_by="plan"),
+        metrics=metrics,
+        per_class=_read_per_class(paths.per_class),
+        licence=config.data.licence,
+        source=config.data.source,
     )
+    with write_atomic(paths.model_card) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+def _read_per_class(path: Path) -> list[tuple[str, float, int]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            return [(row["class"], float(row["recall"]), int(row["images"])) for row in rows]
+    except (OSError, KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error}", hint="run the stage `evaluate` again"
+        ) from None

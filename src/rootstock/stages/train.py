@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from rootstock.bundle import MAX_GOLDEN, ModelBundle, write_bundle
 from rootstock.config import Config
 from rootstock.data.files import read_json, write_json
 from rootstock.data.views import COUNT, Views
+from rootstock.lineage import trace
 from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
 from rootstock.paths import Paths
 from rootstock.plan.plan import TransferPlan
@@ -35,7 +34,6 @@ from rootstock.train.objectives import PATH_FILE, Tracking
 
 WRITING_SECONDS = 15.0
 """Averaging, calibration and export of a model of a few million parameters on two cores."""
-LIBRARIES = ("rootstock", "torch", "timm", "numpy", "pillow", "scikit-learn", "onnxruntime")
 
 
 def train_model(
@@ -86,7 +84,13 @@ def train_model(
             strategy=job.plan.strategy,
             temperature=temperature,
             metrics=metrics,
-            lineage=_lineage(job),
+            lineage=trace(
+                config,
+                paths.root,
+                data_hash=job.manifest.content_hash,
+                plan_hash=job.plan.hash,
+                weights_sha256=job.plan.weights_sha256,
+            ),
             golden=_golden_images(job),
             views=views,
             reference=job.reference(network, best, softmax(logits / temperature)),
@@ -171,32 +175,6 @@ def _golden_images(job: TrainingJob) -> list[tuple[str, bytes, str]]:
     longest = max(len(rows) for rows in by_class.values())
     turns = [rows[i] for i in range(longest) for rows in by_class.values() if i < len(rows)]
     return [(row.path, (job.root / row.path).read_bytes(), row.label) for row in turns[:MAX_GOLDEN]]
-
-
-def _lineage(job: TrainingJob) -> dict[str, Any]:
-    return {
-        "data_hash": job.manifest.content_hash,
-        "plan_hash": job.plan.hash,
-        "weights_sha256": job.plan.weights_sha256,
-        "seed": job.config.seed,
-        "git_commit": _git_commit(),
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-    }
-
-
-def _git_commit() -> str:
-    """The commit of the current folder, with ``+changes`` where it is not clean; may be empty."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return found.stdout.strip()
 
 
 def _draw(folder: Path, heads: Sequence[Trial], tuned: Sequence[Trial], best: Trial) -> None:

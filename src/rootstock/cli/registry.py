@@ -1,0 +1,170 @@
+"""What the commands around the registry do once their options are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rootstock.cli.commands import open_registry, print_json
+from rootstock.paths import Paths
+
+
+def promote(options: argparse.Namespace) -> None:
+    """Make a version the champion."""
+    from rootstock.stages.champion import CHALLENGER
+    from rootstock.stages.champion import promote as promote_version
+
+    config, registry = open_registry()
+    name = config.registry.name
+    version = options.version or registry.find(name, alias=CHALLENGER).version
+    entry = promote_version(registry, name, version, expect=options.expect, why=options.why)
+    _print_entry(entry, options)
+
+
+def rollback(options: argparse.Namespace) -> None:
+    """Make the previous champion champion again."""
+    from rootstock.stages.champion import rollback as rollback_champion
+
+    config, registry = open_registry()
+    entry = rollback_champion(registry, config.registry.name, why=options.why)
+    _print_entry(entry, options)
+
+
+def history(options: argparse.Namespace) -> None:
+    """Who was champion when, by whom and why; the newest last."""
+    from rootstock.stages.champion import find_drift, settle
+
+    config, registry = open_registry()
+    name = config.registry.name
+    changes = settle(registry, name)
+    moved = find_drift(registry, name, changes)
+    if options.json:
+        hidden = ("claim", "after", "settled", "at")
+        rows = [
+            {key: value for key, value in dataclasses.asdict(one).items() if key not in hidden}
+            | {"at": _time(one.at).isoformat()}
+            for one in changes
+        ]
+        print_json({"name": name, "alias_moved_to": moved, "changes": rows})
+        return
+    for one in changes:
+        when = _time(one.at).strftime("%Y-%m-%d %H:%M:%S")
+        print(f"{one.number:4}  {when} UTC  version {one.version:4} {one.kind:10} by {one.by}")
+        if one.why:
+            print(f"      {one.why}")
+    if not changes:
+        print(f"{name} has had no champion yet, as far as its history tells")
+    if moved:
+        print(
+            f"the alias champion points to version {moved}: it was moved by other means\n"
+            "  -> `rootstock promote VERSION` writes that down and sets the champion that is meant",
+            file=sys.stderr,
+        )
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Compare two models on the present test images."""
+    from rootstock.stages.compare import compare_models
+
+    config, registry = open_registry()
+    paths = Paths(Path.cwd())
+    duel = compare_models(
+        config, paths, registry=registry, first=options.first, second=options.second
+    )
+    if options.json:
+        print_json(duel.to_dict())
+        return
+    print((paths.reports / "compare.md").read_text(encoding="utf-8"))
+    print(f"written to {paths.reports / 'compare.md'}")
+
+
+def _time(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
+
+
+def _print_entry(entry: Any, options: argparse.Namespace) -> None:
+    if options.json:
+        print_json({"name": entry.name, "version": entry.version, "aliases": list(entry.aliases)})
+    else:
+        print(f"{entry.name} version {entry.version} is now champion")
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    """Tell, or run, the commands that make a version again."""
+    from rootstock.bundle import read_bundle
+    from rootstock.cli.commands import open_model
+    from rootstock.errors import RootstockError
+    from rootstock.stages import reproduce as again
+
+    version = options.version
+    with open_model(_model_uri(version)) as directory:
+        bundle = read_bundle(directory)
+        lineage = bundle.lineage
+        folder = (options.folder or Path(f"../rootstock-again-{Path(version).name}")).resolve()
+        recipe = again.make_recipe(lineage, version=version, folder=folder)
+        if options.params:
+            print(recipe.params, end="")
+            return
+        if options.data:
+            print(lineage.get("data_dvc", ""), end="")
+            return
+        if options.run:
+            again.run_recipe(lineage, recipe, Path.cwd())
+        else:
+            print("\n".join(recipe.commands))
+        for text in recipe.missing:
+            print(f"missing: {text}", file=sys.stderr)
+        for text in again.other_libraries(lineage):
+            print(f"another version here: {text}", file=sys.stderr)
+        checked = folder if options.run else options.check
+        if checked is None:
+            return
+        found = again.check_folder(lineage, bundle.weights_path, checked)
+        for name, same in found:
+            print(f"{name}: {'the same' if same else 'DIFFERENT'}")
+        if not all(same for _, same in found[:2]):
+            raise RootstockError(
+                f"{checked} is not version {version} made again",
+                hint="compare the images, params.yaml and the commit",
+            )
+
+
+def _model_uri(version: str) -> str:
+    from rootstock.cli.commands import open_registry
+
+    if not version.isdecimal():
+        return version  # a model directory or a models:/ address
+    return f"models:/{open_registry()[0].registry.name}/{version}"
+
+
+def backup(options: argparse.Namespace) -> None:
+    """Copy the registry and its artifacts to a new folder."""
+    from rootstock.integrations.backup import backup as back_up
+    from rootstock.integrations.connect import tracking_uri
+
+    found = back_up(tracking_uri(Paths(Path.cwd())), options.folder.absolute())
+    if options.json:
+        print_json(found)
+        return
+    print(
+        f"{options.folder}: {found['runs']} runs, {found['model_versions']} versions, "
+        f"{found['files']} files with their checksums"
+    )
+    if found["not_included"]:
+        print("some artifacts lie elsewhere: see not_included in backup.json", file=sys.stderr)
+
+
+def restore(options: argparse.Namespace) -> None:
+    """Put a back-up into a project without a registry."""
+    from rootstock.integrations.backup import restore as put_back
+    from rootstock.integrations.connect import tracking_uri
+
+    found = put_back(options.folder, tracking_uri(Paths(Path.cwd())))
+    if options.json:
+        print_json(found)
+        return
+    print(f"restored {found['runs']} runs and {found['model_versions']} versions")

@@ -1,0 +1,248 @@
+"""Two models on the same images, in numbers and words: who is better, how surely, and where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from rootstock.metrics import wilson_interval
+
+SHOWN = 60
+"""Images that the two see differently, listed at most."""
+Z = 1.96
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model: its name, the labels str[N] that it gave, and its milliseconds for one image."""
+
+    name: str
+    predicted: np.ndarray
+    milliseconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """Recall of one class before and after; None in both where it has no test image."""
+
+    label: str
+    images: int
+    before: float
+    after: float
+
+    @property
+    def change(self) -> float:
+        return self.after - self.before
+
+
+@dataclass(frozen=True)
+class Duel:
+    """``first`` (as a rule the champion) and ``second`` on images of ``labels`` str[N]."""
+
+    first: Contender
+    second: Contender
+    labels: np.ndarray
+    paths: Sequence[str]
+
+    @property
+    def n(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def right(self) -> tuple[np.ndarray, np.ndarray]:
+        """bool[N] of each."""
+        return self.first.predicted == self.labels, self.second.predicted == self.labels
+
+    @property
+    def accuracies(self) -> tuple[float, float]:
+        return float(self.right[0].mean()), float(self.right[1].mean())
+
+    @cached_property
+    def table(self) -> tuple[int, int, int, int]:
+        """Images that both, the second alone, the first alone, and neither got right."""
+        one, two = self.right
+        counts = (one & two, ~one & two, one & ~two, ~one & ~two)
+        both, second, first, neither = (int(np.sum(count)) for count in counts)
+        return both, second, first, neither
+
+    @property
+    def gain(self) -> float:
+        """Accuracy of the second over that of the first."""
+        return self.accuracies[1] - self.accuracies[0]
+
+    @cached_property
+    def gain_interval(self) -> tuple[float, float]:
+        """95 % interval of `gain`."""
+        return newcombe_interval(*self.table)
+
+    @cached_property
+    def p_value(self) -> float:
+        """McNemar's exact test: how likely so uneven a split of the differing images is by chance.
+
+        McNemar (1947), with the exact binomial instead of his approximation.
+        """
+        from scipy.stats import binomtest
+
+        _, second, first, _ = self.table
+        return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+    @cached_property
+    def classes(self) -> list[ClassChange]:
+        """Classes that have test images, the largest change first."""
+        found = []
+        for label in sorted(set(self.labels.tolist())):
+            own = self.labels == label
+            before, after = (float(right[own].mean()) for right in self.right)
+            found.append(ClassChange(label, int(own.sum()), before, after))
+        return sorted(found, key=lambda one: (-abs(one.change), one.label))
+
+    def differing(self) -> list[tuple[str, str, str, str]]:
+        """(path, actual, first said, second said) where they differ; what matters first."""
+        one, two = self.right
+        rows = np.flatnonzero(self.first.predicted != self.second.predicted)
+        lost, won = one[rows] & ~two[rows], ~one[rows] & two[rows]
+        order = np.argsort(np.where(lost, 0, np.where(won, 1, 2)), kind="stable")
+        return [
+            (
+                self.paths[i],
+                str(self.labels[i]),
+                str(self.first.predicted[i]),
+                str(self.second.predicted[i]),
+            )
+            for i in rows[order]
+        ]
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON holds it."""
+        both, second, first, neither = self.table
+        return {
+            "first": self.first.name,
+            "second": self.second.name,
+            "n": self.n,
+            "accuracy": [round(value, 6) for value in self.accuracies],
+            "gain": round(self.gain, 6),
+            "gain_interval": [round(value, 6) for value in self.gain_interval],
+            "p_value": round(self.p_value, 6),
+            "right": {"both": both, "first": first, "second": second, "neither": neither},
+            "milliseconds": [
+                round(self.first.milliseconds, 3),
+                round(self.second.milliseconds, 3),
+            ],
+            "classes": [
+                {"label": c.label, "images": c.images, "recall": [c.before, c.after]}
+                for c in self.classes
+            ],
+        }
+
+
+def newcombe_interval(
+    both: int, second_only: int, first_only: int, neither: int, *, z: float = Z
+) -> tuple[float, float]:
+    """Interval of the second's share over the first's, of paired images; (-1, 1) for none.
+
+    Newcombe (1998), Statistics in Medicine 17:2635-2650, method 10: Wilson's intervals of the two
+    shares, joined with regard to how the two go together. It holds for few images and for shares
+    near 1, where the textbook's interval does not.
+    """
+    n = both + second_only + first_only + neither
+    if not n:
+        return -1.0, 1.0
+    totals = (both + second_only, both + first_only)
+    shares = [total / n for total in totals]
+    (low2, high2), (low1, high1) = (wilson_interval(total, n, z=z) for total in totals)
+    margins = math.prod((*totals, n - totals[0], n - totals[1]))
+    cross = float(both * neither - second_only * first_only)
+    if cross > 0:
+        cross = max(cross - n / 2, 0.0)
+    phi = cross / math.sqrt(margins) if margins else 0.0
+
+    def joined(mine: float, other: float) -> float:
+        return math.sqrt(max(0.0, mine**2 - 2 * phi * mine * other + other**2))
+
+    gain = shares[0] - shares[1]
+    below = joined(shares[0] - low2, high1 - shares[1])
+    above = joined(high2 - shares[0], shares[1] - low1)
+    return max(-1.0, gain - below), min(1.0, gain + above)
+
+
+def render_duel(duel: Duel, *, pictures: Sequence[str]) -> str:
+    """The comparison as Markdown, in words first; ``pictures`` are paths from the page."""
+    first, second = duel.first, duel.second
+    low, high = duel.gain_interval
+    both, second_only, first_only, neither = duel.table
+    intervals = [wilson_interval(int(right.sum()), duel.n) for right in duel.right]
+    lines = [
+        f"# {first.name} against {second.name}",
+        "",
+        f"**{_verdict(duel)}**",
+        "",
+        f"On the same {duel.n} test images {second.name} has {duel.accuracies[1]:.1%} right and "
+        f"{first.name} {duel.accuracies[0]:.1%}: a gain of {100 * duel.gain:+.1f} points, 95 % "
+        f"interval {100 * low:+.1f} to {100 * high:+.1f} (Newcombe 1998, paired). McNemar's exact "
+        f"test: p = {duel.p_value:.2g}.",
+        "",
+        f"| | {first.name} | {second.name} |",
+        "| --- | --- | --- |",
+        f"| right | {duel.accuracies[0]:.2%} | {duel.accuracies[1]:.2%} |",
+        "| 95 % interval | " + " | ".join(f"{a:.1%} to {b:.1%}" for a, b in intervals) + " |",
+        f"| right where the other is wrong | {first_only} | {second_only} |",
+        f"| milliseconds for one image, here | {first.milliseconds:.1f} | "
+        f"{second.milliseconds:.1f} |",
+        "",
+        f"Both are right on {both} images, neither on {neither}.",
+        "",
+        *(f"{one.name}: {one.note}\n" for one in (first, second) if one.note),
+        "## Classes",
+        "",
+        *_class_lines(duel),
+        "",
+        "## Images that they see differently",
+        "",
+    ]
+    found = duel.differing()
+    if not found:
+        lines.append("None.")
+    else:
+        lines += [f"| image | is | {first.name} | {second.name} |", "| --- | --- | --- | --- |"]
+        lines += [f"| {path} | {is_} | {a} | {b} |" for path, is_, a, b in found[:SHOWN]]
+        if len(found) > SHOWN:
+            lines.append(f"\n{len(found) - SHOWN} more are not listed.")
+    lines += [f"\n![]({picture})" for picture in pictures]
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(duel: Duel) -> str:
+    low, high = duel.gain_interval
+    if low > 0:
+        return f"{duel.second.name} is better."
+    if high < 0:
+        return f"{duel.second.name} is worse."
+    width = 100 * (high - low) / 2
+    return (
+        "These images do not tell which of the two is better: they can tell differences of about "
+        f"{width:.1f} points and more."
+    )
+
+
+def _class_lines(duel: Duel) -> list[str]:
+    changed = [one for one in duel.classes if one.change]
+    same = len(duel.classes) - len(changed)
+    if not changed:
+        return ["No class has more or fewer images right."]
+    lines = [
+        f"| class | test images | {duel.first.name} | {duel.second.name} | change |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {one.label} | {one.images} | {one.before:.1%} | {one.after:.1%} | "
+            f"{100 * one.change:+.1f} |"
+            for one in changed[:SHOWN]
+        ),
+    ]
+    if len(changed) > SHOWN:
+        lines.append(f"\n{len(changed) - SHOWN} more changed and are not listed.")
+    return [*lines, f"\nThe other {same} have as many right as before."] if same else lines

@@ -1,0 +1,116 @@
+"""A registry is backed up and restored elsewhere: real SQLite MLflow, a real model."""
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from rootstock.cli.main import main
+from rootstock.errors import ArtifactError, TrackingError
+from rootstock.integrations.backup import backup, restore
+from rootstock.integrations.connect import tracking_uri
+from rootstock.integrations.mlflow_registry import MlflowRegistry
+from rootstock.integrations.mlflow_tracking import MlflowRunLogger
+from rootstock.paths import Paths
+from rootstock.stages.champion import promote, settle
+
+pytestmark = pytest.mark.integration
+
+MODEL = Path(__file__).parents[1] / "bundles_old/format-1.tar.xz"
+"""A whole model, smaller and sooner there than one that is written anew."""
+
+
+@pytest.fixture(scope="module")
+def home(mlflow_uri, tmp_path_factory):
+    """A project with a champion, and its back-up."""
+    folder = tmp_path_factory.mktemp("project with space")
+    # MLflow makes its tables in seconds; an empty database with tables is copied in no time.
+    MlflowRegistry(mlflow_uri).versions("rootstock")
+    backup(mlflow_uri, folder / "empty")
+    restore(folder / "empty", tracking_uri(Paths(folder)))
+    with tarfile.open(MODEL) as archive:
+        archive.extractall(folder / "model", filter="data")
+    uri = tracking_uri(Paths(folder))
+    with MlflowRunLogger(uri, "home").run("train") as run:
+        registry = MlflowRegistry(uri)
+        registry.register(
+            "rootstock", folder / "model/lenet5", run_id=run.id, tags={}, description="d"
+        )
+    promote(registry, "rootstock", "1", why="the first")
+    backup(uri, folder / "saved")
+    return folder
+
+
+@pytest.fixture
+def saved(home, tmp_path):
+    return Path(shutil.copytree(home / "saved", tmp_path / "saved"))
+
+
+def test_a_restored_project_predicts_and_keeps_its_history(
+    saved, home, tmp_path, monkeypatch, capsys
+):
+    project = tmp_path / "new"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    # What was backed up must not be reached for.
+    hidden = home / "mlruns"
+    hidden.rename(home / "hidden")
+    try:
+        main(["restore", str(saved)])
+        main(["predict", str(home / "model/images/0.jpg"), "--json"])
+    finally:
+        (home / "hidden").rename(hidden)
+    out = capsys.readouterr().out
+    assert "restored" in out
+    assert json.loads(out[out.index("{") :])["predictions"][0]["top"][0]["label"] == "tulip"
+    registry = MlflowRegistry(tracking_uri(Paths(project)))
+    assert [change.why for change in settle(registry, "rootstock")] == ["the first"]
+
+
+def test_a_restore_overwrites_nothing(saved, home):
+    with pytest.raises(ArtifactError, match="mlflow.db exists: a restore overwrites nothing"):
+        restore(saved, tracking_uri(Paths(home)))
+
+
+def test_a_backup_overwrites_nothing(home, saved):
+    with pytest.raises(ArtifactError, match="saved exists already"):
+        backup(tracking_uri(Paths(home)), saved)
+
+
+@pytest.mark.parametrize("harm", ["damaged", "missing", "not of the back-up"])
+def test_a_harmed_backup_is_refused_and_nothing_restored(saved, tmp_path, harm):
+    file = next(saved.rglob("model.onnx"))
+    if harm == "damaged":
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    elif harm == "missing":
+        file.unlink()
+    else:
+        (saved / "mlruns/stowaway").write_text("x")
+    with pytest.raises(ArtifactError, match=f"1 files are {harm}, the first is mlruns/"):
+        restore(saved, tracking_uri(Paths(tmp_path / "new")))
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unfinished_backup_is_no_backup(saved, tmp_path):
+    (saved / "backup.json").unlink()
+    with pytest.raises(ArtifactError, match="is no finished back-up"):
+        restore(saved, tracking_uri(Paths(tmp_path / "new")))
+
+
+@pytest.mark.parametrize(
+    ("uri", "command"),
+    [
+        (
+            "postgresql://ann:secret@db:5433/mlflow",
+            r"pg_dump --format=custom --file=mlflow.dump postgresql://ann@db:5433/mlflow",
+        ),
+        ("http://127.0.0.1:5000", "on the server's machine(.|\n)*pg_dump"),
+    ],
+)
+def test_another_database_is_left_to_its_own_tools(tmp_path, uri, command):
+    with pytest.raises(TrackingError, match=command) as caught:
+        backup(uri, tmp_path / "saved")
+    assert "nothing was done" in str(caught.value)
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,65 @@
+"""What another version of Rootstock wrote: read as before, or refused with the way out."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.bundle import read_bundle
+from rootstock.data.manifest import Manifest
+from rootstock.errors import ArtifactError, BundleError
+from rootstock.plan.plan import TransferPlan
+from rootstock.predict import Predictor
+
+OLD = Path(__file__).parent / "bundles_old"
+
+
+@pytest.fixture(params=sorted(path.name for path in OLD.glob("*.tar.xz")))
+def old(request, tmp_path):
+    """An unpacked model of an earlier Rootstock, images, and what it answered then."""
+    with tarfile.open(OLD / request.param) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+def test_an_old_model_answers_as_it_did(old):
+    predictor = Predictor(old / "lenet5")
+    predictor.check_golden()
+    for told in json.loads((old / "answers.json").read_text()):
+        (answer,) = predictor.predict([(old / told["image"]).read_bytes()], top_k=3, coverage=0.9)
+        assert [label for label, _ in answer.top] == [label for label, _ in told["top"]]
+        assert [p for _, p in answer.top] == pytest.approx([p for _, p in told["top"]], abs=1e-4)
+        assert answer.novelty == pytest.approx(told["novelty"], abs=1e-3)
+        assert list(answer.labels) == told["labels"]
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        (2, r"a newer one wrote it\n.*upgrade Rootstock"),
+        (0, r"an older one wrote it, or it is damaged\n.*dvc repro --force train"),
+        (None, "has format_version None"),
+    ],
+)
+def test_a_model_of_another_format_tells_the_way_out(tmp_path, version, words):
+    (tmp_path / "bundle.json").write_text(json.dumps({"format_version": version}))
+    with pytest.raises(BundleError, match=words):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "stage"), [(DatasetProfile, "assess"), (TransferPlan, "plan")])
+def test_an_artifact_of_a_newer_rootstock_tells_the_way_out(tmp_path, kind, stage):
+    (tmp_path / "new.json").write_text('{"format_version": 7, "more": 1}')
+    message = rf"format_version 7, this Rootstock reads 1: a newer one(.|\n)*stage `{stage}`"
+    with pytest.raises(ArtifactError, match=message):
+        kind.read(tmp_path / "new.json")
+
+
+def test_a_manifest_of_a_newer_rootstock_tells_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("rootstock.data.manifest.FORMAT_VERSION", 2)
+    Manifest(()).write(tmp_path / "manifest.parquet")
+    monkeypatch.undo()
+    with pytest.raises(ArtifactError, match=r"a newer one wrote it(.|\n)*upgrade Rootstock"):
+        Manifest.read(tmp_path / "manifest.parquet")
