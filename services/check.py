@@ -46,7 +46,7 @@ def _problem(request: urllib.request.Request) -> str:
 
 
 class _StayHere(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments: object, **named: object) -> None:
+    def redirect_request(self, *_arguments: object, **_named: object) -> None:
         return None
 
 

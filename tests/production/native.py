@@ -133,12 +133,15 @@ class Container:
         """The answer of a function that runs in this container's network."""
         return _in_network(self.pid, work)
 
+    def send(self, wanted: signal.Signals) -> None:
+        """Send a signal to the service itself, as Docker's init passes it on."""
+        os.kill(_child_of(self.pid), wanted)
+
     def stop(self) -> None:
         """The file's stop signal, its time of grace, then SIGKILL."""
         if self.init.poll() is None:
             with contextlib.suppress(ProcessLookupError, IndexError):
-                wanted = self.spec.get("stop_signal", "SIGTERM")
-                os.kill(_child_of(self.pid), getattr(signal, wanted))
+                self.send(signal.Signals[self.spec.get("stop_signal", "SIGTERM")])
             try:
                 self.init.wait(_seconds(self.spec.get("stop_grace_period", "10s")))
             except subprocess.TimeoutExpired:
@@ -234,9 +237,7 @@ class Stack:
         given = {key: str(value) for key, value in spec.get("environment", {}).items()}
         return image | given | {"PATH": _PATH}
 
-    def _mounts(
-        self, spec: dict[str, Any], home: Path, addresses: dict[str, str]
-    ) -> Iterator[str]:
+    def _mounts(self, spec: dict[str, Any], home: Path, addresses: dict[str, str]) -> Iterator[str]:
         """Shell lines that make the container's file system at ``home``/root."""
         root, uid = home / "root", spec["user"].replace(":", " ").split()
         base = shlex.quote(str(home))
@@ -374,7 +375,10 @@ class _NameServer:
             networks = other.spec["networks"]
             for network, address in other.addresses.items():
                 named = networks[network] if isinstance(networks, dict) else {}
-                if network in asker.addresses and name in (other.service, *named.get("aliases", [])):
+                if network in asker.addresses and name in (
+                    other.service,
+                    *named.get("aliases", []),
+                ):
                     found.append(address)
         return found
 
@@ -394,7 +398,7 @@ def _as_user(
 
 def _inside(root: Path, path: str) -> str:
     """Set $at to where a path lies below the root, by the links of that root."""
-    return f'at={root}$(chroot {root} realpath -m {path})'
+    return f"at={root}$(chroot {root} realpath -m {path})"
 
 
 def _bind(source: Path, root: Path, target: str, *, read_only: bool) -> str:

@@ -1,7 +1,6 @@
 """What stands before the world, run natively as docker-compose.yml says: replicas, proxy, eyes."""
 
 import json
-import os
 import signal
 import ssl
 import time
@@ -108,8 +107,7 @@ def test_a_replica_that_drains_says_so_and_no_request_is_lost(stack, ask):
     leaving = stack.start("inference", number=3)
     leaving.wait_until_healthy()
     answers = [ask("GET", "/readyz").status_code for _ in range(5)]
-    child = int(open(f"/proc/{leaving.pid}/task/{leaving.pid}/children").read().split()[0])
-    os.kill(child, signal.SIGTERM)
+    leaving.send(signal.SIGTERM)
     time.sleep(0.5)
     failed = leaving.check()
     assert failed.returncode
@@ -159,12 +157,11 @@ def test_prometheus_finds_every_replica_and_its_model(prometheus):
 
 
 def test_prometheus_that_hangs_fails_its_check(prometheus):
-    child = int(open(f"/proc/{prometheus.pid}/task/{prometheus.pid}/children").read().split()[0])
-    os.kill(child, signal.SIGSTOP)
+    prometheus.send(signal.SIGSTOP)
     try:
         assert prometheus.check().returncode
     finally:
-        os.kill(child, signal.SIGCONT)
+        prometheus.send(signal.SIGCONT)
     assert prometheus.check().returncode == 0
 
 
