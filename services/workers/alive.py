@@ -13,7 +13,8 @@ SECONDS = 5.0
 
 def main() -> None:
     """Ask the head for its nodes and look for one with an address of this machine."""
-    from ray._raylet import GcsClient  # what `ray health-check` uses
+    # What `ray health-check` uses; there is no public way to ask from outside a job.
+    from ray._raylet import GcsClient  # type: ignore[attr-defined,unused-ignore]
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
     nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=SECONDS).values()
