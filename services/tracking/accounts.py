@@ -1,0 +1,51 @@
+"""Make MLflow's users `service` (reads) and `pipeline` (writes), and set their passwords.
+
+`python accounts.py http://mlflow:5000` with ADMIN_PASSWORD, SERVICE_PASSWORD and PIPELINE_PASSWORD
+in the environment. It may run any number of times; a changed password file changes the password.
+Everybody may read everything (basic_auth.ini); who makes a thing may write it, so that runs and
+models are the pipeline's and no other user's but the admin's. Needs nothing but Python.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+
+USERS = {"service": "SERVICE_PASSWORD", "pipeline": "PIPELINE_PASSWORD"}
+
+
+def main() -> None:
+    """Make or update each user; exit 1 with MLflow's reason where it refuses."""
+    for name, variable in USERS.items():
+        user = {"username": name, "password": os.environ[variable]}
+        problem = _send("POST", "users/create", user)
+        if "RESOURCE_ALREADY_EXISTS" in problem:
+            problem = _send("PATCH", "users/update-password", user)
+        if problem:
+            sys.exit(f"the user {name} cannot be made: {problem}")
+
+
+def _send(method: str, path: str, body: dict[str, str]) -> str:
+    """What MLflow objects to; empty if it agreed."""
+    pair = base64.b64encode(f"admin:{os.environ['ADMIN_PASSWORD']}".encode()).decode()
+    request = urllib.request.Request(
+        f"{sys.argv[1]}/api/2.0/mlflow/{path}",
+        data=json.dumps(body).encode(),
+        headers={"Authorization": f"Basic {pair}", "Content-Type": "application/json"},
+        method=method,
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30):
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"status {error.code}: {error.read(500).decode(errors='replace')}"
+    except OSError as error:
+        return str(error)
+
+
+if __name__ == "__main__":
+    main()

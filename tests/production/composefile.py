@@ -1,0 +1,45 @@
+"""docker-compose.yml as Compose reads it: anchors merged, settings filled in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE_FILE = ROOT / "docker-compose.yml"
+_SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?::-([^}]*))?\})")
+
+
+def read_compose(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The file with each `${NAME:-default}` replaced, by `settings` first, and `$$` by `$`."""
+    chosen = settings or {}
+
+    def fill(found: re.Match[str]) -> str:
+        escaped, name, default = found.groups()
+        return "$" if escaped else chosen.get(name, default or "")
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: filled(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [filled(item) for item in value]
+        return _SETTING.sub(fill, value) if isinstance(value, str) else value
+
+    return filled(yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8")))
+
+
+def settings_of_the_file() -> dict[str, str]:
+    """Every setting with its default."""
+    found = _SETTING.findall(COMPOSE_FILE.read_text(encoding="utf-8"))
+    return {name: default for escaped, name, default in found if not escaped}
+
+
+def built_environment(dockerfile: Path) -> dict[str, str]:
+    """What a Dockerfile's ENV lines set."""
+    text = dockerfile.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^ENV (.+)$", text, flags=re.MULTILINE)
+    return dict(pair.split("=", 1) for line in lines for pair in line.split())

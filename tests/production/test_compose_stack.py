@@ -1,0 +1,320 @@
+"""The whole stack, run natively as docker-compose.yml says, and broken piece by piece."""
+
+import base64
+import json
+import os
+import shutil
+import ssl
+import textwrap
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.bundles import tiny_bundle
+from tests.production.native import Container, Stack
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+REGISTER = """
+    import os
+    from pathlib import Path
+    from rootstock.integrations.mlflow_registry import MlflowRegistry
+    from rootstock.integrations.mlflow_tracking import MlflowRunLogger
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    with MlflowRunLogger(uri, "rootstock").run("train") as run:
+        run.log_metrics({"accuracy": 0.5})
+    registry = MlflowRegistry(uri)
+    entry = registry.register(
+        "rootstock", Path("/workspace/model"), run_id=run.id, tags={}, description="d"
+    )
+    registry.set_alias("rootstock", "champion", entry.version)
+    print("version", entry.version)
+"""
+STEAL = """
+    from mlflow import MlflowClient
+    MlflowClient().set_registered_model_alias("rootstock", "champion", "1")
+"""
+KNOCK = """
+    import http.client, json, re
+    from mlflow.server import app as flask_app
+    from mlflow.server.fastapi_app import create_fastapi_app
+    doors = {(method, re.sub(r"<[^>]*>", "1", rule.rule))
+             for rule in flask_app.url_map.iter_rules() for method in rule.methods}
+    def walk(routes):
+        for route in routes:
+            if hasattr(route, "methods"):
+                path = re.sub(r"{[^}]*}", "1", route.path)
+                yield from ((method, path) for method in route.methods)
+            elif hasattr(route, "routes"):
+                yield from walk(route.routes or [])
+    doors |= set(walk(create_fastapi_app(flask_app).routes))
+    connection, answers = http.client.HTTPConnection("mlflow", 5000, timeout=20), {}
+    for method, path in sorted(doors):
+        if method not in ("HEAD", "OPTIONS"):
+            connection.request(method, path, body=b"{}" if method != "GET" else None,
+                               headers={"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status not in (401, 403):
+                answers[f"{method} {path}"] = answer.status
+    print(json.dumps([len(doors), answers]))
+"""
+# What MLflow tells anybody.
+HARMLESS = {"GET /health": 200, "GET /version": 200}
+WORK = """
+    import ray
+    ray.init(log_to_driver=False)
+    @ray.remote(num_cpus=1)
+    def where():
+        return ray.util.get_node_ip_address()
+    print("ran on", *set(ray.get([where.remote() for _ in range(4)])))
+"""
+
+
+def python(container: Container, code: str, *, seconds: float = 120, **environment: str):
+    command = ["with-secrets", "python", "-c", textwrap.dedent(code)]
+    return container.exec(command, seconds=seconds, **environment)
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack, needed) -> Stack:
+    """PostgreSQL, MLflow on it with its users, and Ray with a worker."""
+    needed("postgres", "psql", "initdb")
+    return make_stack(RAY_OBJECT_STORE_BYTES="100000000", MLFLOW_WORKERS="1", WORKER_CPUS="1")
+
+
+@pytest.fixture(scope="module")
+def postgres(stack):
+    container = stack.start("postgres")
+    container.wait_until_healthy()
+    return container
+
+
+@pytest.fixture(scope="module")
+def mlflow(stack, postgres):
+    container = stack.start("mlflow")
+    container.wait_until_healthy()
+    return container
+
+
+@pytest.fixture(scope="module")
+def accounts(stack, mlflow):
+    """The users, made twice: the second time changes nothing."""
+    for number in (1, 2):
+        one = stack.start("accounts", number=number)
+        assert one.wait() == 0, one.tail()
+        stack.running.remove(one)
+
+
+@pytest.fixture(scope="module")
+def head(stack, accounts):
+    container = stack.start("ray-head")
+    container.wait_until_healthy()
+    return container
+
+
+@pytest.fixture(scope="module")
+def worker(stack, head):
+    container = stack.start("ray-worker")
+    container.wait_until_healthy()
+    return container
+
+
+@pytest.fixture(scope="module")
+def champion(stack, head):
+    """The tiny model, registered from Ray's head as the pipeline does it."""
+    shutil.copytree(tiny_bundle(), stack.folder / "project/model")
+    done = python(head, REGISTER)
+    assert "version 1" in done.stdout, done.stderr
+    return "1"
+
+
+def get(container: Container, url: str, secrets=None, user: str = "", **headers: str):
+    """(status, body) of a GET inside a container's network."""
+    if user:
+        name = {"admin": "mlflow_admin_password"}.get(user, f"mlflow_{user}_password")
+        pair = f"{user}:{(secrets[0] / name).read_text()}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    request = urllib.request.Request(url, headers=headers)
+
+    def send():
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    return container.inside(send)
+
+
+def test_a_changed_password_fails_the_check_of_postgres(postgres):
+    def become(password):
+        done = postgres.exec(
+            ["sh", "-c", f"psql -U mlflow mlflow -c \"alter role mlflow password '{password}'\""]
+        )
+        assert done.returncode == 0, done.stderr
+
+    assert postgres.is_healthy()
+    right = postgres.exec(["cat", "/run/secrets/postgres_password"]).stdout.strip()
+    become("another")
+    try:
+        failed = postgres.check()
+    finally:
+        become(right)
+    assert failed.returncode
+    assert "password authentication failed" in failed.stderr
+    assert postgres.is_healthy()
+
+
+def test_mlflow_without_its_allowed_hosts_is_seen_to_be_useless(stack, mlflow):
+    """/health says 200 to everybody; the check of the file says what clients would hear."""
+    second = stack.start("mlflow", number=2, without="MLFLOW_SERVER_ALLOWED_HOSTS")
+    try:
+        # Its own name must lead to itself, as it does where there is one MLflow.
+        stack.running.remove(mlflow)
+        end = time.monotonic() + 120
+        while True:
+            try:
+                status, _ = get(second, "http://127.0.0.1:5000/health", Host="mlflow:5000")
+                break
+            except OSError:
+                assert time.monotonic() < end, second.tail()
+                time.sleep(1)
+        assert status == 200
+        failed = second.check()
+        assert failed.returncode == 1
+        assert "status 403: Invalid Host header" in failed.stderr
+    finally:
+        stack.running.append(mlflow)
+        stack.stop(second, kill=True)
+    assert mlflow.is_healthy()
+
+
+def test_artifacts_that_cannot_be_read_fail_the_check_of_mlflow(stack, mlflow):
+    folder = stack.volume("mlflow-artifacts")
+    folder.chmod(0)
+    try:
+        failed = mlflow.check()
+    finally:
+        folder.chmod(0o700)
+    assert failed.returncode == 1
+    assert "mlflow-artifacts" in failed.stderr
+    assert mlflow.is_healthy()
+
+
+def test_the_users_may_ask_mlflow(mlflow, accounts, secrets):
+    url = "http://127.0.0.1:5000/api/2.0/mlflow/experiments/search?max_results=1"
+    assert get(mlflow, url, Host="mlflow:5000")[0] == 401
+    for user in ("admin", "service", "pipeline"):
+        assert get(mlflow, url, secrets, user, Host="mlflow:5000")[0] == 200
+
+
+def test_no_route_of_mlflow_answers_without_a_password(mlflow):
+    """Every route that MLflow declares, in each of its methods, asked by nobody."""
+    done = mlflow.exec(["python", "-c", textwrap.dedent(KNOCK)], seconds=400)
+    asked, answers = json.loads(done.stdout.splitlines()[-1])
+    assert asked > 100, done.stderr
+    assert answers == HARMLESS
+
+
+def test_ray_runs_a_task_on_the_worker_with_the_token(head, worker):
+    done = python(head, WORK)
+    assert f"ran on {worker.addresses['cluster']}" in done.stdout, done.stderr
+
+
+def test_ray_refuses_who_has_no_token(worker):
+    done = worker.exec(worker.spec["healthcheck"]["test"][1:], RAY_AUTH_TOKEN_PATH="/etc/passwd")
+    assert done.returncode
+    assert "InvalidAuthToken" in done.stderr
+
+
+def test_a_worker_that_died_is_no_longer_alive_to_the_head(stack, head, worker):
+    second = stack.start("ray-worker", number=2)
+    second.wait_until_healthy()
+    # Ray's own process dies, the container's first one does not.
+    done = second.exec(["pkill", "-KILL", "raylet"])
+    assert done.returncode == 0
+    end = time.monotonic() + 60
+    while second.check().returncode == 0:
+        assert time.monotonic() < end
+        time.sleep(2)
+    assert worker.is_healthy()
+    stack.stop(second, kill=True)
+
+
+def test_the_service_follows_the_champion_and_may_not_move_it(stack, champion, secrets):
+    replica = stack.start("inference")
+    replica.wait_until_healthy()
+    key = {"X-API-Key": secrets[1]["predict"]}
+    status, body = get(replica, "http://127.0.0.1:8000/v1/model", **key)
+    assert (status, json.loads(body)["version"]) == (200, champion)
+    done = python(replica, STEAL)
+    assert done.returncode
+    assert "403" in done.stderr or "Permission denied" in done.stderr
+    stack.stop(replica)
+
+
+def test_a_service_without_a_champion_is_not_healthy(stack, accounts):
+    spec = stack.compose["services"]["inference"]["environment"]
+    before, spec["ROOTSTOCK_MODEL"] = spec["ROOTSTOCK_MODEL"], "models:/nothing@champion"
+    replica = stack.start("inference", number=5)
+    spec["ROOTSTOCK_MODEL"] = before
+    end = time.monotonic() + 60
+    while "503" not in (failed := replica.check()).stderr:
+        assert failed.returncode
+        assert time.monotonic() < end, replica.tail()
+        time.sleep(1)
+    stack.stop(replica, kill=True)
+
+
+def test_the_proxy_leads_browsers_to_mlflow(stack, accounts, secrets, needed):
+    needed("caddy")
+    proxy = stack.start("proxy")
+    authority = stack.volume("proxy") / "caddy/pki/authorities/local/root.crt"
+    end = time.monotonic() + 30
+    while not authority.exists():
+        assert time.monotonic() < end, proxy.tail()
+        time.sleep(0.2)
+    trust = ssl.create_default_context(cafile=str(authority))
+    pair = f"admin:{(secrets[0] / 'mlflow_admin_password').read_text()}"
+    right = f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+    def create(origin, authorization):
+        request = urllib.request.Request(
+            "https://localhost:8444/api/2.0/mlflow/experiments/create",
+            data=json.dumps({"name": f"by {origin}"}).encode(),
+            headers={
+                "Origin": origin,
+                "Authorization": authorization,
+                "Content-Type": "application/json",
+            },
+        )
+
+        def send():
+            try:
+                return urllib.request.urlopen(request, timeout=20, context=trust).status
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        return proxy.inside(send)
+
+    assert create("https://localhost:8444", right) == 200
+    assert create("https://localhost:8444", "Basic YWRtaW46cGFzc3dvcmQxMjM0") == 401
+    assert create("https://elsewhere.example", right) == 403
+    stack.stop(proxy, kill=True)
+
+
+def test_mlflow_fails_its_check_without_postgres_and_recovers(stack, mlflow, champion):
+    """Last, because it ends the database."""
+    (postgres,) = [c for c in stack.running if c.service == "postgres"]
+    stack.stop(postgres, kill=True)
+    assert not mlflow.is_healthy()
+    again = stack.start("postgres", number=2)
+    again.wait_until_healthy()
+    end = time.monotonic() + 60
+    while mlflow.check().returncode:
+        assert time.monotonic() < end, mlflow.tail()
+        time.sleep(1)
+    assert os.path.isdir(stack.volume("postgres"))
