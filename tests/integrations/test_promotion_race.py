@@ -13,7 +13,7 @@ from rootstock.stages.champion import promote, settle
 
 pytestmark = pytest.mark.integration
 
-PROCESSES, ROUNDS = 4, 4
+PROCESSES, ROUNDS = 3, 4
 
 
 class Promoter:
