@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rootstock.paths import Paths
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -21,6 +23,15 @@ def _nothing_inherited(monkeypatch):
     """Tests decide themselves which servers and caches there are."""
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_pace(tmp_path_factory):
+    """This machine's pace is measured once for all projects: each time takes seconds."""
+    folder = tmp_path_factory.mktemp("paces")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Paths, "paces", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -311,6 +311,12 @@ class TrackingConfig(Section):
 
     enabled: bool = Field(True, description="false: nothing is tracked or registered.")
     experiment: str = Field("rootstock", min_length=1, description="The MLflow experiment.")
+    patience: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds that a running training waits for an MLflow that stopped answering. "
+        "At the start there is no wait: an error within seconds.",
+    )
 
 
 class GateConfig(Section):

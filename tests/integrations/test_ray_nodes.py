@@ -26,7 +26,7 @@ from tests.data.folders import write_classes
 from tests.integrations.test_ray_cluster import wait_until
 from tests.stages.test_way import configure
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 class Nodes:

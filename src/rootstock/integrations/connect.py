@@ -59,7 +59,9 @@ def connect_runs(config: Config, paths: Paths) -> RunLogger:
     # MLflow's own choice for a bare database is a folder below the current one.
     bare = not uri.startswith(("http", "sqlite", "databricks"))
     root = (paths.root.resolve() / "mlruns").as_uri() if bare else ""
-    return MlflowRunLogger(uri, config.tracking.experiment, artifact_root=root)
+    return MlflowRunLogger(
+        uri, config.tracking.experiment, artifact_root=root, patience=config.tracking.patience
+    )
 
 
 def connect_registry(config: Config, paths: Paths) -> ModelRegistry | None:

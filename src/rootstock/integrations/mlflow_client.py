@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import random
 import re
@@ -24,6 +25,7 @@ from rootstock.errors import TrackingError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_log = logging.getLogger(__name__)
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -168,6 +170,38 @@ def again_if_crowded(call: Callable[..., Any], *arguments: Any, **others: Any) -
                 raise
             time.sleep(random.uniform(0.03, 0.15) * attempt)
     raise AssertionError("unreachable")
+
+
+def patiently(call: Callable[[], Any], seconds: float) -> Any:
+    """The call's answer; while MLflow cannot be reached it is made again, ``seconds`` long.
+
+    For calls that may be made twice.
+    """
+    until, pause = time.monotonic() + seconds, 0.5
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            left = until - time.monotonic()
+            if left <= 0 or not _is_outage(error):
+                raise
+            _log.warning(
+                "MLflow does not answer, waiting for it (%.0f s at most): %s",
+                left,
+                cut(str(error).partition("\n")[0], 200),
+            )
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, 10.0)
+
+
+def _is_outage(error: Exception) -> bool:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    if isinstance(error, MlflowException):
+        # What a server refuses has a code of its own; MLflow's word for the rest is this one.
+        return error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+    return isinstance(error, OSError | InterfaceError | OperationalError)
 
 
 def cut(text: str, length: int) -> str:

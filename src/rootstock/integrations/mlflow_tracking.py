@@ -10,12 +10,18 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootstock.errors import ArtifactError, ConfigError, TrackingError
-from rootstock.integrations.mlflow_client import cut, mlflow_client, sqlite_file, translated
+from rootstock.integrations.mlflow_client import (
+    cut,
+    mlflow_client,
+    patiently,
+    sqlite_file,
+    translated,
+)
 from rootstock.ports import Run
 
 if TYPE_CHECKING:
@@ -34,11 +40,14 @@ class MlflowRunLogger:
 
     ``artifact_root`` is where a new experiment keeps its files; empty: ``mlruns`` beside an
     SQLite file, else what the server says. It only counts when the experiment is created.
+    ``patience``: seconds that an opened run, and a child's opening, wait for an MLflow that stopped
+    answering. What is sent again has its first time on it, and MLflow keeps it once.
     """
 
     tracking_uri: str
     experiment: str
     artifact_root: str = ""
+    patience: float = 0.0
 
     @contextmanager
     def run(
@@ -54,9 +63,9 @@ class MlflowRunLogger:
         Raises:
             TrackingError: MLflow cannot be reached or refuses.
         """
-        run = MlflowRun(self.tracking_uri, run_id or self._create(name, parent_id))
+        run = MlflowRun(self.tracking_uri, run_id or self._create(name, parent_id), self.patience)
         if run_id:
-            run._update("RUNNING")
+            replace(run, patience=0.0)._update("RUNNING")
         run.set_tags(tags or {})
         try:
             yield run
@@ -64,7 +73,7 @@ class MlflowRunLogger:
             # Whatever ends the body is reported, not replaced by a second failure in here.
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             try:
-                run._update(status)
+                replace(run, patience=0.0)._update(status)
             except TrackingError as second:
                 error.add_note(f"and its run could not be marked as {status}: {second.message}")
             raise
@@ -74,7 +83,10 @@ class MlflowRunLogger:
         with translated(self.tracking_uri, f"start the run {name!r}"):
             client = mlflow_client(self.tracking_uri)
             tags = {"mlflow.parentRunId": parent_id} if parent_id else {}
-            run = client.create_run(self._experiment_id(client), run_name=name, tags=tags)
+            run = patiently(
+                lambda: client.create_run(self._experiment_id(client), run_name=name, tags=tags),
+                self.patience if parent_id else 0.0,
+            )
             return str(run.info.run_id)
 
     def _experiment_id(self, client: MlflowClient) -> str:
@@ -103,15 +115,15 @@ class MlflowRun:
 
     tracking_uri: str
     id: str
+    patience: float = 0.0
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log params; nested mappings become dotted keys, long values are cut to 500 characters."""
         from mlflow.entities import Param
 
         flat = [Param(_key(key), cut(str(value), PARAM_LENGTH)) for key, value in _flatten(params)]
-        with self._translated("log params to"):
-            for start in range(0, len(flat), BATCH):
-                self._client.log_batch(self.id, params=flat[start : start + BATCH])
+        for start in range(0, len(flat), BATCH):
+            self._send("log params to", "log_batch", params=flat[start : start + BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log metrics; NaN and infinities, which no chart can show, become tags instead."""
@@ -124,9 +136,8 @@ class MlflowRun:
             for key, value in values.items()
             if math.isfinite(value)
         ]
-        with self._translated("log metrics to"):
-            for start in range(0, len(finite), BATCH):
-                self._client.log_batch(self.id, metrics=finite[start : start + BATCH])
+        for start in range(0, len(finite), BATCH):
+            self._send("log metrics to", "log_batch", metrics=finite[start : start + BATCH])
         self.set_tags(
             {
                 f"nonfinite.{key}": f"{value} at step {step}"
@@ -143,33 +154,30 @@ class MlflowRun:
         """
         if not path.exists():
             raise ArtifactError(f"there is no {path} to log")
-        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        with self._translated(f"upload {path.name} to"):
-            log(self.id, str(path), folder or None)
+        call = "log_artifacts" if path.is_dir() else "log_artifact"
+        self._send(f"upload {path.name} to", call, str(path), folder or None)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, each value cut to 5,000 characters."""
         from mlflow.entities import RunTag
 
         flat = [RunTag(_key(key), cut(str(value), TAG_LENGTH)) for key, value in tags.items()]
-        with self._translated("tag"):
-            for start in range(0, len(flat), BATCH):
-                self._client.log_batch(self.id, tags=flat[start : start + BATCH])
+        for start in range(0, len(flat), BATCH):
+            self._send("tag", "log_batch", tags=flat[start : start + BATCH])
 
     def _update(self, status: str) -> None:
-        with self._translated("set the status of"):
-            if status == "RUNNING":
-                self._client.update_run(self.id, status=status)
-            else:
-                self._client.set_terminated(self.id, status=status)
+        call = "update_run" if status == "RUNNING" else "set_terminated"
+        self._send("set the status of", call, status=status)
 
-    @property
-    def _client(self) -> MlflowClient:
-        with translated(self.tracking_uri, "connect"):
-            return mlflow_client(self.tracking_uri)
-
-    def _translated(self, doing: str) -> Any:
-        return translated(self.tracking_uri, f"{doing} the run {self.id}")
+    def _send(self, doing: str, call: str, *arguments: Any, **others: Any) -> None:
+        """One call of MLflow's client on this run."""
+        with translated(self.tracking_uri, f"{doing} the run {self.id}"):
+            patiently(
+                lambda: getattr(mlflow_client(self.tracking_uri), call)(
+                    self.id, *arguments, **others
+                ),
+                self.patience,
+            )
 
 
 class ModelName(NamedTuple):

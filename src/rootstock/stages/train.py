@@ -31,6 +31,7 @@ from rootstock.stages.trials import (
 from rootstock.train.finetune import HISTORY
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import PATH_FILE, Tracking
+from rootstock.train.resume import resumed_run
 
 WRITING_SECONDS = 15.0
 """Averaging, calibration and export of a model of a few million parameters on two cores."""
@@ -53,9 +54,11 @@ def train_model(
         "rootstock.plan": job.plan.hash,
         "rootstock.data": job.manifest.content_hash,
     }
-    with runs.run(job.plan.strategy, tags=tags) as run:
-        run.log_params({"train": config.train.model_dump(mode="json"), "seed": config.seed})
-        run.log_params({"plan": job.plan.model_dump(mode="json", exclude=_BULKY)})
+    record = job.directory / "run.json"
+    with resumed_run(runs, record, job.plan.strategy, tags=tags) as (run, fresh):
+        if fresh:
+            run.log_params({"train": config.train.model_dump(mode="json"), "seed": config.seed})
+            run.log_params({"plan": job.plan.model_dump(mode="json", exclude=_BULKY)})
         tracking = Tracking(runs, run.id, tags)
         with searcher.session():
             heads = job.search_heads(searcher, tracking)

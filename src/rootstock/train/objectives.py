@@ -32,6 +32,7 @@ from rootstock.train.finetune import finetune
 from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
 from rootstock.train.optim import FinetuneSettings
+from rootstock.train.resume import resumed_run
 from rootstock.train.team import Team
 
 HEAD_FILE = "head.safetensors"
@@ -41,7 +42,7 @@ CROSS_VALIDATED = 400_000
 it would take minutes, and the validation images alone tell enough."""
 FOLDS = 5
 TENTH = 1.1
-_RESULT = "result.json"
+_RESULT, _RUN = "result.json", "run.json"
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,11 @@ def _tracked(
     started = time.monotonic()
     leads = Team.current().leads
     runs = tracking.runs if leads else NullRunLogger()
-    with runs.run(name, parent_id=tracking.parent_id, tags=tracking.tags) as run:
+    begun = directory / _RUN
+    with resumed_run(runs, begun, name, parent_id=tracking.parent_id, tags=tracking.tags) as (
+        run,
+        _,
+    ):
         run.log_params(params)
         metrics = body(params, directory, _both(report, run))
         metrics |= {"seconds": round(time.monotonic() - started, 3)}

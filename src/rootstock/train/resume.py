@@ -1,0 +1,49 @@
+"""A tracked run that goes on where an earlier process left it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from rootstock.data.files import read_json, write_json
+from rootstock.errors import ArtifactError, TrackingError
+from rootstock.ports import Run, RunLogger
+
+
+@contextmanager
+def resumed_run(
+    runs: RunLogger,
+    record: Path,
+    name: str,
+    *,
+    parent_id: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[tuple[Run, bool]]:
+    """The run whose id stands in ``record``, else a new one that is noted there; and if it is new.
+
+    What a killed process had logged is thus not logged again beside it in a second run.
+
+    Raises:
+        TrackingError: no run can be opened.
+    """
+    earlier = _noted(record, parent_id)
+    with ExitStack() as stack:
+        run = None
+        if earlier:
+            with suppress(TrackingError):  # it was deleted, or is in another MLflow
+                run = stack.enter_context(runs.run(name, run_id=earlier, tags=tags))
+        fresh = run is None
+        if run is None:
+            run = stack.enter_context(runs.run(name, parent_id=parent_id, tags=tags))
+            if run.id:
+                write_json(record, {"run": run.id, "parent": parent_id})
+        yield run, fresh
+
+
+def _noted(record: Path, parent_id: str) -> str:
+    try:
+        found = read_json(record, made_by="train")
+    except ArtifactError:
+        return ""
+    return str(found["run"]) if found.get("parent") == parent_id else ""
