@@ -1,6 +1,7 @@
 """A run goes on where MLflow, or the process that trained, had died."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -90,14 +91,17 @@ def test_a_server_killed_in_the_middle_of_a_run_loses_and_doubles_nothing(tmp_pa
         command = [sys.executable, "-m", "mlflow", "server", "-w", "1", "--port", str(port)]
         command += ["--host", "127.0.0.1", "--artifacts-destination", str(tmp_path / "files")]
         command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-        quiet = subprocess.DEVNULL
         processes.append(
-            subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+            subprocess.Popen(
+                command,
+                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         )
 
     def kill():
-        import os
-
         os.killpg(processes[-1].pid, signal.SIGKILL)
         processes[-1].wait()
 
