@@ -12,7 +12,7 @@ import pytest
 from tests.bundles import jpeg
 from tests.production.conftest import put_model
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 IMAGE = {"content": jpeg(0), "headers": {"content-type": "image/jpeg"}}
 
 

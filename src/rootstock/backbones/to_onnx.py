@@ -25,28 +25,52 @@ def write_onnx(module: nn.Module, path: Path, *, input_size: int, outputs: Seque
     Raises:
         BackboneError: torch cannot translate the network.
     """
-    # torch.export fixes a dimension whose example is 1, so the example has two images.
+    # A dimension whose example is 1 would be fixed, so the example has two images.
     example = torch.zeros(2, 3, input_size, input_size)
     with _silence():
         try:
-            program = torch.onnx.export(
-                module.eval(),
-                (example,),
-                dynamo=True,
-                verbose=False,
-                input_names=["images"],
-                output_names=list(outputs),
-                dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}},
-            )
-        except torch.onnx.OnnxExporterError as error:
-            raise BackboneError(
-                f"torch {torch.__version__} cannot export this network to ONNX: "
-                f"{str(error).splitlines()[0]}",
-                hint="choose another backbone",
-            ) from error
-        assert program is not None
-        _forget_sources(program.model)
-        program.save(path, external_data=False)
+            _trace(module.eval(), example, path, outputs)
+        except Exception:  # noqa: BLE001 - whatever tracing cannot do, the other way may
+            _translate(module.eval(), example, path, outputs)
+
+
+def _trace(module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequence[str]) -> None:
+    """By TorchScript: the old way, a second where the new one takes ten to thirty."""
+    batch = {0: "batch"}
+    torch.onnx.export(
+        module,
+        (example,),
+        str(path),
+        dynamo=False,
+        input_names=["images"],
+        output_names=list(outputs),
+        dynamic_axes=dict.fromkeys(("images", *outputs), batch),
+    )
+
+
+def _translate(
+    module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequence[str]
+) -> None:
+    """By torch.export, for what cannot be traced and for a torch without TorchScript."""
+    try:
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=list(outputs),
+            dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}},
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise BackboneError(
+            f"torch {torch.__version__} cannot export this network to ONNX: "
+            f"{str(error).splitlines()[0]}",
+            hint="choose another backbone",
+        ) from error
+    assert program is not None
+    _forget_sources(program.model)
+    program.save(path, external_data=False)
 
 
 def _forget_sources(model: Any) -> None:
