@@ -1,7 +1,7 @@
 """The forward pass of feature extraction: PyTorch, or ONNX Runtime where there is much to do.
 
 On a processor ONNX Runtime is several times as fast as eager PyTorch (docs/benchmarks.md), but the
-translation takes seconds. Which one runs is decided by counting the work, not by a stopwatch: the
+translation takes a moment. Which one runs is decided by counting the work, not by a stopwatch: the
 same data must give the same features bit for bit.
 """
 
@@ -28,7 +28,7 @@ from rootstock.onnx_session import onnx_session
 
 _log = logging.getLogger(__name__)
 HALF_MAX = 65_504.0
-TRANSLATE_FROM_GFLOP = 250.0
+TRANSLATE_FROM_GFLOP = 50.0
 """Of all images together; eager PyTorch takes about as long for it as the translation does."""
 TOLERANCE = 1e-3
 """Of the largest feature: how far the two engines may differ. Half precision rounds to as much."""
