@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sets import find_set
 from sklearn.model_selection import train_test_split
 
 from rootstock.backbones.catalogue import read_card
@@ -87,18 +87,6 @@ def random_backbone() -> Backbone:
     """The embedded network as it was before training."""
     torch.manual_seed(0)
     return build_backbone(read_card(embedded_weights()))
-
-
-def find_set(root: Path, name: str, scratch: Path) -> Path | None:
-    """The set's folder below ``root``, unpacked from its tar where need be."""
-    if (root / name).is_dir():
-        return root / name
-    for archive in (root / f"{name}.tar", root / f"{name}.tar.gz"):
-        if archive.is_file():
-            with tarfile.open(archive) as tar:
-                tar.extractall(scratch, filter="data")
-            return scratch / name
-    return None
 
 
 def read_set(folder: Path, name: str) -> tuple[Split, Split]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sets import find_set, list_images
+from sets import find_sets, list_images
 
 from rootstock.assess.build import sample_rows
 from rootstock.assess.knn import leave_one_out_accuracy
@@ -53,10 +53,8 @@ def main() -> int:
     )
     print(f" Kendall | seconds |\n|{' --- |' * (len(backbones) + 5)}")
     with tempfile.TemporaryDirectory() as scratch:
-        for name in options.sets:
-            folder = find_set(options.data_dir, name, Path(scratch))
-            if folder is not None:
-                compare(name, list_images(folder, seed=0), folder, backbones, Path(scratch))
+        for name, folder in find_sets(options.data_dir, options.sets, Path(scratch)):
+            compare(name, list_images(folder, seed=0), folder, backbones, Path(scratch))
     return 0
 
 

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from sets import find_set
+from sets import find_sets
 
 from rootstock.config import Config
 from rootstock.params import load_config
@@ -56,8 +56,8 @@ def main() -> None:
         return
     costs: dict[int, dict[str, Cost]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        found = [find_set(options.data_dir, n, Path(scratch)) for n in ("cifar10", "tiny_imagenet")]
-        folders = [folder for folder in found if folder is not None]
+        sets = find_sets(options.data_dir, ("cifar10", "tiny_imagenet"), Path(scratch))
+        folders = [folder for _, folder in sets]
         for size in options.sizes:
             costs[size] = measure(folders, size, Path(scratch) / str(size))
     print_table(costs)

@@ -22,7 +22,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from sets import find_set, link_subset, list_images
+from sets import find_sets, link_subset, list_images
 
 HERE = Path(__file__).parent
 PACKAGES = ("fastai==2.8.12", "lightning==2.6.6")
@@ -47,11 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     python = make_environment(options.venv)
     with tempfile.TemporaryDirectory() as scratch:
-        for name in options.sets:
-            folder = find_set(options.data_dir, name, Path(scratch))
-            if folder is None:
-                print(f"{options.data_dir} holds no folder or tar of {name}", file=sys.stderr)
-                continue
+        for name, folder in find_sets(options.data_dir, options.sets, Path(scratch)):
             images = Path(scratch) / f"split-{name}"
             limits = dict.fromkeys(("train", "val", "test"), 10**6)
             link_subset(list_images(folder, seed=0), folder, images, limits=limits, classes=None)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sets import find_set, link_subset, list_images, train_and_measure
+from sets import find_sets, link_subset, list_images, train_and_measure
 
 from rootstock.plan.rules import MEANING
 from rootstock.plots.style import BLUE, GRID, ORANGE, QUIET, canvas, headline
@@ -38,11 +38,7 @@ def main() -> int:
     options = parse_options()
     done = read_runs(options.out)
     with tempfile.TemporaryDirectory() as scratch:
-        for name in options.sets:
-            folder = find_set(options.data_dir, name, Path(scratch))
-            if folder is None:
-                print(f"{options.data_dir} holds no folder or tar of {name}", file=sys.stderr)
-                continue
+        for name, folder in find_sets(options.data_dir, options.sets, Path(scratch)):
             for seed in options.seeds:
                 done += run_set(name, folder, seed, options, done, Path(scratch))
     if not done:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +39,16 @@ def find_set(root: Path, name: str, scratch: Path) -> Path | None:
             # The folder inside need not be named like the archive.
             return next(iter(sorted(set(scratch.iterdir()) - before)), scratch / name)
     return None
+
+
+def find_sets(root: Path, names: Iterable[str], scratch: Path) -> Iterator[tuple[str, Path]]:
+    """Name and folder of every set that is there; of the others a line says that they are not."""
+    for name in names:
+        folder = find_set(root, name, scratch)
+        if folder is None:
+            print(f"{root} holds no folder or tar of {name}", file=sys.stderr)
+        else:
+            yield name, folder
 
 
 def list_images(folder: Path, *, seed: int) -> Manifest:

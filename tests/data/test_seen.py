@@ -5,10 +5,8 @@ import pytest
 
 from rootstock.data import inspect as inspecting
 from rootstock.data.decode import DecodeLimits
-from rootstock.data.manifest import build_manifest
 from tests.data.folders import photo, write_classes
-
-LIMITS = DecodeLimits()
+from tests.data.test_broken_folders import index as index_folder
 
 
 @pytest.fixture
@@ -38,17 +36,8 @@ def read(monkeypatch):
     return names
 
 
-def index(root, limits=LIMITS, **changes):
-    arguments = {
-        "val_fraction": 0.2,
-        "test_fraction": 0.2,
-        "near_duplicate_bits": 3,
-        "min_per_class": 3,
-        "seed": 0,
-        "workers": 1,
-        "memory": root.parent / "seen.parquet",
-    }
-    return build_manifest(root, limits=limits, **(arguments | changes))
+def index(root, **changes):
+    return index_folder(root, **({"memory": root.parent / "seen.parquet"} | changes))
 
 
 def test_only_new_and_changed_files_are_read_again(folder, read):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from rootstock.backbones import to_onnx
 from rootstock.data.manifest import ImageRow
 from rootstock.errors import ArtifactError, DataError
 from rootstock.features import extract, feed, forward
@@ -83,6 +84,16 @@ def test_a_translated_network_gives_the_same_features(data, monkeypatch, tmp_pat
     run(other, taps=taps)
     for tap in taps:
         np.testing.assert_allclose(features(other, tap), features(data, tap), rtol=2e-3, atol=2e-3)
+
+
+def test_what_cannot_be_traced_is_translated_another_way(data, monkeypatch):
+    def refuse(*arguments):
+        raise RuntimeError("no TorchScript")
+
+    monkeypatch.setattr(to_onnx, "_trace", refuse)
+    monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
+    # Compared with PyTorch's features before it is used.
+    assert open_forward_of(data, ["last"]).engine == "onnx"
 
 
 def test_a_translated_network_that_answers_otherwise_is_not_used(data, monkeypatch, caplog):

@@ -90,18 +90,21 @@ def stack(make_stack, needed) -> Stack:
     return make_stack(RAY_OBJECT_STORE_BYTES="100000000", MLFLOW_WORKERS="1", WORKER_CPUS="1")
 
 
-@pytest.fixture(scope="module")
-def postgres(stack):
-    container = stack.start("postgres")
+def started(stack, name):
+    """The service, healthy."""
+    container = stack.start(name)
     container.wait_until_healthy()
     return container
+
+
+@pytest.fixture(scope="module")
+def postgres(stack):
+    return started(stack, "postgres")
 
 
 @pytest.fixture(scope="module")
 def mlflow(stack, postgres):
-    container = stack.start("mlflow")
-    container.wait_until_healthy()
-    return container
+    return started(stack, "mlflow")
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +118,12 @@ def accounts(stack, mlflow):
 
 @pytest.fixture(scope="module")
 def head(stack, accounts):
-    container = stack.start("ray-head")
-    container.wait_until_healthy()
-    return container
+    return started(stack, "ray-head")
 
 
 @pytest.fixture(scope="module")
 def worker(stack, head):
-    container = stack.start("ray-worker")
-    container.wait_until_healthy()
-    return container
+    return started(stack, "ray-worker")
 
 
 @pytest.fixture(scope="module")

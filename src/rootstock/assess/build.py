@@ -6,11 +6,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from rootstock.assess.knn import leave_one_out_accuracy
 from rootstock.assess.profile import (
@@ -24,10 +22,9 @@ from rootstock.assess.similarity import measure_similarity
 from rootstock.assess.size import size_class
 from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
-from rootstock.data.files import read_json, write_json
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.data.preprocess import Preprocess
-from rootstock.errors import ArtifactError
+from rootstock.data.record import measured_once
 from rootstock.features.extract import extract_features, read_features
 from rootstock.features.feed import prepared_batches
 from rootstock.features.store import FeatureStore
@@ -150,14 +147,14 @@ def _similarity(
     facts += [repr(threshold), *(row.sha256 for row in rows)]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
     path = store.root / ".similarity" / f"{name}.json"
-    with suppress(ArtifactError, ValidationError):
-        return Similarity.model_validate(read_json(path, made_by="assess"))
-    batches = prepared_batches(rows, root, preprocess, batch_size=batch_size)
-    found = measure_similarity(
-        backbone, (preprocess.normalise(pixels) for _, pixels in batches), threshold=threshold
-    )
-    write_json(path, found.model_dump(mode="json"))
-    return found
+
+    def measure() -> Similarity:
+        batches = prepared_batches(rows, root, preprocess, batch_size=batch_size)
+        return measure_similarity(
+            backbone, (preprocess.normalise(pixels) for _, pixels in batches), threshold=threshold
+        )
+
+    return measured_once(path, Similarity, measure)
 
 
 def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:

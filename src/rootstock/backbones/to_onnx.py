@@ -27,11 +27,12 @@ def write_onnx(module: nn.Module, path: Path, *, input_size: int, outputs: Seque
     """
     # A dimension whose example is 1 would be fixed, so the example has two images.
     example = torch.zeros(2, 3, input_size, input_size)
+    module.eval()
     with _silence():
         try:
-            _trace(module.eval(), example, path, outputs)
+            _trace(module, example, path, outputs)
         except Exception:  # noqa: BLE001 - whatever tracing cannot do, the other way may
-            _translate(module.eval(), example, path, outputs)
+            _translate(module, example, path, outputs)
 
 
 def _trace(module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequence[str]) -> None:

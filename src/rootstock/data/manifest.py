@@ -20,7 +20,7 @@ from rootstock.data.duplicates import group_duplicates
 from rootstock.data.files import explain_format, write_atomic
 from rootstock.data.inspect import Inspected, inspect_images
 from rootstock.data.layout import SPLITS, Layout, find_images
-from rootstock.data.seen import SeenFiles, stamp
+from rootstock.data.seen import FACTS, SeenFiles, stamp
 from rootstock.data.splits import assign_splits
 from rootstock.errors import ArtifactError, DataError
 
@@ -28,12 +28,7 @@ FORMAT_VERSION = 1
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
-        ("sha256", pa.string()),
-        ("bytes", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("mode", pa.string()),
-        ("format", pa.string()),
+        *FACTS,
         ("label", pa.string()),
         ("split", pa.string()),
         ("group", pa.int64()),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,6 +16,23 @@ class Record(BaseModel):
     """A frozen value; unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def measured_once(path: Path, kind: type[R], measure: Callable[[], R]) -> R:
+    """What ``measure`` gave the first time, as ``path`` keeps it.
+
+    A file that is damaged or of another version is measured again. What went into the measurement
+    has to be in the file's name.
+    """
+    try:
+        return kind.model_validate(read_json(path, made_by=""))
+    except (ArtifactError, ValidationError):
+        found = measure()
+        write_json(path, found.model_dump(mode="json"))
+        return found
 
 
 class Artifact(Record):

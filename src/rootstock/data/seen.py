@@ -28,18 +28,22 @@ VERSION = 1
 UNSURE_NS = 2_000_000_000
 _PASSING = ("unreadable", "crashed", "missing", "file-name")
 """Faults that may be gone the next time though the file has not changed."""
-_PLAIN = ("sha256", "bytes", "width", "height", "mode", "format", "reason")
+FACTS = (
+    ("sha256", pa.string()),
+    ("bytes", pa.int64()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("mode", pa.string()),
+    ("format", pa.string()),
+)
+"""Columns of what a file is, here and in the manifest."""
+_PLAIN = (*(name for name, _ in FACTS), "reason")
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
         ("size", pa.int64()),
         ("changed", pa.int64()),
-        ("sha256", pa.string()),
-        ("bytes", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("mode", pa.string()),
-        ("format", pa.string()),
+        *FACTS,
         ("reason", pa.string()),
         ("hash", pa.uint64()),
         ("thumb", pa.binary()),

@@ -72,8 +72,9 @@ def extract_features(
             root,
             backbone,
             preprocess,
-            store,
+            space,
             needed,
+            engines=store.root / ".engines",
             batch_size=batch_size,
             n_images=n_images or len(unique),
         )
@@ -161,20 +162,20 @@ def _compute(
     root: Path,
     backbone: Backbone,
     preprocess: Preprocess,
-    store: FeatureStore,
+    space: Space,
     taps: Sequence[str],
     *,
+    engines: Path,
     batch_size: int,
     n_images: int,
 ) -> None:
-    space = _space(store, backbone, preprocess)
     forward = open_forward(
         backbone,
         preprocess,
         taps,
         n_images=n_images,
         probe=read_prepared(rows[:2], root, preprocess),
-        folder=store.root / ".engines",
+        folder=engines,
     )
     pending: list[tuple[str, dict[str, np.ndarray]]] = []
     flushed = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tqdm import tqdm
@@ -42,14 +43,18 @@ class PartJob:
     batch_size: int
     n_images: int
 
+    @cached_property
+    def backbone(self) -> Backbone:
+        """Loaded once for all parts that one process works on."""
+        return load_planned_backbone(self.plan, device=self.device)
+
     def __call__(self, rows: Sequence[ImageRow]) -> ExtractionReport:
         """Compute what the store lacks of these rows."""
-        backbone = load_planned_backbone(self.plan, device=self.device)
         return extract_features(
             rows,
             self.root,
-            backbone,
-            backbone.card.preprocess(self.plan.input_size),
+            self.backbone,
+            self.backbone.card.preprocess(self.plan.input_size),
             FeatureStore(self.store),
             self.plan.taps,
             batch_size=self.batch_size,
@@ -83,9 +88,14 @@ def cache_features(
         for report in reports:
             done.append(report)
             bar.update()
-    backbone = load_planned_backbone(plan, device="cpu")
-    preprocess = backbone.card.preprocess(plan.input_size)
-    write_feature_index(paths.features, rows, backbone, preprocess, FeatureStore(store), plan.taps)
+    write_feature_index(
+        paths.features,
+        rows,
+        job.backbone,
+        job.backbone.card.preprocess(plan.input_size),
+        FeatureStore(store),
+        plan.taps,
+    )
     whole = ExtractionReport(
         sum(report.computed for report in done),
         sum(report.reused for report in done),

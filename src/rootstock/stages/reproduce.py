@@ -36,8 +36,8 @@ class Recipe:
 
 def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path) -> Recipe:
     """The commands that make a version again in ``folder``; to be run in the project's folder."""
-    commit = str(lineage.get("git_commit", "")).removesuffix(CHANGES)
-    root = Path(str(lineage.get("params", {}).get("data", {}).get("root", "data/raw")))
+    commit = _commit(lineage)
+    root = _images(lineage)
     recorded = lineage.get("data_dvc", "")
     here = shlex.quote(str(folder))
     commands = [f"git clone . {here}"]
@@ -98,7 +98,7 @@ def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> Non
     if folder.exists():
         raise RootstockError(f"{folder} exists already", hint="name another one with --folder")
     _run(["git", "clone", "--quiet", str(project), str(folder)], project)
-    commit = str(lineage.get("git_commit", "")).removesuffix(CHANGES)
+    commit = _commit(lineage)
     if commit:
         _run(["git", "checkout", "--quiet", commit], folder)
     if recipe.params:
@@ -107,8 +107,16 @@ def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> Non
     _run([sys.executable, "-m", "dvc", "repro", "--force", "evaluate"], folder)
 
 
+def _commit(lineage: Mapping[str, Any]) -> str:
+    return str(lineage.get("git_commit", "")).removesuffix(CHANGES)
+
+
+def _images(lineage: Mapping[str, Any]) -> Path:
+    return Path(str(lineage.get("params", {}).get("data", {}).get("root", "data/raw")))
+
+
 def _fetch_images(lineage: Mapping[str, Any], project: Path, folder: Path) -> None:
-    root = Path(str(lineage.get("params", {}).get("data", {}).get("root", "data/raw")))
+    root = _images(lineage)
     recorded = lineage.get("data_dvc", "")
     if not recorded:
         here = project / root

@@ -69,9 +69,8 @@ def prepare_images(
             shape = (len(rows), side, side, 3)
             pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             with tqdm(total=len(rows), desc="pixels", unit="image", disable=None) as bar:
-                for start in range(0, len(rows), _BLOCK):
-                    block = range(start, min(start + _BLOCK, len(rows)))
-                    pixels[start : block.stop] = images.pixels(block)
+                for block, found in prepared_batches(rows, root, preprocess, batch_size=_BLOCK):
+                    pixels[bar.n : bar.n + len(block)] = found
                     bar.update(len(block))
             pixels.flush()
     return ImageSet(images.rows, labels, root, preprocess, cache)

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,8 +20,7 @@ from torch.nn import functional as F
 
 from rootstock.backbones.load import LAST, Backbone
 from rootstock.cores import usable_cores
-from rootstock.data.record import Artifact
-from rootstock.errors import ArtifactError
+from rootstock.data.record import Record, measured_once
 from rootstock.heads import LinearHead
 from rootstock.onnx_session import onnx_session
 from rootstock.plan import rules
@@ -33,10 +31,8 @@ BATCH = 32
 REPEATS = 3
 
 
-class Pace(Artifact):
+class Pace(Record):
     """Images a second in batches of 32, forward and in a full training step; one image's ms."""
-
-    made_by: ClassVar[str] = "plan"
 
     machine: str
     forward_per_second: float
@@ -67,14 +63,9 @@ def known_pace(folder: Path, backbone: Backbone, *, tuning_size: int) -> Pace:
     parts = [machine, torch.__version__, backbone.card.weights_sha256, backbone.card.name]
     parts += [*map(str, backbone.card.input_size), str(tuning_size)]
     path = folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json"
-    if path.exists():
-        try:
-            return Pace.read(path)
-        except ArtifactError:
-            path.unlink()  # a measurement of another version is measured again
-    pace = measure_pace(backbone, machine=machine, tuning_size=tuning_size)
-    pace.write(path)
-    return pace
+    return measured_once(
+        path, Pace, lambda: measure_pace(backbone, machine=machine, tuning_size=tuning_size)
+    )
 
 
 def measure_pace(backbone: Backbone, *, machine: str, tuning_size: int) -> Pace:
