@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -38,6 +39,11 @@ def trace(
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
+
+
+def experiment() -> str:
+    """The name under which `dvc exp run` keeps this run; empty outside of an experiment."""
+    return os.environ.get("DVC_EXP_NAME", "")
 
 
 def trace_libraries() -> dict[str, str]:

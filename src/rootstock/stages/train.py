@@ -14,7 +14,7 @@ from rootstock.bundle import MAX_GOLDEN, ModelBundle, write_bundle
 from rootstock.config import Config
 from rootstock.data.files import read_json, write_json
 from rootstock.data.views import COUNT, Views
-from rootstock.lineage import trace
+from rootstock.lineage import experiment, trace
 from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
 from rootstock.paths import Paths
 from rootstock.plan.plan import TransferPlan
@@ -54,8 +54,12 @@ def train_model(
         "rootstock.plan": job.plan.hash,
         "rootstock.data": job.manifest.content_hash,
     }
+    name = job.plan.strategy
+    if experiment():
+        tags["rootstock.experiment"] = experiment()
+        name = f"{experiment()}: {name}"
     record = job.directory / "run.json"
-    with resumed_run(runs, record, job.plan.strategy, tags=tags) as (run, fresh):
+    with resumed_run(runs, record, name, tags=tags) as (run, fresh):
         if fresh:
             run.log_params({"train": config.train.model_dump(mode="json"), "seed": config.seed})
             run.log_params({"plan": job.plan.model_dump(mode="json", exclude=_BULKY)})
