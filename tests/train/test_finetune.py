@@ -264,16 +264,16 @@ def test_balanced_weights_are_inverse_to_class_sizes():
 
 
 def test_images_come_the_same_from_cache_and_from_disk(images, monkeypatch, tmp_path):
+    known = images[0]
+    facts = {"root": known.root, "preprocess": known.preprocess}
+    monkeypatch.setattr("rootstock.train.images._BLOCK", 5)  # several blocks, the last not full
+    cached = prepare_images(known.rows, known.labels, cache=tmp_path / "some.npy", **facts)
     monkeypatch.setattr("rootstock.train.images.CACHE_BYTES", 0)
-    cached = images[1]
-    direct = prepare_images(
-        cached.rows,
-        cached.labels,
-        root=cached.root,
-        preprocess=cached.preprocess,
-        cache=tmp_path / "none.npy",
-    )
+    direct = prepare_images(known.rows, known.labels, cache=tmp_path / "none.npy", **facts)
+    assert cached.cache is not None
     assert direct.cache is None
+    every = range(len(known))
+    assert (direct.pixels(every) == cached.pixels(every)).all()
     assert (direct.pixels([2, 0]) == cached.pixels([2, 0])).all()
 
 

@@ -68,9 +68,11 @@ def prepare_images(
         with write_atomic(cache) as temporary:
             shape = (len(rows), side, side, 3)
             pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            start = 0
             with tqdm(total=len(rows), desc="pixels", unit="image", disable=None) as bar:
                 for block, found in prepared_batches(rows, root, preprocess, batch_size=_BLOCK):
-                    pixels[bar.n : bar.n + len(block)] = found
+                    pixels[start : start + len(block)] = found
+                    start += len(block)
                     bar.update(len(block))
             pixels.flush()
     return ImageSet(images.rows, labels, root, preprocess, cache)
