@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -105,6 +106,32 @@ def test_a_known_error_is_one_message_without_a_traceback(arguments, message, tm
 
 def test_a_missing_image_is_named():
     assert "none.jpg cannot be read" in fails("predict", "none.jpg", "--model", tiny_bundle())
+
+
+def test_tidy_removes_features_of_images_that_are_gone(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 12, "bees": 12})
+    weights = f"backbone.weights={tiny_backbone().card.weights}"
+    run(capsys, "plan", "data", "--out", ".", "--set", weights)
+    assert json.loads(run(capsys, "tidy", "--json"))["rows"] == 0
+    for number in range(6):
+        (tmp_path / f"data/ants/{number}.png").unlink()
+    run(capsys, "plan", "data", "--out", ".", "--set", weights)
+    assert json.loads(run(capsys, "tidy", "--json"))["rows"] == 0  # of the last hour
+    _age(tmp_path / ".rootstock/features")
+    found = json.loads(run(capsys, "tidy", "--json"))
+    assert found["rows"] > 0
+    assert "0 feature rows removed" in run(capsys, "tidy")
+
+
+def _age(folder):
+    """As if all in it had been written two hours ago."""
+    then = time.time() - 7200
+    for path in folder.rglob("*.safetensors"):
+        os.utime(path, (then, then))
+
+
+def test_tidy_without_a_manifest_removes_nothing():
+    assert "run the stage `index`" in fails("tidy")
 
 
 def test_params_lists_keys_with_defaults(capsys):

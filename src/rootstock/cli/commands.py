@@ -231,6 +231,32 @@ def doctor(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def tidy(options: argparse.Namespace) -> None:
+    """Remove features of images that are in no manifest any more."""
+    from rootstock.data.manifest import Manifest
+    from rootstock.features.store import FeatureStore
+    from rootstock.features.upkeep import collect
+
+    config = load_config(DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)
+    paths = Paths(Path.cwd())
+    root = paths.below(config.features.store)
+    manifests = [Manifest.read(path) for path in (paths.manifest, *options.keep)]
+    before = _size(root)
+    gone = collect(FeatureStore(root), manifests)
+    freed = before - _size(root)
+    if options.json:
+        print_json({"rows": gone.rows, "files": gone.files, "bytes": freed})
+        return
+    print(
+        f"{gone.rows} feature rows removed, {gone.files} files deleted, {freed / 1e6:.1f} MB freed"
+    )
+    print("Files of the last hour are left alone: who writes them may not have a manifest yet.")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def _config(options: argparse.Namespace) -> Config:
     """params.yaml of the current folder, if any, with the data folder and --set on top."""
     path = options.params or (DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)

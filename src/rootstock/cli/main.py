@@ -168,6 +168,18 @@ def _add_upkeep_commands(commands: Any) -> None:
     command.add_argument("folder", type=Path, help="what `rootstock backup` wrote")
     _add_common(command, "json")
 
+    command = _add(commands, "tidy", run.tidy, "remove cached features of images that are gone")
+    command.add_argument(
+        "--keep",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="MANIFEST",
+        help="besides artifacts/manifest.parquet, those of other projects on the same store; "
+        "what is removed by mistake is computed again",
+    )
+    _add_common(command, "json")
+
 
 def _add(commands: Any, name: str, handler: Any, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(

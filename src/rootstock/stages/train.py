@@ -54,7 +54,7 @@ def train_model(
         "rootstock.plan": job.plan.hash,
         "rootstock.data": job.manifest.content_hash,
     }
-    name = job.plan.strategy
+    name: str = job.plan.strategy
     if experiment():
         tags["rootstock.experiment"] = experiment()
         name = f"{experiment()}: {name}"
