@@ -1,0 +1,61 @@
+"""What it costs the service to refuse images that are made to cost much.
+
+    python benchmarks/bombs.py
+
+Each bomb is sent over HTTP to a real process with a small model, five times; the table tells the
+slowest answer and how much the process and its decoder grew over all five. What a good photo costs
+stands beside them.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.bundles import jpeg, tiny_bundle
+from tests.services.test_fuzz import BOMBS, resident
+from tests.services.test_server import running
+
+TIMES = 5
+
+
+def main() -> None:
+    """One row a bomb."""
+    good = {"a good photo": jpeg(0)}
+    bodies = good | {name: make() for name, (make, _) in BOMBS.items()}
+    print("| file | bytes | answer | slowest ms | growth MB |\n| --- | --- | --- | --- | --- |")
+    with (
+        tempfile.TemporaryDirectory() as root,
+        running("--model", str(tiny_bundle()), ROOTSTOCK_DECODERS="1", ROOTSTOCK_ROOT=root) as (
+            address,
+            process,
+        ),
+        httpx.Client(base_url=address) as client,
+    ):
+        for _ in range(TIMES):
+            send(client, good["a good photo"])
+        for name, body in bodies.items():
+            before = resident(process)
+            answers = [send(client, body) for _ in range(TIMES)]
+            growth = (resident(process) - before) / 1000
+            status, reason = answers[0][0]
+            slowest = max(seconds for _, seconds in answers) * 1000
+            print(f"| {name} | {len(body)} | {status} {reason} | {slowest:.0f} | {growth:.1f} |")
+
+
+def send(client: httpx.Client, body: bytes) -> tuple[tuple[int, str], float]:
+    """Status and reason, and how long the answer took in seconds."""
+    started = time.perf_counter()
+    answer = client.post("/v1/predict", content=body, headers={"content-type": "image/png"})
+    seconds = time.perf_counter() - started
+    return (answer.status_code, answer.json().get("reason", "")), seconds
+
+
+if __name__ == "__main__":
+    main()
