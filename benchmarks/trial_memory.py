@@ -1,0 +1,107 @@
+"""Memory of a head search with one trial at a time and with four, the features mapped from a file.
+
+    python benchmarks/trial_memory.py --rows 50000
+
+Each trial reads the same float16 matrix. `own` is what the trials' processes hold alone, at the
+most; `shared` is what they hold together, the mapped features above all. Were the features copied
+to each trial, `own` would have them once more a trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from rootstock.integrations.connect import quiet_environment
+from rootstock.integrations.ray_search import RaySearcher
+from rootstock.ports import NullRunLogger
+from rootstock.train.objectives import HeadObjective, Tracking
+
+WIDTH, CLASSES, TRIALS = 1280, 10, 4
+VAL_SHARE = 10
+OTHERS = ("Agent", "IDLE")
+"""Ray's processes that run no trial."""
+
+
+def main() -> None:
+    """One row for each number of trials at once."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=50_000)
+    options = parser.parse_args()
+    quiet_environment()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        objective = objective_over(folder, options.rows)
+        size = options.rows * WIDTH * 2 / 1e6
+        print(f"features: {options.rows} x {WIDTH} float16, {size:.0f} MB\n")
+        print("| trials at once | own MB | shared MB | seconds |\n| --- | --- | --- | --- |")
+        for concurrent in (1, TRIALS):
+            started = time.perf_counter()
+            own, shared = search(objective, folder / str(concurrent), concurrent)
+            seconds = time.perf_counter() - started
+            print(f"| {concurrent} | {own:.0f} | {shared:.0f} | {seconds:.0f} |", flush=True)
+
+
+def objective_over(folder: Path, rows: int) -> HeadObjective:
+    """Fits heads on random features with a few classes in them."""
+    random = np.random.default_rng(0)
+    files, labels = {}, {}
+    for split, count in (("train", rows), ("val", rows // VAL_SHARE)):
+        labels[split] = np.arange(count) % CLASSES
+        features = random.standard_normal((count, WIDTH), dtype=np.float32)
+        features[np.arange(count), labels[split]] += 2
+        files[split] = folder / f"{split}.npy"
+        np.save(files[split], features.astype(np.float16))
+    taps = [f"tap{number}" for number in range(TRIALS)]
+    return HeadObjective(
+        train_features=dict.fromkeys(taps, files["train"]),
+        val_features=dict.fromkeys(taps, files["val"]),
+        train_labels=labels["train"],
+        val_labels=labels["val"],
+        n_classes=CLASSES,
+        class_weight=None,
+        tracking=Tracking(NullRunLogger(), ""),
+    )
+
+
+def search(objective: HeadObjective, folder: Path, concurrent: int) -> tuple[float, float]:
+    """Own and shared megabytes of all trials' processes together, at the most."""
+    cores = len(os.sched_getaffinity(0))
+    searcher = RaySearcher(concurrent=concurrent, cpus_per_trial=cores / concurrent)
+    candidates = [{"tap": tap, "strengths": [0.1, 1.0]} for tap in objective.train_features]
+    seen, done = [(0.0, 0.0)], threading.Event()
+    watcher = threading.Thread(target=watch, args=(seen, done))
+    watcher.start()
+    trials = searcher.search(
+        objective, candidates, directory=folder, metric="val_log_loss", mode="min", early_stop=False
+    )
+    done.set()
+    watcher.join()
+    assert not any(trial.error for trial in trials)
+    return max(own for own, _ in seen), max(shared for _, shared in seen)
+
+
+def watch(seen: list[tuple[float, float]], done: threading.Event) -> None:
+    """Sample the trials' processes until told to stop; a page shared by n counts once."""
+    while not done.wait(0.2):
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            try:
+                name = " ".join(process.cmdline())
+                if name.startswith("ray::") and not any(other in name for other in OTHERS):
+                    found.append(process.memory_full_info())
+            except psutil.Error:
+                continue
+        own = sum(info.uss for info in found) / 1e6
+        seen.append((own, sum(info.pss for info in found) / 1e6 - own))
+
+
+if __name__ == "__main__":
+    main()
