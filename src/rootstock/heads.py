@@ -24,6 +24,8 @@ from rootstock.solver import Axes, solve_path
 
 ROUGH = 1e-4
 """Tolerance within a cross-validation: accuracies within a tenth of a point, in half the time."""
+_BLOCK = 1024
+"""Rows that are standardised at a time."""
 _UNSEEN = -1e4
 """Bias of a class without training images: it is never predicted."""
 
@@ -237,11 +239,24 @@ def _prepare(features: np.ndarray, labels: np.ndarray) -> _Prepared:
             "the features hold values that are not finite",
             hint="the weights of the backbone may be damaged; choose others",
         )
+    standardised, mean, scale = _standardise(features)
+    axes = Axes.of(torch.from_numpy(standardised))
+    return _Prepared(axes, torch.from_numpy(numbers), present, mean, scale)
+
+
+def _standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """float32[N,D] of mean 0 and deviation 1, and the float64[D] means and deviations.
+
+    A block of rows at a time: whole float64 copies would be most of a trial's memory.
+    """
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(features), _BLOCK)]
     mean = features.mean(axis=0, dtype=np.float64)
-    scale = features.std(axis=0, dtype=np.float64)
+    scale = np.sqrt(sum(np.square(features[b] - mean).sum(axis=0) for b in blocks) / len(features))
     scale[scale < 1e-8] = 1.0
-    standardised = torch.from_numpy(((features - mean) / scale).astype(np.float32))
-    return _Prepared(Axes.of(standardised), torch.from_numpy(numbers), present, mean, scale)
+    standardised = np.empty(features.shape, np.float32)
+    for block in blocks:
+        standardised[block] = (features[block] - mean) / scale
+    return standardised, mean, scale
 
 
 def _row_weights(labels: Tensor, class_weight: str | None) -> Tensor:

@@ -48,9 +48,14 @@ class Axes:
         turn = None
         if min(n_rows, n_columns) <= MAX_AXES:
             turn = _principal_axes(features)
-            features = features @ turn
-        rows = torch.cat([features, features.new_ones(n_rows, 1)], dim=1)
-        return cls(rows, turn, rows.square().mean(dim=0))
+        n_axes = n_columns if turn is None else turn.shape[1]
+        rows = features.new_ones(n_rows, n_axes + 1)
+        if turn is None:
+            rows[:, :-1] = features
+        else:
+            torch.mm(features, turn, out=rows[:, :-1])
+        # The norm takes no copy of all rows to square them
+        return cls(rows, turn, torch.linalg.vector_norm(rows, dim=0).square() / n_rows)
 
     def weights(self, solution: Tensor) -> tuple[Tensor, Tensor]:
         """Solution [P,R+1,K] -> weights [P,K,D] for the features, and biases [P,K]."""
