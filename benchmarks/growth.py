@@ -21,12 +21,10 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from sets import find_sets
 
 from rootstock.config import Config
 from rootstock.params import load_config
 from rootstock.paths import Paths
-from rootstock.plots.style import GRID, canvas, headline
 
 STAGES = ("index", "assess", "plan", "features", "train", "evaluate")
 AGAIN = ("index, 1 % new", "features, 1 % new")
@@ -54,6 +52,8 @@ def main() -> None:
         name, images, out = options.stage
         run_stage(name, Path(images), Path(out))
         return
+    from sets import find_sets  # it imports torch, which not every stage does
+
     costs: dict[int, dict[str, Cost]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         sets = find_sets(options.data_dir, ("cifar10", "tiny_imagenet"), Path(scratch))
@@ -169,6 +169,8 @@ def print_table(costs: dict[int, dict[str, Cost]]) -> None:
 
 def plot(costs: dict[int, dict[str, Cost]], path: Path) -> None:
     """Seconds and memory over the number of images, both axes logarithmic."""
+    from rootstock.plots.style import GRID, canvas, headline
+
     sizes = list(costs)
     with canvas(path, width=9.0, height=4.2) as figure:
         axes = figure.subplots(1, 2)
