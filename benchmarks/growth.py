@@ -11,7 +11,6 @@ features again.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -51,6 +50,7 @@ def main() -> None:
     if options.stage:
         name, images, out = options.stage
         run_stage(name, Path(images), Path(out))
+        print(peak_memory())
         return
     from sets import find_sets  # it imports torch, which not every stage does
 
@@ -99,12 +99,16 @@ def child(stage: str, root: Path, out: Path) -> Cost:
     """One stage in a process of its own."""
     command = [sys.executable, __file__, "--stage", stage, str(root), str(out)]
     started = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"the stage {stage} ended with {process.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the stage {stage} ended with {done.returncode}: {done.stderr[-500:]}")
+    return time.perf_counter() - started, float(done.stdout.split()[-1])
+
+
+def peak_memory() -> float:
+    """Megabytes this process has had at most; getrusage would count the parent's before exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
 
 
 def run_stage(name: str, images: Path, out: Path) -> None:
