@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from rootstock.champions import read_changes
 from rootstock.integrations.mlflow_registry import MlflowRegistry
 from rootstock.integrations.mlflow_tracking import MlflowRunLogger
-from rootstock.stages.champion import promote, settle
+from rootstock.stages.champion import promote, rollback, settle
 
 pytestmark = pytest.mark.integration
 
@@ -100,3 +101,18 @@ def test_a_promoter_killed_before_the_alias_has_won_all_the_same(uri, name):
     # and the next promotion builds on it.
     promote(registry, name, "3")
     assert [change.version for change in settle(registry, name)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("uri", ["sqlite"], indirect=True)
+def test_a_clock_that_is_set_back_by_a_day_changes_no_order(uri, name, monkeypatch):
+    registry = MlflowRegistry(uri)
+    promote(registry, name, "2")
+    behind = time.time() - 86_400
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: behind)
+        promote(registry, name, "3")
+    changes = settle(registry, name)
+    assert [change.version for change in changes] == ["1", "2", "3"]
+    assert changes[2].at < changes[1].at
+    assert registry.find(name, alias="champion").version == "3"
+    assert rollback(registry, name).version == "2"

@@ -1,0 +1,111 @@
+"""The stage `index` on many small files against its bound: the same files read and decoded only.
+
+    python benchmarks/index.py --data-dir ../shared/data --count 100000
+
+CIFAR-10 and Tiny ImageNet together. The bound is reading and decoding to RGB by Pillow in as many
+processes; the index also hashes each file, takes a fingerprint for near-duplicates, splits, draws
+three pictures and writes the manifest. Then 100 files are added, and it runs again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import tempfile
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import psutil
+from growth import deal, images_of
+from PIL import Image
+
+from rootstock.cores import usable_cores
+from rootstock.data import manifest
+from rootstock.data.inspect import CHUNK
+from rootstock.params import load_config
+from rootstock.paths import Paths
+from rootstock.stages.index import index_images
+
+NEW = 100
+
+
+def main() -> None:
+    """Bound, index, and index again."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--count", type=int, default=100_000)
+    options = parser.parse_args()
+    from sets import find_sets
+
+    with tempfile.TemporaryDirectory() as scratch:
+        sets = find_sets(options.data_dir, ("cifar10", "tiny_imagenet"), Path(scratch))
+        names = images_of([folder for _, folder in sets])
+        root, out = Path(scratch) / "images", Path(scratch) / "out"
+        deal(names, root, options.count)
+        files = sorted(root.rglob("*.*"))
+        bound = decode_alone(files)
+        seconds, memory, read = index(root, out)
+        deal(names, root, NEW, first=options.count)
+        again, _, read_again = index(root, out)
+    print(f"{usable_cores()} cores, {len(files):,} files\n")
+    print("| part | files read | seconds | files/s | of the bound | peak MB |")
+    print("| --- " * 6 + "|")
+    print(f"| decode alone | {len(files)} | {bound:.1f} | {len(files) / bound:.0f} | 1.00 | |")
+    print(f"| index | {read} | {seconds:.1f} | {read / seconds:.0f} | {bound / seconds:.2f} "
+          f"| {memory:.0f} |")  # fmt: skip
+    print(f"| index, {NEW} files more | {read_again} | {again:.1f} | | | |")
+
+
+def decode_alone(files: list[Path]) -> float:
+    """Seconds, all cores, in pieces as large as the index's."""
+    started = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(usable_cores(), mp_context=context) as pool:
+        for _ in pool.map(decode, [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]):
+            pass
+    return time.perf_counter() - started
+
+
+def decode(files: list[Path]) -> None:
+    """Read and decode."""
+    for file in files:
+        with Image.open(io.BytesIO(file.read_bytes())) as image:
+            image.convert("RGB")
+
+
+def index(root: Path, out: Path) -> tuple[float, float, int]:
+    """Seconds, the most megabytes of this process and its workers, and how many files it read."""
+    config = load_config(None, overrides=[f"data.root={root}"])
+    read, peak, done = [0], [0.0], threading.Event()
+    inspect = manifest.inspect_images
+
+    def counted(paths: list[Path], **options: object) -> list:
+        read[0] += len(paths)
+        return inspect(paths, **options)
+
+    def watch() -> None:
+        mine = psutil.Process()
+        while not done.wait(0.2):
+            try:
+                family = [mine, *mine.children(recursive=True)]
+                peak[0] = max(peak[0], sum(one.memory_full_info().uss for one in family) / 1e6)
+            except psutil.Error:
+                continue
+
+    manifest.inspect_images = counted
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    index_images(config, Paths(out))
+    seconds = time.perf_counter() - started
+    done.set()
+    watcher.join()
+    manifest.inspect_images = inspect
+    return seconds, peak[0], read[0]
+
+
+if __name__ == "__main__":
+    main()
