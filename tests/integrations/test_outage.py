@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
+import psutil
 import pytest
 
-from rootstock.errors import TrackingError
+from rootstock.errors import NoModelError, TrackingError
+from rootstock.integrations.mlflow_registry import MlflowRegistry
 from rootstock.integrations.mlflow_tracking import MlflowRunLogger
 from rootstock.train.resume import resumed_run
 from tests.integrations.conftest import wait_for
@@ -123,3 +126,44 @@ def test_a_server_killed_in_the_middle_of_a_run_loses_and_doubles_nothing(tmp_pa
         assert client.get_run(run.id).info.status == "FINISHED"
     finally:
         kill()
+
+
+@contextmanager
+def no_file_above(size, server):
+    """As if the server's disk were full: its processes may write no file larger than ``size``."""
+    # The server's own process and its workers alike carry the port
+    port = f"--port {server.rpartition(':')[2]}"
+    named = [one for one in psutil.process_iter() if port in " ".join(one.cmdline())]
+    family = {*named, *(child for one in named for child in one.children(recursive=True))}
+    before = {one.pid: one.rlimit(psutil.RLIMIT_FSIZE) for one in family}
+    for one in family:
+        one.rlimit(psutil.RLIMIT_FSIZE, (size, before[one.pid][1]))
+    try:
+        yield
+    finally:
+        for one in family:
+            one.rlimit(psutil.RLIMIT_FSIZE, before[one.pid])
+
+
+def test_a_full_artifact_volume_leaves_no_half_of_a_version(server, tmp_path):
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "weights.safetensors").write_bytes(os.urandom(30_000_000))
+    registry = MlflowRegistry(server)
+    model = {"run_id": "", "tags": {}, "description": ""}
+    with MlflowRunLogger(server, "full").run("train") as run:
+        model["run_id"] = run.id
+        started = time.monotonic()
+        with (
+            no_file_above(20_000_000, server),
+            pytest.raises(TrackingError, match=r"(?s)cannot upload .*volume full"),
+        ):
+            registry.register("full", bundle, **model)
+        assert time.monotonic() - started < 60
+        with pytest.raises(NoModelError):
+            registry.find("full", version="1")
+        entry = registry.register("full", bundle, **model)
+    assert entry.version == "1"
+    found = registry.download(entry, tmp_path / "found")
+    content = (found / "weights.safetensors").read_bytes()
+    assert content == (bundle / "weights.safetensors").read_bytes()

@@ -110,12 +110,15 @@ def translated(uri: str, doing: str) -> Iterator[None]:
     ) as error:
         reason = cut(str(error).strip().partition("\n")[0], 400)
         raise TrackingError(
-            _redact(f"cannot {doing} in MLflow at {uri}: {reason}", uri), hint=_way_out(uri)
+            _redact(f"cannot {doing} in MLflow at {uri}: {reason}", uri),
+            hint=_way_out(uri, str(error)),
         ) from error
 
 
-def _way_out(uri: str) -> str:
-    if is_http(uri):
+def _way_out(uri: str, reason: str) -> str:
+    if is_http(uri) and "500 error" in reason:
+        way = "the server failed: is its disk or its artifact volume full? Its log says more"
+    elif is_http(uri):
         way = f"is the server up? `curl {_redact(uri, uri)}/health`; MLFLOW_TRACKING_URI names it"
     elif sqlite_file(uri):
         way = (
