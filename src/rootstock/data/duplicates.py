@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ MAX_DIFFERENCE = 4.0
 """Mean absolute difference of two thumbnails, in grey levels, up to which they are one picture."""
 MIN_CONTRAST = 4.0
 """Pictures flatter than this (standard deviation in grey levels) have a hash of noise."""
-_BLOCK = 512
+_BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -78,30 +77,29 @@ def _matches(
     vivid = thumbs.std(axis=1) >= MIN_CONTRAST
     chosen, thumbs = chosen[vivid], thumbs[vivid]
     hashes = np.array([prints[i].hash for i in chosen], dtype=np.uint64)
-    for bucket in _buckets(hashes, bits):
-        for a, b in _close_pairs(bucket, hashes, thumbs, bits):
-            yield int(chosen[a]), int(chosen[b])
+    for first, second in _close_pairs(hashes, bits):
+        for start in range(0, len(first), _BLOCK):
+            a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
+            alike = np.abs(thumbs[a] - thumbs[b]).mean(axis=1) <= MAX_DIFFERENCE
+            yield from zip(chosen[a[alike]].tolist(), chosen[b[alike]].tolist(), strict=True)
 
 
-def _buckets(hashes: np.ndarray, bits: int) -> Iterator[np.ndarray]:
-    """Candidates for a match: hashes within ``bits`` bits agree in one of ``bits + 1`` bands."""
+def _close_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions int64[M], int64[M] of hashes that differ in at most ``bits`` bits.
+
+    Such hashes agree in one of ``bits + 1`` bands. In the order of a band's values, equal ones
+    lie side by side, and each step pairs every hash with the one so many places further on.
+    """
     edges = np.linspace(0, 64, bits + 2).astype(int)
     for low, high in zip(edges[:-1], edges[1:], strict=True):
-        mask = (1 << int(high - low)) - 1
-        keys = (hashes >> np.uint64(low)) & np.uint64(mask)
-        members = defaultdict(list)
-        for index, key in enumerate(keys.tolist()):
-            members[key].append(index)
-        yield from (np.array(group) for group in members.values() if len(group) > 1)
-
-
-def _close_pairs(
-    bucket: np.ndarray, hashes: np.ndarray, thumbs: np.ndarray, bits: int
-) -> Iterator[tuple[int, int]]:
-    for start in range(0, len(bucket), _BLOCK):
-        block = bucket[start : start + _BLOCK]
-        distance = np.bitwise_count(hashes[block][:, None] ^ hashes[bucket][None, :])
-        for row, column in zip(*np.nonzero(distance <= bits), strict=True):
-            a, b = block[row], bucket[column]
-            if a < b and np.abs(thumbs[a] - thumbs[b]).mean() <= MAX_DIFFERENCE:
-                yield a, b
+        values = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+        order = np.argsort(values, kind="stable")
+        values, places = values[order], np.arange(len(order))
+        for step in range(1, len(order)):
+            places = places[places + step < len(order)]
+            places = places[values[places] == values[places + step]]
+            if not len(places):
+                break
+            first, second = order[places], order[places + step]
+            close = np.bitwise_count(hashes[first] ^ hashes[second]) <= bits
+            yield first[close], second[close]

@@ -146,7 +146,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _is_side_file(name: str) -> bool:
-    return name.startswith(".") or Path(name).suffix.lower() in _SIDE_FILES
+    return name.startswith(".") or os.path.splitext(name)[1].lower() in _SIDE_FILES  # noqa: PTH122
 
 
 def _is_side_folder(name: str) -> bool:

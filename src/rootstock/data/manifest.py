@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,33 +134,32 @@ class Manifest:
     def summary(self) -> dict[str, Any]:
         """Counts, quarantine, duplicates, conflicts and leaks, as JSON holds them."""
         usable = self.rows()
+        counts = Counter((row.label, row.split) for row in usable)
+        members: dict[int, list[ImageRow]] = {}
+        for row in usable:
+            members.setdefault(row.group, []).append(row)
+        groups = [rows for rows in members.values() if len(rows) > 1]
         return {
             "n_images": len(self.images),
             "n_usable": len(usable),
             "classes": {
-                label: {s: sum(r.split == s for r in usable if r.label == label) for s in SPLITS}
-                for label in self.classes
+                label: {split: counts[label, split] for split in SPLITS} for label in self.classes
             },
             "quarantined": [{"path": r.path, "reason": r.quarantine} for r in self.quarantined],
             "quarantine_reasons": dict(Counter(r.quarantine for r in self.quarantined)),
-            "duplicate_groups": self._groups_by(lambda _: True),
-            "label_conflicts": self._groups_by(lambda rows: len({r.label for r in rows}) > 1),
-            "leaks_across_given_splits": self._groups_by(
-                lambda rows: len({r.split for r in rows}) > 1
-            ),
+            "duplicate_groups": [_paths(rows) for rows in groups],
+            "label_conflicts": [
+                _paths(rows) for rows in groups if len({r.label for r in rows}) > 1
+            ],
+            "leaks_across_given_splits": [
+                _paths(rows) for rows in groups if len({r.split for r in rows}) > 1
+            ],
             "warnings": list(self.warnings),
         }
 
-    def _groups_by(self, wanted: Any) -> list[list[str]]:
-        """Paths of each duplicate group of two or more that ``wanted`` accepts."""
-        members: dict[int, list[ImageRow]] = {}
-        for row in self.rows():
-            members.setdefault(row.group, []).append(row)
-        return [
-            [row.path for row in rows]
-            for rows in members.values()
-            if len(rows) > 1 and wanted(rows)
-        ]
+
+def _paths(rows: Sequence[ImageRow]) -> list[str]:
+    return [row.path for row in rows]
 
 
 def build_manifest(
