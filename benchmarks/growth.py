@@ -173,6 +173,8 @@ def print_table(costs: dict[int, dict[str, Cost]]) -> None:
 
 def plot(costs: dict[int, dict[str, Cost]], path: Path) -> None:
     """Seconds and memory over the number of images, both axes logarithmic."""
+    from matplotlib.ticker import NullFormatter
+
     from rootstock.plots.style import GRID, canvas, headline
 
     sizes = list(costs)
@@ -183,6 +185,9 @@ def plot(costs: dict[int, dict[str, Cost]], path: Path) -> None:
                 axis.plot(sizes, [costs[size][stage][part] for size in sizes], "o-", label=stage)
             axis.set_xscale("log")
             axis.set_yscale("log")
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_formatter("{x:,.0f}")
+                side.set_minor_formatter(NullFormatter())
             axis.set_xlabel("images")
             axis.grid(color=GRID)
             headline(axis, title, "each stage in a process of its own")

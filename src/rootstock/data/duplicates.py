@@ -31,7 +31,9 @@ def fingerprint(pixels: np.ndarray) -> Fingerprint:
     The hash compares neighbours in a 9 x 8 grey thumbnail (dHash, N. Krawetz 2013).
     """
     grey = Image.fromarray(pixels).convert("L")
-    small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
+    # Bytes directly: numpy's way to an image is most of the time for a small one
+    small = np.frombuffer(grey.resize((9, 8), Image.Resampling.BOX).tobytes(), np.uint8)
+    small = small.reshape(8, 9)
     bits = (small[:, 1:] > small[:, :-1]).ravel()
     thumb = grey.resize((THUMB, THUMB), Image.Resampling.BOX)
     return Fingerprint(int.from_bytes(np.packbits(bits).tobytes(), "big"), thumb.tobytes())
