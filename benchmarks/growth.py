@@ -173,7 +173,7 @@ def print_table(costs: dict[int, dict[str, Cost]]) -> None:
 
 def plot(costs: dict[int, dict[str, Cost]], path: Path) -> None:
     """Seconds and memory over the number of images, both axes logarithmic."""
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     from rootstock.plots.style import GRID, canvas, headline
 
@@ -188,6 +188,7 @@ def plot(costs: dict[int, dict[str, Cost]], path: Path) -> None:
             for side in (axis.xaxis, axis.yaxis):
                 side.set_major_formatter("{x:,.0f}")
                 side.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_xlabel("images")
             axis.grid(color=GRID)
             headline(axis, title, "each stage in a process of its own")
