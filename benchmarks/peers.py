@@ -51,13 +51,15 @@ def main() -> None:
             images = Path(scratch) / f"split-{name}"
             limits = dict.fromkeys(("train", "val", "test"), 10**6)
             link_subset(list_images(folder, seed=0), folder, images, limits=limits, classes=None)
-            outcomes = {
-                title: run_ours(images, options.weights, settings)
-                for title, settings in OURS.items()
-            }
+            print_head(name)
+            base = None
+            for title, settings in OURS.items():
+                outcome = run_ours(images, options.weights, settings)
+                base = base or outcome["reached"]
+                print_row(title, outcome, base)
             for loop, title in LOOPS.items():
-                outcomes[title] = run_loop(python, loop, images, options.weights, options.epochs)
-            print_table(name, outcomes)
+                outcome = run_loop(python, loop, images, options.weights, options.epochs)
+                print_row(title, outcome, base)
 
 
 def make_environment(folder: Path) -> Path:
@@ -109,17 +111,19 @@ def run_loop(python: Path, loop: str, images: Path, weights: Path, epochs: int) 
     }
 
 
-def print_table(name: str, outcomes: dict[str, Outcome]) -> None:
-    """Markdown; the ratio is that of the seconds to the goal, against the first row's."""
-    base = next(iter(outcomes.values()))["reached"]
+def print_head(name: str) -> None:
+    """Markdown; the ratio is that of the seconds to the goal, against the first that reached it."""
     print(f"\n{name}\n\n| side | how | test accuracy | seconds | seconds to {GOAL} | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for title, outcome in outcomes.items():
-        reached = outcome["reached"]
-        to_goal = "not reached" if reached is None else f"{reached:.0f}"
-        ratio = f"{reached / base:.1f}" if reached and base else ""
-        print(f"| {title} | {outcome['how']} | {outcome['accuracy']:.3f} "
-              f"| {outcome['seconds']:.0f} | {to_goal} | {ratio} |", flush=True)  # fmt: skip
+
+
+def print_row(title: str, outcome: Outcome, base: float | None) -> None:
+    """One side."""
+    reached = outcome["reached"]
+    to_goal = "not reached" if reached is None else f"{reached:.0f}"
+    ratio = f"{reached / base:.1f}" if reached and base else ""
+    print(f"| {title} | {outcome['how']} | {outcome['accuracy']:.3f} "
+          f"| {outcome['seconds']:.0f} | {to_goal} | {ratio} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

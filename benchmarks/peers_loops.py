@@ -96,6 +96,7 @@ def plain(images: Path, weights: Path, epochs: int) -> None:
 
 def fastai(images: Path, weights: Path, epochs: int) -> None:
     """`fine_tune`: one epoch with the body frozen, then all layers at discriminative rates."""
+    import fastai.callback.progress  # noqa: F401 - it gives the learner its no_bar
     from fastai.callback.core import Callback
     from fastai.learner import Learner
     from fastai.metrics import accuracy
