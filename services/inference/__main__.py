@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import signal
 import sys
@@ -19,7 +20,11 @@ from services.inference.logs import set_up_logs
 from services.inference.settings import Settings
 from services.inference.tracing import set_up_tracing
 
+LAST_CALL_SECONDS = 0.5
+
 if TYPE_CHECKING:
+    import socket
+
     import uvicorn
 
     from services.inference.service import Service
@@ -58,8 +63,27 @@ def serve(settings: Settings | None = None, **chosen: Any) -> int:
     # uvicorn sends itself the signal again once it is done; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt):
-        _lingering(uvicorn.Server(config), app.state.service).run()
+        _lingering(_server(config), app.state.service).run()
     return 0
+
+
+def _server(config: uvicorn.Config) -> uvicorn.Server:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """Refuse new connections first, and those a moment later that have asked nothing.
+
+            A connection closed just as its request arrives is a lost request; one that is refused
+            is made again elsewhere.
+            """
+            for listener in self.servers:
+                listener.close()
+            if not self.force_exit:
+                await asyncio.sleep(LAST_CALL_SECONDS)
+            await super().shutdown(sockets)
+
+    return Server(config)
 
 
 def _lingering(server: uvicorn.Server, service: Service) -> uvicorn.Server:

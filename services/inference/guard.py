@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import re
@@ -20,6 +21,8 @@ from services.inference.telemetry import Telemetry
 
 _log = logging.getLogger("rootstock.access")
 _OPEN = ("/healthz", "/readyz", "/ping", "/metrics", "/v2/health/", "/docs", "/openapi.json")
+LINGER_SECONDS, SILENCE_SECONDS = 2.0, 0.25
+"""After an answer that refuses a body, what still comes of it is taken for so long."""
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -143,12 +146,13 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         declared = _declared_length(scope)
-        received, whole = 0, False
+        received, whole, cut = 0, False, False
         until = time.monotonic() + self.seconds
 
         async def counted() -> Message:
-            nonlocal received, whole
+            nonlocal received, whole, cut
             if declared > self.max_bytes:
+                cut = True
                 raise self._too_large()
             if whole:
                 return await receive()  # the client's leaving, whenever that is
@@ -166,6 +170,7 @@ class BodyLimit:
             self.buffered += size
             whole = not message.get("more_body", False)
             if received > self.max_bytes:
+                cut = True
                 raise self._too_large()
             if self.buffered > self.max_buffered:
                 raise Problem(
@@ -175,8 +180,16 @@ class BodyLimit:
                 )
             return message
 
+        async def lingering(message: Message) -> None:
+            if cut and message["type"] == "http.response.body" and not message.get("more_body"):
+                # A connection that is closed over unread bytes takes the answer away with it.
+                await send({**message, "more_body": True})
+                await _drop(receive)
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
         try:
-            await self.app(scope, counted, send)
+            await self.app(scope, counted, lingering)
         finally:
             self.buffered -= received
 
@@ -187,6 +200,17 @@ class BodyLimit:
             f"The body is longer than {self.max_bytes} bytes.",
             headers={"Connection": "close"},
         )
+
+
+async def _drop(receive: Receive) -> None:
+    """Read on for a moment, and keep nothing."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    message = await receive()
+                if not message.get("more_body", False):
+                    return
 
 
 def _shown_key(headers: Headers) -> str:

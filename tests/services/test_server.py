@@ -1,9 +1,11 @@
 """A real process on a real socket: start, answer, SIGTERM in the middle of a request."""
 
+import collections
 import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -224,3 +226,59 @@ def test_a_tracer_that_is_not_installed_ends_the_start():
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "this service knows otlp, console" in output
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_refusal_of_a_long_body_is_not_lost_with_its_connection(declared):
+    """A proxy sends all it has before it reads; a reset would show it a broken service."""
+    body = b"x" * 20_000_000
+    head = {"content-type": "image/jpeg", "connection": "close"}
+    with running("--model", str(tiny_bundle()), ROOTSTOCK_MAX_BODY_BYTES="100000") as (address, _):
+        host, _, port = address.removeprefix("http://").partition(":")
+        for _ in range(10):
+            with socket.create_connection((host, int(port)), timeout=20) as wire:
+                length = (
+                    f"content-length: {len(body)}" if declared else "transfer-encoding: chunked"
+                )
+                lines = ["POST /v1/predict HTTP/1.1", f"host: {host}", length]
+                lines += [f"{name}: {value}" for name, value in head.items()]
+                start = "\r\n".join([*lines, "", ""]).encode()
+                wire.sendall(start + (body if declared else b"%x\r\n" % len(body) + body))
+                wire.sendall(b"" if declared else b"\r\n0\r\n\r\n")
+                answer = b"".join(iter(lambda: wire.recv(65_536), b""))  # noqa: B023
+            assert answer.startswith(b"HTTP/1.1 413")
+            assert b"too-large" in answer
+
+
+@pytest.mark.integration
+def test_a_service_that_ends_answers_or_refuses_every_new_connection():
+    """A refused connection is made again elsewhere; one that is closed unanswered is an error."""
+    process = start("--model", str(tiny_bundle()), ROOTSTOCK_LINGER_SECONDS="0.3")
+    address = address_of(process)
+    drain(process)
+    seen, lock = collections.Counter(), threading.Lock()
+
+    def ask():
+        while process.poll() is None:
+            try:
+                answer = httpx.post(f"{address}/v1/predict", content=jpeg(0),
+                                    headers={"content-type": "image/jpeg"}, timeout=20)  # fmt: skip
+                what = answer.status_code
+            except httpx.ConnectError:
+                what = "refused"
+            except httpx.HTTPError as error:
+                what = repr(error)
+            with lock:
+                seen[what] += 1
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    time.sleep(0.5)
+    process.terminate()
+    for asker in askers:
+        asker.join(30)
+    assert process.wait(20) == 0
+    assert seen[200] > 20
+    assert set(seen) <= {200, "refused"}, seen
