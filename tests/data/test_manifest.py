@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -136,3 +138,19 @@ def test_the_brain_scans_keep_their_copies_in_one_split(shared_data):
     assert len(manifest.rows()) == 253
     assert sum(1 for row in manifest.rows()) - len(splits) == 25
     assert all(len(found) == 1 for found in splits.values())
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    """Its worker processes would run the script again, and end; no image is to blame."""
+    write_classes(tmp_path / "data", {"a": 40, "b": 40})
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from rootstock.data.decode import DecodeLimits\n"
+        "from rootstock.data.inspect import inspect_images\n"
+        f"paths = sorted(Path({str(tmp_path / 'data')!r}).rglob('*.png'))\n"
+        "inspect_images(paths, limits=DecodeLimits(), workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "__name__ == '__main__'" in done.stderr.splitlines()[-1]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rootstock.cores import usable_cores
 from rootstock.data.decode import DecodeLimits, decode_image, read_bytes
 from rootstock.data.duplicates import Fingerprint, fingerprint
-from rootstock.errors import ImageError
+from rootstock.errors import DataError, ImageError
 
 CHUNK = 64
 """Images a task; also the number from which on processes are worth their start."""
@@ -69,6 +69,8 @@ def inspect_images(
     """Inspect files in ``workers`` processes (None: one a core), in the order given.
 
     A file whose decoding kills its process is quarantined as ``crashed``.
+    Raises:
+        DataError: no process can be started.
     """
     workers = workers or usable_cores()
     with tqdm(total=len(paths), desc="index", unit="image", disable=None) as bar:
@@ -101,6 +103,7 @@ def _spread(
 
 
 def _one_by_one(chunk: Sequence[Path], limits: DecodeLimits) -> list[Inspected]:
+    _make_sure_that_processes_start()
     found = []
     for path in chunk:
         with _pool(1) as pool:
@@ -109,6 +112,19 @@ def _one_by_one(chunk: Sequence[Path], limits: DecodeLimits) -> list[Inspected]:
             except BrokenProcessPool:
                 found.append(Inspected(bytes=path.stat().st_size, reason="crashed"))
     return found
+
+
+def _make_sure_that_processes_start() -> None:
+    """Else every image would be blamed for it."""
+    with _pool(1) as pool:
+        try:
+            pool.submit(len, ()).result()
+        except BrokenProcessPool:
+            raise DataError(
+                "the processes that decode images end as soon as they are started",
+                hint="a script that indexes images has to do so below "
+                "`if __name__ == '__main__':`; or set data.workers to 1",
+            ) from None
 
 
 def _inspect_chunk(paths: Sequence[Path], limits: DecodeLimits) -> list[Inspected]:
