@@ -20,14 +20,15 @@ from services.inference.logs import set_up_logs
 from services.inference.settings import Settings
 from services.inference.tracing import set_up_tracing
 
-LAST_CALL_SECONDS = 0.5
-
 if TYPE_CHECKING:
     import socket
 
     import uvicorn
 
     from services.inference.service import Service
+
+LAST_CALL_SECONDS = 0.5
+"""From the end of listening to the end of connections that have asked nothing."""
 
 
 def serve(settings: Settings | None = None, **chosen: Any) -> int:

@@ -14,7 +14,7 @@ MAX_DIFFERENCE = 4.0
 """Mean absolute difference of two thumbnails, in grey levels, up to which they are one picture."""
 MIN_CONTRAST = 4.0
 """Pictures flatter than this (standard deviation in grey levels) have a hash of noise."""
-_BLOCK = 65_536
+_BLOCK = 8_192
 
 
 @dataclass(frozen=True)
