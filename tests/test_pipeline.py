@@ -13,6 +13,7 @@ from pathlib import Path
 import boto3
 import mlflow
 import pytest
+from moto.server import ThreadedMotoServer
 
 from tests.bundles import tiny_backbone
 from tests.data.folders import photo, write_classes
@@ -154,11 +155,10 @@ def test_a_second_run_does_nothing(project):
 @pytest.fixture
 def s3(monkeypatch):
     """An S3 server on this machine, its bucket, and the keys that it takes."""
-    moto = pytest.importorskip("moto.server", reason="pip install 'moto[s3]' 'dvc-s3'")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="team")

@@ -178,7 +178,7 @@ def calibrate(options: argparse.Namespace) -> None:
     from rootstock.plan.calibrate import calibrate as fit
     from rootstock.plan.ledger import read_ledger
 
-    config = load_config(DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)
+    config = load_config(_own_params())
     files = options.ledger or [config.plan.ledger]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
@@ -237,7 +237,7 @@ def tidy(options: argparse.Namespace) -> None:
     from rootstock.features.store import FeatureStore
     from rootstock.features.upkeep import collect
 
-    config = load_config(DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)
+    config = load_config(_own_params())
     paths = Paths(Path.cwd())
     root = paths.below(config.features.store)
     manifests = [Manifest.read(path) for path in (paths.manifest, *options.keep)]
@@ -257,9 +257,14 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def _own_params() -> Path | None:
+    """params.yaml of the current folder, if there is one."""
+    return DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None
+
+
 def _config(options: argparse.Namespace) -> Config:
     """params.yaml of the current folder, if any, with the data folder and --set on top."""
-    path = options.params or (DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)
+    path = options.params or _own_params()
     root = json.dumps(str(options.data.absolute()))
     return load_config(path, overrides=[f"data.root={root}", *options.set])
 
@@ -293,7 +298,7 @@ def open_registry() -> tuple[Config, Any]:
     from rootstock.integrations.connect import connect_registry, quiet_environment
 
     quiet_environment()
-    config = load_config(DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None)
+    config = load_config(_own_params())
     registry = connect_registry(config, Paths(Path.cwd()))
     if registry is None:
         raise RootstockError(
