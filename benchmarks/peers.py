@@ -15,13 +15,12 @@ import argparse
 import json
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import Any
 
+from environments import peers_python
 from sets import find_sets, link_subset, list_images
 
 HERE = Path(__file__).parent
@@ -45,7 +44,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["ants_bees", "flowers12", "sign_digits"])
     parser.add_argument("--epochs", type=int, default=8, help="of the other loops")
     options = parser.parse_args()
-    python = make_environment(options.venv)
+    python = peers_python(options.venv, PACKAGES)
     with tempfile.TemporaryDirectory() as scratch:
         for name, folder in find_sets(options.data_dir, options.sets, Path(scratch)):
             images = Path(scratch) / f"split-{name}"
@@ -60,19 +59,6 @@ def main() -> None:
             for loop, title in LOOPS.items():
                 outcome = run_loop(python, loop, images, options.weights, options.epochs)
                 print_row(title, outcome, base)
-
-
-def make_environment(folder: Path) -> Path:
-    """The Python of an environment with the peers' packages, which sees ours as well."""
-    python = folder / "bin/python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-        site = next(folder.glob("lib/python*/site-packages"))
-        (site / "base.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    constraints = HERE.parent / "constraints.txt"
-    command = [python, "-m", "pip", "install", "--quiet", "-c", constraints, *PACKAGES]
-    subprocess.run(command, check=True)
-    return python
 
 
 def run_ours(images: Path, weights: Path, settings: list[str]) -> Outcome:

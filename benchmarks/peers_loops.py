@@ -53,10 +53,14 @@ def network_of(weights: Path, n_classes: int) -> nn.Module:
     network = timm.create_model(
         card["architecture"], **card["architecture_kwargs"], num_classes=n_classes
     )
-    state = {k: v for k, v in load_file(weights).items() if not k.startswith("classifier.")}
-    missing = network.load_state_dict(state, strict=False).missing_keys
+    missing = network.load_state_dict(backbone_state(weights), strict=False).missing_keys
     assert all("classifier" in k or "num_batches" in k for k in missing), missing
     return network
+
+
+def backbone_state(weights: Path) -> dict[str, torch.Tensor]:
+    """The weights without the classifier's."""
+    return {k: v for k, v in load_file(weights).items() if not k.startswith("classifier.")}
 
 
 def loaders_of(images: Path, weights: Path) -> tuple[Any, Any, int]:
@@ -96,40 +100,33 @@ def plain(images: Path, weights: Path, epochs: int) -> None:
 
 
 def fastai(images: Path, weights: Path, epochs: int) -> None:
-    """`fine_tune`: one epoch with the body frozen, then all layers at discriminative rates."""
+    """`vision_learner` with its own head; `fine_tune`: one epoch of it, then all layers."""
     # These two give the learner its no_bar and its fine_tune.
     import fastai.callback.progress
     import fastai.callback.schedule  # noqa: F401
     from fastai.callback.core import Callback
-    from fastai.learner import Learner
-    from fastai.metrics import accuracy
-    from fastai.torch_core import params
-    from fastai.vision.augment import Resize, aug_transforms
+    from fastai.vision.augment import Normalize, Resize, aug_transforms
     from fastai.vision.data import ImageDataLoaders
+    from fastai.vision.learner import default_split, vision_learner
 
-    _, test, n_classes = loaders_of(images, weights)
+    _, test, _ = loaders_of(images, weights)
     card = json.loads(weights.with_suffix(".json").read_text())
-    from fastai.vision.augment import Normalize
-
     data = ImageDataLoaders.from_folder(
         images, train="train", valid="val", bs=BATCH, item_tfms=Resize(256),
         batch_tfms=[*aug_transforms(size=SIZE), Normalize.from_stats(card["mean"], card["std"])],
         device=torch.device("cpu"),
     )  # fmt: skip
-    network = network_of(weights, n_classes)
     clock = Clock()
 
     class Tell(Callback):
         def after_epoch(self) -> None:
             clock.tell(self.learn.model, test)
 
-    def split(model: Any) -> list[Any]:
-        head = model.get_classifier()
-        mine = {id(p) for p in head.parameters()}
-        return [[p for p in model.parameters() if id(p) not in mine], params(head)]
-
-    learner = Learner(data, network, splitter=split, metrics=accuracy, cbs=[Tell()],
-                      loss_func=nn.CrossEntropyLoss())  # fmt: skip
+    learner = vision_learner(
+        data, card["architecture"], pretrained=False, splitter=default_split, cbs=[Tell()],
+        loss_func=nn.CrossEntropyLoss(), **card["architecture_kwargs"],
+    )  # fmt: skip
+    learner.model[0].model.load_state_dict(backbone_state(weights))
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(epochs)
 

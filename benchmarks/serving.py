@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from environments import peers_python
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -122,23 +123,19 @@ def sides(options: argparse.Namespace, contents: list[bytes]) -> Iterator[tuple]
     yield "naive FastAPI", naive, peer, ("/predict", "/health"), raw
     if options.peers is None:
         return
-    python = options.peers / "bin/python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", options.peers], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS], check=True)
+    python = peers_python(options.peers, PEERS)
     path = f"{options.peers.resolve() / 'bin'}:{os.environ['PATH']}"
     bare = {"PYTHONPATH": str(HERE), "MODEL": model, "PATH": path}
     bare |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
-    yield (
-        "LitServe",
-        [str(python), "-m", "serving_peers", "litserve", "PORT"],
-        bare,
-        ("/predict", "/health"),
-        [
-            ("application/json", json.dumps({"image": base64.b64encode(c).decode()}).encode())
-            for c in contents
-        ],
-    )
+    packed = [json.dumps({"image": base64.b64encode(c).decode()}).encode() for c in contents]
+    for title, engine in (("LitServe, ONNX Runtime", "onnx"), ("LitServe, PyTorch", "torch")):
+        yield (
+            title,
+            [str(python), "-m", "serving_peers", "litserve", "PORT"],
+            bare | {"ENGINE": engine, "PYTHONPATH": f"{ROOT / 'src'}:{HERE}"},
+            ("/predict", "/health"),
+            [("application/json", body) for body in packed],
+        )
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [python, "-m", "serving_peers", "pack", f"{folder}/model"],

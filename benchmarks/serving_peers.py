@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +40,33 @@ def answer(logits: np.ndarray) -> dict[str, Any]:
     return {"label": FACTS["classes"][best], "probability": float(shares[best] / shares.sum())}
 
 
-def session(threads: int) -> Any:
+Forward = Callable[[np.ndarray], np.ndarray]
+"""float32[1,3,S,S] in, logits float32[1,K] out."""
+
+
+def session(threads: int) -> Forward:
     """ONNX Runtime on the model."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(MODEL / "model.onnx"), options)
+    network = onnxruntime.InferenceSession(str(MODEL / "model.onnx"), options)
+    return lambda images: network.run(["logits"], {"images": images})[0]
+
+
+def eager(threads: int | None = None) -> Forward:
+    """PyTorch on the model."""
+    from rootstock.bundle import read_bundle
+    from rootstock.engine import open_engine
+
+    network = open_engine(read_bundle(MODEL), "torch", threads=threads)
+    return lambda images: network(images).logits
 
 
 def make_naive() -> Any:
     """The handler of most tutorials: PyTorch in an `async def`."""
-    from rootstock.bundle import read_bundle
-    from rootstock.engine import open_engine
-
-    app, forward = FastAPI(), open_engine(read_bundle(MODEL), "torch")
+    app, forward = FastAPI(), eager()
 
     @app.get("/health")
     async def health() -> str:
@@ -62,7 +74,7 @@ def make_naive() -> Any:
 
     @app.post("/predict")
     async def predict(request: Request) -> dict[str, Any]:
-        return answer(forward(prepare(await request.body())).logits)
+        return answer(forward(prepare(await request.body())))
 
     return app
 
@@ -71,16 +83,16 @@ if importlib.util.find_spec("litserve"):
     import litserve
 
     class Api(litserve.LitAPI):
-        """ONNX Runtime as LitServe's documentation has it."""
+        """What LitServe's documentation has, with ONNX Runtime or PyTorch (ENGINE)."""
 
         def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's name
-            self.session = session(1)
+            self.forward = eager(1) if os.environ["ENGINE"] == "torch" else session(1)
 
         def decode_request(self, request):  # type: ignore[no-untyped-def] - LitServe reads it
             return prepare(base64.b64decode(request["image"]))
 
         def predict(self, images: Any) -> Any:
-            return self.session.run(["logits"], {"images": images})[0]
+            return self.forward(images)
 
         def encode_response(self, output: Any) -> dict[str, Any]:
             return answer(output)

@@ -4,14 +4,14 @@ import io
 import numpy as np
 from PIL import Image
 
-from rootstock.data.decode import decode_image
+from rootstock.data.decode import decode_picture
 from rootstock.data.duplicates import fingerprint, group_duplicates
 from tests.data.folders import photo
 
 
 def groups(contents, bits=3):
     names = [hashlib.sha256(content).hexdigest() for content in contents]
-    prints = [fingerprint(decode_image(content).pixels) for content in contents]
+    prints = [fingerprint(decode_picture(content).upright) for content in contents]
     return group_duplicates(names, prints, bits=bits).tolist()
 
 

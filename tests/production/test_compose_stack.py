@@ -9,11 +9,13 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-from tests.bundles import tiny_bundle
+from tests.bundles import tiny_backbone, tiny_bundle
 from tests.production.native import Container, Stack
+from tests.projects import STAGES, Project
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -77,6 +79,20 @@ WORK = """
     print("ran on", *set(ray.get([where.remote() for _ in range(4)])))
 """
 
+TRACE = """
+    import json
+    from mlflow import MlflowClient
+    client = MlflowClient()
+    version = client.get_model_version_by_alias("piped", "champion")
+    run = client.get_run(version.run_id)
+    experiment = [run.info.experiment_id]
+    print(json.dumps({
+        "version": version.version, "described": version.description,
+        "runs": [one.info.status for one in client.search_runs(experiment)
+                 if one.info.start_time >= run.info.start_time],
+    }))
+"""
+
 
 def python(container: Container, code: str, *, seconds: float = 120, **environment: str):
     command = ["with-secrets", "python", "-c", textwrap.dedent(code)]
@@ -124,6 +140,20 @@ def head(stack, accounts):
 @pytest.fixture(scope="module")
 def worker(stack, head):
     return started(stack, "ray-worker")
+
+
+@pytest.fixture(scope="module")
+def commit(stack):
+    """The commit of a project of 32 images that lies where Ray's containers see it."""
+    project = Project(stack.folder / "project")
+    weights = Path(tiny_backbone().card.weights)
+    shutil.copytree(weights.parent, project.root / "weights")
+    project.set(weights=f"weights/{weights.name}", engine="ray", name="piped")
+    project.commit()
+    commit = project.run("git", "rev-parse", "HEAD").strip()
+    for path in (project.root, *project.root.rglob("*")):
+        os.chown(path, 1000, 1000, follow_symlinks=False)
+    return commit
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +258,30 @@ def test_no_route_of_mlflow_answers_without_a_password(mlflow):
 def test_ray_runs_a_task_on_the_worker_with_the_token(head, worker):
     done = python(head, WORK)
     assert f"ran on {worker.addresses['cluster']}" in done.stdout, done.stderr
+
+
+def test_the_pipeline_trains_on_the_worker_and_registers_at_mlflow(head, worker, commit):
+    """`dvc repro` as docs/deployment.md has it; the head itself has no processor to offer."""
+    ran = head.exec(["with-secrets", "dvc", "repro"], seconds=400)
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+    assert all(f"Running stage '{stage}'" in ran.stdout for stage in STAGES)
+    told = python(head, TRACE)
+    found = json.loads(told.stdout.splitlines()[-1])
+    assert found["version"] == "1"
+    assert found["described"].startswith("#")
+    assert set(found["runs"]) == {"FINISHED"}
+    assert commit in found["described"]
+    again = head.exec(["with-secrets", "dvc", "repro"])
+    assert "Data and pipelines are up to date" in again.stdout, again.stdout + again.stderr
+
+
+def test_a_registered_version_is_made_again_bit_for_bit(head, worker, commit):
+    """On the stack, from the version's number alone."""
+    command = ["with-secrets", "rootstock", "reproduce", "1", "--run", "--folder", "again"]
+    done = head.exec(command, seconds=400)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for what in ("data hash", "plan hash", "weights, byte for byte"):
+        assert f"{what}: the same" in done.stdout
 
 
 def test_ray_refuses_who_has_no_token(worker):

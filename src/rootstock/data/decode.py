@@ -69,7 +69,7 @@ def read_image(
     return decode_image(read_bytes(path, limits), limits, short_side=short_side)
 
 
-def read_bytes(path: Path, limits: DecodeLimits | None = None) -> bytes:
+def read_bytes(path: Path | str, limits: DecodeLimits | None = None) -> bytes:
     """The content of an image file, refused unread where it is too large.
 
     Raises:
@@ -87,10 +87,31 @@ def read_bytes(path: Path, limits: DecodeLimits | None = None) -> bytes:
     return content
 
 
+@dataclass(frozen=True)
+class Picture:
+    """``upright`` is Pillow's RGB image; ``mode`` and ``format`` as they were in the file."""
+
+    upright: Image.Image
+    mode: str
+    format: str
+
+
 def decode_image(
     content: bytes, limits: DecodeLimits | None = None, *, short_side: int | None = None
 ) -> DecodedImage:
-    """Decode the bytes of one image file.
+    """Decode the bytes of one image file to an array; all else is `decode_picture`'s."""
+    picture = decode_picture(content, limits, short_side=short_side)
+    try:
+        pixels = np.asarray(picture.upright, dtype=np.uint8)
+    except MemoryError:
+        raise _no_memory() from None
+    return DecodedImage(pixels, picture.mode, picture.format)
+
+
+def decode_picture(
+    content: bytes, limits: DecodeLimits | None = None, *, short_side: int | None = None
+) -> Picture:
+    """Decode the bytes of one image file, pixels left to Pillow.
 
     With a ``short_side`` a JPEG is decoded at an eighth, a quarter or half its size if its shorter
     side is still at least that long: a photo of 12 megapixels costs a quarter of the time.
@@ -107,8 +128,7 @@ def decode_image(
         if short_side is not None:
             image.draft(None, (short_side, short_side))
         mode, kind = image.mode, image.format or ""
-        pixels = _load(image)
-    return DecodedImage(pixels, mode, kind)
+        return Picture(_load(image), mode, kind)
 
 
 def _check_bytes(content: bytes, limits: DecodeLimits) -> None:
@@ -152,21 +172,25 @@ def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
         )
 
 
-def _load(image: Image.Image) -> np.ndarray:
+def _load(image: Image.Image) -> Image.Image:
     try:
         image.seek(0)
         image.load()
         if image.format == "TIFF" or not _ORIENTING.isdisjoint(image.info):
             _drop_broken_exif(image)
             ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(_to_rgb(image), dtype=np.uint8)
+        return _to_rgb(image)
     except MemoryError:
-        raise ImageError("too-many-pixels", "there is not enough memory to decode it") from None
+        raise _no_memory() from None
     except Exception as error:  # noqa: BLE001 - as above, and the image is unusable
         text = _one_line(error)
         truncated = "truncated" in text or "unexpected end" in text.lower()
         reason = "truncated" if truncated else "damaged"
         raise ImageError(reason, f"the pixels cannot be decoded: {text}") from None
+
+
+def _no_memory() -> ImageError:
+    return ImageError("too-many-pixels", "there is not enough memory to decode it")
 
 
 def _drop_broken_exif(image: Image.Image) -> None:

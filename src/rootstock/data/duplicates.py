@@ -25,12 +25,12 @@ class Fingerprint:
     thumb: bytes
 
 
-def fingerprint(pixels: np.ndarray) -> Fingerprint:
-    """Fingerprint of uint8[H,W,3]; nearly the same after re-encoding or resizing.
+def fingerprint(picture: Image.Image) -> Fingerprint:
+    """Fingerprint of an RGB image; nearly the same after re-encoding or resizing.
 
     The hash compares neighbours in a 9 x 8 grey thumbnail (dHash, N. Krawetz 2013).
     """
-    grey = Image.fromarray(pixels).convert("L")
+    grey = picture.convert("L")
     # Bytes directly: numpy's way to an image is most of the time for a small one
     small = np.frombuffer(grey.resize((9, 8), Image.Resampling.BOX).tobytes(), np.uint8)
     small = small.reshape(8, 9)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rootstock.cores import usable_cores
-from rootstock.data.decode import DecodeLimits, decode_image, read_bytes
+from rootstock.data.decode import DecodeLimits, decode_picture, read_bytes
 from rootstock.data.duplicates import Fingerprint, fingerprint
 from rootstock.errors import DataError, ImageError
 
@@ -36,7 +36,7 @@ class Inspected:
     reason: str = ""
 
 
-def inspect_image(path: Path, limits: DecodeLimits) -> Inspected:
+def inspect_image(path: Path | str, limits: DecodeLimits) -> Inspected:
     """Read and decode one file; a fault becomes the ``reason`` of the row."""
     sha256 = ""
     try:
@@ -49,22 +49,21 @@ def inspect_image(path: Path, limits: DecodeLimits) -> Inspected:
     try:
         content = read_bytes(path, limits)
         sha256 = hashlib.sha256(content).hexdigest()
-        image = decode_image(content, limits)
+        picture = decode_picture(content, limits)
     except ImageError as error:
         return Inspected(sha256, size, reason=error.reason)
     return Inspected(
         sha256,
         size,
-        image.width,
-        image.height,
-        image.mode,
-        image.format,
-        fingerprint(image.pixels),
+        *picture.upright.size,
+        picture.mode,
+        picture.format,
+        fingerprint(picture.upright),
     )
 
 
 def inspect_images(
-    paths: Sequence[Path], *, limits: DecodeLimits, workers: int | None = None
+    paths: Sequence[Path | str], *, limits: DecodeLimits, workers: int | None = None
 ) -> list[Inspected]:
     """Inspect files in ``workers`` processes (None: one a core), in the order given.
 
@@ -85,7 +84,7 @@ def inspect_images(
 
 
 def _spread(
-    chunks: Sequence[Sequence[Path]], limits: DecodeLimits, workers: int
+    chunks: Sequence[Sequence[Path | str]], limits: DecodeLimits, workers: int
 ) -> Iterator[list[Inspected] | None]:
     """Results of the chunks in order; None for those that a dying process took along."""
     with _pool(workers) as pool:
@@ -102,7 +101,7 @@ def _spread(
                 yield None
 
 
-def _one_by_one(chunk: Sequence[Path], limits: DecodeLimits) -> list[Inspected]:
+def _one_by_one(chunk: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
     _make_sure_that_processes_start()
     found = []
     for path in chunk:
@@ -110,7 +109,7 @@ def _one_by_one(chunk: Sequence[Path], limits: DecodeLimits) -> list[Inspected]:
             try:
                 found += pool.submit(_inspect_chunk, [path], limits).result()
             except BrokenProcessPool:
-                found.append(Inspected(bytes=path.stat().st_size, reason="crashed"))
+                found.append(Inspected(bytes=Path(path).stat().st_size, reason="crashed"))
     return found
 
 
@@ -127,7 +126,7 @@ def _make_sure_that_processes_start() -> None:
             ) from None
 
 
-def _inspect_chunk(paths: Sequence[Path], limits: DecodeLimits) -> list[Inspected]:
+def _inspect_chunk(paths: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
     return [inspect_image(path, limits) for path in paths]
 
 

@@ -214,7 +214,8 @@ def _inspect(
     layout: Layout, limits: DecodeLimits, workers: int | None, memory: Path | None
 ) -> list[Inspected]:
     started = time.time()
-    paths = [layout.base / entry.path for entry in layout.entries]
+    # Text: 100,000 objects of pathlib cost more than all that is asked of them.
+    paths = [f"{layout.base}/{entry.path}" for entry in layout.entries]
     if memory is None:
         return inspect_images(paths, limits=limits, workers=workers)
     names, stamps = [entry.path for entry in layout.entries], [stamp(path) for path in paths]

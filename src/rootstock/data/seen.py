@@ -58,7 +58,7 @@ class Stamp(NamedTuple):
     changed: int
 
 
-def stamp(path: Path) -> Stamp | None:
+def stamp(path: Path | str) -> Stamp | None:
     """The file's stamp; None where it cannot be had."""
     try:
         facts = os.stat(path)  # noqa: PTH116 - a third of pathlib's time, for each image
