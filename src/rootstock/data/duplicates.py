@@ -75,14 +75,18 @@ def _matches(
     if not prints:
         return
     chosen = np.array(sorted(first_of.values()))
-    thumbs = np.stack([np.frombuffer(prints[i].thumb, np.uint8) for i in chosen]).astype(np.float32)
-    vivid = thumbs.std(axis=1) >= MIN_CONTRAST
+    thumbs = np.frombuffer(b"".join([prints[i].thumb for i in chosen]), np.uint8)
+    thumbs = thumbs.reshape(len(chosen), -1)
+    starts = range(0, len(thumbs), _BLOCK)
+    contrasts = [thumbs[i : i + _BLOCK].astype(np.float32).std(axis=1) for i in starts]
+    vivid = np.concatenate(contrasts) >= MIN_CONTRAST
     chosen, thumbs = chosen[vivid], thumbs[vivid]
     hashes = np.array([prints[i].hash for i in chosen], dtype=np.uint64)
     for first, second in _close_pairs(hashes, bits):
         for start in range(0, len(first), _BLOCK):
             a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
-            alike = np.abs(thumbs[a] - thumbs[b]).mean(axis=1) <= MAX_DIFFERENCE
+            apart = np.abs(thumbs[a].astype(np.float32) - thumbs[b])
+            alike = apart.mean(axis=1) <= MAX_DIFFERENCE
             yield from zip(chosen[a[alike]].tolist(), chosen[b[alike]].tolist(), strict=True)
 
 
