@@ -1,5 +1,6 @@
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def read(monkeypatch):
     names = []
 
     def spy(path, limits, _read=inspecting.inspect_image):
-        names.append(path.name)
+        names.append(Path(path).name)
         return _read(path, limits)
 
     monkeypatch.setattr(inspecting, "inspect_image", spy)

@@ -9,6 +9,7 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,28 @@ TRACE = """
     }))
 """
 
+RUNS = """
+    import json
+    from mlflow import MlflowClient
+    client = MlflowClient()
+    version = client.get_model_version_by_alias("piped", "champion")
+    experiment = client.get_run(version.run_id).info.experiment_id
+    print(json.dumps([
+        {"status": run.info.status,
+         "points": max((len(client.get_metric_history(run.info.run_id, name))
+                        for name in run.data.metrics), default=0)}
+        for run in client.search_runs([experiment])
+    ]))
+"""
+
+
+def until(reached, seconds: float = 120) -> None:
+    """Wait for it."""
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.3)
+
 
 def python(container: Container, code: str, *, seconds: float = 120, **environment: str):
     command = ["with-secrets", "python", "-c", textwrap.dedent(code)]
@@ -145,13 +168,15 @@ def worker(stack, head):
 @pytest.fixture(scope="module")
 def commit(stack):
     """The commit of a project of 32 images that lies where Ray's containers see it."""
-    project = Project(stack.folder / "project")
+    root = stack.folder / "project"
+    os.chown(root, 0, 0)  # git trusts its user's folders only
+    project = Project(root)
     weights = Path(tiny_backbone().card.weights)
-    shutil.copytree(weights.parent, project.root / "weights")
+    shutil.copytree(weights.parent, root / "weights")
     project.set(weights=f"weights/{weights.name}", engine="ray", name="piped")
     project.commit()
     commit = project.run("git", "rev-parse", "HEAD").strip()
-    for path in (project.root, *project.root.rglob("*")):
+    for path in (root, *root.rglob("*")):
         os.chown(path, 1000, 1000, follow_symlinks=False)
     return commit
 
@@ -364,6 +389,28 @@ def test_the_proxy_leads_browsers_to_mlflow(stack, accounts, secrets, needed):
     assert create("https://localhost:8444", "Basic YWRtaW46cGFzc3dvcmQxMjM0") == 401
     assert create("https://elsewhere.example", right) == 403
     stack.stop(proxy, kill=True)
+
+
+def test_training_outlives_a_restart_of_postgres(stack, head, worker, mlflow, commit):
+    """Gone for ten seconds while a trial runs: it ends well, and each run is whole."""
+    log = stack.folder / "project/repro.log"
+    line = "dvc repro --single-item --force train > repro.log 2>&1"
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(head.exec, ["with-secrets", "sh", "-c", line], seconds=400)
+        until(lambda: log.exists() and "Running stage 'train'" in log.read_text())
+        time.sleep(5)
+        (postgres,) = [c for c in stack.running if c.service == "postgres"]
+        stack.stop(postgres, kill=True)
+        time.sleep(10)
+        assert not ended.done(), "it ended before the database had gone"
+        stack.start("postgres", number=3).wait_until_healthy()
+        done = ended.result()
+    assert done.returncode == 0, log.read_text()
+    until(lambda: mlflow.check().returncode == 0)
+    told = python(head, RUNS)
+    runs = json.loads(told.stdout.splitlines()[-1])
+    assert {run["status"] for run in runs} == {"FINISHED"}
+    assert all(run["points"] == 1 for run in runs if run["points"])
 
 
 def test_mlflow_fails_its_check_without_postgres_and_recovers(stack, mlflow, champion):
