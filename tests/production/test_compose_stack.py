@@ -395,11 +395,11 @@ def test_training_outlives_a_restart_of_postgres(stack, head, worker, mlflow, co
     """Gone for ten seconds while a trial runs: it ends well, and each run is whole."""
     log = stack.folder / "project/repro.log"
     line = "dvc repro --single-item --force train > repro.log 2>&1"
+    (postgres,) = [c for c in stack.running if c.service == "postgres"]
+    running = "psql -U mlflow mlflow -tAc \"select count(*) from runs where status = 'RUNNING'\""
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(head.exec, ["with-secrets", "sh", "-c", line], seconds=400)
-        until(lambda: log.exists() and "Running stage 'train'" in log.read_text())
-        time.sleep(5)
-        (postgres,) = [c for c in stack.running if c.service == "postgres"]
+        until(lambda: postgres.exec(["sh", "-c", running]).stdout.strip() not in ("", "0"))
         stack.stop(postgres, kill=True)
         time.sleep(10)
         assert not ended.done(), "it ended before the database had gone"
