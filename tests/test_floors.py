@@ -10,6 +10,7 @@ SRC = Path(__file__).parents[1] / "src"
 FLOORS = {
     "cores": 0,
     "errors": 0,
+    "memory": 0,
     "space": 0,
     "ports": 1,
     "config": 1,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rootstock.backbones.catalogue import BackboneCard, Tap, read_card, split_taps
 from rootstock.backbones.create import BEYOND_TIMM, close_names, create_module, create_pretrained
 from rootstock.errors import BackboneError, WeightsUnavailable
+from rootstock.memory import keep_freed_memory
 
 LAST = "last"
 """The deepest tap: pooled features as the original classifier sees them."""
@@ -145,6 +146,7 @@ def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
         BackboneError: the file, its card or the name is wrong.
         WeightsUnavailable: the hub does not answer within ten seconds.
     """
+    keep_freed_memory()  # whoever computes with a backbone passes here
     if weights == "hub":
         card, module = _from_hub(name)
     else:

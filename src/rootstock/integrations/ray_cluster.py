@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.errors import TrainingError
+from rootstock.memory import VARIABLES
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "true"}
 """No telemetry."""
@@ -152,7 +153,9 @@ def _common() -> dict[str, Any]:
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         # Workers import what this process imports from its path (`src`, tests, a notebook's).
-        "runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join([*paths, "${PYTHONPATH}"])}},
+        "runtime_env": {
+            "env_vars": {"PYTHONPATH": os.pathsep.join([*paths, "${PYTHONPATH}"]), **VARIABLES}
+        },
     }
 
 

@@ -28,11 +28,13 @@ from rootstock.train.export import export_onnx
 from rootstock.train.network import TransferNet
 
 BATCH = 32
+FEW = 8
+"""Images a batch on a processor, where each costs nearly the same in a small batch."""
 REPEATS = 3
 
 
 class Pace(Record):
-    """Images a second in batches of 32, forward and in a full training step; one image's ms."""
+    """Images a second, forward and in a full training step; milliseconds of one image."""
 
     machine: str
     forward_per_second: float
@@ -74,7 +76,8 @@ def measure_pace(backbone: Backbone, *, machine: str, tuning_size: int) -> Pace:
     width = backbone.taps[-1].channels
     head = LinearHead(np.zeros((10, width), np.float32), np.zeros(10, np.float32))
     network = TransferNet.build(backbone, tap=LAST, head=head)
-    forward, tuning_forward = (_forward_rate(network, side) for side in (size, tuning_size))
+    rates = {side: _forward_rate(network, side) for side in {size, tuning_size}}
+    forward, tuning_forward = rates[size], rates[tuning_size]
     latency_ms = _latency_ms(network.cpu(), size)
     if backbone.device.type == "cpu":
         forward = max(forward, 1000 / latency_ms)  # features of many images take this way
@@ -88,19 +91,19 @@ def measure_pace(backbone: Backbone, *, machine: str, tuning_size: int) -> Pace:
 
 
 def _forward_rate(network: TransferNet, size: int) -> float:
-    images = torch.zeros(BATCH, 3, size, size, device=_device(network))
+    images = _images(network, size)
 
     @torch.inference_mode()
     def forward() -> None:
         network(images).sum().item()
 
-    return BATCH / _fastest(forward)
+    return len(images) / _fastest(forward)
 
 
 def _training_rate(network: TransferNet, size: int) -> float:
     device = _device(network)
-    images = torch.zeros(BATCH, 3, size, size, device=device)
-    labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
+    images = _images(network, size)
+    labels = torch.zeros(len(images), dtype=torch.int64, device=device)
 
     def step() -> None:
         network.zero_grad()
@@ -109,7 +112,7 @@ def _training_rate(network: TransferNet, size: int) -> float:
             torch.cuda.synchronize(device)
 
     network.requires_grad_(True)
-    return BATCH / _fastest(step)
+    return len(images) / _fastest(step)
 
 
 def _latency_ms(network: TransferNet, size: int) -> float:
@@ -130,6 +133,11 @@ def _fastest(work: Callable[[], object]) -> float:
         work()
         times.append(time.perf_counter() - started)
     return max(min(times), 1e-9)
+
+
+def _images(network: TransferNet, size: int) -> torch.Tensor:
+    device = _device(network)
+    return torch.zeros(FEW if device.type == "cpu" else BATCH, 3, size, size, device=device)
 
 
 def _device(network: TransferNet) -> torch.device:

@@ -1,0 +1,31 @@
+"""Freed memory is kept for the next batch: having it anew from the system costs much of a step."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_KEPT = 2**31 - 1
+VARIABLES = {
+    "MALLOC_MMAP_THRESHOLD_": str(_KEPT),
+    "MALLOC_TRIM_THRESHOLD_": str(_KEPT),
+    "MALLOC_ARENA_MAX": "1",
+}
+"""For processes yet to be started; they also reach threads that exist before Rootstock is asked."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep up to 2 GB that it has freed; whether its C library can.
+
+    A training step frees the activations of its batch and the next one asks for as many. By
+    default glibc gives such large blocks back, and each page that returns is cleared first:
+    docs/benchmarks.md has what that costs. Libraries other than glibc stay as they are.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is None:
+        return False
+    settings = ((_MMAP_THRESHOLD, _KEPT), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, 1))
+    return all(tune(name, value) == 1 for name, value in settings)
