@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from rootstock.memory import VARIABLES, keep_freed_memory
+from rootstock.memory import keep_freed_memory, keeping_variables
 
 FAULTS = """
 import resource, sys
@@ -44,4 +44,4 @@ def test_pages_come_from_the_system_once():
 
 
 def test_the_variables_do_the_same_for_a_process_to_be_started():
-    assert faults(**VARIABLES) < 1_000
+    assert faults(**keeping_variables()) < 1_000

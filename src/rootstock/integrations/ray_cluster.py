@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.errors import TrainingError
-from rootstock.memory import VARIABLES
+from rootstock.memory import keeping_variables
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "true"}
 """No telemetry."""
@@ -154,7 +154,10 @@ def _common() -> dict[str, Any]:
         "logging_level": logging.ERROR,
         # Workers import what this process imports from its path (`src`, tests, a notebook's).
         "runtime_env": {
-            "env_vars": {"PYTHONPATH": os.pathsep.join([*paths, "${PYTHONPATH}"]), **VARIABLES}
+            "env_vars": {
+                "PYTHONPATH": os.pathsep.join([*paths, "${PYTHONPATH}"]),
+                **keeping_variables(),
+            }
         },
     }
 
