@@ -14,7 +14,6 @@ import argparse
 import io
 import multiprocessing
 import tempfile
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import psutil
 from growth import deal, images_of
 from PIL import Image
+from watch import sampled
 
 from rootstock.cores import usable_cores
 from rootstock.data import manifest
@@ -83,32 +83,26 @@ def decode(files: list[Path]) -> None:
 def index(root: Path, out: Path) -> tuple[float, float, int]:
     """Seconds, the most megabytes of this process and its workers, and how many files it read."""
     config = load_config(None, overrides=[f"data.root={root}"])
-    read, peak, done = [0], [0.0], threading.Event()
-    inspect = manifest.inspect_images
+    read, inspect = [0], manifest.inspect_images
 
-    def counted(paths: list[Path], **options: object) -> list:
+    def counted(paths: list[str], **options: object) -> list:
         read[0] += len(paths)
         return inspect(paths, **options)
 
-    def watch() -> None:
-        mine = psutil.Process()
-        while not done.wait(0.2):
-            try:
-                family = [mine, *mine.children(recursive=True)]
-                peak[0] = max(peak[0], sum(one.memory_full_info().uss for one in family) / 1e6)
-            except psutil.Error:
-                continue
-
     manifest.inspect_images = counted
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     started = time.perf_counter()
-    index_images(config, Paths(out))
+    with sampled(own_memory) as memory:
+        index_images(config, Paths(out))
     seconds = time.perf_counter() - started
-    done.set()
-    watcher.join()
     manifest.inspect_images = inspect
-    return seconds, peak[0], read[0]
+    return seconds, max(memory, default=0.0), read[0]
+
+
+def own_memory() -> float:
+    """Megabytes of this process and its workers that nobody shares."""
+    mine = psutil.Process()
+    family = [mine, *mine.children(recursive=True)]
+    return sum(one.memory_full_info().uss for one in family) / 1e6
 
 
 if __name__ == "__main__":

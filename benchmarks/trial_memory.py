@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
+from watch import sampled
 
 from rootstock.integrations.connect import quiet_environment
 from rootstock.integrations.ray_search import RaySearcher
@@ -76,31 +77,25 @@ def search(objective: HeadObjective, folder: Path, concurrent: int) -> tuple[flo
     cores = len(os.sched_getaffinity(0))
     searcher = RaySearcher(concurrent=concurrent, cpus_per_trial=cores / concurrent)
     candidates = [{"tap": tap, "strengths": [0.1, 1.0]} for tap in objective.train_features]
-    seen, done = [(0.0, 0.0)], threading.Event()
-    watcher = threading.Thread(target=watch, args=(seen, done))
-    watcher.start()
-    trials = searcher.search(
-        objective, candidates, directory=folder, metric="val_log_loss", mode="min", early_stop=False
-    )
-    done.set()
-    watcher.join()
+    with sampled(trials_memory) as seen:
+        trials = searcher.search(
+            objective, candidates,
+            directory=folder, metric="val_log_loss", mode="min", early_stop=False,
+        )  # fmt: skip
     assert not any(trial.error for trial in trials)
     return max(own for own, _ in seen), max(shared for _, shared in seen)
 
 
-def watch(seen: list[tuple[float, float]], done: threading.Event) -> None:
-    """Sample the trials' processes until told to stop; a page shared by n counts once."""
-    while not done.wait(0.2):
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            try:
-                name = " ".join(process.cmdline())
-                if name.startswith("ray::") and not any(other in name for other in OTHERS):
-                    found.append(process.memory_full_info())
-            except psutil.Error:
-                continue
-        own = sum(info.uss for info in found) / 1e6
-        seen.append((own, sum(info.pss for info in found) / 1e6 - own))
+def trials_memory() -> tuple[float, float]:
+    """Own and shared megabytes of the trials' processes; a page shared by n counts once."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            name = " ".join(process.cmdline())
+            if name.startswith("ray::") and not any(other in name for other in OTHERS):
+                found.append(process.memory_full_info())
+    own = sum(info.uss for info in found) / 1e6
+    return own, sum(info.pss for info in found) / 1e6 - own
 
 
 if __name__ == "__main__":

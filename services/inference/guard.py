@@ -149,11 +149,20 @@ class BodyLimit:
         received, whole, cut = 0, False, False
         until = time.monotonic() + self.seconds
 
+        def refused() -> Problem:
+            nonlocal cut
+            cut = True
+            # Closing spares both sides the rest of the body.
+            return Problem(
+                "too-large",
+                f"The body is longer than {self.max_bytes} bytes.",
+                headers={"Connection": "close"},
+            )
+
         async def counted() -> Message:
-            nonlocal received, whole, cut
+            nonlocal received, whole
             if declared > self.max_bytes:
-                cut = True
-                raise self._too_large()
+                raise refused()
             if whole:
                 return await receive()  # the client's leaving, whenever that is
             try:
@@ -170,8 +179,7 @@ class BodyLimit:
             self.buffered += size
             whole = not message.get("more_body", False)
             if received > self.max_bytes:
-                cut = True
-                raise self._too_large()
+                raise refused()
             if self.buffered > self.max_buffered:
                 raise Problem(
                     "overloaded",
@@ -192,14 +200,6 @@ class BodyLimit:
             await self.app(scope, counted, lingering)
         finally:
             self.buffered -= received
-
-    def _too_large(self) -> Problem:
-        # Closing spares both sides the rest of the body.
-        return Problem(
-            "too-large",
-            f"The body is longer than {self.max_bytes} bytes.",
-            headers={"Connection": "close"},
-        )
 
 
 async def _drop(receive: Receive) -> None:
