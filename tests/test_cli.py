@@ -186,3 +186,24 @@ def test_a_dead_tracking_server_is_said_before_training(tmp_path, monkeypatch):
     assert "http://127.0.0.1:9" in message
     assert time.monotonic() - started < 60
     assert not (tmp_path / "out/artifacts/model").exists()
+
+
+@pytest.mark.parametrize("command", [["promote", ""], ["promote", "1", "--expect", ""]])
+def test_an_empty_variable_of_a_script_promotes_nothing(command, capsys):
+    assert fails(*command) == "2"
+    assert "it is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["history"], ["promote", "1"], ["rollback"], ["reproduce", "1"]]
+)
+def test_a_folder_without_a_registry_gets_none(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert "there is no registry at" in fails(*command)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "rootstock", "--help"], capture_output=True)
+    assert b"From a folder of labelled images" in done.stdout

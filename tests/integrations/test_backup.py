@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from rootstock.cli.main import main
 from rootstock.errors import ArtifactError, TrackingError
 from rootstock.integrations.backup import backup, restore
 from rootstock.integrations.connect import tracking_uri
+from rootstock.integrations.mlflow_client import sqlite_file
 from rootstock.integrations.mlflow_registry import MlflowRegistry
 from rootstock.integrations.mlflow_tracking import MlflowRunLogger
 from rootstock.paths import Paths
@@ -28,8 +31,7 @@ def home(mlflow_uri, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project with space")
     # MLflow makes its tables in seconds; an empty database with tables is copied in no time.
     MlflowRegistry(mlflow_uri).versions("rootstock")
-    backup(mlflow_uri, folder / "empty")
-    restore(folder / "empty", tracking_uri(Paths(folder)))
+    shutil.copy(sqlite_file(mlflow_uri), folder / "mlflow.db")
     with tarfile.open(MODEL) as archive:
         archive.extractall(folder / "model", filter="data")
     uri = tracking_uri(Paths(folder))
@@ -77,6 +79,45 @@ def test_a_restore_overwrites_nothing(saved, home):
 def test_a_backup_overwrites_nothing(home, saved):
     with pytest.raises(ArtifactError, match="saved exists already"):
         backup(tracking_uri(Paths(home)), saved)
+
+
+def test_a_backup_lies_outside_of_what_it_copies(home):
+    with pytest.raises(ArtifactError, match="is part of what is copied"):
+        backup(tracking_uri(Paths(home)), home / "mlruns/saved")
+
+
+def test_a_backup_of_nothing_is_an_error(mlflow_uri, tmp_path):
+    MlflowRegistry(mlflow_uri).versions("rootstock")
+    shutil.copy(sqlite_file(mlflow_uri), tmp_path / "mlflow.db")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute("DELETE FROM model_versions")
+        database.execute("DELETE FROM runs")
+    with pytest.raises(ArtifactError, match="mlflow.db is empty"):
+        backup(tracking_uri(Paths(tmp_path)), tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_versions_whose_files_are_gone_are_named(saved, tmp_path, monkeypatch, capsys):
+    restore(saved, tracking_uri(Paths(tmp_path / "new")))
+    shutil.rmtree(next((tmp_path / "new").rglob("model.onnx")).parent)
+    monkeypatch.chdir(tmp_path / "new")
+    main(["backup", str(tmp_path / "again")])
+    assert "1 versions have no files any more" in capsys.readouterr().err
+    facts = json.loads((tmp_path / "again/backup.json").read_text())
+    assert facts["without_files"] == ["rootstock 1"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(home):
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        backup(tracking_uri(Paths(home)), home / ("x" * 300))
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        backup(tracking_uri(Paths(home)), Path("/proc/saved"))
+
+
+def test_an_index_without_files_is_damaged(saved, tmp_path):
+    (saved / "backup.json").write_text('{"format_version": 1}')
+    with pytest.raises(ArtifactError, match="is damaged: it lists no files"):
+        restore(saved, tracking_uri(Paths(tmp_path / "new")))
 
 
 @pytest.mark.parametrize("harm", ["damaged", "missing", "not of the back-up"])

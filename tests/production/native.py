@@ -38,7 +38,7 @@ _ALONE = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child
 _NEW_NETWORK = 0x40000000
 _PATH = ":".join(
     [
-        *(f"{sys.prefix}/bin", "/opt/rootstock/services", "/usr/lib/postgresql/15/bin"),
+        *("/opt/rootstock/services", f"{sys.prefix}/bin", "/usr/lib/postgresql/15/bin"),
         *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
     ]
 )

@@ -118,9 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_registry_commands(commands: Any) -> None:
     command = _add(commands, "promote", registry.promote, "make a registered version the champion")
-    command.add_argument("version", nargs="?", default="", help="default: the challenger")
+    command.add_argument("version", nargs="?", type=_given, help="default: the challenger")
     command.add_argument(
-        "--expect", default="", metavar="VERSION", help="only if this version is champion now"
+        "--expect", type=_given, metavar="VERSION", help="only if this version is champion now"
     )
     command.add_argument("--why", default="", metavar="TEXT", help="for the history")
     _add_common(command, "json")
@@ -149,7 +149,7 @@ def _add_upkeep_commands(commands: Any) -> None:
     command = _add(
         commands, "reproduce", registry.reproduce, "tell the commands that make a version again"
     )
-    command.add_argument("version", help="a version's number, or a model directory")
+    command.add_argument("version", type=_given, help="a version's number, or a model directory")
     command.add_argument("--run", action="store_true", help="run them, in a clone of its own")
     command.add_argument("--folder", type=Path, help="of that clone; default: beside the project")
     command.add_argument(
@@ -179,6 +179,13 @@ def _add_upkeep_commands(commands: Any) -> None:
         "what is removed by mistake is computed again",
     )
     _add_common(command, "json")
+
+
+def _given(text: str) -> str:
+    """An argument that a script cannot leave empty by mistake."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 def _add(commands: Any, name: str, handler: Any, text: str) -> argparse.ArgumentParser:

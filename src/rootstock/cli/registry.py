@@ -21,7 +21,7 @@ def promote(options: argparse.Namespace) -> None:
     config, registry = open_registry()
     name = config.registry.name
     version = options.version or registry.find(name, alias=CHALLENGER).version
-    entry = promote_version(registry, name, version, expect=options.expect, why=options.why)
+    entry = promote_version(registry, name, version, expect=options.expect or "", why=options.why)
     _print_entry(entry, options)
 
 
@@ -156,6 +156,12 @@ def backup(options: argparse.Namespace) -> None:
     )
     if found["not_included"]:
         print("some artifacts lie elsewhere: see not_included in backup.json", file=sys.stderr)
+    if found["without_files"]:
+        print(
+            f"{found['without_files']} versions have no files any more: see without_files in "
+            "backup.json",
+            file=sys.stderr,
+        )
 
 
 def restore(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from rootstock.data.files import explain_format, read_json, sha256_file, write_json
 from rootstock.errors import ArtifactError, TrackingError
@@ -33,19 +33,28 @@ def backup(uri: str, target: Path) -> dict[str, int]:
     a version's files are there before the version is.
     Raises:
         TrackingError: it is no SQLite database; the message names the commands to use instead.
-        ArtifactError: the target is there already, or cannot be written.
+        ArtifactError: the target is there already, lies among the artifacts, or cannot be
+            written; or the registry is empty.
     """
     database = _embedded(uri, doing="back up")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ArtifactError(f"{target} exists already", hint="name a new folder for each back-up")
     root = database.parent / ARTIFACTS
+    if target.resolve().is_relative_to(root.resolve()):
+        raise ArtifactError(f"{target} is part of what is copied", hint="name a folder elsewhere")
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+        raise ArtifactError(f"{target} exists already", hint="name a new folder for each back-up")
     with _whole_folder(target) as fresh:
         _copy_database(database, fresh / DATABASE)
+        counts = _count(fresh / DATABASE)
+        if not any(counts.values()):
+            raise ArtifactError(
+                f"the registry at {database} is empty", hint="run this in the project's folder"
+            )
         outside = _places_outside(fresh / DATABASE, root)
         if root.is_dir():
             shutil.copytree(root, fresh / ARTIFACTS)
         else:
             (fresh / ARTIFACTS).mkdir()
+        bare = _versions_without_files(fresh, root)
         files = {
             path.relative_to(fresh).as_posix(): sha256_file(path)
             for path in sorted(fresh.rglob("*"))
@@ -56,10 +65,16 @@ def backup(uri: str, target: Path) -> dict[str, int]:
             "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "artifacts_were_at": root.resolve().as_uri(),
             "not_included": outside,
+            "without_files": bare,
             "files": files,
         }
         write_json(fresh / INDEX, facts)
-    return {"files": len(files), "not_included": len(outside), **_count(target / DATABASE)}
+    return {
+        "files": len(files),
+        "not_included": len(outside),
+        "without_files": len(bare),
+        **counts,
+    }
 
 
 def restore(source: Path, uri: str) -> dict[str, int]:
@@ -115,7 +130,11 @@ def verify(source: Path) -> dict[str, dict[str, str]]:
     )
     if problem:
         raise ArtifactError(problem[0], hint=problem[1])
-    files = facts["files"]
+    files = facts.get("files")
+    if not isinstance(files, dict) or "artifacts_were_at" not in facts:
+        raise ArtifactError(
+            f"{source / INDEX} is damaged: it lists no files", hint="use another back-up"
+        )
     found = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
     missing, more = sorted(set(files) - found), sorted(found - set(files) - {INDEX})
     damaged = [
@@ -168,8 +187,11 @@ def _other_ways(uri: str, doing: str) -> str:
 
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".backup-", dir=target.parent))
+    except OSError as error:
+        raise ArtifactError(f"{target} cannot be written: {error}") from error
     try:
         yield fresh
         os.chmod(fresh, 0o700)
@@ -215,6 +237,29 @@ def _places_outside(database: Path, root: Path) -> list[str]:
         found = [str(row[0]) for row in connection.execute(query)]
     inside = root.resolve().as_uri()
     return sorted(place for place in found if not place.startswith(inside))
+
+
+def _versions_without_files(fresh: Path, root: Path) -> list[str]:
+    """Registered versions, as NAME VERSION, whose files should be among the artifacts and are not.
+
+    ``fresh`` is the copy; addresses in it still begin with ``root``.
+    """
+    query = (
+        "SELECT v.name, v.version, v.source, r.artifact_uri FROM model_versions v "
+        "JOIN runs r ON r.run_uuid = v.run_id WHERE v.source LIKE 'runs:/%' "
+        "AND v.current_stage IS NOT 'Deleted_Internal' ORDER BY v.name, v.version"
+    )
+    with closing(sqlite3.connect(fresh / DATABASE)) as connection:
+        versions = connection.execute(query).fetchall()
+    inside, bare = f"{root.resolve().as_uri()}/", []
+    for name, version, source, artifacts in versions:
+        folder = str(source).split("/", 2)[2]  # of runs:/RUN/FOLDER
+        place = f"{artifacts}/{folder}"
+        if place.startswith(inside):
+            copied = fresh / ARTIFACTS / unquote(place.removeprefix(inside))
+            if not any(copied.glob("*")):
+                bare.append(f"{name} {version}")
+    return bare
 
 
 def _move_places(database: Path, old: str, new: str) -> None:
