@@ -287,8 +287,9 @@ def open_model(name: str) -> Iterator[Path]:
         return
     from rootstock.integrations.mlflow_tracking import resolve_model_uri
 
+    named = resolve_model_uri(name) if name else None
     config, registry = open_registry()
-    wanted = resolve_model_uri(name or f"models:/{config.registry.name}@champion")
+    wanted = named or resolve_model_uri(f"models:/{config.registry.name}@champion")
     entry = registry.find(wanted.name, alias=wanted.alias, version=wanted.version)
     with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
         yield registry.download(entry, Path(folder) / "model")
