@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from rootstock.errors import ConfigError, RootstockError
 from rootstock.integrations.connect import quiet_environment
-from rootstock.memory import keep_freed_memory
+from rootstock.memory import LITTLE, keep_freed_memory
 from services.inference.logs import set_up_logs
 from services.inference.settings import Settings
 from services.inference.tracing import set_up_tracing
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from services.inference.service import Service
 
-KEPT_BYTES = 2**28
-"""Of freed memory, for the bodies and batches to come."""
 LAST_CALL_SECONDS = 0.5
 """From the end of listening to the end of connections that have asked nothing."""
 
@@ -47,7 +45,7 @@ def serve(settings: Settings | None = None, **chosen: Any) -> int:
 
     from services.inference.app import create_app, make_holder
 
-    keep_freed_memory(KEPT_BYTES)
+    keep_freed_memory(LITTLE)
     settings = settings or _read_settings(**chosen)
     set_up_logs(settings.log_format)
     set_up_tracing()

@@ -20,7 +20,7 @@ import numpy as np
 
 from rootstock.data.views import COUNT
 from rootstock.errors import ImageError
-from rootstock.memory import keeping_variables
+from rootstock.memory import LITTLE, keeping_variables
 from rootstock.predict import Predictor
 from services.inference.decode_worker import recipe_bytes
 from services.inference.problems import Problem
@@ -29,7 +29,7 @@ _log = logging.getLogger("rootstock.service")
 
 _BUFFER = 2**20
 # Freed pixels stay for the next image: asking the system anew costs a tenth of the work.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", **keeping_variables(2**28)}
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", **keeping_variables(LITTLE)}
 
 
 class DecodePool:

@@ -6,6 +6,9 @@ import ctypes
 import sys
 
 MUCH = 2**31 - 1
+"""For training, whose steps free gigabytes."""
+LITTLE = 2**28
+"""For a service, whose requests free megabytes."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 

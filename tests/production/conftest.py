@@ -9,7 +9,7 @@ import pytest
 
 from tests.bundles import tiny_bundle
 from tests.production.composefile import ROOT
-from tests.production.native import Stack, why_not_here
+from tests.production.native import Stack, give_to, why_not_here
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
@@ -68,5 +68,4 @@ def put_model(stack: Stack, number: int) -> None:
     """A model in the volume that a replica of the service will find."""
     volume = stack.folder / f"inference-{number}" / "volume"
     shutil.copytree(tiny_bundle(), volume / "model")
-    for path in (volume, *volume.rglob("*")):
-        os.chown(path, 10001, 10001)
+    give_to(10001, volume)

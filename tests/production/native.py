@@ -173,7 +173,7 @@ class Stack:
         self.compose = read_compose(settings)
         self.running: list[Container] = []
         self._switch = subprocess.Popen([*_UNSHARE, *_ALONE, "sleep", "infinity"])
-        _until(lambda: _child_of(self._switch.pid))
+        until(lambda: _child_of(self._switch.pid))
         self._subnets = {name: 10 + i for i, name in enumerate(self.compose["networks"])}
         self._used = dict.fromkeys(self._subnets, 1)
         for name in self._subnets:
@@ -203,7 +203,7 @@ class Stack:
                 stdout=output,
                 stderr=output,
             )
-        _until(lambda: _child_of(init.pid))
+        until(lambda: _child_of(init.pid))
         self._plug_in(_child_of(init.pid), addresses)
         container = Container(
             *(service, number, spec, environment),
@@ -440,7 +440,14 @@ def _child_of(pid: int) -> int:
     return int(children[0])
 
 
-def _until(condition: Callable[[], object], seconds: float = 10) -> None:
+def give_to(user: int, folder: Path) -> None:
+    """Make a container's user the owner of a folder and of all in it."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, user, user, follow_symlinks=False)
+
+
+def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait for it; AssertionError where it does not come."""
     end = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError, IndexError):

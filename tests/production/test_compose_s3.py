@@ -1,15 +1,12 @@
 """MLflow's artifacts in S3, by the two settings of docs/deployment.md."""
 
 import json
-import os
-import shutil
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.bundles import tiny_bundle
-from tests.production.test_compose_stack import REGISTER, get, python
+from tests.production.test_compose_stack import get, register
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -39,11 +36,7 @@ def test_models_lie_in_the_bucket_and_are_served_from_there(make_stack, secrets,
         assert stack.start("accounts").wait() == 0
         head = stack.start("ray-head")
         head.wait_until_healthy()
-        model = shutil.copytree(tiny_bundle(), stack.folder / "project/model")
-        for path in (model, *model.rglob("*")):
-            os.chown(path, 1000, 1000)
-        done = python(head, REGISTER)
-        assert "version 1" in done.stdout, done.stderr
+        version = register(stack, head)
         found = mlflow.inside(lambda: s3.list_objects_v2(Bucket=BUCKET)["Contents"])
         names = {one["Key"].rpartition("/")[2] for one in found if one["Key"].startswith("team/")}
         assert {"bundle.json", "model.safetensors", "model.onnx"} <= names
@@ -52,6 +45,6 @@ def test_models_lie_in_the_bucket_and_are_served_from_there(make_stack, secrets,
         replica.wait_until_healthy()
         key = {"X-API-Key": secrets[1]["predict"]}
         status, body = get(replica, "http://127.0.0.1:8000/v1/model", **key)
-        assert (status, json.loads(body)["version"]) == (200, "1")
+        assert (status, json.loads(body)["version"]) == (200, version)
     finally:
         server.stop()

@@ -38,6 +38,7 @@ def backup(uri: str, target: Path) -> dict[str, int]:
     """
     database = _embedded(uri, doing="back up")
     root = database.parent / ARTIFACTS
+    home = root.resolve().as_uri()
     if target.resolve().is_relative_to(root.resolve()):
         raise ArtifactError(f"{target} is part of what is copied", hint="name a folder elsewhere")
     if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
@@ -49,12 +50,12 @@ def backup(uri: str, target: Path) -> dict[str, int]:
             raise ArtifactError(
                 f"the registry at {database} is empty", hint="run this in the project's folder"
             )
-        outside = _places_outside(fresh / DATABASE, root)
+        outside = _places_outside(fresh / DATABASE, home)
         if root.is_dir():
             shutil.copytree(root, fresh / ARTIFACTS)
         else:
             (fresh / ARTIFACTS).mkdir()
-        bare = _versions_without_files(fresh, root)
+        bare = _versions_without_files(fresh, home)
         files = {
             path.relative_to(fresh).as_posix(): sha256_file(path)
             for path in sorted(fresh.rglob("*"))
@@ -63,7 +64,7 @@ def backup(uri: str, target: Path) -> dict[str, int]:
         facts = {
             "format_version": FORMAT_VERSION,
             "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "artifacts_were_at": root.resolve().as_uri(),
+            "artifacts_were_at": home,
             "not_included": outside,
             "without_files": bare,
             "files": files,
@@ -227,22 +228,21 @@ def _columns(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     ]
 
 
-def _places_outside(database: Path, root: Path) -> list[str]:
-    """Addresses of artifacts that are not below ``root``, of experiments that have runs."""
+def _places_outside(database: Path, home: str) -> list[str]:
+    """Addresses of artifacts that are not below ``home``, of experiments that have runs."""
     query = (
         "SELECT DISTINCT e.artifact_location FROM experiments e JOIN runs r "
         "ON r.experiment_id = e.experiment_id"
     )
     with closing(sqlite3.connect(database)) as connection:
         found = [str(row[0]) for row in connection.execute(query)]
-    inside = root.resolve().as_uri()
-    return sorted(place for place in found if not place.startswith(inside))
+    return sorted(place for place in found if not place.startswith(home))
 
 
-def _versions_without_files(fresh: Path, root: Path) -> list[str]:
+def _versions_without_files(fresh: Path, home: str) -> list[str]:
     """Registered versions, as NAME VERSION, whose files should be among the artifacts and are not.
 
-    ``fresh`` is the copy; addresses in it still begin with ``root``.
+    ``fresh`` is the copy; addresses in it still begin with ``home``.
     """
     query = (
         "SELECT v.name, v.version, v.source, r.artifact_uri FROM model_versions v "
@@ -251,7 +251,7 @@ def _versions_without_files(fresh: Path, root: Path) -> list[str]:
     )
     with closing(sqlite3.connect(fresh / DATABASE)) as connection:
         versions = connection.execute(query).fetchall()
-    inside, bare = f"{root.resolve().as_uri()}/", []
+    inside, bare = f"{home}/", []
     for name, version, source, artifacts in versions:
         folder = str(source).split("/", 2)[2]  # of runs:/RUN/FOLDER
         place = f"{artifacts}/{folder}"

@@ -101,8 +101,8 @@ def _forward_rate(network: TransferNet, size: int) -> float:
 
 
 def _training_rate(network: TransferNet, size: int) -> float:
-    device = _device(network)
     images = _images(network, size)
+    device = images.device
     labels = torch.zeros(len(images), dtype=torch.int64, device=device)
 
     def step() -> None:
@@ -136,12 +136,8 @@ def _fastest(work: Callable[[], object]) -> float:
 
 
 def _images(network: TransferNet, size: int) -> torch.Tensor:
-    device = _device(network)
+    device = next(network.parameters()).device
     return torch.zeros(FEW if device.type == "cpu" else BATCH, 3, size, size, device=device)
-
-
-def _device(network: TransferNet) -> torch.device:
-    return next(network.parameters()).device
 
 
 def _device_name(device: torch.device) -> str:
