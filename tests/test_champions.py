@@ -17,6 +17,8 @@ class Shelf(FolderRegistry):
     """A registry without files; ``meanwhile`` runs once, before the next alias is set."""
 
     meanwhile = None
+    bare = ()
+    """Versions that are said to have lost their files."""
 
     def fill(self, count):
         from rootstock.ports import RegistryEntry
@@ -24,6 +26,9 @@ class Shelf(FolderRegistry):
         for number in range(1, count + 1):
             self.entries[NAME, str(number)] = RegistryEntry(NAME, str(number))
         return self
+
+    def holds_files(self, entry):
+        return entry.version not in self.bare
 
     def set_alias(self, name, alias, version):
         todo, self.meanwhile = self.meanwhile, None
@@ -189,3 +194,19 @@ def test_a_lost_answer_of_the_registry_is_no_lost_promotion(shelf):
     shelf.append_record = append
     assert promote(shelf, NAME, "4").version == "4"
     assert len(shelf.changes()) == 1
+
+
+def test_a_version_whose_files_are_gone_is_not_promoted(shelf):
+    shelf.bare = ("2",)
+    promote(shelf, NAME, "1")
+    with pytest.raises(NoModelError, match="has no files any more; nothing was changed"):
+        promote(shelf, NAME, "2")
+    assert [change.version for change in shelf.changes()] == ["1"]
+
+
+def test_a_rollback_passes_over_versions_whose_files_are_gone(shelf):
+    for version in "123":
+        promote(shelf, NAME, version)
+    shelf.bare = ("2",)
+    rollback(shelf, NAME)
+    assert shelf.champion() == "1"

@@ -134,6 +134,12 @@ def test_tidy_without_a_manifest_removes_nothing():
     assert "run the stage `index`" in fails("tidy")
 
 
+def test_tidy_names_a_manifest_that_is_not_there(tmp_path):
+    assert "there is no manifest theirs.parquet; nothing was" in fails(
+        "tidy", "--keep", "theirs.parquet"
+    )
+
+
 def test_params_lists_keys_with_defaults(capsys):
     found = json.loads(run(capsys, "params", "--json"))
     assert {"key": "seed", "default": "0", "meaning": "Seed of everything random."} in found
@@ -144,6 +150,18 @@ def test_doctor_reads_the_parameters_of_the_folder(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["doctor"])
     assert "seeds: no such key; did you mean seed?" in capsys.readouterr().out
+
+
+def test_doctor_asks_the_services(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(SystemExit):
+        main(["doctor", "--json"])
+    told = capsys.readouterr().out
+    assert "secret" not in told
+    verdicts = {one["name"]: one["verdict"] for one in json.loads(told)}
+    assert (verdicts["tracking"], verdicts["ray cluster"]) == ("fail", "fail")
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_help_needs_no_heavy_import():
@@ -165,12 +183,16 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     assert (tmp_path / "reports/plots/compare/images.png").is_file()
     assert json.loads(run(capsys, "compare", "2", "artifacts/model", "--json"))["gain"] == 0
     assert "is version 1 (by" in fails("promote", "2", "--expect", "7")
-    told = run(capsys, "promote", "2", "--expect", "1", "--why", "a second opinion")
+    assert "data is no model directory" in fails("compare", "1", "data")
+    assert "were not versioned by DVC" in fails("reproduce", "1", "--data")
+    main(["promote", "1", "--why", "to be sure"])
+    assert "it was champion before" in capsys.readouterr().err
+    told = run(capsys, "promote", "2", "--expect", "1", "--why", "a second\nopinion")
     assert "version 2 is now champion" in told
     assert json.loads(run(capsys, "rollback", "--json"))["version"] == "1"
     changes = json.loads(run(capsys, "history", "--json"))["changes"]
     assert [change["kind"] for change in changes] == ["gate", "promotion", "rollback"]
-    assert "a second opinion" in run(capsys, "history")
+    assert r"a second\nopinion" in run(capsys, "history")
     (tmp_path / "new.jpg").write_bytes(jpeg(3))
     assert "new.jpg: " in run(capsys, "predict", "new.jpg")
     assert "accuracy" in run(capsys, "evaluate", "data")

@@ -95,6 +95,10 @@ class ModelRegistry(Protocol):
         ...
 
     def versions(self, name: str) -> Sequence[RegistryEntry]: ...
+    def holds_files(self, entry: RegistryEntry) -> bool:
+        """Whether the version's bundle is still there."""
+        ...
+
     def set_alias(self, name: str, alias: str, version: str) -> None: ...
     def drop_alias(self, name: str, alias: str) -> None: ...
     def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None: ...
@@ -285,6 +289,9 @@ class FolderRegistry:
 
     def versions(self, name: str) -> list[RegistryEntry]:
         return [self._with_aliases(e) for (known, _), e in self.entries.items() if known == name]
+
+    def holds_files(self, entry: RegistryEntry) -> bool:
+        return (self.root / entry.name / entry.version).is_dir()
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         self.aliases[name, alias] = version

@@ -67,6 +67,9 @@ def test_a_restored_project_predicts_and_keeps_its_history(
     out = capsys.readouterr().out
     assert "restored" in out
     assert json.loads(out[out.index("{") :])["predictions"][0]["top"][0]["label"] == "tulip"
+    with closing(sqlite3.connect(project / "mlflow.db")) as database:
+        places = database.execute("SELECT artifact_location FROM experiments").fetchall()
+    assert not [place for (place,) in places if "project%20with" in place or str(home) in place]
     registry = MlflowRegistry(tracking_uri(Paths(project)))
     assert [change.why for change in settle(registry, "rootstock")] == ["the first"]
 
@@ -95,6 +98,16 @@ def test_a_backup_of_nothing_is_an_error(mlflow_uri, tmp_path):
     with pytest.raises(ArtifactError, match="mlflow.db is empty"):
         backup(tracking_uri(Paths(tmp_path)), tmp_path / "saved")
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_damaged_database_is_not_backed_up(saved, tmp_path):
+    database = saved / "mlflow.db"
+    with database.open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xff" * 40_000)
+    with pytest.raises(ArtifactError, match="mlflow.db is damaged(.|\n)*an earlier back-up"):
+        backup(tracking_uri(Paths(saved)), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_versions_whose_files_are_gone_are_named(saved, tmp_path, monkeypatch, capsys):

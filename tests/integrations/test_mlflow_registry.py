@@ -104,7 +104,9 @@ def test_registering_needs_a_run(registry, tmp_path):
 def test_lost_files_are_named_and_old_copy_stays(registry, name, run_id, tmp_path, client):
     entry = register(registry, name, bundle(tmp_path / "model", "one"), run_id)
     fetched = registry.download(entry, tmp_path / "cache")
+    assert registry.holds_files(entry)
     shutil.rmtree(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    assert not registry.holds_files(entry)
     with pytest.raises(TrackingError, match=f"version 1 of '{name}'"):
         registry.download(entry, fetched)
     assert (fetched / "bundle.json").read_text() == "one"

@@ -11,23 +11,19 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
-_SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?::-([^}]*))?\})")
+_SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?::-((?:[^{}]|\$\{[^{}]*\})*))?\})")
+"""`${NAME:-default}`; the default may hold one of its own kind, as Compose allows."""
 
 
 def read_compose(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The file with each `${NAME:-default}` replaced, by `settings` first, and `$$` by `$`."""
-    chosen = settings or {}
-
-    def fill(found: re.Match[str]) -> str:
-        escaped, name, default = found.groups()
-        return "$" if escaped else chosen.get(name, default or "")
 
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: filled(item) for key, item in value.items()}
         if isinstance(value, list):
             return [filled(item) for item in value]
-        return _SETTING.sub(fill, value) if isinstance(value, str) else value
+        return _fill(value, settings or {}) if isinstance(value, str) else value
 
     return filled(yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8")))
 
@@ -35,7 +31,15 @@ def read_compose(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
 def settings_of_the_file() -> dict[str, str]:
     """Every setting with its default."""
     found = _SETTING.findall(COMPOSE_FILE.read_text(encoding="utf-8"))
-    return {name: default for escaped, name, default in found if not escaped}
+    return {name: _fill(default, {}) for escaped, name, default in found if not escaped}
+
+
+def _fill(text: str, settings: Mapping[str, str]) -> str:
+    def chosen(found: re.Match[str]) -> str:
+        escaped, name, default = found.groups()
+        return "$" if escaped else settings.get(name, _fill(default or "", settings))
+
+    return _SETTING.sub(chosen, text)
 
 
 def built_environment(dockerfile: Path) -> dict[str, str]:

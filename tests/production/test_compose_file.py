@@ -91,6 +91,7 @@ def test_a_service_has_no_privileges(name):
     assert int(uid) > 0
     assert int(gid) > 0
     assert spec["read_only"] is True
+    assert any(place.startswith("/tmp:") for place in spec["tmpfs"])
     assert spec["cap_drop"] == ["ALL"]
     assert spec["security_opt"] == ["no-new-privileges:true"]
     forbidden = {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices", "env_file"}
@@ -374,3 +375,27 @@ def test_no_file_of_the_stack_holds_a_digest_that_nobody_checked():
     """Digests are the operator's to pin: a made-up one would be worse than a tag."""
     paths: list[Path] = [COMPOSE_FILE, *DOCKERFILES, ROOT / ".env.example"]
     assert not any("@sha256:" in re.sub(r"#.*", "", path.read_text()) for path in paths)
+
+
+def test_certificates_lie_with_the_secrets_unless_told_otherwise():
+    def places(**settings):
+        return read_compose(settings)["services"]["proxy"]["volumes"]
+
+    assert "./secrets/certificates:/certificates:ro" in places()
+    assert "/safe/certificates:/certificates:ro" in places(SECRETS="/safe")
+    assert "/tls:/certificates:ro" in places(SECRETS="/safe", ROOTSTOCK_CERTIFICATES="/tls")
+
+
+def test_secrets_that_were_interrupted_are_made_whole(tmp_path):
+    """Ended between two keys, or in the middle of a file: nothing half is ever taken for whole."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / ".api_keys.new").write_text("first-predict predict 0")
+    (folder / "ray_token").touch()
+    done = subprocess.run(
+        [ROOT / "services/make-secrets", folder], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("rsk_") == 2
+    assert len((folder / "api_keys").read_text().splitlines()) == 2
+    assert len((folder / "ray_token").read_text()) >= 40
+    assert not list(folder.glob(".*"))

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import ssl
 import textwrap
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.bundles import tiny_backbone, tiny_bundle
+from tests.production.composefile import ROOT
 from tests.production.native import Container, Stack, give_to, until
 from tests.projects import STAGES, Project
 
@@ -78,6 +80,22 @@ WORK = """
     def where():
         return ray.util.get_node_ip_address()
     print("ran on", *set(ray.get([where.remote() for _ in range(4)])))
+"""
+LOSE = """
+    from mlflow import MlflowClient
+    client = MlflowClient()
+    run = client.get_model_version_by_alias("rootstock", "champion").run_id
+    client.delete_registered_model("rootstock")
+    client.delete_run(run)
+    print("gone")
+"""
+FETCH = """
+    import os
+    from pathlib import Path
+    from rootstock.integrations.mlflow_registry import MlflowRegistry
+    registry = MlflowRegistry(os.environ["MLFLOW_TRACKING_URI"])
+    champion = registry.find("rootstock", alias="champion")
+    print(*os.listdir(registry.download(champion, Path("/tmp/fetched"))))
 """
 TRACE = """
     import json
@@ -390,6 +408,27 @@ def test_training_outlives_a_restart_of_postgres(stack, head, worker, mlflow, co
     runs = json.loads(told.stdout.splitlines()[-1])["runs"]
     assert {run["status"] for run in runs} == {"FINISHED"}
     assert all(run["points"] == 1 for run in runs if run["points"])
+
+
+def test_the_registry_is_restored_by_the_documented_commands(stack, mlflow, head, champion):
+    """Dumped, lost, and put back by the lines of docs/registry.md."""
+    (postgres,) = [c for c in stack.running if c.service == "postgres"]
+    text = (ROOT / "docs/registry.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^docker compose exec -T (\w+) (.+?) [<>] (\S+)$", text, flags=re.MULTILINE)
+    assert [file for _, _, file in lines] == [
+        *("mlflow.dump", "artifacts.tar"),
+        *("artifacts.tar", "mlflow.dump"),
+    ]
+    for number, (service, command, file) in enumerate(lines):
+        if number == 2:
+            assert "gone" in python(head, LOSE).stdout
+            assert mlflow.exec(["sh", "-c", "rm -r /var/lib/mlflow/artifacts/*"]).returncode == 0
+        sign = ">" if number < 2 else "<"
+        container = {"postgres": postgres, "mlflow": mlflow}[service]
+        done = container.exec(["sh", "-c", f"{command} {sign} /tmp/{file}"])
+        assert done.returncode == 0, done.stderr
+    fetched = python(head, FETCH)
+    assert "model.onnx" in fetched.stdout, fetched.stderr
 
 
 def test_mlflow_fails_its_check_without_postgres_and_recovers(stack, mlflow, champion):

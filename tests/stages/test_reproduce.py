@@ -81,6 +81,26 @@ def test_nothing_is_run_into_an_existing_folder(tmp_path):
         reproduce.run_recipe(LINEAGE, recipe, tmp_path)
 
 
+def test_without_a_commit_nothing_is_cloned(tmp_path):
+    bare = LINEAGE | {"git_commit": ""}
+    recipe = reproduce.make_recipe(bare, version="7", folder=tmp_path / "again")
+    assert not re.search("git (clone|-C)", "\n".join(recipe.commands))
+    with pytest.raises(RootstockError, match="the git commit is not recorded"):
+        reproduce.run_recipe(bare, recipe, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_the_commit_is_no_project_of_the_version(tmp_path):
+    recipe = reproduce.make_recipe(LINEAGE, version="7", folder=tmp_path / "again")
+    with pytest.raises(RootstockError, match=f"there is no commit {COMMIT}"):
+        reproduce.run_recipe(LINEAGE, recipe, tmp_path)
+
+
+def test_nothing_made_is_nothing_to_check(tmp_path):
+    with pytest.raises(RootstockError, match="holds no model(.|\n)*run the commands"):
+        reproduce.check_folder(LINEAGE, tmp_path / "mine/model.safetensors", tmp_path)
+
+
 def test_other_data_are_found_out(tmp_path, monkeypatch):
     Manifest(()).write(tmp_path / "artifacts/manifest.parquet")
     monkeypatch.setattr(reproduce.TransferPlan, "read", lambda path: type("P", (), {"hash": "p"}))

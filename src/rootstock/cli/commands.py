@@ -37,9 +37,9 @@ def check(options: argparse.Namespace) -> None:
         return
     print(f"{summary['n_usable']} usable images of {summary['n_images']}")
     for label, splits in summary["classes"].items():
-        print(f"  {_printable(label):24} " + "  ".join(f"{name} {n}" for name, n in splits.items()))
+        print(f"  {printable(label):24} " + "  ".join(f"{name} {n}" for name, n in splits.items()))
     for item in summary["quarantined"]:
-        print(f"  quarantined: {_printable(item['path'])}: {item['reason']}")
+        print(f"  quarantined: {printable(item['path'])}: {item['reason']}")
     for warning in summary["warnings"]:
         print(f"  warning: {warning}")
 
@@ -240,6 +240,12 @@ def tidy(options: argparse.Namespace) -> None:
     config = load_config(_own_params())
     paths = Paths(Path.cwd())
     root = paths.below(config.features.store)
+    absent = [str(path) for path in options.keep if not path.is_file()]
+    if absent:
+        raise RootstockError(
+            f"there is no manifest {', '.join(absent)}; nothing was removed",
+            hint="name the artifacts/manifest.parquet of another project on the same store",
+        )
     manifests = [Manifest.read(path) for path in (paths.manifest, *options.keep)]
     before = _size(root)
     gone = collect(FeatureStore(root), manifests)
@@ -343,6 +349,6 @@ def _print_predictions(rows: list[dict[str, Any]]) -> None:
         print(f"{row['path']}: {top}{note}")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A name as one line: control characters, which file names may hold, are escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

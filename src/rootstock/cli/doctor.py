@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rootstock.cores import usable_cores
-from rootstock.errors import RootstockError
+from rootstock.errors import RootstockError, TrackingError, TrainingError
 from rootstock.params import load_config
 from rootstock.paths import Paths
 
@@ -91,10 +91,44 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
 
 
 def _services(paths: Paths) -> Iterator[Finding]:
+    """Ask MLflow and Ray, where they are installed; nothing is made that is not there."""
     if importlib.util.find_spec("mlflow") is not None:
-        from rootstock.integrations.connect import quiet_environment, tracking_uri
+        from rootstock.integrations.connect import quiet_environment
 
         quiet_environment()
-        yield Finding("ok", "tracking", tracking_uri(paths))
-    address = os.environ.get("RAY_ADDRESS", "")
-    yield Finding("ok", "ray", address or "a local Ray on this machine's loopback")
+        yield _tracking(paths)
+    if importlib.util.find_spec("ray") is not None:
+        yield _cluster(os.environ.get("RAY_ADDRESS", ""))
+
+
+def _tracking(paths: Paths) -> Finding:
+    from rootstock.integrations.connect import tracking_uri
+    from rootstock.integrations.mlflow_client import (
+        mlflow_client,
+        redact,
+        sqlite_file,
+        translated,
+    )
+
+    uri = tracking_uri(paths)
+    database = sqlite_file(uri)
+    if database is not None and not database.is_file():
+        return Finding("ok", "tracking", f"{database} is not there yet; the first run makes it")
+    try:
+        with translated(uri, "look for runs"):
+            mlflow_client(uri).search_experiments(max_results=1)
+    except TrackingError as error:
+        return Finding("fail", "tracking", str(error))
+    return Finding("ok", "tracking", f"{redact(uri, uri)} answers")
+
+
+def _cluster(address: str) -> Finding:
+    from rootstock.integrations.ray_cluster import probe
+
+    if address in ("", "local"):
+        return Finding("ok", "ray cluster", "none named; a Ray of this machine is used")
+    try:
+        probe(address)
+    except TrainingError as error:
+        return Finding("fail", "ray cluster", str(error))
+    return Finding("ok", "ray cluster", f"{address} answers")

@@ -150,13 +150,14 @@ def _add_upkeep_commands(commands: Any) -> None:
         commands, "reproduce", registry.reproduce, "tell the commands that make a version again"
     )
     command.add_argument("version", type=_given, help="a version's number, or a model directory")
-    command.add_argument("--run", action="store_true", help="run them, in a clone of its own")
-    command.add_argument("--folder", type=Path, help="of that clone; default: beside the project")
-    command.add_argument(
+    command.add_argument("--folder", type=Path, help="of the clone; default: beside the project")
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--run", action="store_true", help="run them, in a clone of its own")
+    instead.add_argument(
         "--check", type=Path, metavar="FOLDER", help="compare what was made there with the version"
     )
-    command.add_argument("--params", action="store_true", help="print its params.yaml alone")
-    command.add_argument("--data", action="store_true", help="print its .dvc file of the images")
+    instead.add_argument("--params", action="store_true", help="print its params.yaml alone")
+    instead.add_argument("--data", action="store_true", help="print its .dvc file of the images")
 
     command = _add(
         commands, "backup", registry.backup, "copy the registry and its artifacts to a folder"

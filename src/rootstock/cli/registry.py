@@ -9,20 +9,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rootstock.cli.commands import open_registry, print_json
+from rootstock.cli.commands import open_model, open_registry, print_json, printable
+from rootstock.errors import RootstockError
 from rootstock.paths import Paths
 
 
 def promote(options: argparse.Namespace) -> None:
     """Make a version the champion."""
-    from rootstock.stages.champion import CHALLENGER
+    from rootstock.stages.champion import CHALLENGER, CHAMPION, find_alias
     from rootstock.stages.champion import promote as promote_version
 
     config, registry = open_registry()
     name = config.registry.name
     version = options.version or registry.find(name, alias=CHALLENGER).version
+    before = find_alias(registry, name, CHAMPION)
     entry = promote_version(registry, name, version, expect=options.expect or "", why=options.why)
     _print_entry(entry, options)
+    if before is not None and before.version == entry.version:
+        print("it was champion before: the history is as it was", file=sys.stderr)
 
 
 def rollback(options: argparse.Namespace) -> None:
@@ -55,7 +59,7 @@ def history(options: argparse.Namespace) -> None:
         when = _time(one.at).strftime("%Y-%m-%d %H:%M:%S")
         print(f"{one.number:4}  {when} UTC  version {one.version:4} {one.kind:10} by {one.by}")
         if one.why:
-            print(f"      {one.why}")
+            print(f"      {printable(one.why)}")
     if not changes:
         print(f"{name} has had no champion yet, as far as its history tells")
     if moved:
@@ -96,46 +100,43 @@ def _print_entry(entry: Any, options: argparse.Namespace) -> None:
 def reproduce(options: argparse.Namespace) -> None:
     """Tell, or run, the commands that make a version again."""
     from rootstock.bundle import read_bundle
-    from rootstock.cli.commands import open_model
-    from rootstock.errors import RootstockError
     from rootstock.stages import reproduce as again
 
     version = options.version
+    folder = (options.folder or Path(f"../rootstock-again-{Path(version).name}")).resolve()
     with open_model(_model_uri(version)) as directory:
         bundle = read_bundle(directory)
         lineage = bundle.lineage
-        folder = (options.folder or Path(f"../rootstock-again-{Path(version).name}")).resolve()
         recipe = again.make_recipe(lineage, version=version, folder=folder)
-        if options.params:
-            print(recipe.params, end="")
+        if options.params or options.data:
+            text = recipe.params if options.params else recipe.data
+            if not text:
+                raise RootstockError(f"version {version}: {'; '.join(recipe.missing)}")
+            print(text, end="")
             return
-        if options.data:
-            print(lineage.get("data_dvc", ""), end="")
-            return
-        if options.run:
-            again.run_recipe(lineage, recipe, Path.cwd())
-        else:
-            print("\n".join(recipe.commands))
-        for text in recipe.missing:
-            print(f"missing: {text}", file=sys.stderr)
-        for text in again.other_libraries(lineage):
-            print(f"another version here: {text}", file=sys.stderr)
+        if options.check is None:
+            if options.run:
+                again.run_recipe(lineage, recipe, Path.cwd())
+            else:
+                print("\n".join(recipe.commands))
+            for text in recipe.missing:
+                print(f"missing: {text}", file=sys.stderr)
+            for text in again.other_libraries(lineage):
+                print(f"another version here: {text}", file=sys.stderr)
         checked = folder if options.run else options.check
         if checked is None:
             return
         found = again.check_folder(lineage, bundle.weights_path, checked)
-        for name, same in found:
-            print(f"{name}: {'the same' if same else 'DIFFERENT'}")
-        if not all(same for _, same in found[:2]):
-            raise RootstockError(
-                f"{checked} is not version {version} made again",
-                hint="compare the images, params.yaml and the commit",
-            )
+    for name, same in found:
+        print(f"{name}: {'the same' if same else 'DIFFERENT'}")
+    if not all(same for _, same in found[:2]):
+        raise RootstockError(
+            f"{checked} is not version {version} made again",
+            hint="compare the images, params.yaml and the commit",
+        )
 
 
 def _model_uri(version: str) -> str:
-    from rootstock.cli.commands import open_registry
-
     if not version.isdecimal():
         return version  # a model directory or a models:/ address
     return f"models:/{open_registry()[0].registry.name}/{version}"

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
 
 from rootstock.data.files import explain_format, read_json, sha256_file, write_json
 from rootstock.errors import ArtifactError, TrackingError
@@ -122,7 +123,10 @@ def verify(source: Path) -> dict[str, dict[str, str]]:
         raise ArtifactError(
             f"{source} is no finished back-up: it has no {INDEX}", hint="name the folder itself"
         )
-    facts = read_json(source / INDEX, made_by="rootstock backup")
+    try:
+        facts = read_json(source / INDEX, made_by="rootstock backup")
+    except ArtifactError as error:
+        raise ArtifactError(error.message, hint="use another back-up") from error
     problem = explain_format(
         facts.get("format_version"),
         FORMAT_VERSION,
@@ -208,11 +212,20 @@ def _whole_folder(target: Path) -> Iterator[Path]:
 
 
 def _copy_database(database: Path, target: Path) -> None:
-    # SQLite's own copy is consistent while others write.
     with (
         closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as old,
         closing(sqlite3.connect(target)) as new,
     ):
+        try:
+            sound = old.execute("PRAGMA quick_check").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            sound = str(error)
+        if sound != "ok":
+            raise ArtifactError(
+                f"{database} is damaged ({sound}); nothing was backed up",
+                hint="restore an earlier back-up into an empty project",
+            )
+        # SQLite's own copy is consistent while others write.
         old.backup(new)
 
 
@@ -236,7 +249,7 @@ def _places_outside(database: Path, home: str) -> list[str]:
     )
     with closing(sqlite3.connect(database)) as connection:
         found = [str(row[0]) for row in connection.execute(query)]
-    return sorted(place for place in found if not place.startswith(home))
+    return sorted(place for place in found if not f"{place}/".startswith(f"{home}/"))
 
 
 def _versions_without_files(fresh: Path, home: str) -> list[str]:
@@ -263,13 +276,16 @@ def _versions_without_files(fresh: Path, home: str) -> list[str]:
 
 
 def _move_places(database: Path, old: str, new: str) -> None:
+    """Replace the folder ``old`` by ``new``, both URIs; MLflow's Default experiment has a path."""
+    changes = [(old, new), (url2pathname(urlsplit(old).path), url2pathname(urlsplit(new).path))]
     with closing(sqlite3.connect(database)) as connection, connection:
         for table, column in _columns(connection):
-            connection.execute(
-                f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) '
-                f'WHERE "{column}" = ? OR substr("{column}", 1, ?) = ?',
-                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
-            )
+            for before, after in changes:
+                connection.execute(
+                    f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) '
+                    f'WHERE "{column}" = ? OR substr("{column}", 1, ?) = ?',
+                    (after, len(before) + 1, before, len(before) + 1, f"{before}/"),
+                )
 
 
 def _count(database: Path) -> dict[str, int]:

@@ -110,16 +110,22 @@ def translated(uri: str, doing: str) -> Iterator[None]:
     ) as error:
         reason = cut(str(error).strip().partition("\n")[0], 400)
         raise TrackingError(
-            _redact(f"cannot {doing} in MLflow at {uri}: {reason}", uri),
+            redact(f"cannot {doing} in MLflow at {uri}: {reason}", uri),
             hint=_way_out(uri, str(error)),
         ) from error
+
+
+DAMAGED = ("file is not a database", "database disk image is malformed")
+"""What SQLite says of a file that it cannot read."""
 
 
 def _way_out(uri: str, reason: str) -> str:
     if is_http(uri) and "500 error" in reason:
         way = "the server failed: is its disk or its artifact volume full? Its log says more"
     elif is_http(uri):
-        way = f"is the server up? `curl {_redact(uri, uri)}/health`; MLFLOW_TRACKING_URI names it"
+        way = f"is the server up? `curl {redact(uri, uri)}/health`; MLFLOW_TRACKING_URI names it"
+    elif sqlite_file(uri) and any(words in reason for words in DAMAGED):
+        way = "the file is damaged: `rootstock restore` puts a back-up into an empty project"
     elif sqlite_file(uri):
         way = (
             "is the file an MLflow database that you may write? An older one is brought up to "
@@ -130,7 +136,8 @@ def _way_out(uri: str, reason: str) -> str:
     return f"{way}; --set tracking.enabled=false goes without"
 
 
-def _redact(text: str, uri: str) -> str:
+def redact(text: str, uri: str) -> str:
+    """``text`` without the user and password that ``uri`` holds."""
     user, at, _ = urlsplit(uri).netloc.rpartition("@")
     return text.replace(user + at, "***@") if at else text
 

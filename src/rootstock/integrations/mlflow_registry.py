@@ -104,6 +104,14 @@ class MlflowRegistry:
             ordered = sorted(found, key=lambda version: int(version.version))
             return [_entry(version, aliases) for version in ordered]
 
+    def holds_files(self, entry: RegistryEntry) -> bool:
+        """Whether there are files where the version's should be; they are not read."""
+        with self._translated(f"look up version {entry.version} of {entry.name!r}") as client:
+            from mlflow.artifacts import list_artifacts
+
+            source = client.get_model_version_download_uri(entry.name, entry.version)
+            return bool(list_artifacts(artifact_uri=source, tracking_uri=self.tracking_uri))
+
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point ``alias`` at ``version``, away from where it pointed before.
 

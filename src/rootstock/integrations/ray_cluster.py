@@ -39,6 +39,7 @@ CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Objectives carry paths, not arrays; Ray would take a third of the memory by default.
 OBJECT_STORE_BYTES = 200_000_000
 CONNECT_SECONDS = 25
+IS_IT_UP = "is the cluster up? Unset RAY_ADDRESS to search on this machine"
 
 
 @contextlib.contextmanager
@@ -113,22 +114,25 @@ def _start_local(scratch: str) -> None:
 def _attach(address: str) -> None:
     import ray
 
-    hint = "is the cluster up? Unset RAY_ADDRESS to search on this machine"
-    _probe(address, hint)
+    probe(address)
     try:
         ray.init(address=address, **_common())
     except (OSError, RuntimeError, ValueError) as error:
-        raise TrainingError(f"no Ray at {address}: {error}", hint=hint) from error
+        raise TrainingError(f"no Ray at {address}: {error}", hint=IS_IT_UP) from error
 
 
-def _probe(address: str, hint: str) -> None:
-    """Try the port, then a connection in a process that can be ended: Ray's own would wait on."""
+def probe(address: str) -> None:
+    """Try the port, then a connection in a process that can be ended: Ray's own would wait on.
+
+    Raises:
+        TrainingError: no cluster answers there, or it refuses.
+    """
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError as error:
-            raise TrainingError(f"no Ray at {address}: {error}", hint=hint) from error
+            raise TrainingError(f"no Ray at {address}: {error}", hint=IS_IT_UP) from error
     code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
     try:
         done = subprocess.run(
@@ -140,11 +144,11 @@ def _probe(address: str, hint: str) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise TrainingError(
-            f"no Ray answers at {address} within {CONNECT_SECONDS} s", hint=hint
+            f"no Ray answers at {address} within {CONNECT_SECONDS} s", hint=IS_IT_UP
         ) from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise TrainingError(f"no Ray at {address}: {reason}", hint=hint)
+        raise TrainingError(f"no Ray at {address}: {reason}", hint=IS_IT_UP)
 
 
 def _common() -> dict[str, Any]:

@@ -96,10 +96,14 @@ def promote(
     to be champion now, ``after`` the number of the last change; empty and None: whatever is.
 
     Raises:
-        NoModelError: there is no such version.
+        NoModelError: there is no such version, or its files are gone.
         ConflictError: another change came first; nothing was changed.
     """
-    registry.find(name, version=version)
+    if not registry.holds_files(registry.find(name, version=version)):
+        raise NoModelError(
+            f"version {version} of {name!r} has no files any more; nothing was changed",
+            hint="the run's artifacts were deleted or moved: promote another, or put them back",
+        )
     changes = settle_and_adopt(registry, name)
     champion = find_alias(registry, name, CHAMPION)
     now = champion.version if champion else ""
@@ -130,8 +134,9 @@ def rollback(registry: ModelRegistry, name: str, *, why: str = "", by: str = "")
         ConflictError: another change came first; nothing was changed.
     """
     changes = settle_and_adopt(registry, name)
-    known = {entry.version for entry in registry.versions(name)}
-    target = next((version for version in find_rollback(changes) if version in known), None)
+    known = {entry.version: entry for entry in registry.versions(name)}
+    before = (known[version] for version in find_rollback(changes) if version in known)
+    target = next((entry.version for entry in before if registry.holds_files(entry)), None)
     if target is None:
         raise NoModelError(
             f"model {name!r} has had no champion before the present one",

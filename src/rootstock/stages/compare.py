@@ -13,7 +13,7 @@ from rootstock.config import Config
 from rootstock.data.files import write_atomic
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
-from rootstock.errors import DataError
+from rootstock.errors import BundleError, DataError
 from rootstock.evaluate.duel import Contender, Duel, render_duel
 from rootstock.paths import Paths
 from rootstock.plots.duel import plot_recalls
@@ -34,6 +34,7 @@ def compare_models(
     ``first`` and ``second`` are a version's number, an alias, or a model directory.
     Raises:
         NoModelError: the registry has no such version or alias.
+        BundleError: a directory holds no model.
         DataError: there is no test image.
     """
     manifest = Manifest.read(paths.manifest)
@@ -87,6 +88,11 @@ def measure_latency(predictors: list[Predictor]) -> list[float]:
 def _open(registry: ModelRegistry, name: str, wanted: str, folder: Path) -> tuple[str, Predictor]:
     if (Path(wanted) / "bundle.json").is_file():
         return wanted, Predictor(Path(wanted))
+    if Path(wanted).is_dir():
+        raise BundleError(
+            f"{wanted} is no model directory: it has no bundle.json",
+            hint="name a version, an alias, or a directory such as artifacts/model",
+        )
     by_number = wanted.isdecimal()
     entry = registry.find(
         name, version=wanted if by_number else "", alias="" if by_number else wanted

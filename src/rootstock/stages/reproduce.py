@@ -32,6 +32,8 @@ class Recipe:
     missing: tuple[str, ...]
     params: str
     """params.yaml as it was; empty where it is not recorded."""
+    data: str
+    """The .dvc file of the images; empty where they were not versioned."""
 
 
 def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path) -> Recipe:
@@ -40,9 +42,10 @@ def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path) -> Re
     root = _images(lineage)
     recorded = lineage.get("data_dvc", "")
     here = shlex.quote(str(folder))
-    commands = [f"git clone . {here}"]
     if commit:
-        commands.append(f"git -C {here} checkout {commit}")
+        commands = [f"git clone . {here}", f"git -C {here} checkout {commit}"]
+    else:
+        commands = [f"mkdir -p {here}/data    # and the project's code into it, see below"]
     if "params" in lineage:
         commands.append(f"rootstock reproduce {version} --params > {here}/params.yaml")
     inside = [f"cd {here}", "make setup", "source .venv/bin/activate"]
@@ -56,7 +59,7 @@ def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path) -> Re
     inside.append("env -u MLFLOW_TRACKING_URI dvc repro --force evaluate")
     commands += [f"({' && '.join(inside)})", f"rootstock reproduce {version} --check {here}"]
     params = yaml.safe_dump(lineage["params"], sort_keys=False) if "params" in lineage else ""
-    return Recipe(version, folder, tuple(commands), tuple(open_ends(lineage)), params)
+    return Recipe(version, folder, tuple(commands), tuple(open_ends(lineage)), params, recorded)
 
 
 def check_folder(lineage: Mapping[str, Any], weights: Path, folder: Path) -> list[tuple[str, bool]]:
@@ -64,8 +67,15 @@ def check_folder(lineage: Mapping[str, Any], weights: Path, folder: Path) -> lis
 
     ``weights`` is the version's own model.safetensors. Weights may differ between machines and
     versions of torch, although everything before them is the same.
+    Raises:
+        RootstockError: nothing was made there.
     """
     paths = Paths(folder)
+    if not (paths.model / weights.name).is_file():
+        raise RootstockError(
+            f"{folder} holds no model: there is no {paths.model / weights.name}",
+            hint="run the commands that `rootstock reproduce VERSION` prints, then check",
+        )
     return [
         ("data hash", Manifest.read(paths.manifest).content_hash == lineage.get("data_hash")),
         ("plan hash", TransferPlan.read(paths.plan).hash == lineage.get("plan_hash")),
@@ -92,18 +102,28 @@ def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> Non
     Images come from the project's DVC cache or remote; where DVC does not know them, from the
     project's own folder.
     Raises:
-        RootstockError: the folder exists, or a command fails.
+        RootstockError: the folder exists, code or images are not here, or a command fails.
     """
-    folder = recipe.folder
+    folder, commit = recipe.folder, _commit(lineage)
     if folder.exists():
         raise RootstockError(f"{folder} exists already", hint="name another one with --folder")
+    if not commit:
+        raise RootstockError(
+            f"version {recipe.version} cannot be made again by command: {recipe.missing[0]}",
+            hint="`rootstock reproduce VERSION` without --run tells what is recorded",
+        )
+    if not _knows(project, commit):
+        raise RootstockError(
+            f"there is no commit {commit} in {project}",
+            hint="run this in the project's folder; `git fetch --all` may bring the commit",
+        )
+    if not recipe.data:
+        _own_images(lineage, project)
     _run(["git", "clone", "--quiet", str(project), str(folder)], project)
-    commit = _commit(lineage)
-    if commit:
-        _run(["git", "checkout", "--quiet", commit], folder)
+    _run(["git", "checkout", "--quiet", commit], folder)
     if recipe.params:
         (folder / "params.yaml").write_text(recipe.params, encoding="utf-8")
-    _fetch_images(lineage, project, folder)
+    _fetch_images(recipe.data, lineage, project, folder)
     _run([sys.executable, "-m", "dvc", "repro", "--force", "evaluate"], folder)
 
 
@@ -115,17 +135,22 @@ def _images(lineage: Mapping[str, Any]) -> Path:
     return Path(str(lineage.get("params", {}).get("data", {}).get("root", "data/raw")))
 
 
-def _fetch_images(lineage: Mapping[str, Any], project: Path, folder: Path) -> None:
+def _own_images(lineage: Mapping[str, Any], project: Path) -> Path:
+    """The images in the project's own folder, of which DVC knows nothing."""
     root = _images(lineage)
-    recorded = lineage.get("data_dvc", "")
+    here = project / root
+    if root.is_absolute() or not here.exists():
+        raise RootstockError(
+            f"the images {root} are neither versioned nor here",
+            hint=f"put them into {here}, then run this again",
+        )
+    return here
+
+
+def _fetch_images(recorded: str, lineage: Mapping[str, Any], project: Path, folder: Path) -> None:
+    root = _images(lineage)
     if not recorded:
-        here = project / root
-        if root.is_absolute() or not here.exists():
-            raise RootstockError(
-                f"the images {root} are neither versioned nor here",
-                hint=f"put them into {here}, then run this again",
-            )
-        shutil.copytree(here, folder / root, dirs_exist_ok=True)
+        shutil.copytree(_own_images(lineage, project), folder / root, dirs_exist_ok=True)
         return
     file = folder / f"{root}.dvc"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +162,11 @@ def _fetch_images(lineage: Mapping[str, Any], project: Path, folder: Path) -> No
     found = _run([*dvc, "checkout", str(file)], folder, check=False)
     if found:
         _run([*dvc, "pull", str(file)], folder)
+
+
+def _knows(project: Path, commit: str) -> bool:
+    asked = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+    return subprocess.run(asked, cwd=project, check=False, capture_output=True).returncode == 0
 
 
 def _run(command: list[str], folder: Path, *, check: bool = True) -> int:
