@@ -61,7 +61,7 @@ def test_the_lower_half_of_the_blocks_is_frozen(taps, expected):
 
 @pytest.mark.parametrize(
     ("short_side", "card", "expected"),
-    [(32, 224, 96), (100, 224, 128), (224, 224, 224), (3000, 224, 224), (64, 96, 96), (97, 96, 96)],
+    [(32, 224, 128), (130, 224, 160), (224, 224, 224), (3000, 224, 224), (64, 96, 96)],
 )
 def test_small_images_are_fine_tuned_at_a_small_size(short_side, card, expected):
     assert rules.finetune_input_size(short_side, card) == expected
@@ -136,3 +136,11 @@ def test_fine_tuning_costs_more_than_a_head():
         for strategy in ("linear_probe", "partial_finetune", "full_finetune")
     ]
     assert costs == [110, 110 + 5 * 210, 110 + 5 * 310]
+
+
+def test_many_images_are_tuned_at_lower_rates():
+    for strategy in rules.RECIPES:
+        few, many = (rules.learning_rates(strategy, n) for n in (1_000, 10_000))
+        assert max(many) < max(few)
+        assert min(many) < min(few)
+    assert rules.learning_rates("linear_probe", 1_000) == ()

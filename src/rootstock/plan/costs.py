@@ -29,12 +29,10 @@ def planned_epochs(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> i
     )
 
 
-def planned_rates(pins: Pins, strategy: Strategy) -> int:
+def planned_rates(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> int:
     """How many learning rates are tried; 0 for a head."""
-    if strategy not in rules.RECIPES:
-        return 0
-    rates = pins.learning_rates
-    return len(rules.RECIPES[strategy].learning_rates if rates == AUTO else rates)
+    ruled = rules.learning_rates(strategy, profile.n_train)
+    return len(pins.learning_rates) if ruled and pins.learning_rates != AUTO else len(ruled)
 
 
 def expect_candidate(
@@ -76,7 +74,7 @@ def _gflop(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> float:
         n_train=profile.n_train,
         n_val=profile.n_val,
         epochs=planned_epochs(profile, pins, strategy),
-        n_rates=planned_rates(pins, strategy),
+        n_rates=planned_rates(profile, pins, strategy),
         gflop_probe=per_image[tune_size if rules.is_finetune(strategy) else head_size],
         gflop_finetune=per_image[tune_size],
     )

@@ -93,7 +93,7 @@ def make_transfer_plan(
     input_size = _choose_input_size(draft, profile, pins, strategy)
     finetune = _choose_finetuning(draft, profile, pins, strategy)
     raced = race is not None and race.winner == strategy
-    rates = _choose_rates(draft, pins, strategy, n_raced=profile.n_train if raced else 0)
+    rates = _choose_rates(draft, profile, pins, strategy, raced=raced)
     return TransferPlan(
         data_hash=profile.data_hash,
         strategy=strategy,
@@ -111,6 +111,7 @@ def make_transfer_plan(
         finetune_space=rules.search_space(
             strategy,
             profile.backbone.taps,
+            n_train=profile.n_train,
             rates=None if pins.learning_rates == AUTO else rates,
             pinned=_pinned_settings(pins),
         ),
@@ -312,13 +313,13 @@ def _choose_freezing(
 
 
 def _choose_rates(
-    draft: _Draft, pins: Pins, strategy: Strategy, *, n_raced: int
+    draft: _Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy, *, raced: bool
 ) -> tuple[float, ...]:
     if not rules.is_finetune(strategy):
         return ()
-    ruled = rules.RECIPES[strategy].learning_rates
-    if n_raced and pins.learning_rates == AUTO:
-        rates = race_rates(ruled, n_raced)
+    ruled = rules.learning_rates(strategy, profile.n_train)
+    if raced and pins.learning_rates == AUTO:
+        rates = race_rates(ruled, profile.n_train)
         value = ", ".join(f"{rate:g}" for rate in rates)
         draft.note("learning rate", value, "as in the race, a peak rate for AdamW.")
         return rates

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rootstock.metrics import standard_error
 from rootstock.plan.plan import Heat, Race
-from rootstock.plan.rules import is_finetune
+from rootstock.plan.rules import MANY_IMAGES, is_finetune
 
 WHOLE = 700
 """Up to so many training images the race is the training itself, which finds the winner done."""
@@ -63,9 +63,11 @@ def round_sizes(n_train: int) -> list[int]:
 
 
 def race_rates(rates: Sequence[float], n_train: int) -> tuple[float, ...]:
-    """The learning rates that a race tries, and the training after it.
+    """The learning rates of ``rates`` that a race on so many images tries, or a training after one.
 
-    The highest alone, for there are few steps; on very few images, where one trial can be unlucky
-    and none takes long, all of them.
+    The highest alone, for there are few steps, or the lowest where there are many; on very few
+    images, where one trial can be unlucky and none takes long, all of them.
     """
-    return tuple(rates) if n_train <= FEW else (max(rates),)
+    if n_train <= FEW:
+        return tuple(rates)
+    return (min(rates) if n_train > MANY_IMAGES else max(rates),)

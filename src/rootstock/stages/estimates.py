@@ -24,7 +24,7 @@ def estimate_minutes(
             n_train=profile.n_train,
             n_val=profile.n_val,
             epochs=planned_epochs(profile, pins, strategy),
-            n_rates=planned_rates(pins, strategy),
+            n_rates=planned_rates(profile, pins, strategy),
         )
         for strategy in rules.MEANING
     }

@@ -69,7 +69,7 @@ def run_race(
             log.info("race: %s on %d training images", strategy, n_train)
             plan = make_transfer_plan(
                 profile,
-                pins=_short(pins, strategy, n_train=profile.n_train, whole=whole),
+                pins=_short(pins, strategy, n_train=n_train, whole=whole),
                 l2_grid=config.train.l2_grid,
             )
             home = paths.races / name / f"{strategy}-{n_train}"
@@ -113,7 +113,7 @@ def _short(pins: Pins, strategy: Strategy, *, n_train: int, whole: bool) -> Pins
     if not rules.is_finetune(strategy):
         return pins
     if pins.learning_rates == AUTO:
-        rates = race_rates(rules.RECIPES[strategy].learning_rates, n_train)
+        rates = race_rates(rules.learning_rates(strategy, n_train), n_train)
         pins = dataclasses.replace(pins, learning_rates=rates)
     return pins if whole else dataclasses.replace(pins, epochs=EPOCHS)
 
