@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import difflib
+import os
 import signal
 import sys
 import threading
@@ -39,7 +41,7 @@ def serve(settings: Settings | None = None, **chosen: Any) -> int:
         ConfigError: a setting is wrong.
         BundleError: `model` is a directory that cannot be used. A registry without a model
             is no error: the service starts, answers 503, and waits for one.
-        SystemExit: 0 after SIGTERM, 1 if the port is taken.
+        SystemExit: 0 after SIGTERM, 3 if the port is taken.
     """
     import uvicorn
 
@@ -62,6 +64,8 @@ def serve(settings: Settings | None = None, **chosen: Any) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
         timeout_keep_alive=30,
+        # Anybody can write X-Forwarded-For: it is believed only of proxies that were named.
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )
     # uvicorn sends itself the signal again once it is done; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -124,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _read_settings(**chosen: Any) -> Settings:
+    _refuse_typos()
     try:
         return Settings(**chosen)
     except ValidationError as error:
@@ -135,6 +140,20 @@ def _read_settings(**chosen: Any) -> Settings:
             f"the service's settings are wrong: {problems}",
             hint="they are arguments of `rootstock serve` or variables such as ROOTSTOCK_PORT",
         ) from None
+
+
+def _refuse_typos() -> None:
+    """A name that is nearly a setting's: with ROOTSTOCK_KEY for _KEYS everybody would be let in."""
+    known = list(Settings.model_fields)
+    for variable in os.environ:
+        name = variable.removeprefix("ROOTSTOCK_").lower()
+        if name == variable.lower() or name in known:
+            continue
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
+            raise ConfigError(
+                f"there is no setting {variable}",
+                hint=f"did you mean ROOTSTOCK_{near[0].upper()}?",
+            )
 
 
 if __name__ == "__main__":

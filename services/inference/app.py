@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 from collections.abc import AsyncIterator
 from functools import partial
@@ -58,6 +59,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         lifespan=partial(_lifespan, service),
         docs_url=None,  # FastAPI's own page is blank without a CDN
         redoc_url=None,
+        redirect_slashes=False,  # it would lead to whatever Host the request names
     )
     app.state.service = service
     app.include_router(make_router(service))
@@ -106,10 +108,12 @@ def _config(root: Path) -> Config:
 
 
 def _connect(root: Path) -> ModelRegistry:
+    # Each look opens the database anew: a pool would read on in a file that a restore replaced.
+    os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
     # MLflow takes seconds to import, and a service with a directory does without.
     from rootstock.integrations.connect import connect_registry
 
-    registry = connect_registry(_config(root), Paths(root))
+    registry = connect_registry(_config(root), Paths(root), make=False)
     if registry is None:
         raise NoModelError(
             "tracking.enabled is false in params.yaml, so there is no registry",
@@ -146,10 +150,10 @@ async def _follow(holder: ModelHolder, settings: Settings) -> None:
         except RootstockError as error:
             if str(error) != told:
                 state = "going on with the model in use" if holder.ready else "no model yet"
-                _log.warning("%s: %s", state, error)
+                _log.warning("%s: %s: %s", holder.source, state, error)
             told = str(error)
         except Exception:  # noqa: BLE001 - an edge: the service must live to try again
             _log.exception("looking for a model failed, trying again")
         pause = settings.poll_seconds if holder.ready else settings.retry_seconds
-        if starting and not holder.registry_up:
-            pause = min(pause, _SECOND_LOOK)  # the registry may only have been slow
+        if starting and holder.ready:
+            pause = min(pause, _SECOND_LOOK)  # the registry may have been too slow for the start

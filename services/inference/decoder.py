@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,6 +29,7 @@ from services.inference.problems import Problem
 _log = logging.getLogger("rootstock.service")
 
 _BUFFER = 2**20
+WATCH_SECONDS = 1.0
 # Freed pixels stay for the next image: asking the system anew costs a tenth of the work.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", **keeping_variables(LITTLE)}
 
@@ -65,12 +67,13 @@ class DecodePool:
     @property
     def alive(self) -> bool:
         """Whether a worker is running."""
-        return any(worker.process.poll() is None for worker in self._workers)
+        return any(worker.alive for worker in self._workers)
 
     async def start(self) -> None:
-        """Start the workers."""
+        """Start the workers, and replace those that die while they have nothing to do."""
         for _ in range(self.size):
             self._release(await self._spawn())
+        self._keep(self._watch())
 
     def stop(self) -> None:
         """End the workers; an image in one of them is lost."""
@@ -135,8 +138,11 @@ class DecodePool:
         return self._recipes[predictor]
 
     async def _acquire(self) -> _Worker:
-        if self._free:
-            return self._free.popleft()
+        while self._free:
+            worker = self._free.popleft()
+            if worker.alive:
+                return worker
+            self._replace(worker)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -160,7 +166,18 @@ class DecodePool:
         if self._stopped:
             return
         self._told("lost", 0.0)
-        task = asyncio.ensure_future(self._succeed())
+        self._keep(self._succeed())
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for worker in [worker for worker in self._free if not worker.alive]:
+                self._free.remove(worker)
+                self._replace(worker)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let it run beside, until it or the service ends."""
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -213,6 +230,10 @@ class _Worker:
             )
         ours.setblocking(False)
         return cls(process, *await asyncio.open_unix_connection(sock=ours, limit=_BUFFER))
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
 
     async def answer(self, recipe: bytes, content: bytes) -> bytes:
         # In one call, and the image uncopied

@@ -50,10 +50,12 @@ class Observer:
         token = request_id.set(identity)
         status, started = 500, time.perf_counter()
 
+        began = False
+
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, began
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, began = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = identity
                 for name, value in _HEADERS.items():
@@ -62,6 +64,12 @@ class Observer:
 
         try:
             await self.app(scope, receive, noted)
+        except Exception:
+            _log.exception("a request failed")
+            if began:
+                raise  # what was sent cannot be taken back; the connection is closed
+            problem = Problem("internal", "The request failed; the service's log says why.")
+            await answer_problem(scope["path"], problem)(scope, receive, noted)
         finally:
             seconds = time.perf_counter() - started
             # The route, never the raw path: strangers would otherwise fill the memory.
@@ -111,21 +119,25 @@ class Guard:
         role: Role = "admin" if path.startswith("/admin/") else "predict"
         caller = f"address {(scope.get('client') or ('unknown',))[0]}"
         if self.keys.needed(role):
-            key = self.keys.find(_shown_key(Headers(scope=scope)))
+            found = map(self.keys.find, _shown_keys(Headers(scope=scope)))
+            key = next((key for key in found if key is not None), None)
             if key is None:
                 return _unauthorized(role, self.keys)
             if role == "admin" and key.role != "admin":
                 return Problem("forbidden", f"The key {key.name!r} is not an admin's.")
             caller = f"key {key.name}"
         scope["state"]["caller"] = caller
-        seconds = self.rate.wait(caller) if scope["method"] == "POST" else 0.0
+        # An operator in trouble is not held up.
+        if scope["method"] != "POST" or role == "admin":
+            return None
+        seconds = self.rate.wait(caller)
         if seconds:
             return Problem(
                 "too-many-requests",
                 "More requests than this service answers for one caller.",
                 headers={"Retry-After": str(math.ceil(seconds))},
             )
-        return self.crowded() if scope["method"] == "POST" and role == "predict" else None
+        return self.crowded()
 
 
 class BodyLimit:
@@ -213,9 +225,11 @@ async def _drop(receive: Receive) -> None:
                     return
 
 
-def _shown_key(headers: Headers) -> str:
+def _shown_keys(headers: Headers) -> list[str]:
+    """What may be a key: an Authorization header may be meant for a proxy on the way."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    shown = [headers.get("x-api-key", "")]
+    return [*shown, token.strip()] if scheme.lower() == "bearer" else shown
 
 
 def _unauthorized(role: Role, keys: KeyRing) -> Problem:

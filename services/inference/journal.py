@@ -5,8 +5,10 @@ Off unless a folder is named. Images are kept only if that is asked for too, und
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
+import tempfile
 import threading
 import time
 import uuid
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.data.files import write_atomic
-from rootstock.errors import ArtifactError
+from rootstock.errors import ArtifactError, ConfigError
 from rootstock.predict import Prediction, Predictor
 
 ROWS = 1_000
@@ -26,9 +28,21 @@ _log = logging.getLogger("rootstock.service")
 
 
 class Journal:
-    """Collects rows and writes a file for every thousand, or every minute; failing is only told."""
+    """Collects rows and writes a file for every thousand, or every minute; failing is only told.
+
+    Raises:
+        ConfigError: nothing can be written to ``folder``.
+    """
 
     def __init__(self, folder: Path, *, images: bool) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise ConfigError(
+                f"the journal cannot be written to {folder}: {error.strerror or error}",
+                hint="ROOTSTOCK_JOURNAL names a folder that the service may write to",
+            ) from None
         self._folder = folder
         self._images = images
         self._rows: list[dict[str, Any]] = []
@@ -60,6 +74,12 @@ class Journal:
                 )
             if len(self._rows) >= ROWS or time.monotonic() - self._since > SECONDS:
                 self._write()
+
+    async def keep_writing(self) -> None:
+        """Write every minute, also where no request comes any more; ends when it is cancelled."""
+        while True:
+            await asyncio.sleep(SECONDS)
+            await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """Write what is left."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from rootstock.errors import ConfigError
 Role = Literal["predict", "admin"]
 PREFIX = "rsk_"
 _REMEMBERED = 10_000
+_HASH = re.compile("[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,11 @@ class Key:
 
 
 class KeyRing:
-    """The keys of one file."""
+    """The keys of one file; ``asked_for``: there is such a file, be it without any key."""
 
-    def __init__(self, keys: list[Key]) -> None:
+    def __init__(self, keys: list[Key], *, asked_for: bool) -> None:
         self._keys = keys
+        self._asked_for = asked_for
 
     @classmethod
     def read(cls, path: Path | None) -> KeyRing:
@@ -45,7 +48,7 @@ class KeyRing:
             ConfigError: the file cannot be read, or a line is not `NAME ROLE SHA256`.
         """
         if path is None:
-            return cls([])
+            return cls([], asked_for=False)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -58,17 +61,20 @@ class KeyRing:
             if not line.strip() or line.startswith("#"):
                 continue
             words = line.split()
-            if len(words) != 3 or words[1] not in get_args(Role) or len(words[2]) != 64:
+            if len(words) != 3 or words[1] not in get_args(Role) or not _HASH.fullmatch(words[2]):
                 raise ConfigError(
                     f"{path}, line {number} is not NAME ROLE SHA256",
                     hint="ROLE is predict or admin; `rootstock key` writes such lines",
                 )
             keys.append(Key(words[0], words[1], words[2].lower()))  # type: ignore[arg-type]
-        return cls(keys)
+        return cls(keys, asked_for=True)
 
     def needed(self, role: Role) -> bool:
-        """Whether anybody must show a key for this; admin work always needs one."""
-        return role == "admin" or any(key.role == "predict" for key in self._keys)
+        """Whether anybody must show a key for this; admin work always needs one.
+
+        A file whose last key was taken out opens nothing.
+        """
+        return role == "admin" or self._asked_for
 
     def has(self, role: Role) -> bool:
         """Whether there is a key of this role."""

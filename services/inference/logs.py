@@ -32,13 +32,21 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(tree, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """A record as a line of text, ending with its request's id."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{text} [{request_id.get()}]" if request_id.get() else text
+
+
 def set_up_logs(style: str) -> None:
     """Send all logs to stderr in the style "text", "json" or "auto"."""
     handler = logging.StreamHandler()
     if style == "json" or (style == "auto" and not sys.stderr.isatty()):
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(TextFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], force=True)
     for name in ("rootstock", "uvicorn"):
         logging.getLogger(name).setLevel(logging.INFO)

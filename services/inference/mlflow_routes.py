@@ -11,11 +11,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from rootstock.errors import ImageError
-from services.inference.problems import Problem, document, image_problem
+from services.inference.answering import all_usable, choose_model, classify, require_ready
+from services.inference.problems import Problem, document
 from services.inference.schemas import Status
 from services.inference.service import Service
-from services.inference.uploads import decode_base64
+from services.inference.uploads import Upload, bounded_route, decode_base64, elements
 
 COLUMN = "image"
 
@@ -23,15 +23,17 @@ COLUMN = "image"
 class Split(BaseModel):
     """A data frame as pandas splits it."""
 
-    columns: list[str] = Field(examples=[[COLUMN]])
-    data: list[list[Any]] = Field(min_length=1, examples=[[["/9j/4AAQSkZJRg=="]]])
+    columns: list[str] = Field(fail_fast=True, examples=[[COLUMN]])
+    data: list[list[Any]] = Field(fail_fast=True, min_length=1, examples=[[["/9j/4AAQSkZJRg=="]]])
 
 
 class Invocation(BaseModel):
     """One of the four forms of MLflow."""
 
     dataframe_split: Split | None = None
-    dataframe_records: list[dict[str, Any]] | None = Field(None, min_length=1)
+    dataframe_records: list[dict[str, Any]] | None = Field(
+        fail_fast=True, default=None, min_length=1
+    )
     instances: list[Any] | None = Field(None, min_length=1)
     inputs: list[Any] | dict[str, Any] | None = None
 
@@ -52,12 +54,13 @@ class InvocationAnswer(BaseModel):
 
 def make_mlflow_router(service: Service) -> APIRouter:
     """The routes /ping and /invocations."""
-    router = APIRouter(tags=["mlflow"])
+    settings = service.settings
+    router = APIRouter(tags=["mlflow"], route_class=bounded_route(elements(settings.max_images)))
 
-    @router.get("/ping", summary="MLflow's health check", responses=document("no-model"))
+    @router.get("/ping", summary="MLflow's health check", responses=document("no-model", "lost"))
     async def ping() -> Status:
-        """200 once there is a model, else 503."""
-        _ = service.holder.predictor
+        """As /readyz."""
+        require_ready(service)
         return Status(status="ready")
 
     @router.post(
@@ -69,18 +72,16 @@ def make_mlflow_router(service: Service) -> APIRouter:
     )
     async def invocations(request: Request, body: Invocation) -> InvocationAnswer:
         """A column `image` of image files in base64; one that cannot be used refuses them all."""
-        predictor = service.holder.predictor
-        contents = decode_base64(_texts(body), COLUMN, service.settings.max_images)
-        rows = []
-        for number, found in enumerate(await service.answer(request, predictor, contents)):
-            if isinstance(found, ImageError):
-                raise image_problem(found, where=f"row {number}")
-            answer = predictor.answer(*found, top_k=1)
-            rows.append(
-                InvocationRow(
-                    label=answer.label, probability=answer.probability, unknown=answer.unknown
-                )
+        predictor = choose_model(service)
+        contents = decode_base64(_texts(body), COLUMN, settings.max_images)
+        uploads = [Upload(f"{COLUMN}[{number}]", one) for number, one in enumerate(contents)]
+        answers = await classify(service, request, predictor, uploads, top_k=1)
+        rows = [
+            InvocationRow(
+                label=answer.label, probability=answer.probability, unknown=answer.unknown
             )
+            for answer in all_usable(answers, COLUMN)
+        ]
         return InvocationAnswer(predictions=rows)
 
     return router

@@ -65,10 +65,10 @@ class ModelCache:
                 hint="free some disk space or check the folder's permissions",
             ) from error
 
-    def remember(self, version: str, run_id: str) -> None:
+    def remember(self, version: str, run_id: str, *, previous: str) -> None:
         """Note what is served now, and drop versions of long ago; a full disk is no failure."""
         with suppress(OSError, ArtifactError):
-            self._write({"version": version, "run_id": run_id})
+            self._write({"version": version, "run_id": run_id, "previous": previous})
             self._folder(version, run_id).touch()
             noted = {self._last_folder(state) for state in self._home.glob("*.json")}
             homes = [path for path in self._home.iterdir() if path.is_dir()]
@@ -89,6 +89,10 @@ class ModelCache:
             _log.warning("the last model is damaged: %s", error.message)
             return None
         return Kept(bundle, self._name, version, (self._name, version, run_id))
+
+    def previous(self) -> str:
+        """The version that was served before the last one; empty where none is known."""
+        return str(_read(self._state).get("previous", ""))
 
     def pinned(self) -> str:
         """The version that was pinned by hand; empty for none."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,14 @@ REFUSED_SECONDS = 300.0
 _log = logging.getLogger("rootstock.service")
 
 
+_FOLDERS = re.compile(r"\S*/(?=\S)")
+"""Clients are told the names of files, not where they lie."""
+
+
+class _SlowError(TrackingError):
+    """The registry has not answered so far."""
+
+
 @dataclass(frozen=True)
 class Source:
     """What `model` says: a directory, or a name with an alias or a version."""
@@ -40,7 +51,7 @@ class Source:
 
     def __str__(self) -> str:
         if self.directory is not None:
-            return str(self.directory)
+            return self.directory.resolve().name
         return f"models:/{self.name}" + (f"@{self.alias}" if self.alias else f"/{self.version}")
 
 
@@ -106,7 +117,7 @@ class ModelHolder:
         self._retry_after = str(max(1, round(retry_seconds)))
         self._registry_seconds = registry_seconds
         self._predictor: Predictor | None = None
-        self._previous = ""
+        self._previous = self._cache.previous()
         self._mark: tuple[str, ...] = ()
         self._turn = threading.Lock()
         self._pinned = self._cache.pinned() if self.source.alias else ""
@@ -144,8 +155,6 @@ class ModelHolder:
         """
         try:
             self.refresh(patience=self._registry_seconds)
-        except NoModelError:
-            raise
         except (TrackingError, BundleError) as error:
             kept = self._cache.last() if self.source.name else None
             if kept is None:
@@ -167,17 +176,7 @@ class ModelHolder:
         with self._turn:
             if self.source.directory is not None:
                 return self._refresh_directory(self.source.directory, again=again)
-            registry, entry = self._ask(patience)
-            mark = (entry.name, entry.version, entry.run_id)
-            if mark == self._mark or (not again and self._was_refused(entry.version)):
-                return False
-            try:
-                self._swap(self._cache.fetch(registry, entry), entry.name, entry.version, mark=mark)
-            except RootstockError as error:
-                self._refuse(entry.version, error)
-                raise
-            self._cache.remember(entry.version, entry.run_id)
-            return True
+            return self._follow(self._pinned, again=again, patience=patience)
 
     def pin(self, version: str) -> None:
         """Serve this version, whatever the alias says, until `unpin`; also after a restart.
@@ -188,19 +187,24 @@ class ModelHolder:
         """
         if not self.source.alias:
             raise Problem("conflict", f"{self.source} is served, and it has no other versions.")
-        before, self._pinned = self._pinned, version
-        try:
-            self.refresh(again=True)
-        except BaseException:
-            self._pinned = before
-            raise
-        self._cache.pin(version)
+        with self._turn:
+            self._follow(version, again=True)
+            # As the registry writes it: "02" is version 2.
+            self._pinned = self.predictor.info["version"]
+            self._cache.pin(self._pinned)
 
     def unpin(self) -> None:
-        """Follow the alias again."""
-        self._pinned = ""
-        self._cache.pin("")
-        self.refresh(again=True)
+        """Follow the alias again.
+
+        Raises:
+            RootstockError: what the alias names cannot be served; the pin stays.
+        """
+        if not self.source.alias:
+            return
+        with self._turn:
+            self._follow("", again=True)
+            self._pinned = ""
+            self._cache.pin("")
 
     def rollback(self) -> None:
         """Pin the version that was served before the present one.
@@ -212,55 +216,81 @@ class ModelHolder:
             raise Problem("conflict", "No other version was served before this one.")
         self.pin(self._previous)
 
-    def _refresh_directory(self, directory: Path, *, again: bool) -> bool:
-        sums = directory / "checksums.json"
-        mark = (sha256_file(sums),) if sums.is_file() else ("",)
-        if self._predictor is not None and mark == self._mark:
+    def _follow(self, pinned: str, *, again: bool, patience: float | None = None) -> bool:
+        """Serve the version ``pinned``, or where that is empty what the alias names."""
+        registry, entry = self._ask(pinned, patience)
+        mark = (entry.name, entry.version, entry.run_id)
+        if mark == self._mark:
+            self.refused = None  # whatever was refused is not asked for any more
             return False
-        if not again and self._predictor is not None and self._was_refused(mark[0][:12]):
+        if not again and self._was_refused(entry.version):
             return False
         try:
-            self._swap(read_bundle(directory), "", "", mark=mark)
+            self._swap(self._cache.fetch(registry, entry), entry.name, entry.version, mark=mark)
         except RootstockError as error:
-            self._refuse(mark[0][:12], error)
+            self._refuse(entry.version, error)
+            raise
+        self._cache.remember(entry.version, entry.run_id, previous=self._previous)
+        return True
+
+    def _refresh_directory(self, directory: Path, *, again: bool) -> bool:
+        sums = directory / "checksums.json"
+        digest = sha256_file(sums) if sums.is_file() else ""
+        if self._predictor is not None and (digest,) == self._mark:
+            return False
+        # While it is being copied its files go on changing, and it is looked at again.
+        state = f"{digest[:12]} {_stamps(directory)}"
+        if not again and self._was_refused(state):
+            return False
+        try:
+            self._swap(read_bundle(directory), "", "", mark=(digest,))
+        except RootstockError as error:
+            self._refuse(state, error)
             raise
         return True
 
-    def _ask(self, patience: float | None) -> tuple[ModelRegistry, RegistryEntry]:
+    def _ask(self, pinned: str, patience: float | None) -> tuple[ModelRegistry, RegistryEntry]:
+        ask = partial(self._ask_registry, pinned)
         try:
-            found = self._ask_registry() if patience is None else self._ask_within(patience)
+            found = ask() if patience is None else self._ask_within(ask, patience)
         except NoModelError:
             self.registry_up = True
             raise
+        except _SlowError:
+            raise  # it may only be slow: MLflow takes seconds to import
         except TrackingError:
             self.registry_up = False
             raise
         self.registry_up = True
         return found
 
-    def _ask_registry(self) -> tuple[ModelRegistry, RegistryEntry]:
+    def _ask_registry(self, pinned: str) -> tuple[ModelRegistry, RegistryEntry]:
         registry = self._connect()
-        alias = "" if self._pinned else self.source.alias
-        version = self._pinned or self.source.version
+        alias = "" if pinned else self.source.alias
+        version = pinned or self.source.version
         return registry, registry.find(self.source.name, alias=alias, version=version)
 
-    def _ask_within(self, seconds: float) -> tuple[ModelRegistry, RegistryEntry]:
+    def _ask_within(
+        self, ask: Callable[[], tuple[ModelRegistry, RegistryEntry]], seconds: float
+    ) -> tuple[ModelRegistry, RegistryEntry]:
         if self._cache.last() is None:
-            return self._ask_registry()  # nothing to serve instead
+            return ask()  # nothing to serve instead
         answer: Future[tuple[ModelRegistry, RegistryEntry]] = Future()
 
-        def ask() -> None:
+        def answering() -> None:
             try:
-                answer.set_result(self._ask_registry())
+                answer.set_result(ask())
             except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
                 answer.set_exception(error)
 
         # A daemon, unlike a pool's: the end of the service does not wait for a dead registry.
-        threading.Thread(target=ask, daemon=True).start()
+        threading.Thread(target=answering, daemon=True).start()
         try:
             return answer.result(timeout=seconds)
         except TooLate:
-            raise TrackingError(f"the registry did not answer within {seconds:g} seconds") from None
+            raise _SlowError(
+                f"the registry has not answered after {seconds:g} seconds; it is asked again"
+            ) from None
 
     def _swap(self, bundle: ModelBundle, name: str, version: str, *, mark: tuple[str, ...]) -> None:
         """Prove the model beside the one in use, then put it in its place."""
@@ -288,16 +318,26 @@ class ModelHolder:
         )
 
     def _refuse(self, version: str, error: RootstockError) -> None:
-        if isinstance(error, BundleError):
-            self.refused = Refusal(version, error.message, time.time())
+        # NoModelError: its files are gone. Anything else may be the registry's fault, not its own.
+        if isinstance(error, BundleError | NoModelError):
+            self.refused = Refusal(version, _FOLDERS.sub("", error.message), time.time())
             self.told("refused")
         stays = "the model in use stays" if self.ready else "there is no model yet"
         _log.error("version %s is refused, %s: %s", version, stays, error.message)
 
     def _was_refused(self, version: str) -> bool:
+        """Refused of late; without any model there is nothing better to do than trying it again."""
         refused = self.refused
         return (
             refused is not None
+            and self._predictor is not None
             and refused.version == version
             and time.time() - refused.at < REFUSED_SECONDS
         )
+
+
+def _stamps(directory: Path) -> str:
+    """What changes whenever a file in it does."""
+    found = sorted(path for path in directory.rglob("*") if path.is_file())
+    text = "".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in found)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -6,7 +6,6 @@ the request is echoed but file names, and nothing of the service's inside is tol
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +42,8 @@ KINDS: dict[str, tuple[int, str]] = {
     "lost": (503, "The work was lost"),
 }
 
-_log = logging.getLogger("rootstock.service")
+TOLD = 5
+"""Errors of one body that are told: a client may send a million."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ def image_problem(error: ImageError, where: str = "") -> Problem:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of ``app``, FastAPI's own included, with a problem."""
+    """Answer every refusal of ``app``, FastAPI's own included, with a problem."""
 
     async def on_problem(request: Request, problem: Exception) -> Response:
         assert isinstance(problem, Problem)
@@ -102,17 +102,10 @@ def install(app: FastAPI) -> None:
     async def on_disconnect(_request: Request, _error: Exception) -> Response:
         return Response(status_code=400)  # nobody is left to read it
 
-    async def on_anything(request: Request, error: Exception) -> Response:
-        _log.error("a request failed", exc_info=error)
-        return _answer(
-            request, Problem("internal", "The request failed; the service's log says why.")
-        )
-
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
-    app.add_exception_handler(Exception, on_anything)
 
 
 def answer_problem(path: str, problem: Problem) -> Response:
@@ -143,7 +136,7 @@ def _from_http(request: Request, error: HTTPException) -> Problem:
 def _from_validation(error: RequestValidationError) -> Problem:
     found = [
         {"where": ".".join(map(str, item["loc"])), "message": item["msg"]}
-        for item in error.errors()
+        for item in error.errors()[:TOLD]
     ]
     detail = "; ".join(f"{item['where']}: {item['message']}" for item in found)
     return Problem("invalid-request", detail, members={"errors": found})

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from rootstock.errors import ImageError
-from rootstock.predict import Prediction, Predictor
-from services.inference.problems import Problem, document, image_problem
+from rootstock.predict import Predictor
+from services.inference.answering import (
+    Answer,
+    choose_model,
+    classify,
+    infer_uploads,
+    require_ready,
+)
+from services.inference.problems import Problem, document
 from services.inference.schemas import (
     DriftAnswer,
     EmbeddingsAnswer,
@@ -22,7 +25,7 @@ from services.inference.schemas import (
     PredictAnswer,
     Status,
 )
-from services.inference.service import Outcome, Service
+from services.inference.service import Service
 from services.inference.uploads import IMAGE_TYPES, JsonImages, Upload, read_uploads
 
 TopK = Annotated[int | None, Query(ge=1, description="Labels per image; at most all, usually 5.")]
@@ -102,18 +105,14 @@ def make_router(service: Service) -> APIRouter:
         """An image that cannot be used gets an `error` in its place; if all are so: 422."""
         predictor = _asked(service, coverage)
         uploads = await read_uploads(request, max_images=settings.max_images)
-        started = time.perf_counter()
-        found = await _infer(service, request, predictor, uploads)
-        seconds = time.perf_counter() - started
-        answers: list[Prediction | Problem] = [
-            outcome
-            if isinstance(outcome, Problem)
-            else predictor.answer(
-                *outcome, top_k=top_k or settings.top_k_default, coverage=coverage
-            )
-            for outcome in found
-        ]
-        await _tell(service, request, predictor, uploads, answers, seconds)
+        answers = await classify(
+            service,
+            request,
+            predictor,
+            uploads,
+            top_k=top_k or settings.top_k_default,
+            coverage=coverage,
+        )
         entries = [_entry(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
         _refuse_if_all_bad(entries)
         return JSONResponse({"model": _short(predictor), "predictions": entries})
@@ -130,7 +129,7 @@ def make_router(service: Service) -> APIRouter:
         """The features that the model's head reads, for search, clustering and the like."""
         predictor = holder.predictor
         uploads = await read_uploads(request, max_images=settings.max_images)
-        found = await _infer(service, request, predictor, uploads)
+        found = await infer_uploads(service, request, predictor, uploads)
         entries: list[dict[str, Any]] = [
             {"filename": upload.filename}
             | (
@@ -195,11 +194,13 @@ def make_router(service: Service) -> APIRouter:
             raise Problem("not-found", "No challenger is configured (ROOTSTOCK_CHALLENGER).")
         return service.challenger.report()
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="Is the process alive?", tags=["operation"])
     async def healthz() -> Status:
         """200 as long as the process answers at all, with or without a model."""
         return Status(status="ok")
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/readyz",
         summary="Should requests be sent here?",
@@ -208,10 +209,7 @@ def make_router(service: Service) -> APIRouter:
     )
     async def readyz() -> Status:
         """200 once a model has given its golden answers, until the service begins to end."""
-        _ = holder.predictor
-        if not service.ready:
-            why = "The service is ending." if service.draining else "No decoder is alive."
-            raise Problem("lost", why, headers={"Retry-After": "1"})
+        require_ready(service)
         return Status(status="ready")
 
     @router.get("/metrics", summary="Counters for Prometheus", tags=["operation"])
@@ -239,63 +237,13 @@ def make_router(service: Service) -> APIRouter:
 
 def _asked(service: Service, coverage: float | None) -> Predictor:
     """The model for this request, able to do what is asked."""
-    predictor = service.holder.predictor
-    if service.challenger is not None:
-        predictor = service.challenger.canary(predictor)
+    predictor = choose_model(service)
     if coverage is not None and predictor.bundle.reference is None:
         raise Problem(
             "invalid-request",
             "coverage: this model keeps no validation scores; train it again to have them.",
         )
     return predictor
-
-
-async def _infer(
-    service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
-) -> list[Any]:
-    """A Row or a Problem for each upload, in order."""
-    contents = [upload.content for upload in uploads if upload.problem is None]
-    found: Iterator[Outcome] = iter(
-        await service.answer(request, predictor, contents) if contents else []
-    )
-    results = []
-    for upload in uploads:
-        outcome = upload.problem or next(found)
-        problem = image_problem(outcome) if isinstance(outcome, ImageError) else outcome
-        word = "ok"
-        if isinstance(problem, Problem):
-            word = (problem.members or {}).get("reason", problem.kind)
-        service.telemetry.images.labels(word).inc()
-        results.append(problem)
-    return results
-
-
-async def _tell(
-    service: Service,
-    request: Request,
-    predictor: Predictor,
-    uploads: Sequence[Upload],
-    answers: Sequence[Prediction | Problem],
-    seconds: float,
-) -> None:
-    """Let drift, challenger and journal know of the answers."""
-    usable = [
-        (upload.content, answer)
-        for upload, answer in zip(uploads, answers, strict=True)
-        if isinstance(answer, Prediction)
-    ]
-    champion = predictor is service.holder.predictor
-    for content, answer in usable:
-        if answer.unknown:
-            service.telemetry.unknown.inc()
-        if champion:
-            service.drift.note(predictor, answer)
-            if service.challenger is not None:
-                service.challenger.shadow(predictor, content, answer.label, seconds / len(usable))
-    if service.journal is not None and usable:
-        contents, predictions = zip(*usable, strict=True)
-        identity = request.state.request_id
-        await run_sync(service.journal.note, identity, predictor, contents, predictions)
 
 
 def _page(name: str) -> HTMLResponse:
@@ -307,7 +255,7 @@ def _short(predictor: Predictor) -> dict[str, str]:
     return {key: predictor.info[key] for key in ("name", "version", "strategy")}
 
 
-def _entry(upload: Upload, answer: Prediction | Problem) -> dict[str, Any]:
+def _entry(upload: Upload, answer: Answer) -> dict[str, Any]:
     if isinstance(answer, Problem):
         return {"filename": upload.filename, "error": answer.body()}
     entry: dict[str, Any] = {

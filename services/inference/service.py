@@ -69,9 +69,12 @@ class Service:
         """Decoders and lanes are there inside."""
         await self.decoders.start()
         self.batcher.start()
+        writing = asyncio.ensure_future(self.journal.keep_writing()) if self.journal else None
         try:
             yield
         finally:
+            if writing is not None:
+                writing.cancel()
             self.batcher.stop()
             self.decoders.stop()
             if self.journal is not None:
@@ -83,8 +86,11 @@ class Service:
         return self.holder.ready and self.decoders.alive and not self.draining
 
     def crowded(self, images: int = 1) -> Problem | None:
-        """The problem of taking in this many images more, or None."""
-        if self.in_flight + images <= self.settings.max_queue:
+        """The problem of taking in this many images more, or None.
+
+        With nothing to do a request is taken whatever its size: it would never fit better.
+        """
+        if not self.in_flight or self.in_flight + images <= self.settings.max_queue:
             return None
         return Problem(
             "overloaded",

@@ -16,7 +16,10 @@ MEBIBYTE = 2**20
 class Settings(BaseSettings):
     """Each field is read from ROOTSTOCK_<NAME>, for example ROOTSTOCK_PORT=8080."""
 
-    model_config = SettingsConfigDict(env_prefix="ROOTSTOCK_", frozen=True)
+    # An empty variable, as compose files set them, is none.
+    model_config = SettingsConfigDict(
+        env_prefix="ROOTSTOCK_", env_ignore_empty=True, frozen=True, allow_inf_nan=False
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
@@ -103,7 +106,9 @@ class Settings(BaseSettings):
     )
 
     keys: Path | None = Field(
-        None, description="File of API keys, made by `rootstock key`; none: everyone may ask."
+        None,
+        description="File of API keys, made by `rootstock key`; without one everybody may ask, "
+        "with one nobody else.",
     )
     rate_per_second: float = Field(
         0.0, ge=0, description="Requests a second for each key (or address); 0: any number."

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 
@@ -25,10 +28,15 @@ _ALIASES = {"image/jpg", "image/pjpeg", "image/x-png", "image/x-ms-bmp", "image/
 _UNKNOWN = {"", "application/octet-stream", "binary/octet-stream"}
 
 
+_PER_IMAGE, _BESIDES = 100, 1_000
+"""Elements of a JSON body: what clients put beside each image, and beside them all."""
+_PIECE = 2**20
+
+
 class JsonImages(BaseModel):
     """The JSON body: image files in base64. Addresses are not fetched."""
 
-    images: list[str] = Field(min_length=1)
+    images: list[str] = Field(fail_fast=True, min_length=1)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,40 @@ async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
     return [Upload("body", await request.body())]
 
 
+def require_few(body: bytes, most: int) -> None:
+    """Count a JSON body's elements before anything is made of them: a million cost gigabytes.
+
+    Raises:
+        Problem: more than ``most``.
+    """
+    found = 0
+    for start in range(0, len(body), _PIECE):
+        found += body.count(b",", start, start + _PIECE)
+        if found > most:
+            raise Problem("invalid-request", f"The body has more than {most} elements.")
+
+
+def elements(max_images: int) -> int:
+    """How many elements a JSON body of so many images may have."""
+    return _BESIDES + _PER_IMAGE * max_images
+
+
+def bounded_route(most: int) -> type[APIRoute]:
+    """Routes whose JSON body is counted before it is parsed."""
+
+    class Bounded(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def counted(request: Request) -> Response:
+                require_few(await request.body(), most)
+                return await handle(request)
+
+            return counted
+
+    return Bounded
+
+
 def decode_base64(texts: Sequence[str], name: str, max_images: int) -> list[bytes]:
     """The bytes of texts in base64; ``name`` says in a problem what they are.
 
@@ -68,13 +110,27 @@ def decode_base64(texts: Sequence[str], name: str, max_images: int) -> list[byte
     """
     if len(texts) > max_images:
         raise Problem("invalid-request", f"{len(texts)} images; at most {max_images}.")
+    return [_decode(text, f"{name}[{number}]") for number, text in enumerate(texts)]
+
+
+def _decode(text: str, where: str) -> bytes:
     try:
-        return [base64.b64decode(text, validate=True) for text in texts]
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Problem("invalid-request", f"An element of `{name}` is not base64.") from None
+        pass
+    try:
+        # Many tools break lines; that is all that is forgiven.
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem(
+            "invalid-request",
+            f"{where} is not base64: send the file's bytes in the standard alphabet, without a "
+            "`data:` prefix.",
+        ) from None
 
 
 def _read_json(body: bytes, max_images: int) -> list[Upload]:
+    require_few(body, elements(max_images))
     try:
         images = JsonImages.model_validate_json(body).images
     except ValidationError as error:
@@ -86,10 +142,15 @@ def _read_json(body: bytes, max_images: int) -> list[Upload]:
 
 
 async def _read_form(request: Request, max_images: int) -> list[Upload]:
-    async with request.form(max_files=max_images, max_fields=16) as form:
+    # One more is read, so that too many are told in our words.
+    async with request.form(max_files=max_images + 1, max_fields=16) as form:
         files = form.getlist("files")
         if not files:
-            raise Problem("invalid-request", "The multipart body has no field `files`.")
+            raise Problem(
+                "invalid-request", "The multipart body has no field `files`, or it is cut short."
+            )
+        if len(files) > max_images:
+            raise Problem("invalid-request", f"More than {max_images} images.")
         uploads = []
         for number, file in enumerate(files):
             if not isinstance(file, UploadFile):

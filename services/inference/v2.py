@@ -9,18 +9,29 @@ request; /v1/predict is finer. Errors are problem details with the protocol's me
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from rootstock.errors import ImageError
 from rootstock.predict import Predictor
-from services.inference.batcher import Row
-from services.inference.problems import Problem, document, image_problem
-from services.inference.service import Outcome, Service
-from services.inference.uploads import decode_base64
+from services.inference.answering import all_usable, classify, require_ready
+from services.inference.problems import Problem, document
+from services.inference.service import Service
+from services.inference.uploads import Upload, bounded_route, decode_base64
+
+NUMBERS = 2_000_000
+"""Elements of a body: 13 tensors of 224 pixels. Image files are a tenth of that and have no limit
+but that of images."""
+LARGEST = 1e6
+"""Of a tensor's values; prepared pixels are below 10, and far beyond it networks overflow."""
+
+
+def _printable(text: str) -> str:
+    """Half a surrogate pair can be asked, but not be answered."""
+    text.encode()
+    return text
 
 
 class InferInput(BaseModel):
@@ -41,9 +52,9 @@ class OutputName(BaseModel):
 class InferRequest(BaseModel):
     """The body of an inference request."""
 
-    id: str | None = None
-    inputs: list[InferInput] = Field(min_length=1, max_length=1)
-    outputs: list[OutputName] | None = None
+    id: Annotated[str, AfterValidator(_printable)] | None = Field(None, max_length=256)
+    inputs: list[InferInput] = Field(fail_fast=True, min_length=1, max_length=1)
+    outputs: list[OutputName] | None = Field(fail_fast=True, default=None, max_length=2)
 
 
 class InferOutput(BaseModel):
@@ -66,7 +77,9 @@ class InferAnswer(BaseModel):
 
 def make_v2_router(service: Service) -> APIRouter:
     """The routes below /v2."""
-    router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+    router = APIRouter(
+        prefix="/v2", tags=["open inference protocol"], route_class=bounded_route(NUMBERS)
+    )
     holder = service.holder
     missing = document("not-found", "no-model")
 
@@ -80,10 +93,14 @@ def make_v2_router(service: Service) -> APIRouter:
         """200 as long as the process answers at all."""
         return {"live": True}
 
-    @router.get("/health/ready", summary="Is there a model?", responses=document("no-model"))
+    @router.get(
+        "/health/ready",
+        summary="Should requests be sent here?",
+        responses=document("no-model", "lost"),
+    )
     async def ready() -> dict[str, bool]:
-        """200 once a model is loaded, else 503."""
-        _ = holder.predictor
+        """As /readyz."""
+        require_ready(service)
         return {"ready": True}
 
     async def metadata(name: str, version: str = "") -> dict[str, Any]:
@@ -146,18 +163,24 @@ def _named(predictor: Predictor, name: str, version: str) -> Predictor:
 
 async def _infer(
     request: Request, service: Service, predictor: Predictor, tensor: InferInput
-) -> list[Row]:
+) -> list[list[float]]:
+    """The probabilities of each image, in the order of the classes."""
     if (tensor.name == "images") != (tensor.datatype == "BYTES"):
         raise Problem("invalid-request", "`images` is BYTES, `tensor` is FP32.")
     if tensor.datatype == "FP32":
-        return await service.infer_tensor(predictor, _tensor(predictor, tensor, service))
+        rows = await service.infer_tensor(predictor, _tensor(predictor, tensor, service))
+        service.telemetry.images.labels("ok").inc(len(rows))
+        return [[float(share) for share in row.probabilities] for row in rows]
     if tensor.shape != [len(tensor.data)] or not all(isinstance(x, str) for x in tensor.data):
         raise Problem(
             "invalid-request", f"shape {tensor.shape} does not fit {len(tensor.data)} elements."
         )
     contents = decode_base64(tensor.data, "images", service.settings.max_images)
-    found = await service.answer(request, predictor, contents)
-    return [_usable(number, outcome) for number, outcome in enumerate(found)]
+    uploads = [Upload(f"images[{number}]", content) for number, content in enumerate(contents)]
+    classes = predictor.classes
+    answers = await classify(service, request, predictor, uploads, top_k=len(classes))
+    shares = [dict(answer.top) for answer in all_usable(answers, "images")]
+    return [[found[label] for label in classes] for found in shares]
 
 
 def _tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.ndarray:
@@ -168,23 +191,17 @@ def _tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.nd
             f"shape {tensor.shape} is not [N, 3, {size}, {size}] with N from 1 to {most}.",
         )
     try:
-        values = np.asarray(tensor.data, np.float32).reshape(tensor.shape)
-    except (ValueError, TypeError):
+        values = np.asarray(tensor.data, np.float64).reshape(tensor.shape)
+    except (ValueError, TypeError, OverflowError):
         raise Problem("invalid-request", f"The data does not fit shape {tensor.shape}.") from None
-    if not np.isfinite(values).all():
-        raise Problem("invalid-request", "The data holds numbers that are not finite.")
-    return values
+    if not (np.abs(values) <= LARGEST).all():  # nor is a number that is none
+        raise Problem("invalid-request", f"The data holds numbers beyond {LARGEST:g}.")
+    return values.astype(np.float32)
 
 
-def _usable(number: int, outcome: Outcome) -> Row:
-    if isinstance(outcome, ImageError):
-        raise image_problem(outcome, where=f"images[{number}]")
-    return outcome
-
-
-def _outputs(predictor: Predictor, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    labels = [predictor.classes[int(row.probabilities.argmax())] for row in rows]
-    shares = [float(share) for row in rows for share in row.probabilities]
+def _outputs(predictor: Predictor, rows: Sequence[Sequence[float]]) -> dict[str, dict[str, Any]]:
+    labels = [predictor.classes[max(range(len(row)), key=row.__getitem__)] for row in rows]
+    shares = [share for row in rows for share in row]
     size = [len(rows), len(predictor.classes)]
     return {
         "label": {"name": "label", "datatype": "BYTES", "shape": size[:1], "data": labels},

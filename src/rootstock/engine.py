@@ -47,6 +47,11 @@ def open_engine(bundle: ModelBundle, engine: Engine, *, threads: int | None = No
     Raises:
         BundleError: the engine cannot load the file, or it does not fit its own class list.
     """
+    if not importlib.util.find_spec(_PACKAGES[engine]):
+        raise BundleError(
+            f"the engine {engine!r} needs {_PACKAGES[engine]}, which is not installed",
+            hint=f"pip install {_PACKAGES[engine]}, or choose another engine",
+        )
     return {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[engine](bundle, threads)
 
 

@@ -67,18 +67,33 @@ def test_a_bad_image_is_an_error_with_the_decoders_reason(predictor):
     assert "lost" not in told
 
 
-def test_a_killed_worker_costs_one_image_and_is_replaced(predictor):
+def test_a_killed_worker_costs_the_image_it_holds_and_is_replaced(predictor):
     async def body(pool):
         await pool.prepare(predictor, jpeg(0))
-        os.kill(process_of(pool).pid, signal.SIGKILL)
+        process = process_of(pool)
+        os.kill(process.pid, signal.SIGSTOP)
+        held = asyncio.ensure_future(pool.prepare(predictor, jpeg(0)))
+        await asyncio.sleep(0.1)
+        process.kill()
         with pytest.raises(Problem) as caught:
-            await pool.prepare(predictor, jpeg(0))
+            await held
         await pool.prepare(predictor, jpeg(0))
         return caught.value
 
     problem, told = with_pool(body)
     assert (problem.kind, problem.status) == ("lost", 503)
     assert problem.headers == {"Retry-After": "1"}
+    assert told.count("lost") == 1
+
+
+def test_a_worker_that_died_idle_costs_no_image(predictor):
+    async def body(pool):
+        process = process_of(pool)
+        process.kill()
+        process.wait()
+        await pool.prepare(predictor, jpeg(0))
+
+    _, told = with_pool(body)
     assert told.count("lost") == 1
 
 

@@ -69,6 +69,25 @@ def test_only_holders_of_a_key_may_ask(keys):
             assert client.get(path).status_code == 200
 
 
+@pytest.mark.parametrize("roles", [["admin"], []])
+def test_a_file_without_a_clients_key_lets_nobody_in(tmp_path, roles):
+    """Taking out the last line must not open the door."""
+    path = tmp_path / "keys.txt"
+    path.touch()
+    shown = [make_key("ops", role, path) for role in roles]
+    with make_client(keys=path) as client:
+        check_problem(client.get("/v1/model"), 401, "unauthorized")
+        for key in shown:
+            assert client.get("/v1/model", headers={"X-API-Key": key}).status_code == 200
+
+
+def test_a_token_for_a_proxy_does_not_hide_the_key(keys):
+    path, (shop, _, _) = keys
+    with make_client(keys=path) as client:
+        headers = {"Authorization": "Bearer of another", "X-API-Key": shop}
+        assert client.get("/v1/model", headers=headers).status_code == 200
+
+
 def test_admin_work_needs_an_admins_key(keys, client):
     path, (shop, _, ops) = keys
     with make_client(keys=path) as guarded:
@@ -79,6 +98,15 @@ def test_admin_work_needs_an_admins_key(keys, client):
         assert done.json()["changed"] is False
     # Without any admin key nobody may
     check_problem(client.post("/admin/reload"), 403, "forbidden")
+
+
+def test_an_operator_is_not_held_up(keys):
+    path, (_, _, ops) = keys
+    with make_client(keys=path, rate_per_second=0.01, rate_burst=1) as client:
+        codes = [
+            client.post("/admin/reload", headers={"X-API-Key": ops}).status_code for _ in "123"
+        ]
+    assert codes == [200] * 3
 
 
 def test_each_caller_has_a_rate_of_its_own(keys):

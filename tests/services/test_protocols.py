@@ -1,8 +1,10 @@
 """The other ways to ask: base64, embeddings, tensors, MLflow's routes; and the honest answers."""
 
 import base64
+import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from rootstock.predict import Predictor
@@ -28,8 +30,8 @@ def test_json_in_base64_is_answered_like_files(client):
     ("body", "says"),
     [
         ({"images": []}, "images: List should have at least 1 item"),
-        ({"images": ["http://example.org/a.jpg"]}, "`images` is not base64"),
-        ({"images": ["%%%"]}, "`images` is not base64"),
+        ({"images": ["http://example.org/a.jpg"]}, "images[0] is not base64"),
+        ({"images": ["%%%"]}, "images[0] is not base64"),
         ({"urls": ["http://example.org/a.jpg"]}, "images: Field required"),
         ({"images": [text(jpeg(0))] * 5}, "5 images; at most 4"),
     ],
@@ -121,7 +123,7 @@ def test_a_prepared_tensor_is_answered_like_its_image(client, predictor):
         ({"shape": [2, 3, SIZE, SIZE]}, "does not fit shape"),
         ({"datatype": "BYTES"}, "`tensor` is FP32"),
         ({"data": ["x"]}, "does not fit shape"),
-        ({"data": [None] * (3 * SIZE * SIZE)}, "not finite"),
+        ({"data": [None] * (3 * SIZE * SIZE)}, "beyond 1e+06"),
     ],
 )
 def test_a_tensor_of_another_shape_is_refused(client, changes, says):
@@ -155,7 +157,7 @@ def test_every_form_of_mlflow_is_understood(client, predictor, body):
         ({}, "column `image`"),
         ({"dataframe_split": {"columns": ["x"], "data": [["y"]]}}, "no column `image`"),
         ({"instances": [1]}, "texts in base64"),
-        ({"instances": [text(b"no image")]}, "row 0"),
+        ({"instances": [text(b"no image")]}, "image[0]"),
     ],
 )
 def test_other_invocations_are_refused(client, body, says):
@@ -190,3 +192,70 @@ def test_the_service_answers_as_the_predictor_predicts(client):
     for entry, one in zip(found["predictions"], expected, strict=True):
         assert entry["top"][0]["label"] == one.label
         assert entry["top"][0]["probability"] == pytest.approx(one.probability, abs=1e-4)
+
+
+def test_base64_with_line_breaks_is_read(client):
+    broken = base64.encodebytes(jpeg(0)).decode()
+    assert "\n" in broken.strip()
+    assert client.post("/v1/predict", json={"images": [broken]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/predict", {"images": [0] * 300_000}),
+        ("/v2/models/model/infer", {"inputs": [0] * 300_000}),
+        ("/v2/models/model/infer", {"inputs": [], "outputs": [0] * 300_000}),
+        ("/invocations", {"dataframe_records": [0] * 300_000}),
+        ("/invocations", {"dataframe_split": {"columns": [0] * 300_000, "data": [[]]}}),
+        ("/invocations", {"instances": [[]] * 300_000}),
+    ],
+)
+def test_a_million_wrong_elements_cost_no_more_than_one(client, path, body):
+    """Every error of a list would be made and told: seconds, gigabytes, and a long answer."""
+    answer = client.post(path, json=body)
+    assert answer.status_code == 422
+    assert len(answer.content) < 4_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "\ud800"},
+        {"inputs": [{"name": "tensor", "datatype": "FP32", "shape": [1], "data": [10**400]}]},
+    ],
+)
+def test_what_cannot_be_answered_is_refused(client, predictor, change):
+    images = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [text(jpeg(0))]}
+    body = {"inputs": [images]} | change
+    if "inputs" in change:
+        side = predictor.bundle.preprocess.input_size
+        body["inputs"][0] |= {"shape": [1, 3, side, side], "data": [10**400] + [0] * (3 * side**2 - 1)}
+    content = json.dumps(body)
+    path = f"/v2/models/{client.get('/v1/model').json()['name']}/infer"
+    answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    check_problem(answer, 422, "invalid-request")
+
+
+def test_every_protocol_is_counted(tmp_path):
+    with make_client(journal=tmp_path) as client:
+        name = client.get("/v1/model").json()["name"]
+        images = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [text(jpeg(0))]}
+        asked = [
+            client.post(f"/v2/models/{name}/infer", json={"inputs": [images]}),
+            client.post("/invocations", json={"instances": [text(jpeg(1))]}),
+            post_files(client, ("a", jpeg(2))),
+        ]
+        assert {answer.status_code for answer in asked} == {200}
+        assert 'rootstock_images_total{outcome="ok"} 3.0' in client.get("/metrics").text
+    (journal,) = tmp_path.glob("*.parquet")
+    assert pq.read_table(journal).num_rows == 3
+
+
+def test_every_readiness_route_says_the_same(monkeypatch):
+    with make_client() as client:
+        paths = ("/readyz", "/v2/health/ready", "/ping")
+        assert [client.get(path).status_code for path in paths] == [200] * 3
+        client.app.state.service.draining = True
+        assert [client.get(path).status_code for path in paths] == [503] * 3
+        assert client.head("/healthz").status_code == 200

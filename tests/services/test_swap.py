@@ -9,11 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from rootstock.bundle import read_bundle
-from rootstock.errors import BundleError, NoModelError, TrackingError
+from rootstock.errors import BundleError, NoModelError, RootstockError, TrackingError
 from rootstock.ports import FolderRegistry
 from services.inference.app import create_app
 from services.inference.keys import make_key
-from services.inference.model_holder import ModelHolder
+from services.inference.model_holder import ModelHolder, parse_source
 from services.inference.problems import Problem
 from services.inference.settings import Settings
 from tests.bundles import jpeg, tiny_bundle, write_tiny_bundle
@@ -30,6 +30,11 @@ class Shelf(FolderRegistry):
         if self.down:
             raise TrackingError("the registry cannot be reached")
         return super().find(name, alias=alias, version=version)
+
+    def download(self, entry, target):
+        if not self.holds_files(entry):
+            raise NoModelError(f"version {entry.version} has no files any more")
+        return super().download(entry, target)
 
     def add(self, bundle=None):
         entry = self.register(
@@ -163,11 +168,107 @@ def test_a_first_start_without_the_registry_has_no_model(registry, hold):
     assert not holder.ready
 
 
-def test_a_champion_that_was_taken_away_is_no_reason_to_guess(registry, hold):
+def test_a_champion_that_was_taken_away_is_served_on_after_a_restart_too(registry, hold, caplog):
+    """As the service that runs meanwhile does: what is served must not hang on a restart."""
     hold().load()
     registry.drop_alias("flowers", "champion")
+    assert hold().load().info["version"] == "1"
+    assert "serving the last model that was good: no model" in caplog.text
+
+
+def test_a_first_model_that_was_refused_is_tried_again_at_every_look(registry, hold):
+    damage(registry, "1")
+    holder = hold()
+    for _ in range(2):
+        with pytest.raises(BundleError):
+            holder.load()
+    shutil.copy(tiny_bundle() / "model.onnx", registry.root / "flowers/1/model.onnx")
+    assert holder.load().info["version"] == "1"
+
+
+def test_a_champion_without_files_is_refused_once(registry, hold):
+    holder = hold()
+    holder.load()
+    registry.add()
+    shutil.rmtree(registry.root / "flowers/2")
     with pytest.raises(NoModelError):
-        hold().load()
+        holder.refresh()
+    assert holder.refused.version == "2"
+    assert holder.refresh() is False
+    registry.set_alias("flowers", "champion", "1")
+    holder.refresh()
+    assert holder.refused is None
+
+
+def test_what_clients_are_told_holds_no_folder(registry, hold, tmp_path):
+    holder = hold()
+    holder.load()
+    registry.add()
+    damage(registry, "2")
+    with pytest.raises(BundleError):
+        holder.refresh()
+    assert "model.onnx is damaged" in holder.refused.reason
+    assert "/" not in holder.refused.reason
+    assert str(parse_source(str(tmp_path / "secret/model"))) == "model"
+
+
+def test_a_folder_that_is_still_being_copied_is_served_once_it_is_whole(tmp_path):
+    folder = shutil.copytree(tiny_bundle(), tmp_path / "model")
+    holder = ModelHolder(str(folder), cache=tmp_path, connect=lambda: None, engine="onnx")
+    holder.load()
+    write_tiny_bundle(tmp_path / "new", unknown_share=0.07)
+    shutil.copy(tmp_path / "new/checksums.json", folder)
+    with pytest.raises(BundleError):
+        holder.refresh()
+    assert holder.refresh() is False
+    shutil.copytree(tmp_path / "new", folder, dirs_exist_ok=True)
+    assert holder.refresh() is True
+
+
+def test_pins_at_once_leave_what_is_served_and_what_is_noted_the_same(registry, hold):
+    holder = hold()
+    holder.load()
+    for _ in range(3):
+        registry.add()
+    damage(registry, "4")
+    failed = []
+
+    def pin(version):
+        try:
+            holder.pin(version)
+        except RootstockError:
+            failed.append(version)
+
+    for _ in range(5):
+        threads = [threading.Thread(target=pin, args=(version,)) for version in "2943"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert holder.pinned == holder.predictor.info["version"] == hold().pinned
+        assert holder.pinned in "23"
+    assert sorted(failed) == ["4"] * 5 + ["9"] * 5
+
+
+def test_an_unpinning_that_fails_leaves_the_pin(registry, hold):
+    holder = hold()
+    holder.load()
+    holder.pin("1")
+    registry.drop_alias("flowers", "champion")
+    with pytest.raises(NoModelError):
+        holder.unpin()
+    assert holder.pinned == hold().pinned == "1"
+
+
+def test_a_rollback_knows_the_version_before_after_a_restart_too(registry, hold):
+    holder = hold()
+    holder.load()
+    registry.add()
+    holder.refresh()
+    again = hold()
+    again.load()
+    again.rollback()
+    assert again.predictor.info["version"] == "1"
 
 
 def test_a_damaged_last_model_is_not_served(registry, hold, tmp_path):
@@ -288,7 +389,7 @@ def test_the_service_tells_and_obeys(registry, hold, tmp_path):
         found = client.post("/admin/reload", headers=key).json()
         assert found == {"version": "2", "before": "1", "changed": True, "pinned": ""}
         assert client.post("/admin/rollback", headers=key).json()["pinned"] == "1"
-        assert client.get("/v1/model").json()["pinned"] == "1"
+        assert client.get("/v1/model", headers=key).json()["pinned"] == "1"
         assert client.post("/admin/unpin", headers=key).json()["version"] == "2"
         refused = client.post("/admin/pin", json={"version": "9"}, headers=key)
         assert (refused.status_code, "9" in refused.json()["detail"]) == (409, True)
@@ -296,7 +397,7 @@ def test_the_service_tells_and_obeys(registry, hold, tmp_path):
         damage(registry, "3")
         refused = client.post("/admin/reload", headers=key)
         assert refused.status_code == 409
-        assert client.get("/v1/model").json()["refused"]["version"] == "3"
+        assert client.get("/v1/model", headers=key).json()["refused"]["version"] == "3"
         text = client.get("/metrics").text
         assert 'rootstock_model_swaps_total{outcome="refused"} 1.0' in text
         assert "rootstock_registry_up 1.0" in text

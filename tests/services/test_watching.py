@@ -167,7 +167,8 @@ def test_nothing_is_kept_unless_it_is_asked_for(tmp_path, monkeypatch):
 
 
 def test_a_journal_that_cannot_be_written_is_only_told(tmp_path, caplog):
-    (tmp_path / "journal").write_text("a file in the way")
     with make_client(journal=tmp_path / "journal") as client:
+        (tmp_path / "journal").rmdir()
+        (tmp_path / "journal").write_text("a file in the way")
         assert post_files(client, ("a", jpeg(0))).status_code == 200
     assert "1 rows of the journal are lost" in caplog.text

@@ -302,19 +302,11 @@ def open_model(name: str) -> Iterator[Path]:
 
 
 def open_registry() -> tuple[Config, Any]:
-    from rootstock.integrations.connect import connect_registry, quiet_environment, tracking_uri
-    from rootstock.integrations.mlflow_client import sqlite_file
+    from rootstock.integrations.connect import connect_registry, quiet_environment
 
     quiet_environment()
-    config, paths = load_config(_own_params()), Paths(Path.cwd())
-    database = sqlite_file(tracking_uri(paths))
-    if database is not None and not database.is_file():
-        # MLflow would make an empty one.
-        raise RootstockError(
-            f"there is no registry at {database}",
-            hint="run this in the project's folder, or set MLFLOW_TRACKING_URI",
-        )
-    registry = connect_registry(config, paths)
+    config = load_config(_own_params())
+    registry = connect_registry(config, Paths(Path.cwd()), make=False)
     if registry is None:
         raise RootstockError(
             "there is no registry: tracking.enabled is false", hint="set it to true in params.yaml"

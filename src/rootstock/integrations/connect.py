@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rootstock.config import Config
-from rootstock.errors import ConfigError
+from rootstock.errors import ConfigError, TrackingError
 from rootstock.paths import Paths
 from rootstock.ports import (
     InProcess,
@@ -64,14 +64,27 @@ def connect_runs(config: Config, paths: Paths) -> RunLogger:
     )
 
 
-def connect_registry(config: Config, paths: Paths) -> ModelRegistry | None:
-    """MLflow's model registry; None where tracking is off."""
+def connect_registry(config: Config, paths: Paths, *, make: bool = True) -> ModelRegistry | None:
+    """MLflow's model registry; None where tracking is off.
+
+    An SQLite file that is not there is made by its first use, unless ``make`` is False.
+    Raises:
+        TrackingError: it is not there and is not to be made.
+    """
     if not config.tracking.enabled:
         return None
     _require("mlflow", key="tracking.enabled is true", way_out="tracking.enabled=false")
+    from rootstock.integrations.mlflow_client import sqlite_file
     from rootstock.integrations.mlflow_registry import MlflowRegistry
 
-    return MlflowRegistry(tracking_uri(paths))
+    uri = tracking_uri(paths)
+    database = sqlite_file(uri)
+    if not make and database is not None and not database.is_file():
+        raise TrackingError(
+            f"there is no registry at {database}",
+            hint="run this in the project's folder, or set MLFLOW_TRACKING_URI",
+        )
+    return MlflowRegistry(uri)
 
 
 def connect_searcher(config: Config) -> Searcher:

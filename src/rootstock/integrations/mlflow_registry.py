@@ -155,8 +155,14 @@ class MlflowRegistry:
         What was at ``target`` before is replaced. Returns ``target``.
 
         Raises:
-            TrackingError: the version has no files (any more), or MLflow fails.
+            NoModelError: the version has no files any more.
+            TrackingError: MLflow fails.
         """
+        if not self.holds_files(entry):
+            raise NoModelError(
+                f"version {entry.version} of {entry.name!r} has no files any more",
+                hint="the run's artifacts were deleted or moved; register the model again",
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
         try:
@@ -171,11 +177,6 @@ class MlflowRegistry:
                         dst_path=str(scratch / "new"),
                         tracking_uri=self.tracking_uri,
                     )
-                )
-            if not fetched.is_dir() or not any(fetched.iterdir()):
-                raise TrackingError(
-                    f"version {entry.version} of {entry.name!r} has no files at {source}",
-                    hint="the run's artifacts were deleted or moved; register the model again",
                 )
             _swap(fetched, target, scratch / "old")
         finally:

@@ -1,0 +1,127 @@
+"""What every route that classifies does: infer, count, answer, and let the watchers know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from anyio.to_thread import run_sync
+from fastapi import Request
+
+from rootstock.errors import ImageError
+from rootstock.predict import Prediction, Predictor
+from services.inference.batcher import Row
+from services.inference.problems import Problem, image_problem
+from services.inference.service import Outcome, Service
+from services.inference.uploads import Upload
+
+Answer = Prediction | Problem
+
+
+def choose_model(service: Service) -> Predictor:
+    """The model that answers this request: the champion, or the challenger for its share.
+
+    Raises:
+        Problem: there is no model yet.
+    """
+    champion = service.holder.predictor
+    return service.challenger.canary(champion) if service.challenger else champion
+
+
+def require_ready(service: Service) -> None:
+    """Raises: Problem: no model, no decoder, or the end is near: send requests elsewhere."""
+    _ = service.holder.predictor
+    if not service.ready:
+        why = "The service is ending." if service.draining else "No decoder is alive."
+        raise Problem("lost", why, headers={"Retry-After": "1"})
+
+
+async def classify(
+    service: Service,
+    request: Request,
+    predictor: Predictor,
+    uploads: Sequence[Upload],
+    *,
+    top_k: int,
+    coverage: float | None = None,
+) -> list[Answer]:
+    """A Prediction or a Problem for each upload, in order.
+
+    Drift, challenger and journal learn of the answers, whichever route was asked.
+    Raises:
+        Problem: as `Service.answer`.
+    """
+    started = time.perf_counter()
+    found = await infer_uploads(service, request, predictor, uploads)
+    seconds = time.perf_counter() - started
+    answers: list[Answer] = [
+        outcome
+        if isinstance(outcome, Problem)
+        else predictor.answer(*outcome, top_k=top_k, coverage=coverage)
+        for outcome in found
+    ]
+    await _tell(service, request, predictor, uploads, answers, seconds)
+    return answers
+
+
+async def infer_uploads(
+    service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
+) -> list[Row | Problem]:
+    """A Row or a Problem for each upload, in order; each is counted by its outcome."""
+    contents = [upload.content for upload in uploads if upload.problem is None]
+    found: Iterator[Outcome] = iter(
+        await service.answer(request, predictor, contents) if contents else []
+    )
+    results: list[Row | Problem] = []
+    for upload in uploads:
+        outcome = upload.problem or next(found)
+        result = image_problem(outcome) if isinstance(outcome, ImageError) else outcome
+        word = "ok"
+        if isinstance(result, Problem):
+            word = (result.members or {}).get("reason", result.kind)
+        service.telemetry.images.labels(word).inc()
+        results.append(result)
+    return results
+
+
+def all_usable(answers: Sequence[Answer], where: str) -> list[Prediction]:
+    """The answers of a protocol that has no room for the error of one image.
+
+    Raises:
+        Problem: of the first that cannot be used, which is named as ``where``[number].
+    """
+    usable = []
+    for number, answer in enumerate(answers):
+        if isinstance(answer, Problem):
+            raise Problem(
+                answer.kind, f"{where}[{number}]: {answer.detail}", members=answer.members
+            )
+        usable.append(answer)
+    return usable
+
+
+async def _tell(
+    service: Service,
+    request: Request,
+    predictor: Predictor,
+    uploads: Sequence[Upload],
+    answers: Sequence[Answer],
+    seconds: float,
+) -> None:
+    usable = [
+        (upload.content, answer)
+        for upload, answer in zip(uploads, answers, strict=True)
+        if isinstance(answer, Prediction)
+    ]
+    champion = predictor is service.holder.predictor
+    for content, answer in usable:
+        if answer.unknown:
+            service.telemetry.unknown.inc()
+        if champion:
+            service.drift.note(predictor, answer)
+            if service.challenger is not None:
+                service.challenger.shadow(predictor, content, answer.label, seconds / len(usable))
+    if service.journal is not None and usable:
+        contents, predictions = zip(*usable, strict=True)
+        identity = request.state.request_id
+        await run_sync(service.journal.note, identity, predictor, contents, predictions)
