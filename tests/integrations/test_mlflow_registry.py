@@ -3,6 +3,7 @@ import shutil
 import pytest
 
 from rootstock.errors import NoModelError, TrackingError
+from rootstock.integrations.mlflow_client import mlflow_client, sqlite_file
 from rootstock.integrations.mlflow_registry import MlflowRegistry
 from rootstock.integrations.mlflow_tracking import MlflowRunLogger
 
@@ -128,3 +129,24 @@ def test_everything_works_through_a_server(server, name, tmp_path):
         registry.find(name, alias="challenger")
     with pytest.raises(NoModelError, match="no registered model 'nobody'"):
         registry.find("nobody", version="1")
+
+
+def test_the_service_reads_a_database_that_was_put_in_the_place_of_another(
+    mlflow_uri, tmp_path, monkeypatch
+):
+    """As a restore does it: a pooled connection would read on in the file that is gone."""
+    from services.inference.app import _connect
+
+    monkeypatch.delenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(TrackingError, match="there is no registry"):
+        _connect(tmp_path)
+    MlflowRegistry(mlflow_uri).versions("restored")
+    for name in ("mlflow.db", "other.db"):
+        shutil.copy(sqlite_file(mlflow_uri), tmp_path / name)
+    other = mlflow_client(f"sqlite:///{tmp_path}/other.db")
+    other.create_registered_model("restored")
+    other.create_model_version("restored", source="runs:/0/model")
+    assert _connect(tmp_path).versions("restored") == []
+    (tmp_path / "other.db").replace(tmp_path / "mlflow.db")
+    assert [entry.version for entry in _connect(tmp_path).versions("restored")] == ["1"]

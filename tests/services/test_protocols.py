@@ -230,7 +230,10 @@ def test_what_cannot_be_answered_is_refused(client, predictor, change):
     body = {"inputs": [images]} | change
     if "inputs" in change:
         side = predictor.bundle.preprocess.input_size
-        body["inputs"][0] |= {"shape": [1, 3, side, side], "data": [10**400] + [0] * (3 * side**2 - 1)}
+        body["inputs"][0] |= {
+            "shape": [1, 3, side, side],
+            "data": [10**400] + [0] * (3 * side**2 - 1),
+        }
     content = json.dumps(body)
     path = f"/v2/models/{client.get('/v1/model').json()['name']}/infer"
     answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
