@@ -5,8 +5,10 @@ from collections import Counter
 
 import pytest
 
+from rootstock.data.inspect import CHUNK
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError, DataError
+from tests.bundles import jpeg
 from tests.data.folders import photo, write_classes
 from tests.data.odd_images import ODD_IMAGES
 from tests.data.test_broken_folders import index
@@ -154,3 +156,47 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "__name__ == '__main__'" in done.stderr.splitlines()[-1]
+
+
+DYING = """
+import os
+import sys
+from pathlib import Path
+
+from rootstock.data import inspect
+from rootstock.data.decode import DecodeLimits
+
+decode = inspect.decode_picture
+
+
+def dying(content, *arguments, **named):
+    if content.endswith(b"deadly"):
+        os.kill(os.getpid(), 9)
+    return decode(content, *arguments, **named)
+
+
+inspect.decode_picture = dying
+if __name__ == "__main__":
+    paths = sorted(Path(sys.argv[1]).glob("*.jpg"))
+    found = inspect.inspect_images(paths, limits=DecodeLimits(), workers=2)
+    print([path.name for path, one in zip(paths, found, strict=True) if one.reason == "crashed"])
+    print(sum(one.width > 0 for one in found))
+else:
+    with open(sys.argv[1] + "/started", "a") as file:
+        file.write("x")
+"""
+
+
+def test_files_that_kill_their_process_cost_only_themselves(tmp_path):
+    """A decoder may crash: the others are read by processes that serve many, not one each."""
+    photo = jpeg(0)
+    for number in range(8 * CHUNK):
+        deadly = b"deadly" if number in (3, 200, 201) else b""
+        (tmp_path / f"{number:04}.jpg").write_bytes(photo + deadly)
+    script = tmp_path / "script.py"
+    script.write_text(DYING)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["['0003.jpg', '0200.jpg', '0201.jpg']", str(8 * CHUNK - 3)]
+    assert len((tmp_path / "started").read_text()) < 25

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,40 +77,48 @@ def inspect_images(
         if workers == 1 or len(paths) <= CHUNK:
             return [_counted(bar, inspect_image(path, limits)) for path in paths]
         chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-        found: list[Inspected] = []
-        for chunk, result in zip(chunks, _spread(chunks, limits, workers), strict=True):
-            found += result if result is not None else _one_by_one(chunk, limits)
-            bar.update(len(chunk))
-        return found
+        found: dict[int, list[Inspected]] = {}
+        waiting = list(range(len(chunks)))
+        while waiting:
+            for number, result in _spread(chunks, waiting, limits, workers):
+                found[number] = result
+                bar.update(len(result))
+            lost = [number for number in waiting if number not in found]
+            # Chunks are begun in their order: the image that killed its process is in one of these
+            for number in lost[: workers + 1]:
+                found[number] = _one_by_one(chunks[number], limits)
+                bar.update(len(found[number]))
+            waiting = lost[workers + 1 :]
+        return [image for number in range(len(chunks)) for image in found[number]]
 
 
 def _spread(
-    chunks: Sequence[Sequence[Path | str]], limits: DecodeLimits, workers: int
-) -> Iterator[list[Inspected] | None]:
-    """Results of the chunks in order; None for those that a dying process took along."""
+    chunks: Sequence[Sequence[Path | str]],
+    wanted: Sequence[int],
+    limits: DecodeLimits,
+    workers: int,
+) -> Iterator[tuple[int, list[Inspected]]]:
+    """Numbers and results of chunks; a process that dies takes along those not yet done."""
     with _pool(workers) as pool:
-        futures: list[Future[list[Inspected]] | None] = []
-        for chunk in chunks:
-            try:
-                futures.append(pool.submit(_inspect_chunk, chunk, limits))
-            except BrokenProcessPool:
-                futures.append(None)
-        for future in futures:
-            try:
-                yield None if future is None else future.result()
-            except BrokenProcessPool:
-                yield None
+        futures: list[Future[list[Inspected]]] = []
+        with suppress(BrokenProcessPool):
+            for number in wanted:
+                futures.append(pool.submit(_inspect_chunk, chunks[number], limits))
+        for number, future in zip(wanted, futures, strict=False):
+            with suppress(BrokenProcessPool):
+                yield number, future.result()
 
 
 def _one_by_one(chunk: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
     _make_sure_that_processes_start()
-    found = []
-    for path in chunk:
-        with _pool(1) as pool:
-            try:
+    found: list[Inspected] = []
+    while len(found) < len(chunk):
+        with _pool(1) as pool, suppress(BrokenProcessPool):
+            for path in chunk[len(found) :]:
                 found += pool.submit(_inspect_chunk, [path], limits).result()
-            except BrokenProcessPool:
-                found.append(Inspected(bytes=Path(path).stat().st_size, reason="crashed"))
+        if len(found) < len(chunk):
+            size = Path(chunk[len(found)]).stat().st_size
+            found.append(Inspected(bytes=size, reason="crashed"))
     return found
 
 
