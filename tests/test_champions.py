@@ -210,3 +210,11 @@ def test_a_rollback_passes_over_versions_whose_files_are_gone(shelf):
     shelf.bare = ("2",)
     rollback(shelf, NAME)
     assert shelf.champion() == "1"
+
+
+def test_a_rollback_to_champions_without_files_says_so(shelf):
+    for version in "12":
+        promote(shelf, NAME, version)
+    shelf.bare = ("1",)
+    with pytest.raises(NoModelError, match="all earlier champions .* have lost their files"):
+        rollback(shelf, NAME)

@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _read_settings(**chosen: Any) -> Settings:
-    _refuse_typos()
+    _check_environment()
     try:
         return Settings(**chosen)
     except ValidationError as error:
@@ -142,18 +142,24 @@ def _read_settings(**chosen: Any) -> Settings:
         ) from None
 
 
-def _refuse_typos() -> None:
-    """A name that is nearly a setting's: with ROOTSTOCK_KEY for _KEYS everybody would be let in."""
+def _check_environment() -> None:
+    """Refuse names that are nearly a setting's: ROOTSTOCK_KEY for _KEYS would let everybody in."""
     known = list(Settings.model_fields)
     for variable in os.environ:
         name = variable.removeprefix("ROOTSTOCK_").lower()
         if name == variable.lower() or name in known:
             continue
-        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
+        near = ["keys"] if "key" in name else difflib.get_close_matches(name, known, 1, 0.75)
+        if near:
             raise ConfigError(
                 f"there is no setting {variable}",
                 hint=f"did you mean ROOTSTOCK_{near[0].upper()}?",
             )
+    if not os.environ.get("ROOTSTOCK_KEYS", "unset").strip():
+        raise ConfigError(
+            "ROOTSTOCK_KEYS is empty",
+            hint="name a file of keys, or unset it to let everybody ask",
+        )
 
 
 if __name__ == "__main__":

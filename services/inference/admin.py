@@ -22,7 +22,7 @@ def make_admin_router(service: Service) -> APIRouter:
     """The routes below /admin."""
     router = APIRouter(prefix="/admin", tags=["administration"])
     holder = service.holder
-    problems = document("unauthorized", "forbidden", "conflict", "too-many-requests")
+    problems = document("unauthorized", "forbidden", "conflict")
 
     @router.post("/reload", summary="Look for a new model now", responses=problems)
     async def reload() -> AdminAnswer:

@@ -29,7 +29,11 @@ def choose_model(service: Service) -> Predictor:
 
 
 def require_ready(service: Service) -> None:
-    """Raises: Problem: no model, no decoder, or the end is near: send requests elsewhere."""
+    """Whether requests should be sent here, as an error.
+
+    Raises:
+        Problem: there is no model, no decoder, or the end has begun.
+    """
     _ = service.holder.predictor
     if not service.ready:
         why = "The service is ending." if service.draining else "No decoder is alive."
@@ -53,14 +57,41 @@ async def classify(
     """
     started = time.perf_counter()
     found = await infer_uploads(service, request, predictor, uploads)
-    seconds = time.perf_counter() - started
     answers: list[Answer] = [
         outcome
         if isinstance(outcome, Problem)
         else predictor.answer(*outcome, top_k=top_k, coverage=coverage)
         for outcome in found
     ]
-    await _tell(service, request, predictor, uploads, answers, seconds)
+    await _tell(service, request, predictor, uploads, answers, time.perf_counter() - started)
+    return answers
+
+
+async def classify_all(
+    service: Service,
+    request: Request,
+    predictor: Predictor,
+    contents: Sequence[bytes],
+    *,
+    where: str,
+    top_k: int,
+) -> list[Prediction]:
+    """As `classify`, for a protocol that has no room for the error of one image.
+
+    Raises:
+        Problem: also of the first that cannot be used, named as ``where``[number]; then nobody
+            learns of the others, for nobody was answered.
+    """
+    uploads = [Upload(f"{where}[{number}]", content) for number, content in enumerate(contents)]
+    started = time.perf_counter()
+    found = await infer_uploads(service, request, predictor, uploads)
+    answers = []
+    for upload, outcome in zip(uploads, found, strict=True):
+        if isinstance(outcome, Problem):
+            detail = f"{upload.filename}: {outcome.detail}"
+            raise Problem(outcome.kind, detail, members=outcome.members)
+        answers.append(predictor.answer(*outcome, top_k=top_k))
+    await _tell(service, request, predictor, uploads, answers, time.perf_counter() - started)
     return answers
 
 
@@ -82,22 +113,6 @@ async def infer_uploads(
         service.telemetry.images.labels(word).inc()
         results.append(result)
     return results
-
-
-def all_usable(answers: Sequence[Answer], where: str) -> list[Prediction]:
-    """The answers of a protocol that has no room for the error of one image.
-
-    Raises:
-        Problem: of the first that cannot be used, which is named as ``where``[number].
-    """
-    usable = []
-    for number, answer in enumerate(answers):
-        if isinstance(answer, Problem):
-            raise Problem(
-                answer.kind, f"{where}[{number}]: {answer.detail}", members=answer.members
-            )
-        usable.append(answer)
-    return usable
 
 
 async def _tell(

@@ -47,7 +47,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
     The app starts at once and loads the model in the background, again and again until there
     is one; until then /readyz and /v1/predict answer 503. Afterwards it follows the registry.
     Raises:
-        ConfigError: the file of keys or a model's address is wrong.
+        ConfigError: the file of keys, the journal's folder or a model's address is wrong.
     """
     challenger = make_holder(settings, settings.challenger) if settings.challenger else None
     service = Service(settings, holder or make_holder(settings), challenger)

@@ -119,8 +119,9 @@ class Guard:
         role: Role = "admin" if path.startswith("/admin/") else "predict"
         caller = f"address {(scope.get('client') or ('unknown',))[0]}"
         if self.keys.needed(role):
-            found = map(self.keys.find, _shown_keys(Headers(scope=scope)))
-            key = next((key for key in found if key is not None), None)
+            found = [self.keys.find(shown) for shown in _shown_keys(Headers(scope=scope))]
+            # Of two keys the one that may do more
+            key = min(filter(None, found), key=lambda key: key.role, default=None)
             if key is None:
                 return _unauthorized(role, self.keys)
             if role == "admin" and key.role != "admin":
@@ -154,7 +155,7 @@ class BodyLimit:
         self.buffered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         declared = _declared_length(scope)

@@ -46,7 +46,6 @@ class Journal:
         self._folder = folder
         self._images = images
         self._rows: list[dict[str, Any]] = []
-        self._since = time.monotonic()
         self._turn = threading.Lock()
 
     def note(
@@ -72,17 +71,17 @@ class Journal:
                         "unknown": prediction.unknown,
                     }
                 )
-            if len(self._rows) >= ROWS or time.monotonic() - self._since > SECONDS:
+            if len(self._rows) >= ROWS:
                 self._write()
 
     async def keep_writing(self) -> None:
-        """Write every minute, also where no request comes any more; ends when it is cancelled."""
+        """Write every minute, until it is cancelled."""
         while True:
             await asyncio.sleep(SECONDS)
-            await asyncio.to_thread(self.close)
+            await asyncio.to_thread(self.write)
 
-    def close(self) -> None:
-        """Write what is left."""
+    def write(self) -> None:
+        """Write what has come together."""
         with self._turn:
             self._write()
 
@@ -98,7 +97,7 @@ class Journal:
         return digest
 
     def _write(self) -> None:
-        rows, self._rows, self._since = self._rows, [], time.monotonic()
+        rows, self._rows = self._rows, []
         if not rows:
             return
         import pyarrow as pa
@@ -108,5 +107,5 @@ class Journal:
         try:
             with write_atomic(self._folder / name) as temporary:
                 pq.write_table(pa.Table.from_pylist(rows), temporary)
-        except ArtifactError as error:
-            _log.error("%d rows of the journal are lost: %s", len(rows), error.message)
+        except (ArtifactError, OSError) as error:
+            _log.error("%d rows of the journal are lost: %s", len(rows), error)

@@ -11,11 +11,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from services.inference.answering import all_usable, choose_model, classify, require_ready
+from services.inference.answering import choose_model, classify_all, require_ready
 from services.inference.problems import Problem, document
 from services.inference.schemas import Status
 from services.inference.service import Service
-from services.inference.uploads import Upload, bounded_route, decode_base64, elements
+from services.inference.uploads import bounded_route, decode_base64, elements
 
 COLUMN = "image"
 
@@ -74,13 +74,12 @@ def make_mlflow_router(service: Service) -> APIRouter:
         """A column `image` of image files in base64; one that cannot be used refuses them all."""
         predictor = choose_model(service)
         contents = decode_base64(_texts(body), COLUMN, settings.max_images)
-        uploads = [Upload(f"{COLUMN}[{number}]", one) for number, one in enumerate(contents)]
-        answers = await classify(service, request, predictor, uploads, top_k=1)
+        answers = await classify_all(service, request, predictor, contents, where=COLUMN, top_k=1)
         rows = [
             InvocationRow(
                 label=answer.label, probability=answer.probability, unknown=answer.unknown
             )
-            for answer in all_usable(answers, COLUMN)
+            for answer in answers
         ]
         return InvocationAnswer(predictions=rows)
 

@@ -39,9 +39,9 @@ class ModelCache:
     """
 
     def __init__(self, root: Path, name: str, slot: str) -> None:
-        self._home = root / name
+        self.home = root / name
         self._name = name
-        self._state = self._home / f"{slot}.json"
+        self._state = self.home / f"{slot}.json"
 
     def fetch(self, registry: ModelRegistry, entry: RegistryEntry) -> ModelBundle:
         """The bundle of a version, from disk if it is there and whole, else from the registry.
@@ -70,8 +70,8 @@ class ModelCache:
         with suppress(OSError, ArtifactError):
             self._write({"version": version, "run_id": run_id, "previous": previous})
             self._folder(version, run_id).touch()
-            noted = {self._last_folder(state) for state in self._home.glob("*.json")}
-            homes = [path for path in self._home.iterdir() if path.is_dir()]
+            noted = {self._last_folder(state) for state in self.home.glob("*.json")}
+            homes = [path for path in self.home.iterdir() if path.is_dir()]
             homes = [path for path in homes if not path.name.startswith(".")]
             for path in sorted(homes, key=lambda path: path.stat().st_mtime)[:-KEPT]:
                 if path not in noted:
@@ -90,6 +90,10 @@ class ModelCache:
             return None
         return Kept(bundle, self._name, version, (self._name, version, run_id))
 
+    def version(self) -> str:
+        """The version that was served last; empty where none is known."""
+        return str(_read(self._state).get("version", ""))
+
     def previous(self) -> str:
         """The version that was served before the last one; empty where none is known."""
         return str(_read(self._state).get("previous", ""))
@@ -104,14 +108,14 @@ class ModelCache:
             self._write({"pinned": version})
 
     def _folder(self, version: str, run_id: str) -> Path:
-        return self._home / f"{version}-{run_id or 'no-run'}"
+        return self.home / f"{version}-{run_id or 'no-run'}"
 
     def _last_folder(self, state: Path) -> Path:
         noted = _read(state)
         return self._folder(noted.get("version", ""), noted.get("run_id", ""))
 
     def _write(self, change: dict[str, str]) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         write_json(self._state, _read(self._state) | change)
 
 

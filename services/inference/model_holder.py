@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,6 @@ REFUSED_SECONDS = 300.0
 """A version that was refused is tried again after this: its files may have been mended."""
 
 _log = logging.getLogger("rootstock.service")
-
-
-_FOLDERS = re.compile(r"\S*/(?=\S)")
-"""Clients are told the names of files, not where they lie."""
 
 
 class _SlowError(TrackingError):
@@ -118,6 +114,7 @@ class ModelHolder:
         self._registry_seconds = registry_seconds
         self._predictor: Predictor | None = None
         self._previous = self._cache.previous()
+        self._refused_state = ""
         self._mark: tuple[str, ...] = ()
         self._turn = threading.Lock()
         self._pinned = self._cache.pinned() if self.source.alias else ""
@@ -161,7 +158,8 @@ class ModelHolder:
                 raise
             _log.warning("serving the last model that was good: %s", error.message)
             with self._turn:
-                self._swap(kept.bundle, kept.name, kept.version, mark=kept.mark)
+                if self._predictor is None:  # nobody was faster
+                    self._swap(kept.bundle, kept.name, kept.version, mark=kept.mark)
         return self.predictor
 
     def refresh(self, *, again: bool = False, patience: float | None = None) -> bool:
@@ -237,15 +235,17 @@ class ModelHolder:
         sums = directory / "checksums.json"
         digest = sha256_file(sums) if sums.is_file() else ""
         if self._predictor is not None and (digest,) == self._mark:
+            self.refused = None
             return False
         # While it is being copied its files go on changing, and it is looked at again.
-        state = f"{digest[:12]} {_stamps(directory)}"
-        if not again and self._was_refused(state):
+        state = _stamps(directory) if self.ready else ""
+        if not again and self._was_refused(digest[:12]) and state == self._refused_state:
             return False
         try:
             self._swap(read_bundle(directory), "", "", mark=(digest,))
         except RootstockError as error:
-            self._refuse(state, error)
+            self._refuse(digest[:12], error)
+            self._refused_state = state
             raise
         return True
 
@@ -304,8 +304,10 @@ class ModelHolder:
             limits=self._limits,
         )
         difference = predictor.check_golden()
-        if self._predictor is not None:
-            self._previous = self._predictor.info["version"]
+        now = self._predictor
+        before = now.info["version"] if now is not None else self._cache.version()
+        if before and before != version:
+            self._previous = before
         self._predictor, self._mark, self.refused = predictor, mark, None
         self.told("swapped")
         _log.info(
@@ -320,10 +322,17 @@ class ModelHolder:
     def _refuse(self, version: str, error: RootstockError) -> None:
         # NoModelError: its files are gone. Anything else may be the registry's fault, not its own.
         if isinstance(error, BundleError | NoModelError):
-            self.refused = Refusal(version, _FOLDERS.sub("", error.message), time.time())
+            self.refused = Refusal(version, self._without_folders(error.message), time.time())
             self.told("refused")
         stays = "the model in use stays" if self.ready else "there is no model yet"
         _log.error("version %s is refused, %s: %s", version, stays, error.message)
+
+    def _without_folders(self, text: str) -> str:
+        """Clients are told the names of files, not where they lie."""
+        folder = self.source.directory or self._cache.home
+        for place in (folder.resolve(), folder):
+            text = text.replace(f"{place}/", "")
+        return text
 
     def _was_refused(self, version: str) -> bool:
         """Refused of late; without any model there is nothing better to do than trying it again."""
@@ -338,6 +347,9 @@ class ModelHolder:
 
 def _stamps(directory: Path) -> str:
     """What changes whenever a file in it does."""
-    found = sorted(path for path in directory.rglob("*") if path.is_file())
-    text = "".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in found)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    found = []
+    for path in sorted(directory.rglob("*")):
+        with suppress(OSError):  # it may vanish while it is looked at
+            facts = path.stat()
+            found.append(f"{path} {facts.st_size} {facts.st_mtime_ns}")
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()

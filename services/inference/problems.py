@@ -75,13 +75,9 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         )
 
 
-def image_problem(error: ImageError, where: str = "") -> Problem:
-    """What is wrong with one image; `reason` is the stable word of the decoder.
-
-    ``where`` names the image in a request that it refuses as a whole.
-    """
-    detail = f"{where}: {error.message}" if where else error.message
-    return Problem("unusable-image", detail, members={"reason": error.reason})
+def image_problem(error: ImageError) -> Problem:
+    """What is wrong with one image; `reason` is the stable word of the decoder."""
+    return Problem("unusable-image", error.message, members={"reason": error.reason})
 
 
 def install(app: FastAPI) -> None:

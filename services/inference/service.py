@@ -78,7 +78,7 @@ class Service:
             self.batcher.stop()
             self.decoders.stop()
             if self.journal is not None:
-                self.journal.close()
+                self.journal.write()
 
     @property
     def ready(self) -> bool:

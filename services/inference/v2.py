@@ -16,14 +16,13 @@ from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, Field
 
 from rootstock.predict import Predictor
-from services.inference.answering import all_usable, classify, require_ready
+from services.inference.answering import classify_all, require_ready
 from services.inference.problems import Problem, document
 from services.inference.service import Service
-from services.inference.uploads import Upload, bounded_route, decode_base64
+from services.inference.uploads import bounded_route, decode_base64
 
 NUMBERS = 2_000_000
-"""Elements of a body: 13 tensors of 224 pixels. Image files are a tenth of that and have no limit
-but that of images."""
+"""Elements of a body: 13 tensors of 224 pixels. Whoever has more sends the image files."""
 LARGEST = 1e6
 """Of a tensor's values; prepared pixels are below 10, and far beyond it networks overflow."""
 
@@ -176,15 +175,17 @@ async def _infer(
             "invalid-request", f"shape {tensor.shape} does not fit {len(tensor.data)} elements."
         )
     contents = decode_base64(tensor.data, "images", service.settings.max_images)
-    uploads = [Upload(f"images[{number}]", content) for number, content in enumerate(contents)]
     classes = predictor.classes
-    answers = await classify(service, request, predictor, uploads, top_k=len(classes))
-    shares = [dict(answer.top) for answer in all_usable(answers, "images")]
+    answers = await classify_all(
+        service, request, predictor, contents, where="images", top_k=len(classes)
+    )
+    shares = [dict(answer.top) for answer in answers]
     return [[found[label] for label in classes] for found in shares]
 
 
 def _tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.ndarray:
-    size, most = predictor.bundle.preprocess.input_size, service.settings.max_images
+    size = predictor.bundle.preprocess.input_size
+    most = min(service.settings.max_images, NUMBERS // (3 * size * size))
     if tensor.shape[1:] != [3, size, size] or not 1 <= tensor.shape[0] <= most:
         raise Problem(
             "invalid-request",

@@ -196,7 +196,7 @@ def test_files_that_kill_their_process_cost_only_themselves(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(DYING)
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120
     )
     assert done.stdout.splitlines() == ["['0003.jpg', '0200.jpg', '0201.jpg']", str(8 * CHUNK - 3)]
     assert len((tmp_path / "started").read_text()) < 25

@@ -110,6 +110,28 @@ def test_a_damaged_database_is_not_backed_up(saved, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+def test_a_locked_database_is_not_called_damaged(saved, tmp_path):
+    with closing(sqlite3.connect(saved / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ArtifactError, match="cannot be copied: database is locked"):
+            backup(tracking_uri(Paths(saved)), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_runs_of_mlflows_default_experiment_are_included(saved, home, tmp_path):
+    """Its place is a path where others have a URI."""
+    from rootstock.integrations.mlflow_client import mlflow_client
+
+    restore(saved, tracking_uri(Paths(tmp_path / "new")))
+    mlflow_client(tracking_uri(Paths(tmp_path / "new"))).create_run("0")
+    with closing(sqlite3.connect(tmp_path / "new/mlflow.db")) as database, database:
+        place = str(tmp_path / "new/mlruns/0")
+        database.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (place,)
+        )
+    assert backup(tracking_uri(Paths(tmp_path / "new")), tmp_path / "again")["not_included"] == 0
+
+
 def test_versions_whose_files_are_gone_are_named(saved, tmp_path, monkeypatch, capsys):
     restore(saved, tracking_uri(Paths(tmp_path / "new")))
     shutil.rmtree(next((tmp_path / "new").rglob("model.onnx")).parent)

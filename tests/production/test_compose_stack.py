@@ -411,7 +411,7 @@ def test_training_outlives_a_restart_of_postgres(stack, head, worker, mlflow, co
 
 
 def test_the_registry_is_restored_by_the_documented_commands(stack, mlflow, head, champion):
-    """Dumped, lost, and put back by the lines of docs/registry.md."""
+    """Dumped, lost, and put back by the lines of docs/registry.md, but for stop and start."""
     (postgres,) = [c for c in stack.running if c.service == "postgres"]
     text = (ROOT / "docs/registry.md").read_text(encoding="utf-8")
     lines = re.findall(r"^docker compose exec -T (\w+) (.+?) [<>] (\S+)$", text, flags=re.MULTILINE)

@@ -131,7 +131,7 @@ def test_a_bucket_fills_again(monkeypatch):
     assert limit.wait("a") == 0
 
 
-def drained(limit, messages):
+def drained(limit, messages, method="POST"):
     """What a body's reader sees of ``messages`` through a BodyLimit."""
 
     async def app(scope, receive, send):
@@ -147,7 +147,7 @@ def drained(limit, messages):
             return waiting.pop(0)
 
         limit.app = app
-        scope = {"type": "http", "method": "POST", "headers": []}
+        scope = {"type": "http", "method": method, "headers": []}
         await limit(scope, receive, None)
 
     asyncio.run(run())
@@ -163,6 +163,14 @@ def test_a_body_that_dribbles_is_given_up():
         drained(limit, [part(10)])
     assert caught.value.kind == "too-slow"
     assert limit.buffered == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+def test_a_body_is_bounded_whatever_the_method(method):
+    limit = BodyLimit(None, max_bytes=1_000, max_buffered=10_000, seconds=5)
+    with pytest.raises(Problem) as caught:
+        drained(limit, [part(900), part(900)], method)
+    assert caught.value.kind == "too-large"
 
 
 def test_bodies_together_have_a_limit_too():

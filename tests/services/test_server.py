@@ -23,7 +23,10 @@ ROOT = Path(__file__).parents[2]
 def fails(**environment):
     """What a service that does not start says."""
     process = start("--model", str(tiny_bundle()), **environment)
-    told = process.communicate(timeout=60)[0]
+    try:
+        told = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
     assert process.returncode == 1, told
     return told
 
@@ -296,6 +299,8 @@ def test_a_service_that_ends_answers_or_refuses_every_new_connection():
     ("variable", "value", "says"),
     [
         ("ROOTSTOCK_KEY", "keys.txt", "did you mean ROOTSTOCK_KEYS?"),
+        ("ROOTSTOCK_KEYS", "", "ROOTSTOCK_KEYS is empty"),
+        ("ROOTSTOCK_API_KEY__FILE", "keys.txt", "did you mean ROOTSTOCK_KEYS?"),
         ("ROOTSTOCK_MAXQUEUE", "5", "did you mean ROOTSTOCK_MAX_QUEUE?"),
         ("ROOTSTOCK_RETRY_SECONDS", "inf", "retry_seconds: Input should be a finite number"),
         ("ROOTSTOCK_JOURNAL", "/proc/journal", "the journal cannot be written to /proc/journal"),
@@ -315,14 +320,14 @@ def test_idle_decoders_that_are_killed_are_replaced_without_a_request():
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for child in children:
             os.kill(int(child), signal.SIGKILL)
+        end = time.monotonic() + 30
+        while "rootstock_decoder_restarts_total 2.0" not in httpx.get(f"{address}/metrics").text:
+            assert time.monotonic() < end
+            time.sleep(0.2)
         asked = httpx.post(f"{address}/v1/predict", content=jpeg(0),
                            headers={"content-type": "image/jpeg"}, timeout=20)  # fmt: skip
         assert asked.status_code == 200
-        end = time.monotonic() + 30
-        while httpx.get(f"{address}/readyz").status_code != 200:
-            assert time.monotonic() < end
-            time.sleep(0.2)
-        assert "rootstock_decoder_restarts_total 2.0" in httpx.get(f"{address}/metrics").text
+        assert httpx.get(f"{address}/readyz").status_code == 200
     finally:
         process.terminate()
         process.wait(20)

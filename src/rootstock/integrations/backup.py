@@ -212,21 +212,27 @@ def _whole_folder(target: Path) -> Iterator[Path]:
 
 
 def _copy_database(database: Path, target: Path) -> None:
-    with (
-        closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as old,
-        closing(sqlite3.connect(target)) as new,
-    ):
-        try:
-            sound = old.execute("PRAGMA quick_check").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            sound = str(error)
-        if sound != "ok":
-            raise ArtifactError(
-                f"{database} is damaged ({sound}); nothing was backed up",
-                hint="restore an earlier back-up into an empty project",
-            )
-        # SQLite's own copy is consistent while others write.
-        old.backup(new)
+    try:
+        with (
+            closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
+            # Of a locked database the copy would wait for ever; this waits five seconds.
+            old.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            # SQLite's own copy is consistent while others write.
+            old.backup(new)
+            sound = new.execute("PRAGMA quick_check").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        raise ArtifactError(
+            f"{database} cannot be copied: {error}", hint="is it in use? Try again"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        sound = str(error)
+    if sound != "ok":
+        raise ArtifactError(
+            f"{database} is damaged ({sound}); nothing was backed up",
+            hint="restore an earlier back-up into an empty project",
+        )
 
 
 def _columns(connection: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -249,7 +255,7 @@ def _places_outside(database: Path, home: str) -> list[str]:
     )
     with closing(sqlite3.connect(database)) as connection:
         found = [str(row[0]) for row in connection.execute(query)]
-    return sorted(place for place in found if not f"{place}/".startswith(f"{home}/"))
+    return sorted(place for place in found if _below(home, f"{place}/") is None)
 
 
 def _versions_without_files(fresh: Path, home: str) -> list[str]:
@@ -264,20 +270,31 @@ def _versions_without_files(fresh: Path, home: str) -> list[str]:
     )
     with closing(sqlite3.connect(fresh / DATABASE)) as connection:
         versions = connection.execute(query).fetchall()
-    inside, bare = f"{home}/", []
+    bare = []
     for name, version, source, artifacts in versions:
         folder = str(source).split("/", 2)[2]  # of runs:/RUN/FOLDER
         place = f"{artifacts}/{folder}"
-        if place.startswith(inside):
-            copied = fresh / ARTIFACTS / unquote(place.removeprefix(inside))
-            if not any(copied.glob("*")):
-                bare.append(f"{name} {version}")
+        below = _below(home, place)
+        if below is not None and not any((fresh / ARTIFACTS / below).glob("*")):
+            bare.append(f"{name} {version}")
     return bare
+
+
+def _below(home: str, place: str) -> str | None:
+    """The part of a place that follows ``home``, both URIs or the place a path; None: elsewhere."""
+    for folder, read in ((home, unquote), (_path(home), str)):
+        if place.startswith(f"{folder}/"):
+            return read(place.removeprefix(f"{folder}/"))
+    return None
+
+
+def _path(uri: str) -> str:
+    return url2pathname(urlsplit(uri).path)
 
 
 def _move_places(database: Path, old: str, new: str) -> None:
     """Replace the folder ``old`` by ``new``, both URIs; MLflow's Default experiment has a path."""
-    changes = [(old, new), (url2pathname(urlsplit(old).path), url2pathname(urlsplit(new).path))]
+    changes = [(old, new), (_path(old), _path(new))]
     with closing(sqlite3.connect(database)) as connection, connection:
         for table, column in _columns(connection):
             for before, after in changes:

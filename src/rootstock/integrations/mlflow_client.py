@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -107,12 +108,19 @@ def translated(uri: str, doing: str) -> Iterator[None]:
         CommandError,  # tables made by another version
         OSError,  # includes those of requests
         ImportError,  # the driver of a database that is not installed
+        *_store_errors(),
     ) as error:
         reason = cut(str(error).strip().partition("\n")[0], 400)
         raise TrackingError(
             redact(f"cannot {doing} in MLflow at {uri}: {reason}", uri),
             hint=_way_out(uri, str(error)),
         ) from error
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """What S3's client raises, where one is at work."""
+    found = sys.modules.get("botocore.exceptions")
+    return (found.BotoCoreError, found.ClientError) if found else ()
 
 
 DAMAGED = ("file is not a database", "database disk image is malformed")

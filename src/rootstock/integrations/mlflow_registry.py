@@ -105,7 +105,11 @@ class MlflowRegistry:
             return [_entry(version, aliases) for version in ordered]
 
     def holds_files(self, entry: RegistryEntry) -> bool:
-        """Whether there are files where the version's should be; they are not read."""
+        """Whether there are files where the version's should be; they are not read.
+
+        Raises:
+            TrackingError: MLflow or the artifacts cannot be reached.
+        """
         with self._translated(f"look up version {entry.version} of {entry.name!r}") as client:
             from mlflow.artifacts import list_artifacts
 

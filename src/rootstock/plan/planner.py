@@ -321,7 +321,8 @@ def _choose_rates(
     if raced and pins.learning_rates == AUTO:
         rates = race_rates(ruled, profile.n_train)
         value = ", ".join(f"{rate:g}" for rate in rates)
-        draft.note("learning rate", value, "as in the race, a peak rate for AdamW.")
+        why = "as in the race" if profile.n_train <= rules.MANY_IMAGES else "low, for many steps"
+        draft.note("learning rate", value, f"{why}; a peak rate for AdamW.")
         return rates
     pinned = pins.learning_rates != AUTO
     rates = cast(tuple[float, ...], pins.learning_rates) if pinned else ruled

@@ -64,8 +64,8 @@ class Recipe:
 # 512 images).
 #
 # Many images mean many steps, in which a low rate gets as far without undoing what backbone and
-# probed head know: on CIFAR-10 with 5,000 images 1e-4 gave .852 where 3e-4 gave .835, and fell
-# below the probe at first (docs/benchmarks.md).
+# probed head know. On CIFAR-10 with 5,000 images 1e-4 gave .852; 3e-4, which fell below the probe
+# at first, gave .835 (docs/benchmarks.md).
 MANY_IMAGES = 2_000
 _EPOCHS: dict[SizeClass, int] = {"small": 15, "medium": 8, "large": 4}
 RECIPES: dict[Strategy, Recipe] = {

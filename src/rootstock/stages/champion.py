@@ -130,16 +130,17 @@ def rollback(registry: ModelRegistry, name: str, *, why: str = "", by: str = "")
     """Make the champion before the present one champion again; a second time, the one before it.
 
     Raises:
-        NoModelError: there has been no champion before that is still in the registry.
+        NoModelError: no champion before the present one is still in the registry, with its files.
         ConflictError: another change came first; nothing was changed.
     """
     changes = settle_and_adopt(registry, name)
     known = {entry.version: entry for entry in registry.versions(name)}
-    before = (known[version] for version in find_rollback(changes) if version in known)
+    before = [known[version] for version in find_rollback(changes) if version in known]
     target = next((entry.version for entry in before if registry.holds_files(entry)), None)
     if target is None:
+        gone = f"all earlier champions of {name!r} have lost their files"
         raise NoModelError(
-            f"model {name!r} has had no champion before the present one",
+            gone if before else f"model {name!r} has had no champion before the present one",
             hint="promote a version instead: rootstock promote VERSION",
         )
     return promote(

@@ -96,6 +96,7 @@ def _identity(
         list(contest),
         dataclasses.asdict(pins),
         config.train.model_dump(mode="json"),
+        [rules.learning_rates(strategy, profile.n_train) for strategy in contest],
         config.seed,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
