@@ -58,4 +58,8 @@ def test_few_images_are_raced_whole_and_more_in_rounds(n_train, sizes):
     ("n_train", "rates"), [(200, (3e-4, 1e-3)), (500, (1e-3,)), (5000, (3e-4,))]
 )
 def test_the_fewer_the_images_the_more_and_higher_the_rates(n_train, rates):
-    assert race_rates((3e-4, 1e-3), n_train) == rates
+    assert race_rates("probe_then_finetune", (3e-4, 1e-3), n_train) == rates
+
+
+def test_similar_data_are_tuned_gently():
+    assert race_rates("partial_finetune", (3e-4, 1e-3), 500) == (3e-4,)

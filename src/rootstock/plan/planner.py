@@ -319,7 +319,7 @@ def _choose_rates(
         return ()
     ruled = rules.learning_rates(strategy, profile.n_train)
     if raced and pins.learning_rates == AUTO:
-        rates = race_rates(ruled, profile.n_train)
+        rates = race_rates(strategy, ruled, profile.n_train)
         value = ", ".join(f"{rate:g}" for rate in rates)
         why = "as in the race" if profile.n_train <= rules.MANY_IMAGES else "low, for many steps"
         draft.note("learning rate", value, f"{why}; a peak rate for AdamW.")

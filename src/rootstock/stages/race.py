@@ -96,7 +96,10 @@ def _identity(
         list(contest),
         dataclasses.asdict(pins),
         config.train.model_dump(mode="json"),
-        [rules.learning_rates(strategy, profile.n_train) for strategy in contest],
+        [
+            race_rates(strategy, rules.learning_rates(strategy, profile.n_train), profile.n_train)
+            for strategy in contest
+        ],
         config.seed,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -114,7 +117,7 @@ def _short(pins: Pins, strategy: Strategy, *, n_train: int, whole: bool) -> Pins
     if not rules.is_finetune(strategy):
         return pins
     if pins.learning_rates == AUTO:
-        rates = race_rates(rules.learning_rates(strategy, n_train), n_train)
+        rates = race_rates(strategy, rules.learning_rates(strategy, n_train), n_train)
         pins = dataclasses.replace(pins, learning_rates=rates)
     return pins if whole else dataclasses.replace(pins, epochs=EPOCHS)
 
