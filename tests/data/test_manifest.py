@@ -155,7 +155,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert "__name__ == '__main__'" in done.stderr.splitlines()[-1]
+    assert "`if __name__ == '__main__':`" in done.stderr
 
 
 DYING = """
