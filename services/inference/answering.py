@@ -55,16 +55,7 @@ async def classify(
     Raises:
         Problem: as `Service.answer`.
     """
-    started = time.perf_counter()
-    found = await infer_uploads(service, request, predictor, uploads)
-    answers: list[Answer] = [
-        outcome
-        if isinstance(outcome, Problem)
-        else predictor.answer(*outcome, top_k=top_k, coverage=coverage)
-        for outcome in found
-    ]
-    await _tell(service, request, predictor, uploads, answers, time.perf_counter() - started)
-    return answers
+    return await _classify(service, request, predictor, uploads, top_k=top_k, coverage=coverage)
 
 
 async def classify_all(
@@ -83,16 +74,8 @@ async def classify_all(
             learns of the others, for nobody was answered.
     """
     uploads = [Upload(f"{where}[{number}]", content) for number, content in enumerate(contents)]
-    started = time.perf_counter()
-    found = await infer_uploads(service, request, predictor, uploads)
-    answers = []
-    for upload, outcome in zip(uploads, found, strict=True):
-        if isinstance(outcome, Problem):
-            detail = f"{upload.filename}: {outcome.detail}"
-            raise Problem(outcome.kind, detail, members=outcome.members)
-        answers.append(predictor.answer(*outcome, top_k=top_k))
-    await _tell(service, request, predictor, uploads, answers, time.perf_counter() - started)
-    return answers
+    answers = await _classify(service, request, predictor, uploads, top_k=top_k, whole=True)
+    return [answer for answer in answers if isinstance(answer, Prediction)]
 
 
 async def infer_uploads(
@@ -113,6 +96,38 @@ async def infer_uploads(
         service.telemetry.images.labels(word).inc()
         results.append(result)
     return results
+
+
+async def _classify(
+    service: Service,
+    request: Request,
+    predictor: Predictor,
+    uploads: Sequence[Upload],
+    *,
+    top_k: int,
+    coverage: float | None = None,
+    whole: bool = False,
+) -> list[Answer]:
+    started = time.perf_counter()
+    found = await infer_uploads(service, request, predictor, uploads)
+    seconds = time.perf_counter() - started
+    if whole:
+        _refuse_if_any_bad(uploads, found)
+    answers: list[Answer] = [
+        outcome
+        if isinstance(outcome, Problem)
+        else predictor.answer(*outcome, top_k=top_k, coverage=coverage)
+        for outcome in found
+    ]
+    await _tell(service, request, predictor, uploads, answers, seconds)
+    return answers
+
+
+def _refuse_if_any_bad(uploads: Sequence[Upload], found: Sequence[Row | Problem]) -> None:
+    for upload, outcome in zip(uploads, found, strict=True):
+        if isinstance(outcome, Problem):
+            detail = f"{upload.filename}: {outcome.detail}"
+            raise Problem(outcome.kind, detail, members=outcome.members)
 
 
 async def _tell(

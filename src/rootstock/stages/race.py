@@ -96,13 +96,14 @@ def _identity(
         list(contest),
         dataclasses.asdict(pins),
         config.train.model_dump(mode="json"),
-        [
-            race_rates(strategy, rules.learning_rates(strategy, profile.n_train), profile.n_train)
-            for strategy in contest
-        ],
+        [_rates(strategy, profile.n_train) for strategy in contest],
         config.seed,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _rates(strategy: Strategy, n_train: int) -> tuple[float, ...]:
+    return race_rates(strategy, rules.learning_rates(strategy, n_train), n_train)
 
 
 def _part_of(manifest: Manifest, n_train: int) -> Manifest:
@@ -117,8 +118,7 @@ def _short(pins: Pins, strategy: Strategy, *, n_train: int, whole: bool) -> Pins
     if not rules.is_finetune(strategy):
         return pins
     if pins.learning_rates == AUTO:
-        rates = race_rates(strategy, rules.learning_rates(strategy, n_train), n_train)
-        pins = dataclasses.replace(pins, learning_rates=rates)
+        pins = dataclasses.replace(pins, learning_rates=_rates(strategy, n_train))
     return pins if whole else dataclasses.replace(pins, epochs=EPOCHS)
 
 
