@@ -39,16 +39,17 @@ def main() -> int:
         print("| training set | class weight | strategy | balanced accuracy | macro F1 | minutes |")
         print("| --- | --- | --- | --- | --- | --- |")
         for (name, weight), part in zip(sides.items(), parts, strict=True):
-            plan, metrics, minutes = train_and_measure(
+            done = train_and_measure(
                 part,
                 [
                     f"backbone.weights={json.dumps(options.weights)}",
                     f"train.class_weight={weight}",
                 ],
             )
+            scores = done.metrics
             print(
-                f"| {name} | {weight} | {plan.strategy} | {metrics['balanced_accuracy']:.4f} "
-                f"| {metrics['macro_f1']:.4f} | {minutes:.1f} |",
+                f"| {name} | {weight} | {done.plan.strategy} | {scores['balanced_accuracy']:.4f} "
+                f"| {scores['macro_f1']:.4f} | {done.minutes:.1f} |",
                 flush=True,
             )
     return 0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from rootstock.config import Config
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.manifest import Manifest, build_manifest
 from rootstock.params import load_config
@@ -102,19 +105,55 @@ def link_subset(
     return counts["train"]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A trained model's plan and test metrics, what training noted, and the minutes it took."""
+
+    plan: TransferPlan
+    metrics: dict[str, float]
+    training: dict[str, Any]
+    minutes: float
+
+
 def train_and_measure(
-    root: Path, overrides: list[str]
-) -> tuple[TransferPlan, dict[str, float], float]:
-    """Plan, test metrics, and minutes from the assessment to the written model."""
-    settings = [f"data.root={json.dumps(str(root))}", "search.engine=sequential"]
-    config = load_config(None, overrides=[*settings, *overrides])
-    with tempfile.TemporaryDirectory() as out:
-        paths = Paths(Path(out))
-        index_images(config, paths)
+    root: Path, overrides: list[str], *, assessed: Assessed | None = None
+) -> Outcome:
+    """Plan, train and test; the minutes are those from the assessment to the written model.
+
+    What was ``assessed`` with the same settings, but for the plan's, is not done again; its minutes
+    are counted all the same.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        assessed = assessed or assess(root, overrides, Path(scratch) / "assessed")
+        config, paths = load_settings(root, overrides), Paths(Path(scratch) / "run")
+        shutil.copytree(assessed.folder, paths.root)
         started = time.monotonic()
-        assess_data(config, paths)
         plan = make_plan(config, paths, searcher=SequentialSearcher())
         cache_features(config, paths)
         train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
-        minutes = (time.monotonic() - started) / 60
-        return plan, evaluate_model(config, paths, runs=NullRunLogger()).metrics, minutes
+        minutes = assessed.minutes + (time.monotonic() - started) / 60
+        metrics = evaluate_model(config, paths, runs=NullRunLogger()).metrics
+        return Outcome(plan, metrics, json.loads(paths.training.read_text()), minutes)
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """Where the first two stages left what they made, and the minutes of the second."""
+
+    folder: Path
+    minutes: float
+
+
+def assess(root: Path, overrides: list[str], folder: Path) -> Assessed:
+    """Index and assess ``root`` into ``folder``."""
+    config, paths = load_settings(root, overrides), Paths(folder)
+    index_images(config, paths)
+    started = time.monotonic()
+    assess_data(config, paths)
+    return Assessed(folder, (time.monotonic() - started) / 60)
+
+
+def load_settings(root: Path, overrides: list[str]) -> Config:
+    """The default settings for the images below ``root``, trials one after the other."""
+    settings = [f"data.root={json.dumps(str(root))}", "search.engine=sequential"]
+    return load_config(None, overrides=[*settings, *overrides])

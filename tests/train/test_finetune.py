@@ -10,6 +10,7 @@ from rootstock.errors import DataError, TrainingError
 from rootstock.heads import LinearHead
 from rootstock.train import finetune as module
 from rootstock.train import optim
+from rootstock.train.compute import Compute
 from rootstock.train.finetune import BEST, finetune, predict_logits
 from rootstock.train.images import prepare_images, training_preprocess
 from rootstock.train.network import TransferNet
@@ -34,6 +35,8 @@ SETTINGS = {
     "balanced": False,
     "seed": 0,
 }
+
+CHANNELS_LAST = Compute(device="cpu", channels_last=True, bfloat16=False)
 
 RARE = ((0, 6), (1, 6), (2, 1))
 """Classes and how many of their training images are kept."""
@@ -374,6 +377,8 @@ def test_averaged_weights_lag_behind_the_last_ones(images, tmp_path):
         {"balanced_sampling": True},
         {"augmentation": "strong"},
         {"optimizer": "sgd", "learning_rate": 0.01, "ema_decay": 0.9, "micro_batch": 5},
+        {"compute": CHANNELS_LAST},
+        {"compute": CHANNELS_LAST.model_copy(update={"bfloat16": True})},
     ],
     ids=lambda options: " ".join(options),
 )
@@ -408,6 +413,13 @@ def test_past_its_time_a_training_ends_after_a_step_with_valid_weights(images, t
     assert reports == [1]
     assert metrics["best_epoch"] == 1.0
     assert (tmp_path / BEST).is_file()
+
+
+def test_the_layout_of_images_changes_nothing_but_rounding(images, tmp_path):
+    plain, _ = run(images, tmp_path / "plain", epochs=1)
+    other, _ = run(images, tmp_path / "other", epochs=1, compute=CHANNELS_LAST)
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(other.state_dict()[name], value, atol=1e-5), name
 
 
 def test_recomputing_activations_gives_the_same_weights(images, tmp_path):

@@ -35,6 +35,7 @@ from rootstock.space import Exploration
 from rootstock.stages.features import SPLITS, load_planned_backbone
 from rootstock.stages.trials import METRIC, by_best_epoch
 from rootstock.train.average import average_weights
+from rootstock.train.compute import Compute
 from rootstock.train.finetune import (
     BEST,
     predict_features,
@@ -47,6 +48,7 @@ from rootstock.train.mix import choose_mixup
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective, Tracking
 from rootstock.train.optim import FinetuneSettings
+from rootstock.train.pace import known_pace
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class TrainingJob:
     backbone: Backbone
     preprocess: Preprocess
     directory: Path
+    compute: Compute | None = None
 
     @classmethod
     def open(cls, config: Config, paths: Paths) -> TrainingJob:
@@ -92,6 +95,7 @@ class TrainingJob:
             backbone=backbone,
             preprocess=preprocess,
             directory=paths.trials / job_name(config, manifest, plan),
+            compute=planned_compute(paths, plan, backbone),
         )
 
     def search_heads(self, searcher: Searcher, tracking: Tracking) -> list[Trial]:
@@ -173,6 +177,7 @@ class TrainingJob:
                 cutmix=config.cutmix,
                 balanced_sampling=config.class_weight == "balanced_sampling",
                 recompute=config.recompute,
+                compute=self.compute,
             ),
             tracking=tracking,
             workers=self.config.search.workers_per_trial,
@@ -282,6 +287,13 @@ class TrainingJob:
         with write_atomic(path) as temporary, temporary.open("wb") as file:
             np.save(file, read_features(rows, *arguments, tap))
         return path
+
+
+def planned_compute(paths: Paths, plan: TransferPlan, backbone: Backbone) -> Compute | None:
+    """The fastest way to fine-tune as ``plan`` says on this machine, measured once."""
+    if not plan.finetune:
+        return None
+    return known_pace(paths.paces, backbone, tuning_size=plan.input_size).tuning
 
 
 def job_name(config: Config, manifest: Manifest, plan: TransferPlan) -> str:

@@ -26,7 +26,7 @@ from rootstock.plan.race import EPOCHS, decide, is_settled, is_whole, race_rates
 from rootstock.plan.rules import Strategy
 from rootstock.ports import NullRunLogger, Searcher
 from rootstock.stages.features import load_planned_backbone
-from rootstock.stages.job import TrainingJob, job_name
+from rootstock.stages.job import TrainingJob, job_name, planned_compute
 from rootstock.stages.trials import best_trial
 from rootstock.train.objectives import Tracking
 
@@ -140,6 +140,7 @@ def _run_heat(
         backbone=backbone,
         preprocess=backbone.card.preprocess(plan.input_size),
         directory=home,
+        compute=planned_compute(paths, plan, backbone),
     )
     tracking = Tracking(NullRunLogger(), "", {})
     with searcher.session():

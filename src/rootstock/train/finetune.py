@@ -20,6 +20,7 @@ from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
 from rootstock.ports import Report
 from rootstock.train.augment import augment, draw_changes
 from rootstock.train.checkpoint import drop_checkpoint, read_checkpoint, write_checkpoint
+from rootstock.train.compute import Compute, fitting_compute
 from rootstock.train.ema import WeightAverage
 from rootstock.train.images import ImageSet
 from rootstock.train.mix import balanced_order, mix_batch
@@ -64,9 +65,8 @@ def finetune(
     """
     # What is frozen, and how fast the rest moves
     device = next(network.parameters()).device
-    # Tensor cores of GPUs read this layout without rearranging
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    network.to(memory_format=layout)
+    compute = fitting_compute(device, settings.compute)
+    network.to(memory_format=compute.memory_format)
     team = Team.current()
     groups = parameter_groups(network, settings)
     optimizer = make_optimizer(groups, settings)
@@ -118,7 +118,7 @@ def finetune(
             raw = torch.from_numpy(train.pixels(mine.numpy())).to(device)
             images = _normalise(
                 augment(raw, changes[mine], output_size=val.preprocess.input_size), val
-            ).contiguous(memory_format=layout)
+            ).contiguous(memory_format=compute.memory_format)
             labels = torch.from_numpy(train.labels[mine.numpy()]).to(device)
             images, targets = mix_batch(
                 images,
@@ -130,7 +130,7 @@ def finetune(
             )
             # Forward and backward, in parts where memory asks for it; then the step
             loss = micro.backward(
-                partial(_part_loss, network, images, targets, weights, settings),
+                partial(_part_loss, network, images, targets, weights, settings, compute),
                 len(mine),
                 total_weight=team.total(_total_weight(targets, weights)),
                 zero_grad=optimizer.zero_grad,
@@ -186,10 +186,11 @@ def _part_loss(
     targets: Tensor,
     weights: Tensor | None,
     settings: FinetuneSettings,
+    compute: Compute,
     part: Tensor,
 ) -> Tensor:
     """The sum of the weighted losses of some images of a batch."""
-    with _autocast(images.device):
+    with compute.autocast():
         logits = network(images[part])
     return F.cross_entropy(
         logits.float(),
@@ -298,8 +299,3 @@ def _class_weights(
         return None
     counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
     return torch.tensor(counts.mean() / counts, dtype=torch.float32, device=device)
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    # On CPUs bf16 was measured no faster for these networks.
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")

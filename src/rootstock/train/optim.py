@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rootstock.backbones.stages import module_stages
 from rootstock.train.augment import Level
+from rootstock.train.compute import Compute
 from rootstock.train.network import TransferNet
 
 WARMUP = 0.1
@@ -49,6 +50,8 @@ class FinetuneSettings:
     balanced_sampling: bool = False
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
+    compute: Compute | None = None
+    """As measured; None: what is usual on the device."""
 
 
 def make_optimizer(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import tempfile
 import time
@@ -24,6 +25,7 @@ from rootstock.data.record import Record, measured_once
 from rootstock.heads import LinearHead
 from rootstock.onnx_session import onnx_session
 from rootstock.plan import rules
+from rootstock.train.compute import Compute, choose_compute, possible_ways
 from rootstock.train.export import export_onnx
 from rootstock.train.network import TransferNet
 
@@ -42,7 +44,9 @@ class Pace(Record):
     tuning_forward_per_second: float
     """At the size for fine-tuning."""
     tuning_steps_per_second: float
-    """Images trained a second at that size, nothing frozen."""
+    """Images trained a second at that size, nothing frozen, computed as ``tuning`` says."""
+    tuning: Compute
+    """The fastest way to compute a training step."""
     latency_ms: float
     """One prepared image through ONNX Runtime on the processor."""
 
@@ -81,12 +85,18 @@ def measure_pace(backbone: Backbone, *, machine: str, tuning_size: int) -> Pace:
     latency_ms = _latency_ms(network.cpu(), size)
     if backbone.device.type == "cpu":
         forward = max(forward, 1000 / latency_ms)  # features of many images take this way
+    network.to(backbone.device)
+    tuning, training = choose_compute(
+        possible_ways(backbone.device),
+        lambda way, hopeless: _training_rate(network, tuning_size, way, hopeless=hopeless),
+    )
     return Pace(
         machine=machine,
         forward_per_second=round(forward, 2),
         tuning_forward_per_second=round(tuning_forward, 2),
         latency_ms=round(latency_ms, 3),
-        tuning_steps_per_second=round(_training_rate(network.to(backbone.device), tuning_size), 2),
+        tuning_steps_per_second=round(training, 2),
+        tuning=tuning,
     )
 
 
@@ -100,19 +110,22 @@ def _forward_rate(network: TransferNet, size: int) -> float:
     return len(images) / _fastest(forward)
 
 
-def _training_rate(network: TransferNet, size: int) -> float:
-    images = _images(network, size)
+def _training_rate(network: TransferNet, size: int, way: Compute, *, hopeless: float) -> float:
+    """Images a second; below ``hopeless`` one step is enough to know it."""
+    network.to(memory_format=way.memory_format).requires_grad_(True)
+    images = _images(network, size).contiguous(memory_format=way.memory_format)
     device = images.device
     labels = torch.zeros(len(images), dtype=torch.int64, device=device)
 
     def step() -> None:
         network.zero_grad()
-        F.cross_entropy(network(images), labels).backward()
+        with way.autocast():
+            logits = network(images)
+        F.cross_entropy(logits.float(), labels).backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    network.requires_grad_(True)
-    return len(images) / _fastest(step)
+    return len(images) / _fastest(step, give_up=len(images) / hopeless if hopeless else math.inf)
 
 
 def _latency_ms(network: TransferNet, size: int) -> float:
@@ -124,11 +137,14 @@ def _latency_ms(network: TransferNet, size: int) -> float:
         return 1000 * _fastest(lambda: session.run(["logits"], {"images": image}))
 
 
-def _fastest(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of some runs after one that warms up: load only ever adds."""
+def _fastest(work: Callable[[], object], *, give_up: float = math.inf) -> float:
+    """Seconds of the fastest of some runs after one that warms up: load only ever adds.
+
+    One run that takes longer than ``give_up`` seconds is the last.
+    """
     work()
-    times = []
-    for _ in range(REPEATS):
+    times: list[float] = []
+    while len(times) < REPEATS and (not times or times[-1] <= give_up):
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
