@@ -63,3 +63,7 @@ def test_the_fewer_the_images_the_more_and_higher_the_rates(n_train, rates):
 
 def test_similar_data_are_tuned_gently():
     assert race_rates("partial_finetune", (3e-4, 1e-3), 500) == (3e-4,)
+
+
+def test_a_head_has_no_rates_however_many_images():
+    assert [race_rates("linear_probe", (), n_train) for n_train in (100, 500, 5000)] == [()] * 3

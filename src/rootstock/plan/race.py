@@ -69,7 +69,7 @@ def race_rates(strategy: Strategy, rates: Sequence[float], n_train: int) -> tupl
     are similar and little has to move (flowers12: .988 at 3e-4, .942 at 1e-3). On very few images,
     where one trial can be unlucky and none takes long, all of them.
     """
-    if n_train <= FEW:
+    if n_train <= FEW or not rates:  # a head has none
         return tuple(rates)
     low = n_train > MANY_IMAGES or strategy == "partial_finetune"
     return (min(rates) if low else max(rates),)
