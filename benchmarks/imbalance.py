@@ -1,9 +1,9 @@
-"""Balanced accuracy where one class has a hundredth of the images, against equal classes.
+"""Balanced accuracy where one class is rare, against equal classes.
 
     python benchmarks/imbalance.py --data-dir ../shared/data
 
 CIFAR-10, the same number of training images on both sides and the same test images; the rare class
-keeps 1 % of the others' number. Both sides are planned and trained the same way but for
+keeps --share of the others' number. Both sides are planned and trained the same way but for
 train.class_weight. Prints balanced accuracy and the rare class' recall.
 """
 
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from sets import find_set, link_subset, list_images, train_and_measure
 
-RARE_SHARE = 0.01
 TEST_IMAGES = 2_000
 
 
@@ -27,15 +26,17 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--images", type=int, default=5_000, help="training images")
     parser.add_argument("--weights", default="embedded", help="as backbone.weights")
-    parser.add_argument("--class-weight", default="balanced", help="of the imbalanced side")
+    parser.add_argument("--class-weight", default="logit_adjusted", help="of the rare side")
+    parser.add_argument("--share", type=float, default=0.01, help="of the rare class")
+    parser.add_argument("--strategy", default="auto", help="as plan.strategy")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = find_set(options.data_dir, "cifar10", Path(scratch))
         if folder is None:
             print(f"{options.data_dir} holds no cifar10", file=sys.stderr)
             return 1
-        sides = {"equal classes": "none", "one class at 1 %": options.class_weight}
-        parts = link_sides(folder, Path(scratch), options.images)
+        sides = {"equal classes": "none", f"one class at {options.share:.0%}": options.class_weight}
+        parts = link_sides(folder, Path(scratch), options.images, share=options.share)
         print("| training set | class weight | strategy | balanced accuracy | macro F1 | minutes |")
         print("| --- | --- | --- | --- | --- | --- |")
         for (name, weight), part in zip(sides.items(), parts, strict=True):
@@ -44,6 +45,7 @@ def main() -> int:
                 [
                     f"backbone.weights={json.dumps(options.weights)}",
                     f"train.class_weight={weight}",
+                    f"plan.strategy={options.strategy}",
                 ],
             )
             scores = done.metrics
@@ -55,7 +57,7 @@ def main() -> int:
     return 0
 
 
-def link_sides(folder: Path, scratch: Path, images: int) -> list[Path]:
+def link_sides(folder: Path, scratch: Path, images: int, *, share: float) -> list[Path]:
     """Folders of links: all classes equal, and the first one rare with as many images in all."""
     manifest = list_images(folder, seed=0)
     limits = {"train": images, "val": images // 5, "test": TEST_IMAGES}
@@ -63,11 +65,11 @@ def link_sides(folder: Path, scratch: Path, images: int) -> list[Path]:
     link_subset(manifest, folder.resolve(), equal, limits=limits, classes=None)
     # Enough that the others alone make up the number once the first has lost its images
     n_classes = len(manifest.classes)
-    each = round(images / (n_classes - 1 + RARE_SHARE))
+    each = round(images / (n_classes - 1 + share))
     grown = limits | {"train": each * n_classes}
     link_subset(manifest, folder.resolve(), skewed, limits=grown, classes=None)
     rare = sorted((skewed / "train" / sorted(manifest.classes)[0]).iterdir())
-    for link in rare[max(1, round(RARE_SHARE * each)) :]:
+    for link in rare[max(1, round(share * each)) :]:
         link.unlink()
     return [equal, skewed]
 

@@ -4,10 +4,10 @@
 
 For every image set and number of training images each strategy is forced, then the choice is left
 to the planner; same splits, same epochs. The assessment is the same for all: it is done once and
-its minutes are counted for each; beyond it every run starts with a cold feature cache. Prints a
-table of test accuracy, the regret of `auto` in points (best forced minus auto) and its time against
-that of trying all; with several seeds both are of the means over them. Every run is appended to
---out, and a repeated command goes on from there.
+its processor time is counted for each; beyond it every run starts with a cold feature cache. Prints
+a table of test accuracy, the regret of `auto` in points (best forced minus auto) and its processor
+time against that of trying all; with several seeds accuracies are means over them. Every run is
+appended to --out, and a repeated command goes on from there.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def run_set(
 
 
 def run_once(part: Path, settings: list[str], assessed: Assessed) -> Run:
-    """Test accuracy, and minutes from the assessment to the written model."""
+    """Test accuracy, and processor minutes from the assessment to the written model."""
     done = train_and_measure(part, settings, assessed=assessed)
     return {
         "chosen": done.plan.strategy,

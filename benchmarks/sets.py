@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,7 +107,7 @@ def link_subset(
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained model's plan and test metrics, what training noted, and the minutes it took."""
+    """A trained model's plan and test metrics, what training noted, and its processor time."""
 
     plan: TransferPlan
     metrics: dict[str, float]
@@ -118,7 +118,7 @@ class Outcome:
 def train_and_measure(
     root: Path, overrides: list[str], *, assessed: Assessed | None = None
 ) -> Outcome:
-    """Plan, train and test; the minutes are those from the assessment to the written model.
+    """Plan, train and test; processor minutes are those from the assessment to the written model.
 
     What was ``assessed`` with the same settings, but for the plan's, is not done again; its minutes
     are counted all the same.
@@ -127,18 +127,18 @@ def train_and_measure(
         assessed = assessed or assess(root, overrides, Path(scratch) / "assessed")
         config, paths = load_settings(root, overrides), Paths(Path(scratch) / "run")
         shutil.copytree(assessed.folder, paths.root)
-        started = time.monotonic()
+        started = processor_minutes()
         plan = make_plan(config, paths, searcher=SequentialSearcher())
         cache_features(config, paths)
         train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
-        minutes = assessed.minutes + (time.monotonic() - started) / 60
+        minutes = assessed.minutes + processor_minutes() - started
         metrics = evaluate_model(config, paths, runs=NullRunLogger()).metrics
         return Outcome(plan, metrics, json.loads(paths.training.read_text()), minutes)
 
 
 @dataclass(frozen=True)
 class Assessed:
-    """Where the first two stages left what they made, and the minutes of the second."""
+    """Where the first two stages left what they made, and the processor minutes of the second."""
 
     folder: Path
     minutes: float
@@ -148,9 +148,15 @@ def assess(root: Path, overrides: list[str], folder: Path) -> Assessed:
     """Index and assess ``root`` into ``folder``."""
     config, paths = load_settings(root, overrides), Paths(folder)
     index_images(config, paths)
-    started = time.monotonic()
+    started = processor_minutes()
     assess_data(config, paths)
-    return Assessed(folder, (time.monotonic() - started) / 60)
+    return Assessed(folder, processor_minutes() - started)
+
+
+def processor_minutes() -> float:
+    """Of this process and the children it has waited for; what else the machine does is not in."""
+    used = os.times()
+    return (used.user + used.system + used.children_user + used.children_system) / 60
 
 
 def load_settings(root: Path, overrides: list[str]) -> Config:

@@ -7,10 +7,14 @@ from sklearn.preprocessing import StandardScaler
 
 from rootstock.errors import TrainingError
 from rootstock.heads import (
+    LinearHead,
+    MlpHead,
+    adjust_logits,
     cross_validate,
     cross_validate_path,
     fit_head_path,
     fit_linear_head,
+    log_shares,
     read_head,
     write_head,
 )
@@ -171,3 +175,23 @@ def test_a_head_survives_the_disk(tmp_path):
     write_head(head, tmp_path / "head.safetensors")
     found = read_head(tmp_path / "head.safetensors")
     assert (found.logits(features) == head.logits(features)).all()
+
+
+def test_an_adjusted_head_favours_no_class_for_being_frequent():
+    labels = np.array([0] * 90 + [1] * 10)
+    head = LinearHead(np.zeros((2, 1), np.float32), np.log([0.9, 0.1]).astype(np.float32))
+    adjusted = adjust_logits(head, labels, n_classes=2)
+    assert adjusted.probabilities(np.zeros((1, 1)))[0] == pytest.approx([0.5, 0.5])
+
+
+def test_a_class_without_images_is_not_lifted_by_adjusting():
+    shares = log_shares(np.array([0, 0, 0, 1]), n_classes=3)
+    assert shares[2] == 0.0
+    assert shares[0] - shares[1] == pytest.approx(np.log(3))
+
+
+def test_the_outer_layer_of_an_mlp_head_is_adjusted():
+    linear = LinearHead(np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
+    adjusted = adjust_logits(MlpHead(linear, linear), np.array([0, 0, 0, 1]), n_classes=2)
+    assert adjusted.inner is linear
+    assert adjusted.outer.bias[1] - adjusted.outer.bias[0] == pytest.approx(np.log(3))

@@ -220,10 +220,11 @@ class TrainConfig(Section):
         min_length=1,
         description="Strengths of the head's L2 penalty that are tried.",
     )
-    class_weight: Literal["none", "balanced", "balanced_sampling"] = Field(
+    class_weight: Literal["none", "logit_adjusted", "balanced", "balanced_sampling"] = Field(
         "none",
-        description="`balanced` weighs classes inversely to their size; `balanced_sampling` shows "
-        "them equally often when fine-tuning.",
+        description="Where rare classes matter as much: `logit_adjusted` (the best where a class "
+        "has few images) takes out of the logits what frequency put in; `balanced` weighs classes "
+        "inversely to their size; `balanced_sampling` shows them equally often when fine-tuning.",
     )
     mixup: Annotated[float, Field(ge=0, le=10)] | Auto = Field(
         "auto", description="Alpha of mixup; auto: .1 from 20,000 training images on, else off."

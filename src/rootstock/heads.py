@@ -61,6 +61,28 @@ class MlpHead:
 Head = LinearHead | MlpHead
 
 
+def adjust_logits(head: Head, labels: np.ndarray, *, n_classes: int) -> Head:
+    """The head as it would be if all classes were equally frequent; ``labels`` int[N] trained it.
+
+    By Bayes' rule a classifier's logits hold the log of each class' share of the training images;
+    without it no class is favoured for being frequent. Weighing a handful of images hundredfold
+    has the same aim and overfits them. Menon et al. 2021, arXiv:2007.07314.
+    """
+    if isinstance(head, MlpHead):
+        outer = adjust_logits(head.outer, labels, n_classes=n_classes)
+        assert isinstance(outer, LinearHead)
+        return MlpHead(head.inner, outer)
+    shares = log_shares(labels, n_classes=n_classes)
+    return LinearHead(head.weights, (head.bias - shares).astype(np.float32))
+
+
+def log_shares(labels: np.ndarray, *, n_classes: int) -> np.ndarray:
+    """float32[K]: the log of each class' share of int[N], about its mean; 0 where it has none."""
+    counts = np.bincount(labels, minlength=n_classes)
+    logs = np.log(np.maximum(counts, 1))
+    return np.where(counts > 0, logs - logs[counts > 0].mean(), 0.0).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class PathScores:
     """Each strength on unseen images: accuracy over folds and log-loss over images, float64[S]."""

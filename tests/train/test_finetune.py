@@ -248,16 +248,17 @@ def test_two_classes_can_be_fine_tuned(images, tmp_path):
     assert metrics["val_log_loss"] < 2
 
 
-def test_balanced_weights_lift_the_rare_class(images, tmp_path):
+@pytest.mark.parametrize("option", ["balanced", "logit_adjusted"])
+def test_weights_and_adjusted_logits_lift_the_rare_class(images, tmp_path, option):
     train, val = images
     kept = np.sort(np.concatenate([np.flatnonzero(train.labels == c)[:n] for c, n in RARE]))
     rows = tuple(train.rows[index] for index in kept)
     few = dataclasses.replace(train, rows=rows, labels=train.labels[kept], cache=None)
     lifted = {}
-    for balanced in (False, True):
-        home = tmp_path / str(balanced)
-        network, _ = run((few, val), home, balanced=balanced, epochs=1, freeze_through="last")
-        lifted[balanced] = float(network.head.bias[2].detach())
+    for on in (False, True):
+        home = tmp_path / str(on)
+        network, _ = run((few, val), home, **{option: on}, epochs=1, freeze_through="last")
+        lifted[on] = float(network.head.bias[2].detach())
     assert lifted[True] > lifted[False]
 
 

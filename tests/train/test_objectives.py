@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from rootstock.heads import LinearHead, write_head
+from rootstock.heads import LinearHead, read_head, write_head
 from rootstock.ports import NullRun, NullRunLogger, SequentialSearcher
 from rootstock.train.finetune import BEST
 from rootstock.train.images import prepare_images, training_preprocess
@@ -66,6 +66,16 @@ def test_every_strength_is_noted_with_its_losses_on_unseen_images(objective, tmp
     path = json.loads((trial.directory / "path.json").read_text())["path"]
     assert [row["l2"] for row in path] == [0.01, 1.0]
     assert all(row["cv_log_loss"] > 0 for row in path)
+
+
+def test_an_adjusted_head_is_what_is_kept_and_measured(objective, tmp_path):
+    labels = np.minimum(objective.train_labels, 1)  # two thirds are of class 1
+    skewed = dataclasses.replace(objective, train_labels=labels, val_labels=labels, n_classes=2)
+    plain = search(skewed, tmp_path / "plain")[1]
+    adjusted = search(dataclasses.replace(skewed, logit_adjusted=True), tmp_path / "other")[1]
+    biases = [read_head(trial.directory / "head.safetensors").bias for trial in (plain, adjusted)]
+    assert np.diff(biases[1] - biases[0]) == pytest.approx(-np.log(2), abs=1e-5)
+    assert adjusted.metrics["val_log_loss"] > plain.metrics["val_log_loss"]
 
 
 @pytest.mark.parametrize(

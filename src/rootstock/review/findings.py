@@ -131,7 +131,7 @@ def _from_classes(profile: DatasetProfile) -> Iterator[Finding]:
         yield Finding(
             weight=2,
             what=f"The largest class has {profile.imbalance:.0f} times the images of the smallest.",
-            todo="Set train.class_weight: balanced if the rare classes matter as much, and judge "
+            todo="Set train.class_weight: logit_adjusted if rare classes matter as much, and judge "
             "by balanced accuracy (registry.gate.metric).",
         )
 

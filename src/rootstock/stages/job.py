@@ -110,9 +110,10 @@ class TrainingJob:
             train_labels=self.manifest.labels("train"),
             val_labels=self.manifest.labels("val"),
             n_classes=len(self.manifest.classes),
-            class_weight=None if weight == "none" else "balanced",
+            class_weight="balanced" if weight.startswith("balanced") else None,
             tracking=tracking,
             seed=self.config.seed,
+            logit_adjusted=weight == "logit_adjusted",
         )
         candidates = list(self.plan.head_candidates)
         if self.config.train.mlp_hidden and not self.plan.finetune:
@@ -176,6 +177,7 @@ class TrainingJob:
                 mixup=choose_mixup(config.mixup, n_train=len(self.manifest.rows("train"))),
                 cutmix=config.cutmix,
                 balanced_sampling=config.class_weight == "balanced_sampling",
+                logit_adjusted=config.class_weight == "logit_adjusted",
                 recompute=config.recompute,
                 compute=self.compute,
             ),

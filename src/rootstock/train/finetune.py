@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rootstock.data.files import write_atomic, write_json
 from rootstock.errors import TrainingError
+from rootstock.heads import log_shares
 from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
 from rootstock.ports import Report
 from rootstock.train.augment import augment, draw_changes
@@ -76,6 +77,10 @@ def finetune(
         recompute_activations(network)
     schedule = [group["peak"] for group in groups]
     weights = _class_weights(train.labels, network.n_classes, settings.balanced, device)
+    shares = np.zeros(network.n_classes, np.float32)
+    if settings.logit_adjusted:
+        shares = log_shares(train.labels, n_classes=network.n_classes)
+    offset = torch.from_numpy(shares).to(device)
     steps = math.ceil(len(train) / settings.batch_size)
     averaged = average.network if average else None
     progress = read_checkpoint(directory, network, optimizer, average=averaged) or {
@@ -130,7 +135,7 @@ def finetune(
             )
             # Forward and backward, in parts where memory asks for it; then the step
             loss = micro.backward(
-                partial(_part_loss, network, images, targets, weights, settings, compute),
+                partial(_part_loss, network, images, targets, weights, offset, settings, compute),
                 len(mine),
                 total_weight=team.total(_total_weight(targets, weights)),
                 zero_grad=optimizer.zero_grad,
@@ -185,6 +190,7 @@ def _part_loss(
     images: Tensor,
     targets: Tensor,
     weights: Tensor | None,
+    offset: Tensor,
     settings: FinetuneSettings,
     compute: Compute,
     part: Tensor,
@@ -193,7 +199,7 @@ def _part_loss(
     with compute.autocast():
         logits = network(images[part])
     return F.cross_entropy(
-        logits.float(),
+        logits.float() + offset,
         targets[part],
         weight=weights,
         label_smoothing=settings.label_smoothing,

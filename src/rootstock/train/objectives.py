@@ -20,6 +20,7 @@ from rootstock.backbones.load import load_backbone
 from rootstock.data.files import write_json
 from rootstock.heads import (
     Head,
+    adjust_logits,
     cross_validate_path,
     fit_head_path,
     read_head,
@@ -74,6 +75,8 @@ class HeadObjective:
     class_weight: str | None
     tracking: Tracking
     seed: int = 0
+    logit_adjusted: bool = False
+    """Adjust the chosen head to classes that are equally frequent."""
 
     def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
         return _tracked(self._fit, params, directory, report, self.tracking)
@@ -94,10 +97,14 @@ class HeadObjective:
             scores = (unseen * len(features) + scores * len(val)) / (len(features) + len(val))
             path = [{**row, "cv_log_loss": loss} for row, loss in zip(path, unseen, strict=True)]
         best = strongest_of_equals(strengths, scores)
-        write_head(heads[best], directory / HEAD_FILE)
+        head, metrics = heads[best], path[best]
+        if self.logit_adjusted:
+            head = adjust_logits(head, self.train_labels, n_classes=self.n_classes)
+            metrics = metrics | self._measure(head, val)
+        write_head(head, directory / HEAD_FILE)
         write_json(directory / PATH_FILE, {"path": path})
-        report(1, path[best])
-        return path[best]
+        report(1, metrics)
+        return metrics
 
     def _fit_path(
         self, features: np.ndarray, strengths: Sequence[float], *, hidden: int

@@ -48,6 +48,8 @@ class FinetuneSettings:
     mixup: float = 0.0
     cutmix: float = 0.0
     balanced_sampling: bool = False
+    logit_adjusted: bool = False
+    """The loss adds the log of each class' share to the logits, which then learn to do without."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
     compute: Compute | None = None
