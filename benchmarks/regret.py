@@ -16,7 +16,8 @@ import argparse
 import json
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,11 @@ def run_set(
                 continue
             settings = [f"backbone.weights={json.dumps(options.weights)}", f"seed={seed}"]
             assessed = assessed or assess(part, settings, part.with_name(f"{part.name}-assessed"))
-            run = key | run_once(part, [*settings, f"plan.strategy={strategy}"], assessed)
+            run = (
+                key
+                | {"size": size}
+                | run_once(part, [*settings, f"plan.strategy={strategy}"], assessed)
+            )
             with options.out.open("a") as file:
                 file.write(json.dumps(run) + "\n")
             print(json.dumps(run), file=sys.stderr, flush=True)
@@ -118,57 +123,91 @@ def run_once(part: Path, settings: list[str], assessed: Assessed) -> Run:
     }
 
 
-def print_tables(runs: list[Run]) -> None:
-    """Markdown: one row a set, size and seed, then the summary."""
-    names = list(MEANING)
-    print(f"| set | train | seed | {' | '.join(names)} | auto | chosen | regret | time |")
-    print(f"|{' --- |' * (len(names) + 7)}")
-    cells = complete_cells(runs)
-    for (name, count, seed), scores in cells:
-        accuracies = " | ".join(f"{scores[s]['accuracy']:.3f}" for s in names)
-        auto = scores[AUTO]
-        raced = " (raced)" if auto["raced"] else ""
-        print(
-            f"| {name} | {count} | {seed} | {accuracies} | {auto['accuracy']:.3f} "
-            f"| {auto['chosen']}{raced} | {regret(scores):+.1f} | {time_share(scores):.0%} |"
-        )
-    if not cells:
-        return
-    regrets = [regret(scores) for _, scores in cells]
-    table = [best(scores) - 100 * scores[scores[AUTO]["ruled"]]["accuracy"] for _, scores in cells]
-    spent = sum(scores[AUTO]["minutes"] for _, scores in cells)
-    tried = sum(scores[s]["minutes"] for _, scores in cells for s in names)
-    print(
-        f"\nregret of auto: mean {np.mean(regrets):.2f}, worst {max(regrets):.2f} points; of the "
-        f"table alone: mean {np.mean(table):.2f}, worst {max(table):.2f}; auto took "
-        f"{spent:.1f} of the {tried:.1f} minutes of trying all ({spent / tried:.0%})"
+@dataclass(frozen=True)
+class Cell:
+    """One set at one size: means over the seeds of which every strategy was run."""
+
+    name: str
+    n_train: int
+    seeds: int
+    accuracy: dict[str, float]
+    """In points, by strategy and `AUTO`."""
+    minutes: dict[str, float]
+    chosen: Counter[str]
+    ruled: float
+    """What the table alone would have reached, in points."""
+
+    @property
+    def best(self) -> float:
+        """Points of the best forced strategy in hindsight."""
+        return max(self.accuracy[name] for name in MEANING)
+
+    @property
+    def regret(self) -> float:
+        """Points that auto lies below the best forced strategy; negative where it lies above."""
+        return self.best - self.accuracy[AUTO]
+
+    @property
+    def tried(self) -> float:
+        """Minutes of trying all."""
+        return sum(self.minutes[name] for name in MEANING)
+
+
+def complete_cells(runs: list[Run]) -> list[Cell]:
+    """Those sets and sizes of which every strategy was run with the same seeds."""
+    seeds: dict[tuple[str, int], dict[int, dict[str, Run]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        seeds[run["set"], run["size"]][run["seed"]][run["strategy"]] = run
+    cells = []
+    for (name, _), tries in seeds.items():
+        whole = [scores for scores in tries.values() if len(scores) == len(MEANING) + 1]
+        if whole:
+            cells.append(average_seeds(name, whole))
+    return cells
+
+
+def average_seeds(name: str, tries: list[dict[str, Run]]) -> Cell:
+    """The means over ``tries``, each a run by strategy."""
+    autos = [scores[AUTO] for scores in tries]
+    pairs = zip(tries, autos, strict=True)
+    return Cell(
+        name=name,
+        n_train=round(np.mean([run["n_train"] for run in autos])),
+        seeds=len(tries),
+        accuracy={s: 100 * float(np.mean([t[s]["accuracy"] for t in tries])) for s in tries[0]},
+        minutes={s: float(np.mean([t[s]["minutes"] for t in tries])) for s in tries[0]},
+        chosen=Counter(run["chosen"] + (" (raced)" if run["raced"] else "") for run in autos),
+        ruled=100 * float(np.mean([scores[auto["ruled"]]["accuracy"] for scores, auto in pairs])),
     )
 
 
-Cell = dict[str, Run]
-
-
-def complete_cells(runs: list[Run]) -> list[tuple[tuple[str, int, int], Cell]]:
-    """Those sets, sizes and seeds of which every strategy was run."""
-    cells: dict[tuple[str, int, int], Cell] = defaultdict(dict)
-    for run in runs:
-        cells[run["set"], run["n_train"], run["seed"]][run["strategy"]] = run
-    return [(key, cell) for key, cell in cells.items() if len(cell) == len(MEANING) + 1]
-
-
-def best(scores: Cell) -> float:
-    """The accuracy in points of the best forced strategy."""
-    return 100 * max(scores[name]["accuracy"] for name in MEANING)
-
-
-def regret(scores: Cell) -> float:
-    """Points that auto lies below the best forced strategy; negative where it lies above."""
-    return best(scores) - 100 * scores[AUTO]["accuracy"]
-
-
-def time_share(scores: Cell) -> float:
-    """Time of auto over the time of trying all."""
-    return scores[AUTO]["minutes"] / sum(scores[name]["minutes"] for name in MEANING)
+def print_tables(runs: list[Run]) -> None:
+    """Markdown: a row for each set and size, accuracy and processor minutes; then the summary."""
+    names = [*MEANING, AUTO]
+    print(f"| set | train | seeds | {' | '.join(names)} | chosen | regret | time |")
+    print(f"|{' --- |' * (len(names) + 6)}")
+    cells = complete_cells(runs)
+    for cell in cells:
+        scores = " | ".join(f"{cell.accuracy[s]:.1f} ({cell.minutes[s]:.1f})" for s in names)
+        chosen = ", ".join(
+            name if times == cell.seeds else f"{times} {name}"
+            for name, times in cell.chosen.most_common()
+        )
+        print(
+            f"| {cell.name} | {cell.n_train} | {cell.seeds} | {scores} | {chosen} "
+            f"| {cell.regret:+.1f} | {cell.minutes[AUTO] / cell.tried:.0%} |"
+        )
+    if not cells:
+        return
+    regrets = [cell.regret for cell in cells]
+    table = [cell.best - cell.ruled for cell in cells]
+    spent = sum(cell.seeds * cell.minutes[AUTO] for cell in cells)
+    tried = sum(cell.seeds * cell.tried for cell in cells)
+    print(
+        f"\nregret of auto: mean {np.mean(regrets):.2f}, worst {max(regrets):.2f} points; of the "
+        f"table alone: mean {np.mean(table):.2f}, worst {max(table):.2f}; auto took {spent:.1f} of "
+        f"the {tried:.1f} processor minutes of trying all ({spent / tried:.0%})"
+    )
 
 
 def plot_regret(runs: list[Run], path: Path) -> None:
@@ -176,12 +215,12 @@ def plot_regret(runs: list[Run], path: Path) -> None:
     cells = complete_cells(runs)
     with canvas(path, width=8, height=1.2 + 0.3 * len(cells)) as figure:
         axes = figure.subplots()
-        for row, (_, scores) in enumerate(reversed(cells)):
-            forced = [100 * scores[name]["accuracy"] for name in MEANING]
+        for row, cell in enumerate(reversed(cells)):
+            forced = [cell.accuracy[name] for name in MEANING]
             axes.plot([min(forced), max(forced)], [row, row], color=GRID, linewidth=4, zorder=1)
             axes.scatter(forced, [row] * len(forced), s=18, color=QUIET, zorder=2)
-            axes.scatter(100 * scores[AUTO]["accuracy"], row, s=46, color=ORANGE, zorder=3)
-        labels = [f"{name}, {count}" for (name, count, _), _ in reversed(cells)]
+            axes.scatter(cell.accuracy[AUTO], row, s=46, color=ORANGE, zorder=3)
+        labels = [f"{cell.name}, {cell.n_train}" for cell in reversed(cells)]
         axes.set_yticks(range(len(cells)), labels)
         axes.set_xlabel("test accuracy in %", color=BLUE)
         headline(
