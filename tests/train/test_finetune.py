@@ -379,7 +379,6 @@ def test_averaged_weights_lag_behind_the_last_ones(images, tmp_path):
         {"augmentation": "strong"},
         {"optimizer": "sgd", "learning_rate": 0.01, "ema_decay": 0.9, "micro_batch": 5},
         {"compute": CHANNELS_LAST},
-        {"compute": CHANNELS_LAST.model_copy(update={"bfloat16": True})},
     ],
     ids=lambda options: " ".join(options),
 )
@@ -421,6 +420,14 @@ def test_the_layout_of_images_changes_nothing_but_rounding(images, tmp_path):
     other, _ = run(images, tmp_path / "other", epochs=1, compute=CHANNELS_LAST)
     for name, value in plain.state_dict().items():
         assert torch.allclose(other.state_dict()[name], value, atol=1e-5), name
+
+
+def test_rounded_activations_train_about_the_same(images, tmp_path):
+    rounded = CHANNELS_LAST.model_copy(update={"bfloat16": True})
+    _, exact = run(images, tmp_path / "exact", epochs=1)
+    _, about = run(images, tmp_path / "about", epochs=1, compute=rounded)
+    assert about["val_log_loss"] == pytest.approx(exact["val_log_loss"], rel=0.05)
+    assert about["val_log_loss"] != exact["val_log_loss"]
 
 
 def test_recomputing_activations_gives_the_same_weights(images, tmp_path):
