@@ -79,5 +79,5 @@ def _has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware knows the format: emulated, a step takes ten times as long."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(known is True for name, known in capabilities.items() if name.endswith("bf16"))
