@@ -6,7 +6,13 @@ import pytest
 from rootstock import engine as engines
 from rootstock.bundle import read_bundle
 from rootstock.cores import usable_cores
-from rootstock.engine import Outputs, fastest_engine, installed_engines, open_engine
+from rootstock.engine import (
+    Outputs,
+    best_batch,
+    fastest_engine,
+    installed_engines,
+    open_engine,
+)
 from rootstock.errors import BundleError
 from rootstock.predict import Predictor
 from tests.bundles import SIZE, jpeg, tiny_bundle
@@ -107,3 +113,24 @@ def test_a_containers_quota_bounds_the_cores(tmp_path, files, most):
 def test_no_quota_leaves_all_cores(tmp_path, text):
     (tmp_path / "cpu.max").write_text(text)
     assert usable_cores(tmp_path) == usable_cores(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("per_call", "per_image", "best"), [(0, 2.0, 1), (5, 0.01, 64), (1, 1.0, 8)]
+)
+def test_batches_are_as_large_as_they_gain(monkeypatch, per_call, per_image, best):
+    def seconds(_forward, images):
+        return per_call + per_image * len(images)
+
+    monkeypatch.setattr(engines, "_seconds", seconds)
+    assert best_batch(lambda images: None, 8) == best
+
+
+def test_no_batch_over_the_bound_is_tried():
+    tried = set()
+
+    def forward(images):
+        tried.add(len(images))
+
+    best_batch(forward, 8, most=8)
+    assert tried == {1, 8}

@@ -93,7 +93,7 @@ async def infer_uploads(
         word = "ok"
         if isinstance(result, Problem):
             word = (result.members or {}).get("reason", result.kind)
-        service.telemetry.images.labels(word).inc()
+        service.telemetry.count_images(word)
         results.append(result)
     return results
 

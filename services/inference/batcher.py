@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -46,11 +48,12 @@ class Batch:
 class Batcher:
     """Lanes take what is waiting, as soon as they are free; each runs the engine in a thread.
 
+    A thread goes on with what waits by itself: a busy event loop never keeps the engine idle.
     A batch that fails is halved until the image that spoils it fails alone.
 
     Args:
         lanes: batches on the engine at once.
-        max_batch: images in one.
+        max_batch: images in one; None: what each model is fastest with (`best_batch`).
         max_delay: seconds that a batch which is not full waits for more while another lane is
             at work; with an idle engine nothing ever waits.
         told: called with each `Batch`.
@@ -60,7 +63,7 @@ class Batcher:
         self,
         *,
         lanes: int,
-        max_batch: int,
+        max_batch: int | None,
         max_delay: float = 0.0,
         told: Callable[[Batch], None] = lambda _batch: None,
     ) -> None:
@@ -69,8 +72,11 @@ class Batcher:
         self._max_delay = max_delay
         self._told = told
         self._queue: deque[_Item] = deque()
+        self._taking = threading.Lock()
         self._wake = asyncio.Event()
         self._idle = 0
+        self._others = 0
+        """Calls of `run` that wait for a thread, or have one."""
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="engine")
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -95,9 +101,15 @@ class Batcher:
 
     async def run(self, work: Callable[..., Inferred], *arguments: Any) -> Inferred:
         """Other work for the engine's threads, past the queue."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        loop = asyncio.get_running_loop()
+        self._others += 1
+        try:
+            return await loop.run_in_executor(self._threads, work, *arguments)
+        finally:
+            self._others -= 1
 
     async def _lane(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             self._idle += 1
             while not self._queue:
@@ -108,12 +120,14 @@ class Batcher:
             batch = self._take()
             self._idle -= 1
             if batch:
-                await self._run(batch)
+                await loop.run_in_executor(self._threads, self._work, loop, batch)
 
     async def _gather(self) -> None:
         """Wait for a full batch while the engine has other work."""
         until = time.perf_counter() + self._max_delay
-        while 0 < len(self._queue) < self._max_batch and self._idle < self._lanes:
+        while self._queue and self._idle < self._lanes:
+            if len(self._queue) >= self._most(self._queue[0]):
+                return
             left = until - time.perf_counter()
             if left <= 0:
                 return
@@ -121,33 +135,53 @@ class Batcher:
 
     def _take(self) -> list[_Item]:
         """The next images of one model, sharing what waits with the other idle lanes."""
-        most = min(self._max_batch, math.ceil(len(self._queue) / max(1, self._idle)))
         batch: list[_Item] = []
-        while self._queue and len(batch) < most:
-            if batch and self._queue[0].predictor is not batch[0].predictor:
-                break
-            item = self._queue.popleft()
-            if not item.answer.done():
-                batch.append(item)
+        with self._taking:
+            share = math.ceil(len(self._queue) / max(1, self._idle))
+            while self._queue and len(batch) < min(share, self._most(self._queue[0])):
+                if batch and self._queue[0].predictor is not batch[0].predictor:
+                    break
+                item = self._queue.popleft()
+                if not item.answer.done():
+                    batch.append(item)
         return batch
 
-    async def _run(self, batch: Sequence[_Item]) -> None:
-        waited = time.perf_counter() - batch[0].since
+    def _most(self, item: _Item) -> int:
+        return self._max_batch or item.predictor.best_batch
+
+    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[_Item]) -> None:
+        """In a thread: this batch, and then what waits, until nothing does."""
+        while batch:
+            self._run(loop, batch)
+            # Back to the lane: to gather a fuller batch, or to let other work have the thread.
+            batch = [] if self._max_delay or self._others else self._take()
+
+    def _run(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Item]) -> None:
         started = time.perf_counter()
         try:
-            found = await self.run(batch[0].predictor.infer, [item.prepared for item in batch])
+            found = batch[0].predictor.infer([item.prepared for item in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the lane
             if len(batch) == 1:
                 _log.error("the engine failed on an image: %s", error)
-                _fail(batch[0], error)
+                _deliver(loop, _fail, batch[0], error)
                 return
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-                await self._run(half)
+                self._run(loop, half)
             return
-        self._told(Batch(len(batch), waited, time.perf_counter() - started))
+        seconds = time.perf_counter() - started
+        told = Batch(len(batch), started - batch[0].since, seconds)
+        _deliver(loop, self._answer, batch, found, told)
+
+    def _answer(self, batch: Sequence[_Item], found: Inferred, told: Batch) -> None:
+        self._told(told)
         for item, probabilities, features in zip(batch, *found, strict=True):
             if not item.answer.done():
                 item.answer.set_result(Row(probabilities, features))
+
+
+def _deliver(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and everybody who asked with it
+        loop.call_soon_threadsafe(call, *arguments)
 
 
 def _fail(item: _Item, error: Exception) -> None:

@@ -304,6 +304,7 @@ class ModelHolder:
             limits=self._limits,
         )
         difference = predictor.check_golden()
+        batch = predictor.best_batch  # measured here, where nobody waits for it
         now = self._predictor
         before = now.info["version"] if now is not None else self._cache.version()
         if before and before != version:
@@ -311,10 +312,11 @@ class ModelHolder:
         self._predictor, self._mark, self.refused = predictor, mark, None
         self.told("swapped")
         _log.info(
-            "serving %s version %s with %s, golden images within %.1g",
+            "serving %s version %s with %s in batches of %d, golden images within %.1g",
             predictor.info["name"],
             predictor.info["version"],
             predictor.engine,
+            batch,
             difference,
             extra={"milliseconds": predictor.milliseconds},
         )

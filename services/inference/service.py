@@ -190,12 +190,12 @@ class Service:
         if stage == "lost":
             self.telemetry.lost_decoders.inc()
         else:
-            self.telemetry.stages.labels(stage).observe(seconds)
+            self.telemetry.time_stage(stage, seconds)
 
     def _count_batch(self, batch: Batch) -> None:
         self.telemetry.batches.observe(batch.size)
-        self.telemetry.stages.labels("queue").observe(batch.waited)
-        self.telemetry.stages.labels("infer").observe(batch.seconds)
+        self.telemetry.time_stage("queue", batch.waited)
+        self.telemetry.time_stage("infer", batch.seconds)
 
     def _count_swap(self, outcome: str) -> None:
         self.telemetry.swaps.labels(outcome).inc()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
@@ -17,6 +20,8 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        # Looking a child up by its labels takes longer than counting.
+        self._child = lru_cache(maxsize=1_000)(_child)
         self._requests = Counter(
             "rootstock_http_requests_total",
             "Requests by method, route and status.",
@@ -30,7 +35,7 @@ class Telemetry:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.images = Counter(
+        self._images = Counter(
             "rootstock_images_total",
             "Images by outcome: ok, or the reason why one could not be used.",
             ["outcome"],
@@ -41,7 +46,7 @@ class Telemetry:
             "Images unlike anything the model has seen.",
             registry=registry,
         )
-        self.stages = Histogram(
+        self._stages = Histogram(
             "rootstock_stage_duration_seconds",
             "Time of an image in the queues, of decoding it, and of its batch in the engine.",
             ["stage"],
@@ -89,8 +94,16 @@ class Telemetry:
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Note one request that was answered."""
-        self._requests.labels(method, route, status).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        self._child(self._requests, method, route, status).inc()
+        self._child(self._seconds, method, route).observe(seconds)
+
+    def count_images(self, outcome: str, images: int = 1) -> None:
+        """Note images by what became of them."""
+        self._child(self._images, outcome).inc(images)
+
+    def time_stage(self, stage: str, seconds: float) -> None:
+        """Note what an image, or a batch, spent in a stage."""
+        self._child(self._stages, stage).observe(seconds)
 
     def exposition(
         self,
@@ -116,3 +129,7 @@ class Telemetry:
         for what, value in drift.items():
             self._drift.labels(what).set(value)
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _child(metric: Any, *labels: object) -> Any:
+    return metric.labels(*labels)

@@ -168,7 +168,7 @@ async def _infer(
         raise Problem("invalid-request", "`images` is BYTES, `tensor` is FP32.")
     if tensor.datatype == "FP32":
         rows = await service.infer_tensor(predictor, _tensor(predictor, tensor, service))
-        service.telemetry.images.labels("ok").inc(len(rows))
+        service.telemetry.count_images("ok", len(rows))
         return [[float(share) for share in row.probabilities] for row in rows]
     if tensor.shape != [len(tensor.data)] or not all(isinstance(x, str) for x in tensor.data):
         raise Problem(

@@ -23,6 +23,9 @@ from rootstock.onnx_session import onnx_session
 Engine = Literal["onnx", "openvino", "torch"]
 _PACKAGES: dict[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 _TRIES = 9
+_BATCHES = (1, 8, 64)
+_GAIN = 0.9
+"""A larger batch must take at most this share of the time an image: it costs waiting and memory."""
 
 
 class Outputs(NamedTuple):
@@ -90,6 +93,27 @@ def fastest_engine(
     return best, proved[best], times
 
 
+def best_batch(forward: Forward, size: int, *, views: int = 1, most: int = 64) -> int:
+    """Images that the engine should take at once: as few as are about as fast an image as more.
+
+    A processor gains little or nothing from batches of a small network (its caches overflow), a
+    GPU much; so larger ones are tried only as long as they gain, up to ``most``: what was tried
+    costs memory for good. Each image has ``views`` of ``size`` pixels.
+    """
+    best = _BATCHES[0]
+    for larger in (batch for batch in _BATCHES[1:] if batch <= most):
+        few, many = (np.zeros((n * views, 3, size, size), np.float32) for n in (best, larger))
+        forward(many)
+        # By turns, and the best of each: whatever else the machine does only adds.
+        times = [[_seconds(forward, images) for images in (few, few, many)] for _ in range(3)]
+        alone, twice, together = np.min(times, axis=0)
+        each = min(alone, twice) / best, together / larger
+        if each[1] > _GAIN * each[0]:
+            break
+        best = larger
+    return best
+
+
 def has_gpu() -> bool:
     """Whether PyTorch is installed and sees a GPU."""
     # Importing torch costs seconds and hundreds of megabytes: only where a driver is.
@@ -104,12 +128,14 @@ def has_gpu() -> bool:
 def _milliseconds(forward: Forward, size: int) -> float:
     image = np.zeros((1, 3, size, size), np.float32)
     forward(image)
-    times = []
-    for _ in range(_TRIES):
-        started = time.perf_counter()
-        forward(image)
-        times.append(time.perf_counter() - started)
+    times = [_seconds(forward, image) for _ in range(_TRIES)]
     return round(1000 * float(np.median(times)), 3)
+
+
+def _seconds(forward: Forward, images: np.ndarray) -> float:
+    started = time.perf_counter()
+    forward(images)
+    return time.perf_counter() - started
 
 
 def _onnx(bundle: ModelBundle, threads: int | None) -> Forward:

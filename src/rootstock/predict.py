@@ -13,7 +13,15 @@ import numpy as np
 from rootstock.bundle import ModelBundle, largest_difference, read_bundle
 from rootstock.data.decode import DecodeLimits, decode_image
 from rootstock.data.views import COUNT, Views, average_views, cut_views
-from rootstock.engine import Engine, Forward, fastest_engine, installed_engines, open_engine
+from rootstock.engine import (
+    Engine,
+    Forward,
+    best_batch,
+    fastest_engine,
+    has_gpu,
+    installed_engines,
+    open_engine,
+)
 from rootstock.errors import BundleError, ImageError
 from rootstock.metrics import softmax
 
@@ -106,6 +114,14 @@ class Predictor:
             "strategy": self.bundle.strategy,
             "classes": list(self.classes),
         }
+
+    @cached_property
+    def best_batch(self) -> int:
+        """Images that `infer` should be given at once; measured when it is first asked for."""
+        facts = self.bundle.facts
+        size = self.bundle.preprocess.input_size
+        most = 64 if self.engine == "torch" and has_gpu() else 8
+        return best_batch(self._forward, size, views=COUNT[facts.views], most=most)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits float32[N,K], before the temperature, of prepared images float32[N,3,S,S]."""

@@ -128,3 +128,44 @@ def test_a_caller_who_left_costs_no_work():
 
     asyncio.run(ask())
     assert model.sizes == [1]
+
+
+def test_a_busy_event_loop_does_not_keep_the_engine_idle():
+    model = Doubler(seconds=0.02)
+
+    async def ask():
+        batcher = Batcher(lanes=1, max_batch=1)
+        batcher.start()
+        tasks = [asyncio.ensure_future(batcher.submit(model, np.float64(1))) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        time.sleep(0.5)  # the loop is busy
+        meanwhile = list(model.sizes)
+        await asyncio.gather(*tasks)
+        batcher.stop()
+        return meanwhile
+
+    assert asyncio.run(ask()) == [1, 1, 1, 1]
+
+
+def test_without_a_limit_the_models_own_best_is_taken():
+    model = Doubler(seconds=0.02)
+    model.best_batch = 3
+    answers(model, range(9), max_batch=None)
+    assert max(model.sizes) == 3
+
+
+def test_other_work_has_its_turn_while_images_wait():
+    model = Doubler(seconds=0.05)
+
+    async def ask():
+        batcher = Batcher(lanes=1, max_batch=1)
+        batcher.start()
+        tasks = [asyncio.ensure_future(batcher.submit(model, np.float64(1))) for _ in range(8)]
+        await asyncio.sleep(0.01)
+        await batcher.run(lambda: None)
+        left = sum(not task.done() for task in tasks)
+        await asyncio.gather(*tasks)
+        batcher.stop()
+        return left
+
+    assert asyncio.run(ask()) >= 5
