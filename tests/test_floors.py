@@ -21,6 +21,7 @@ FLOORS = {
     "lineage": 2,
     "metrics": 2,
     "onnx_session": 2,
+    "openvino_model": 2,
     "solver": 2,
     "plots": 3,
     "backbones": 3,

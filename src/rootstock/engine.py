@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from rootstock.bundle import ModelBundle
 from rootstock.errors import BundleError
 from rootstock.onnx_session import onnx_session
+from rootstock.openvino_model import caller, openvino_model
 
 Engine = Literal["onnx", "openvino", "torch"]
 _PACKAGES: dict[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
@@ -120,30 +120,10 @@ def _onnx(bundle: ModelBundle, threads: int | None) -> Forward:
 
 
 def _openvino(bundle: ModelBundle, threads: int | None) -> Forward:
-    import openvino
-
-    # float32: the bf16 that OpenVINO would choose moves logits by hundredths.
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    try:
-        model = openvino.Core().compile_model(str(bundle.onnx_path), "CPU", settings)
-    except RuntimeError as error:
-        raise BundleError(
-            f"OpenVINO {openvino.__version__} cannot load {bundle.onnx_path}: "
-            f"{str(error).splitlines()[0]}",
-            hint="download or train the model again",
-        ) from error
+    model = openvino_model(bundle.onnx_path, threads=threads)
     _check_width(bundle, model.output("logits").partial_shape[1].get_length())
-    own = threading.local()  # a request must not be used by two threads at once
-
-    def forward(images: np.ndarray) -> Outputs:
-        if not hasattr(own, "request"):
-            own.request = model.create_infer_request()
-        found = own.request.infer({"images": images})
-        return Outputs(found["logits"].copy(), found["features"].copy())
-
-    return forward
+    call = caller(model, ["logits", "features"])
+    return lambda images: Outputs(*call(images))
 
 
 def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
