@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,8 @@ from rootstock.bundle import ModelBundle
 from rootstock.errors import BundleError
 from rootstock.onnx_session import onnx_session
 from rootstock.openvino_model import caller, openvino_model
+from rootstock.runtimes import PACKAGES, Engine, installed_engines
 
-Engine = Literal["onnx", "openvino", "torch"]
-_PACKAGES: dict[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 _TRIES = 9
 
 
@@ -36,21 +35,16 @@ Forward = Callable[[np.ndarray], Outputs]
 """Prepared images float32[N,3,S,S] in; may be called from several threads at once."""
 
 
-def installed_engines() -> list[Engine]:
-    """The engines whose packages are there, the preferred one first."""
-    return [engine for engine in get_args(Engine) if importlib.util.find_spec(_PACKAGES[engine])]
-
-
 def open_engine(bundle: ModelBundle, engine: Engine, *, threads: int | None = None) -> Forward:
     """Load the network; ``threads`` of one forward pass, None: all cores.
 
     Raises:
         BundleError: the engine cannot load the file, or it does not fit its own class list.
     """
-    if not importlib.util.find_spec(_PACKAGES[engine]):
+    if not importlib.util.find_spec(PACKAGES[engine]):
         raise BundleError(
-            f"the engine {engine!r} needs {_PACKAGES[engine]}, which is not installed",
-            hint=f"pip install {_PACKAGES[engine]}, or choose another engine",
+            f"the engine {engine!r} needs {PACKAGES[engine]}, which is not installed",
+            hint=f"pip install {PACKAGES[engine]}, or choose another engine",
         )
     return {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[engine](bundle, threads)
 

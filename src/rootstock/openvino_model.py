@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,17 @@ def openvino_model(path: Path, *, threads: int | None = None, passes: int = 1) -
 
 def caller(model: Any, outputs: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Images float32[N,3,S,S] in, copies of the named outputs out; for any number of threads."""
-    own = threading.local()  # a request must not be used by two threads at once
+    # A request must not be used by two threads at once; threads come and go.
+    idle: SimpleQueue[Any] = SimpleQueue()
 
     def call(images: np.ndarray) -> list[np.ndarray]:
-        if not hasattr(own, "request"):
-            own.request = model.create_infer_request()
-        found = own.request.infer({"images": images})
-        return [found[name].copy() for name in outputs]
+        try:
+            request = idle.get_nowait()
+        except Empty:
+            request = model.create_infer_request()
+        found = request.infer({"images": images})
+        arrays = [found[name].copy() for name in outputs]
+        idle.put(request)
+        return arrays
 
     return call
