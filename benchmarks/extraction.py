@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import resource
 import shutil
 import tempfile
@@ -32,8 +33,9 @@ from rootstock.cores import usable_cores
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.features.extract import extract_features
+from rootstock.features.fastest import choose_forward
 from rootstock.features.feed import prepared_batches, read_prepared, spread
-from rootstock.features.forward import open_forward
+from rootstock.features.forward import open_forwards
 from rootstock.features.store import FeatureStore
 
 BATCH = 64
@@ -69,14 +71,13 @@ def compare(
     on_gpu = backbone.device.type == "cuda"
     some = rows[: min(len(rows), 600)]
     store = FeatureStore(scratch / "store")
-    forward = open_forward(
-        backbone,
-        preprocess,
-        [LAST],
-        n_images=len(rows),
-        probe=read_prepared(rows[:2], root, preprocess),
-        folder=store.root / ".engines",
-    )
+    where = {
+        "n_images": len(rows),
+        "probe": read_prepared(rows[:2], root, preprocess),
+        "folder": store.root / ".engines",
+    }
+    ways = open_forwards(backbone, preprocess, [LAST], **where, every=True)
+    forward = choose_forward(ways, **where)
     size = BATCH if not forward.concurrent else 4
     pixels = read_prepared(some[:BATCH], root, preprocess)
     chunks = [pixels[i : i + size] for i in range(0, len(pixels), size)] * (len(some) // BATCH)
@@ -99,7 +100,7 @@ def compare(
         target = FeatureStore(scratch / folder)
         if translated:
             shutil.copytree(engines, target.root / ".engines", dirs_exist_ok=True)
-        return extract_features(*arguments, target, [LAST]).seconds
+        return extract_features(*arguments, target, [LAST], measure=True).seconds
 
     # Like the parts of the bound: the faster of two
     warm = min(extract(f"warm{turn}", translated=engines.exists()) for turn in range(2))
@@ -109,6 +110,7 @@ def compare(
     slow = plain(folder, backbone, preprocess, plain_count)
     print(f"{usable_cores()} cores, {backbone.device.type}, {backbone.card.name} at "
           f"{preprocess.input_size}, {len(rows)} photos, engine {forward.engine}\n")  # fmt: skip
+    print_kept(engines)
     print("| part | images/s | of the bound | of the plain way |\n| --- | --- | --- | --- |")
     rates = {
         "decode alone": decoding,
@@ -122,6 +124,12 @@ def compare(
         print(f"| {name} | {rate:.1f} | {rate / bound:.2f} | {rate / slow:.2f} |")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\nall there already: {again.seconds:.2f} s; peak memory {peak:.0f} MB")
+
+
+def print_kept(engines: Path) -> None:
+    """What was measured to choose the engine."""
+    for path in engines.glob("*.json"):
+        print(json.loads(path.read_text()), "\n")
 
 
 def plain(folder: Path, backbone: Backbone, preprocess: Preprocess, count: int) -> float:

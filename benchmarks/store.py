@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rootstock.features.segment import KEY, Segment
+from rootstock.features.names import KEY
+from rootstock.features.segment import Segment
 from rootstock.features.store import FeatureStore, Space
 
 WIDTH, SEGMENT_ROWS, POOL = 1_280, 512, 4_096

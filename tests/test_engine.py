@@ -6,15 +6,10 @@ import pytest
 from rootstock import engine as engines
 from rootstock.bundle import read_bundle
 from rootstock.cores import usable_cores
-from rootstock.engine import (
-    Outputs,
-    best_batch,
-    fastest_engine,
-    installed_engines,
-    open_engine,
-)
+from rootstock.engine import Outputs, best_batch, fastest_engine, open_engine
 from rootstock.errors import BundleError
 from rootstock.predict import Predictor
+from rootstock.runtimes import installed_engines
 from tests.bundles import SIZE, jpeg, tiny_bundle
 
 

@@ -21,6 +21,8 @@ FLOORS = {
     "lineage": 2,
     "metrics": 2,
     "onnx_session": 2,
+    "runtimes": 3,
+    "openvino_model": 2,
     "solver": 2,
     "plots": 3,
     "backbones": 3,

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
 from rootstock.bundle import ModelBundle
 from rootstock.errors import BundleError
 from rootstock.onnx_session import onnx_session
+from rootstock.openvino_model import caller, openvino_model
+from rootstock.runtimes import PACKAGES, Engine, installed_engines
 
-Engine = Literal["onnx", "openvino", "torch"]
-_PACKAGES: dict[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 _TRIES = 9
 _BATCHES = (1, 8, 64)
 _GAIN = 0.9
@@ -39,21 +38,16 @@ Forward = Callable[[np.ndarray], Outputs]
 """Prepared images float32[N,3,S,S] in; may be called from several threads at once."""
 
 
-def installed_engines() -> list[Engine]:
-    """The engines whose packages are there, the preferred one first."""
-    return [engine for engine in get_args(Engine) if importlib.util.find_spec(_PACKAGES[engine])]
-
-
 def open_engine(bundle: ModelBundle, engine: Engine, *, threads: int | None = None) -> Forward:
     """Load the network; ``threads`` of one forward pass, None: all cores.
 
     Raises:
         BundleError: the engine cannot load the file, or it does not fit its own class list.
     """
-    if not importlib.util.find_spec(_PACKAGES[engine]):
+    if not importlib.util.find_spec(PACKAGES[engine]):
         raise BundleError(
-            f"the engine {engine!r} needs {_PACKAGES[engine]}, which is not installed",
-            hint=f"pip install {_PACKAGES[engine]}, or choose another engine",
+            f"the engine {engine!r} needs {PACKAGES[engine]}, which is not installed",
+            hint=f"pip install {PACKAGES[engine]}, or choose another engine",
         )
     return {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[engine](bundle, threads)
 
@@ -146,30 +140,10 @@ def _onnx(bundle: ModelBundle, threads: int | None) -> Forward:
 
 
 def _openvino(bundle: ModelBundle, threads: int | None) -> Forward:
-    import openvino
-
-    # float32: the bf16 that OpenVINO would choose moves logits by hundredths.
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    try:
-        model = openvino.Core().compile_model(str(bundle.onnx_path), "CPU", settings)
-    except RuntimeError as error:
-        raise BundleError(
-            f"OpenVINO {openvino.__version__} cannot load {bundle.onnx_path}: "
-            f"{str(error).splitlines()[0]}",
-            hint="download or train the model again",
-        ) from error
+    model = openvino_model(bundle.onnx_path, threads=threads)
     _check_width(bundle, model.output("logits").partial_shape[1].get_length())
-    own = threading.local()  # a request must not be used by two threads at once
-
-    def forward(images: np.ndarray) -> Outputs:
-        if not hasattr(own, "request"):
-            own.request = model.create_infer_request()
-        found = own.request.infer({"images": images})
-        return Outputs(found["logits"].copy(), found["features"].copy())
-
-    return forward
+    call = caller(model, ["logits", "features"])
+    return lambda images: Outputs(*call(images))
 
 
 def _torch(bundle: ModelBundle, threads: int | None) -> Forward:

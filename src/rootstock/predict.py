@@ -13,17 +13,10 @@ import numpy as np
 from rootstock.bundle import ModelBundle, largest_difference, read_bundle
 from rootstock.data.decode import DecodeLimits, decode_image
 from rootstock.data.views import COUNT, Views, average_views, cut_views
-from rootstock.engine import (
-    Engine,
-    Forward,
-    best_batch,
-    fastest_engine,
-    has_gpu,
-    installed_engines,
-    open_engine,
-)
+from rootstock.engine import Forward, best_batch, fastest_engine, has_gpu, open_engine
 from rootstock.errors import BundleError, ImageError
 from rootstock.metrics import softmax
+from rootstock.runtimes import Engine, installed_engines
 
 GOLDEN_TOLERANCE = 1e-3
 """As `largest_difference` tells: room for another processor's rounding, a hundredth of what

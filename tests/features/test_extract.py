@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from rootstock import runtimes
 from rootstock.backbones import to_onnx
 from rootstock.data.manifest import ImageRow
-from rootstock.errors import ArtifactError, DataError
+from rootstock.errors import ArtifactError, BundleError, DataError
 from rootstock.features import extract, feed, forward
 from rootstock.features.extract import (
     check_feature_index,
@@ -18,6 +19,10 @@ from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index
 
 TAPS = ["block1", "last"]
+
+
+def translators():
+    return [engine for engine in runtimes.installed_engines() if engine != "torch"]
 
 
 @pytest.fixture
@@ -79,8 +84,7 @@ def test_a_translated_network_gives_the_same_features(data, monkeypatch, tmp_pat
     run(data, taps=taps)
     monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
     other = data | {"store": FeatureStore(tmp_path / "other")}
-    opened = open_forward_of(other, taps)
-    assert opened.engine == "onnx"
+    assert open_forwards_of(other, taps).forwards[0].engine == "onnx"
     run(other, taps=taps)
     for tap in taps:
         np.testing.assert_allclose(features(other, tap), features(data, tap), rtol=2e-3, atol=2e-3)
@@ -93,29 +97,58 @@ def test_what_cannot_be_traced_is_translated_another_way(data, monkeypatch):
     monkeypatch.setattr(to_onnx, "_trace", refuse)
     monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
     # Compared with PyTorch's features before it is used.
-    assert open_forward_of(data, ["last"]).engine == "onnx"
+    assert open_forwards_of(data, ["last"]).forwards[0].engine == "onnx"
 
 
-def test_a_translated_network_that_answers_otherwise_is_not_used(data, monkeypatch, caplog):
+@pytest.mark.parametrize("wrong", translators())
+def test_an_engine_that_answers_otherwise_is_not_used(data, monkeypatch, caplog, wrong):
     monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
-    right = forward._translated
 
-    def wrong(*arguments):
-        found = right(*arguments)
-        return forward.Forward("onnx", True, lambda images: {
-            tap: value * np.float16(1.01) for tap, value in found.run(images).items()
-        })  # fmt: skip
+    def open_features(engine, path, *, cores):
+        right = runtimes.open_features(engine, path, cores=cores)
+        return (lambda images: right(images) * 1.01) if engine == wrong else right
 
-    monkeypatch.setattr(forward, "_translated", wrong)
-    assert open_forward_of(data, ["last"]).engine == "torch"
-    assert "of the largest" in caplog.text
+    monkeypatch.setattr(forward, "open_features", open_features)
+    ways = open_forwards_of(data, ["last"]).forwards
+    assert [way.engine for way in ways] == [e for e in runtimes.installed_engines() if e != wrong]
+    assert f"not computed by {wrong}: its differ by 0.01 of the largest" in caplog.text
 
 
-def open_forward_of(data, taps):
+def test_an_engine_that_cannot_read_the_network_is_not_used(data, monkeypatch, caplog):
+    def refuse(engine, path, *, cores):
+        raise BundleError(f"{engine} cannot load it")
+
+    monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
+    monkeypatch.setattr(forward, "open_features", refuse)
+    assert open_forwards_of(data, ["last"]).forwards[0].engine == "torch"
+    assert "not computed by onnx: onnx cannot load it" in caplog.text
+
+
+@pytest.mark.parametrize("engine", runtimes.installed_engines())
+def test_stored_features_agree_whatever_computes_them(data, monkeypatch, tmp_path, engine):
+    run(data)
+    monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
+    monkeypatch.setattr(extract, "choose_forward", lambda ways, **_: next(
+        way for way in ways.forwards if way.engine == engine
+    ))  # fmt: skip
+    other = data | {"store": FeatureStore(tmp_path / "other")}
+    assert run(other, measure=True).engine == engine
+    for tap in TAPS:
+        found, expected = (features(one, tap).astype(np.float32) for one in (other, data))
+        assert np.abs(found - expected).max() <= 2 * forward.TOLERANCE * np.abs(expected).max()
+
+
+def test_what_the_plan_needs_is_computed_unmeasured(data, monkeypatch):
+    monkeypatch.setattr(extract, "choose_forward", None)
+    assert run(data).engine == "torch"
+    assert run(data).engine == ""
+
+
+def open_forwards_of(data, taps):
     probe = feed.read_prepared(data["rows"][:2], data["root"], data["preprocess"])
-    return forward.open_forward(
+    return forward.open_forwards(
         data["backbone"], data["preprocess"], taps, n_images=11, probe=probe,
-        folder=data["store"].root / ".engines",
+        folder=data["store"].root / ".engines", every=True,
     )  # fmt: skip
 
 

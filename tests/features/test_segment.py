@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from rootstock.errors import StoreError
-from rootstock.features.segment import KEY, Names, Segment
+from rootstock.features.segment import Segment
 from tests.features.writers import features, fresh, key
 
 KEYS = sorted(key(number) for number in range(3))
@@ -16,10 +16,6 @@ def path(tmp_path):
     """A segment of three rows."""
     fresh(tmp_path).append(KEYS, {"last": features(KEYS)})
     return next(tmp_path.rglob("*.safetensors"))
-
-
-def names(*texts) -> Names:
-    return Names.of(np.array([text.encode().ljust(32, b".") for text in texts], KEY))
 
 
 def readable(root) -> dict[str, np.ndarray]:
@@ -72,18 +68,3 @@ def test_a_flipped_byte_in_a_row_costs_this_row_alone(path, tmp_path):
     content[content.index(features([KEYS[1]]).tobytes())] ^= 1
     path.write_bytes(content)
     assert list(readable(tmp_path)) == [KEYS[0], KEYS[2]]
-
-
-def test_keys_that_begin_alike_are_told_apart():
-    many = names("12345678a", "12345678b", "12345678c", "2")
-    for wanted in (names("12345678c"), names("1", "12345678b", "12345678x", "2", "3", "4")):
-        for one, other in ((wanted, many), (many, wanted)):
-            here, there = one.match(other)
-            shared = set(one.keys.tolist()) & set(other.keys.tolist())
-            assert set(one.keys[here].tolist()) == shared
-            assert (one.keys[here] == other.keys[there]).all()
-
-
-def test_no_keys_match_none():
-    none = Names.of(np.empty(0, KEY))
-    assert [len(part) for part in none.match(names("1"))] == [0, 0]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -18,13 +18,13 @@ from rootstock.data.files import read_json, write_json
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ArtifactError
+from rootstock.features.fastest import TASK_IMAGES, choose_forward
 from rootstock.features.feed import prepared_batches, read_prepared, spread
-from rootstock.features.forward import Features, Forward, open_forward
+from rootstock.features.forward import Features, Forward, open_forwards
 from rootstock.features.store import FeatureStore, Space
 from rootstock.features.upkeep import compact
+from rootstock.runtimes import Engine
 
-TASK_IMAGES = 4
-"""A processor's forward pass gains nothing from larger batches, and its caches lose."""
 SEGMENT_ROWS = 512
 SEGMENT_SECONDS = 20.0
 """After so many images or seconds the work is put on disk: no crash loses more."""
@@ -32,11 +32,15 @@ SEGMENT_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """How many images were computed, how many were there already, and how long it took."""
+    """How many images were computed, how many were there already, and how long it took.
+
+    ``engine`` is what computed them, empty where there was nothing to compute.
+    """
 
     computed: int
     reused: int
     seconds: float
+    engine: Engine | Literal[""] = ""
 
 
 def extract_features(
@@ -49,11 +53,14 @@ def extract_features(
     *,
     batch_size: int = 64,
     n_images: int | None = None,
+    measure: bool = False,
 ) -> ExtractionReport:
     """Compute and store the features of ``rows`` at ``taps`` that are missing or damaged.
 
     ``root`` is the folder that the rows' paths are relative to. Where ``rows`` are a part of the
     work, ``n_images`` says how many images it has in all: the parts are then all computed alike.
+    ``measure``: by the engine that is fastest on this machine; else by the one that is preferred,
+    which is the same every time.
     Raises:
         DataError: an image has changed or vanished since it was indexed.
         StoreError: the store cannot be written.
@@ -66,20 +73,22 @@ def extract_features(
     lacking = {tap: space.missing(keys, tap, verify=True) for tap in taps}
     todo = [unique[i] for i in sorted(set().union(*lacking.values()))]
     needed = [tap for tap in taps if lacking[tap]]
+    engine: Engine | Literal[""] = ""
     if todo:
-        _compute(
-            todo,
-            root,
+        forward = _open_forward(
             backbone,
             preprocess,
-            space,
             needed,
-            engines=store.root / ".engines",
-            batch_size=batch_size,
             n_images=n_images or len(unique),
+            probe=read_prepared(todo[:2], root, preprocess),
+            folder=store.root / ".engines",
+            measure=measure,
         )
+        engine = forward.engine
+        _compute(todo, root, preprocess, space, needed, forward, batch_size=batch_size)
     compact(space)
-    return ExtractionReport(len(todo), len(unique) - len(todo), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return ExtractionReport(len(todo), len(unique) - len(todo), seconds, engine)
 
 
 def read_features(
@@ -157,26 +166,34 @@ def _space(store: FeatureStore, backbone: Backbone, preprocess: Preprocess) -> S
     return store.space(weights_sha256=backbone.card.weights_sha256, preprocess_hash=preprocess.hash)
 
 
+def _open_forward(
+    backbone: Backbone,
+    preprocess: Preprocess,
+    taps: Sequence[str],
+    *,
+    n_images: int,
+    probe: np.ndarray,
+    folder: Path,
+    measure: bool,
+) -> Forward:
+    ways = open_forwards(
+        backbone, preprocess, taps, n_images=n_images, probe=probe, folder=folder, every=measure
+    )
+    if measure:
+        return choose_forward(ways, n_images=n_images, probe=probe, folder=folder)
+    return ways.forwards[0]
+
+
 def _compute(
     rows: Sequence[ImageRow],
     root: Path,
-    backbone: Backbone,
     preprocess: Preprocess,
     space: Space,
     taps: Sequence[str],
+    forward: Forward,
     *,
-    engines: Path,
     batch_size: int,
-    n_images: int,
 ) -> None:
-    forward = open_forward(
-        backbone,
-        preprocess,
-        taps,
-        n_images=n_images,
-        probe=read_prepared(rows[:2], root, preprocess),
-        folder=engines,
-    )
     pending: list[tuple[str, dict[str, np.ndarray]]] = []
     flushed = time.monotonic()
     with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:

@@ -29,42 +29,11 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.errors import StoreError
+from rootstock.features.names import KEY, Names
 
 _log = logging.getLogger(__name__)
 SUFFIX = ".safetensors"
-KEY = np.dtype("S32")
 _UNREAD, _INTACT, DAMAGED = 0, 1, 2
-
-
-@dataclass(frozen=True, eq=False)
-class Names:
-    """Keys S32[N], ascending and none twice, and their first 8 bytes as uint64[N]."""
-
-    keys: np.ndarray
-    prefixes: np.ndarray
-
-    @classmethod
-    def of(cls, keys: np.ndarray) -> Names:
-        """Add the prefixes."""
-        return cls(keys, keys.view(">u8")[::4].astype(np.uint64))
-
-    def match(self, other: Names) -> tuple[np.ndarray, np.ndarray]:
-        """Positions int64[K] here and there of the keys that both have."""
-        if len(self.keys) > len(other.keys):
-            there, here = other.match(self)
-            return here, there
-        here = np.arange(len(self.keys))
-        there = np.searchsorted(other.prefixes, self.prefixes)
-        found = [(here[:0], there[:0])]
-        while here.size:
-            inside = there < len(other.keys)
-            here, there = here[inside], there[inside]
-            same = other.keys[there] == self.keys[here]
-            found.append((here[same], there[same]))
-            # Different keys that begin alike lie side by side.
-            alike = ~same & (other.prefixes[there] == self.prefixes[here])
-            here, there = here[alike], there[alike] + 1
-        return np.concatenate([h for h, _ in found]), np.concatenate([t for _, t in found])
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +76,10 @@ class Segment:
 
     def check(self, rows: np.ndarray) -> bool:
         """Whether rows int64[K] are intact; those read for the first time are compared."""
-        unread = rows[self.state[rows] == _UNREAD]
+        state = self.state[rows]
+        if (state == _INTACT).all():
+            return True
+        unread = rows[state == _UNREAD]
         if unread.size:
             right = row_sums(self.values[row] for row in unread.tolist()) == self.sums[unread]
             self.state[unread] = np.where(right, _INTACT, DAMAGED)

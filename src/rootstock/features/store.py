@@ -3,7 +3,7 @@
     <root>/<weights>-<preprocess>/<tap>/<time>-<digest>.safetensors      immutable segments
 
 Writers add segments and need no lock: a segment is there whole or not at all, so a reader sees
-finished work only. Keys are found by bisection in the mapped segments, so that memory does not grow
+finished work only. Keys are searched where the segments are mapped, so that memory hardly grows
 with the number of images. Of an image that was stored twice the older row is read, or the newer one
 where that is damaged; with no intact row it counts as missing, so that it is computed again.
 What keeps the store small and quick stands in `upkeep`.
@@ -15,20 +15,14 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from rootstock.errors import StoreError
-from rootstock.features.segment import (
-    DAMAGED,
-    KEY,
-    SUFFIX,
-    Names,
-    Segment,
-    row_sums,
-    write_segment,
-)
+from rootstock.features.names import KEY, Names
+from rootstock.features.segment import DAMAGED, SUFFIX, Segment, row_sums, write_segment
 
 _log = logging.getLogger(__name__)
 Keys = Sequence[str] | np.ndarray
@@ -130,7 +124,9 @@ class Space:
         return [self._tap(folder.name) for folder in _folders(self.folder)]
 
     def _tap(self, tap: str) -> Segments:
-        return self._taps.setdefault(tap, Segments(self.folder / tap))
+        if tap not in self._taps:
+            self._taps[tap] = Segments(self.folder / tap)
+        return self._taps[tap]
 
     def _locate(self, keys: Keys, tap: str) -> Rows:
         return self._tap(tap).locate(_packed(keys))
@@ -189,7 +185,7 @@ class Rows:
     segments: list[Segment]
     places: np.ndarray
 
-    @property
+    @cached_property
     def lacking(self) -> np.ndarray:
         """Positions int64[K] of images that have none."""
         return np.flatnonzero(self.places < 0)
@@ -239,6 +235,9 @@ class Rows:
     def _groups(self, places: np.ndarray) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
         """Each segment concerned, with positions in ``places`` and rows there."""
         numbers, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+        if len(places) and numbers[0] >= 0 and (numbers == numbers[0]).all():
+            yield self.segments[numbers[0]], np.arange(len(places)), rows
+            return
         order = np.argsort(numbers, kind="stable")
         cuts = np.flatnonzero(np.diff(numbers[order])) + 1
         for positions in np.split(order, cuts):
@@ -248,10 +247,11 @@ class Rows:
 
 def find(segments: list[Segment], keys: np.ndarray) -> Rows:
     """Look for keys S32[N]; the first segment wins that holds a row not known to be damaged."""
-    unique, inverse = np.unique(keys, return_inverse=True)
-    names = Names.of(unique)
-    places = np.full(len(unique), -1, np.int64)
-    lacking = len(unique)
+    names, inverse = Names.of(keys), None
+    if any(len(keys) > len(segment.sums) for segment in segments):
+        names, inverse = Names.sort(keys)
+    places = np.full(len(names.keys), -1, np.int64)
+    lacking = len(places)
     for number, segment in enumerate(segments):
         if not lacking:
             break
@@ -259,7 +259,7 @@ def find(segments: list[Segment], keys: np.ndarray) -> Rows:
         new = (places[wanted] < 0) & (segment.state[rows] != DAMAGED)
         places[wanted[new]] = (number << _ROW_BITS) + rows[new]
         lacking -= int(new.sum())
-    return Rows(segments, places[inverse])
+    return Rows(segments, places if inverse is None else places[inverse])
 
 
 def _open(path: Path) -> Segment | None:

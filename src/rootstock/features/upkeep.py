@@ -20,7 +20,8 @@ import numpy as np
 
 from rootstock.data.manifest import Manifest
 from rootstock.errors import StoreError
-from rootstock.features.segment import KEY, Names, Segment, write_segment
+from rootstock.features.names import KEY, Names
+from rootstock.features.segment import Segment, write_segment
 from rootstock.features.store import FeatureStore, Rows, Space, find
 
 _log = logging.getLogger(__name__)

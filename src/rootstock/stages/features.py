@@ -59,6 +59,7 @@ class PartJob:
             self.plan.taps,
             batch_size=self.batch_size,
             n_images=self.n_images,
+            measure=True,
         )
 
 
@@ -101,7 +102,9 @@ def cache_features(
         sum(report.reused for report in done),
         sum(report.seconds for report in done),
     )
-    _log.info("features: %d computed, %d there already", whole.computed, whole.reused)
+    engines = sorted({report.engine for report in done if report.engine})
+    by = f" by {' and '.join(engines)}" if engines else ""
+    _log.info("features: %d computed%s, %d there already", whole.computed, by, whole.reused)
     return whole
 
 

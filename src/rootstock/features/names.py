@@ -1,0 +1,118 @@
+"""Names: keys in ascending order, and how one is found among a million.
+
+Keys are digests, so their first bits are spread evenly: a table says where the keys begin whose
+first bits are such and such, and a few steps of bisection do the rest. Keys that crowd together
+take more steps, up to those of a plain bisection, and are found all the same.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+KEY = np.dtype("S32")
+_BUCKET_BITS = 3
+"""About 2**3 keys begin with the same first bits: the table takes at most a byte a key."""
+_SMALL, _FEW = 1 << 12, 64
+"""Among so many prefixes, or for so many keys at once, plain bisection is as fast."""
+_WINDOW = 8
+"""So many neighbours are looked at together."""
+_PAYS_AFTER_BITS = 6
+"""Making the table takes as long as bisecting for a 2**6th of its keys."""
+
+
+class Names:
+    """Keys S32[N], ascending and none twice, and their first 8 bytes as uint64[N]."""
+
+    def __init__(self, keys: np.ndarray, prefixes: np.ndarray) -> None:
+        self.keys, self.prefixes = keys, prefixes
+        self._asked = 0
+
+    @classmethod
+    def of(cls, keys: np.ndarray) -> Names:
+        """Add the prefixes."""
+        return cls(keys, _prefixes(keys))
+
+    @classmethod
+    def sort(cls, keys: np.ndarray) -> tuple[Names, np.ndarray]:
+        """The different ones of keys S32[K] in any order, and where each stands: int64[K]."""
+        prefixes = _prefixes(keys)
+        order = np.argsort(prefixes)
+        ascending = prefixes[order]
+        if (ascending[1:] == ascending[:-1]).any():
+            # A key twice, or keys that begin alike: then all of their bytes have to be compared.
+            unique, places = np.unique(keys, return_inverse=True)
+            return cls.of(unique), places
+        places = np.empty(len(keys), np.int64)
+        places[order] = np.arange(len(keys))
+        return cls(keys.take(order), ascending), places
+
+    def match(self, other: Names) -> tuple[np.ndarray, np.ndarray]:
+        """Positions int64[K] here and there of the keys that both have.
+
+        What is not longer than the other may be in any order.
+        """
+        if len(self.keys) > len(other.keys):
+            there, here = other.match(self)
+            return here, there
+        here = np.arange(len(self.keys))
+        there = other.search(self.prefixes)
+        found = []
+        while here.size:
+            inside = there < len(other.keys)
+            if not inside.all():
+                here, there = here[inside], there[inside]
+            same = other.keys.take(there) == self.keys.take(here)
+            if same.all():
+                found.append((here, there))
+                break
+            found.append((here[same], there[same]))
+            # Different keys that begin alike lie side by side.
+            alike = ~same & (other.prefixes[there] == self.prefixes[here])
+            here, there = here[alike], there[alike] + 1
+        return _joined(found)
+
+    def search(self, prefixes: np.ndarray) -> np.ndarray:
+        """Positions int64[K] of the first key that begins like each of uint64[K], or after it."""
+        if not self._is_worth_a_table(len(prefixes)):
+            return np.searchsorted(self.prefixes, prefixes)
+        starts, shift, step = self._table
+        places = starts.take((prefixes >> shift).astype(np.int64)).astype(np.int64)
+        while step >= _WINDOW:
+            places += step * (self.prefixes.take(places + (step - 1), mode="clip") < prefixes)
+            step >>= 1
+        # Eight comparisons are eight bytes of 0 or 1, which one instruction counts.
+        window = self.prefixes.take(places[:, None] + np.arange(_WINDOW), mode="clip")
+        places += np.bitwise_count((window < prefixes[:, None]).view(np.uint64)[:, 0])
+        return np.minimum(places, len(self.prefixes), out=places)
+
+    def _is_worth_a_table(self, wanted: int) -> bool:
+        if len(self.prefixes) <= _SMALL or wanted < _FEW:
+            return False
+        self._asked += wanted
+        return self._asked << _PAYS_AFTER_BITS > len(self.prefixes)
+
+    @cached_property
+    def _table(self) -> tuple[np.ndarray, np.uint64, int]:
+        """Where keys with the same first bits begin, int32 or int64; the bits to leave out; the
+        first step of a bisection among them."""
+        n = len(self.prefixes)
+        bits = n.bit_length() - _BUCKET_BITS
+        shift = np.uint64(64 - bits)
+        edges = np.arange(1 << bits, dtype=np.uint64) << shift
+        starts = np.searchsorted(self.prefixes, edges)
+        most = int(np.diff(starts, append=n).max())
+        kind = np.int32 if n < 1 << 31 else np.int64
+        return starts.astype(kind), shift, 1 << max(most.bit_length() - 1, 0)
+
+
+def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    if len(found) == 1:
+        return found[0]
+    here, there = zip(*found, strict=True) if found else ([np.empty(0, np.int64)],) * 2
+    return np.concatenate(here), np.concatenate(there)
+
+
+def _prefixes(keys: np.ndarray) -> np.ndarray:
+    return keys.view(">u8")[::4].astype(np.uint64)

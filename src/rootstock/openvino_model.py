@@ -1,0 +1,56 @@
+"""One way to open an ONNX file by OpenVINO for answering, without torch and without telemetry."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from rootstock.errors import BundleError
+
+
+def openvino_model(path: Path, *, threads: int | None = None, passes: int = 1) -> Any:
+    """Compile for the processor; ``passes`` at once share ``threads``, None: every core.
+
+    Raises:
+        BundleError: OpenVINO cannot load the file.
+    """
+    # Importing OpenVINO reports the import to its maker, unless this package is missing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    # float32: the bf16 that OpenVINO would choose moves logits by hundredths.
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": passes}
+    if passes > 1:
+        settings["ENABLE_CPU_PINNING"] = False  # the cores decode images in between
+    try:
+        return openvino.Core().compile_model(str(path), "CPU", settings)
+    except RuntimeError as error:
+        raise BundleError(
+            f"OpenVINO {openvino.__version__} cannot load {path}: {str(error).splitlines()[0]}",
+            hint="download or train the model again",
+        ) from error
+
+
+def caller(model: Any, outputs: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Images float32[N,3,S,S] in, copies of the named outputs out; for any number of threads."""
+    # A request must not be used by two threads at once; threads come and go.
+    idle: SimpleQueue[Any] = SimpleQueue()
+
+    def call(images: np.ndarray) -> list[np.ndarray]:
+        try:
+            request = idle.get_nowait()
+        except Empty:
+            request = model.create_infer_request()
+        found = request.infer({"images": images})
+        arrays = [found[name].copy() for name in outputs]
+        idle.put(request)
+        return arrays
+
+    return call
