@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -13,8 +14,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -29,6 +31,7 @@ from services.inference.problems import Problem
 _log = logging.getLogger("rootstock.service")
 
 _BUFFER = 2**20
+_ERROR_BYTES = 2**16
 WATCH_SECONDS = 1.0
 # Freed pixels stay for the next image: asking the system anew costs a tenth of the work.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", **keeping_variables(LITTLE)}
@@ -95,39 +98,26 @@ class DecodePool:
         asked = time.perf_counter()
         worker = await self._acquire()
         self._told("queue", time.perf_counter() - asked)
-        job = asyncio.ensure_future(self._work(worker, self._recipe(predictor), content))
-        job.add_done_callback(_seen)
+        size = predictor.bundle.preprocess.input_size
+        shape = (COUNT[predictor.bundle.facts.views], size, size, 3)
+        most = max(1 + math.prod(shape), _ERROR_BYTES)
+        job = worker.ask(self._recipe(predictor), content, most, self._seconds)
+        job.add_done_callback(partial(self._finish, worker, time.perf_counter()))
         # A caller who leaves must not cost a worker: the job ends by itself.
         answer = await asyncio.shield(job)
-        if answer[:1] == b"-":
-            error = json.loads(answer[1:])
+        if answer[0] == ord("-"):
+            error = json.loads(bytes(answer[1:]))
             raise ImageError(error["reason"], error["message"])
-        size = predictor.bundle.preprocess.input_size
-        views = COUNT[predictor.bundle.facts.views]
-        return np.frombuffer(answer, np.uint8, offset=1).reshape(views, size, size, 3)
+        return np.frombuffer(answer, np.uint8, offset=1).reshape(shape)
 
-    async def _work(self, worker: _Worker, recipe: bytes, content: bytes) -> bytes:
-        began = time.perf_counter()
-        answer = b""
-        try:
-            async with asyncio.timeout(self._seconds):
-                answer = await worker.answer(recipe, content)
-        except TimeoutError:
-            raise ImageError(
-                "too-slow", f"decoding it took more than {self._seconds:g} seconds"
-            ) from None
-        except (OSError, EOFError):
-            raise Problem(
-                "lost", "The process that decoded the image ended.", headers={"Retry-After": "1"}
-            ) from None
-        finally:
-            if answer:
-                self._release(worker)
-            else:
-                # It is busy, dead, or in the middle of a frame
-                self._replace(worker)
+    def _finish(self, worker: _Worker, began: float, job: asyncio.Future[memoryview]) -> None:
+        # Asking for the error also takes note of it, which nobody awaits if the caller has left.
+        if job.cancelled() or job.exception() is not None:
+            # It is busy, dead, or in the middle of a frame
+            self._replace(worker)
+            return
+        self._release(worker)
         self._told("decode", time.perf_counter() - began)
-        return answer
 
     def _recipe(self, predictor: Predictor) -> bytes:
         if predictor not in self._recipes:
@@ -197,18 +187,15 @@ class DecodePool:
         return worker
 
 
-class _Worker:
-    """One process and the socket to it."""
+class _Worker(asyncio.BufferedProtocol):
+    """One process and the socket to it; an answer is read straight to where it stays."""
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self._reader = reader
-        self._writer = writer
+        self._transport: asyncio.Transport | None = None
+        self._job: asyncio.Future[memoryview] | None = None
+        self._most = 0
+        self._frame, self._filled, self._headed = memoryview(bytearray(4)), 0, False
 
     @classmethod
     async def start(cls, memory: int) -> _Worker:
@@ -229,27 +216,73 @@ class _Worker:
                 env=os.environ | {"PYTHONPATH": path} | _ENVIRONMENT,
             )
         ours.setblocking(False)
-        return cls(process, *await asyncio.open_unix_connection(sock=ours, limit=_BUFFER))
+        worker = cls(process)
+        await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
+        return worker
 
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    async def answer(self, recipe: bytes, content: bytes) -> bytes:
+    def ask(
+        self, recipe: bytes, content: bytes, most: int, seconds: float
+    ) -> asyncio.Future[memoryview]:
+        """The answer to one job, of at most ``most`` bytes, within so many seconds."""
+        loop = asyncio.get_running_loop()
+        self._job, self._most = loop.create_future(), most
+        job = self._job
+        if self._transport is None or self._transport.is_closing():
+            self._fail(_lost())
+            return job
+        late = ImageError("too-slow", f"decoding it took more than {seconds:g} seconds")
+        timer = loop.call_later(seconds, self._fail, late)
+        job.add_done_callback(lambda _job: timer.cancel())
         # In one call, and the image uncopied
         sizes = (len(part).to_bytes(4, "big") for part in (recipe, content))
-        self._writer.writelines([next(sizes), recipe, next(sizes), content])
-        await self._writer.drain()
-        length = int.from_bytes(await self._reader.readexactly(4), "big")
-        return await self._reader.readexactly(length)
+        self._transport.writelines([next(sizes), recipe, next(sizes), content])
+        return job
 
     def kill(self) -> None:
-        self._writer.close()
+        if self._transport is not None:
+            self._transport.close()
         self.process.kill()
         self.process.wait()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
 
-def _seen(job: asyncio.Future[bytes]) -> None:
-    """Take note of a job's error, which nobody awaits if its caller has left."""
-    if not job.cancelled():
-        job.exception()
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._fail(_lost())
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._frame[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        if self._filled < len(self._frame):
+            return
+        frame, headed = self._frame, self._headed
+        self._await_frame()
+        if headed:
+            if self._job is not None and not self._job.done():
+                self._job.set_result(frame)
+            return
+        length = int.from_bytes(frame, "big")
+        if self._job is None or self._job.done() or not 0 < length <= self._most:
+            self._fail(_lost())  # nobody asked for that
+            self.process.kill()
+            return
+        self._frame, self._headed = memoryview(bytearray(length)), True
+
+    def _await_frame(self) -> None:
+        self._frame, self._filled, self._headed = memoryview(bytearray(4)), 0, False
+
+    def _fail(self, error: Exception) -> None:
+        if self._job is not None and not self._job.done():
+            self._job.set_exception(error)
+
+
+def _lost() -> Problem:
+    return Problem(
+        "lost", "The process that decoded the image ended.", headers={"Retry-After": "1"}
+    )

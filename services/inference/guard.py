@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
@@ -16,14 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.inference.keys import KeyRing, RateLimit, Role
 from services.inference.logs import request_id
-from services.inference.problems import Problem, answer_problem
+from services.inference.problems import Problem, answer_problem, send_refusal
 from services.inference.telemetry import Telemetry
 
 _log = logging.getLogger("rootstock.access")
 _OPEN = ("/healthz", "/readyz", "/ping", "/metrics", "/v2/health/", "/docs", "/openapi.json")
 LINGER_SECONDS, SILENCE_SECONDS = 2.0, 0.25
 """After an answer that refuses a body, what still comes of it is taken for so long."""
-_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -44,9 +44,9 @@ class Observer:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        shown = Headers(scope=scope).get("x-request-id", "")
+        shown = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         # A client's own id is kept only if it cannot break a log.
-        identity = shown if _ID.fullmatch(shown) else uuid.uuid4().hex
+        identity = shown.decode() if _ID.fullmatch(shown) else os.urandom(16).hex()
         scope["state"] = scope.get("state", {}) | {"request_id": identity}
         token = request_id.set(identity)
         status, started = 500, time.perf_counter()
@@ -77,10 +77,10 @@ class Observer:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if route != "other" else "other"
             self.telemetry.count_request(method, route, status, seconds)
-            if not scope["path"].startswith(_OPEN):
+            # Under overload a line for each refusal would be work for nothing: metrics count.
+            level = logging.DEBUG if status in (429, 503) else logging.INFO
+            if _log.isEnabledFor(level) and not scope["path"].startswith(_OPEN):
                 caller = scope["state"].get("caller", "")
-                # Under overload a line for each refusal would be work for nothing: metrics count.
-                level = logging.DEBUG if status in (429, 503) else logging.INFO
                 _log.log(
                     level,
                     "%s %s %d",
@@ -111,7 +111,7 @@ class Guard:
         if problem is None:
             await self.app(scope, receive, send)
         else:
-            await answer_problem(scope["path"], problem)(scope, receive, send)
+            await send_refusal(send, scope["path"], problem)
 
     def _refuse(self, scope: Scope) -> Problem | None:
         path = scope["path"]

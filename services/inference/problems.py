@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Send
 
 from rootstock.errors import ImageError
 
@@ -110,6 +112,22 @@ def answer_problem(path: str, problem: Problem) -> Response:
         # The Open Inference Protocol wants its errors in a member of this name.
         problem.members = {"error": problem.detail} | dict(problem.members or {})
     return problem.response()
+
+
+async def send_refusal(send: Send, path: str, problem: Problem) -> None:
+    """The same, sent as cheaply as can be: under overload most requests end so."""
+    headers = tuple((problem.headers or {}).items())
+    status, sent, body = _packed(path.startswith("/v2"), problem.kind, problem.detail, headers)
+    await send({"type": "http.response.start", "status": status, "headers": list(sent)})
+    await send({"type": "http.response.body", "body": body})
+
+
+@lru_cache(maxsize=256)
+def _packed(
+    v2: bool, kind: str, detail: str, headers: tuple[tuple[str, str], ...]
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    response = answer_problem("/v2" if v2 else "/", Problem(kind, detail, headers=dict(headers)))
+    return response.status_code, response.raw_headers, bytes(response.body)
 
 
 def _answer(request: Request, problem: Problem) -> Response:

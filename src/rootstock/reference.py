@@ -68,7 +68,8 @@ class Reference:
         """
         # Not a matrix product: BLAS would start a thread a core for a tenth of a millisecond's
         # work, while a service keeps every core busy already (measured: 12 ms instead of .1).
-        likeness = np.einsum("nd,md->nm", _unit(features), self._wide)
+        # Row by row it starts none; einsum takes up to twice the time.
+        likeness = np.vecdot(_unit(features)[:, None], self._wide)
         k = min(NEIGHBOURS, likeness.shape[1])
         nearest = np.partition(likeness, -k, axis=1)[:, -k:]
         return (1 - nearest.mean(axis=1)).astype(np.float32)

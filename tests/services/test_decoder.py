@@ -168,3 +168,16 @@ def test_limits_travel_to_the_worker():
             await pool.prepare(strict, jpeg(0))
 
     with_pool(body)
+
+
+def test_a_worker_that_answers_more_than_fits_is_replaced(predictor):
+    async def body(pool):
+        (worker,) = pool._workers
+        with pytest.raises(Problem, match="process that decoded the image ended"):
+            await worker.ask(pool._recipe(predictor), jpeg(0), 100, 20.0)
+        worker.process.wait()
+        return await pool.prepare(predictor, jpeg(0))
+
+    found, told = with_pool(body)
+    np.testing.assert_array_equal(found, predictor.prepare(jpeg(0)))
+    assert told.count("lost") == 1

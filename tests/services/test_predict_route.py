@@ -212,3 +212,19 @@ def test_an_overloaded_service_says_so():
     check_problem(before_the_body, 503, "overloaded")
     check_problem(response, 503, "overloaded")
     assert response.headers["retry-after"] == "1"
+    assert before_the_body.headers["retry-after"] == "1"
+    assert before_the_body.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v2/models/tiny/infer"])
+def test_refusals_are_counted_and_keep_their_protocol_and_ids(path):
+    with make_client(max_queue=2) as client:
+        client.app.state.service.in_flight = 2
+        answers = [
+            client.post(path, headers={"X-Request-ID": name}) for name in ("one", "two", "a b")
+        ]
+        counted = client.get("/metrics").text
+    assert [answer.headers["x-request-id"] for answer in answers[:2]] == ["one", "two"]
+    assert len(answers[2].headers["x-request-id"]) == 32
+    assert all(("error" in answer.json()) == path.startswith("/v2") for answer in answers)
+    assert 'method="other",route="other",status="503"} 3.0' in counted
