@@ -272,15 +272,20 @@ def _check_splits(root: Path, labels: list[str], splits: list[str]) -> list[str]
 
 def _row(path: str, label: str, image: Inspected, split: str, group: int) -> ImageRow:
     return ImageRow(
-        path=path.encode("utf-8", "backslashreplace").decode(),
+        path=_storable(path),
         sha256=image.sha256,
         bytes=image.bytes,
         width=image.width,
         height=image.height,
         mode=image.mode,
         format=image.format,
-        label=label.encode("utf-8", "backslashreplace").decode(),
+        label=_storable(label),
         split=split,
         group=group,
         quarantine=image.reason,
     )
+
+
+def _storable(text: str) -> str:
+    """As it is, but what no UTF-8 can hold (a file name of other bytes) is spelt out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -57,7 +57,10 @@ def plot_image_sizes(
         low, top = min(wide.min(), high.min()) * 0.8, max(wide.max(), high.max()) * 1.25
         left.plot([low, top], [low, top], color="#C9D1D8", linewidth=1, zorder=1)
         # Many points hide each other; equal sizes are the rule, so area shows their number.
-        points, number = np.unique(np.stack([wide, high]), axis=1, return_counts=True)
+        # One number for each pair: of pairs numpy sorts 100,000 in a third of a second.
+        pairs = (wide.astype(np.int64) << 32) + high.astype(np.int64)
+        sizes, number = np.unique(pairs, return_counts=True)
+        points = np.stack([sizes >> 32, sizes & 0xFFFF_FFFF]).astype(float)
         area = 10 + 220 * np.sqrt(number / max(number.max(), 20))
         left.scatter(*points, s=area, color=BLUE, alpha=0.45, linewidths=0.4, edgecolors="white")
         left.set(xscale="log", yscale="log", xlim=(low, top), ylim=(low, top), aspect="equal")

@@ -52,12 +52,12 @@ def canvas(path: Path, *, width: float, height: float) -> Iterator[Figure]:
     with style.context(["default", _look()]):
         size = (min(width, MAX_INCHES), min(height, MAX_INCHES))
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)  # no pyplot: no global state, no display, safe in a service
+        agg = FigureCanvasAgg(figure)  # no pyplot: no global state, no display, safe in a service
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomic(path) as temporary:
-            # matplotlib would sign the file with its version.
-            figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+            # Not savefig, which draws all twice; and matplotlib would sign the file.
+            agg.print_png(temporary, metadata={"Software": None})
 
 
 def headline(axes: Axes, title: str, subtitle: str = "") -> None:
