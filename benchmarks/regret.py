@@ -118,7 +118,6 @@ def run_once(part: Path, settings: list[str], assessed: Assessed) -> Run:
         "accuracy": done.metrics["accuracy"],
         "n_test": done.metrics["n_test"],
         "won": done.training["won"],
-        "trials": done.training["heads"] + done.training["finetuning"],
         "minutes": round(done.minutes, 3),
     }
 

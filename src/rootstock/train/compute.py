@@ -45,8 +45,9 @@ def usual_compute(device: torch.device) -> Compute:
 
 def fitting_compute(device: torch.device, measured: Compute | None) -> Compute:
     """``measured``, unless it comes from another kind of device: a worker may have a GPU alone."""
-    fits = measured is not None and measured.device == device.type
-    return measured if measured and fits else usual_compute(device)
+    if measured is not None and measured.device == device.type:
+        return measured
+    return usual_compute(device)
 
 
 def possible_ways(device: torch.device) -> list[Compute]:
