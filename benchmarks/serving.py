@@ -61,6 +61,9 @@ def main() -> int:
     """Measure every side, print the tables."""
     options = parse_options()
     contents = [path.read_bytes() for path in sorted(options.images.rglob("*.jpg"))[:200]]
+    if not contents:
+        print(f"{options.images} holds no .jpg file; --images is a folder of them", file=sys.stderr)
+        return 1
     print(
         f"{len(contents)} images of {np.mean([len(c) for c in contents]) / 1000:.0f} kB in the mean"
     )
@@ -124,7 +127,9 @@ def sides(options: argparse.Namespace, contents: list[bytes]) -> Iterator[tuple]
     if options.peers is None:
         return
     python = peers_python(options.peers, PEERS)
-    path = f"{options.peers.resolve() / 'bin'}:{os.environ['PATH']}"
+    # What the two environments share has its commands beside this Python.
+    folders = (options.peers.resolve() / "bin", Path(sys.executable).parent)
+    path = ":".join([*map(str, folders), os.environ["PATH"]])
     bare = {"PYTHONPATH": str(HERE), "MODEL": model, "PATH": path}
     bare |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
     packed = [json.dumps({"image": base64.b64encode(c).decode()}).encode() for c in contents]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rootstock.data.files import write_atomic
 from rootstock.errors import TrainingError
-from rootstock.metrics import accuracy, log_loss, softmax
+from rootstock.metrics import accuracy, log_losses, softmax
 from rootstock.solver import Axes, solve_path
 
 ROUGH = 1e-4
@@ -85,12 +85,12 @@ def log_shares(labels: np.ndarray, *, n_classes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PathScores:
-    """Each strength on unseen images: accuracy over folds and log-loss over images, float64[S]."""
+    """Each strength on unseen images: accuracy over folds float64[S], log-losses float64[S,N]."""
 
     strengths: tuple[float, ...]
     accuracy: np.ndarray
     std: np.ndarray
-    log_loss: np.ndarray
+    losses: np.ndarray
 
 
 def fit_linear_head(
@@ -158,13 +158,13 @@ def cross_validate_path(
     tests = fits.tests
     n_classes = int(labels.max()) + 1
     scores = np.empty((len(strengths), len(tests)))
-    losses = np.zeros(len(strengths))
+    losses = np.empty((len(strengths), len(labels)))
     for row, solution in enumerate(fits.solutions):
         heads = fits.prepared.fold(solution, n_classes)
         for number, (head, test) in enumerate(zip(heads, tests, strict=True)):
             logits = head.logits(features[test])
             scores[row, number] = accuracy(logits.argmax(axis=1), labels[test])
-            losses[row] += log_loss(softmax(logits), labels[test]) * len(test) / len(labels)
+            losses[row, test] = log_losses(softmax(logits), labels[test])
     return PathScores(tuple(strengths), scores.mean(axis=1), scores.std(axis=1), losses)
 
 

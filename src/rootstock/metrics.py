@@ -74,8 +74,13 @@ def macro_f1(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> float
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean negative log-likelihood in nats; probabilities are kept above 1e-12."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Each image's negative log-likelihood in nats, [N]; see `log_loss`."""
     chosen = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(chosen, _LOWEST)).mean())
+    return -np.log(np.maximum(chosen, _LOWEST))
 
 
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -55,6 +55,11 @@ def learn(params, home, report):
     return {"acc": params["lr"], "threads": int(os.environ["OMP_NUM_THREADS"])}
 
 
+def tell_process(params, home, report):
+    (home / "process").write_text(str(os.getpid()))
+    return {"acc": 1.0}
+
+
 def fail_when_odd(params, home, report):
     with (home / "attempts").open("a") as attempts:
         attempts.write("x")
@@ -109,6 +114,12 @@ def test_trials_come_in_order_with_their_directories(ray, tmp_path, monkeypatch)
     assert {trial.metrics["threads"] for trial in trials} == {1}
     assert (trials[0].directory / "seen").read_text() == str(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trials"]
+
+
+def test_one_process_runs_trial_after_trial(ray, tmp_path):
+    # Starting a process and importing torch would cost more than a head.
+    search(tell_process, [{"number": n} for n in range(3)], tmp_path, concurrent=1)
+    assert len({path.read_text() for path in tmp_path.glob("trial-*/process")}) == 1
 
 
 def test_exception_ends_its_own_trial_without_retry(ray, tmp_path):

@@ -82,7 +82,14 @@ def test_an_adjusted_head_is_what_is_kept_and_measured(objective, tmp_path):
     ("losses", "best"), [([0.5, 0.3, 0.32, 0.5], 2), ([0.1, 0.2, 0.3, 0.4], 0), ([1, 1, 1, 1], 3)]
 )
 def test_of_strengths_as_good_the_strongest_is_taken(losses, best):
-    assert strongest_of_equals([0.001, 0.01, 0.1, 1.0], np.array(losses)) == best
+    of_each = np.outer(losses, [0.1, 1.9])  # so different that their error is above a tenth
+    assert strongest_of_equals([0.001, 0.01, 0.1, 1.0], of_each) == best
+
+
+@pytest.mark.parametrize(("images", "best"), [(20, 1), (20_000, 0)])
+def test_with_more_images_a_smaller_difference_counts(images, best):
+    spread = np.tile([0.5, 1.5], images // 2)
+    assert strongest_of_equals([0.01, 0.1], np.stack([spread, 1.08 * spread])) == best
 
 
 def test_a_class_of_one_image_is_left_out_of_the_cross_validation(objective, tmp_path):

@@ -26,7 +26,7 @@ from rootstock.heads import (
     read_head,
     write_head,
 )
-from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
+from rootstock.metrics import accuracy, balanced_accuracy, log_losses, softmax
 from rootstock.mlp import fit_mlp_head
 from rootstock.ports import NullRunLogger, Params, Report, Run, RunLogger
 from rootstock.train.finetune import finetune
@@ -42,7 +42,7 @@ CROSS_VALIDATED = 400_000
 """Up to so many training images times classes the strength is cross-validated on them too: beyond,
 it would take minutes, and the validation images alone tell enough."""
 FOLDS = 5
-TENTH = 1.1
+TENTH = 0.1
 _RESULT, _RUN = "result.json", "run.json"
 
 
@@ -86,21 +86,23 @@ class HeadObjective:
         features = np.load(self.train_features[tap], mmap_mode="r")
         heads = self._fit_path(features, strengths, hidden=params.get("hidden", 0))
         val = np.load(self.val_features[tap], mmap_mode="r")
+        measured = [self._measure(head, val) for head in heads]
+        losses = np.stack([losses for _, losses in measured])
         path = [
-            {"l2": strength, **self._measure(head, val)}
-            for strength, head in zip(strengths, heads, strict=True)
+            {"l2": strength, **metrics}
+            for strength, (metrics, _) in zip(strengths, measured, strict=True)
         ]
-        scores = np.array([row["val_log_loss"] for row in path])
         quick = len(features) * self.n_classes <= CROSS_VALIDATED and not params.get("hidden")
         if quick and len(strengths) > 1:
             unseen = self._cross_validated(features, strengths)
-            scores = (unseen * len(features) + scores * len(val)) / (len(features) + len(val))
-            path = [{**row, "cv_log_loss": loss} for row, loss in zip(path, unseen, strict=True)]
-        best = strongest_of_equals(strengths, scores)
+            losses = np.concatenate([losses, unseen], axis=1)
+            means = unseen.mean(axis=1).tolist()
+            path = [{**row, "cv_log_loss": loss} for row, loss in zip(path, means, strict=True)]
+        best = strongest_of_equals(strengths, losses)
         head, metrics = heads[best], path[best]
         if self.logit_adjusted:
             head = adjust_logits(head, self.train_labels, n_classes=self.n_classes)
-            metrics = metrics | self._measure(head, val)
+            metrics = metrics | self._measure(head, val)[0]
         write_head(head, directory / HEAD_FILE)
         write_json(directory / PATH_FILE, {"path": path})
         report(1, metrics)
@@ -130,14 +132,17 @@ class HeadObjective:
             for strength in strengths
         ]
 
-    def _measure(self, head: Head, val: np.ndarray) -> dict[str, float]:
+    def _measure(self, head: Head, val: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+        """The metrics on val, and each image's log-loss."""
         logits = head.logits(val)
         predicted = logits.argmax(axis=1)
-        return {
-            "val_log_loss": log_loss(softmax(logits), self.val_labels),
+        losses = log_losses(softmax(logits), self.val_labels)
+        metrics = {
+            "val_log_loss": float(losses.mean()),
             "val_accuracy": accuracy(predicted, self.val_labels),
             "val_balanced_accuracy": balanced_accuracy(predicted, self.val_labels, self.n_classes),
         }
+        return metrics, losses
 
     def _cross_validated(self, features: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
         # A class of one image cannot be left out and learnt at once.
@@ -151,17 +156,21 @@ class HeadObjective:
             seed=0,
             class_weight=self.class_weight,
         )
-        return scores.log_loss
+        return scores.losses
 
 
 def strongest_of_equals(strengths: Sequence[float], losses: np.ndarray) -> int:
-    """Position of the strongest penalty whose log-loss is within a tenth of the lowest.
+    """Position of the strongest penalty whose mean log-loss is within an error of the lowest.
 
     As good for all that can be told, better calibrated, and a gentler start for fine-tuning: a
-    head with huge weights sends huge gradients into the backbone (the one-standard-error rule of
-    Breiman et al. 1984, with a fixed tenth for the error).
+    head with huge weights sends huge gradients into the backbone. This is the one-standard-error
+    rule of Breiman et al. 1984; the error is at most a tenth of the lowest loss, for few images
+    would allow any penalty. ``losses`` [S,N] are of images that the heads did not see.
     """
-    as_good = np.flatnonzero(losses <= TENTH * losses.min())
+    means = losses.mean(axis=1)
+    best = int(means.argmin())
+    error = min(losses[best].std() / np.sqrt(losses.shape[1]), TENTH * means[best])
+    as_good = np.flatnonzero(means <= means[best] + error)
     return int(as_good[np.argmax(np.asarray(strengths)[as_good])])
 
 
