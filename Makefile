@@ -1,6 +1,8 @@
 # Each target says what it does: `make help`.
 PYTHON ?= python3
 VENV := .venv
+# Test processes: each may start a Ray, an MLflow and a service of its own.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Nothing phones home, whichever tool a target starts.
@@ -33,7 +35,7 @@ demo: setup ## digits as PNG files -> dvc repro -> a champion, with what to do n
 	$(BIN)/python -m pipelines.demo
 
 test: setup-test lint ## lint, then every test that needs no GPU and no minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
 
 lint: setup-test ## ruff and mypy
 	$(BIN)/ruff check .

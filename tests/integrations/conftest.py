@@ -1,4 +1,4 @@
-"""One MLflow database for all tests here: making its tables takes seconds."""
+"""One MLflow database for all tests of a process: making its tables takes seconds."""
 
 import os
 import shutil
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rootstock.integrations.connect import quiet_environment
+from rootstock.integrations.mlflow_registry import MlflowRegistry
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,14 @@ def mlflow_uri(tmp_path_factory):
     yield f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables(mlflow_uri, tmp_path_factory):
+    """An SQLite file with MLflow's tables and nothing in them, to be copied in no time."""
+    file = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    MlflowRegistry(f"sqlite:///{file}").versions("rootstock")
+    return file
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from rootstock.cli.main import main
 from rootstock.errors import ArtifactError, TrackingError
 from rootstock.integrations.backup import backup, restore
 from rootstock.integrations.connect import tracking_uri
-from rootstock.integrations.mlflow_client import sqlite_file
 from rootstock.integrations.mlflow_registry import MlflowRegistry
 from rootstock.integrations.mlflow_tracking import MlflowRunLogger
 from rootstock.paths import Paths
@@ -26,12 +25,10 @@ MODEL = Path(__file__).parents[1] / "bundles_old/format-1.tar.xz"
 
 
 @pytest.fixture(scope="module")
-def home(mlflow_uri, tmp_path_factory):
+def home(mlflow_tables, tmp_path_factory):
     """A project with a champion, and its back-up."""
     folder = tmp_path_factory.mktemp("project with space")
-    # MLflow makes its tables in seconds; an empty database with tables is copied in no time.
-    MlflowRegistry(mlflow_uri).versions("rootstock")
-    shutil.copy(sqlite_file(mlflow_uri), folder / "mlflow.db")
+    shutil.copy(mlflow_tables, folder / "mlflow.db")
     with tarfile.open(MODEL) as archive:
         archive.extractall(folder / "model", filter="data")
     uri = tracking_uri(Paths(folder))
@@ -89,12 +86,8 @@ def test_a_backup_lies_outside_of_what_it_copies(home):
         backup(tracking_uri(Paths(home)), home / "mlruns/saved")
 
 
-def test_a_backup_of_nothing_is_an_error(mlflow_uri, tmp_path):
-    MlflowRegistry(mlflow_uri).versions("rootstock")
-    shutil.copy(sqlite_file(mlflow_uri), tmp_path / "mlflow.db")
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
-        database.execute("DELETE FROM model_versions")
-        database.execute("DELETE FROM runs")
+def test_a_backup_of_nothing_is_an_error(mlflow_tables, tmp_path):
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     with pytest.raises(ArtifactError, match="mlflow.db is empty"):
         backup(tracking_uri(Paths(tmp_path)), tmp_path / "saved")
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

@@ -252,6 +252,7 @@ class Shared:
         return {"acc": total.item()}
 
 
+@pytest.mark.timeout(600)
 def test_a_team_shares_a_trial_and_a_killed_member_is_replaced(ray, tmp_path):
     (trial,) = search(Shared(), [{}], tmp_path)
     assert trial.error == ""
@@ -259,6 +260,7 @@ def test_a_team_shares_a_trial_and_a_killed_member_is_replaced(ray, tmp_path):
     assert (trial.directory / "died").exists()
 
 
+@pytest.mark.timeout(600)
 def test_a_failing_team_is_one_failed_trial(ray, tmp_path):
     @dataclass(frozen=True)
     class Failing:
