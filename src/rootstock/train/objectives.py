@@ -42,7 +42,8 @@ CROSS_VALIDATED = 400_000
 """Up to so many training images times classes the strength is cross-validated on them too: beyond,
 it would take minutes, and the validation images alone tell enough."""
 FOLDS = 5
-TENTH = 0.1
+LARGEST_ERROR = 0.1
+"""Share of the lowest log-loss that its standard error counts for at most."""
 _RESULT, _RUN = "result.json", "run.json"
 
 
@@ -169,7 +170,7 @@ def strongest_of_equals(strengths: Sequence[float], losses: np.ndarray) -> int:
     """
     means = losses.mean(axis=1)
     best = int(means.argmin())
-    error = min(losses[best].std() / np.sqrt(losses.shape[1]), TENTH * means[best])
+    error = min(losses[best].std() / np.sqrt(losses.shape[1]), LARGEST_ERROR * means[best])
     as_good = np.flatnonzero(means <= means[best] + error)
     return int(as_good[np.argmax(np.asarray(strengths)[as_good])])
 
