@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.inference.keys import KeyRing, RateLimit, Role
 from services.inference.logs import request_id
-from services.inference.problems import Problem, answer_problem, send_refusal
+from services.inference.problems import Problem, send_refusal
 from services.inference.telemetry import Telemetry
 
 _log = logging.getLogger("rootstock.access")
@@ -50,27 +50,26 @@ class Observer:
         scope["state"] = scope.get("state", {}) | {"request_id": identity}
         token = request_id.set(identity)
         status, started = 500, time.perf_counter()
-
-        began = False
+        began = ended = False
 
         async def noted(message: Message) -> None:
-            nonlocal status, began
+            nonlocal status, began, ended
             if message["type"] == "http.response.start":
                 status, began = message["status"], True
                 own = list(message.get("headers", ()))
                 named = {name for name, _ in own}
                 own += [header for header in _HEADERS if header[0] not in named]
                 message["headers"] = [*own, (b"x-request-id", identity.encode())]
+            else:
+                ended = not message.get("more_body", False)
             await send(message)
 
         try:
             await self.app(scope, receive, noted)
         except Exception:
             _log.exception("a request failed")
-            if began:
+            if not ended:
                 raise  # what was sent cannot be taken back; the connection is closed
-            problem = Problem("internal", "The request failed; the service's log says why.")
-            await answer_problem(scope["path"], problem)(scope, receive, noted)
         finally:
             seconds = time.perf_counter() - started
             # The route, never the raw path: strangers would otherwise fill the memory.

@@ -100,6 +100,11 @@ def install(app: FastAPI) -> None:
     async def on_disconnect(_request: Request, _error: Exception) -> Response:
         return Response(status_code=400)  # nobody is left to read it
 
+    async def on_error(request: Request, _error: Exception) -> Response:
+        problem = Problem("internal", "The request failed; the service's log says why.")
+        return _answer(request, problem)
+
+    app.add_exception_handler(Exception, on_error)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
