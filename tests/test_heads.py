@@ -76,7 +76,8 @@ def test_folds_solved_together_score_as_folds_solved_alone():
     scaled = StandardScaler().fit_transform(features)
     scores = cross_validate_path(features, labels, folds=4, strengths=[0.01, 0.3], seed=0)
     splitter = StratifiedKFold(4, shuffle=True, random_state=0)
-    for row, strength in enumerate((0.01, 0.3)):
+    assert scores.strengths == (0.3, 0.01)
+    for row, strength in enumerate(scores.strengths):
         model = LogisticRegression(C=1 / (strength * len(labels) * 0.75), max_iter=10_000, tol=1e-9)
         alone = cross_val_score(model, scaled, labels, cv=splitter)
         assert scores.accuracy[row] == pytest.approx(alone.mean(), abs=0.01)

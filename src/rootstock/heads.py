@@ -7,7 +7,7 @@ weights, so that the head is one matrix and one bias wherever it goes. `solver` 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from rootstock.data.files import write_atomic
 from rootstock.errors import TrainingError
 from rootstock.metrics import accuracy, log_losses, softmax
-from rootstock.solver import Axes, solve_path
+from rootstock.solver import TOLERANCE, Axes, walk_path
 
 ROUGH = 1e-4
 """Tolerance within a cross-validation: accuracies within a tenth of a point, in half the time."""
@@ -85,7 +85,10 @@ def log_shares(labels: np.ndarray, *, n_classes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PathScores:
-    """Each strength on unseen images: accuracy over folds float64[S], log-losses float64[S,N]."""
+    """Each strength on unseen images: accuracy over folds float64[S], log-losses float64[S,N].
+
+    ``strengths`` from the strongest on.
+    """
 
     strengths: tuple[float, ...]
     accuracy: np.ndarray
@@ -120,6 +123,26 @@ def fit_head_path(
 ) -> list[LinearHead]:
     """Fit one head for each L2 strength on features [N,D] and class numbers int[N].
 
+    See `walk_heads`.
+    """
+    heads = dict(
+        walk_heads(
+            features, labels, strengths=strengths, n_classes=n_classes, class_weight=class_weight
+        )
+    )
+    return [heads[strength] for strength in strengths]
+
+
+def walk_heads(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    strengths: Sequence[float],
+    n_classes: int,
+    class_weight: str | None = None,
+) -> Iterator[tuple[float, LinearHead]]:
+    """Each L2 strength with its head on features [N,D] and class numbers int[N], strongest first.
+
     A strength weighs half the squared norm of the weights against the *mean* loss, so that one
     value means the same for any number of images. ``class_weight="balanced"`` weighs classes
     inversely to their size.
@@ -128,14 +151,8 @@ def fit_head_path(
     """
     prepared = _prepare(features, labels)
     weights = _row_weights(prepared.labels, class_weight).unsqueeze(0)
-    solutions = solve_path(
-        prepared.axes,
-        prepared.labels,
-        weights,
-        strengths=[strength * prepared.scaling for strength in strengths],
-        n_classes=len(prepared.present),
-    )
-    return [prepared.fold(solution, n_classes)[0] for solution in solutions]
+    for strength, solution in prepared.walk(weights, strengths):
+        yield strength, prepared.fold(solution, n_classes)[0]
 
 
 def cross_validate_path(
@@ -146,26 +163,37 @@ def cross_validate_path(
     strengths: Sequence[float],
     seed: int,
     class_weight: str | None = None,
+    enough: Callable[[np.ndarray], bool] | None = None,
 ) -> PathScores:
     """Accuracy of every strength on images that the head did not see, all folds side by side.
 
     Folds are stratified; there are fewer where a class has fewer images than folds. Features are
-    standardised once, over all folds.
+    standardised once, over all folds. The strongest is tried first; ``enough`` is asked about the
+    losses [S,N] so far, and where it says so the weaker ones are left out.
     Raises:
         TrainingError: fewer than two classes, or features that are not finite.
     """
     fits = _solve_folds(features, labels, folds, strengths, seed, class_weight)
-    tests = fits.tests
     n_classes = int(labels.max()) + 1
-    scores = np.empty((len(strengths), len(tests)))
-    losses = np.empty((len(strengths), len(labels)))
-    for row, solution in enumerate(fits.solutions):
+    tried: list[float] = []
+    scores: list[list[float]] = []
+    losses: list[np.ndarray] = []
+    for strength, solution in fits.walk:
+        found = np.empty(len(labels))
+        right = []
         heads = fits.prepared.fold(solution, n_classes)
-        for number, (head, test) in enumerate(zip(heads, tests, strict=True)):
+        for head, test in zip(heads, fits.tests, strict=True):
             logits = head.logits(features[test])
-            scores[row, number] = accuracy(logits.argmax(axis=1), labels[test])
-            losses[row, test] = log_losses(softmax(logits), labels[test])
-    return PathScores(tuple(strengths), scores.mean(axis=1), scores.std(axis=1), losses)
+            right.append(accuracy(logits.argmax(axis=1), labels[test]))
+            found[test] = log_losses(softmax(logits), labels[test])
+        tried.append(strength)
+        scores.append(right)
+        losses.append(found)
+        if enough and enough(np.stack(losses)):
+            break
+    return PathScores(
+        tuple(tried), np.mean(scores, axis=1), np.std(scores, axis=1), np.stack(losses)
+    )
 
 
 def cross_validate(
@@ -182,7 +210,8 @@ def out_of_fold_probabilities(
     """Probabilities float32[N,K] of each image by the head that was fitted without its fold."""
     fits = _solve_folds(features, labels, folds, [l2], seed, None)
     found = np.empty((len(labels), int(labels.max()) + 1), np.float32)
-    heads = fits.prepared.fold(fits.solutions[0], found.shape[1])
+    ((_, solution),) = fits.walk
+    heads = fits.prepared.fold(solution, found.shape[1])
     for head, test in zip(heads, fits.tests, strict=True):
         found[test] = head.probabilities(features[test])
     return found
@@ -192,7 +221,7 @@ def out_of_fold_probabilities(
 class _FoldFits:
     prepared: _Prepared
     tests: list[np.ndarray]
-    solutions: list[Tensor]
+    walk: Iterator[tuple[float, Tensor]]
 
 
 def _solve_folds(
@@ -210,15 +239,8 @@ def _solve_folds(
     weights = _row_weights(prepared.labels, class_weight).repeat(folds, 1)
     for number, test in enumerate(tests):
         weights[number, torch.from_numpy(test)] = 0.0
-    solutions = solve_path(
-        prepared.axes,
-        prepared.labels,
-        weights,
-        strengths=[strength * prepared.scaling for strength in strengths],
-        n_classes=len(prepared.present),
-        tolerance=ROUGH,
-    )
-    return _FoldFits(prepared, tests, solutions)
+    walk = prepared.walk(weights, strengths, tolerance=ROUGH)
+    return _FoldFits(prepared, tests, walk)
 
 
 @dataclass(frozen=True)
@@ -235,6 +257,22 @@ class _Prepared:
     def scaling(self) -> float:
         """Two classes as one vector of weights, which is the usual way, are penalised once."""
         return 2.0 if len(self.present) == 2 else 1.0
+
+    def walk(
+        self, weights: Tensor, strengths: Sequence[float], *, tolerance: float = TOLERANCE
+    ) -> Iterator[tuple[float, Tensor]]:
+        """Each strength and its solutions for the ``weights`` [P,N] of the rows."""
+        given = {strength * self.scaling: strength for strength in strengths}
+        path = walk_path(
+            self.axes,
+            self.labels,
+            weights,
+            strengths=list(given),
+            n_classes=len(self.present),
+            tolerance=tolerance,
+        )
+        for scaled, solution in path:
+            yield given[scaled], solution
 
     def fold(self, solution: Tensor, n_classes: int) -> list[LinearHead]:
         """Heads for features as the backbone gives them: the standardisation folded in."""

@@ -10,7 +10,7 @@ from the solution before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +64,7 @@ class Axes:
         return back.transpose(1, 2), solution[:, -1]
 
 
-def solve_path(
+def walk_path(
     axes: Axes,
     labels: Tensor,
     row_weights: Tensor,
@@ -72,8 +72,10 @@ def solve_path(
     strengths: Sequence[float],
     n_classes: int,
     tolerance: float = TOLERANCE,
-) -> list[Tensor]:
-    """The optimum for each strength, as tensors [P,R+1,K], in the order of ``strengths``.
+) -> Iterator[tuple[float, Tensor]]:
+    """Each strength with its optimum, a tensor [P,R+1,K]: the strongest first.
+
+    The weaker the strength, the longer it takes: who has seen enough stops.
 
     ``labels`` int64[N]; ``row_weights`` float[P,N], P weightings solved side by side;
     ``tolerance`` is the norm of the gradient at which a solution is good enough. A strength weighs
@@ -81,7 +83,6 @@ def solve_path(
     """
     problem = _Problem(axes.rows, labels, row_weights, n_classes)
     point = axes.rows.new_zeros(len(row_weights), axes.rows.shape[1], n_classes)
-    found: dict[float, Tensor] = {}
     history: History = []
     before = 0.0
     for strength in sorted(set(strengths), reverse=True):
@@ -100,8 +101,7 @@ def solve_path(
             metric=metric,
             tolerance=tolerance,
         )
-        found[strength] = point
-    return [found[strength] for strength in strengths]
+        yield strength, point
 
 
 def _repenalised(history: History, more: Tensor) -> History:

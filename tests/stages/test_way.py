@@ -9,7 +9,7 @@ import pytest
 
 from rootstock.bundle import read_bundle
 from rootstock.errors import ArtifactError, NoModelError, PlanError, TrainingError
-from rootstock.heads import fit_head_path
+from rootstock.heads import walk_heads
 from rootstock.params import load_config
 from rootstock.paths import Paths
 from rootstock.plan.ledger import read_ledger
@@ -139,9 +139,9 @@ def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeyp
         if len(fitted) == 1:
             raise KeyboardInterrupt
         fitted.append(others)
-        return fit_head_path(*arguments, **others)
+        return walk_heads(*arguments, **others)
 
-    monkeypatch.setattr("rootstock.train.objectives.fit_head_path", fit)
+    monkeypatch.setattr("rootstock.train.objectives.walk_heads", fit)
     with pytest.raises(KeyboardInterrupt):
         train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
     monkeypatch.undo()
@@ -149,9 +149,9 @@ def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeyp
 
     def count(*arguments, **others):
         again.append(others)
-        return fit_head_path(*arguments, **others)
+        return walk_heads(*arguments, **others)
 
-    monkeypatch.setattr("rootstock.train.objectives.fit_head_path", count)
+    monkeypatch.setattr("rootstock.train.objectives.walk_heads", count)
     train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
     assert len(again) == n_taps - 1
     assert not list(copied.trials.iterdir())

@@ -43,10 +43,10 @@ def objective(tmp_path):
     )
 
 
-def search(objective, directory):
+def search(objective, directory, candidates=CANDIDATES):
     return SequentialSearcher().search(
         objective,
-        CANDIDATES,
+        candidates,
         directory=directory,
         metric="val_log_loss",
         mode="min",
@@ -64,8 +64,23 @@ def test_each_candidate_is_fitted_and_measured(objective, tmp_path):
 def test_every_strength_is_noted_with_its_losses_on_unseen_images(objective, tmp_path):
     trial = search(objective, tmp_path)[0]
     path = json.loads((trial.directory / "path.json").read_text())["path"]
-    assert [row["l2"] for row in path] == [0.01, 1.0]
+    assert [row["l2"] for row in path] == [1.0, 0.01]
     assert all(row["cv_log_loss"] > 0 for row in path)
+
+
+@pytest.mark.parametrize("cross_validated", [400_000, 0])
+def test_strengths_far_past_the_best_are_not_tried(
+    objective, tmp_path, monkeypatch, cross_validated
+):
+    monkeypatch.setattr("rootstock.train.objectives.CROSS_VALIDATED", cross_validated)
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):  # nothing to learn but by heart
+        np.save(tmp_path / f"{split}.npy", random.normal(size=(60, 40)).astype(np.float16))
+    candidates = [{"tap": "last", "strengths": [1e-5, 1e-4, 1e-3, 10.0]}]
+    trial = search(objective, tmp_path, candidates)[0]
+    path = json.loads((trial.directory / "path.json").read_text())["path"]
+    assert [row["l2"] for row in path] == [10.0, 1e-3]
+    assert trial.metrics["l2"] == 10.0
 
 
 def test_an_adjusted_head_is_what_is_kept_and_measured(objective, tmp_path):
@@ -100,7 +115,7 @@ def test_a_class_of_one_image_is_left_out_of_the_cross_validation(objective, tmp
 
 def test_a_finished_trial_is_not_fitted_again(objective, tmp_path, monkeypatch):
     first = search(objective, tmp_path / "search")
-    monkeypatch.setattr("rootstock.train.objectives.fit_head_path", None)
+    monkeypatch.setattr("rootstock.train.objectives.walk_heads", None)
     assert search(objective, tmp_path / "search") == first
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from rootstock.backbones.load import load_backbone
 from rootstock.data.files import write_json
 from rootstock.heads import (
     Head,
+    PathScores,
     adjust_logits,
     cross_validate_path,
-    fit_head_path,
     read_head,
+    walk_heads,
     write_head,
 )
 from rootstock.metrics import accuracy, balanced_accuracy, log_losses, softmax
@@ -83,23 +84,30 @@ class HeadObjective:
         return _tracked(self._fit, params, directory, report, self.tracking)
 
     def _fit(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
-        tap, strengths = params["tap"], params["strengths"]
-        features = np.load(self.train_features[tap], mmap_mode="r")
-        heads = self._fit_path(features, strengths, hidden=params.get("hidden", 0))
-        val = np.load(self.val_features[tap], mmap_mode="r")
-        measured = [self._measure(head, val) for head in heads]
-        losses = np.stack([losses for _, losses in measured])
-        path = [
-            {"l2": strength, **metrics}
-            for strength, (metrics, _) in zip(strengths, measured, strict=True)
-        ]
-        quick = len(features) * self.n_classes <= CROSS_VALIDATED and not params.get("hidden")
+        features = np.load(self.train_features[params["tap"]], mmap_mode="r")
+        val = np.load(self.val_features[params["tap"]], mmap_mode="r")
+        strengths, hidden = sorted(params["strengths"], reverse=True), params.get("hidden", 0)
+        quick = len(features) * self.n_classes <= CROSS_VALIDATED and not hidden
+        unseen = None
         if quick and len(strengths) > 1:
             unseen = self._cross_validated(features, strengths)
-            losses = np.concatenate([losses, unseen], axis=1)
-            means = unseen.mean(axis=1).tolist()
+            strengths = list(unseen.strengths)
+        heads: list[Head] = []
+        path: list[dict[str, float]] = []
+        losses: list[np.ndarray] = []
+        for strength, head in self._walk_heads(features, strengths, hidden=hidden):
+            metrics, of_each = self._measure(head, val)
+            heads.append(head)
+            path.append({"l2": strength, **metrics})
+            losses.append(of_each)
+            if unseen is None and is_past_best(np.stack(losses)):
+                break
+        known = np.stack(losses)
+        if unseen:
+            known = np.concatenate([known, unseen.losses], axis=1)
+            means = unseen.losses.mean(axis=1).tolist()
             path = [{**row, "cv_log_loss": loss} for row, loss in zip(path, means, strict=True)]
-        best = strongest_of_equals(strengths, losses)
+        best = strongest_of_equals([row["l2"] for row in path], known)
         head, metrics = heads[best], path[best]
         if self.logit_adjusted:
             head = adjust_logits(head, self.train_labels, n_classes=self.n_classes)
@@ -109,19 +117,21 @@ class HeadObjective:
         report(1, metrics)
         return metrics
 
-    def _fit_path(
+    def _walk_heads(
         self, features: np.ndarray, strengths: Sequence[float], *, hidden: int
-    ) -> Sequence[Head]:
+    ) -> Iterator[tuple[float, Head]]:
+        """Each strength with its head, the strongest first."""
         if not hidden:
-            return fit_head_path(
+            yield from walk_heads(
                 features,
                 self.train_labels,
                 strengths=strengths,
                 n_classes=self.n_classes,
                 class_weight=self.class_weight,
             )
-        return [
-            fit_mlp_head(
+            return
+        for strength in strengths:
+            head = fit_mlp_head(
                 features,
                 self.train_labels,
                 hidden=hidden,
@@ -130,8 +140,7 @@ class HeadObjective:
                 class_weight=self.class_weight,
                 seed=self.seed,
             )
-            for strength in strengths
-        ]
+            yield strength, head
 
     def _measure(self, head: Head, val: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
         """The metrics on val, and each image's log-loss."""
@@ -145,19 +154,19 @@ class HeadObjective:
         }
         return metrics, losses
 
-    def _cross_validated(self, features: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+    def _cross_validated(self, features: np.ndarray, strengths: Sequence[float]) -> PathScores:
         # A class of one image cannot be left out and learnt at once.
         counts = np.bincount(self.train_labels)
         rows = np.flatnonzero(counts[self.train_labels] > 1)
-        scores = cross_validate_path(
+        return cross_validate_path(
             features[rows],
             self.train_labels[rows],
             folds=FOLDS,
             strengths=strengths,
             seed=0,
             class_weight=self.class_weight,
+            enough=is_past_best,
         )
-        return scores.losses
 
 
 def strongest_of_equals(strengths: Sequence[float], losses: np.ndarray) -> int:
@@ -168,11 +177,25 @@ def strongest_of_equals(strengths: Sequence[float], losses: np.ndarray) -> int:
     rule of Breiman et al. 1984; the error is at most a tenth of the lowest loss, for few images
     would allow any penalty. ``losses`` [S,N] are of images that the heads did not see.
     """
+    as_good = np.flatnonzero(losses.mean(axis=1) <= _as_good(losses))
+    return int(as_good[np.argmax(np.asarray(strengths)[as_good])])
+
+
+def is_past_best(losses: np.ndarray) -> bool:
+    """Whether the last of ``losses`` [S,N] is no longer as good as the best before it.
+
+    Along a path the loss falls and then rises; the weak strengths on the far side take most of the
+    time, and none of them would be taken.
+    """
+    return bool(losses[-1].mean() > _as_good(losses))
+
+
+def _as_good(losses: np.ndarray) -> float:
+    """The mean loss up to which one is as good as the best for all that can be told."""
     means = losses.mean(axis=1)
     best = int(means.argmin())
-    error = min(losses[best].std() / np.sqrt(losses.shape[1]), LARGEST_ERROR * means[best])
-    as_good = np.flatnonzero(means <= means[best] + error)
-    return int(as_good[np.argmax(np.asarray(strengths)[as_good])])
+    error = losses[best].std() / np.sqrt(losses.shape[1])
+    return float(means[best] + min(error, LARGEST_ERROR * means[best]))
 
 
 @dataclass(frozen=True)
