@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.inference.keys import KeyRing, RateLimit, Role
 from services.inference.logs import request_id
-from services.inference.problems import Problem, send_refusal
+from services.inference.problems import Problem, answer_problem, internal_problem, send_refusal
 from services.inference.telemetry import Telemetry
 
 _log = logging.getLogger("rootstock.access")
@@ -68,7 +68,9 @@ class Observer:
             await self.app(scope, receive, noted)
         except Exception:
             _log.exception("a request failed")
-            if not ended:
+            if not began:
+                await answer_problem(scope["path"], internal_problem())(scope, receive, noted)
+            elif not ended:
                 raise  # what was sent cannot be taken back; the connection is closed
         finally:
             seconds = time.perf_counter() - started

@@ -82,6 +82,11 @@ def image_problem(error: ImageError) -> Problem:
     return Problem("unusable-image", error.message, members={"reason": error.reason})
 
 
+def internal_problem() -> Problem:
+    """What is told of a fault of the service's own."""
+    return Problem("internal", "The request failed; the service's log says why.")
+
+
 def install(app: FastAPI) -> None:
     """Answer every refusal of ``app``, FastAPI's own included, with a problem."""
 
@@ -101,8 +106,7 @@ def install(app: FastAPI) -> None:
         return Response(status_code=400)  # nobody is left to read it
 
     async def on_error(request: Request, _error: Exception) -> Response:
-        problem = Problem("internal", "The request failed; the service's log says why.")
-        return _answer(request, problem)
+        return _answer(request, internal_problem())
 
     app.add_exception_handler(Exception, on_error)
     app.add_exception_handler(Problem, on_problem)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, Field, ValidationError
 
 from rootstock.predict import Predictor
 from services.inference.answering import (
@@ -30,21 +28,17 @@ from services.inference.schemas import (
 from services.inference.service import Service
 from services.inference.uploads import IMAGE_TYPES, JsonImages, Upload, read_uploads
 
-
-class PredictOptions(BaseModel):
-    """What may stand in the query of /v1/predict."""
-
-    top_k: int | None = Field(None, ge=1, description="Labels per image; at most all, usually 5.")
-    coverage: float | None = Field(
-        None,
+TopK = Annotated[int | None, Query(ge=1, description="Labels per image; at most all, usually 5.")]
+Coverage = Annotated[
+    float | None,
+    Query(
         gt=0,
         lt=1,
         description="Also give the labels that hold the true one in this share of cases.",
         examples=[0.95],
-    )
+    ),
+]
 
-
-_NO_OPTIONS = PredictOptions()
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -104,21 +98,20 @@ def make_router(service: Service) -> APIRouter:
         summary="Classify images",
         tags=["prediction"],
         response_model=PredictAnswer,
-        openapi_extra=_BODY | {"parameters": _query_parameters(PredictOptions)},
+        openapi_extra=_BODY,
         responses=_PROBLEMS,
     )
-    async def predict(request: Request) -> Response:
+    async def predict(request: Request, top_k: TopK = None, coverage: Coverage = None) -> Response:
         """An image that cannot be used gets an `error` in its place; if all are so: 422."""
-        options = _read_options(request)
-        predictor = _asked(service, options.coverage)
+        predictor = _asked(service, coverage)
         uploads = await read_uploads(request, max_images=settings.max_images)
         answers = await classify(
             service,
             request,
             predictor,
             uploads,
-            top_k=options.top_k or settings.top_k_default,
-            coverage=options.coverage,
+            top_k=top_k or settings.top_k_default,
+            coverage=coverage,
         )
         entries = [_entry(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
         _refuse_if_all_bad(entries)
@@ -240,31 +233,6 @@ def make_router(service: Service) -> APIRouter:
         return _page("docs.html")
 
     return router
-
-
-def _read_options(request: Request) -> PredictOptions:
-    """The query, read here: as parameters of the route it takes FastAPI a fifth of a request.
-
-    Raises:
-        RequestValidationError: as FastAPI would.
-    """
-    if not request.scope["query_string"]:
-        return _NO_OPTIONS
-    try:
-        return PredictOptions.model_validate(dict(request.query_params))
-    except ValidationError as error:
-        found = [item | {"loc": ("query", *item["loc"])} for item in error.errors()]
-        raise RequestValidationError(found) from None
-
-
-def _query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
-    """The fields of ``model`` as OpenAPI describes a query."""
-    fields = model.model_json_schema()["properties"].items()
-    return [
-        {"name": name, "in": "query", "required": False, "schema": schema}
-        | {"description": schema.get("description", "")}
-        for name, schema in fields
-    ]
 
 
 def _asked(service: Service, coverage: float | None) -> Predictor:

@@ -66,12 +66,20 @@ def test_a_wrong_method_is_a_405_that_names_the_right_one(client):
     assert response.headers["allow"] == "POST"
 
 
-def test_a_failure_tells_nothing_of_the_inside(monkeypatch):
+@pytest.mark.parametrize(
+    "where",
+    [
+        "rootstock.predict.Predictor.infer",
+        "services.inference.routes.choose_model",
+        "services.inference.keys.RateLimit.wait",  # before FastAPI has the request
+    ],
+)
+def test_a_failure_tells_nothing_of_the_inside(monkeypatch, where):
     def explode(*args, **kwargs):
         raise RuntimeError("secret path /home/x")
 
-    monkeypatch.setattr("rootstock.predict.Predictor.infer", explode)
     with TestClient(make_client().app, raise_server_exceptions=False) as quiet:
+        monkeypatch.setattr(where, explode)
         response = quiet.post("/v1/predict", files={"files": ("a.jpg", jpeg(0))})
     assert "secret" not in check_problem(response, 500, "internal")
 
