@@ -26,7 +26,7 @@ def test_a_lead_beyond_the_noise_wins_whatever_the_log_loss():
 def test_within_the_noise_the_lower_log_loss_wins(loss, winner):
     race = decide([heat("linear_probe", 0.91), heat("full_finetune", 0.9, log_loss=loss)])
     assert race.winner == winner
-    assert "the log-loss decides" in race.why
+    assert "the calibrated log-loss decides" in race.why
 
 
 def test_a_draw_by_both_measures_goes_to_the_head():

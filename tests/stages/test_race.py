@@ -18,7 +18,7 @@ from rootstock.stages.index import index_images
 from rootstock.stages.plan import make_plan
 from rootstock.stages.race import run_race
 from rootstock.stages.train import train_model
-from rootstock.stages.trials import keep_head_if_better
+from rootstock.stages.trials import CALIBRATED, keep_head_if_better
 from rootstock.train.pace import known_pace
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
@@ -135,7 +135,7 @@ def test_fine_tuning_takes_longer_than_a_head(tmp_path):
 
 
 def a_trial(accuracy, loss):
-    return Trial({}, {"val_accuracy": accuracy, "val_log_loss": loss}, None)
+    return Trial({}, {"val_accuracy": accuracy, CALIBRATED: loss}, None)
 
 
 def test_the_head_is_kept_only_where_it_is_better_by_both_measures():

@@ -4,12 +4,13 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
 from rootstock.bundle import read_bundle
 from rootstock.errors import ArtifactError, NoModelError, PlanError, TrainingError
-from rootstock.heads import walk_heads
+from rootstock.heads import LinearHead, read_head, walk_heads, write_head
 from rootstock.params import load_config
 from rootstock.paths import Paths
 from rootstock.plan.ledger import read_ledger
@@ -19,11 +20,13 @@ from rootstock.review.record import DataReview
 from rootstock.stages.champion import promote, rollback
 from rootstock.stages.evaluate import evaluate_folder, evaluate_model
 from rootstock.stages.features import cache_features
+from rootstock.stages.job import TrainingJob
 from rootstock.stages.plan import make_plan
 from rootstock.stages.register import register_model
 from rootstock.stages.run import run_all
 from rootstock.stages.train import train_model
-from rootstock.stages.trials import best_trial, which_won
+from rootstock.stages.trials import CALIBRATED, best_trial, which_won
+from rootstock.train.objectives import HEAD_FILE, Tracking
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 
@@ -170,10 +173,9 @@ def test_the_average_of_two_trials_is_kept_where_it_is_better(data, tmp_path):
     config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.001, 0.002]")
     go(config, tmp_path)
     training = json.loads((tmp_path / "artifacts/training.json").read_text())
-    single = min(trial["metrics"]["val_log_loss"] for trial in training["finetuning"])
     assert training["metrics"]["val_log_loss"] > 0
     assert ("average of 2" in training["won"]) == ("average_of" in training["best"])
-    assert f"{single:.4f}" in training["won"]
+    assert re.search(r"calibrated validation loss \d\.\d{4} against", training["won"])
 
 
 def test_lineage_tells_where_a_model_comes_from(finished):
@@ -280,20 +282,34 @@ def test_user_data_are_never_touched(data, finished):
 
 
 def a_tuned(loss, **params):
-    return Trial(params, {"val_log_loss": loss, "val_accuracy": 0.9}, None)
+    return Trial(params, {CALIBRATED: loss, "val_accuracy": 0.9}, None)
 
 
 @pytest.mark.parametrize(
     ("best", "words"),
     [
-        (a_tuned(0.1, average_of=2), "average of 2 fine-tuned trials, validation log-loss 0.1000"),
+        (
+            a_tuned(0.1, average_of=2),
+            "average of 2 fine-tuned trials, calibrated validation loss 0.1000",
+        ),
         (a_tuned(0.2, learning_rate=1e-3), "one fine-tuned trial"),
         (a_tuned(0.3, tap="last"), "the head, which fine-tuning did not improve"),
     ],
 )
 def test_one_line_tells_what_won(best, words):
-    line = which_won(best, [a_tuned(0.3, tap="last")], [a_tuned(0.2, learning_rate=1e-3)])
+    line = which_won(best, a_tuned(0.3, tap="last"), a_tuned(0.2, learning_rate=1e-3))
     assert words in line
+
+
+def test_a_head_is_not_blamed_for_being_unsure(data, copied):
+    job = TrainingJob.open(configure(data), copied)
+    sure = best_trial(job.search_heads(SequentialSearcher(), Tracking(NullRunLogger(), "")))
+    head = read_head(sure.directory / HEAD_FILE)
+    timid = replace(sure, directory=job.directory / "timid")
+    write_head(LinearHead(0.5 * head.weights, 0.5 * head.bias), timid.directory / HEAD_FILE)
+    loss, same = (job.calibrated(trial).metrics[CALIBRATED] for trial in (sure, timid))
+    assert same == pytest.approx(loss, rel=0.01)
+    assert loss < 0.9 * sure.metrics["val_log_loss"]
 
 
 def trained(config, paths):

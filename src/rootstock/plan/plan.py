@@ -67,6 +67,7 @@ class Heat(Record):
     """0: a head on frozen features."""
     accuracy: float
     log_loss: float
+    """Calibrated: with the temperature that fits best."""
 
 
 class Race(Artifact):

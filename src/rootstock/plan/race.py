@@ -27,8 +27,8 @@ def is_settled(first: Heat, second: Heat) -> bool:
 def decide(heats: Sequence[Heat]) -> Race:
     """The outcome by the last round, whose two heats stand at the end of ``heats``.
 
-    A lead in accuracy beyond the noise wins. Within it the lower log-loss does, which is the finer
-    measure where images are few.
+    A lead in accuracy beyond the noise wins. Within it the lower calibrated log-loss does, which is
+    the finer measure where images are few.
     """
     first, second = heats[-2:]
     settled = is_settled(first, second)
@@ -40,8 +40,8 @@ def decide(heats: Sequence[Heat]) -> Race:
     )
     if not settled:
         why += (
-            f", a difference within chance; the log-loss decides, {winner.log_loss:.3f} against "
-            f"{loser.log_loss:.3f}"
+            ", a difference within chance; the calibrated log-loss decides, "
+            f"{winner.log_loss:.3f} against {loser.log_loss:.3f}"
         )
     return Race(heats=tuple(heats), winner=winner.strategy, why=f"{why}.")
 

@@ -83,7 +83,7 @@ def _judgement(plan: TransferPlan) -> list[str]:
     lines += [
         f"- **Race** won by `{plan.race.winner}`: {plan.race.why}",
         "",
-        "| contender | training images | epochs | validation accuracy | log-loss |",
+        "| contender | training images | epochs | validation accuracy | calibrated log-loss |",
         "| --- | --- | --- | --- | --- |",
     ]
     for heat in plan.race.heats:

@@ -27,11 +27,13 @@ from rootstock.plan.rules import Strategy
 from rootstock.ports import NullRunLogger, Searcher
 from rootstock.stages.features import load_planned_backbone
 from rootstock.stages.job import TrainingJob, job_name, planned_compute
-from rootstock.stages.trials import best_trial
+from rootstock.stages.trials import CALIBRATED, best_trial
 from rootstock.train.objectives import Tracking
 
 log = logging.getLogger(__name__)
 
+VERSION = 2
+"""Raised whenever the same contest would be judged another way."""
 VAL_IMAGES = 1000
 """At most so many validation images judge a heat: their noise is below a point then."""
 
@@ -92,6 +94,7 @@ def _identity(
     config: Config, profile: DatasetProfile, contest: Sequence[Strategy], pins: Pins
 ) -> str:
     parts = [
+        VERSION,
         profile.model_dump(mode="json"),
         list(contest),
         dataclasses.asdict(pins),
@@ -147,11 +150,12 @@ def _run_heat(
         best = best_trial(job.search_heads(searcher, tracking))
         if plan.finetune:
             best = best_trial(job.search_finetuning(searcher, tracking, best))
+    best = job.calibrated(best)
     return Heat(
         strategy=plan.strategy,
         n_train=len(part.rows("train")),
         n_val=len(part.rows("val")),
         epochs=plan.finetune.epochs if plan.finetune else 0,
         accuracy=round(best.metrics["val_accuracy"], 4),
-        log_loss=round(best.metrics["val_log_loss"], 4),
+        log_loss=round(best.metrics[CALIBRATED], 4),
     )

@@ -22,6 +22,7 @@ from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports import RunLogger, Searcher, Trial
 from rootstock.stages.job import TrainingJob
 from rootstock.stages.trials import (
+    CALIBRATED,
     METRIC,
     as_records,
     best_trial,
@@ -73,11 +74,13 @@ def train_model(
                 if job.plan.finetune
                 else []
             )
-        best = best_trial(heads)
-        if tuned:
+        best = head = job.calibrated(best_trial(heads))
+        single = job.calibrated(best_trial(tuned)) if tuned else None
+        if single:
             average = job.average(tuned)
-            tried = [*tuned, average] if average else tuned
-            best = keep_head_if_better(best, best_trial(tried))
+            tried = [single, job.calibrated(average)] if average else [single]
+            best = min(tried, key=lambda trial: trial.metrics[CALIBRATED])
+            best = keep_head_if_better(head, best)
         network = job.build_network(best)
         views, gain = choose_views(job, network)
         logits = job.val_logits(network, views)
@@ -112,7 +115,7 @@ def train_model(
         "strategy": job.plan.strategy,
         "kept_head": bool(tuned) and "tap" in best.params,
         "best": _best_params(best),
-        "won": which_won(best, heads, tuned),
+        "won": which_won(best, head, single),
         "views": {"kept": views, "why": gain},
         "metrics": metrics,
         "heads": as_records(heads),

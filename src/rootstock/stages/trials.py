@@ -13,6 +13,9 @@ from rootstock.train.finetune import HISTORY
 
 METRIC = "val_log_loss"
 """What trials are chosen by: it moves where accuracy, on few validation images, cannot."""
+CALIBRATED = "val_calibrated_log_loss"
+"""The same with the temperature fitted, as a model is served. A head and a fine-tuned network are
+compared by it: a strong penalty leaves a head less sure than it could be, and no less right."""
 
 
 def by_best_epoch(trial: Trial) -> Trial:
@@ -44,18 +47,21 @@ def keep_head_if_better(head: Trial, tuned: Trial) -> Trial:
     Fine-tuning can spoil good features when images are few; accuracy alone would decide by chance.
     """
     worse = tuned.metrics["val_accuracy"] <= head.metrics["val_accuracy"]
-    less_sure = tuned.metrics[METRIC] > head.metrics[METRIC]
+    less_sure = tuned.metrics[CALIBRATED] > head.metrics[CALIBRATED]
     return head if worse and less_sure else tuned
 
 
-def which_won(best: Trial, heads: Sequence[Trial], tuned: Sequence[Trial]) -> str:
-    """One line for people: what was kept, and what it was compared with."""
-    measured = f"validation log-loss {best.metrics[METRIC]:.4f}"
-    if not tuned:
+def which_won(best: Trial, head: Trial, single: Trial | None) -> str:
+    """One line for people: what was kept, and what it was compared with.
+
+    ``single`` is the best fine-tuned trial, if there was one. All have their `CALIBRATED` loss.
+    """
+    measured = f"calibrated validation loss {best.metrics[CALIBRATED]:.4f}"
+    if single is None:
         return f"the head at `{best.params['tap']}`, {measured}"
-    rivals = [f"the head's {best_trial(heads).metrics[METRIC]:.4f}"]
+    rivals = [f"the head's {head.metrics[CALIBRATED]:.4f}"]
     if "average_of" in best.params or "tap" in best.params:
-        rivals.append(f"the best single trial's {best_trial(tuned).metrics[METRIC]:.4f}")
+        rivals.append(f"the best single trial's {single.metrics[CALIBRATED]:.4f}")
     kind = "one fine-tuned trial"
     if "average_of" in best.params:
         kind = f"the average of {best.params['average_of']} fine-tuned trials"
