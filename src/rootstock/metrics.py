@@ -112,6 +112,15 @@ def wilson_interval(right: int, total: int, *, z: float = 1.96) -> tuple[float, 
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def lead(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """By how much the mean of losses [N] lies below that of ``other``, and its standard error.
+
+    Both are of the same images, whose differences vary less than the losses do.
+    """
+    differences = other - one
+    return float(differences.mean()), float(differences.std() / math.sqrt(len(differences)))
+
+
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature in [0.05, 20] that minimises the log-loss (Guo et al. 2017).
 

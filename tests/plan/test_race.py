@@ -15,8 +15,12 @@ def heat(strategy, accuracy, *, log_loss=0.5, n_val=200):
     )
 
 
+def judge(*heats, noise=0.02, similar=True):
+    return decide(heats, noise=noise, similar=similar)
+
+
 def test_a_lead_beyond_the_noise_wins_whatever_the_log_loss():
-    race = decide([heat("linear_probe", 0.9), heat("full_finetune", 0.8, log_loss=0.1)])
+    race = judge(heat("linear_probe", 0.9), heat("full_finetune", 0.8, log_loss=0.1))
     assert race.winner == "linear_probe"
     assert "0.900" in race.why
     assert "chance" not in race.why
@@ -24,19 +28,28 @@ def test_a_lead_beyond_the_noise_wins_whatever_the_log_loss():
 
 @pytest.mark.parametrize(("loss", "winner"), [(0.6, "linear_probe"), (0.4, "full_finetune")])
 def test_within_the_noise_the_lower_log_loss_wins(loss, winner):
-    race = decide([heat("linear_probe", 0.91), heat("full_finetune", 0.9, log_loss=loss)])
+    race = judge(heat("linear_probe", 0.91), heat("full_finetune", 0.9, log_loss=loss))
     assert race.winner == winner
     assert "the calibrated log-loss decides" in race.why
 
 
-def test_a_draw_by_both_measures_goes_to_the_head():
-    assert decide([heat("full_finetune", 0.9), heat("linear_probe", 0.9)]).winner == "linear_probe"
+@pytest.mark.parametrize(
+    ("similar", "winner", "words"),
+    [(True, "linear_probe", "so the head is kept"), (False, "full_finetune", "are not similar")],
+)
+@pytest.mark.parametrize("loss", [0.49, 0.51])
+def test_a_draw_by_both_measures_is_left_to_the_similarity(similar, winner, words, loss):
+    heats = heat("full_finetune", 0.9, log_loss=loss), heat("linear_probe", 0.9)
+    for contest in (heats, heats[::-1]):
+        race = judge(*contest, similar=similar)
+        assert race.winner == winner
+        assert words in race.why
 
 
 def test_only_the_last_round_counts():
     first = [heat("linear_probe", 0.9), heat("full_finetune", 0.8)]
     second = [heat("linear_probe", 0.9), heat("full_finetune", 0.95)]
-    assert decide(first + second).winner == "full_finetune"
+    assert judge(*first, *second).winner == "full_finetune"
 
 
 def test_a_lead_within_the_noise_is_not_settled_and_is_said():
@@ -44,7 +57,7 @@ def test_a_lead_within_the_noise_is_not_settled_and_is_said():
     far = heat("linear_probe", 0.80), heat("full_finetune", 0.91)
     assert not is_settled(*near)
     assert is_settled(*far)
-    assert "within chance" in decide(near).why
+    assert "within chance" in judge(*near).why
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from rootstock.assess.profile import DatasetProfile
@@ -10,7 +11,7 @@ from rootstock.errors import BackboneError
 from rootstock.paths import Paths
 from rootstock.plan.evidence import Judgement
 from rootstock.plan.pins import Pins
-from rootstock.plan.rules import is_finetune
+from rootstock.plan.race import decide
 from rootstock.ports import NullRunLogger, SequentialSearcher, Trial
 from rootstock.stages.assess import assess_data
 from rootstock.stages.features import cache_features
@@ -18,7 +19,7 @@ from rootstock.stages.index import index_images
 from rootstock.stages.plan import make_plan
 from rootstock.stages.race import run_race
 from rootstock.stages.train import train_model
-from rootstock.stages.trials import CALIBRATED, keep_head_if_better
+from rootstock.stages.trials import is_spoilt
 from rootstock.train.pace import known_pace
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
@@ -74,13 +75,16 @@ def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkey
     config, paths = assessed
     config = configure(paths.root.parent / "data", "plan.budget.minutes=100")
     for folder in (paths.races, paths.trials):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     monkeypatch.setattr(
         "rootstock.stages.plan.judge_profile",
         lambda *_, **__: Judgement("linear_probe", "linear_probe", CONTEST, "a race tells."),
     )
-    monkeypatch.setattr("rootstock.plan.race._tie", lambda heat: (is_finetune(heat.strategy),))
     monkeypatch.setattr("rootstock.plan.race.is_settled", lambda *_: False)
+    monkeypatch.setattr(
+        "rootstock.stages.race.decide",
+        lambda heats, **_: decide(heats, noise=float("inf"), similar=False),
+    )
     plan = make_plan(config, paths, searcher=SequentialSearcher())
     assert plan.race.winner == plan.strategy == "partial_finetune"
     cache_features(config, paths)
@@ -134,16 +138,19 @@ def test_fine_tuning_takes_longer_than_a_head(tmp_path):
     assert head < partial < full
 
 
-def a_trial(accuracy, loss):
-    return Trial({}, {"val_accuracy": accuracy, CALIBRATED: loss}, None)
-
-
-def test_the_head_is_kept_only_where_it_is_better_by_both_measures():
-    head = a_trial(0.9, 0.3)
-    spoilt, unsure, better = a_trial(0.9, 0.4), a_trial(0.91, 0.4), a_trial(0.9, 0.2)
-    assert keep_head_if_better(head, spoilt) is head
-    assert keep_head_if_better(head, unsure) is unsure
-    assert keep_head_if_better(head, better) is better
+@pytest.mark.parametrize(
+    ("accuracy", "losses", "spoilt"),
+    [
+        (0.9, [0.5, 0.4, 0.6, 0.5], True),
+        (0.91, [0.5, 0.4, 0.6, 0.5], False),  # more are right
+        (0.9, [0.1, 0.2, 0.9, 0.2], False),  # a difference within its own noise
+        (0.9, [0.1, 0.2, 0.1, 0.2], False),
+    ],
+)
+def test_fine_tuning_is_undone_where_the_head_is_clearly_better(accuracy, losses, spoilt):
+    head, tuned = (Trial({}, {"val_accuracy": share}, None) for share in (0.9, accuracy))
+    measured = {"head_losses": np.array([0.3, 0.2, 0.4, 0.3]), "tuned_losses": np.array(losses)}
+    assert is_spoilt(head, tuned, **measured) is spoilt
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from rootstock.stages.plan import make_plan
 from rootstock.stages.register import register_model
 from rootstock.stages.run import run_all
 from rootstock.stages.train import train_model
-from rootstock.stages.trials import CALIBRATED, best_trial, which_won
+from rootstock.stages.trials import best_trial, which_won
 from rootstock.train.objectives import HEAD_FILE, Tracking
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
@@ -175,7 +175,9 @@ def test_the_average_of_two_trials_is_kept_where_it_is_better(data, tmp_path):
     training = json.loads((tmp_path / "artifacts/training.json").read_text())
     assert training["metrics"]["val_log_loss"] > 0
     assert ("average of 2" in training["won"]) == ("average_of" in training["best"])
-    assert re.search(r"calibrated validation loss \d\.\d{4} against", training["won"])
+    single = min(trial["metrics"]["val_log_loss"] for trial in training["finetuning"])
+    kept = "average of 2" in training["won"]
+    assert (f"the best single trial {single:.4f}" in training["won"]) == kept
 
 
 def test_lineage_tells_where_a_model_comes_from(finished):
@@ -281,24 +283,25 @@ def test_user_data_are_never_touched(data, finished):
     assert sum(1 for path in data.rglob("*") if path.is_file()) == sum(COUNTS.values())
 
 
-def a_tuned(loss, **params):
-    return Trial(params, {CALIBRATED: loss, "val_accuracy": 0.9}, None)
-
-
 @pytest.mark.parametrize(
-    ("best", "words"),
+    ("params", "words"),
     [
         (
-            a_tuned(0.1, average_of=2),
-            "average of 2 fine-tuned trials, calibrated validation loss 0.1000",
+            {"average_of": 2},
+            "the average of 2 fine-tuned trials, calibrated",
         ),
-        (a_tuned(0.2, learning_rate=1e-3), "one fine-tuned trial"),
-        (a_tuned(0.3, tap="last"), "the head, which fine-tuning did not improve"),
+        (
+            {"learning_rate": 1e-3},
+            "one fine-tuned trial, calibrated validation loss 0.2000",
+        ),
+        ({"tap": "last"}, "the head, which fine-tuning did not improve"),
     ],
 )
-def test_one_line_tells_what_won(best, words):
-    line = which_won(best, a_tuned(0.3, tap="last"), a_tuned(0.2, learning_rate=1e-3))
-    assert words in line
+def test_one_line_tells_what_won(params, words):
+    head, best = (Trial(each, {"val_log_loss": 0.4}, None) for each in ({"tap": "last"}, params))
+    tuned = [Trial({"learning_rate": 1e-3}, {"val_log_loss": 0.5}, None)]
+    assert words in which_won(best, head, tuned, [0.3, 0.2])
+    assert which_won(head, head, [], [0.3]).startswith("the head at `last`, ")
 
 
 def test_a_head_is_not_blamed_for_being_unsure(data, copied):
@@ -307,7 +310,7 @@ def test_a_head_is_not_blamed_for_being_unsure(data, copied):
     head = read_head(sure.directory / HEAD_FILE)
     timid = replace(sure, directory=job.directory / "timid")
     write_head(LinearHead(0.5 * head.weights, 0.5 * head.bias), timid.directory / HEAD_FILE)
-    loss, same = (job.calibrated(trial).metrics[CALIBRATED] for trial in (sure, timid))
+    loss, same = (job.calibrated_losses(trial).mean() for trial in (sure, timid))
     assert same == pytest.approx(loss, rel=0.01)
     assert loss < 0.9 * sure.metrics["val_log_loss"]
 

@@ -24,30 +24,38 @@ def is_settled(first: Heat, second: Heat) -> bool:
     return lead > standard_error(max(first.accuracy, second.accuracy), first.n_val)
 
 
-def decide(heats: Sequence[Heat]) -> Race:
+def decide(heats: Sequence[Heat], *, noise: float, similar: bool) -> Race:
     """The outcome by the last round, whose two heats stand at the end of ``heats``.
 
-    A lead in accuracy beyond the noise wins. Within it the lower calibrated log-loss does, which is
-    the finer measure where images are few.
+    A lead in accuracy beyond its noise wins; then a lead in calibrated log-loss beyond ``noise``,
+    its standard error, which is the finer measure where images are few. If neither tells, the head
+    is kept for images ``similar`` to the pretraining set and all others are fine-tuned.
     """
     first, second = heats[-2:]
-    settled = is_settled(first, second)
-    winner = max((first, second), key=lambda heat: (heat.accuracy if settled else 0, *_tie(heat)))
+    by_accuracy = is_settled(first, second)
+    by_loss = abs(first.log_loss - second.log_loss) > noise
+    if by_accuracy:
+        winner = max(first, second, key=lambda heat: heat.accuracy)
+    elif by_loss:
+        winner = min(first, second, key=lambda heat: heat.log_loss)
+    else:
+        winner = max(first, second, key=lambda heat: is_finetune(heat.strategy) is not similar)
     loser = second if winner is first else first
     why = (
         f"on {winner.n_train} training images `{winner.strategy}` reached {winner.accuracy:.3f} "
         f"and `{loser.strategy}` {loser.accuracy:.3f} of the {winner.n_val} validation images"
     )
-    if not settled:
+    if not by_accuracy:
+        losses = f"{winner.log_loss:.3f} against {loser.log_loss:.3f}"
+        why += ", a difference within chance; the calibrated log-loss "
+        why += f"decides, {losses}" if by_loss else f"tells no more, {losses} (± {noise:.3f})"
+    if not by_accuracy and not by_loss:
         why += (
-            ", a difference within chance; the calibrated log-loss decides, "
-            f"{winner.log_loss:.3f} against {loser.log_loss:.3f}"
+            ": the images are similar to the pretraining set, so the head is kept"
+            if similar
+            else ": the images are not similar to the pretraining set, so fine-tuning is preferred"
         )
     return Race(heats=tuple(heats), winner=winner.strategy, why=f"{why}.")
-
-
-def _tie(heat: Heat) -> tuple[float, bool]:
-    return -heat.log_loss, not is_finetune(heat.strategy)
 
 
 def is_whole(n_train: int) -> bool:

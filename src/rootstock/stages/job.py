@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from rootstock.features.extract import check_feature_index, extract_features, re
 from rootstock.features.feed import read_pixels
 from rootstock.features.store import FeatureStore
 from rootstock.heads import read_head
-from rootstock.metrics import fit_temperature, log_loss, softmax
+from rootstock.metrics import fit_temperature, log_losses, softmax
 from rootstock.paths import Paths
 from rootstock.plan.pins import AUTO
 from rootstock.plan.plan import TransferPlan
@@ -34,7 +34,7 @@ from rootstock.ports import OUT_OF_TIME, SILENT, Searcher, Trial
 from rootstock.reference import Reference
 from rootstock.space import Exploration
 from rootstock.stages.features import SPLITS, load_planned_backbone
-from rootstock.stages.trials import CALIBRATED, METRIC, by_best_epoch
+from rootstock.stages.trials import METRIC, by_best_epoch
 from rootstock.train.average import average_weights
 from rootstock.train.compute import Compute
 from rootstock.train.finetune import (
@@ -215,16 +215,19 @@ class TrainingJob:
         planned = [start | {k: v for k, v in trial.items() if k in space} for trial in planned]
         return planned, Exploration(space, wanted, self.config.seed)
 
-    def calibrated(self, trial: Trial) -> Trial:
-        """The trial with its `CALIBRATED` loss; a head reads the cached features for it."""
+    def calibrated_losses(self, trial: Trial) -> np.ndarray:
+        """Log-loss float[V] of each validation image with the temperature that fits them best.
+
+        So would the trial be served. A strong penalty leaves a head less sure than it could be, and
+        no less right: without the temperature it would lose to any fine-tuned network.
+        """
         if "tap" in trial.params:
             features = np.load(self._matrix("val", trial.params["tap"]), mmap_mode="r")
             logits = read_head(trial.directory / HEAD_FILE).logits(features)
         else:
             logits = self.val_logits(self.build_network(trial))
         labels = self.manifest.labels("val")
-        loss = log_loss(softmax(logits / fit_temperature(logits, labels)), labels)
-        return replace(trial, metrics={**trial.metrics, CALIBRATED: loss})
+        return log_losses(softmax(logits / fit_temperature(logits, labels)), labels)
 
     def average(self, tuned: Sequence[Trial]) -> Trial | None:
         """The mean of the fine-tuned trials' weights as one more trial; None for fewer than two."""

@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rootstock.assess.build import sample_rows
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config import Config
@@ -17,6 +19,7 @@ from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError
 from rootstock.features.store import FeatureStore
+from rootstock.metrics import lead
 from rootstock.paths import Paths
 from rootstock.plan import rules
 from rootstock.plan.pins import AUTO, Pins
@@ -27,7 +30,7 @@ from rootstock.plan.rules import Strategy
 from rootstock.ports import NullRunLogger, Searcher
 from rootstock.stages.features import load_planned_backbone
 from rootstock.stages.job import TrainingJob, job_name, planned_compute
-from rootstock.stages.trials import CALIBRATED, best_trial
+from rootstock.stages.trials import best_trial
 from rootstock.train.objectives import Tracking
 
 log = logging.getLogger(__name__)
@@ -64,6 +67,7 @@ def run_race(
     manifest = Manifest.read(paths.manifest)
     heats: list[Heat] = []
     homes: dict[Strategy, Path] = {}
+    losses: dict[Strategy, np.ndarray] = {}
     for n_train in round_sizes(profile.n_train):
         whole = is_whole(profile.n_train)
         part = manifest if whole else _part_of(manifest, n_train)
@@ -77,11 +81,13 @@ def run_race(
             home = paths.races / name / f"{strategy}-{n_train}"
             if whole:
                 home = paths.trials / job_name(config, manifest, plan)
-            heats.append(_run_heat(config, paths, part, plan, home, searcher))
+            heat, losses[strategy] = _run_heat(config, paths, part, plan, home, searcher)
+            heats.append(heat)
             homes[strategy] = home
         if is_settled(*heats[-2:]):
             break
-    race = decide(heats)
+    _, noise = lead(*(losses[strategy] for strategy in contest))
+    race = decide(heats, noise=noise, similar=profile.similarity.similar)
     race.write(memory)
     shutil.rmtree(paths.races / name, ignore_errors=True)
     for strategy, home in homes.items():
@@ -132,7 +138,8 @@ def _run_heat(
     plan: TransferPlan,
     home: Path,
     searcher: Searcher,
-) -> Heat:
+) -> tuple[Heat, np.ndarray]:
+    """The heat, and the calibrated log-loss float[V] of each validation image."""
     backbone = load_planned_backbone(plan, device=config.train.device)
     job = TrainingJob(
         config=config,
@@ -150,12 +157,13 @@ def _run_heat(
         best = best_trial(job.search_heads(searcher, tracking))
         if plan.finetune:
             best = best_trial(job.search_finetuning(searcher, tracking, best))
-    best = job.calibrated(best)
-    return Heat(
+    losses = job.calibrated_losses(best)
+    heat = Heat(
         strategy=plan.strategy,
         n_train=len(part.rows("train")),
         n_val=len(part.rows("val")),
         epochs=plan.finetune.epochs if plan.finetune else 0,
         accuracy=round(best.metrics["val_accuracy"], 4),
-        log_loss=round(best.metrics[CALIBRATED], 4),
+        log_loss=round(float(losses.mean()), 4),
     )
+    return heat, losses

@@ -22,11 +22,10 @@ from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports import RunLogger, Searcher, Trial
 from rootstock.stages.job import TrainingJob
 from rootstock.stages.trials import (
-    CALIBRATED,
     METRIC,
     as_records,
     best_trial,
-    keep_head_if_better,
+    is_spoilt,
     which_won,
 )
 from rootstock.train.finetune import HISTORY
@@ -74,13 +73,14 @@ def train_model(
                 if job.plan.finetune
                 else []
             )
-        best = head = job.calibrated(best_trial(heads))
-        single = job.calibrated(best_trial(tuned)) if tuned else None
-        if single:
+        best = head = best_trial(heads)
+        losses = [job.calibrated_losses(head)]
+        if tuned:
             average = job.average(tuned)
-            tried = [single, job.calibrated(average)] if average else [single]
-            best = min(tried, key=lambda trial: trial.metrics[CALIBRATED])
-            best = keep_head_if_better(head, best)
+            best = best_trial([*tuned, average] if average else tuned)
+            losses.append(job.calibrated_losses(best))
+            if is_spoilt(head, best, head_losses=losses[0], tuned_losses=losses[1]):
+                best = head
         network = job.build_network(best)
         views, gain = choose_views(job, network)
         logits = job.val_logits(network, views)
@@ -115,7 +115,7 @@ def train_model(
         "strategy": job.plan.strategy,
         "kept_head": bool(tuned) and "tap" in best.params,
         "best": _best_params(best),
-        "won": which_won(best, head, single),
+        "won": which_won(best, head, tuned, [float(each.mean()) for each in losses]),
         "views": {"kept": views, "why": gain},
         "metrics": metrics,
         "heads": as_records(heads),

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from rootstock.data.files import read_json
 from rootstock.errors import TrainingError
+from rootstock.metrics import lead
 from rootstock.ports import Trial
 from rootstock.train.finetune import HISTORY
 
 METRIC = "val_log_loss"
 """What trials are chosen by: it moves where accuracy, on few validation images, cannot."""
-CALIBRATED = "val_calibrated_log_loss"
-"""The same with the temperature fitted, as a model is served. A head and a fine-tuned network are
-compared by it: a strong penalty leaves a head less sure than it could be, and no less right."""
 
 
 def by_best_epoch(trial: Trial) -> Trial:
@@ -41,33 +41,38 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     return min(done, key=lambda trial: trial.metrics[METRIC])
 
 
-def keep_head_if_better(head: Trial, tuned: Trial) -> Trial:
-    """The fine-tuned trial, but the head it started from where that is better by both measures.
+def is_spoilt(
+    head: Trial, tuned: Trial, *, head_losses: np.ndarray, tuned_losses: np.ndarray
+) -> bool:
+    """Whether the head is better than the network that was fine-tuned from it, beyond the noise.
 
     Fine-tuning can spoil good features when images are few; accuracy alone would decide by chance.
+    Losses are the calibrated ones float[V] of the validation images.
     """
-    worse = tuned.metrics["val_accuracy"] <= head.metrics["val_accuracy"]
-    less_sure = tuned.metrics[CALIBRATED] > head.metrics[CALIBRATED]
-    return head if worse and less_sure else tuned
+    ahead, noise = lead(head_losses, tuned_losses)
+    return tuned.metrics["val_accuracy"] <= head.metrics["val_accuracy"] and ahead > noise
 
 
-def which_won(best: Trial, head: Trial, single: Trial | None) -> str:
+def which_won(best: Trial, head: Trial, tuned: Sequence[Trial], losses: Sequence[float]) -> str:
     """One line for people: what was kept, and what it was compared with.
 
-    ``single`` is the best fine-tuned trial, if there was one. All have their `CALIBRATED` loss.
+    ``losses`` are the calibrated ones of the head and, if there was one, its rival.
     """
-    measured = f"calibrated validation loss {best.metrics[CALIBRATED]:.4f}"
-    if single is None:
-        return f"the head at `{best.params['tap']}`, {measured}"
-    rivals = [f"the head's {head.metrics[CALIBRATED]:.4f}"]
-    if "average_of" in best.params or "tap" in best.params:
-        rivals.append(f"the best single trial's {single.metrics[CALIBRATED]:.4f}")
+    if not tuned:
+        return f"the head at `{head.params['tap']}`, calibrated validation loss {losses[0]:.4f}"
+    if "tap" in best.params:
+        return (
+            f"the head, which fine-tuning did not improve, calibrated validation loss "
+            f"{losses[0]:.4f} against {losses[1]:.4f}"
+        )
     kind = "one fine-tuned trial"
     if "average_of" in best.params:
         kind = f"the average of {best.params['average_of']} fine-tuned trials"
-    if "tap" in best.params:
-        kind, rivals = "the head, which fine-tuning did not improve", rivals[1:]
-    return f"{kind}, {measured} against {' and '.join(rivals)}"
+    line = f"{kind}, calibrated validation loss {losses[1]:.4f} against the head's {losses[0]:.4f}"
+    if "average_of" in best.params:
+        single = best_trial(tuned).metrics[METRIC]
+        line += f"; uncalibrated {best.metrics[METRIC]:.4f}, the best single trial {single:.4f}"
+    return line
 
 
 def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
