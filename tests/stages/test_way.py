@@ -30,6 +30,7 @@ from rootstock.train.objectives import HEAD_FILE, Tracking
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 
+LOSS = "calibrated validation loss"
 COUNTS = {"ants": 24, "bees": 24, "wasps": 24}
 QUICK = ["train.epochs=1", "train.learning_rates=[0.001]", "train.l2_grid=[0.1]"]
 
@@ -286,22 +287,16 @@ def test_user_data_are_never_touched(data, finished):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        (
-            {"average_of": 2},
-            "the average of 2 fine-tuned trials, calibrated",
-        ),
-        (
-            {"learning_rate": 1e-3},
-            "one fine-tuned trial, calibrated validation loss 0.2000",
-        ),
-        ({"tap": "last"}, "the head, which fine-tuning did not improve"),
+        ({"average_of": 2}, f"the average of 2 fine-tuned trials, {LOSS} 0.2000 against"),
+        ({"learning_rate": 1e-3}, f"one fine-tuned trial, {LOSS} 0.2000 against"),
+        ({"tap": "last"}, f"the head, which fine-tuning did not improve, {LOSS} 0.3000 against"),
     ],
 )
 def test_one_line_tells_what_won(params, words):
     head, best = (Trial(each, {"val_log_loss": 0.4}, None) for each in ({"tap": "last"}, params))
     tuned = [Trial({"learning_rate": 1e-3}, {"val_log_loss": 0.5}, None)]
     assert words in which_won(best, head, tuned, [0.3, 0.2])
-    assert which_won(head, head, [], [0.3]).startswith("the head at `last`, ")
+    assert which_won(head, head, [], [0.3]) == f"the head at `last`, {LOSS} 0.3000"
 
 
 def test_a_head_is_not_blamed_for_being_unsure(data, copied):

@@ -48,13 +48,13 @@ def decide(heats: Sequence[Heat], *, noise: float, similar: bool) -> Race:
     if not by_accuracy:
         losses = f"{winner.log_loss:.3f} against {loser.log_loss:.3f}"
         why += ", a difference within chance; the calibrated log-loss "
-        why += f"decides, {losses}" if by_loss else f"tells no more, {losses} (± {noise:.3f})"
-    if not by_accuracy and not by_loss:
-        why += (
-            ": the images are similar to the pretraining set, so the head is kept"
-            if similar
-            else ": the images are not similar to the pretraining set, so fine-tuning is preferred"
-        )
+        if by_loss:
+            why += f"decides, {losses}"
+        else:
+            word = "similar" if similar else "not similar"
+            then = "the head is kept" if similar else "fine-tuning is preferred"
+            why += f"tells no more, {losses} (± {noise:.3f}): the images are {word} to the "
+            why += f"pretraining set, so {then}"
     return Race(heats=tuple(heats), winner=winner.strategy, why=f"{why}.")
 
 
