@@ -27,8 +27,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import uvloop
 from environments import peers_python
 
 HERE = Path(__file__).parent
@@ -79,8 +81,8 @@ def main() -> int:
             peak = Load(seconds=1)
             for clients in CLIENTS:
                 requests = [request_bytes(path[0], *body) for body in bodies]
-                asyncio.run(fire(port, requests, clients=clients, seconds=2))
-                load = asyncio.run(fire(port, requests, clients=clients, seconds=options.seconds))
+                uvloop.run(fire(port, requests, clients=clients, seconds=2))
+                load = uvloop.run(fire(port, requests, clients=clients, seconds=options.seconds))
                 if load.rate > peak.rate:
                     peak = load
                 errors = sum(load.statuses.values()) - load.statuses[200]
@@ -94,7 +96,7 @@ def main() -> int:
             best[name] = peak.rate
             if name == "rootstock":
                 half_load(port, requests, peak.rate, options.seconds)
-                overload(port, requests, peak, options, process.pid)
+                overload(port, requests, peak.rate, options, process.pid)
     again = measure_bound(options.model, contents, options.seconds, cores)
     print(f"the bound again, at the end: {again:.0f} images/s")
     for name, rate in best.items():
@@ -203,6 +205,41 @@ def request_bytes(path: str, kind: str, body: bytes) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+class Connection(asyncio.Protocol):
+    """A client's connection, one request at a time; leaner than streams, it shares the cores."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+        self._answer: asyncio.Future[tuple[int, bool]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep what to write to."""
+        self.transport = cast(asyncio.Transport, transport)
+
+    def send(self, request: bytes) -> asyncio.Future[tuple[int, bool]]:
+        """Send a request; its answer's status, and whether the server closes."""
+        if self.transport.is_closing():
+            raise EOFError
+        self._received.clear()
+        self._answer = answer = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return answer
+
+    def data_received(self, data: bytes) -> None:
+        """Wait until the answer is whole."""
+        self._received += data
+        head, ended, body = self._received.partition(b"\r\n\r\n")
+        head = head.lower()
+        length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+        if ended and len(body) >= int(length or 0) and self._answer and not self._answer.done():
+            self._answer.set_result((int(head.split(b" ", 2)[1]), b"connection: close" in head))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Who waits for an answer gets none."""
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(error or EOFError())
+
+
 async def fire(
     port: int,
     requests: list[bytes],
@@ -214,6 +251,7 @@ async def fire(
     """Let clients ask one request after another; with ``rate``, that many a second in all."""
     load, started, used = Load(), time.perf_counter(), time.process_time()
     turn = iter(range(10**9))
+    loop = asyncio.get_running_loop()
 
     async def client() -> None:
         connection = None
@@ -223,22 +261,20 @@ async def fire(
                 await asyncio.sleep(wait)
             begun = time.perf_counter()
             try:
-                connection = connection or await asyncio.open_connection(
-                    "127.0.0.1", port, limit=2**20
-                )
-                status, close = await asyncio.wait_for(
-                    exchange(*connection, requests[number % len(requests)]), 60
-                )
+                if connection is None:
+                    _, connection = await loop.create_connection(Connection, "127.0.0.1", port)
+                async with asyncio.timeout(60):
+                    status, close = await connection.send(requests[number % len(requests)])
             except (OSError, EOFError, TimeoutError):
                 status, close = 0, True
             load.statuses[status] += 1
             if status == 200:
                 load.times.append(time.perf_counter() - begun)
             if close and connection:
-                connection[1].close()
+                connection.transport.close()
                 connection = None
         if connection:
-            connection[1].close()
+            connection.transport.close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
     load.seconds = time.perf_counter() - started
@@ -246,21 +282,10 @@ async def fire(
     return load
 
 
-async def exchange(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
-) -> tuple[int, bool]:
-    """Send one request; the status, and whether the server closes."""
-    writer.write(request)
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
-    await reader.readexactly(int(length or 0))
-    return int(head.split(b" ", 2)[1]), b"connection: close" in head
-
-
 def half_load(port: int, requests: list[bytes], peak: float, seconds: float) -> None:
     """p99 at half the peak against the latency of single requests."""
-    single = asyncio.run(fire(port, requests, clients=1, seconds=seconds))
-    half = asyncio.run(fire(port, requests, clients=64, seconds=seconds, rate=peak / 2))
+    single = uvloop.run(fire(port, requests, clients=1, seconds=seconds))
+    half = uvloop.run(fire(port, requests, clients=64, seconds=seconds, rate=peak / 2))
     print(
         f"\nat half load ({half.rate:.0f}/s): p99 {half.percentile(99):.1f} ms, "
         f"{half.percentile(99) / single.percentile(50):.1f} times a single request's "
@@ -270,21 +295,32 @@ def half_load(port: int, requests: list[bytes], peak: float, seconds: float) -> 
 
 
 def overload(
-    port: int, requests: list[bytes], peak: Load, options: argparse.Namespace, pid: int
+    port: int, requests: list[bytes], peak: float, options: argparse.Namespace, pid: int
 ) -> None:
-    """Five times the peak: how much is still answered, and how the rest is refused."""
-    before, seconds = memory_of(pid), options.overload_seconds
-    load = asyncio.run(fire(port, requests, clients=1_000, seconds=seconds, rate=5 * peak.rate))
+    """Five times the peak: how much is still answered, and how the rest is refused.
+
+    Compared with what is answered to 64 clients just before and just after, for the machine's own
+    speed may change meanwhile.
+    """
+
+    def full() -> Load:
+        return uvloop.run(fire(port, requests, clients=64, seconds=options.seconds))
+
+    memory, seconds = memory_of(pid), options.overload_seconds
+    before = full()
+    load = uvloop.run(fire(port, requests, clients=1_000, seconds=seconds, rate=5 * peak))
+    after = full()
     cores = len(os.sched_getaffinity(0))
+    rate, taken = (before.rate + after.rate) / 2, (before.cores + after.cores) / 2
+    left = (load.rate / (cores - load.cores)) / (rate / (cores - taken))
     refused = dict(load.statuses - Counter({200: load.statuses[200]}))
-    left = (load.rate / (cores - load.cores)) / (peak.rate / (cores - peak.cores))
     asked = sum(load.statuses.values())
     print(
         f"five times the peak for {seconds:.0f} s: asked {asked / load.seconds:.0f}/s, answered "
-        f"{load.rate:.0f}/s = {load.rate / peak.rate:.2f} of the peak ({left:.2f} for each core "
-        f"that the load generator left: it took {load.cores:.2f}, before {peak.cores:.2f}), "
-        f"p99 {load.percentile(99):.0f} ms; others {refused}; memory "
-        f"{before:.0f} -> {memory_of(pid):.0f} MB\n",
+        f"{load.rate:.0f}/s = {load.rate / rate:.2f} of the {before.rate:.0f}/s before and "
+        f"{after.rate:.0f}/s after ({left:.2f} for each core that the load generator left: it took "
+        f"{load.cores:.2f}, else {taken:.2f}), p99 {load.percentile(99):.0f} ms; others {refused}; "
+        f"memory {memory:.0f} -> {memory_of(pid):.0f} MB\n",
         flush=True,
     )
 
