@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from rootstock.bundle import read_bundle
 from rootstock.errors import ArtifactError, NoModelError, PlanError, TrainingError
@@ -181,6 +182,25 @@ def test_the_average_of_two_trials_is_kept_where_it_is_better(data, tmp_path):
     assert (f"the best single trial {single:.4f}" in training["won"]) == kept
 
 
+def test_fine_tuned_weights_are_averaged_with_those_they_began_from(data, copied):
+    config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.01]")
+    make_plan(config, copied, searcher=SequentialSearcher())
+    cache_features(config, copied)
+    job, tracking = TrainingJob.open(config, copied), Tracking(NullRunLogger(), "")
+    head = best_trial(job.search_heads(SequentialSearcher(), tracking))
+    (tuned,) = job.search_finetuning(SequentialSearcher(), tracking, head)
+    (average,) = job.averages(head, [tuned])
+    assert average.params == {"average_of": 1, "with_start": True}
+    start, end, mean = (job.build_network(trial).head.weight for trial in (head, tuned, average))
+    assert not torch.equal(start, end)
+    assert torch.equal(mean, torch.stack([end, start]).mean(dim=0))
+    assert [trial.params for trial in job.averages(head, [tuned, tuned])] == [
+        {"average_of": 2},
+        {"average_of": 2, "with_start": True},
+    ]
+    assert job.averages(head, [replace(tuned, error="lost")]) == []
+
+
 def test_lineage_tells_where_a_model_comes_from(finished):
     lineage = read_bundle(finished / "artifacts/model").lineage
     plan = json.loads((finished / "artifacts/plan.json").read_text())
@@ -288,6 +308,11 @@ def test_user_data_are_never_touched(data, finished):
     ("params", "words"),
     [
         ({"average_of": 2}, f"the average of 2 fine-tuned trials, {LOSS} 0.2000 against"),
+        (
+            {"average_of": 1, "with_start": True},
+            "the average of one fine-tuned trial and the network before fine-tuning, "
+            f"{LOSS} 0.2000 against",
+        ),
         ({"learning_rate": 1e-3}, f"one fine-tuned trial, {LOSS} 0.2000 against"),
         ({"tap": "last"}, f"the head, which fine-tuning did not improve, {LOSS} 0.3000 against"),
     ],
@@ -300,7 +325,10 @@ def test_one_line_tells_what_won(params, words):
 
 
 def test_a_head_is_not_blamed_for_being_unsure(data, copied):
-    job = TrainingJob.open(configure(data), copied)
+    config = configure(data, "plan.strategy=early_features")
+    make_plan(config, copied, searcher=SequentialSearcher())
+    cache_features(config, copied)
+    job = TrainingJob.open(config, copied)
     sure = best_trial(job.search_heads(SequentialSearcher(), Tracking(NullRunLogger(), "")))
     head = read_head(sure.directory / HEAD_FILE)
     timid = replace(sure, directory=job.directory / "timid")

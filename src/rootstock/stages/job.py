@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from rootstock.backbones.load import LAST, Backbone
 from rootstock.config import Config
@@ -229,17 +230,25 @@ class TrainingJob:
         labels = self.manifest.labels("val")
         return log_losses(softmax(logits / fit_temperature(logits, labels)), labels)
 
-    def average(self, tuned: Sequence[Trial]) -> Trial | None:
-        """The mean of the fine-tuned trials' weights as one more trial; None for fewer than two."""
+    def averages(self, head: Trial, tuned: Sequence[Trial]) -> list[Trial]:
+        """More trials, made of the fine-tuned ones: their mean, and that with where they began.
+
+        The mean of one is the trial itself and left out; ``head`` is what they began from.
+        """
         done = [trial for trial in tuned if not trial.error]
-        if len(done) < 2:
-            return None
-        home = self.directory / "average"
-        network = self.build_network(done[0])
-        network.load_state_dict(average_weights([trial.directory / BEST for trial in done]))
+        if not done:
+            return []
+        states = [load_file(trial.directory / BEST) for trial in done]
+        params = {"average_of": len(done)}
+        made = [self._average(states, params)] if len(done) > 1 else []
+        start = {name: value.cpu() for name, value in self.build_network(head).state_dict().items()}
+        return [*made, self._average([*states, start], params | {"with_start": True})]
+
+    def _average(self, states: Sequence[dict[str, Tensor]], params: dict[str, Any]) -> Trial:
+        home = self.directory / f"average-of-{len(states)}"
+        network = self._tuned_network(average_weights(states))
         write_weights(network, home / BEST)
-        metrics = validate(network, self.images("val", self.preprocess))
-        return Trial({"average_of": len(done)}, metrics, home)
+        return Trial(params, validate(network, self.images("val", self.preprocess)), home)
 
     def images(self, split: str, preprocess: Preprocess) -> ImageSet:
         """The pixels of a split, kept in the job's directory."""
@@ -256,9 +265,12 @@ class TrainingJob:
         if "tap" in best.params:
             head = read_head(best.directory / HEAD_FILE)
             return TransferNet.build(self.backbone, tap=best.params["tap"], head=head)
+        return self._tuned_network(load_file(best.directory / BEST))
+
+    def _tuned_network(self, state: dict[str, Tensor]) -> TransferNet:
         head = read_head(next((self.directory / "heads").rglob(HEAD_FILE)))
         network = TransferNet.build(self.backbone, tap=LAST, head=head)
-        network.load_state_dict(load_file(best.directory / BEST))
+        network.load_state_dict(state)
         return network.eval()
 
     def val_logits(self, network: TransferNet, views: Views = "one") -> np.ndarray:

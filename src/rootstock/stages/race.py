@@ -35,7 +35,7 @@ from rootstock.train.objectives import Tracking
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same contest would be judged another way."""
 VAL_IMAGES = 1000
 """At most so many validation images judge a heat: their noise is below a point then."""
@@ -156,7 +156,8 @@ def _run_heat(
     with searcher.session():
         best = best_trial(job.search_heads(searcher, tracking))
         if plan.finetune:
-            best = best_trial(job.search_finetuning(searcher, tracking, best))
+            tuned = job.search_finetuning(searcher, tracking, best)
+            best = best_trial([*tuned, *job.averages(best, tuned)])
     losses = job.calibrated_losses(best)
     heat = Heat(
         strategy=plan.strategy,

@@ -65,11 +65,13 @@ def which_won(best: Trial, head: Trial, tuned: Sequence[Trial], losses: Sequence
             f"the head, which fine-tuning did not improve, calibrated validation loss "
             f"{losses[0]:.4f} against {losses[1]:.4f}"
         )
-    kind = "one fine-tuned trial"
-    if "average_of" in best.params:
-        kind = f"the average of {best.params['average_of']} fine-tuned trials"
+    kind, averaged = "one fine-tuned trial", best.params.get("average_of", 0)
+    if averaged:
+        trials = f"{averaged} fine-tuned trials" if averaged > 1 else "one fine-tuned trial"
+        start = " and the network before fine-tuning" if "with_start" in best.params else ""
+        kind = f"the average of {trials}{start}"
     line = f"{kind}, calibrated validation loss {losses[1]:.4f} against the head's {losses[0]:.4f}"
-    if "average_of" in best.params:
+    if averaged:
         single = best_trial(tuned).metrics[METRIC]
         line += f"; uncalibrated {best.metrics[METRIC]:.4f}, the best single trial {single:.4f}"
     return line
