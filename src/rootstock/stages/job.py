@@ -307,6 +307,8 @@ class TrainingJob:
     def _matrix(self, split: str, tap: str) -> Path:
         """Features of one split and tap as a .npy file that all trials map into memory."""
         path = self.directory / f"features-{split}-{tap}.npy"
+        if path.exists():
+            return path
         rows = self.manifest.rows(split)
         arguments = (self.backbone, self.preprocess, self.store)
         # The store is a cache that may have been cleared or damaged since the stage `features`.
