@@ -78,13 +78,12 @@ def main() -> int:
     best: dict[str, float] = {}
     for name, command, environment, path, bodies in sides(options, contents):
         with served(command, environment, ready=path[1]) as (port, process):
-            peak = Load(seconds=1)
+            peak = 0.0
             for clients in CLIENTS:
                 requests = [request_bytes(path[0], *body) for body in bodies]
                 uvloop.run(fire(port, requests, clients=clients, seconds=2))
                 load = uvloop.run(fire(port, requests, clients=clients, seconds=options.seconds))
-                if load.rate > peak.rate:
-                    peak = load
+                peak = max(peak, load.rate)
                 errors = sum(load.statuses.values()) - load.statuses[200]
                 print(
                     f"| {name} | {clients} | {load.rate:.0f} | {load.rate / bound:.2f} "
@@ -93,10 +92,10 @@ def main() -> int:
                     f"| {memory_of(process.pid):.0f} |",
                     flush=True,
                 )
-            best[name] = peak.rate
+            best[name] = peak
             if name == "rootstock":
-                half_load(port, requests, peak.rate, options.seconds)
-                overload(port, requests, peak.rate, options, process.pid)
+                half_load(port, requests, peak, options.seconds)
+                overload(port, requests, peak, options, process.pid)
     again = measure_bound(options.model, contents, options.seconds, cores)
     print(f"the bound again, at the end: {again:.0f} images/s")
     for name, rate in best.items():

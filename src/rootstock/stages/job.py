@@ -35,7 +35,7 @@ from rootstock.ports import OUT_OF_TIME, SILENT, Searcher, Trial
 from rootstock.reference import Reference
 from rootstock.space import Exploration
 from rootstock.stages.features import SPLITS, load_planned_backbone
-from rootstock.stages.trials import METRIC, by_best_epoch
+from rootstock.stages.trials import METRIC, best_trial, by_best_epoch
 from rootstock.train.average import average_weights
 from rootstock.train.compute import Compute
 from rootstock.train.finetune import (
@@ -229,6 +229,14 @@ class TrainingJob:
             logits = self.val_logits(self.build_network(trial))
         labels = self.manifest.labels("val")
         return log_losses(softmax(logits / fit_temperature(logits, labels)), labels)
+
+    def best_tuned(self, head: Trial, tuned: Sequence[Trial]) -> Trial:
+        """The best of the fine-tuned trials and their `averages`, as races and training keep it.
+
+        Raises:
+            TrainingError: every trial failed.
+        """
+        return best_trial([*tuned, *self.averages(head, tuned)])
 
     def averages(self, head: Trial, tuned: Sequence[Trial]) -> list[Trial]:
         """More trials, made of the fine-tuned ones: their mean, and that with where they began.

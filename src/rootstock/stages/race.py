@@ -157,7 +157,7 @@ def _run_heat(
         best = best_trial(job.search_heads(searcher, tracking))
         if plan.finetune:
             tuned = job.search_finetuning(searcher, tracking, best)
-            best = best_trial([*tuned, *job.averages(best, tuned)])
+            best = job.best_tuned(best, tuned)
     losses = job.calibrated_losses(best)
     heat = Heat(
         strategy=plan.strategy,

@@ -76,7 +76,7 @@ def train_model(
         best = head = best_trial(heads)
         losses = [job.calibrated_losses(head)]
         if tuned:
-            best = best_trial([*tuned, *job.averages(head, tuned)])
+            best = job.best_tuned(head, tuned)
             losses.append(job.calibrated_losses(best))
             if is_spoilt(head, best, head_losses=losses[0], tuned_losses=losses[1]):
                 best = head
