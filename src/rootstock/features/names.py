@@ -77,15 +77,17 @@ class Names:
         """Positions int64[K] of the first key that begins like each of uint64[K], or after it."""
         if not self._is_worth_a_table(len(prefixes)):
             return np.searchsorted(self.prefixes, prefixes)
-        starts, shift, step = self._table
+        starts, shift, step, windows = self._table
         places = starts.take((prefixes >> shift).astype(np.int64)).astype(np.int64)
         while step >= _WINDOW:
             places += step * (self.prefixes.take(places + (step - 1), mode="clip") < prefixes)
             step >>= 1
+        np.minimum(places, len(windows) - 1, out=places)
+        window = windows[places].view(np.uint64).reshape(-1, _WINDOW)
         # Eight comparisons are eight bytes of 0 or 1, which one instruction counts.
-        window = self.prefixes.take(places[:, None] + np.arange(_WINDOW), mode="clip")
-        places += np.bitwise_count((window < prefixes[:, None]).view(np.uint64)[:, 0])
-        return np.minimum(places, len(self.prefixes), out=places)
+        below = window < prefixes[:, None]
+        places += np.bitwise_count(below.view(np.uint64)[:, 0])
+        return places
 
     def _is_worth_a_table(self, wanted: int) -> bool:
         if len(self.prefixes) <= _SMALL or wanted < _FEW:
@@ -94,9 +96,9 @@ class Names:
         return self._asked << _PAYS_AFTER_BITS > len(self.prefixes)
 
     @cached_property
-    def _table(self) -> tuple[np.ndarray, np.uint64, int]:
+    def _table(self) -> tuple[np.ndarray, np.uint64, int, np.ndarray]:
         """Where keys with the same first bits begin, int32 or int64; the bits to leave out; the
-        first step of a bisection among them."""
+        first step of a bisection among them; and the prefixes again, each with its neighbours."""
         n = len(self.prefixes)
         bits = n.bit_length() - _BUCKET_BITS
         shift = np.uint64(64 - bits)
@@ -104,7 +106,10 @@ class Names:
         starts = np.searchsorted(self.prefixes, edges)
         most = int(np.diff(starts, append=n).max())
         kind = np.int32 if n < 1 << 31 else np.int64
-        return starts.astype(kind), shift, 1 << max(most.bit_length() - 1, 0)
+        # One element for eight numbers, since numpy copies large elements faster than short rows.
+        wide = np.dtype((np.void, 8 * _WINDOW))
+        windows = np.ndarray((n - _WINDOW + 1,), wide, self.prefixes.data, strides=(8,))
+        return starts.astype(kind), shift, 1 << max(most.bit_length() - 1, 0), windows
 
 
 def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -76,8 +76,8 @@ class Segment:
 
     def check(self, rows: np.ndarray) -> bool:
         """Whether rows int64[K] are intact; those read for the first time are compared."""
-        state = self.state[rows]
-        if (state == _INTACT).all():
+        state = self.state.take(rows)
+        if np.count_nonzero(state == _INTACT) == len(rows):
             return True
         unread = rows[state == _UNREAD]
         if unread.size:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +210,7 @@ class Rows:
             if not segment.check(rows):
                 return None
             if len(rows) == len(places):
-                return segment.values[rows]
+                return segment.values.take(rows, axis=0)
             if not found.size:
                 found = np.empty((len(places), segment.values.shape[1]), np.float16)
             found[positions] = segment.values[rows]
@@ -235,7 +236,7 @@ class Rows:
     def _groups(self, places: np.ndarray) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
         """Each segment concerned, with positions in ``places`` and rows there."""
         numbers, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
-        if len(places) and numbers[0] >= 0 and (numbers == numbers[0]).all():
+        if len(places) and numbers[0] >= 0 and not np.count_nonzero(numbers != numbers[0]):
             yield self.segments[numbers[0]], np.arange(len(places)), rows
             return
         order = np.argsort(numbers, kind="stable")
@@ -247,19 +248,30 @@ class Rows:
 
 def find(segments: list[Segment], keys: np.ndarray) -> Rows:
     """Look for keys S32[N]; the first segment wins that holds a row not known to be damaged."""
-    names, inverse = Names.of(keys), None
-    if any(len(keys) > len(segment.sums) for segment in segments):
-        names, inverse = Names.sort(keys)
+    # Only where a segment is shorter do the keys have to be in order, which costs a sort.
+    long = len(list(takewhile(lambda segment: len(segment.sums) >= len(keys), segments)))
+    places = _find(segments[:long], Names.of(keys), 0)
+    lacking = np.flatnonzero(places < 0)
+    if lacking.size and long < len(segments):
+        names, inverse = Names.sort(keys.take(lacking))
+        places[lacking] = _find(segments[long:], names, long).take(inverse)
+    return Rows(segments, places)
+
+
+def _find(segments: list[Segment], names: Names, first: int) -> np.ndarray:
+    """Places int64[N] in these segments, numbered from ``first``."""
     places = np.full(len(names.keys), -1, np.int64)
     lacking = len(places)
-    for number, segment in enumerate(segments):
+    for number, segment in enumerate(segments, first):
         if not lacking:
             break
         wanted, rows = names.match(segment.names)
-        new = (places[wanted] < 0) & (segment.state[rows] != DAMAGED)
-        places[wanted[new]] = (number << _ROW_BITS) + rows[new]
-        lacking -= int(new.sum())
-    return Rows(segments, places if inverse is None else places[inverse])
+        new = (places.take(wanted) < 0) & (segment.state.take(rows) != DAMAGED)
+        if np.count_nonzero(new) < len(new):
+            wanted, rows = wanted[new], rows[new]
+        places[wanted] = (number << _ROW_BITS) + rows
+        lacking -= len(wanted)
+    return places
 
 
 def _open(path: Path) -> Segment | None:
