@@ -104,6 +104,37 @@ def test_a_containers_quota_bounds_the_cores(tmp_path, files, most):
     assert usable_cores(tmp_path) == min(most, usable_cores(tmp_path / "none"))
 
 
+def test_a_group_within_the_groups_bounds_them_too(tmp_path):
+    inner = tmp_path / "system.slice/rootstock.service"
+    inner.mkdir(parents=True)
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (inner.parent / "cpu.max").write_text("100000 100000\n")
+    (inner / "cpu.max").write_text("max 100000\n")
+    own = tmp_path / "own"
+    own.write_text("0::/system.slice/rootstock.service\n")
+    assert usable_cores(tmp_path, own) == 1
+    own.write_text("0::/\n1:cpu:/elsewhere\n")
+    assert usable_cores(tmp_path, own) == usable_cores(tmp_path / "none")
+
+
+def test_a_gpu_with_other_answers_is_passed_over(bundle, monkeypatch):
+    outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
+    rounded, right = fake(outputs, 0), fake(outputs, 0)
+
+    def prove(forward):
+        if forward is rounded:
+            raise BundleError("golden image 0 is off")
+        return 0.0
+
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    monkeypatch.setattr(engines, "installed_engines", lambda: ["onnx", "torch"])
+    monkeypatch.setattr(
+        engines, "open_engine", lambda _, name, threads: {"torch": rounded, "onnx": right}[name]
+    )
+    assert fastest_engine(bundle, prove)[:2] == ("onnx", right)
+    assert fastest_engine(bundle, lambda forward: 0.0)[:2] == ("torch", rounded)
+
+
 @pytest.mark.parametrize("text", ["max 100000\n", "nonsense\n"])
 def test_no_quota_leaves_all_cores(tmp_path, text):
     (tmp_path / "cpu.max").write_text(text)

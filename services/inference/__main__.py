@@ -46,6 +46,7 @@ def serve(settings: Settings | None = None, **chosen: Any) -> int:
     import uvicorn
 
     from services.inference.app import create_app, make_holder
+    from services.inference.patience import impatient_protocol
 
     keep_freed_memory(LITTLE)
     settings = settings or _read_settings(**chosen)
@@ -64,6 +65,7 @@ def serve(settings: Settings | None = None, **chosen: Any) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
         timeout_keep_alive=30,
+        http=impatient_protocol(settings.header_seconds),
         # Anybody can write X-Forwarded-For: it is believed only of proxies that were named.
         proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )

@@ -19,6 +19,8 @@ import numpy as np
 from rootstock.predict import Inferred, Predictor
 
 _log = logging.getLogger("rootstock.service")
+STUCK_SECONDS = 60.0
+"""No batch takes so long: the engine hangs, and only the end of the process helps."""
 
 
 class Row(NamedTuple):
@@ -77,6 +79,8 @@ class Batcher:
         self._idle = 0
         self._others = 0
         """Calls of `run` that wait for a thread, or have one."""
+        self._begun: dict[int, float] = {}
+        """Since when each thread has been in the engine."""
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="engine")
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -92,6 +96,13 @@ class Batcher:
             item.answer.cancel()
         self._threads.shutdown(wait=False)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether every lane has been in the engine for longer than any batch takes."""
+        late = time.perf_counter() - STUCK_SECONDS
+        begun = list(self._begun.values())
+        return len(begun) >= self._lanes and all(since < late for since in begun)
+
     async def submit(self, predictor: Predictor, prepared: np.ndarray) -> Row:
         """What the engine makes of one prepared image; a cancelled caller's image is dropped."""
         item = _Item(predictor, prepared, asyncio.get_running_loop().create_future())
@@ -104,7 +115,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         self._others += 1
         try:
-            return await loop.run_in_executor(self._threads, work, *arguments)
+            return await loop.run_in_executor(self._threads, self._watched, work, *arguments)
         finally:
             self._others -= 1
 
@@ -159,7 +170,7 @@ class Batcher:
     def _run(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Item]) -> None:
         started = time.perf_counter()
         try:
-            found = batch[0].predictor.infer([item.prepared for item in batch])
+            found = self._watched(batch[0].predictor.infer, [item.prepared for item in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the lane
             if len(batch) == 1:
                 _log.error("the engine failed on an image: %s", error)
@@ -171,6 +182,14 @@ class Batcher:
         seconds = time.perf_counter() - started
         told = Batch(len(batch), started - batch[0].since, seconds)
         _deliver(loop, self._answer, batch, found, told)
+
+    def _watched(self, work: Callable[..., Inferred], *arguments: Any) -> Inferred:
+        thread = threading.get_ident()
+        self._begun[thread] = time.perf_counter()
+        try:
+            return work(*arguments)
+        finally:
+            del self._begun[thread]
 
     def _answer(self, batch: Sequence[_Item], found: Inferred, told: Batch) -> None:
         self._told(told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 import time
@@ -60,10 +61,11 @@ class Challenger:
 
     def report(self) -> dict[str, Any]:
         """Agreement and latency so far."""
-        compared = self._agreed + self._differed
+        compared, refused = self._agreed + self._differed, self.holder.refused
         return {
             "champion": self._pair[0],
             "challenger": self._pair[1],
+            "refused": dataclasses.asdict(refused) if refused else None,
             "compared": compared,
             "agreement": round(self._agreed / compared, 4) if compared else None,
             "unusable": self._unusable,

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.inference.keys import KeyRing, RateLimit, Role
 from services.inference.logs import request_id
-from services.inference.problems import Problem, answer_problem, internal_problem, send_refusal
+from services.inference.problems import Problem, internal_problem, send_refusal
 from services.inference.telemetry import Telemetry
 
 _log = logging.getLogger("rootstock.access")
@@ -66,10 +66,15 @@ class Observer:
 
         try:
             await self.app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if began:
+                raise
+            # The service ends, and this request had longer than it waits for.
+            await send_refusal(noted, scope, _ended())
         except Exception:
             _log.exception("a request failed")
             if not began:
-                await answer_problem(scope["path"], internal_problem())(scope, receive, noted)
+                await send_refusal(noted, scope, internal_problem())
             elif not ended:
                 raise  # what was sent cannot be taken back; the connection is closed
         finally:
@@ -78,6 +83,8 @@ class Observer:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if route != "other" else "other"
             self.telemetry.count_request(method, route, status, seconds)
+            if kind := scope["state"].get("problem"):
+                self.telemetry.count_problem(kind)
             # Under overload a line for each refusal would be work for nothing: metrics count.
             level = logging.DEBUG if status in (429, 503) else logging.INFO
             if _log.isEnabledFor(level) and not scope["path"].startswith(_OPEN):
@@ -112,7 +119,7 @@ class Guard:
         if problem is None:
             await self.app(scope, receive, send)
         else:
-            await send_refusal(send, scope["path"], problem)
+            await send_refusal(send, scope, problem)
 
     def _refuse(self, scope: Scope) -> Problem | None:
         path = scope["path"]
@@ -233,6 +240,14 @@ def _shown_keys(headers: Headers) -> list[str]:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     shown = [headers.get("x-api-key", "")]
     return [*shown, token.strip()] if scheme.lower() == "bearer" else shown
+
+
+def _ended() -> Problem:
+    return Problem(
+        "lost",
+        "The service ended before this request did.",
+        headers={"Retry-After": "1", "Connection": "close"},
+    )
 
 
 def _unauthorized(role: Role, keys: KeyRing) -> Problem:

@@ -74,7 +74,9 @@ def make_mlflow_router(service: Service) -> APIRouter:
         """A column `image` of image files in base64; one that cannot be used refuses them all."""
         predictor = choose_model(service)
         contents = decode_base64(_texts(body), COLUMN, settings.max_images)
-        answers = await classify_all(service, request, predictor, contents, where=COLUMN, top_k=1)
+        _, answers = await classify_all(
+            service, request, predictor, contents, where=COLUMN, top_k=1
+        )
         rows = [
             InvocationRow(
                 label=answer.label, probability=answer.probability, unknown=answer.unknown

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from rootstock.errors import ImageError
 
@@ -115,18 +115,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, on_disconnect)
 
 
-def answer_problem(path: str, problem: Problem) -> Response:
-    """The response to a request for ``path`` that ends in ``problem``."""
-    if path.startswith("/v2"):
-        # The Open Inference Protocol wants its errors in a member of this name.
-        problem.members = {"error": problem.detail} | dict(problem.members or {})
-    return problem.response()
-
-
-async def send_refusal(send: Send, path: str, problem: Problem) -> None:
-    """The same, sent as cheaply as can be: under overload most requests end so."""
+async def send_refusal(send: Send, scope: Scope, problem: Problem) -> None:
+    """Answer with a problem as cheaply as can be: under overload most requests end so."""
+    scope["state"]["problem"] = problem.kind
     headers = tuple((problem.headers or {}).items())
-    status, sent, body = _packed(path.startswith("/v2"), problem.kind, problem.detail, headers)
+    v2 = scope["path"].startswith("/v2")
+    status, sent, body = _packed(v2, problem.kind, problem.detail, headers)
     await send({"type": "http.response.start", "status": status, "headers": list(sent)})
     await send({"type": "http.response.body", "body": body})
 
@@ -135,12 +129,21 @@ async def send_refusal(send: Send, path: str, problem: Problem) -> None:
 def _packed(
     v2: bool, kind: str, detail: str, headers: tuple[tuple[str, str], ...]
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    response = answer_problem("/v2" if v2 else "/", Problem(kind, detail, headers=dict(headers)))
+    response = _response("/v2" if v2 else "/", Problem(kind, detail, headers=dict(headers)))
     return response.status_code, response.raw_headers, bytes(response.body)
 
 
 def _answer(request: Request, problem: Problem) -> Response:
-    return answer_problem(request.url.path, problem)
+    # It is counted where every request is.
+    request.state.problem = problem.kind
+    return _response(request.url.path, problem)
+
+
+def _response(path: str, problem: Problem) -> Response:
+    if path.startswith("/v2"):
+        # The Open Inference Protocol wants its errors in a member of this name.
+        problem.members = {"error": problem.detail} | dict(problem.members or {})
+    return problem.response()
 
 
 def _from_http(request: Request, error: HTTPException) -> Problem:

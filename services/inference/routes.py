@@ -15,6 +15,7 @@ from services.inference.answering import (
     choose_model,
     classify,
     infer_uploads,
+    require_alive,
     require_ready,
 )
 from services.inference.problems import Problem, document
@@ -103,12 +104,12 @@ def make_router(service: Service) -> APIRouter:
     )
     async def predict(request: Request, top_k: TopK = None, coverage: Coverage = None) -> Response:
         """An image that cannot be used gets an `error` in its place; if all are so: 422."""
-        predictor = _asked(service, coverage)
+        chosen = choose_model(service, coverage=coverage)
         uploads = await read_uploads(request, max_images=settings.max_images)
-        answers = await classify(
+        predictor, answers = await classify(
             service,
             request,
-            predictor,
+            chosen,
             uploads,
             top_k=top_k or settings.top_k_default,
             coverage=coverage,
@@ -195,9 +196,15 @@ def make_router(service: Service) -> APIRouter:
         return service.challenger.report()
 
     @router.head("/healthz", include_in_schema=False)
-    @router.get("/healthz", summary="Is the process alive?", tags=["operation"])
+    @router.get(
+        "/healthz",
+        summary="Is the process alive?",
+        tags=["operation"],
+        responses=document("lost"),
+    )
     async def healthz() -> Status:
-        """200 as long as the process answers at all, with or without a model."""
+        """200 with or without a model; 503 if the engine hangs, which only a restart ends."""
+        require_alive(service)
         return Status(status="ok")
 
     @router.head("/readyz", include_in_schema=False)
@@ -235,17 +242,6 @@ def make_router(service: Service) -> APIRouter:
     return router
 
 
-def _asked(service: Service, coverage: float | None) -> Predictor:
-    """The model for this request, able to do what is asked."""
-    predictor = choose_model(service)
-    if coverage is not None and predictor.bundle.reference is None:
-        raise Problem(
-            "invalid-request",
-            "coverage: this model keeps no validation scores; train it again to have them.",
-        )
-    return predictor
-
-
 def _page(name: str) -> HTMLResponse:
     text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     return HTMLResponse(text, headers=_PAGE_HEADERS)
@@ -270,17 +266,20 @@ def _entry(upload: Upload, answer: Answer) -> dict[str, Any]:
 
 
 def _refuse_if_all_bad(entries: list[dict[str, Any]]) -> None:
-    """One problem for the whole answer; 415 only if no file even claims to be an image."""
+    """One problem for the whole answer: the service's own fault before the images', and 415 only
+    if no file even claims to be an image."""
     if not all("error" in entry for entry in entries):
         return
     first = entries[0]["error"]
     kinds = {entry["error"]["type"].rpartition(":")[2] for entry in entries}
-    kind = kinds.pop() if len(kinds) == 1 else "unusable-image"
+    ours = [kind for kind in ("internal", "lost") if kind in kinds]
+    kind = kinds.pop() if len(kinds) == 1 else [*ours, "unusable-image"][0]
     if len(entries) == 1:
         members = {key: first[key] for key in ("reason",) if key in first}
         raise Problem(kind, first["detail"], members=members)
     raise Problem(
         kind,
-        f"None of the {len(entries)} images can be used; the first: {first['detail']}",
+        headers={"Retry-After": "1"} if kind == "lost" else None,
+        detail=f"None of the {len(entries)} images can be used; the first: {first['detail']}",
         members={"errors": [{"filename": e["filename"]} | e["error"] for e in entries]},
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from fastapi import Request
@@ -25,10 +28,12 @@ from services.inference.settings import Settings
 from services.inference.telemetry import Telemetry
 from services.inference.tracing import tracer
 
+_log = logging.getLogger("rootstock.service")
 _LONGEST_WAIT = 30
 _MEMORY = 0.9
 
-Outcome = Row | ImageError
+Outcome = Row | ImageError | Problem
+"""Of one image: what the model makes of it, or why it could not be used, or was lost."""
 
 
 class Service:
@@ -46,7 +51,9 @@ class Service:
         """Images that were taken in and are not yet answered."""
         self._seconds_each = 0.0
         self._last_answer = 0.0
-        holder.told = self._count_swap
+        holder.told = partial(self._count_swap, "champion")
+        if challenger is not None:
+            challenger.told = partial(self._count_swap, "challenger")
         self.decoders = DecodePool(
             settings.decoders,
             seconds=settings.decode_seconds,
@@ -82,8 +89,10 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests should be sent here: a model, living decoders, and no end in sight."""
-        return self.holder.ready and self.decoders.alive and not self.draining
+        """Whether requests should be sent here: a model, living decoders, an engine that does not
+        hang, and no end in sight."""
+        able = self.holder.ready and self.decoders.alive and not self.batcher.stuck
+        return able and not self.draining
 
     def crowded(self, images: int = 1) -> Problem | None:
         """The problem of taking in this many images more, or None.
@@ -98,7 +107,7 @@ class Service:
             headers={"Retry-After": str(self._seconds_of_queue())},
         )
 
-    async def infer(self, predictor: Predictor, content: bytes) -> Outcome:
+    async def infer(self, predictor: Predictor, content: bytes) -> Row | ImageError:
         """Decode one image and run the model on it; an ImageError if it cannot be used."""
         try:
             with tracer.start_as_current_span("decode"):
@@ -108,21 +117,17 @@ class Service:
         with tracer.start_as_current_span("infer"):
             return await self.batcher.submit(predictor, prepared)
 
-    async def infer_tensor(self, predictor: Predictor, images: np.ndarray) -> list[Row]:
+    async def infer_tensor(
+        self, request: Request, predictor: Predictor, images: np.ndarray
+    ) -> list[Row]:
         """What the model makes of network inputs float32[N,3,S,S].
 
         Raises:
-            Problem: too much to do (503), or the model failed (500).
+            Problem: too much to do or too late (503), or the model failed (500).
+            ClientDisconnect: nobody is left to read the answer.
         """
-        if problem := self.crowded(len(images)):
-            raise problem
-        self.in_flight += len(images)
-        try:
-            found = await self.batcher.run(predictor.infer_normalised, images, "one")
-        except BundleError as error:
-            raise Problem("internal", "The model failed on an image.") from error
-        finally:
-            self.in_flight -= len(images)
+        work = partial(self.batcher.run, predictor.infer_normalised, images, "one")
+        found = await self._in_time(request, work, len(images))
         return [Row(*row) for row in zip(*found, strict=True)]
 
     async def answer(
@@ -130,14 +135,27 @@ class Service:
     ) -> list[Outcome]:
         """The outcome of each image, in time and only as long as the client is there.
 
+        An image that the model fails on, or whose decoder is lost, leaves the others alone.
         Raises:
-            Problem: too much to do, too late, or a lost decoder (503); the model failed (500).
+            Problem: too much to do, too late, or every image lost (503); the model failed on
+                them all (500).
             ClientDisconnect: nobody is left to read the answer.
         """
-        if problem := self.crowded(len(contents)):
+        work = partial(self._outcomes, predictor, contents)
+        outcomes: list[Outcome] = await self._in_time(request, work, len(contents))
+        problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
+        if problems and len(problems) == len(outcomes):
+            raise problems[0]
+        return outcomes
+
+    async def _in_time(
+        self, request: Request, begin: Callable[[], Coroutine[Any, Any, Any]], images: int
+    ) -> Any:
+        """What the work on so many images returns, if there is room for it, and time."""
+        if problem := self.crowded(images):
             raise problem
-        self.in_flight += len(contents)
-        work = asyncio.ensure_future(self._infer_all(predictor, contents))
+        self.in_flight += images
+        work = asyncio.ensure_future(begin())
         left = asyncio.ensure_future(_has_left(request))
         try:
             await asyncio.wait(
@@ -146,7 +164,7 @@ class Service:
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if work.done():
-                self._note_answer(len(contents))
+                self._note_answer(images)
                 return work.result()
             if left.done():
                 raise ClientDisconnect
@@ -156,24 +174,26 @@ class Service:
                 headers={"Retry-After": str(self._seconds_of_queue())},
             )
         except BundleError as error:
-            raise Problem("internal", "The model failed on an image.") from error
+            raise _model_failed() from error
         finally:
             work.cancel()
             left.cancel()
-            self.in_flight -= len(contents)
+            self.in_flight -= images
 
-    async def _infer_all(self, predictor: Predictor, contents: Sequence[bytes]) -> list[Outcome]:
+    async def _outcomes(self, predictor: Predictor, contents: Sequence[bytes]) -> list[Outcome]:
         if len(contents) == 1:
-            return [await self.infer(predictor, contents[0])]
-        found = await asyncio.gather(
-            *(self.infer(predictor, content) for content in contents), return_exceptions=True
-        )
-        outcomes: list[Outcome] = []
-        for outcome in found:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, ImageError):
-                raise outcome
-            outcomes.append(outcome)
-        return outcomes
+            return [await self._outcome(predictor, contents[0])]
+        work = (self._outcome(predictor, content) for content in contents)
+        return await asyncio.gather(*work)
+
+    async def _outcome(self, predictor: Predictor, content: bytes) -> Outcome:
+        try:
+            return await self.infer(predictor, content)
+        except Problem as problem:
+            return problem
+        except Exception:  # noqa: BLE001 - whatever it is, it is this image's alone
+            _log.exception("an image was lost")
+            return _model_failed()
 
     def _note_answer(self, images: int) -> None:
         now = time.monotonic()
@@ -197,8 +217,12 @@ class Service:
         self.telemetry.time_stage("queue", batch.waited)
         self.telemetry.time_stage("infer", batch.seconds)
 
-    def _count_swap(self, outcome: str) -> None:
-        self.telemetry.swaps.labels(outcome).inc()
+    def _count_swap(self, role: str, outcome: str) -> None:
+        self.telemetry.swaps.labels(role, outcome).inc()
+
+
+def _model_failed() -> Problem:
+    return Problem("internal", "The model failed on an image.")
 
 
 async def _has_left(request: Request) -> None:

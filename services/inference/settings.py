@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     deadline_seconds: float = Field(
         10.0, gt=0, description="An answer that is not ready by then is given up (503)."
     )
+    header_seconds: float = Field(
+        10.0, gt=0, description="A request's header must have arrived by then, or it is cut off."
+    )
     body_seconds: float = Field(
         30.0, gt=0, description="A request body must have arrived by then (408)."
     )

@@ -5,7 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
@@ -20,12 +29,20 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        for standard in (ProcessCollector, PlatformCollector, GCCollector):
+            standard(registry=registry)
         # Looking a child up by its labels takes longer than counting.
         self._child = lru_cache(maxsize=1_000)(_child)
         self._requests = Counter(
             "rootstock_http_requests_total",
             "Requests by method, route and status.",
             ["method", "route", "status"],
+            registry=registry,
+        )
+        self._problems = Counter(
+            "rootstock_problems_total",
+            "Requests that ended in a problem, by the last word of its type.",
+            ["type"],
             registry=registry,
         )
         self._seconds = Histogram(
@@ -61,8 +78,8 @@ class Telemetry:
         )
         self.swaps = Counter(
             "rootstock_model_swaps_total",
-            "Models by what became of them: swapped in, or refused.",
-            ["outcome"],
+            "Models by their role and what became of them: swapped in, or refused.",
+            ["role", "outcome"],
             registry=registry,
         )
         self.lost_decoders = Counter(
@@ -96,6 +113,10 @@ class Telemetry:
         """Note one request that was answered."""
         self._child(self._requests, method, route, status).inc()
         self._child(self._seconds, method, route).observe(seconds)
+
+    def count_problem(self, kind: str) -> None:
+        """Note the kind of problem that a request ended in."""
+        self._child(self._problems, kind).inc()
 
     def count_images(self, outcome: str, images: int = 1) -> None:
         """Note images by what became of them."""

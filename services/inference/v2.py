@@ -8,6 +8,7 @@ request; /v1/predict is finer. Errors are problem details with the protocol's me
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,12 @@ from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, Field
 
 from rootstock.predict import Predictor
-from services.inference.answering import classify_all, require_ready
+from services.inference.answering import (
+    choose_model,
+    classify_all,
+    require_alive,
+    require_ready,
+)
 from services.inference.problems import Problem, document
 from services.inference.service import Service
 from services.inference.uploads import bounded_route, decode_base64
@@ -87,9 +93,10 @@ def make_v2_router(service: Service) -> APIRouter:
         """Name, version and extensions (none) of the server."""
         return {"name": "rootstock", "version": "1", "extensions": []}
 
-    @router.get("/health/live", summary="Is the process alive?")
+    @router.get("/health/live", summary="Is the process alive?", responses=document("lost"))
     async def live() -> dict[str, bool]:
-        """200 as long as the process answers at all."""
+        """As /healthz."""
+        require_alive(service)
         return {"live": True}
 
     @router.get(
@@ -129,7 +136,11 @@ def make_v2_router(service: Service) -> APIRouter:
     ) -> dict[str, Any]:
         """Classify images; one that cannot be used refuses the request."""
         predictor = _named(holder.predictor, name, version)
-        outputs = _outputs(predictor, await _infer(request, service, predictor, body.inputs[0]))
+        tensor = body.inputs[0]
+        if tensor.name == "images" and not version:
+            predictor = _same_name(choose_model(service), predictor)
+        predictor, shares = await _infer(request, service, predictor, tensor)
+        outputs = _outputs(predictor, shares)
         wanted: set[str] = {output.name for output in body.outputs or []} or set(outputs)
         return {
             "model_name": predictor.info["name"],
@@ -160,27 +171,31 @@ def _named(predictor: Predictor, name: str, version: str) -> Predictor:
     return predictor
 
 
+def _same_name(chosen: Predictor, champion: Predictor) -> Predictor:
+    """A request names a model; the challenger may be another one."""
+    return chosen if chosen.info["name"] == champion.info["name"] else champion
+
+
 async def _infer(
     request: Request, service: Service, predictor: Predictor, tensor: InferInput
-) -> list[list[float]]:
-    """The probabilities of each image, in the order of the classes."""
+) -> tuple[Predictor, list[list[float]]]:
+    """Which model answered, and the probabilities of each image in the order of its classes."""
     if (tensor.name == "images") != (tensor.datatype == "BYTES"):
         raise Problem("invalid-request", "`images` is BYTES, `tensor` is FP32.")
     if tensor.datatype == "FP32":
-        rows = await service.infer_tensor(predictor, _tensor(predictor, tensor, service))
+        rows = await service.infer_tensor(request, predictor, _tensor(predictor, tensor, service))
         service.telemetry.count_images("ok", len(rows))
-        return [[float(share) for share in row.probabilities] for row in rows]
+        return predictor, [[float(share) for share in row.probabilities] for row in rows]
     if tensor.shape != [len(tensor.data)] or not all(isinstance(x, str) for x in tensor.data):
         raise Problem(
             "invalid-request", f"shape {tensor.shape} does not fit {len(tensor.data)} elements."
         )
     contents = decode_base64(tensor.data, "images", service.settings.max_images)
-    classes = predictor.classes
-    answers = await classify_all(
-        service, request, predictor, contents, where="images", top_k=len(classes)
+    predictor, answers = await classify_all(
+        service, request, predictor, contents, where="images", top_k=sys.maxsize
     )
     shares = [dict(answer.top) for answer in answers]
-    return [[found[label] for label in classes] for found in shares]
+    return predictor, [[found[label] for label in predictor.classes] for found in shares]
 
 
 def _tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.ndarray:

@@ -8,11 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 CORES_VARIABLE = "ROOTSTOCK_CORES"
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
-def usable_cores(cgroup: Path = CGROUP) -> int:
+def usable_cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
     """The cores this process may run on: those it is bound to, within its container's quota.
+
+    A container sees its own group as the root; a service of systemd, or a container in the host's
+    namespace, is bound by its group and all groups above it.
 
     ROOTSTOCK_CORES lowers it further. Where the system cannot say, all there are.
     """
@@ -20,12 +23,23 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1  # macOS and Windows know no affinity
-    quota = _quota(cgroup)
-    if quota is not None:
-        cores = min(cores, math.ceil(quota))
+    quotas = [_quota(folder) for folder in _groups(cgroup, membership)]
+    cores = min([cores, *(math.ceil(quota) for quota in quotas if quota is not None)])
     with suppress(KeyError, ValueError):
         cores = min(cores, int(os.environ[CORES_VARIABLE]))
     return max(1, cores)
+
+
+def _groups(cgroup: Path, membership: Path) -> list[Path]:
+    """The root and every group down to this process's own, as cgroup v2 has them."""
+    groups = [cgroup]
+    with suppress(OSError, ValueError):
+        for line in membership.read_text(encoding="utf-8").splitlines():
+            number, _, path = line.split(":", 2)
+            if number == "0":
+                for part in Path(path).parts[1:]:
+                    groups.append(groups[-1] / part)
+    return groups
 
 
 def _quota(cgroup: Path) -> float | None:

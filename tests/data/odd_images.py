@@ -47,6 +47,19 @@ def rotated(orientation: int) -> bytes:
     return buffer.getvalue()
 
 
+def photo(size: tuple[int, int], *, orientation: int = 1) -> bytes:
+    """A JPEG with large shapes and some grain, as cameras make them."""
+    random = np.random.default_rng(1)
+    blocks = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    pixels = np.asarray(blocks.resize(size, Image.Resampling.BICUBIC), np.int16)
+    grainy = np.clip(pixels + random.integers(-20, 21, pixels.shape), 0, 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(grainy).save(buffer, "JPEG", quality=90, exif=exif)
+    return buffer.getvalue()
+
+
 def animation(kind: str) -> bytes:
     """Three frames: red, green, blue."""
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue")]
@@ -97,6 +110,8 @@ ODD_IMAGES = {
     "float tiff": Odd(lambda: encoded("F", "TIFF"), "ok"),
     "cmyk jpeg": Odd(lambda: encoded("CMYK", "JPEG"), "ok"),
     "cmyk tiff": Odd(lambda: encoded("CMYK", "TIFF"), "ok"),
+    "large jpeg": Odd(lambda: photo((1_200, 900)), "ok"),
+    "large rotated jpeg": Odd(lambda: photo((900, 1_200), orientation=6), "ok"),
     "progressive jpeg": Odd(lambda: encoded("RGB", "JPEG", progressive=True), "ok"),
     "webp with alpha": Odd(lambda: encoded("RGBA", "WEBP"), "ok"),
     "bmp": Odd(lambda: encoded("RGB", "BMP"), "ok"),

@@ -3,8 +3,9 @@ import pytest
 from PIL import Image
 
 from rootstock.data.decode import DecodeLimits, decode_image, read_image
+from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ImageError
-from tests.data.odd_images import ODD_IMAGES, animation, encoded, rotated
+from tests.data.odd_images import ODD_IMAGES, animation, encoded, photo, rotated
 
 
 def outcome(content, limits=None):
@@ -74,6 +75,35 @@ def test_sixteen_bits_keep_their_upper_eight():
 def test_limits_are_said_with_their_numbers(limits, message):
     with pytest.raises(ImageError, match=message):
         decode_image(encoded(), limits)
+
+
+@pytest.mark.parametrize(
+    ("side", "size"),
+    [(None, (1600, 1200)), (601, (1600, 1200)), (600, (800, 600)), (300, (400, 300)),
+     (150, (200, 150)), (10, (200, 150))],
+)  # fmt: skip
+def test_a_large_jpeg_is_decoded_no_smaller_than_asked(side, size):
+    image = decode_image(photo((1600, 1200)), short_side=side)
+    assert (image.width, image.height) == size
+
+
+def test_only_jpeg_is_decoded_smaller():
+    content = encoded(size=(400, 300))
+    plain, asked = (decode_image(content, short_side=side).pixels for side in (None, 40))
+    assert (asked == plain).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_scaled_decoding_gives_the_network_nearly_the_same_pixels(orientation):
+    """The tolerance that the docs state: at most 4 grey levels, .5 in the mean."""
+    content = photo((1600, 1200), orientation=orientation)
+    preprocess = Preprocess(224, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, scaled=True)
+    scaled = decode_image(content, short_side=preprocess.decoded_side)
+    whole = decode_image(content)
+    assert scaled.pixels.size < whole.pixels.size / 3
+    first, second = (preprocess.geometry(one.pixels).astype(int) for one in (scaled, whole))
+    assert np.abs(first - second).max() <= 4
+    assert np.abs(first - second).mean() <= 0.5
 
 
 def test_a_missing_file_is_unreadable(tmp_path):

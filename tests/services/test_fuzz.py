@@ -2,7 +2,6 @@
 
 import io
 import struct
-import time
 import zlib
 from pathlib import Path
 
@@ -80,11 +79,17 @@ def mutated(content, random):
     return bytes(body)
 
 
-def resident(process):
-    """Kilobytes of the service's process and its children."""
+def resident(process, kind="VmRSS:"):
+    """Kilobytes of the service's process and its children, now or (VmHWM) at the most."""
     pids = [process.pid, *decoders_of(process)]
     text = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
-    return sum(int(t.partition("VmRSS:")[2].split()[0]) for t in text)
+    return sum(int(t.partition(kind)[2].split()[0]) for t in text)
+
+
+def forget_peak(process):
+    """Let the most begin anew."""
+    for pid in (process.pid, *decoders_of(process)):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 @pytest.mark.parametrize("number", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -132,26 +137,30 @@ def saved(kind, size, **options):
     return buffer.getvalue()
 
 
-def many_frames():
-    frame = Image.new("P", (2, 2))
-    rest = [Image.new("P", (2, 2), n % 250) for n in range(1, 3_000)]
+def many_frames(kind):
+    frames = [Image.new("RGB", (8, 8), (n % 250, n // 250, 0)) for n in range(FRAMES[kind])]
     buffer = io.BytesIO()
-    frame.save(buffer, "GIF", save_all=True, append_images=rest)
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
     return buffer.getvalue()
+
+
+FRAMES = {"GIF": 5_000, "PNG": 5_000, "WEBP": 5_000, "TIFF": 500}
+"""Pillow's way to a TIFF of more takes minutes."""
 
 
 BOMBS = {
     "png of 170 megapixels": (lambda: huge_png(13_300, 13_300), "too-many-pixels"),
     "gif of 64 megapixels": (lambda: saved("GIF", (8_000, 8_000), mode="P"), "too-many-pixels"),
-    "tiff of 36 megapixels": (
-        lambda: saved("TIFF", (6_000, 6_000), mode="1", compression="group4"),
+    "tiff of 64 megapixels": (
+        lambda: saved("TIFF", (8_000, 8_000), mode="1", compression="group4"),
         "too-many-pixels",
     ),
     "webp of 100 megapixels": (
         lambda: saved("WEBP", (10_000, 10_000), lossless=True, quality=0, method=0),
         "too-many-pixels",
     ),
-    "jpeg of 25 megapixels": (lambda: saved("JPEG", (5_000, 5_000)), "too-many-pixels"),
+    "jpeg of 56 megapixels": (lambda: saved("JPEG", (7_500, 7_500)), "too-many-pixels"),
+    "jpeg of 20 x 40,000": (lambda: saved("JPEG", (20, 40_000)), "aspect-ratio"),
     "jpeg of 1 x 65,500": (lambda: saved("JPEG", (1, 65_500)), "aspect-ratio"),
     "png of 30,000 x 2": (lambda: saved("PNG", (30_000, 2)), "aspect-ratio"),
     "jpeg behind a zip": (lambda: b"PK\x03\x04" + jpeg(0), "not-an-image"),
@@ -167,23 +176,25 @@ def test_a_bomb_is_refused_before_it_is_decoded(service, name):
     body = make()
     ask = {"content": body, "headers": {"content-type": "image/png"}}
     httpx.post(f"{address}/v1/predict", content=jpeg(0), headers={"content-type": "image/jpeg"})
-    before, started = resident(process), time.perf_counter()
-    answer = httpx.post(f"{address}/v1/predict", **ask)
-    seconds = time.perf_counter() - started
-    assert (answer.status_code, answer.json()["reason"]) == (422, reason)
-    assert resident(process) - before < 50_000
-    # Far less than decoding any of them takes; the machine may be busy
-    assert seconds < 1.0
-
-
-def test_thousands_of_frames_cost_one(service):
-    address, process = service
     before = resident(process)
+    forget_peak(process)
+    answer = httpx.post(f"{address}/v1/predict", **ask)
+    assert (answer.status_code, answer.json()["reason"]) == (422, reason)
+    # The most at any moment, the file itself included; how soon is benchmarks/bombs.py's to tell.
+    assert resident(process, "VmHWM:") - before < 50_000
+
+
+@pytest.mark.parametrize("kind", list(FRAMES))
+def test_thousands_of_frames_cost_one(service, kind):
+    address, process = service
+    body = many_frames(kind)
+    before = resident(process)
+    forget_peak(process)
     answer = httpx.post(
-        f"{address}/v1/predict", content=many_frames(), headers={"content-type": "image/gif"}
+        f"{address}/v1/predict", content=body, headers={"content-type": "image/gif"}
     )
     assert answer.status_code == 200
-    assert resident(process) - before < 50_000
+    assert resident(process, "VmHWM:") - before < 50_000
 
 
 def test_a_picture_that_is_also_something_else_is_a_picture(service):

@@ -1,6 +1,8 @@
 """Health, metrics, pages, OpenAPI, and the problems that are not about images."""
 
 import re
+import threading
+import time
 
 import pytest
 from fastapi.testclient import TestClient
@@ -50,6 +52,48 @@ def test_metrics_count_requests_and_images_by_outcome():
     assert 'rootstock_http_requests_total{method="other",route="other",status="404"} 2.0' in text
     assert re.search(r'rootstock_model_info\{.*name=".+",strategy="linear_probe",.*\} 1\.0', text)
     assert "rootstock_ready 1.0" in text
+
+
+def test_stages_batches_and_problems_are_counted(monkeypatch):
+    with make_client(max_images=2) as client:
+        for seeds in ((0,), (1, 2)):
+            client.post("/v1/predict", files=[("files", ("a", jpeg(seed))) for seed in seeds])
+        client.post("/v1/predict", content=b"x", headers={"content-type": "text/plain"})
+        client.post("/v1/predict", files=[("files", ("a", jpeg(0)))] * 3)
+        client.app.state.service.in_flight = 1_000
+        client.post("/v1/predict", files={"files": ("a", jpeg(0))})
+        text = client.get("/metrics").text
+    value = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    stage = 'rootstock_stage_duration_seconds_{}{{stage="{}"}}'
+    assert value[stage.format("count", "decode")] == "3.0"
+    for name in ("queue", "decode", "infer"):
+        assert float(value[stage.format("sum", name)]) > 0
+    assert value["rootstock_batch_size_sum"] == "3.0"
+    assert value["rootstock_queue_images"] == "1000.0"
+    for kind in ("unsupported-media-type", "invalid-request", "overloaded"):
+        assert value[f'rootstock_problems_total{{type="{kind}"}}'] == "1.0"
+    assert {"process_resident_memory_bytes", "process_open_fds"} <= set(value)
+    assert "python_info{" in text
+
+
+def test_an_engine_that_hangs_is_neither_ready_nor_alive(monkeypatch):
+    entered, end = threading.Event(), threading.Event()
+
+    def hang(_prepared):
+        entered.set()
+        end.wait(20)
+
+    with make_client(deadline_seconds=1) as client:
+        service = client.app.state.service
+        monkeypatch.setattr(service.holder.predictor, "infer", hang)
+        check_problem(client.post("/v1/predict", files={"files": ("a", jpeg(0))}), 503, "too-late")
+        assert entered.wait(20)
+        assert client.get("/readyz").status_code == 200
+        monkeypatch.setattr("services.inference.batcher.STUCK_SECONDS", 0.1)
+        time.sleep(0.2)
+        for path in ("/readyz", "/healthz", "/v2/health/live", "/ping"):
+            assert "engine hangs" in check_problem(client.get(path), 503, "lost")
+        end.set()
 
 
 def test_metrics_without_a_model_say_not_ready(empty_client):

@@ -12,6 +12,13 @@ from tests.services.conftest import make_client
 PROBLEM = "urn:rootstock:problem:"
 
 
+def black():
+    """A PNG without any light."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (80, 80)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def post_files(client, *files, **params):
     return client.post("/v1/predict", files=[("files", file) for file in files], params=params)
 
@@ -85,6 +92,33 @@ def test_a_bad_image_among_good_ones_has_its_own_error(client):
     assert bad["error"]["reason"] == "not-an-image"
     assert set(bad["error"]) == {"type", "title", "detail", "reason"}
     assert note["error"]["type"] == PROBLEM + "unsupported-media-type"
+
+
+def spoil(monkeypatch, client):
+    """Let the engine fail on black images."""
+    engine = client.app.state.service.holder.predictor.infer
+
+    def infer(prepared):
+        if any(image.max() == 0 for image in prepared):
+            raise RuntimeError("poison")
+        return engine(prepared)
+
+    monkeypatch.setattr(client.app.state.service.holder.predictor, "infer", infer)
+
+
+def test_an_image_that_the_model_fails_on_leaves_the_others_alone(client, monkeypatch):
+    spoil(monkeypatch, client)
+    response = post_files(client, ("a", jpeg(0)), ("black", black()), ("b", jpeg(1)))
+    good, bad, other = response.json()["predictions"]
+    assert response.status_code == 200
+    assert bad["error"]["type"] == PROBLEM + "internal"
+    assert "poison" not in response.text
+    assert good["top"]
+    assert other["top"]
+    check_problem(post_files(client, ("a", black()), ("b", black())), 500, "internal")
+    check_problem(post_files(client, ("a", black())), 500, "internal")
+    mixed = post_files(client, ("a", black()), ("b", b"no image"))
+    check_problem(mixed, 500, "internal")
 
 
 def test_only_bad_images_are_a_422_that_lists_them(client):

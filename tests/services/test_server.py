@@ -209,6 +209,122 @@ def test_a_lingering_service_is_not_ready_but_answers():
         process.wait()
 
 
+@contextlib.contextmanager
+def wire(address):
+    """A bare connection."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        yield connection
+
+
+def said(connection):
+    """All that comes until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: a\r\ncontent-type: image/jpeg\r\n"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("held", ["body", "decoder"])
+def test_who_outlasts_the_end_is_told_so(held):
+    """In the middle of a body, or of its work: a clean 503 when the service waits no longer."""
+    process = start("--model", str(tiny_bundle()), ROOTSTOCK_DRAIN_SECONDS="1",
+                    ROOTSTOCK_DECODERS="1", ROOTSTOCK_DECODE_SECONDS="60")  # fmt: skip
+    try:
+        address = address_of(process)
+        drain(process)
+        if held == "decoder":
+            os.kill(decoders_of(process)[0], signal.SIGSTOP)
+        with wire(address) as connection:
+            body = jpeg(0)
+            whole = body if held == "decoder" else body[:100]
+            connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body) + whole)
+            time.sleep(0.3)
+            process.terminate()
+            answer = said(connection)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"urn:rootstock:problem:lost" in answer
+        assert b"retry-after: 1" in answer.lower()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.integration
+def test_who_says_nothing_is_cut_off_and_others_are_not():
+    with running("--model", str(tiny_bundle()), ROOTSTOCK_HEADER_SECONDS="1") as (address, _):
+        began = time.monotonic()
+        with wire(address) as silent, wire(address) as slow, wire(address) as again:
+            slow.sendall(HEAD)
+            for pause in (1.5, 0):
+                again.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b'"ok"}'):
+                    answer += again.recv(65_536)
+                # Between two requests keep-alive holds, within one the header's time.
+                time.sleep(pause)
+            again.sendall(b"GET /healthz HTTP/1.1\r\n")
+            assert (said(silent), said(slow), said(again)) == (b"", b"", b"")
+        assert time.monotonic() - began < 15
+
+        def slow_body():
+            yield jpeg(0)[:100]
+            time.sleep(2)
+            yield jpeg(0)[100:]
+
+        headers = {"content-type": "image/jpeg"}
+        answer = httpx.post(f"{address}/v1/predict", content=slow_body(), headers=headers)
+        assert answer.status_code == 200
+
+
+@pytest.mark.integration
+def test_a_slow_body_and_a_client_that_left_hold_nothing():
+    with running(
+        "--model", str(tiny_bundle()), ROOTSTOCK_BODY_SECONDS="1", ROOTSTOCK_DECODERS="1"
+    ) as (address, process):
+        with wire(address) as connection:
+            connection.sendall(HEAD + b"content-length: 5000\r\n\r\nxx")
+            answer = said(connection)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"too-slow" in answer
+        [decoder] = decoders_of(process)
+        os.kill(decoder, signal.SIGSTOP)
+        try:
+            with contextlib.ExitStack() as leaving:
+                for _ in range(3):
+                    connection = leaving.enter_context(wire(address))
+                    head = b"content-length: %d\r\n\r\n" % len(jpeg(0))
+                    connection.sendall(HEAD + head + jpeg(0))
+                wait_until(lambda: "rootstock_queue_images 3.0" in metrics_of(address))
+            wait_until(lambda: "rootstock_queue_images 0.0" in metrics_of(address))
+        finally:
+            os.kill(decoder, signal.SIGCONT)
+        answer = httpx.post(
+            f"{address}/v1/predict", content=jpeg(0), headers={"content-type": "image/jpeg"}
+        )
+        assert answer.status_code == 200
+        # Nobody's image was begun: only the first was with the decoder already.
+        assert count_of(address, 'rootstock_stage_duration_seconds_count{stage="infer"}') <= 2
+
+
+def metrics_of(address):
+    return httpx.get(f"{address}/metrics").text
+
+
+def count_of(address, name):
+    [line] = [line for line in metrics_of(address).splitlines() if line.startswith(name)]
+    return float(line.rsplit(" ", 1)[1])
+
+
+def wait_until(found, seconds=20):
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.mark.integration
 def test_traces_are_sent_where_they_are_asked_for():
     process = start("--model", str(tiny_bundle()), OTEL_TRACES_EXPORTER="console")

@@ -401,7 +401,7 @@ def test_the_service_tells_and_obeys(registry, hold, tmp_path):
         assert refused.status_code == 409
         assert client.get("/v1/model", headers=key).json()["refused"]["version"] == "3"
         text = client.get("/metrics").text
-        assert 'rootstock_model_swaps_total{outcome="refused"} 1.0' in text
+        assert 'rootstock_model_swaps_total{outcome="refused",role="champion"} 1.0' in text
         assert "rootstock_registry_up 1.0" in text
 
 

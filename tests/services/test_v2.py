@@ -1,10 +1,12 @@
 """The Open Inference Protocol: health, metadata, inference, and errors it can read."""
 
 import base64
+import time
 
 import pytest
 
 from tests.bundles import CLASSES, SIZE, jpeg
+from tests.services.conftest import make_client
 from tests.services.test_predict_route import check_problem
 
 
@@ -70,6 +72,21 @@ def test_an_unusable_image_is_named_by_its_number(client):
     response = infer(client, body(jpeg(0), b"no image at all"))
     assert check_problem(response, 422, "unusable-image").startswith("images[1]: ")
     assert response.json()["error"]
+
+
+def test_a_tensor_has_a_deadline_too(monkeypatch):
+    request = {"inputs": [{"name": "tensor", "datatype": "FP32", "shape": [1, 3, SIZE, SIZE],
+                           "data": [0.0] * (3 * SIZE * SIZE)}]}  # fmt: skip
+    with make_client(deadline_seconds=0.2) as client:
+        assert infer(client, request).status_code == 200
+        monkeypatch.setattr(
+            client.app.state.service.holder.predictor,
+            "infer_normalised",
+            lambda *_: time.sleep(1),
+        )
+        response = infer(client, request)
+    check_problem(response, 503, "too-late")
+    assert response.headers["retry-after"]
 
 
 @pytest.mark.parametrize(

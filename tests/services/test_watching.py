@@ -1,6 +1,7 @@
 """What is seen of live traffic: drift, the challenger, the journal."""
 
 import asyncio
+import base64
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ from services.inference.drift import LEAST, Drift, psi
 from tests.bundles import CLASSES, jpeg, tiny_bundle, write_tiny_bundle
 from tests.services.conftest import make_client
 from tests.services.test_predict_route import check_problem, post_files
+from tests.services.test_v2 import body
 
 
 def answers(predictor, novelties, labels):
@@ -124,6 +126,62 @@ def test_a_canary_answers_its_share(rival):
         names = [post_files(client, ("a", jpeg(0))).json()["model"]["name"] for _ in range(40)]
     assert 8 < names.count("rival") < 32
     assert names.count("rival") + names.count("tiny") == 40
+
+
+def test_a_canary_by_the_open_protocol_says_who_answered(tmp_path):
+    """Of the same name, as two versions of one model have."""
+    other = write_tiny_bundle(tmp_path / "tiny", temperature=3.0).directory
+    with make_client(challenger=str(other), canary_share=1.0) as client:
+        service = client.app.state.service
+        wait_for(lambda: service.challenger.holder.ready)
+        first, second = (
+            client.post(path, json=body(jpeg(0))).json()["model_version"]
+            for path in (
+                "/v2/models/tiny/infer",
+                f"/v2/models/tiny/versions/{service.holder.predictor.info['version']}/infer",
+            )
+        )
+        assert first == service.challenger.holder.predictor.info["version"] != second
+        assert client.post(
+            "/invocations", json={"instances": [base64.b64encode(jpeg(0)).decode()]}
+        ).is_success
+
+
+def test_where_a_canary_fails_the_champion_answers(rival, monkeypatch):
+    with make_client(challenger=rival, canary_share=1.0, shadow_share=0.0) as client:
+        holder = client.app.state.service.challenger.holder
+        wait_for(lambda: holder.ready)
+
+        def explode(prepared):
+            raise RuntimeError("the challenger")
+
+        monkeypatch.setattr(holder.predictor, "infer", explode)
+        one = post_files(client, ("a", jpeg(0)))
+        two = post_files(client, ("a", jpeg(0)), ("b", b"no image"))
+        counted = client.get("/metrics").text
+    for answer in (one, two):
+        assert (answer.status_code, answer.json()["model"]["name"]) == (200, "tiny")
+    assert 'rootstock_images_total{outcome="ok"} 2.0' in counted
+
+
+def test_a_canary_without_prediction_sets_leaves_them_to_the_champion(tmp_path):
+    poor = write_tiny_bundle(tmp_path / "poor").directory
+    with make_client(challenger=str(poor), canary_share=1.0) as client:
+        wait_for(lambda: client.app.state.service.challenger.holder.ready)
+        plain, sets = (post_files(client, ("a", jpeg(0)), **p) for p in ({}, {"coverage": 0.9}))
+    assert plain.json()["model"]["name"] == "poor"
+    assert sets.json()["model"]["name"] == "tiny"
+    assert sets.json()["predictions"][0]["labels"]
+
+
+def test_a_challenger_that_is_refused_is_told(tmp_path):
+    broken = write_tiny_bundle(tmp_path / "broken").directory
+    (broken / "model.onnx").write_bytes(b"damaged")
+    with make_client(challenger=str(broken)) as client:
+        report = wait_for(lambda: (r := client.get("/v1/challenger").json())["refused"] and r)
+        counted = client.get("/metrics").text
+    assert "model.onnx" in report["refused"]["reason"]
+    assert 'rootstock_model_swaps_total{outcome="refused",role="challenger"} 1.0' in counted
 
 
 def test_a_challenger_that_fails_harms_nobody(rival, monkeypatch):
