@@ -1,9 +1,14 @@
 """The client against a real service on a real socket."""
 
+import os
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
+from rootstock import client as client_module
 from rootstock.client import BATCH, Client, ServiceError
 from rootstock.predict import Predictor
 from tests.bundles import jpeg, tiny_bundle
@@ -40,6 +45,82 @@ def test_a_single_bad_image_is_an_answer_too(url):
         [answer] = client.predict([b"no image"])
         assert client.embeddings([b"no image"]) == [None]
     assert "not an image" in answer.error
+    assert answer.reason == "not-an-image"
+
+
+def test_requests_are_as_large_as_the_service_takes(url, monkeypatch):
+    """Photos of many megabytes go a few at a time, the largest alone."""
+    monkeypatch.setattr(client_module, "BATCH_BYTES", 3 * len(jpeg(0)))
+    sent, send = [], Client._send
+
+    def counted(self, *arguments, files, **named):
+        sent.append(len(files))
+        return send(self, *arguments, files=files, **named)
+
+    monkeypatch.setattr(Client, "_send", counted)
+    with Client(url) as client:
+        answers = client.predict([jpeg(0), jpeg(0), jpeg(0) + b"x" * 99_999, jpeg(0)])
+    assert sent == [2, 1, 1]
+    assert all(answer.label for answer in answers)
+
+
+def test_any_name_of_a_file_will_do(url, tmp_path):
+    names = ["x.html", "x.jpg.bak", os.fsdecode(b"\xff.jpg")]
+    for name in names:
+        (tmp_path / name).write_bytes(jpeg(0))
+    with Client(url) as client:
+        answers = client.predict([tmp_path / name for name in names])
+    assert [answer.filename for answer in answers] == [*names[:2], "?.jpg"]
+    assert all(answer.label for answer in answers)
+
+
+@pytest.mark.parametrize("image", ["a.jpg", Path("a.jpg"), b"abc"])
+def test_one_image_instead_of_a_list_is_told(url, image):
+    with Client(url) as client, pytest.raises(TypeError, match=r"write \[image\]"):
+        client.predict(image)
+
+
+def test_a_key_from_a_file_is_stripped_and_a_wrong_one_is_not_shown(url):
+    with Client(url, key="rsk_abc\n") as client:
+        assert client.model()
+    for key in ("rsk_ä", "rsk_\nabc"):
+        with pytest.raises(ServiceError) as caught:
+            Client(url, key=key)
+        assert "rsk" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "headers", "says"),
+    [
+        (200, b"<html>log in</html>", {}, "does not answer as a Rootstock service"),
+        (200, b"[1]", {}, "does not answer as a Rootstock service"),
+        (200, b"no gzip", {"Content-Encoding": "gzip"}, "cannot be reached"),
+        (404, b"[1]", {}, "HTTP 404"),
+    ],
+)
+def test_what_is_no_service_is_told(status, content, headers, says):
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        with Client(address, retries=0) as client, pytest.raises(ServiceError, match=says):
+            client.model()
+        server.shutdown()
+
+
+def test_what_is_no_address_is_told():
+    with pytest.raises(ServiceError, match="no address of a service"):
+        Client("http://[::1")
 
 
 def test_embeddings_and_model(url):

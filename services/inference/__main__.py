@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import contextlib
 import difflib
+import logging
 import os
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Sequence
 from types import FrameType
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
     from services.inference.service import Service
 
+_log = logging.getLogger("rootstock.service")
+_OF_OTHERS = ("ROOTSTOCK_CORES",)
+"""Variables that other parts of the project read."""
 LAST_CALL_SECONDS = 0.5
 """From the end of listening to the end of connections that have asked nothing."""
 
@@ -71,6 +76,9 @@ def serve(settings: Settings | None = None, **chosen: Any) -> int:
     )
     # uvicorn sends itself the signal again once it is done; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if getattr(signal, "SIGHUP", None) and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        # A terminal that closes must not cost the requests on their way.
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with contextlib.suppress(KeyboardInterrupt):
         _lingering(_server(config), app.state.service).run()
     return 0
@@ -116,7 +124,10 @@ def _lingering(server: uvicorn.Server, service: Service) -> uvicorn.Server:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the arguments, which go over ROOTSTOCK_*, and serve; exit 1 on a known error."""
     parser = argparse.ArgumentParser(
-        prog="python -m services.inference", description="Serve a model over HTTP."
+        prog="python -m services.inference",
+        description="Serve a model over HTTP.",
+        epilog=_all_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name in ("host", "port", "model", "root"):
         text = Settings.model_fields[name].description
@@ -127,6 +138,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         serve(**given)
     except RootstockError as error:
         sys.exit(f"error: {error}")
+
+
+def _all_settings() -> str:
+    """Every setting, for `--help`."""
+    lines = ["All settings, as variables:"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        said = "" if default in (None, "") else f" [{default}]"
+        text = textwrap.wrap(f"{field.description}{said}", 76)
+        lines += [f"  ROOTSTOCK_{name.upper()}", *(f"      {line}" for line in text)]
+    return "\n".join(lines)
 
 
 def _read_settings(**chosen: Any) -> Settings:
@@ -149,19 +171,27 @@ def _check_environment() -> None:
     known = list(Settings.model_fields)
     for variable in os.environ:
         name = variable.removeprefix("ROOTSTOCK_").lower()
-        if name == variable.lower() or name in known:
+        if name == variable.lower() or name in known or variable in _OF_OTHERS:
             continue
         near = ["keys"] if "key" in name else difflib.get_close_matches(name, known, 1, 0.75)
+        near = near or [field for field in known if _is_cut_short(name, field)]
         if near:
             raise ConfigError(
                 f"there is no setting {variable}",
                 hint=f"did you mean ROOTSTOCK_{near[0].upper()}?",
             )
+        _log.warning("there is no setting %s; it is ignored", variable)
     if not os.environ.get("ROOTSTOCK_KEYS", "unset").strip():
         raise ConfigError(
             "ROOTSTOCK_KEYS is empty",
             hint="name a file of keys, or unset it to let everybody ask",
         )
+
+
+def _is_cut_short(name: str, field: str) -> bool:
+    """Whether one of them is the beginning of the other, word by word."""
+    words, others = name.split("_"), field.split("_")
+    return all(word == other for word, other in zip(words, others, strict=False))
 
 
 if __name__ == "__main__":

@@ -5,33 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import anyio
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Body
 
 from rootstock.errors import RootstockError
-from services.inference.model_holder import ModelHolder
+from services.inference.daemon import in_daemon
+from services.inference.model_holder import ADMIN_SECONDS, ModelHolder
 from services.inference.problems import Problem, document
 from services.inference.schemas import AdminAnswer
 from services.inference.service import Service
+from services.inference.uploads import bounded_route
 
 Version = Annotated[str, Body(embed=True, pattern=r"^[0-9]{1,18}$", examples=["3"])]
 
 
+_ELEMENTS = 100
+
+
 def make_admin_router(service: Service) -> APIRouter:
     """The routes below /admin."""
-    router = APIRouter(prefix="/admin", tags=["administration"])
+    router = APIRouter(
+        prefix="/admin", tags=["administration"], route_class=bounded_route(_ELEMENTS, nested=9)
+    )
     holder = service.holder
-    problems = document("unauthorized", "forbidden", "conflict")
+    problems = document("conflict")
 
     @router.post("/reload", summary="Look for a new model now", responses=problems)
     async def reload() -> AdminAnswer:
         """Asks the registry at once, and tries a version that was refused once more."""
-        return await _change(holder, lambda: holder.refresh(again=True))
+        return await _change(holder, lambda: holder.refresh(again=True, patience=ADMIN_SECONDS))
 
     @router.post("/rollback", summary="Serve the version before this one", responses=problems)
     async def rollback() -> AdminAnswer:
         """Pins the version that was served before, on this service alone; see /admin/unpin.
+
+        Asked twice it does nothing more. It works without the registry too.
 
         `rootstock rollback` moves the champion for every service.
         """
@@ -40,7 +47,7 @@ def make_admin_router(service: Service) -> APIRouter:
     @router.post(
         "/pin",
         summary="Serve one version, whatever the alias says",
-        responses=problems | document("invalid-request"),
+        responses=problems,
     )
     async def pin(version: Version) -> AdminAnswer:
         """The version stays, also after a restart of the service, until /admin/unpin."""
@@ -57,8 +64,7 @@ def make_admin_router(service: Service) -> APIRouter:
 async def _change(holder: ModelHolder, work: Callable[[], Any]) -> AdminAnswer:
     before = holder.predictor.info["version"] if holder.ready else ""
     try:
-        with anyio.CancelScope(shield=True):
-            await run_sync(work)
+        await in_daemon(work)
     except RootstockError as error:
         raise Problem("conflict", f"Nothing was changed: {error.message}") from None
     now = holder.predictor.info["version"]

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,10 +22,12 @@ from rootstock.paths import Paths
 from rootstock.ports import ModelRegistry
 from services.inference import problems
 from services.inference.admin import make_admin_router
-from services.inference.guard import BodyLimit, Guard, Observer
+from services.inference.daemon import in_daemon
+from services.inference.guard import BodyLimit, Guard, Observer, is_open
 from services.inference.keys import KeyRing, RateLimit
 from services.inference.mlflow_routes import make_mlflow_router
 from services.inference.model_holder import ModelHolder
+from services.inference.openapi import describe
 from services.inference.routes import make_router
 from services.inference.service import Service
 from services.inference.settings import Settings
@@ -68,6 +69,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
     app.include_router(make_mlflow_router(service))
     app.include_router(make_admin_router(service))
     problems.install(app)
+    describe(app, is_open=is_open)
     limited = BodyLimit(
         app.behind_gate,
         max_bytes=settings.max_body_bytes,
@@ -159,7 +161,7 @@ async def _follow(holder: ModelHolder, settings: Settings) -> None:
         starting = not holder.ready
         work = holder.load if starting else holder.refresh
         try:
-            await run_sync(work, abandon_on_cancel=True)
+            await in_daemon(work)
             told = ""
         except RootstockError as error:
             if str(error) != told:

@@ -123,7 +123,7 @@ class Guard:
 
     def _refuse(self, scope: Scope) -> Problem | None:
         path = scope["path"]
-        if path.startswith(_OPEN) or path == "/":
+        if is_open(path):
             return None
         role: Role = "admin" if path.startswith("/admin/") else "predict"
         caller = f"address {(scope.get('client') or ('unknown',))[0]}"
@@ -240,6 +240,11 @@ def _shown_keys(headers: Headers) -> list[str]:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     shown = [headers.get("x-api-key", "")]
     return [*shown, token.strip()] if scheme.lower() == "bearer" else shown
+
+
+def is_open(path: str) -> bool:
+    """Whether everybody may ask for this, with or without a key."""
+    return path.startswith(_OPEN) or path == "/"
 
 
 def _ended() -> Problem:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.inference.answering import choose_model, classify_all, require_ready
 from services.inference.problems import Problem, document
 from services.inference.schemas import Status
 from services.inference.service import Service
-from services.inference.uploads import bounded_route, decode_base64, elements
+from services.inference.uploads import EXAMPLE, bounded_route, decode_base64, elements
 
 COLUMN = "image"
 
@@ -24,11 +24,17 @@ class Split(BaseModel):
     """A data frame as pandas splits it."""
 
     columns: list[str] = Field(fail_fast=True, examples=[[COLUMN]])
-    data: list[list[Any]] = Field(fail_fast=True, min_length=1, examples=[[["/9j/4AAQSkZJRg=="]]])
+    data: list[list[Any]] = Field(fail_fast=True, min_length=1, examples=[[[EXAMPLE]]])
 
 
 class Invocation(BaseModel):
     """One of the four forms of MLflow."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"dataframe_split": {"columns": [COLUMN], "data": [[EXAMPLE]]}}]
+        }
+    )
 
     dataframe_split: Split | None = None
     dataframe_records: list[dict[str, Any]] | None = Field(
@@ -55,7 +61,8 @@ class InvocationAnswer(BaseModel):
 def make_mlflow_router(service: Service) -> APIRouter:
     """The routes /ping and /invocations."""
     settings = service.settings
-    router = APIRouter(tags=["mlflow"], route_class=bounded_route(elements(settings.max_images)))
+    most = elements(settings.max_images)
+    router = APIRouter(tags=["mlflow"], route_class=bounded_route(most, nested=most))
 
     @router.get("/ping", summary="MLflow's health check", responses=document("no-model", "lost"))
     async def ping() -> Status:
@@ -66,9 +73,7 @@ def make_mlflow_router(service: Service) -> APIRouter:
     @router.post(
         "/invocations",
         summary="Classify images as MLflow's clients ask",
-        responses=document(
-            "bad-request", "too-large", "unusable-image", "invalid-request", "no-model"
-        ),
+        responses=document("unusable-image"),
     )
     async def invocations(request: Request, body: Invocation) -> InvocationAnswer:
         """A column `image` of image files in base64; one that cannot be used refuses them all."""

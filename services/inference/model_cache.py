@@ -90,6 +90,15 @@ class ModelCache:
             return None
         return Kept(bundle, self._name, version, (self._name, version, run_id))
 
+    def kept(self, version: str) -> Kept | None:
+        """A version that is on disk and whole; the newest, if a registry made anew has it twice."""
+        found = [path for path in self.home.glob(f"{version}-*") if path.is_dir()]
+        for folder in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+            run_id = folder.name.partition("-")[2]
+            with suppress(BundleError):
+                return Kept(read_bundle(folder), self._name, version, (self._name, version, run_id))
+        return None
+
     def version(self) -> str:
         """The version that was served last; empty where none is known."""
         return str(_read(self._state).get("version", ""))
@@ -97,6 +106,11 @@ class ModelCache:
     def previous(self) -> str:
         """The version that was served before the last one; empty where none is known."""
         return str(_read(self._state).get("previous", ""))
+
+    def forget_previous(self) -> None:
+        """The version before is the one that is served now."""
+        with suppress(OSError, ArtifactError):
+            self._write({"previous": ""})
 
     def pinned(self) -> str:
         """The version that was pinned by hand; empty for none."""

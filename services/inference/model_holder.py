@@ -18,7 +18,13 @@ from typing import Any
 from rootstock.bundle import ModelBundle, read_bundle
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.files import sha256_file
-from rootstock.errors import BundleError, NoModelError, RootstockError, TrackingError
+from rootstock.errors import (
+    BundleError,
+    ConfigError,
+    NoModelError,
+    RootstockError,
+    TrackingError,
+)
 from rootstock.integrations.mlflow_tracking import resolve_model_uri
 from rootstock.ports import ModelRegistry, RegistryEntry
 from rootstock.predict import Predictor
@@ -28,6 +34,9 @@ from services.inference.problems import Problem
 Connect = Callable[[], ModelRegistry]
 REFUSED_SECONDS = 300.0
 """A version that was refused is tried again after this: its files may have been mended."""
+
+ADMIN_SECONDS = 10.0
+"""How long who reloads or pins by hand waits for the registry."""
 
 _log = logging.getLogger("rootstock.service")
 
@@ -67,6 +76,11 @@ def parse_source(model: str) -> Source:
         ConfigError: a models:/ address of another form.
     """
     if not model.startswith("models:"):
+        if "@" in model and not Path(model).exists():
+            raise ConfigError(
+                f"there is no model directory {model}",
+                hint=f"did you mean models:/{model}, of the registry?",
+            )
         return Source(directory=Path(model))
     return Source(**resolve_model_uri(model)._asdict())
 
@@ -186,7 +200,7 @@ class ModelHolder:
         if not self.source.alias:
             raise Problem("conflict", f"{self.source} is served, and it has no other versions.")
         with self._turn:
-            self._follow(version, again=True)
+            self._follow(version, again=True, patience=ADMIN_SECONDS)
             # As the registry writes it: "02" is version 2.
             self._pinned = self.predictor.info["version"]
             self._cache.pin(self._pinned)
@@ -200,12 +214,12 @@ class ModelHolder:
         if not self.source.alias:
             return
         with self._turn:
-            self._follow("", again=True)
+            self._follow("", again=True, patience=ADMIN_SECONDS)
             self._pinned = ""
             self._cache.pin("")
 
     def rollback(self) -> None:
-        """Pin the version that was served before the present one.
+        """Pin the version that was served before the present one; done twice it changes no more.
 
         Raises:
             Problem: there was none.
@@ -213,10 +227,23 @@ class ModelHolder:
         if not self._previous:
             raise Problem("conflict", "No other version was served before this one.")
         self.pin(self._previous)
+        # Who asks again, not having heard the answer, must not get the bad version back.
+        self._previous = ""
+        self._cache.forget_previous()
 
     def _follow(self, pinned: str, *, again: bool, patience: float | None = None) -> bool:
         """Serve the version ``pinned``, or where that is empty what the alias names."""
-        registry, entry = self._ask(pinned, patience)
+        try:
+            registry, entry = self._ask(pinned, patience)
+        except (TrackingError, NoModelError) as error:
+            kept = self._cache.kept(pinned) if pinned else None
+            if kept is None or kept.mark == self._mark:
+                raise
+            # It was served before, so that it is known by more than its name.
+            _log.warning("version %s is taken from disk: %s", pinned, error.message)
+            self._swap(kept.bundle, kept.name, kept.version, mark=kept.mark)
+            self._cache.remember(kept.version, kept.mark[-1], previous=self._previous)
+            return True
         mark = (entry.name, entry.version, entry.run_id)
         if mark == self._mark:
             self.refused = None  # whatever was refused is not asked for any more

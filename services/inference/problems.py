@@ -179,7 +179,7 @@ def document(*kinds: str) -> dict[int | str, dict[str, Any]]:
         )
         example = {"status": status} | Problem(kind, _EXAMPLES.get(kind, title + ".")).body()
         entry["content"][MEDIA_TYPE]["examples"][kind] = {"summary": title, "value": example}
-        if status == 503:
+        if status in (429, 503):
             entry["headers"] = {
                 "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
             }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from rootstock.predict import Predictor
 from services.inference.answering import (
@@ -27,7 +27,7 @@ from services.inference.schemas import (
     Status,
 )
 from services.inference.service import Service
-from services.inference.uploads import IMAGE_TYPES, JsonImages, Upload, read_uploads
+from services.inference.uploads import EXAMPLE, IMAGE_TYPES, JsonImages, Upload, read_uploads
 
 TopK = Annotated[int | None, Query(ge=1, description="Labels per image; at most all, usually 5.")]
 Coverage = Annotated[
@@ -61,26 +61,13 @@ _BODY: dict[str, Any] = {
             },
             "application/json": {
                 "schema": JsonImages.model_json_schema(),
-                "example": {"images": ["/9j/4AAQSkZJRg=="]},
+                "example": {"images": [EXAMPLE]},
             },
         }
         | dict.fromkeys(IMAGE_TYPES, _IMAGE),
     }
 }
-_PROBLEMS = document(
-    "bad-request",
-    "unauthorized",
-    "too-slow",
-    "too-large",
-    "unsupported-media-type",
-    "unusable-image",
-    "invalid-request",
-    "too-many-requests",
-    "no-model",
-    "overloaded",
-    "too-late",
-    "lost",
-)
+_PROBLEMS = document("unusable-image")
 # The pages load nothing from elsewhere, and a browser is told to hold them to it.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
@@ -219,7 +206,12 @@ def make_router(service: Service) -> APIRouter:
         require_ready(service)
         return Status(status="ready")
 
-    @router.get("/metrics", summary="Counters for Prometheus", tags=["operation"])
+    @router.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        tags=["operation"],
+        response_class=PlainTextResponse,
+    )
     async def metrics() -> Response:
         """Requests, durations by stage, images by outcome, queue, model, swaps and drift."""
         predictor = holder.predictor if holder.ready else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from services.inference.problems import Problem
 
@@ -33,10 +35,16 @@ _PER_IMAGE, _BESIDES = 100, 1_000
 _PIECE = 2**20
 
 
+EXAMPLE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4YRMFAAMuAV/M3aHKAAAAAElFTkSuQmCC"
+)
+"""An image of one pixel, in base64, so that the examples work as they stand."""
+
+
 class JsonImages(BaseModel):
     """The JSON body: image files in base64. Addresses are not fetched."""
 
-    images: list[str] = Field(fail_fast=True, min_length=1)
+    images: list[str] = Field(fail_fast=True, min_length=1, examples=[[EXAMPLE]])
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,7 @@ async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
     Raises:
         Problem: no file, too many files, a body that cannot be read, or no image type.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Problem(
-            "unsupported-media-type", "Send the body without Content-Encoding: images are packed."
-        )
+    _require_unpacked(request)
     declared = _media_type(request.headers.get("content-type"))
     if declared == "multipart/form-data":
         return await _read_form(request, max_images)
@@ -68,17 +73,28 @@ async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
     return [Upload("body", await request.body())]
 
 
-def require_few(body: bytes, most: int) -> None:
+class _InMemory(MultiPartParser):
+    """Bodies are bounded and stay in memory: no image of a stranger touches the disk."""
+
+    spool_max_size = sys.maxsize
+
+
+def require_few(body: bytes, most: int, nested: int) -> None:
     """Count a JSON body's elements before anything is made of them: a million cost gigabytes.
 
     Raises:
-        Problem: more than ``most``.
+        Problem: more than ``most``, or more than ``nested`` lists and objects, which cost more.
     """
-    found = 0
+    found = inner = 0
     for start in range(0, len(body), _PIECE):
-        found += body.count(b",", start, start + _PIECE)
-        if found > most:
-            raise Problem("invalid-request", f"The body has more than {most} elements.")
+        end = start + _PIECE
+        found += body.count(b",", start, end)
+        inner += body.count(b"[", start, end) + body.count(b"{", start, end)
+        if found > most or inner > nested:
+            raise Problem(
+                "invalid-request",
+                f"The body has more than {most} elements, or {nested} lists and objects.",
+            )
 
 
 def elements(max_images: int) -> int:
@@ -86,8 +102,8 @@ def elements(max_images: int) -> int:
     return _BESIDES + _PER_IMAGE * max_images
 
 
-def bounded_route(most: int) -> type[APIRoute]:
-    """Routes whose JSON body is counted before it is parsed."""
+def bounded_route(most: int, *, nested: int) -> type[APIRoute]:
+    """Routes whose body has to be JSON, and is counted before it is parsed."""
 
     class Bounded(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -95,7 +111,10 @@ def bounded_route(most: int) -> type[APIRoute]:
 
             async def counted(request: Request) -> Response:
                 if request.method == "POST":
-                    require_few(await request.body(), most)
+                    body = await request.body()
+                    if body:
+                        _require_json(request)
+                    require_few(body, most, nested)
                 return await handle(request)
 
             return counted
@@ -127,7 +146,7 @@ def _decode(text: str, where: str) -> bytes:
 
 
 def _read_json(body: bytes, max_images: int) -> list[Upload]:
-    require_few(body, elements(max_images))
+    require_few(body, elements(max_images), elements(max_images))
     try:
         images = JsonImages.model_validate_json(body).images
     except ValidationError as error:
@@ -139,27 +158,36 @@ def _read_json(body: bytes, max_images: int) -> list[Upload]:
 
 
 async def _read_form(request: Request, max_images: int) -> list[Upload]:
-    # One more is read, so that too many are told in our words.
-    async with request.form(max_files=max_images + 1, max_fields=16) as form:
-        files = form.getlist("files")
-        if not files:
+    try:
+        # One more is read, so that too many are told in our words.
+        parser = _InMemory(
+            request.headers, request.stream(), max_files=max_images + 1, max_fields=16
+        )
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Problem("bad-request", error.message) from None
+    except UnicodeError:
+        raise Problem("bad-request", "A name in the multipart body cannot be read.") from None
+    files = form.getlist("files")
+    if not files:
+        raise Problem(
+            "invalid-request", "The multipart body has no field `files`, or it is cut short."
+        )
+    if len(files) > max_images:
+        raise Problem("invalid-request", f"More than {max_images} images.")
+    uploads = []
+    for number, file in enumerate(files):
+        if not isinstance(file, UploadFile):
             raise Problem(
-                "invalid-request", "The multipart body has no field `files`, or it is cut short."
+                "invalid-request", f"Part {number} of the field `files` is text, not a file."
             )
-        if len(files) > max_images:
-            raise Problem("invalid-request", f"More than {max_images} images.")
-        uploads = []
-        for number, file in enumerate(files):
-            if not isinstance(file, UploadFile):
-                raise Problem(
-                    "invalid-request", f"Part {number} of the field `files` is text, not a file."
-                )
-            uploads.append(await _read_part(file, number))
-        return uploads
+        uploads.append(await _read_part(file, number))
+    return uploads
 
 
 async def _read_part(file: UploadFile, number: int) -> Upload:
-    name = file.filename or f"files[{number}]"
+    # Some encodings give halves of characters, which no answer can hold.
+    name = (file.filename or f"files[{number}]").encode("utf-8", "replace").decode()
     declared = _media_type(file.content_type)
     # Clients that do not know a file's ending say octet-stream: the decoder finds out.
     if declared in _UNKNOWN or _is_image_type(declared):
@@ -178,6 +206,25 @@ def _not_an_image_type(declared: str, where: str) -> Problem:
         f"{said[0].upper()}{said[1:]}; send one of {', '.join(IMAGE_TYPES)}.",
         headers={"Accept": ", ".join(IMAGE_TYPES)},
     )
+
+
+def _require_unpacked(request: Request) -> None:
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(
+            "unsupported-media-type", "Send the body without Content-Encoding: images are packed."
+        )
+
+
+def _require_json(request: Request) -> None:
+    _require_unpacked(request)
+    declared = _media_type(request.headers.get("content-type"))
+    if "inference-header-content-length" in request.headers:
+        raise Problem(
+            "unsupported-media-type", "The binary tensor extension is not offered; send JSON."
+        )
+    if declared != "application/json" and not declared.endswith("+json"):
+        said = repr(declared) if declared else "missing"
+        raise Problem("unsupported-media-type", f"Send application/json; Content-Type is {said}.")
 
 
 def _media_type(header: str | None) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rootstock.predict import Predictor
 from services.inference.answering import (
@@ -25,10 +25,12 @@ from services.inference.answering import (
 )
 from services.inference.problems import Problem, document
 from services.inference.service import Service
-from services.inference.uploads import bounded_route, decode_base64
+from services.inference.uploads import EXAMPLE, bounded_route, decode_base64
 
 NUMBERS = 2_000_000
 """Elements of a body: 13 tensors of 224 pixels. Whoever has more sends the image files."""
+NESTED = 20_000
+"""Lists in a body; a tensor may be nested, down to its rows."""
 LARGEST = 1e6
 """Of a tensor's values; prepared pixels are below 10, and far beyond it networks overflow."""
 
@@ -39,13 +41,19 @@ def _printable(text: str) -> str:
     return text
 
 
+_REQUEST: dict[str, Any] = {
+    "id": "7",
+    "inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": [EXAMPLE]}],
+}
+
+
 class InferInput(BaseModel):
     """Image files in base64, or prepared images."""
 
     name: Literal["images", "tensor"]
     datatype: Literal["BYTES", "FP32"]
     shape: list[int] = Field(min_length=1, max_length=4, examples=[[1]])
-    data: list[Any] = Field(min_length=1, examples=[["/9j/4AAQSkZJRg=="]])
+    data: list[Any] = Field(min_length=1, examples=[[EXAMPLE]])
 
 
 class OutputName(BaseModel):
@@ -56,6 +64,8 @@ class OutputName(BaseModel):
 
 class InferRequest(BaseModel):
     """The body of an inference request."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_REQUEST]})
 
     id: Annotated[str, AfterValidator(_printable)] | None = Field(None, max_length=256)
     inputs: list[InferInput] = Field(fail_fast=True, min_length=1, max_length=1)
@@ -83,7 +93,9 @@ class InferAnswer(BaseModel):
 def make_v2_router(service: Service) -> APIRouter:
     """The routes below /v2."""
     router = APIRouter(
-        prefix="/v2", tags=["open inference protocol"], route_class=bounded_route(NUMBERS)
+        prefix="/v2",
+        tags=["open inference protocol"],
+        route_class=bounded_route(NUMBERS, nested=NESTED),
     )
     holder = service.holder
     missing = document("not-found", "no-model")
@@ -157,7 +169,7 @@ def make_v2_router(service: Service) -> APIRouter:
             summary="Classify images",
             response_model=InferAnswer,
             response_model_exclude_none=True,
-            responses=missing | document("too-large", "unusable-image", "invalid-request"),
+            responses=missing | document("unusable-image"),
         )(infer)
     return router
 

@@ -12,9 +12,8 @@ Needs httpx, the extra `client`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,13 +22,16 @@ import httpx
 
 from rootstock.errors import RootstockError
 
-BATCH = 16
-"""Images in one request."""
+BATCH, BATCH_BYTES = 16, 32 * 2**20
+"""Images, and their bytes, in one request; a larger image goes alone."""
 _LONGEST_PAUSE = 30.0
 
 
 class ServiceError(RootstockError):
-    """The service refused; ``kind`` is the last word of the problem's type, such as overloaded."""
+    """The service refused; ``kind`` is the last word of the problem's type, such as overloaded.
+
+    ``reason`` is what is wrong with the one image that was sent.
+    """
 
     code = "service"
 
@@ -39,11 +41,13 @@ class ServiceError(RootstockError):
         *,
         status: int = 0,
         kind: str = "",
+        reason: str = "",
         entries: Sequence[dict[str, Any]] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
+        self.reason = reason
         self.entries = [{"filename": entry["filename"], "error": entry} for entry in entries]
 
 
@@ -86,11 +90,21 @@ class Client:
         timeout: seconds for one request.
         retries: how often a request that was answered 429 or 503, or broke off, is sent again
             after the pause that the service asks for.
+
+    Raises:
+        ServiceError: the address or the key cannot be one.
     """
 
     def __init__(self, url: str, *, key: str = "", timeout: float = 30.0, retries: int = 3) -> None:
+        key = key.strip()
+        if not (key.isascii() and key.isprintable()):
+            # httpx would show the key in its error.
+            raise ServiceError("the key has characters that no key has")
         headers = {"X-API-Key": key} if key else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        except httpx.InvalidURL as error:
+            raise ServiceError(f"{url} is no address of a service: {error}") from None
         self._retries = retries
 
     def predict(
@@ -101,6 +115,7 @@ class Client:
         Raises:
             ServiceError: the service cannot be reached or refuses the request as a whole.
             OSError: a path cannot be read.
+            TypeError: one image instead of a list of them.
         """
         given = {"top_k": top_k, "coverage": coverage}
         params = {name: value for name, value in given.items() if value is not None}
@@ -110,7 +125,7 @@ class Client:
         """The features of each image; None for one that cannot be used.
 
         Raises:
-            ServiceError, OSError: as `predict`.
+            ServiceError, OSError, TypeError: as `predict`.
         """
         return [
             entry.get("embedding")
@@ -143,16 +158,17 @@ class Client:
     def _ask_all(
         self, route: str, member: str, images: Sequence[Image], params: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        waiting = iter(enumerate(images))
-        while batch := list(islice(waiting, BATCH)):
-            files = [("files", _file(number, image)) for number, image in batch]
+        if isinstance(images, str | bytes | Path):
+            raise TypeError("images is a list of images; write [image] for one")
+        for files in _batches(images):
             try:
                 found = self._send("POST", f"/v1/{route}", files=files, params=params)
             except ServiceError as error:
                 if error.kind not in ("unusable-image", "unsupported-media-type"):
                     raise
                 # No image of this request could be used, so the answer has no list of them.
-                yield from error.entries or _alone(files, error)
+                names = [name for _, (name, _, _) in files]
+                yield from error.entries or [_alone(name, error) for name in names]
             else:
                 yield from found[member]
 
@@ -160,7 +176,7 @@ class Client:
         for attempt in range(self._retries + 1):
             try:
                 response = self._http.request(method, path, **content)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 if attempt == self._retries:
                     raise ServiceError(
                         f"{self._http.base_url} cannot be reached: {error or type(error).__name__}"
@@ -171,20 +187,55 @@ class Client:
                 break
             pause = response.headers.get("Retry-After", "1")
             time.sleep(min(float(pause) if pause.isdigit() else 1.0, _LONGEST_PAUSE))
-        if response.is_success:
-            found: dict[str, Any] = response.json()
-            return found
-        raise _problem(response)
+        if not response.is_success:
+            raise _problem(response)
+        found = _json(response)
+        if not found:
+            raise ServiceError(
+                f"{response.url} does not answer as a Rootstock service; is it another's address?",
+                status=response.status_code,
+            )
+        return found
+
+
+_File = tuple[str, tuple[str, bytes, str]]
+
+
+def _batches(images: Iterable[Image]) -> Iterator[list[_File]]:
+    """As many files as one request may hold, again and again."""
+    batch: list[_File] = []
+    size = 0
+    for number, image in enumerate(images):
+        name, content = _file(number, image)
+        if batch and (len(batch) == BATCH or size + len(content) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        # The service finds out by itself what it is; a name's ending may say anything.
+        batch.append(("files", (name, content, "application/octet-stream")))
+        size += len(content)
+    if batch:
+        yield batch
 
 
 def _file(number: int, image: Image) -> tuple[str, bytes]:
     if isinstance(image, bytes):
         return f"image-{number}", image
-    return Path(image).name, Path(image).read_bytes()
+    # A name may hold bytes that are no text.
+    name = Path(image).name.encode("utf-8", "replace").decode()
+    return name, Path(image).read_bytes()
 
 
-def _alone(files: list[tuple[str, tuple[str, bytes]]], error: ServiceError) -> list[dict[str, Any]]:
-    return [{"filename": name, "error": {"detail": error.message}} for _, (name, _) in files]
+def _alone(name: str, error: ServiceError) -> dict[str, Any]:
+    return {"filename": name, "error": {"detail": error.message, "reason": error.reason}}
+
+
+def _json(response: httpx.Response) -> dict[str, Any]:
+    """The answer's object; empty where it is none, as of a proxy."""
+    try:
+        found = response.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _answer(entry: dict[str, Any]) -> Answer:
@@ -201,11 +252,14 @@ def _answer(entry: dict[str, Any]) -> Answer:
 
 
 def _problem(response: httpx.Response) -> ServiceError:
-    try:
-        body = response.json()
-    except ValueError:
-        body = {}
+    body = _json(response)
     kind = str(body.get("type", "")).rpartition(":")[2]
     detail = body.get("detail") or f"HTTP {response.status_code}"
     entries = body.get("errors", []) if kind != "invalid-request" else []
-    return ServiceError(str(detail), status=response.status_code, kind=kind, entries=entries)
+    return ServiceError(
+        str(detail),
+        status=response.status_code,
+        kind=kind,
+        reason=str(body.get("reason", "")),
+        entries=entries,
+    )

@@ -163,6 +163,37 @@ def test_a_packed_body_is_a_415(client):
     assert "Content-Encoding" in check_problem(response, 415, "unsupported-media-type")
 
 
+@pytest.mark.parametrize(
+    ("charset", "name", "status"),
+    [
+        ("utf-8", "ä.jpg".encode(), 200),
+        ("utf-7", b"+2AA-.jpg", 200),
+        ("unicode_escape", rb"\ud800.jpg", 200),
+        ("undefined", b"a.jpg", 400),
+        ("no-such-charset", b"a.jpg", 200),
+    ],
+)
+def test_names_in_any_encoding_are_no_fault_of_the_service(client, charset, name, status):
+    body = b'--X\r\ncontent-disposition: form-data; name="files"; filename="%s"\r\n\r\n' % name
+    response = client.post(
+        "/v1/predict",
+        content=body + jpeg(0) + b"\r\n--X--\r\n",
+        headers={"content-type": f"multipart/form-data; boundary=X; charset={charset}"},
+    )
+    assert response.status_code == status, response.text
+
+
+def test_no_upload_touches_the_disk(client, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    response = post_files(client, ("large.jpg", b"x" * 1_500_000), ("a", jpeg(0)))
+    large, small = response.json()["predictions"]
+    assert (response.status_code, large["error"]["reason"]) == (200, "not-an-image")
+    assert small["top"]
+
+
 def test_a_long_body_is_a_413(client):
     response = client.post(
         "/v1/predict", content=b"x" * 2_000_001, headers={"content-type": "image/jpeg"}

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 
 def fails(**environment):
     """What a service that does not start says."""
-    process = start("--model", str(tiny_bundle()), **environment)
+    given = () if "ROOTSTOCK_MODEL" in environment else ("--model", str(tiny_bundle()))
+    process = start(*given, **environment)
     try:
         told = process.communicate(timeout=60)[0]
     finally:
@@ -280,6 +281,54 @@ def test_who_says_nothing_is_cut_off_and_others_are_not():
 
 
 @pytest.mark.integration
+def test_a_header_without_end_is_cut_off():
+    with running("--model", str(tiny_bundle())) as (address, _), wire(address) as connection:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                connection.sendall(b"GET /" + b"a" * 100_000)
+        with contextlib.suppress(ConnectionError):
+            assert said(connection) == b""
+        assert httpx.get(f"{address}/healthz").status_code == 200
+
+
+@pytest.mark.integration
+def test_a_terminal_that_closes_costs_no_request():
+    process = start("--model", str(tiny_bundle()))
+    try:
+        address = address_of(process)
+        drain(process)
+        with wire(address) as connection:
+            connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(jpeg(0)))
+            time.sleep(0.2)
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            connection.sendall(jpeg(0))
+            assert said(connection).startswith(b"HTTP/1.1 200")
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.integration
+def test_a_registry_that_never_answers_does_not_hold_up_the_end(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = start(ROOTSTOCK_ROOT=str(tmp_path), MLFLOW_TRACKING_URI=address)
+        try:
+            address_of(process)
+            drain(process)
+            silent.settimeout(60)
+            with silent.accept()[0]:  # it has asked, and waits
+                process.terminate()
+                # requests would try for minutes
+                assert process.wait(15) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.integration
 def test_a_slow_body_and_a_client_that_left_hold_nothing():
     with running(
         "--model", str(tiny_bundle()), ROOTSTOCK_BODY_SECONDS="1", ROOTSTOCK_DECODERS="1"
@@ -418,6 +467,10 @@ def test_a_service_that_ends_answers_or_refuses_every_new_connection():
         ("ROOTSTOCK_KEYS", "", "ROOTSTOCK_KEYS is empty"),
         ("ROOTSTOCK_API_KEY__FILE", "keys.txt", "did you mean ROOTSTOCK_KEYS?"),
         ("ROOTSTOCK_MAXQUEUE", "5", "did you mean ROOTSTOCK_MAX_QUEUE?"),
+        ("ROOTSTOCK_MAX_BODY", "1000", "did you mean ROOTSTOCK_MAX_BODY_BYTES?"),
+        ("ROOTSTOCK_RATE", "1", "did you mean ROOTSTOCK_RATE_PER_SECOND?"),
+        ("ROOTSTOCK_MODEL_DIR", "m", "did you mean ROOTSTOCK_MODEL?"),
+        ("ROOTSTOCK_MODEL", "rootstock@champion", "did you mean models:/rootstock@champion"),
         ("ROOTSTOCK_RETRY_SECONDS", "inf", "retry_seconds: Input should be a finite number"),
         ("ROOTSTOCK_JOURNAL", "/proc/journal", "the journal cannot be written to /proc/journal"),
     ],
@@ -426,6 +479,17 @@ def test_a_wrong_setting_is_said_and_nothing_is_served(variable, value, says):
     told = fails(**{variable: value})
     assert says in told
     assert "Traceback" not in told
+
+
+def test_a_variable_that_is_no_setting_is_told():
+    process = start("--model", str(tiny_bundle()), ROOTSTOCK_TIMEOUT="1", ROOTSTOCK_CORES="1")
+    try:
+        told = [process.stdout.readline() for _ in range(3)]
+    finally:
+        process.kill()
+        process.wait()
+    assert any("there is no setting ROOTSTOCK_TIMEOUT; it is ignored" in line for line in told)
+    assert not any("CORES" in line for line in told)
 
 
 def test_idle_decoders_that_are_killed_are_replaced_without_a_request():

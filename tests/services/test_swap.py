@@ -273,6 +273,27 @@ def test_a_rollback_knows_the_version_before_after_a_restart_too(registry, hold,
     assert again.predictor.info["version"] == "1"
 
 
+@pytest.mark.parametrize("fault", ["down", "slow"])
+def test_without_the_registry_what_is_on_disk_can_be_pinned(registry, hold, monkeypatch, fault):
+    monkeypatch.setattr("services.inference.model_holder.ADMIN_SECONDS", 0.2)
+    holder = hold()
+    holder.load()
+    registry.add()
+    holder.refresh()
+    registry.add()
+    registry.down, registry.seconds = fault == "down", 5.0 if fault == "slow" else 0.0
+    holder.rollback()
+    assert (holder.predictor.info["version"], holder.pinned) == ("1", "1")
+    # Who has not heard the answer asks again, and the bad version does not come back.
+    with pytest.raises(Problem, match="No other version"):
+        holder.rollback()
+    holder.pin("2")
+    assert hold().load().info["version"] == "2"
+    with pytest.raises(TrackingError):
+        holder.pin("3")
+    assert (holder.predictor.info["version"], holder.pinned) == ("2", "2")
+
+
 def test_a_damaged_last_model_is_not_served(registry, hold, tmp_path):
     hold().load()
     [cached] = (tmp_path / "cache").rglob("model.onnx")

@@ -3,6 +3,7 @@
 import base64
 import time
 
+import numpy as np
 import pytest
 
 from tests.bundles import CLASSES, SIZE, jpeg
@@ -72,6 +73,51 @@ def test_an_unusable_image_is_named_by_its_number(client):
     response = infer(client, body(jpeg(0), b"no image at all"))
     assert check_problem(response, 422, "unusable-image").startswith("images[1]: ")
     assert response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/v2/models/tiny/infer", '{"inputs":[{"name":"tensor","data":[%s]}]}' % ("[]" * 20_001)),
+        ("/v2/models/tiny/infer", '{"inputs":[{"data":[%s]}]}' % ('{"a":' * 20_001)),
+        ("/invocations", '{"instances":[%s]}' % ("[" * 1_500 + "]" * 1_500)),
+        ("/v1/predict", '{"images":[%s]}' % ("[" * 1_500)),
+        ("/admin/pin", '{"version":%s}' % ("[" * 10)),
+    ],
+)
+def test_lists_within_lists_are_counted_before_they_are_made(client, monkeypatch, path, text):
+    def parse(*arguments, **named):
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr("json.loads", parse)
+    if path.startswith("/admin"):
+        monkeypatch.setattr("services.inference.guard.KeyRing.needed", lambda *_: False)
+    headers = {"content-type": "application/json"}
+    response = client.post(path, content=text, headers=headers)
+    monkeypatch.undo()
+    assert "lists and objects" in check_problem(response, 422, "invalid-request")
+
+
+def test_a_nested_tensor_is_none_of_them(client):
+    rows = np.zeros((2, 3, SIZE, SIZE)).tolist()
+    tensor = {"name": "tensor", "datatype": "FP32", "shape": [2, 3, SIZE, SIZE], "data": rows}
+    assert infer(client, {"inputs": [tensor]}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v2/models/tiny/infer", "/invocations"])
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"content-type": "text/csv"}, "Send application/json; Content-Type is 'text/csv'"),
+        ({}, "Content-Type is missing"),
+        ({"content-type": "application/octet-stream", "inference-header-content-length": "10"},
+         "binary tensor extension is not offered"),
+        ({"content-type": "application/json", "content-encoding": "gzip"}, "Content-Encoding"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_json_is_a_415(client, path, headers, says):
+    response = client.post(path, content=b"image\nabc", headers=headers)
+    assert says in check_problem(response, 415, "unsupported-media-type")
 
 
 def test_a_tensor_has_a_deadline_too(monkeypatch):

@@ -83,6 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_upkeep_commands(commands)
 
     command = _add(commands, "serve", run.serve, "serve a model over HTTP")
+    command.epilog = (
+        "Keys, limits, batches and all else are variables ROOTSTOCK_<NAME>; "
+        "`python -m services.inference --help` lists them."
+    )
     command.add_argument("--host", help="default 127.0.0.1")
     command.add_argument("--port", type=int, help="default 8000")
     command.add_argument("--model", help="directory or models:/ URI; default: the champion")
