@@ -48,6 +48,9 @@ class Load:
     """That the load generator took away."""
     statuses: Counter = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
+    refusals: list[float] = field(default_factory=list)
+    advised: int = 0
+    """Refusals that say when to come again."""
 
     @property
     def rate(self) -> float:
@@ -56,7 +59,12 @@ class Load:
 
     def percentile(self, q: float) -> float:
         """Milliseconds of answers of 200."""
-        return float(np.percentile(self.times, q)) * 1000 if self.times else float("nan")
+        return percentile(self.times, q)
+
+
+def percentile(seconds: list[float], q: float) -> float:
+    """In milliseconds."""
+    return float(np.percentile(seconds, q)) * 1000 if seconds else float("nan")
 
 
 def main() -> int:
@@ -209,14 +217,14 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._received = bytearray()
-        self._answer: asyncio.Future[tuple[int, bool]] | None = None
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what to write to."""
         self.transport = cast(asyncio.Transport, transport)
 
-    def send(self, request: bytes) -> asyncio.Future[tuple[int, bool]]:
-        """Send a request; its answer's status, and whether the server closes."""
+    def send(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
+        """Send a request; its answer's status and header in lower case."""
         if self.transport.is_closing():
             raise EOFError
         self._received.clear()
@@ -231,7 +239,7 @@ class Connection(asyncio.Protocol):
         head = head.lower()
         length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
         if ended and len(body) >= int(length or 0) and self._answer and not self._answer.done():
-            self._answer.set_result((int(head.split(b" ", 2)[1]), b"connection: close" in head))
+            self._answer.set_result((int(head.split(b" ", 2)[1]), head))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Who waits for an answer gets none."""
@@ -263,13 +271,16 @@ async def fire(
                 if connection is None:
                     _, connection = await loop.create_connection(Connection, "127.0.0.1", port)
                 async with asyncio.timeout(60):
-                    status, close = await connection.send(requests[number % len(requests)])
+                    status, head = await connection.send(requests[number % len(requests)])
             except (OSError, EOFError, TimeoutError):
-                status, close = 0, True
+                status, head = 0, b"connection: close"
             load.statuses[status] += 1
             if status == 200:
                 load.times.append(time.perf_counter() - begun)
-            if close and connection:
+            elif status:
+                load.refusals.append(time.perf_counter() - begun)
+                load.advised += b"retry-after:" in head
+            if b"connection: close" in head and connection:
                 connection.transport.close()
                 connection = None
         if connection:
@@ -318,7 +329,9 @@ def overload(
         f"five times the peak for {seconds:.0f} s: asked {asked / load.seconds:.0f}/s, answered "
         f"{load.rate:.0f}/s = {load.rate / rate:.2f} of the {before.rate:.0f}/s before and "
         f"{after.rate:.0f}/s after ({left:.2f} for each core that the load generator left: it took "
-        f"{load.cores:.2f}, else {taken:.2f}), p99 {load.percentile(99):.0f} ms; others {refused}; "
+        f"{load.cores:.2f}, else {taken:.2f}), p99 {load.percentile(99):.0f} ms; others {refused}, "
+        f"{load.advised} of them with Retry-After, p50 {percentile(load.refusals, 50):.0f} ms, "
+        f"p99 {percentile(load.refusals, 99):.0f} ms; "
         f"memory {memory:.0f} -> {memory_of(pid):.0f} MB\n",
         flush=True,
     )

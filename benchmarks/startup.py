@@ -1,8 +1,10 @@
-"""How long one waits where there is nothing to compute: --help, a plan again, an idle `dvc repro`.
+"""How long one waits where there is nothing to compute: --help, a plan again, an idle `dvc repro`,
+and a service until it is ready, with a model folder and with a champion that it served before.
 
     python benchmarks/startup.py --project .
 
---project is a folder in which `make demo` or `dvc repro` has ended; it is changed by neither. Every
+--project is a folder in which `make demo` or `dvc repro` has ended; nothing changes there but the
+service's cache of models. Every
 command is a process of its own, run once to warm the system's caches and then --times times.
 """
 
@@ -10,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 QUIET = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "true"}
@@ -41,15 +45,46 @@ def main() -> int:
         )
         for name, command, aim in commands:
             try:
-                first, *others = [run(command, options.project) for _ in range(1 + options.times)]
+                times = [run(command, options.project) for _ in range(1 + options.times)]
             except subprocess.CalledProcessError as error:
                 print(f"{name} failed:\n{error.stderr}", file=sys.stderr)
                 return 1
-            middle, slowest = statistics.median(others), max(others)
-            print(
-                f"| `{name}` | {first:.2f} | {middle:.2f} | {slowest:.2f} | {aim:g} |", flush=True
-            )
+            tell(name, times, aim)
+    for model in ("artifacts/model", "models:/rootstock@champion"):
+        times = [ready(model, options.project) for _ in range(1 + options.times)]
+        tell(f"rootstock serve --model {model}", times, 5.0)
     return 0
+
+
+def tell(name: str, times: list[float], aim: float) -> None:
+    """One row."""
+    first, *others = times
+    middle, slowest = statistics.median(others), max(others)
+    print(f"| `{name}` | {first:.2f} | {middle:.2f} | {slowest:.2f} | {aim:g} |", flush=True)
+
+
+def ready(model: str, folder: Path) -> float:
+    """Seconds until a service answers /readyz with 200; it is ended afterwards."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "rootstock", "serve", "--port", str(port), "--model", model]
+    started = time.perf_counter()
+    with open(os.devnull, "wb") as nowhere:
+        process = subprocess.Popen(
+            command, cwd=folder, env=os.environ | QUIET, stdout=nowhere, stderr=nowhere
+        )
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+                return time.perf_counter() - started
+            except OSError:
+                if process.poll() is not None:
+                    raise RuntimeError(f"{' '.join(command)} did not start") from None
+                time.sleep(0.02)
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def run(command: list[str], folder: Path) -> float:

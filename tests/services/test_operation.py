@@ -96,6 +96,20 @@ def test_an_engine_that_hangs_is_neither_ready_nor_alive(monkeypatch):
         end.set()
 
 
+def test_without_a_decoder_nothing_is_sent_here(monkeypatch):
+    monkeypatch.setattr("services.inference.decoder.WATCH_SECONDS", 60)
+    with make_client() as client:
+        service = client.app.state.service
+        assert client.get("/readyz").status_code == 200
+        for worker in service.decoders._workers:
+            worker.kill()
+        deadline = time.monotonic() + 20
+        while service.decoders.alive and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "No decoder is alive" in check_problem(client.get("/readyz"), 503, "lost")
+        assert client.get("/healthz").status_code == 200
+
+
 def test_metrics_without_a_model_say_not_ready(empty_client):
     assert "rootstock_ready 0.0" in empty_client.get("/metrics").text
 

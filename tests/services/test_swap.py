@@ -317,6 +317,44 @@ def test_a_full_disk_refuses_the_new_model_only(registry, hold, monkeypatch):
     assert holder.predictor.info["version"] == "1"
 
 
+def test_a_disk_that_fills_during_a_download_leaves_nothing_behind(
+    registry, hold, monkeypatch, tmp_path
+):
+    holder = hold()
+    holder.load()
+    registry.add()
+
+    def half(entry, target):
+        target.mkdir(parents=True)
+        (target / "model.onnx").write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(registry, "download", half)
+    with pytest.raises(BundleError, match="No space left on device"):
+        holder.refresh()
+    assert (holder.predictor.info["version"], holder.refused.version) == ("1", "2")
+    [kept] = [path.name for path in (tmp_path / "cache/flowers").iterdir() if path.is_dir()]
+    assert kept.startswith("1-")
+
+
+def test_a_slow_registry_holds_up_no_request(registry, hold):
+    holder = hold()
+    holder.load()
+    settings = Settings(model="models:/flowers@champion", decoders=1, lanes=1, poll_seconds=0.05)
+    with TestClient(create_app(settings, holder=holder)) as client:
+        registry.seconds = 3.0
+        registry.add()
+        time.sleep(0.3)
+        versions = set()
+        for _ in range(5):
+            answer = client.post(
+                "/v1/predict", content=jpeg(0), headers={"content-type": "image/jpeg"}
+            )
+            versions.add(answer.json()["model"]["version"])
+        assert holder.registry_up
+        assert versions == {"1"}  # all were answered before the registry was
+
+
 def test_a_pinned_version_stays_until_it_is_unpinned(registry, hold):
     holder = hold()
     holder.load()

@@ -1,0 +1,69 @@
+"""What runs a model fastest on this processor: ONNX Runtime, OpenVINO or PyTorch, an image a call.
+
+    python benchmarks/engines.py --model artifacts/model --peers peers
+
+OpenVINO is installed into the environment --peers, which is made if it is not there (needs a
+package index); without --peers it is measured where it is installed already. One thread each, by
+turns, and how far the answers lie from the golden ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from environments import peers_python
+
+ROOT = Path(__file__).parents[1]
+ROUNDS = 60
+
+
+def main() -> int:
+    """Measure here, or in the peers' environment."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, nargs="+", default=[ROOT / "artifacts/model"])
+    parser.add_argument("--peers", type=Path)
+    options = parser.parse_args()
+    if options.peers:
+        python = peers_python(options.peers, ["openvino>=2025.4"])
+        command = [python, __file__, "--model", *options.model]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+        return subprocess.run(command, env=environment, check=False).returncode
+    print("| model | pixels | engine | ms an image | of the fastest | off golden by |")
+    print("| --- " * 6 + "|")
+    for model in options.model:
+        measure(model)
+    return 0
+
+
+def measure(model: Path) -> None:
+    """One row an engine."""
+    from rootstock.bundle import read_bundle
+    from rootstock.predict import Predictor
+    from rootstock.runtimes import installed_engines
+
+    bundle = read_bundle(model)
+    size = bundle.preprocess.input_size
+    image = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
+    sides = {name: Predictor(bundle, engine=name, threads=1) for name in installed_engines()}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(ROUNDS):
+        for name, predictor in sides.items():
+            started = time.perf_counter()
+            predictor.logits(image)
+            times[name].append(time.perf_counter() - started)
+    medians = {name: 1000 * float(np.median(seconds)) for name, seconds in times.items()}
+    for name, milliseconds in medians.items():
+        print(
+            f"| {bundle.facts.card['architecture']} | {size} | {name} | {milliseconds:.2f} "
+            f"| {milliseconds / min(medians.values()):.2f} | {sides[name].check_golden():.1g} |"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
