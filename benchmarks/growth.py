@@ -151,22 +151,25 @@ def configuration(images: Path) -> Config:
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
-    """Of the power law between the two largest sizes."""
-    (a, b), (low, high) = sizes[-2:], values[-2:]
-    return float(np.log(high / low) / np.log(b / a))
+    """Of the power law that fits all of them best (least squares of the logarithms)."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def print_table(costs: dict[int, dict[str, Cost]]) -> None:
-    """Markdown: seconds and MB at each size, exponents of the last step."""
+    """Markdown: seconds and MB at each size, and the exponents: fitted, and of the last step."""
     sizes = list(costs)
     heads = "".join(f" {size:,} |" for size in sizes)
-    print(f"| stage |{heads} exponent of time | of memory |")
-    print("| --- |" + " --- |" * (len(sizes) + 2))
+    print(f"| stage |{heads} exponent of time | at the end | of memory | at the end |")
+    print("| --- |" + " --- |" * (len(sizes) + 4))
     for stage in (*STAGES, *AGAIN):
         cells = [costs[size][stage] for size in sizes]
         text = "".join(f" {seconds:.1f} s, {memory:.0f} MB |" for seconds, memory in cells)
         if len(sizes) > 1:
-            powers = [exponent(sizes, [cell[part] for cell in cells]) for part in (0, 1)]
+            powers = [
+                exponent(sizes[since:], [cell[part] for cell in cells[since:]])
+                for part in (0, 1)
+                for since in (0, -2)
+            ]
             text += "".join(f" {power:.2f} |" for power in powers)
         print(f"| {stage} |{text}")
 

@@ -10,38 +10,47 @@ LONGEST_HEADER = 65_536
 
 
 def impatient_protocol(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which closes a connection whose next header is too late or too long.
+    """uvicorn's protocol, which closes a connection whose header is too late or too long.
 
-    The time begins with the connection, and again with the first byte after an answer; between
+    The time begins with the connection, and with the first byte of each further request; between
     two requests uvicorn's own keep-alive holds.
     """
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    class Impatient(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+    class Impatient(HttpToolsProtocol):
         _alarm: asyncio.TimerHandle | None = None
-        _waiting_bytes = 0
+        _header_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._alarm = self.loop.call_later(seconds, transport.close)
+            self._await_header()
 
         def data_received(self, data: bytes) -> None:
+            in_header = self._alarm is not None
             super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._disarm()
-                return
-            self._waiting_bytes += len(data)
-            if self._waiting_bytes > LONGEST_HEADER:
-                self.transport.close()
-            elif self._alarm is None and not self.transport.is_closing():
-                self._alarm = self.loop.call_later(seconds, self.transport.close)
+            if in_header and self._alarm is not None:
+                self._header_bytes += len(data)
+                if self._header_bytes > LONGEST_HEADER:
+                    self.transport.close()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            if self._alarm is None:
+                self._await_header()
+
+        def on_headers_complete(self) -> None:
+            self._disarm()
+            super().on_headers_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
             super().connection_lost(exc)
 
+        def _await_header(self) -> None:
+            self._header_bytes = 0
+            self._alarm = self.loop.call_later(seconds, self.transport.close)
+
         def _disarm(self) -> None:
-            self._waiting_bytes = 0
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None

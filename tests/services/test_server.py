@@ -292,6 +292,35 @@ def test_a_header_without_end_is_cut_off():
 
 
 @pytest.mark.integration
+def test_the_rest_of_a_refused_body_is_no_header():
+    """It comes after the refusal, and the connection serves the next request."""
+    body, good = b"x" * 500_000, jpeg(0)
+    patience = {"ROOTSTOCK_HEADER_SECONDS": "1"}
+    with (
+        running("--model", str(tiny_bundle()), **patience) as (address, _),
+        wire(address) as connection,
+    ):
+
+        def hear(word):
+            answer = b""
+            while word not in answer:
+                part = connection.recv(65_536)
+                assert part, "the connection was closed"
+                answer += part
+
+        for _ in range(3):
+            wrong = b"POST /none HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
+            connection.sendall(wrong + body[:1000])
+            hear(b"not-found")
+            for begin in range(1000, len(body), 50_000):
+                connection.sendall(body[begin : begin + 50_000])
+                time.sleep(0.01)
+            time.sleep(1.2)
+        connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(good) + good)
+        hear(b"predictions")
+
+
+@pytest.mark.integration
 def test_a_terminal_that_closes_costs_no_request():
     process = start("--model", str(tiny_bundle()))
     try:

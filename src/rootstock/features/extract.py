@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from rootstock.runtimes import Engine
 SEGMENT_ROWS = 512
 SEGMENT_SECONDS = 20.0
 """After so many images or seconds the work is put on disk: no crash loses more."""
+_PART = 8_192
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,29 @@ def read_features(
     space, keys = _space(store, backbone, preprocess), [row.sha256 for row in rows]
     parts = [space.read(keys, name) for name in split_taps(tap)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def save_features(
+    file: BinaryIO,
+    rows: Sequence[ImageRow],
+    backbone: Backbone,
+    preprocess: Preprocess,
+    store: FeatureStore,
+    tap: str,
+) -> None:
+    """Write what `read_features` returns as a .npy file, a part at a time.
+
+    Raises:
+        StoreError: some are missing.
+    """
+    parts = [rows[start : start + _PART] for start in range(0, max(1, len(rows)), _PART)]
+    for number, part in enumerate(parts):
+        features = read_features(part, backbone, preprocess, store, tap)
+        if number == 0:
+            shape = (len(rows), features.shape[1])
+            header = np.lib.format.header_data_from_array_1_0(features) | {"shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.ascontiguousarray(features).data)
 
 
 def write_feature_index(

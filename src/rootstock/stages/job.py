@@ -23,7 +23,7 @@ from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views, average_views, cut_views
-from rootstock.features.extract import check_feature_index, extract_features, read_features
+from rootstock.features.extract import check_feature_index, extract_features, save_features
 from rootstock.features.feed import read_pixels
 from rootstock.features.store import FeatureStore
 from rootstock.heads import read_head
@@ -324,7 +324,7 @@ class TrainingJob:
             rows, self.root, *arguments, [tap], batch_size=self.config.features.batch_size
         )
         with write_atomic(path) as temporary, temporary.open("wb") as file:
-            np.save(file, read_features(rows, *arguments, tap))
+            save_features(file, rows, *arguments, tap)
         return path
 
 
