@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -80,6 +81,9 @@ def main() -> int:
     cores = len(os.sched_getaffinity(0))
     bound = measure_bound(options.model, contents, options.seconds, cores)
     print(f"\nbound: decoding and engine alone on {cores} cores: {bound:.0f} images/s\n")
+    if options.layouts:
+        compare_layouts(options, contents, bound, cores)
+        return 0
     heads = ["side", "clients", "requests/s", "of the bound", "per core left", "p50 ms", "p99 ms"]
     print(f"| {' | '.join([*heads, 'errors', 'memory MB'])} |")
     print("| --- " * 9 + "|")
@@ -120,7 +124,31 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--overload-seconds", type=float, default=60)
     parser.add_argument("--peers", type=Path, help="environment of the peers; made if missing")
+    parser.add_argument(
+        "--layouts", action="store_true", help="our decoders and lanes instead, from 1 to the cores"
+    )
     return parser.parse_args()
+
+
+def compare_layouts(
+    options: argparse.Namespace, contents: list[bytes], bound: float, cores: int
+) -> None:
+    """The service at 16 clients with fewer processes that decode, and fewer lanes, than cores."""
+    print("| decoders | lanes | requests/s | of the bound | p99 ms | memory MB |")
+    print("| --- " * 6 + "|")
+    _, command, environment, path, bodies = next(sides(options, contents))
+    requests = [request_bytes(path[0], *body) for body in bodies]
+    counts = sorted({1, cores // 2 or 1, cores})
+    for decoders, lanes in itertools.product(counts, counts):
+        layout = {"ROOTSTOCK_DECODERS": str(decoders), "ROOTSTOCK_LANES": str(lanes)}
+        with served(command, environment | layout, ready=path[1]) as (port, process):
+            uvloop.run(fire(port, requests, clients=16, seconds=2))
+            load = uvloop.run(fire(port, requests, clients=16, seconds=options.seconds))
+            print(
+                f"| {decoders} | {lanes} | {load.rate:.0f} | {load.rate / bound:.2f} "
+                f"| {load.percentile(99):.0f} | {memory_of(process.pid):.0f} |",
+                flush=True,
+            )
 
 
 def sides(options: argparse.Namespace, contents: list[bytes]) -> Iterator[tuple]:
