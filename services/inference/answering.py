@@ -179,7 +179,7 @@ def _refuse_if_any_bad(uploads: Sequence[Upload], found: Sequence[Row | Problem]
     for upload, outcome in zip(uploads, found, strict=True):
         if isinstance(outcome, Problem):
             detail = f"{upload.filename}: {outcome.detail}"
-            raise Problem(outcome.kind, detail, members=outcome.members)
+            raise Problem(outcome.kind, detail, outcome.headers, outcome.members)
 
 
 async def _tell(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from safetensors.numpy import load_file
 
 from rootstock.data.manifest import Manifest
 from rootstock.errors import DataError, TrainingError
@@ -19,9 +21,10 @@ from rootstock.integrations.ray_search import RaySearcher
 from rootstock.integrations.ray_spread import RaySpreader
 from rootstock.paths import Paths
 from rootstock.plan.plan import TransferPlan
-from rootstock.ports import SequentialSearcher
+from rootstock.ports import NullRunLogger, SequentialSearcher
 from rootstock.stages import features as stage
 from rootstock.stages.prepare import prepare_plan
+from rootstock.stages.train import train_model
 from tests.data.folders import write_classes
 from tests.integrations.test_ray_cluster import wait_until
 from tests.stages.test_way import configure
@@ -200,7 +203,7 @@ class Training:
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["search", "team"])
 def test_a_lost_node_costs_an_epoch(nodes, tmp_path, workers):
-    cluster = nodes(workers)
+    cluster = nodes(1)  # of a team of two one is left, and goes on alone
 
     def second_epochs():
         return [path.name.split("-") for path in tmp_path.glob("trial-*/at-*-1-*")]
@@ -225,3 +228,67 @@ def test_a_lost_node_costs_an_epoch(nodes, tmp_path, workers):
     assert all(trial.metrics["acc"] == 2.0 for trial in trials)
     firsts = list(tmp_path.glob("trial-*/at-0-0-*"))
     assert len(firsts) == len(trials)  # what was done is not done again
+
+
+def test_a_real_extraction_that_loses_a_node_ends_as_on_one(nodes, tmp_path, monkeypatch):
+    data = write_classes(tmp_path / "images", {"ants": 60, "bees": 60})
+    for path in data.rglob("*.png"):
+        # Work enough for a death in the middle of it
+        Image.open(path).resize((1500, 1100)).save(path, compress_level=1)
+    config, paths = configure(data, "plan.race=never"), Paths(tmp_path / "out")
+    prepare_plan(config, paths, searcher=SequentialSearcher())
+    monkeypatch.setattr(stage, "PART_IMAGES", 4)
+    store = paths.below(config.features.store)
+    shutil.rmtree(store)
+    alone = stage.cache_features(config, paths)
+    features = stored(config, paths)
+    shutil.rmtree(store)
+    cluster, seen = nodes(1), []
+
+    def kill():
+        wait_until(lambda: len(list(store.rglob("*.safetensors"))) >= 2, seconds=120)
+        cluster.cluster.remove_node(cluster.workers.pop(), allow_graceful=False)
+        seen.append(len(list(store.rglob("*.safetensors"))))
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    spread = stage.cache_features(config, paths, spreader=RaySpreader(address=cluster.address))
+    killing.join()
+    assert 2 <= seen[0] < alone.computed // 4  # it died in the middle
+    assert (spread.computed, spread.reused) == (alone.computed, 0)
+    np.testing.assert_allclose(stored(config, paths), features, rtol=2e-3, atol=2e-3)
+
+
+def test_a_real_fine_tuning_that_loses_a_node_ends_as_on_one(nodes, tmp_path):
+    data = write_classes(tmp_path / "images", {"ants": 60, "bees": 60})
+    settings = ("plan.race=never", "plan.strategy=full_finetune", "train.epochs=6")
+    config = configure(data, *settings, "train.learning_rates=[0.001,0.0003]", "train.trials=2")
+    cluster, seen = nodes(1), []
+
+    def kill():
+        trials = tmp_path / "cluster/.rootstock"
+        wait_until(lambda: list(trials.rglob("checkpoint*")), seconds=180)
+        cluster.cluster.remove_node(cluster.workers.pop(), allow_graceful=False)
+        seen.append(len(list(trials.rglob("checkpoint*"))))
+
+    found = {}
+    killing = threading.Thread(target=kill)
+    for name, searcher in (
+        ("alone", SequentialSearcher()),
+        ("cluster", RaySearcher(address=cluster.address, max_failures=3)),
+    ):
+        paths = Paths(tmp_path / name)
+        prepare_plan(config, paths, searcher=SequentialSearcher())
+        stage.cache_features(config, paths)
+        if name == "cluster":
+            killing.start()
+        train_model(config, paths, runs=NullRunLogger(), searcher=searcher)
+        found[name] = load_file(paths.model / "model.safetensors")
+    killing.join()
+    assert seen
+    assert set(found["alone"]) == set(found["cluster"])
+    for name, value in found["alone"].items():
+        # Sums depend on the number of threads, which are a core's on a node.
+        np.testing.assert_allclose(
+            found["cluster"][name], value, rtol=2e-2, atol=2e-3, err_msg=name
+        )

@@ -35,8 +35,9 @@ def run_in_team(
     """Call ``objective`` in each of its processes at once, with torch.distributed set up.
 
     Reports go to the Ray Tune trial that this is called in, the way `tune_message` makes them.
-    ``resources`` are those of one process. When one dies all are started again, and go on from
-    what the trial's directory holds, ``max_failures`` times at most. An exception of the
+    ``resources`` are those of one process. When one dies all are started again, or as many as
+    there is room for, and go on from what the trial's directory holds, ``max_failures`` times at
+    most. An exception of the
     objective is an answer, which no restart computes again.
     Raises:
         TrainingError: the objective raised, or processes died too often.
@@ -81,7 +82,8 @@ def _trainer(
         },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=train.ScalingConfig(
-            num_workers=workers,
+            # A team that has lost a machine for good goes on with those that are left.
+            num_workers=(1, workers),
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
         ),
