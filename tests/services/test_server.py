@@ -40,7 +40,13 @@ def start(*arguments, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=hear_terminals,  # noqa: PLW1509 - it touches no lock
     )
+
+
+def hear_terminals():
+    """Who runs the tests may have told them to ignore a terminal that closes."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def address_of(process):
