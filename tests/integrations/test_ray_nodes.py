@@ -256,7 +256,9 @@ def test_a_real_extraction_that_loses_a_node_ends_as_on_one(nodes, tmp_path, mon
     ended.set()
     killing.join()
     assert late == [False]  # it died in the middle
-    assert (spread.computed, spread.reused) == (alone.computed, 0)
+    # A part that was on disk before its node could say so is begun anew, and found there.
+    assert spread.computed + spread.reused == alone.computed
+    assert spread.reused <= 4
     np.testing.assert_allclose(stored(config, paths), features, rtol=2e-3, atol=2e-3)
 
 
