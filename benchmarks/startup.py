@@ -69,10 +69,13 @@ def ready(model: str, folder: Path) -> float:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "rootstock", "serve", "--port", str(port), "--model", model]
     started = time.perf_counter()
-    with open(os.devnull, "wb") as nowhere:
-        process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | QUIET, stdout=nowhere, stderr=nowhere
-        )
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | QUIET,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         while True:
             try:

@@ -38,6 +38,17 @@ def test_every_engine_answers_as_onnx_runtime_does(bundle, name):
     np.testing.assert_allclose(found.features, expected.features, rtol=1e-3, atol=1e-3)
 
 
+def refusing(wrong):
+    """A proof that one engine does not pass."""
+
+    def prove(forward):
+        if forward is wrong:
+            raise BundleError("golden image 0 is off")
+        return 0.0
+
+    return prove
+
+
 def test_the_fastest_engine_is_taken_and_all_times_are_told(bundle, monkeypatch):
     outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
     fakes = {"onnx": fake(outputs, 6), "openvino": fake(outputs, 1)}
@@ -54,11 +65,6 @@ def test_an_engine_with_other_answers_is_passed_over(bundle, monkeypatch):
     outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
     wrong, right = fake(outputs, 0), fake(outputs, 2)
 
-    def prove(forward):
-        if forward is wrong:
-            raise BundleError("golden image 0 is off")
-        return 0.0
-
     monkeypatch.setattr(engines, "installed_engines", lambda: ["openvino", "onnx"])
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
     for order in (["openvino", "onnx"], ["onnx", "openvino"]):
@@ -68,7 +74,7 @@ def test_an_engine_with_other_answers_is_passed_over(bundle, monkeypatch):
             "open_engine",
             lambda _bundle, name, threads: {"openvino": wrong, "onnx": right}[name],
         )
-        assert fastest_engine(bundle, prove)[:2] == ("onnx", right)
+        assert fastest_engine(bundle, refusing(wrong))[:2] == ("onnx", right)
 
 
 def test_a_model_that_no_engine_proves_is_refused(bundle, monkeypatch):
@@ -121,17 +127,12 @@ def test_a_gpu_with_other_answers_is_passed_over(bundle, monkeypatch):
     outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
     rounded, right = fake(outputs, 0), fake(outputs, 0)
 
-    def prove(forward):
-        if forward is rounded:
-            raise BundleError("golden image 0 is off")
-        return 0.0
-
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
     monkeypatch.setattr(engines, "installed_engines", lambda: ["onnx", "torch"])
     monkeypatch.setattr(
         engines, "open_engine", lambda _, name, threads: {"torch": rounded, "onnx": right}[name]
     )
-    assert fastest_engine(bundle, prove)[:2] == ("onnx", right)
+    assert fastest_engine(bundle, refusing(rounded))[:2] == ("onnx", right)
     assert fastest_engine(bundle, lambda forward: 0.0)[:2] == ("torch", rounded)
 
 

@@ -23,7 +23,7 @@ from rootstock.ports import ModelRegistry
 from services.inference import problems
 from services.inference.admin import make_admin_router
 from services.inference.daemon import in_daemon
-from services.inference.guard import BodyLimit, Guard, Observer, is_open
+from services.inference.guard import BodyLimit, Guard, Observer
 from services.inference.keys import KeyRing, RateLimit
 from services.inference.mlflow_routes import make_mlflow_router
 from services.inference.model_holder import ModelHolder
@@ -69,7 +69,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
     app.include_router(make_mlflow_router(service))
     app.include_router(make_admin_router(service))
     problems.install(app)
-    describe(app, is_open=is_open)
+    describe(app)
     limited = BodyLimit(
         app.behind_gate,
         max_bytes=settings.max_body_bytes,

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def in_daemon(work: Callable[[], T]) -> T:
-    """What ``work`` returns, or raises, in a thread of its own.
+def start_daemon(work: Callable[[], T]) -> Future[T]:
+    """The answer to come of ``work``, in a thread of its own.
 
-    A pool's threads are waited for when Python ends; a daemon goes with it. Who is cancelled
-    leaves the work to itself.
+    A pool's threads are waited for when Python ends; a daemon goes with it.
     """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def deliver(give: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(lambda: None if answer.done() else give())
+    answer: Future[T] = Future()
+    answer.set_running_or_notify_cancel()  # who no longer waits leaves the work to itself
 
     def run() -> None:
         try:
-            result = work()
+            answer.set_result(work())
         except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
-            raised = error
-            deliver(lambda: answer.set_exception(raised))
-        else:
-            deliver(lambda: answer.set_result(result))
+            answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return await answer
+    return answer
+
+
+async def in_daemon(work: Callable[[], T]) -> T:
+    """What ``work`` returns, or raises, in a thread as of `start_daemon`."""
+    return await asyncio.wrap_future(start_daemon(work))

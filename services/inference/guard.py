@@ -125,7 +125,7 @@ class Guard:
         path = scope["path"]
         if is_open(path):
             return None
-        role: Role = "admin" if path.startswith("/admin/") else "predict"
+        role = role_for(path)
         caller = f"address {(scope.get('client') or ('unknown',))[0]}"
         if self.keys.needed(role):
             found = [self.keys.find(shown) for shown in _shown_keys(Headers(scope=scope))]
@@ -245,6 +245,11 @@ def _shown_keys(headers: Headers) -> list[str]:
 def is_open(path: str) -> bool:
     """Whether everybody may ask for this, with or without a key."""
     return path.startswith(_OPEN) or path == "/"
+
+
+def role_for(path: str) -> Role:
+    """Whose key it takes."""
+    return "admin" if path.startswith("/admin/") else "predict"
 
 
 def _ended() -> Problem:

@@ -84,19 +84,17 @@ class ModelCache:
         if not version:
             return None
         try:
-            bundle = read_bundle(self._folder(version, run_id))
+            return self._read_kept(version, run_id)
         except BundleError as error:
             _log.warning("the last model is damaged: %s", error.message)
             return None
-        return Kept(bundle, self._name, version, (self._name, version, run_id))
 
     def kept(self, version: str) -> Kept | None:
         """A version that is on disk and whole; the newest, if a registry made anew has it twice."""
         found = [path for path in self.home.glob(f"{version}-*") if path.is_dir()]
         for folder in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-            run_id = folder.name.partition("-")[2]
             with suppress(BundleError):
-                return Kept(read_bundle(folder), self._name, version, (self._name, version, run_id))
+                return self._read_kept(version, folder.name.partition("-")[2])
         return None
 
     def version(self) -> str:
@@ -120,6 +118,10 @@ class ModelCache:
         """Note the pinned version; empty for none."""
         with suppress(OSError, ArtifactError):
             self._write({"pinned": version})
+
+    def _read_kept(self, version: str, run_id: str) -> Kept:
+        bundle = read_bundle(self._folder(version, run_id))
+        return Kept(bundle, self._name, version, (self._name, version, run_id))
 
     def _folder(self, version: str, run_id: str) -> Path:
         return self.home / f"{version}-{run_id or 'no-run'}"

@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from rootstock.errors import (
 from rootstock.integrations.mlflow_tracking import resolve_model_uri
 from rootstock.ports import ModelRegistry, RegistryEntry
 from rootstock.predict import Predictor
+from services.inference.daemon import start_daemon
 from services.inference.model_cache import ModelCache
 from services.inference.problems import Problem
 
@@ -302,18 +302,8 @@ class ModelHolder:
     ) -> tuple[ModelRegistry, RegistryEntry]:
         if self._cache.last() is None:
             return ask()  # nothing to serve instead
-        answer: Future[tuple[ModelRegistry, RegistryEntry]] = Future()
-
-        def answering() -> None:
-            try:
-                answer.set_result(ask())
-            except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
-                answer.set_exception(error)
-
-        # A daemon, unlike a pool's: the end of the service does not wait for a dead registry.
-        threading.Thread(target=answering, daemon=True).start()
         try:
-            return answer.result(timeout=seconds)
+            return start_daemon(ask).result(timeout=seconds)
         except TooLate:
             raise _SlowError(
                 f"the registry has not answered after {seconds:g} seconds; it is asked again"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 
+from services.inference.guard import is_open, role_for
 from services.inference.problems import document
 
 _KEYS = {
@@ -25,8 +25,8 @@ _OF_WORK = ("too-many-requests", "no-model", "overloaded", "too-late", "lost")
 """Of what is asked of the model; an operator is not held up."""
 
 
-def describe(app: FastAPI, *, is_open: Callable[[str], bool]) -> None:
-    """Let ``app`` document what its gate answers; ``is_open`` tells which paths need no key."""
+def describe(app: FastAPI) -> None:
+    """Let ``app`` document what its gate answers too."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -35,7 +35,7 @@ def describe(app: FastAPI, *, is_open: Callable[[str], bool]) -> None:
             found.setdefault("components", {})["securitySchemes"] = _KEYS
             for path, verbs in found["paths"].items():
                 for verb, operation in verbs.items():
-                    _complete(operation, path, verb, keyed=not is_open(path))
+                    _complete(operation, path, verb)
             for unused in ("HTTPValidationError", "ValidationError"):
                 found["components"]["schemas"].pop(unused, None)
         return app.openapi_schema or {}
@@ -43,14 +43,14 @@ def describe(app: FastAPI, *, is_open: Callable[[str], bool]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(operation: dict[str, Any], path: str, verb: str, *, keyed: bool) -> None:
-    kinds = [*_OF_ALL]
-    if keyed:
-        kinds += ["unauthorized", "forbidden"] if path.startswith("/admin") else ["unauthorized"]
+def _complete(operation: dict[str, Any], path: str, verb: str) -> None:
+    kinds, role = [*_OF_ALL], role_for(path)
+    if not is_open(path):
+        kinds += ["unauthorized", "forbidden"] if role == "admin" else ["unauthorized"]
         operation["security"] = [{name: []} for name in _KEYS] + [{}]
     if verb == "post":
         kinds += _OF_BODIES
-        kinds += () if path.startswith("/admin") else _OF_WORK
+        kinds += () if role == "admin" else _OF_WORK
     responses = operation["responses"]
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]  # FastAPI's own, which is never sent

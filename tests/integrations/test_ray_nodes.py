@@ -145,18 +145,24 @@ def test_an_error_is_the_error_and_a_death_is_tried_again_only_so_often(nodes):
 
 def test_features_of_two_nodes_are_those_of_one(nodes, tmp_path, monkeypatch):
     data = write_classes(tmp_path / "images", {"ants": 12, "bees": 12})
-    config, paths = configure(data, "plan.race=never"), Paths(tmp_path / "out")
-    prepare_plan(config, paths, searcher=SequentialSearcher())
     monkeypatch.setattr(stage, "PART_IMAGES", 6)
+    config, paths, alone, features = extracted_alone(data, tmp_path / "out")
+    spread = stage.cache_features(config, paths, spreader=RaySpreader(address=nodes(1).address))
+    assert (spread.computed, spread.reused) == (alone.computed, 0)
+    # PyTorch's last bit depends on its number of threads, and a node's task has one.
+    np.testing.assert_allclose(stored(config, paths), features, rtol=2e-3, atol=2e-3)
+
+
+def extracted_alone(data, out):
+    """Config and paths of a plan; the report and features of this process, and an empty store."""
+    config, paths = configure(data, "plan.race=never"), Paths(out)
+    prepare_plan(config, paths, searcher=SequentialSearcher())
     store = paths.below(config.features.store)
     shutil.rmtree(store)
     alone = stage.cache_features(config, paths)
     features = stored(config, paths)
     shutil.rmtree(store)
-    spread = stage.cache_features(config, paths, spreader=RaySpreader(address=nodes(1).address))
-    assert (spread.computed, spread.reused) == (alone.computed, 0)
-    # PyTorch's last bit depends on its number of threads, and a node's task has one.
-    np.testing.assert_allclose(stored(config, paths), features, rtol=2e-3, atol=2e-3)
+    return config, paths, alone, features
 
 
 def stored(config, paths):
@@ -235,14 +241,9 @@ def test_a_real_extraction_that_loses_a_node_ends_as_on_one(nodes, tmp_path, mon
     for path in data.rglob("*.png"):
         # Work enough for a death in the middle of it
         Image.open(path).resize((1500, 1100)).save(path, compress_level=1)
-    config, paths = configure(data, "plan.race=never"), Paths(tmp_path / "out")
-    prepare_plan(config, paths, searcher=SequentialSearcher())
     monkeypatch.setattr(stage, "PART_IMAGES", 4)
+    config, paths, alone, features = extracted_alone(data, tmp_path / "out")
     store = paths.below(config.features.store)
-    shutil.rmtree(store)
-    alone = stage.cache_features(config, paths)
-    features = stored(config, paths)
-    shutil.rmtree(store)
     cluster, ended, late = nodes(1), threading.Event(), []
 
     def kill():

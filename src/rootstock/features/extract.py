@@ -129,7 +129,7 @@ def save_features(
             shape = (len(rows), features.shape[1])
             header = np.lib.format.header_data_from_array_1_0(features) | {"shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
-        file.write(np.ascontiguousarray(features).data)
+        file.write(features.data)
 
 
 def write_feature_index(

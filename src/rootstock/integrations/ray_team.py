@@ -37,8 +37,7 @@ def run_in_team(
     Reports go to the Ray Tune trial that this is called in, the way `tune_message` makes them.
     ``resources`` are those of one process. When one dies all are started again, or as many as
     there is room for, and go on from what the trial's directory holds, ``max_failures`` times at
-    most. An exception of the
-    objective is an answer, which no restart computes again.
+    most. An exception of the objective is an answer, which no restart computes again.
     Raises:
         TrainingError: the objective raised, or processes died too often.
     """
