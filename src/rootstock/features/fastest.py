@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from rootstock.cores import usable_cores
 from rootstock.data.record import Record, measured_once
@@ -29,64 +30,72 @@ MEASURE_FROM = 1_000
 """Images: measuring takes as long as some 80 of them, and not at all the next time."""
 TASK_IMAGES = 4
 """A processor's forward pass gains nothing from larger batches, and its caches lose."""
+BATCH = 64
+"""A GPU's."""
 ROUNDS, SECONDS = 3, 0.5
-"""Each engine is timed so often at least, and so long."""
+"""Each way is timed so often at least, and so long."""
 CLEAR_LEAD = 1.05
-"""An engine that is not faster by a twentieth is not worth being another one."""
+"""A way that is not faster by a twentieth is not worth being another one."""
 HOPELESS = 0.5
 """Of the best rate: below it one round has told enough."""
 
 
 class EngineRates(Record):
-    """Images a second of each engine, all cores at work."""
+    """Images a second of each way by its name, all cores at work."""
 
     machine: str
-    rates: dict[Engine, float]
+    rates: dict[str, float]
 
 
 def choose_forward(ways: Ways, *, n_images: int, probe: np.ndarray, folder: Path) -> Forward:
     """The fastest of ``ways``; the first of them where the work does not pay for measuring.
 
-    Without OpenVINO nothing is measured: ONNX Runtime is several times as fast as PyTorch anywhere.
-    ``folder`` keeps what was measured. ``probe`` are prepared images uint8[N,S,S,3].
+    On a processor without OpenVINO nothing is measured: ONNX Runtime is several times as fast as
+    PyTorch anywhere. ``folder`` keeps what was measured. ``probe`` are prepared images
+    uint8[N,S,S,3].
     """
-    forwards = {forward.engine: forward for forward in ways.forwards}
-    if "openvino" not in forwards or n_images < MEASURE_FROM:
+    forwards = {forward.name: forward for forward in ways.forwards}
+    if not ways.open or n_images < MEASURE_FROM:
         return ways.forwards[0]
     machine = f"{_processor()}, {usable_cores()} cores"
-    facts = json.dumps([ways.name, machine, *(f"{e} {_version(e)}" for e in forwards)])
+    if torch.cuda.is_available():
+        machine += f", {torch.cuda.get_device_name()}"
+    versions = [f"{name} {_version(forward.engine)}" for name, forward in forwards.items()]
+    facts = json.dumps([ways.name, machine, *versions])
     path = folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:20]}.json"
     found = measured_once(
         path, EngineRates, lambda: EngineRates(machine=machine, rates=_measure(ways, probe))
     )
     best = choose_engine(found.rates)
-    text = ", ".join(f"{engine} {rate:.0f}" for engine, rate in found.rates.items())
+    text = ", ".join(f"{name} {rate:.0f}" for name, rate in found.rates.items())
     _log.info("features are computed by %s (images/s on this machine: %s)", best, text)
     return forwards[best]
 
 
-def choose_engine(rates: dict[Engine, float]) -> Engine:
+def choose_engine(rates: dict[str, float]) -> str:
     """The fastest, or the first of those that it does not clearly lead."""
     best, *others = rates
-    for engine in others:
-        if rates[engine] >= CLEAR_LEAD * rates[best]:
-            best = engine
+    for name in others:
+        if rates[name] >= CLEAR_LEAD * rates[best]:
+            best = name
     return best
 
 
-def _measure(ways: Ways, probe: np.ndarray) -> dict[Engine, float]:
+def _measure(ways: Ways, probe: np.ndarray) -> dict[str, float]:
     """In turns, so that other load on the machine hits all alike; the best round counts."""
-    images = np.resize(probe, (TASK_IMAGES * usable_cores(), *probe.shape[1:]))
-    rates: dict[Engine, float] = {}
+    concurrent = any(forward.concurrent for forward in ways.forwards)
+    count = TASK_IMAGES * usable_cores() if concurrent else BATCH
+    images = np.resize(probe, (count, *probe.shape[1:]))
+    rates: dict[str, float] = {}
     for forward in ways.forwards:
         _seconds(forward, images)  # warms up
     started, rounds = time.monotonic(), 0
     while rounds < ROUNDS or time.monotonic() - started < SECONDS * len(ways.forwards):
         hopeless = HOPELESS * max(rates.values(), default=0.0)
         for forward in ways.forwards:
-            if rates.get(forward.engine, hopeless) >= hopeless:
+            if rates.get(forward.name, hopeless) >= hopeless:
                 rate = len(images) / _seconds(forward, images)
-                rates[forward.engine] = round(max(rate, rates.get(forward.engine, 0.0)), 2)
+                rates[forward.name] = round(max(rate, rates.get(forward.name, 0.0)), 2)
         rounds += 1
     return rates
 

@@ -1,10 +1,11 @@
 """The forward pass of feature extraction: PyTorch, ONNX Runtime or OpenVINO.
 
 On a processor the latter two are several times as fast as eager PyTorch (docs/benchmarks.md), but
-need a translation that takes a moment, so it is made where there is much to do. Which of them is
-faster depends on network and machine. What the plan is made from takes the preferred one that is
-installed, by counting the work and no stopwatch, so that the same data give the same plan bit for
-bit; the stage `features` measures once (`rootstock.features.fastest`).
+need a translation that takes a moment, so it is made where there is much to do. On a GPU it is
+PyTorch in one of several ways (`rootstock.features.gpu`). Which is the fastest depends on network
+and machine. What the plan is made from takes the preferred one, by counting the work and no
+stopwatch, so that the same data give the same plan bit for bit; the stage `features` measures once
+(`rootstock.features.fastest`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rootstock.cores import usable_cores
 from rootstock.data.files import write_atomic
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import RootstockError
+from rootstock.features.gpu import GpuWay, gpu_ways
 from rootstock.runtimes import Engine, installed_engines, open_features
 
 _log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ HALF_MAX = 65_504.0
 TRANSLATE_FROM_GFLOP = 50.0
 """Of all images together; eager PyTorch takes about as long for it as the translation does."""
 TOLERANCE = 1e-3
-"""Of the largest feature: how far the two engines may differ. Half precision rounds to as much."""
+"""Of the largest feature: how far two ways may differ. Half precision rounds to as much."""
 
 Features = dict[str, np.ndarray]
 """Per tap float16[N,C]."""
@@ -49,14 +51,26 @@ class Forward:
     engine: Engine
     concurrent: bool
     run: Callable[[np.ndarray], Features]
+    how: str = ""
+    """Which of the engine's ways, where it has several."""
+    tolerance: float = TOLERANCE
+
+    @property
+    def name(self) -> str:
+        """Engine and way, for people and for what was measured."""
+        return f"{self.engine} ({self.how})" if self.how else self.engine
 
 
 @dataclass(frozen=True)
 class Ways:
-    """Forward passes with the same answers, the preferred one first; ``name`` tells the network."""
+    """Forward passes with the same answers, the preferred one first; ``name`` tells the network.
+
+    ``open``: only a measurement can tell which of them is the fastest.
+    """
 
     forwards: tuple[Forward, ...]
     name: str = ""
+    open: bool = False
 
 
 def open_forwards(
@@ -69,17 +83,21 @@ def open_forwards(
     folder: Path,
     every: bool,
 ) -> Ways:
-    """The ways to compute ``n_images`` at single ``taps``, PyTorch the last; it alone on a GPU.
+    """The ways to compute ``n_images`` at single ``taps``; plain PyTorch is always among them.
 
-    ``every`` engine that is installed, else the preferred one and PyTorch.
-    A translated network is kept in ``folder``. An engine counts only if it gives PyTorch's features
-    of ``probe``, some prepared images uint8[N,S,S,3], within `TOLERANCE`.
+    ``every`` one there is, else the preferred one and plain PyTorch.
+    A translated network is kept in ``folder``. A way counts only if it gives plain PyTorch's
+    features of ``probe``, some prepared images uint8[N,S,S,3], within its tolerance.
     """
     eager = _eager(backbone, preprocess, taps)
+    if _is_gpu(backbone.device):
+        ways = _on_gpu(backbone, preprocess, taps, n_images) if every else []
+        facts = json.dumps([backbone.card.weights_sha256, sorted(taps), preprocess.input_size])
+        return Ways((eager, *_proved(ways, eager, probe)), facts, open=True)
     engines = [engine for engine in installed_engines() if engine != "torch"]
     engines = engines if every else engines[:1]
     work = n_images * forward_gflop(backbone, preprocess.input_size)
-    if backbone.device.type != "cpu" or work < TRANSLATE_FROM_GFLOP or not engines:
+    if work < TRANSLATE_FROM_GFLOP or not engines:
         return Ways((eager,))
     ordered = sorted(taps, key=backbone.tap_index)
     try:
@@ -87,24 +105,60 @@ def open_forwards(
     except RootstockError as error:
         _log.warning("features are computed by PyTorch, several times slower: %s", error.message)
         return Ways((eager,))
-    edges = np.cumsum([backbone.width(tap) for tap in ordered])[:-1]
-    expected, proved = eager.run(probe), []
+    edges = _edges(backbone, ordered)
+    translated = []
     for engine in engines:
         try:
-            forward = _translated(engine, path, preprocess, ordered, edges)
-            difference = _difference(expected, forward.run(probe))
+            translated.append(_translated(engine, path, preprocess, ordered, edges))
         except RootstockError as error:
             _log.warning("features are not computed by %s: %s", engine, error.message)
-            continue
-        if difference > TOLERANCE:
-            _log.warning(
-                "features are not computed by %s: its differ by %.2g of the largest",
-                engine,
-                difference,
-            )
-            continue
-        proved.append(forward)
-    return Ways((*proved, eager), path.stem)
+    found = (*_proved(translated, eager, probe), eager)
+    return Ways(found, path.stem, open="openvino" in [forward.engine for forward in found])
+
+
+def _is_gpu(device: torch.device) -> bool:
+    return device.type != "cpu"
+
+
+def _proved(ways: Sequence[Forward], plain: Forward, probe: np.ndarray) -> list[Forward]:
+    """Those that give the ``plain`` way's features of ``probe``, and end at all."""
+    if not ways:
+        return []
+    expected, proved = plain.run(probe), []
+    for forward in ways:
+        try:
+            difference = _difference(expected, forward.run(probe))
+        except Exception as error:  # noqa: BLE001 - a compiler, say, that is not there
+            why = (str(error) or type(error).__name__).splitlines()[0]
+        else:
+            if difference <= forward.tolerance:
+                proved.append(forward)
+                continue
+            why = f"its differ by {difference:.2g} of the largest"
+        _log.warning("features are not computed by %s: %s", forward.name, why)
+    return proved
+
+
+def _on_gpu(
+    backbone: Backbone, preprocess: Preprocess, taps: Sequence[str], n_images: int
+) -> list[Forward]:
+    ordered = sorted(taps, key=backbone.tap_index)
+    edges = _edges(backbone, ordered)
+
+    def forward(way: GpuWay) -> Forward:
+        def run(images: np.ndarray) -> Features:
+            joined = way.network(_normalised(images, preprocess, backbone.device))
+            half = joined.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
+            return dict(zip(ordered, np.split(half, edges, axis=1), strict=True))
+
+        return Forward("torch", False, run, way.name, way.tolerance or TOLERANCE)
+
+    return [forward(way) for way in gpu_ways(backbone, ordered, n_images=n_images)]
+
+
+def _edges(backbone: Backbone, ordered: Sequence[str]) -> np.ndarray:
+    """Where the features of one tap end and the next one's begin, side by side."""
+    return np.cumsum([backbone.width(tap) for tap in ordered])[:-1]
 
 
 def _eager(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> Forward:
