@@ -1,5 +1,6 @@
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,19 @@ def test_what_was_seen_under_other_rules_does_not_count(folder, read, reason, tm
         memory.write_bytes(b"PAR1 nonsense")
         index(folder)
     assert len(read) == 10
+
+
+def test_the_memory_of_an_index_does_not_follow_the_pixels(tmp_path):
+    """About half a kilobyte of facts is kept of an image, a picture never."""
+
+    def peak(name, count):
+        root = write_classes(tmp_path / name, {"a": count, "b": count})
+        tracemalloc.start()
+        try:
+            index_folder(root, workers=1)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = peak("few", 50), peak("many", 300)
+    assert (many - few) / 500 < 4_000  # a picture of 48 x 48 has 6,912 bytes

@@ -17,13 +17,16 @@ from rootstock.data.manifest import Manifest
 from rootstock.errors import DataError, TrainingError
 from rootstock.features.extract import read_features
 from rootstock.features.store import FeatureStore
+from rootstock.integrations import ray_spread
 from rootstock.integrations.ray_search import RaySearcher
 from rootstock.integrations.ray_spread import RaySpreader
 from rootstock.paths import Paths
 from rootstock.plan.plan import TransferPlan
-from rootstock.ports import NullRunLogger, SequentialSearcher
+from rootstock.ports import InProcess, NullRunLogger, SequentialSearcher
+from rootstock.predict import Predictor
 from rootstock.stages import features as stage
 from rootstock.stages.prepare import prepare_plan
+from rootstock.stages.run import run_all
 from rootstock.stages.train import train_model
 from tests.data.folders import write_classes
 from tests.integrations.test_ray_cluster import wait_until
@@ -118,6 +121,26 @@ def test_a_lost_node_costs_the_parts_it_was_at(nodes, tmp_path):
     # One core a node: one part was lost and begun anew, no other.
     assert len(begun) == 7
     assert len({node for _, node in found}) == 1
+
+
+def same(part):
+    return part
+
+
+def test_parts_are_handed_out_as_others_are_done(nodes, monkeypatch):
+    monkeypatch.setattr(ray_spread, "AHEAD", 3)
+    taken, done = [], []
+
+    def parts():
+        for part in range(8):
+            assert part - len(done) <= 3
+            taken.append(part)
+            yield part
+
+    with RaySpreader(address=nodes(0).address).spread(same, parts()) as results:
+        for part in results:
+            done.append(part)
+    assert sorted(done) == taken == list(range(8))
 
 
 def fail(part):
@@ -296,3 +319,38 @@ def test_a_real_fine_tuning_that_loses_a_node_ends_as_on_one(nodes, tmp_path):
         np.testing.assert_allclose(
             found["cluster"][name], value, rtol=2e-2, atol=2e-3, err_msg=name
         )
+
+
+@pytest.mark.parametrize("strategy", ["linear_probe", "partial_finetune"])
+def test_a_whole_run_on_two_nodes_ends_as_on_one(nodes, tmp_path, monkeypatch, strategy):
+    monkeypatch.setattr(stage, "PART_IMAGES", 20)
+    data = write_classes(tmp_path / "images", {"ants": 40, "bees": 40, "wasps": 40})
+    config = configure(data, f"plan.strategy={strategy}", "train.epochs=2")
+    cluster = nodes(1)
+    on_nodes = RaySearcher(address=cluster.address)
+    ways = {
+        "one": (SequentialSearcher(), InProcess()),
+        "two": (on_nodes, RaySpreader(address=cluster.address)),
+    }
+    found = {}
+    for name, (searcher, spreader) in ways.items():
+        paths = Paths(tmp_path / name)
+        bundle = run_all(
+            config,
+            paths,
+            runs=NullRunLogger(),
+            searcher=searcher,
+            racer=searcher,
+            spreader=spreader,
+            registry=None,
+        )
+        predictor, rows = Predictor(bundle), Manifest.read(paths.manifest).rows("test")
+        images = [predictor.prepare((data / row.path).read_bytes()) for row in rows]
+        found[name] = predictor.infer(images).probabilities
+    one, two = (Paths(tmp_path / name) for name in ways)
+    assert two.manifest.read_bytes() == one.manifest.read_bytes()
+    plans = [TransferPlan.read(paths.plan) for paths in (one, two)]
+    for field in ("strategy", "taps", "head_candidates", "finetune_candidates"):
+        assert getattr(plans[1], field) == getattr(plans[0], field)
+    # Sums depend on the number of threads, which are a core's on a node.
+    np.testing.assert_allclose(found["two"], found["one"], atol=0.02)

@@ -3,12 +3,14 @@ import dataclasses
 import json
 import pickle
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rootstock.heads import LinearHead, read_head, write_head
 from rootstock.ports import NullRun, NullRunLogger, SequentialSearcher
+from rootstock.train import objectives
 from rootstock.train.finetune import BEST
 from rootstock.train.images import prepare_images, training_preprocess
 from rootstock.train.objectives import (
@@ -52,6 +54,21 @@ def search(objective, directory, candidates=CANDIDATES):
         mode="min",
         early_stop=False,
     )
+
+
+def test_features_are_mapped_into_a_trial_not_copied(objective, tmp_path, monkeypatch):
+    given = []
+
+    def spy(features, *arguments, _real=objectives.walk_heads, **options):
+        given.append(features)
+        return _real(features, *arguments, **options)
+
+    monkeypatch.setattr(objectives, "walk_heads", spy)
+    objective(CANDIDATES[1], tmp_path / "trial", lambda step, metrics: None)
+    (features,) = given
+    assert isinstance(features, np.memmap)
+    assert Path(features.filename) == tmp_path / "train.npy"
+    assert not features.flags.writeable
 
 
 def test_each_candidate_is_fitted_and_measured(objective, tmp_path):

@@ -59,7 +59,8 @@ def extract_features(
     """Compute and store the features of ``rows`` at ``taps`` that are missing or damaged.
 
     ``root`` is the folder that the rows' paths are relative to. Where ``rows`` are a part of the
-    work, ``n_images`` says how many images it has in all: the parts are then all computed alike.
+    work, ``n_images`` says how many images it has in all: the parts are then all computed alike,
+    and whoever has them all may `compact` the store.
     ``measure``: by the engine that is fastest on this machine; else by the one that is preferred,
     which is the same every time.
     Raises:
@@ -87,7 +88,8 @@ def extract_features(
         )
         engine = forward.engine
         _compute(todo, root, preprocess, space, needed, forward, batch_size=batch_size)
-    compact(space)
+    if n_images is None:
+        compact(space)
     seconds = time.monotonic() - started
     return ExtractionReport(len(todo), len(unique) - len(todo), seconds, engine)
 

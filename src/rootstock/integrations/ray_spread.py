@@ -11,12 +11,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from rootstock.cores import CORES_VARIABLE
 from rootstock.errors import RootstockError, TrainingError
 from rootstock.integrations.ray_cluster import ray_session
 from rootstock.ports import Part, Result
+
+AHEAD = 1_000
+"""Tasks that Ray knows of at a time: more than a cluster has cores for, and few enough to look
+through whenever one is done."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,13 @@ class RaySpreader:
             max_retries=self.max_failures,
             scheduling_strategy="SPREAD",
         )
-        shared = ray.put(work)
-        waiting = [task.remote(shared, part, share["CPU"], os.getcwd()) for part in parts]
-        while waiting:
+        shared, coming = ray.put(work), iter(parts)
+        waiting: list[Any] = []
+        while True:
+            for part in islice(coming, AHEAD - len(waiting)):
+                waiting.append(task.remote(shared, part, share["CPU"], os.getcwd()))
+            if not waiting:
+                return
             (done,), waiting = ray.wait(waiting, num_returns=1)
             try:
                 yield ray.get(done)

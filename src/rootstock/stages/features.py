@@ -22,6 +22,7 @@ from rootstock.features.extract import (
     write_feature_index,
 )
 from rootstock.features.store import FeatureStore
+from rootstock.features.upkeep import compact
 from rootstock.paths import Paths
 from rootstock.plan.plan import TransferPlan
 from rootstock.ports import InProcess, Spreader
@@ -89,6 +90,9 @@ def cache_features(
         for report in reports:
             done.append(report)
             bar.update()
+    # Once, and by one process: parts on many machines would merge the same small segments.
+    for space in FeatureStore(store).spaces():
+        compact(space)
     write_feature_index(
         paths.features,
         rows,

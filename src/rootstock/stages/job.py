@@ -222,12 +222,7 @@ class TrainingJob:
         So would the trial be served. A strong penalty leaves a head less sure than it could be, and
         no less right: without the temperature it would lose to any fine-tuned network.
         """
-        if "tap" in trial.params:
-            features = np.load(self._matrix("val", trial.params["tap"]), mmap_mode="r")
-            logits = read_head(trial.directory / HEAD_FILE).logits(features)
-        else:
-            logits = self.val_logits(self.build_network(trial))
-        labels = self.manifest.labels("val")
+        logits, labels = self.val_logits(trial), self.manifest.labels("val")
         return log_losses(softmax(logits / fit_temperature(logits, labels)), labels)
 
     def best_tuned(self, head: Trial, tuned: Sequence[Trial]) -> Trial:
@@ -281,14 +276,17 @@ class TrainingJob:
         network.load_state_dict(state)
         return network.eval()
 
-    def val_logits(self, network: TransferNet, views: Views = "one") -> np.ndarray:
-        """Logits float32[N,K] of the validation images, by the whole network."""
-        images = self.images("val", self.preprocess)
+    def val_logits(self, trial: Trial, views: Views = "one") -> np.ndarray:
+        """Logits float32[N,K] of the validation images; a head's of one view by cached features."""
+        if views == "one" and "tap" in trial.params:
+            features = np.load(self._matrix("val", trial.params["tap"]), mmap_mode="r")
+            return read_head(trial.directory / HEAD_FILE).logits(features)
+        network = self.build_network(trial)
         if views == "one":
-            return predict_logits(network, images)
+            return predict_logits(network, self.images("val", self.preprocess))
         device = next(network.parameters()).device
         rows = []
-        for row in images.rows:
+        for row in self.manifest.rows("val"):
             pixels = read_pixels(row, self.root, short_side=self.preprocess.decoded_side)
             inputs = self.preprocess.normalise(cut_views(self.preprocess, pixels, views))
             with torch.inference_mode():

@@ -29,7 +29,6 @@ from rootstock.stages.trials import (
     which_won,
 )
 from rootstock.train.finetune import HISTORY
-from rootstock.train.network import TransferNet
 from rootstock.train.objectives import PATH_FILE, Tracking
 from rootstock.train.resume import resumed_run
 
@@ -80,10 +79,10 @@ def train_model(
             losses.append(job.calibrated_losses(best))
             if is_spoilt(head, best, head_losses=losses[0], tuned_losses=losses[1]):
                 best = head
-        network = job.build_network(best)
-        views, gain = choose_views(job, network)
-        logits = job.val_logits(network, views)
+        views, gain = choose_views(job, best)
+        logits = job.val_logits(best, views)
         temperature, metrics = _calibrate(logits, job.manifest.labels("val"))
+        network = job.build_network(best)
         bundle = write_bundle(
             paths.model,
             network=network,
@@ -144,7 +143,7 @@ _BULKY = {
 }
 
 
-def choose_views(job: TrainingJob, network: TransferNet) -> tuple[Views, str]:
+def choose_views(job: TrainingJob, best: Trial) -> tuple[Views, str]:
     """The views that train.views asks for where the validation images gain by them, and why."""
     wanted = job.config.train.views
     if wanted == "one":
@@ -153,7 +152,7 @@ def choose_views(job: TrainingJob, network: TransferNet) -> tuple[Views, str]:
         return "one", "mirror images may belong to another class here"
     labels = job.manifest.labels("val")
     one, several = (
-        log_loss(softmax(job.val_logits(network, views)), labels)
+        log_loss(softmax(job.val_logits(best, views)), labels)
         for views in cast(tuple[Views, Views], ("one", wanted))
     )
     kept = wanted if several < one else "one"
