@@ -4,7 +4,8 @@
 
 CIFAR-10 and Tiny ImageNet together, 32 and 64 pixels, dealt into ten classes; embedded backbone,
 `linear_probe`, each stage in a process of its own as DVC runs it (imports, about 5 seconds and
-400 MB where torch is needed, are counted). A last row adds 1 % of new images and runs index and
+400 MB where torch is needed, are counted). The model is registered twice, so that it meets a
+champion, in a registry that is a folder. The last rows add 1 % of new images and run index and
 features again.
 """
 
@@ -25,7 +26,7 @@ from rootstock.config import Config
 from rootstock.params import load_config
 from rootstock.paths import Paths
 
-STAGES = ("index", "assess", "plan", "features", "train", "evaluate")
+STAGES = ("index", "assess", "plan", "features", "train", "evaluate", "register")
 AGAIN = ("index, 1 % new", "features, 1 % new")
 SETTINGS = (
     "plan.strategy=linear_probe",
@@ -132,17 +133,22 @@ def run_stage(name: str, images: Path, out: Path) -> None:
 
 def run_trained(name: str, config: Config, paths: Paths) -> None:
     """The stages that a run logger or a searcher is connected to."""
-    from rootstock.ports import NullRunLogger, SequentialSearcher
+    from rootstock.ports import FolderRegistry, NullRunLogger, SequentialSearcher
     from rootstock.stages.evaluate import evaluate_model
     from rootstock.stages.plan import make_plan
+    from rootstock.stages.register import register_model
     from rootstock.stages.train import train_model
 
     if name == "plan":
         make_plan(config, paths, searcher=SequentialSearcher())
     elif name == "train":
         train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
-    else:
+    elif name == "evaluate":
         evaluate_model(config, paths, runs=NullRunLogger())
+    else:
+        registry = FolderRegistry(paths.root / "registry")
+        for _ in ("first", "meets it"):
+            register_model(config, paths, runs=NullRunLogger(), registry=registry)
 
 
 def configuration(images: Path) -> Config:
