@@ -132,10 +132,25 @@ def test_stored_features_agree_whatever_computes_them(data, monkeypatch, tmp_pat
         way for way in ways.forwards if way.engine == engine
     ))  # fmt: skip
     other = data | {"store": FeatureStore(tmp_path / "other")}
+    monkeypatch.setattr(extract, "MEASURE_FROM", 1)
     assert run(other, measure=True).engine == engine
     for tap in TAPS:
         found, expected = (features(one, tap).astype(np.float32) for one in (other, data))
         assert np.abs(found - expected).max() <= 2 * forward.TOLERANCE * np.abs(expected).max()
+
+
+def test_few_images_are_not_worth_a_measurement(data, monkeypatch):
+    monkeypatch.setattr(extract, "choose_forward", None)
+    assert run(data, measure=True, n_images=extract.MEASURE_FROM - 1).engine == "torch"
+
+
+def test_parts_leave_the_merging_to_whoever_has_them_all(data, monkeypatch):
+    merged = []
+    monkeypatch.setattr(extract, "compact", merged.append)
+    run(data, n_images=11)
+    assert merged == []
+    run(data)
+    assert len(merged) == 1
 
 
 def test_what_the_plan_needs_is_computed_unmeasured(data, monkeypatch):

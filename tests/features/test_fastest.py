@@ -32,8 +32,8 @@ def ways(calls, engines=("onnx", "openvino"), **seconds):
     return Ways(forwards, "network", open="openvino" in engines)
 
 
-def choose(folder, found, n_images=5_000):
-    return choose_forward(found, n_images=n_images, probe=PROBE, folder=folder).engine
+def choose(folder, found):
+    return choose_forward(found, probe=PROBE, folder=folder, batch_size=8).engine
 
 
 def test_the_faster_engine_is_taken_and_the_outcome_is_said(tmp_path, caplog):
@@ -59,13 +59,6 @@ def test_another_network_or_processor_is_measured_anew(tmp_path, monkeypatch):
         monkeypatch.setattr(fastest, "_processor", lambda: "another")
         choose(tmp_path, Ways(ways(calls).forwards, change(), open=True))
         assert len(calls) > before
-
-
-def test_few_images_are_not_worth_a_measurement(tmp_path):
-    calls = []
-    assert choose(tmp_path, ways(calls, onnx=0.02), n_images=fastest.MEASURE_FROM - 1) == "onnx"
-    assert calls == []
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_openvino_nothing_is_measured(tmp_path):

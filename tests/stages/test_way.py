@@ -18,6 +18,7 @@ from rootstock.plan.ledger import read_ledger
 from rootstock.ports import FolderRegistry, InProcess, NullRunLogger, SequentialSearcher, Trial
 from rootstock.predict import Predictor
 from rootstock.review.record import DataReview
+from rootstock.stages import features
 from rootstock.stages.champion import promote, rollback
 from rootstock.stages.evaluate import evaluate_folder, evaluate_model
 from rootstock.stages.features import cache_features
@@ -132,6 +133,18 @@ def test_the_same_inputs_give_the_same_manifest_plan_and_model(data, finished, t
         ).read_bytes(), name
     weights = "artifacts/model/model.safetensors"
     assert (tmp_path / weights).read_bytes() == (finished / weights).read_bytes()
+
+
+def test_the_store_is_merged_now_and_then_and_at_the_end(data, copied, monkeypatch):
+    config = configure(data, "plan.strategy=early_features")
+    make_plan(config, copied, searcher=SequentialSearcher())
+    shutil.rmtree(copied.below(config.features.store))
+    merged = []
+    monkeypatch.setattr(features, "compact", merged.append)
+    monkeypatch.setattr(features, "PART_IMAGES", 10)
+    monkeypatch.setattr(features, "COMPACT_PARTS", 2)
+    images = cache_features(config, copied).computed
+    assert len(merged) == -(-images // 20) > 1
 
 
 def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeypatch):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -18,12 +18,11 @@ from rootstock.data.files import read_json, write_json
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ArtifactError
-from rootstock.features.fastest import TASK_IMAGES, choose_forward
+from rootstock.features.fastest import MEASURE_FROM, TASK_IMAGES, choose_forward
 from rootstock.features.feed import prepared_batches, read_prepared, spread
 from rootstock.features.forward import Features, Forward, open_forwards
 from rootstock.features.store import FeatureStore, Space
 from rootstock.features.upkeep import compact
-from rootstock.runtimes import Engine
 
 SEGMENT_ROWS = 512
 SEGMENT_SECONDS = 20.0
@@ -41,7 +40,7 @@ class ExtractionReport:
     computed: int
     reused: int
     seconds: float
-    engine: Engine | Literal[""] = ""
+    engine: str = ""
 
 
 def extract_features(
@@ -59,8 +58,8 @@ def extract_features(
     """Compute and store the features of ``rows`` at ``taps`` that are missing or damaged.
 
     ``root`` is the folder that the rows' paths are relative to. Where ``rows`` are a part of the
-    work, ``n_images`` says how many images it has in all: the parts are then all computed alike,
-    and whoever has them all may `compact` the store.
+    work, ``n_images`` says how many images it has in all, by which the way to compute them is
+    chosen, and who has them all is to `compact` the `feature_space`.
     ``measure``: by the engine that is fastest on this machine; else by the one that is preferred,
     which is the same every time.
     Raises:
@@ -68,14 +67,14 @@ def extract_features(
         StoreError: the store cannot be written.
     """
     started = time.monotonic()
-    space = _space(store, backbone, preprocess)
+    space = feature_space(store, backbone, preprocess)
     unique = list({row.sha256: row for row in rows}.values())
     keys = [row.sha256 for row in unique]
     taps = _single_taps(taps)
     lacking = {tap: space.missing(keys, tap, verify=True) for tap in taps}
     todo = [unique[i] for i in sorted(set().union(*lacking.values()))]
     needed = [tap for tap in taps if lacking[tap]]
-    engine: Engine | Literal[""] = ""
+    engine = ""
     if todo:
         forward = _open_forward(
             backbone,
@@ -85,8 +84,9 @@ def extract_features(
             probe=read_prepared(todo[:2], root, preprocess),
             folder=store.root / ".engines",
             measure=measure,
+            batch_size=batch_size,
         )
-        engine = forward.engine
+        engine = forward.name
         _compute(todo, root, preprocess, space, needed, forward, batch_size=batch_size)
     if n_images is None:
         compact(space)
@@ -106,7 +106,7 @@ def read_features(
     Raises:
         StoreError: some are missing.
     """
-    space, keys = _space(store, backbone, preprocess), [row.sha256 for row in rows]
+    space, keys = feature_space(store, backbone, preprocess), [row.sha256 for row in rows]
     parts = [space.read(keys, name) for name in split_taps(tap)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -144,7 +144,7 @@ def write_feature_index(
 ) -> None:
     """Write which features these rows need, with a checksum for each tap."""
     keys = [row.sha256 for row in rows]
-    space = _space(store, backbone, preprocess)
+    space = feature_space(store, backbone, preprocess)
     index: dict[str, Any] = {
         "format_version": 1,
         "weights_sha256": backbone.card.weights_sha256,
@@ -188,7 +188,8 @@ def _single_taps(taps: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for tap in taps for name in split_taps(tap)))
 
 
-def _space(store: FeatureStore, backbone: Backbone, preprocess: Preprocess) -> Space:
+def feature_space(store: FeatureStore, backbone: Backbone, preprocess: Preprocess) -> Space:
+    """Where the features of this backbone and preprocessing are kept."""
     return store.space(weights_sha256=backbone.card.weights_sha256, preprocess_hash=preprocess.hash)
 
 
@@ -201,12 +202,14 @@ def _open_forward(
     probe: np.ndarray,
     folder: Path,
     measure: bool,
+    batch_size: int,
 ) -> Forward:
+    measure = measure and n_images >= MEASURE_FROM
     ways = open_forwards(
         backbone, preprocess, taps, n_images=n_images, probe=probe, folder=folder, every=measure
     )
     if measure:
-        return choose_forward(ways, n_images=n_images, probe=probe, folder=folder)
+        return choose_forward(ways, probe=probe, folder=folder, batch_size=batch_size)
     return ways.forwards[0]
 
 

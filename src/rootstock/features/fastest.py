@@ -1,7 +1,7 @@
 """Which engine computes features fastest on this machine: measured in seconds, once, and kept.
 
-Each candidate has shown the same features within `rootstock.features.forward.TOLERANCE` before, so
-what is stored does not say who computed it.
+Each candidate has shown the same features within its tolerance before
+(`rootstock.features.forward`), so what is stored does not say who computed it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from rootstock.cores import usable_cores
 from rootstock.data.record import Record, measured_once
@@ -30,8 +29,6 @@ MEASURE_FROM = 1_000
 """Images: measuring takes as long as some 80 of them, and not at all the next time."""
 TASK_IMAGES = 4
 """A processor's forward pass gains nothing from larger batches, and its caches lose."""
-BATCH = 64
-"""A GPU's."""
 ROUNDS, SECONDS = 3, 0.5
 """Each way is timed so often at least, and so long."""
 CLEAR_LEAD = 1.05
@@ -47,24 +44,24 @@ class EngineRates(Record):
     rates: dict[str, float]
 
 
-def choose_forward(ways: Ways, *, n_images: int, probe: np.ndarray, folder: Path) -> Forward:
-    """The fastest of ``ways``; the first of them where the work does not pay for measuring.
+def choose_forward(ways: Ways, *, probe: np.ndarray, folder: Path, batch_size: int) -> Forward:
+    """The fastest of ``ways``, measured where that is open.
 
     On a processor without OpenVINO nothing is measured: ONNX Runtime is several times as fast as
     PyTorch anywhere. ``folder`` keeps what was measured. ``probe`` are prepared images
-    uint8[N,S,S,3].
+    uint8[N,S,S,3]; ``batch_size`` is a GPU's.
     """
     forwards = {forward.name: forward for forward in ways.forwards}
-    if not ways.open or n_images < MEASURE_FROM:
+    if not ways.open:
         return ways.forwards[0]
     machine = f"{_processor()}, {usable_cores()} cores"
-    if torch.cuda.is_available():
-        machine += f", {torch.cuda.get_device_name()}"
     versions = [f"{name} {_version(forward.engine)}" for name, forward in forwards.items()]
-    facts = json.dumps([ways.name, machine, *versions])
+    facts = json.dumps([ways.name, machine, batch_size, *versions])
     path = folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:20]}.json"
     found = measured_once(
-        path, EngineRates, lambda: EngineRates(machine=machine, rates=_measure(ways, probe))
+        path,
+        EngineRates,
+        lambda: EngineRates(machine=machine, rates=_measure(ways, probe, batch_size)),
     )
     best = choose_engine(found.rates)
     text = ", ".join(f"{name} {rate:.0f}" for name, rate in found.rates.items())
@@ -81,10 +78,10 @@ def choose_engine(rates: dict[str, float]) -> str:
     return best
 
 
-def _measure(ways: Ways, probe: np.ndarray) -> dict[str, float]:
+def _measure(ways: Ways, probe: np.ndarray, batch_size: int) -> dict[str, float]:
     """In turns, so that other load on the machine hits all alike; the best round counts."""
     concurrent = any(forward.concurrent for forward in ways.forwards)
-    count = TASK_IMAGES * usable_cores() if concurrent else BATCH
+    count = TASK_IMAGES * usable_cores() if concurrent else batch_size
     images = np.resize(probe, (count, *probe.shape[1:]))
     rates: dict[str, float] = {}
     for forward in ways.forwards:

@@ -91,9 +91,8 @@ def open_forwards(
     """
     eager = _eager(backbone, preprocess, taps)
     if _is_gpu(backbone.device):
-        ways = _on_gpu(backbone, preprocess, taps, n_images) if every else []
-        facts = json.dumps([backbone.card.weights_sha256, sorted(taps), preprocess.input_size])
-        return Ways((eager, *_proved(ways, eager, probe)), facts, open=True)
+        ways = _proved(_on_gpu(backbone, preprocess, taps), eager, probe) if every else []
+        return Ways((eager, *ways), _name_on_gpu(backbone, preprocess, taps), open=bool(ways))
     engines = [engine for engine in installed_engines() if engine != "torch"]
     engines = engines if every else engines[:1]
     work = n_images * forward_gflop(backbone, preprocess.input_size)
@@ -139,9 +138,7 @@ def _proved(ways: Sequence[Forward], plain: Forward, probe: np.ndarray) -> list[
     return proved
 
 
-def _on_gpu(
-    backbone: Backbone, preprocess: Preprocess, taps: Sequence[str], n_images: int
-) -> list[Forward]:
+def _on_gpu(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> list[Forward]:
     ordered = sorted(taps, key=backbone.tap_index)
     edges = _edges(backbone, ordered)
 
@@ -153,7 +150,14 @@ def _on_gpu(
 
         return Forward("torch", False, run, way.name, way.tolerance or TOLERANCE)
 
-    return [forward(way) for way in gpu_ways(backbone, ordered, n_images=n_images)]
+    return [forward(way) for way in gpu_ways(backbone, ordered)]
+
+
+def _name_on_gpu(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> str:
+    """The network, its images and the card: cards of one machine need not be alike."""
+    device = backbone.device
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return json.dumps([backbone.card.weights_sha256, sorted(taps), preprocess.input_size, card])
 
 
 def _edges(backbone: Backbone, ordered: Sequence[str]) -> np.ndarray:
@@ -214,4 +218,4 @@ def _difference(one: Features, other: Features) -> float:
         / max(np.abs(values.astype(np.float32)).max(), 1e-6)
         for tap, values in one.items()
     ]
-    return float(max(shares))
+    return float(np.max(shares))  # Python's max passes over what is not a number

@@ -1,7 +1,9 @@
-"""How a GPU may compute the same features faster: memory layout, half precision, compiled.
+"""How a GPU may compute the same features faster: another memory layout, and half precision.
 
 Which of them pays depends on card and network, so they are proved against the plain way
 (`rootstock.features.forward`) and measured (`rootstock.features.fastest`) before one is taken.
+Nothing is compiled: it takes a minute in each process, and decoding on sixteen cores is no faster
+than such a network is without (docs/scaling.md).
 """
 
 from __future__ import annotations
@@ -14,8 +16,6 @@ from torch import Tensor
 
 from rootstock.backbones.load import Backbone
 
-COMPILE_FROM = 50_000
-"""Images from which on compiling, which takes a minute or so, can pay."""
 HALF_TOLERANCE = 1e-2
 """Of the largest feature. A head learns and answers the same with features that are off by so much;
 bfloat16, which is no faster, moves them by up to a twelfth (docs/benchmarks.md)."""
@@ -33,34 +33,20 @@ class GpuWay:
     tolerance: float | None = None
 
 
-def gpu_ways(backbone: Backbone, taps: Sequence[str], *, n_images: int) -> list[GpuWay]:
-    """The ways worth trying for ``n_images``; ``taps`` are single ones, shallow to deep."""
+def gpu_ways(backbone: Backbone, taps: Sequence[str]) -> list[GpuWay]:
+    """The ways worth trying; ``taps`` are single ones, shallow to deep."""
     module = backbone.feature_module("+".join(taps)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    exact = _exact(module)
-    ways = [
-        GpuWay("channels_last", exact),
-        GpuWay("float16", _halved(module, exact), HALF_TOLERANCE),
-    ]
-    if n_images >= COMPILE_FROM:
-        compiled = _halved(torch.compile(module), exact)
-        ways.append(GpuWay("float16, compiled", compiled, HALF_TOLERANCE))
-    return ways
 
-
-def _exact(module: Network) -> Network:
     @torch.inference_mode()
-    def run(images: Tensor) -> Tensor:
+    def full(images: Tensor) -> Tensor:
         return module(images.contiguous(memory_format=torch.channels_last)).float()
 
-    return run
-
-
-def _halved(module: Network, exact: Network) -> Network:
     @torch.inference_mode()
-    def run(images: Tensor) -> Tensor:
+    def half(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.float16):
             found = module(images.contiguous(memory_format=torch.channels_last)).float()
-        # An activation beyond the range of float16 has no business in the store
-        return found if torch.isfinite(found).all() else exact(images)
+        # Beyond the range of float16 lies infinity. A bounded activation on the way turns it into
+        # what the right value would have become; where none does, it shows here.
+        return found if torch.isfinite(found).all() else full(images)
 
-    return run
+    return [GpuWay("channels_last", full), GpuWay("float16", half, HALF_TOLERANCE)]

@@ -19,6 +19,7 @@ from rootstock.errors import PlanError
 from rootstock.features.extract import (
     ExtractionReport,
     extract_features,
+    feature_space,
     write_feature_index,
 )
 from rootstock.features.store import FeatureStore
@@ -28,6 +29,8 @@ from rootstock.plan.plan import TransferPlan
 from rootstock.ports import InProcess, Spreader
 
 _log = logging.getLogger(__name__)
+COMPACT_PARTS = 32
+"""Until then each adds a handful of segments, which every part after it has to open."""
 SPLITS = ("train", "val")
 PART_IMAGES = 2048
 """Images of one piece of work: some seconds to a minute of it, which is what a crash can cost."""
@@ -81,6 +84,8 @@ def cache_features(
         config.features.batch_size,
         n_images=len(unique),
     )
+    made_by = (job.backbone, job.backbone.card.preprocess(plan.input_size))
+    space = feature_space(FeatureStore(store), *made_by)
     parts = [unique[at : at + PART_IMAGES] for at in range(0, len(unique), PART_IMAGES)]
     with (
         (spreader or InProcess()).spread(job, parts) as reports,
@@ -90,17 +95,10 @@ def cache_features(
         for report in reports:
             done.append(report)
             bar.update()
-    # Once, and by one process: parts on many machines would merge the same small segments.
-    for space in FeatureStore(store).spaces():
-        compact(space)
-    write_feature_index(
-        paths.features,
-        rows,
-        job.backbone,
-        job.backbone.card.preprocess(plan.input_size),
-        FeatureStore(store),
-        plan.taps,
-    )
+            # Here, by one process: parts on many machines would merge the same small segments.
+            if len(done) % COMPACT_PARTS == 0 or len(done) == len(parts):
+                compact(space)
+    write_feature_index(paths.features, rows, *made_by, FeatureStore(store), plan.taps)
     whole = ExtractionReport(
         sum(report.computed for report in done),
         sum(report.reused for report in done),
