@@ -49,7 +49,7 @@ class PartJob:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """Loaded once for all parts that one process works on."""
+        """Loaded once for all parts of this process; a task on a cluster loads its own."""
         return load_planned_backbone(self.plan, device=self.device)
 
     def __call__(self, rows: Sequence[ImageRow]) -> ExtractionReport:
