@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from rootstock.review.feasible import bayes_accuracy_bound, measure_feasibility
+from rootstock.review.feasible import (
+    EXPONENTS,
+    _fit,
+    bayes_accuracy_bound,
+    measure_feasibility,
+)
 
 
 def blobs(n, *, noise, seed=0, classes=3):
@@ -51,3 +56,28 @@ def test_the_same_features_give_the_same_answer():
         measure_feasibility(features, labels, folds=5, targets=(0.99,), seed=3) for _ in range(2)
     )
     assert first == second
+
+
+@pytest.mark.parametrize(("a", "b", "c"), [(2.0, 0.4, 0.1), (1.0, 0.2, 0.0), (5.0, 0.8, 0.2)])
+def test_a_power_law_is_found_again(a, b, c):
+    sizes = [100, 200, 400, 800]
+    ((found_a, found_b, found_c),) = _fit(sizes, np.array([[a * n**-b + c for n in sizes]]))
+    assert (found_b, found_c) == pytest.approx((b, c), abs=1e-6)
+    assert found_a == pytest.approx(a, rel=1e-6)
+
+
+def test_errors_that_rise_give_a_flat_curve_at_the_least_of_them():
+    ((a, _, c),) = _fit([100, 200, 400], np.array([[0.2, 0.3, 0.4]]))
+    assert c == pytest.approx(0.2)
+    assert 0 <= a < 0.2
+
+
+def test_no_curve_of_the_grid_fits_better():
+    random = np.random.default_rng(0)
+    sizes, errors = np.array([50, 100, 200, 400]), random.uniform(0.1, 0.5, (20, 4))
+    for (a, b, c), row in zip(_fit(sizes, errors), errors, strict=True):
+        least = np.square(a * sizes**-b + c - row).sum()
+        for _ in range(200):
+            a2, b2 = random.uniform(0, 3), random.choice(EXPONENTS)
+            c2 = random.uniform(0, row.min())
+            assert least <= np.square(a2 * sizes**-b2 + c2 - row).sum() + 1e-12

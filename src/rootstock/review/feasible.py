@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import curve_fit
 
 from rootstock.assess.knn import leave_one_out_accuracy
 from rootstock.heads import cross_validate
@@ -20,6 +19,7 @@ AHEAD = (2, 4)
 FARTHEST = 100
 """A target beyond so many times the images is called out of reach."""
 BOOTSTRAPS = 200
+EXPONENTS = np.linspace(0.005, 1.0, 200)
 PROBE_L2 = 1e-2
 FEWEST = 8
 """Images of the rarest class from which a curve can be measured."""
@@ -47,7 +47,7 @@ def measure_feasibility(
         leave_one_out_accuracy(features, labels, neighbours=1), len(counts)
     )
     sizes, errors = _measure_curve(features, labels, folds, seed)
-    curves = np.array([_fit(sizes, values) for values in np.transpose(errors)])
+    curves = _fit(sizes, np.transpose(errors))
     measured = [_point(size, 1.0 - values) for size, values in zip(sizes, errors, strict=True)]
     ahead = [sizes[-1] * times for times in AHEAD]
     extrapolated = [_point(n, 1.0 - _power_law(n, *curves.T)) for n in ahead]
@@ -94,22 +94,24 @@ def _draw(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(parts))
 
 
-def _fit(sizes: Sequence[int], errors: np.ndarray) -> tuple[float, float, float]:
-    """a, b, c of error = a n^-b + c, with 0 <= b <= 1 and c not above the last error."""
-    start = np.array(sizes, float)
-    floor = max(float(errors.min()), 1e-4)
-    try:
-        found, _ = curve_fit(
-            _power_law,
-            start,
-            errors,
-            p0=(float(errors[0]) * math.sqrt(start[0]), 0.5, floor / 2),
-            bounds=((0.0, 0.0, 0.0), (1000.0, 1.0, floor)),
-            maxfev=2000,
-        )
-    except RuntimeError:  # no convergence: the curve is flat as far as one can see
-        return 0.0, 0.0, float(np.mean(errors))
-    return float(found[0]), float(found[1]), float(found[2])
+def _fit(sizes: Sequence[int], errors: np.ndarray) -> np.ndarray:
+    """Curves [B,3] of a, b, c in error = a n^-b + c, by least squares of each row of errors [B,S].
+
+    0 < b <= 1, and c is from 0 to the least error, so that a is not negative. For a given b the
+    rest has a closed form (variable projection, Golub and Pereyra 1973), and of the b on a grid the
+    best is taken.
+    """
+    powers = np.array(sizes, float) ** -EXPONENTS[:, None]
+    centred = powers - powers.mean(axis=1, keepdims=True)
+    slopes = errors @ centred.T / np.square(centred).sum(axis=1)
+    offsets = errors.mean(axis=1, keepdims=True) - slopes * powers.mean(axis=1)
+    offsets = np.clip(offsets, 0.0, errors.min(axis=1, keepdims=True))[..., None]
+    above = errors[:, None] - offsets
+    slopes = (above * powers).sum(axis=2) / np.square(powers).sum(axis=1)
+    missed = np.square(above - slopes[..., None] * powers).sum(axis=2)
+    best = missed.argmin(axis=1)
+    rows = np.arange(len(errors))
+    return np.stack([slopes[rows, best], EXPONENTS[best], offsets[rows, best, 0]], axis=1)
 
 
 def _power_law(n: np.ndarray | float, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
