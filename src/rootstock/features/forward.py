@@ -127,7 +127,7 @@ def _proved(ways: Sequence[Forward], plain: Forward, probe: np.ndarray) -> list[
     for forward in ways:
         try:
             difference = _difference(expected, forward.run(probe))
-        except Exception as error:  # noqa: BLE001 - a compiler, say, that is not there
+        except Exception as error:  # noqa: BLE001 - an operation that has no half precision, say
             why = (str(error) or type(error).__name__).splitlines()[0]
         else:
             if difference <= forward.tolerance:
