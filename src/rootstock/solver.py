@@ -140,7 +140,7 @@ class _Problem:
         residual = log_probabilities.exp_()
         residual[torch.arange(len(self.labels)), :, self.labels] -= 1.0
         residual *= share.T.unsqueeze(2).to(residual.dtype)
-        # For a dozen columns or fewer `rows.T @ residual` takes up to ten times as long
+        # For eleven columns or fewer `rows.T @ residual` takes up to twelve times as long
         slope = residual.view(-1, count * classes).T.contiguous() @ self.rows
         slope = slope.view(count, classes, width).transpose(1, 2).contiguous()
         weighted = penalty * point

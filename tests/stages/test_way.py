@@ -1,6 +1,7 @@
 """The whole way without Ray, MLflow or DVC: real stages, real images, small network."""
 
 import json
+import pickle
 import re
 import shutil
 import time
@@ -145,6 +146,20 @@ def test_the_store_is_merged_now_and_then_and_at_the_end(data, copied, monkeypat
     monkeypatch.setattr(features, "COMPACT_PARTS", 2)
     images = cache_features(config, copied).computed
     assert len(merged) == -(-images // 20) > 1
+
+
+def test_a_job_travels_without_its_network(data, copied, monkeypatch):
+    config, sent = configure(data, "plan.strategy=early_features"), []
+    make_plan(config, copied, searcher=SequentialSearcher())
+
+    class Sending(InProcess):
+        def spread(self, work, parts):
+            sent.append(pickle.dumps(work))
+            return super().spread(pickle.loads(sent[0]), parts)
+
+    cache_features(config, copied, spreader=Sending())
+    assert "backbone" not in vars(pickle.loads(sent[0]))
+    assert len(sent[0]) < 20_000
 
 
 def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeypatch):

@@ -67,7 +67,7 @@ def extract_features(
         StoreError: the store cannot be written.
     """
     started = time.monotonic()
-    space = feature_space(store, backbone, preprocess)
+    space = feature_space(backbone, preprocess, store)
     unique = list({row.sha256: row for row in rows}.values())
     keys = [row.sha256 for row in unique]
     taps = _single_taps(taps)
@@ -106,7 +106,7 @@ def read_features(
     Raises:
         StoreError: some are missing.
     """
-    space, keys = feature_space(store, backbone, preprocess), [row.sha256 for row in rows]
+    space, keys = feature_space(backbone, preprocess, store), [row.sha256 for row in rows]
     parts = [space.read(keys, name) for name in split_taps(tap)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -144,7 +144,7 @@ def write_feature_index(
 ) -> None:
     """Write which features these rows need, with a checksum for each tap."""
     keys = [row.sha256 for row in rows]
-    space = feature_space(store, backbone, preprocess)
+    space = feature_space(backbone, preprocess, store)
     index: dict[str, Any] = {
         "format_version": 1,
         "weights_sha256": backbone.card.weights_sha256,
@@ -188,7 +188,7 @@ def _single_taps(taps: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for tap in taps for name in split_taps(tap)))
 
 
-def feature_space(store: FeatureStore, backbone: Backbone, preprocess: Preprocess) -> Space:
+def feature_space(backbone: Backbone, preprocess: Preprocess, store: FeatureStore) -> Space:
     """Where the features of this backbone and preprocessing are kept."""
     return store.space(weights_sha256=backbone.card.weights_sha256, preprocess_hash=preprocess.hash)
 

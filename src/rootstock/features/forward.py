@@ -104,11 +104,11 @@ def open_forwards(
     except RootstockError as error:
         _log.warning("features are computed by PyTorch, several times slower: %s", error.message)
         return Ways((eager,))
-    edges = _edges(backbone, ordered)
+    apart = _splitter(backbone, ordered)
     translated = []
     for engine in engines:
         try:
-            translated.append(_translated(engine, path, preprocess, ordered, edges))
+            translated.append(_translated(engine, path, preprocess, apart))
         except RootstockError as error:
             _log.warning("features are not computed by %s: %s", engine, error.message)
     found = (*_proved(translated, eager, probe), eager)
@@ -140,13 +140,12 @@ def _proved(ways: Sequence[Forward], plain: Forward, probe: np.ndarray) -> list[
 
 def _on_gpu(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> list[Forward]:
     ordered = sorted(taps, key=backbone.tap_index)
-    edges = _edges(backbone, ordered)
+    apart = _splitter(backbone, ordered)
 
     def forward(way: GpuWay) -> Forward:
         def run(images: np.ndarray) -> Features:
             joined = way.network(_normalised(images, preprocess, backbone.device))
-            half = joined.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
-            return dict(zip(ordered, np.split(half, edges, axis=1), strict=True))
+            return apart(joined.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy())
 
         return Forward("torch", False, run, way.name, way.tolerance or TOLERANCE)
 
@@ -160,9 +159,10 @@ def _name_on_gpu(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]
     return json.dumps([backbone.card.weights_sha256, sorted(taps), preprocess.input_size, card])
 
 
-def _edges(backbone: Backbone, ordered: Sequence[str]) -> np.ndarray:
-    """Where the features of one tap end and the next one's begin, side by side."""
-    return np.cumsum([backbone.width(tap) for tap in ordered])[:-1]
+def _splitter(backbone: Backbone, ordered: Sequence[str]) -> Callable[[np.ndarray], Features]:
+    """Takes the features of several taps, which stand side by side, apart."""
+    edges = np.cumsum([backbone.width(tap) for tap in ordered])[:-1]
+    return lambda joined: dict(zip(ordered, np.split(joined, edges, axis=1), strict=True))
 
 
 def _eager(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> Forward:
@@ -198,15 +198,17 @@ def _translate(backbone: Backbone, ordered: Sequence[str], size: int, folder: Pa
 
 
 def _translated(
-    engine: Engine, path: Path, preprocess: Preprocess, ordered: Sequence[str], edges: np.ndarray
+    engine: Engine,
+    path: Path,
+    preprocess: Preprocess,
+    apart: Callable[[np.ndarray], Features],
 ) -> Forward:
     """Raises: BundleError: the engine cannot read the file."""
     features = open_features(engine, path, cores=usable_cores())
 
     def run(images: np.ndarray) -> Features:
         joined = features(preprocess.normalise(images))
-        half = np.clip(joined, -HALF_MAX, HALF_MAX).astype(np.float16)
-        return dict(zip(ordered, np.split(half, edges, axis=1), strict=True))
+        return apart(np.clip(joined, -HALF_MAX, HALF_MAX).astype(np.float16))
 
     return Forward(engine, concurrent=True, run=run)
 

@@ -2,8 +2,7 @@
 
 Which of them pays depends on card and network, so they are proved against the plain way
 (`rootstock.features.forward`) and measured (`rootstock.features.fastest`) before one is taken.
-Nothing is compiled: it takes a minute in each process, and decoding on sixteen cores is no faster
-than such a network is without (docs/scaling.md).
+Nothing is compiled: it takes a minute in each process, and whether it pays was not measured.
 """
 
 from __future__ import annotations

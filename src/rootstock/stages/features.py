@@ -52,6 +52,10 @@ class PartJob:
         """Loaded once for all parts of this process; a task on a cluster loads its own."""
         return load_planned_backbone(self.plan, device=self.device)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without the network: where the job goes there may be another device for it."""
+        return {name: value for name, value in vars(self).items() if name != "backbone"}
+
     def __call__(self, rows: Sequence[ImageRow]) -> ExtractionReport:
         """Compute what the store lacks of these rows."""
         return extract_features(
@@ -84,8 +88,8 @@ def cache_features(
         config.features.batch_size,
         n_images=len(unique),
     )
-    made_by = (job.backbone, job.backbone.card.preprocess(plan.input_size))
-    space = feature_space(FeatureStore(store), *made_by)
+    made_by = (job.backbone, job.backbone.card.preprocess(plan.input_size), FeatureStore(store))
+    space = feature_space(*made_by)
     parts = [unique[at : at + PART_IMAGES] for at in range(0, len(unique), PART_IMAGES)]
     with (
         (spreader or InProcess()).spread(job, parts) as reports,
@@ -98,7 +102,7 @@ def cache_features(
             # Here, by one process: parts on many machines would merge the same small segments.
             if len(done) % COMPACT_PARTS == 0 or len(done) == len(parts):
                 compact(space)
-    write_feature_index(paths.features, rows, *made_by, FeatureStore(store), plan.taps)
+    write_feature_index(paths.features, rows, *made_by, plan.taps)
     whole = ExtractionReport(
         sum(report.computed for report in done),
         sum(report.reused for report in done),
