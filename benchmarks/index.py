@@ -3,7 +3,7 @@
     python benchmarks/index.py --data-dir ../shared/data --count 100000
 
 CIFAR-10 and Tiny ImageNet together. The bound is reading and decoding to RGB by Pillow in as many
-processes; the index also hashes each file, takes a fingerprint for near-duplicates, splits, draws
+processes; the index also hashes each file, takes a thumbnail for near-duplicates, splits, draws
 three pictures and writes the manifest. Both are run twice, so that neither has the colder files or
 the slower minute to itself. Then 100 files are added, and the index runs again.
 """

@@ -72,10 +72,10 @@ def list_images(folder: Path, *, seed: int) -> Manifest:
     if manifest.given_splits != ("train", "val"):
         return manifest
     other = {"val": "test", "test": "train"}
-    rows = [replace(row, split=other.get(row.split, row.split)) for row in manifest.images]
+    rows = [row._replace(split=other.get(row.split, row.split)) for row in manifest.images]
     train = sorted((row.sha256, i) for i, row in enumerate(rows) if row.split == "train")
     for _, i in train[:: round(1 / 0.15)]:
-        rows[i] = replace(rows[i], split="val")
+        rows[i] = rows[i]._replace(split="val")
     return replace(manifest, images=tuple(rows))
 
 

@@ -5,14 +5,14 @@ import numpy as np
 from PIL import Image
 
 from rootstock.data.decode import decode_picture
-from rootstock.data.duplicates import fingerprint, group_duplicates
+from rootstock.data.duplicates import group_duplicates, thumbnail
 from tests.data.folders import photo
 
 
 def groups(contents, bits=3):
     names = [hashlib.sha256(content).hexdigest() for content in contents]
-    prints = [fingerprint(decode_picture(content).upright) for content in contents]
-    return group_duplicates(names, prints, bits=bits).tolist()
+    thumbs = [thumbnail(decode_picture(content).upright) for content in contents]
+    return group_duplicates(names, thumbs, bits=bits).tolist()
 
 
 def again(content, *, side=None, quality=70):
@@ -37,6 +37,15 @@ def test_equal_files_are_one_group():
 def test_a_smaller_or_compressed_copy_is_a_near_duplicate():
     found = groups([photo(1, side=200), again(photo(1, side=200)), again(photo(1), side=90)])
     assert len(set(found)) == 1
+
+
+def test_a_copy_of_an_odd_size_has_nearly_the_same_thumbnail():
+    picture = decode_picture(photo(1, side=225)).upright
+    copies = [picture.resize((side, side), Image.Resampling.LANCZOS) for side in (90, 197, 442)]
+    one, *others = [
+        np.frombuffer(thumbnail(each), np.uint8).astype(int) for each in (picture, *copies)
+    ]
+    assert max(np.abs(one - other).mean() for other in others) < 1
 
 
 def test_different_pictures_stay_apart():

@@ -77,10 +77,13 @@ def read_bytes(path: Path | str, limits: DecodeLimits | None = None) -> bytes:
     """
     limits = limits or DecodeLimits()
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a third faster, and it is done for each image
-            size = os.fstat(file.fileno()).st_size
+        # Not pathlib's and not buffered: each is a third of the time, for every image.
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             # Asked for a number of bytes, Python takes as much memory at once.
-            content = file.read(min(size, limits.max_bytes) + 1)
+            wanted = min(os.fstat(file.fileno()).st_size, limits.max_bytes) + 1
+            content = file.read(wanted)
+            while len(content) < wanted and (more := file.read(wanted - len(content))):
+                content += more
     except OSError as error:
         raise ImageError("unreadable", f"the file cannot be read: {error.strerror}") from None
     _check_bytes(content, limits)

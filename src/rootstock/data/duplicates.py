@@ -1,51 +1,47 @@
-"""Exact and near duplicates: what is the same picture must stay in one split."""
+"""Exact and near duplicates: what is the same picture must stay in one split.
+
+Near duplicates have nearly the same grey thumbnail. Which pairs are worth that comparison says a
+64-bit hash of it, which compares neighbours in a row (dHash, N. Krawetz 2013).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+Thumb = bytes
+"""A grey thumbnail, uint8[16,16]; see `thumbnail`."""
 THUMB = 16
-"""Side of the grey thumbnail that confirms a match of hashes."""
+"""Side of the grey thumbnail."""
 MAX_DIFFERENCE = 4.0
 """Mean absolute difference of two thumbnails, in grey levels, up to which they are one picture."""
 MIN_CONTRAST = 4.0
 """Pictures flatter than this (standard deviation in grey levels) have a hash of noise."""
 _BLOCK = 8_192
+_SIXTEEN_TO_NINE = np.array(
+    [
+        [max(0, min(9 * a + 9, 16 * b + 16) - max(9 * a, 16 * b)) for b in range(9)]
+        for a in range(16)
+    ],
+    np.float32,
+)
+"""Ninths of each of 16 columns that lie in each of 9: whole numbers, so that sums are exact."""
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """A 64-bit difference hash, and a thumbnail uint8[256] that confirms matches."""
-
-    hash: int
-    thumb: bytes
+def thumbnail(picture: Image.Image) -> Thumb:
+    """Thumbnail of an RGB image; nearly the same after re-encoding or resizing."""
+    # Without `reducing_gap`: it moves the borders, and copies of other sizes look less alike.
+    return picture.resize((THUMB, THUMB), Image.Resampling.BOX).convert("L").tobytes()
 
 
-def fingerprint(picture: Image.Image) -> Fingerprint:
-    """Fingerprint of an RGB image; nearly the same after re-encoding or resizing.
-
-    The hash compares neighbours in a 9 x 8 grey thumbnail (dHash, N. Krawetz 2013).
-    """
-    grey = picture.convert("L")
-    # Bytes directly: numpy's way to an image is most of the time for a small one
-    small = np.frombuffer(grey.resize((9, 8), Image.Resampling.BOX).tobytes(), np.uint8)
-    small = small.reshape(8, 9)
-    bits = (small[:, 1:] > small[:, :-1]).ravel()
-    thumb = grey.resize((THUMB, THUMB), Image.Resampling.BOX)
-    return Fingerprint(int.from_bytes(np.packbits(bits).tobytes(), "big"), thumb.tobytes())
-
-
-def group_duplicates(
-    sha256s: Sequence[str], prints: Sequence[Fingerprint], *, bits: int
-) -> np.ndarray:
+def group_duplicates(sha256s: Sequence[str], thumbs: Sequence[Thumb], *, bits: int) -> np.ndarray:
     """Group ids int64[N]: equal for exact and near duplicates, one's own for all others.
 
-    Two images are near duplicates when their hashes differ in at most ``bits`` bits and their
-    thumbnails agree. An id comes from the content of the group's first member by sha256.
+    Two images are near duplicates when the hashes of their thumbnails differ in at most ``bits``
+    bits and the thumbnails agree. An id comes from the content of the group's first member by
+    sha256.
     """
     parent = list(range(len(sha256s)))
 
@@ -55,7 +51,7 @@ def group_duplicates(
             index = parent[index]
         return index
 
-    for first, second in _matches(sha256s, prints, bits):
+    for first, second in _matches(sha256s, thumbs, bits):
         parent[find(first)] = find(second)
     names: dict[int, str] = {}
     roots = [find(index) for index in range(len(sha256s))]
@@ -66,28 +62,37 @@ def group_duplicates(
 
 
 def _matches(
-    sha256s: Sequence[str], prints: Sequence[Fingerprint], bits: int
+    sha256s: Sequence[str], thumbs: Sequence[Thumb], bits: int
 ) -> Iterator[tuple[int, int]]:
     first_of: dict[str, int] = {}
     for index, sha in enumerate(sha256s):
         if first_of.setdefault(sha, index) != index:
             yield first_of[sha], index
-    if not prints:
+    if not thumbs:
         return
     chosen = np.array(sorted(first_of.values()))
-    thumbs = np.frombuffer(b"".join([prints[i].thumb for i in chosen]), np.uint8)
-    thumbs = thumbs.reshape(len(chosen), -1)
-    starts = range(0, len(thumbs), _BLOCK)
-    contrasts = [thumbs[i : i + _BLOCK].astype(np.float32).std(axis=1) for i in starts]
+    grey = np.frombuffer(b"".join([thumbs[i] for i in chosen]), np.uint8)
+    grey = grey.reshape(len(chosen), THUMB * THUMB)
+    blocks = [grey[start : start + _BLOCK] for start in range(0, len(grey), _BLOCK)]
+    contrasts = [block.astype(np.float32).std(axis=1) for block in blocks]
     vivid = np.concatenate(contrasts) >= MIN_CONTRAST
-    chosen, thumbs = chosen[vivid], thumbs[vivid]
-    hashes = np.array([prints[i].hash for i in chosen], dtype=np.uint64)
+    hashes = np.concatenate([_hash(block) for block in blocks])[vivid]
+    chosen, grey = chosen[vivid], grey[vivid]
     for first, second in _close_pairs(hashes, bits):
         for start in range(0, len(first), _BLOCK):
             a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
-            apart = np.abs(thumbs[a].astype(np.float32) - thumbs[b])
+            apart = np.abs(grey[a].astype(np.float32) - grey[b])
             alike = apart.mean(axis=1) <= MAX_DIFFERENCE
             yield from zip(chosen[a[alike]].tolist(), chosen[b[alike]].tolist(), strict=True)
+
+
+def _hash(thumbs: np.ndarray) -> np.ndarray:
+    """uint64[N] of thumbnails uint8[N,256]: averaged to 8 rows of 9, is each more than the last?"""
+    rows = thumbs.reshape(-1, 8, 2, THUMB).mean(axis=2, dtype=np.float32)
+    # Rounded as a picture is: what differs by less is noise, and flat parts shall have no order.
+    small = np.rint(rows @ _SIXTEEN_TO_NINE / 16)
+    bits = (small[:, :, 1:] > small[:, :, :-1]).reshape(-1, 64)
+    return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
 
 
 def _close_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

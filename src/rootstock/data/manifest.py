@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from rootstock.data.duplicates import group_duplicates
 from rootstock.data.files import explain_format, write_atomic
 from rootstock.data.inspect import Inspected, inspect_images
 from rootstock.data.layout import SPLITS, Layout, find_images
-from rootstock.data.seen import FACTS, SeenFiles, stamp
+from rootstock.data.seen import FACTS, SeenFiles
 from rootstock.data.splits import assign_splits
 from rootstock.errors import ArtifactError, DataError
 
@@ -38,8 +38,7 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class ImageRow:
+class ImageRow(NamedTuple):
     """One image; ``quarantine`` is the reason why it is not used, empty where it is."""
 
     path: str
@@ -135,10 +134,12 @@ class Manifest:
         """Counts, quarantine, duplicates, conflicts and leaks, as JSON holds them."""
         usable = self.rows()
         counts = Counter((row.label, row.split) for row in usable)
+        sizes = Counter(row.group for row in usable)
         members: dict[int, list[ImageRow]] = {}
         for row in usable:
-            members.setdefault(row.group, []).append(row)
-        groups = [rows for rows in members.values() if len(rows) > 1]
+            if sizes[row.group] > 1:
+                members.setdefault(row.group, []).append(row)
+        groups = list(members.values())
         return {
             "n_images": len(self.images),
             "n_usable": len(usable),
@@ -189,7 +190,7 @@ def build_manifest(
     _check_classes(root, labels, {e.label for e in layout.entries}, min_per_class)
     groups = group_duplicates(
         [inspected[i].sha256 for i in usable],
-        [image.fingerprint for i in usable if (image := inspected[i]).fingerprint],
+        [inspected[i].thumb or b"" for i in usable],
         bits=near_duplicate_bits,
     )
     splits = assign_splits(
@@ -218,15 +219,15 @@ def _inspect(
     paths = [f"{layout.base}/{entry.path}" for entry in layout.entries]
     if memory is None:
         return inspect_images(paths, limits=limits, workers=workers)
-    names, stamps = [entry.path for entry in layout.entries], [stamp(path) for path in paths]
+    names = [entry.path for entry in layout.entries]
     seen = SeenFiles(memory, layout.base, limits)
-    known = seen.recall(names, stamps)
+    known = seen.recall(names)
     new = [i for i in range(len(paths)) if i not in known]
     fresh = inspect_images([paths[i] for i in new], limits=limits, workers=workers)
     known |= dict(zip(new, fresh, strict=True))
     inspected = [known[i] for i in range(len(paths))]
     if new:
-        seen.remember(names, stamps, inspected, since=started)
+        seen.remember(names, inspected, since=started)
     return inspected
 
 
