@@ -5,13 +5,13 @@ import numpy as np
 from PIL import Image
 
 from rootstock.data.decode import decode_picture
-from rootstock.data.duplicates import group_duplicates, thumbnail
+from rootstock.data.duplicates import group_duplicates, shrink, to_grey
 from tests.data.folders import photo
 
 
 def groups(contents, bits=3):
     names = [hashlib.sha256(content).hexdigest() for content in contents]
-    thumbs = [thumbnail(decode_picture(content).upright) for content in contents]
+    thumbs = to_grey([shrink(decode_picture(content).upright) for content in contents])
     return group_duplicates(names, thumbs, bits=bits).tolist()
 
 
@@ -42,10 +42,16 @@ def test_a_smaller_or_compressed_copy_is_a_near_duplicate():
 def test_a_copy_of_an_odd_size_has_nearly_the_same_thumbnail():
     picture = decode_picture(photo(1, side=225)).upright
     copies = [picture.resize((side, side), Image.Resampling.LANCZOS) for side in (90, 197, 442)]
-    one, *others = [
-        np.frombuffer(thumbnail(each), np.uint8).astype(int) for each in (picture, *copies)
-    ]
+    thumbs = to_grey([shrink(each) for each in (picture, *copies)])
+    one, *others = [np.frombuffer(thumb, np.uint8).astype(int) for thumb in thumbs]
     assert max(np.abs(one - other).mean() for other in others) < 1
+
+
+def test_thumbnails_are_as_grey_as_pillows():
+    pictures = [decode_picture(photo(seed)).upright for seed in range(20)]
+    thumbs = to_grey([shrink(picture) for picture in pictures])
+    small = [picture.resize((16, 16), Image.Resampling.BOX) for picture in pictures]
+    assert thumbs == [each.convert("L").tobytes() for each in small]
 
 
 def test_different_pictures_stay_apart():

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 Thumb = bytes
-"""A grey thumbnail, uint8[16,16]; see `thumbnail`."""
+"""A grey thumbnail, uint8[16,16]; see `to_grey`."""
 THUMB = 16
 """Side of the grey thumbnail."""
 MAX_DIFFERENCE = 4.0
@@ -30,10 +30,20 @@ _SIXTEEN_TO_NINE = np.array(
 """Ninths of each of 16 columns that lie in each of 9: whole numbers, so that sums are exact."""
 
 
-def thumbnail(picture: Image.Image) -> Thumb:
-    """Thumbnail of an RGB image; nearly the same after re-encoding or resizing."""
+def shrink(picture: Image.Image) -> bytes:
+    """RGB uint8[16,16,3] of an RGB image; nearly the same after re-encoding or resizing."""
     # Without `reducing_gap`: it moves the borders, and copies of other sizes look less alike.
-    return picture.resize((THUMB, THUMB), Image.Resampling.BOX).convert("L").tobytes()
+    return picture.resize((THUMB, THUMB), Image.Resampling.BOX).tobytes()
+
+
+def to_grey(shrunk: Sequence[bytes]) -> list[Thumb]:
+    """Thumbnails from those of `shrink`, as Pillow's ``L``; for many at once, that is quicker."""
+    if not shrunk:
+        return []
+    colours = np.frombuffer(b"".join(shrunk), np.uint8).reshape(len(shrunk), -1, 3)
+    red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
+    grey = (19_595 * red + 38_470 * green + 7_471 * blue + 32_768) >> 16
+    return [row.tobytes() for row in grey.astype(np.uint8)]
 
 
 def group_duplicates(sha256s: Sequence[str], thumbs: Sequence[Thumb], *, bits: int) -> np.ndarray:
@@ -51,14 +61,19 @@ def group_duplicates(sha256s: Sequence[str], thumbs: Sequence[Thumb], *, bits: i
             index = parent[index]
         return index
 
-    for first, second in _matches(sha256s, thumbs, bits):
-        parent[find(first)] = find(second)
-    names: dict[int, str] = {}
-    roots = [find(index) for index in range(len(sha256s))]
-    for root, sha in zip(roots, sha256s, strict=True):
-        names[root] = min(sha, names.get(root, sha))
+    matched = set()
+    for one, other in _matches(sha256s, thumbs, bits):
+        matched |= {one, other}
+        parent[find(one)] = find(other)
     # 15 hexadecimal digits are 60 bits, which fit a signed 64-bit column.
-    return np.array([int(names[root][:15], 16) for root in roots], dtype=np.int64)
+    ids = [int(sha[:15], 16) for sha in sha256s]
+    roots = {index: find(index) for index in matched}
+    first: dict[int, int] = {}
+    for index, root in roots.items():
+        first[root] = min(ids[index], first.get(root, ids[index]))
+    for index, root in roots.items():
+        ids[index] = first[root]
+    return np.array(ids, dtype=np.int64)
 
 
 def _matches(

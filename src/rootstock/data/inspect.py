@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from rootstock.cores import usable_cores
 from rootstock.data.decode import DecodeLimits, decode_picture, read_bytes
-from rootstock.data.duplicates import Thumb, thumbnail
+from rootstock.data.duplicates import Thumb, shrink, to_grey
 from rootstock.errors import DataError, ImageError
 
 CHUNK = 64
@@ -43,30 +43,35 @@ class Inspected(NamedTuple):
 
 def inspect_image(path: Path | str, limits: DecodeLimits) -> Inspected:
     """Read and decode one file; a fault becomes the ``reason`` of the row."""
+    return _inspect_chunk([path], limits)[0]
+
+
+def _inspect_chunk(paths: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
+    looks = [_look_at(path, limits) for path in paths]
+    thumbs = iter(to_grey([shrunk for _, shrunk in looks if shrunk]))
+    return [image._replace(thumb=next(thumbs)) if shrunk else image for image, shrunk in looks]
+
+
+def _look_at(path: Path | str, limits: DecodeLimits) -> tuple[Inspected, bytes | None]:
+    """What is seen but for the thumbnail, and what that is made from."""
     sha256 = ""
     try:
         os.fspath(path).encode()
         facts = os.stat(path)  # noqa: PTH116 - a third of pathlib's time, for each image
     except UnicodeEncodeError:
-        return Inspected(reason="file-name")
+        return Inspected(reason="file-name"), None
     except (OSError, ValueError):
-        return Inspected(reason="missing")
+        return Inspected(reason="missing"), None
     size, changed = facts.st_size, facts.st_mtime_ns
     try:
         content = read_bytes(path, limits)
         sha256 = hashlib.sha256(content).hexdigest()
         picture = decode_picture(content, limits)
     except ImageError as error:
-        return Inspected(sha256, size, reason=error.reason, changed=changed)
-    return Inspected(
-        sha256,
-        size,
-        *picture.upright.size,
-        picture.mode,
-        picture.format,
-        changed=changed,
-        thumb=thumbnail(picture.upright),
-    )
+        return Inspected(sha256, size, reason=error.reason, changed=changed), None
+    side = picture.upright.size
+    image = Inspected(sha256, size, *side, picture.mode, picture.format, changed=changed)
+    return image, shrink(picture.upright)
 
 
 def inspect_images(
@@ -139,10 +144,6 @@ def _make_sure_that_processes_start() -> None:
                 hint="a script that indexes images has to do so below "
                 "`if __name__ == '__main__':`; or set data.workers to 1",
             ) from None
-
-
-def _inspect_chunk(paths: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
-    return [inspect_image(path, limits) for path in paths]
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -16,7 +16,9 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,8 +44,7 @@ _TABLES = (".csv", ".parquet", ".pq")
 _LAYOUTS = "expected root/<class>/*.jpg, root/train/<class>/*.jpg, or a CSV with path,label"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One candidate image: path relative to the base folder, label, given split or None."""
 
     path: str
@@ -80,7 +81,7 @@ def find_images(root: Path) -> Layout:
     if not layout.entries:
         raise DataError(f"{root} holds no images", hint=_LAYOUTS)
     layout.warnings.extend(_case_twins(layout.entries))
-    layout.entries.sort(key=lambda entry: entry.path)
+    layout.entries.sort(key=attrgetter("path"))
     return layout
 
 

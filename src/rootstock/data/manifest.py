@@ -118,7 +118,8 @@ class Manifest:
         """
         hint = "run the stage `index` again"
         try:
-            table = pa.parquet.read_table(path)
+            with pa.parquet.ParquetFile(path) as file:
+                table = file.read()
             facts = json.loads((table.schema.metadata or {})[b"rootstock"])
         except FileNotFoundError:
             raise ArtifactError(f"{path} is missing", hint=hint) from None

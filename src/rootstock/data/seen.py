@@ -51,7 +51,8 @@ class SeenFiles:
     def recall(self, names: Sequence[str]) -> dict[int, Inspected]:
         """What is known of these files, by position; nothing where the file cannot be used."""
         try:
-            table = pa.parquet.read_table(self.path)
+            with pa.parquet.ParquetFile(self.path) as file:
+                table = file.read()
         except (OSError, pa.ArrowInvalid):
             return {}
         if (table.schema.metadata or {}).get(b"rootstock") != self._rules:
