@@ -89,7 +89,7 @@ def plot_image_sizes(
 
 
 def _plain_log_ticks(axes: object) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     plain = FuncFormatter(lambda value, _: f"{value:,.0f}")
     for name in ("xaxis", "yaxis"):
@@ -97,8 +97,7 @@ def _plain_log_ticks(axes: object) -> None:
         if axis.get_scale() == "log":
             axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter(plain)
-            axis.set_minor_formatter(NullFormatter())
-            axis.set_tick_params(which="minor", length=0)
+            axis.set_minor_locator(NullLocator())
 
 
 def _bars(names: list[str], table: np.ndarray, path: Path, subtitle: str) -> None:
