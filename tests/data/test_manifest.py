@@ -1,8 +1,10 @@
+import contextlib
 import os
 import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from rootstock.data.inspect import CHUNK
@@ -132,6 +134,24 @@ def test_a_bad_manifest_file_says_which_stage_to_run(tmp_path, content, message)
         Manifest.read(tmp_path / "m.parquet")
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_manifest_with_two_bits_turned_over_is_refused_or_read_as_it_was(tmp_path, seed):
+    manifest = index(write_classes(tmp_path / "images", {"a": 5, "b": 5}))
+    path = tmp_path / "m.parquet"
+    manifest.write(path)
+    content = bytearray(path.read_bytes())
+    for place in np.random.default_rng(seed).integers(0, 8 * len(content), 2):
+        content[place // 8] ^= 1 << (place % 8)
+    path.write_bytes(content)
+    with contextlib.suppress(ArtifactError):
+        assert Manifest.read(path).images == manifest.images
+
+
+def test_a_folder_in_the_place_of_a_manifest_is_told(tmp_path):
+    with pytest.raises(ArtifactError, match="is not a manifest"):
+        Manifest.read(tmp_path)
+
+
 def test_the_brain_scans_keep_their_copies_in_one_split(shared_data):
     manifest = index(shared_data("brain_mri"), workers=2)
     splits: dict[str, set[str]] = {}
@@ -159,6 +179,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
 
 
 DYING = """
+import contextlib
 import os
 import sys
 from pathlib import Path

@@ -3,9 +3,11 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rootstock.data import inspect as inspecting
+from rootstock.data import seen
 from rootstock.data.decode import DecodeLimits
 from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index as index_folder
@@ -54,6 +56,51 @@ def test_only_new_and_changed_files_are_read_again(folder, read):
     manifest = index(folder)
     assert sorted(read) == sorted(["new.png", changed.name])
     assert manifest == index(folder, memory=None)
+
+
+@pytest.mark.parametrize("change", ["time", "size"])
+def test_either_another_time_or_another_size_is_enough(folder, read, change):
+    index(folder)
+    read.clear()
+    path = folder / "a" / "0.png"
+    facts = path.stat()
+    if change == "size":
+        path.write_bytes(path.read_bytes() + b" ")
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    else:
+        age(path, 1800)
+    index(folder)
+    assert read == ["0.png"]
+
+
+def test_a_known_image_that_vanishes_is_no_fault_of_the_others(folder, read, monkeypatch):
+    index(folder)
+    read.clear()
+    (folder / "a" / "0.png").unlink()
+    (folder / "a" / "0.png").symlink_to("nowhere.png")
+    assert [row.quarantine for row in index(folder).quarantined] == ["missing"]
+    assert read == ["0.png"]
+
+
+def test_the_columns_are_the_fields_of_what_is_seen():
+    assert seen._SCHEMA.names == ["path", *inspecting.Inspected._fields]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_memory_changes_nothing(folder, seed):
+    """Two bits turned over: noticed by a page's checksum, or by what cannot be understood."""
+    first = index(folder)
+    memory = folder.parent / "seen.parquet"
+    content = bytearray(memory.read_bytes())
+    for place in np.random.default_rng(seed).integers(0, 8 * len(content), 2):
+        content[place // 8] ^= 1 << (place % 8)
+    memory.write_bytes(content)
+    assert index(folder) == first
+
+
+def test_a_pipe_is_set_aside_and_not_waited_for(folder):
+    os.mkfifo(folder / "a" / "pipe.png")
+    assert [row.quarantine for row in index(folder).quarantined] == ["unreadable"]
 
 
 def test_a_file_written_a_moment_ago_is_read_again(folder, read):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from rootstock.cores import usable_cores
 from rootstock.data.decode import DecodeLimits, decode_picture, read_bytes
-from rootstock.data.duplicates import Thumb, shrink, to_grey
+from rootstock.data.duplicates import Thumbnail, shrink, to_grey
 from rootstock.errors import DataError, ImageError
 
 CHUNK = 64
@@ -38,7 +39,7 @@ class Inspected(NamedTuple):
     format: str = ""
     reason: str = ""
     changed: int | None = None
-    thumb: Thumb | None = None
+    thumb: Thumbnail = b""
 
 
 def inspect_image(path: Path | str, limits: DecodeLimits) -> Inspected:
@@ -62,6 +63,8 @@ def _look_at(path: Path | str, limits: DecodeLimits) -> tuple[Inspected, bytes |
         return Inspected(reason="file-name"), None
     except (OSError, ValueError):
         return Inspected(reason="missing"), None
+    if not stat.S_ISREG(facts.st_mode):
+        return Inspected(reason="unreadable"), None  # to open a pipe would wait for its writer
     size, changed = facts.st_size, facts.st_mtime_ns
     try:
         content = read_bytes(path, limits)

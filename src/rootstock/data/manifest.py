@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
-from rootstock.data.files import explain_format, write_atomic
+from rootstock.data.files import explain_format
 from rootstock.data.inspect import Inspected, inspect_images
 from rootstock.data.layout import SPLITS, Layout, find_images
 from rootstock.data.seen import FACTS, SeenFiles
 from rootstock.data.splits import assign_splits
+from rootstock.data.tables import DAMAGE, read_table, write_table
 from rootstock.errors import ArtifactError, DataError
 
 FORMAT_VERSION = 1
@@ -106,8 +106,7 @@ class Manifest:
         table = pa.table(columns, schema=SCHEMA).replace_schema_metadata(
             {"rootstock": json.dumps(facts)}
         )
-        with write_atomic(path) as temporary:
-            pa.parquet.write_table(table, temporary, compression="zstd")
+        write_table(table, path)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -118,18 +117,18 @@ class Manifest:
         """
         hint = "run the stage `index` again"
         try:
-            with pa.parquet.ParquetFile(path) as file:
-                table = file.read()
+            table = read_table(path)
             facts = json.loads((table.schema.metadata or {})[b"rootstock"])
+            problem = explain_format(facts["format_version"], FORMAT_VERSION, path=path, again=hint)
+            rows = () if problem else tuple(ImageRow(**row) for row in table.to_pylist())
+            manifest = cls(rows, tuple(facts["warnings"]), tuple(facts["given_splits"]))
         except FileNotFoundError:
             raise ArtifactError(f"{path} is missing", hint=hint) from None
-        except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        except DAMAGE as error:
             raise ArtifactError(f"{path} is not a manifest: {error}", hint=hint) from None
-        problem = explain_format(facts["format_version"], FORMAT_VERSION, path=path, again=hint)
         if problem:
             raise ArtifactError(problem[0], hint=problem[1])
-        rows = tuple(ImageRow(**row) for row in table.to_pylist())
-        return cls(rows, tuple(facts["warnings"]), tuple(facts["given_splits"]))
+        return manifest
 
     def summary(self) -> dict[str, Any]:
         """Counts, quarantine, duplicates, conflicts and leaks, as JSON holds them."""
@@ -191,7 +190,7 @@ def build_manifest(
     _check_classes(root, labels, {e.label for e in layout.entries}, min_per_class)
     groups = group_duplicates(
         [inspected[i].sha256 for i in usable],
-        [inspected[i].thumb or b"" for i in usable],
+        [inspected[i].thumb for i in usable],
         bits=near_duplicate_bits,
     )
     splits = assign_splits(

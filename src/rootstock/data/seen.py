@@ -1,6 +1,6 @@
 """What was seen of each file before: an image that is as it was is not read again.
 
-As git does it, a file of the same size and time of change is taken for the same file. One that was
+A file of the same size and time of change is taken for the same file. One that was
 written in the seconds before it was read is not trusted: it may be written again within one tick
 of the file system's clock.
 """
@@ -15,17 +15,14 @@ from pathlib import Path
 
 import PIL
 import pyarrow as pa
-import pyarrow.parquet
 
 from rootstock.data.decode import DecodeLimits
-from rootstock.data.files import write_atomic
 from rootstock.data.inspect import Inspected
+from rootstock.data.tables import DAMAGE, read_table, write_table
 
 VERSION = 2
 """Raised whenever the same file would be seen differently."""
 UNSURE_NS = 2_000_000_000
-_PASSING = ("unreadable", "crashed", "missing", "file-name")
-"""Faults that may be gone the next time though the file has not changed."""
 FACTS = (
     ("sha256", pa.string()),
     ("bytes", pa.int64()),
@@ -51,14 +48,16 @@ class SeenFiles:
     def recall(self, names: Sequence[str]) -> dict[int, Inspected]:
         """What is known of these files, by position; nothing where the file cannot be used."""
         try:
-            with pa.parquet.ParquetFile(self.path) as file:
-                table = file.read()
-        except (OSError, pa.ArrowInvalid):
+            table = read_table(self.path)
+            if (
+                table.schema != _SCHEMA
+                or (table.schema.metadata or {})[b"rootstock"] != self._rules
+            ):
+                return {}
+            paths, *columns = (table[name].to_pylist() for name in _SCHEMA.names)
+            seen = dict(zip(paths, map(Inspected, *columns), strict=True))
+        except DAMAGE:
             return {}
-        if (table.schema.metadata or {}).get(b"rootstock") != self._rules:
-            return {}
-        paths, *columns = (table[name].to_pylist() for name in _SCHEMA.names)
-        seen = dict(zip(paths, map(Inspected, *columns), strict=True))
         known = {position: seen[name] for position, name in enumerate(names) if name in seen}
         return {at: image for at, image in known.items() if self._is_as_it_was(names[at], image)}
 
@@ -70,13 +69,13 @@ class SeenFiles:
         rows = [
             (name, *image)
             for name, image in zip(names, inspected, strict=True)
-            if image.changed is not None and image.changed < sure and image.reason not in _PASSING
+            # A file that cannot be read now may be readable though it has not changed.
+            if image.changed is not None and image.changed < sure and image.reason != "unreadable"
         ]
         columns = zip(*rows, strict=True) if rows else [()] * len(_SCHEMA)
         arrays = [pa.array(one, field.type) for one, field in zip(columns, _SCHEMA, strict=True)]
         table = pa.table(arrays, schema=_SCHEMA.with_metadata({b"rootstock": self._rules}))
-        with write_atomic(self.path) as temporary:
-            pa.parquet.write_table(table, temporary)
+        write_table(table, self.path)
 
     def _is_as_it_was(self, name: str, image: Inspected) -> bool:
         try:
