@@ -46,9 +46,11 @@ def main() -> int:
                 done += run_set(name, folder, seed, options, done, Path(scratch))
     if not done:
         return 1
-    print_tables(done)
+    weights = Path(options.weights).stem
+    shown = [run for run in done if run["weights"] == weights]
+    print_tables(shown)
     if options.plot:
-        plot_regret(done, options.plot)
+        plot_regret(shown, options.plot)
     return 0
 
 
@@ -153,12 +155,14 @@ class Cell:
 
 
 def complete_cells(runs: list[Run]) -> list[Cell]:
-    """Those sets and sizes of which every strategy was run with the same seeds."""
-    seeds: dict[tuple[str, int], dict[int, dict[str, Run]]] = defaultdict(lambda: defaultdict(dict))
+    """Those sets, sizes and weights of which every strategy was run with the same seeds."""
+    seeds: dict[tuple[str, int, str], dict[int, dict[str, Run]]]
+    seeds = defaultdict(lambda: defaultdict(dict))
     for run in runs:
-        seeds[run["set"], run["size"]][run["seed"]][run["strategy"]] = run
+        cell = run["set"], run["size"], run["weights"]
+        seeds[cell][run["seed"]][run["strategy"]] = run
     cells = []
-    for (name, _), tries in seeds.items():
+    for (name, *_), tries in seeds.items():
         whole = [scores for scores in tries.values() if len(scores) == len(MEANING) + 1]
         if whole:
             cells.append(average_seeds(name, whole))

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 
 from rootstock.assess.build import build_profile, sample_rows
@@ -60,6 +62,15 @@ def test_a_sample_keeps_the_shares_of_the_classes(root):
     chosen = sample_rows(rows, 12)
     assert [sum(row.label == label for row in chosen) for label in "ab"] == [8, 4]
     assert sample_rows(rows, 100) == rows
+
+
+def test_many_classes_are_probed_however_few_images_a_sample_has(tmp_path):
+    write_classes(tmp_path / "images", {f"{number:03}": 4 for number in range(40)})
+    manifest = index(tmp_path / "images", val_fraction=0.0, test_fraction=0.0)
+    counts = Counter(row.label for row in sample_rows(manifest.rows(), 20))
+    assert counts == {f"{number:03}": 3 for number in range(40)}
+    found = profile(tmp_path / "images", tmp_path / "store", sample=20)
+    assert min(probe.n_images for probe in found.probes) > 40
 
 
 def test_the_images_a_sample_takes_do_not_depend_on_their_names(root):

@@ -118,6 +118,14 @@ def test_a_limit_of_minutes_rules_out_fine_tuning(assessed):
     assert plan.finetune is None
 
 
+def test_no_race_is_run_with_a_strategy_over_the_limit_of_minutes(assessed):
+    _, paths = assessed
+    counting = CountingSearcher()
+    config = configure(paths.root.parent / "data", "plan.budget.minutes=0.0001")
+    plan = make_plan(config, paths, searcher=counting)
+    assert (plan.finetune, plan.race, counting.searches) == (None, None, 0)
+
+
 def test_the_pace_of_a_machine_is_measured_once(tmp_path):
     backbone = tiny_backbone()
     first = known_pace(tmp_path, backbone, tuning_size=32)

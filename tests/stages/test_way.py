@@ -410,6 +410,23 @@ def test_a_budget_ends_the_fine_tuning_and_a_model_is_written(data, copied):
     assert bundle.strategy == "full_finetune"
 
 
+@pytest.mark.parametrize(("trials", "ended_early"), [("auto", False), ("3", True)])
+def test_only_a_longer_search_ends_trials_early(data, copied, monkeypatch, trials, ended_early):
+    """The plan's own trials are judged at their end: at an early epoch the faster one would win."""
+    told = []
+
+    def spy(self, *arguments, early_stop, search=SequentialSearcher.search, **options):
+        told.append(early_stop)
+        return search(self, *arguments, early_stop=early_stop, **options)
+
+    monkeypatch.setattr(SequentialSearcher, "search", spy)
+    config = configure(
+        data, "plan.strategy=full_finetune", "train.epochs=1", f"train.trials={trials}"
+    )
+    trained(config, copied)
+    assert told == [False, ended_early]  # heads first
+
+
 def test_a_head_with_a_hidden_layer_is_tried_and_can_be_served(data, copied, monkeypatch):
     config = configure(data, "plan.strategy=linear_probe", "train.mlp_hidden=8")
     monkeypatch.setattr("rootstock.stages.train.best_trial", lambda trials: trials[-1])

@@ -34,6 +34,8 @@ SIMILARITY_VERSION = 1
 """Raised whenever the same images would get another similarity."""
 PROBE_L2 = 1e-2
 """One strength for all taps: probes compare depths, the search of the head comes later."""
+FEWEST = 3
+"""Images of each class in a sample, where it has them."""
 
 
 def build_profile(
@@ -120,7 +122,11 @@ def measure_backbone(
 
 
 def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
-    """At most ``limit`` rows, the same share of each class, chosen by content."""
+    """About ``limit`` rows at most, the same share of each class, chosen by content.
+
+    Three of each class are taken where it has them, however many classes there are: one that is
+    alone cannot be probed.
+    """
     if len(rows) <= limit:
         return list(rows)
     by_class: dict[str, list[ImageRow]] = {}
@@ -128,7 +134,7 @@ def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
         by_class.setdefault(row.label, []).append(row)
     chosen: list[ImageRow] = []
     for members in by_class.values():
-        chosen += members[: max(1, round(limit * len(members) / len(rows)))]
+        chosen += members[: max(FEWEST, round(limit * len(members) / len(rows)))]
     return sorted(chosen, key=lambda row: row.path)
 
 

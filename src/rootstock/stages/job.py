@@ -194,7 +194,9 @@ class TrainingJob:
             directory=self.directory / "finetune",
             metric=METRIC,
             mode="min",
-            early_stop=True,
+            # The plan's own few trials run to their end: which of two is behind at an early epoch
+            # depends on which got there first, and the outcome would with it.
+            early_stop=exploration is not None,
             exploration=exploration,
             seconds=seconds,
         )

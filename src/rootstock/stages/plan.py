@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config import Config
@@ -34,13 +34,14 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     backbone = load_profiled_backbone(profile, device=config.train.device)
     backbone.require_size(tuning_size(profile, pins))
     pace, expected = estimate_minutes(config, paths, profile, backbone)
+    too_slow = _too_slow(expected, limit=config.plan.budget.minutes)
     plan = make_transfer_plan(
         profile,
         pins=pins,
         l2_grid=config.train.l2_grid,
         shares=config.plan.shares,
-        race=_race(config, paths, profile, pins, searcher),
-        too_slow=_too_slow(expected, limit=config.plan.budget.minutes),
+        race=_race(config, paths, profile, pins, searcher, too_slow),
+        too_slow=too_slow,
         backbones=scores,
         backbone_why=why,
         budget_minutes=config.plan.budget.minutes,
@@ -70,11 +71,18 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
 
 
 def _race(
-    config: Config, paths: Paths, profile: DatasetProfile, pins: Pins, searcher: Searcher
+    config: Config,
+    paths: Paths,
+    profile: DatasetProfile,
+    pins: Pins,
+    searcher: Searcher,
+    too_slow: Collection[rules.Strategy],
 ) -> Race | None:
     judgement = judge_profile(profile, shares=config.plan.shares)
     if not judgement.contest or config.plan.race == "never" or pins.strategy != AUTO:
         return None
+    if not set(judgement.contest).isdisjoint(too_slow):
+        return None  # it would cost minutes to prefer what the budget forbids
     return run_race(
         config, paths, profile=profile, contest=judgement.contest, pins=pins, searcher=searcher
     )
