@@ -1,3 +1,4 @@
+from rootstock.review.build import find_copies
 from rootstock.review.findings import gather_findings
 from rootstock.review.record import (
     Burst,
@@ -10,6 +11,8 @@ from rootstock.review.record import (
     Target,
 )
 from rootstock.review.report import render_review
+from tests.data.folders import photo, write_classes
+from tests.data.test_broken_folders import index
 from tests.plan.test_planner import make_profile
 
 NOTHING = {"feasibility": None, "suspects": (), "outliers": (), "bursts": (), "shortcuts": ()}
@@ -107,3 +110,20 @@ def test_the_page_tells_targets_and_shows_pictures():
     assert "(plots/curve.png)" in text
     assert "5 more are in" in text
     assert "the features' fault" in text
+
+
+def test_the_page_names_copies_the_contradictory_ones_first(tmp_path):
+    root = write_classes(tmp_path / "images", {"ants": 6, "bees": 6})
+    (root / "ants" / "again.png").write_bytes(photo(0))
+    (root / "bees" / "twin.png").write_bytes(photo(1))
+    copies = find_copies(index(root))
+    assert [group.labels for group in copies] == [("ants", "bees"), ("ants",)]
+    text = render_review(a_review(copies=tuple(copies)), make_profile(), pictures={}, minutes={})
+    assert "| ants/1.png, bees/twin.png | ants, bees |" in text
+    assert "| ants/0.png, ants/again.png | ants |" in text
+
+
+def test_a_cut_list_of_doubts_is_no_count():
+    doubt = Suspect(path="a.jpg", label="ants", suggested="bees", confidence=0.9)
+    assert any("50 or more labels" in text for text in findings(suspects=(doubt,) * 50))
+    assert any(text.startswith("49 labels") for text in findings(suspects=(doubt,) * 49))

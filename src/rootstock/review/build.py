@@ -11,10 +11,11 @@ from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.review.doubts import find_bursts, find_outliers, suspect_labels
 from rootstock.review.feasible import measure_feasibility
 from rootstock.review.findings import gather_findings
-from rootstock.review.record import DataReview, Feasibility
+from rootstock.review.record import Copies, DataReview, Feasibility
 from rootstock.review.shortcuts import collect_facts, find_shortcuts
 
 USUAL_TARGETS = (0.90, 0.95, 0.99)
+MOST_COPIES = 50
 
 
 def build_review(
@@ -62,8 +63,27 @@ def build_review(
         suspects=tuple(suspects),
         outliers=tuple(outliers),
         bursts=tuple(bursts),
+        copies=tuple(find_copies(manifest)),
         shortcuts=tuple(shortcuts),
     )
+
+
+def find_copies(manifest: Manifest) -> list[Copies]:
+    """At most 50 groups of copies: those of several classes first, then those of several splits."""
+    members: dict[int, list[ImageRow]] = {}
+    for row in manifest.rows():
+        members.setdefault(row.group, []).append(row)
+    found = [
+        Copies(
+            paths=tuple(row.path for row in rows),
+            labels=tuple(sorted({row.label for row in rows})),
+            splits=tuple(sorted({row.split for row in rows})),
+        )
+        for rows in members.values()
+        if len(rows) > 1
+    ]
+    found.sort(key=lambda group: (-len(group.labels), -len(group.splits), -len(group.paths)))
+    return found[:MOST_COPIES]
 
 
 def _feasibility(

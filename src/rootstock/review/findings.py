@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rootstock.assess.profile import DatasetProfile
+from rootstock.review.doubts import MOST_SUSPECTS
 from rootstock.review.record import (
     Burst,
     Feasibility,
@@ -95,9 +96,10 @@ def _from_doubts(
 ) -> Iterator[Finding]:
     if suspects:
         first = suspects[0]
+        number = f"{len(suspects)} or more" if len(suspects) == MOST_SUSPECTS else len(suspects)
         yield Finding(
             weight=2 if len(suspects) > 0.02 * n else 1,
-            what=f"{len(suspects)} labels of {n} images looked at are in doubt, first "
+            what=f"{number} labels of {n} images looked at are in doubt, first "
             f"{first.path}: labelled `{first.label}`, looks like `{first.suggested}`.",
             todo="Look at the sheet of doubtful labels: wrong ones teach the model wrong.",
         )

@@ -27,7 +27,7 @@ class Feasibility(Record):
     """What these features allow: a ceiling from nearest neighbours, and the learning curve."""
 
     ceiling: float
-    """1 - Cover and Hart's lower bound on the Bayes error."""
+    """1 - Cover and Hart's lower bound on the Bayes error, or what the curve reaches if higher."""
     measured: tuple[CurvePoint, ...]
     extrapolated: tuple[CurvePoint, ...]
     targets: tuple[Target, ...]
@@ -56,6 +56,14 @@ class Burst(Record):
 
     label: str
     paths: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+class Copies(Record):
+    """Files that hold the same picture, or nearly."""
+
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
     splits: tuple[str, ...]
 
 
@@ -92,4 +100,5 @@ class DataReview(Artifact):
     suspects: tuple[Suspect, ...]
     outliers: tuple[Outlier, ...]
     bursts: tuple[Burst, ...]
+    copies: tuple[Copies, ...] = ()
     shortcuts: tuple[Shortcut, ...]

@@ -50,6 +50,7 @@ def render_review(
     lines += ["", "## Images unlike all others", "", *_outliers(review)]
     lines += _picture(pictures, "outliers", "images unlike all others")
     lines += ["", "## Shortcuts", "", *_shortcuts(review)]
+    lines += ["", "## Copies", "", *_copies(review)]
     lines += ["", "## Runs of nearly the same image", "", *_bursts(review)]
     lines += ["", "## The images in two dimensions", ""]
     lines += _picture(pictures, "map", "features in two dimensions, labels in doubt marked")
@@ -66,7 +67,8 @@ def _feasibility(found: Feasibility | None) -> list[str]:
         return ["Some class has too few images to measure a learning curve."]
     lines = [
         f"With these features no classifier is expected above **{found.ceiling:.1%}** (the bound "
-        "of Cover and Hart on the error, from nearest neighbours). Fine-tuning changes the "
+        "of Cover and Hart on the error, from nearest neighbours, or what the curve below reaches "
+        "if that is more). Fine-tuning changes the "
         "features and may pass it.",
         "",
         "| training images | probe accuracy | 80 % range | |",
@@ -121,6 +123,17 @@ def _shortcuts(review: DataReview) -> list[str]:
     return lines + [
         f"| {s.fact} | {s.accuracy:.3f} | {s.chance:.3f} | {s.example} |" for s in review.shortcuts
     ]
+
+
+def _copies(review: DataReview) -> list[str]:
+    if not review.copies:
+        return ["None."]
+    lines = ["| files | classes | splits |", "| --- | --- | --- |"]
+    lines += [
+        f"| {', '.join(c.paths)} | {', '.join(c.labels)} | {', '.join(c.splits)} |"
+        for c in review.copies[:LISTED]
+    ]
+    return [*lines, "", "The same picture or nearly; reports/data.json lists every group."]
 
 
 def _bursts(review: DataReview) -> list[str]:
