@@ -1,3 +1,6 @@
+import numpy as np
+
+from rootstock.review import build
 from rootstock.review.build import find_copies
 from rootstock.review.findings import gather_findings
 from rootstock.review.record import (
@@ -127,3 +130,12 @@ def test_a_cut_list_of_doubts_is_no_count():
     doubt = Suspect(path="a.jpg", label="ants", suggested="bees", confidence=0.9)
     assert any("50 or more labels" in text for text in findings(suspects=(doubt,) * 50))
     assert any(text.startswith("49 labels") for text in findings(suspects=(doubt,) * 49))
+
+
+def test_a_class_of_few_images_is_left_out_of_the_curve_and_named(tmp_path):
+    rows = index(write_classes(tmp_path / "images", {"a": 40, "b": 40, "rare": 4})).rows()
+    features = np.random.default_rng(0).normal(size=(len(rows), 8)).astype(np.float32)
+    curve = build._feasibility(rows, features, None, 3, 0)
+    assert curve.left_out == ("rare",)
+    text = render_review(a_review(feasibility=curve), make_profile(), pictures={}, minutes={})
+    assert "Without rare: too few images." in text

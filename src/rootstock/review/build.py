@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from rootstock.assess.profile import DatasetProfile
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.review.doubts import find_bursts, find_outliers, suspect_labels
-from rootstock.review.feasible import measure_feasibility
+from rootstock.review.feasible import FEWEST, measure_feasibility
 from rootstock.review.findings import gather_findings
 from rootstock.review.record import Copies, DataReview, Feasibility
 from rootstock.review.shortcuts import collect_facts, find_shortcuts
@@ -95,9 +96,12 @@ def _feasibility(
 ) -> Feasibility | None:
     # A copy beside its original would be recognised, not classified; test images stay unseen.
     first = {row.group: i for i, row in reversed(list(enumerate(rows))) if row.split != "test"}
-    kept = sorted(first.values())
+    counts = Counter(rows[i].label for i in first.values())
+    scarce = sorted(label for label, count in counts.items() if count < FEWEST)
+    kept = sorted(i for i in first.values() if rows[i].label not in scarce)
     present, labels = np.unique([rows[i].label for i in kept], return_inverse=True)
     if len(present) < 2:
         return None
     targets = (target_accuracy,) if target_accuracy else USUAL_TARGETS
-    return measure_feasibility(features[kept], labels, folds=folds, targets=targets, seed=seed)
+    found = measure_feasibility(features[kept], labels, folds=folds, targets=targets, seed=seed)
+    return found and found.model_copy(update={"left_out": tuple(scarce)})

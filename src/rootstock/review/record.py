@@ -31,6 +31,8 @@ class Feasibility(Record):
     measured: tuple[CurvePoint, ...]
     extrapolated: tuple[CurvePoint, ...]
     targets: tuple[Target, ...]
+    left_out: tuple[str, ...] = ()
+    """Classes with too few images to draw from."""
 
 
 class Suspect(Record):

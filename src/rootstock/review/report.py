@@ -64,7 +64,7 @@ def _picture(pictures: Mapping[str, str], name: str, text: str) -> list[str]:
 
 def _feasibility(found: Feasibility | None) -> list[str]:
     if found is None:
-        return ["Some class has too few images to measure a learning curve."]
+        return ["There are too few images to measure a learning curve."]
     lines = [
         f"With these features no classifier is expected above **{found.ceiling:.1%}** (the bound "
         "of Cover and Hart on the error, from nearest neighbours, or what the curve below reaches "
@@ -86,6 +86,10 @@ def _feasibility(found: Feasibility | None) -> list[str]:
             else "not within reach of this curve, however many images"
         )
         lines += ["", f"For {target.accuracy:.0%} with a head on these features: {needed}."]
+    if found.left_out:
+        names, more = found.left_out[:5], len(found.left_out) - 5
+        text = ", ".join(names) + (f" and {more} more classes" if more > 0 else "")
+        lines += ["", f"Without {text}: too few images."]
     return [*lines, "", "Extrapolation by a power law is a guide, not a promise."]
 
 
