@@ -33,7 +33,14 @@ def a_row(**changes) -> LedgerRow:
 
 
 def fitted(rows):
-    return calibrate(rows, shares=rules.PRIOR_SHARES, small_below=1000, similar_from=0.5)
+    return calibrate(
+        rows,
+        shares=rules.PRIOR_SHARES,
+        small_below=1000,
+        similar_from=0.5,
+        small_per_class_below=20,
+        large_from=20_000,
+    )
 
 
 def test_rows_come_back_in_their_order(tmp_path):
@@ -107,3 +114,24 @@ def test_settings_are_keys_of_params_yaml():
 
     settings = fitted([]).settings()
     assert Config.model_validate(settings | {"seed": 0}) == Config()
+
+
+def test_few_images_a_class_stay_small_in_the_fit_as_they_do_in_the_plan():
+    # in hindsight fine-tuning won, but no border of images makes these sets more than small
+    rows = [
+        a_row(data_hash=str(number), n_train=600, median_per_class=5, size_class="small",
+              strategy=name, test_accuracy=accuracy)
+        for number in range(5)
+        for name, accuracy in (("early_features", 0.8), ("probe_then_finetune", 0.95))
+    ]  # fmt: skip
+    found = fitted(rows)
+    assert (found.small_below, found.regret) == (1000, (pytest.approx(15.0), pytest.approx(15.0)))
+
+
+@pytest.mark.parametrize(("accuracy", "held"), [(0.846, True), (0.844, False), (0.954, True)])
+def test_half_an_image_beside_the_range_is_as_expected(accuracy, held):
+    assert a_row(test_accuracy=accuracy).as_expected is held
+
+
+def test_without_a_range_nothing_was_expected():
+    assert a_row(expected_accuracy=None).as_expected is None

@@ -192,6 +192,8 @@ def calibrate(options: argparse.Namespace) -> None:
         shares=config.plan.shares,
         small_below=config.assess.small_below,
         similar_from=config.assess.similar_from,
+        small_per_class_below=config.assess.small_per_class_below,
+        large_from=config.assess.large_from,
     )
     if options.json:
         print_json(dataclasses.asdict(found))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from rootstock.assess.size import SizeClass
+from rootstock.assess.size import SizeClass, size_class
 from rootstock.plan import rules
 from rootstock.plan.ledger import LedgerRow
 from rootstock.plan.rules import Shares, Strategy
@@ -47,12 +48,22 @@ class Calibration:
 
 
 def calibrate(
-    rows: Sequence[LedgerRow], *, shares: Shares, small_below: int, similar_from: float
+    rows: Sequence[LedgerRow],
+    *,
+    shares: Shares,
+    small_below: int,
+    similar_from: float,
+    small_per_class_below: int,
+    large_from: int,
 ) -> Calibration:
-    """Fit shares and thresholds; each stays as given where the ledger says too little."""
+    """Fit shares and the first two thresholds, the others being as they are.
+
+    Each stays as given where the ledger says too little.
+    """
+    sizes = partial(size_class, small_per_class_below=small_per_class_below, large_from=large_from)
     compared = _compared(rows)
-    thresholds, regret = _fit_thresholds(compared, (small_below, similar_from))
-    ranges = [row for row in rows if row.expected_accuracy]
+    thresholds, regret = _fit_thresholds(compared, (small_below, similar_from), sizes)
+    held = [row.as_expected for row in rows if row.as_expected is not None]
     return Calibration(
         n_rows=len(rows),
         n_sets=len(compared),
@@ -60,16 +71,8 @@ def calibrate(
         small_below=thresholds[0],
         similar_from=thresholds[1],
         regret=regret,
-        coverage=float(np.mean([_was_expected(row) for row in ranges])) if ranges else None,
+        coverage=float(np.mean(held)) if held else None,
     )
-
-
-def _was_expected(row: LedgerRow) -> bool:
-    assert row.expected_accuracy is not None
-    low, high = row.expected_accuracy
-    # Half an image either way: the accuracy of few test images moves in steps.
-    slack = 0.5 / row.n_test
-    return low - slack <= row.test_accuracy <= high + slack
 
 
 def _fit_shares(rows: Iterable[LedgerRow], prior: Shares) -> Shares:
@@ -94,6 +97,8 @@ def _blend(seen: Sequence[float], prior: tuple[float, float]) -> tuple[float, fl
 
 
 Compared = Sequence[tuple[LedgerRow, Mapping[Strategy, float]]]
+Sizes = Callable[..., SizeClass]
+"""`size_class` but for ``small_below``."""
 
 
 def _compared(rows: Iterable[LedgerRow]) -> Compared:
@@ -112,32 +117,30 @@ def _compared(rows: Iterable[LedgerRow]) -> Compared:
 
 
 def _fit_thresholds(
-    compared: Compared, current: tuple[int, float]
+    compared: Compared, current: tuple[int, float], sizes: Sizes
 ) -> tuple[tuple[int, float], tuple[float, float] | None]:
     if len(compared) < FEWEST_SETS:
         return current, None
-    before = _mean_regret(compared, *current)
+    before = _mean_regret(compared, sizes, *current)
     options = [current, *itertools.product(SMALL_BELOW, SIMILAR_FROM)]
     # The first of equals is taken: the current values, then those nearest to them.
     options.sort(key=lambda option: (option != current, _distance(option, current)))
-    best = min(options, key=lambda option: _mean_regret(compared, *option))
-    return best, (round(100 * before, 2), round(100 * _mean_regret(compared, *best), 2))
+    best = min(options, key=lambda option: _mean_regret(compared, sizes, *option))
+    return best, (round(100 * before, 2), round(100 * _mean_regret(compared, sizes, *best), 2))
 
 
 def _distance(option: tuple[int, float], current: tuple[int, float]) -> float:
     return abs(np.log2(option[0] / current[0])) + 5 * abs(option[1] - current[1])
 
 
-def _mean_regret(compared: Compared, small_below: int, similar_from: float) -> float:
+def _mean_regret(compared: Compared, sizes: Sizes, small_below: int, similar_from: float) -> float:
     """What the table would lose against the best strategy on record.
 
     A strategy that was not tried on a set counts like the worst that was.
     """
     regrets = []
     for row, scores in compared:
-        size: SizeClass = row.size_class
-        if size != "large":
-            size = "small" if row.n_train < small_below else "medium"
+        size = sizes(row.n_train, row.median_per_class, small_below=small_below)
         choice = rules.choose_strategy(size, similar=row.similarity >= similar_from)
         regrets.append(max(scores.values()) - scores.get(choice, min(scores.values())))
     return float(np.mean(regrets))

@@ -46,6 +46,16 @@ class LedgerRow(Record):
     minutes: float
     seed: int
 
+    @property
+    def as_expected(self) -> bool | None:
+        """Whether the accuracy fell into its range; None where there was none."""
+        if self.expected_accuracy is None:
+            return None
+        low, high = self.expected_accuracy
+        # Half an image either way: the accuracy of few test images moves in steps.
+        slack = 0.5 / self.n_test
+        return low - slack <= self.test_accuracy <= high + slack
+
 
 def make_row(
     profile: DatasetProfile,

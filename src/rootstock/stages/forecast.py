@@ -46,13 +46,11 @@ def _minutes(training: Mapping[str, Any]) -> float:
 
 
 def _forecast(row: LedgerRow) -> dict[str, Any]:
-    low, high = row.expected_accuracy or (None, None)
-    within = None if low is None or high is None else low <= row.test_accuracy <= high
     return {
         "strategy": row.strategy,
         "expected_accuracy": row.expected_accuracy,
         "test_accuracy": row.test_accuracy,
-        "as_expected": within,
+        "as_expected": row.as_expected,
         "expected_minutes": row.expected_minutes,
         "minutes": row.minutes,
     }
