@@ -379,6 +379,9 @@ def test_averaged_weights_lag_behind_the_last_ones(images, tmp_path):
         {"augmentation": "strong"},
         {"optimizer": "sgd", "learning_rate": 0.01, "ema_decay": 0.9, "micro_batch": 5},
         {"compute": CHANNELS_LAST},
+        {"balanced": True, "label_smoothing": 0.1},
+        {"logit_adjusted": True},
+        {"recompute": True},
     ],
     ids=lambda options: " ".join(options),
 )
