@@ -229,16 +229,27 @@ def test_a_strategy_over_the_minutes_gives_way_to_a_cheaper_one():
 
 
 def test_the_report_tells_minutes_latency_and_compared_backbones():
+    profile = make_profile()
+    name, own = profile.backbone.name, profile.backbone.weights_sha256
     scores = (
-        BackboneScore(candidate="a.safetensors", name="mobilenetv2_100", accuracy=0.9),
+        BackboneScore(candidate="a.safetensors", weights_sha256=own, name=name, accuracy=0.9),
+        BackboneScore(candidate="b.safetensors", weights_sha256="b", name=name, accuracy=0.8),
         BackboneScore(candidate="hub:x", excluded="no hub here"),
     )
-    profile = make_profile()
     plan = make_transfer_plan(
         profile, pins=Pins(), l2_grid=L2_GRID, backbones=scores, backbone_why="the best."
     )
     text = render_plan(
-        plan, profile, minutes={"linear_probe": 1.25}, latency_ms=3.14, machine="box"
+        plan,
+        profile,
+        minutes={"linear_probe": 1.25},
+        latency_ms=3.14,
+        machine="box",
+        backbones_here={own: (7.51, 0.3)},
     )
     assert why(plan, "backbone").why.startswith("the best. It was pretrained")
     assert all(part in text for part in ("| 1.2 |", "3.1 ms", "(box)", "not used: no hub here"))
+    rows = [line for line in text.splitlines() if ".safetensors" in line and "| 0.00 |" in line]
+    assert [row.split(" | ")[0] for row in rows] == ["| **a.safetensors**", "| b.safetensors"]
+    assert "| 7.5 ms | 0.3 minutes |" in rows[0]
+    assert "| not measured | not measured |" in rows[1]

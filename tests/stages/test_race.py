@@ -185,7 +185,10 @@ def test_the_plan_takes_one_and_tells_why(compared):
     plan = make_plan(config, paths, searcher=SequentialSearcher())
     taken = next(score for score in plan.backbones if score.name == plan.backbone)
     assert taken.accuracy >= max(score.accuracy - score.noise for score in plan.backbones)
-    assert "gone.safetensors" in (paths.reports / "plan.md").read_text()
+    report = (paths.reports / "plan.md").read_text()
+    assert "gone.safetensors" in report
+    assert report.count(" ms | ") == 2  # what either takes here
+    assert "not measured" not in report
 
 
 def test_a_limit_of_parameters_decides(compared):

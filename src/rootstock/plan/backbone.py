@@ -48,6 +48,7 @@ def _score(seen: BackboneProfile, limits: Limits, latency_ms: Mapping[str, float
     last = next((probe for probe in seen.probes if probe.tap == facts.taps[-1]), None)
     return BackboneScore(
         candidate=seen.candidate,
+        weights_sha256=facts.weights_sha256,
         name=facts.name,
         parameters=facts.parameters,
         gflop=round(facts.gflop_per_megapixel * facts.input_size**2 / 1e6, 3),

@@ -39,6 +39,7 @@ class BackboneScore(Record):
     """
 
     candidate: str
+    weights_sha256: str = ""
     name: str = ""
     parameters: int = 0
     gflop: float = 0.0

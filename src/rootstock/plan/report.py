@@ -19,11 +19,13 @@ def render_plan(
     minutes: Mapping[Strategy, float] = MappingProxyType({}),
     latency_ms: float | None = None,
     machine: str = "",
+    backbones_here: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> str:
     """The plan as Markdown.
 
     ``picture`` is the path of the evidence plot, if there is one; ``minutes`` and ``latency_ms``
-    are what was measured on ``machine``, where it was.
+    are what was measured on ``machine``, where it was; ``backbones_here`` the milliseconds to
+    serve an image and the minutes to train by the plan's strategy, by the weights' SHA-256.
     """
     lines = [
         f"# Plan: {plan.strategy}",
@@ -43,7 +45,7 @@ def render_plan(
     lines += ["", "## What each strategy would cost and give", ""]
     lines += _candidates(plan, minutes, latency_ms, machine)
     if plan.backbones:
-        lines += ["", "## Backbones compared", "", *_backbones(plan)]
+        lines += ["", "## Backbones compared", "", *_backbones(plan, backbones_here)]
     lines += ["", "## Evidence", "", *_evidence(profile)]
     if picture:
         lines += ["", f"![divergence and probe accuracy by depth]({picture})"]
@@ -133,22 +135,29 @@ def _candidate_row(
     )
 
 
-def _backbones(plan: TransferPlan) -> list[str]:
+def _backbones(plan: TransferPlan, here: Mapping[str, tuple[float, float]]) -> list[str]:
     lines = [
-        "| backbone | parameters | GFLOP an image | probe | k-NN | |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| backbone | parameters | GFLOP an image | probe | k-NN | serving an image here "
+        f"| `{plan.strategy}` here | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for score in plan.backbones:
-        taken = score.name == plan.backbone and not score.excluded
-        name = f"**{score.candidate}**" if taken else score.candidate
         if score.excluded:
-            lines.append(f"| {name} | | | | | not used: {score.excluded} |")
+            lines.append(f"| {score.candidate} | | | | | | | not used: {score.excluded} |")
             continue
+        taken = score.weights_sha256 == plan.weights_sha256
+        name = f"**{score.candidate}**" if taken else score.candidate
+        latency, minutes = here.get(score.weights_sha256, (None, None))
         lines.append(
             f"| {name} | {score.parameters:,} | {score.gflop:.2f} "
-            f"| {score.accuracy:.3f} ± {score.noise:.3f} | {score.knn:.3f} | |"
+            f"| {score.accuracy:.3f} ± {score.noise:.3f} | {score.knn:.3f} "
+            f"| {_measured(latency, 'ms')} | {_measured(minutes, 'minutes')} | |"
         )
     return lines
+
+
+def _measured(value: float | None, unit: str) -> str:
+    return "not measured" if value is None else f"{value:.1f} {unit}"
 
 
 def _evidence(profile: DatasetProfile) -> list[str]:

@@ -16,7 +16,7 @@ from rootstock.features.store import FeatureStore
 from rootstock.paths import Paths
 from rootstock.plan.backbone import Limits, choose_backbone
 from rootstock.plan.plan import BackboneScore
-from rootstock.train.pace import known_pace
+from rootstock.stages.estimates import Estimate, estimate_minutes
 
 
 def assess_candidates(
@@ -53,19 +53,27 @@ def _look(candidate: str, config: Config, paths: Paths, manifest: Manifest) -> B
 
 def choose_candidate(
     config: Config, paths: Paths, profile: DatasetProfile
-) -> tuple[DatasetProfile, tuple[BackboneScore, ...], str]:
-    """The profile as the chosen backbone sees it, all scores, and why; unchanged where one is.
+) -> tuple[DatasetProfile, tuple[BackboneScore, ...], str, dict[str, Estimate]]:
+    """The profile as the chosen backbone sees it, all scores, why, and what each takes here.
 
+    The last by the weights' SHA-256. The profile is unchanged and all else empty where there is
+    one candidate and no limit.
     Raises:
         BackboneError: no candidate is within the limits.
     """
     limits = Limits(config.plan.max_params, config.plan.max_latency_ms)
     if not profile.alternatives and not profile.unusable and limits == Limits():
-        return profile, (), ""
-    latencies: dict[str, float] = {}
-    if limits.max_latency_ms is not None:
-        for facts in (profile.backbone, *(other.backbone for other in profile.alternatives)):
-            backbone = load_backbone(facts.weights, facts.name)
-            pace = known_pace(paths.paces, backbone, tuning_size=facts.input_size)
-            latencies[facts.weights_sha256] = pace.latency_ms
-    return choose_backbone(profile, limits=limits, latency_ms=latencies)
+        return profile, (), "", {}
+    expected = _estimates(config, paths, profile)
+    latencies = {weights: pace.latency_ms for weights, (pace, _) in expected.items()}
+    return *choose_backbone(profile, limits=limits, latency_ms=latencies), expected
+
+
+def _estimates(config: Config, paths: Paths, profile: DatasetProfile) -> dict[str, Estimate]:
+    others = (profile.seen_by(other.backbone.weights_sha256) for other in profile.alternatives)
+    found = {}
+    for seen in (profile, *others):
+        facts = seen.backbone
+        backbone = load_backbone(facts.weights, facts.name, device=config.train.device)
+        found[facts.weights_sha256] = estimate_minutes(config, paths, seen, backbone)
+    return found

@@ -11,10 +11,12 @@ from rootstock.plan.costs import planned_epochs, planned_rates, tuning_size
 from rootstock.plan.pins import Pins
 from rootstock.train.pace import Pace, known_pace
 
+Estimate = tuple[Pace, dict[rules.Strategy, float]]
+
 
 def estimate_minutes(
     config: Config, paths: Paths, profile: DatasetProfile, backbone: Backbone
-) -> tuple[Pace, dict[rules.Strategy, float]]:
+) -> Estimate:
     """The pace of this machine, measured once, and minutes by strategy."""
     pins = read_pins(config)
     pace = known_pace(paths.paces, backbone, tuning_size=tuning_size(profile, pins))

@@ -29,7 +29,9 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
 
     Where the probes leave a doubt and nothing is pinned, two strategies race first.
     """
-    profile, scores, why = choose_candidate(config, paths, DatasetProfile.read(paths.profile))
+    profile, scores, why, compared = choose_candidate(
+        config, paths, DatasetProfile.read(paths.profile)
+    )
     pins = read_pins(config)
     backbone = load_profiled_backbone(profile, device=config.train.device)
     backbone.require_size(tuning_size(profile, pins))
@@ -64,6 +66,10 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
                 minutes=expected,
                 latency_ms=pace.latency_ms,
                 machine=pace.machine,
+                backbones_here={
+                    weights: (other.latency_ms, needed[plan.strategy])
+                    for weights, (other, needed) in compared.items()
+                },
             ),
             encoding="utf-8",
         )
