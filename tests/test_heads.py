@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -16,8 +17,10 @@ from rootstock.heads import (
     fit_linear_head,
     log_shares,
     read_head,
+    walk_heads,
     write_head,
 )
+from rootstock.mlp import fit_mlp_head
 
 
 def blobs(n_classes=3, per_class=40, width=6, spread=1.0):
@@ -196,3 +199,29 @@ def test_the_outer_layer_of_an_mlp_head_is_adjusted():
     adjusted = adjust_logits(MlpHead(linear, linear), np.array([0, 0, 0, 1]), n_classes=2)
     assert adjusted.inner is linear
     assert adjusted.outer.bias[1] - adjusted.outer.bias[0] == pytest.approx(np.log(3))
+
+
+def fits_on(device):
+    """What every way to fit a head gives on ``device``, as logits."""
+    features, labels = blobs()
+    options = {"n_classes": 3, "class_weight": "balanced", "device": device}
+    heads = [head for _, head in walk_heads(features, labels, strengths=[0.1, 0.01], **options)]
+    heads.append(fit_mlp_head(features, labels, hidden=4, l2=0.01, **options))
+    folds = cross_validate_path(features, labels, folds=3, strengths=[0.1], seed=0, device=device)
+    return [head.logits(features) for head in heads], folds.losses
+
+
+def test_a_fit_makes_its_tensors_on_the_device_that_it_is_given():
+    """Whatever is made elsewhere lands on torch's default, which here cannot compute."""
+    expected = fits_on(torch.device("cpu"))
+    with torch.device("meta"):
+        found = fits_on(torch.device("cpu"))
+    for one, other in zip(expected[0] + [expected[1]], found[0] + [found[1]], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_heads():
+    expected, found = fits_on(torch.device("cpu")), fits_on(torch.device("cuda"))
+    for one, other in zip(expected[0] + [expected[1]], found[0] + [found[1]], strict=True):
+        np.testing.assert_allclose(one, other, atol=0.02)

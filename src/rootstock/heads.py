@@ -22,6 +22,7 @@ from rootstock.errors import TrainingError
 from rootstock.metrics import accuracy, log_losses, softmax
 from rootstock.solver import TOLERANCE, Axes, walk_path
 
+CPU = torch.device("cpu")
 ROUGH = 1e-4
 """Tolerance within a cross-validation: accuracies within a tenth of a point, in half the time."""
 _BLOCK = 1024
@@ -140,16 +141,17 @@ def walk_heads(
     strengths: Sequence[float],
     n_classes: int,
     class_weight: str | None = None,
+    device: torch.device = CPU,
 ) -> Iterator[tuple[float, LinearHead]]:
     """Each L2 strength with its head on features [N,D] and class numbers int[N], strongest first.
 
     A strength weighs half the squared norm of the weights against the *mean* loss, so that one
     value means the same for any number of images. ``class_weight="balanced"`` weighs classes
-    inversely to their size.
+    inversely to their size. ``device`` holds the features, in float32 and twice, and computes.
     Raises:
         TrainingError: fewer than two classes, or features that are not finite.
     """
-    prepared = _prepare(features, labels)
+    prepared = _prepare(features, labels, device)
     weights = _row_weights(prepared.labels, class_weight).unsqueeze(0)
     for strength, solution in prepared.walk(weights, strengths):
         yield strength, prepared.fold(solution, n_classes)[0]
@@ -164,16 +166,18 @@ def cross_validate_path(
     seed: int,
     class_weight: str | None = None,
     enough: Callable[[np.ndarray], bool] | None = None,
+    device: torch.device = CPU,
 ) -> PathScores:
     """Accuracy of every strength on images that the head did not see, all folds side by side.
 
     Folds are stratified; there are fewer where a class has fewer images than folds. Features are
     standardised once, over all folds. The strongest is tried first; ``enough`` is asked about the
-    losses [S,N] so far, and where it says so the weaker ones are left out.
+    losses [S,N] so far, and where it says so the weaker ones are left out. ``device`` as for
+    `walk_heads`.
     Raises:
         TrainingError: fewer than two classes, or features that are not finite.
     """
-    fits = _solve_folds(features, labels, folds, strengths, seed, class_weight)
+    fits = _solve_folds(features, labels, folds, strengths, seed, class_weight, device)
     n_classes = int(labels.max()) + 1
     tried: list[float] = []
     scores: list[list[float]] = []
@@ -231,14 +235,15 @@ def _solve_folds(
     strengths: Sequence[float],
     seed: int,
     class_weight: str | None,
+    device: torch.device = CPU,
 ) -> _FoldFits:
-    prepared = _prepare(features, labels)
+    prepared = _prepare(features, labels, device)
     folds = max(2, min(folds, min(Counter(labels.tolist()).values())))
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     tests = [test for _, test in splitter.split(labels, labels)]
     weights = _row_weights(prepared.labels, class_weight).repeat(folds, 1)
     for number, test in enumerate(tests):
-        weights[number, torch.from_numpy(test)] = 0.0
+        weights[number, torch.from_numpy(test).to(device)] = 0.0
     walk = prepared.walk(weights, strengths, tolerance=ROUGH)
     return _FoldFits(prepared, tests, walk)
 
@@ -277,7 +282,8 @@ class _Prepared:
     def fold(self, solution: Tensor, n_classes: int) -> list[LinearHead]:
         """Heads for features as the backbone gives them: the standardisation folded in."""
         heads = []
-        for inner, offset in zip(*self.axes.weights(solution.double()), strict=True):
+        both = (part.cpu() for part in self.axes.weights(solution.double()))
+        for inner, offset in zip(*both, strict=True):
             weights = np.zeros((n_classes, len(self.mean)), np.float32)
             bias = np.full(n_classes, _UNSEEN, np.float32)
             scaled = inner.numpy() / self.scale
@@ -287,7 +293,7 @@ class _Prepared:
         return heads
 
 
-def _prepare(features: np.ndarray, labels: np.ndarray) -> _Prepared:
+def _prepare(features: np.ndarray, labels: np.ndarray, device: torch.device) -> _Prepared:
     present, numbers = np.unique(labels, return_inverse=True)
     if len(present) < 2:
         raise TrainingError(
@@ -300,8 +306,8 @@ def _prepare(features: np.ndarray, labels: np.ndarray) -> _Prepared:
             hint="the weights of the backbone may be damaged; choose others",
         )
     standardised, mean, scale = _standardise(features)
-    axes = Axes.of(torch.from_numpy(standardised))
-    return _Prepared(axes, torch.from_numpy(numbers), present, mean, scale)
+    axes = Axes.of(torch.from_numpy(standardised).to(device))
+    return _Prepared(axes, torch.from_numpy(numbers).to(device), present, mean, scale)
 
 
 def _standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -321,7 +327,7 @@ def _standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def _row_weights(labels: Tensor, class_weight: str | None) -> Tensor:
     if class_weight is None:
-        return torch.ones(len(labels))
+        return torch.ones(len(labels), device=labels.device)
     counts = torch.bincount(labels)
     return (len(labels) / (len(counts) * counts))[labels]
 

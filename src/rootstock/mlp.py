@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rootstock.errors import TrainingError
-from rootstock.heads import LinearHead, MlpHead
+from rootstock.heads import CPU, LinearHead, MlpHead
 
 BATCH = 128
 EPOCHS = 30
@@ -27,6 +27,7 @@ def fit_mlp_head(
     n_classes: int,
     class_weight: str | None = None,
     seed: int = 0,
+    device: torch.device = CPU,
 ) -> MlpHead:
     """Fit a head of ``hidden`` units on features [N,D] and class numbers int[N].
 
@@ -38,20 +39,23 @@ def fit_mlp_head(
     mean = features.mean(axis=0, dtype=np.float64)
     scale = features.std(axis=0, dtype=np.float64)
     scale[scale < 1e-8] = 1.0
-    inputs = torch.from_numpy(((features - mean) / scale).astype(np.float32))
-    targets = torch.from_numpy(labels)
-    weights = _class_weights(labels, n_classes) if class_weight else None
+    inputs = torch.from_numpy(((features - mean) / scale).astype(np.float32)).to(device)
+    targets = torch.from_numpy(labels).to(device)
+    weights = _class_weights(labels, n_classes, device) if class_weight else None
     chance = torch.Generator().manual_seed(seed)
+    sizes = ((inputs.shape[1], hidden, 2**0.5), (hidden, n_classes, 0.1))
+    drawn = [torch.randn(after, before, generator=chance, device=CPU) for before, after, _ in sizes]
     layers = [
-        (torch.randn(after, before, generator=chance) * gain / before**0.5).requires_grad_()
-        for before, after, gain in ((inputs.shape[1], hidden, 2**0.5), (hidden, n_classes, 0.1))
+        (one * gain / before**0.5).to(device).requires_grad_()
+        for one, (before, _, gain) in zip(drawn, sizes, strict=True)
     ]
-    biases = [torch.zeros(size, requires_grad=True) for size in (hidden, n_classes)]
+    biases = [torch.zeros(size, requires_grad=True, device=device) for size in (hidden, n_classes)]
     optimizer = torch.optim.Adam([*layers, *biases], lr=PEAK_RATE)
     steps = min(max(MIN_STEPS, EPOCHS * math.ceil(len(labels) / BATCH)), MAX_STEPS)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
-        rows = torch.randint(len(labels), (min(BATCH, len(labels)),), generator=chance)
+        many = (min(BATCH, len(labels)),)
+        rows = torch.randint(len(labels), many, generator=chance, device=CPU).to(device)
         logits = _forward(inputs[rows], layers, biases)
         norm = layers[0].square().sum() + layers[1].square().sum()
         loss = F.cross_entropy(logits, targets[rows], weight=weights) + l2 / 2 * norm
@@ -61,11 +65,14 @@ def fit_mlp_head(
         schedule.step()
     if not math.isfinite(loss.item()):
         raise TrainingError("the loss of the head with a hidden layer is not finite")
-    inner = layers[0].detach().double().numpy() / scale
-    offset = biases[0].detach().double().numpy() - inner @ mean
+    first, second = (
+        [part.detach().cpu() for part in pair] for pair in zip(layers, biases, strict=True)
+    )
+    inner = first[0].double().numpy() / scale
+    offset = first[1].double().numpy() - inner @ mean
     return MlpHead(
         LinearHead(inner.astype(np.float32), offset.astype(np.float32)),
-        LinearHead(layers[1].detach().numpy(), biases[1].detach().numpy()),
+        LinearHead(second[0].numpy(), second[1].numpy()),
     )
 
 
@@ -73,6 +80,6 @@ def _forward(inputs: Tensor, layers: list[Tensor], biases: list[Tensor]) -> Tens
     return F.linear(F.linear(inputs, layers[0], biases[0]).relu(), layers[1], biases[1])
 
 
-def _class_weights(labels: np.ndarray, n_classes: int) -> Tensor:
+def _class_weights(labels: np.ndarray, n_classes: int, device: torch.device) -> Tensor:
     counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
-    return torch.tensor(len(labels) / (n_classes * counts), dtype=torch.float32)
+    return torch.tensor(len(labels) / (n_classes * counts), dtype=torch.float32, device=device)

@@ -138,7 +138,8 @@ class _Problem:
         ).squeeze(2)
         loss = -(picked.double() * share.T).sum(dim=0)
         residual = log_probabilities.exp_()
-        residual[torch.arange(len(self.labels)), :, self.labels] -= 1.0
+        everyone = torch.arange(len(self.labels), device=self.labels.device)
+        residual[everyone, :, self.labels] -= 1.0
         residual *= share.T.unsqueeze(2).to(residual.dtype)
         # For eleven columns or fewer `rows.T @ residual` takes up to twelve times as long
         slope = residual.view(-1, count * classes).T.contiguous() @ self.rows

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from rootstock.heads import LinearHead, read_head, write_head
+from rootstock.heads import LinearHead, cross_validate_path, read_head, write_head
 from rootstock.ports import NullRun, NullRunLogger, SequentialSearcher
 from rootstock.train import objectives
 from rootstock.train.finetune import BEST
@@ -297,3 +298,18 @@ def test_a_fine_tuning_travels_to_other_processes(tuning, tmp_path):
     home.mkdir()
     metrics = copy({"learning_rate": 1e-3}, home, lambda step, values: None)
     assert {"val_accuracy", "val_log_loss", "val_balanced_accuracy", "seconds"} <= set(metrics)
+
+
+def test_features_that_a_gpu_cannot_hold_are_fitted_on_the_processor(
+    objective, tmp_path, monkeypatch, caplog
+):
+    def fit(*arguments, device, **options):
+        if device.type != "cpu":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return cross_validate_path(*arguments, device=device, **options)
+
+    monkeypatch.setattr(objectives, "cross_validate_path", fit)
+    monkeypatch.setattr(objectives, "pick_device", lambda _: torch.device("meta"))
+    (trial,) = search(objective, tmp_path / "search", CANDIDATES[:1])
+    assert trial.error is None
+    assert "do not fit into the memory of meta" in caplog.text

@@ -116,6 +116,7 @@ class TrainingJob:
             tracking=tracking,
             seed=self.config.seed,
             logit_adjusted=weight == "logit_adjusted",
+            device=self.config.train.device,
         )
         candidates = list(self.plan.head_candidates)
         if self.config.train.mlp_hidden and not self.plan.finetune:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from rootstock.backbones.load import load_backbone
+from rootstock.backbones.load import load_backbone, pick_device
 from rootstock.data.files import write_json
 from rootstock.heads import (
+    CPU,
     Head,
     PathScores,
     adjust_logits,
@@ -36,6 +39,8 @@ from rootstock.train.network import TransferNet
 from rootstock.train.optim import FinetuneSettings
 from rootstock.train.resume import resumed_run
 from rootstock.train.team import Team
+
+log = logging.getLogger(__name__)
 
 HEAD_FILE = "head.safetensors"
 PATH_FILE = "path.json"
@@ -79,23 +84,35 @@ class HeadObjective:
     seed: int = 0
     logit_adjusted: bool = False
     """Adjust the chosen head to classes that are equally frequent."""
+    device: str = "cpu"
+    """As `pick_device` reads it, where the trial runs."""
 
     def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
         return _tracked(self._fit, params, directory, report, self.tracking)
 
     def _fit(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
+        device = pick_device(self.device)
+        try:
+            return self._fit_on(device, params, directory, report)
+        except torch.cuda.OutOfMemoryError:
+            log.warning("the features do not fit into the memory of %s: fitted on the CPU", device)
+        return self._fit_on(CPU, params, directory, report)
+
+    def _fit_on(
+        self, device: torch.device, params: Params, directory: Path, report: Report
+    ) -> dict[str, float]:
         features = np.load(self.train_features[params["tap"]], mmap_mode="r")
         val = np.load(self.val_features[params["tap"]], mmap_mode="r")
         strengths, hidden = sorted(params["strengths"], reverse=True), params.get("hidden", 0)
         quick = len(features) * self.n_classes <= CROSS_VALIDATED and not hidden
         unseen = None
         if quick and len(strengths) > 1:
-            unseen = self._cross_validated(features, strengths)
+            unseen = self._cross_validated(features, strengths, device)
             strengths = list(unseen.strengths)
         heads: list[Head] = []
         path: list[dict[str, float]] = []
         losses: list[np.ndarray] = []
-        for strength, head in self._walk_heads(features, strengths, hidden=hidden):
+        for strength, head in self._walk_heads(features, strengths, hidden=hidden, device=device):
             metrics, of_each = self._measure(head, val)
             heads.append(head)
             path.append({"l2": strength, **metrics})
@@ -118,7 +135,12 @@ class HeadObjective:
         return metrics
 
     def _walk_heads(
-        self, features: np.ndarray, strengths: Sequence[float], *, hidden: int
+        self,
+        features: np.ndarray,
+        strengths: Sequence[float],
+        *,
+        hidden: int,
+        device: torch.device,
     ) -> Iterator[tuple[float, Head]]:
         """Each strength with its head, the strongest first."""
         if not hidden:
@@ -128,6 +150,7 @@ class HeadObjective:
                 strengths=strengths,
                 n_classes=self.n_classes,
                 class_weight=self.class_weight,
+                device=device,
             )
             return
         for strength in strengths:
@@ -139,6 +162,7 @@ class HeadObjective:
                 n_classes=self.n_classes,
                 class_weight=self.class_weight,
                 seed=self.seed,
+                device=device,
             )
             yield strength, head
 
@@ -154,7 +178,9 @@ class HeadObjective:
         }
         return metrics, losses
 
-    def _cross_validated(self, features: np.ndarray, strengths: Sequence[float]) -> PathScores:
+    def _cross_validated(
+        self, features: np.ndarray, strengths: Sequence[float], device: torch.device
+    ) -> PathScores:
         # A class of one image cannot be left out and learnt at once.
         counts = np.bincount(self.train_labels)
         rows = np.flatnonzero(counts[self.train_labels] > 1)
@@ -166,6 +192,7 @@ class HeadObjective:
             seed=0,
             class_weight=self.class_weight,
             enough=is_past_best,
+            device=device,
         )
 
 
