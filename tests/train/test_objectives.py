@@ -311,5 +311,5 @@ def test_features_that_a_gpu_cannot_hold_are_fitted_on_the_processor(
     monkeypatch.setattr(objectives, "cross_validate_path", fit)
     monkeypatch.setattr(objectives, "pick_device", lambda _: torch.device("meta"))
     (trial,) = search(objective, tmp_path / "search", CANDIDATES[:1])
-    assert trial.error is None
+    assert not trial.error
     assert "do not fit into the memory of meta" in caplog.text
