@@ -155,14 +155,12 @@ class Cell:
 
 
 def complete_cells(runs: list[Run]) -> list[Cell]:
-    """Those sets, sizes and weights of which every strategy was run with the same seeds."""
-    seeds: dict[tuple[str, int, str], dict[int, dict[str, Run]]]
-    seeds = defaultdict(lambda: defaultdict(dict))
+    """Those sets and sizes of which every strategy was run with the same seeds."""
+    seeds: dict[tuple[str, int], dict[int, dict[str, Run]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
-        cell = run["set"], run["size"], run["weights"]
-        seeds[cell][run["seed"]][run["strategy"]] = run
+        seeds[run["set"], run["size"]][run["seed"]][run["strategy"]] = run
     cells = []
-    for (name, *_), tries in seeds.items():
+    for (name, _), tries in seeds.items():
         whole = [scores for scores in tries.values() if len(scores) == len(MEANING) + 1]
         if whole:
             cells.append(average_seeds(name, whole))

@@ -43,11 +43,11 @@ def fit_mlp_head(
     targets = torch.from_numpy(labels).to(device)
     weights = _class_weights(labels, n_classes, device) if class_weight else None
     chance = torch.Generator().manual_seed(seed)
-    sizes = ((inputs.shape[1], hidden, 2**0.5), (hidden, n_classes, 0.1))
-    drawn = [torch.randn(after, before, generator=chance, device=CPU) for before, after, _ in sizes]
     layers = [
-        (one * gain / before**0.5).to(device).requires_grad_()
-        for one, (before, _, gain) in zip(drawn, sizes, strict=True)
+        (torch.randn(after, before, generator=chance, device=CPU) * gain / before**0.5)
+        .to(device)
+        .requires_grad_()
+        for before, after, gain in ((inputs.shape[1], hidden, 2**0.5), (hidden, n_classes, 0.1))
     ]
     biases = [torch.zeros(size, requires_grad=True, device=device) for size in (hidden, n_classes)]
     optimizer = torch.optim.Adam([*layers, *biases], lr=PEAK_RATE)

@@ -15,6 +15,14 @@ def photo(seed: int, *, side: int = 48) -> bytes:
     return buffer.getvalue()
 
 
+def flip_two_bits(path: Path, *, seed: int) -> None:
+    """Damage a file as a bad disk does."""
+    content = bytearray(path.read_bytes())
+    for place in np.random.default_rng(seed).integers(0, 8 * len(content), 2):
+        content[place // 8] ^= 1 << (place % 8)
+    path.write_bytes(content)
+
+
 def write_classes(root: Path, counts: dict[str, int], *, seed: int = 0) -> Path:
     """Write ``root/<class>/<n>.png``; returns the root."""
     number = seed * 10_000

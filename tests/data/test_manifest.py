@@ -4,14 +4,13 @@ import subprocess
 import sys
 from collections import Counter
 
-import numpy as np
 import pytest
 
 from rootstock.data.inspect import CHUNK
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError, DataError
 from tests.bundles import jpeg
-from tests.data.folders import photo, write_classes
+from tests.data.folders import flip_two_bits, photo, write_classes
 from tests.data.odd_images import ODD_IMAGES
 from tests.data.test_broken_folders import index
 
@@ -139,10 +138,7 @@ def test_a_manifest_with_two_bits_turned_over_is_refused_or_read_as_it_was(tmp_p
     manifest = index(write_classes(tmp_path / "images", {"a": 5, "b": 5}))
     path = tmp_path / "m.parquet"
     manifest.write(path)
-    content = bytearray(path.read_bytes())
-    for place in np.random.default_rng(seed).integers(0, 8 * len(content), 2):
-        content[place // 8] ^= 1 << (place % 8)
-    path.write_bytes(content)
+    flip_two_bits(path, seed=seed)
     with contextlib.suppress(ArtifactError):
         assert Manifest.read(path).images == manifest.images
 

@@ -3,13 +3,12 @@ import time
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rootstock.data import inspect as inspecting
 from rootstock.data import seen
 from rootstock.data.decode import DecodeLimits
-from tests.data.folders import photo, write_classes
+from tests.data.folders import flip_two_bits, photo, write_classes
 from tests.data.test_broken_folders import index as index_folder
 
 
@@ -73,7 +72,7 @@ def test_either_another_time_or_another_size_is_enough(folder, read, change):
     assert read == ["0.png"]
 
 
-def test_a_known_image_that_vanishes_is_no_fault_of_the_others(folder, read, monkeypatch):
+def test_a_known_image_that_vanishes_is_no_fault_of_the_others(folder, read):
     index(folder)
     read.clear()
     (folder / "a" / "0.png").unlink()
@@ -90,11 +89,7 @@ def test_the_columns_are_the_fields_of_what_is_seen():
 def test_a_damaged_memory_changes_nothing(folder, seed):
     """Two bits turned over: noticed by a page's checksum, or by what cannot be understood."""
     first = index(folder)
-    memory = folder.parent / "seen.parquet"
-    content = bytearray(memory.read_bytes())
-    for place in np.random.default_rng(seed).integers(0, 8 * len(content), 2):
-        content[place // 8] ^= 1 << (place % 8)
-    memory.write_bytes(content)
+    flip_two_bits(folder.parent / "seen.parquet", seed=seed)
     assert index(folder) == first
 
 

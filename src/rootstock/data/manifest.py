@@ -130,16 +130,21 @@ class Manifest:
             raise ArtifactError(problem[0], hint=problem[1])
         return manifest
 
-    def summary(self) -> dict[str, Any]:
-        """Counts, quarantine, duplicates, conflicts and leaks, as JSON holds them."""
+    def copies(self) -> list[list[ImageRow]]:
+        """Groups of two or more usable rows that hold the same picture, or nearly."""
         usable = self.rows()
-        counts = Counter((row.label, row.split) for row in usable)
         sizes = Counter(row.group for row in usable)
         members: dict[int, list[ImageRow]] = {}
         for row in usable:
             if sizes[row.group] > 1:
                 members.setdefault(row.group, []).append(row)
-        groups = list(members.values())
+        return list(members.values())
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, quarantine, duplicates, conflicts and leaks, as JSON holds them."""
+        usable = self.rows()
+        counts = Counter((row.label, row.split) for row in usable)
+        groups = self.copies()
         return {
             "n_images": len(self.images),
             "n_usable": len(usable),

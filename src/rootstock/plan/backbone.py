@@ -18,14 +18,19 @@ class Limits:
     max_params: int | None = None
     max_latency_ms: float | None = None
 
+    def allow_size(self, parameters: int) -> bool:
+        """Whether a network of so many parameters may be served."""
+        return self.max_params is None or parameters <= self.max_params
+
 
 def choose_backbone(
     profile: DatasetProfile, *, limits: Limits, latency_ms: Mapping[str, float]
 ) -> tuple[DatasetProfile, tuple[BackboneScore, ...], str]:
     """The profile as the best candidate sees it, the scores of all, and why it was taken.
 
-    ``latency_ms`` by weights' SHA-256, needed only where that is limited. Candidates within one
-    standard error of the best are as good; the one of fewest operations is taken.
+    ``latency_ms`` by weights' SHA-256, needed only where that is limited and of candidates within
+    the limit of parameters. Candidates within one standard error of the best are as good; the one
+    of fewest operations is taken.
     Raises:
         BackboneError: no candidate is within the limits.
     """
@@ -61,7 +66,7 @@ def _score(seen: BackboneProfile, limits: Limits, latency_ms: Mapping[str, float
 
 def _over(seen: BackboneProfile, limits: Limits, latency_ms: Mapping[str, float]) -> str:
     facts = seen.backbone
-    if limits.max_params is not None and facts.parameters > limits.max_params:
+    if not limits.allow_size(facts.parameters):
         return f"{facts.parameters:,} parameters, over plan.max_params {limits.max_params:,}"
     if limits.max_latency_ms is not None:
         latency = latency_ms[facts.weights_sha256]

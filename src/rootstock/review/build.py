@@ -71,17 +71,13 @@ def build_review(
 
 def find_copies(manifest: Manifest) -> list[Copies]:
     """At most 50 groups of copies: those of several classes first, then those of several splits."""
-    members: dict[int, list[ImageRow]] = {}
-    for row in manifest.rows():
-        members.setdefault(row.group, []).append(row)
     found = [
         Copies(
             paths=tuple(row.path for row in rows),
             labels=tuple(sorted({row.label for row in rows})),
             splits=tuple(sorted({row.split for row in rows})),
         )
-        for rows in members.values()
-        if len(rows) > 1
+        for rows in manifest.copies()
     ]
     found.sort(key=lambda group: (-len(group.labels), -len(group.splits), -len(group.paths)))
     return found[:MOST_COPIES]
@@ -98,7 +94,7 @@ def _feasibility(
     first = {row.group: i for i, row in reversed(list(enumerate(rows))) if row.split != "test"}
     counts = Counter(rows[i].label for i in first.values())
     scarce = sorted(label for label, count in counts.items() if count < FEWEST)
-    kept = sorted(i for i in first.values() if rows[i].label not in scarce)
+    kept = sorted(i for i in first.values() if counts[rows[i].label] >= FEWEST)
     present, labels = np.unique([rows[i].label for i in kept], return_inverse=True)
     if len(present) < 2:
         return None

@@ -68,8 +68,7 @@ def _feasibility(found: Feasibility | None) -> list[str]:
     lines = [
         f"With these features no classifier is expected above **{found.ceiling:.1%}** (the bound "
         "of Cover and Hart on the error, from nearest neighbours, or what the curve below reaches "
-        "if that is more). Fine-tuning changes the "
-        "features and may pass it.",
+        "if that is more). Fine-tuning changes the features and may pass it.",
         "",
         "| training images | probe accuracy | 80 % range | |",
         "| --- | --- | --- | --- |",

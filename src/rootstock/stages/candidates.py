@@ -64,16 +64,20 @@ def choose_candidate(
     limits = Limits(config.plan.max_params, config.plan.max_latency_ms)
     if not profile.alternatives and not profile.unusable and limits == Limits():
         return profile, (), "", {}
-    expected = _estimates(config, paths, profile)
+    expected = _estimates(config, paths, profile, limits)
     latencies = {weights: pace.latency_ms for weights, (pace, _) in expected.items()}
     return *choose_backbone(profile, limits=limits, latency_ms=latencies), expected
 
 
-def _estimates(config: Config, paths: Paths, profile: DatasetProfile) -> dict[str, Estimate]:
+def _estimates(
+    config: Config, paths: Paths, profile: DatasetProfile, limits: Limits
+) -> dict[str, Estimate]:
     others = (profile.seen_by(other.backbone.weights_sha256) for other in profile.alternatives)
     found = {}
     for seen in (profile, *others):
         facts = seen.backbone
+        if not limits.allow_size(facts.parameters):
+            continue  # it will not be taken, and a large network takes long to measure
         backbone = load_backbone(facts.weights, facts.name, device=config.train.device)
         found[facts.weights_sha256] = estimate_minutes(config, paths, seen, backbone)
     return found
