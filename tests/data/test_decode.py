@@ -1,23 +1,76 @@
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from rootstock.data.decode import DecodeLimits, decode_image, read_image
+from rootstock.data.decode import DecodeLimits, decode_grey, decode_image, no_warnings, read_image
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ImageError
 from tests.data.odd_images import ODD_IMAGES, animation, encoded, photo, rotated
 
 
-def outcome(content, limits=None):
+def outcome(content, limits=None, decode=decode_image):
     try:
-        return "ok" if decode_image(content, limits) else ""
+        return "ok" if decode(content, limits or DecodeLimits()) else ""
     except ImageError as error:
         return error.reason
 
 
+def grey_outcome(content):
+    with no_warnings():
+        return outcome(content, decode=decode_grey)
+
+
 @pytest.mark.parametrize("name", ODD_IMAGES)
 def test_every_odd_image_has_its_decided_outcome(name):
-    assert outcome(ODD_IMAGES[name].build()) == ODD_IMAGES[name].outcome
+    content = ODD_IMAGES[name].build()
+    assert outcome(content) == grey_outcome(content) == ODD_IMAGES[name].outcome
+
+
+def test_what_fails_in_colour_fails_in_grey():
+    """Else the index would take an image that training and the service cannot read."""
+    seen = set()
+    for kind, options in JPEGS:
+        content = encoded(kind="JPEG", size=(50, 37), **options)
+        for number in range(400):
+            broken = mutated(content, np.random.default_rng([kind, number]))
+            assert outcome(broken) == grey_outcome(broken)
+            seen.add(outcome(broken))
+    assert {"ok", "truncated", "damaged", "not-an-image"} <= seen
+
+
+JPEGS = [(0, {}), (1, {"subsampling": 0}), (2, {"progressive": True, "optimize": True})]
+
+
+def mutated(content, rng):
+    """A few bytes turned over, or the end cut off."""
+    broken = bytearray(content)
+    for place in rng.integers(0, len(broken), rng.integers(1, 4)):
+        broken[place] = rng.integers(256)
+    return bytes(broken[: rng.integers(2, len(broken))] if rng.random() < 0.3 else broken)
+
+
+@pytest.mark.parametrize("samples", itertools.product([0x11, 0x12, 0x21, 0x22, 0x13], repeat=3))
+def test_colours_sampled_in_any_way_fail_in_grey_where_they_do_in_colour(samples):
+    content = bytearray(encoded(kind="JPEG", size=(48, 48)))
+    frame = content.find(b"\xff\xc0")
+    for part, sampling in enumerate(samples):
+        content[frame + 11 + 3 * part] = sampling
+    assert outcome(bytes(content)) == grey_outcome(bytes(content))
+
+
+@pytest.mark.parametrize("name", [name for name, odd in ODD_IMAGES.items() if odd.outcome == "ok"])
+def test_grey_levels_are_those_of_the_colours(name):
+    content = ODD_IMAGES[name].build()
+    with no_warnings():
+        grey, colours = decode_grey(content, DecodeLimits()), decode_image(content)
+    assert (grey.mode, grey.format) == (colours.mode, colours.format)
+    apart = np.asarray(Image.fromarray(colours.pixels).convert("L"), int) - np.asarray(grey.levels)
+    # In a JPEG's most vivid colours the brightness that it stores lies outside of what they show.
+    assert np.abs(apart).mean() < 3
+    if colours.format != "JPEG":
+        assert (apart == 0).all()
 
 
 @pytest.mark.parametrize("name", [name for name, odd in ODD_IMAGES.items() if odd.outcome == "ok"])

@@ -183,7 +183,7 @@ from pathlib import Path
 from rootstock.data import inspect
 from rootstock.data.decode import DecodeLimits
 
-decode = inspect.decode_picture
+decode = inspect.decode_grey
 
 
 def dying(content, *arguments, **named):
@@ -192,7 +192,7 @@ def dying(content, *arguments, **named):
     return decode(content, *arguments, **named)
 
 
-inspect.decode_picture = dying
+inspect.decode_grey = dying
 if __name__ == "__main__":
     paths = sorted(Path(sys.argv[1]).glob("*.jpg"))
     found = inspect.inspect_images(paths, limits=DecodeLimits(), workers=2)

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -66,36 +69,50 @@ def read_image(
     Raises:
         ImageError: with the reasons of `decode_image`, or ``unreadable``.
     """
-    return decode_image(read_bytes(path, limits), limits, short_side=short_side)
+    limits = limits or DecodeLimits()
+    return decode_image(read_file(path, limits).content, limits, short_side=short_side)
 
 
-def read_bytes(path: Path | str, limits: DecodeLimits | None = None) -> bytes:
+class ReadFile(NamedTuple):
+    """``changed`` is the file's time of change in nanoseconds, before it was read."""
+
+    content: bytes
+    changed: int
+
+
+def read_file(path: Path | str, limits: DecodeLimits) -> ReadFile:
     """The content of an image file, refused unread where it is too large.
 
     Raises:
         ImageError: ``unreadable`` or ``too-large``.
     """
-    limits = limits or DecodeLimits()
     try:
-        # Not pathlib's and not buffered: each saves a third of what reading a small file takes.
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        # The system's own calls: Python's files and pathlib's take twice as long for a small one.
+        # A pipe is opened without waiting for its writer.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            facts = os.fstat(handle)
+            if not stat.S_ISREG(facts.st_mode):
+                raise ImageError("unreadable", "it is no file that could be read")
             # Asked for a number of bytes, Python takes as much memory at once.
-            wanted = min(os.fstat(file.fileno()).st_size, limits.max_bytes) + 1
-            content = file.read(wanted)
-            # An unbuffered read may give less than there is.
-            while len(content) < wanted and (more := file.read(wanted - len(content))):
+            wanted = min(facts.st_size, limits.max_bytes) + 1
+            content = os.read(handle, wanted)
+            # One read may give less than there is.
+            while len(content) < wanted and (more := os.read(handle, wanted - len(content))):
                 content += more
-    except OSError as error:
-        raise ImageError("unreadable", f"the file cannot be read: {error.strerror}") from None
+        finally:
+            os.close(handle)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ImageError("unreadable", f"the file cannot be read: {why}") from None
     _check_bytes(content, limits)
-    return content
+    return ReadFile(content, facts.st_mtime_ns)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """``upright`` is Pillow's RGB image; ``mode`` and ``format`` as they were in the file."""
+class GreyImage(NamedTuple):
+    """``levels`` is Pillow's ``L``, upright; ``mode`` and ``format`` as they were in the file."""
 
-    upright: Image.Image
+    levels: Image.Image
     mode: str
     format: str
 
@@ -103,19 +120,7 @@ class Picture:
 def decode_image(
     content: bytes, limits: DecodeLimits | None = None, *, short_side: int | None = None
 ) -> DecodedImage:
-    """Decode the bytes of one image file to an array; all else is `decode_picture`'s."""
-    picture = decode_picture(content, limits, short_side=short_side)
-    try:
-        pixels = np.asarray(picture.upright, dtype=np.uint8)
-    except MemoryError:
-        raise _no_memory() from None
-    return DecodedImage(pixels, picture.mode, picture.format)
-
-
-def decode_picture(
-    content: bytes, limits: DecodeLimits | None = None, *, short_side: int | None = None
-) -> Picture:
-    """Decode the bytes of one image file, pixels left to Pillow.
+    """Decode the bytes of one image file.
 
     With a ``short_side`` a JPEG is decoded at an eighth, a quarter or half its size if its shorter
     side is still at least that long: a photo of 12 megapixels costs a quarter of the time.
@@ -124,15 +129,39 @@ def decode_picture(
         ImageError: ``empty``, ``too-large``, ``not-an-image``, ``unsupported``,
             ``too-many-pixels``, ``aspect-ratio``, ``truncated`` or ``damaged``.
     """
-    limits = limits or DecodeLimits()
-    _check_bytes(content, limits)
-    # Pillow warns of odd metadata and of large images; both are decided here.
-    with warnings.catch_warnings(action="ignore"), _open(content) as image:
-        _check_header(image, limits)
+    with no_warnings():
+        image = _open(content, limits or DecodeLimits())
         if short_side is not None:
             image.draft(None, (short_side, short_side))
         mode, kind = image.mode, image.format or ""
-        return Picture(_load(image), mode, kind)
+        upright = _load(image, _to_rgb)
+    try:
+        pixels = np.asarray(upright, dtype=np.uint8)
+    except MemoryError:
+        raise _no_memory() from None
+    return DecodedImage(pixels, mode, kind)
+
+
+def decode_grey(content: bytes, limits: DecodeLimits) -> GreyImage:
+    """Decode to grey levels; fails where `decode_image` does, and for its reasons.
+
+    Call it within `no_warnings`: once for many images, since it costs as much as reading one.
+    """
+    image = _open(content, limits)
+    mode, kind = image.mode, image.format or ""
+    if kind == "JPEG" and mode == "RGB" and _has_plain_colours(image):
+        image.draft("L", None)  # the file's own brightness: colours are read, but not computed
+    return GreyImage(_load(image, _to_grey), mode, kind)
+
+
+def _has_plain_colours(image: Image.Image) -> bool:
+    """Others may not fit the brightness' samples, of which only decoding in colour complains."""
+    return all(part[1:3] == (1, 1) for part in getattr(image, "layer", [])[1:])
+
+
+def no_warnings() -> warnings.catch_warnings[None]:
+    """Pillow warns of odd metadata and of large images; both are decided here."""
+    return warnings.catch_warnings(action="ignore")
 
 
 def _check_bytes(content: bytes, limits: DecodeLimits) -> None:
@@ -142,9 +171,10 @@ def _check_bytes(content: bytes, limits: DecodeLimits) -> None:
         raise ImageError("too-large", f"the file has more than {limits.max_bytes:,} bytes")
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes, limits: DecodeLimits) -> Image.Image:
+    _check_bytes(content, limits)
     try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
         names = ", ".join(FORMATS)
         raise ImageError(
@@ -154,6 +184,8 @@ def _open(content: bytes) -> Image.Image:
         raise ImageError("too-many-pixels", "the header asks for far too many pixels") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they meet
         raise ImageError("damaged", f"the header is damaged: {_one_line(error)}") from None
+    _check_header(image, limits)
+    return image
 
 
 def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
@@ -176,14 +208,14 @@ def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
         )
 
 
-def _load(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
         image.seek(0)
         image.load()
         if image.format == "TIFF" or not _ORIENTING.isdisjoint(image.info):
             _drop_broken_exif(image)
             ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+        return convert(image)
     except MemoryError:
         raise _no_memory() from None
     except Exception as error:  # noqa: BLE001 - as above, and the image is unusable
@@ -223,6 +255,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(paper, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    if image.mode == "L" and "transparency" not in image.info:
+        return image
+    return _to_rgb(image).convert("L")
 
 
 def _stretch(values: np.ndarray) -> Image.Image:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 Thumbnail = bytes
-"""Grey uint8[16,16]; see `to_grey`."""
+"""Grey uint8[16,16]; see `thumbnail`."""
 SIDE = 16
 """Of a thumbnail, in pixels."""
 MAX_DIFFERENCE = 4.0
@@ -37,21 +37,11 @@ still differ in each quarter, so that few pairs need a look.
 """
 
 
-def shrink(picture: Image.Image) -> bytes:
-    """RGB uint8[16,16,3] of an RGB image; nearly the same after re-encoding or resizing."""
+def thumbnail(levels: Image.Image) -> Thumbnail:
+    """Of an image of Pillow's mode ``L``; nearly the same after re-encoding or resizing."""
     # Not BOX, which takes whole pixels only, and no `reducing_gap`: either moves the borders, and
     # copies of other sizes look less alike.
-    return picture.resize((SIDE, SIDE), Image.Resampling.HAMMING).tobytes()
-
-
-def to_grey(shrunk: Sequence[bytes]) -> list[Thumbnail]:
-    """Thumbnails from those of `shrink`, as Pillow's ``L``; for many at once, that is quicker."""
-    if not shrunk:
-        return []
-    colours = np.frombuffer(b"".join(shrunk), np.uint8).reshape(len(shrunk), -1, 3)
-    red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
-    grey = (19_595 * red + 38_470 * green + 7_471 * blue + 32_768) >> 16
-    return [row.tobytes() for row in grey.astype(np.uint8)]
+    return levels.resize((SIDE, SIDE), Image.Resampling.HAMMING).tobytes()
 
 
 def group_duplicates(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,8 +15,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from rootstock.cores import usable_cores
-from rootstock.data.decode import DecodeLimits, decode_picture, read_bytes
-from rootstock.data.duplicates import Thumbnail, shrink, to_grey
+from rootstock.data.decode import DecodeLimits, decode_grey, no_warnings, read_file
+from rootstock.data.duplicates import Thumbnail, thumbnail
 from rootstock.errors import DataError, ImageError
 
 CHUNK = 64
@@ -48,33 +47,32 @@ def inspect_image(path: Path | str, limits: DecodeLimits) -> Inspected:
 
 
 def _inspect_chunk(paths: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
-    looks = [_look_at(path, limits) for path in paths]
-    thumbs = iter(to_grey([shrunk for _, shrunk in looks if shrunk]))
-    return [image._replace(thumb=next(thumbs)) if shrunk else image for image, shrunk in looks]
+    with no_warnings():
+        return [_look_at(path, limits) for path in paths]
 
 
-def _look_at(path: Path | str, limits: DecodeLimits) -> tuple[Inspected, bytes | None]:
-    """What is seen but for the thumbnail, and what that is made from."""
-    sha256 = ""
+def _look_at(path: Path | str, limits: DecodeLimits) -> Inspected:
     try:
         os.fspath(path).encode()
-        facts = os.stat(path)  # noqa: PTH116 - a third of pathlib's time, for each image
+        content, changed = read_file(path, limits)
     except UnicodeEncodeError:
-        return Inspected(reason="file-name"), None
-    except (OSError, ValueError):
-        return Inspected(reason="missing"), None
-    if not stat.S_ISREG(facts.st_mode):
-        return Inspected(reason="unreadable"), None  # to open a pipe would wait for its writer
-    size, changed = facts.st_size, facts.st_mtime_ns
-    try:
-        content = read_bytes(path, limits)
-        sha256 = hashlib.sha256(content).hexdigest()
-        picture = decode_picture(content, limits)
+        return Inspected(reason="file-name")
     except ImageError as error:
-        return Inspected(sha256, size, reason=error.reason, changed=changed), None
-    side = picture.upright.size
-    image = Inspected(sha256, size, *side, picture.mode, picture.format, changed=changed)
-    return image, shrink(picture.upright)
+        return _unread(path, error.reason)
+    sha256, size = hashlib.sha256(content).hexdigest(), len(content)
+    try:
+        levels, mode, kind = decode_grey(content, limits)
+    except ImageError as error:
+        return Inspected(sha256, size, reason=error.reason, changed=changed)
+    return Inspected(sha256, size, *levels.size, mode, kind, "", changed, thumbnail(levels))
+
+
+def _unread(path: Path | str, reason: str) -> Inspected:
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - a path may be text
+    except (OSError, ValueError):
+        return Inspected(reason="missing")
+    return Inspected(bytes=facts.st_size, reason=reason, changed=facts.st_mtime_ns)
 
 
 def inspect_images(

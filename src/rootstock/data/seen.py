@@ -20,7 +20,7 @@ from rootstock.data.decode import DecodeLimits
 from rootstock.data.inspect import Inspected
 from rootstock.data.tables import DAMAGE, read_table, write_table
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same file would be seen differently."""
 UNSURE_NS = 2_000_000_000
 FACTS = (
