@@ -89,11 +89,14 @@ def images_of(folders: list[Path]) -> Iterator[Path]:
 
 
 def deal(names: Iterator[Path], root: Path, count: int, *, first: int = 0) -> None:
-    """Link so many more images into the class folders."""
+    """Link so many more images into the class folders; hard, as plain files, where that can be."""
     for number, path in zip(range(first, first + count), names, strict=False):
         link = root / f"class{number % CLASSES}" / f"{number:07}{path.suffix}"
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
+        try:
+            link.hardlink_to(path)
+        except OSError:
+            link.symlink_to(path)
 
 
 def child(stage: str, root: Path, out: Path) -> Cost:

@@ -18,17 +18,9 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import psutil
-from growth import deal, images_of
 from PIL import Image
-from watch import sampled
 
-from rootstock.cores import usable_cores
-from rootstock.data import manifest
-from rootstock.data.inspect import CHUNK
-from rootstock.params import load_config
-from rootstock.paths import Paths
-from rootstock.stages.index import index_images
+# What the decoding processes need not import stands in the functions.
 
 NEW = 100
 
@@ -39,7 +31,10 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--count", type=int, default=100_000)
     options = parser.parse_args()
+    from growth import deal, images_of
     from sets import find_sets
+
+    from rootstock.cores import usable_cores
 
     with tempfile.TemporaryDirectory() as scratch:
         sets = find_sets(options.data_dir, ("cifar10", "tiny_imagenet"), Path(scratch))
@@ -65,6 +60,9 @@ def main() -> None:
 
 def decode_alone(files: list[Path]) -> float:
     """Seconds, all cores, in pieces as large as the index's."""
+    from rootstock.cores import usable_cores
+    from rootstock.data.inspect import CHUNK
+
     started = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(usable_cores(), mp_context=context) as pool:
@@ -82,24 +80,33 @@ def decode(files: list[Path]) -> None:
 
 def index(root: Path, out: Path) -> tuple[float, float, int]:
     """Seconds, the most megabytes of this process and its workers, and how many files it read."""
+    from watch import sampled
+
+    from rootstock.data import seen
+    from rootstock.params import load_config
+    from rootstock.paths import Paths
+    from rootstock.stages.index import index_images
+
     config = load_config(None, overrides=[f"data.root={root}"])
-    read, inspect = [0], manifest.inspect_images
+    read, inspect = [0], seen.inspect_images
 
     def counted(paths: list[str], **options: object) -> list:
         read[0] += len(paths)
         return inspect(paths, **options)
 
-    manifest.inspect_images = counted
+    seen.inspect_images = counted
     started = time.perf_counter()
-    with sampled(own_memory) as memory:
+    with sampled(own_memory, seconds=1) as memory:
         index_images(config, Paths(out))
     seconds = time.perf_counter() - started
-    manifest.inspect_images = inspect
+    seen.inspect_images = inspect
     return seconds, max(memory, default=0.0), read[0]
 
 
 def own_memory() -> float:
     """Megabytes of this process and its workers that nobody shares."""
+    import psutil
+
     mine = psutil.Process()
     family = [mine, *mine.children(recursive=True)]
     return sum(one.memory_full_info().uss for one in family) / 1e6

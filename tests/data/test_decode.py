@@ -51,7 +51,7 @@ def mutated(content, rng):
     return bytes(broken[: rng.integers(2, len(broken))] if rng.random() < 0.3 else broken)
 
 
-@pytest.mark.parametrize("samples", itertools.product([0x11, 0x12, 0x21, 0x22, 0x13], repeat=3))
+@pytest.mark.parametrize("samples", [*itertools.product([0x11, 0x12, 0x21, 0x22, 0x13], repeat=3)])
 def test_colours_sampled_in_any_way_fail_in_grey_where_they_do_in_colour(samples):
     content = bytearray(encoded(kind="JPEG", size=(48, 48)))
     frame = content.find(b"\xff\xc0")

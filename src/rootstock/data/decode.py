@@ -156,7 +156,7 @@ def decode_grey(content: bytes, limits: DecodeLimits) -> GreyImage:
 
 def _has_plain_colours(image: Image.Image) -> bool:
     """Others may not fit the brightness' samples, of which only decoding in colour complains."""
-    return all(part[1:3] == (1, 1) for part in getattr(image, "layer", [])[1:])
+    return [part[1:3] for part in getattr(image, "layer", ())[1:]] == [(1, 1), (1, 1)]
 
 
 def no_warnings() -> warnings.catch_warnings[None]:

@@ -54,11 +54,16 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What was found, in order of path; ``base`` is the folder that paths are relative to."""
+    """What was found at ``root``, a folder or a table, in order of path."""
 
-    base: Path
+    root: Path
     entries: list[Entry]
     warnings: list[str]
+
+    @property
+    def base(self) -> Path:
+        """The folder that paths are relative to."""
+        return base_folder(self.root)
 
 
 def base_folder(root: Path) -> Path:
@@ -178,7 +183,7 @@ def _from_table(path: Path) -> Layout:
         raise DataError(f"{path} lists {listed} {count} times", hint="keep one row an image")
     if any(entry.given for entry in entries) and not any(e.given == "train" for e in entries):
         raise DataError(f"{path} gives splits but no row of the split train")
-    return Layout(path.parent, entries, [])
+    return Layout(path, entries, [])
 
 
 def _read_table(path: Path) -> pa.Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ import pyarrow as pa
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
 from rootstock.data.files import explain_format
-from rootstock.data.inspect import Inspected, inspect_images
+from rootstock.data.inspect import Inspected
 from rootstock.data.layout import SPLITS, Layout, find_images
-from rootstock.data.seen import FACTS, SeenFiles
+from rootstock.data.seen import FACTS, look_at
 from rootstock.data.splits import assign_splits
 from rootstock.data.tables import DAMAGE, read_table, write_table
 from rootstock.errors import ArtifactError, DataError
@@ -92,20 +91,14 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write as Parquet; the same manifest gives the same bytes."""
-        columns = {
-            name: pa.array(
-                [getattr(row, name) for row in self.images], type=SCHEMA.field(name).type
-            )
-            for name in SCHEMA.names
-        }
+        columns = zip(*self.images, strict=True) if self.images else [()] * len(SCHEMA)
+        arrays = [pa.array(one, field.type) for one, field in zip(columns, SCHEMA, strict=True)]
         facts = {
             "format_version": FORMAT_VERSION,
             "warnings": self.warnings,
             "given_splits": self.given_splits,
         }
-        table = pa.table(columns, schema=SCHEMA).replace_schema_metadata(
-            {"rootstock": json.dumps(facts)}
-        )
+        table = pa.table(arrays, schema=SCHEMA.with_metadata({"rootstock": json.dumps(facts)}))
         write_table(table, path)
 
     @classmethod
@@ -189,10 +182,32 @@ def build_manifest(
             ``min_per_class`` usable images.
     """
     layout = find_images(root)
-    inspected = _inspect(layout, limits, workers, memory)
+    with look_at(layout, limits=limits, workers=workers, memory=memory) as inspected:
+        return decide(
+            layout,
+            inspected,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            near_duplicate_bits=near_duplicate_bits,
+            min_per_class=min_per_class,
+            seed=seed,
+        )
+
+
+def decide(
+    layout: Layout,
+    inspected: Sequence[Inspected],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    near_duplicate_bits: int,
+    min_per_class: int,
+    seed: int,
+) -> Manifest:
+    """The second half of `build_manifest`: groups and splits of what was seen of each entry."""
     usable = [i for i, image in enumerate(inspected) if not image.reason]
     labels = [layout.entries[i].label for i in usable]
-    _check_classes(root, labels, {e.label for e in layout.entries}, min_per_class)
+    _check_classes(layout.root, labels, {e.label for e in layout.entries}, min_per_class)
     groups = group_duplicates(
         [inspected[i].sha256 for i in usable],
         [inspected[i].thumb for i in usable],
@@ -206,34 +221,23 @@ def build_manifest(
         test_fraction=test_fraction,
         seed=seed,
     )
-    warnings = [*layout.warnings, *_check_splits(root, labels, splits)]
-    decided = {i: place for i, *place in zip(usable, splits, groups.tolist(), strict=True)}
-    rows = [
-        _row(entry.path, entry.label, image, *decided.get(i, ("", 0)))
-        for i, (entry, image) in enumerate(zip(layout.entries, inspected, strict=True))
-    ]
+    warnings = [*layout.warnings, *_check_splits(layout.root, labels, splits)]
+    split_of, group_of = [""] * len(inspected), [0] * len(inspected)
+    for i, split, group in zip(usable, splits, groups.tolist(), strict=True):
+        split_of[i], group_of[i] = split, group
+    paths, names, _ = zip(*layout.entries, strict=True)
+    *facts, reasons, _, _ = zip(*inspected, strict=True)
+    rows = map(
+        ImageRow,
+        map(_storable, paths),
+        *facts,
+        map(_storable, names),
+        split_of,
+        group_of,
+        reasons,
+    )
     given = tuple(sorted({entry.given for entry in layout.entries if entry.given}))
     return Manifest(tuple(rows), tuple(warnings), given)
-
-
-def _inspect(
-    layout: Layout, limits: DecodeLimits, workers: int | None, memory: Path | None
-) -> list[Inspected]:
-    started = time.time()
-    # Text: 100,000 objects of pathlib cost more than all that is asked of them.
-    paths = [f"{layout.base}/{entry.path}" for entry in layout.entries]
-    if memory is None:
-        return inspect_images(paths, limits=limits, workers=workers)
-    names = [entry.path for entry in layout.entries]
-    seen = SeenFiles(memory, layout.base, limits)
-    known = seen.recall(names)
-    new = [i for i in range(len(paths)) if i not in known]
-    fresh = inspect_images([paths[i] for i in new], limits=limits, workers=workers)
-    known |= dict(zip(new, fresh, strict=True))
-    inspected = [known[i] for i in range(len(paths))]
-    if new:
-        seen.remember(names, inspected, since=started)
-    return inspected
 
 
 def _check_classes(root: Path, labels: list[str], listed: set[str], min_per_class: int) -> None:
@@ -274,22 +278,6 @@ def _check_splits(root: Path, labels: list[str], splits: list[str]) -> list[str]
         for name, lacking in missing.items()
         if lacking and name in splits
     ]
-
-
-def _row(path: str, label: str, image: Inspected, split: str, group: int) -> ImageRow:
-    return ImageRow(
-        path=_storable(path),
-        sha256=image.sha256,
-        bytes=image.bytes,
-        width=image.width,
-        height=image.height,
-        mode=image.mode,
-        format=image.format,
-        label=_storable(label),
-        split=split,
-        group=group,
-        quarantine=image.reason,
-    )
 
 
 def _storable(text: str) -> str:

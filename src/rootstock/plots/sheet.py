@@ -30,6 +30,8 @@ GAP = 6
 ROWS = 4
 """Of captioned images at most."""
 MAX_CLASSES = 24
+COLUMNS = 8
+"""Of a contact sheet at most."""
 
 
 def plot_contact_sheet(
@@ -38,7 +40,7 @@ def plot_contact_sheet(
     *,
     root: Path,
     quarantined: int = 0,
-    columns: int = 8,
+    columns: int = COLUMNS,
     limits: DecodeLimits | None = None,
 ) -> None:
     """Draw one row of images for each class (24 classes at most, evenly chosen).

@@ -54,7 +54,6 @@ def canvas(path: Path, *, width: float, height: float) -> Iterator[Figure]:
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         agg = FigureCanvasAgg(figure)  # no pyplot: no global state, no display, safe in a service
         yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomic(path) as temporary:
             # Not savefig, which draws all twice; and matplotlib would sign the file. Packing a
             # sheet of photos twice as hard makes it a sixteenth smaller.

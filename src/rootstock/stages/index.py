@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from heapq import nsmallest
 from pathlib import Path
 
 from rootstock.config import Config
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.files import write_json
-from rootstock.data.layout import base_folder
-from rootstock.data.manifest import Manifest, build_manifest
+from rootstock.data.inspect import Inspected
+from rootstock.data.layout import Layout, find_images
+from rootstock.data.manifest import Manifest, decide
+from rootstock.data.seen import look_at
 from rootstock.errors import ArtifactError
 from rootstock.paths import Paths
+from rootstock.plots.artist import Artist, artist_at_work
+from rootstock.plots.data import plot_class_counts, plot_image_sizes
+from rootstock.plots.sheet import COLUMNS, plot_contact_sheet
 
 PICTURES = "plots/data"
+MANY = 10_000
+"""From so many images on it pays to draw in a process of its own, beside all else."""
 
 
 def index_images(config: Config, paths: Paths) -> Manifest:
@@ -41,23 +50,32 @@ def _no_garbage() -> Iterator[None]:
 
 def _index(config: Config, paths: Paths) -> Manifest:
     data = config.data
-    root = paths.below(data.root)
-    manifest = build_manifest(
-        root,
-        limits=DecodeLimits(data.max_bytes, data.max_pixels, data.max_aspect_ratio),
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
-        near_duplicate_bits=data.near_duplicate_bits,
-        min_per_class=data.min_per_class,
-        seed=config.seed,
-        workers=None if data.workers == "auto" else data.workers,
-        memory=paths.seen,
-    )
-    if not _is_written(manifest, paths):
-        summary = manifest.summary()
-        write_json(paths.reports / "data.json", summary)
-        _draw(manifest, summary["classes"], base_folder(root), paths.reports / PICTURES)
-        manifest.write(paths.manifest)
+    layout = find_images(paths.below(data.root))
+    folder = paths.reports / PICTURES
+    beside = len(layout.entries) >= MANY and not paths.manifest.exists()
+    with artist_at_work(beside=beside) as artist:
+        with look_at(
+            layout,
+            limits=DecodeLimits(data.max_bytes, data.max_pixels, data.max_aspect_ratio),
+            workers=None if data.workers == "auto" else data.workers,
+            memory=paths.seen,
+        ) as inspected:
+            _begin_with_images(artist, layout, inspected, folder)
+            manifest = decide(
+                layout,
+                inspected,
+                val_fraction=data.val_fraction,
+                test_fraction=data.test_fraction,
+                near_duplicate_bits=data.near_duplicate_bits,
+                min_per_class=data.min_per_class,
+                seed=config.seed,
+            )
+        if not _is_written(manifest, paths):
+            summary = manifest.summary()
+            artist.begin(plot_class_counts, summary["classes"], folder / "classes.png")
+            write_json(paths.reports / "data.json", summary)
+            artist.finish()
+            manifest.write(paths.manifest)
     return manifest
 
 
@@ -69,22 +87,22 @@ def _is_written(manifest: Manifest, paths: Paths) -> bool:
     return False
 
 
-def _draw(manifest: Manifest, classes: dict[str, dict[str, int]], base: Path, folder: Path) -> None:
-    # Matplotlib takes half a second, which a run without news need not wait for.
-    from rootstock.plots.data import plot_class_counts, plot_image_sizes
-    from rootstock.plots.sheet import plot_contact_sheet
-
-    rows = manifest.rows()
-    plot_class_counts(classes, folder / "classes.png")
-    plot_image_sizes(
-        [row.width for row in rows], [row.height for row in rows], folder / "sizes.png"
-    )
-    samples: dict[str, list[str]] = {}
-    for row in sorted(rows, key=lambda row: row.sha256):
-        samples.setdefault(row.label, []).append(row.path)
-    plot_contact_sheet(
-        dict(sorted(samples.items())),
+def _begin_with_images(
+    artist: Artist, layout: Layout, inspected: Sequence[Inspected], folder: Path
+) -> None:
+    """The two pictures that need no splits."""
+    sizes = [(image.width, image.height) for image in inspected if not image.reason]
+    if not sizes:
+        return
+    artist.begin(plot_image_sizes, *zip(*sizes, strict=True), folder / "sizes.png")
+    usable: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for entry, image in zip(layout.entries, inspected, strict=True):
+        if not image.reason:
+            usable[entry.label].append((image.sha256, entry.path))
+    artist.begin(
+        plot_contact_sheet,
+        {label: [path for _, path in nsmallest(COLUMNS, found)] for label, found in usable.items()},
         folder / "contact_sheet.png",
-        root=base,
-        quarantined=len(manifest.quarantined),
+        root=layout.base,
+        quarantined=len(inspected) - len(sizes),
     )

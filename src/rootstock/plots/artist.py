@@ -1,0 +1,59 @@
+"""Pictures that are drawn in a process of their own, while other work goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rootstock.plots.style import canvas
+
+
+class Artist:
+    """Draws in a process from the beginning, or without one when it is to finish."""
+
+    def __init__(self, process: Executor | None) -> None:
+        self._process = process
+        self._works: list[tuple[Callable[[], None], Future[None] | None]] = []
+
+    def begin(self, plot: Callable[..., None], *what: object, **how: object) -> None:
+        """Draw ``plot(*what, **how)``, which is not called before `finish` without a process."""
+        work = partial(plot, *what, **how)
+        drawing: Future[None] | None = None
+        with suppress(BrokenProcessPool):
+            drawing = self._process.submit(work) if self._process else None
+        self._works.append((work, drawing))
+
+    def finish(self) -> None:
+        """Every picture is there on return; raises what drawing one of them raised."""
+        for work, drawing in self._works:
+            try:
+                drawing.result() if drawing else work()
+            except BrokenProcessPool:  # it was killed, for its memory perhaps
+                work()
+        if self._process:
+            self._process.shutdown(wait=False)  # its end takes a tenth of a second
+
+
+@contextmanager
+def artist_at_work(*, beside: bool) -> Iterator[Artist]:
+    """An artist, with a process if it is to draw ``beside`` other work."""
+    if not beside:
+        yield Artist(None)
+        return
+    # As for the decoding processes, forking could hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        process.submit(_warm_up)
+        yield Artist(process)
+
+
+def _warm_up() -> None:
+    """The first picture waits for imports and fonts, half of its second."""
+    with TemporaryDirectory() as folder, canvas(Path(folder) / "a.png", width=1, height=1) as blank:
+        blank.subplots().set_title("nothing yet")
