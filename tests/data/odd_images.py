@@ -60,6 +60,17 @@ def photo(size: tuple[int, int], *, orientation: int = 1) -> bytes:
     return buffer.getvalue()
 
 
+def lossless_jpeg(width: int = 40, height: int = 30) -> bytes:
+    """One grey in three colours, coded without loss: no sample differs from the one before."""
+    colours = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    frame = struct.pack(">HBHHB", 17, 8, height, width, 3) + colours
+    table = struct.pack(">HB", 20, 0) + bytes([1, *[0] * 16])
+    scan = struct.pack(">HB", 12, 3) + bytes([1, 0, 2, 0, 3, 0, 1, 0, 0])
+    samples = bytes(width * height * 3 // 8)
+    head = b"\xff\xd8\xff\xc3" + frame + b"\xff\xc4" + table + b"\xff\xda" + scan
+    return head + samples + b"\xff\xd9"
+
+
 def animation(kind: str) -> bytes:
     """Three frames: red, green, blue."""
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue")]
@@ -113,6 +124,7 @@ ODD_IMAGES = {
     "large jpeg": Odd(lambda: photo((1_200, 900)), "ok"),
     "large rotated jpeg": Odd(lambda: photo((900, 1_200), orientation=6), "ok"),
     "progressive jpeg": Odd(lambda: encoded("RGB", "JPEG", progressive=True), "ok"),
+    "lossless jpeg": Odd(lossless_jpeg, "ok"),
     "webp with alpha": Odd(lambda: encoded("RGBA", "WEBP"), "ok"),
     "bmp": Odd(lambda: encoded("RGB", "BMP"), "ok"),
     "animated gif": Odd(lambda: animation("GIF"), "ok"),

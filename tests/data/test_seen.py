@@ -93,6 +93,43 @@ def test_a_damaged_memory_changes_nothing(folder, seed):
     assert index(folder) == first
 
 
+def test_a_name_that_no_table_can_hold_is_no_fault_of_the_others(folder, read):
+    (folder / "a" / os.fsdecode(b"\xff.png")).write_bytes(photo(77))
+    age(folder / "a" / os.fsdecode(b"\xff.png"), 3600)
+    first = index(folder)
+    assert [row.quarantine for row in first.quarantined] == ["file-name"]
+    read.clear()
+    assert index(folder) == first
+    assert len(read) == 1
+
+
+def test_a_time_of_change_that_no_table_can_hold_is_no_fault_either(folder, read):
+    os.utime(folder / "a" / "0.png", ns=(0, 2**63 + 10**9))
+    first = index(folder)
+    read.clear()
+    assert index(folder) == first
+    assert read == ["0.png"]
+
+
+def test_a_file_that_is_filled_while_it_is_found_empty_is_read_again(folder, monkeypatch):
+    """Its size and time, asked for afterwards, are those of an image that nobody has seen."""
+    path = folder / "a" / "late.png"
+    path.touch()
+
+    def read_then_fill(name, limits, _read=inspecting.read_file):
+        try:
+            return _read(name, limits)
+        finally:
+            if Path(name) == path:
+                path.write_bytes(photo(77))
+                age(path, 3600)
+
+    monkeypatch.setattr(inspecting, "read_file", read_then_fill)
+    assert [row.quarantine for row in index(folder).quarantined] == ["empty"]
+    monkeypatch.undo()
+    assert index(folder).quarantined == []
+
+
 def test_a_pipe_is_set_aside_and_not_waited_for(folder):
     os.mkfifo(folder / "a" / "pipe.png")
     assert [row.quarantine for row in index(folder).quarantined] == ["unreadable"]

@@ -16,6 +16,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -84,18 +85,18 @@ def read_file(path: Path | str, limits: DecodeLimits) -> ReadFile:
     """The content of an image file, refused unread where it is too large.
 
     Raises:
-        ImageError: ``unreadable`` or ``too-large``.
+        ImageError: ``unreadable``, ``too-large`` or ``empty``.
     """
     try:
         # The system's own calls: Python's files and pathlib's take twice as long for a small one.
-        # A pipe is opened without waiting for its writer.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        handle = _open_file(path)
         try:
             facts = os.fstat(handle)
             if not stat.S_ISREG(facts.st_mode):
-                raise ImageError("unreadable", "it is no file that could be read")
-            # Asked for a number of bytes, Python takes as much memory at once.
-            wanted = min(facts.st_size, limits.max_bytes) + 1
+                raise ImageError("unreadable", "it is not a regular file")
+            if facts.st_size > limits.max_bytes:
+                raise _too_large(limits)
+            wanted = facts.st_size + 1
             content = os.read(handle, wanted)
             # One read may give less than there is.
             while len(content) < wanted and (more := os.read(handle, wanted - len(content))):
@@ -107,6 +108,16 @@ def read_file(path: Path | str, limits: DecodeLimits) -> ReadFile:
         raise ImageError("unreadable", f"the file cannot be read: {why}") from None
     _check_bytes(content, limits)
     return ReadFile(content, facts.st_mtime_ns)
+
+
+def _open_file(path: Path | str) -> int:
+    try:
+        # A pipe is opened without waiting for its writer.
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except BlockingIOError:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a path may be text
+            raise
+        return os.open(path, os.O_RDONLY)  # another holds a lease on it, and now gives it back
 
 
 class GreyImage(NamedTuple):
@@ -150,7 +161,10 @@ def decode_grey(content: bytes, limits: DecodeLimits) -> GreyImage:
     image = _open(content, limits)
     mode, kind = image.mode, image.format or ""
     if kind == "JPEG" and mode == "RGB" and _has_plain_colours(image):
-        image.draft("L", None)  # the file's own brightness: colours are read, but not computed
+        with suppress(ImageError):  # of a lossless one the brightness alone cannot be had
+            image.draft("L", None)  # the file's own brightness: colours are read, but not computed
+            return GreyImage(_load(image, _to_grey), mode, kind)
+        image = _open(content, limits)
     return GreyImage(_load(image, _to_grey), mode, kind)
 
 
@@ -168,7 +182,11 @@ def _check_bytes(content: bytes, limits: DecodeLimits) -> None:
     if not content:
         raise ImageError("empty", "the file is empty")
     if len(content) > limits.max_bytes:
-        raise ImageError("too-large", f"the file has more than {limits.max_bytes:,} bytes")
+        raise _too_large(limits)
+
+
+def _too_large(limits: DecodeLimits) -> ImageError:
+    return ImageError("too-large", f"the file has more than {limits.max_bytes:,} bytes")
 
 
 def _open(content: bytes, limits: DecodeLimits) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,8 +27,8 @@ CHUNK = 64
 class Inspected(NamedTuple):
     """What was seen of one file; ``reason`` is empty for a usable image.
 
-    ``changed``: the file's time of change in nanoseconds, before it was read. A tuple, since
-    workers send a hundred thousand of them.
+    ``changed``: the file's time of change in nanoseconds, before it was read; None if it was not.
+    A tuple, since workers send a hundred thousand of them.
     """
 
     sha256: str = ""
@@ -72,7 +73,9 @@ def _unread(path: Path | str, reason: str) -> Inspected:
         facts = os.stat(path)  # noqa: PTH116 - a path may be text
     except (OSError, ValueError):
         return Inspected(reason="missing")
-    return Inspected(bytes=facts.st_size, reason=reason, changed=facts.st_mtime_ns)
+    # No time of change: it may have come after the reading, and nothing is to be concluded from it
+    size = facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+    return Inspected(bytes=size, reason=reason)
 
 
 def inspect_images(

@@ -16,6 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -60,7 +61,7 @@ class Layout:
     entries: list[Entry]
     warnings: list[str]
 
-    @property
+    @cached_property
     def base(self) -> Path:
         """The folder that paths are relative to."""
         return base_folder(self.root)

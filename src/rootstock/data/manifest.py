@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,16 +183,15 @@ def build_manifest(
             ``min_per_class`` usable images.
     """
     layout = find_images(root)
-    with look_at(layout, limits=limits, workers=workers, memory=memory) as inspected:
-        return decide(
-            layout,
-            inspected,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            near_duplicate_bits=near_duplicate_bits,
-            min_per_class=min_per_class,
-            seed=seed,
-        )
+    return decide(
+        layout,
+        look_at(layout, limits=limits, workers=workers, memory=memory),
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        near_duplicate_bits=near_duplicate_bits,
+        min_per_class=min_per_class,
+        seed=seed,
+    )
 
 
 def decide(
@@ -227,15 +227,8 @@ def decide(
         split_of[i], group_of[i] = split, group
     paths, names, _ = zip(*layout.entries, strict=True)
     *facts, reasons, _, _ = zip(*inspected, strict=True)
-    rows = map(
-        ImageRow,
-        map(_storable, paths),
-        *facts,
-        map(_storable, names),
-        split_of,
-        group_of,
-        reasons,
-    )
+    stored = (map(_storable, paths), *facts, map(_storable, names), split_of, group_of, reasons)
+    rows = starmap(ImageRow, zip(*stored, strict=True))
     given = tuple(sorted({entry.given for entry in layout.entries if entry.given}))
     return Manifest(tuple(rows), tuple(warnings), given)
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import PIL
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.inspect import Inspected, inspect_images
@@ -41,34 +39,34 @@ _SEEN = (*FACTS, ("reason", pa.string()), ("changed", pa.int64()), ("thumb", pa.
 _SCHEMA = pa.schema([("path", pa.string()), *_SEEN])
 
 
-@contextmanager
 def look_at(
-    layout: Layout, *, limits: DecodeLimits, workers: int | None, memory: Path | None
-) -> Iterator[list[Inspected]]:
+    layout: Layout,
+    *,
+    limits: DecodeLimits,
+    workers: int | None,
+    memory: Path | None,
+    on_seen: Callable[[list[Inspected]], None] | None = None,
+) -> list[Inspected]:
     """What is seen of each entry: from ``memory`` where that is known, else from the file.
 
-    ``workers`` as in `inspect_images`; ``memory`` is a file of `SeenFiles`, or None. It is written
-    on leaving, whatever became of the images, so that they need not be read again.
+    ``workers`` as in `inspect_images`; ``memory`` is a file of `SeenFiles`, or None. ``on_seen`` is
+    called before that file is written.
     """
     started = time.time()
     names = [entry.path for entry in layout.entries]
     # Text: 100,000 objects of pathlib cost more than all that is asked of them.
-    base = layout.base
-    paths = [f"{base}/{name}" for name in names]
-    if memory is None:
-        yield inspect_images(paths, limits=limits, workers=workers)
-        return
-    seen = SeenFiles(memory, base, limits)
-    known = seen.recall(names)
+    paths = [f"{layout.base}/{name}" for name in names]
+    seen = SeenFiles(memory, layout.base, limits) if memory else None
+    known = seen.recall(names) if seen else {}
     new = [i for i in range(len(paths)) if i not in known]
     fresh = inspect_images([paths[i] for i in new], limits=limits, workers=workers)
     known |= dict(zip(new, fresh, strict=True))
     inspected = [known[i] for i in range(len(paths))]
-    try:
-        yield inspected
-    finally:
-        if new:
-            seen.remember(names, inspected, since=started)
+    if on_seen:
+        on_seen(inspected)
+    if new and seen:
+        seen.remember(names, inspected, since=started)
+    return inspected
 
 
 @dataclass(frozen=True)
@@ -99,13 +97,18 @@ class SeenFiles:
         self, names: Sequence[str], inspected: Sequence[Inspected], *, since: float
     ) -> None:
         """Write what was seen; ``since`` is the time in seconds before the first was read."""
-        columns = [names, *zip(*inspected, strict=True)]
+        sure = since * 1e9 - UNSURE_NS
+        kept = [
+            i
+            for i, image in enumerate(inspected)
+            # A file that cannot be read now may be readable though it has not changed.
+            if image.changed is not None and image.changed < sure and image.reason != "unreadable"
+        ]
+        facts = zip(*(inspected[i] for i in kept), strict=True) if kept else [()] * len(_SEEN)
+        columns = ([names[i] for i in kept], *facts)
         arrays = [pa.array(one, field.type) for one, field in zip(columns, _SCHEMA, strict=True)]
         table = pa.table(arrays, schema=_SCHEMA.with_metadata({b"rootstock": self._rules}))
-        sure = pc.less(table["changed"], int(since * 1e9) - UNSURE_NS)
-        # A file that cannot be read now may be readable though it has not changed.
-        readable = pc.not_equal(table["reason"], "unreadable")
-        write_table(table.filter(pc.and_(sure, readable)), self.path)
+        write_table(table, self.path)
 
     def _is_as_it_was(self, name: str, image: Inspected) -> bool:
         try:

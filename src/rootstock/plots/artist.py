@@ -50,7 +50,11 @@ def artist_at_work(*, beside: bool) -> Iterator[Artist]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as process:
         process.submit(_warm_up)
-        yield Artist(process)
+        try:
+            yield Artist(process)
+        except BaseException:
+            process.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _warm_up() -> None:

@@ -6,10 +6,12 @@ import gc
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from heapq import nsmallest
 from pathlib import Path
 
 from rootstock.config import Config
+from rootstock.cores import usable_cores
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.files import write_json
 from rootstock.data.inspect import Inspected
@@ -52,24 +54,25 @@ def _index(config: Config, paths: Paths) -> Manifest:
     data = config.data
     layout = find_images(paths.below(data.root))
     folder = paths.reports / PICTURES
-    beside = len(layout.entries) >= MANY and not paths.manifest.exists()
+    workers = usable_cores() if data.workers == "auto" else data.workers
+    # Where there is a manifest already, there may be nothing to draw.
+    beside = len(layout.entries) >= MANY and workers > 1 and not paths.manifest.exists()
     with artist_at_work(beside=beside) as artist:
-        with look_at(
+        manifest = decide(
             layout,
-            limits=DecodeLimits(data.max_bytes, data.max_pixels, data.max_aspect_ratio),
-            workers=None if data.workers == "auto" else data.workers,
-            memory=paths.seen,
-        ) as inspected:
-            _begin_with_images(artist, layout, inspected, folder)
-            manifest = decide(
+            look_at(
                 layout,
-                inspected,
-                val_fraction=data.val_fraction,
-                test_fraction=data.test_fraction,
-                near_duplicate_bits=data.near_duplicate_bits,
-                min_per_class=data.min_per_class,
-                seed=config.seed,
-            )
+                limits=DecodeLimits(data.max_bytes, data.max_pixels, data.max_aspect_ratio),
+                workers=workers,
+                memory=paths.seen,
+                on_seen=partial(_begin_with_images, artist, layout, folder),
+            ),
+            val_fraction=data.val_fraction,
+            test_fraction=data.test_fraction,
+            near_duplicate_bits=data.near_duplicate_bits,
+            min_per_class=data.min_per_class,
+            seed=config.seed,
+        )
         if not _is_written(manifest, paths):
             summary = manifest.summary()
             artist.begin(plot_class_counts, summary["classes"], folder / "classes.png")
@@ -88,7 +91,7 @@ def _is_written(manifest: Manifest, paths: Paths) -> bool:
 
 
 def _begin_with_images(
-    artist: Artist, layout: Layout, inspected: Sequence[Inspected], folder: Path
+    artist: Artist, layout: Layout, folder: Path, inspected: Sequence[Inspected]
 ) -> None:
     """The two pictures that need no splits."""
     sizes = [(image.width, image.height) for image in inspected if not image.reason]
