@@ -71,13 +71,12 @@ def compare(
     on_gpu = backbone.device.type == "cuda"
     some = rows[: min(len(rows), 600)]
     store = FeatureStore(scratch / "store")
-    where = {
-        "n_images": len(rows),
-        "probe": read_prepared(rows[:2], root, preprocess),
-        "folder": store.root / ".engines",
-    }
-    ways = open_forwards(backbone, preprocess, [LAST], **where, every=True)
-    forward = choose_forward(ways, **where)
+    probe = read_prepared(rows[:2], root, preprocess)
+    kept = store.root / ".engines"
+    ways = open_forwards(
+        backbone, preprocess, [LAST], n_images=len(rows), probe=probe, folder=kept, every=True
+    )
+    forward = choose_forward(ways, probe=probe, folder=kept, batch_size=BATCH)
     size = BATCH if not forward.concurrent else 4
     pixels = read_prepared(some[:BATCH], root, preprocess)
     chunks = [pixels[i : i + size] for i in range(0, len(pixels), size)] * (len(some) // BATCH)
@@ -94,23 +93,22 @@ def compare(
     computing = len(pixels) * (len(some) // BATCH) / best(compute)
     bound = min(decoding, computing) if on_gpu else 1 / (1 / decoding + 1 / computing)
     arguments = (rows, root, backbone, preprocess)
-    engines = store.root / ".engines"
 
     def extract(folder: str, *, translated: bool) -> float:
         target = FeatureStore(scratch / folder)
         if translated:
-            shutil.copytree(engines, target.root / ".engines", dirs_exist_ok=True)
+            shutil.copytree(kept, target.root / ".engines", dirs_exist_ok=True)
         return extract_features(*arguments, target, [LAST], measure=True).seconds
 
     # Like the parts of the bound: the faster of two
-    warm = min(extract(f"warm{turn}", translated=engines.exists()) for turn in range(2))
+    warm = min(extract(f"warm{turn}", translated=kept.exists()) for turn in range(2))
     cold = min(extract(f"cold{turn}", translated=False) for turn in range(2))
     again = extract_features(*arguments, FeatureStore(scratch / "warm0"), [LAST])
     assert again.computed == 0
     slow = plain(folder, backbone, preprocess, plain_count)
     print(f"{usable_cores()} cores, {backbone.device.type}, {backbone.card.name} at "
           f"{preprocess.input_size}, {len(rows)} photos, engine {forward.engine}\n")  # fmt: skip
-    print_kept(engines)
+    print_kept(kept)
     print("| part | images/s | of the bound | of the plain way |\n| --- | --- | --- | --- |")
     rates = {
         "decode alone": decoding,
