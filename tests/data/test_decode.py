@@ -1,10 +1,20 @@
+import fcntl
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rootstock.data.decode import DecodeLimits, decode_grey, decode_image, no_warnings, read_image
+from rootstock.data.decode import (
+    DecodeLimits,
+    decode_grey,
+    decode_image,
+    no_warnings,
+    read_file,
+    read_image,
+)
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ImageError
 from tests.data.odd_images import ODD_IMAGES, animation, encoded, photo, rotated
@@ -98,6 +108,30 @@ def test_exif_orientation_is_applied(orientation, size, red_corner):
     assert (image.width, image.height) == size
     red, _, blue = image.pixels[red_corner].astype(int)
     assert red > 200 > 60 > blue
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="leases are Linux's")
+def test_a_file_under_anothers_lease_is_waited_for(tmp_path):
+    """A file server holds such leases, and gives them back when it is told of another reader."""
+    path = tmp_path / "leased.png"
+    path.write_bytes(encoded())
+    holder = os.open(path, os.O_RDWR)
+    told = []
+
+    def give_back(*_):
+        told.append(1)
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    before = signal.signal(signal.SIGIO, give_back)
+    try:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        assert read_file(path, DecodeLimits()).content == encoded()
+        assert told
+    except OSError as error:
+        pytest.skip(f"this file system knows no leases: {error}")
+    finally:
+        signal.signal(signal.SIGIO, before)
+        os.close(holder)
 
 
 def test_transparent_pixels_become_white(tmp_path):
