@@ -15,6 +15,7 @@ from typing import Any
 
 from rootstock.config import Config
 from rootstock.data.decode import DecodeLimits
+from rootstock.data.layout import find_images
 from rootstock.data.manifest import Manifest, build_manifest
 from rootstock.params import load_config
 from rootstock.paths import Paths
@@ -61,7 +62,7 @@ def list_images(folder: Path, *, seed: int) -> Manifest:
     where they are few.
     """
     manifest = build_manifest(
-        folder,
+        find_images(folder),
         limits=DecodeLimits(10**8, 10**8, 50.0),
         val_fraction=0.15,
         test_fraction=0.35,

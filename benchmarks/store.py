@@ -178,6 +178,7 @@ def measure_growth(root: Path, images: int) -> None:
 
     from rootstock.backbones.load import load_backbone
     from rootstock.data.decode import DecodeLimits
+    from rootstock.data.layout import find_images
     from rootstock.data.manifest import build_manifest
     from rootstock.features.extract import extract_features
 
@@ -199,7 +200,7 @@ def measure_growth(root: Path, images: int) -> None:
             draw(label, len(list(folder.glob("*/*"))), more // 2)
         limits = DecodeLimits(10**8, 10**8, 50.0)
         rows = build_manifest(
-            folder,
+            find_images(folder),
             limits=limits,
             val_fraction=0.1,
             test_fraction=0.1,

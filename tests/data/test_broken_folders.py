@@ -5,6 +5,7 @@ import re
 import pytest
 
 from rootstock.data.decode import DecodeLimits
+from rootstock.data.layout import find_images
 from rootstock.data.manifest import build_manifest
 from rootstock.errors import DataError
 from tests.data.folders import photo, write_classes
@@ -20,7 +21,7 @@ def index(root, **changes):
         "seed": 0,
         "workers": 1,
     }
-    return build_manifest(root, **(settings | changes))
+    return build_manifest(find_images(root), **(settings | changes))
 
 
 def loose(root):

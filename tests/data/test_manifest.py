@@ -175,7 +175,6 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
 
 
 DYING = """
-import contextlib
 import os
 import sys
 from pathlib import Path

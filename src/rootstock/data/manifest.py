@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
@@ -19,10 +19,10 @@ from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
 from rootstock.data.files import explain_format
 from rootstock.data.inspect import Inspected
-from rootstock.data.layout import SPLITS, Layout, find_images
+from rootstock.data.layout import SPLITS, Layout
 from rootstock.data.seen import FACTS, look_at
 from rootstock.data.splits import assign_splits
-from rootstock.data.tables import DAMAGE, read_table, write_table
+from rootstock.data.tables import DAMAGE, read_table, write_rows
 from rootstock.errors import ArtifactError, DataError
 
 FORMAT_VERSION = 1
@@ -92,15 +92,12 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write as Parquet; the same manifest gives the same bytes."""
-        columns = zip(*self.images, strict=True) if self.images else [()] * len(SCHEMA)
-        arrays = [pa.array(one, field.type) for one, field in zip(columns, SCHEMA, strict=True)]
         facts = {
             "format_version": FORMAT_VERSION,
             "warnings": self.warnings,
             "given_splits": self.given_splits,
         }
-        table = pa.table(arrays, schema=SCHEMA.with_metadata({"rootstock": json.dumps(facts)}))
-        write_table(table, path)
+        write_rows(self.images, SCHEMA.with_metadata({"rootstock": json.dumps(facts)}), path)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -163,7 +160,7 @@ def _paths(rows: Sequence[ImageRow]) -> list[str]:
 
 
 def build_manifest(
-    root: Path,
+    layout: Layout,
     *,
     limits: DecodeLimits,
     val_fraction: float,
@@ -173,38 +170,18 @@ def build_manifest(
     seed: int,
     workers: int | None = None,
     memory: Path | None = None,
+    on_seen: Callable[[list[Inspected]], None] | None = None,
 ) -> Manifest:
-    """Decode every image below ``root`` once and decide its split.
+    """Decode every image of ``layout`` once and decide its split.
 
     ``workers`` is the number of decoding processes; None: one a core. ``memory`` is a file that
     keeps what was seen, so that the next run reads what is new or has changed, nothing else.
+    ``on_seen`` is called with what was seen, before anything is made of it.
     Raises:
-        DataError: there are no images, fewer than two classes, or a class with fewer than
-            ``min_per_class`` usable images.
+        DataError: there are fewer than two classes, or a class has fewer than ``min_per_class``
+            usable images.
     """
-    layout = find_images(root)
-    return decide(
-        layout,
-        look_at(layout, limits=limits, workers=workers, memory=memory),
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        near_duplicate_bits=near_duplicate_bits,
-        min_per_class=min_per_class,
-        seed=seed,
-    )
-
-
-def decide(
-    layout: Layout,
-    inspected: Sequence[Inspected],
-    *,
-    val_fraction: float,
-    test_fraction: float,
-    near_duplicate_bits: int,
-    min_per_class: int,
-    seed: int,
-) -> Manifest:
-    """The second half of `build_manifest`: groups and splits of what was seen of each entry."""
+    inspected = look_at(layout, limits=limits, workers=workers, memory=memory, on_seen=on_seen)
     usable = [i for i, image in enumerate(inspected) if not image.reason]
     labels = [layout.entries[i].label for i in usable]
     _check_classes(layout.root, labels, {e.label for e in layout.entries}, min_per_class)

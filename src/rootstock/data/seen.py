@@ -20,7 +20,7 @@ import pyarrow as pa
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.inspect import Inspected, inspect_images
 from rootstock.data.layout import Layout
-from rootstock.data.tables import DAMAGE, read_table, write_table
+from rootstock.data.tables import DAMAGE, read_table, write_rows
 
 VERSION = 3
 """Raised whenever the same file would be seen differently."""
@@ -98,17 +98,13 @@ class SeenFiles:
     ) -> None:
         """Write what was seen; ``since`` is the time in seconds before the first was read."""
         sure = since * 1e9 - UNSURE_NS
-        kept = [
-            i
-            for i, image in enumerate(inspected)
+        rows = [
+            (name, *image)
+            for name, image in zip(names, inspected, strict=True)
             # A file that cannot be read now may be readable though it has not changed.
             if image.changed is not None and image.changed < sure and image.reason != "unreadable"
         ]
-        facts = zip(*(inspected[i] for i in kept), strict=True) if kept else [()] * len(_SEEN)
-        columns = ([names[i] for i in kept], *facts)
-        arrays = [pa.array(one, field.type) for one, field in zip(columns, _SCHEMA, strict=True)]
-        table = pa.table(arrays, schema=_SCHEMA.with_metadata({b"rootstock": self._rules}))
-        write_table(table, self.path)
+        write_rows(rows, _SCHEMA.with_metadata({b"rootstock": self._rules}), self.path)
 
     def _is_as_it_was(self, name: str, image: Inspected) -> bool:
         try:

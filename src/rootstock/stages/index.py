@@ -16,8 +16,7 @@ from rootstock.data.decode import DecodeLimits
 from rootstock.data.files import write_json
 from rootstock.data.inspect import Inspected
 from rootstock.data.layout import Layout, find_images
-from rootstock.data.manifest import Manifest, decide
-from rootstock.data.seen import look_at
+from rootstock.data.manifest import Manifest, build_manifest
 from rootstock.errors import ArtifactError
 from rootstock.paths import Paths
 from rootstock.plots.artist import Artist, artist_at_work
@@ -58,20 +57,17 @@ def _index(config: Config, paths: Paths) -> Manifest:
     # Where there is a manifest already, there may be nothing to draw.
     beside = len(layout.entries) >= MANY and workers > 1 and not paths.manifest.exists()
     with artist_at_work(beside=beside) as artist:
-        manifest = decide(
+        manifest = build_manifest(
             layout,
-            look_at(
-                layout,
-                limits=DecodeLimits(data.max_bytes, data.max_pixels, data.max_aspect_ratio),
-                workers=workers,
-                memory=paths.seen,
-                on_seen=partial(_begin_with_images, artist, layout, folder),
-            ),
+            limits=DecodeLimits(data.max_bytes, data.max_pixels, data.max_aspect_ratio),
             val_fraction=data.val_fraction,
             test_fraction=data.test_fraction,
             near_duplicate_bits=data.near_duplicate_bits,
             min_per_class=data.min_per_class,
             seed=config.seed,
+            workers=workers,
+            memory=paths.seen,
+            on_seen=partial(_begin_with_images, artist, layout, folder),
         )
         if not _is_written(manifest, paths):
             summary = manifest.summary()
