@@ -19,8 +19,8 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.bundles import jpeg, tiny_bundle
-from tests.services.test_fuzz import BOMBS, FRAMES, forget_peak, many_frames, resident
-from tests.services.test_server import running
+from tests.service.http.test_fuzz import BOMBS, FRAMES, forget_peak, many_frames, resident
+from tests.service.test_serve import running
 
 TIMES = 5
 

@@ -22,12 +22,12 @@ from pathlib import Path
 from extraction import enlarge
 
 from rootstock.backbones.load import LAST, load_backbone
-from rootstock.cores import usable_cores
 from rootstock.data.manifest import ImageRow
 from rootstock.features.extract import extract_features
-from rootstock.features.store import FeatureStore
-from rootstock.integrations.ray_spread import RaySpreader
-from rootstock.ports import InProcess, Spreader
+from rootstock.features.store.store import FeatureStore
+from rootstock.integrations.ray.spread import RaySpreader
+from rootstock.ports.spread import InProcess, Spreader
+from rootstock.system.cpu import usable_cores
 
 NODES = 2
 

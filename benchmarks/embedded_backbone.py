@@ -22,12 +22,12 @@ import torch
 from sets import find_set
 from sklearn.model_selection import train_test_split
 
-from rootstock.backbones.catalogue import read_card
+from rootstock.backbones.card import read_card
 from rootstock.backbones.load import Backbone, build_backbone, embedded_weights, load_backbone
 from rootstock.data.decode import read_image
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ImageError, RootstockError
-from rootstock.heads import fit_linear_head
+from rootstock.heads.linear import fit_linear_head
 
 SETS = {
     "flowers12": ("train", "test"),

@@ -43,9 +43,9 @@ def main() -> int:
 
 def measure(model: Path) -> None:
     """One row an engine."""
-    from rootstock.bundle import read_bundle
-    from rootstock.predict import Predictor
-    from rootstock.runtimes import installed_engines
+    from rootstock.model.bundle import read_bundle
+    from rootstock.model.predictor import Predictor
+    from rootstock.runtimes.engines import installed_engines
 
     bundle = read_bundle(model)
     size = bundle.preprocess.input_size

@@ -25,8 +25,8 @@ from rootstock.assess.knn import leave_one_out_accuracy
 from rootstock.backbones.load import LAST, Backbone, load_backbone
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.features.extract import extract_features, read_features
-from rootstock.features.store import FeatureStore
-from rootstock.heads import cross_validate, fit_linear_head
+from rootstock.features.store.store import FeatureStore
+from rootstock.heads.linear import cross_validate, fit_linear_head
 from rootstock.metrics import accuracy
 
 SETS = ("ants_bees", "brain_mri", "flowers12", "sign_digits")

@@ -29,14 +29,14 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from rootstock.backbones.load import LAST, Backbone, load_backbone
-from rootstock.cores import usable_cores
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
+from rootstock.features.choose import choose_forward
 from rootstock.features.extract import extract_features
-from rootstock.features.fastest import choose_forward
-from rootstock.features.feed import prepared_batches, read_prepared, spread
 from rootstock.features.forward import open_forwards
-from rootstock.features.store import FeatureStore
+from rootstock.features.loading import prepared_batches, read_prepared, spread
+from rootstock.features.store.store import FeatureStore
+from rootstock.system.cpu import usable_cores
 
 BATCH = 64
 

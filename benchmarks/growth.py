@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rootstock.config import Config
-from rootstock.params import load_config
-from rootstock.paths import Paths
+from rootstock.config.load import load_config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 
 STAGES = ("index", "assess", "plan", "features", "train", "evaluate", "register")
 AGAIN = ("index, 1 % new", "features, 1 % new")
@@ -119,15 +119,15 @@ def run_stage(name: str, images: Path, out: Path) -> None:
     """What a stage file does, with the benchmark's settings."""
     config, paths = configuration(images), Paths(out)
     if name == "index":
-        from rootstock.stages.index import index_images
+        from rootstock.workflow.index import index_images
 
         index_images(config, paths)
     elif name == "assess":
-        from rootstock.stages.assess import assess_data
+        from rootstock.workflow.assess import assess_data
 
         assess_data(config, paths)
     elif name == "features":
-        from rootstock.stages.features import cache_features
+        from rootstock.workflow.features import cache_features
 
         cache_features(config, paths)
     else:
@@ -136,11 +136,13 @@ def run_stage(name: str, images: Path, out: Path) -> None:
 
 def run_trained(name: str, config: Config, paths: Paths) -> None:
     """The stages that a run logger or a searcher is connected to."""
-    from rootstock.ports import FolderRegistry, NullRunLogger, SequentialSearcher
-    from rootstock.stages.evaluate import evaluate_model
-    from rootstock.stages.plan import make_plan
-    from rootstock.stages.register import register_model
-    from rootstock.stages.train import train_model
+    from rootstock.ports.runs import NullRunLogger
+    from rootstock.ports.search import SequentialSearcher
+    from rootstock.workflow.evaluate import evaluate_model
+    from rootstock.workflow.plan import make_plan
+    from rootstock.workflow.register import register_model
+    from rootstock.workflow.train import train_model
+    from tests.folder_registry import FolderRegistry
 
     if name == "plan":
         make_plan(config, paths, searcher=SequentialSearcher())

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from rootstock.heads import cross_validate_path
+from rootstock.heads.linear import cross_validate_path
 
 STRENGTHS = np.logspace(1, -5, 20)
 FOLDS, SEED, CLASSES, RANK = 5, 0, 10, 40

@@ -34,7 +34,7 @@ def main() -> None:
     from growth import deal, images_of
     from sets import find_sets
 
-    from rootstock.cores import usable_cores
+    from rootstock.system.cpu import usable_cores
 
     with tempfile.TemporaryDirectory() as scratch:
         sets = find_sets(options.data_dir, ("cifar10", "tiny_imagenet"), Path(scratch))
@@ -60,8 +60,8 @@ def main() -> None:
 
 def decode_alone(files: list[Path]) -> float:
     """Seconds, all cores, in pieces as large as the index's."""
-    from rootstock.cores import usable_cores
     from rootstock.data.inspect import CHUNK
+    from rootstock.system.cpu import usable_cores
 
     started = time.perf_counter()
     context = multiprocessing.get_context("spawn")
@@ -82,10 +82,10 @@ def index(root: Path, out: Path) -> tuple[float, float, int]:
     """Seconds, the most megabytes of this process and its workers, and how many files it read."""
     from watch import sampled
 
-    from rootstock.data import seen
-    from rootstock.params import load_config
-    from rootstock.paths import Paths
-    from rootstock.stages.index import index_images
+    from rootstock.config.load import load_config
+    from rootstock.config.paths import Paths
+    from rootstock.data import inspection_cache as seen
+    from rootstock.workflow.index import index_images
 
     config = load_config(None, overrides=[f"data.root={root}"])
     read, inspect = [0], seen.inspect_images

@@ -15,7 +15,7 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from rootstock.memory import keep_freed_memory
+from rootstock.system.malloc import keep_freed_memory
 from rootstock.train.compute import Compute, possible_ways
 
 NETWORKS = (

@@ -374,7 +374,7 @@ def measure_bound(model: Path, contents: list[bytes], seconds: float, cores: int
 
 def predict_alone(work: tuple[str, list[bytes], float]) -> float:
     """Images a second of one process."""
-    from rootstock.predict import Predictor
+    from rootstock.model.predictor import Predictor
 
     model, contents, seconds = work
     predictor = Predictor(Path(model), engine="fastest", threads=1)

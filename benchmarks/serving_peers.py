@@ -57,8 +57,8 @@ def session(threads: int) -> Forward:
 
 def eager(threads: int | None = None) -> Forward:
     """PyTorch on the model."""
-    from rootstock.bundle import read_bundle
-    from rootstock.engine import open_engine
+    from rootstock.model.bundle import read_bundle
+    from rootstock.model.engine import open_engine
 
     network = open_engine(read_bundle(MODEL), "torch", threads=threads)
     return lambda images: network(images).logits

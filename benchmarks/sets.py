@@ -13,20 +13,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rootstock.config import Config
+from rootstock.config.load import load_config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.layout import find_images
 from rootstock.data.manifest import Manifest, build_manifest
-from rootstock.params import load_config
-from rootstock.paths import Paths
 from rootstock.plan.plan import TransferPlan
-from rootstock.ports import NullRunLogger, SequentialSearcher
-from rootstock.stages.assess import assess_data
-from rootstock.stages.evaluate import evaluate_model
-from rootstock.stages.features import cache_features
-from rootstock.stages.index import index_images
-from rootstock.stages.plan import make_plan
-from rootstock.stages.train import train_model
+from rootstock.ports.runs import NullRunLogger
+from rootstock.ports.search import SequentialSearcher
+from rootstock.workflow.assess import assess_data
+from rootstock.workflow.evaluate import evaluate_model
+from rootstock.workflow.features import cache_features
+from rootstock.workflow.index import index_images
+from rootstock.workflow.plan import make_plan
+from rootstock.workflow.train import train_model
 
 SUFFIXES = (".tar", ".tar.gz")
 

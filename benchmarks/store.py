@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rootstock.features.names import KEY
-from rootstock.features.segment import Segment
-from rootstock.features.store import FeatureStore, Space
+from rootstock.features.store.key_index import KEY
+from rootstock.features.store.segment import Segment
+from rootstock.features.store.store import FeatureStore, Space
 
 WIDTH, SEGMENT_ROWS, POOL = 1_280, 512, 4_096
 TAP = "last"
@@ -72,7 +72,7 @@ def measure_appends(root: Path, rows: int) -> None:
 
 def measure_upkeep_and_opening(root: Path, rows: int) -> None:
     """New processes open the store before and after its segments are merged."""
-    from rootstock.features.upkeep import compact
+    from rootstock.features.store.compaction import compact
 
     print("\n| store | segments | opened in s | first batch of 256 in ms | own memory MB ", end="")
     print("| after 100 batches | mapped MB |\n| --- | --- | --- | --- | --- | --- | --- |")
@@ -157,7 +157,7 @@ def measure_lookups(folder: Path, rows: int) -> None:
 def measure_collection(folder: Path, rows: int) -> None:
     """A manifest needs every second image."""
     from rootstock.data.manifest import ImageRow, Manifest
-    from rootstock.features.upkeep import collect
+    from rootstock.features.store.compaction import collect
 
     kept = make_keys(0, rows).view(np.uint8).reshape(-1, 32)[::2]
     manifest = Manifest(

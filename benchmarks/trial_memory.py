@@ -21,8 +21,8 @@ import psutil
 from watch import sampled
 
 from rootstock.integrations.connect import quiet_environment
-from rootstock.integrations.ray_search import RaySearcher
-from rootstock.ports import NullRunLogger
+from rootstock.integrations.ray.search import RaySearcher
+from rootstock.ports.runs import NullRunLogger
 from rootstock.train.objectives import HeadObjective, Tracking
 
 WIDTH, CLASSES, TRIALS = 1280, 10, 4

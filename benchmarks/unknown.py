@@ -21,8 +21,8 @@ from sklearn.metrics import roc_auc_score
 
 from rootstock.backbones.load import LAST, Backbone, load_backbone
 from rootstock.data.decode import read_image
-from rootstock.heads import fit_head_path
-from rootstock.reference import Reference
+from rootstock.heads.linear import fit_head_path
+from rootstock.model.novelty import Reference
 
 SETS = ("flowers12", "ants_bees", "sign_digits", "brain_mri", "cifar10")
 TRAINED = SETS[:3]

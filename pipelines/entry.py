@@ -4,11 +4,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rootstock.config import Config
+from rootstock.config.load import load_config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
 from rootstock.integrations.connect import quiet_environment
-from rootstock.params import load_config
-from rootstock.paths import Paths
 
 
 def run(stage: Callable[[Config, Paths], object]) -> None:

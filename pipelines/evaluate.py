@@ -1,10 +1,10 @@
 """Stage `evaluate`: ModelBundle and test images in, Evaluation out."""
 
 from pipelines.entry import run
-from rootstock.config import Config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 from rootstock.integrations.connect import connect_runs
-from rootstock.paths import Paths
-from rootstock.stages.evaluate import evaluate_model
+from rootstock.workflow.evaluate import evaluate_model
 
 
 def main(config: Config, paths: Paths) -> None:

@@ -1,10 +1,10 @@
 """Stage `plan`: DatasetProfile in, TransferPlan out."""
 
 from pipelines.entry import run
-from rootstock.config import Config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 from rootstock.integrations.connect import connect_racer
-from rootstock.paths import Paths
-from rootstock.stages.plan import make_plan
+from rootstock.workflow.plan import make_plan
 
 
 def main(config: Config, paths: Paths) -> None:

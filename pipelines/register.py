@@ -1,10 +1,10 @@
 """Stage `register`: ModelBundle in, registry entry out; champion if it wins at the gate."""
 
 from pipelines.entry import run
-from rootstock.config import Config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 from rootstock.integrations.connect import connect_registry, connect_runs
-from rootstock.paths import Paths
-from rootstock.stages.register import register_model
+from rootstock.workflow.register import register_model
 
 
 def main(config: Config, paths: Paths) -> None:

@@ -1,10 +1,10 @@
 """Stage `train`: features and plan in, ModelBundle out."""
 
 from pipelines.entry import run
-from rootstock.config import Config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 from rootstock.integrations.connect import connect_runs, connect_searcher
-from rootstock.paths import Paths
-from rootstock.stages.train import train_model
+from rootstock.workflow.train import train_model
 
 
 def main(config: Config, paths: Paths) -> None:

@@ -18,10 +18,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from rootstock.backbones.load import Backbone, load_backbone
-from rootstock.bundle import ModelBundle, write_bundle
 from rootstock.data.decode import decode_image
-from rootstock.heads import LinearHead
-from rootstock.reference import Reference
+from rootstock.heads.linear import LinearHead
+from rootstock.model.bundle import ModelBundle, write_bundle
+from rootstock.model.novelty import Reference
 from rootstock.train.network import TransferNet
 
 CLASSES = ["iris", "rose", "tulip"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rootstock.paths import Paths
+from rootstock.config.paths import Paths
 
 SHARED = Path(__file__).parents[2] / "shared"
 

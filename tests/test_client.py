@@ -10,9 +10,9 @@ import pytest
 
 from rootstock import client as client_module
 from rootstock.client import BATCH, Client, ServiceError
-from rootstock.predict import Predictor
+from rootstock.model.predictor import Predictor
 from tests.bundles import jpeg, tiny_bundle
-from tests.services.test_server import running
+from tests.service.test_serve import running
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ import pytest
 
 import rootstock
 from rootstock.cli.main import build_parser
-from rootstock.params import describe_keys
+from rootstock.config.load import describe_keys
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from rootstock.assess.profile import DatasetProfile
-from rootstock.bundle import read_bundle
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError, BundleError
+from rootstock.model.bundle import read_bundle
+from rootstock.model.predictor import Predictor
 from rootstock.plan.plan import TransferPlan
-from rootstock.predict import Predictor
 
 OLD = Path(__file__).parent / "bundles_old"
 

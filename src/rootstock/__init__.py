@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rootstock.bundle import ModelBundle, read_bundle
-    from rootstock.config import Config
+    from rootstock.config.load import load_config
+    from rootstock.config.paths import Paths
+    from rootstock.config.schema import Config
     from rootstock.data.manifest import Manifest
     from rootstock.errors import RootstockError
-    from rootstock.params import load_config
-    from rootstock.paths import Paths
-    from rootstock.predict import Prediction, Predictor
+    from rootstock.model.bundle import ModelBundle, read_bundle
+    from rootstock.model.predictor import Prediction, Predictor
 
 __all__ = [
     "Config",
@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "config",
+    "Config": "config.schema",
     "Manifest": "data.manifest",
-    "ModelBundle": "bundle",
-    "Paths": "paths",
-    "Prediction": "predict",
-    "Predictor": "predict",
+    "ModelBundle": "model.bundle",
+    "Paths": "config.paths",
+    "Prediction": "model.predictor",
+    "Predictor": "model.predictor",
     "RootstockError": "errors",
-    "load_config": "params",
-    "read_bundle": "bundle",
+    "load_config": "config.load",
+    "read_bundle": "model.bundle",
 }
 
 

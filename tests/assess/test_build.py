@@ -4,7 +4,7 @@ import pytest
 
 from rootstock.assess.build import build_profile, sample_rows
 from rootstock.assess.profile import DatasetProfile
-from rootstock.features.store import FeatureStore
+from rootstock.features.store.store import FeatureStore
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.data.test_broken_folders import index

@@ -12,7 +12,7 @@ from rootstock.assess.similarity import (
     score_divergence,
     write_reference,
 )
-from rootstock.backbones.catalogue import SimilarityScale
+from rootstock.backbones.card import SimilarityScale
 from rootstock.backbones.load import Backbone, load_backbone
 from tests.bundles import tiny_backbone
 

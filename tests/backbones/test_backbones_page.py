@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rootstock.backbones.catalogue import BackboneCard
+from rootstock.backbones.card import BackboneCard
 from rootstock.backbones.create import BEYOND_TIMM, create_module
 from rootstock.backbones.load import build_backbone, load_backbone
 from tests.backbones.families import FAMILIES

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from rootstock.backbones.stages import module_stages
+from rootstock.backbones.taps import module_stages
 from rootstock.data.manifest import ImageRow
-from rootstock.heads import fit_linear_head
+from rootstock.heads.linear import fit_linear_head
 from rootstock.plan import rules
 from rootstock.train.export import export_onnx, onnx_logits
 from rootstock.train.finetune import BEST, finetune

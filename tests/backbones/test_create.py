@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torchvision import models
 
-from rootstock.backbones.catalogue import EXAMPLE_CARD, BackboneCard
+from rootstock.backbones.card import EXAMPLE_CARD, BackboneCard
 from rootstock.backbones.create import (
     BEYOND_TIMM,
     RESERVED,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from rootstock.backbones import load
-from rootstock.backbones.catalogue import BackboneCard
+from rootstock.backbones.card import BackboneCard
 from rootstock.backbones.create import create_module
 from rootstock.backbones.load import (
     Backbone,
@@ -16,7 +16,7 @@ from rootstock.backbones.load import (
     load_backbone,
     pick_device,
 )
-from rootstock.backbones.stages import module_stages
+from rootstock.backbones.taps import module_stages
 from rootstock.errors import BackboneError, WeightsUnavailable
 from tests.bundles import tiny_backbone
 

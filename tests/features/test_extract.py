@@ -2,18 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from rootstock import runtimes
 from rootstock.backbones import to_onnx
 from rootstock.data.manifest import ImageRow
 from rootstock.errors import ArtifactError, BundleError, DataError
-from rootstock.features import extract, feed, forward
+from rootstock.features import extract, forward
+from rootstock.features import loading as feed
 from rootstock.features.extract import (
     check_feature_index,
     extract_features,
     read_features,
     write_feature_index,
 )
-from rootstock.features.store import FeatureStore
+from rootstock.features.store.store import FeatureStore
+from rootstock.runtimes import engines as runtimes
 from tests.bundles import tiny_backbone
 from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rootstock.integrations.connect import quiet_environment
-from rootstock.integrations.mlflow_registry import MlflowRegistry
+from rootstock.integrations.mlflow.registry import MlflowRegistry
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@ import pickle
 
 import pytest
 
-from rootstock.config import Config, SearchConfig, TrackingConfig
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config, SearchConfig, TrackingConfig
 from rootstock.errors import ConfigError
 from rootstock.integrations import connect
 from rootstock.integrations.connect import (
@@ -14,8 +15,8 @@ from rootstock.integrations.connect import (
     quiet_environment,
     tracking_uri,
 )
-from rootstock.paths import Paths
-from rootstock.ports import NullRunLogger, SequentialSearcher
+from rootstock.ports.runs import NullRunLogger
+from rootstock.ports.search import SequentialSearcher
 
 OFF = Config(tracking=TrackingConfig(enabled=False), search=SearchConfig(engine="sequential"))
 

@@ -110,7 +110,7 @@ def test_coverage_counts_the_runs_that_came_out_as_expected():
 
 
 def test_settings_are_keys_of_params_yaml():
-    from rootstock.config import Config
+    from rootstock.config.schema import Config
 
     settings = fitted([]).settings()
     assert Config.model_validate(settings | {"seed": 0}) == Config()

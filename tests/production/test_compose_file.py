@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.inference.telemetry import Telemetry
+from rootstock.service.watch.telemetry import Telemetry
 from tests.production.composefile import (
     COMPOSE_FILE,
     ROOT,
@@ -242,7 +242,7 @@ def test_secrets_are_made_once_for_their_owner_alone(tmp_path):
 
 
 def test_keys_that_are_made_open_the_service(tmp_path):
-    from services.inference.keys import KeyRing
+    from rootstock.service.http.keys import KeyRing
 
     make = [ROOT / "services/make-secrets", tmp_path / "secrets"]
     told = subprocess.run(make, capture_output=True, text=True, check=True).stdout

@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 REGISTER = """
     import os
     from pathlib import Path
-    from rootstock.integrations.mlflow_registry import MlflowRegistry
-    from rootstock.integrations.mlflow_tracking import MlflowRunLogger
+    from rootstock.integrations.mlflow.registry import MlflowRegistry
+    from rootstock.integrations.mlflow.tracking import MlflowRunLogger
     uri = os.environ["MLFLOW_TRACKING_URI"]
     with MlflowRunLogger(uri, "rootstock").run("train") as run:
         run.log_metrics({"accuracy": 0.5})
@@ -92,7 +92,7 @@ LOSE = """
 FETCH = """
     import os
     from pathlib import Path
-    from rootstock.integrations.mlflow_registry import MlflowRegistry
+    from rootstock.integrations.mlflow.registry import MlflowRegistry
     registry = MlflowRegistry(os.environ["MLFLOW_TRACKING_URI"])
     champion = registry.find("rootstock", alias="champion")
     print(*os.listdir(registry.download(champion, Path("/tmp/fetched"))))

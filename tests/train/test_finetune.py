@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from rootstock.errors import DataError, TrainingError
-from rootstock.heads import LinearHead
+from rootstock.heads.linear import LinearHead
 from rootstock.train import finetune as module
 from rootstock.train import optim
 from rootstock.train.compute import Compute

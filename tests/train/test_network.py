@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from rootstock.heads import LinearHead
+from rootstock.heads.linear import LinearHead
 from rootstock.train.network import TransferNet
 from tests.bundles import tiny_backbone, tiny_network
 

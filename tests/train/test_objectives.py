@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from rootstock.heads import LinearHead, cross_validate_path, read_head, write_head
-from rootstock.ports import NullRun, NullRunLogger, SequentialSearcher
+from rootstock.heads.linear import LinearHead, cross_validate_path, read_head, write_head
+from rootstock.ports.runs import NullRun, NullRunLogger
+from rootstock.ports.search import SequentialSearcher
 from rootstock.train import objectives
 from rootstock.train.finetune import BEST
 from rootstock.train.images import prepare_images, training_preprocess

@@ -24,11 +24,11 @@ from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.data.preprocess import Preprocess
-from rootstock.data.record import measured_once
 from rootstock.features.extract import extract_features, read_features
-from rootstock.features.feed import prepared_batches
-from rootstock.features.store import FeatureStore
-from rootstock.heads import cross_validate
+from rootstock.features.loading import prepared_batches
+from rootstock.features.store.store import FeatureStore
+from rootstock.heads.linear import cross_validate
+from rootstock.system.artifacts import measured_once
 
 SIMILARITY_VERSION = 1
 """Raised whenever the same images would get another similarity."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from rootstock.data.record import Artifact, Record
+from rootstock.system.artifacts import Artifact, Record
 
 
 class LayerDivergence(Record):

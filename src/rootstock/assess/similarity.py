@@ -21,9 +21,9 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from rootstock.assess.profile import LayerDivergence, Similarity
-from rootstock.backbones.catalogue import SimilarityScale
+from rootstock.backbones.card import SimilarityScale
 from rootstock.backbones.load import LAST, Backbone
-from rootstock.data.files import write_atomic
+from rootstock.system.files import write_atomic
 
 DEFAULT_SCALE = SimilarityScale(in_domain=0.012, scale=0.0346)
 """With MobileNetV2 on ImageNet, mean of the quarters: insects .010, flowers .022, brain scans .059,

@@ -14,12 +14,12 @@ from torch import nn
 from rootstock.errors import BackboneError
 
 BEYOND_TIMM = {
-    "lenet5": "rootstock.backbones.classic",
-    "zfnet": "rootstock.backbones.classic",
-    "torchvision/alexnet": "rootstock.backbones.torchvision_nets",
-    "torchvision/googlenet": "rootstock.backbones.torchvision_nets",
-    "torchvision/squeezenet1_0": "rootstock.backbones.torchvision_nets",
-    "torchvision/squeezenet1_1": "rootstock.backbones.torchvision_nets",
+    "lenet5": "rootstock.backbones.families.classic",
+    "zfnet": "rootstock.backbones.families.classic",
+    "torchvision/alexnet": "rootstock.backbones.families.torchvision",
+    "torchvision/googlenet": "rootstock.backbones.families.torchvision",
+    "torchvision/squeezenet1_0": "rootstock.backbones.families.torchvision",
+    "torchvision/squeezenet1_1": "rootstock.backbones.families.torchvision",
 }
 """Architectures that timm does not have: name -> the module with a function of that name."""
 RESERVED = frozenset(

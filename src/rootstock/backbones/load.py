@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rootstock.backbones.catalogue import BackboneCard, Tap, read_card, split_taps
+from rootstock.backbones.card import BackboneCard, Tap, read_card, split_taps
 from rootstock.backbones.create import BEYOND_TIMM, close_names, create_module, create_pretrained
 from rootstock.errors import BackboneError, WeightsUnavailable
-from rootstock.memory import keep_freed_memory
+from rootstock.system.malloc import keep_freed_memory
 
 LAST = "last"
 """The deepest tap: pooled features as the original classifier sees them."""

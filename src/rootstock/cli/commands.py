@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,17 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rootstock.config import Config
+from rootstock.config.load import describe_keys, load_config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
-from rootstock.params import describe_keys, load_config
-from rootstock.paths import Paths
 
 DEFAULT_PARAMS = Path("params.yaml")
 
 
 def check(options: argparse.Namespace) -> None:
     """Index a folder and print what is in it."""
-    from rootstock.stages.index import index_images
+    from rootstock.workflow.index import index_images
 
     with _workspace(None) as paths:
         manifest = index_images(_config(options), paths)
@@ -46,8 +45,8 @@ def check(options: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Index, assess and plan; print the plan."""
-    from rootstock.ports import SequentialSearcher
-    from rootstock.stages.prepare import prepare_plan
+    from rootstock.ports.search import SequentialSearcher
+    from rootstock.workflow.prepare import prepare_plan
 
     config = _config(options)
     with _workspace(options.out) as paths:
@@ -66,7 +65,7 @@ def train(options: argparse.Namespace) -> None:
         connect_spreader,
         quiet_environment,
     )
-    from rootstock.stages.run import run_all
+    from rootstock.workflow.run import run_all
 
     quiet_environment()
     config, paths = _config(options), Paths(options.out.resolve())
@@ -94,7 +93,7 @@ def train(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> None:
     """Classify image files."""
     from rootstock.errors import ImageError
-    from rootstock.predict import Predictor
+    from rootstock.model.predictor import Predictor
 
     with open_model(options.model) as directory:
         predictor = Predictor(directory)
@@ -120,7 +119,7 @@ def predict(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Measure a model on the test split of a labelled folder (all of it where none is given)."""
-    from rootstock.stages.evaluate import evaluate_folder
+    from rootstock.workflow.evaluate import evaluate_folder
 
     config = _config(options)
     with open_model(options.model) as directory, _workspace(options.out) as paths:
@@ -137,7 +136,7 @@ def serve(options: argparse.Namespace) -> None:
 
     quiet_environment()
     try:
-        from services.inference.__main__ import serve as serve_http
+        from rootstock.service.serve import serve as serve_http
     except ModuleNotFoundError as error:
         raise RootstockError(
             f"the service needs {error.name}, which is not installed",
@@ -149,26 +148,13 @@ def serve(options: argparse.Namespace) -> None:
 
 def key(options: argparse.Namespace) -> None:
     """Make an API key: the key to stdout, its hash to the file."""
-    from services.inference.keys import make_key
+    from rootstock.service.http.keys import make_key
 
     print(make_key(options.name, options.role, options.file))
     print(
         f"{options.file} holds its hash alone: keep the key now, it is not shown again",
         file=sys.stderr,
     )
-
-
-def pretrain(options: argparse.Namespace) -> None:
-    """Train a small backbone on a corpus."""
-    from rootstock.train.pretrain import pretrain as pretrain_backbone
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = {
-        name: value
-        for name, value in vars(options).items()
-        if name not in ("handler", "data", "out") and value is not None
-    }
-    print(pretrain_backbone(options.data, options.out, **settings))
 
 
 def calibrate(options: argparse.Namespace) -> None:
@@ -236,8 +222,8 @@ def doctor(options: argparse.Namespace) -> None:
 def tidy(options: argparse.Namespace) -> None:
     """Remove features of images that are in no manifest any more."""
     from rootstock.data.manifest import Manifest
-    from rootstock.features.store import FeatureStore
-    from rootstock.features.upkeep import collect
+    from rootstock.features.store.compaction import collect
+    from rootstock.features.store.store import FeatureStore
 
     config = load_config(_own_params())
     paths = Paths(Path.cwd())
@@ -293,7 +279,7 @@ def open_model(name: str) -> Iterator[Path]:
     if name and not name.startswith("models:/"):
         yield Path(name)
         return
-    from rootstock.integrations.mlflow_tracking import resolve_model_uri
+    from rootstock.integrations.mlflow.tracking import resolve_model_uri
 
     named = resolve_model_uri(name) if name else None
     config, registry = open_registry()

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rootstock.cores import usable_cores
+from rootstock.config.load import load_config
+from rootstock.config.paths import Paths
 from rootstock.errors import RootstockError, TrackingError, TrainingError
-from rootstock.params import load_config
-from rootstock.paths import Paths
+from rootstock.system.cpu import usable_cores
 
 PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "mlflow", "ray", "dvc", "fastapi")
 LITTLE_DISK = 5 * 2**30
@@ -103,12 +103,7 @@ def _services(paths: Paths) -> Iterator[Finding]:
 
 def _tracking(paths: Paths) -> Finding:
     from rootstock.integrations.connect import tracking_uri
-    from rootstock.integrations.mlflow_client import (
-        mlflow_client,
-        redact,
-        sqlite_file,
-        translated,
-    )
+    from rootstock.integrations.mlflow.client import mlflow_client, redact, sqlite_file, translated
 
     uri = tracking_uri(paths)
     database = sqlite_file(uri)
@@ -123,7 +118,7 @@ def _tracking(paths: Paths) -> Finding:
 
 
 def _cluster(address: str) -> Finding:
-    from rootstock.integrations.ray_cluster import probe
+    from rootstock.integrations.ray.cluster import probe
 
     if address in ("", "local"):
         return Finding("ok", "ray cluster", "none named; a Ray of this machine is used")

@@ -101,9 +101,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="its hash is added there; serve with ROOTSTOCK_KEYS=FILE",
     )
 
-    command = _add(commands, "pretrain", run.pretrain, "train a small backbone on a large corpus")
-    _add_pretrain_options(command)
-
     command = _add(
         commands, "calibrate", run.calibrate, "fit the planner's numbers to the runs in the ledger"
     )
@@ -217,27 +214,3 @@ def _add_common(command: argparse.ArgumentParser, *names: str) -> None:
         )
     if "json" in names:
         command.add_argument("--json", action="store_true", help="one JSON object for machines")
-
-
-def _add_pretrain_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("data", type=Path, help="class folders; with a teacher, any folder")
-    command.add_argument("out", type=Path, help="folder for the weights and their card")
-    command.add_argument("--architecture", help="a timm name (default mobilenetv3_small_100)")
-    command.add_argument("--teacher", type=Path, help="a .safetensors file to distil from")
-    command.add_argument("--input-size", type=int, help="side in pixels of the last epochs")
-    command.add_argument("--low-size", type=int, help="side in pixels of the first epochs")
-    command.add_argument("--epochs", type=int, help="epochs in all")
-    command.add_argument("--low-epochs", type=int, help="epochs at the low size")
-    command.add_argument("--batch-size", type=int)
-    command.add_argument("--learning-rate", type=float, help="peak rate of AdamW")
-    command.add_argument("--weight-decay", type=float)
-    command.add_argument("--crop-pct", type=float, help="centre crop of the card, up to 1")
-    command.add_argument("--smallest-crop", type=float, help="smallest training crop, up to 1")
-    command.add_argument("--stored-size", type=int, help="side in pixels of the decoded corpus")
-    command.add_argument("--teacher-size", type=int, help="side in pixels the teacher is shown")
-    command.add_argument("--views", type=int, help="crops of each image shown to the teacher")
-    command.add_argument("--label-weight", type=float, help="of the labels beside a teacher (0)")
-    command.add_argument("--licence", help="terms of the corpus, for the card")
-    command.add_argument("--device", help="cpu or cuda")
-    command.add_argument("--work", type=Path, help="folder for caches and checkpoints")
-    command.add_argument("--seed", type=int)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.cli.commands import open_model, open_registry, print_json, printable
+from rootstock.config.paths import Paths
 from rootstock.errors import RootstockError
-from rootstock.paths import Paths
 
 
 def promote(options: argparse.Namespace) -> None:
     """Make a version the champion."""
-    from rootstock.stages.champion import CHALLENGER, CHAMPION, find_alias
-    from rootstock.stages.champion import promote as promote_version
+    from rootstock.registry.champion import CHALLENGER, CHAMPION, find_alias
+    from rootstock.registry.champion import promote as promote_version
 
     config, registry = open_registry()
     name = config.registry.name
@@ -31,7 +31,7 @@ def promote(options: argparse.Namespace) -> None:
 
 def rollback(options: argparse.Namespace) -> None:
     """Make the previous champion champion again."""
-    from rootstock.stages.champion import rollback as rollback_champion
+    from rootstock.registry.champion import rollback as rollback_champion
 
     config, registry = open_registry()
     entry = rollback_champion(registry, config.registry.name, why=options.why)
@@ -40,7 +40,7 @@ def rollback(options: argparse.Namespace) -> None:
 
 def history(options: argparse.Namespace) -> None:
     """Who was champion when, by whom and why; the newest last."""
-    from rootstock.stages.champion import find_drift, settle
+    from rootstock.registry.champion import find_drift, settle
 
     config, registry = open_registry()
     name = config.registry.name
@@ -72,7 +72,7 @@ def history(options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Compare two models on the present test images."""
-    from rootstock.stages.compare import compare_models
+    from rootstock.registry.compare import compare_models
 
     config, registry = open_registry()
     paths = Paths(Path.cwd())
@@ -99,8 +99,8 @@ def _print_entry(entry: Any, options: argparse.Namespace) -> None:
 
 def reproduce(options: argparse.Namespace) -> None:
     """Tell, or run, the commands that make a version again."""
-    from rootstock.bundle import read_bundle
-    from rootstock.stages import reproduce as again
+    from rootstock.model.bundle import read_bundle
+    from rootstock.registry import reproduce as again
 
     version = options.version
     folder = (options.folder or Path(f"../rootstock-again-{Path(version).name}")).resolve()
@@ -144,8 +144,8 @@ def _model_uri(version: str) -> str:
 
 def backup(options: argparse.Namespace) -> None:
     """Copy the registry and its artifacts to a new folder."""
-    from rootstock.integrations.backup import backup as back_up
     from rootstock.integrations.connect import tracking_uri
+    from rootstock.integrations.mlflow.backup import backup as back_up
 
     found = back_up(tracking_uri(Paths(Path.cwd())), options.folder.absolute())
     if options.json:
@@ -167,8 +167,8 @@ def backup(options: argparse.Namespace) -> None:
 
 def restore(options: argparse.Namespace) -> None:
     """Put a back-up into a project without a registry."""
-    from rootstock.integrations.backup import restore as put_back
     from rootstock.integrations.connect import tracking_uri
+    from rootstock.integrations.mlflow.backup import restore as put_back
 
     found = put_back(options.folder, tracking_uri(Paths(Path.cwd())))
     if options.json:

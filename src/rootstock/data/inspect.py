@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from rootstock.cores import usable_cores
 from rootstock.data.decode import DecodeLimits, decode_grey, no_warnings, read_file
 from rootstock.data.duplicates import Thumbnail, thumbnail
 from rootstock.errors import DataError, ImageError
+from rootstock.system.cpu import usable_cores
 
 CHUNK = 64
 """Images a task; also the number from which on processes are worth their start."""

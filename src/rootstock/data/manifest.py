@@ -17,13 +17,13 @@ import pyarrow as pa
 
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
-from rootstock.data.files import explain_format
 from rootstock.data.inspect import Inspected
+from rootstock.data.inspection_cache import FACTS, look_at
 from rootstock.data.layout import SPLITS, Layout
-from rootstock.data.seen import FACTS, look_at
 from rootstock.data.splits import assign_splits
-from rootstock.data.tables import DAMAGE, read_table, write_rows
 from rootstock.errors import ArtifactError, DataError
+from rootstock.system.files import explain_format
+from rootstock.system.tables import DAMAGE, read_table, write_rows
 
 FORMAT_VERSION = 1
 SCHEMA = pa.schema(

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from rootstock import metrics as measures
-from rootstock.data.files import write_atomic, write_json
 from rootstock.errors import DataError
 from rootstock.plots.evaluation import plot_confusion, plot_reliability
 from rootstock.plots.sheet import plot_mistakes
+from rootstock.system.files import write_atomic, write_json
 
 SHOWN_MISTAKES = 24
 FEW_IMAGES = 200

@@ -12,17 +12,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from rootstock.backbones.catalogue import split_taps
+from rootstock.backbones.card import split_taps
 from rootstock.backbones.load import Backbone
-from rootstock.data.files import read_json, write_json
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ArtifactError
-from rootstock.features.fastest import MEASURE_FROM, TASK_IMAGES, choose_forward
-from rootstock.features.feed import prepared_batches, read_prepared, spread
+from rootstock.features.choose import MEASURE_FROM, TASK_IMAGES, choose_forward
 from rootstock.features.forward import Features, Forward, open_forwards
-from rootstock.features.store import FeatureStore, Space
-from rootstock.features.upkeep import compact
+from rootstock.features.loading import prepared_batches, read_prepared, spread
+from rootstock.features.store.compaction import compact
+from rootstock.features.store.store import FeatureStore, Space
+from rootstock.system.files import read_json, write_json
 
 SEGMENT_ROWS = 512
 SEGMENT_SECONDS = 20.0

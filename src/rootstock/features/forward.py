@@ -2,10 +2,10 @@
 
 On a processor the latter two are several times as fast as eager PyTorch (docs/benchmarks.md), but
 need a translation that takes a moment, so it is made where there is much to do. On a GPU it is
-PyTorch in one of several ways (`rootstock.features.gpu`). Which is the fastest depends on network
-and machine. What the plan is made from takes the preferred one, by counting the work and no
+PyTorch in one of several ways (`rootstock.features.variants`). Which is the fastest depends on
+network and machine. What the plan is made from takes the preferred one, by counting the work and no
 stopwatch, so that the same data give the same plan bit for bit; the stage `features` measures once
-(`rootstock.features.fastest`).
+(`rootstock.features.choose`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import torch
 from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
 from rootstock.backbones.to_onnx import write_onnx
-from rootstock.cores import usable_cores
-from rootstock.data.files import write_atomic
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import RootstockError
-from rootstock.features.gpu import GpuWay, gpu_ways
-from rootstock.runtimes import Engine, installed_engines, open_features
+from rootstock.features.variants import GpuWay, gpu_ways
+from rootstock.runtimes.engines import Engine, installed_engines, open_features
+from rootstock.system.cpu import usable_cores
+from rootstock.system.files import write_atomic
 
 _log = logging.getLogger(__name__)
 HALF_MAX = 65_504.0

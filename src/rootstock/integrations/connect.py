@@ -7,18 +7,13 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from rootstock.config import Config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 from rootstock.errors import ConfigError, TrackingError
-from rootstock.paths import Paths
-from rootstock.ports import (
-    InProcess,
-    ModelRegistry,
-    NullRunLogger,
-    RunLogger,
-    Searcher,
-    SequentialSearcher,
-    Spreader,
-)
+from rootstock.ports.registry import ModelRegistry
+from rootstock.ports.runs import NullRunLogger, RunLogger
+from rootstock.ports.search import Searcher, SequentialSearcher
+from rootstock.ports.spread import InProcess, Spreader
 
 
 def quiet_environment() -> None:
@@ -26,8 +21,8 @@ def quiet_environment() -> None:
 
     Call it before anything heavy is imported: libraries read them once.
     """
-    from rootstock.integrations.mlflow_client import prepare_mlflow
-    from rootstock.integrations.ray_cluster import QUIET
+    from rootstock.integrations.mlflow.client import prepare_mlflow
+    from rootstock.integrations.ray.cluster import QUIET
 
     prepare_mlflow()
     for key, value in {**QUIET, "HF_HUB_DISABLE_TELEMETRY": "1", "DVC_NO_ANALYTICS": "1"}.items():
@@ -53,7 +48,7 @@ def connect_runs(config: Config, paths: Paths) -> RunLogger:
     if not config.tracking.enabled:
         return NullRunLogger()
     _require("mlflow", key="tracking.enabled is true", way_out="tracking.enabled=false")
-    from rootstock.integrations.mlflow_tracking import MlflowRunLogger
+    from rootstock.integrations.mlflow.tracking import MlflowRunLogger
 
     uri = tracking_uri(paths)
     # MLflow's own choice for a bare database is a folder below the current one.
@@ -74,8 +69,8 @@ def connect_registry(config: Config, paths: Paths, *, make: bool = True) -> Mode
     if not config.tracking.enabled:
         return None
     _require("mlflow", key="tracking.enabled is true", way_out="tracking.enabled=false")
-    from rootstock.integrations.mlflow_client import sqlite_file
-    from rootstock.integrations.mlflow_registry import MlflowRegistry
+    from rootstock.integrations.mlflow.client import sqlite_file
+    from rootstock.integrations.mlflow.registry import MlflowRegistry
 
     uri = tracking_uri(paths)
     database = sqlite_file(uri)
@@ -93,7 +88,7 @@ def connect_searcher(config: Config) -> Searcher:
     if search.engine == "sequential":
         return SequentialSearcher()
     _require("ray", key="search.engine is ray", way_out="search.engine=sequential")
-    from rootstock.integrations.ray_search import RaySearcher
+    from rootstock.integrations.ray.search import RaySearcher
 
     return RaySearcher(
         concurrent=search.concurrent,
@@ -107,7 +102,7 @@ def connect_spreader(config: Config) -> Spreader:
     """The Ray cluster that RAY_ADDRESS names, else this process, which uses all its cores."""
     if os.environ.get("RAY_ADDRESS") and config.search.engine == "ray":
         _require("ray", key="RAY_ADDRESS is set", way_out="search.engine=sequential")
-        from rootstock.integrations.ray_spread import RaySpreader
+        from rootstock.integrations.ray.spread import RaySpreader
 
         return RaySpreader(max_failures=config.search.max_failures)
     return InProcess()

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.assess.size import SizeClass
-from rootstock.data.record import Record
 from rootstock.plan.plan import TransferPlan
 from rootstock.plan.rules import Strategy
+from rootstock.system.artifacts import Record
 
 log = logging.getLogger(__name__)
 

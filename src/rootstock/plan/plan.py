@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Any, ClassVar, Literal
 
-from rootstock.data.record import Artifact, Record
 from rootstock.plan.rules import Strategy
-from rootstock.space import Interval
+from rootstock.ports.search_space import Interval
+from rootstock.system.artifacts import Artifact, Record
 
 
 class Reason(Record):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rootstock.assess.size import SizeClass
-from rootstock.space import Interval
+from rootstock.ports.search_space import Interval
 
 Strategy = Literal[
     "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"

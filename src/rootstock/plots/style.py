@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rootstock.data.files import write_atomic
+from rootstock.system.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

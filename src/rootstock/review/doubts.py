@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rootstock.data.manifest import ImageRow
-from rootstock.heads import out_of_fold_probabilities
+from rootstock.heads.linear import out_of_fold_probabilities
 from rootstock.review.record import Burst, Outlier, Suspect
 
 MOST_SUSPECTS = 50

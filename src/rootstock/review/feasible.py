@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rootstock.assess.knn import leave_one_out_accuracy
-from rootstock.heads import cross_validate
+from rootstock.heads.linear import cross_validate
 from rootstock.metrics import standard_error
 from rootstock.review.record import CurvePoint, Feasibility, Target
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rootstock.data.files import write_atomic
+from rootstock.system.files import write_atomic
 
 _FILE = "checkpoint.safetensors"
 

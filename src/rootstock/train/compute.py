@@ -1,7 +1,8 @@
 """How a training step computes: the memory layout of images, and how exact its numbers are.
 
 Which way is the fastest differs between machines and networks (on one processor channels_last was
-1.27 times as fast for MobileNetV3 and .96 for ResNet-18), so `rootstock.train.pace` measures it.
+1.27 times as fast for MobileNetV3 and .96 for ResNet-18), so `rootstock.train.throughput` measures
+it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from rootstock.data.record import Record
+from rootstock.system.artifacts import Record
 
 CLEAR_LEAD = 1.05
 """A layout that is not faster by a twentieth is not worth being another one."""

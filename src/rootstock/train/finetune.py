@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rootstock.data.files import write_atomic, write_json
 from rootstock.errors import TrainingError
-from rootstock.heads import log_shares
+from rootstock.heads.linear import log_shares
 from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
-from rootstock.ports import Report
+from rootstock.ports.search import Report
+from rootstock.system.files import write_atomic, write_json
 from rootstock.train.augment import augment, draw_changes
 from rootstock.train.checkpoint import drop_checkpoint, read_checkpoint, write_checkpoint
 from rootstock.train.compute import Compute, fitting_compute
+from rootstock.train.distributed import Team
 from rootstock.train.ema import WeightAverage
 from rootstock.train.images import ImageSet
 from rootstock.train.mix import balanced_order, mix_batch
@@ -34,7 +35,6 @@ from rootstock.train.optim import (
     set_training_mode,
 )
 from rootstock.train.step import MicroBatches
-from rootstock.train.team import Team
 
 BEST = "best.safetensors"
 HISTORY = "history.json"

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from rootstock.data.files import write_atomic
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
-from rootstock.features.feed import prepared_batches
+from rootstock.features.loading import prepared_batches
+from rootstock.system.files import write_atomic
 
 MARGIN = 1.15
 """Training pixels are kept this much larger than the input, so that crops lose no detail."""

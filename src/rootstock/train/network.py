@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rootstock.backbones.catalogue import BackboneCard
+from rootstock.backbones.card import BackboneCard
 from rootstock.backbones.load import Backbone, build_backbone
-from rootstock.heads import Head, LinearHead, MlpHead
+from rootstock.heads.linear import Head, LinearHead, MlpHead
 
 
 class TransferNet(nn.Module):

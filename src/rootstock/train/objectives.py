@@ -19,8 +19,7 @@ import numpy as np
 import torch
 
 from rootstock.backbones.load import load_backbone, pick_device
-from rootstock.data.files import write_json
-from rootstock.heads import (
+from rootstock.heads.linear import (
     CPU,
     Head,
     PathScores,
@@ -30,15 +29,17 @@ from rootstock.heads import (
     walk_heads,
     write_head,
 )
+from rootstock.heads.mlp import fit_mlp_head
 from rootstock.metrics import accuracy, balanced_accuracy, log_losses, softmax
-from rootstock.mlp import fit_mlp_head
-from rootstock.ports import NullRunLogger, Params, Report, Run, RunLogger
+from rootstock.ports.runs import NullRunLogger, Run, RunLogger
+from rootstock.ports.search import Params, Report
+from rootstock.system.files import write_json
+from rootstock.train.distributed import Team
 from rootstock.train.finetune import finetune
 from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
 from rootstock.train.optim import FinetuneSettings
 from rootstock.train.resume import resumed_run
-from rootstock.train.team import Team
 
 log = logging.getLogger(__name__)
 

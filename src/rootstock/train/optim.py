@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rootstock.backbones.stages import module_stages
+from rootstock.backbones.taps import module_stages
 from rootstock.train.augment import Level
 from rootstock.train.compute import Compute
 from rootstock.train.network import TransferNet

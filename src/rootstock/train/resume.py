@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from rootstock.data.files import read_json, write_json
 from rootstock.errors import ArtifactError, TrackingError
-from rootstock.ports import Run, RunLogger
+from rootstock.ports.runs import Run, RunLogger
+from rootstock.system.files import read_json, write_json
 
 
 @contextmanager

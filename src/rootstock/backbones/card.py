@@ -1,0 +1,130 @@
+"""BackboneCard: the facts that travel with a weights file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+
+from rootstock.data.preprocess import Preprocess
+from rootstock.errors import BackboneError
+from rootstock.system.files import sha256_file
+
+EXAMPLE_CARD = {
+    "architecture": "resnet18",
+    "num_classes": 1000,
+    "input_size": [3, 224, 224],
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+    "interpolation": "bicubic",
+    "crop_pct": 0.875,
+    "pretrained_on": "ImageNet-1k",
+    "license": "Apache-2.0",
+}
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A depth at which features are read; ``stride`` in input pixels, ``channels`` their width."""
+
+    name: str
+    stride: int
+    channels: int
+
+
+def split_taps(tap: str) -> list[str]:
+    """``"block3+last"`` -> its taps, shallow to deep: their features are read side by side."""
+    return tap.split("+")
+
+
+class SimilarityScale(BaseModel):
+    """Turns a mean divergence into a score, see `rootstock.assess.similarity`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    in_domain: float
+    scale: float = Field(gt=0)
+
+
+class BackboneCard(BaseModel):
+    """What NAME.json beside NAME.safetensors says; further keys are kept as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = ""
+    architecture: str
+    architecture_kwargs: dict[str, JsonValue] = {}
+    num_classes: int = Field(ge=0)
+    input_size: tuple[int, int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic"]
+    crop_pct: float = Field(gt=0, le=1)
+    pretrained_on: str
+    license: str
+    weights: str = ""
+    weights_sha256: str = ""
+    similarity: SimilarityScale | None = None
+
+    @field_validator("architecture_kwargs")
+    @classmethod
+    def _no_second_num_classes(cls, kwargs: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if "num_classes" in kwargs:
+            raise ValueError("num_classes has a field of its own")
+        return kwargs
+
+    def preprocess(self, input_size: int | None = None) -> Preprocess:
+        """How images are prepared for this backbone, at its own or another input size."""
+        return Preprocess(
+            input_size=input_size or self.input_size[1],
+            mean=self.mean,
+            std=self.std,
+            interpolation=self.interpolation,
+            crop_pct=self.crop_pct,
+            scaled=True,
+        )
+
+
+def read_card(weights: Path) -> BackboneCard:
+    """The card of a .safetensors file: the .json file of the same name beside it.
+
+    Raises:
+        BackboneError: the weights or the card are missing, or the card is not complete.
+    """
+    if weights.suffix != ".safetensors":
+        raise BackboneError(
+            f"{weights} is not a .safetensors file",
+            hint="other formats can hold code and are never loaded; convert it with the "
+            "safetensors package",
+        )
+    if not weights.is_file():
+        raise BackboneError(
+            f"there is no weights file {weights}",
+            hint="set backbone.weights to embedded, hub or the path of a .safetensors file",
+        )
+    path = weights.with_suffix(".json")
+    try:
+        fields = json.loads(path.read_bytes())
+        return BackboneCard.model_validate(
+            fields
+            | {
+                "name": weights.stem,
+                "weights": str(weights),
+                "weights_sha256": sha256_file(weights),
+            }
+        )
+    except FileNotFoundError:
+        raise BackboneError(
+            f"{weights} has no card: {path} is missing",
+            hint=f"write one such as {json.dumps(EXAMPLE_CARD)}",
+        ) from None
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
+        raise BackboneError(f"the card {path} is not complete: {problems}") from None
+    except (ValueError, TypeError) as error:
+        raise BackboneError(f"the card {path} is not a JSON object: {error}") from None

@@ -1,0 +1,139 @@
+"""Images decoded and prepared in parallel, in their order, a bounded way ahead of their use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from rootstock.data.decode import DecodeLimits, decode_image
+from rootstock.data.manifest import ImageRow
+from rootstock.data.preprocess import Preprocess
+from rootstock.errors import DataError, ImageError
+from rootstock.system.cpu import usable_cores
+
+_NO_LIMITS = DecodeLimits(max_bytes=2**62, max_pixels=2**62, max_aspect_ratio=1e9)
+"""Indexed images have passed the limits of the index already."""
+THREADS_UP_TO = 4
+"""Cores. Beyond, threads that decode wait for the interpreter's lock, and processes do not."""
+_AHEAD = 3
+"""Tasks that wait for each worker."""
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def read_pixels(row: ImageRow, root: Path, *, short_side: int | None = None) -> np.ndarray:
+    """Decode an indexed image: uint8[H,W,3]; ``short_side`` as for `decode_image`.
+
+    Raises:
+        DataError: the image has changed or vanished since it was indexed.
+    """
+    try:
+        content = (root / row.path).read_bytes()
+        if hashlib.sha256(content).hexdigest() == row.sha256:
+            return decode_image(content, _NO_LIMITS, short_side=short_side).pixels
+        problem = "has changed"
+    except OSError:
+        problem = "cannot be read any more"
+    except ImageError as error:
+        problem = f"cannot be decoded any more: {error.message}"
+    raise DataError(
+        f"{root / row.path} {problem} since it was indexed", hint="run the stage `index` again"
+    )
+
+
+def read_prepared(rows: Sequence[ImageRow], root: Path, preprocess: Preprocess) -> np.ndarray:
+    """Decode, resize and crop indexed images: uint8[N,S,S,3].
+
+    Raises:
+        DataError: an image has changed or vanished since it was indexed.
+    """
+    side = preprocess.decoded_side
+    return np.stack([preprocess.geometry(read_pixels(row, root, short_side=side)) for row in rows])
+
+
+def spread(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+    """``work`` of each task in a thread a core; results in order.
+
+    Pillow and ONNX Runtime let go of the interpreter's lock while they work.
+    """
+    workers = usable_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work, task))
+                if len(waiting) > workers * _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def prepared_batches(
+    rows: Sequence[ImageRow],
+    root: Path,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    processes: bool | None = None,
+) -> Iterator[tuple[Sequence[ImageRow], np.ndarray]]:
+    """Rows and their pixels uint8[N,S,S,3], the next batches prepared while one is in use.
+
+    ``processes`` None: on machines of more than `THREADS_UP_TO` cores.
+    Raises:
+        DataError: an image has changed or vanished since it was indexed.
+    """
+    if processes is None:
+        processes = usable_cores() > THREADS_UP_TO
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    if processes and len(batches) > 1:
+        yield from zip(batches, _by_processes(batches, root, preprocess), strict=True)
+        return
+    # Threads take single images: the first batch is then there as soon as can be.
+    images = spread(lambda row: read_prepared([row], root, preprocess)[0], rows)
+    for batch in batches:
+        yield batch, np.stack([next(images) for _ in batch])
+
+
+def _by_processes(
+    batches: Sequence[Sequence[ImageRow]], root: Path, preprocess: Preprocess
+) -> Iterator[np.ndarray]:
+    """By torch's loader, whose processes hand pixels over in shared memory."""
+    from torch.utils.data import DataLoader, Dataset
+
+    loader: DataLoader[Any] = DataLoader(
+        cast("Dataset[Any]", _Batches(batches, root, preprocess)),
+        batch_size=None,
+        num_workers=min(usable_cores(), len(batches)),
+        prefetch_factor=_AHEAD,
+    )
+    for found in loader:
+        if isinstance(found, DataError):
+            raise found
+        yield found.numpy()
+
+
+class _Batches:
+    """What torch calls a map-style data set; an item is a whole batch."""
+
+    def __init__(
+        self, batches: Sequence[Sequence[ImageRow]], root: Path, preprocess: Preprocess
+    ) -> None:
+        self.batches, self.root, self.preprocess = batches, root, preprocess
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return read_prepared(self.batches[index], self.root, self.preprocess)
+        except DataError as error:
+            return error  # raised there, torch's loader would put its own words around it

@@ -1,0 +1,170 @@
+"""Small segments merged into large ones, and the features that no manifest needs removed.
+
+Both are safe beside readers and writers, on other machines too. A merged segment is complete before
+those it replaces are retired: they lose their name, so that no reader opens them any more, and are
+deleted an hour later, since a shared file system may take a deleted file away from a machine that
+still reads it. Whoever stops halfway leaves rows twice, never less than once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.data.manifest import Manifest
+from rootstock.errors import StoreError
+from rootstock.features.store.key_index import KEY, Names
+from rootstock.features.store.segment import Segment, write_segment
+from rootstock.features.store.store import FeatureStore, Rows, Space, find
+
+_log = logging.getLogger(__name__)
+GRACE_SECONDS = 3600.0
+"""What is younger is left alone: its writer's manifest may not be there yet."""
+WASTE = 0.1
+"""From this share of unneeded rows on, a segment is worth writing anew."""
+FANOUT_BITS = 4
+"""2**4 segments of like size are merged, so a row is copied once for each 16-fold growth."""
+MAX_ROWS, MAX_BYTES = 1 << 20, 1 << 32
+"""A merged segment has at most so many rows, and bytes of values: what a merge takes is bounded."""
+_BLOCK_BYTES = 1 << 27
+"""A merge writes so much at a time: the more, the longer the runs that it reads of each segment."""
+_RETIRED = ".retired"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What `collect` did: rows that are gone, and files deleted (some retired by earlier calls)."""
+
+    rows: int
+    files: int
+
+
+def compact(space: Space, *, grace_s: float = GRACE_SECONDS) -> int:
+    """Merge small segments where there are many; the number of segments that were merged.
+
+    A store that cannot be written, or a disk without room for the copy, is left as it is.
+    """
+    merged = 0
+    try:
+        for tap in space.taps():
+            _sweep(tap.folder, grace_s)
+            for group in _groups(tap.latest()):
+                _merge(tap.folder, group)
+                merged += len(group)
+    except (OSError, StoreError) as error:
+        _log.warning("%s is not compacted: %s", space.folder, error)
+    return merged
+
+
+def collect(
+    store: FeatureStore, manifests: Iterable[Manifest], *, grace_s: float = GRACE_SECONDS
+) -> Collected:
+    """Remove features of images that are usable rows of none of the manifests.
+
+    Name every manifest that is in use: what is removed by mistake is computed again. Segments
+    younger than ``grace_s`` seconds are kept, and of older ones those with few unneeded rows.
+    Raises:
+        StoreError: it cannot be written, for example because the disk is full.
+    """
+    raw = bytearray().join(bytes.fromhex(r.sha256) for m in manifests for r in m.rows())
+    needed = Names.of(np.unique(np.frombuffer(raw, KEY)) if raw else np.empty(0, KEY))
+    rows = files = 0
+    for tap in (tap for space in store.spaces() for tap in space.taps()):
+        oldest = _now(tap.folder) - grace_s
+        for segment in tap.latest():
+            n, kept = len(segment.sums), len(segment.names.match(needed)[0])
+            if n - kept > WASTE * n and _is_older(segment.path, oldest):
+                _merge(tap.folder, [segment], needed)
+                rows += n - kept
+        for path in tap.refused():
+            if _is_older(path, oldest):
+                _retire(path)
+        files += _sweep(tap.folder, grace_s)
+    return Collected(rows, files)
+
+
+def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
+    """Segments of like size to merge, the oldest first."""
+    tiers: dict[int, list[Segment]] = {}
+    for segment in segments:
+        tiers.setdefault((len(segment.sums).bit_length() - 1) // FANOUT_BITS, []).append(segment)
+    for tier in tiers.values():
+        if len(tier) < 1 << FANOUT_BITS:
+            continue
+        groups: list[list[Segment]] = [[]]
+        most = room = min(MAX_ROWS, MAX_BYTES // tier[0].values[0].nbytes)
+        for segment in tier:
+            if len(segment.sums) > room:
+                groups, room = [*groups, []], most
+            groups[-1].append(segment)
+            room -= len(segment.sums)
+        yield from (group for group in groups if len(group) > 1)
+
+
+def _merge(folder: Path, segments: list[Segment], needed: Names | None = None) -> None:
+    """Write the intact rows that are needed (None: all) as one segment; retire these."""
+    keys = np.unique(np.concatenate([segment.names.keys for segment in segments]))
+    if needed is not None:
+        keys = keys[Names.of(keys).match(needed)[0]]
+    rows = find(segments, keys)
+    while not rows.verify():
+        rows = find(segments, keys)
+    found = rows.places >= 0
+    rows = Rows(segments, rows.places[found])
+    if found.any():
+        width = segments[0].values.shape[1]
+        write_segment(
+            folder,
+            Names.of(keys[found]),
+            rows.checksums(),
+            (rows.take(block) for block in _blocks(len(rows.places), width)),
+            width=width,
+            stamp=int(segments[0].path.name[:16], 16),
+        )
+    for segment in segments:
+        _retire(segment.path)
+
+
+def _blocks(n: int, width: int) -> Iterator[slice]:
+    step = max(1, _BLOCK_BYTES // (2 * width))
+    return (slice(start, start + step) for start in range(0, n, step))
+
+
+def _retire(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        os.utime(path)
+        path.rename(path.with_name(path.name + _RETIRED))
+
+
+def _sweep(folder: Path, grace_s: float) -> int:
+    """Delete what was retired, or left by a writer that died, ``grace_s`` seconds ago."""
+    left = [*folder.glob(f"*{_RETIRED}"), *folder.glob(".*.tmp")]
+    oldest = _now(folder) - grace_s if left else 0.0
+    old = [path for path in left if _is_older(path, oldest)]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the file system, which may be another machine's."""
+    probe = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _is_older(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_mtime <= moment
+    except FileNotFoundError:
+        return False

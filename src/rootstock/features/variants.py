@@ -1,0 +1,51 @@
+"""How a GPU may compute the same features faster: another memory layout, and half precision.
+
+Which of them pays depends on card and network, so they are proved against the plain way
+(`rootstock.features.forward`) and measured (`rootstock.features.choose`) before one is taken.
+Nothing is compiled: it takes a minute in each process, and whether it pays was not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rootstock.backbones.load import Backbone
+
+HALF_TOLERANCE = 1e-2
+"""Of the largest feature. A head learns and answers the same with features that are off by so much;
+bfloat16, which is no faster, moves them by up to a twelfth (docs/benchmarks.md)."""
+
+Network = Callable[[Tensor], Tensor]
+"""Prepared images float32[N,3,S,S] in, the taps' features float32[N,C] side by side out."""
+
+
+@dataclass(frozen=True)
+class GpuWay:
+    """``tolerance``: how far features may be off, as a share of the largest; None: no further."""
+
+    name: str
+    network: Network
+    tolerance: float | None = None
+
+
+def gpu_ways(backbone: Backbone, taps: Sequence[str]) -> list[GpuWay]:
+    """The ways worth trying; ``taps`` are single ones, shallow to deep."""
+    module = backbone.feature_module("+".join(taps)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def full(images: Tensor) -> Tensor:
+        return module(images.contiguous(memory_format=torch.channels_last)).float()
+
+    @torch.inference_mode()
+    def half(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.float16):
+            found = module(images.contiguous(memory_format=torch.channels_last)).float()
+        # Beyond the range of float16 lies infinity. A bounded activation on the way turns it into
+        # what the right value would have become; where none does, it shows here.
+        return found if torch.isfinite(found).all() else full(images)
+
+    return [GpuWay("channels_last", full), GpuWay("float16", half, HALF_TOLERANCE)]

@@ -1,0 +1,83 @@
+"""An append-only log in MLflow: the versions of a registered model of its own.
+
+Creating a model version is MLflow's one call that gives a number to exactly one caller and
+writes what belongs to it in the same transaction (docs/decisions/champion-history.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rootstock.integrations.mlflow.client import again_if_crowded, cut, or_none
+from rootstock.ports.registry import Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SUFFIX = " champions"
+"""The space is not allowed in registry.name, so no model of a user has such a name."""
+ABOUT = (
+    "Who was champion when, and why: one version a change. Rootstock appends to it and decides by "
+    "it; please change nothing here. `rootstock history` shows it."
+)
+TAG_LENGTH = 4_000
+
+
+def log_name(name: str) -> str:
+    """The registered model that holds the log of the model ``name``."""
+    return name + SUFFIX
+
+
+def append_record(client: MlflowClient, name: str, version: str, facts: Mapping[str, str]) -> int:
+    """Append; returns the record's number."""
+    ensure_model(client, log_name(name), ABOUT)
+    made = again_if_crowded(
+        client.create_model_version,
+        log_name(name),
+        source=f"models:/{name}/{version}",
+        tags={key: cut(str(value), TAG_LENGTH) for key, value in facts.items()},
+        description=cut(facts.get("why", ""), TAG_LENGTH),
+    )
+    return int(made.version)
+
+
+def read_records(client: MlflowClient, name: str) -> list[Record]:
+    """All records, oldest first; none where nothing was appended yet."""
+    found: list[Any] = []
+    token = None
+    while True:
+        # In this order, what is appended meanwhile comes on the last page.
+        page = client.search_model_versions(
+            f"name='{log_name(name)}'", order_by=["version_number ASC"], page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            break
+    return [
+        Record(
+            int(one.version),
+            str(one.source).rpartition("/")[2],
+            one.creation_timestamp / 1000,
+            dict(one.tags),
+        )
+        for one in found
+    ]
+
+
+def note_on_record(client: MlflowClient, name: str, number: int, facts: Mapping[str, str]) -> None:
+    """Add tags to a record."""
+    for key, value in facts.items():
+        again_if_crowded(client.set_model_version_tag, log_name(name), str(number), key, str(value))
+
+
+def ensure_model(client: MlflowClient, name: str, description: str = "") -> None:
+    """Create the registered model where there is none."""
+    if or_none(client.get_registered_model, name) is None:
+        try:
+            client.create_registered_model(name, description=description or None)
+        except Exception as error:
+            # Another process may have made it in between.
+            if or_none(client.get_registered_model, name) is None:
+                raise error

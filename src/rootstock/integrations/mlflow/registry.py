@@ -1,0 +1,236 @@
+"""Registered models in MLflow: a bundle is plain artifacts of the run that made it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rootstock.errors import NoModelError, TrackingError
+from rootstock.integrations.mlflow import log as mlflow_log
+from rootstock.integrations.mlflow.client import (
+    again_if_crowded,
+    cut,
+    mlflow_client,
+    or_none,
+    translated,
+)
+from rootstock.integrations.mlflow.tracking import MlflowRun
+from rootstock.ports.registry import Record, RegistryEntry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MODEL_FOLDER = "model"
+DESCRIPTION_LENGTH = 5_000
+"""What a column of the oldest databases holds."""
+
+
+@dataclass(frozen=True)
+class MlflowRegistry:
+    """Bundles as plain artifacts of the run that made them, registered as model versions."""
+
+    tracking_uri: str
+
+    def register(
+        self, name: str, bundle: Path, *, run_id: str, tags: Mapping[str, str], description: str
+    ) -> RegistryEntry:
+        """Upload the bundle to the run's ``model/`` folder and make it the next version.
+
+        A run that already holds a model keeps it: the new one goes to ``model-2``, because the
+        files of a version never change.
+
+        Raises:
+            TrackingError: there is no run, or MLflow cannot be reached or refuses.
+        """
+        if not run_id:
+            raise TrackingError(
+                f"a version of {name!r} needs the run that made it, and there is none",
+                hint="train with tracking.enabled=true, then register",
+            )
+        with self._translated(f"register {name!r}") as client:
+            folder = self._free_folder(client, run_id)
+            MlflowRun(self.tracking_uri, run_id).log_files(bundle, folder=folder)
+            mlflow_log.ensure_model(client, name)
+            version = client.create_model_version(
+                name,
+                source=f"runs:/{run_id}/{folder}",
+                run_id=run_id,
+                tags={key: str(value) for key, value in tags.items()},
+                description=cut(description, DESCRIPTION_LENGTH),
+                await_creation_for=30,
+            )
+        return RegistryEntry(name, str(version.version), run_id=run_id, tags=dict(version.tags))
+
+    def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
+        """The entry under an alias or version.
+
+        Raises:
+            NoModelError: there is none; the message says which names, aliases or versions are.
+        """
+        with self._translated(f"look up {name!r}") as client:
+            aliases = self._aliases(client, name)
+            wanted = version or aliases.get(alias, "")
+            found = or_none(client.get_model_version, name, wanted) if wanted else None
+            if found is None:
+                what = f"version {version!r}" if version else f"alias {alias!r}"
+                known = ", ".join(entry.version for entry in self.versions(name)) or "none"
+                names = ", ".join(sorted(aliases)) or "none"
+                raise NoModelError(
+                    f"the model {name!r} has no {what}; aliases: {names}; versions: {known}",
+                    hint="`rootstock promote` makes a version the champion",
+                )
+            return _entry(found, aliases)
+
+    def versions(self, name: str) -> list[RegistryEntry]:
+        """All versions, oldest first; none where the model is unknown."""
+        with self._translated(f"list the versions of {name!r}") as client:
+            model = or_none(client.get_registered_model, name)
+            if model is None:
+                return []
+            aliases = {alias: str(version) for alias, version in model.aliases.items()}
+            found, token = [], None
+            while True:
+                page = client.search_model_versions(f"name='{name}'", page_token=token)
+                found += page
+                token = page.token
+                if not token:
+                    break
+            ordered = sorted(found, key=lambda version: int(version.version))
+            return [_entry(version, aliases) for version in ordered]
+
+    def holds_files(self, entry: RegistryEntry) -> bool:
+        """Whether there are files where the version's should be; they are not read.
+
+        Raises:
+            TrackingError: MLflow or the artifacts cannot be reached.
+        """
+        with self._translated(f"look up version {entry.version} of {entry.name!r}") as client:
+            from mlflow.artifacts import list_artifacts
+
+            source = client.get_model_version_download_uri(entry.name, entry.version)
+            return bool(list_artifacts(artifact_uri=source, tracking_uri=self.tracking_uri))
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point ``alias`` at ``version``, away from where it pointed before.
+
+        Raises:
+            NoModelError: there is no such version.
+        """
+        self.find(name, version=version)
+        with self._translated(f"set the alias {alias!r} of {name!r}") as client:
+            again_if_crowded(client.set_registered_model_alias, name, alias, version)
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        """Remove an alias; nothing happens where there is none."""
+        with self._translated(f"drop the alias {alias!r} of {name!r}") as client:
+            if or_none(client.get_registered_model, name) is not None:
+                again_if_crowded(client.delete_registered_model_alias, name, alias)
+
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Set tags of one version."""
+        with self._translated(f"tag version {version} of {name!r}") as client:
+            for key, value in tags.items():
+                again_if_crowded(client.set_model_version_tag, name, version, key, str(value))
+
+    def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
+        """Append to the log of the model; returns the record's number."""
+        with self._translated(f"write the history of {name!r}") as client:
+            return mlflow_log.append_record(client, name, version, facts)
+
+    def records(self, name: str) -> list[Record]:
+        """The log of the model, oldest first."""
+        with self._translated(f"read the history of {name!r}") as client:
+            return mlflow_log.read_records(client, name)
+
+    def note_on_record(self, name: str, number: int, facts: Mapping[str, str]) -> None:
+        """Add facts to a record."""
+        with self._translated(f"write the history of {name!r}") as client:
+            mlflow_log.note_on_record(client, name, number, facts)
+
+    def download(self, entry: RegistryEntry, target: Path) -> Path:
+        """Fetch the version's files beside ``target``, then put them there in one move.
+
+        What was at ``target`` before is replaced. Returns ``target``.
+
+        Raises:
+            NoModelError: the version has no files any more.
+            TrackingError: MLflow fails.
+        """
+        if not self.holds_files(entry):
+            raise NoModelError(
+                f"version {entry.version} of {entry.name!r} has no files any more",
+                hint="the run's artifacts were deleted or moved; register the model again",
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        try:
+            with self._translated(f"download version {entry.version} of {entry.name!r}") as client:
+                from mlflow.artifacts import download_artifacts
+
+                source = client.get_model_version_download_uri(entry.name, entry.version)
+                (scratch / "new").mkdir()
+                fetched = Path(
+                    download_artifacts(
+                        artifact_uri=source,
+                        dst_path=str(scratch / "new"),
+                        tracking_uri=self.tracking_uri,
+                    )
+                )
+            _swap(fetched, target, scratch / "old")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return target
+
+    def _aliases(self, client: MlflowClient, name: str) -> dict[str, str]:
+        model = or_none(client.get_registered_model, name)
+        if model is None:
+            names = [
+                known.name
+                for known in client.search_registered_models(max_results=20)
+                if not known.name.endswith(mlflow_log.SUFFIX)
+            ]
+            raise NoModelError(
+                f"there is no registered model {name!r}; there are: {', '.join(names) or 'none'}",
+                hint="train and register one: `dvc repro`, or name another in registry.name",
+            )
+        return {alias: str(version) for alias, version in model.aliases.items()}
+
+    def _free_folder(self, client: MlflowClient, run_id: str) -> str:
+        taken = {item.path for item in client.list_artifacts(run_id)}
+        folder, number = MODEL_FOLDER, 1
+        while folder in taken:
+            number += 1
+            folder = f"{MODEL_FOLDER}-{number}"
+        return folder
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[MlflowClient]:
+        with translated(self.tracking_uri, doing):
+            yield mlflow_client(self.tracking_uri)
+
+
+def _entry(found: Any, aliases: Mapping[str, str]) -> RegistryEntry:
+    version = str(found.version)
+    names = tuple(sorted(alias for alias, pointed in aliases.items() if pointed == version))
+    return RegistryEntry(found.name, version, found.run_id or "", names, dict(found.tags))
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    # Another process may put its own copy there between the two renames; then try again.
+    old.mkdir()
+    for attempt in range(5):
+        with suppress(FileNotFoundError):
+            target.rename(old / str(attempt))
+        try:
+            new.rename(target)
+        except OSError as error:
+            if attempt == 4 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return

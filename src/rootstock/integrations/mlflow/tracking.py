@@ -1,0 +1,222 @@
+"""Runs in MLflow, by explicit clients: no global state of MLflow is set.
+
+Works in any process beside a user's own MLflow.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootstock.errors import ArtifactError, ConfigError, TrackingError
+from rootstock.integrations.mlflow.client import (
+    cut,
+    mlflow_client,
+    patiently,
+    sqlite_file,
+    translated,
+)
+from rootstock.ports.runs import Run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Servers before MLflow 2 refuse params above 500 characters; longer ones are unreadable anyway.
+PARAM_LENGTH = 500
+TAG_LENGTH = 5_000
+KEY_LENGTH = 250
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class MlflowRunLogger:
+    """Opens runs of one experiment; picklable, so that worker processes open child runs.
+
+    ``artifact_root`` is where a new experiment keeps its files; empty: ``mlruns`` beside an
+    SQLite file, else what the server says. It only counts when the experiment is created.
+    ``patience``: seconds that an opened run, and a child's opening, wait for an MLflow that stopped
+    answering. What is sent again has its first time on it, and MLflow keeps it once.
+    """
+
+    tracking_uri: str
+    experiment: str
+    artifact_root: str = ""
+    patience: float = 0.0
+
+    @contextmanager
+    def run(
+        self,
+        name: str,
+        *,
+        parent_id: str = "",
+        run_id: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Run]:
+        """Open a run, or continue ``run_id``; it ends FINISHED, FAILED or (on Ctrl-C) KILLED.
+
+        Raises:
+            TrackingError: MLflow cannot be reached or refuses.
+        """
+        run = MlflowRun(self.tracking_uri, run_id or self._create(name, parent_id), self.patience)
+        if run_id:
+            replace(run, patience=0.0)._update("RUNNING")
+        run.set_tags(tags or {})
+        try:
+            yield run
+        except BaseException as error:
+            # Whatever ends the body is reported, not replaced by a second failure in here.
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            try:
+                replace(run, patience=0.0)._update(status)
+            except TrackingError as second:
+                error.add_note(f"and its run could not be marked as {status}: {second.message}")
+            raise
+        run._update("FINISHED")
+
+    def _create(self, name: str, parent_id: str) -> str:
+        with translated(self.tracking_uri, f"start the run {name!r}"):
+            client = mlflow_client(self.tracking_uri)
+            tags = {"mlflow.parentRunId": parent_id} if parent_id else {}
+            run = patiently(
+                lambda: client.create_run(self._experiment_id(client), run_name=name, tags=tags),
+                self.patience if parent_id else 0.0,
+            )
+            return str(run.info.run_id)
+
+    def _experiment_id(self, client: MlflowClient) -> str:
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            root = self.artifact_root or _artifacts_beside(self.tracking_uri)
+            try:
+                return str(client.create_experiment(self.experiment, artifact_location=root))
+            except Exception as error:
+                # Another process may have made it in between.
+                found = client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise error
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"the MLflow experiment {self.experiment!r} was deleted",
+                hint=f"`mlflow experiments restore -x {found.experiment_id}`, or name another "
+                "with --set tracking.experiment=NAME",
+            )
+        return str(found.experiment_id)
+
+
+@dataclass(frozen=True)
+class MlflowRun:
+    """One run in MLflow; every method raises TrackingError when MLflow fails."""
+
+    tracking_uri: str
+    id: str
+    patience: float = 0.0
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log params; nested mappings become dotted keys, long values are cut to 500 characters."""
+        from mlflow.entities import Param
+
+        flat = [Param(_key(key), cut(str(value), PARAM_LENGTH)) for key, value in _flatten(params)]
+        for start in range(0, len(flat), BATCH):
+            self._send("log params to", "log_batch", params=flat[start : start + BATCH])
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+        """Log metrics; NaN and infinities, which no chart can show, become tags instead."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        values = {key: float(value) for key, value in metrics.items()}
+        finite = [
+            Metric(_key(key), value, now, step)
+            for key, value in values.items()
+            if math.isfinite(value)
+        ]
+        for start in range(0, len(finite), BATCH):
+            self._send("log metrics to", "log_batch", metrics=finite[start : start + BATCH])
+        self.set_tags(
+            {
+                f"nonfinite.{key}": f"{value} at step {step}"
+                for key, value in values.items()
+                if not math.isfinite(value)
+            }
+        )
+
+    def log_files(self, path: Path, *, folder: str = "") -> None:
+        """Upload one file, or all that lies in a directory, into ``folder`` of the artifacts.
+
+        Raises:
+            ArtifactError: there is no such path.
+        """
+        if not path.exists():
+            raise ArtifactError(f"there is no {path} to log")
+        call = "log_artifacts" if path.is_dir() else "log_artifact"
+        self._send(f"upload {path.name} to", call, str(path), folder or None)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags, each value cut to 5,000 characters."""
+        from mlflow.entities import RunTag
+
+        flat = [RunTag(_key(key), cut(str(value), TAG_LENGTH)) for key, value in tags.items()]
+        for start in range(0, len(flat), BATCH):
+            self._send("tag", "log_batch", tags=flat[start : start + BATCH])
+
+    def _update(self, status: str) -> None:
+        call = "update_run" if status == "RUNNING" else "set_terminated"
+        self._send("set the status of", call, status=status)
+
+    def _send(self, doing: str, call: str, *arguments: Any, **others: Any) -> None:
+        """One call of MLflow's client on this run."""
+        with translated(self.tracking_uri, f"{doing} the run {self.id}"):
+            patiently(
+                lambda: getattr(mlflow_client(self.tracking_uri), call)(
+                    self.id, *arguments, **others
+                ),
+                self.patience,
+            )
+
+
+class ModelName(NamedTuple):
+    """A registered model by alias or version; the other one of the two is empty."""
+
+    name: str
+    alias: str
+    version: str
+
+
+def resolve_model_uri(uri: str) -> ModelName:
+    """Split ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    match = re.fullmatch(r"models:/([^/@:]+)(?:@([^/@]+)|/(\d+))", uri)
+    if not match:
+        raise ConfigError(
+            f"{uri!r} names no registered model",
+            hint="write models:/NAME@ALIAS such as models:/rootstock@champion, or "
+            "models:/NAME/VERSION such as models:/rootstock/3",
+        )
+    return ModelName(*match.groups(default=""))
+
+
+def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _key(name: str) -> str:
+    # MLflow allows these only.
+    return re.sub(r"[^\w\-. /:]", "_", str(name), flags=re.ASCII)[:KEY_LENGTH]
+
+
+def _artifacts_beside(uri: str) -> str | None:
+    database = sqlite_file(uri)
+    return (database.resolve().parent / "mlruns").as_uri() if database else None

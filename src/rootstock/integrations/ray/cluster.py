@@ -1,0 +1,185 @@
+"""A Ray to work with: one of our own on this machine's loopback, or a cluster by its address.
+
+Ray's own waits have no end (an address where nothing answers) or a long one; here they have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rootstock.errors import TrainingError
+from rootstock.system.malloc import keeping_variables
+
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "true"}
+"""No telemetry."""
+
+TUNE_SETTINGS = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C then is a KeyboardInterrupt as everywhere, not a search that ends early in silence.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+# Odd name; on Linux too it is what keeps every port on 127.0.0.1 (Ray 2.60, tested).
+CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+# Objectives carry paths, not arrays; Ray would take a third of the memory by default.
+OBJECT_STORE_BYTES = 200_000_000
+CONNECT_SECONDS = 25
+IS_IT_UP = "is the cluster up? Unset RAY_ADDRESS to search on this machine"
+
+
+@contextlib.contextmanager
+def ray_session(address: str) -> Iterator[None]:
+    """Ray within the block, ended with it; a Ray that runs already is used and left running.
+
+    Empty or "local" as ``address``: a Ray of our own, on loopback, that leaves nothing behind.
+
+    Raises:
+        TrainingError: Ray cannot be reached or started.
+    """
+    local = address in ("", "local")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment({**QUIET, **TUNE_SETTINGS}))
+        # Ray's threads report dead workers by print; standard output is for results.
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        import ray
+
+        if not ray.is_initialized():
+            scratch = stack.enter_context(_scratch_folder())
+            if local:
+                stack.enter_context(_loopback_only())
+            stack.callback(ray.shutdown)
+            _start_local(scratch) if local else _attach(address)
+        yield
+
+
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    from ray._private import ray_constants
+
+    # The variable is for the processes that Ray starts; here it was read when ray was imported.
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    with _environment({CLUSTER_VARIABLE: "0"}):
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        try:
+            yield
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[str]:
+    # Short, because the paths of Ray's sockets must stay below 108 characters.
+    short = "/tmp" if Path("/tmp").is_dir() else None
+    folder = tempfile.mkdtemp(prefix="rootstock-ray-", dir=os.environ.get("RAY_TMPDIR", short))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_local(scratch: str) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=scratch,
+            **_common(),
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"Ray cannot be started here: {error}",
+            hint="RAY_TMPDIR names another, short folder; --set search.engine=sequential goes "
+            "without Ray",
+        ) from error
+
+
+def _attach(address: str) -> None:
+    import ray
+
+    probe(address)
+    try:
+        ray.init(address=address, **_common())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TrainingError(f"no Ray at {address}: {error}", hint=IS_IT_UP) from error
+
+
+def probe(address: str) -> None:
+    """Try the port, then a connection in a process that can be ended: Ray's own would wait on.
+
+    Raises:
+        TrainingError: no cluster answers there, or it refuses.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise TrainingError(f"no Ray at {address}: {error}", hint=IS_IT_UP) from error
+    code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, address],
+            capture_output=True,
+            text=True,
+            timeout=CONNECT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TrainingError(
+            f"no Ray answers at {address} within {CONNECT_SECONDS} s", hint=IS_IT_UP
+        ) from error
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise TrainingError(f"no Ray at {address}: {reason}", hint=IS_IT_UP)
+
+
+def _common() -> dict[str, Any]:
+    paths = [path for path in map(os.path.abspath, sys.path) if _is_ours(path)]
+    return {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        # Workers import what this process imports from its path (`src`, tests, a notebook's).
+        "runtime_env": {
+            "env_vars": {
+                "PYTHONPATH": os.pathsep.join([*paths, "${PYTHONPATH}"]),
+                **keeping_variables(),
+            }
+        },
+    }
+
+
+def _is_ours(path: str) -> bool:
+    installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    return os.path.isdir(path) and not path.startswith(
+        tuple(f"{root}{os.sep}" for root in installed)
+    )
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set variables where the user has not, and take them back at the end."""
+    added = {key: value for key, value in settings.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)

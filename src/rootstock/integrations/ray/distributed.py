@@ -1,0 +1,145 @@
+"""One trial in several processes: Ray Train starts them, the objective shares its work."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rootstock.errors import TrainingError
+from rootstock.ports.search import Objective, Params
+from rootstock.system.files import write_json
+
+_ANSWER = "team.json"
+_DRIVER_SHARE = 0.01
+# How torch tells that another process of the team is gone; it has no exception of its own for it.
+_PEER_WORDS = ("closed by peer", "reset by peer", "gloo", "NCCL")
+
+
+def team_size(objective: Objective) -> int:
+    """In how many processes an objective wants to run: its attribute ``workers``, or one."""
+    return int(getattr(objective, "workers", 1))
+
+
+def run_in_team(
+    objective: Objective,
+    params: Params,
+    home: Path,
+    *,
+    metric: str,
+    resources: Mapping[str, float],
+    max_failures: int,
+) -> Mapping[str, float]:
+    """Call ``objective`` in each of its processes at once, with torch.distributed set up.
+
+    Reports go to the Ray Tune trial that this is called in, the way `tune_message` makes them.
+    ``resources`` are those of one process. When one dies all are started again, or as many as
+    there is room for, and go on from what the trial's directory holds, ``max_failures`` times at
+    most. An exception of the objective is an answer, which no restart computes again.
+    Raises:
+        TrainingError: the objective raised, or processes died too often.
+    """
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    (home / _ANSWER).unlink(missing_ok=True)
+    try:
+        _trainer(objective, params, home, metric, resources, max_failures).fit()
+    except TrainingFailedError as error:
+        told = _answer(home).get("error") or str(error).strip().replace("\n", " ")[:300]
+        raise TrainingError(told) from error
+    values: dict[str, float] = _answer(home)["values"]
+    return values
+
+
+def _trainer(
+    objective: Objective,
+    params: Params,
+    home: Path,
+    metric: str,
+    resources: Mapping[str, float],
+    max_failures: int,
+) -> Any:
+    import ray
+    from ray import train
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    workers, gpus = team_size(objective), resources["gpu"]
+    # A little less than whole cores: the process that waits for the team has a share, too.
+    cpus = min(resources["cpu"], ray.cluster_resources().get("CPU", 1) / workers) - _DRIVER_SHARE
+    return TorchTrainer(
+        _run_member,
+        train_loop_config={
+            "objective": objective,
+            "params": dict(params),
+            "metric": metric,
+            "home": str(home),
+            "threads": max(1, round(cpus)),
+            "folder": os.getcwd(),
+        },
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=train.ScalingConfig(
+            # A team that has lost a machine for good goes on with those that are left.
+            num_workers=(1, workers),
+            use_gpu=bool(gpus),
+            resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
+        ),
+        run_config=train.RunConfig(
+            name="team",
+            storage_path=str(home / ".team"),
+            failure_config=train.FailureConfig(max_failures=max_failures),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+
+
+def _answer(home: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((home / _ANSWER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def tune_message(metric: str, step: int, values: Mapping[str, float]) -> dict[str, Any]:
+    """A report as Ray Tune gets it; nested, because Ray adds keys of its own."""
+    message: dict[str, Any] = {"step": step, "values": as_floats(values)}
+    if metric in values:
+        message["value"] = float(values[metric])
+    return message
+
+
+def as_floats(values: Mapping[str, float]) -> dict[str, float]:
+    """Plain floats, which any process can read."""
+    return {key: float(value) for key, value in values.items()}
+
+
+def _run_member(config: dict[str, Any]) -> None:
+    """What each process does; all report, Ray hands on what the first says."""
+    import torch
+    from ray import train
+    from ray.train.torch import get_device
+
+    os.chdir(config["folder"])
+    torch.set_num_threads(config["threads"])
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    home = Path(config["home"])
+
+    def report(step: int, values: Mapping[str, float]) -> None:
+        train.report(tune_message(config["metric"], step, values))
+
+    if earlier := _answer(home).get("error"):
+        raise RuntimeError(earlier)
+    try:
+        found = config["objective"](config["params"], home, report)
+    except Exception as error:
+        lost = any(word in str(error) for word in _PEER_WORDS)
+        if not lost:
+            write_json(home / _ANSWER, {"error": f"{type(error).__name__}: {error}"})
+        raise
+    if train.get_context().get_world_rank() == 0:
+        write_json(home / _ANSWER, {"values": as_floats(found)})

@@ -1,0 +1,349 @@
+"""Trials side by side in Ray, on this machine or on a cluster.
+
+Each candidate has a directory of its own, named by its params: a trial whose process was
+killed, and a whole search that is started again, finds there what was written before.
+
+An exception in the objective is an answer: run again it would be raised again, so the trial
+ends with its `error`. A process that dies (killed, out of memory, its node lost) is not:
+Ray starts the trial again, `max_failures` times at most.
+
+Trials beyond the planned ones are drawn by Optuna. A search that is started again hands it all
+that was begun before; what had ended answers at once, the rest goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rootstock.errors import TrainingError
+from rootstock.integrations.ray.cluster import ray_session
+from rootstock.integrations.ray.distributed import as_floats, run_in_team, team_size, tune_message
+from rootstock.ports.search import OUT_OF_TIME, SILENT, Objective, Params, Trial, trial_name
+from rootstock.ports.search_space import Exploration, Interval
+from rootstock.system.files import write_json
+
+# The first epochs warm the learning rate up and say little.
+GRACE_STEPS = 3
+KEEP_ONE_IN = 3
+PATIENCE_SECONDS = 10.0
+"""How long past the limit a trial may take to end by itself before Ray ends it."""
+_PARAMS = "params.json"
+
+
+@dataclass(frozen=True)
+class RaySearcher:
+    """Runs trials in Ray Tune: on ``address``, else RAY_ADDRESS, else a local Ray of its own.
+
+    ``cpus_per_trial`` also bounds each trial's threads. With ``gpus_per_trial="auto"`` a trial
+    gets one GPU where there is any. A cluster of several machines needs ``directory`` on a
+    file system they share, and Rootstock installed on each.
+    """
+
+    concurrent: int | Literal["auto"] = "auto"
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float | Literal["auto"] = "auto"
+    max_failures: int = 2
+    address: str = ""
+
+    def search(
+        self,
+        objective: Objective,
+        candidates: Sequence[Params],
+        *,
+        directory: Path,
+        metric: str,
+        mode: str,
+        early_stop: bool,
+        exploration: Exploration | None = None,
+        seconds: float | None = None,
+    ) -> list[Trial]:
+        """Run every candidate; returns one trial each, in their order, then the explored ones.
+
+        A trial that ``early_stop`` (successive halving) ended has the metrics it last reported.
+
+        Raises:
+            TrainingError: Ray cannot be reached or started, or has too little for one trial.
+        """
+        directory = directory.resolve()
+        planned = {directory / trial_name(params): params for params in candidates}
+        if not planned:
+            return []
+        with self.session():
+            trials = _tune(
+                objective,
+                planned,
+                directory=directory,
+                resources=self._resources(),
+                metric=metric,
+                mode=mode,
+                early_stop=early_stop,
+                exploration=exploration,
+                seconds=seconds,
+                concurrent=None if self.concurrent == "auto" else self.concurrent,
+                max_failures=self.max_failures,
+            )
+        named = [directory / trial_name(params) for params in candidates]
+        missing = [Trial(planned[home], {}, home, error=OUT_OF_TIME) for home in planned]
+        found = {trial.directory: trial for trial in missing} | trials
+        return [found[home] for home in named] + [t for h, t in trials.items() if h not in planned]
+
+    def session(self) -> AbstractContextManager[None]:
+        """Ray for several searches; each search opens its own where none is open.
+
+        A Ray that was running before is used and left running.
+
+        Raises:
+            TrainingError: Ray cannot be reached or started.
+        """
+        return ray_session(self.address or os.environ.get("RAY_ADDRESS", ""))
+
+    def _resources(self) -> dict[str, float]:
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus, gpus = (max(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+        wanted = (1.0 if gpus else 0.0) if self.gpus_per_trial == "auto" else self.gpus_per_trial
+        if wanted > gpus:
+            raise TrainingError(
+                f"search.gpus_per_trial is {wanted:g}, but no machine of this Ray has more than "
+                f"{gpus:g} GPUs",
+                hint="--set search.gpus_per_trial=auto",
+            )
+        # Fewer cores than asked for only mean fewer threads.
+        return {"cpu": min(self.cpus_per_trial, cpus), "gpu": wanted}
+
+
+def _tune(
+    objective: Objective,
+    planned: Mapping[Path, Params],
+    *,
+    directory: Path,
+    resources: Mapping[str, float],
+    metric: str,
+    mode: str,
+    early_stop: bool,
+    exploration: Exploration | None,
+    seconds: float | None,
+    concurrent: int | None,
+    max_failures: int,
+) -> dict[Path, Trial]:
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    trainable = tune.with_parameters(
+        _run_trial,
+        objective=objective,
+        planned=list(planned.values()),
+        directory=directory,
+        metric=metric,
+        mode=mode,
+        resources=dict(resources),
+        max_failures=max_failures,
+        until=None if seconds is None else time.time() + seconds,
+        folder=os.getcwd(),
+    )
+    halving = ASHAScheduler(
+        time_attr="step",
+        metric="value",
+        mode=mode,
+        max_t=10**9,
+        grace_period=GRACE_STEPS,
+        reduction_factor=KEEP_ONE_IN,
+    )
+    total = max(len(planned), exploration.trials) if exploration else len(planned)
+    shared = team_size(objective) > 1
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 0.001} if shared else dict(resources)),
+        param_space=None
+        if exploration
+        else {"candidate": tune.grid_search(list(range(len(planned))))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=concurrent or (_teams_at_once(objective) if shared else None),
+            reuse_actors=True,
+            scheduler=halving if early_stop else None,
+            search_alg=_optuna(exploration, planned, directory, mode) if exploration else None,
+            num_samples=total if exploration else 1,
+            time_budget_s=None if seconds is None else seconds + PATIENCE_SECONDS,
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            # One place for Ray's own notes; those of an earlier search mean nothing now.
+            storage_path=str(_fresh(directory / ".ray")),
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+            callbacks=[_progress(total, metric=metric, mode=mode)],
+            verbose=0,
+        ),
+    )
+    trials = {}
+    for result in tuner.fit():
+        params = _params_of(result.config, list(planned.values()))
+        home = directory / trial_name(params)
+        trials[home] = _outcome(params, home, result, max_failures)
+    return trials
+
+
+def _optuna(
+    exploration: Exploration, planned: Mapping[Path, Params], directory: Path, mode: str
+) -> Any:
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions: dict[str, Any] = {
+        name: optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
+        if isinstance(values, Interval)
+        else optuna.distributions.CategoricalDistribution(values)
+        for name, values in exploration.space.items()
+    }
+    begun = sorted(directory.glob(f"trial-*/{_PARAMS}"), key=lambda path: path.stat().st_mtime_ns)
+    earlier = [path for path in begun if path.parent not in planned]
+    points = [dict(params) for params in planned.values()]
+    points += [json.loads(path.read_text(encoding="utf-8")) for path in earlier]
+    return OptunaSearch(
+        distributions,
+        metric="value",
+        mode=mode,
+        points_to_evaluate=points,
+        # Begun again it would draw the same points, which stand among the earlier ones.
+        seed=exploration.seed + len(earlier),
+    )
+
+
+def _params_of(config: Mapping[str, Any], planned: Sequence[Params]) -> Params:
+    return planned[config["candidate"]] if "candidate" in config else config
+
+
+def _run_trial(
+    config: Mapping[str, Any],
+    *,
+    objective: Objective,
+    planned: Sequence[Params],
+    directory: Path,
+    metric: str,
+    mode: str,
+    resources: Mapping[str, float],
+    max_failures: int,
+    until: float | None,
+    folder: str,
+) -> None:
+    """One trial, in a worker process."""
+    from ray import tune
+
+    params = _params_of(config, planned)
+    home = directory / trial_name(params)
+    _limit_threads(max(1, int(resources["cpu"])))
+    with contextlib.suppress(OSError):  # another machine may not have it
+        os.chdir(folder)
+
+    def report(step: int, values: Mapping[str, float]) -> None:
+        tune.report(tune_message(metric, step, values))
+
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        write_json(home / _PARAMS, dict(params))
+        if until is not None and time.time() > until:
+            raise TimeoutError(OUT_OF_TIME)
+        if team_size(objective) > 1:
+            found = run_in_team(
+                objective,
+                params,
+                home,
+                metric=metric,
+                resources=resources,
+                max_failures=max_failures,
+            )
+        else:
+            found = objective(params, home, report)
+        values = as_floats(found)
+        answer = {"values": values, "value": values[metric], "error": ""}
+    except Exception as error:  # noqa: BLE001 - one trial's exception must not end the others
+        with contextlib.suppress(OSError):
+            (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        # Optuna wants a number of every trial.
+        worst = math.inf if mode == "min" else -math.inf
+        answer = {"values": {}, "value": worst, "error": _told(error)}
+    tune.report(answer)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
+
+
+def _teams_at_once(objective: Objective) -> int:
+    """Whole teams that fit: half a team would wait for ever."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) // team_size(objective))
+
+
+def _limit_threads(threads: int) -> None:
+    # For torch not imported yet the variable counts, afterwards the call does.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _outcome(params: Params, home: Path, result: Any, max_failures: int) -> Trial:
+    metrics = result.metrics or {}
+    if result.error is not None:
+        reason = str(result.error).strip().partition("\n")[0]
+        return Trial(
+            params,
+            {},
+            home,
+            error=f"its process died, {max_failures} restart(s) included: {reason}",
+        )
+    error = metrics.get("error", "" if "values" in metrics else SILENT)
+    if not error and not home.is_dir():
+        error = f"{home} is not to be seen here: the cluster's machines must share it"
+    return Trial(params, {} if error else metrics["values"], home, error=error)
+
+
+def _progress(total: int, *, metric: str, mode: str) -> Any:
+    from ray.tune import Callback
+    from tqdm import tqdm
+
+    better = max if mode == "max" else min
+
+    class Progress(Callback):
+        """One bar over the trials; Ray pickles it with the search, the bar stays behind."""
+
+        def __init__(self) -> None:
+            self.best: float | None = None
+            self.bar: Any = tqdm(total=total, desc="trials", unit="trial", disable=None)
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {"best": self.best, "bar": None}
+
+        def on_trial_complete(self, **info: Any) -> None:
+            value = info["trial"].last_result.get("value")
+            if value is not None and math.isfinite(value):
+                self.best = value if self.best is None else better(self.best, value)
+                self.bar.set_postfix_str(f"best {metric} {self.best:.4f}")
+            self.bar.update()
+
+        def on_trial_error(self, **_: Any) -> None:
+            self.bar.update()
+
+        def on_experiment_end(self, **_: Any) -> None:
+            self.bar.close()
+
+    return Progress()
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,198 @@
+"""Engines: what runs a bundle's network, each with the same answers.
+
+ONNX Runtime and OpenVINO need no torch; PyTorch is the way to a GPU. Which is the fastest depends
+on the network and the machine, so it is measured when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rootstock.errors import BundleError
+from rootstock.model.bundle import ModelBundle
+from rootstock.runtimes.engines import PACKAGES, Engine, installed_engines
+from rootstock.runtimes.onnx import onnx_session
+from rootstock.runtimes.openvino import caller, openvino_model
+
+_log = logging.getLogger(__name__)
+_TRIES = 9
+_BATCHES = (1, 8, 64)
+_GAIN = 0.9
+"""A larger batch must take at most this share of the time an image: it costs waiting and memory."""
+
+
+class Outputs(NamedTuple):
+    """``logits`` float32[N,K] before the temperature, ``features`` float32[N,D] of the head."""
+
+    logits: np.ndarray
+    features: np.ndarray
+
+
+Forward = Callable[[np.ndarray], Outputs]
+"""Prepared images float32[N,3,S,S] in; may be called from several threads at once."""
+
+
+def open_engine(bundle: ModelBundle, engine: Engine, *, threads: int | None = None) -> Forward:
+    """Load the network; ``threads`` of one forward pass, None: all cores.
+
+    Raises:
+        BundleError: the engine cannot load the file, or it does not fit its own class list.
+    """
+    if not importlib.util.find_spec(PACKAGES[engine]):
+        raise BundleError(
+            f"the engine {engine!r} needs {PACKAGES[engine]}, which is not installed",
+            hint=f"pip install {PACKAGES[engine]}, or choose another engine",
+        )
+    return {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[engine](bundle, threads)
+
+
+def fastest_engine(
+    bundle: ModelBundle, prove: Callable[[Forward], float], *, threads: int | None = None
+) -> tuple[Engine, Forward, dict[Engine, float]]:
+    """The engine that answers one image soonest; with the milliseconds of each that was tried.
+
+    A GPU wins unmeasured. ``prove`` raises BundleError for an engine with other answers than the
+    training gave; it is then passed over. The milliseconds are empty where only one could be it.
+    Raises:
+        BundleError: no engine gives the right answers.
+    """
+    if has_gpu():
+        forward = open_engine(bundle, "torch", threads=threads)
+        try:
+            prove(forward)
+        except BundleError as error:
+            _log.warning("the GPU is not used: %s", error)
+        else:
+            return "torch", forward, {}
+    # Eager PyTorch is four to six times slower on a processor; it is for when there is no other.
+    installed = installed_engines()
+    candidates = [name for name in installed if name != "torch"] or installed
+    proved: dict[Engine, Forward] = {}
+    for name in candidates:
+        try:
+            forward = open_engine(bundle, name, threads=threads)
+            prove(forward)
+        except BundleError:
+            if name == candidates[-1] and not proved:
+                raise
+        else:
+            proved[name] = forward
+    if len(proved) == 1:
+        return *proved.popitem(), {}
+    size = bundle.preprocess.input_size
+    times = {name: _milliseconds(forward, size) for name, forward in proved.items()}
+    best = min(times, key=lambda name: times[name])
+    return best, proved[best], times
+
+
+def best_batch(forward: Forward, size: int, *, views: int = 1, most: int = 64) -> int:
+    """Images that the engine should take at once: as few as are about as fast an image as more.
+
+    A processor gains little or nothing from batches of a small network (its caches overflow), a
+    GPU much; so larger ones are tried only as long as they gain, up to ``most``: what was tried
+    costs memory for good. Each image has ``views`` of ``size`` pixels.
+    """
+    best = _BATCHES[0]
+    for larger in (batch for batch in _BATCHES[1:] if batch <= most):
+        few, many = (np.zeros((n * views, 3, size, size), np.float32) for n in (best, larger))
+        forward(many)
+        # By turns, and the best of each: whatever else the machine does only adds.
+        times = [[_seconds(forward, images) for images in (few, few, many)] for _ in range(3)]
+        alone, twice, together = np.min(times, axis=0)
+        each = min(alone, twice) / best, together / larger
+        if each[1] > _GAIN * each[0]:
+            break
+        best = larger
+    return best
+
+
+def has_gpu() -> bool:
+    """Whether PyTorch is installed and sees a GPU."""
+    # Importing torch costs seconds and hundreds of megabytes: only where a driver is.
+    driver = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()
+    if not driver or not importlib.util.find_spec("torch"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _milliseconds(forward: Forward, size: int) -> float:
+    image = np.zeros((1, 3, size, size), np.float32)
+    forward(image)
+    times = [_seconds(forward, image) for _ in range(_TRIES)]
+    return round(1000 * float(np.median(times)), 3)
+
+
+def _seconds(forward: Forward, images: np.ndarray) -> float:
+    started = time.perf_counter()
+    forward(images)
+    return time.perf_counter() - started
+
+
+def _onnx(bundle: ModelBundle, threads: int | None) -> Forward:
+    session = onnx_session(bundle.onnx_path, threads=threads)
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    _check_width(bundle, (outputs.get("logits") or [None])[-1])
+    return lambda images: Outputs(*session.run(["logits", "features"], {"images": images}))
+
+
+def _openvino(bundle: ModelBundle, threads: int | None) -> Forward:
+    model = openvino_model(bundle.onnx_path, threads=threads)
+    _check_width(bundle, model.output("logits").partial_shape[1].get_length())
+    call = caller(model, ["logits", "features"])
+    return lambda images: Outputs(*call(images))
+
+
+def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
+    import torch
+    from safetensors.torch import load_file
+
+    from rootstock.train.network import TransferNet
+
+    facts = bundle.facts
+    network = TransferNet.from_card(
+        facts.card, tap=facts.tap, n_classes=len(bundle.classes), hidden=facts.hidden
+    )
+    try:
+        network.load_state_dict(load_file(bundle.weights_path))
+    except RuntimeError as error:
+        raise BundleError(
+            f"{bundle.weights_path} does not fit bundle.json: {str(error).splitlines()[0]}",
+            hint="download or train the model again",
+        ) from None
+    if threads is not None:
+        torch.set_num_threads(threads)  # of the whole process: torch knows no other
+    device, layout = torch.device("cpu"), torch.contiguous_format
+    if torch.cuda.is_available():
+        device, layout = torch.device("cuda"), torch.channels_last
+        # Also of the process. Rounded products, as bfloat16, would move probabilities by more than
+        # two machines may differ.
+        torch.backends.cudnn.allow_tf32 = False
+    network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
+
+    def forward(images: np.ndarray) -> Outputs:
+        with torch.inference_mode():
+            prepared = torch.from_numpy(images).to(device, memory_format=layout)
+            features = network.features(prepared)
+            logits = network.head(features)
+        return Outputs(logits.cpu().numpy(), features.cpu().numpy())
+
+    return forward
+
+
+def _check_width(bundle: ModelBundle, found: int | None) -> None:
+    if found != len(bundle.classes):
+        raise BundleError(
+            f"{bundle.onnx_path} gives {found} logits for the {len(bundle.classes)} classes "
+            "of bundle.json",
+            hint="download or train the model again",
+        )

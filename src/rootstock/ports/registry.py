@@ -1,0 +1,71 @@
+"""The model registry: versions of a named model, aliases, and a log of who was champion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class RegistryEntry:
+    """One registered version of a model."""
+
+    name: str
+    version: str
+    run_id: str = ""
+    aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a model's log: ``number`` from 1 on, ``at`` by the registry's clock (Unix)."""
+
+    number: int
+    version: str
+    at: float
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class ModelRegistry(Protocol):
+    """Versions of a named model, and aliases such as ``champion`` that point to one.
+
+    Each model has a log that is only ever appended to. It is what decides between processes:
+    `append_record` is atomic, no number is given twice, and who sees a record sees all before it.
+    """
+
+    def register(
+        self, name: str, bundle: Path, *, run_id: str, tags: Mapping[str, str], description: str
+    ) -> RegistryEntry: ...
+    def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
+        """The entry under an alias or version; raises NoModelError."""
+        ...
+
+    def versions(self, name: str) -> Sequence[RegistryEntry]: ...
+    def holds_files(self, entry: RegistryEntry) -> bool:
+        """Whether the version's bundle is still there."""
+        ...
+
+    def set_alias(self, name: str, alias: str, version: str) -> None: ...
+    def drop_alias(self, name: str, alias: str) -> None: ...
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None: ...
+    def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
+        """Append to the model's log; returns the record's number.
+
+        After an error the record may be there or not: `records` tells.
+        """
+        ...
+
+    def records(self, name: str) -> Sequence[Record]:
+        """The model's log, oldest first."""
+        ...
+
+    def note_on_record(self, name: str, number: int, facts: Mapping[str, str]) -> None:
+        """Add facts to a record; those it was appended with stay."""
+        ...
+
+    def download(self, entry: RegistryEntry, target: Path) -> Path:
+        """Fetch the version's bundle into ``target``; returns the bundle directory."""
+        ...

@@ -1,0 +1,60 @@
+"""Run logging: what a stage tells of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Run(Protocol):
+    """One tracked run."""
+
+    @property
+    def id(self) -> str: ...
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None: ...
+    def log_files(self, path: Path, *, folder: str = "") -> None: ...
+    def set_tags(self, tags: Mapping[str, str]) -> None: ...
+
+
+class RunLogger(Protocol):
+    """Opens runs; ``parent_id`` makes a child, ``run_id`` continues an ended run."""
+
+    def run(
+        self,
+        name: str,
+        *,
+        parent_id: str = "",
+        run_id: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[Run]: ...
+
+
+@dataclass
+class NullRun:
+    """A run that forgets everything."""
+
+    id: str = ""
+
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None: ...
+    def log_files(self, path: Path, *, folder: str = "") -> None: ...
+    def set_tags(self, tags: Mapping[str, str]) -> None: ...
+
+
+class NullRunLogger:
+    """Tracks nothing."""
+
+    @contextmanager
+    def run(
+        self,
+        name: str,
+        *,
+        parent_id: str = "",
+        run_id: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Run]:
+        yield NullRun()

@@ -1,0 +1,119 @@
+"""Trials: an objective over candidate params, and who runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rootstock.ports.search_space import Exploration, draw
+
+Params = Mapping[str, Any]
+
+
+Report = Callable[[int, Mapping[str, float]], None]
+"""Called by an objective after each step (epoch) with its number and metrics."""
+
+
+Objective = Callable[[Params, Path, Report], Mapping[str, float]]
+"""One trial: (params, its own directory, report) -> final metrics.
+
+The directory belongs to these params for good: a trial that is started again after a crash
+finds there what it had written, and resumes.
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The outcome of one trial; ``error`` is empty when it succeeded."""
+
+    params: Params
+    metrics: Mapping[str, float]
+    directory: Path
+    error: str = ""
+
+
+class Searcher(Protocol):
+    """Runs an objective over candidate params; a crash of one trial ends only that trial.
+
+    ``exploration`` adds trials that the searcher draws itself. After ``seconds`` no trial is
+    begun; one that runs is expected to end by itself.
+    """
+
+    def session(self) -> AbstractContextManager[None]:
+        """What several searches share, such as workers; entering it is optional."""
+        ...
+
+    def search(
+        self,
+        objective: Objective,
+        candidates: Sequence[Params],
+        *,
+        directory: Path,
+        metric: str,
+        mode: str,
+        early_stop: bool,
+        exploration: Exploration | None = None,
+        seconds: float | None = None,
+    ) -> list[Trial]: ...
+
+
+def trial_name(params: Params) -> str:
+    """The name of a trial's directory: the same params, in any order, have the same."""
+    text = json.dumps(params, sort_keys=True, default=str)
+    return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+OUT_OF_TIME = "no time was left to begin it"
+"""The error of a trial that was not begun."""
+
+
+SILENT = "it ended without reporting"
+"""The error of a trial that was ended before its first epoch was over."""
+
+
+class SequentialSearcher:
+    """Runs the candidates one after another in this process; explores by chance."""
+
+    def session(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def search(
+        self,
+        objective: Objective,
+        candidates: Sequence[Params],
+        *,
+        directory: Path,
+        metric: str,
+        mode: str,
+        early_stop: bool,
+        exploration: Exploration | None = None,
+        seconds: float | None = None,
+    ) -> list[Trial]:
+        planned: list[Params] = list(candidates)
+        if exploration:
+            random = np.random.default_rng(exploration.seed)
+            extra = exploration.trials - len(planned)
+            planned += [draw(exploration.space, random) for _ in range(extra)]
+        started = time.monotonic()
+        trials = []
+        for params in planned:
+            home = directory / trial_name(params)
+            home.mkdir(parents=True, exist_ok=True)
+            if seconds is not None and time.monotonic() - started > seconds:
+                trials.append(Trial(params, {}, home, error=OUT_OF_TIME))
+                continue
+            try:
+                metrics = objective(params, home, lambda step, values: None)
+            except Exception as error:  # noqa: BLE001 - one trial's crash must not end the others
+                trials.append(Trial(params, {}, home, error=f"{type(error).__name__}: {error}"))
+            else:
+                trials.append(Trial(params, metrics, home))
+        return trials

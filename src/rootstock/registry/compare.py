@@ -1,0 +1,122 @@
+"""Two models of the registry on the present test images; reports/compare.md tells."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
+from rootstock.data.layout import base_folder
+from rootstock.data.manifest import Manifest
+from rootstock.errors import BundleError, DataError
+from rootstock.evaluate.paired_comparison import Contender, Duel, render_duel
+from rootstock.model.batch_predict import predict_rows
+from rootstock.model.bundle import read_bundle
+from rootstock.model.predictor import Predictor
+from rootstock.plots.comparison import plot_recalls
+from rootstock.plots.sheet import plot_captioned
+from rootstock.ports.registry import ModelRegistry
+from rootstock.system.files import write_atomic
+
+PICTURES = ("plots/compare/classes.png", "plots/compare/images.png")
+ROUNDS = 15
+
+
+def compare_models(
+    config: Config, paths: Paths, *, registry: ModelRegistry, first: str, second: str
+) -> Duel:
+    """Compare two models and write reports/compare.md with its pictures.
+
+    ``first`` and ``second`` are a version's number, an alias, or a model directory.
+    Raises:
+        NoModelError: the registry has no such version or alias.
+        BundleError: a directory holds no model.
+        DataError: there is no test image.
+    """
+    manifest = Manifest.read(paths.manifest)
+    root = base_folder(paths.below(config.data.root))
+    rows = manifest.rows("test")
+    if not rows:
+        raise DataError(
+            "there is no test image to compare on",
+            hint="give a test split, or a data.test_fraction above 0, then `dvc repro`",
+        )
+    with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+        found = [
+            _open(registry, config.registry.name, wanted, Path(folder) / str(number))
+            for number, wanted in enumerate((first, second))
+        ]
+        times = measure_latency([predictor for _, predictor in found])
+        contenders = []
+        for (name, predictor), milliseconds in zip(found, times, strict=True):
+            chosen = predict_rows(predictor, rows, root).probabilities.argmax(axis=1)
+            labels = np.array(predictor.classes, dtype=object)[chosen]
+            unknown = sorted(set(manifest.classes) - set(predictor.classes))
+            note = f"it does not know {', '.join(unknown)}, and is wrong there" if unknown else ""
+            contenders.append(Contender(name, labels, milliseconds, note))
+    duel = Duel(
+        contenders[0],
+        contenders[1],
+        labels=np.array([row.label for row in rows], dtype=object),
+        paths=[row.path for row in rows],
+    )
+    _write(duel, paths.reports, root)
+    return duel
+
+
+def measure_latency(predictors: list[Predictor]) -> list[float]:
+    """Median milliseconds of one image, prepared, in each; taken in turns, so that a machine's
+    other work falls on all of them."""
+    inputs = []
+    for predictor in predictors:
+        content = predictor.bundle.golden_bytes(predictor.bundle.golden[0])
+        inputs.append(predictor.prepare(content))
+    times: list[list[float]] = [[] for _ in predictors]
+    for number in range(ROUNDS + 2):
+        for mine, predictor, image in zip(times, predictors, inputs, strict=True):
+            started = time.perf_counter()
+            predictor.infer([image])
+            if number >= 2:  # the first ones warm up
+                mine.append(1000 * (time.perf_counter() - started))
+    return [float(np.median(mine)) for mine in times]
+
+
+def _open(registry: ModelRegistry, name: str, wanted: str, folder: Path) -> tuple[str, Predictor]:
+    if (Path(wanted) / "bundle.json").is_file():
+        return wanted, Predictor(Path(wanted))
+    if Path(wanted).is_dir():
+        raise BundleError(
+            f"{wanted} is no model directory: it has no bundle.json",
+            hint="name a version, an alias, or a directory such as artifacts/model",
+        )
+    by_number = wanted.isdecimal()
+    entry = registry.find(
+        name, version=wanted if by_number else "", alias="" if by_number else wanted
+    )
+    shown = f"version {entry.version}" + ("" if by_number else f" ({wanted})")
+    return shown, Predictor(read_bundle(registry.download(entry, folder)))
+
+
+def _write(duel: Duel, reports: Path, root: Path) -> None:
+    plot_recalls(
+        [(one.label, one.before, one.after) for one in duel.classes],
+        (duel.first.name, duel.second.name),
+        reports / PICTURES[0],
+    )
+    found = duel.differing()
+    plot_captioned(
+        [(path, label, f"{a} → {b}") for path, label, a, b in found],
+        reports / PICTURES[1],
+        root=root,
+        headlines=(
+            "Seen differently",
+            f"black: what it is; red: {duel.first.name} → {duel.second.name}; "
+            f"{len(found)} of {duel.n} images",
+        ),
+    )
+    with write_atomic(reports / "compare.md") as temporary:
+        temporary.write_text(render_duel(duel, pictures=PICTURES), encoding="utf-8")

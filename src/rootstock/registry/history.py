@@ -1,0 +1,99 @@
+"""The history of a model's champions, read from the log of its registry. Plain values alone.
+
+A change of the champion is one appended record that names the change it builds on (``after``).
+Read in the order of their numbers, a record counts if it builds on the last one that counts. Of
+two that build on the same, the earlier counts and the later does not, for every reader alike: the
+log is a compare-and-swap, although all that it needs is an append that gives numbers in order.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rootstock.ports.registry import Record
+
+SETTLED = "settled"
+"""The fact on a record whose aliases have been set."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of the champion that counts.
+
+    ``kind``: gate, promotion, rollback, or adopted (the alias was moved by other means);
+    ``at``: Unix seconds by the registry's clock; ``after``: number of the change before;
+    ``claim``: drawn by who made it, so that a repeated request is known again.
+    """
+
+    number: int
+    version: str
+    kind: str
+    why: str
+    by: str
+    at: float
+    after: int
+    claim: str
+    settled: bool
+
+    def facts(self) -> dict[str, str]:
+        """What is appended to the log."""
+        return {
+            "kind": self.kind,
+            "why": self.why,
+            "by": self.by,
+            "after": str(self.after),
+            "claim": self.claim,
+        }
+
+
+def propose(version: str, *, kind: str, why: str, by: str, after: int) -> Change:
+    """A change that is not in the log yet."""
+    return Change(0, version, kind, why, by, 0.0, after, uuid.uuid4().hex, settled=False)
+
+
+def read_changes(records: Sequence[Record]) -> list[Change]:
+    """The changes that count, oldest first."""
+    known = {record.number for record in records}
+    counting: list[Change] = []
+    for change in _parse(records):
+        last = counting[-1].number if counting else 0
+        # A record that is gone was deleted by hand; what was built on it still counts.
+        if change.after == last or (change.after > last and change.after not in known):
+            counting.append(change)
+    return counting
+
+
+def find_rollback(changes: Sequence[Change]) -> list[str]:
+    """Versions that rollbacks would bring, nearest first.
+
+    A rollback undoes a promotion, so that a second one goes further back instead of returning.
+    """
+    stack: list[str] = []
+    for change in changes:
+        if change.kind == "rollback" and change.version in stack[:-1]:
+            below = max(i for i, version in enumerate(stack[:-1]) if version == change.version)
+            stack = stack[: below + 1]
+        elif not stack or stack[-1] != change.version:
+            stack.append(change.version)
+    return stack[-2::-1]
+
+
+def _parse(records: Sequence[Record]) -> Iterator[Change]:
+    for record in sorted(records, key=lambda one: one.number):
+        facts = record.facts
+        # Whatever else somebody puts into the log is no change of the champion.
+        if not facts.get("after", "").isdecimal():
+            continue
+        yield Change(
+            number=record.number,
+            version=record.version,
+            kind=facts.get("kind", ""),
+            why=facts.get("why", ""),
+            by=facts.get("by", ""),
+            at=record.at,
+            after=int(facts["after"]),
+            claim=facts.get("claim", ""),
+            settled=SETTLED in facts,
+        )

@@ -1,0 +1,183 @@
+"""Make a registered model again: the commands, what stands in their way, and the proof."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rootstock.config.paths import Paths
+from rootstock.data.manifest import Manifest
+from rootstock.errors import RootstockError
+from rootstock.model.lineage import CHANGES, LIBRARIES, open_ends, trace_libraries
+from rootstock.plan.plan import TransferPlan
+from rootstock.system.files import sha256_file
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a version again: commands to be run one after another, and what is missing."""
+
+    version: str
+    folder: Path
+    commands: tuple[str, ...]
+    missing: tuple[str, ...]
+    params: str
+    """params.yaml as it was; empty where it is not recorded."""
+    data: str
+    """The .dvc file of the images; empty where they were not versioned."""
+
+
+def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path) -> Recipe:
+    """The commands that make a version again in ``folder``; to be run in the project's folder."""
+    commit = _commit(lineage)
+    root = _images(lineage)
+    recorded = lineage.get("data_dvc", "")
+    here = shlex.quote(str(folder))
+    if commit:
+        commands = [f"git clone . {here}", f"git -C {here} checkout {commit}"]
+    else:
+        commands = [f"mkdir -p {here}/data    # and the project's code into it, see below"]
+    if "params" in lineage:
+        commands.append(f"rootstock reproduce {version} --params > {here}/params.yaml")
+    inside = [f"cd {here}", "make setup", "source .venv/bin/activate"]
+    if recorded:
+        data = f"{root}.dvc"
+        commands.append(f"rootstock reproduce {version} --data > {here}/{data}")
+        inside.append(f"dvc pull {data}")
+    else:
+        commands.append(f"cp -r {root} {here}/{root}    # the same images, see below")
+    # The registry of the project must not get the runs of a rehearsal.
+    inside.append("env -u MLFLOW_TRACKING_URI dvc repro --force evaluate")
+    commands += [f"({' && '.join(inside)})", f"rootstock reproduce {version} --check {here}"]
+    params = yaml.safe_dump(lineage["params"], sort_keys=False) if "params" in lineage else ""
+    return Recipe(version, folder, tuple(commands), tuple(open_ends(lineage)), params, recorded)
+
+
+def check_folder(lineage: Mapping[str, Any], weights: Path, folder: Path) -> list[tuple[str, bool]]:
+    """Whether data, plan, and the model's weights in ``folder`` are those of the version.
+
+    ``weights`` is the version's own model.safetensors. Weights may differ between machines and
+    versions of torch, although everything before them is the same.
+    Raises:
+        RootstockError: nothing was made there.
+    """
+    paths = Paths(folder)
+    if not (paths.model / weights.name).is_file():
+        raise RootstockError(
+            f"{folder} holds no model: there is no {paths.model / weights.name}",
+            hint="run the commands that `rootstock reproduce VERSION` prints, then check",
+        )
+    return [
+        ("data hash", Manifest.read(paths.manifest).content_hash == lineage.get("data_hash")),
+        ("plan hash", TransferPlan.read(paths.plan).hash == lineage.get("plan_hash")),
+        (
+            "weights, byte for byte",
+            sha256_file(paths.model / weights.name) == sha256_file(weights),
+        ),
+    ]
+
+
+def other_libraries(lineage: Mapping[str, Any]) -> list[str]:
+    """Libraries that have another version here than at training, as 'torch 2.15 (was 2.11)'."""
+    now, then = trace_libraries(), lineage.get("libraries", {})
+    return [
+        f"{name} {now.get(name, 'none')} (was {then[name]})"
+        for name in LIBRARIES
+        if name in then and now.get(name) != then[name]
+    ]
+
+
+def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> None:
+    """Carry the recipe out with this Python; nothing is registered, the registry is not asked.
+
+    Images come from the project's DVC cache or remote; where DVC does not know them, from the
+    project's own folder.
+    Raises:
+        RootstockError: the folder exists, code or images are not here, or a command fails.
+    """
+    folder, commit = recipe.folder, _commit(lineage)
+    if folder.exists():
+        raise RootstockError(f"{folder} exists already", hint="name another one with --folder")
+    if not commit:
+        raise RootstockError(
+            f"version {recipe.version} cannot be made again by command: {recipe.missing[0]}",
+            hint="`rootstock reproduce VERSION` without --run tells what is recorded",
+        )
+    if not _knows(project, commit):
+        raise RootstockError(
+            f"there is no commit {commit} in {project}",
+            hint="run this in the project's folder; `git fetch --all` may bring the commit",
+        )
+    if not recipe.data:
+        _own_images(lineage, project)
+    _run(["git", "clone", "--quiet", str(project), str(folder)], project)
+    _run(["git", "checkout", "--quiet", commit], folder)
+    if recipe.params:
+        (folder / "params.yaml").write_text(recipe.params, encoding="utf-8")
+    _fetch_images(recipe.data, lineage, project, folder)
+    _run([sys.executable, "-m", "dvc", "repro", "--force", "evaluate"], folder)
+
+
+def _commit(lineage: Mapping[str, Any]) -> str:
+    return str(lineage.get("git_commit", "")).removesuffix(CHANGES)
+
+
+def _images(lineage: Mapping[str, Any]) -> Path:
+    return Path(str(lineage.get("params", {}).get("data", {}).get("root", "data/raw")))
+
+
+def _own_images(lineage: Mapping[str, Any], project: Path) -> Path:
+    """The images in the project's own folder, of which DVC knows nothing."""
+    root = _images(lineage)
+    here = project / root
+    if root.is_absolute() or not here.exists():
+        raise RootstockError(
+            f"the images {root} are neither versioned nor here",
+            hint=f"put them into {here}, then run this again",
+        )
+    return here
+
+
+def _fetch_images(recorded: str, lineage: Mapping[str, Any], project: Path, folder: Path) -> None:
+    root = _images(lineage)
+    if not recorded:
+        shutil.copytree(_own_images(lineage, project), folder / root, dirs_exist_ok=True)
+        return
+    file = folder / f"{root}.dvc"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(recorded, encoding="utf-8")
+    dvc = [sys.executable, "-m", "dvc"]
+    cache = project / ".dvc/cache"
+    if cache.is_dir():
+        _run([*dvc, "cache", "dir", "--local", str(cache)], folder)
+    found = _run([*dvc, "checkout", str(file)], folder, check=False)
+    if found:
+        _run([*dvc, "pull", str(file)], folder)
+
+
+def _knows(project: Path, commit: str) -> bool:
+    asked = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+    return subprocess.run(asked, cwd=project, check=False, capture_output=True).returncode == 0
+
+
+def _run(command: list[str], folder: Path, *, check: bool = True) -> int:
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    # The stages of the clone run its own code, whatever is installed, and with this Python.
+    environment["PYTHONPATH"] = f"{folder / 'src'}{os.pathsep}{folder}"
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    code = subprocess.run(command, cwd=folder, check=False, env=environment).returncode
+    if code and check:
+        raise RootstockError(
+            f"`{' '.join(command)}` failed in {folder} with code {code}",
+            hint="what it printed stands above; the folder is left as it is",
+        )
+    return code

@@ -1,0 +1,38 @@
+"""What runs a network: the engines that are installed, and one way to features in each.
+
+None of it needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from rootstock.runtimes.onnx import onnx_session
+from rootstock.runtimes.openvino import caller, openvino_model
+
+Engine = Literal["onnx", "openvino", "torch"]
+PACKAGES: dict[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+
+
+def installed_engines() -> list[Engine]:
+    """The engines whose packages are there, the preferred one first."""
+    return [engine for engine in get_args(Engine) if importlib.util.find_spec(PACKAGES[engine])]
+
+
+def open_features(engine: Engine, path: Path, *, cores: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The output ``features`` of an ONNX file: images float32[N,3,S,S] in, float32[N,C] out.
+
+    A call takes one core; as many as there are ``cores`` are meant to be made at once.
+    Raises:
+        BundleError: the engine cannot load the file.
+    """
+    if engine == "openvino":
+        call = caller(openvino_model(path, threads=cores, passes=cores), ["features"])
+        return lambda images: call(images)[0]
+    session = onnx_session(path, threads=1)
+    return lambda images: session.run(["features"], {"images": images})[0]

@@ -1,0 +1,5 @@
+"""`python -m rootstock.service`."""
+
+from rootstock.service.serve import main
+
+main()

@@ -1,0 +1,71 @@
+"""Routes for operators: reload, roll back, pin. Each needs an admin key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+
+from rootstock.errors import RootstockError
+from rootstock.service.daemon import in_daemon
+from rootstock.service.http.problems import Problem, document
+from rootstock.service.http.schemas import AdminAnswer
+from rootstock.service.http.uploads import bounded_route
+from rootstock.service.inference.service import Service
+from rootstock.service.models.holder import ADMIN_SECONDS, ModelHolder
+
+Version = Annotated[str, Body(embed=True, pattern=r"^[0-9]{1,18}$", examples=["3"])]
+
+
+_ELEMENTS = 100
+
+
+def make_admin_router(service: Service) -> APIRouter:
+    """The routes below /admin."""
+    router = APIRouter(
+        prefix="/admin", tags=["administration"], route_class=bounded_route(_ELEMENTS, nested=9)
+    )
+    holder = service.holder
+    problems = document("conflict")
+
+    @router.post("/reload", summary="Look for a new model now", responses=problems)
+    async def reload() -> AdminAnswer:
+        """Asks the registry at once, and tries a version that was refused once more."""
+        return await _change(holder, lambda: holder.refresh(again=True, patience=ADMIN_SECONDS))
+
+    @router.post("/rollback", summary="Serve the version before this one", responses=problems)
+    async def rollback() -> AdminAnswer:
+        """Pins the version that was served before, on this service alone; see /admin/unpin.
+
+        Asked twice it does nothing more. It works without the registry too.
+
+        `rootstock rollback` moves the champion for every service.
+        """
+        return await _change(holder, holder.rollback)
+
+    @router.post(
+        "/pin",
+        summary="Serve one version, whatever the alias says",
+        responses=problems,
+    )
+    async def pin(version: Version) -> AdminAnswer:
+        """The version stays, also after a restart of the service, until /admin/unpin."""
+        return await _change(holder, lambda: holder.pin(version))
+
+    @router.post("/unpin", summary="Follow the alias again", responses=problems)
+    async def unpin() -> AdminAnswer:
+        """Goes back to the version that the alias names."""
+        return await _change(holder, holder.unpin)
+
+    return router
+
+
+async def _change(holder: ModelHolder, work: Callable[[], Any]) -> AdminAnswer:
+    before = holder.predictor.info["version"] if holder.ready else ""
+    try:
+        await in_daemon(work)
+    except RootstockError as error:
+        raise Problem("conflict", f"Nothing was changed: {error.message}") from None
+    now = holder.predictor.info["version"]
+    return AdminAnswer(version=now, before=before, changed=now != before, pinned=holder.pinned)

@@ -1,0 +1,175 @@
+"""create_app: wires settings, the model holder and the routes; nothing happens at import."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import anyio
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rootstock.config.load import load_config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
+from rootstock.data.decode import DecodeLimits
+from rootstock.errors import NoModelError, RootstockError
+from rootstock.ports.registry import ModelRegistry
+from rootstock.service.daemon import in_daemon
+from rootstock.service.http import problems
+from rootstock.service.http.access import BodyLimit, Guard, Observer
+from rootstock.service.http.admin import make_admin_router
+from rootstock.service.http.keys import KeyRing, RateLimit
+from rootstock.service.http.mlflow import make_mlflow_router
+from rootstock.service.http.openapi import describe
+from rootstock.service.http.routes import make_router
+from rootstock.service.http.v2 import make_v2_router
+from rootstock.service.inference.service import Service
+from rootstock.service.models.holder import ModelHolder
+from rootstock.service.settings import Settings
+
+_DESCRIPTION = (
+    "Classifies images with the model that Rootstock trained. Errors are problem details "
+    "(RFC 9457) with a stable `type`."
+)
+
+_SECOND_LOOK = 1.0
+
+_log = logging.getLogger("rootstock.service")
+
+
+def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> FastAPI:
+    """The service as an ASGI app; without ``holder`` one is made from the settings.
+
+    The app starts at once and loads the model in the background, again and again until there
+    is one; until then /readyz and /v1/predict answer 503. Afterwards it follows the registry.
+    Raises:
+        ConfigError: the file of keys, the journal's folder or a model's address is wrong.
+    """
+    challenger = make_holder(settings, settings.challenger) if settings.challenger else None
+    service = Service(settings, holder or make_holder(settings), challenger)
+    keys = KeyRing.read(settings.keys)
+    app = _GatedApp(
+        title="Rootstock",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=partial(_lifespan, service),
+        docs_url=None,  # FastAPI's own page is blank without a CDN
+        redoc_url=None,
+        redirect_slashes=False,  # it would lead to whatever Host the request names
+    )
+    app.state.service = service
+    app.include_router(make_router(service))
+    app.include_router(make_v2_router(service))
+    app.include_router(make_mlflow_router(service))
+    app.include_router(make_admin_router(service))
+    problems.install(app)
+    describe(app)
+    limited = BodyLimit(
+        app.behind_gate,
+        max_bytes=settings.max_body_bytes,
+        max_buffered=settings.max_buffered_bytes,
+        seconds=settings.body_seconds,
+    )
+    rate = RateLimit(settings.rate_per_second, settings.rate_burst)
+    guarded = Guard(limited, keys=keys, rate=rate, crowded=service.crowded)
+    app.gate = Observer(guarded, telemetry=service.telemetry)
+    return app
+
+
+class _GatedApp(FastAPI):
+    """FastAPI behind our own gate: of a request that is refused there it does nothing.
+
+    Middlewares would stand inside its tracing and error handling, which took a fifth of the time of
+    a refusal, and under overload most requests are refused.
+    """
+
+    gate: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.gate(scope, receive, send)
+
+    async def behind_gate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app itself."""
+        await super().__call__(scope, receive, send)
+
+
+def make_holder(settings: Settings, model: str = "") -> ModelHolder:
+    """The holder of ``model``, by default of the settings' own; nothing is loaded yet."""
+    model = model or settings.model
+    return ModelHolder(
+        model or f"models:/{_config(settings.root).registry.name}@champion",
+        cache=settings.root / ".rootstock/models",
+        connect=partial(_connect, settings.root),
+        limits=DecodeLimits(
+            max_bytes=settings.max_body_bytes,
+            max_pixels=settings.max_pixels,
+            max_aspect_ratio=settings.max_aspect_ratio,
+            max_side=settings.max_side,
+        ),
+        engine=settings.engine,
+        retry_seconds=settings.retry_seconds,
+        registry_seconds=settings.registry_seconds,
+    )
+
+
+def _config(root: Path) -> Config:
+    params = root / "params.yaml"
+    return load_config(params if params.is_file() else None)
+
+
+def _connect(root: Path) -> ModelRegistry:
+    # Each look opens the database anew: a pool would read on in a file that a restore replaced.
+    os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    # MLflow takes seconds to import, and a service with a directory does without.
+    from rootstock.integrations.connect import connect_registry
+
+    registry = connect_registry(_config(root), Paths(root), make=False)
+    if registry is None:
+        raise NoModelError(
+            "tracking.enabled is false in params.yaml, so there is no registry",
+            hint="serve a directory: rootstock serve --model artifacts/model",
+        )
+    return registry
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(service: Service, _app: FastAPI) -> AsyncIterator[None]:
+    holders = [service.holder]
+    if service.challenger is not None:
+        holders.append(service.challenger.holder)
+    async with service.running(), anyio.create_task_group() as tasks:
+        for holder in holders:
+            tasks.start_soon(_follow, holder, service.settings)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def _follow(holder: ModelHolder, settings: Settings) -> None:
+    """Load a model, then look for a newer one for ever; nothing that happens ends this."""
+    told = ""
+    # What was loaded before the app began need not be looked up again at once.
+    pause = settings.poll_seconds if holder.ready else 0.0
+    while True:
+        # Replicas that were started together must not all ask together.
+        await anyio.sleep(pause * random.uniform(0.8, 1.2))
+        starting = not holder.ready
+        work = holder.load if starting else holder.refresh
+        try:
+            await in_daemon(work)
+            told = ""
+        except RootstockError as error:
+            if str(error) != told:
+                state = "going on with the model in use" if holder.ready else "no model yet"
+                _log.warning("%s: %s: %s", holder.source, state, error)
+            told = str(error)
+        except Exception:  # noqa: BLE001 - an edge: the service must live to try again
+            _log.exception("looking for a model failed, trying again")
+        pause = settings.poll_seconds if holder.ready else settings.retry_seconds
+        if starting and holder.ready:
+            pause = min(pause, _SECOND_LOOK)  # the registry may have been too slow for the start

@@ -1,0 +1,115 @@
+"""MLflow's scoring routes, so that its clients can ask this service.
+
+The input column is `image`, each value an image file in base64: `dataframe_split`,
+`dataframe_records`, `instances` or `inputs`, as MLflow sends them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from rootstock.service.http.answers import choose_model, classify_all, require_ready
+from rootstock.service.http.problems import Problem, document
+from rootstock.service.http.schemas import Status
+from rootstock.service.http.uploads import EXAMPLE, bounded_route, decode_base64, elements
+from rootstock.service.inference.service import Service
+
+COLUMN = "image"
+
+
+class Split(BaseModel):
+    """A data frame as pandas splits it."""
+
+    columns: list[str] = Field(fail_fast=True, examples=[[COLUMN]])
+    data: list[list[Any]] = Field(fail_fast=True, min_length=1, examples=[[[EXAMPLE]]])
+
+
+class Invocation(BaseModel):
+    """One of the four forms of MLflow."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"dataframe_split": {"columns": [COLUMN], "data": [[EXAMPLE]]}}]
+        }
+    )
+
+    dataframe_split: Split | None = None
+    dataframe_records: list[dict[str, Any]] | None = Field(
+        fail_fast=True, default=None, min_length=1
+    )
+    instances: list[Any] | None = Field(None, min_length=1)
+    inputs: list[Any] | dict[str, Any] | None = None
+
+
+class InvocationRow(BaseModel):
+    """The answer for one image."""
+
+    label: str = Field(examples=["tulip"])
+    probability: float = Field(examples=[0.93])
+    unknown: bool | None = None
+
+
+class InvocationAnswer(BaseModel):
+    """One row for each image, in order."""
+
+    predictions: list[InvocationRow]
+
+
+def make_mlflow_router(service: Service) -> APIRouter:
+    """The routes /ping and /invocations."""
+    settings = service.settings
+    most = elements(settings.max_images)
+    router = APIRouter(tags=["mlflow"], route_class=bounded_route(most, nested=most))
+
+    @router.get("/ping", summary="MLflow's health check", responses=document("no-model", "lost"))
+    async def ping() -> Status:
+        """As /readyz."""
+        require_ready(service)
+        return Status(status="ready")
+
+    @router.post(
+        "/invocations",
+        summary="Classify images as MLflow's clients ask",
+        responses=document("unusable-image"),
+    )
+    async def invocations(request: Request, body: Invocation) -> InvocationAnswer:
+        """A column `image` of image files in base64; one that cannot be used refuses them all."""
+        predictor = choose_model(service)
+        contents = decode_base64(_texts(body), COLUMN, settings.max_images)
+        _, answers = await classify_all(
+            service, request, predictor, contents, where=COLUMN, top_k=1
+        )
+        rows = [
+            InvocationRow(
+                label=answer.label, probability=answer.probability, unknown=answer.unknown
+            )
+            for answer in answers
+        ]
+        return InvocationAnswer(predictions=rows)
+
+    return router
+
+
+def _texts(body: Invocation) -> list[str]:
+    values: list[Any]
+    if body.dataframe_split is not None:
+        if COLUMN not in body.dataframe_split.columns:
+            raise Problem("invalid-request", f"The data frame has no column `{COLUMN}`.")
+        place = body.dataframe_split.columns.index(COLUMN)
+        values = [row[place] if place < len(row) else None for row in body.dataframe_split.data]
+    else:
+        given = body.dataframe_records or body.instances or body.inputs
+        if isinstance(given, dict):
+            given = given.get(COLUMN)
+        values = [
+            row.get(COLUMN) if isinstance(row, dict) else row
+            for row in (given if isinstance(given, list) else [])
+        ]
+    if not values or not all(isinstance(value, str) for value in values):
+        raise Problem(
+            "invalid-request", f"Send texts in base64 in a column `{COLUMN}` or as instances."
+        )
+    return values

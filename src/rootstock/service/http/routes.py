@@ -1,0 +1,277 @@
+"""The HTTP interface: requests to images, one call of the service, answers to JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+
+from rootstock.model.predictor import Predictor
+from rootstock.service.http.answers import (
+    Answer,
+    choose_model,
+    classify,
+    infer_uploads,
+    require_alive,
+    require_ready,
+)
+from rootstock.service.http.problems import Problem, document
+from rootstock.service.http.schemas import (
+    DriftAnswer,
+    EmbeddingsAnswer,
+    ModelAnswer,
+    PredictAnswer,
+    Status,
+)
+from rootstock.service.http.uploads import EXAMPLE, IMAGE_TYPES, JsonImages, Upload, read_uploads
+from rootstock.service.inference.service import Service
+
+TopK = Annotated[int | None, Query(ge=1, description="Labels per image; at most all, usually 5.")]
+Coverage = Annotated[
+    float | None,
+    Query(
+        gt=0,
+        lt=1,
+        description="Also give the labels that hold the true one in this share of cases.",
+        examples=[0.95],
+    ),
+]
+
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "One or many images as a form or in base64, or the bytes of one image.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                }
+            },
+            "application/json": {
+                "schema": JsonImages.model_json_schema(),
+                "example": {"images": [EXAMPLE]},
+            },
+        }
+        | dict.fromkeys(IMAGE_TYPES, _IMAGE),
+    }
+}
+_PROBLEMS = document("unusable-image")
+# The pages load nothing from elsewhere, and a browser is told to hold them to it.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+
+
+def make_router(service: Service) -> APIRouter:
+    """The routes of /v1, health, metrics and pages."""
+    router = APIRouter()
+    holder, telemetry, settings = service.holder, service.telemetry, service.settings
+
+    @router.post(
+        "/v1/predict",
+        summary="Classify images",
+        tags=["prediction"],
+        response_model=PredictAnswer,
+        openapi_extra=_BODY,
+        responses=_PROBLEMS,
+    )
+    async def predict(request: Request, top_k: TopK = None, coverage: Coverage = None) -> Response:
+        """An image that cannot be used gets an `error` in its place; if all are so: 422."""
+        chosen = choose_model(service, coverage=coverage)
+        uploads = await read_uploads(request, max_images=settings.max_images)
+        predictor, answers = await classify(
+            service,
+            request,
+            chosen,
+            uploads,
+            top_k=top_k or settings.top_k_default,
+            coverage=coverage,
+        )
+        entries = [_entry(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
+        _refuse_if_all_bad(entries)
+        return JSONResponse({"model": _short(predictor), "predictions": entries})
+
+    @router.post(
+        "/v1/embeddings",
+        summary="Features of images",
+        tags=["prediction"],
+        response_model=EmbeddingsAnswer,
+        openapi_extra=_BODY,
+        responses=_PROBLEMS,
+    )
+    async def embeddings(request: Request) -> Response:
+        """The features that the model's head reads, for search, clustering and the like."""
+        predictor = holder.predictor
+        uploads = await read_uploads(request, max_images=settings.max_images)
+        found = await infer_uploads(service, request, predictor, uploads)
+        entries: list[dict[str, Any]] = [
+            {"filename": upload.filename}
+            | (
+                {"error": outcome.body()}
+                if isinstance(outcome, Problem)
+                else {"embedding": [float(value) for value in outcome.features]}
+            )
+            for upload, outcome in zip(uploads, found, strict=True)
+        ]
+        _refuse_if_all_bad(entries)
+        width = predictor.bundle.facts.feature_width
+        return JSONResponse({"model": _short(predictor), "width": width, "embeddings": entries})
+
+    @router.get(
+        "/v1/model",
+        summary="The model in use",
+        tags=["prediction"],
+        response_model=ModelAnswer,
+        response_model_exclude_none=True,
+        responses=document("no-model"),
+    )
+    async def model() -> dict[str, Any]:
+        """Classes, test metrics, lineage and preprocessing of the model in use."""
+        predictor = holder.predictor
+        facts = predictor.bundle.facts
+        return predictor.info | {
+            "metrics": facts.metrics,
+            "lineage": facts.lineage,
+            "preprocess": facts.preprocess,
+            "preprocess_hash": facts.preprocess_hash,
+            "temperature": facts.temperature,
+            "backbone": str(facts.card.get("name", "")),
+            "engine": predictor.engine,
+            "engine_milliseconds": predictor.milliseconds,
+            "unknown_share": facts.unknown_share,
+            "source": str(holder.source),
+            "pinned": holder.pinned,
+            "registry_up": holder.registry_up,
+            "refused": dataclasses.asdict(holder.refused) if holder.refused else None,
+            "digest": predictor.bundle.digest,
+        }
+
+    @router.get(
+        "/v1/drift",
+        summary="Recent images against the validation set",
+        tags=["operation"],
+        responses=document("no-model"),
+    )
+    async def drift() -> DriftAnswer:
+        """Population stability indices; .1 is worth a look, .25 calls for new data."""
+        return DriftAnswer(**service.drift.report(holder.predictor))
+
+    @router.get(
+        "/v1/challenger",
+        summary="Champion against challenger",
+        tags=["operation"],
+        responses=document("not-found"),
+    )
+    async def challenger() -> dict[str, Any]:
+        """Agreement and latency of the two on live requests."""
+        if service.challenger is None:
+            raise Problem("not-found", "No challenger is configured (ROOTSTOCK_CHALLENGER).")
+        return service.challenger.report()
+
+    @router.head("/healthz", include_in_schema=False)
+    @router.get(
+        "/healthz",
+        summary="Is the process alive?",
+        tags=["operation"],
+        responses=document("lost"),
+    )
+    async def healthz() -> Status:
+        """200 with or without a model; 503 if the engine hangs, which only a restart ends."""
+        require_alive(service)
+        return Status(status="ok")
+
+    @router.head("/readyz", include_in_schema=False)
+    @router.get(
+        "/readyz",
+        summary="Should requests be sent here?",
+        tags=["operation"],
+        responses=document("no-model", "lost"),
+    )
+    async def readyz() -> Status:
+        """200 once a model has given its golden answers, until the service begins to end."""
+        require_ready(service)
+        return Status(status="ready")
+
+    @router.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        tags=["operation"],
+        response_class=PlainTextResponse,
+    )
+    async def metrics() -> Response:
+        """Requests, durations by stage, images by outcome, queue, model, swaps and drift."""
+        predictor = holder.predictor if holder.ready else None
+        return telemetry.exposition(
+            predictor,
+            ready=service.ready,
+            queue=service.in_flight,
+            registry_up=holder.registry_up,
+            drift=service.drift.scores(predictor) if predictor else {},
+        )
+
+    @router.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return _page("page.html")
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return _page("docs.html")
+
+    return router
+
+
+def _page(name: str) -> HTMLResponse:
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return HTMLResponse(text, headers=_PAGE_HEADERS)
+
+
+def _short(predictor: Predictor) -> dict[str, str]:
+    return {key: predictor.info[key] for key in ("name", "version", "strategy")}
+
+
+def _entry(upload: Upload, answer: Answer) -> dict[str, Any]:
+    if isinstance(answer, Problem):
+        return {"filename": upload.filename, "error": answer.body()}
+    entry: dict[str, Any] = {
+        "filename": upload.filename,
+        "top": [{"label": label, "probability": share} for label, share in answer.top],
+    }
+    if answer.novelty is not None:
+        entry |= {"unknown": answer.unknown, "novelty": round(answer.novelty, 4)}
+    if answer.labels is not None:
+        entry["labels"] = list(answer.labels)
+    return entry
+
+
+def _refuse_if_all_bad(entries: list[dict[str, Any]]) -> None:
+    """One problem for the whole answer: the service's own fault before the images', and 415 only
+    if no file even claims to be an image."""
+    if not all("error" in entry for entry in entries):
+        return
+    first = entries[0]["error"]
+    kinds = {entry["error"]["type"].rpartition(":")[2] for entry in entries}
+    ours = [kind for kind in ("internal", "lost") if kind in kinds]
+    kind = kinds.pop() if len(kinds) == 1 else [*ours, "unusable-image"][0]
+    if len(entries) == 1:
+        members = {key: first[key] for key in ("reason",) if key in first}
+        raise Problem(kind, first["detail"], members=members)
+    raise Problem(
+        kind,
+        headers={"Retry-After": "1"} if kind == "lost" else None,
+        detail=f"None of the {len(entries)} images can be used; the first: {first['detail']}",
+        members={"errors": [{"filename": e["filename"]} | e["error"] for e in entries]},
+    )

@@ -1,0 +1,237 @@
+"""The Open Inference Protocol (REST, v2): health, metadata, and inference.
+
+One input: `images`, BYTES [N], each element an image file in base64; or `tensor`, FP32 [N,3,S,S],
+prepared as /v1/model says. Outputs: `label` BYTES [N] and `probabilities` FP32 [N,K] in the order
+of the classes. A tensor has no room for the error of one element, so one unusable image refuses the
+request; /v1/predict is finer. Errors are problem details with the protocol's member `error`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from rootstock.model.predictor import Predictor
+from rootstock.service.http.answers import choose_model, classify_all, require_alive, require_ready
+from rootstock.service.http.problems import Problem, document
+from rootstock.service.http.uploads import EXAMPLE, bounded_route, decode_base64
+from rootstock.service.inference.service import Service
+
+NUMBERS = 2_000_000
+"""Elements of a body: 13 tensors of 224 pixels. Whoever has more sends the image files."""
+NESTED = 20_000
+"""Lists in a body; a tensor may be nested, down to its rows."""
+LARGEST = 1e6
+"""Of a tensor's values; prepared pixels are below 10, and far beyond it networks overflow."""
+
+
+def _printable(text: str) -> str:
+    """Half a surrogate pair can be asked, but not be answered."""
+    text.encode()
+    return text
+
+
+_REQUEST: dict[str, Any] = {
+    "id": "7",
+    "inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": [EXAMPLE]}],
+}
+
+
+class InferInput(BaseModel):
+    """Image files in base64, or prepared images."""
+
+    name: Literal["images", "tensor"]
+    datatype: Literal["BYTES", "FP32"]
+    shape: list[int] = Field(min_length=1, max_length=4, examples=[[1]])
+    data: list[Any] = Field(min_length=1, examples=[[EXAMPLE]])
+
+
+class OutputName(BaseModel):
+    """An output that is asked for."""
+
+    name: Literal["label", "probabilities"]
+
+
+class InferRequest(BaseModel):
+    """The body of an inference request."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_REQUEST]})
+
+    id: Annotated[str, AfterValidator(_printable)] | None = Field(None, max_length=256)
+    inputs: list[InferInput] = Field(fail_fast=True, min_length=1, max_length=1)
+    outputs: list[OutputName] | None = Field(fail_fast=True, default=None, max_length=2)
+
+
+class InferOutput(BaseModel):
+    """One output tensor, row by row."""
+
+    name: str = Field(examples=["label"])
+    datatype: str = Field(examples=["BYTES"])
+    shape: list[int] = Field(examples=[[1]])
+    data: list[Any] = Field(examples=[["tulip"]])
+
+
+class InferAnswer(BaseModel):
+    """The answer to an inference request."""
+
+    model_name: str = Field(examples=["rootstock"])
+    model_version: str = Field(examples=["3"])
+    id: str | None = None
+    outputs: list[InferOutput]
+
+
+def make_v2_router(service: Service) -> APIRouter:
+    """The routes below /v2."""
+    router = APIRouter(
+        prefix="/v2",
+        tags=["open inference protocol"],
+        route_class=bounded_route(NUMBERS, nested=NESTED),
+    )
+    holder = service.holder
+    missing = document("not-found", "no-model")
+
+    @router.get("", summary="The server")
+    async def server() -> dict[str, Any]:
+        """Name, version and extensions (none) of the server."""
+        return {"name": "rootstock", "version": "1", "extensions": []}
+
+    @router.get("/health/live", summary="Is the process alive?", responses=document("lost"))
+    async def live() -> dict[str, bool]:
+        """As /healthz."""
+        require_alive(service)
+        return {"live": True}
+
+    @router.get(
+        "/health/ready",
+        summary="Should requests be sent here?",
+        responses=document("no-model", "lost"),
+    )
+    async def ready() -> dict[str, bool]:
+        """As /readyz."""
+        require_ready(service)
+        return {"ready": True}
+
+    async def metadata(name: str, version: str = "") -> dict[str, Any]:
+        """Inputs and outputs of the model."""
+        predictor = _named(holder.predictor, name, version)
+        info, size = predictor.info, predictor.bundle.preprocess.input_size
+        return {
+            "name": info["name"],
+            "versions": [info["version"]],
+            "platform": f"rootstock_{predictor.engine}",
+            "inputs": [
+                {"name": "images", "datatype": "BYTES", "shape": [-1]},
+                {"name": "tensor", "datatype": "FP32", "shape": [-1, 3, size, size]},
+            ],
+            "outputs": [
+                {"name": "label", "datatype": "BYTES", "shape": [-1]},
+                {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(info["classes"])]},
+            ],
+        }
+
+    async def model_ready(name: str, version: str = "") -> dict[str, Any]:
+        """200 if the model of this name (and version) is in use."""
+        return {"name": _named(holder.predictor, name, version).info["name"], "ready": True}
+
+    async def infer(
+        request: Request, name: str, body: InferRequest, version: str = ""
+    ) -> dict[str, Any]:
+        """Classify images; one that cannot be used refuses the request."""
+        predictor = _named(holder.predictor, name, version)
+        tensor = body.inputs[0]
+        if tensor.name == "images" and not version:
+            predictor = _same_name(choose_model(service), predictor)
+        predictor, shares = await _infer(request, service, predictor, tensor)
+        outputs = _outputs(predictor, shares)
+        wanted: set[str] = {output.name for output in body.outputs or []} or set(outputs)
+        return {
+            "model_name": predictor.info["name"],
+            "model_version": predictor.info["version"],
+            "id": body.id,
+            "outputs": [tensor for key, tensor in outputs.items() if key in wanted],
+        }
+
+    for path in ("/models/{name}", "/models/{name}/versions/{version}"):
+        router.get(path, summary="The model", responses=missing)(metadata)
+        router.get(f"{path}/ready", summary="Is the model ready?", responses=missing)(model_ready)
+        router.post(
+            f"{path}/infer",
+            summary="Classify images",
+            response_model=InferAnswer,
+            response_model_exclude_none=True,
+            responses=missing | document("unusable-image"),
+        )(infer)
+    return router
+
+
+def _named(predictor: Predictor, name: str, version: str) -> Predictor:
+    info = predictor.info
+    if name != info["name"] or version not in ("", info["version"]):
+        raise Problem(
+            "not-found", f"The model in use is {info['name']!r} version {info['version']!r}."
+        )
+    return predictor
+
+
+def _same_name(chosen: Predictor, champion: Predictor) -> Predictor:
+    """A request names a model; the challenger may be another one."""
+    return chosen if chosen.info["name"] == champion.info["name"] else champion
+
+
+async def _infer(
+    request: Request, service: Service, predictor: Predictor, tensor: InferInput
+) -> tuple[Predictor, list[list[float]]]:
+    """Which model answered, and the probabilities of each image in the order of its classes."""
+    if (tensor.name == "images") != (tensor.datatype == "BYTES"):
+        raise Problem("invalid-request", "`images` is BYTES, `tensor` is FP32.")
+    if tensor.datatype == "FP32":
+        rows = await service.infer_tensor(request, predictor, _tensor(predictor, tensor, service))
+        service.telemetry.count_images("ok", len(rows))
+        return predictor, [[float(share) for share in row.probabilities] for row in rows]
+    if tensor.shape != [len(tensor.data)] or not all(isinstance(x, str) for x in tensor.data):
+        raise Problem(
+            "invalid-request", f"shape {tensor.shape} does not fit {len(tensor.data)} elements."
+        )
+    contents = decode_base64(tensor.data, "images", service.settings.max_images)
+    predictor, answers = await classify_all(
+        service, request, predictor, contents, where="images", top_k=sys.maxsize
+    )
+    shares = [dict(answer.top) for answer in answers]
+    return predictor, [[found[label] for label in predictor.classes] for found in shares]
+
+
+def _tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.ndarray:
+    size = predictor.bundle.preprocess.input_size
+    most = min(service.settings.max_images, NUMBERS // (3 * size * size))
+    if tensor.shape[1:] != [3, size, size] or not 1 <= tensor.shape[0] <= most:
+        raise Problem(
+            "invalid-request",
+            f"shape {tensor.shape} is not [N, 3, {size}, {size}] with N from 1 to {most}.",
+        )
+    try:
+        values = np.asarray(tensor.data, np.float64).reshape(tensor.shape)
+    except (ValueError, TypeError, OverflowError):
+        raise Problem("invalid-request", f"The data does not fit shape {tensor.shape}.") from None
+    if not (np.abs(values) <= LARGEST).all():  # nor is a number that is none
+        raise Problem("invalid-request", f"The data holds numbers beyond {LARGEST:g}.")
+    return values.astype(np.float32)
+
+
+def _outputs(predictor: Predictor, rows: Sequence[Sequence[float]]) -> dict[str, dict[str, Any]]:
+    labels = [predictor.classes[max(range(len(row)), key=row.__getitem__)] for row in rows]
+    shares = [share for row in rows for share in row]
+    size = [len(rows), len(predictor.classes)]
+    return {
+        "label": {"name": "label", "datatype": "BYTES", "shape": size[:1], "data": labels},
+        "probabilities": {
+            "name": "probabilities",
+            "datatype": "FP32",
+            "shape": size,
+            "data": shares,
+        },
+    }

@@ -1,0 +1,81 @@
+"""A process that decodes images for the service, and can be killed without harm.
+
+    python -m rootstock.service.inference.decode_worker FD MEMORY_BYTES
+
+A frame is four bytes of length and that many bytes. The parent sends two frames a job, the recipe
+as JSON and the encoded image; the answer is one frame: `+` and the pixels uint8[V,S,S,3], or `-`
+and the error as JSON. Nothing that comes from here is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import signal
+import socket
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rootstock.data.decode import DecodeLimits, decode_image
+from rootstock.data.preprocess import Preprocess
+from rootstock.data.views import Views, cut_views
+from rootstock.errors import ImageError
+
+
+def recipe_bytes(preprocess: Preprocess, views: Views, limits: DecodeLimits) -> bytes:
+    """What a worker needs to know to prepare an image for one model."""
+    tree = {"preprocess": preprocess.to_dict(), "views": views, "limits": vars(limits)}
+    return json.dumps(tree).encode()
+
+
+def prepare(recipe: bytes, content: bytes) -> bytes:
+    """The answer to one job."""
+    preprocess, views, limits = _parse(recipe)
+    try:
+        pixels = decode_image(content, limits, short_side=preprocess.decoded_side).pixels
+        return b"+" + cut_views(preprocess, pixels, views).tobytes()
+    except ImageError as error:
+        return b"-" + json.dumps({"reason": error.reason, "message": error.message}).encode()
+    except MemoryError:
+        lack = {"reason": "too-many-pixels", "message": "there is not enough memory to decode it"}
+        return b"-" + json.dumps(lack).encode()
+
+
+def frame(content: bytes) -> bytes:
+    """``content`` behind its length."""
+    return len(content).to_bytes(4, "big") + content
+
+
+@lru_cache(maxsize=8)
+def _parse(recipe: bytes) -> tuple[Preprocess, Views, DecodeLimits]:
+    tree: dict[str, Any] = json.loads(recipe)
+    preprocess = Preprocess.from_dict(tree["preprocess"])
+    return preprocess, tree["views"], DecodeLimits(**tree["limits"])
+
+
+def _cap_memory(extra: int) -> None:
+    """Let this process take ``extra`` bytes more than it has, where the system can tell."""
+    with contextlib.suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * resource.getpagesize() + extra
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def main() -> None:
+    """Answer jobs until the parent closes its end."""
+    # Ctrl-C reaches the whole group; the parent decides when the workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _cap_memory(int(sys.argv[2]))
+    with socket.socket(fileno=int(sys.argv[1])) as parent, parent.makefile("rb") as jobs:
+        while True:
+            frames = [jobs.read(int.from_bytes(jobs.read(4), "big")) for _ in range(2)]
+            if not frames[0]:
+                return
+            parent.sendall(frame(prepare(*frames)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""Decoding in worker processes that may crash, hang or run out of memory: the service goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from rootstock.data.views import COUNT
+from rootstock.errors import ImageError
+from rootstock.model.predictor import Predictor
+from rootstock.service.http.problems import Problem
+from rootstock.service.inference.decode_worker import recipe_bytes
+from rootstock.system.malloc import LITTLE, keeping_variables
+
+_log = logging.getLogger("rootstock.service")
+
+_BUFFER = 2**20
+_ERROR_BYTES = 2**16
+WATCH_SECONDS = 1.0
+# Freed pixels stay for the next image: asking the system anew costs a tenth of the work.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", **keeping_variables(LITTLE)}
+
+
+class DecodePool:
+    """``size`` worker processes; at most one image in each.
+
+    Args:
+        size: worker processes.
+        seconds: how long one image may take before its worker is killed.
+        memory: bytes that decoding one image may take.
+        told: called with "queue" or "decode" and the seconds an image spent there, and with
+            "lost" when a worker had to be replaced.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seconds: float,
+        memory: int,
+        told: Callable[[str, float], None] = lambda _stage, _seconds: None,
+    ) -> None:
+        self.size = size
+        self._told = told
+        self._seconds = seconds
+        self._memory = memory
+        self._workers: set[_Worker] = set()
+        self._free: deque[_Worker] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self._recipes: WeakKeyDictionary[Predictor, bytes] = WeakKeyDictionary()
+        self._waiting: deque[asyncio.Future[_Worker]] = deque()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker is running."""
+        return any(worker.alive for worker in self._workers)
+
+    async def start(self) -> None:
+        """Start the workers, and replace those that die while they have nothing to do."""
+        for _ in range(self.size):
+            self._release(await self._spawn())
+        self._keep(self._watch())
+
+    def stop(self) -> None:
+        """End the workers; an image in one of them is lost."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+        self._free.clear()
+
+    async def prepare(self, predictor: Predictor, content: bytes) -> np.ndarray:
+        """The views uint8[V,S,S,3] of an encoded image, as `Predictor.prepare` makes them.
+
+        Raises:
+            ImageError: it cannot be used; ``too-slow`` if decoding took too long.
+            Problem: the worker was lost (503).
+        """
+        asked = time.perf_counter()
+        worker = await self._acquire()
+        self._told("queue", time.perf_counter() - asked)
+        size = predictor.bundle.preprocess.input_size
+        shape = (COUNT[predictor.bundle.facts.views], size, size, 3)
+        most = max(1 + math.prod(shape), _ERROR_BYTES)
+        job = worker.ask(self._recipe(predictor), content, most, self._seconds)
+        job.add_done_callback(partial(self._finish, worker, time.perf_counter()))
+        # A caller who leaves must not cost a worker: the job ends by itself.
+        answer = await asyncio.shield(job)
+        if answer[0] == ord("-"):
+            error = json.loads(bytes(answer[1:]))
+            raise ImageError(error["reason"], error["message"])
+        return np.frombuffer(answer, np.uint8, offset=1).reshape(shape)
+
+    def _finish(self, worker: _Worker, began: float, job: asyncio.Future[memoryview]) -> None:
+        # Asking for the error also takes note of it, which nobody awaits if the caller has left.
+        if job.cancelled() or job.exception() is not None:
+            # It is busy, dead, or in the middle of a frame
+            self._replace(worker)
+            return
+        self._release(worker)
+        self._told("decode", time.perf_counter() - began)
+
+    def _recipe(self, predictor: Predictor) -> bytes:
+        if predictor not in self._recipes:
+            bundle = predictor.bundle
+            self._recipes[predictor] = recipe_bytes(
+                bundle.preprocess, bundle.facts.views, predictor.limits
+            )
+        return self._recipes[predictor]
+
+    async def _acquire(self) -> _Worker:
+        while self._free:
+            worker = self._free.popleft()
+            if worker.alive:
+                return worker
+            self._replace(worker)
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release(turn.result())
+            raise
+
+    def _release(self, worker: _Worker) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(worker)
+                return
+        self._free.append(worker)
+
+    def _replace(self, worker: _Worker) -> None:
+        self._workers.discard(worker)
+        worker.kill()
+        if self._stopped:
+            return
+        self._told("lost", 0.0)
+        self._keep(self._succeed())
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for worker in [worker for worker in self._free if not worker.alive]:
+                self._free.remove(worker)
+                self._replace(worker)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let it run beside, until it or the service ends."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _succeed(self) -> None:
+        while True:
+            try:
+                self._release(await self._spawn())
+            except OSError as error:
+                _log.error("no decoder can be started, trying again: %s", error)
+                await asyncio.sleep(1)
+            else:
+                return
+
+    async def _spawn(self) -> _Worker:
+        worker = await _Worker.start(self._memory)
+        self._workers.add(worker)
+        return worker
+
+
+class _Worker(asyncio.BufferedProtocol):
+    """One process and the socket to it; an answer is read straight to where it stays."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._transport: asyncio.Transport | None = None
+        self._job: asyncio.Future[memoryview] | None = None
+        self._most = 0
+        self._frame, self._filled, self._headed = memoryview(bytearray(4)), 0, False
+
+    @classmethod
+    async def start(cls, memory: int) -> _Worker:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        source = Path(__file__).parents[3]
+        path = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])
+        with theirs:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "rootstock.service.inference.decode_worker"),
+                    *(str(theirs.fileno()), str(memory)),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": path} | _ENVIRONMENT,
+            )
+        ours.setblocking(False)
+        worker = cls(process)
+        await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
+        return worker
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def ask(
+        self, recipe: bytes, content: bytes, most: int, seconds: float
+    ) -> asyncio.Future[memoryview]:
+        """The answer to one job, of at most ``most`` bytes, within so many seconds."""
+        loop = asyncio.get_running_loop()
+        self._job, self._most = loop.create_future(), most
+        job = self._job
+        if self._transport is None or self._transport.is_closing():
+            self._fail(_lost())
+            return job
+        late = ImageError("too-slow", f"decoding it took more than {seconds:g} seconds")
+        timer = loop.call_later(seconds, self._fail, late)
+        job.add_done_callback(lambda _job: timer.cancel())
+        # In one call, and the image uncopied
+        sizes = (len(part).to_bytes(4, "big") for part in (recipe, content))
+        self._transport.writelines([next(sizes), recipe, next(sizes), content])
+        return job
+
+    def kill(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+        self.process.kill()
+        self.process.wait()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._fail(_lost())
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._frame[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        if self._filled < len(self._frame):
+            return
+        frame, headed = self._frame, self._headed
+        self._await_frame()
+        if headed:
+            if self._job is not None and not self._job.done():
+                self._job.set_result(frame)
+            return
+        length = int.from_bytes(frame, "big")
+        if self._job is None or self._job.done() or not 0 < length <= self._most:
+            self._fail(_lost())  # nobody asked for that
+            self.process.kill()
+            return
+        self._frame, self._headed = memoryview(bytearray(length)), True
+
+    def _await_frame(self) -> None:
+        self._frame, self._filled, self._headed = memoryview(bytearray(4)), 0, False
+
+    def _fail(self, error: Exception) -> None:
+        if self._job is not None and not self._job.done():
+            self._job.set_exception(error)
+
+
+def _lost() -> Problem:
+    return Problem(
+        "lost", "The process that decoded the image ended.", headers={"Retry-After": "1"}
+    )

@@ -1,0 +1,111 @@
+"""The journal: what was asked and answered, in Parquet files, where an operator wants it.
+
+Off unless a folder is named. Images are kept only if that is asked for too, under their sha256.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rootstock.errors import ArtifactError, ConfigError
+from rootstock.model.predictor import Prediction, Predictor
+from rootstock.system.files import write_atomic
+
+ROWS = 1_000
+"""Rows of a file; fewer where time or the end of the service closes it."""
+SECONDS = 60.0
+
+_log = logging.getLogger("rootstock.service")
+
+
+class Journal:
+    """Collects rows and writes a file for every thousand, or every minute; failing is only told.
+
+    Raises:
+        ConfigError: nothing can be written to ``folder``.
+    """
+
+    def __init__(self, folder: Path, *, images: bool) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise ConfigError(
+                f"the journal cannot be written to {folder}: {error.strerror or error}",
+                hint="ROOTSTOCK_JOURNAL names a folder that the service may write to",
+            ) from None
+        self._folder = folder
+        self._images = images
+        self._rows: list[dict[str, Any]] = []
+        self._turn = threading.Lock()
+
+    def note(
+        self,
+        request_id: str,
+        predictor: Predictor,
+        contents: Sequence[bytes],
+        predictions: Sequence[Prediction],
+    ) -> None:
+        """Keep the answers of one request; blocks while a file is written."""
+        with self._turn:
+            for content, prediction in zip(contents, predictions, strict=True):
+                self._rows.append(
+                    {
+                        "time_ms": int(1000 * time.time()),
+                        "request_id": request_id,
+                        "model": predictor.info["name"],
+                        "version": predictor.info["version"],
+                        "sha256": self._keep(content),
+                        "label": prediction.label,
+                        "probability": prediction.probability,
+                        "novelty": prediction.novelty,
+                        "unknown": prediction.unknown,
+                    }
+                )
+            if len(self._rows) >= ROWS:
+                self._write()
+
+    async def keep_writing(self) -> None:
+        """Write every minute, until it is cancelled."""
+        while True:
+            await asyncio.sleep(SECONDS)
+            await asyncio.to_thread(self.write)
+
+    def write(self) -> None:
+        """Write what has come together."""
+        with self._turn:
+            self._write()
+
+    def _keep(self, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._folder / "images" / digest[:2] / digest
+        if self._images and not path.exists():
+            try:
+                with write_atomic(path) as temporary:
+                    temporary.write_bytes(content)
+            except ArtifactError as error:
+                _log.warning("an image was not kept: %s", error.message)
+        return digest
+
+    def _write(self) -> None:
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.parquet"
+        try:
+            with write_atomic(self._folder / name) as temporary:
+                pq.write_table(pa.Table.from_pylist(rows), temporary)
+        except (ArtifactError, OSError) as error:
+            _log.error("%d rows of the journal are lost: %s", len(rows), error)

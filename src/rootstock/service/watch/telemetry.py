@@ -1,0 +1,156 @@
+"""What the service counts, as Prometheus reads it from /metrics."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from rootstock.model.predictor import Predictor
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Telemetry:
+    """The counters of one app; two apps in a process do not share any."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        for standard in (ProcessCollector, PlatformCollector, GCCollector):
+            standard(registry=registry)
+        # Looking a child up by its labels takes longer than counting.
+        self._child = lru_cache(maxsize=1_000)(_child)
+        self._requests = Counter(
+            "rootstock_http_requests_total",
+            "Requests by method, route and status.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._problems = Counter(
+            "rootstock_problems_total",
+            "Requests that ended in a problem, by the last word of its type.",
+            ["type"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "rootstock_http_request_duration_seconds",
+            "Time from the first byte of a request to the last of its answer.",
+            ["method", "route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._images = Counter(
+            "rootstock_images_total",
+            "Images by outcome: ok, or the reason why one could not be used.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.unknown = Counter(
+            "rootstock_unknown_images_total",
+            "Images unlike anything the model has seen.",
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "rootstock_stage_duration_seconds",
+            "Time of an image in the queues, of decoding it, and of its batch in the engine.",
+            ["stage"],
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self.batches = Histogram(
+            "rootstock_batch_size",
+            "Images in a batch.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.swaps = Counter(
+            "rootstock_model_swaps_total",
+            "Models by their role and what became of them: swapped in, or refused.",
+            ["role", "outcome"],
+            registry=registry,
+        )
+        self.lost_decoders = Counter(
+            "rootstock_decoder_restarts_total",
+            "Decoding processes that were killed or ended.",
+            registry=registry,
+        )
+        self._queue = Gauge(
+            "rootstock_queue_images", "Images taken in and not yet answered.", registry=registry
+        )
+        self._registry_up = Gauge(
+            "rootstock_registry_up", "1 if the last look at the registry worked.", registry=registry
+        )
+        self._model = Gauge(
+            "rootstock_model_info",
+            "1 for the model in use; no sample while there is none.",
+            ["name", "version", "strategy", "engine", "digest"],
+            registry=registry,
+        )
+        self._ready = Gauge(
+            "rootstock_ready", "1 if there is a model to answer with.", registry=registry
+        )
+        self._drift = Gauge(
+            "rootstock_drift_psi",
+            "Population stability index of recent images against the validation set.",
+            ["what"],
+            registry=registry,
+        )
+
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note one request that was answered."""
+        self._child(self._requests, method, route, status).inc()
+        self._child(self._seconds, method, route).observe(seconds)
+
+    def count_problem(self, kind: str) -> None:
+        """Note the kind of problem that a request ended in."""
+        self._child(self._problems, kind).inc()
+
+    def count_images(self, outcome: str, images: int = 1) -> None:
+        """Note images by what became of them."""
+        self._child(self._images, outcome).inc(images)
+
+    def time_stage(self, stage: str, seconds: float) -> None:
+        """Note what an image, or a batch, spent in a stage."""
+        self._child(self._stages, stage).observe(seconds)
+
+    def exposition(
+        self,
+        predictor: Predictor | None,
+        *,
+        ready: bool,
+        queue: int,
+        registry_up: bool,
+        drift: dict[str, float],
+    ) -> Response:
+        """The text for Prometheus, with the state of this moment."""
+        self._model.clear()
+        if predictor is not None:
+            info = predictor.info
+            self._model.labels(
+                *(info["name"], info["version"], info["strategy"]),
+                *(predictor.engine, predictor.bundle.digest[:12]),
+            ).set(1)
+        self._ready.set(ready)
+        self._queue.set(queue)
+        self._registry_up.set(registry_up)
+        self._drift.clear()
+        for what, value in drift.items():
+            self._drift.labels(what).set(value)
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _child(metric: Any, *labels: object) -> Any:
+    return metric.labels(*labels)

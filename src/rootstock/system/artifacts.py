@@ -1,0 +1,71 @@
+"""Records: typed artifacts on disk as JSON, refused where they are of another version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rootstock.errors import ArtifactError
+from rootstock.system.files import explain_format, read_json, write_json
+
+
+class Record(BaseModel):
+    """A frozen value; unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def measured_once(path: Path, kind: type[R], measure: Callable[[], R]) -> R:
+    """What ``measure`` gave the first time, as ``path`` keeps it.
+
+    A file that is damaged or of another version is measured again. What went into the measurement
+    has to be in the file's name.
+    """
+    try:
+        return kind.model_validate(read_json(path, made_by=""))
+    except (ArtifactError, ValidationError):
+        found = measure()
+        write_json(path, found.model_dump(mode="json"))
+        return found
+
+
+class Artifact(Record):
+    """A record that a stage writes as a file of its own and later stages read."""
+
+    made_by: ClassVar[str]
+    """The stage that writes it."""
+
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or of another version.
+        """
+        tree = read_json(path, made_by=cls.made_by)
+        again = f"run the stage `{cls.made_by}` again"
+        version = cls.model_fields.get("format_version")
+        if version is not None:
+            # It comes first: a later format may differ in everything else.
+            problem = explain_format(
+                tree.get("format_version"), version.default, path=path, again=again
+            )
+            if problem:
+                raise ArtifactError(problem[0], hint=problem[1])
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise ArtifactError(
+                f"{path} is not a {cls.__name__} of this version: {error.error_count()} problems",
+                hint=again,
+            ) from None

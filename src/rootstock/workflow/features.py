@@ -1,0 +1,143 @@
+"""Stage `features`: the bottleneck features that the plan needs, into the store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tqdm import tqdm
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.backbones.load import Backbone, load_backbone
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
+from rootstock.data.layout import base_folder
+from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.errors import PlanError
+from rootstock.features.extract import (
+    ExtractionReport,
+    extract_features,
+    feature_space,
+    write_feature_index,
+)
+from rootstock.features.store.compaction import compact
+from rootstock.features.store.store import FeatureStore
+from rootstock.plan.plan import TransferPlan
+from rootstock.ports.spread import InProcess, Spreader
+
+_log = logging.getLogger(__name__)
+COMPACT_PARTS = 32
+"""Until then each adds a handful of segments, which every part after it has to open."""
+SPLITS = ("train", "val")
+PART_IMAGES = 2048
+"""Images of one piece of work: some seconds to a minute of it, which is what a crash can cost."""
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """Extracts a part of the images; picklable, so that any machine that sees the files can."""
+
+    plan: TransferPlan
+    root: Path
+    store: Path
+    device: str
+    batch_size: int
+    n_images: int
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """Loaded once for all parts of this process; a task on a cluster loads its own."""
+        return load_planned_backbone(self.plan, device=self.device)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the network: where the job goes there may be another device for it."""
+        return {name: value for name, value in vars(self).items() if name != "backbone"}
+
+    def __call__(self, rows: Sequence[ImageRow]) -> ExtractionReport:
+        """Compute what the store lacks of these rows."""
+        return extract_features(
+            rows,
+            self.root,
+            self.backbone,
+            self.backbone.card.preprocess(self.plan.input_size),
+            FeatureStore(self.store),
+            self.plan.taps,
+            batch_size=self.batch_size,
+            n_images=self.n_images,
+            measure=True,
+        )
+
+
+def cache_features(
+    config: Config, paths: Paths, *, spreader: Spreader | None = None
+) -> ExtractionReport:
+    """Compute the features that are missing in the store; write artifacts/features.json."""
+    manifest, plan = Manifest.read(paths.manifest), TransferPlan.read(paths.plan)
+    rows = [row for split in SPLITS for row in manifest.rows(split)]
+    store = paths.below(config.features.store)
+    # Copies of an image in two parts would be computed twice.
+    unique = list({row.sha256: row for row in rows}.values())
+    job = PartJob(
+        plan,
+        base_folder(paths.below(config.data.root)),
+        store,
+        config.features.device,
+        config.features.batch_size,
+        n_images=len(unique),
+    )
+    made_by = (job.backbone, job.backbone.card.preprocess(plan.input_size), FeatureStore(store))
+    space = feature_space(*made_by)
+    parts = [unique[at : at + PART_IMAGES] for at in range(0, len(unique), PART_IMAGES)]
+    with (
+        (spreader or InProcess()).spread(job, parts) as reports,
+        tqdm(total=len(parts), desc="parts", disable=None if len(parts) > 1 else True) as bar,
+    ):
+        done = []
+        for report in reports:
+            done.append(report)
+            bar.update()
+            # Here, by one process: parts on many machines would merge the same small segments.
+            if len(done) % COMPACT_PARTS == 0 or len(done) == len(parts):
+                compact(space)
+    write_feature_index(paths.features, rows, *made_by, plan.taps)
+    whole = ExtractionReport(
+        sum(report.computed for report in done),
+        sum(report.reused for report in done),
+        sum(report.seconds for report in done),
+    )
+    engines = sorted({report.engine for report in done if report.engine})
+    by = f" by {' and '.join(engines)}" if engines else ""
+    _log.info("features: %d computed%s, %d there already", whole.computed, by, whole.reused)
+    return whole
+
+
+def load_planned_backbone(plan: TransferPlan, *, device: str) -> Backbone:
+    """The backbone that the plan was made for.
+
+    Raises:
+        PlanError: the weights have changed since.
+    """
+    return _load_known(plan.weights, plan.backbone, plan.weights_sha256, device=device)
+
+
+def load_profiled_backbone(profile: DatasetProfile, *, device: str) -> Backbone:
+    """The backbone that the profile was measured with.
+
+    Raises:
+        PlanError: the weights have changed since.
+    """
+    facts = profile.backbone
+    return _load_known(facts.weights, facts.name, facts.weights_sha256, device=device)
+
+
+def _load_known(weights: str, name: str, sha256: str, *, device: str) -> Backbone:
+    backbone = load_backbone(weights, name, device=device)
+    if backbone.card.weights_sha256 != sha256:
+        raise PlanError(
+            f"the weights {weights!r} are not those that the plan was made for",
+            hint="run the stages `assess` and `plan` again",
+        )
+    return backbone

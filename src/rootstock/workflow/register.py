@@ -1,0 +1,167 @@
+"""Stage `register`: the bundle becomes a version; champion if it wins at the gate."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config, GateConfig
+from rootstock.data.layout import base_folder
+from rootstock.data.manifest import Manifest
+from rootstock.errors import ArtifactError, ConflictError, NoModelError, RootstockError
+from rootstock.evaluate.promotion_gate import Comparison, compare
+from rootstock.model.batch_predict import predict_rows
+from rootstock.model.bundle import ModelBundle, copy_with_card, read_bundle
+from rootstock.model.card import render_card
+from rootstock.model.predictor import Predictor
+from rootstock.ports.registry import ModelRegistry, RegistryEntry
+from rootstock.ports.runs import RunLogger
+from rootstock.registry.champion import CHALLENGER, CHAMPION, find_alias, promote, settle_and_adopt
+from rootstock.system.files import read_json, write_atomic, write_json
+
+MEETINGS = 3
+"""How often a challenger meets a champion that changes meanwhile, before that is left to people."""
+
+
+def register_model(
+    config: Config, paths: Paths, *, runs: RunLogger, registry: ModelRegistry | None
+) -> dict[str, Any]:
+    """Register the bundle, let it meet the champion, and write artifacts/registration.json.
+
+    Without a registry (tracking is off) nothing is registered, and the file says so.
+    """
+    metrics = read_json(paths.metrics, made_by="evaluate")
+    bundle = read_bundle(paths.model)
+    card = write_card(config, paths, bundle, metrics)
+    if registry is None:
+        outcome: dict[str, Any] = {
+            "registered": False,
+            "reason": "Not registered: tracking.enabled is false. Serve the model from its folder.",
+        }
+        write_json(paths.registration, outcome)
+        return outcome
+    training = read_json(paths.training, made_by="train")
+    name = config.registry.name
+    with runs.run("register", run_id=training["run_id"]) as run:
+        with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+            entry = registry.register(
+                name,
+                copy_with_card(bundle, Path(folder) / "model", card),
+                run_id=run.id,
+                tags={"strategy": bundle.strategy, "data": bundle.lineage["data_hash"]},
+                description=card,
+            )
+        comparison, promoted, reason = _pass_gate(config, paths, registry, entry)
+        registry.set_tags(name, entry.version, {"gate": reason})
+    outcome = {
+        "registered": True,
+        "name": name,
+        "version": entry.version,
+        "alias": CHAMPION if promoted else CHALLENGER,
+        "reason": reason,
+        "comparison": None if comparison is None else comparison.to_dict(),
+    }
+    write_json(paths.registration, outcome)
+    return outcome
+
+
+def _pass_gate(
+    config: Config, paths: Paths, registry: ModelRegistry, entry: RegistryEntry
+) -> tuple[Comparison | None, bool, str]:
+    """Let a new version meet the champion; what was found, whether it took over, and why."""
+    name, comparison = config.registry.name, None
+    root = base_folder(paths.below(config.data.root))
+    for _ in range(MEETINGS):
+        changes = settle_and_adopt(registry, name)
+        champion = find_alias(registry, name, CHAMPION)
+        if champion is None:
+            comparison = None
+            reason = f"Version {entry.version} is the first model and therefore champion."
+        else:
+            comparison = _meet(config.registry.gate, paths, root, registry, champion)
+            reason = f"Version {entry.version} against champion {champion.version}: " + (
+                comparison.reason
+            )
+            if not comparison.promote:
+                break
+        after = changes[-1].number if changes else 0
+        try:
+            promote(registry, name, entry.version, after=after, kind="gate", why=reason)
+        except ConflictError:
+            continue
+        return comparison, True, reason
+    else:
+        reason = (
+            f"Version {entry.version}: not promoted: the champion changed while it was compared, "
+            f"{MEETINGS} times; `rootstock compare`, then promote by hand."
+        )
+    registry.set_alias(name, CHALLENGER, entry.version)
+    return comparison, False, reason
+
+
+def _meet(
+    gate: GateConfig, paths: Paths, root: Path, registry: ModelRegistry, champion: RegistryEntry
+) -> Comparison:
+    """Compare the new bundle with the champion on the present test images."""
+    manifest = Manifest.read(paths.manifest)
+    challenger = Predictor(paths.model)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            fetched = registry.download(champion, Path(folder) / "champion")
+            defender = Predictor(fetched)
+        except NoModelError:
+            raise
+        except RootstockError as error:
+            return Comparison.impossible(
+                f"the champion cannot be loaded ({error.message}); promote by hand to replace it",
+                metric=gate.metric,
+            )
+        if defender.classes != challenger.classes:
+            return Comparison.impossible(
+                "the two know different classes, so their scores cannot be compared; "
+                "promote by hand with `rootstock promote` if the change of classes is meant",
+                metric=gate.metric,
+            )
+        rows = manifest.rows("test")
+        scores = [
+            predict_rows(predictor, rows, root).probabilities
+            for predictor in (defender, challenger)
+        ]
+    return compare(
+        scores[0],
+        scores[1],
+        manifest.labels("test"),
+        metric=gate.metric,
+        min_gain=gate.min_gain,
+    )
+
+
+def write_card(config: Config, paths: Paths, bundle: ModelBundle, metrics: dict[str, Any]) -> str:
+    """Write reports/model_card.md; returns its text."""
+    text = render_card(
+        name=config.registry.name,
+        manifest=Manifest.read(paths.manifest),
+        facts=bundle.facts.model_dump(mode="json"),
+        plan=read_json(paths.plan, made_by="plan"),
+        metrics=metrics,
+        per_class=_read_per_class(paths.per_class),
+        licence=config.data.licence,
+        source=config.data.source,
+    )
+    with write_atomic(paths.model_card) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+def _read_per_class(path: Path) -> list[tuple[str, float, int]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            return [(row["class"], float(row["recall"]), int(row["images"])) for row in rows]
+    except (OSError, KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error}", hint="run the stage `evaluate` again"
+        ) from None

@@ -1,0 +1,231 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rootstock.cli.main import main
+from rootstock.config.load import load_config
+from rootstock.plan.ledger import append_row
+from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle
+from tests.data.folders import write_classes
+from tests.plan.test_ledger import a_row
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Commands look for params.yaml and mlflow.db in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys, *arguments):
+    main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def fails(*arguments) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return str(caught.value.code)
+
+
+def test_check_lists_quarantined_files_for_machines(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 9, "bees": 9})
+    (tmp_path / "data/ants/broken.jpg").write_bytes(b"nonsense")
+    found = json.loads(run(capsys, "check", "data", "--json"))
+    assert found["quarantined"] == [{"path": "ants/broken.jpg", "reason": "not-an-image"}]
+    assert found["n_usable"] == 18
+
+
+def test_check_says_the_same_to_people(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 9, "bees": 9})
+    assert "18 usable images of 18" in run(capsys, "check", "data")
+    assert list(tmp_path.iterdir()) == [tmp_path / "data"]
+
+
+def test_plan_prints_the_plan(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 12, "bees": 12})
+    weights = f"backbone.weights={tiny_backbone().card.weights}"
+    assert "# Plan: " in run(capsys, "plan", "data", "--set", weights)
+    found = run(capsys, "plan", "data", "--set", weights, "--json")
+    assert json.loads(found)["size_class"] == "small"
+
+
+def test_calibrate_prints_settings_for_params_yaml(tmp_path, capsys):
+    append_row(tmp_path / "ours.jsonl", a_row())
+    append_row(tmp_path / "theirs.jsonl", a_row(test_accuracy=0.5))
+    found = run(capsys, "calibrate", "--ledger", "ours.jsonl", "--ledger", "theirs.jsonl")
+    (tmp_path / "params.yaml").write_text(found)
+    assert "2 runs, 0 data sets" in found
+    assert "in 50% of the runs" in found
+    low, high = load_config(tmp_path / "params.yaml").plan.shares["medium"]
+    assert low < high
+
+
+def test_calibrate_without_a_ledger_says_where_one_comes_from():
+    assert "there is no ledger nowhere.jsonl" in fails("calibrate", "--ledger", "nowhere.jsonl")
+
+
+def test_a_class_name_of_two_lines_is_printed_as_one(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"an\nts": 9, "bees": 9})
+    assert r"an\nts" in run(capsys, "check", "data")
+
+
+def test_predict_answers_each_file(tmp_path, capsys):
+    (tmp_path / "good.jpg").write_bytes(jpeg(1))
+    (tmp_path / "bad.jpg").write_bytes(b"nonsense")
+    found = json.loads(
+        run(capsys, "predict", "good.jpg", "bad.jpg", "--model", tiny_bundle(), "--json")
+    )["predictions"]
+    assert found[0]["top"][0]["label"] in CLASSES
+    assert found[1]["reason"] == "not-an-image"
+
+
+def test_predict_fails_when_no_file_can_be_used(tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"nonsense")
+    assert fails("predict", "bad.jpg", "--model", tiny_bundle()) == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "none"], "error: there is no data at .*none"),
+        (["check", ".", "--set", "data.nonsense=1"], "data.nonsense: no such key"),
+        (["train", "x", "--out", "o", "--params", "no.yaml"], "there is no no.yaml"),
+        (["predict", "none.jpg", "--model", "none"], "there is no model directory none"),
+        (["predict", "none.jpg", "--model", "models:/a/b/c"], "models:/a/b/c"),
+    ],
+)
+def test_a_known_error_is_one_message_without_a_traceback(arguments, message, tmp_path):
+    import re
+
+    assert re.search(message, fails(*arguments))
+
+
+def test_a_missing_image_is_named():
+    assert "none.jpg cannot be read" in fails("predict", "none.jpg", "--model", tiny_bundle())
+
+
+def test_tidy_removes_features_of_images_that_are_gone(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 12, "bees": 12})
+    weights = f"backbone.weights={tiny_backbone().card.weights}"
+    run(capsys, "plan", "data", "--out", ".", "--set", weights)
+    assert json.loads(run(capsys, "tidy", "--json"))["rows"] == 0
+    for number in range(6):
+        (tmp_path / f"data/ants/{number}.png").unlink()
+    run(capsys, "plan", "data", "--out", ".", "--set", weights)
+    assert json.loads(run(capsys, "tidy", "--json"))["rows"] == 0  # of the last hour
+    _age(tmp_path / ".rootstock/features")
+    found = json.loads(run(capsys, "tidy", "--json"))
+    assert found["rows"] > 0
+    assert "0 feature rows removed" in run(capsys, "tidy")
+
+
+def _age(folder):
+    """As if all in it had been written two hours ago."""
+    then = time.time() - 7200
+    for path in folder.rglob("*.safetensors"):
+        os.utime(path, (then, then))
+
+
+def test_tidy_without_a_manifest_removes_nothing():
+    assert "run the stage `index`" in fails("tidy")
+
+
+def test_tidy_names_a_manifest_that_is_not_there(tmp_path):
+    assert "there is no manifest theirs.parquet; nothing was" in fails(
+        "tidy", "--keep", "theirs.parquet"
+    )
+
+
+def test_params_lists_keys_with_defaults(capsys):
+    found = json.loads(run(capsys, "params", "--json"))
+    assert {"key": "seed", "default": "0", "meaning": "Seed of everything random."} in found
+
+
+def test_doctor_reads_the_parameters_of_the_folder(tmp_path, capsys):
+    (tmp_path / "params.yaml").write_text("seeds: 1\n")
+    with pytest.raises(SystemExit):
+        main(["doctor"])
+    assert "seeds: no such key; did you mean seed?" in capsys.readouterr().out
+
+
+def test_doctor_asks_the_services(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(SystemExit):
+        main(["doctor", "--json"])
+    told = capsys.readouterr().out
+    assert "secret" not in told
+    verdicts = {one["name"]: one["verdict"] for one in json.loads(told)}
+    assert (verdicts["tracking"], verdicts["ray cluster"]) == ("fail", "fail")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_help_needs_no_heavy_import():
+    code = "import sys; from rootstock.cli.main import build_parser as b; b(); print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "mlflow", "ray", "pyarrow"} & set(found.stdout.split())
+
+
+@pytest.mark.integration
+def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
+    write_classes(tmp_path / "data", {"ants": 16, "bees": 16})
+    options = ["--set", f"backbone.weights={tiny_backbone().card.weights}", "--set"]
+    command = ["train", "data", "--out", ".", *options, "search.engine=sequential"]
+    assert json.loads(run(capsys, *command, "--json"))["registration"]["alias"] == "champion"
+    assert "Version 2 against champion 1: not promoted" in run(capsys, *command)
+    page = run(capsys, "compare")
+    assert page.startswith("# version 1 (champion) against version 2 (challenger)")
+    assert "do not tell which of the two is better" in page
+    assert (tmp_path / "reports/plots/compare/images.png").is_file()
+    assert json.loads(run(capsys, "compare", "2", "artifacts/model", "--json"))["gain"] == 0
+    assert "is version 1 (by" in fails("promote", "2", "--expect", "7")
+    assert "data is no model directory" in fails("compare", "1", "data")
+    assert "were not versioned by DVC" in fails("reproduce", "1", "--data")
+    main(["promote", "1", "--why", "to be sure"])
+    assert "it was champion before" in capsys.readouterr().err
+    told = run(capsys, "promote", "2", "--expect", "1", "--why", "a second\nopinion")
+    assert "version 2 is now champion" in told
+    assert json.loads(run(capsys, "rollback", "--json"))["version"] == "1"
+    changes = json.loads(run(capsys, "history", "--json"))["changes"]
+    assert [change["kind"] for change in changes] == ["gate", "promotion", "rollback"]
+    assert r"a second\nopinion" in run(capsys, "history")
+    (tmp_path / "new.jpg").write_bytes(jpeg(3))
+    assert "new.jpg: " in run(capsys, "predict", "new.jpg")
+    assert "accuracy" in run(capsys, "evaluate", "data")
+
+
+@pytest.mark.integration
+def test_a_dead_tracking_server_is_said_before_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    write_classes(tmp_path / "data", {"ants": 12, "bees": 12})
+    weights = f"backbone.weights={tiny_backbone().card.weights}"
+    started = time.monotonic()
+    message = fails("train", "data", "--out", "out", "--set", weights)
+    assert "http://127.0.0.1:9" in message
+    assert time.monotonic() - started < 60
+    assert not (tmp_path / "out/artifacts/model").exists()
+
+
+@pytest.mark.parametrize("command", [["promote", ""], ["promote", "1", "--expect", ""]])
+def test_an_empty_variable_of_a_script_promotes_nothing(command, capsys):
+    assert fails(*command) == "2"
+    assert "it is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["history"], ["promote", "1"], ["rollback"], ["reproduce", "1"]]
+)
+def test_a_folder_without_a_registry_gets_none(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert "there is no registry at" in fails(*command)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "rootstock", "--help"], capture_output=True)
+    assert b"From a folder of labelled images" in done.stdout

@@ -1,0 +1,110 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from rootstock.config.load import describe_keys, load_config
+from rootstock.config.schema import Config
+from rootstock.errors import ConfigError
+
+BROKEN = {
+    "not yaml": ("data: [", r"not valid YAML"),
+    "a list": ("- data", r"must hold sections such as `data:`"),
+    "a bare word": ("hello", r"must hold sections such as `data:`, not 'hello'"),
+    "unknown section": ("dta: {root: x}", r"dta: no such key; did you mean data\?"),
+    "unknown key": ("plan: {strategi: auto}", r"plan\.strategi: no such key; did you mean"),
+    "guessed key": ("train: {epoch: 3}", r"train\.epoch: no such key; did you mean train\.epochs"),
+    "unknown strategy": ("plan: {strategy: magic}", r"plan\.strategy: .*got 'magic'"),
+    "negative seed": ("seed: -1", r"seed: .*greater than or equal to 0, got -1"),
+    "text for a number": ("seed: often", r"seed: .*integer.*got 'often'"),
+    "fraction of one": (
+        "data: {val_fraction: 1.0}",
+        r"data\.val_fraction: .*less than 1, got 1\.0",
+    ),
+    "tiny input": ("plan: {input_size: 8}", r"plan\.input_size: .*got 8"),
+    "zero epochs": ("train: {epochs: 0}", r"train\.epochs: .*got 0"),
+    "empty grid": ("train: {l2_grid: []}", r"train\.l2_grid: .*at least 1 item"),
+    "negative strength": ("train: {l2_grid: [-1]}", r"train\.l2_grid\.0: .*got -1"),
+    "unknown engine": ("search: {engine: slurm}", r"search\.engine: .*got 'slurm'"),
+    "name with a space": ("registry: {name: 'my model'}", r"registry\.name: .*got 'my model'"),
+    "nested too deep": ("registry: {gate: {metric: luck}}", r"registry\.gate\.metric: .*'luck'"),
+    "nothing to train on": (
+        "data: {val_fraction: 0.5, test_fraction: 0.5}",
+        r"data: .*together leave under 10 % to train on",
+    ),
+    "no medium": (
+        "assess: {small_below: 50, large_from: 50}",
+        r"assess: .*small_below must be less than large_from",
+    ),
+    "a key twice": ("seed: 1\nseed: 2", r"the key 'seed' is given twice(.|\n)*line 2"),
+    "a nested key twice": ("data:\n  root: a\n  root: b", r"the key 'root' is given twice"),
+    "section is a value": ("plan: auto", r"plan: .*got 'auto'"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_parameter_file_is_explained(tmp_path, text, message):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "params.yaml")
+
+
+def test_a_missing_parameter_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(f"there is no {tmp_path / 'params.yaml'}")):
+        load_config(tmp_path / "params.yaml")
+
+
+def test_binary_in_the_parameter_file_is_an_error(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(tmp_path / "params.yaml")
+
+
+def test_all_problems_are_reported_at_once(tmp_path):
+    (tmp_path / "params.yaml").write_text("seed: -1\ntrain: {epoch: 3}\n")
+    with pytest.raises(ConfigError, match=r"2 problem\(s\)") as caught:
+        load_config(tmp_path / "params.yaml")
+    assert "seed" in str(caught.value)
+    assert "train.epoch" in str(caught.value)
+
+
+def test_an_empty_file_means_the_defaults(tmp_path):
+    (tmp_path / "params.yaml").write_text("")
+    assert load_config(tmp_path / "params.yaml") == Config()
+
+
+def test_overrides_are_typed_like_yaml():
+    config = load_config(None, overrides=["train.epochs=7", "plan.flip=false", "seed=3"])
+    assert (config.train.epochs, config.plan.flip, config.seed) == (7, False, 3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs", "not of the form key=value"),
+        ("=3", "not of the form key=value"),
+        ("train.epochs=[", "override 'train.epochs=\\[' is not valid"),
+        ("nowhere.key=1", "nowhere: no such key"),
+    ],
+)
+def test_a_broken_override_is_explained(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, overrides=[override])
+
+
+def test_an_override_below_a_value_is_an_error(tmp_path):
+    (tmp_path / "params.yaml").write_text("seed: 1")
+    with pytest.raises(ConfigError, match="`seed` is a value, not a section"):
+        load_config(tmp_path / "params.yaml", overrides=["seed.x=1"])
+
+
+def test_the_projects_own_params_yaml_holds_every_key_at_its_default():
+    path = Path(__file__).parents[2] / "params.yaml"
+    assert load_config(path) == Config()
+    written = path.read_text()
+    assert all(f"{key.split('.')[-1]}:" in written for key, _, _ in describe_keys())
+
+
+def test_every_key_has_a_description():
+    assert all(description for _, _, description in describe_keys())
+    assert "registry.gate.metric" in {key for key, _, _ in describe_keys()}

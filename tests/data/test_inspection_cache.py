@@ -1,0 +1,186 @@
+import os
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from rootstock.data import inspect as inspecting
+from rootstock.data import inspection_cache as seen
+from rootstock.data.decode import DecodeLimits
+from tests.data.folders import flip_two_bits, photo, write_classes
+from tests.data.test_broken_folders import index as index_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten images that were written an hour ago."""
+    root = write_classes(tmp_path / "images", {"a": 5, "b": 5})
+    for path in root.rglob("*.png"):
+        age(path, 3600)
+    return root
+
+
+def age(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Names of the files that were read."""
+    names = []
+
+    def spy(path, limits, _read=inspecting.inspect_image):
+        names.append(Path(path).name)
+        return _read(path, limits)
+
+    monkeypatch.setattr(inspecting, "inspect_image", spy)
+    return names
+
+
+def index(root, **changes):
+    return index_folder(root, **({"memory": root.parent / "seen.parquet"} | changes))
+
+
+def test_only_new_and_changed_files_are_read_again(folder, read):
+    first = index(folder)
+    assert len(read) == 10
+    read.clear()
+    assert index(folder) == first
+    assert read == []
+    (folder / "a" / "new.png").write_bytes(photo(77))
+    changed = sorted((folder / "b").glob("*.png"))[0]
+    changed.write_bytes(photo(78))
+    manifest = index(folder)
+    assert sorted(read) == sorted(["new.png", changed.name])
+    assert manifest == index(folder, memory=None)
+
+
+@pytest.mark.parametrize("change", ["time", "size"])
+def test_either_another_time_or_another_size_is_enough(folder, read, change):
+    index(folder)
+    read.clear()
+    path = folder / "a" / "0.png"
+    facts = path.stat()
+    if change == "size":
+        path.write_bytes(path.read_bytes() + b" ")
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    else:
+        age(path, 1800)
+    index(folder)
+    assert read == ["0.png"]
+
+
+def test_a_known_image_that_vanishes_is_no_fault_of_the_others(folder, read):
+    index(folder)
+    read.clear()
+    (folder / "a" / "0.png").unlink()
+    (folder / "a" / "0.png").symlink_to("nowhere.png")
+    assert [row.quarantine for row in index(folder).quarantined] == ["missing"]
+    assert read == ["0.png"]
+
+
+def test_the_columns_are_the_fields_of_what_is_seen():
+    assert seen._SCHEMA.names == ["path", *inspecting.Inspected._fields]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_memory_changes_nothing(folder, seed):
+    """Two bits turned over: noticed by a page's checksum, or by what cannot be understood."""
+    first = index(folder)
+    flip_two_bits(folder.parent / "seen.parquet", seed=seed)
+    assert index(folder) == first
+
+
+def test_a_name_that_no_table_can_hold_is_no_fault_of_the_others(folder, read):
+    (folder / "a" / os.fsdecode(b"\xff.png")).write_bytes(photo(77))
+    age(folder / "a" / os.fsdecode(b"\xff.png"), 3600)
+    first = index(folder)
+    assert [row.quarantine for row in first.quarantined] == ["file-name"]
+    read.clear()
+    assert index(folder) == first
+    assert len(read) == 1
+
+
+def test_a_time_of_change_that_no_table_can_hold_is_no_fault_either(folder, read):
+    os.utime(folder / "a" / "0.png", ns=(0, 2**63 + 10**9))
+    first = index(folder)
+    read.clear()
+    assert index(folder) == first
+    assert read == ["0.png"]
+
+
+def test_a_file_that_is_filled_while_it_is_found_empty_is_read_again(folder, monkeypatch):
+    """Its size and time, asked for afterwards, are those of an image that nobody has seen."""
+    path = folder / "a" / "late.png"
+    path.touch()
+
+    def read_then_fill(name, limits, _read=inspecting.read_file):
+        try:
+            return _read(name, limits)
+        finally:
+            if Path(name) == path:
+                path.write_bytes(photo(77))
+                age(path, 3600)
+
+    monkeypatch.setattr(inspecting, "read_file", read_then_fill)
+    assert [row.quarantine for row in index(folder).quarantined] == ["empty"]
+    monkeypatch.undo()
+    assert index(folder).quarantined == []
+
+
+def test_a_pipe_is_set_aside_and_not_waited_for(folder):
+    os.mkfifo(folder / "a" / "pipe.png")
+    assert [row.quarantine for row in index(folder).quarantined] == ["unreadable"]
+
+
+def test_a_file_written_a_moment_ago_is_read_again(folder, read):
+    (folder / "a" / "new.png").write_bytes(photo(77))
+    index(folder)
+    read.clear()
+    index(folder)
+    assert read == ["new.png"]
+
+
+def test_a_damaged_image_is_not_read_again_and_stays_in_quarantine(folder, read):
+    bad = folder / "a" / "bad.png"
+    bad.write_bytes(photo(77)[:200])
+    age(bad, 3600)
+    first = index(folder)
+    read.clear()
+    assert index(folder) == first
+    assert read == []
+    assert [row.path for row in first.quarantined] == ["a/bad.png"]
+
+
+@pytest.mark.parametrize("reason", ["limits", "another folder", "not Parquet"])
+def test_what_was_seen_under_other_rules_does_not_count(folder, read, reason, tmp_path):
+    index(folder)
+    memory = folder.parent / "seen.parquet"
+    read.clear()
+    if reason == "limits":
+        index(folder, limits=DecodeLimits(max_bytes=999_999))
+    elif reason == "another folder":
+        other = folder.rename(tmp_path / "elsewhere")
+        index(other, memory=memory)
+    else:
+        memory.write_bytes(b"PAR1 nonsense")
+        index(folder)
+    assert len(read) == 10
+
+
+def test_the_memory_of_an_index_does_not_follow_the_pixels(tmp_path):
+    """About half a kilobyte of facts is kept of an image, a picture never."""
+
+    def peak(name, count):
+        root = write_classes(tmp_path / name, {"a": count, "b": count})
+        tracemalloc.start()
+        try:
+            index_folder(root, workers=1)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = peak("few", 50), peak("many", 300)
+    assert (many - few) / 500 < 4_000  # a picture of 48 x 48 has 6,912 bytes

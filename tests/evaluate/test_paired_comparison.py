@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from rootstock.evaluate.paired_comparison import Contender, Duel, newcombe_interval, render_duel
+
+LABELS = np.array(["cat", "dog"] * 50, dtype=object)
+OTHER = {"cat": "dog", "dog": "cat"}
+
+
+def contender(name, right):
+    """One whose answers on the images ``right`` are right."""
+    flipped = np.array([OTHER[label] for label in LABELS], dtype=object)
+    return Contender(name, np.where(np.isin(np.arange(100), right), LABELS, flipped), 3.0)
+
+
+def duel(first, second):
+    return Duel(
+        contender("version 1", first),
+        contender("version 2", second),
+        labels=LABELS,
+        paths=[f"{number}.png" for number in range(100)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "interval"),
+    # The first three stand in Newcombe (1998) table II, the last are mirrored.
+    [
+        ((36, 12, 2, 0), (0.0569, 0.3404)),
+        ((36, 2, 12, 0), (-0.3404, -0.0569)),
+        ((54, 0, 0, 0), (-0.0664, 0.0664)),
+    ],
+)
+def test_the_interval_is_newcombes(table, interval):
+    assert newcombe_interval(*table) == pytest.approx(interval, abs=1e-4)
+
+
+def test_the_interval_holds_what_it_promises():
+    random = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2_000):
+        # Shares .93 and .90 of 80 images, going together
+        counts = random.multinomial(80, [0.88, 0.05, 0.02, 0.05])
+        low, high = newcombe_interval(*counts.tolist())
+        inside += low <= 0.03 <= high
+    assert 0.93 < inside / 2_000 < 0.985
+
+
+def test_no_image_tells_nothing():
+    assert newcombe_interval(0, 0, 0, 0) == (-1.0, 1.0)
+
+
+def test_mcnemar_looks_at_the_images_that_one_alone_gets_right():
+    found = duel(range(80), range(90))
+    assert found.table == (80, 10, 0, 10)
+    assert found.p_value == pytest.approx(2 * 0.5**10)
+    assert found.gain == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (range(60, 100), "version 2 is worse"),
+        (range(95), "version 2 is better"),
+        (range(81), "do not tell which of the two is better"),
+    ],
+)
+def test_the_page_says_first_what_can_be_said(second, words):
+    assert words in render_duel(duel(range(80), second), pictures=[]).splitlines()[2]
+
+
+def test_lost_images_stand_before_won_ones():
+    found = duel([0, 1, 2], [1, 2, 3])
+    assert [row[0] for row in found.differing()] == ["0.png", "3.png"]
+
+
+def test_classes_are_told_by_their_change():
+    found = duel(range(0, 100, 2), range(0, 50, 2))
+    assert [(c.label, c.before, c.after) for c in found.classes] == [
+        ("cat", 1.0, 0.5),
+        ("dog", 0.0, 0.0),
+    ]
+    page = render_duel(found, pictures=["plots/a.png"])
+    assert "| cat | 50 | 100.0% | 50.0% | -50.0 |" in page
+    assert "The other 1 have as many right as before." in page
+    assert "![](plots/a.png)" in page
+
+
+def test_equal_models_differ_nowhere():
+    page = render_duel(duel(range(80), range(80)), pictures=[])
+    assert "No class has more or fewer images right." in page
+    assert "None." in page

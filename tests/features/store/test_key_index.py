@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from rootstock.features.store import key_index as module
+from rootstock.features.store.key_index import KEY, Names
+
+MANY = 5_000
+
+
+def names(*texts) -> Names:
+    return Names.of(np.array([text.encode().ljust(32, b".") for text in texts], KEY))
+
+
+def digests(n, seed=0) -> np.ndarray:
+    return np.frombuffer(np.random.default_rng(seed).bytes(32 * n), KEY)
+
+
+def crowded(n) -> np.ndarray:
+    """Keys at both ends and in few places between, as digests never lie."""
+    raw = digests(n).view(np.uint8).reshape(-1, 32).copy()
+    raw[: n // 2, :6], raw[n // 2 : -9, :7], raw[:9, :8] = 7, 255, 0
+    return raw.view(KEY)[:, 0]
+
+
+def alike(n) -> np.ndarray:
+    """Keys that all begin with the same 8 bytes."""
+    raw = digests(n).view(np.uint8).reshape(-1, 32).copy()
+    raw[:, :8] = 3
+    return raw.view(KEY)[:, 0]
+
+
+def test_keys_that_begin_alike_are_told_apart():
+    many = names("12345678a", "12345678b", "12345678c", "2")
+    for wanted in (names("12345678c"), names("1", "12345678b", "12345678x", "2", "3", "4")):
+        for one, other in ((wanted, many), (many, wanted)):
+            here, there = one.match(other)
+            shared = set(one.keys.tolist()) & set(other.keys.tolist())
+            assert set(one.keys[here].tolist()) == shared
+            assert (one.keys[here] == other.keys[there]).all()
+
+
+def test_no_keys_match_none():
+    none = Names.of(np.empty(0, KEY))
+    assert [len(part) for part in none.match(names("1"))] == [0, 0]
+
+
+@pytest.mark.parametrize("keys", [digests(MANY), crowded(MANY), alike(MANY)])
+def test_every_key_is_found_by_table_as_by_bisection(keys, monkeypatch):
+    stored = Names.of(np.sort(keys))
+    order = np.random.default_rng(3).permutation(MANY)
+    asked = Names.of(np.concatenate([keys[order], digests(200, seed=4)]))
+    expected = np.searchsorted(stored.prefixes, asked.prefixes)
+    assert stored._is_worth_a_table(len(order))
+    assert (stored.search(asked.prefixes) == expected).all()
+    monkeypatch.setattr(module, "_SMALL", 2 * MANY)
+    assert (stored.search(asked.prefixes) == expected).all()
+
+
+@pytest.mark.parametrize("keys", [digests(MANY), crowded(MANY), alike(300)])
+def test_keys_in_any_order_match_those_stored(keys):
+    stored = Names.of(np.sort(keys))
+    asked = np.concatenate([keys[: len(keys) // 4], keys[:7], digests(50, seed=4)])
+    here, there = Names.of(asked).match(stored)
+    assert sorted(here.tolist()) == list(range(len(keys) // 4 + 7))
+    assert (asked[here] == stored.keys[there]).all()
+
+
+@pytest.mark.parametrize("keys", [digests(50), np.tile(digests(50), 3), alike(50)])
+def test_sorting_tells_where_each_key_stands(keys):
+    names, places = Names.sort(keys)
+    assert (names.keys[places] == keys).all()
+    assert (names.keys == np.unique(keys)).all()
+    assert (names.prefixes == Names.of(names.keys).prefixes).all()
+
+
+def test_the_table_takes_a_byte_a_key_and_comes_when_it_pays():
+    stored = Names.of(np.sort(digests(100_000)))
+    stored.search(stored.prefixes[:1_000])
+    assert "_table" not in vars(stored)
+    stored.search(stored.prefixes[:1_000])
+    assert vars(stored)["_table"][0].nbytes <= 100_000

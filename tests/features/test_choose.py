@@ -1,0 +1,85 @@
+import logging
+import time
+
+import numpy as np
+import pytest
+
+from rootstock.features import choose as fastest
+from rootstock.features.choose import choose_engine, choose_forward
+from rootstock.features.forward import Forward, Ways
+
+PROBE = np.zeros((2, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch):
+    monkeypatch.setattr(fastest, "SECONDS", 0.0)
+    monkeypatch.setattr(fastest, "_version", lambda engine: "1")
+
+
+def ways(calls, engines=("onnx", "openvino"), **seconds):
+    """Engines that take so many seconds for a call, and count them."""
+
+    def make(engine, seconds):
+        def run(images):
+            calls.append(engine)
+            time.sleep(seconds)
+            return {"last": np.zeros((len(images), 1), np.float16)}
+
+        return Forward(engine, concurrent=engine != "torch", run=run)
+
+    forwards = tuple(make(engine, seconds.get(engine, 0.0)) for engine in engines)
+    return Ways(forwards, "network", open="openvino" in engines)
+
+
+def choose(folder, found):
+    return choose_forward(found, probe=PROBE, folder=folder, batch_size=8).engine
+
+
+def test_the_faster_engine_is_taken_and_the_outcome_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    assert choose(tmp_path, ways([], onnx=0.02, openvino=0.001)) == "openvino"
+    assert "features are computed by openvino (images/s on this machine: onnx " in caplog.text
+
+
+def test_what_was_measured_is_kept(tmp_path):
+    calls = []
+    assert choose(tmp_path, ways(calls, onnx=0.02)) == "openvino"
+    before = len(calls)
+    assert choose(tmp_path, ways(calls, openvino=0.02)) == "openvino"
+    assert len(calls) == before
+    assert choose(tmp_path / "another", ways(calls, openvino=0.02)) == "onnx"
+
+
+def test_another_network_or_processor_is_measured_anew(tmp_path, monkeypatch):
+    calls = []
+    choose(tmp_path, ways(calls))
+    for change in (lambda: "other", lambda: "network"):
+        before = len(calls)
+        monkeypatch.setattr(fastest, "_processor", lambda: "another")
+        choose(tmp_path, Ways(ways(calls).forwards, change(), open=True))
+        assert len(calls) > before
+
+
+def test_without_openvino_nothing_is_measured(tmp_path):
+    calls = []
+    assert choose(tmp_path, ways(calls, ("onnx", "torch"), onnx=0.02)) == "onnx"
+    assert calls == []
+
+
+def test_a_hopeless_engine_is_timed_once(tmp_path):
+    calls = []
+    choose(tmp_path, ways(calls, ("onnx", "openvino", "torch"), torch=0.1))
+    assert calls.count("torch") == 2  # the first warms up
+
+
+@pytest.mark.parametrize(
+    ("rates", "best"),
+    [
+        ({"onnx": 100.0, "openvino": 104.0, "torch": 20.0}, "onnx"),
+        ({"onnx": 100.0, "openvino": 106.0, "torch": 20.0}, "openvino"),
+        ({"onnx": 10.0, "openvino": 12.0, "torch": 20.0}, "torch"),
+    ],
+)
+def test_another_engine_has_to_be_clearly_faster(rates, best):
+    assert choose_engine(rates) == best

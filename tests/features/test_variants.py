@@ -1,0 +1,130 @@
+"""A GPU's ways to features, run on a processor: the same code, only slower."""
+
+import numpy as np
+import pytest
+import torch
+
+from rootstock.features import choose as fastest
+from rootstock.features import forward
+from rootstock.features import variants as gpu
+from rootstock.features.choose import choose_forward
+from tests.bundles import tiny_backbone
+
+TAPS = ["block1", "last"]
+BATCH = 8
+WIDTH = 272  # of the two taps
+
+
+@pytest.fixture
+def backbone():
+    return tiny_backbone()
+
+
+@pytest.fixture
+def images(backbone):
+    size = backbone.card.input_size[-1]
+    return torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def opened(backbone, tmp_path, monkeypatch):
+    """The ways as a machine with a GPU opens them."""
+    monkeypatch.setattr(forward, "_is_gpu", lambda device: True)
+    size = backbone.card.input_size[-1]
+    probe = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+
+    def open_them(*, every=True):
+        ways = forward.open_forwards(
+            backbone, backbone.card.preprocess(), TAPS[::-1], n_images=5_000, probe=probe,
+            folder=tmp_path, every=every,
+        )  # fmt: skip
+        return ways, probe
+
+    return open_them
+
+
+def half_nonsense(count):
+    found = torch.zeros(count, WIDTH)
+    found[:, -1] = torch.nan
+    return found
+
+
+def plain(backbone, images):
+    found = backbone.features(images, TAPS)
+    return torch.cat([found[tap] for tap in TAPS], dim=1)
+
+
+def test_every_way_gives_the_same_features(backbone, images):
+    expected = plain(backbone, images)
+    ways = gpu.gpu_ways(backbone, TAPS)
+    assert [way.name for way in ways] == ["channels_last", "float16"]
+    for way in ways:
+        found = way.network(images)
+        assert found.dtype == torch.float32
+        tolerance = way.tolerance or forward.TOLERANCE
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_half_precision_is_half_precision(backbone, images):
+    exact, half = (way.network for way in gpu.gpu_ways(backbone, TAPS))
+    assert (half(images) != exact(images)).any()
+
+
+def test_what_half_precision_cannot_hold_is_computed_in_full(backbone, images):
+    exact, half = (way.network for way in gpu.gpu_ways(backbone, TAPS))
+    huge = images * 1e7
+    assert torch.isfinite(half(huge)).all()
+    torch.testing.assert_close(half(huge), exact(huge), rtol=0, atol=0)
+
+
+def test_the_ways_are_proved_and_the_fastest_is_taken(opened, tmp_path, monkeypatch):
+    ways, probe = opened()
+    names = ["torch", "torch (channels_last)", "torch (float16)"]
+    assert [way.name for way in ways.forwards] == names
+    expected = ways.forwards[0].run(probe)
+    for fast, name in enumerate(names):
+        seconds = {way: 0.01 if number == fast else 0.1 for number, way in enumerate(names)}
+        monkeypatch.setattr(fastest, "_seconds", lambda way, images, s=seconds: s[way.name])
+        folder = tmp_path / str(fast)
+        found = choose_forward(ways, probe=probe, folder=folder, batch_size=BATCH)
+        assert found.name == name
+        for tap, values in found.run(probe).items():
+            assert (values.shape, values.dtype) == (expected[tap].shape, np.float16)
+
+
+def test_a_gpu_is_measured_with_the_batches_it_will_get(opened, tmp_path, monkeypatch):
+    ways, probe = opened()
+    seen = []
+
+    def seconds(way, images):
+        seen.append(len(images))
+        return 0.01
+
+    monkeypatch.setattr(fastest, "_seconds", seconds)
+    monkeypatch.setattr(fastest, "SECONDS", 0.0)
+    choose_forward(ways, probe=probe, folder=tmp_path, batch_size=BATCH)
+    assert set(seen) == {BATCH}
+
+
+def test_the_plan_takes_the_plain_way(opened):
+    ways, _ = opened(every=False)
+    assert [way.name for way in ways.forwards] == ["torch"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda images: 1 / 0, "division by zero"),
+        (lambda images: torch.full((len(images), WIDTH), torch.nan), "its differ by nan"),
+        (lambda images: half_nonsense(len(images)), "its differ by nan"),
+    ],
+    ids=["fails", "answers nonsense", "answers nonsense at one tap"],
+)
+def test_a_way_that_fails_is_left_out(opened, monkeypatch, caplog, broken, said):
+    def with_a_broken_one(*arguments, **options):
+        return [gpu.gpu_ways(*arguments, **options)[0], gpu.GpuWay("float16", broken)]
+
+    monkeypatch.setattr(forward, "gpu_ways", with_a_broken_one)
+    ways, _ = opened()
+    assert [way.how for way in ways.forwards] == ["", "channels_last"]
+    assert f"not computed by torch (float16): {said}" in caplog.text

@@ -1,0 +1,247 @@
+"""A bundle is written whole or not at all, and read only when every file is what it was."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from rootstock.errors import BundleError
+from rootstock.model.bundle import ModelBundle, largest_difference, read_bundle
+from rootstock.system.files import sha256_file, write_json
+from tests.bundles import CLASSES, jpeg, tiny_bundle, tiny_network, write_tiny_bundle
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the tiny bundle that a test may damage."""
+    return shutil.copytree(tiny_bundle(), tmp_path / "model")
+
+
+def change(folder, file, edit):
+    """Edit a JSON file of a bundle and make its checksum right again."""
+    tree = json.loads((folder / file).read_text())
+    edit(tree)
+    write_json(folder / file, tree)
+    sums = json.loads((folder / "checksums.json").read_text())
+    sums[file] = sha256_file(folder / file)
+    write_json(folder / "checksums.json", sums)
+
+
+def test_a_bundle_holds_what_was_written():
+    bundle = read_bundle(tiny_bundle())
+    assert isinstance(bundle, ModelBundle)
+    assert bundle.classes == CLASSES
+    assert bundle.strategy == "linear_probe"
+    assert bundle.facts.temperature == 1.5
+    assert bundle.lineage == {"data_hash": "d"}
+    assert [sample.label for sample in bundle.golden] == CLASSES
+    assert bundle.golden_bytes(bundle.golden[1]) == jpeg(101)
+
+
+def test_the_card_does_not_tell_where_the_weights_lay():
+    facts = read_bundle(tiny_bundle()).facts
+    assert facts.card["architecture"] == "test_efficientnet"
+    assert "weights" not in facts.card
+    assert facts.card["weights_sha256"]
+
+
+def test_every_file_but_the_checksums_has_a_checksum():
+    folder = tiny_bundle()
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    sums = json.loads((folder / "checksums.json").read_text())
+    assert files - {"checksums.json"} == set(sums)
+    assert {"bundle.json", "model.onnx", "model.safetensors", "golden/0.jpg"} < set(sums)
+
+
+def test_nothing_of_this_machine_is_in_the_onnx_file():
+    content = (tiny_bundle() / "model.onnx").read_bytes()
+    assert b"site-packages" not in content
+    assert b".py" not in content
+
+
+def test_reading_and_predicting_need_no_torch():
+    code = (
+        "import sys; from pathlib import Path; from rootstock.model.predictor import Predictor;"
+        "p = Predictor(Path(sys.argv[1]), engine='onnx'); p.check_golden();"
+        "assert not {'torch', 'timm', 'torchvision'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tiny_bundle())], check=True, timeout=60)
+
+
+def test_the_same_network_gives_the_same_bytes(tmp_path):
+    again = write_tiny_bundle(tmp_path / "again", with_reference=True)
+    assert again.digest == read_bundle(tiny_bundle()).digest
+
+
+def test_an_older_bundle_is_replaced_whole(folder):
+    (folder / "stray.txt").write_text("left over")
+    write_tiny_bundle(folder, strategy="full_finetune")
+    assert read_bundle(folder).strategy == "full_finetune"
+    assert not (folder / "stray.txt").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(BundleError, match="it is not a model, and is left alone"):
+        write_tiny_bundle(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "model").write_text("")
+    with pytest.raises(BundleError, match="is a file, not a directory"):
+        write_tiny_bundle(tmp_path / "model")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("rootstock.model.bundle.largest_difference", lambda *_: 0.5)
+    with pytest.raises(BundleError, match="ONNX and PyTorch differ by 0.5"):
+        write_tiny_bundle(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_keeps_the_older_bundle(folder, monkeypatch):
+    monkeypatch.setattr("rootstock.model.bundle.largest_difference", lambda *_: float("nan"))
+    with pytest.raises(BundleError, match="differ by nan"):
+        write_tiny_bundle(folder, strategy="full_finetune")
+    assert read_bundle(folder).strategy == "linear_probe"
+
+
+def test_a_bundle_without_golden_images_is_not_written(tmp_path):
+    with pytest.raises(BundleError, match="needs at least one golden image"):
+        write_tiny_bundle(tmp_path / "model", golden=[])
+
+
+def test_classes_must_fit_the_network(tmp_path):
+    with pytest.raises(BundleError, match="the network has 3 outputs for 2 classes"):
+        write_tiny_bundle(tmp_path / "model", classes=["a", "b"])
+
+
+@pytest.mark.parametrize(("name", "file"), [("a/B.JPG", "0.jpg"), ("x.jpg~", "0"), ("..", "0")])
+def test_golden_images_get_plain_names(tmp_path, name, file):
+    bundle = write_tiny_bundle(tmp_path / "model", golden=[(name, jpeg(0), "iris")])
+    assert bundle.golden[0].file == file
+
+
+def test_a_class_that_was_never_seen_can_be_exported(tmp_path):
+    network = tiny_network()
+    with torch.no_grad():
+        network.head.bias[1] = -1e4
+    bundle = write_tiny_bundle(tmp_path / "model", network=network)
+    assert bundle.golden[0].logits[1] == pytest.approx(-1e4, rel=1e-2)
+
+
+def test_a_head_of_large_terms_can_be_exported(tmp_path):
+    network = tiny_network()
+    with torch.no_grad():
+        network.head.weight.mul_(300)
+    bundle = write_tiny_bundle(tmp_path / "model", network=network)
+    assert max(bundle.golden[0].sizes) > 100
+
+
+def test_differences_count_in_proportion_to_large_terms():
+    found, expected = np.array([5.0, 1.0]), np.array([5.5, 1.0])
+    assert largest_difference(found, expected, np.array([2.0, 2.0])) == 0.5
+    assert largest_difference(found, expected, np.array([1000.0, 2.0])) == 0.005
+
+
+def test_more_than_eight_golden_images_are_left_out(tmp_path):
+    golden = [(f"{i}.jpg", jpeg(i), "iris") for i in range(10)]
+    assert len(write_tiny_bundle(tmp_path / "model", golden=golden).golden) == 8
+
+
+def test_writing_leaves_the_network_as_it_was(tmp_path):
+    network = tiny_network().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    write_tiny_bundle(tmp_path / "model", network=network)
+    assert network.training
+    assert all(torch.equal(before[name], now) for name, now in network.state_dict().items())
+
+
+def test_writing_prints_nothing(tmp_path, capfd):
+    write_tiny_bundle(tmp_path / "model")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_absent_directory_is_named(tmp_path):
+    with pytest.raises(BundleError, match="there is no model directory .*nowhere"):
+        read_bundle(tmp_path / "nowhere")
+
+
+FILES = ["bundle.json", "checksums.json", "model.onnx", "model.safetensors", "golden/golden.json"]
+
+
+@pytest.mark.parametrize("file", [*FILES, "golden/2.jpg"])
+def test_a_missing_file_is_named(folder, file):
+    (folder / file).unlink()
+    with pytest.raises(BundleError, match=f"{file} is missing"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("file", [*FILES, "golden/2.jpg"])
+def test_a_damaged_file_is_named(folder, file):
+    content = bytearray((folder / file).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (folder / file).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{file} (is damaged|has format_version)"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f != "checksums.json"] + ["golden/2.jpg"])
+def test_a_missing_checksum_names_the_file(folder, file):
+    sums = json.loads((folder / "checksums.json").read_text())
+    del sums[file]
+    write_json(folder / "checksums.json", sums)
+    with pytest.raises(BundleError, match=f"has no checksum of {file}"):
+        read_bundle(folder)
+
+
+def test_a_checksum_outside_the_directory_is_refused(folder):
+    sums = json.loads((folder / "checksums.json").read_text())
+    write_json(folder / "checksums.json", sums | {"../other": "0" * 64})
+    with pytest.raises(BundleError, match=r"names '\.\./other', outside the model"):
+        read_bundle(folder)
+
+
+def test_another_format_version_comes_before_everything_else(folder):
+    (folder / "bundle.json").write_text('{"format_version": 2}')
+    with pytest.raises(BundleError, match="has format_version 2, this Rootstock reads 1"):
+        read_bundle(folder)
+
+
+def test_a_missing_key_is_named(folder):
+    change(folder, "bundle.json", lambda tree: tree.pop("temperature"))
+    with pytest.raises(BundleError, match=r"bundle\.json: temperature: Field required"):
+        read_bundle(folder)
+
+
+def test_a_class_too_few_is_found(folder):
+    change(folder, "bundle.json", lambda tree: tree["classes"].pop())
+    with pytest.raises(BundleError, match=r"golden\.json has 3 logits for the 2 classes"):
+        read_bundle(folder)
+
+
+def test_other_preprocessing_than_at_training_is_refused(folder):
+    change(folder, "bundle.json", lambda tree: tree["preprocess"].update(crop_pct=0.5))
+    with pytest.raises(BundleError, match="this Rootstock prepares images as"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("wrong", [{"crop_pct": 7.0}, {"colour": "red"}, {"mean": None}])
+def test_preprocessing_that_makes_no_sense_is_refused(folder, wrong):
+    change(folder, "bundle.json", lambda tree: tree["preprocess"].update(wrong))
+    with pytest.raises(BundleError, match=r"bundle\.json: preprocess is wrong"):
+        read_bundle(folder)
+
+
+def test_weights_are_those_of_the_network():
+    from safetensors.numpy import load_file
+
+    stored = load_file(tiny_bundle() / "model.safetensors")
+    for name, value in tiny_network().state_dict().items():
+        np.testing.assert_array_equal(stored[name], value.numpy())

@@ -1,0 +1,150 @@
+"""The Open Inference Protocol: health, metadata, inference, and errors it can read."""
+
+import base64
+import time
+
+import numpy as np
+import pytest
+
+from tests.bundles import CLASSES, SIZE, jpeg
+from tests.service.conftest import make_client
+from tests.service.http.test_routes import check_problem
+
+
+def body(*contents, **changes):
+    data = [base64.b64encode(content).decode() for content in contents]
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [len(data)], "data": data} | changes
+    return {"id": "7", "inputs": [tensor]}
+
+
+def infer(client, request, path="/v2/models/tiny/infer"):
+    return client.post(path, json=request)
+
+
+def test_the_server_is_live_and_ready(client):
+    assert client.get("/v2").json()["name"] == "rootstock"
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+    assert client.get("/v2/models/tiny/ready").json() == {"name": "tiny", "ready": True}
+
+
+def test_an_empty_server_is_live_but_not_ready(empty_client):
+    assert empty_client.get("/v2/health/live").status_code == 200
+    for path in ("/v2/health/ready", "/v2/models/tiny/ready"):
+        response = empty_client.get(path)
+        assert response.json()["error"] == check_problem(response, 503, "no-model")
+
+
+def test_metadata_names_the_tensors(client, predictor):
+    metadata = client.get("/v2/models/tiny").json()
+    assert metadata["versions"] == [predictor.info["version"]]
+    assert metadata["inputs"] == [
+        {"name": "images", "datatype": "BYTES", "shape": [-1]},
+        {"name": "tensor", "datatype": "FP32", "shape": [-1, 3, SIZE, SIZE]},
+    ]
+    assert [output["shape"] for output in metadata["outputs"]] == [[-1], [-1, 3]]
+
+
+def test_inference_answers_as_the_predictor(client, predictor):
+    version = predictor.info["version"]
+    contents = [jpeg(0), jpeg(1)]
+    path = f"/v2/models/tiny/versions/{version}/infer"
+    answer = infer(client, body(*contents), path=path).json()
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("tiny", version, "7")
+    label, probabilities = answer["outputs"]
+    expected = predictor.predict(contents, top_k=3)
+    assert label["data"] == [one.label for one in expected]
+    assert probabilities["shape"] == [2, 3]
+    flat = [dict(one.top)[name] for one in expected for name in CLASSES]
+    assert probabilities["data"] == pytest.approx(flat)
+
+
+def test_only_the_outputs_asked_for_are_given(client):
+    answer = infer(client, body(jpeg(0)) | {"outputs": [{"name": "label"}]}).json()
+    assert [output["name"] for output in answer["outputs"]] == ["label"]
+
+
+def test_another_model_or_version_is_a_404(client):
+    for path in ("/v2/models/other", "/v2/models/tiny/versions/9"):
+        assert "'tiny'" in check_problem(client.get(path), 404, "not-found")
+
+
+def test_an_unusable_image_is_named_by_its_number(client):
+    response = infer(client, body(jpeg(0), b"no image at all"))
+    assert check_problem(response, 422, "unusable-image").startswith("images[1]: ")
+    assert response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/v2/models/tiny/infer", '{"inputs":[{"name":"tensor","data":[%s]}]}' % ("[]" * 20_001)),
+        ("/v2/models/tiny/infer", '{"inputs":[{"data":[%s]}]}' % ('{"a":' * 20_001)),
+        ("/invocations", '{"instances":[%s]}' % ("[" * 1_500 + "]" * 1_500)),
+        ("/v1/predict", '{"images":[%s]}' % ("[" * 1_500)),
+        ("/admin/pin", '{"version":%s}' % ("[" * 10)),
+    ],
+)
+def test_lists_within_lists_are_counted_before_they_are_made(client, monkeypatch, path, text):
+    def parse(*arguments, **named):
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr("json.loads", parse)
+    if path.startswith("/admin"):
+        monkeypatch.setattr("rootstock.service.http.access.KeyRing.needed", lambda *_: False)
+    headers = {"content-type": "application/json"}
+    response = client.post(path, content=text, headers=headers)
+    monkeypatch.undo()
+    assert "lists and objects" in check_problem(response, 422, "invalid-request")
+
+
+def test_a_nested_tensor_is_none_of_them(client):
+    rows = np.zeros((2, 3, SIZE, SIZE)).tolist()
+    tensor = {"name": "tensor", "datatype": "FP32", "shape": [2, 3, SIZE, SIZE], "data": rows}
+    assert infer(client, {"inputs": [tensor]}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v2/models/tiny/infer", "/invocations"])
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"content-type": "text/csv"}, "Send application/json; Content-Type is 'text/csv'"),
+        ({}, "Content-Type is missing"),
+        ({"content-type": "application/octet-stream", "inference-header-content-length": "10"},
+         "binary tensor extension is not offered"),
+        ({"content-type": "application/json", "content-encoding": "gzip"}, "Content-Encoding"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_json_is_a_415(client, path, headers, says):
+    response = client.post(path, content=b"image\nabc", headers=headers)
+    assert says in check_problem(response, 415, "unsupported-media-type")
+
+
+def test_a_tensor_has_a_deadline_too(monkeypatch):
+    request = {"inputs": [{"name": "tensor", "datatype": "FP32", "shape": [1, 3, SIZE, SIZE],
+                           "data": [0.0] * (3 * SIZE * SIZE)}]}  # fmt: skip
+    with make_client(deadline_seconds=0.2) as client:
+        assert infer(client, request).status_code == 200
+        monkeypatch.setattr(
+            client.app.state.service.holder.predictor,
+            "infer_normalised",
+            lambda *_: time.sleep(1),
+        )
+        response = infer(client, request)
+    check_problem(response, 503, "too-late")
+    assert response.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shape": [2]}, "shape [2] does not fit 1 elements"),
+        ({"data": ["!!"]}, "not base64"),
+        ({"datatype": "FP32"}, "BYTES"),
+        ({"data": ["aGFsbG8="] * 5, "shape": [5]}, "5 images; at most 4"),
+    ],
+)
+def test_a_wrong_tensor_is_refused(client, changes, says):
+    response = infer(client, body(jpeg(0), **changes))
+    assert says in check_problem(response, 422, "invalid-request")
+    assert "error" in response.json()

@@ -1,0 +1,183 @@
+"""Decoding processes: as the Predictor decodes, and replaced when they hang, die or run out."""
+
+import asyncio
+import io
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rootstock.errors import ImageError
+from rootstock.model.predictor import Predictor
+from rootstock.service.http.problems import Problem
+from rootstock.service.inference.decoder import DecodePool
+from tests.bundles import jpeg, tiny_bundle
+
+MEBIBYTE = 2**20
+
+
+def with_pool(body, **settings):
+    """Run ``body(pool)`` with a pool of one worker."""
+    told = []
+
+    async def run():
+        arguments = {"seconds": 20.0, "memory": 512 * MEBIBYTE} | settings
+        pool = DecodePool(1, **arguments, told=lambda stage, seconds: told.append(stage))
+        await pool.start()
+        try:
+            return await body(pool)
+        finally:
+            pool.stop()
+
+    return asyncio.run(run()), told
+
+
+def process_of(pool):
+    (worker,) = pool._workers
+    return worker.process
+
+
+def large_png(side):
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_worker_prepares_as_the_predictor_does(predictor):
+    async def body(pool):
+        return [await pool.prepare(predictor, jpeg(seed)) for seed in range(3)]
+
+    found, told = with_pool(body)
+    for seed, pixels in enumerate(found):
+        np.testing.assert_array_equal(pixels, predictor.prepare(jpeg(seed)))
+    assert told.count("decode") == 3
+
+
+def test_a_bad_image_is_an_error_with_the_decoders_reason(predictor):
+    async def body(pool):
+        with pytest.raises(ImageError) as caught:
+            await pool.prepare(predictor, jpeg(0)[:900])
+        await pool.prepare(predictor, jpeg(0))
+        return caught.value.reason
+
+    found, told = with_pool(body)
+    assert found == "truncated"
+    assert "lost" not in told
+
+
+def test_a_killed_worker_costs_the_image_it_holds_and_is_replaced(predictor):
+    async def body(pool):
+        await pool.prepare(predictor, jpeg(0))
+        process = process_of(pool)
+        os.kill(process.pid, signal.SIGSTOP)
+        held = asyncio.ensure_future(pool.prepare(predictor, jpeg(0)))
+        await asyncio.sleep(0.1)
+        process.kill()
+        with pytest.raises(Problem) as caught:
+            await held
+        await pool.prepare(predictor, jpeg(0))
+        return caught.value
+
+    problem, told = with_pool(body)
+    assert (problem.kind, problem.status) == ("lost", 503)
+    assert problem.headers == {"Retry-After": "1"}
+    assert told.count("lost") == 1
+
+
+def test_a_worker_that_died_idle_costs_no_image(predictor):
+    async def body(pool):
+        process = process_of(pool)
+        process.kill()
+        process.wait()
+        await pool.prepare(predictor, jpeg(0))
+
+    _, told = with_pool(body)
+    assert told.count("lost") == 1
+
+
+def test_a_worker_that_hangs_is_killed(predictor):
+    async def body(pool):
+        await pool.prepare(predictor, jpeg(0))
+        first = process_of(pool)
+        os.kill(first.pid, signal.SIGSTOP)
+        pool._seconds = 0.3
+        with pytest.raises(ImageError) as caught:
+            await pool.prepare(predictor, jpeg(0))
+        pool._seconds = 20.0
+        await pool.prepare(predictor, jpeg(0))
+        return caught.value.reason, first.poll()
+
+    (reason, status), _ = with_pool(body)
+    assert reason == "too-slow"
+    assert status == -signal.SIGKILL
+
+
+def test_an_image_that_needs_too_much_memory_is_refused(predictor):
+    async def body(pool):
+        with pytest.raises(ImageError) as caught:
+            await pool.prepare(predictor, large_png(6_000))
+        await pool.prepare(predictor, jpeg(0))
+        return caught.value.reason
+
+    found, told = with_pool(body, memory=64 * MEBIBYTE)
+    assert found == "too-many-pixels"
+    assert "lost" not in told
+
+
+def test_a_caller_who_leaves_lets_the_next_one_in(predictor):
+    async def body(pool):
+        await pool.prepare(predictor, jpeg(0))
+        busy = asyncio.ensure_future(pool.prepare(predictor, jpeg(1)))
+        await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(pool.prepare(predictor, jpeg(2)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await busy
+        return await pool.prepare(predictor, jpeg(3))
+
+    found, _ = with_pool(body)
+    np.testing.assert_array_equal(found, predictor.prepare(jpeg(3)))
+
+
+def test_a_caller_who_leaves_in_the_middle_does_not_cost_the_worker(predictor):
+    async def body(pool):
+        await pool.prepare(predictor, jpeg(0))
+        first = process_of(pool).pid
+        for _ in range(5):
+            leaving = asyncio.ensure_future(pool.prepare(predictor, jpeg(1)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            leaving.cancel()
+        found = await pool.prepare(predictor, jpeg(2))
+        return first == process_of(pool).pid, found
+
+    (same, found), told = with_pool(body)
+    assert same
+    assert "lost" not in told
+    np.testing.assert_array_equal(found, predictor.prepare(jpeg(2)))
+
+
+def test_limits_travel_to_the_worker():
+    strict = Predictor(tiny_bundle(), threads=1)
+    strict.limits = type(strict.limits)(max_side=50)
+
+    async def body(pool):
+        with pytest.raises(ImageError, match="90 x 70 has a side over 50 pixels"):
+            await pool.prepare(strict, jpeg(0))
+
+    with_pool(body)
+
+
+def test_a_worker_that_answers_more_than_fits_is_replaced(predictor):
+    async def body(pool):
+        (worker,) = pool._workers
+        with pytest.raises(Problem, match="process that decoded the image ended"):
+            await worker.ask(pool._recipe(predictor), jpeg(0), 100, 20.0)
+        worker.process.wait()
+        return await pool.prepare(predictor, jpeg(0))
+
+    found, told = with_pool(body)
+    np.testing.assert_array_equal(found, predictor.prepare(jpeg(0)))
+    assert told.count("lost") == 1

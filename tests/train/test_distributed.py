@@ -1,0 +1,77 @@
+"""A fine-tuning shared by two processes over gloo ends as that of one."""
+
+import multiprocessing
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rootstock.train.distributed import Team
+from rootstock.train.finetune import BEST, HISTORY
+from tests.train.test_finetune import images, run  # noqa: F401 - a fixture
+
+SIZE = 2
+
+
+def member(rank, folder, images, options):  # noqa: F811
+    """One of the processes; a failure is left as a file."""
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=SIZE
+        )
+        told = []
+        run(images, folder, report=lambda step, values: told.append(values), **options)
+        np.save(folder / f"losses-{rank}.npy", [values["val_log_loss"] for values in told])
+        dist.destroy_process_group()
+    except BaseException:
+        (folder / f"failed-{rank}.txt").write_text(traceback.format_exc())
+        raise
+
+
+def run_team(folder, images, **options):  # noqa: F811
+    folder.mkdir()
+    start = multiprocessing.get_context("spawn")
+    members = [
+        start.Process(target=member, args=(rank, folder, images, options)) for rank in range(SIZE)
+    ]
+    for process in members:
+        process.start()
+    for process in members:
+        process.join(timeout=120)
+    failures = [path.read_text() for path in folder.glob("failed-*.txt")]
+    assert not failures, failures[0]
+    assert all(process.exitcode == 0 for process in members)
+
+
+@pytest.mark.parametrize(
+    "options", [{"epochs": 2}, {"epochs": 2, "ema_decay": 0.9, "balanced": True, "micro_batch": 3}]
+)
+def test_two_processes_end_where_one_does(images, tmp_path, options):  # noqa: F811
+    run_team(tmp_path / "team", images, **options)
+    run(images, tmp_path / "alone", **options)
+    shared, alone = (load_file(tmp_path / name / BEST) for name in ("team", "alone"))
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    losses = [np.load(tmp_path / f"team/losses-{rank}.npy") for rank in range(SIZE)]
+    assert np.array_equal(*losses)
+    assert (tmp_path / "team" / HISTORY).is_file()
+
+
+def test_one_alone_shares_with_nobody():
+    team, rows = Team.current(), torch.arange(5)
+    assert team.leads
+    assert torch.equal(team.share(rows), rows)
+    assert torch.equal(team.total(rows), rows)
+    assert np.array_equal(team.join_rows(rows.numpy()), rows.numpy())
+
+
+def test_parts_are_joined_in_their_order():
+    rows = torch.arange(7)
+    parts = [Team(rank, 3).share(rows) for rank in range(3)]
+    assert sorted(torch.cat(parts).tolist()) == rows.tolist()
+    assert [len(part) for part in parts] == [3, 2, 2]

@@ -1,0 +1,210 @@
+"""The race on real images and a small network."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.config.paths import Paths
+from rootstock.errors import BackboneError
+from rootstock.plan.evidence import Judgement
+from rootstock.plan.pins import Pins
+from rootstock.plan.race import decide
+from rootstock.ports.runs import NullRunLogger
+from rootstock.ports.search import SequentialSearcher, Trial
+from rootstock.train.throughput import known_pace
+from rootstock.workflow.assess import assess_data
+from rootstock.workflow.features import cache_features
+from rootstock.workflow.index import index_images
+from rootstock.workflow.plan import make_plan
+from rootstock.workflow.race import run_race
+from rootstock.workflow.train import train_model
+from rootstock.workflow.trials import is_spoilt
+from tests.bundles import tiny_backbone
+from tests.data.folders import write_classes
+from tests.workflow.test_run import configure
+
+CONTEST = ("linear_probe", "partial_finetune")
+
+
+@pytest.fixture(scope="module")
+def assessed(tmp_path_factory):
+    """A data set of which 120 noisy images leave the probes in doubt."""
+    root = tmp_path_factory.mktemp("race")
+    data = write_classes(root / "data", {"ants": 90, "bees": 90})
+    config = configure(data)
+    paths = Paths(root / "out")
+    index_images(config, paths)
+    assess_data(config, paths)
+    return config, paths
+
+
+def race(config, paths, searcher=None):
+    return run_race(
+        config,
+        paths,
+        profile=DatasetProfile.read(paths.profile),
+        contest=CONTEST,
+        pins=Pins(),
+        searcher=searcher or SequentialSearcher(),
+    )
+
+
+class CountingSearcher(SequentialSearcher):
+    def __init__(self):
+        self.searches = 0
+
+    def search(self, *arguments, **options):
+        self.searches += 1
+        return super().search(*arguments, **options)
+
+
+def test_both_contenders_are_measured_and_the_outcome_is_kept(assessed):
+    config, paths = assessed
+    counting = CountingSearcher()
+    first = race(config, paths, counting)
+    ran = counting.searches
+    assert {heat.strategy for heat in first.heats} == {"linear_probe", "partial_finetune"}
+    assert ran >= 3  # a head, and a head with fine-tuning
+    assert race(config, paths, counting) == first
+    assert counting.searches == ran
+
+
+def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkeypatch):
+    config, paths = assessed
+    config = configure(paths.root.parent / "data", "plan.budget.minutes=100")
+    for folder in (paths.races, paths.trials):
+        shutil.rmtree(folder, ignore_errors=True)
+    monkeypatch.setattr(
+        "rootstock.workflow.plan.judge_profile",
+        lambda *_, **__: Judgement("linear_probe", "linear_probe", CONTEST, "a race tells."),
+    )
+    monkeypatch.setattr("rootstock.plan.race.is_settled", lambda *_: False)
+    monkeypatch.setattr(
+        "rootstock.workflow.race.decide",
+        lambda heats, **_: decide(heats, noise=float("inf"), similar=False),
+    )
+    plan = make_plan(config, paths, searcher=SequentialSearcher())
+    assert plan.race.winner == plan.strategy == "partial_finetune"
+    cache_features(config, paths)
+    trained = []
+    monkeypatch.setattr("rootstock.train.objectives.finetune", lambda *_, **__: trained.append(1))
+    train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
+    assert not trained
+    assert not list(paths.trials.iterdir())  # the loser's are gone, too
+
+
+def test_a_damaged_outcome_is_raced_again(assessed):
+    config, paths = assessed
+    first = race(config, paths)
+    for file in paths.races.glob("*.json"):
+        file.write_text("{}")
+    assert race(config, paths) == first
+
+
+@pytest.mark.parametrize("setting", ["plan.race=never", "plan.strategy=linear_probe"])
+def test_no_race_is_run_where_it_is_off_or_the_choice_is_pinned(assessed, setting):
+    _, paths = assessed
+    counting = CountingSearcher()
+    make_plan(configure(paths.root.parent / "data", setting), paths, searcher=counting)
+    assert counting.searches == 0
+
+
+def test_a_limit_of_minutes_rules_out_fine_tuning(assessed):
+    _, paths = assessed
+    config = configure(paths.root.parent / "data", "plan.budget.minutes=0.0001", "plan.race=never")
+    plan = make_plan(config, paths, searcher=SequentialSearcher())
+    assert plan.finetune is None
+
+
+def test_no_race_is_run_with_a_strategy_over_the_limit_of_minutes(assessed):
+    _, paths = assessed
+    counting = CountingSearcher()
+    config = configure(paths.root.parent / "data", "plan.budget.minutes=0.0001")
+    plan = make_plan(config, paths, searcher=counting)
+    assert (plan.finetune, plan.race, counting.searches) == (None, None, 0)
+
+
+def test_the_pace_of_a_machine_is_measured_once(tmp_path):
+    backbone = tiny_backbone()
+    first = known_pace(tmp_path, backbone, tuning_size=32)
+    assert known_pace(tmp_path, backbone, tuning_size=32) == first
+    assert first.latency_ms > 0
+    (damaged,) = tmp_path.glob("*.json")
+    damaged.write_text("{}")
+    known_pace(tmp_path, backbone, tuning_size=32)
+    assert json.loads(damaged.read_text())["latency_ms"] > 0
+
+
+def test_fine_tuning_takes_longer_than_a_head(tmp_path):
+    pace = known_pace(tmp_path, tiny_backbone(), tuning_size=32)
+    head, partial, full = (
+        pace.minutes(strategy, n_train=1000, n_val=100, epochs=5, n_rates=1)
+        for strategy in ("linear_probe", "partial_finetune", "full_finetune")
+    )
+    assert head < partial < full
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "losses", "spoilt"),
+    [
+        (0.9, [0.5, 0.4, 0.6, 0.5], True),
+        (0.91, [0.5, 0.4, 0.6, 0.5], False),  # more are right
+        (0.9, [0.1, 0.2, 0.9, 0.2], False),  # a difference within its own noise
+        (0.9, [0.1, 0.2, 0.1, 0.2], False),
+    ],
+)
+def test_fine_tuning_is_undone_where_the_head_is_clearly_better(accuracy, losses, spoilt):
+    head, tuned = (Trial({}, {"val_accuracy": share}, None) for share in (0.9, accuracy))
+    measured = {"head_losses": np.array([0.3, 0.2, 0.4, 0.3]), "tuned_losses": np.array(losses)}
+    assert is_spoilt(head, tuned, **measured) is spoilt
+
+
+@pytest.fixture(scope="module")
+def compared(assessed, tmp_path_factory):
+    """The same images with the embedded backbone and one that is not there as candidates."""
+    _, paths = assessed
+    other = Paths(tmp_path_factory.mktemp("compared"))
+    config = configure(
+        paths.root.parent / "data", "backbone.candidates=[embedded, gone.safetensors]"
+    )
+    index_images(config, other)
+    assess_data(config, other)
+    return config, other
+
+
+def test_every_candidate_is_looked_at_and_a_missing_one_is_told(compared):
+    profile = DatasetProfile.read(compared[1].profile)
+    assert [other.candidate for other in profile.alternatives] == ["embedded"]
+    assert [gone.candidate for gone in profile.unusable] == ["gone.safetensors"]
+
+
+def test_the_plan_takes_one_and_tells_why(compared):
+    config, paths = compared
+    plan = make_plan(config, paths, searcher=SequentialSearcher())
+    taken = next(score for score in plan.backbones if score.name == plan.backbone)
+    assert taken.accuracy >= max(score.accuracy - score.noise for score in plan.backbones)
+    report = (paths.reports / "plan.md").read_text()
+    assert "gone.safetensors" in report
+    assert report.count(" ms | ") == 2  # what either takes here
+    assert "not measured" not in report
+
+
+def test_a_limit_of_parameters_decides(compared):
+    config, paths = compared
+    limited = config.model_copy(
+        update={"plan": config.plan.model_copy(update={"max_params": 1_000_000})}
+    )
+    plan = make_plan(limited, paths, searcher=SequentialSearcher())
+    assert plan.backbone == tiny_backbone().card.name
+
+
+def test_a_limit_of_latency_is_measured(compared):
+    config, paths = compared
+    limited = config.model_copy(
+        update={"plan": config.plan.model_copy(update={"max_latency_ms": 1e-6})}
+    )
+    with pytest.raises(BackboneError, match="slower here than"):
+        make_plan(limited, paths, searcher=SequentialSearcher())

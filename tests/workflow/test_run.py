@@ -1,0 +1,455 @@
+"""The whole way without Ray, MLflow or DVC: real stages, real images, small network."""
+
+import json
+import pickle
+import re
+import shutil
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rootstock.config.load import load_config
+from rootstock.config.paths import Paths
+from rootstock.errors import ArtifactError, NoModelError, PlanError, TrainingError
+from rootstock.heads.linear import LinearHead, read_head, walk_heads, write_head
+from rootstock.model.bundle import read_bundle
+from rootstock.model.predictor import Predictor
+from rootstock.plan.ledger import read_ledger
+from rootstock.ports.runs import NullRunLogger
+from rootstock.ports.search import SequentialSearcher, Trial
+from rootstock.ports.spread import InProcess
+from rootstock.registry.champion import promote, rollback
+from rootstock.review.record import DataReview
+from rootstock.train.objectives import HEAD_FILE, Tracking
+from rootstock.workflow import features
+from rootstock.workflow.evaluate import evaluate_folder, evaluate_model
+from rootstock.workflow.features import cache_features
+from rootstock.workflow.plan import make_plan
+from rootstock.workflow.register import register_model
+from rootstock.workflow.run import run_all
+from rootstock.workflow.train import train_model
+from rootstock.workflow.training_job import TrainingJob
+from rootstock.workflow.trials import best_trial, which_won
+from tests.bundles import tiny_backbone
+from tests.data.folders import write_classes
+from tests.folder_registry import FolderRegistry
+
+LOSS = "calibrated validation loss"
+COUNTS = {"ants": 24, "bees": 24, "wasps": 24}
+QUICK = ["train.epochs=1", "train.learning_rates=[0.001]", "train.l2_grid=[0.1]"]
+
+
+def configure(root, *overrides):
+    settings = [
+        f"data.root={root}",
+        f"backbone.weights={tiny_backbone().card.weights}",
+        "search.engine=sequential",
+        "assess.probe_folds=2",
+        *QUICK,
+    ]
+    return load_config(None, overrides=[*settings, *overrides])
+
+
+def go(config, out, registry=None):
+    return run_all(
+        config,
+        Paths(out),
+        runs=NullRunLogger(),
+        searcher=SequentialSearcher(),
+        racer=SequentialSearcher(),
+        spreader=InProcess(),
+        registry=registry,
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_classes(tmp_path_factory.mktemp("data") / "insects", COUNTS)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A finished way; tests that change it copy it first."""
+    out = tmp_path_factory.mktemp("finished")
+    go(configure(data), out, FolderRegistry(out / "registry"))
+    return out
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return Paths(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def test_the_way_leaves_every_artifact_and_report(finished):
+    paths = Paths(finished)
+    for path in (paths.manifest, paths.profile, paths.plan, paths.features, paths.training):
+        assert path.is_file()
+    metrics = json.loads(paths.metrics.read_text())
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece", "n_test"} <= set(
+        metrics
+    )
+    assert json.loads(paths.registration.read_text())["alias"] == "champion"
+
+
+def test_the_review_is_one_page_whose_pictures_are_there(finished):
+    text = (finished / "reports/data.md").read_text()
+    pictures = re.findall(r"\((plots/review/.*?)\)", text)
+    assert "plots/review/map.png" in pictures
+    assert all((finished / "reports" / picture).is_file() for picture in pictures)
+    assert DataReview.read(finished / "artifacts/review.json").n_reviewed == sum(COUNTS.values())
+
+
+def test_the_forecast_is_compared_and_the_run_enters_the_ledger(finished):
+    forecast = json.loads((finished / "reports/forecast.json").read_text())
+    metrics = json.loads((finished / "reports/metrics.json").read_text())
+    (row,) = read_ledger(finished / ".rootstock/ledger.jsonl")
+    assert forecast["test_accuracy"] == metrics["accuracy"] == row.test_accuracy
+    assert forecast["expected_minutes"] >= 0
+    assert forecast["minutes"] >= 0
+
+
+def test_the_plan_in_words_refers_to_a_picture_that_is_there(finished):
+    text = (finished / "reports/plan.md").read_text()
+    assert "plots/plan/depth.png" in text
+    assert (finished / "reports/plots/plan/depth.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"],
+)
+def test_each_strategy_ends_in_a_model_that_predicts(data, tmp_path, strategy):
+    bundle = go(configure(data, f"plan.strategy={strategy}"), tmp_path)
+    assert bundle.strategy == strategy
+    assert (bundle.facts.tap == "last") is (strategy != "early_features")
+    image = (data / "ants/0.png").read_bytes()
+    answer = Predictor(bundle).predict([image])[0]
+    assert answer.label in COUNTS
+
+
+def test_the_same_inputs_give_the_same_manifest_plan_and_model(data, finished, tmp_path):
+    go(configure(data), tmp_path)
+    for name in ("manifest.parquet", "profile.json", "review.json", "plan.json", "features.json"):
+        assert (tmp_path / "artifacts" / name).read_bytes() == (
+            finished / "artifacts" / name
+        ).read_bytes(), name
+    weights = "artifacts/model/model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (finished / weights).read_bytes()
+
+
+def test_the_store_is_merged_now_and_then_and_at_the_end(data, copied, monkeypatch):
+    config = configure(data, "plan.strategy=early_features")
+    make_plan(config, copied, searcher=SequentialSearcher())
+    shutil.rmtree(copied.below(config.features.store))
+    merged = []
+    monkeypatch.setattr(features, "compact", merged.append)
+    monkeypatch.setattr(features, "PART_IMAGES", 10)
+    monkeypatch.setattr(features, "COMPACT_PARTS", 2)
+    images = cache_features(config, copied).computed
+    assert len(merged) == -(-images // 20) > 1
+
+
+def test_a_job_travels_without_its_network(data, copied, monkeypatch):
+    config, sent = configure(data, "plan.strategy=early_features"), []
+    make_plan(config, copied, searcher=SequentialSearcher())
+
+    class Sending(InProcess):
+        def spread(self, work, parts):
+            sent.append(pickle.dumps(work))
+            return super().spread(pickle.loads(sent[0]), parts)
+
+    cache_features(config, copied, spreader=Sending())
+    assert "backbone" not in vars(pickle.loads(sent[0]))
+    assert len(sent[0]) < 20_000
+
+
+def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeypatch):
+    config = configure(data, "plan.strategy=early_features")
+    n_taps = len(make_plan(config, copied, searcher=SequentialSearcher()).taps)
+    cache_features(config, copied)
+    fitted = []
+
+    def fit(*arguments, **others):
+        if len(fitted) == 1:
+            raise KeyboardInterrupt
+        fitted.append(others)
+        return walk_heads(*arguments, **others)
+
+    monkeypatch.setattr("rootstock.train.objectives.walk_heads", fit)
+    with pytest.raises(KeyboardInterrupt):
+        train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
+    monkeypatch.undo()
+    again = []
+
+    def count(*arguments, **others):
+        again.append(others)
+        return walk_heads(*arguments, **others)
+
+    monkeypatch.setattr("rootstock.train.objectives.walk_heads", count)
+    train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
+    assert len(again) == n_taps - 1
+    assert not list(copied.trials.iterdir())
+
+
+def test_a_head_on_joined_taps_becomes_a_model_that_predicts(data, tmp_path):
+    config = configure(data, "plan.strategy=early_features", "plan.tap=block2+last")
+    bundle = go(config, tmp_path)
+    assert bundle.facts.tap == "block2+last"
+    image = next(data.rglob("*.png")).read_bytes()
+    onnx, torch = (Predictor(bundle.directory, engine=name) for name in ("onnx", "torch"))
+    assert onnx.predict([image])[0].label == torch.predict([image])[0].label
+
+
+def test_the_average_of_two_trials_is_kept_where_it_is_better(data, tmp_path):
+    config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.001, 0.002]")
+    go(config, tmp_path)
+    training = json.loads((tmp_path / "artifacts/training.json").read_text())
+    assert training["metrics"]["val_log_loss"] > 0
+    assert ("average of 2" in training["won"]) == ("average_of" in training["best"])
+    single = min(trial["metrics"]["val_log_loss"] for trial in training["finetuning"])
+    kept = "average of 2" in training["won"]
+    assert (f"the best single trial {single:.4f}" in training["won"]) == kept
+
+
+def test_fine_tuned_weights_are_averaged_with_those_they_began_from(data, copied):
+    config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.01]")
+    make_plan(config, copied, searcher=SequentialSearcher())
+    cache_features(config, copied)
+    job, tracking = TrainingJob.open(config, copied), Tracking(NullRunLogger(), "")
+    head = best_trial(job.search_heads(SequentialSearcher(), tracking))
+    (tuned,) = job.search_finetuning(SequentialSearcher(), tracking, head)
+    (average,) = job.averages(head, [tuned])
+    assert average.params == {"average_of": 1, "with_start": True}
+    start, end, mean = (job.build_network(trial).head.weight for trial in (head, tuned, average))
+    assert not torch.equal(start, end)
+    assert torch.equal(mean, torch.stack([end, start]).mean(dim=0))
+    assert [trial.params for trial in job.averages(head, [tuned, tuned])] == [
+        {"average_of": 2},
+        {"average_of": 2, "with_start": True},
+    ]
+    assert job.averages(head, [replace(tuned, error="lost")]) == []
+
+
+def test_lineage_tells_where_a_model_comes_from(finished):
+    lineage = read_bundle(finished / "artifacts/model").lineage
+    plan = json.loads((finished / "artifacts/plan.json").read_text())
+    assert lineage["data_hash"] == plan["data_hash"]
+    assert lineage["libraries"]["torch"]
+    assert lineage["params"]["train"]["epochs"] == 1
+    assert str(finished) not in json.dumps(lineage)
+
+
+def test_a_registered_model_carries_its_card(finished):
+    card = (finished / "registry/rootstock/1/card.md").read_text()
+    assert card == (finished / "reports/model_card.md").read_text()
+    assert "Licence of the images: not stated." in card
+    assert "licence of its weights: Apache-2.0" in card
+    assert "the images were not versioned by DVC" in card
+    assert read_bundle(finished / "registry/rootstock/1").strategy
+
+
+def test_only_a_better_model_replaces_the_champion(data, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    arguments = {"runs": NullRunLogger(), "registry": registry}
+    first = register_model(configure(data), copied, **arguments)
+    second = register_model(configure(data), copied, **arguments)
+    assert (first["alias"], second["alias"]) == ("champion", "challenger")
+    assert "a gain of +0.0000; it must be better" in second["reason"]
+    generous = configure(data, "registry.gate.min_gain=-0.1")
+    assert register_model(generous, copied, **arguments)["alias"] == "champion"
+    assert registry.find("rootstock", alias="champion").version == "3"
+
+
+def test_a_rollback_returns_to_the_champion_before(data, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    for _ in range(2):
+        register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
+    with pytest.raises(NoModelError, match="has had no champion before"):
+        rollback(registry, "rootstock")
+    assert promote(registry, "rootstock", "2").aliases == ("champion",)
+    assert rollback(registry, "rootstock").version == "1"
+
+
+def test_a_champion_of_other_classes_is_not_replaced(data, finished, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
+    root = write_classes(tmp_path / "other", {"cats": 24, "dogs": 24})
+    go(configure(root), tmp_path / "out", registry)
+    outcome = json.loads((tmp_path / "out/artifacts/registration.json").read_text())
+    assert outcome["alias"] == "challenger"
+    assert "the two know different classes" in outcome["reason"]
+
+
+def test_without_tracking_nothing_is_registered_and_that_is_said(data, copied):
+    outcome = register_model(configure(data), copied, runs=NullRunLogger(), registry=None)
+    assert outcome["registered"] is False
+    assert "tracking.enabled is false" in outcome["reason"]
+
+
+def test_a_model_can_be_measured_on_another_folder(data, finished, tmp_path):
+    other = write_classes(tmp_path / "other", {"ants": 6, "bees": 6}, seed=3)
+    metrics = evaluate_folder(
+        configure(other), Paths(tmp_path / "out"), model=finished / "artifacts/model"
+    )
+    assert metrics["n_test"] == 12
+
+
+@pytest.mark.parametrize(
+    ("artifact", "stage"),
+    [("manifest.parquet", "index"), ("training.json", "train")],
+)
+def test_a_missing_artifact_says_which_stage_makes_it(data, copied, artifact, stage):
+    (copied.root / "artifacts" / artifact).unlink()
+    with pytest.raises(ArtifactError, match=rf"is missing(.|\n)*run the stage `{stage}`"):
+        evaluate_model(configure(data), copied, runs=NullRunLogger())
+
+
+def test_features_of_other_images_are_refused(data, copied, tmp_path):
+    index = json.loads(copied.features.read_text())
+    copied.features.write_text(json.dumps(index | {"keys_sha256": "0"}))
+    with pytest.raises(ArtifactError, match="made for other inputs: keys_sha256 differs"):
+        train_model(configure(data), copied, runs=NullRunLogger(), searcher=SequentialSearcher())
+
+
+def test_an_impossible_pin_stops_at_the_plan(data, copied):
+    with pytest.raises(PlanError, match=r"plan\.tap is `block99`"):
+        make_plan(configure(data, "plan.tap=block99"), copied, searcher=SequentialSearcher())
+
+
+def test_when_every_trial_fails_their_errors_are_listed(tmp_path):
+    trials = [Trial({"l2": n}, {}, tmp_path, error=f"boom {n}") for n in (1, 2)]
+    with pytest.raises(TrainingError, match=r"all 2 trials failed:\n.*boom 1\n.*boom 2"):
+        best_trial(trials)
+
+
+def test_cleared_features_are_computed_again_by_training(data, copied):
+    shutil.rmtree(copied.root / ".rootstock/features")
+    train_model(configure(data), copied, runs=NullRunLogger(), searcher=SequentialSearcher())
+    assert any((copied.root / ".rootstock/features").rglob("*.safetensors"))
+
+
+def test_user_data_are_never_touched(data, finished):
+    assert sorted(path.name for path in data.iterdir()) == sorted(COUNTS)
+    assert sum(1 for path in data.rglob("*") if path.is_file()) == sum(COUNTS.values())
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"average_of": 2}, f"the average of 2 fine-tuned trials, {LOSS} 0.2000 against"),
+        (
+            {"average_of": 1, "with_start": True},
+            "the average of one fine-tuned trial and the network before fine-tuning, "
+            f"{LOSS} 0.2000 against",
+        ),
+        ({"learning_rate": 1e-3}, f"one fine-tuned trial, {LOSS} 0.2000 against"),
+        ({"tap": "last"}, f"the head, which fine-tuning did not improve, {LOSS} 0.3000 against"),
+    ],
+)
+def test_one_line_tells_what_won(params, words):
+    head, best = (Trial(each, {"val_log_loss": 0.4}, None) for each in ({"tap": "last"}, params))
+    tuned = [Trial({"learning_rate": 1e-3}, {"val_log_loss": 0.5}, None)]
+    assert words in which_won(best, head, tuned, [0.3, 0.2])
+    assert which_won(head, head, [], [0.3]) == f"the head at `last`, {LOSS} 0.3000"
+
+
+def test_a_head_is_not_blamed_for_being_unsure(data, copied):
+    config = configure(data, "plan.strategy=early_features")
+    make_plan(config, copied, searcher=SequentialSearcher())
+    cache_features(config, copied)
+    job = TrainingJob.open(config, copied)
+    sure = best_trial(job.search_heads(SequentialSearcher(), Tracking(NullRunLogger(), "")))
+    head = read_head(sure.directory / HEAD_FILE)
+    timid = replace(sure, directory=job.directory / "timid")
+    write_head(LinearHead(0.5 * head.weights, 0.5 * head.bias), timid.directory / HEAD_FILE)
+    loss, same = (job.calibrated_losses(trial).mean() for trial in (sure, timid))
+    assert same == pytest.approx(loss, rel=0.01)
+    assert loss < 0.9 * sure.metrics["val_log_loss"]
+
+
+def trained(config, paths):
+    """Plan, features and training anew in a finished project; what the training told."""
+    make_plan(config, paths, searcher=SequentialSearcher())
+    cache_features(config, paths)
+    bundle = train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
+    return bundle, json.loads(paths.training.read_text())
+
+
+def test_more_trials_than_planned_are_drawn_from_the_plans_space(data, copied):
+    config = configure(data, "plan.strategy=partial_finetune", "train.trials=3")
+    _, told = trained(config, copied)
+    first, *drawn = (trial["params"] for trial in told["finetuning"])
+    assert len(drawn) == 2
+    assert set(first) == {"learning_rate", "layer_decay", "augmentation", "freeze_through"}
+    assert len({params["layer_decay"] for params in drawn}) == 2
+    # A pinned rate is not searched
+    assert {params["learning_rate"] for params in drawn} == {0.001}
+
+
+def test_fewer_trials_than_planned_are_the_first_ones(data, copied):
+    config = configure(
+        data,
+        "plan.strategy=full_finetune",
+        "train.learning_rates=[0.001, 0.01]",
+        "train.trials=1",
+    )
+    assert len(trained(config, copied)[1]["finetuning"]) == 1
+
+
+def test_a_budget_ends_the_fine_tuning_and_a_model_is_written(data, copied):
+    config = configure(
+        data,
+        "plan.strategy=full_finetune",
+        "train.epochs=500",
+        "train.trials=50",
+        "plan.budget.minutes=0.3",
+    )
+    started = time.monotonic()
+    bundle, told = trained(config, copied)
+    assert time.monotonic() - started < 25
+    assert told["finetuning"][-1]["error"] == "no time was left to begin it"
+    assert bundle.strategy == "full_finetune"
+
+
+@pytest.mark.parametrize(("trials", "ended_early"), [("auto", False), ("3", True)])
+def test_only_a_longer_search_ends_trials_early(data, copied, monkeypatch, trials, ended_early):
+    """The plan's own trials are judged at their end: at an early epoch the faster one would win."""
+    told = []
+
+    def spy(self, *arguments, early_stop, search=SequentialSearcher.search, **options):
+        told.append(early_stop)
+        return search(self, *arguments, early_stop=early_stop, **options)
+
+    monkeypatch.setattr(SequentialSearcher, "search", spy)
+    config = configure(
+        data, "plan.strategy=full_finetune", "train.epochs=1", f"train.trials={trials}"
+    )
+    trained(config, copied)
+    assert told == [False, ended_early]  # heads first
+
+
+def test_a_head_with_a_hidden_layer_is_tried_and_can_be_served(data, copied, monkeypatch):
+    config = configure(data, "plan.strategy=linear_probe", "train.mlp_hidden=8")
+    monkeypatch.setattr("rootstock.workflow.train.best_trial", lambda trials: trials[-1])
+    bundle, told = trained(config, copied)
+    assert [trial["params"].get("hidden") for trial in told["heads"]] == [None, 8]
+    assert bundle.facts.hidden == 8
+    image = (data / "ants/0.png").read_bytes()
+    by_onnx, by_torch = (Predictor(bundle, engine=e).predict([image])[0] for e in ("onnx", "torch"))
+    assert by_onnx.probability == pytest.approx(by_torch.probability, abs=1e-4)
+
+
+def test_views_are_kept_where_they_help_and_their_cost_is_told(data, copied):
+    config = configure(data, "plan.strategy=linear_probe", "train.views=crops")
+    bundle, told = trained(config, copied)
+    assert told["views"]["kept"] == bundle.facts.views
+    assert "5 forward passes" in told["views"]["why"]
+    image = (data / "ants/0.png").read_bytes()
+    assert Predictor(bundle).predict([image])[0].label in COUNTS
+
+
+def test_mirror_images_are_not_averaged_where_they_may_mean_another_class(data, copied):
+    config = configure(data, "plan.strategy=full_finetune", "plan.flip=false", "train.views=flip")
+    assert trained(config, copied)[1]["views"]["kept"] == "one"
