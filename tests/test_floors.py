@@ -87,6 +87,7 @@ def test_imports_go_down_only(path):
 BELOW_INTEGRATIONS = [
     path for path in MODULES if FLOORS.get(part_of(module_name(path)), 0) < FLOORS["integrations"]
 ]
+SERVED_MODELS = sorted((SRC / "rootstock/service/models").glob("*.py"))
 DECIDING = [
     path
     for path in MODULES
@@ -100,6 +101,12 @@ DECIDING = [
 def test_only_integrations_know_ray_mlflow_dvc_and_fastapi(path):
     roots = {target.split(".")[0] for target in imports_of(path)}
     assert not roots & INTEGRATIONS_ONLY
+
+
+@pytest.mark.parametrize("path", SERVED_MODELS, ids=module_name)
+def test_models_of_the_service_know_no_http_and_no_integration(path):
+    banned = ("rootstock.service.http", "rootstock.integrations", "fastapi", "starlette")
+    assert not [target for target in imports_of(path) if target.startswith(banned)]
 
 
 @pytest.mark.parametrize("path", DECIDING, ids=module_name)

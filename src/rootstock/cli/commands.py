@@ -279,11 +279,11 @@ def open_model(name: str) -> Iterator[Path]:
     if name and not name.startswith("models:/"):
         yield Path(name)
         return
-    from rootstock.integrations.mlflow.tracking import resolve_model_uri
+    from rootstock.registry.model_uri import parse_model_uri
 
-    named = resolve_model_uri(name) if name else None
+    named = parse_model_uri(name) if name else None
     config, registry = open_registry()
-    wanted = named or resolve_model_uri(f"models:/{config.registry.name}@champion")
+    wanted = named or parse_model_uri(f"models:/{config.registry.name}@champion")
     entry = registry.find(wanted.name, alias=wanted.alias, version=wanted.version)
     with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
         yield registry.download(entry, Path(folder) / "model")

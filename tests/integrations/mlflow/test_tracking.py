@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.errors import ArtifactError, ConfigError, TrackingError
-from rootstock.integrations.mlflow.tracking import MlflowRunLogger, resolve_model_uri
+from rootstock.errors import ArtifactError, TrackingError
+from rootstock.integrations.mlflow.tracking import MlflowRunLogger
 
 pytestmark = pytest.mark.integration
 
@@ -180,19 +180,6 @@ def test_file_store_is_refused_with_a_way_out(tmp_path):
         MlflowRunLogger(f"file://{tmp_path}/runs", "tests").run("run"),
     ):
         pass
-
-
-def test_model_uris_are_split():
-    assert resolve_model_uri("models:/flowers@champion") == ("flowers", "champion", "")
-    assert resolve_model_uri("models:/flowers/3") == ("flowers", "", "3")
-
-
-@pytest.mark.parametrize(
-    "uri", ["flowers", "models:/flowers", "models:/flowers/latest", "models:/a/b@c", "models:/@x"]
-)
-def test_other_model_uris_are_refused(uri):
-    with pytest.raises(ConfigError, match=r"names no registered model\n.*models:/NAME@ALIAS"):
-        resolve_model_uri(uri)
 
 
 def test_telemetry_is_off(mlflow_uri):

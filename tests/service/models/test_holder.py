@@ -2,12 +2,11 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
-from rootstock.errors import BundleError, ConfigError, NoModelError
-from rootstock.service.models.holder import ModelHolder, Source, parse_source
+from rootstock.errors import BundleError, NoModelError
+from rootstock.service.models.holder import ModelHolder
 from tests.bundles import tiny_bundle
 from tests.folder_registry import FolderRegistry
 
@@ -22,24 +21,6 @@ def registry(tmp_path):
 
 def make_holder(registry, tmp_path, model="models:/flowers@champion"):
     return ModelHolder(model, cache=tmp_path / "cache", connect=lambda: registry)
-
-
-@pytest.mark.parametrize(
-    ("model", "source"),
-    [
-        ("models:/flowers@champion", Source(name="flowers", alias="champion")),
-        ("models:/flowers/3", Source(name="flowers", version="3")),
-        ("artifacts/model", Source(directory=Path("artifacts/model"))),
-    ],
-)
-def test_sources_are_read(model, source):
-    assert parse_source(model) == source
-
-
-@pytest.mark.parametrize("model", ["models:/", "models:/x", "models:/x@", "models:/x/1@y"])
-def test_an_address_that_names_no_model_is_refused(model):
-    with pytest.raises(ConfigError, match=f"{model}.* names no registered model"):
-        parse_source(model)
 
 
 def test_a_registered_model_is_named_after_its_entry(registry, tmp_path):

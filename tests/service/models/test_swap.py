@@ -12,8 +12,8 @@ from rootstock.errors import BundleError, NoModelError, RootstockError, Tracking
 from rootstock.model.bundle import read_bundle
 from rootstock.service.http.app import create_app
 from rootstock.service.http.keys import make_key
-from rootstock.service.http.problems import Problem
-from rootstock.service.models.holder import ModelHolder, parse_source
+from rootstock.service.models.holder import ModelHolder
+from rootstock.service.models.source import ModelSource
 from rootstock.service.settings import Settings
 from tests.bundles import jpeg, tiny_bundle, write_tiny_bundle
 from tests.folder_registry import FolderRegistry
@@ -58,7 +58,7 @@ def registry(tmp_path):
 @pytest.fixture
 def hold(registry, tmp_path):
     """Makes holders of one cache, as one service after another would."""
-    told = []
+    outcomes = []
 
     def make(model="models:/flowers@champion", **settings):
         holder = ModelHolder(
@@ -66,10 +66,10 @@ def hold(registry, tmp_path):
             cache=tmp_path / "cache",
             connect=lambda: registry,
             engine="onnx",
-            told=told.append,
+            on_swap=outcomes.append,
             **settings,
         )
-        holder.outcomes = told
+        holder.outcomes = outcomes
         return holder
 
     return make
@@ -173,7 +173,7 @@ def test_a_champion_that_was_taken_away_is_served_on_after_a_restart_too(registr
     hold().load()
     registry.drop_alias("flowers", "champion")
     assert hold().load().info["version"] == "1"
-    assert "serving the last model that was good: no model" in caplog.text
+    assert "serving the last good model: no model" in caplog.text
 
 
 def test_a_first_model_that_was_refused_is_tried_again_at_every_look(registry, hold):
@@ -209,7 +209,7 @@ def test_what_clients_are_told_holds_no_folder(registry, hold, tmp_path):
         holder.refresh()
     assert "model.onnx is damaged" in holder.refused.reason
     assert str(tmp_path) not in holder.refused.reason
-    assert str(parse_source(str(tmp_path / "secret/model"))) == "model"
+    assert str(ModelSource.parse(str(tmp_path / "secret/model"))) == "model"
 
 
 def test_a_folder_that_is_still_being_copied_is_served_once_it_is_whole(tmp_path):
@@ -285,7 +285,7 @@ def test_without_the_registry_what_is_on_disk_can_be_pinned(registry, hold, monk
     holder.rollback()
     assert (holder.predictor.info["version"], holder.pinned) == ("1", "1")
     # Who has not heard the answer asks again, and the bad version does not come back.
-    with pytest.raises(Problem, match="No other version"):
+    with pytest.raises(RootstockError, match="no other version"):
         holder.rollback()
     holder.pin("2")
     assert hold().load().info["version"] == "2"
@@ -383,7 +383,7 @@ def test_a_version_that_is_not_there_cannot_be_pinned(registry, hold):
 def test_there_is_nothing_to_roll_back_to_at_first(registry, hold):
     holder = hold()
     holder.load()
-    with pytest.raises(Problem, match="No other version"):
+    with pytest.raises(RootstockError, match="no other version"):
         holder.rollback()
 
 
@@ -391,7 +391,7 @@ def test_a_fixed_version_or_directory_cannot_be_pinned(hold):
     for model in ("models:/flowers/1", str(tiny_bundle())):
         holder = hold(model)
         holder.load()
-        with pytest.raises(Problem, match="has no other versions"):
+        with pytest.raises(RootstockError, match="has no other versions"):
             holder.pin("1")
 
 

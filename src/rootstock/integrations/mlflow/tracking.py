@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from rootstock.errors import ArtifactError, ConfigError, TrackingError
+from rootstock.errors import ArtifactError, TrackingError
 from rootstock.integrations.mlflow.client import (
     cut,
     mlflow_client,
@@ -178,30 +178,6 @@ class MlflowRun:
                 ),
                 self.patience,
             )
-
-
-class ModelName(NamedTuple):
-    """A registered model by alias or version; the other one of the two is empty."""
-
-    name: str
-    alias: str
-    version: str
-
-
-def resolve_model_uri(uri: str) -> ModelName:
-    """Split ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    match = re.fullmatch(r"models:/([^/@:]+)(?:@([^/@]+)|/(\d+))", uri)
-    if not match:
-        raise ConfigError(
-            f"{uri!r} names no registered model",
-            hint="write models:/NAME@ALIAS such as models:/rootstock@champion, or "
-            "models:/NAME/VERSION such as models:/rootstock/3",
-        )
-    return ModelName(*match.groups(default=""))
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -32,7 +32,7 @@ def make_admin_router(service: Service) -> APIRouter:
     @router.post("/reload", summary="Look for a new model now", responses=problems)
     async def reload() -> AdminAnswer:
         """Asks the registry at once, and tries a version that was refused once more."""
-        return await _change(holder, lambda: holder.refresh(again=True, patience=ADMIN_SECONDS))
+        return await _change(holder, lambda: holder.refresh(again=True, wait_seconds=ADMIN_SECONDS))
 
     @router.post("/rollback", summary="Serve the version before this one", responses=problems)
     async def rollback() -> AdminAnswer:

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope, Send
 
 from rootstock.errors import ImageError
+from rootstock.service.models.holder import NotLoadedError
 
 MEDIA_TYPE = "application/problem+json"
 PREFIX = "urn:rootstock:problem:"
@@ -94,6 +95,11 @@ def install(app: FastAPI) -> None:
         assert isinstance(problem, Problem)
         return _answer(request, problem)
 
+    async def on_no_model(request: Request, error: Exception) -> Response:
+        assert isinstance(error, NotLoadedError)
+        headers = {"Retry-After": str(error.retry_seconds)}
+        return _answer(request, Problem("no-model", error.message, headers=headers))
+
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return _answer(request, _from_http(request, error))
@@ -110,6 +116,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(Exception, on_error)
     app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(NotLoadedError, on_no_model)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(ClientDisconnect, on_disconnect)

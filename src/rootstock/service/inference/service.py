@@ -51,9 +51,9 @@ class Service:
         """Images that were taken in and are not yet answered."""
         self._seconds_each = 0.0
         self._last_answer = 0.0
-        holder.told = partial(self._count_swap, "champion")
+        holder.on_swap = partial(self._count_swap, "champion")
         if challenger is not None:
-            challenger.told = partial(self._count_swap, "challenger")
+            challenger.on_swap = partial(self._count_swap, "challenger")
         self.decoders = DecodePool(
             settings.decoders,
             seconds=settings.decode_seconds,

@@ -1,4 +1,4 @@
-"""Versions of models on this machine's disk, and which of them was served last."""
+"""Versions of a model on this machine's disk, and which of them was served last."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from typing import Any
 from rootstock.errors import ArtifactError, BundleError
 from rootstock.model.bundle import ModelBundle, read_bundle
 from rootstock.ports.registry import ModelRegistry, RegistryEntry
+from rootstock.service.models.source import ModelIdentity
 from rootstock.system.files import write_json
 
-KEPT = 3
-"""Versions of a name that stay on disk: the present one, the one before, and one to come."""
+MAX_VERSIONS = 3
+"""Versions of a name that stay on disk: the present one, the one before, and the next one."""
 
 _log = logging.getLogger("rootstock.service")
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A model that was served before, checked anew."""
+class CachedModel:
+    """A model on disk that was served before and is whole."""
 
     bundle: ModelBundle
-    name: str
-    version: str
-    mark: tuple[str, ...]
+    identity: ModelIdentity
 
 
 class ModelCache:
-    """The versions of one model, a folder each; ``slot`` tells whose notes are kept beside them.
+    """The versions of one model, each in its own folder, and notes about what is served.
 
-    Champion and challenger share the versions, never the notes.
+    Champion and challenger share the versions, but each has its own notes, named ``slot``.
     """
 
     def __init__(self, root: Path, name: str, slot: str) -> None:
@@ -44,13 +43,13 @@ class ModelCache:
         self._state = self.home / f"{slot}.json"
 
     def fetch(self, registry: ModelRegistry, entry: RegistryEntry) -> ModelBundle:
-        """The bundle of a version, from disk if it is there and whole, else from the registry.
+        """Return the bundle of a version: from disk if it is whole there, else from the registry.
 
         Raises:
-            BundleError: it is damaged, or there is no room for it.
+            BundleError: it is damaged, or the disk has no room for it.
             TrackingError: the registry cannot be reached.
         """
-        # The run id is part of the key: a registry made anew counts its versions from 1 again.
+        # The run id is part of the key: a new registry counts its versions from 1 again.
         home = self._folder(entry.version, entry.run_id)
         if entry.run_id and home.is_dir():
             try:
@@ -65,53 +64,55 @@ class ModelCache:
                 hint="free some disk space or check the folder's permissions",
             ) from error
 
-    def remember(self, version: str, run_id: str, *, previous: str) -> None:
-        """Note what is served now, and drop versions of long ago; a full disk is no failure."""
+    def remember(self, identity: ModelIdentity, *, previous: str) -> None:
+        """Note what is served now and remove old versions; a full disk is ignored."""
         with suppress(OSError, ArtifactError):
-            self._write({"version": version, "run_id": run_id, "previous": previous})
-            self._folder(version, run_id).touch()
-            noted = {self._last_folder(state) for state in self.home.glob("*.json")}
+            self._write(
+                {"version": identity.version, "run_id": identity.run_id, "previous": previous}
+            )
+            self._folder(identity.version, identity.run_id).touch()
+            served = {self._last_folder(state) for state in self.home.glob("*.json")}
             homes = [path for path in self.home.iterdir() if path.is_dir()]
             homes = [path for path in homes if not path.name.startswith(".")]
-            for path in sorted(homes, key=lambda path: path.stat().st_mtime)[:-KEPT]:
-                if path not in noted:
+            for path in sorted(homes, key=lambda path: path.stat().st_mtime)[:-MAX_VERSIONS]:
+                if path not in served:
                     shutil.rmtree(path, ignore_errors=True)
 
-    def last(self) -> Kept | None:
-        """The model that was served last, if it is still whole."""
+    def last(self) -> CachedModel | None:
+        """Return the model that was served last, if it is still whole."""
         state = _read(self._state)
         version, run_id = state.get("version", ""), state.get("run_id", "")
         if not version:
             return None
         try:
-            return self._read_kept(version, run_id)
+            return self._read_cached(version, run_id)
         except BundleError as error:
             _log.warning("the last model is damaged: %s", error.message)
             return None
 
-    def kept(self, version: str) -> Kept | None:
-        """A version that is on disk and whole; the newest, if a registry made anew has it twice."""
-        found = [path for path in self.home.glob(f"{version}-*") if path.is_dir()]
-        for folder in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+    def find(self, version: str) -> CachedModel | None:
+        """Return a version that is whole on disk; the newest, if two registries had it."""
+        folders = [path for path in self.home.glob(f"{version}-*") if path.is_dir()]
+        for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
             with suppress(BundleError):
-                return self._read_kept(version, folder.name.partition("-")[2])
+                return self._read_cached(version, folder.name.partition("-")[2])
         return None
 
     def version(self) -> str:
-        """The version that was served last; empty where none is known."""
+        """Return the version that was served last; empty if there is none."""
         return str(_read(self._state).get("version", ""))
 
     def previous(self) -> str:
-        """The version that was served before the last one; empty where none is known."""
+        """Return the version that was served before the last one; empty if there is none."""
         return str(_read(self._state).get("previous", ""))
 
     def forget_previous(self) -> None:
-        """The version before is the one that is served now."""
+        """Note that no version was served before."""
         with suppress(OSError, ArtifactError):
             self._write({"previous": ""})
 
     def pinned(self) -> str:
-        """The version that was pinned by hand; empty for none."""
+        """Return the version that an operator pinned; empty if there is none."""
         return str(_read(self._state).get("pinned", ""))
 
     def pin(self, version: str) -> None:
@@ -119,16 +120,16 @@ class ModelCache:
         with suppress(OSError, ArtifactError):
             self._write({"pinned": version})
 
-    def _read_kept(self, version: str, run_id: str) -> Kept:
+    def _read_cached(self, version: str, run_id: str) -> CachedModel:
         bundle = read_bundle(self._folder(version, run_id))
-        return Kept(bundle, self._name, version, (self._name, version, run_id))
+        return CachedModel(bundle, ModelIdentity(self._name, version, run_id))
 
     def _folder(self, version: str, run_id: str) -> Path:
         return self.home / f"{version}-{run_id or 'no-run'}"
 
     def _last_folder(self, state: Path) -> Path:
-        noted = _read(state)
-        return self._folder(noted.get("version", ""), noted.get("run_id", ""))
+        tree = _read(state)
+        return self._folder(tree.get("version", ""), tree.get("run_id", ""))
 
     def _write(self, change: dict[str, str]) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -137,21 +138,21 @@ class ModelCache:
 
 def _read(state: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        found = json.loads(state.read_bytes())
-        if isinstance(found, dict):
-            return found
+        tree = json.loads(state.read_bytes())
+        if isinstance(tree, dict):
+            return tree
     return {}
 
 
 def _download(registry: ModelRegistry, entry: RegistryEntry, home: Path) -> ModelBundle:
     home.parent.mkdir(parents=True, exist_ok=True)
-    # mkdtemp's folder is ours alone (mode 700): nobody swaps the model before it is checked.
-    fresh = Path(tempfile.mkdtemp(prefix=".download-", dir=home.parent))
+    # mkdtemp makes a folder of mode 700: no other user can change the model before it is checked.
+    temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=home.parent))
     try:
-        fetched = registry.download(entry, fresh / "model")
-        read_bundle(fetched)
+        directory = registry.download(entry, temporary / "model")
+        read_bundle(directory)
         shutil.rmtree(home, ignore_errors=True)
-        fetched.replace(home)
+        directory.replace(home)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return read_bundle(home)

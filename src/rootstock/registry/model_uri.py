@@ -1,0 +1,32 @@
+"""Addresses of registered models: ``models:/NAME@ALIAS`` and ``models:/NAME/VERSION``."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from rootstock.errors import ConfigError
+
+
+class ModelName(NamedTuple):
+    """A registered model, by alias or by version; the other one of the two is empty."""
+
+    name: str
+    alias: str
+    version: str
+
+
+def parse_model_uri(uri: str) -> ModelName:
+    """Split ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+
+    Raises:
+        ConfigError: the address has another form.
+    """
+    match = re.fullmatch(r"models:/([^/@:]+)(?:@([^/@]+)|/(\d+))", uri)
+    if not match:
+        raise ConfigError(
+            f"{uri!r} names no registered model",
+            hint="write models:/NAME@ALIAS such as models:/rootstock@champion, or "
+            "models:/NAME/VERSION such as models:/rootstock/3",
+        )
+    return ModelName(*match.groups(default=""))

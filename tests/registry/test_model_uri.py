@@ -1,0 +1,19 @@
+"""Addresses of registered models."""
+
+import pytest
+
+from rootstock.errors import ConfigError
+from rootstock.registry.model_uri import parse_model_uri
+
+
+def test_model_uris_are_split():
+    assert parse_model_uri("models:/flowers@champion") == ("flowers", "champion", "")
+    assert parse_model_uri("models:/flowers/3") == ("flowers", "", "3")
+
+
+@pytest.mark.parametrize(
+    "uri", ["flowers", "models:/flowers", "models:/flowers/latest", "models:/a/b@c", "models:/@x"]
+)
+def test_other_model_uris_are_refused(uri):
+    with pytest.raises(ConfigError, match=r"names no registered model\n.*models:/NAME@ALIAS"):
+        parse_model_uri(uri)
