@@ -13,8 +13,9 @@ import argparse
 import os
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from environments import peers_python
@@ -45,19 +46,16 @@ def measure(model: Path) -> None:
     """One row an engine."""
     from rootstock.model.bundle import read_bundle
     from rootstock.model.predictor import Predictor
+    from rootstock.runtimes.choose import time_in_turns
     from rootstock.runtimes.engines import installed_engines
 
     bundle = read_bundle(model)
     size = bundle.preprocess.input_size
     image = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
     sides = {name: Predictor(bundle, engine=name, threads=1) for name in installed_engines()}
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(ROUNDS):
-        for name, predictor in sides.items():
-            started = time.perf_counter()
-            predictor.logits(image)
-            times[name].append(time.perf_counter() - started)
-    medians = {name: 1000 * float(np.median(seconds)) for name, seconds in times.items()}
+    runs = {name: partial(predictor.logits, image) for name, predictor in sides.items()}
+    seconds = time_in_turns(runs, rounds=ROUNDS, summary=median)
+    medians = {name: 1000 * one for name, one in seconds.items()}
     for name, milliseconds in medians.items():
         print(
             f"| {bundle.facts.card['architecture']} | {size} | {name} | {milliseconds:.2f} "

@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torchvision import transforms
@@ -31,11 +30,12 @@ from torchvision.datasets import ImageFolder
 from rootstock.backbones.load import LAST, Backbone, load_backbone
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
-from rootstock.features.choose import choose_forward
 from rootstock.features.extract import extract_features
+from rootstock.features.fastest import choose_forward
 from rootstock.features.forward import open_forwards
 from rootstock.features.loading import prepared_batches, read_prepared, spread
 from rootstock.features.store.store import FeatureStore
+from rootstock.runtimes.choose import time_in_turns
 from rootstock.system.cpu import usable_cores
 
 BATCH = 64
@@ -173,13 +173,8 @@ def enlarge(source: Path, out: Path, count: int) -> list[ImageRow]:
 
 
 def best(work: Callable[[], None]) -> float:
-    """Seconds of the faster of two runs."""
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return float(np.min(times))
+    """Return the seconds of the faster of two runs."""
+    return time_in_turns({"work": work}, rounds=2, warm_ups=0)["work"]
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_stored_features_agree_whatever_computes_them(data, monkeypatch, tmp_pat
         way for way in ways.forwards if way.engine == engine
     ))  # fmt: skip
     other = data | {"store": FeatureStore(tmp_path / "other")}
-    monkeypatch.setattr(extract, "MEASURE_FROM", 1)
+    monkeypatch.setattr(extract, "MEASURE_FROM_IMAGES", 1)
     assert run(other, measure=True).engine == engine
     for tap in TAPS:
         found, expected = (features(one, tap).astype(np.float32) for one in (other, data))
@@ -142,7 +142,7 @@ def test_stored_features_agree_whatever_computes_them(data, monkeypatch, tmp_pat
 
 def test_few_images_are_not_worth_a_measurement(data, monkeypatch):
     monkeypatch.setattr(extract, "choose_forward", None)
-    assert run(data, measure=True, n_images=extract.MEASURE_FROM - 1).engine == "torch"
+    assert run(data, measure=True, n_images=extract.MEASURE_FROM_IMAGES - 1).engine == "torch"
 
 
 def test_parts_leave_the_merging_to_whoever_has_them_all(data, monkeypatch):

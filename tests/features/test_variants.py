@@ -1,13 +1,14 @@
 """A GPU's ways to features, run on a processor: the same code, only slower."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from rootstock.features import choose as fastest
-from rootstock.features import forward
+from rootstock.features import fastest, forward
 from rootstock.features import variants as gpu
-from rootstock.features.choose import choose_forward
+from rootstock.features.fastest import choose_forward
 from tests.bundles import tiny_backbone
 
 TAPS = ["block1", "last"]
@@ -84,7 +85,7 @@ def test_the_ways_are_proved_and_the_fastest_is_taken(opened, tmp_path, monkeypa
     expected = ways.forwards[0].run(probe)
     for fast, name in enumerate(names):
         seconds = {way: 0.01 if number == fast else 0.1 for number, way in enumerate(names)}
-        monkeypatch.setattr(fastest, "_seconds", lambda way, images, s=seconds: s[way.name])
+        monkeypatch.setattr(fastest, "time_in_turns", lambda runs, s=seconds, **_: s)
         folder = tmp_path / str(fast)
         found = choose_forward(ways, probe=probe, folder=folder, batch_size=BATCH)
         assert found.name == name
@@ -96,12 +97,13 @@ def test_a_gpu_is_measured_with_the_batches_it_will_get(opened, tmp_path, monkey
     ways, probe = opened()
     seen = []
 
-    def seconds(way, images):
+    def count(images):
         seen.append(len(images))
-        return 0.01
+        return {}
 
-    monkeypatch.setattr(fastest, "_seconds", seconds)
-    monkeypatch.setattr(fastest, "SECONDS", 0.0)
+    monkeypatch.setattr(fastest, "SECONDS_PER_WAY", 0.0)
+    counting = tuple(dataclasses.replace(way, run=count) for way in ways.forwards)
+    ways = dataclasses.replace(ways, forwards=counting)
     choose_forward(ways, probe=probe, folder=tmp_path, batch_size=BATCH)
     assert set(seen) == {BATCH}
 

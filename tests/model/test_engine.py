@@ -8,6 +8,7 @@ from rootstock.model import engine as engines
 from rootstock.model.bundle import read_bundle
 from rootstock.model.engine import Outputs, best_batch, fastest_engine, open_engine
 from rootstock.model.predictor import Predictor
+from rootstock.runtimes import choose
 from rootstock.runtimes.engines import installed_engines
 from rootstock.system.cpu import usable_cores
 from tests.bundles import SIZE, jpeg, tiny_bundle
@@ -49,7 +50,7 @@ def refusing(wrong):
     return prove
 
 
-def test_the_fastest_engine_is_taken_and_all_times_are_told(bundle, monkeypatch):
+def test_the_fastest_engine_is_taken_and_all_times_are_reported(bundle, monkeypatch):
     outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
     fakes = {"onnx": fake(outputs, 6), "openvino": fake(outputs, 1)}
     monkeypatch.setattr(engines, "installed_engines", lambda: ["onnx", "openvino", "torch"])
@@ -146,11 +147,13 @@ def test_no_quota_leaves_all_cores(tmp_path, text):
     ("per_call", "per_image", "best"), [(0, 2.0, 1), (5, 0.01, 64), (1, 1.0, 8)]
 )
 def test_batches_are_as_large_as_they_gain(monkeypatch, per_call, per_image, best):
-    def seconds(_forward, images):
-        return per_call + per_image * len(images)
+    now = [0.0]
+    monkeypatch.setattr(choose, "perf_counter", lambda: now[0])
 
-    monkeypatch.setattr(engines, "_seconds", seconds)
-    assert best_batch(lambda images: None, 8) == best
+    def forward(images):
+        now[0] += per_call + per_image * len(images)
+
+    assert best_batch(forward, 8) == best
 
 
 def test_no_batch_over_the_bound_is_tried():

@@ -29,19 +29,7 @@ CPU = torch.device("cpu")
 )
 def test_the_way_with_a_clear_lead_is_taken(rates, chosen):
     ways = dict(zip((PLAIN, LAST, ROUNDED), rates, strict=True))
-    assert choose_compute(list(ways), lambda way, hopeless: ways[way]) == (chosen, ways[chosen])
-
-
-def test_half_of_the_best_rate_counts_as_hopeless():
-    asked = []
-    rates = {PLAIN: 100.0, LAST: 200.0, ROUNDED: 1.0}
-
-    def measure(way, hopeless):
-        asked.append(hopeless)
-        return rates[way]
-
-    choose_compute(list(rates), measure)
-    assert asked == [0.0, 50.0, 100.0]
+    assert choose_compute(ways) == chosen
 
 
 def test_bfloat16_is_measured_only_where_the_processor_has_it(monkeypatch):

@@ -14,7 +14,7 @@ from rootstock.plan.pins import Pins
 from rootstock.plan.race import decide
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher, Trial
-from rootstock.train.throughput import known_pace
+from rootstock.train.throughput import known_throughput
 from rootstock.workflow.assess import assess_data
 from rootstock.workflow.features import cache_features
 from rootstock.workflow.index import index_images
@@ -127,21 +127,21 @@ def test_no_race_is_run_with_a_strategy_over_the_limit_of_minutes(assessed):
     assert (plan.finetune, plan.race, counting.searches) == (None, None, 0)
 
 
-def test_the_pace_of_a_machine_is_measured_once(tmp_path):
+def test_the_throughput_of_a_machine_is_measured_once(tmp_path):
     backbone = tiny_backbone()
-    first = known_pace(tmp_path, backbone, tuning_size=32)
-    assert known_pace(tmp_path, backbone, tuning_size=32) == first
+    first = known_throughput(tmp_path, backbone, tuning_size=32)
+    assert known_throughput(tmp_path, backbone, tuning_size=32) == first
     assert first.latency_ms > 0
     (damaged,) = tmp_path.glob("*.json")
     damaged.write_text("{}")
-    known_pace(tmp_path, backbone, tuning_size=32)
+    known_throughput(tmp_path, backbone, tuning_size=32)
     assert json.loads(damaged.read_text())["latency_ms"] > 0
 
 
 def test_fine_tuning_takes_longer_than_a_head(tmp_path):
-    pace = known_pace(tmp_path, tiny_backbone(), tuning_size=32)
+    throughput = known_throughput(tmp_path, tiny_backbone(), tuning_size=32)
     head, partial, full = (
-        pace.minutes(strategy, n_train=1000, n_val=100, epochs=5, n_rates=1)
+        throughput.minutes(strategy, n_train=1000, n_val=100, epochs=5, n_rates=1)
         for strategy in ("linear_probe", "partial_finetune", "full_finetune")
     )
     assert head < partial < full

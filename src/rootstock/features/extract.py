@@ -17,7 +17,7 @@ from rootstock.backbones.load import Backbone
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ArtifactError
-from rootstock.features.choose import MEASURE_FROM, TASK_IMAGES, choose_forward
+from rootstock.features.fastest import MEASURE_FROM_IMAGES, TASK_IMAGES, choose_forward
 from rootstock.features.forward import Features, Forward, open_forwards
 from rootstock.features.loading import prepared_batches, read_prepared, spread
 from rootstock.features.store.compaction import compact
@@ -204,7 +204,7 @@ def _open_forward(
     measure: bool,
     batch_size: int,
 ) -> Forward:
-    measure = measure and n_images >= MEASURE_FROM
+    measure = measure and n_images >= MEASURE_FROM_IMAGES
     ways = open_forwards(
         backbone, preprocess, taps, n_images=n_images, probe=probe, folder=folder, every=measure
     )

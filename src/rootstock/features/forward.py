@@ -5,7 +5,7 @@ need a translation that takes a moment, so it is made where there is much to do.
 PyTorch in one of several ways (`rootstock.features.variants`). Which is the fastest depends on
 network and machine. What the plan is made from takes the preferred one, by counting the work and no
 stopwatch, so that the same data give the same plan bit for bit; the stage `features` measures once
-(`rootstock.features.choose`).
+(`rootstock.features.fastest`).
 """
 
 from __future__ import annotations

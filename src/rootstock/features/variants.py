@@ -1,7 +1,7 @@
 """How a GPU may compute the same features faster: another memory layout, and half precision.
 
 Which of them pays depends on card and network, so they are proved against the plain way
-(`rootstock.features.forward`) and measured (`rootstock.features.choose`) before one is taken.
+(`rootstock.features.forward`) and measured (`rootstock.features.fastest`) before one is taken.
 Nothing is compiled: it takes a minute in each process, and whether it pays was not measured.
 """
 

@@ -9,24 +9,23 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 
 from rootstock.errors import BundleError
 from rootstock.model.bundle import ModelBundle
+from rootstock.runtimes.choose import LATENCY_ROUNDS, MAX_BATCH_TIME_SHARE, time_in_turns
 from rootstock.runtimes.engines import PACKAGES, Engine, installed_engines
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.runtimes.openvino import caller, openvino_model
 
 _log = logging.getLogger(__name__)
-_TRIES = 9
-_BATCHES = (1, 8, 64)
-_GAIN = 0.9
-"""A larger batch must take at most this share of the time an image: it costs waiting and memory."""
+_BATCH_SIZES = (1, 8, 64)
 
 
 class Outputs(NamedTuple):
@@ -88,27 +87,33 @@ def fastest_engine(
     if len(proved) == 1:
         return *proved.popitem(), {}
     size = bundle.preprocess.input_size
-    times = {name: _milliseconds(forward, size) for name, forward in proved.items()}
-    best = min(times, key=lambda name: times[name])
-    return best, proved[best], times
+    image = np.zeros((1, 3, size, size), np.float32)
+    seconds = time_in_turns(
+        {name: partial(forward, image) for name, forward in proved.items()},
+        rounds=LATENCY_ROUNDS,
+        summary=median,
+    )
+    best = min(seconds, key=lambda name: seconds[name])
+    return best, proved[best], {name: round(1000 * one, 3) for name, one in seconds.items()}
 
 
 def best_batch(forward: Forward, size: int, *, views: int = 1, most: int = 64) -> int:
-    """Images that the engine should take at once: as few as are about as fast an image as more.
+    """Return how many images the engine should take at once: as few as are about as fast.
 
     A processor gains little or nothing from batches of a small network (its caches overflow), a
     GPU much; so larger ones are tried only as long as they gain, up to ``most``: what was tried
     costs memory for good. Each image has ``views`` of ``size`` pixels.
     """
-    best = _BATCHES[0]
-    for larger in (batch for batch in _BATCHES[1:] if batch <= most):
-        few, many = (np.zeros((n * views, 3, size, size), np.float32) for n in (best, larger))
-        forward(many)
-        # By turns, and the best of each: whatever else the machine does only adds.
-        times = [[_seconds(forward, images) for images in (few, few, many)] for _ in range(3)]
-        alone, twice, together = np.min(times, axis=0)
-        each = min(alone, twice) / best, together / larger
-        if each[1] > _GAIN * each[0]:
+    best = _BATCH_SIZES[0]
+    for larger in (batch for batch in _BATCH_SIZES[1:] if batch <= most):
+        few, many = (
+            partial(forward, np.zeros((n * views, 3, size, size), np.float32))
+            for n in (best, larger)
+        )
+        # The small one twice: the first time it comes after a large one.
+        seconds = time_in_turns({"few": few, "few again": few, "many": many})
+        per_image = min(seconds["few"], seconds["few again"]) / best
+        if seconds["many"] / larger > MAX_BATCH_TIME_SHARE * per_image:
             break
         best = larger
     return best
@@ -123,19 +128,6 @@ def has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _milliseconds(forward: Forward, size: int) -> float:
-    image = np.zeros((1, 3, size, size), np.float32)
-    forward(image)
-    times = [_seconds(forward, image) for _ in range(_TRIES)]
-    return round(1000 * float(np.median(times)), 3)
-
-
-def _seconds(forward: Forward, images: np.ndarray) -> float:
-    started = time.perf_counter()
-    forward(images)
-    return time.perf_counter() - started
 
 
 def _onnx(bundle: ModelBundle, threads: int | None) -> Forward:

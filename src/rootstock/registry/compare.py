@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from rootstock.model.predictor import Predictor
 from rootstock.plots.comparison import plot_recalls
 from rootstock.plots.sheet import plot_captioned
 from rootstock.ports.registry import ModelRegistry
+from rootstock.runtimes.choose import time_in_turns
 from rootstock.system.files import write_atomic
 
 PICTURES = ("plots/compare/classes.png", "plots/compare/images.png")
@@ -69,20 +71,13 @@ def compare_models(
 
 
 def measure_latency(predictors: list[Predictor]) -> list[float]:
-    """Median milliseconds of one image, prepared, in each; taken in turns, so that a machine's
-    other work falls on all of them."""
-    inputs = []
-    for predictor in predictors:
+    """Return the median milliseconds of one prepared image in each."""
+    runs = {}
+    for number, predictor in enumerate(predictors):
         content = predictor.bundle.golden_bytes(predictor.bundle.golden[0])
-        inputs.append(predictor.prepare(content))
-    times: list[list[float]] = [[] for _ in predictors]
-    for number in range(ROUNDS + 2):
-        for mine, predictor, image in zip(times, predictors, inputs, strict=True):
-            started = time.perf_counter()
-            predictor.infer([image])
-            if number >= 2:  # the first ones warm up
-                mine.append(1000 * (time.perf_counter() - started))
-    return [float(np.median(mine)) for mine in times]
+        runs[number] = partial(predictor.infer, [predictor.prepare(content)])
+    seconds = time_in_turns(runs, rounds=ROUNDS, warm_ups=2, summary=median)
+    return [1000 * one for one in seconds.values()]
 
 
 def _open(registry: ModelRegistry, name: str, wanted: str, folder: Path) -> tuple[str, Predictor]:

@@ -1,10 +1,12 @@
-"""How many processor cores this process may use."""
+"""The processor, and how many of its cores this process may use."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 CORES_VARIABLE = "ROOTSTOCK_CORES"
@@ -28,6 +30,15 @@ def usable_cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
     with suppress(KeyError, ValueError):
         cores = min(cores, int(os.environ[CORES_VARIABLE]))
     return max(1, cores)
+
+
+@cache
+def processor_name() -> str:
+    """Return the processor's name: machines that share a folder need not be alike."""
+    with suppress(OSError, IndexError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return text.partition("model name")[2].partition(":")[2].splitlines()[0].strip()
+    return platform.processor() or platform.machine()
 
 
 def _groups(cgroup: Path, membership: Path) -> list[Path]:

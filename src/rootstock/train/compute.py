@@ -7,18 +7,12 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 
 import torch
 
+from rootstock.runtimes.choose import CLEAR_LEAD, ROUNDING_LEAD, choose_fastest
 from rootstock.system.artifacts import Record
-
-CLEAR_LEAD = 1.05
-"""A layout that is not faster by a twentieth is not worth being another one."""
-ROUNDING_LEAD = 1.2
-"""bfloat16 rounds activations to 8 bits of fraction, so it has to win by more than noise."""
-HOPELESS = 0.5
-"""Of the best rate so far: below it one step has told enough."""
 
 
 class Compute(Record):
@@ -60,21 +54,13 @@ def possible_ways(device: torch.device) -> list[Compute]:
     return exact + rounded if _has_bfloat16(device) else exact
 
 
-def choose_compute(
-    ways: Sequence[Compute], measure: Callable[[Compute, float], float]
-) -> tuple[Compute, float]:
-    """The way to take and its rate; ``measure`` gives images a second.
+def choose_compute(rates: Mapping[Compute, float]) -> Compute:
+    """Return the way to take by the images per second of each; rounding has to lead by more."""
 
-    Its second argument is the rate below which a way is hopeless, so that it can stop early. A
-    later way is taken only where its lead is clear.
-    """
-    best, best_rate = ways[0], measure(ways[0], 0.0)
-    for way in ways[1:]:
-        rate = measure(way, HOPELESS * best_rate)
-        lead = ROUNDING_LEAD if way.bfloat16 and not best.bfloat16 else CLEAR_LEAD
-        if rate >= lead * best_rate:
-            best, best_rate = way, rate
-    return best, best_rate
+    def lead(best: Compute, way: Compute) -> float:
+        return ROUNDING_LEAD if way.bfloat16 and not best.bfloat16 else CLEAR_LEAD
+
+    return choose_fastest(rates, lead)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

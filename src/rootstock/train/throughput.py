@@ -6,13 +6,13 @@ bit for bit; a file per backbone, size and machine keeps what was measured first
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-import math
 import platform
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from rootstock.backbones.load import LAST, Backbone
 from rootstock.heads.linear import LinearHead
 from rootstock.plan import rules
+from rootstock.runtimes.choose import time_in_turns
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.system.artifacts import Record, measured_once
 from rootstock.system.cpu import usable_cores
@@ -29,14 +30,12 @@ from rootstock.train.compute import Compute, choose_compute, possible_ways
 from rootstock.train.export import export_onnx
 from rootstock.train.network import TransferNet
 
-BATCH = 32
-FEW = 8
-"""Images a batch on a processor, where each costs nearly the same in a small batch."""
-REPEATS = 3
+GPU_BATCH_IMAGES, CPU_BATCH_IMAGES = 32, 8
+"""On a processor an image costs nearly the same in a small batch."""
 
 
-class Pace(Record):
-    """Images a second, forward and in a full training step; milliseconds of one image."""
+class Throughput(Record):
+    """Images per second, forward and in a full training step; milliseconds of one image."""
 
     machine: str
     forward_per_second: float
@@ -44,7 +43,7 @@ class Pace(Record):
     tuning_forward_per_second: float
     """At the size for fine-tuning."""
     tuning_steps_per_second: float
-    """Images trained a second at that size, nothing frozen, computed as ``tuning`` says."""
+    """Images trained per second at that size, nothing frozen, computed as ``tuning`` says."""
     tuning: Compute
     """The fastest way to compute a training step."""
     latency_ms: float
@@ -53,7 +52,7 @@ class Pace(Record):
     def minutes(
         self, strategy: rules.Strategy, *, n_train: int, n_val: int, epochs: int, n_rates: int
     ) -> float:
-        """What training by ``strategy`` will take here; decoding is not counted."""
+        """Return what training by ``strategy`` will take here, without decoding."""
         seconds = (n_train + n_val) / self.forward_per_second
         if rules.is_finetune(strategy):
             whole = 1.0 / self.tuning_steps_per_second
@@ -63,98 +62,88 @@ class Pace(Record):
         return seconds / 60
 
 
-def known_pace(folder: Path, backbone: Backbone, *, tuning_size: int) -> Pace:
-    """What was measured on this machine before, or is measured now and kept in ``folder``."""
-    machine = f"{platform.machine()} {usable_cores()} cores, {_device_name(backbone.device)}"
+def known_throughput(folder: Path, backbone: Backbone, *, tuning_size: int) -> Throughput:
+    """Return what ``folder`` keeps of an earlier measurement on this machine, or measure now."""
+    device = backbone.device
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    machine = f"{platform.machine()} {usable_cores()} cores, {gpu}"
     parts = [machine, torch.__version__, backbone.card.weights_sha256, backbone.card.name]
     parts += [*map(str, backbone.card.input_size), str(tuning_size)]
-    path = folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json"
     return measured_once(
-        path, Pace, lambda: measure_pace(backbone, machine=machine, tuning_size=tuning_size)
+        folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json",
+        Throughput,
+        lambda: measure_throughput(backbone, machine=machine, tuning_size=tuning_size),
     )
 
 
-def measure_pace(backbone: Backbone, *, machine: str, tuning_size: int) -> Pace:
+def measure_throughput(backbone: Backbone, *, machine: str, tuning_size: int) -> Throughput:
     """Time the backbone with a head of ten classes; takes a few seconds."""
     size = backbone.card.input_size[1]
     width = backbone.taps[-1].channels
     head = LinearHead(np.zeros((10, width), np.float32), np.zeros(10, np.float32))
     network = TransferNet.build(backbone, tap=LAST, head=head)
-    rates = {side: _forward_rate(network, side) for side in {size, tuning_size}}
+    rates = _forward_rates(network, {size, tuning_size})
     forward, tuning_forward = rates[size], rates[tuning_size]
     latency_ms = _latency_ms(network.cpu(), size)
     if backbone.device.type == "cpu":
         forward = max(forward, 1000 / latency_ms)  # features of many images take this way
-    network.to(backbone.device)
-    tuning, training = choose_compute(
-        possible_ways(backbone.device),
-        lambda way, hopeless: _training_rate(network, tuning_size, way, hopeless=hopeless),
-    )
-    return Pace(
+    training = _training_rates(network.to(backbone.device), tuning_size)
+    tuning = choose_compute(training)
+    return Throughput(
         machine=machine,
         forward_per_second=round(forward, 2),
         tuning_forward_per_second=round(tuning_forward, 2),
         latency_ms=round(latency_ms, 3),
-        tuning_steps_per_second=round(training, 2),
+        tuning_steps_per_second=round(training[tuning], 2),
         tuning=tuning,
     )
 
 
-def _forward_rate(network: TransferNet, size: int) -> float:
-    images = _images(network, size)
-
+def _forward_rates(network: TransferNet, sizes: Iterable[int]) -> dict[int, float]:
     @torch.inference_mode()
-    def forward() -> None:
+    def forward(images: torch.Tensor) -> None:
         network(images).sum().item()
 
-    return len(images) / _fastest(forward)
+    batches = {size: _images(network, size) for size in sizes}
+    seconds = time_in_turns({size: partial(forward, batches[size]) for size in batches})
+    return {size: len(batches[size]) / one for size, one in seconds.items()}
 
 
-def _training_rate(network: TransferNet, size: int, way: Compute, *, hopeless: float) -> float:
-    """Images a second; below ``hopeless`` one step is enough to know it."""
-    network.to(memory_format=way.memory_format).requires_grad_(True)
-    images = _images(network, size).contiguous(memory_format=way.memory_format)
+def _training_rates(network: TransferNet, size: int) -> dict[Compute, float]:
+    """Return the images per second of each way; one hopeless step is enough to know it."""
+    images = _images(network, size)
     device = images.device
     labels = torch.zeros(len(images), dtype=torch.int64, device=device)
+    # Two networks, since converting one takes longer than a step.
+    layouts = {
+        layout: copy.deepcopy(network).requires_grad_(True).to(memory_format=layout)
+        for layout in {way.memory_format for way in possible_ways(device)}
+    }
 
-    def step() -> None:
-        network.zero_grad()
+    def step(way: Compute) -> None:
+        layout = way.memory_format
         with way.autocast():
-            logits = network(images)
+            logits = layouts[layout](images.contiguous(memory_format=layout))
         F.cross_entropy(logits.float(), labels).backward()
+        layouts[layout].zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return len(images) / _fastest(step, give_up=len(images) / hopeless if hopeless else math.inf)
+    ways = {way: partial(step, way) for way in possible_ways(device)}
+    seconds = time_in_turns(ways, drop_hopeless=True)
+    return {way: len(images) / one for way, one in seconds.items()}
 
 
 def _latency_ms(network: TransferNet, size: int) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.onnx"
         export_onnx(network, path, input_size=size)
-        session = onnx_session(path)
+        run = partial(onnx_session(path).run, ["logits"])
         image = np.zeros((1, 3, size, size), np.float32)
-        return 1000 * _fastest(lambda: session.run(["logits"], {"images": image}))
-
-
-def _fastest(work: Callable[[], object], *, give_up: float = math.inf) -> float:
-    """Seconds of the fastest of some runs after one that warms up: load only ever adds.
-
-    One run that takes longer than ``give_up`` seconds is the last.
-    """
-    work()
-    times: list[float] = []
-    while len(times) < REPEATS and (not times or times[-1] <= give_up):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return max(min(times), 1e-9)
+        return 1000 * time_in_turns({"onnx": partial(run, {"images": image})})["onnx"]
 
 
 def _images(network: TransferNet, size: int) -> torch.Tensor:
     device = next(network.parameters()).device
-    return torch.zeros(FEW if device.type == "cpu" else BATCH, 3, size, size, device=device)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    count = CPU_BATCH_IMAGES if device.type == "cpu" else GPU_BATCH_IMAGES
+    return torch.zeros(count, 3, size, size, device=device)

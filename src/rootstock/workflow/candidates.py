@@ -65,7 +65,7 @@ def choose_candidate(
     if not profile.alternatives and not profile.unusable and limits == Limits():
         return profile, (), "", {}
     expected = _estimates(config, paths, profile, limits)
-    latencies = {weights: pace.latency_ms for weights, (pace, _) in expected.items()}
+    latencies = {weights: throughput.latency_ms for weights, (throughput, _) in expected.items()}
     return *choose_backbone(profile, limits=limits, latency_ms=latencies), expected
 
 

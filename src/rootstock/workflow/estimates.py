@@ -9,19 +9,19 @@ from rootstock.config.schema import Config
 from rootstock.plan import rules
 from rootstock.plan.costs import planned_epochs, planned_rates, tuning_size
 from rootstock.plan.pins import Pins
-from rootstock.train.throughput import Pace, known_pace
+from rootstock.train.throughput import Throughput, known_throughput
 
-Estimate = tuple[Pace, dict[rules.Strategy, float]]
+Estimate = tuple[Throughput, dict[rules.Strategy, float]]
 
 
 def estimate_minutes(
     config: Config, paths: Paths, profile: DatasetProfile, backbone: Backbone
 ) -> Estimate:
-    """The pace of this machine, measured once, and minutes by strategy."""
+    """Return the throughput of this machine, measured once, and minutes by strategy."""
     pins = read_pins(config)
-    pace = known_pace(paths.paces, backbone, tuning_size=tuning_size(profile, pins))
+    throughput = known_throughput(paths.paces, backbone, tuning_size=tuning_size(profile, pins))
     minutes = {
-        strategy: pace.minutes(
+        strategy: throughput.minutes(
             strategy,
             n_train=profile.n_train,
             n_val=profile.n_val,
@@ -30,7 +30,7 @@ def estimate_minutes(
         )
         for strategy in rules.MEANING
     }
-    return pace, minutes
+    return throughput, minutes
 
 
 def read_pins(config: Config) -> Pins:

@@ -35,7 +35,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     pins = read_pins(config)
     backbone = load_profiled_backbone(profile, device=config.train.device)
     backbone.require_size(tuning_size(profile, pins))
-    pace, expected = estimate_minutes(config, paths, profile, backbone)
+    throughput, expected = estimate_minutes(config, paths, profile, backbone)
     too_slow = _too_slow(expected, limit=config.plan.budget.minutes)
     plan = make_transfer_plan(
         profile,
@@ -64,8 +64,8 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
                 profile,
                 picture=PICTURE,
                 minutes=expected,
-                latency_ms=pace.latency_ms,
-                machine=pace.machine,
+                latency_ms=throughput.latency_ms,
+                machine=throughput.machine,
                 backbones_here={
                     weights: (other.latency_ms, needed[plan.strategy])
                     for weights, (other, needed) in compared.items()

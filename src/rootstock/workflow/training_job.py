@@ -48,7 +48,7 @@ from rootstock.train.mix import choose_mixup
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective, Tracking
 from rootstock.train.optim import FinetuneSettings
-from rootstock.train.throughput import known_pace
+from rootstock.train.throughput import known_throughput
 from rootstock.workflow.features import SPLITS, load_planned_backbone
 from rootstock.workflow.trials import METRIC, best_trial, by_best_epoch
 
@@ -333,7 +333,7 @@ def planned_compute(paths: Paths, plan: TransferPlan, backbone: Backbone) -> Com
     """The fastest way to fine-tune as ``plan`` says on this machine, measured once."""
     if not plan.finetune:
         return None
-    return known_pace(paths.paces, backbone, tuning_size=plan.input_size).tuning
+    return known_throughput(paths.paces, backbone, tuning_size=plan.input_size).tuning
 
 
 def job_name(config: Config, manifest: Manifest, plan: TransferPlan) -> str:

@@ -1,0 +1,82 @@
+"""Which engine computes features fastest on this machine: measured once, and kept.
+
+Each candidate has shown the same features within its tolerance before
+(`rootstock.features.forward`), so what is stored does not depend on the engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import logging
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.features.forward import Forward, Ways
+from rootstock.features.loading import spread
+from rootstock.runtimes.choose import SECONDS_PER_WAY, choose_fastest, time_in_turns
+from rootstock.runtimes.engines import PACKAGES, Engine
+from rootstock.system.artifacts import Record, measured_once
+from rootstock.system.cpu import processor_name, usable_cores
+
+_log = logging.getLogger(__name__)
+MEASURE_FROM_IMAGES = 1_000
+"""Measuring takes as long as some 80 images, and happens once."""
+TASK_IMAGES = 4
+"""A processor's forward pass gains nothing from larger batches, and its caches lose."""
+
+
+class EngineRates(Record):
+    """Images per second of each way by its name, all cores at work."""
+
+    machine: str
+    rates: dict[str, float]
+
+
+def choose_forward(ways: Ways, *, probe: np.ndarray, folder: Path, batch_size: int) -> Forward:
+    """Return the fastest of ``ways``, measured if that is open.
+
+    On a processor without OpenVINO nothing is measured: ONNX Runtime is several times as fast as
+    PyTorch anywhere. ``folder`` keeps what was measured. ``probe`` are prepared images
+    uint8[N,S,S,3]; ``batch_size`` is a GPU's.
+    """
+    forwards = {forward.name: forward for forward in ways.forwards}
+    if not ways.open:
+        return ways.forwards[0]
+    machine = f"{processor_name()}, {usable_cores()} cores"
+    versions = [f"{name} {_version(forward.engine)}" for name, forward in forwards.items()]
+    identity = json.dumps([ways.name, machine, batch_size, *versions])
+    rates = measured_once(
+        folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:20]}.json",
+        EngineRates,
+        lambda: EngineRates(machine=machine, rates=_measure_rates(ways, probe, batch_size)),
+    ).rates
+    fastest = choose_fastest(rates)
+    text = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+    _log.info("features are computed by %s (images/s on this machine: %s)", fastest, text)
+    return forwards[fastest]
+
+
+def _measure_rates(ways: Ways, probe: np.ndarray, batch_size: int) -> dict[str, float]:
+    concurrent = any(forward.concurrent for forward in ways.forwards)
+    count = TASK_IMAGES * usable_cores() if concurrent else batch_size
+    images = np.resize(probe, (count, *probe.shape[1:]))
+    tasks = [images[start : start + TASK_IMAGES] for start in range(0, count, TASK_IMAGES)]
+
+    def run(forward: Forward) -> None:
+        for _ in spread(forward.run, tasks) if forward.concurrent else [forward.run(images)]:
+            pass
+
+    seconds = time_in_turns(
+        {forward.name: partial(run, forward) for forward in ways.forwards},
+        seconds_per_way=SECONDS_PER_WAY,
+        drop_hopeless=True,
+    )
+    return {name: round(count / one, 2) for name, one in seconds.items()}
+
+
+def _version(engine: Engine) -> str:
+    return str(importlib.import_module(PACKAGES[engine]).__version__)

@@ -1,0 +1,73 @@
+"""One stopwatch: time several ways to compute the same in turns, and choose the fastest.
+
+Measured times differ from run to run. Nothing that a plan is made from may depend on them: two
+identical runs would give different plans.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import TypeVar
+
+CLEAR_LEAD = 1.05
+"""A way that is not faster by this factor is not worth being another one."""
+ROUNDING_LEAD = 1.2
+"""The same for a step in bfloat16, which rounds activations to 8 bits of fraction."""
+MAX_BATCH_TIME_SHARE = 0.9
+"""Of a larger batch, per image: larger ones cost waiting and memory."""
+HOPELESS_FACTOR = 2.0
+"""A way that takes this many times as long as the fastest is not timed again."""
+ROUNDS, SECONDS_PER_WAY = 3, 0.5
+LATENCY_ROUNDS = 9
+"""Rounds for the time of one image, of which the median counts: it is shown to people."""
+
+Way = TypeVar("Way")
+
+
+def time_in_turns(
+    ways: Mapping[Way, Callable[[], object]],
+    *,
+    rounds: int = ROUNDS,
+    seconds_per_way: float = 0.0,
+    warm_ups: int = 1,
+    drop_hopeless: bool = False,
+    summary: Callable[[list[float]], float] = min,
+) -> dict[Way, float]:
+    """Return the seconds that each way takes, by default in its best round.
+
+    The ways take turns, so that other load on the machine, which only ever adds, hits all of them.
+    Rounds go on for at least ``rounds`` and ``seconds_per_way``. ``drop_hopeless`` leaves a way
+    over `HOPELESS_FACTOR` out of later rounds.
+    """
+    for run in ways.values():
+        for _ in range(warm_ups):
+            run()
+    times: dict[Way, list[float]] = {way: [] for way in ways}
+    n_rounds, limit, started = 0, math.inf, perf_counter()
+    while n_rounds < rounds or perf_counter() - started < seconds_per_way * len(ways):
+        for way, run in ways.items():
+            if min(times[way], default=0.0) <= limit:
+                begun = perf_counter()
+                run()
+                times[way].append(max(perf_counter() - begun, 1e-9))
+        n_rounds += 1
+        if drop_hopeless:
+            limit = HOPELESS_FACTOR * min(map(min, times.values()))
+    return {way: summary(laps) for way, laps in times.items()}
+
+
+def choose_fastest(
+    rates: Mapping[Way, float], lead: Callable[[Way, Way], float] | None = None
+) -> Way:
+    """Return the way with the highest rate, or the first of those that it does not clearly lead.
+
+    ``lead`` gives the factor by which a way has to be faster than the best one before it; None:
+    `CLEAR_LEAD`.
+    """
+    best, *others = rates
+    for way in others:
+        if rates[way] >= (lead(best, way) if lead else CLEAR_LEAD) * rates[best]:
+            best = way
+    return best
