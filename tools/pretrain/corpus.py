@@ -6,8 +6,6 @@ Crops are taken from whole batches of tensors by one bilinear or bicubic samplin
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,6 +21,7 @@ from torch.nn import functional as F
 from rootstock.data.decode import read_image
 from rootstock.errors import DataError, ImageError
 from rootstock.system.cpu import usable_cores
+from rootstock.system.digest import digest_json
 from rootstock.system.files import read_json, write_json
 
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -67,7 +66,7 @@ def read_corpus(folder: Path, *, stored_size: int, work: Path) -> Corpus:
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
     listing = [(p.relative_to(folder).as_posix(), p.stat().st_size) for p in paths]
-    key = hashlib.sha256(json.dumps([listing, stored_size]).encode()).hexdigest()[:16]
+    key = digest_json([listing, stored_size], digits=16)
     cache, card = work / f"corpus-{key}.npy", work / f"corpus-{key}.json"
     if not card.exists():
         _decode_all(folder, [name for name, _ in listing], stored_size, cache=cache, card=card)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -149,10 +147,8 @@ def _similarity(
 ) -> Similarity:
     """Measured once for the same images, weights and preparation, then kept beside the features."""
     scale = backbone.card.similarity
-    facts = [SIMILARITY_VERSION, backbone.card.weights_sha256, preprocess.hash, repr(scale)]
-    facts += [repr(threshold), *(row.sha256 for row in rows)]
-    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
-    path = store.root / ".similarity" / f"{name}.json"
+    identity = [SIMILARITY_VERSION, backbone.card.weights_sha256, preprocess.hash, repr(scale)]
+    identity += [repr(threshold), *(row.sha256 for row in rows)]
 
     def measure() -> Similarity:
         batches = prepared_batches(rows, root, preprocess, batch_size=batch_size)
@@ -160,7 +156,7 @@ def _similarity(
             backbone, (preprocess.normalise(pixels) for _, pixels in batches), threshold=threshold
         )
 
-    return measured_once(path, Similarity, measure)
+    return measured_once(store.root / ".similarity", identity, Similarity, measure)
 
 
 def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:

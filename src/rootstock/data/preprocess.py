@@ -7,8 +7,6 @@ is part of every feature's key, and a bundle refuses to load where the hash diff
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from rootstock.errors import BackboneError
+from rootstock.system.digest import digest_json
 
 VERSION = 1
 """Raised whenever the same fields would give other pixels; part of the hash."""
@@ -54,8 +53,7 @@ class Preprocess:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the fields and the version, as 64 hexadecimal digits."""
-        text = json.dumps({"version": VERSION, **self.to_dict()}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_json({"version": VERSION, **self.to_dict()})
 
     @property
     def decoded_side(self) -> int | None:

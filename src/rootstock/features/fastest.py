@@ -6,9 +6,7 @@ Each candidate has shown the same features within its tolerance before
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import logging
 from functools import partial
 from pathlib import Path
@@ -48,9 +46,9 @@ def choose_forward(ways: Ways, *, probe: np.ndarray, folder: Path, batch_size: i
         return ways.forwards[0]
     machine = f"{processor_name()}, {usable_cores()} cores"
     versions = [f"{name} {_version(forward.engine)}" for name, forward in forwards.items()]
-    identity = json.dumps([ways.name, machine, batch_size, *versions])
     rates = measured_once(
-        folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:20]}.json",
+        folder,
+        [ways.name, machine, batch_size, *versions],
         EngineRates,
         lambda: EngineRates(machine=machine, rates=_measure_rates(ways, probe, batch_size)),
     ).rates

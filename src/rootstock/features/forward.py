@@ -10,7 +10,6 @@ stopwatch, so that the same data give the same plan bit for bit; the stage `feat
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from rootstock.errors import RootstockError
 from rootstock.features.variants import GpuWay, gpu_ways
 from rootstock.runtimes.engines import Engine, installed_engines, open_features
 from rootstock.system.cpu import usable_cores
+from rootstock.system.digest import digest_json
 from rootstock.system.files import write_atomic
 
 _log = logging.getLogger(__name__)
@@ -188,8 +188,8 @@ def _normalised(images: np.ndarray, preprocess: Preprocess, device: torch.device
 
 def _translate(backbone: Backbone, ordered: Sequence[str], size: int, folder: Path) -> Path:
     """Raises: BackboneError: torch cannot translate it."""
-    facts = [backbone.card.weights_sha256, ordered, size, torch.__version__]
-    path = folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}.onnx"
+    identity = [backbone.card.weights_sha256, ordered, size, torch.__version__]
+    path = folder / f"{digest_json(identity, digits=20)}.onnx"
     if not path.exists():
         module = backbone.feature_module("+".join(ordered))
         with write_atomic(path) as temporary:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any, ClassVar, Literal
 
 from rootstock.plan.rules import Strategy
 from rootstock.ports.search_space import Interval
 from rootstock.system.artifacts import Artifact, Record
+from rootstock.system.digest import digest_json
 
 
 class Reason(Record):
@@ -127,5 +126,4 @@ class TransferPlan(Artifact):
     @property
     def hash(self) -> str:
         """SHA-256 of the plan's canonical JSON, as 64 hexadecimal digits."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_json(self.model_dump(mode="json"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rootstock.ports.search_space import Exploration, draw
+from rootstock.system.digest import digest_json
 
 Params = Mapping[str, Any]
 
@@ -67,8 +66,7 @@ class Searcher(Protocol):
 
 def trial_name(params: Params) -> str:
     """The name of a trial's directory: the same params, in any order, have the same."""
-    text = json.dumps(params, sort_keys=True, default=str)
-    return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"trial-{digest_json(params, digits=12)}"
 
 
 OUT_OF_TIME = "no time was left to begin it"

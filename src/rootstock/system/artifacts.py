@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rootstock.errors import ArtifactError
+from rootstock.system.digest import digest_json
 from rootstock.system.files import explain_format, read_json, write_json
 
 
@@ -21,18 +22,26 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
-def measured_once(path: Path, kind: type[R], measure: Callable[[], R]) -> R:
-    """What ``measure`` gave the first time, as ``path`` keeps it.
+def measured_once(
+    folder: Path,
+    identity: Sequence[object],
+    kind: type[R],
+    measure: Callable[[], R],
+    *,
+    digits: int = 20,
+) -> R:
+    """Return what ``measure`` gave the first time, which a file in ``folder`` keeps.
 
-    A file that is damaged or of another version is measured again. What went into the measurement
-    has to be in the file's name.
+    A file that is damaged or of another version is measured again. ``identity`` is all that the
+    measurement depends on; the file's name is the first ``digits`` of its digest.
     """
+    path = folder / f"{digest_json(identity, digits=digits)}.json"
     try:
         return kind.model_validate(read_json(path, made_by=""))
     except (ArtifactError, ValidationError):
-        found = measure()
-        write_json(path, found.model_dump(mode="json"))
-        return found
+        record = measure()
+        write_json(path, record.model_dump(mode="json"))
+        return record
 
 
 class Artifact(Record):

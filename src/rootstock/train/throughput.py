@@ -7,8 +7,6 @@ bit for bit; a file per backbone, size and machine keeps what was measured first
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import platform
 import tempfile
 from collections.abc import Iterable
@@ -67,12 +65,14 @@ def known_throughput(folder: Path, backbone: Backbone, *, tuning_size: int) -> T
     device = backbone.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
     machine = f"{platform.machine()} {usable_cores()} cores, {gpu}"
-    parts = [machine, torch.__version__, backbone.card.weights_sha256, backbone.card.name]
-    parts += [*map(str, backbone.card.input_size), str(tuning_size)]
+    identity = [machine, torch.__version__, backbone.card.weights_sha256, backbone.card.name]
+    identity += [*map(str, backbone.card.input_size), str(tuning_size)]
     return measured_once(
-        folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json",
+        folder,
+        identity,
         Throughput,
         lambda: measure_throughput(backbone, machine=machine, tuning_size=tuning_size),
+        digits=16,
     )
 
 

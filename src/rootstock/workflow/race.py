@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -29,6 +27,7 @@ from rootstock.plan.race import EPOCHS, decide, is_settled, is_whole, race_rates
 from rootstock.plan.rules import Strategy
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import Searcher
+from rootstock.system.digest import digest_json
 from rootstock.train.objectives import Tracking
 from rootstock.workflow.features import load_planned_backbone
 from rootstock.workflow.training_job import TrainingJob, job_name, planned_compute
@@ -109,7 +108,7 @@ def _identity(
         [_rates(strategy, profile.n_train) for strategy in contest],
         config.seed,
     ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_json(parts, digits=16)
 
 
 def _rates(strategy: Strategy, n_train: int) -> tuple[float, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -33,6 +31,7 @@ from rootstock.plan.pins import AUTO
 from rootstock.plan.plan import TransferPlan
 from rootstock.ports.search import OUT_OF_TIME, SILENT, Searcher, Trial
 from rootstock.ports.search_space import Exploration
+from rootstock.system.digest import digest_json
 from rootstock.system.files import write_atomic
 from rootstock.train.average import average_weights
 from rootstock.train.compute import Compute
@@ -348,4 +347,4 @@ def job_name(config: Config, manifest: Manifest, plan: TransferPlan) -> str:
         config.train.model_dump(mode="json", exclude={"learning_rates", "epochs", "trials"}),
         config.seed,
     ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_json(parts, digits=16)
