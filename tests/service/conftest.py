@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.app import create_app, make_holder
+from rootstock.service.http.keys import make_key
 from rootstock.service.settings import Settings
 from tests.bundles import tiny_bundle
 
@@ -36,3 +37,13 @@ def empty_client(tmp_path) -> Iterator[TestClient]:
 @pytest.fixture(scope="session")
 def predictor() -> Predictor:
     return Predictor(tiny_bundle(), threads=1)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A file with two clients and an admin; (path, the three keys)."""
+    path = tmp_path / "keys.txt"
+    return path, [
+        make_key(name, role, path)
+        for name, role in (("shop", "predict"), ("app", "predict"), ("ops", "admin"))
+    ]

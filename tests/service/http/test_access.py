@@ -1,55 +1,147 @@
-"""Who may ask, how often, and how much: keys, rates, bodies, headers, ids."""
+"""Who may ask for what: the declared access of every route, and the guard that holds it."""
 
-import asyncio
-import io
-import json
-import logging
+import itertools
 
 import pytest
+from fastapi import APIRouter
+from fastapi.testclient import TestClient
 
-from rootstock.errors import ConfigError
-from rootstock.service.http.access import BodyLimit
-from rootstock.service.http.keys import KeyRing, RateLimit, make_key
-from rootstock.service.http.problems import Problem
-from rootstock.service.watch.logs import JsonFormatter, request_id
+from rootstock.service.http.access import AccessTable, Router
+from rootstock.service.http.keys import make_key
 from tests.bundles import jpeg
 from tests.service.conftest import make_client
-from tests.service.http.test_routes import check_problem, post_files
+from tests.service.http.test_routes import check_problem
+
+ROUTES = {
+    "/": "open",
+    "/docs": "open",
+    "/openapi.json": "open",
+    "/healthz": "open",
+    "/readyz": "open",
+    "/ping": "open",
+    "/metrics": "open",
+    "/v2/health/live": "open",
+    "/v2/health/ready": "open",
+    "/v1/predict": "predict",
+    "/v1/embeddings": "predict",
+    "/v1/model": "predict",
+    "/v1/drift": "predict",
+    "/v1/challenger": "predict",
+    "/v2": "predict",
+    "/v2/models/{name}": "predict",
+    "/v2/models/{name}/ready": "predict",
+    "/v2/models/{name}/infer": "predict",
+    "/v2/models/{name}/versions/{version}": "predict",
+    "/v2/models/{name}/versions/{version}/ready": "predict",
+    "/v2/models/{name}/versions/{version}/infer": "predict",
+    "/invocations": "predict",
+    "/admin/reload": "admin",
+    "/admin/rollback": "admin",
+    "/admin/pin": "admin",
+    "/admin/unpin": "admin",
+}
+OPEN_PREFIXES = (
+    "/healthz",
+    "/readyz",
+    "/ping",
+    "/metrics",
+    "/v2/health/",
+    "/docs",
+    "/openapi.json",
+)
 
 
-@pytest.fixture
-def keys(tmp_path):
-    """A file with two askers and an admin; (path, the three keys)."""
-    path = tmp_path / "keys.txt"
-    return path, [
-        make_key(name, role, path)
-        for name, role in (("shop", "predict"), ("app", "predict"), ("ops", "admin"))
-    ]
+def expected_access(path):
+    """The contract for any address, with or without a route."""
+    if path.startswith(OPEN_PREFIXES) or path == "/":
+        return "open"
+    return "admin" if path.startswith("/admin/") else "predict"
 
 
-def test_a_file_of_keys_holds_no_key(keys):
-    path, made = keys
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert not any(key in path.read_text() for key in made)
-    assert KeyRing.read(path).find(made[0]).name == "shop"
-    assert KeyRing.read(path).find(made[0] + "x") is None
+@pytest.fixture(scope="module")
+def app():
+    return make_client().app
 
 
-def test_a_name_is_given_once(keys):
-    with pytest.raises(ConfigError, match="has a key of the name 'shop' already"):
-        make_key("shop", "admin", keys[0])
+def test_every_route_has_the_access_it_should(app):
+    documented = set(app.openapi()["paths"])
+    assert set(app.access._routes) == set(ROUTES) == documented | {"/", "/docs", "/openapi.json"}
+    assert {path: app.access.of_route(path) for path in ROUTES} == ROUTES
+    assert {path: app.access.resolve(path) for path in ROUTES} == ROUTES
+    assert {path: expected_access(path) for path in ROUTES} == ROUTES
 
 
-@pytest.mark.parametrize("line", ["shop", "shop predict abc", f"shop boss {'0' * 64}"])
-def test_a_wrong_line_is_named(tmp_path, line):
-    (tmp_path / "keys").write_text(f"# ours\n{line}\n")
-    with pytest.raises(ConfigError, match="line 2 is not NAME ROLE SHA256"):
-        KeyRing.read(tmp_path / "keys")
+def test_addresses_without_a_route_are_guarded_too(app):
+    words = ["", "x", ".", "..", "v1", "v2", "health", "live", "healthz", "admin", "reload", "pin"]
+    words += ["docs", "openapi.json", "models", "infer", "metrics", "pingpong", "{name}", "ä"]
+    for length in range(4):
+        for parts in itertools.product(words, repeat=length):
+            path = "/" + "/".join(parts)
+            assert app.access.resolve(path) == expected_access(path), path
+    for path in ("", "*", "healthz", "/admin/pin\n", "/healthz\n", "/\n", "/v2/health", "/admin"):
+        assert app.access.resolve(path) == expected_access(path), path
 
 
-def test_a_missing_file_of_keys_ends_the_start(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
-        make_client(keys=tmp_path / "none")
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/readyz", 200),
+        ("/readyz/", 404),
+        ("/v2/health/none", 404),
+        ("/nowhere", 401),
+        ("/v1/model/", 401),
+        ("/%761/model", 401),
+        ("/admin", 401),
+        ("/admin/reload", 403),
+        ("/admin/none", 403),
+        ("/%61dmin%2Freload", 403),
+        ("//admin/reload", 401),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+def test_any_method_is_guarded_before_its_route_is_looked_for(tmp_path, method, path, status):
+    (tmp_path / "keys").touch()
+    with make_client(keys=tmp_path / "keys") as client:
+        answer = client.request(method, path)
+    if status == 200 and method in ("POST", "OPTIONS"):
+        status = 405
+    assert answer.status_code == status
+
+
+def test_of_two_routes_at_one_address_the_stricter_access_counts():
+    table = AccessTable()
+    table.declare("/jobs/{name}", "open")
+    table.declare("/jobs/secret", "admin")
+    table.declare("/jobs/{name}/log", "predict")
+    assert table.resolve("/jobs/today") == "open"
+    assert table.resolve("/jobs/secret") == "admin"
+    assert table.resolve("/jobs/today/none") == "predict"
+
+
+def test_a_router_without_a_declared_access_is_refused():
+    app, router = make_client().app, APIRouter(prefix="/hidden")
+    router.get("/door")(lambda: "open")
+    with pytest.raises(RuntimeError, match="/hidden/door.* declares no access"):
+        app.include_router(router)
+
+
+def add_to_the_app(app):
+    app.get("/hidden/door")(lambda: "open")
+
+
+def nest_a_router(app):
+    outer, inner = Router("open"), APIRouter()
+    inner.get("/hidden/door")(lambda: "open")
+    app.include_router(outer)
+    outer.include_router(inner)
+
+
+@pytest.mark.parametrize("hide", [add_to_the_app, nest_a_router])
+def test_an_app_with_a_route_without_access_does_not_start(hide):
+    app = make_client().app
+    hide(app)
+    with pytest.raises(RuntimeError, match="no declared access"), TestClient(app):
+        pass
 
 
 def test_only_holders_of_a_key_may_ask(keys):
@@ -119,122 +211,3 @@ def test_each_caller_has_a_rate_of_its_own(keys):
     assert [answer.status_code for answer in codes] == [200, 200, 429, 200]
     check_problem(codes[2], 429, "too-many-requests")
     assert 90 <= int(codes[2].headers["retry-after"]) <= 100
-
-
-def test_a_bucket_fills_again(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("rootstock.service.http.keys.time.monotonic", lambda: now[0])
-    limit = RateLimit(2.0, 1)
-    assert limit.wait("a") == 0
-    assert limit.wait("a") == pytest.approx(0.5)
-    now[0] = 0.5
-    assert limit.wait("a") == 0
-
-
-def drained(limit, messages, method="POST"):
-    """What a body's reader sees of ``messages`` through a BodyLimit."""
-
-    async def app(scope, receive, send):
-        while (await receive()).get("more_body"):
-            pass
-
-    async def run():
-        waiting = list(messages)
-
-        async def receive():
-            if not waiting:
-                await asyncio.sleep(60)
-            return waiting.pop(0)
-
-        limit.app = app
-        scope = {"type": "http", "method": method, "headers": []}
-        await limit(scope, receive, None)
-
-    asyncio.run(run())
-
-
-def part(size, *, more=True):
-    return {"type": "http.request", "body": b"x" * size, "more_body": more}
-
-
-def test_a_body_that_dribbles_is_given_up():
-    limit = BodyLimit(None, max_bytes=1_000, max_buffered=10_000, seconds=0.1)
-    with pytest.raises(Problem) as caught:
-        drained(limit, [part(10)])
-    assert caught.value.kind == "too-slow"
-    assert limit.buffered == 0
-
-
-@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
-def test_a_body_is_bounded_whatever_the_method(method):
-    limit = BodyLimit(None, max_bytes=1_000, max_buffered=10_000, seconds=5)
-    with pytest.raises(Problem) as caught:
-        drained(limit, [part(900), part(900)], method)
-    assert caught.value.kind == "too-large"
-
-
-def test_bodies_together_have_a_limit_too():
-    limit = BodyLimit(None, max_bytes=1_000, max_buffered=1_500, seconds=5)
-    limit.buffered = 1_000  # of others
-    with pytest.raises(Problem) as caught:
-        drained(limit, [part(400), part(400, more=False)])
-    assert caught.value.kind == "overloaded"
-    assert limit.buffered == 1_000
-
-
-@pytest.mark.parametrize(
-    ("shown", "kept"), [("order-17", True), ("two words", False), ("x" * 200, False)]
-)
-def test_a_harmless_request_id_is_kept(client, shown, kept):
-    found = client.get("/healthz", headers={"X-Request-ID": shown}).headers["x-request-id"]
-    assert (found == shown) == kept
-    assert 1 <= len(found) <= 128
-
-
-@pytest.mark.parametrize("path", ["/", "/v1/model", "/nowhere", "/metrics"])
-def test_every_answer_carries_the_security_headers(client, path):
-    headers = client.get(path).headers
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
-    assert headers["cache-control"] == "no-store"
-
-
-def test_logs_are_json_with_the_requests_id():
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter())
-    log = logging.Logger("rootstock.access", logging.INFO)
-    log.addHandler(handler)
-    token = request_id.set("order-17")
-    log.info('said "%s"', "yes\nno", extra={"status": 200})
-    request_id.reset(token)
-    (line,) = stream.getvalue().splitlines()
-    found = json.loads(line)
-    assert (found["request_id"], found["status"], found["message"]) == (
-        "order-17",
-        200,
-        'said "yes\nno"',
-    )
-
-
-def test_a_request_is_logged_once_with_its_caller(keys, caplog):
-    path, (shop, *_) = keys
-    with make_client(keys=path) as client, caplog.at_level("INFO", "rootstock.access"):
-        client.post("/v1/predict", files={"files": jpeg(0)}, headers={"X-API-Key": shop})
-        client.get("/healthz")
-    (record,) = [r for r in caplog.records if r.name == "rootstock.access"]
-    assert record.caller == "key shop"
-    assert record.status == 200
-    assert shop not in caplog.text
-
-
-def test_an_answer_that_comes_too_late_is_given_up(monkeypatch):
-    async def slow(self, predictor, content):
-        await asyncio.sleep(30)
-
-    monkeypatch.setattr("rootstock.service.inference.decoder.DecodePool.prepare", slow)
-    with make_client(deadline_seconds=0.2) as client:
-        response = post_files(client, ("a", jpeg(0)))
-        assert client.app.state.service.in_flight == 0
-    check_problem(response, 503, "too-late")
-    assert int(response.headers["retry-after"]) >= 1

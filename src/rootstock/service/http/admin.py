@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import Body
 
 from rootstock.errors import RootstockError
 from rootstock.service.daemon import in_daemon
+from rootstock.service.http.access import Router
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.schemas import AdminAnswer
 from rootstock.service.http.uploads import bounded_route
@@ -21,10 +22,13 @@ Version = Annotated[str, Body(embed=True, pattern=r"^[0-9]{1,18}$", examples=["3
 _ELEMENTS = 100
 
 
-def make_admin_router(service: Service) -> APIRouter:
-    """The routes below /admin."""
-    router = APIRouter(
-        prefix="/admin", tags=["administration"], route_class=bounded_route(_ELEMENTS, nested=9)
+def make_admin_router(service: Service) -> Router:
+    """Make the routes below /admin."""
+    router = Router(
+        "admin",
+        prefix="/admin",
+        tags=["administration"],
+        route_class=bounded_route(_ELEMENTS, nested=9),
     )
     holder = service.holder
     problems = document("conflict")

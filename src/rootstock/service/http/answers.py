@@ -36,29 +36,6 @@ def choose_model(service: Service, *, coverage: float | None = None) -> Predicto
     return champion
 
 
-def require_ready(service: Service) -> None:
-    """Whether requests should be sent here, as an error.
-
-    Raises:
-        Problem: there is no model, no decoder, the engine hangs, or the end has begun.
-    """
-    _ = service.holder.predictor
-    require_alive(service)
-    if not service.ready:
-        why = "The service is ending." if service.draining else "No decoder is alive."
-        raise Problem("lost", why, headers={"Retry-After": "1"})
-
-
-def require_alive(service: Service) -> None:
-    """Whether anything but a restart could help, as an error.
-
-    Raises:
-        Problem: the engine hangs.
-    """
-    if service.batcher.stuck:
-        raise Problem("lost", "The engine hangs.", headers={"Retry-After": "10"})
-
-
 async def classify(
     service: Service,
     request: Request,

@@ -9,9 +9,10 @@ import random
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rootstock.config.load import load_config
@@ -22,11 +23,14 @@ from rootstock.errors import NoModelError, RootstockError
 from rootstock.ports.registry import ModelRegistry
 from rootstock.service.daemon import in_daemon
 from rootstock.service.http import problems
-from rootstock.service.http.access import BodyLimit, Guard, Observer
+from rootstock.service.http.access import AccessTable, Guard
 from rootstock.service.http.admin import make_admin_router
+from rootstock.service.http.body_limit import BodyLimit
 from rootstock.service.http.keys import KeyRing, RateLimit
 from rootstock.service.http.mlflow import make_mlflow_router
+from rootstock.service.http.observer import Observer
 from rootstock.service.http.openapi import describe
+from rootstock.service.http.operation import make_operation_router, make_v2_health_router
 from rootstock.service.http.routes import make_router
 from rootstock.service.http.v2 import make_v2_router
 from rootstock.service.inference.service import Service
@@ -44,12 +48,12 @@ _log = logging.getLogger("rootstock.service")
 
 
 def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> FastAPI:
-    """The service as an ASGI app; without ``holder`` one is made from the settings.
+    """Make the service as an ASGI app; without ``holder`` it makes one from the settings.
 
-    The app starts at once and loads the model in the background, again and again until there
-    is one; until then /readyz and /v1/predict answer 503. Afterwards it follows the registry.
+    The app starts at once and loads the model in the background, with retries until there is one;
+    until then /readyz and /v1/predict answer 503. Afterwards it follows the registry.
     Raises:
-        ConfigError: the file of keys, the journal's folder or a model's address is wrong.
+        ConfigError: the key file, the journal's folder or the address of a model is wrong.
     """
     challenger = make_holder(settings, settings.challenger) if settings.challenger else None
     service = Service(settings, holder or make_holder(settings), challenger)
@@ -59,17 +63,20 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         version="1",
         description=_DESCRIPTION,
         lifespan=partial(_lifespan, service),
-        docs_url=None,  # FastAPI's own page is blank without a CDN
+        docs_url=None,  # FastAPI's own page needs a CDN
         redoc_url=None,
-        redirect_slashes=False,  # it would lead to whatever Host the request names
+        redirect_slashes=False,  # a redirect would lead to the Host that the request names
     )
     app.state.service = service
+    app.access.declare("/openapi.json", "open")  # FastAPI's own route
     app.include_router(make_router(service))
+    app.include_router(make_operation_router(service))
+    app.include_router(make_v2_health_router(service))
     app.include_router(make_v2_router(service))
     app.include_router(make_mlflow_router(service))
     app.include_router(make_admin_router(service))
     problems.install(app)
-    describe(app)
+    describe(app, app.access)
     limited = BodyLimit(
         app.behind_gate,
         max_bytes=settings.max_body_bytes,
@@ -77,25 +84,34 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         seconds=settings.body_seconds,
     )
     rate = RateLimit(settings.rate_per_second, settings.rate_burst)
-    guarded = Guard(limited, keys=keys, rate=rate, crowded=service.crowded)
-    app.gate = Observer(guarded, telemetry=service.telemetry)
+    guarded = Guard(limited, app.access, keys, rate, crowded=service.crowded)
+    app.gate = Observer(guarded, app.access, telemetry=service.telemetry)
     return app
 
 
 class _GatedApp(FastAPI):
-    """FastAPI behind our own gate: of a request that is refused there it does nothing.
+    """FastAPI behind our own middlewares: it does nothing for a request that they refuse.
 
-    Middlewares would stand inside its tracing and error handling, which took a fifth of the time of
+    FastAPI would run them inside its tracing and error handling. That took a fifth of the time of
     a refusal, and under overload most requests are refused.
     """
 
     gate: ASGIApp
 
+    def __init__(self, **options: Any) -> None:
+        self.access = AccessTable()
+        super().__init__(**options)
+
+    def include_router(self, router: APIRouter) -> None:  # type: ignore[override]
+        """Include a router with a declared access."""
+        self.access.add(router)
+        super().include_router(router)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.gate(scope, receive, send)
 
     async def behind_gate(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The app itself."""
+        """Run the app itself."""
         await super().__call__(scope, receive, send)
 
 
@@ -139,7 +155,8 @@ def _connect(root: Path) -> ModelRegistry:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(service: Service, _app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(service: Service, app: _GatedApp) -> AsyncIterator[None]:
+    app.access.require_all(app.routes)
     holders = [service.holder]
     if service.challenger is not None:
         holders.append(service.challenger.holder)

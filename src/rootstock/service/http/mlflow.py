@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from rootstock.service.http.answers import choose_model, classify_all, require_ready
+from rootstock.service.http.access import Router
+from rootstock.service.http.answers import choose_model, classify_all
 from rootstock.service.http.problems import Problem, document
-from rootstock.service.http.schemas import Status
 from rootstock.service.http.uploads import EXAMPLE, bounded_route, decode_base64, elements
 from rootstock.service.inference.service import Service
 
@@ -58,17 +58,11 @@ class InvocationAnswer(BaseModel):
     predictions: list[InvocationRow]
 
 
-def make_mlflow_router(service: Service) -> APIRouter:
-    """The routes /ping and /invocations."""
+def make_mlflow_router(service: Service) -> Router:
+    """Make the route /invocations."""
     settings = service.settings
     most = elements(settings.max_images)
-    router = APIRouter(tags=["mlflow"], route_class=bounded_route(most, nested=most))
-
-    @router.get("/ping", summary="MLflow's health check", responses=document("no-model", "lost"))
-    async def ping() -> Status:
-        """As /readyz."""
-        require_ready(service)
-        return Status(status="ready")
+    router = Router("predict", tags=["mlflow"], route_class=bounded_route(most, nested=most))
 
     @router.post(
         "/invocations",

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what every route may answer besides its own, and how a key is shown."""
+"""The OpenAPI document: keys, and the problems that every route may answer."""
 
 from __future__ import annotations
 
@@ -6,60 +6,59 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from rootstock.service.http.access import is_open, role_for
+from rootstock.service.http.access import Access, AccessTable
 from rootstock.service.http.problems import document
 
-_KEYS = {
+_KEY_SCHEMES = {
     "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "Bearer": {"type": "http", "scheme": "bearer"},
 }
-_OF_ALL = ("internal",)
-_OF_BODIES = (
+_BODY_KINDS = (
     "bad-request",
     "too-slow",
     "too-large",
     "unsupported-media-type",
     "invalid-request",
 )
-_OF_WORK = ("too-many-requests", "no-model", "overloaded", "too-late", "lost")
-"""Of what is asked of the model; an operator is not held up."""
+_WORK_KINDS = ("too-many-requests", "no-model", "overloaded", "too-late", "lost")
+"""Problems of requests to the model; an operator's requests are not limited."""
 
 
-def describe(app: FastAPI) -> None:
-    """Let ``app`` document what its gate answers too."""
-    plain = app.openapi
+def describe(app: FastAPI, access: AccessTable) -> None:
+    """Let the OpenAPI document of ``app`` include the answers of its middlewares."""
+    make_schema = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            found = plain()
-            found.setdefault("components", {})["securitySchemes"] = _KEYS
-            for path, verbs in found["paths"].items():
+            schema = make_schema()
+            schema.setdefault("components", {})["securitySchemes"] = _KEY_SCHEMES
+            for path, verbs in schema["paths"].items():
                 for verb, operation in verbs.items():
-                    _complete(operation, path, verb)
+                    _complete(operation, access.of_route(path), verb)
             for unused in ("HTTPValidationError", "ValidationError"):
-                found["components"]["schemas"].pop(unused, None)
+                schema["components"]["schemas"].pop(unused, None)
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(operation: dict[str, Any], path: str, verb: str) -> None:
-    kinds, role = [*_OF_ALL], role_for(path)
-    if not is_open(path):
-        kinds += ["unauthorized", "forbidden"] if role == "admin" else ["unauthorized"]
-        operation["security"] = [{name: []} for name in _KEYS] + [{}]
+def _complete(operation: dict[str, Any], access: Access, verb: str) -> None:
+    kinds = ["internal"]
+    if access != "open":
+        kinds += ["unauthorized", "forbidden"] if access == "admin" else ["unauthorized"]
+        operation["security"] = [{name: []} for name in _KEY_SCHEMES] + [{}]
     if verb == "post":
-        kinds += _OF_BODIES
-        kinds += () if role == "admin" else _OF_WORK
+        kinds += _BODY_KINDS
+        kinds += () if access == "admin" else _WORK_KINDS
     responses = operation["responses"]
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]  # FastAPI's own, which is never sent
         kinds.append("invalid-request")
     for number, entry in document(*kinds).items():
-        known = responses.setdefault(str(number), entry)
+        response = responses.setdefault(str(number), entry)
         for media, content in entry["content"].items():
-            shown = known["content"][media].setdefault("examples", {})
-            known["content"][media]["examples"] = content["examples"] | shown
+            examples = response["content"][media].get("examples", {})
+            response["content"][media]["examples"] = content["examples"] | examples
         if "headers" in entry:
-            known.setdefault("headers", entry["headers"])
+            response.setdefault("headers", entry["headers"])
     operation["responses"] = dict(sorted(responses.items()))

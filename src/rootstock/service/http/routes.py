@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi import Query, Request
+from fastapi.responses import JSONResponse, Response
 
 from rootstock.model.predictor import Predictor
+from rootstock.service.http.access import Router
 from rootstock.service.http.answers import (
     Answer,
     choose_model,
     classify,
     infer_uploads,
-    require_alive,
-    require_ready,
 )
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.schemas import (
@@ -24,7 +22,6 @@ from rootstock.service.http.schemas import (
     EmbeddingsAnswer,
     ModelAnswer,
     PredictAnswer,
-    Status,
 )
 from rootstock.service.http.uploads import EXAMPLE, IMAGE_TYPES, JsonImages, Upload, read_uploads
 from rootstock.service.inference.service import Service
@@ -68,18 +65,12 @@ _BODY: dict[str, Any] = {
     }
 }
 _PROBLEMS = document("unusable-image")
-# The pages load nothing from elsewhere, and a browser is told to hold them to it.
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-}
 
 
-def make_router(service: Service) -> APIRouter:
-    """The routes of /v1, health, metrics and pages."""
-    router = APIRouter()
-    holder, telemetry, settings = service.holder, service.telemetry, service.settings
+def make_router(service: Service) -> Router:
+    """Make the routes below /v1."""
+    router = Router("predict")
+    holder, settings = service.holder, service.settings
 
     @router.post(
         "/v1/predict",
@@ -182,61 +173,7 @@ def make_router(service: Service) -> APIRouter:
             raise Problem("not-found", "No challenger is configured (ROOTSTOCK_CHALLENGER).")
         return service.challenger.report()
 
-    @router.head("/healthz", include_in_schema=False)
-    @router.get(
-        "/healthz",
-        summary="Is the process alive?",
-        tags=["operation"],
-        responses=document("lost"),
-    )
-    async def healthz() -> Status:
-        """200 with or without a model; 503 if the engine hangs, which only a restart ends."""
-        require_alive(service)
-        return Status(status="ok")
-
-    @router.head("/readyz", include_in_schema=False)
-    @router.get(
-        "/readyz",
-        summary="Should requests be sent here?",
-        tags=["operation"],
-        responses=document("no-model", "lost"),
-    )
-    async def readyz() -> Status:
-        """200 once a model has given its golden answers, until the service begins to end."""
-        require_ready(service)
-        return Status(status="ready")
-
-    @router.get(
-        "/metrics",
-        summary="Counters for Prometheus",
-        tags=["operation"],
-        response_class=PlainTextResponse,
-    )
-    async def metrics() -> Response:
-        """Requests, durations by stage, images by outcome, queue, model, swaps and drift."""
-        predictor = holder.predictor if holder.ready else None
-        return telemetry.exposition(
-            predictor,
-            ready=service.ready,
-            queue=service.in_flight,
-            registry_up=holder.registry_up,
-            drift=service.drift.scores(predictor) if predictor else {},
-        )
-
-    @router.get("/", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        return _page("page.html")
-
-    @router.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return _page("docs.html")
-
     return router
-
-
-def _page(name: str) -> HTMLResponse:
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    return HTMLResponse(text, headers=_PAGE_HEADERS)
 
 
 def _short(predictor: Predictor) -> dict[str, str]:

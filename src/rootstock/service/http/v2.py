@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rootstock.model.predictor import Predictor
-from rootstock.service.http.answers import choose_model, classify_all, require_alive, require_ready
+from rootstock.service.http.access import Router
+from rootstock.service.http.answers import choose_model, classify_all
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.uploads import EXAMPLE, bounded_route, decode_base64
 from rootstock.service.inference.service import Service
@@ -85,9 +86,10 @@ class InferAnswer(BaseModel):
     outputs: list[InferOutput]
 
 
-def make_v2_router(service: Service) -> APIRouter:
-    """The routes below /v2."""
-    router = APIRouter(
+def make_v2_router(service: Service) -> Router:
+    """Make the routes below /v2, except for its health checks."""
+    router = Router(
+        "predict",
         prefix="/v2",
         tags=["open inference protocol"],
         route_class=bounded_route(NUMBERS, nested=NESTED),
@@ -99,22 +101,6 @@ def make_v2_router(service: Service) -> APIRouter:
     async def server() -> dict[str, Any]:
         """Name, version and extensions (none) of the server."""
         return {"name": "rootstock", "version": "1", "extensions": []}
-
-    @router.get("/health/live", summary="Is the process alive?", responses=document("lost"))
-    async def live() -> dict[str, bool]:
-        """As /healthz."""
-        require_alive(service)
-        return {"live": True}
-
-    @router.get(
-        "/health/ready",
-        summary="Should requests be sent here?",
-        responses=document("no-model", "lost"),
-    )
-    async def ready() -> dict[str, bool]:
-        """As /readyz."""
-        require_ready(service)
-        return {"ready": True}
 
     async def metadata(name: str, version: str = "") -> dict[str, Any]:
         """Inputs and outputs of the model."""

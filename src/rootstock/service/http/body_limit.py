@@ -1,0 +1,103 @@
+"""An ASGI middleware that bounds request bodies in size, in time, and all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rootstock.service.http.problems import Problem
+
+LINGER_SECONDS, SILENCE_SECONDS = 2.0, 0.25
+"""How long the rest of a refused body is read: in all, and without a new byte."""
+
+
+class BodyLimit:
+    """Raises a Problem for a body that is too long, too slow, or finds no room in memory.
+
+    Bytes are counted as they arrive, so a missing or false Content-Length changes nothing.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_buffered: int, seconds: float) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.max_buffered = max_buffered
+        self.seconds = seconds
+        self.buffered = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        received, is_whole, is_refused = 0, False, False
+        deadline = time.monotonic() + self.seconds
+
+        def require_fit(size: int) -> None:
+            nonlocal is_refused
+            if size > self.max_bytes:
+                is_refused = True
+                # Closing the connection spares both sides the rest of the body.
+                raise Problem(
+                    "too-large",
+                    f"The body is longer than {self.max_bytes} bytes.",
+                    headers={"Connection": "close"},
+                )
+
+        async def receive_counted() -> Message:
+            nonlocal received, is_whole
+            require_fit(_declared_length(scope))
+            if is_whole:
+                return await receive()  # the client leaves, some time
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    message = await receive()
+            except TimeoutError:
+                raise Problem(
+                    "too-slow",
+                    f"The body did not arrive within {self.seconds:g} seconds.",
+                    headers={"Connection": "close"},
+                ) from None
+            size = len(message.get("body", b""))
+            received += size
+            self.buffered += size
+            is_whole = not message.get("more_body", False)
+            require_fit(received)
+            if self.buffered > self.max_buffered:
+                raise Problem(
+                    "overloaded",
+                    "The bodies of other requests fill the memory.",
+                    headers={"Retry-After": "1", "Connection": "close"},
+                )
+            return message
+
+        async def send_last(message: Message) -> None:
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_refused and is_last:
+                # A connection that is closed over unread bytes loses the answer.
+                await send({**message, "more_body": True})
+                await _discard_rest(receive)
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        try:
+            await self.app(scope, receive_counted, send_last)
+        finally:
+            self.buffered -= received
+
+
+def _declared_length(scope: Scope) -> int:
+    values = [value for name, value in scope["headers"] if name == b"content-length"]
+    return int(values[0]) if values and values[0].isdigit() else 0
+
+
+async def _discard_rest(receive: Receive) -> None:
+    """Read the rest of a body for a moment, and discard it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    message = await receive()
+                if not message.get("more_body", False):
+                    return

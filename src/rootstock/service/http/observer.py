@@ -1,0 +1,112 @@
+"""The outermost ASGI middleware: each request's id, count, duration and log line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rootstock.service.http.access import AccessTable
+from rootstock.service.http.problems import Problem, internal_problem, send_refusal
+from rootstock.service.watch.logs import request_id
+from rootstock.service.watch.telemetry import Telemetry
+
+_log = logging.getLogger("rootstock.access")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
+_SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""Added to every answer that does not set them; encoded once, since refusals must be cheap."""
+
+
+class Observer:
+    """Gives every request an id, counts, times and logs it, and adds the security headers."""
+
+    def __init__(self, app: ASGIApp, access: AccessTable, telemetry: Telemetry) -> None:
+        self.app = app
+        self.access = access
+        self.telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        identity = _read_id(scope)
+        scope["state"] = scope.get("state", {}) | {"request_id": identity}
+        token = request_id.set(identity)
+        status, started = 500, time.perf_counter()
+        has_begun = has_ended = False
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status, has_begun, has_ended
+            if message["type"] == "http.response.start":
+                status, has_begun = message["status"], True
+                headers = list(message.get("headers", ()))
+                names = {name for name, _ in headers}
+                headers += [header for header in _SECURITY_HEADERS if header[0] not in names]
+                message["headers"] = [*headers, (b"x-request-id", identity.encode())]
+            else:
+                has_ended = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_observed)
+        except asyncio.CancelledError:
+            if has_begun:
+                raise
+            # The service ends, and has waited for this request as long as it may.
+            await send_refusal(send_observed, scope, _shutdown_problem())
+        except Exception:
+            _log.exception("a request failed")
+            if not has_begun:
+                await send_refusal(send_observed, scope, internal_problem())
+            elif not has_ended:
+                raise  # what was sent cannot be taken back; the connection is closed
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+            request_id.reset(token)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        # The route, not the raw path: strangers could fill the memory with paths.
+        route = getattr(scope.get("route"), "path", "other")
+        method = scope["method"] if route != "other" else "other"
+        self.telemetry.count_request(method, route, status, seconds)
+        if kind := scope["state"].get("problem"):
+            self.telemetry.count_problem(kind)
+        # Under overload, writing a line for each refusal costs too much: metrics count them.
+        level = logging.DEBUG if status in (429, 503) else logging.INFO
+        if _log.isEnabledFor(level) and not self._is_routine(scope["path"]):
+            caller = scope["state"].get("caller", "")
+            _log.log(
+                level,
+                "%s %s %d",
+                scope["method"],
+                route,
+                status,
+                extra={"caller": caller, "status": status, "ms": round(1000 * seconds, 2)},
+            )
+
+    def _is_routine(self, path: str) -> bool:
+        """Health checks and scrapes, every few seconds, are not worth a line in the log."""
+        return self.access.resolve(path) == "open" and path != "/"
+
+
+def _read_id(scope: Scope) -> str:
+    """Return the client's own request id if it cannot break a log, else a new one."""
+    header = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return header.decode() if _REQUEST_ID.fullmatch(header) else os.urandom(16).hex()
+
+
+def _shutdown_problem() -> Problem:
+    return Problem(
+        "lost",
+        "The service shut down before it answered this request.",
+        headers={"Retry-After": "1", "Connection": "close"},
+    )

@@ -1,0 +1,131 @@
+"""The open routes: health checks of three protocols, metrics and pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+
+from rootstock.service.http.access import Router
+from rootstock.service.http.problems import Problem, document
+from rootstock.service.http.schemas import Status
+from rootstock.service.inference.service import Service
+
+# The pages load nothing from other hosts, and the browser enforces it.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+_IS_ALIVE, _IS_READY = "Is the process alive?", "Should requests be sent here?"
+
+
+def make_operation_router(service: Service) -> Router:
+    """Make the open routes outside /v2."""
+    router = Router("open")
+
+    @router.head("/healthz", include_in_schema=False)
+    @router.get("/healthz", summary=_IS_ALIVE, tags=["operation"], responses=document("lost"))
+    async def healthz() -> Status:
+        """200 with or without a model; 503 if the engine hangs and only a restart helps."""
+        _require_alive(service)
+        return Status(status="ok")
+
+    @router.head("/readyz", include_in_schema=False)
+    @router.get(
+        "/readyz",
+        summary=_IS_READY,
+        tags=["operation"],
+        responses=document("no-model", "lost"),
+    )
+    async def readyz() -> Status:
+        """200 once a model has passed its golden images, until the service shuts down."""
+        _require_ready(service)
+        return Status(status="ready")
+
+    @router.get(
+        "/ping",
+        summary="MLflow's health check",
+        tags=["mlflow"],
+        responses=document("no-model", "lost"),
+    )
+    async def ping() -> Status:
+        """As /readyz."""
+        _require_ready(service)
+        return Status(status="ready")
+
+    @router.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        tags=["operation"],
+        response_class=PlainTextResponse,
+    )
+    async def metrics() -> Response:
+        """Requests, durations by stage, images by outcome, queue, model, swaps and drift."""
+        holder = service.holder
+        predictor = holder.predictor if holder.ready else None
+        return service.telemetry.exposition(
+            predictor,
+            ready=service.ready,
+            queue=service.in_flight,
+            registry_up=holder.registry_up,
+            drift=service.drift.scores(predictor) if predictor else {},
+        )
+
+    @router.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return _read_page("page.html")
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return _read_page("docs.html")
+
+    return router
+
+
+def make_v2_health_router(service: Service) -> Router:
+    """Make the health checks of the Open Inference Protocol."""
+    router = Router("open", prefix="/v2/health", tags=["open inference protocol"])
+
+    @router.get("/live", summary=_IS_ALIVE, responses=document("lost"))
+    async def live() -> dict[str, bool]:
+        """As /healthz."""
+        _require_alive(service)
+        return {"live": True}
+
+    @router.get("/ready", summary=_IS_READY, responses=document("no-model", "lost"))
+    async def ready() -> dict[str, bool]:
+        """As /readyz."""
+        _require_ready(service)
+        return {"ready": True}
+
+    return router
+
+
+def _require_ready(service: Service) -> None:
+    """Check that requests should be sent here.
+
+    Raises:
+        NotLoadedError: there is no model yet.
+        Problem: no decoder is alive, the engine hangs, or the service shuts down.
+    """
+    _ = service.holder.predictor
+    _require_alive(service)
+    if not service.ready:
+        reason = "The service is shutting down." if service.draining else "No decoder is alive."
+        raise Problem("lost", reason, headers={"Retry-After": "1"})
+
+
+def _require_alive(service: Service) -> None:
+    """Check that the process needs no restart.
+
+    Raises:
+        Problem: the engine hangs.
+    """
+    if service.batcher.stuck:
+        raise Problem("lost", "The engine hangs.", headers={"Retry-After": "10"})
+
+
+def _read_page(name: str) -> HTMLResponse:
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return HTMLResponse(text, headers=_PAGE_HEADERS)
