@@ -135,13 +135,8 @@ def serve(options: argparse.Namespace) -> None:
     from rootstock.integrations.connect import quiet_environment
 
     quiet_environment()
-    try:
-        from rootstock.service.serve import serve as serve_http
-    except ModuleNotFoundError as error:
-        raise RootstockError(
-            f"the service needs {error.name}, which is not installed",
-            hint="pip install 'rootstock[serve]'",
-        ) from None
+    from rootstock.service.serve import serve as serve_http
+
     given = {"host": options.host, "port": options.port, "model": options.model}
     sys.exit(serve_http(**{key: value for key, value in given.items() if value is not None}))
 

@@ -15,7 +15,17 @@ from rootstock.config.paths import Paths
 from rootstock.errors import RootstockError, TrackingError, TrainingError
 from rootstock.system.cpu import usable_cores
 
-PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "mlflow", "ray", "dvc", "fastapi")
+EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "timm": "train",
+    "onnxruntime": "serve",
+    "mlflow": "train",
+    "ray": "train",
+    "dvc": "train",
+    "fastapi": "serve",
+}
+"""The extra of rootstock-vision that installs each package."""
 LITTLE_DISK = 5 * 2**30
 
 
@@ -46,11 +56,11 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    for name in PACKAGES:
+    for name, extra in EXTRAS.items():
         try:
             yield Finding("ok", name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("warn", name, "not installed; see the extras in pyproject.toml")
+            yield Finding("warn", name, f"not installed: pip install 'rootstock-vision[{extra}]'")
 
 
 def _processor() -> Finding:

@@ -28,6 +28,10 @@ in a project with a registry:
 """
 
 
+ANSWERING_COMMANDS = ("key", "predict", "serve")
+"""Commands for which the extra `serve` is enough; the others need `train`."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script; exits 1 with one clear message on a known error."""
     options = build_parser().parse_args(arguments)
@@ -35,6 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.handler(options)
     except RootstockError as error:
         sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "rootstock"):
+            raise
+        command = options.handler.__name__
+        extra = "serve" if command in ANSWERING_COMMANDS else "train"
+        sys.exit(
+            f"error: `rootstock {command}` needs {package}, which is not installed\n"
+            f"  -> pip install 'rootstock-vision[{extra}]'"
+        )
     except BrokenPipeError:
         sys.exit(141)
     except KeyboardInterrupt:

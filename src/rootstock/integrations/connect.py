@@ -130,5 +130,5 @@ def _require(package: str, *, key: str, way_out: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"{key}, but {package} is not installed",
-            hint=f"pip install 'rootstock[pipeline]', or --set {way_out}",
+            hint=f"pip install 'rootstock-vision[train]', or --set {way_out}",
         )

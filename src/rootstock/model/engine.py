@@ -20,7 +20,7 @@ import numpy as np
 from rootstock.errors import BundleError
 from rootstock.model.bundle import ModelBundle
 from rootstock.runtimes.choose import LATENCY_ROUNDS, MAX_BATCH_TIME_SHARE, time_in_turns
-from rootstock.runtimes.engines import PACKAGES, Engine, installed_engines
+from rootstock.runtimes.engines import EXTRAS, PACKAGES, Engine, installed_engines
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.runtimes.openvino import caller, openvino_model
 
@@ -48,7 +48,7 @@ def open_engine(bundle: ModelBundle, engine: Engine, *, threads: int | None = No
     if not importlib.util.find_spec(PACKAGES[engine]):
         raise BundleError(
             f"the engine {engine!r} needs {PACKAGES[engine]}, which is not installed",
-            hint=f"pip install {PACKAGES[engine]}, or choose another engine",
+            hint=f"pip install 'rootstock-vision[{EXTRAS[engine]}]', or choose another engine",
         )
     return {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[engine](bundle, threads)
 

@@ -16,6 +16,8 @@ LIBRARIES = (
     "rootstock", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow",
     "pyarrow", "safetensors", "onnx", "onnxscript", "onnxruntime", "ray", "dvc", "mlflow",
 )  # fmt: skip
+DISTRIBUTIONS = {"rootstock": "rootstock-vision"}
+"""Libraries that the package index knows by another name."""
 CHANGES = "+changes"
 KEPT_IN_LINEAGE = ("params.yaml", "dvc.lock")
 """Files whose uncommitted changes do no harm: what they say is written down with the model."""
@@ -110,7 +112,7 @@ def _read_dvc_file(data: Path, root: Path) -> str:
 
 def _version(name: str) -> str:
     try:
-        return importlib.metadata.version(name)
+        return importlib.metadata.version(DISTRIBUTIONS.get(name, name))
     except importlib.metadata.PackageNotFoundError:
         return ""
 

@@ -17,6 +17,8 @@ from rootstock.runtimes.openvino import caller, openvino_model
 
 Engine = Literal["onnx", "openvino", "torch"]
 PACKAGES: dict[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+EXTRAS: dict[Engine, str] = {"onnx": "serve", "openvino": "openvino", "torch": "gpu"}
+"""The extra of rootstock-vision that installs the package."""
 
 
 def installed_engines() -> list[Engine]:

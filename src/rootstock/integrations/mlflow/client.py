@@ -98,7 +98,7 @@ def translated(uri: str, doing: str) -> Iterator[None]:
     except ImportError as error:
         raise TrackingError(
             f"MLflow is not installed: {error}",
-            hint="pip install 'rootstock[pipeline]', or --set tracking.enabled=false",
+            hint="pip install 'rootstock-vision[train]', or --set tracking.enabled=false",
         ) from error
     try:
         yield

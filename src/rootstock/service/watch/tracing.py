@@ -47,7 +47,7 @@ def set_up_tracing() -> bool:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"traces need {error.name}, which is not installed",
-            hint="pip install 'rootstock[tracing]', or unset OTEL_*",
+            hint="pip install 'rootstock-vision[tracing]', or unset OTEL_*",
         ) from None
     name = os.environ.get("OTEL_SERVICE_NAME", "rootstock")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
