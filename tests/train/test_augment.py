@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -67,3 +69,71 @@ def test_epochs_and_seeds_draw_anew():
     assert not torch.equal(first, changes(epoch=1).maps)
     assert not torch.equal(first, changes(seed=1).maps)
     assert torch.equal(first, changes().maps)
+
+
+GREY = torch.linspace(55, 200, 64).round().to(torch.uint8)
+"""Grey levels of a picture that brightens evenly in one direction."""
+
+
+def slopes(direction, level, count=300):
+    """How fast augmented pictures brighten to the right and downwards, at their centre."""
+    ramp = GREY.expand(64, 64) if direction == "right" else GREY.expand(64, 64).T
+    pictures = ramp[None, :, :, None].expand(count, 64, 64, 3)
+    found = augment(pictures, changes(count, level=level), output_size=64).mean(dim=1)
+    middle = found[:, 28:36, 28:36]
+    right = middle[:, :, -1].mean(dim=1) - middle[:, :, 0].mean(dim=1)
+    down = middle[:, -1].mean(dim=1) - middle[:, 0].mean(dim=1)
+    return right, down
+
+
+@pytest.mark.parametrize(("level", "rotation", "shear"), [("light", 5, 3), ("medium", 12, 6)])
+def test_pictures_are_turned_and_sheared_up_to_the_bounds_of_their_level(level, rotation, shear):
+    right, down = slopes("down", level)
+    turned = torch.rad2deg(torch.atan2(right, down))  # a sheared picture still gets darker upwards
+    assert 0.8 * rotation < turned.abs().max() < 1.2 * rotation + 1
+    assert turned.min() < 0 < turned.max()
+    right, down = slopes("right", level)
+    sheared = torch.rad2deg(torch.atan2(down, right)) + turned
+    assert 0.8 * shear < sheared.abs().max() < 1.2 * shear + 1
+    assert sheared.min() < 0 < sheared.max()
+
+
+@pytest.mark.parametrize(("level", "least"), [("light", 0.7), ("medium", 0.4), ("strong", 0.4)])
+def test_crops_keep_between_their_least_share_and_all_of_a_picture(level, least):
+    # A picture that brightens to the right and downwards: what is left of either is left of a side
+    fine = torch.linspace(0, 255, 256).round().to(torch.uint8)
+    across, along = fine.expand(256, 256), fine.expand(256, 256).T
+    pictures = torch.stack([across, along, torch.zeros_like(across)], dim=2)[None]
+    drawn = changes(300, level=level)
+    plain = dataclasses.replace(drawn, colours=torch.ones(300, 3), seeds=None)
+    found = augment(pictures.expand(300, 256, 256, 3), plain, output_size=32)
+    middle = found[:, :, 12:20, 12:20] / 255 * 32 / 7
+    width = (middle[:, 0, :, -1] - middle[:, 0, :, 0]).mean(dim=1)
+    height = (middle[:, 1, -1] - middle[:, 1, 0]).mean(dim=1)
+    areas = width * height
+    assert areas.max() < 1.1
+    assert areas.max() > 0.9
+    assert least - 0.05 < areas.min() < least + 0.1
+
+
+@pytest.mark.parametrize(("level", "colour"), [("light", 0.1), ("medium", 0.3)])
+def test_brightness_contrast_and_saturation_vary_by_the_share_of_their_level(level, colour):
+    def vary(*colours):
+        halves = torch.tensor(colours, dtype=torch.uint8).repeat_interleave(16, dim=0)
+        pictures = halves.expand(300, 32, 32, 3)
+        drawn = changes(300, level=level)
+        upright = draw_changes(300, level="none", flip=False, seed=0, epoch=0).maps
+        return augment(pictures, dataclasses.replace(drawn, maps=upright), output_size=32)
+
+    def is_within(factors):
+        return 1 - colour <= factors.min() < 1 - 0.8 * colour < 1 + 0.8 * colour < factors.max()
+
+    flat = vary([100, 100, 100], [100, 100, 100]).mean(dim=(1, 2, 3)) / 100
+    assert is_within(flat)
+    assert flat.max() <= 1 + colour
+    halves = vary([80, 80, 80], [120, 120, 120])[:, 0].mean(dim=1)
+    contrast = (halves[:, 24] - halves[:, 8]) / 40 / flat
+    assert is_within(contrast)
+    tinted = vary([120, 100, 80], [120, 100, 80]).mean(dim=(2, 3))
+    saturation = (tinted[:, 0] - tinted[:, 2]) / 40 / flat / contrast
+    assert is_within(saturation)
