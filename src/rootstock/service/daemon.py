@@ -1,4 +1,4 @@
-"""Work that may wait for ever for somebody else, and must not hold up the end of the process."""
+"""Work that may wait forever for another server, and must not keep the process alive."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ T = TypeVar("T")
 
 
 def start_daemon(work: Callable[[], T]) -> Future[T]:
-    """The answer to come of ``work``, in a thread of its own.
+    """Run ``work`` in a new daemon thread and return its future.
 
-    A pool's threads are waited for when Python ends; a daemon goes with it.
+    Python waits for the threads of a pool when it ends, but not for a daemon.
     """
     answer: Future[T] = Future()
-    answer.set_running_or_notify_cancel()  # who no longer waits leaves the work to itself
+    answer.set_running_or_notify_cancel()  # a caller that stops waiting does not cancel the work
 
     def run() -> None:
         try:
             answer.set_result(work())
-        except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
+        except Exception as error:  # noqa: BLE001 - the caller raises it
             answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
     return answer
 
 
-async def in_daemon(work: Callable[[], T]) -> T:
-    """What ``work`` returns, or raises, in a thread as of `start_daemon`."""
+async def run_in_daemon(work: Callable[[], T]) -> T:
+    """Run ``work`` as `start_daemon` does, and wait for its result."""
     return await asyncio.wrap_future(start_daemon(work))

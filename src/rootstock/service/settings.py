@@ -16,7 +16,7 @@ MEBIBYTE = 2**20
 class Settings(BaseSettings):
     """Each field is read from ROOTSTOCK_<NAME>, for example ROOTSTOCK_PORT=8080."""
 
-    # An empty variable, as compose files set them, is none.
+    # Compose files set variables to an empty text, which means unset.
     model_config = SettingsConfigDict(
         env_prefix="ROOTSTOCK_", env_ignore_empty=True, frozen=True, allow_inf_nan=False
     )
@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     )
 
     engine: Literal["fastest", "onnx", "openvino", "torch"] = Field(
-        "fastest", description="What runs the network; fastest: what proves so at start."
+        "fastest", description="What runs the network; fastest: measured at start."
     )
     decoders: int = Field(
         default_factory=usable_cores, ge=1, description="Processes that decode images."
@@ -42,57 +42,53 @@ class Settings(BaseSettings):
     lanes: int = Field(
         default_factory=usable_cores,
         ge=1,
-        description="Batches on the engine at once, one core each on a processor.",
+        description="Batches on the engine at once; on a CPU, each uses one core.",
     )
     max_batch: int | None = Field(
         None,
         ge=1,
-        description="Images in one batch; by default 1, 8 or (on a GPU) 64, as was fastest when "
-        "the model was loaded.",
+        description="Images in one batch; by default 1, 8 or (on a GPU) 64, whichever was fastest "
+        "when the model was loaded.",
     )
     max_delay_ms: float = Field(
         0.0,
         ge=0,
         le=1000,
-        description="How long a batch waits for more while the engine has other work.",
+        description="How long a batch waits for more images while the engine has other work.",
     )
 
     max_queue: int = Field(
-        128, ge=1, description="Images taken in and not yet answered; more are answered 503."
+        128, ge=1, description="Images accepted and not answered yet; more are answered 503."
     )
     max_body_bytes: int = Field(
         64 * MEBIBYTE, ge=1_000, description="A longer request body is answered 413."
     )
     max_buffered_bytes: int = Field(
-        512 * MEBIBYTE, ge=1_000, description="All bodies in memory; beyond them 503."
+        512 * MEBIBYTE, ge=1_000, description="All request bodies in memory; more are answered 503."
     )
     max_images: int = Field(64, ge=1, description="Images in one request.")
     max_pixels: int = Field(
-        50_000_000, ge=1_000, description="An image of more pixels is refused undecoded."
+        50_000_000, ge=1_000, description="An image with more pixels is refused before decoding."
     )
-    max_side: int = Field(20_000, ge=16, description="A longer side is refused undecoded.")
+    max_side: int = Field(
+        20_000, ge=16, description="An image with a longer side is refused before decoding."
+    )
     max_aspect_ratio: float = Field(
-        50.0, ge=1, description="Longer over shorter side; beyond it refused undecoded."
+        50.0, ge=1, description="Longer divided by shorter side; above it, refused before decoding."
     )
-    decode_seconds: float = Field(
-        5.0, gt=0, description="Decoding one image may take this long before it is given up."
-    )
+    decode_seconds: float = Field(5.0, gt=0, description="Time limit for decoding one image.")
     decode_memory_bytes: int = Field(
-        1024 * MEBIBYTE, ge=64 * MEBIBYTE, description="Memory that decoding one image may take."
+        1024 * MEBIBYTE, ge=64 * MEBIBYTE, description="Memory limit for decoding one image."
     )
-    deadline_seconds: float = Field(
-        10.0, gt=0, description="An answer that is not ready by then is given up (503)."
-    )
+    deadline_seconds: float = Field(10.0, gt=0, description="Time limit for an answer (503).")
     header_seconds: float = Field(
-        10.0, gt=0, description="A request's header must have arrived by then, or it is cut off."
+        10.0, gt=0, description="Time limit for a request's header; the connection is closed."
     )
-    body_seconds: float = Field(
-        30.0, gt=0, description="A request body must have arrived by then (408)."
-    )
-    top_k_default: int = Field(5, ge=1, description="Labels per image when top_k is not given.")
+    body_seconds: float = Field(30.0, gt=0, description="Time limit for a request body (408).")
+    top_k_default: int = Field(5, ge=1, description="Labels per image if a request has no top_k.")
 
     poll_seconds: float = Field(
-        5.0, gt=0, description="Pause between looks at the registry for a new champion."
+        5.0, gt=0, description="Pause between checks of the registry for a new champion."
     )
     retry_seconds: float = Field(
         10.0, gt=0, description="Pause between attempts to load a model while there is none."
@@ -101,12 +97,12 @@ class Settings(BaseSettings):
         1.5,
         gt=0,
         description="How long a start waits for the registry before it serves the last model "
-        "that it knows; what the registry says then follows.",
+        "that it had; it follows the registry later.",
     )
     linger_seconds: float = Field(
         0.0,
         ge=0,
-        description="Time after SIGTERM in which /readyz says 503 but requests are still taken, "
+        description="Time after SIGTERM in which /readyz is 503 but requests are still accepted, "
         "so that a load balancer can look elsewhere first.",
     )
     drain_seconds: int = Field(
@@ -115,30 +111,32 @@ class Settings(BaseSettings):
 
     keys: Path | None = Field(
         None,
-        description="File of API keys, made by `rootstock key`; without one everybody may ask, "
-        "with one nobody else.",
+        description="File of API keys, made by `rootstock key`; without it no key is needed.",
     )
     rate_per_second: float = Field(
-        0.0, ge=0, description="Requests a second for each key (or address); 0: any number."
+        0.0, ge=0, description="Requests per second for each key (or address); 0: no limit."
     )
-    rate_burst: int = Field(20, ge=1, description="Requests that may come at once below the rate.")
+    rate_burst: int = Field(20, ge=1, description="Requests that may come at once within the rate.")
 
     challenger: str = Field(
         "", description="A model that also answers, such as models:/rootstock@challenger."
     )
     shadow_share: float = Field(
-        1.0, ge=0, le=1, description="Share of requests that the challenger answers unseen."
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of requests that the challenger also answers, unseen by clients.",
     )
     canary_share: float = Field(
-        0.0, ge=0, le=1, description="Share of requests whose answer is the challenger's."
+        0.0, ge=0, le=1, description="Share of requests that get the challenger's answer."
     )
     drift_window: int = Field(
-        1_000, ge=20, description="Images over which /v1/drift compares with the validation set."
+        1_000, ge=20, description="Recent images that /v1/drift compares with the validation set."
     )
     journal: Path | None = Field(
-        None, description="Folder for Parquet files of what was asked and answered; none: nothing."
+        None, description="Folder for Parquet files with every answer; unset: no journal."
     )
     journal_images: bool = Field(False, description="Keep the images too, for later labelling.")
     log_format: Literal["auto", "text", "json"] = Field(
-        "auto", description="auto: text on a terminal, else a JSON object a line."
+        "auto", description="auto: text on a terminal, otherwise one JSON object per line."
     )

@@ -16,7 +16,7 @@ def test_a_file_of_keys_holds_no_key(keys):
 
 
 def test_a_name_is_given_once(keys):
-    with pytest.raises(ConfigError, match="has a key of the name 'shop' already"):
+    with pytest.raises(ConfigError, match="already has a key named 'shop'"):
         make_key("shop", "admin", keys[0])
 
 

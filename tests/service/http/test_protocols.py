@@ -156,7 +156,7 @@ def test_every_form_of_mlflow_is_understood(client, predictor, body):
     [
         ({}, "column `image`"),
         ({"dataframe_split": {"columns": ["x"], "data": [["y"]]}}, "no column `image`"),
-        ({"instances": [1]}, "texts in base64"),
+        ({"instances": [1]}, "base64 texts"),
         ({"instances": [text(b"no image")]}, "image[0]"),
     ],
 )

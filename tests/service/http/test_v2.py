@@ -111,7 +111,7 @@ def test_a_nested_tensor_is_none_of_them(client):
         ({"content-type": "text/csv"}, "Send application/json; Content-Type is 'text/csv'"),
         ({}, "Content-Type is missing"),
         ({"content-type": "application/octet-stream", "inference-header-content-length": "10"},
-         "binary tensor extension is not offered"),
+         "binary tensor extension is not supported"),
         ({"content-type": "application/json", "content-encoding": "gzip"}, "Content-Encoding"),
     ],
 )  # fmt: skip

@@ -20,18 +20,18 @@ MEBIBYTE = 2**20
 
 def with_pool(body, **settings):
     """Run ``body(pool)`` with a pool of one worker."""
-    told = []
+    events = []
 
     async def run():
         arguments = {"seconds": 20.0, "memory": 512 * MEBIBYTE} | settings
-        pool = DecodePool(1, **arguments, told=lambda stage, seconds: told.append(stage))
+        pool = DecodePool(1, **arguments, on_event=lambda event, seconds: events.append(event))
         await pool.start()
         try:
             return await body(pool)
         finally:
             pool.stop()
 
-    return asyncio.run(run()), told
+    return asyncio.run(run()), events
 
 
 def process_of(pool):
@@ -49,10 +49,10 @@ def test_a_worker_prepares_as_the_predictor_does(predictor):
     async def body(pool):
         return [await pool.prepare(predictor, jpeg(seed)) for seed in range(3)]
 
-    found, told = with_pool(body)
+    found, events = with_pool(body)
     for seed, pixels in enumerate(found):
         np.testing.assert_array_equal(pixels, predictor.prepare(jpeg(seed)))
-    assert told.count("decode") == 3
+    assert events.count("decode") == 3
 
 
 def test_a_bad_image_is_an_error_with_the_decoders_reason(predictor):
@@ -62,9 +62,9 @@ def test_a_bad_image_is_an_error_with_the_decoders_reason(predictor):
         await pool.prepare(predictor, jpeg(0))
         return caught.value.reason
 
-    found, told = with_pool(body)
+    found, events = with_pool(body)
     assert found == "truncated"
-    assert "lost" not in told
+    assert "lost" not in events
 
 
 def test_a_killed_worker_costs_the_image_it_holds_and_is_replaced(predictor):
@@ -80,10 +80,10 @@ def test_a_killed_worker_costs_the_image_it_holds_and_is_replaced(predictor):
         await pool.prepare(predictor, jpeg(0))
         return caught.value
 
-    problem, told = with_pool(body)
+    problem, events = with_pool(body)
     assert (problem.kind, problem.status) == ("lost", 503)
     assert problem.headers == {"Retry-After": "1"}
-    assert told.count("lost") == 1
+    assert events.count("lost") == 1
 
 
 def test_a_worker_that_died_idle_costs_no_image(predictor):
@@ -93,8 +93,8 @@ def test_a_worker_that_died_idle_costs_no_image(predictor):
         process.wait()
         await pool.prepare(predictor, jpeg(0))
 
-    _, told = with_pool(body)
-    assert told.count("lost") == 1
+    _, events = with_pool(body)
+    assert events.count("lost") == 1
 
 
 def test_a_worker_that_hangs_is_killed(predictor):
@@ -121,9 +121,9 @@ def test_an_image_that_needs_too_much_memory_is_refused(predictor):
         await pool.prepare(predictor, jpeg(0))
         return caught.value.reason
 
-    found, told = with_pool(body, memory=64 * MEBIBYTE)
+    found, events = with_pool(body, memory=64 * MEBIBYTE)
     assert found == "too-many-pixels"
-    assert "lost" not in told
+    assert "lost" not in events
 
 
 def test_a_caller_who_leaves_lets_the_next_one_in(predictor):
@@ -153,9 +153,9 @@ def test_a_caller_who_leaves_in_the_middle_does_not_cost_the_worker(predictor):
         found = await pool.prepare(predictor, jpeg(2))
         return first == process_of(pool).pid, found
 
-    (same, found), told = with_pool(body)
+    (same, found), events = with_pool(body)
     assert same
-    assert "lost" not in told
+    assert "lost" not in events
     np.testing.assert_array_equal(found, predictor.prepare(jpeg(2)))
 
 
@@ -174,10 +174,10 @@ def test_a_worker_that_answers_more_than_fits_is_replaced(predictor):
     async def body(pool):
         (worker,) = pool._workers
         with pytest.raises(Problem, match="process that decoded the image ended"):
-            await worker.ask(pool._recipe(predictor), jpeg(0), 100, 20.0)
+            await worker.submit(pool._recipe(predictor), jpeg(0), 100, 20.0)
         worker.process.wait()
         return await pool.prepare(predictor, jpeg(0))
 
-    found, told = with_pool(body)
+    found, events = with_pool(body)
     np.testing.assert_array_equal(found, predictor.prepare(jpeg(0)))
-    assert told.count("lost") == 1
+    assert events.count("lost") == 1

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rootstock.model.predictor import Prediction, Predictor
-from rootstock.service.watch.drift import LEAST, Drift, psi
+from rootstock.service.watch.drift import MIN_IMAGES, Drift, psi
 from tests.bundles import CLASSES, jpeg, tiny_bundle, write_tiny_bundle
 from tests.service.conftest import make_client
 from tests.service.http.test_routes import check_problem, post_files
@@ -55,11 +55,11 @@ def test_foreign_images_and_other_classes_do(watched):
 
 
 def test_few_images_say_nothing_and_old_ones_are_forgotten(watched):
-    drift = Drift(LEAST)
-    for answer in answers(watched, np.full(LEAST - 1, 5.0), [CLASSES[0]] * (LEAST - 1)):
+    drift = Drift(MIN_IMAGES)
+    for answer in answers(watched, np.full(MIN_IMAGES - 1, 5.0), [CLASSES[0]] * (MIN_IMAGES - 1)):
         drift.note(watched, answer)
     assert drift.scores(watched) == {}
-    for answer in usual(watched, 5 * LEAST):
+    for answer in usual(watched, 5 * MIN_IMAGES):
         drift.note(watched, answer)
     assert drift.scores(watched)["features"] < 0.6
 
@@ -82,7 +82,7 @@ def test_the_index_is_that_of_the_formula():
 def test_drift_is_told_by_route_and_metric():
     with make_client() as client:
         empty = client.get("/v1/drift").json()
-        for _ in range(-(-LEAST // 50)):
+        for _ in range(-(-MIN_IMAGES // 50)):
             post_files(client, *((str(n), jpeg(0)) for n in range(50)))
         full = client.get("/v1/drift").json()
         metrics = client.get("/metrics").text

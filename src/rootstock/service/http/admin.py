@@ -1,4 +1,4 @@
-"""Routes for operators: reload, roll back, pin. Each needs an admin key."""
+"""Routes for operators, with an admin key: reload, roll back, pin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Body
 
 from rootstock.errors import RootstockError
-from rootstock.service.daemon import in_daemon
+from rootstock.service.daemon import run_in_daemon
 from rootstock.service.http.access import Router
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.schemas import AdminAnswer
@@ -18,8 +18,8 @@ from rootstock.service.models.holder import ADMIN_SECONDS, ModelHolder
 
 Version = Annotated[str, Body(embed=True, pattern=r"^[0-9]{1,18}$", examples=["3"])]
 
-
-_ELEMENTS = 100
+_MAX_ELEMENTS = 100
+_MAX_NESTED = 9
 
 
 def make_admin_router(service: Service) -> Router:
@@ -28,21 +28,21 @@ def make_admin_router(service: Service) -> Router:
         "admin",
         prefix="/admin",
         tags=["administration"],
-        route_class=bounded_route(_ELEMENTS, nested=9),
+        route_class=bounded_route(_MAX_ELEMENTS, nested=_MAX_NESTED),
     )
     holder = service.holder
     problems = document("conflict")
 
     @router.post("/reload", summary="Look for a new model now", responses=problems)
     async def reload() -> AdminAnswer:
-        """Asks the registry at once, and tries a version that was refused once more."""
+        """Look in the registry now; a version that was refused is tried again."""
         return await _change(holder, lambda: holder.refresh(again=True, wait_seconds=ADMIN_SECONDS))
 
     @router.post("/rollback", summary="Serve the version before this one", responses=problems)
     async def rollback() -> AdminAnswer:
-        """Pins the version that was served before, on this service alone; see /admin/unpin.
+        """Pin the version that was served before, only on this service; see /admin/unpin.
 
-        Asked twice it does nothing more. It works without the registry too.
+        A second request changes nothing. It works without the registry too.
 
         `rootstock rollback` moves the champion for every service.
         """
@@ -54,12 +54,12 @@ def make_admin_router(service: Service) -> Router:
         responses=problems,
     )
     async def pin(version: Version) -> AdminAnswer:
-        """The version stays, also after a restart of the service, until /admin/unpin."""
+        """The pin holds until /admin/unpin, also after a restart of the service."""
         return await _change(holder, lambda: holder.pin(version))
 
     @router.post("/unpin", summary="Follow the alias again", responses=problems)
     async def unpin() -> AdminAnswer:
-        """Goes back to the version that the alias names."""
+        """Return to the alias's version."""
         return await _change(holder, holder.unpin)
 
     return router
@@ -68,7 +68,7 @@ def make_admin_router(service: Service) -> Router:
 async def _change(holder: ModelHolder, work: Callable[[], Any]) -> AdminAnswer:
     before = holder.predictor.info["version"] if holder.ready else ""
     try:
-        await in_daemon(work)
+        await run_in_daemon(work)
     except RootstockError as error:
         raise Problem("conflict", f"Nothing was changed: {error.message}") from None
     now = holder.predictor.info["version"]

@@ -1,9 +1,9 @@
-"""What every route that classifies does: infer, count, answer, and let the watchers know."""
+"""What every route that classifies does: infer, count, answer, and inform the watchers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from anyio.to_thread import run_sync
 from fastapi import Request
@@ -13,16 +13,17 @@ from rootstock.model.predictor import Prediction, Predictor
 from rootstock.service.http.problems import Problem, image_problem
 from rootstock.service.http.uploads import Upload
 from rootstock.service.inference.batcher import Row
-from rootstock.service.inference.service import Outcome, Service
+from rootstock.service.inference.service import Service
 
 Answer = Prediction | Problem
 
 
 def choose_model(service: Service, *, coverage: float | None = None) -> Predictor:
-    """The model that answers this request: the champion, or the challenger for its share.
+    """Return the model for this request: the champion, or the challenger for its share.
 
     Raises:
-        Problem: there is no model yet, or none that can give prediction sets.
+        NotLoadedError: there is no model yet.
+        Problem: no model can give prediction sets.
     """
     champion = service.holder.predictor
     chosen = service.challenger.canary(champion) if service.challenger else champion
@@ -44,15 +45,34 @@ async def classify(
     *,
     top_k: int,
     coverage: float | None = None,
+    all_or_none: bool = False,
 ) -> tuple[Predictor, list[Answer]]:
-    """Which model answered, and a Prediction or a Problem for each upload, in order.
+    """Return the model that answered, and a Prediction or a Problem for each upload, in order.
 
-    Where the challenger fails, the champion answers. Drift, challenger and journal learn of the
-    answers, whichever route was asked.
+    If the challenger fails, the champion answers. Drift, challenger and journal see the answers of
+    every route. With ``all_or_none``, one unusable upload refuses the request.
     Raises:
-        Problem: as `Service.answer`.
+        Problem: as `Service.answer`; with ``all_or_none`` also that of the first unusable upload.
     """
-    return await _classify(service, request, predictor, uploads, top_k=top_k, coverage=coverage)
+    started = time.perf_counter()
+    predictor, results = await _infer_or_fall_back(service, request, predictor, uploads)
+    seconds = time.perf_counter() - started
+    if all_or_none:
+        _require_all(uploads, results)
+    answers: list[Answer] = [
+        result
+        if isinstance(result, Problem)
+        else predictor.answer(*result, top_k=top_k, coverage=coverage)
+        for result in results
+    ]
+    usable = [
+        (upload.content, answer)
+        for upload, answer in zip(uploads, answers, strict=True)
+        if isinstance(answer, Prediction)
+    ]
+    if usable:
+        await _inform_watchers(service, request, predictor, usable, seconds)
+    return predictor, answers
 
 
 async def classify_all(
@@ -61,18 +81,17 @@ async def classify_all(
     predictor: Predictor,
     contents: Sequence[bytes],
     *,
-    where: str,
+    column: str,
     top_k: int,
 ) -> tuple[Predictor, list[Prediction]]:
-    """As `classify`, for a protocol that has no room for the error of one image.
+    """Classify for a protocol that has no room for the error of one image, as `classify` does.
 
     Raises:
-        Problem: also of the first that cannot be used, named as ``where``[number]; then nobody
-            learns of the others, for nobody was answered.
+        Problem: also that of the first unusable image, which it names ``column``[number].
     """
-    uploads = [Upload(f"{where}[{number}]", content) for number, content in enumerate(contents)]
-    predictor, answers = await _classify(
-        service, request, predictor, uploads, top_k=top_k, whole=True
+    uploads = [Upload(f"{column}[{number}]", content) for number, content in enumerate(contents)]
+    predictor, answers = await classify(
+        service, request, predictor, uploads, top_k=top_k, all_or_none=True
     )
     return predictor, [answer for answer in answers if isinstance(answer, Prediction)]
 
@@ -80,107 +99,74 @@ async def classify_all(
 async def infer_uploads(
     service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
 ) -> list[Row | Problem]:
-    """A Row or a Problem for each upload, in order; each is counted by its outcome."""
-    results = await _infer_uploads(service, request, predictor, uploads)
+    """Return a Row or a Problem for each upload, in order, and count the outcomes."""
+    results = await _infer(service, request, predictor, uploads)
     _count(service, results)
     return results
 
 
-async def _infer_uploads(
+async def _infer_or_fall_back(
+    service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
+) -> tuple[Predictor, list[Row | Problem]]:
+    """Infer with ``predictor``, or with the champion if that is the challenger and fails."""
+    champion = service.holder.predictor
+    if predictor is not champion:
+        try:
+            results = await _infer(service, request, predictor, uploads)
+            failed = any(isinstance(one, Problem) and one.kind == "internal" for one in results)
+        except Problem as problem:
+            if problem.kind != "internal":
+                raise
+            failed = True
+        if not failed:
+            _count(service, results)
+            return predictor, results
+    return champion, await infer_uploads(service, request, champion, uploads)
+
+
+async def _infer(
     service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
 ) -> list[Row | Problem]:
     contents = [upload.content for upload in uploads if upload.problem is None]
-    found: Iterator[Outcome] = iter(
-        await service.answer(request, predictor, contents) if contents else []
-    )
+    outcomes = iter(await service.answer(request, predictor, contents) if contents else [])
     results: list[Row | Problem] = []
     for upload in uploads:
-        outcome = upload.problem or next(found)
+        outcome = upload.problem or next(outcomes)
         results.append(image_problem(outcome) if isinstance(outcome, ImageError) else outcome)
     return results
 
 
 def _count(service: Service, results: Sequence[Row | Problem]) -> None:
     for result in results:
-        word = "ok"
+        outcome = "ok"
         if isinstance(result, Problem):
-            word = (result.members or {}).get("reason", result.kind)
-        service.telemetry.count_images(word)
+            outcome = (result.members or {}).get("reason", result.kind)
+        service.telemetry.count_images(outcome)
 
 
-async def _infer_or_fall_back(
-    service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
-) -> tuple[Predictor, list[Row | Problem]]:
-    """The outcomes, and whose they are: what the challenger fails on is the champion's."""
-    champion = service.holder.predictor
-    try:
-        found = await _infer_uploads(service, request, predictor, uploads)
-        failed = any(isinstance(one, Problem) and one.kind == "internal" for one in found)
-    except Problem as problem:
-        if predictor is champion or problem.kind != "internal":
-            raise
-        failed = True
-    if failed and predictor is not champion:
-        predictor = champion
-        found = await _infer_uploads(service, request, champion, uploads)
-    _count(service, found)
-    return predictor, found
+def _require_all(uploads: Sequence[Upload], results: Sequence[Row | Problem]) -> None:
+    for upload, result in zip(uploads, results, strict=True):
+        if isinstance(result, Problem):
+            detail = f"{upload.filename}: {result.detail}"
+            raise Problem(result.kind, detail, result.headers, result.members)
 
 
-async def _classify(
+async def _inform_watchers(
     service: Service,
     request: Request,
     predictor: Predictor,
-    uploads: Sequence[Upload],
-    *,
-    top_k: int,
-    coverage: float | None = None,
-    whole: bool = False,
-) -> tuple[Predictor, list[Answer]]:
-    started = time.perf_counter()
-    predictor, found = await _infer_or_fall_back(service, request, predictor, uploads)
-    seconds = time.perf_counter() - started
-    if whole:
-        _refuse_if_any_bad(uploads, found)
-    answers: list[Answer] = [
-        outcome
-        if isinstance(outcome, Problem)
-        else predictor.answer(*outcome, top_k=top_k, coverage=coverage)
-        for outcome in found
-    ]
-    await _tell(service, request, predictor, uploads, answers, seconds)
-    return predictor, answers
-
-
-def _refuse_if_any_bad(uploads: Sequence[Upload], found: Sequence[Row | Problem]) -> None:
-    for upload, outcome in zip(uploads, found, strict=True):
-        if isinstance(outcome, Problem):
-            detail = f"{upload.filename}: {outcome.detail}"
-            raise Problem(outcome.kind, detail, outcome.headers, outcome.members)
-
-
-async def _tell(
-    service: Service,
-    request: Request,
-    predictor: Predictor,
-    uploads: Sequence[Upload],
-    answers: Sequence[Answer],
+    usable: Sequence[tuple[bytes, Prediction]],
     seconds: float,
 ) -> None:
-    usable = [
-        (upload.content, answer)
-        for upload, answer in zip(uploads, answers, strict=True)
-        if isinstance(answer, Prediction)
-    ]
-    champion = predictor is service.holder.predictor
+    is_champion = predictor is service.holder.predictor
     for content, answer in usable:
         if answer.unknown:
             service.telemetry.unknown.inc()
-        if champion:
+        if is_champion:
             service.drift.note(predictor, answer)
             if service.challenger is not None:
                 service.challenger.shadow(predictor, content, answer.label, seconds / len(usable))
-    if service.journal is not None and usable:
+    if service.journal is not None:
         contents, predictions = zip(*usable, strict=True)
         identity = request.state.request_id
         await run_sync(service.journal.note, identity, predictor, contents, predictions)

@@ -1,4 +1,4 @@
-"""create_app: wires settings, the model holder and the routes; nothing happens at import."""
+"""create_app joins settings, model holder and routes; importing this module does nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rootstock.config.schema import Config
 from rootstock.data.decode import DecodeLimits
 from rootstock.errors import NoModelError, RootstockError
 from rootstock.ports.registry import ModelRegistry
-from rootstock.service.daemon import in_daemon
+from rootstock.service.daemon import run_in_daemon
 from rootstock.service.http import problems
 from rootstock.service.http.access import AccessTable, Guard
 from rootstock.service.http.admin import make_admin_router
@@ -38,11 +38,11 @@ from rootstock.service.models.holder import ModelHolder
 from rootstock.service.settings import Settings
 
 _DESCRIPTION = (
-    "Classifies images with the model that Rootstock trained. Errors are problem details "
+    "Classifies images with a model trained by Rootstock. Errors are problem details "
     "(RFC 9457) with a stable `type`."
 )
 
-_SECOND_LOOK = 1.0
+_SECOND_LOOK_SECONDS = 1.0
 
 _log = logging.getLogger("rootstock.service")
 
@@ -116,7 +116,7 @@ class _GatedApp(FastAPI):
 
 
 def make_holder(settings: Settings, model: str = "") -> ModelHolder:
-    """The holder of ``model``, by default of the settings' own; nothing is loaded yet."""
+    """Make the holder of ``model``, by default the settings' model; nothing is loaded yet."""
     model = model or settings.model
     return ModelHolder(
         model or f"models:/{_config(settings.root).registry.name}@champion",
@@ -168,25 +168,25 @@ async def _lifespan(service: Service, app: _GatedApp) -> AsyncIterator[None]:
 
 
 async def _follow(holder: ModelHolder, settings: Settings) -> None:
-    """Load a model, then look for a newer one for ever; nothing that happens ends this."""
-    told = ""
-    # What was loaded before the app began need not be looked up again at once.
+    """Load a model, then look for a newer one forever; no error ends this."""
+    last_error = ""
+    # A model that was loaded before the app started need not be looked up again at once.
     pause = settings.poll_seconds if holder.ready else 0.0
     while True:
-        # Replicas that were started together must not all ask together.
+        # Replicas that start together must not all ask together.
         await anyio.sleep(pause * random.uniform(0.8, 1.2))
-        starting = not holder.ready
-        work = holder.load if starting else holder.refresh
+        is_start = not holder.ready
+        work = holder.load if is_start else holder.refresh
         try:
-            await in_daemon(work)
-            told = ""
+            await run_in_daemon(work)
+            last_error = ""
         except RootstockError as error:
-            if str(error) != told:
-                state = "going on with the model in use" if holder.ready else "no model yet"
+            if str(error) != last_error:
+                state = "the model in use stays" if holder.ready else "no model yet"
                 _log.warning("%s: %s: %s", holder.source, state, error)
-            told = str(error)
-        except Exception:  # noqa: BLE001 - an edge: the service must live to try again
+            last_error = str(error)
+        except Exception:  # noqa: BLE001 - the service must live to try again
             _log.exception("looking for a model failed, trying again")
         pause = settings.poll_seconds if holder.ready else settings.retry_seconds
-        if starting and holder.ready:
-            pause = min(pause, _SECOND_LOOK)  # the registry may have been too slow for the start
+        if is_start and holder.ready:
+            pause = min(pause, _SECOND_LOOK_SECONDS)  # the registry may have been too slow

@@ -1,7 +1,7 @@
-"""API keys: a file holds their hashes, a client the key itself.
+"""API keys: the file has only their hashes, a client has the key.
 
 A line of the file is `NAME ROLE SHA256`; a role is `predict` or `admin`. Keys are 256 random bits,
-so a plain hash is enough: there is nothing to guess.
+which nobody can guess, so a plain hash is enough.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rootstock.errors import ConfigError
 
 Role = Literal["predict", "admin"]
 PREFIX = "rsk_"
-_REMEMBERED = 10_000
-_HASH = re.compile("[0-9a-fA-F]{64}")
+_MAX_CALLERS = 10_000
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
 class Key:
-    """Who holds a key and what it is good for; the key itself is not known."""
+    """The holder, role and hash of a key."""
 
     name: str
     role: Role
@@ -34,21 +34,21 @@ class Key:
 
 
 class KeyRing:
-    """The keys of one file; ``asked_for``: there is such a file, be it without any key."""
+    """The keys of one file; ``is_required`` says that there is such a file, even an empty one."""
 
-    def __init__(self, keys: list[Key], *, asked_for: bool) -> None:
+    def __init__(self, keys: list[Key], *, is_required: bool) -> None:
         self._keys = keys
-        self._asked_for = asked_for
+        self._is_required = is_required
 
     @classmethod
     def read(cls, path: Path | None) -> KeyRing:
-        """The keys of a file; none without one.
+        """Read the keys of a file; without a file there are none.
 
         Raises:
             ConfigError: the file cannot be read, or a line is not `NAME ROLE SHA256`.
         """
         if path is None:
-            return cls([], asked_for=False)
+            return cls([], is_required=False)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -61,46 +61,43 @@ class KeyRing:
             if not line.strip() or line.startswith("#"):
                 continue
             words = line.split()
-            if len(words) != 3 or words[1] not in get_args(Role) or not _HASH.fullmatch(words[2]):
+            if len(words) != 3 or words[1] not in get_args(Role) or not _SHA256.fullmatch(words[2]):
                 raise ConfigError(
                     f"{path}, line {number} is not NAME ROLE SHA256",
                     hint="ROLE is predict or admin; `rootstock key` writes such lines",
                 )
             keys.append(Key(words[0], words[1], words[2].lower()))  # type: ignore[arg-type]
-        return cls(keys, asked_for=True)
+        return cls(keys, is_required=True)
 
     def needed(self, role: Role) -> bool:
-        """Whether anybody must show a key for this; admin work always needs one.
+        """Return whether a request needs a key; admin requests always do.
 
-        A file whose last key was taken out opens nothing.
+        A file whose last key was removed opens nothing.
         """
-        return role == "admin" or self._asked_for
+        return role == "admin" or self._is_required
 
     def has(self, role: Role) -> bool:
-        """Whether there is a key of this role."""
+        """Return whether there is a key of this role."""
         return any(key.role == role for key in self._keys)
 
-    def find(self, shown: str) -> Key | None:
-        """Whose key this is, in a time that tells nothing."""
-        digest = hashlib.sha256(shown.encode()).hexdigest()
-        found = None
-        for key in self._keys:
-            if hmac.compare_digest(key.sha256, digest):
-                found = key
-        return found
+    def find(self, text: str) -> Key | None:
+        """Look up the key in constant time."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        matches = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
+        return matches[-1] if matches else None
 
 
 def make_key(name: str, role: Role, path: Path) -> str:
-    """Append a new key's hash to the file (made with mode 600); returns the key.
+    """Make a key, append its hash to the file (created with mode 600), and return it.
 
     Raises:
-        ConfigError: the name is taken or holds a space, or the file cannot be written.
+        ConfigError: the name is taken or has a space, or the file cannot be written.
     """
     if not name or len(name.split()) != 1:
-        raise ConfigError(f"a key's name is one word, got {name!r}")
+        raise ConfigError(f"the name of a key must be one word, got {name!r}")
     if path.exists() and any(key.name == name for key in KeyRing.read(path)._keys):
         raise ConfigError(
-            f"{path} has a key of the name {name!r} already",
+            f"{path} already has a key named {name!r}",
             hint="remove its line first, or choose another name",
         )
     key = PREFIX + secrets.token_urlsafe(32)
@@ -114,7 +111,7 @@ def make_key(name: str, role: Role, path: Path) -> str:
 
 
 class RateLimit:
-    """A bucket of ``burst`` requests for each caller, refilled at ``rate`` a second; 0: any."""
+    """A bucket of ``burst`` requests per caller, refilled at ``rate`` per second; 0 is no limit."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate = rate
@@ -122,14 +119,14 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, caller: str) -> float:
-        """Take one request; 0 if it may pass, else the seconds until the next may."""
+        """Count one request; return 0 if it may pass, otherwise the seconds until the next may."""
         if not self._rate:
             return 0.0
         now = time.monotonic()
-        left, since = self._buckets.pop(caller, (float(self._burst), now))
-        left = min(self._burst, left + (now - since) * self._rate)
-        passed = left >= 1
-        self._buckets[caller] = (left - passed, now)
-        while len(self._buckets) > _REMEMBERED:
+        left, updated = self._buckets.pop(caller, (float(self._burst), now))
+        left = min(self._burst, left + (now - updated) * self._rate)
+        may_pass = left >= 1
+        self._buckets[caller] = (left - may_pass, now)
+        while len(self._buckets) > _MAX_CALLERS:
             self._buckets.popitem(last=False)
-        return 0.0 if passed else (1 - left) / self._rate
+        return 0.0 if may_pass else (1 - left) / self._rate

@@ -1,4 +1,4 @@
-"""MLflow's scoring routes, so that its clients can ask this service.
+"""MLflow's scoring route, so that its clients can use this service.
 
 The input column is `image`, each value an image file in base64: `dataframe_split`,
 `dataframe_records`, `instances` or `inputs`, as MLflow sends them.
@@ -14,21 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from rootstock.service.http.access import Router
 from rootstock.service.http.answers import choose_model, classify_all
 from rootstock.service.http.problems import Problem, document
-from rootstock.service.http.uploads import EXAMPLE, bounded_route, decode_base64, elements
+from rootstock.service.http.uploads import EXAMPLE, bounded_route, count_elements, decode_base64
 from rootstock.service.inference.service import Service
 
 COLUMN = "image"
 
 
 class Split(BaseModel):
-    """A data frame as pandas splits it."""
+    """A data frame in the orientation `split` of pandas."""
 
     columns: list[str] = Field(fail_fast=True, examples=[[COLUMN]])
     data: list[list[Any]] = Field(fail_fast=True, min_length=1, examples=[[[EXAMPLE]]])
 
 
 class Invocation(BaseModel):
-    """One of the four forms of MLflow."""
+    """A request in one of MLflow's four forms."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -61,20 +61,22 @@ class InvocationAnswer(BaseModel):
 def make_mlflow_router(service: Service) -> Router:
     """Make the route /invocations."""
     settings = service.settings
-    most = elements(settings.max_images)
-    router = Router("predict", tags=["mlflow"], route_class=bounded_route(most, nested=most))
+    max_elements = count_elements(settings.max_images)
+    router = Router(
+        "predict", tags=["mlflow"], route_class=bounded_route(max_elements, nested=max_elements)
+    )
 
     @router.post(
         "/invocations",
-        summary="Classify images as MLflow's clients ask",
+        summary="Classify images for MLflow's clients",
         responses=document("unusable-image"),
     )
     async def invocations(request: Request, body: Invocation) -> InvocationAnswer:
-        """A column `image` of image files in base64; one that cannot be used refuses them all."""
+        """A column `image` of image files in base64; one unusable image refuses the request."""
         predictor = choose_model(service)
-        contents = decode_base64(_texts(body), COLUMN, settings.max_images)
+        contents = decode_base64(_read_texts(body), COLUMN, settings.max_images)
         _, answers = await classify_all(
-            service, request, predictor, contents, where=COLUMN, top_k=1
+            service, request, predictor, contents, column=COLUMN, top_k=1
         )
         rows = [
             InvocationRow(
@@ -87,23 +89,23 @@ def make_mlflow_router(service: Service) -> Router:
     return router
 
 
-def _texts(body: Invocation) -> list[str]:
+def _read_texts(body: Invocation) -> list[str]:
     values: list[Any]
     if body.dataframe_split is not None:
         if COLUMN not in body.dataframe_split.columns:
             raise Problem("invalid-request", f"The data frame has no column `{COLUMN}`.")
-        place = body.dataframe_split.columns.index(COLUMN)
-        values = [row[place] if place < len(row) else None for row in body.dataframe_split.data]
+        index = body.dataframe_split.columns.index(COLUMN)
+        values = [row[index] if index < len(row) else None for row in body.dataframe_split.data]
     else:
-        given = body.dataframe_records or body.instances or body.inputs
-        if isinstance(given, dict):
-            given = given.get(COLUMN)
+        rows = body.dataframe_records or body.instances or body.inputs
+        if isinstance(rows, dict):
+            rows = rows.get(COLUMN)
         values = [
             row.get(COLUMN) if isinstance(row, dict) else row
-            for row in (given if isinstance(given, list) else [])
+            for row in (rows if isinstance(rows, list) else [])
         ]
     if not values or not all(isinstance(value, str) for value in values):
         raise Problem(
-            "invalid-request", f"Send texts in base64 in a column `{COLUMN}` or as instances."
+            "invalid-request", f"Send base64 texts in a column `{COLUMN}` or as instances."
         )
     return values

@@ -1,7 +1,7 @@
 """Problem details (RFC 9457): every error of the service has a stable type, title and detail.
 
-The list below is the contract; texts of `detail` are for people and may change. Nothing of
-the request is echoed but file names, and nothing of the service's inside is told.
+The list below is the contract; texts of `detail` are for people and may change. A problem repeats
+nothing of the request except file names, and reveals nothing of the service's inside.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ MEDIA_TYPE = "application/problem+json"
 PREFIX = "urn:rootstock:problem:"
 
 KINDS: dict[str, tuple[int, str]] = {
-    "bad-request": (400, "The request cannot be read"),
-    "unauthorized": (401, "A key is needed"),
-    "forbidden": (403, "This key may not do that"),
-    "not-found": (404, "There is nothing at this address"),
-    "method-not-allowed": (405, "This address does not know the method"),
-    "too-slow": (408, "The request took too long to arrive"),
-    "conflict": (409, "That is not possible now"),
-    "too-large": (413, "The request is too large"),
-    "unsupported-media-type": (415, "Not an image type"),
-    "invalid-request": (422, "A parameter is wrong"),
-    "unusable-image": (422, "The image cannot be used"),
-    "too-many-requests": (429, "This key asks too often"),
-    "internal": (500, "The service failed"),
-    "no-model": (503, "There is no model yet"),
-    "overloaded": (503, "Too many requests are waiting"),
-    "too-late": (503, "The answer was not ready in time"),
-    "lost": (503, "The work was lost"),
+    "bad-request": (400, "Bad request"),
+    "unauthorized": (401, "API key required"),
+    "forbidden": (403, "Not allowed with this key"),
+    "not-found": (404, "Not found"),
+    "method-not-allowed": (405, "Method not allowed"),
+    "too-slow": (408, "Request too slow"),
+    "conflict": (409, "Not possible now"),
+    "too-large": (413, "Request too large"),
+    "unsupported-media-type": (415, "Unsupported media type"),
+    "invalid-request": (422, "Invalid request"),
+    "unusable-image": (422, "Unusable image"),
+    "too-many-requests": (429, "Too many requests"),
+    "internal": (500, "Internal error"),
+    "no-model": (503, "No model loaded"),
+    "overloaded": (503, "Service overloaded"),
+    "too-late": (503, "Answer not ready in time"),
+    "lost": (503, "Work lost"),
 }
 
-TOLD = 5
-"""Errors of one body that are told: a client may send a million."""
+MAX_ERRORS = 5
+"""Errors of one body in an answer: a client may send a million."""
 
 
 @dataclass
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
-    """One problem: a key of KINDS, a sentence for people, and members of its own."""
+    """One problem: a key of KINDS, a sentence for people, and further members."""
 
     kind: str
     detail: str
@@ -63,7 +63,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         return KINDS[self.kind][0]
 
     def body(self) -> dict[str, Any]:
-        """The JSON object that goes out, without its status."""
+        """Return the JSON object of the answer, without its status."""
         title = KINDS[self.kind][1]
         return {"type": PREFIX + self.kind, "title": title, "detail": self.detail} | dict(
             self.members or {}
@@ -79,17 +79,17 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
 
 
 def image_problem(error: ImageError) -> Problem:
-    """What is wrong with one image; `reason` is the stable word of the decoder."""
+    """Return the problem of one image; `reason` is the stable word of the decoder."""
     return Problem("unusable-image", error.message, members={"reason": error.reason})
 
 
 def internal_problem() -> Problem:
-    """What is told of a fault of the service's own."""
-    return Problem("internal", "The request failed; the service's log says why.")
+    """Return the problem of a fault in the service."""
+    return Problem("internal", "The request failed; see the service's log.")
 
 
 def install(app: FastAPI) -> None:
-    """Answer every refusal of ``app``, FastAPI's own included, with a problem."""
+    """Answer every error of ``app`` with a problem, including FastAPI's own errors."""
 
     async def on_problem(request: Request, problem: Exception) -> Response:
         assert isinstance(problem, Problem)
@@ -109,7 +109,7 @@ def install(app: FastAPI) -> None:
         return _answer(request, _from_validation(error))
 
     async def on_disconnect(_request: Request, _error: Exception) -> Response:
-        return Response(status_code=400)  # nobody is left to read it
+        return Response(status_code=400)  # the client has left
 
     async def on_error(request: Request, _error: Exception) -> Response:
         return _answer(request, internal_problem())
@@ -123,60 +123,59 @@ def install(app: FastAPI) -> None:
 
 
 async def send_refusal(send: Send, scope: Scope, problem: Problem) -> None:
-    """Answer with a problem as cheaply as can be: under overload most requests end so."""
+    """Answer with a problem at the least cost: under overload most requests end here."""
     scope["state"]["problem"] = problem.kind
     headers = tuple((problem.headers or {}).items())
-    v2 = scope["path"].startswith("/v2")
-    status, sent, body = _packed(v2, problem.kind, problem.detail, headers)
-    await send({"type": "http.response.start", "status": status, "headers": list(sent)})
+    is_v2 = scope["path"].startswith("/v2")
+    status, raw_headers, body = _encode(is_v2, problem.kind, problem.detail, headers)
+    await send({"type": "http.response.start", "status": status, "headers": list(raw_headers)})
     await send({"type": "http.response.body", "body": body})
 
 
 @lru_cache(maxsize=256)
-def _packed(
-    v2: bool, kind: str, detail: str, headers: tuple[tuple[str, str], ...]
+def _encode(
+    is_v2: bool, kind: str, detail: str, headers: tuple[tuple[str, str], ...]
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    response = _response("/v2" if v2 else "/", Problem(kind, detail, headers=dict(headers)))
+    response = _respond("/v2" if is_v2 else "/", Problem(kind, detail, headers=dict(headers)))
     return response.status_code, response.raw_headers, bytes(response.body)
 
 
 def _answer(request: Request, problem: Problem) -> Response:
-    # It is counted where every request is.
-    request.state.problem = problem.kind
-    return _response(request.url.path, problem)
+    request.state.problem = problem.kind  # the observer counts it
+    return _respond(request.url.path, problem)
 
 
-def _response(path: str, problem: Problem) -> Response:
+def _respond(path: str, problem: Problem) -> Response:
     if path.startswith("/v2"):
-        # The Open Inference Protocol wants its errors in a member of this name.
+        # The Open Inference Protocol requires this member.
         problem.members = {"error": problem.detail} | dict(problem.members or {})
     return problem.response()
 
 
 def _from_http(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
-        return Problem("not-found", "See / for the page, /docs for what this service offers.")
+        return Problem("not-found", "No route has this address; /docs lists all routes.")
     if error.status_code == 405:
         allowed = Headers(error.headers).get("allow", "")
         return Problem(
             "method-not-allowed",
-            f"{request.method} is not possible here" + (f"; use {allowed}." if allowed else "."),
+            f"{request.method} is not supported here" + (f"; use {allowed}." if allowed else "."),
             headers=error.headers,
         )
     return Problem("bad-request", str(error.detail), headers=error.headers)
 
 
 def _from_validation(error: RequestValidationError) -> Problem:
-    found = [
+    errors = [
         {"where": ".".join(map(str, item["loc"])), "message": item["msg"]}
-        for item in error.errors()[:TOLD]
+        for item in error.errors()[:MAX_ERRORS]
     ]
-    detail = "; ".join(f"{item['where']}: {item['message']}" for item in found)
-    return Problem("invalid-request", detail, members={"errors": found})
+    detail = "; ".join(f"{item['where']}: {item['message']}" for item in errors)
+    return Problem("invalid-request", detail, members={"errors": errors})
 
 
 def document(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI `responses` entry for these kinds of problems."""
+    """Return the OpenAPI `responses` entry of these kinds of problems."""
     entries: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         status, title = KINDS[kind]

@@ -1,4 +1,4 @@
-"""The HTTP interface: requests to images, one call of the service, answers to JSON."""
+"""The routes below /v1: read images, call the service, write the answers as JSON."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from rootstock.service.http.schemas import (
 from rootstock.service.http.uploads import EXAMPLE, IMAGE_TYPES, JsonImages, Upload, read_uploads
 from rootstock.service.inference.service import Service
 
-TopK = Annotated[int | None, Query(ge=1, description="Labels per image; at most all, usually 5.")]
+TopK = Annotated[int | None, Query(ge=1, description="Labels per image; by default 5.")]
 Coverage = Annotated[
     float | None,
     Query(
         gt=0,
         lt=1,
-        description="Also give the labels that hold the true one in this share of cases.",
+        description="Also return labels that include the true one in this share of cases.",
         examples=[0.95],
     ),
 ]
@@ -81,19 +81,19 @@ def make_router(service: Service) -> Router:
         responses=_PROBLEMS,
     )
     async def predict(request: Request, top_k: TopK = None, coverage: Coverage = None) -> Response:
-        """An image that cannot be used gets an `error` in its place; if all are so: 422."""
-        chosen = choose_model(service, coverage=coverage)
+        """An unusable image gets an `error` in its place; if no image is usable, it is a 422."""
+        predictor = choose_model(service, coverage=coverage)
         uploads = await read_uploads(request, max_images=settings.max_images)
         predictor, answers = await classify(
             service,
             request,
-            chosen,
+            predictor,
             uploads,
             top_k=top_k or settings.top_k_default,
             coverage=coverage,
         )
         entries = [_entry(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
-        _refuse_if_all_bad(entries)
+        _require_any_usable(entries)
         return JSONResponse({"model": _short(predictor), "predictions": entries})
 
     @router.post(
@@ -108,17 +108,17 @@ def make_router(service: Service) -> Router:
         """The features that the model's head reads, for search, clustering and the like."""
         predictor = holder.predictor
         uploads = await read_uploads(request, max_images=settings.max_images)
-        found = await infer_uploads(service, request, predictor, uploads)
+        results = await infer_uploads(service, request, predictor, uploads)
         entries: list[dict[str, Any]] = [
             {"filename": upload.filename}
             | (
-                {"error": outcome.body()}
-                if isinstance(outcome, Problem)
-                else {"embedding": [float(value) for value in outcome.features]}
+                {"error": result.body()}
+                if isinstance(result, Problem)
+                else {"embedding": [float(value) for value in result.features]}
             )
-            for upload, outcome in zip(uploads, found, strict=True)
+            for upload, result in zip(uploads, results, strict=True)
         ]
-        _refuse_if_all_bad(entries)
+        _require_any_usable(entries)
         width = predictor.bundle.facts.feature_width
         return JSONResponse({"model": _short(predictor), "width": width, "embeddings": entries})
 
@@ -158,7 +158,7 @@ def make_router(service: Service) -> Router:
         responses=document("no-model"),
     )
     async def drift() -> DriftAnswer:
-        """Population stability indices; .1 is worth a look, .25 calls for new data."""
+        """Population stability indices: 0.1 deserves a look, 0.25 calls for new data."""
         return DriftAnswer(**service.drift.report(holder.predictor))
 
     @router.get(
@@ -194,21 +194,24 @@ def _entry(upload: Upload, answer: Answer) -> dict[str, Any]:
     return entry
 
 
-def _refuse_if_all_bad(entries: list[dict[str, Any]]) -> None:
-    """One problem for the whole answer: the service's own fault before the images', and 415 only
-    if no file even claims to be an image."""
+def _require_any_usable(entries: list[dict[str, Any]]) -> None:
+    """Raise one problem if no image is usable.
+
+    The service's own faults come before the images'; it is 415 only if no file is said to be an
+    image.
+    """
     if not all("error" in entry for entry in entries):
         return
     first = entries[0]["error"]
     kinds = {entry["error"]["type"].rpartition(":")[2] for entry in entries}
-    ours = [kind for kind in ("internal", "lost") if kind in kinds]
-    kind = kinds.pop() if len(kinds) == 1 else [*ours, "unusable-image"][0]
+    faults = [kind for kind in ("internal", "lost") if kind in kinds]
+    kind = kinds.pop() if len(kinds) == 1 else [*faults, "unusable-image"][0]
     if len(entries) == 1:
         members = {key: first[key] for key in ("reason",) if key in first}
         raise Problem(kind, first["detail"], members=members)
     raise Problem(
         kind,
+        f"None of the {len(entries)} images can be used; the first: {first['detail']}",
         headers={"Retry-After": "1"} if kind == "lost" else None,
-        detail=f"None of the {len(entries)} images can be used; the first: {first['detail']}",
-        members={"errors": [{"filename": e["filename"]} | e["error"] for e in entries]},
+        members={"errors": [{"filename": entry["filename"]} | entry["error"] for entry in entries]},
     )

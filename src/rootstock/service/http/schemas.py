@@ -1,4 +1,4 @@
-"""The JSON of the answers, with the examples that /docs shows."""
+"""The JSON of the answers, with examples for /docs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ModelName(BaseModel):
-    """Which model answered."""
+    """The model that answered."""
 
     name: str = Field(examples=["rootstock"])
     version: str = Field(examples=["3"])
@@ -23,10 +23,10 @@ class Candidate(BaseModel):
 
 
 class ImageProblem(BaseModel):
-    """Why one image got no answer; the same members as a whole answer's problem."""
+    """Why one image has no answer, with the members of a problem."""
 
     type: str = Field(examples=["urn:rootstock:problem:unusable-image"])
-    title: str = Field(examples=["The image cannot be used"])
+    title: str = Field(examples=["Unusable image"])
     detail: str = Field(examples=["The image ends before its last row."])
     reason: str | None = Field(None, examples=["truncated"])
 
@@ -37,19 +37,20 @@ class ImageAnswer(BaseModel):
     filename: str = Field(examples=["a.jpg"])
     top: list[Candidate] | None = Field(None, description="Most probable first.")
     unknown: bool | None = Field(
-        None, description="True: unlike anything the model has seen; its labels mean nothing."
+        None, description="True: unlike the training images, so that its labels mean nothing."
     )
     novelty: float | None = Field(
         None, description="Distance to the training images; 0 is the same.", examples=[0.21]
     )
     labels: list[str] | None = Field(
-        None, description="With `coverage`: the labels that hold the true one in that share."
+        None,
+        description="With `coverage`: labels that include the true one in that share of cases.",
     )
     error: ImageProblem | None = None
 
 
 class PredictAnswer(BaseModel):
-    """One entry in `predictions` for each image, in the order they were sent."""
+    """One entry in `predictions` per image, in the order of the request."""
 
     model: ModelName
     predictions: list[ImageAnswer]
@@ -71,7 +72,7 @@ class PredictAnswer(BaseModel):
                             "filename": "b.jpg",
                             "error": {
                                 "type": "urn:rootstock:problem:unusable-image",
-                                "title": "The image cannot be used",
+                                "title": "Unusable image",
                                 "detail": "The image ends before its last row.",
                                 "reason": "truncated",
                             },
@@ -92,7 +93,7 @@ class Embedding(BaseModel):
 
 
 class EmbeddingsAnswer(BaseModel):
-    """One entry in `embeddings` for each image, in the order they were sent."""
+    """One entry in `embeddings` per image, in the order of the request."""
 
     model: ModelName
     width: int = Field(examples=[1280])
@@ -100,12 +101,12 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class AdminAnswer(BaseModel):
-    """Which version is served now."""
+    """The version that is served now."""
 
     version: str = Field(examples=["3"])
     before: str = Field(examples=["4"])
     changed: bool
-    pinned: str = Field(description="The version that was pinned; empty: the alias is followed.")
+    pinned: str = Field(description="The pinned version; empty if the alias is followed.")
 
 
 class RefusedModel(BaseModel):
@@ -128,7 +129,7 @@ class DriftAnswer(BaseModel):
 
 
 class ModelAnswer(ModelName):
-    """The model in use: what it knows, how good it is, and where it comes from."""
+    """The model in use: its classes, quality and origin."""
 
     classes: list[str] = Field(examples=[["rose", "tulip"]])
     metrics: dict[str, Any] = Field(examples=[{"accuracy": 0.958, "n_test": 160}])
@@ -139,17 +140,21 @@ class ModelAnswer(ModelName):
     backbone: str = Field(examples=["mobilenetv3_small_100"])
     engine: str = Field(examples=["onnx"])
     engine_milliseconds: dict[str, float] = Field(
-        description="What one image took in each engine that was tried."
+        description="Time per image in each engine that was tried."
     )
-    unknown_share: float = Field(description="Of known images that may be called unknown.")
+    unknown_share: float = Field(
+        description="Share of known images that may be flagged as unknown."
+    )
     source: str = Field(examples=["models:/rootstock@champion"])
-    pinned: str = Field(description="The version that was pinned; empty: the source is followed.")
+    pinned: str = Field(description="The pinned version; empty if the source is followed.")
     registry_up: bool
     refused: RefusedModel | None = None
-    digest: str = Field(description="sha256 of the model's checksums: names its content.")
+    digest: str = Field(
+        description="sha256 of the model's checksums, which identifies its content."
+    )
 
 
 class Status(BaseModel):
-    """A word on the service's state."""
+    """The state of the service in one word."""
 
     status: str = Field(examples=["ok"])

@@ -1,4 +1,4 @@
-"""From a request to the images in it."""
+"""Read the images of a request."""
 
 from __future__ import annotations
 
@@ -27,18 +27,14 @@ IMAGE_TYPES = (
     "image/tiff",
 )
 _ALIASES = {"image/jpg", "image/pjpeg", "image/x-png", "image/x-ms-bmp", "image/x-bmp", "image/mpo"}
-_UNKNOWN = {"", "application/octet-stream", "binary/octet-stream"}
-
-
-_PER_IMAGE, _BESIDES = 100, 1_000
-"""Elements of a JSON body: what clients put beside each image, and beside them all."""
-_PIECE = 2**20
-
-
+_UNKNOWN_TYPES = {"", "application/octet-stream", "binary/octet-stream"}
+_ELEMENTS_PER_IMAGE, _EXTRA_ELEMENTS = 100, 1_000
+"""Elements that a JSON body may have for each image, and in addition to them."""
+_CHUNK_BYTES = 2**20
 EXAMPLE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4YRMFAAMuAV/M3aHKAAAAAElFTkSuQmCC"
 )
-"""An image of one pixel, in base64, so that the examples work as they stand."""
+"""An image of one pixel in base64, so that the examples work unchanged."""
 
 
 class JsonImages(BaseModel):
@@ -57,12 +53,12 @@ class Upload:
 
 
 async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
-    """The images of a request: multipart field `files`, JSON `images` in base64, or the body.
+    """Read the images of a request: the form's `files`, base64 `images` in JSON, or the body.
 
     Raises:
-        Problem: no file, too many files, a body that cannot be read, or no image type.
+        Problem: no file, too many files, an unreadable body, or a type that is not an image's.
     """
-    _require_unpacked(request)
+    _require_uncompressed(request)
     declared = _media_type(request.headers.get("content-type"))
     if declared == "multipart/form-data":
         return await _read_form(request, max_images)
@@ -73,80 +69,82 @@ async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
     return [Upload("body", await request.body())]
 
 
-class _InMemory(MultiPartParser):
-    """Bodies are bounded and stay in memory: no image of a stranger touches the disk."""
+class _InMemoryParser(MultiPartParser):
+    """Keeps files in memory, which bodies are small enough for: none is written to the disk."""
 
     spool_max_size = sys.maxsize
 
 
-def require_few(body: bytes, most: int, nested: int) -> None:
-    """Count a JSON body's elements before anything is made of them: a million cost gigabytes.
+def require_bounded(body: bytes, max_elements: int, max_nested: int) -> None:
+    """Count the elements of a JSON body before it is parsed: a million objects take gigabytes.
 
     Raises:
-        Problem: more than ``most``, or more than ``nested`` lists and objects, which cost more.
+        Problem: more than ``max_elements``, or more than ``max_nested`` lists and objects.
     """
-    found = inner = 0
-    for start in range(0, len(body), _PIECE):
-        end = start + _PIECE
-        found += body.count(b",", start, end)
-        inner += body.count(b"[", start, end) + body.count(b"{", start, end)
-        if found > most or inner > nested:
+    elements = nested = 0
+    for start in range(0, len(body), _CHUNK_BYTES):
+        end = start + _CHUNK_BYTES
+        elements += body.count(b",", start, end)
+        nested += body.count(b"[", start, end) + body.count(b"{", start, end)
+        if elements > max_elements or nested > max_nested:
             raise Problem(
                 "invalid-request",
-                f"The body has more than {most} elements, or {nested} lists and objects.",
+                f"The body has more than {max_elements} elements, or {max_nested} lists and "
+                "objects.",
             )
 
 
-def elements(max_images: int) -> int:
-    """How many elements a JSON body of so many images may have."""
-    return _BESIDES + _PER_IMAGE * max_images
+def count_elements(max_images: int) -> int:
+    """Return how many elements a JSON body of ``max_images`` images may have."""
+    return _EXTRA_ELEMENTS + _ELEMENTS_PER_IMAGE * max_images
 
 
-def bounded_route(most: int, *, nested: int) -> type[APIRoute]:
-    """Routes whose body has to be JSON, and is counted before it is parsed."""
+def bounded_route(max_elements: int, *, nested: int) -> type[APIRoute]:
+    """Return a class of routes whose body must be JSON and is counted before it is parsed."""
 
     class Bounded(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
 
-            async def counted(request: Request) -> Response:
+            async def handle_bounded(request: Request) -> Response:
                 if request.method == "POST":
                     body = await request.body()
                     if body:
                         _require_json(request)
-                    require_few(body, most, nested)
+                    require_bounded(body, max_elements, nested)
                 return await handle(request)
 
-            return counted
+            return handle_bounded
 
     return Bounded
 
 
 def decode_base64(texts: Sequence[str], name: str, max_images: int) -> list[bytes]:
-    """The bytes of texts in base64; ``name`` says in a problem what they are.
+    """Decode texts in base64; a problem calls them ``name``[number].
 
     Raises:
-        Problem: too many, or one is not base64.
+        Problem: there are more than ``max_images``, or one is not base64.
     """
     if len(texts) > max_images:
         raise Problem("invalid-request", f"{len(texts)} images; at most {max_images}.")
     return [_decode(text, f"{name}[{number}]") for number, text in enumerate(texts)]
 
 
-def _decode(text: str, where: str) -> bytes:
+def _decode(text: str, name: str) -> bytes:
     try:
-        # Many tools break lines; that is all that is forgiven.
+        # Many tools break the lines; no other character is ignored.
         return base64.b64decode(text.encode("ascii").translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError):
         raise Problem(
             "invalid-request",
-            f"{where} is not base64: send the file's bytes in the standard alphabet, without a "
+            f"{name} is not base64: send the file's bytes in the standard alphabet, without a "
             "`data:` prefix.",
         ) from None
 
 
 def _read_json(body: bytes, max_images: int) -> list[Upload]:
-    require_few(body, elements(max_images), elements(max_images))
+    max_elements = count_elements(max_images)
+    require_bounded(body, max_elements, max_elements)
     try:
         images = JsonImages.model_validate_json(body).images
     except ValidationError as error:
@@ -159,19 +157,21 @@ def _read_json(body: bytes, max_images: int) -> list[Upload]:
 
 async def _read_form(request: Request, max_images: int) -> list[Upload]:
     try:
-        # One more is read, so that too many are told in our words.
-        parser = _InMemory(
+        # One more file than allowed is parsed, so that the problem is ours.
+        parser = _InMemoryParser(
             request.headers, request.stream(), max_files=max_images + 1, max_fields=16
         )
         form = await parser.parse()
     except MultiPartException as error:
         raise Problem("bad-request", error.message) from None
     except UnicodeError:
-        raise Problem("bad-request", "A name in the multipart body cannot be read.") from None
+        raise Problem(
+            "bad-request", "A name in the multipart body has an invalid encoding."
+        ) from None
     files = form.getlist("files")
     if not files:
         raise Problem(
-            "invalid-request", "The multipart body has no field `files`, or it is cut short."
+            "invalid-request", "The multipart body has no field `files`, or it is truncated."
         )
     if len(files) > max_images:
         raise Problem("invalid-request", f"More than {max_images} images.")
@@ -186,45 +186,46 @@ async def _read_form(request: Request, max_images: int) -> list[Upload]:
 
 
 async def _read_part(file: UploadFile, number: int) -> Upload:
-    # Some encodings give halves of characters, which no answer can hold.
+    # Some encodings give half characters, which JSON cannot hold.
     name = (file.filename or f"files[{number}]").encode("utf-8", "replace").decode()
     declared = _media_type(file.content_type)
-    # Clients that do not know a file's ending say octet-stream: the decoder finds out.
-    if declared in _UNKNOWN or _is_image_type(declared):
+    # Clients send octet-stream for unknown file endings: the decoder decides.
+    if declared in _UNKNOWN_TYPES or _is_image_type(declared):
         return Upload(name, await file.read())
-    return Upload(name, problem=_not_an_image_type(declared, "its type"))
+    return Upload(name, problem=_not_an_image_type(declared, "The type of the file"))
 
 
 def _is_image_type(declared: str) -> bool:
     return declared in IMAGE_TYPES or declared in _ALIASES
 
 
-def _not_an_image_type(declared: str, where: str) -> Problem:
-    said = f"{where} is {declared!r}" if declared else f"{where} is missing"
+def _not_an_image_type(declared: str, field: str) -> Problem:
+    fault = f"is {declared!r}" if declared else "is missing"
     return Problem(
         "unsupported-media-type",
-        f"{said[0].upper()}{said[1:]}; send one of {', '.join(IMAGE_TYPES)}.",
+        f"{field} {fault}; send one of {', '.join(IMAGE_TYPES)}.",
         headers={"Accept": ", ".join(IMAGE_TYPES)},
     )
 
 
-def _require_unpacked(request: Request) -> None:
+def _require_uncompressed(request: Request) -> None:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(
-            "unsupported-media-type", "Send the body without Content-Encoding: images are packed."
+            "unsupported-media-type",
+            "Send the body without Content-Encoding: images are compressed.",
         )
 
 
 def _require_json(request: Request) -> None:
-    _require_unpacked(request)
+    _require_uncompressed(request)
     declared = _media_type(request.headers.get("content-type"))
     if "inference-header-content-length" in request.headers:
         raise Problem(
-            "unsupported-media-type", "The binary tensor extension is not offered; send JSON."
+            "unsupported-media-type", "The binary tensor extension is not supported; send JSON."
         )
     if declared != "application/json" and not declared.endswith("+json"):
-        said = repr(declared) if declared else "missing"
-        raise Problem("unsupported-media-type", f"Send application/json; Content-Type is {said}.")
+        fault = repr(declared) if declared else "missing"
+        raise Problem("unsupported-media-type", f"Send application/json; Content-Type is {fault}.")
 
 
 def _media_type(header: str | None) -> str:

@@ -1,9 +1,9 @@
-"""The Open Inference Protocol (REST, v2): health, metadata, and inference.
+"""The Open Inference Protocol (REST, v2): metadata and inference; operation.py has its health.
 
 One input: `images`, BYTES [N], each element an image file in base64; or `tensor`, FP32 [N,3,S,S],
-prepared as /v1/model says. Outputs: `label` BYTES [N] and `probabilities` FP32 [N,K] in the order
-of the classes. A tensor has no room for the error of one element, so one unusable image refuses the
-request; /v1/predict is finer. Errors are problem details with the protocol's member `error`.
+prepared as /v1/model describes. Outputs: `label` BYTES [N] and `probabilities` FP32 [N,K] in the
+order of the classes. A tensor has no room for the error of one element, so one unusable image
+refuses the request; /v1/predict does not. Errors are problem details with the member `error`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.uploads import EXAMPLE, bounded_route, decode_base64
 from rootstock.service.inference.service import Service
 
-NUMBERS = 2_000_000
-"""Elements of a body: 13 tensors of 224 pixels. Whoever has more sends the image files."""
-NESTED = 20_000
-"""Lists in a body; a tensor may be nested, down to its rows."""
-LARGEST = 1e6
-"""Of a tensor's values; prepared pixels are below 10, and far beyond it networks overflow."""
+MAX_NUMBERS = 2_000_000
+"""Elements of a body: 13 tensors of 224 pixels. Clients with more send the image files."""
+MAX_NESTED = 20_000
+"""Lists in a body; a tensor may be nested down to its rows."""
+MAX_VALUE = 1e6
+"""Of a tensor; prepared pixels are below 10, and far above the limit networks overflow."""
 
 
-def _printable(text: str) -> str:
-    """Half a surrogate pair can be asked, but not be answered."""
+def _require_unicode(text: str) -> str:
+    """Refuse half a surrogate pair: JSON can send it, but no answer can hold it."""
     text.encode()
     return text
 
@@ -53,7 +53,7 @@ class InferInput(BaseModel):
 
 
 class OutputName(BaseModel):
-    """An output that is asked for."""
+    """The name of a requested output."""
 
     name: Literal["label", "probabilities"]
 
@@ -63,7 +63,7 @@ class InferRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_REQUEST]})
 
-    id: Annotated[str, AfterValidator(_printable)] | None = Field(None, max_length=256)
+    id: Annotated[str, AfterValidator(_require_unicode)] | None = Field(None, max_length=256)
     inputs: list[InferInput] = Field(fail_fast=True, min_length=1, max_length=1)
     outputs: list[OutputName] | None = Field(fail_fast=True, default=None, max_length=2)
 
@@ -92,7 +92,7 @@ def make_v2_router(service: Service) -> Router:
         "predict",
         prefix="/v2",
         tags=["open inference protocol"],
-        route_class=bounded_route(NUMBERS, nested=NESTED),
+        route_class=bounded_route(MAX_NUMBERS, nested=MAX_NESTED),
     )
     holder = service.holder
     missing = document("not-found", "no-model")
@@ -104,7 +104,7 @@ def make_v2_router(service: Service) -> Router:
 
     async def metadata(name: str, version: str = "") -> dict[str, Any]:
         """Inputs and outputs of the model."""
-        predictor = _named(holder.predictor, name, version)
+        predictor = _require_named(holder.predictor, name, version)
         info, size = predictor.info, predictor.bundle.preprocess.input_size
         return {
             "name": info["name"],
@@ -122,24 +122,27 @@ def make_v2_router(service: Service) -> Router:
 
     async def model_ready(name: str, version: str = "") -> dict[str, Any]:
         """200 if the model of this name (and version) is in use."""
-        return {"name": _named(holder.predictor, name, version).info["name"], "ready": True}
+        return {"name": _require_named(holder.predictor, name, version).info["name"], "ready": True}
 
     async def infer(
         request: Request, name: str, body: InferRequest, version: str = ""
     ) -> dict[str, Any]:
-        """Classify images; one that cannot be used refuses the request."""
-        predictor = _named(holder.predictor, name, version)
+        """Classify images; one unusable image refuses the request."""
+        predictor = _require_named(holder.predictor, name, version)
         tensor = body.inputs[0]
         if tensor.name == "images" and not version:
-            predictor = _same_name(choose_model(service), predictor)
+            chosen = choose_model(service)
+            # A request names a model; the challenger may have another name.
+            if chosen.info["name"] == predictor.info["name"]:
+                predictor = chosen
         predictor, shares = await _infer(request, service, predictor, tensor)
         outputs = _outputs(predictor, shares)
-        wanted: set[str] = {output.name for output in body.outputs or []} or set(outputs)
+        names: set[str] = {output.name for output in body.outputs or []} or set(outputs)
         return {
             "model_name": predictor.info["name"],
             "model_version": predictor.info["version"],
             "id": body.id,
-            "outputs": [tensor for key, tensor in outputs.items() if key in wanted],
+            "outputs": [tensor for key, tensor in outputs.items() if key in names],
         }
 
     for path in ("/models/{name}", "/models/{name}/versions/{version}"):
@@ -155,7 +158,7 @@ def make_v2_router(service: Service) -> Router:
     return router
 
 
-def _named(predictor: Predictor, name: str, version: str) -> Predictor:
+def _require_named(predictor: Predictor, name: str, version: str) -> Predictor:
     info = predictor.info
     if name != info["name"] or version not in ("", info["version"]):
         raise Problem(
@@ -164,19 +167,16 @@ def _named(predictor: Predictor, name: str, version: str) -> Predictor:
     return predictor
 
 
-def _same_name(chosen: Predictor, champion: Predictor) -> Predictor:
-    """A request names a model; the challenger may be another one."""
-    return chosen if chosen.info["name"] == champion.info["name"] else champion
-
-
 async def _infer(
     request: Request, service: Service, predictor: Predictor, tensor: InferInput
 ) -> tuple[Predictor, list[list[float]]]:
-    """Which model answered, and the probabilities of each image in the order of its classes."""
+    """Return the model that answered, and per image its probabilities in the order of classes."""
     if (tensor.name == "images") != (tensor.datatype == "BYTES"):
         raise Problem("invalid-request", "`images` is BYTES, `tensor` is FP32.")
     if tensor.datatype == "FP32":
-        rows = await service.infer_tensor(request, predictor, _tensor(predictor, tensor, service))
+        rows = await service.infer_tensor(
+            request, predictor, _read_tensor(predictor, tensor, service)
+        )
         service.telemetry.count_images("ok", len(rows))
         return predictor, [[float(share) for share in row.probabilities] for row in rows]
     if tensor.shape != [len(tensor.data)] or not all(isinstance(x, str) for x in tensor.data):
@@ -185,26 +185,26 @@ async def _infer(
         )
     contents = decode_base64(tensor.data, "images", service.settings.max_images)
     predictor, answers = await classify_all(
-        service, request, predictor, contents, where="images", top_k=sys.maxsize
+        service, request, predictor, contents, column="images", top_k=sys.maxsize
     )
     shares = [dict(answer.top) for answer in answers]
-    return predictor, [[found[label] for label in predictor.classes] for found in shares]
+    return predictor, [[share[label] for label in predictor.classes] for share in shares]
 
 
-def _tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.ndarray:
+def _read_tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.ndarray:
     size = predictor.bundle.preprocess.input_size
-    most = min(service.settings.max_images, NUMBERS // (3 * size * size))
-    if tensor.shape[1:] != [3, size, size] or not 1 <= tensor.shape[0] <= most:
+    max_images = min(service.settings.max_images, MAX_NUMBERS // (3 * size * size))
+    if tensor.shape[1:] != [3, size, size] or not 1 <= tensor.shape[0] <= max_images:
         raise Problem(
             "invalid-request",
-            f"shape {tensor.shape} is not [N, 3, {size}, {size}] with N from 1 to {most}.",
+            f"shape {tensor.shape} is not [N, 3, {size}, {size}] with N from 1 to {max_images}.",
         )
     try:
         values = np.asarray(tensor.data, np.float64).reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError):
         raise Problem("invalid-request", f"The data does not fit shape {tensor.shape}.") from None
-    if not (np.abs(values) <= LARGEST).all():  # nor is a number that is none
-        raise Problem("invalid-request", f"The data holds numbers beyond {LARGEST:g}.")
+    if not (np.abs(values) <= MAX_VALUE).all():  # NaN fails the comparison too
+        raise Problem("invalid-request", f"The data has numbers beyond {MAX_VALUE:g}.")
     return values.astype(np.float32)
 
 

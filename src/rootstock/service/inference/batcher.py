@@ -1,4 +1,4 @@
-"""Batcher: prepared images of many requests through the engine, a batch at a time."""
+"""Batches of prepared images, from many requests, through the engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rootstock.model.predictor import Inferred, Predictor
 
 _log = logging.getLogger("rootstock.service")
 STUCK_SECONDS = 60.0
-"""No batch takes so long: the engine hangs, and only the end of the process helps."""
+"""A batch that takes longer never ends: the engine hangs, and only a restart helps."""
 
 
 class Row(NamedTuple):
@@ -35,30 +35,30 @@ class _Item:
     predictor: Predictor
     prepared: np.ndarray
     answer: asyncio.Future[Row]
-    since: float = field(default_factory=time.perf_counter)
+    arrival: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What is told of each batch: its size, how long its first image waited, and the engine."""
+    """The size of a batch, and the seconds that its first image waited and the engine took."""
 
     size: int
-    waited: float
-    seconds: float
+    wait_seconds: float
+    engine_seconds: float
 
 
 class Batcher:
-    """Lanes take what is waiting, as soon as they are free; each runs the engine in a thread.
+    """Lanes that take waiting images as soon as they are free, and run the engine in threads.
 
-    A thread goes on with what waits by itself: a busy event loop never keeps the engine idle.
-    A batch that fails is halved until the image that spoils it fails alone.
+    A thread continues with the next batch without the event loop, so that a busy loop never keeps
+    the engine idle. A batch that fails is halved until only the image that spoils it fails.
 
     Args:
         lanes: batches on the engine at once.
-        max_batch: images in one; None: what each model is fastest with (`best_batch`).
-        max_delay: seconds that a batch which is not full waits for more while another lane is
-            at work; with an idle engine nothing ever waits.
-        told: called with each `Batch`.
+        max_batch: images in a batch; None means the model's fastest size (`best_batch`).
+        max_delay: seconds that a batch which is not full waits for more images while another lane
+            works; with an idle engine no batch waits.
+        on_batch: called with each `Batch`.
     """
 
     def __init__(
@@ -67,20 +67,21 @@ class Batcher:
         lanes: int,
         max_batch: int | None,
         max_delay: float = 0.0,
-        told: Callable[[Batch], None] = lambda _batch: None,
+        on_batch: Callable[[Batch], None] = lambda _batch: None,
     ) -> None:
         self._lanes = lanes
         self._max_batch = max_batch
         self._max_delay = max_delay
-        self._told = told
+        self._on_batch = on_batch
         self._queue: deque[_Item] = deque()
-        self._taking = threading.Lock()
+        self._queue_lock = threading.Lock()
         self._wake = asyncio.Event()
         self._idle = 0
-        self._others = 0
-        """Calls of `run` that wait for a thread, or have one."""
-        self._begun: dict[int, float] = {}
-        """Since when each thread has been in the engine."""
+        """Lanes without a batch."""
+        self._runs = 0
+        """Calls of `run` that have a thread or wait for one."""
+        self._starts: dict[int, float] = {}
+        """When each thread entered the engine, by its id."""
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="engine")
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -89,7 +90,7 @@ class Batcher:
         self._tasks = [asyncio.ensure_future(self._lane()) for _ in range(self._lanes)]
 
     def stop(self) -> None:
-        """End the lanes; what still waits is cancelled."""
+        """End the lanes and cancel the waiting images."""
         for task in self._tasks:
             task.cancel()
         for item in self._queue:
@@ -99,25 +100,25 @@ class Batcher:
     @property
     def stuck(self) -> bool:
         """Whether every lane has been in the engine for longer than any batch takes."""
-        late = time.perf_counter() - STUCK_SECONDS
-        begun = list(self._begun.values())
-        return len(begun) >= self._lanes and all(since < late for since in begun)
+        latest = time.perf_counter() - STUCK_SECONDS
+        starts = list(self._starts.values())
+        return len(starts) >= self._lanes and all(start < latest for start in starts)
 
     async def submit(self, predictor: Predictor, prepared: np.ndarray) -> Row:
-        """What the engine makes of one prepared image; a cancelled caller's image is dropped."""
+        """Run the engine on one prepared image; the image of a cancelled caller is dropped."""
         item = _Item(predictor, prepared, asyncio.get_running_loop().create_future())
         self._queue.append(item)
         self._wake.set()
         return await item.answer
 
     async def run(self, work: Callable[..., Inferred], *arguments: Any) -> Inferred:
-        """Other work for the engine's threads, past the queue."""
+        """Run other work in the engine's threads, past the queue."""
         loop = asyncio.get_running_loop()
-        self._others += 1
+        self._runs += 1
         try:
-            return await loop.run_in_executor(self._threads, self._watched, work, *arguments)
+            return await loop.run_in_executor(self._threads, self._run_timed, work, *arguments)
         finally:
-            self._others -= 1
+            self._runs -= 1
 
     async def _lane(self) -> None:
         loop = asyncio.get_running_loop()
@@ -131,25 +132,25 @@ class Batcher:
             batch = self._take()
             self._idle -= 1
             if batch:
-                await loop.run_in_executor(self._threads, self._work, loop, batch)
+                await loop.run_in_executor(self._threads, self._run_batches, loop, batch)
 
     async def _gather(self) -> None:
         """Wait for a full batch while the engine has other work."""
-        until = time.perf_counter() + self._max_delay
+        deadline = time.perf_counter() + self._max_delay
         while self._queue and self._idle < self._lanes:
-            if len(self._queue) >= self._most(self._queue[0]):
+            if len(self._queue) >= self._limit(self._queue[0]):
                 return
-            left = until - time.perf_counter()
+            left = deadline - time.perf_counter()
             if left <= 0:
                 return
             await asyncio.sleep(min(left, self._max_delay / 4))
 
     def _take(self) -> list[_Item]:
-        """The next images of one model, sharing what waits with the other idle lanes."""
+        """Take the next images of one model, and leave a share to each other idle lane."""
         batch: list[_Item] = []
-        with self._taking:
+        with self._queue_lock:
             share = math.ceil(len(self._queue) / max(1, self._idle))
-            while self._queue and len(batch) < min(share, self._most(self._queue[0])):
+            while self._queue and len(batch) < min(share, self._limit(self._queue[0])):
                 if batch and self._queue[0].predictor is not batch[0].predictor:
                     break
                 item = self._queue.popleft()
@@ -157,52 +158,54 @@ class Batcher:
                     batch.append(item)
         return batch
 
-    def _most(self, item: _Item) -> int:
+    def _limit(self, item: _Item) -> int:
         return self._max_batch or item.predictor.best_batch
 
-    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[_Item]) -> None:
-        """In a thread: this batch, and then what waits, until nothing does."""
+    def _run_batches(self, loop: asyncio.AbstractEventLoop, batch: list[_Item]) -> None:
+        """Run this batch, in a thread, and then the waiting images until there are none."""
         while batch:
-            self._run(loop, batch)
-            # Back to the lane: to gather a fuller batch, or to let other work have the thread.
-            batch = [] if self._max_delay or self._others else self._take()
+            self._run_batch(loop, batch)
+            # The lane gathers a fuller batch, or lets other work have the thread.
+            batch = [] if self._max_delay or self._runs else self._take()
 
-    def _run(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Item]) -> None:
+    def _run_batch(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Item]) -> None:
         started = time.perf_counter()
         try:
-            found = self._watched(batch[0].predictor.infer, [item.prepared for item in batch])
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the lane
+            rows = self._run_timed(batch[0].predictor.infer, [item.prepared for item in batch])
+        except Exception as error:  # noqa: BLE001 - no error of the engine may end the lane
             if len(batch) == 1:
                 _log.error("the engine failed on an image: %s", error)
-                _deliver(loop, _fail, batch[0], error)
+                _call_in_loop(loop, _fail_item, batch[0], error)
                 return
             for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-                self._run(loop, half)
+                self._run_batch(loop, half)
             return
         seconds = time.perf_counter() - started
-        told = Batch(len(batch), started - batch[0].since, seconds)
-        _deliver(loop, self._answer, batch, found, told)
+        summary = Batch(len(batch), started - batch[0].arrival, seconds)
+        _call_in_loop(loop, self._answer_items, batch, rows, summary)
 
-    def _watched(self, work: Callable[..., Inferred], *arguments: Any) -> Inferred:
+    def _run_timed(self, work: Callable[..., Inferred], *arguments: Any) -> Inferred:
         thread = threading.get_ident()
-        self._begun[thread] = time.perf_counter()
+        self._starts[thread] = time.perf_counter()
         try:
             return work(*arguments)
         finally:
-            del self._begun[thread]
+            del self._starts[thread]
 
-    def _answer(self, batch: Sequence[_Item], found: Inferred, told: Batch) -> None:
-        self._told(told)
-        for item, probabilities, features in zip(batch, *found, strict=True):
+    def _answer_items(self, batch: Sequence[_Item], rows: Inferred, summary: Batch) -> None:
+        self._on_batch(summary)
+        for item, probabilities, features in zip(batch, *rows, strict=True):
             if not item.answer.done():
                 item.answer.set_result(Row(probabilities, features))
 
 
-def _deliver(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and everybody who asked with it
+def _call_in_loop(
+    loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: Any
+) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and its requests with it
         loop.call_soon_threadsafe(call, *arguments)
 
 
-def _fail(item: _Item, error: Exception) -> None:
+def _fail_item(item: _Item, error: Exception) -> None:
     if not item.answer.done():
         item.answer.set_exception(error)

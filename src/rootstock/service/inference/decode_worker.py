@@ -1,10 +1,10 @@
-"""A process that decodes images for the service, and can be killed without harm.
+"""A process that decodes images for the service and can be killed without harm.
 
     python -m rootstock.service.inference.decode_worker FD MEMORY_BYTES
 
-A frame is four bytes of length and that many bytes. The parent sends two frames a job, the recipe
+A frame is four bytes of length and that many bytes. The parent sends two frames per job, the recipe
 as JSON and the encoded image; the answer is one frame: `+` and the pixels uint8[V,S,S,3], or `-`
-and the error as JSON. Nothing that comes from here is ever unpickled.
+and the error as JSON. The parent unpickles nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from rootstock.errors import ImageError
 
 
 def recipe_bytes(preprocess: Preprocess, views: Views, limits: DecodeLimits) -> bytes:
-    """What a worker needs to know to prepare an image for one model."""
+    """Return what a worker needs to prepare images for one model."""
     tree = {"preprocess": preprocess.to_dict(), "views": views, "limits": vars(limits)}
     return json.dumps(tree).encode()
 
 
 def prepare(recipe: bytes, content: bytes) -> bytes:
-    """The answer to one job."""
+    """Return the answer to one job."""
     preprocess, views, limits = _parse(recipe)
     try:
         pixels = decode_image(content, limits, short_side=preprocess.decoded_side).pixels
@@ -40,12 +40,15 @@ def prepare(recipe: bytes, content: bytes) -> bytes:
     except ImageError as error:
         return b"-" + json.dumps({"reason": error.reason, "message": error.message}).encode()
     except MemoryError:
-        lack = {"reason": "too-many-pixels", "message": "there is not enough memory to decode it"}
-        return b"-" + json.dumps(lack).encode()
+        shortage = {
+            "reason": "too-many-pixels",
+            "message": "there is not enough memory to decode it",
+        }
+        return b"-" + json.dumps(shortage).encode()
 
 
 def frame(content: bytes) -> bytes:
-    """``content`` behind its length."""
+    """Return ``content`` after its length."""
     return len(content).to_bytes(4, "big") + content
 
 
@@ -57,16 +60,16 @@ def _parse(recipe: bytes) -> tuple[Preprocess, Views, DecodeLimits]:
 
 
 def _cap_memory(extra: int) -> None:
-    """Let this process take ``extra`` bytes more than it has, where the system can tell."""
+    """Limit this process to ``extra`` bytes more than it has, if the system supports it."""
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        most = pages * resource.getpagesize() + extra
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        limit = pages * resource.getpagesize() + extra
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def main() -> None:
-    """Answer jobs until the parent closes its end."""
-    # Ctrl-C reaches the whole group; the parent decides when the workers end.
+    """Answer jobs until the parent closes the socket."""
+    # Ctrl-C reaches the whole process group; the parent decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _cap_memory(int(sys.argv[2]))
     with socket.socket(fileno=int(sys.argv[1])) as parent, parent.makefile("rb") as jobs:

@@ -1,4 +1,4 @@
-"""Decoding in worker processes that may crash, hang or run out of memory: the service goes on."""
+"""Decoding in worker processes, which may crash, hang or run out of memory without harm."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from rootstock.system.malloc import LITTLE, keeping_variables
 
 _log = logging.getLogger("rootstock.service")
 
-_BUFFER = 2**20
-_ERROR_BYTES = 2**16
+_SOCKET_BUFFER_BYTES = 2**20
+_MAX_ERROR_BYTES = 2**16
 WATCH_SECONDS = 1.0
-# Freed pixels stay for the next image: asking the system anew costs a tenth of the work.
+# Workers keep freed memory: asking the system for it again costs a tenth of the work.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", **keeping_variables(LITTLE)}
 
 
@@ -44,8 +44,8 @@ class DecodePool:
         size: worker processes.
         seconds: how long one image may take before its worker is killed.
         memory: bytes that decoding one image may take.
-        told: called with "queue" or "decode" and the seconds an image spent there, and with
-            "lost" when a worker had to be replaced.
+        on_event: called with "queue" or "decode" and the seconds that an image spent there, and
+            with "lost" when a worker had to be replaced.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class DecodePool:
         *,
         seconds: float,
         memory: int,
-        told: Callable[[str, float], None] = lambda _stage, _seconds: None,
+        on_event: Callable[[str, float], None] = lambda _event, _seconds: None,
     ) -> None:
         self.size = size
-        self._told = told
+        self._on_event = on_event
         self._seconds = seconds
         self._memory = memory
         self._workers: set[_Worker] = set()
@@ -65,7 +65,7 @@ class DecodePool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._recipes: WeakKeyDictionary[Predictor, bytes] = WeakKeyDictionary()
-        self._waiting: deque[asyncio.Future[_Worker]] = deque()
+        self._waiters: deque[asyncio.Future[_Worker]] = deque()
 
     @property
     def alive(self) -> bool:
@@ -76,10 +76,10 @@ class DecodePool:
         """Start the workers, and replace those that die while they have nothing to do."""
         for _ in range(self.size):
             self._release(await self._spawn())
-        self._keep(self._watch())
+        self._run_task(self._watch())
 
     def stop(self) -> None:
-        """End the workers; an image in one of them is lost."""
+        """End the workers; the images in them are lost."""
         self._stopped = True
         for task in self._tasks:
             task.cancel()
@@ -89,35 +89,35 @@ class DecodePool:
         self._free.clear()
 
     async def prepare(self, predictor: Predictor, content: bytes) -> np.ndarray:
-        """The views uint8[V,S,S,3] of an encoded image, as `Predictor.prepare` makes them.
+        """Return the views uint8[V,S,S,3] of an encoded image, as `Predictor.prepare` makes them.
 
         Raises:
-            ImageError: it cannot be used; ``too-slow`` if decoding took too long.
+            ImageError: the image cannot be used; ``too-slow`` if decoding took too long.
             Problem: the worker was lost (503).
         """
-        asked = time.perf_counter()
+        arrival = time.perf_counter()
         worker = await self._acquire()
-        self._told("queue", time.perf_counter() - asked)
+        self._on_event("queue", time.perf_counter() - arrival)
         size = predictor.bundle.preprocess.input_size
         shape = (COUNT[predictor.bundle.facts.views], size, size, 3)
-        most = max(1 + math.prod(shape), _ERROR_BYTES)
-        job = worker.ask(self._recipe(predictor), content, most, self._seconds)
+        max_bytes = max(1 + math.prod(shape), _MAX_ERROR_BYTES)
+        job = worker.submit(self._recipe(predictor), content, max_bytes, self._seconds)
         job.add_done_callback(partial(self._finish, worker, time.perf_counter()))
-        # A caller who leaves must not cost a worker: the job ends by itself.
+        # The job runs on if the caller leaves: the worker could not stop in the middle.
         answer = await asyncio.shield(job)
         if answer[0] == ord("-"):
             error = json.loads(bytes(answer[1:]))
             raise ImageError(error["reason"], error["message"])
         return np.frombuffer(answer, np.uint8, offset=1).reshape(shape)
 
-    def _finish(self, worker: _Worker, began: float, job: asyncio.Future[memoryview]) -> None:
-        # Asking for the error also takes note of it, which nobody awaits if the caller has left.
+    def _finish(self, worker: _Worker, start: float, job: asyncio.Future[memoryview]) -> None:
+        # exception() also marks the error as retrieved, in case the caller has left.
         if job.cancelled() or job.exception() is not None:
-            # It is busy, dead, or in the middle of a frame
+            # The worker is busy, dead, or in the middle of a frame.
             self._replace(worker)
             return
         self._release(worker)
-        self._told("decode", time.perf_counter() - began)
+        self._on_event("decode", time.perf_counter() - start)
 
     def _recipe(self, predictor: Predictor) -> bytes:
         if predictor not in self._recipes:
@@ -133,20 +133,20 @@ class DecodePool:
             if worker.alive:
                 return worker
             self._replace(worker)
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            return await turn
+            return await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._release(turn.result())
+            if waiter.done() and not waiter.cancelled():
+                self._release(waiter.result())
             raise
 
     def _release(self, worker: _Worker) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(worker)
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(worker)
                 return
         self._free.append(worker)
 
@@ -155,8 +155,8 @@ class DecodePool:
         worker.kill()
         if self._stopped:
             return
-        self._told("lost", 0.0)
-        self._keep(self._succeed())
+        self._on_event("lost", 0.0)
+        self._run_task(self._add_worker())
 
     async def _watch(self) -> None:
         while True:
@@ -165,13 +165,13 @@ class DecodePool:
                 self._free.remove(worker)
                 self._replace(worker)
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let it run beside, until it or the service ends."""
+    def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` in the background, until it or the service ends."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _succeed(self) -> None:
+    async def _add_worker(self) -> None:
         while True:
             try:
                 self._release(await self._spawn())
@@ -188,56 +188,56 @@ class DecodePool:
 
 
 class _Worker(asyncio.BufferedProtocol):
-    """One process and the socket to it; an answer is read straight to where it stays."""
+    """One process and the socket to it; an answer is read without being copied."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self._transport: asyncio.Transport | None = None
         self._job: asyncio.Future[memoryview] | None = None
-        self._most = 0
-        self._frame, self._filled, self._headed = memoryview(bytearray(4)), 0, False
+        self._max_bytes = 0
+        self._frame, self._filled, self._is_header = memoryview(bytearray(4)), 0, True
 
     @classmethod
     async def start(cls, memory: int) -> _Worker:
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
+        own_end, worker_end = socket.socketpair()
+        for end in (own_end, worker_end):
             with contextlib.suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
         source = Path(__file__).parents[3]
         path = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])
-        with theirs:
+        with worker_end:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "rootstock.service.inference.decode_worker"),
-                    *(str(theirs.fileno()), str(memory)),
+                    *(str(worker_end.fileno()), str(memory)),
                 ],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[worker_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=os.environ | {"PYTHONPATH": path} | _ENVIRONMENT,
             )
-        ours.setblocking(False)
+        own_end.setblocking(False)
         worker = cls(process)
-        await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours)
+        await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=own_end)
         return worker
 
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def ask(
-        self, recipe: bytes, content: bytes, most: int, seconds: float
+    def submit(
+        self, recipe: bytes, content: bytes, max_bytes: int, seconds: float
     ) -> asyncio.Future[memoryview]:
-        """The answer to one job, of at most ``most`` bytes, within so many seconds."""
+        """Send one job; its answer may have ``max_bytes`` and take ``seconds``."""
         loop = asyncio.get_running_loop()
-        self._job, self._most = loop.create_future(), most
-        job = self._job
+        self._max_bytes = max_bytes
+        self._job = job = loop.create_future()
         if self._transport is None or self._transport.is_closing():
             self._fail(_lost())
             return job
         late = ImageError("too-slow", f"decoding it took more than {seconds:g} seconds")
         timer = loop.call_later(seconds, self._fail, late)
         job.add_done_callback(lambda _job: timer.cancel())
-        # In one call, and the image uncopied
+        # One call, which does not copy the image.
         sizes = (len(part).to_bytes(4, "big") for part in (recipe, content))
         self._transport.writelines([next(sizes), recipe, next(sizes), content])
         return job
@@ -261,21 +261,21 @@ class _Worker(asyncio.BufferedProtocol):
         self._filled += nbytes
         if self._filled < len(self._frame):
             return
-        frame, headed = self._frame, self._headed
-        self._await_frame()
-        if headed:
+        frame, is_header = self._frame, self._is_header
+        self._await_header()
+        if not is_header:
             if self._job is not None and not self._job.done():
                 self._job.set_result(frame)
             return
         length = int.from_bytes(frame, "big")
-        if self._job is None or self._job.done() or not 0 < length <= self._most:
-            self._fail(_lost())  # nobody asked for that
+        if self._job is None or self._job.done() or not 0 < length <= self._max_bytes:
+            self._fail(_lost())  # the worker answers what was not asked
             self.process.kill()
             return
-        self._frame, self._headed = memoryview(bytearray(length)), True
+        self._frame, self._is_header = memoryview(bytearray(length)), False
 
-    def _await_frame(self) -> None:
-        self._frame, self._filled, self._headed = memoryview(bytearray(4)), 0, False
+    def _await_header(self) -> None:
+        self._frame, self._filled, self._is_header = memoryview(bytearray(4)), 0, True
 
     def _fail(self, error: Exception) -> None:
         if self._job is not None and not self._job.done():

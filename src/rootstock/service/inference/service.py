@@ -1,4 +1,4 @@
-"""What all routes share: the way of an image through decoding and engine, and its limits."""
+"""What all routes share: an image's way through decoder and engine, and the limits on it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ from rootstock.service.watch.telemetry import Telemetry
 from rootstock.service.watch.tracing import tracer
 
 _log = logging.getLogger("rootstock.service")
-_LONGEST_WAIT = 30
-_MEMORY = 0.9
+_MAX_RETRY_SECONDS = 30
+_PACE_MEMORY = 0.9
+"""Weight of the former pace when an answer updates it."""
 
 Outcome = Row | ImageError | Problem
-"""Of one image: what the model makes of it, or why it could not be used, or was lost."""
+"""The model's row for one image, or why the image cannot be used or was lost."""
 
 
 class Service:
-    """What the routes need; one object per app, at work inside `running`."""
+    """What the routes need: one object per app, which works inside `running`."""
 
     def __init__(
         self, settings: Settings, holder: ModelHolder, challenger: ModelHolder | None = None
@@ -48,8 +49,8 @@ class Service:
         self.drift = Drift(settings.drift_window)
         self.draining = False
         self.in_flight = 0
-        """Images that were taken in and are not yet answered."""
-        self._seconds_each = 0.0
+        """Images that were accepted and are not answered yet."""
+        self._image_seconds = 0.0
         self._last_answer = 0.0
         holder.on_swap = partial(self._count_swap, "champion")
         if challenger is not None:
@@ -58,13 +59,13 @@ class Service:
             settings.decoders,
             seconds=settings.decode_seconds,
             memory=settings.decode_memory_bytes,
-            told=self._time_stage,
+            on_event=self._count_event,
         )
         self.batcher = Batcher(
             lanes=settings.lanes,
             max_batch=settings.max_batch,
             max_delay=settings.max_delay_ms / 1000,
-            told=self._count_batch,
+            on_batch=self._count_batch,
         )
         self.journal = (
             Journal(settings.journal, images=settings.journal_images) if settings.journal else None
@@ -73,15 +74,15 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Decoders and lanes are there inside."""
+        """Run the decoders, the lanes and the journal inside."""
         await self.decoders.start()
         self.batcher.start()
-        writing = asyncio.ensure_future(self.journal.keep_writing()) if self.journal else None
+        writer = asyncio.ensure_future(self.journal.keep_writing()) if self.journal else None
         try:
             yield
         finally:
-            if writing is not None:
-                writing.cancel()
+            if writer is not None:
+                writer.cancel()
             self.batcher.stop()
             self.decoders.stop()
             if self.journal is not None:
@@ -89,26 +90,25 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests should be sent here: a model, living decoders, an engine that does not
-        hang, and no end in sight."""
-        able = self.holder.ready and self.decoders.alive and not self.batcher.stuck
-        return able and not self.draining
+        """Whether requests should be sent here."""
+        works = self.holder.ready and self.decoders.alive and not self.batcher.stuck
+        return works and not self.draining
 
     def crowded(self, images: int = 1) -> Problem | None:
-        """The problem of taking in this many images more, or None.
+        """Return the problem of accepting this many images more, or None.
 
-        With nothing to do a request is taken whatever its size: it would never fit better.
+        An idle service accepts a request of any size: it would never fit better.
         """
         if not self.in_flight or self.in_flight + images <= self.settings.max_queue:
             return None
         return Problem(
             "overloaded",
-            f"{self.in_flight} images are waiting already.",
+            f"{self.in_flight} images are already waiting.",
             headers={"Retry-After": str(self._seconds_of_queue())},
         )
 
     async def infer(self, predictor: Predictor, content: bytes) -> Row | ImageError:
-        """Decode one image and run the model on it; an ImageError if it cannot be used."""
+        """Decode one image and run the model on it; return an ImageError if it cannot be used."""
         try:
             with tracer.start_as_current_span("decode"):
                 prepared = await self.decoders.prepare(predictor, content)
@@ -120,53 +120,53 @@ class Service:
     async def infer_tensor(
         self, request: Request, predictor: Predictor, images: np.ndarray
     ) -> list[Row]:
-        """What the model makes of network inputs float32[N,3,S,S].
+        """Run the model on network inputs float32[N,3,S,S].
 
         Raises:
-            Problem: too much to do or too late (503), or the model failed (500).
-            ClientDisconnect: nobody is left to read the answer.
+            Problem: the service is overloaded or too late (503), or the model failed (500).
+            ClientDisconnect: the client has left.
         """
         work = partial(self.batcher.run, predictor.infer_normalised, images, "one")
-        found = await self._in_time(request, work, len(images))
-        return [Row(*row) for row in zip(*found, strict=True)]
+        inferred = await self._run_in_time(request, work, len(images))
+        return [Row(*row) for row in zip(*inferred, strict=True)]
 
     async def answer(
         self, request: Request, predictor: Predictor, contents: Sequence[bytes]
     ) -> list[Outcome]:
-        """The outcome of each image, in time and only as long as the client is there.
+        """Return the outcome of each image, in time and only while the client waits.
 
-        An image that the model fails on, or whose decoder is lost, leaves the others alone.
+        An image that the model fails on, or whose decoder is lost, does not affect the others.
         Raises:
-            Problem: too much to do, too late, or every image lost (503); the model failed on
-                them all (500).
-            ClientDisconnect: nobody is left to read the answer.
+            Problem: the service is overloaded or too late, or every image was lost (503); the
+                model failed on all images (500).
+            ClientDisconnect: the client has left.
         """
         work = partial(self._outcomes, predictor, contents)
-        outcomes: list[Outcome] = await self._in_time(request, work, len(contents))
+        outcomes: list[Outcome] = await self._run_in_time(request, work, len(contents))
         problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
         if problems and len(problems) == len(outcomes):
             raise problems[0]
         return outcomes
 
-    async def _in_time(
+    async def _run_in_time(
         self, request: Request, begin: Callable[[], Coroutine[Any, Any, Any]], images: int
     ) -> Any:
-        """What the work on so many images returns, if there is room for it, and time."""
+        """Return what the work on ``images`` images returns, if there is room and time for it."""
         if problem := self.crowded(images):
             raise problem
         self.in_flight += images
         work = asyncio.ensure_future(begin())
-        left = asyncio.ensure_future(_has_left(request))
+        leaving = asyncio.ensure_future(_wait_for_disconnect(request))
         try:
             await asyncio.wait(
-                (work, left),
+                (work, leaving),
                 timeout=self.settings.deadline_seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if work.done():
                 self._note_answer(images)
                 return work.result()
-            if left.done():
+            if leaving.done():
                 raise ClientDisconnect
             raise Problem(
                 "too-late",
@@ -174,10 +174,10 @@ class Service:
                 headers={"Retry-After": str(self._seconds_of_queue())},
             )
         except BundleError as error:
-            raise _model_failed() from error
+            raise _failed_model() from error
         finally:
             work.cancel()
-            left.cancel()
+            leaving.cancel()
             self.in_flight -= images
 
     async def _outcomes(self, predictor: Predictor, contents: Sequence[bytes]) -> list[Outcome]:
@@ -191,41 +191,41 @@ class Service:
             return await self.infer(predictor, content)
         except Problem as problem:
             return problem
-        except Exception:  # noqa: BLE001 - whatever it is, it is this image's alone
+        except Exception:  # noqa: BLE001 - an error of one image must not cost the others
             _log.exception("an image was lost")
-            return _model_failed()
+            return _failed_model()
 
     def _note_answer(self, images: int) -> None:
         now = time.monotonic()
-        # A pause is no sign of slowness
-        each = min((now - self._last_answer) / images, 1.0)
+        # A pause between requests does not make the service slow.
+        seconds = min((now - self._last_answer) / images, 1.0)
         self._last_answer = now
-        self._seconds_each += (1 - _MEMORY) * (each - self._seconds_each)
+        self._image_seconds += (1 - _PACE_MEMORY) * (seconds - self._image_seconds)
 
     def _seconds_of_queue(self) -> int:
-        """How long the present queue takes at the present pace, as Retry-After wants it."""
-        return max(1, min(_LONGEST_WAIT, math.ceil(self.in_flight * self._seconds_each)))
+        """Return how long the present queue takes at the present pace, for Retry-After."""
+        return max(1, min(_MAX_RETRY_SECONDS, math.ceil(self.in_flight * self._image_seconds)))
 
-    def _time_stage(self, stage: str, seconds: float) -> None:
-        if stage == "lost":
+    def _count_event(self, event: str, seconds: float) -> None:
+        if event == "lost":
             self.telemetry.lost_decoders.inc()
         else:
-            self.telemetry.time_stage(stage, seconds)
+            self.telemetry.time_stage(event, seconds)
 
     def _count_batch(self, batch: Batch) -> None:
         self.telemetry.batches.observe(batch.size)
-        self.telemetry.time_stage("queue", batch.waited)
-        self.telemetry.time_stage("infer", batch.seconds)
+        self.telemetry.time_stage("queue", batch.wait_seconds)
+        self.telemetry.time_stage("infer", batch.engine_seconds)
 
     def _count_swap(self, role: str, outcome: str) -> None:
         self.telemetry.swaps.labels(role, outcome).inc()
 
 
-def _model_failed() -> Problem:
+def _failed_model() -> Problem:
     return Problem("internal", "The model failed on an image.")
 
 
-async def _has_left(request: Request) -> None:
-    """Ends when the client does; the body must have been read."""
+async def _wait_for_disconnect(request: Request) -> None:
+    """Wait until the client leaves; the body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""The challenger beside the champion: it answers a share of requests, unseen or for real."""
+"""The challenger, which answers a share of requests in addition to the champion or instead."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from rootstock.service.models.holder import ModelHolder
 from rootstock.service.settings import Settings
 
 Infer = Callable[[Predictor, bytes], Awaitable[Row | ImageError]]
-MOST_AT_ONCE = 4
-"""Shadow answers in the making; beyond them requests are left out, never held up."""
-_REMEMBERED = 10_000
+MAX_SHADOWS = 4
+"""Shadow answers at once; further requests are left out, so that none waits."""
+_MAX_TIMES = 10_000
 
 _log = logging.getLogger("rootstock.service")
 
 
 class Challenger:
-    """Compares two models on live requests, off the path of the answer.
+    """Compares two models on live requests without delaying the answers.
 
     ``infer`` runs a model on one image.
     """
@@ -43,16 +43,16 @@ class Challenger:
         self._reset()
 
     def canary(self, champion: Predictor) -> Predictor:
-        """The model that answers this request: the challenger for its share of them."""
+        """Return the model for this request: the challenger for its share of them."""
         if self.holder.ready and self._random.random() < self._settings.canary_share:
             return self.holder.predictor
         return champion
 
     def shadow(self, champion: Predictor, content: bytes, label: str, seconds: float) -> None:
-        """Let the challenger answer too, some time, if it is this request's turn."""
+        """Let the challenger answer too, later, if this request is in its share."""
         if not self.holder.ready or self._random.random() >= self._settings.shadow_share:
             return
-        if len(self._tasks) >= MOST_AT_ONCE:
+        if len(self._tasks) >= MAX_SHADOWS:
             self._left_out += 1
             return
         task = asyncio.ensure_future(self._compare(champion, content, label, seconds))
@@ -60,7 +60,7 @@ class Challenger:
         task.add_done_callback(self._tasks.discard)
 
     def report(self) -> dict[str, Any]:
-        """Agreement and latency so far."""
+        """Return agreement and latency so far."""
         compared, refused = self._agreed + self._differed, self.holder.refused
         return {
             "champion": self._pair[0],
@@ -70,7 +70,10 @@ class Challenger:
             "agreement": round(self._agreed / compared, 4) if compared else None,
             "unusable": self._unusable,
             "left_out": self._left_out,
-            "milliseconds": {"champion": _spread(self._champion), "challenger": _spread(self._own)},
+            "milliseconds": {
+                "champion": _percentiles(self._champion),
+                "challenger": _percentiles(self._own),
+            },
             "disagreements": [
                 {"champion": pair[0], "challenger": pair[1], "images": count}
                 for pair, count in self._pairs.most_common(20)
@@ -79,8 +82,8 @@ class Challenger:
 
     def _reset(self) -> None:
         self._agreed = self._differed = self._unusable = self._left_out = 0
-        self._champion: deque[float] = deque(maxlen=_REMEMBERED)
-        self._own: deque[float] = deque(maxlen=_REMEMBERED)
+        self._champion: deque[float] = deque(maxlen=_MAX_TIMES)
+        self._own: deque[float] = deque(maxlen=_MAX_TIMES)
         self._pairs: Counter[tuple[str, str]] = Counter()
 
     async def _compare(
@@ -111,7 +114,7 @@ class Challenger:
             self._pairs[label, other] += 1
 
 
-def _spread(times: deque[float]) -> dict[str, float] | None:
+def _percentiles(times: deque[float]) -> dict[str, float] | None:
     if not times:
         return None
     return {f"p{q}": round(float(np.percentile(times, q)), 2) for q in (50, 95, 99)}

@@ -1,7 +1,7 @@
-"""Drift: do recent images look, and come out, like those that the model was validated on?
+"""Drift: do recent images, and their answers, resemble those of the validation set?
 
-The population stability index of two shares p and q over bins is sum((p - q) ln(p / q)); by a rule
-of thumb from credit scoring (Siddiqi 2006) .1 is worth a look and .25 calls for new data.
+The population stability index of two shares p and q over bins is sum((p - q) ln(p / q)). By a rule
+of thumb from credit scoring (Siddiqi 2006), 0.1 deserves a look and 0.25 calls for new data.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from rootstock.model.predictor import Prediction, Predictor
 
 BINS = 10
-LEAST = 50
-"""Images before which nothing is said."""
+MIN_IMAGES = 50
+"""Images that a score needs."""
 _FLOOR = 1e-3
 
 
 class Drift:
-    """The last ``window`` answers of one model against its reference."""
+    """The last ``window`` answers of one model, compared with its reference."""
 
     def __init__(self, window: int) -> None:
         self._window = window
@@ -29,7 +29,7 @@ class Drift:
         self._labels: deque[str] = deque(maxlen=window)
 
     def note(self, predictor: Predictor, prediction: Prediction) -> None:
-        """Count one answer; another model begins anew."""
+        """Count one answer; a new model starts again from none."""
         if predictor.bundle.digest != self._digest:
             self._digest = predictor.bundle.digest
             self._novelties.clear()
@@ -39,26 +39,26 @@ class Drift:
             self._labels.append(prediction.label)
 
     def scores(self, predictor: Predictor) -> dict[str, float]:
-        """The index of features and of classes; empty while there are too few images."""
+        """Return the index of features and of classes; empty if there are too few images."""
         reference = predictor.bundle.reference
-        counted = predictor.bundle.digest == self._digest and len(self._labels) >= LEAST
-        if reference is None or not counted:
+        is_enough = predictor.bundle.digest == self._digest and len(self._labels) >= MIN_IMAGES
+        if reference is None or not is_enough:
             return {}
         edges = np.quantile(reference.distances, np.linspace(0, 1, BINS + 1)[1:-1])
-        found = np.bincount(np.searchsorted(edges, self._novelties), minlength=BINS)
+        counts = np.bincount(np.searchsorted(edges, self._novelties), minlength=BINS)
         number = {label: index for index, label in enumerate(predictor.classes)}
         votes = np.bincount([number[label] for label in self._labels], minlength=len(number))
         return {
-            "features": psi(found / found.sum(), np.full(BINS, 1 / BINS)),
+            "features": psi(counts / counts.sum(), np.full(BINS, 1 / BINS)),
             "classes": psi(votes / votes.sum(), reference.shares),
         }
 
     def report(self, predictor: Predictor) -> dict[str, Any]:
-        """What /v1/drift answers."""
+        """Return the answer of /v1/drift."""
         shares = np.unique(list(self._labels), return_counts=True)
         return {
             "images": len(self._labels),
-            "needed": LEAST,
+            "needed": MIN_IMAGES,
             "window": self._window,
             "psi": {name: round(value, 4) for name, value in self.scores(predictor).items()},
             "predicted": {
@@ -71,7 +71,7 @@ class Drift:
         }
 
 
-def psi(found: np.ndarray, expected: np.ndarray) -> float:
-    """The population stability index of two shares float[B] that each sum to 1."""
-    p, q = np.maximum(found, _FLOOR), np.maximum(expected, _FLOOR)
+def psi(shares: np.ndarray, expected: np.ndarray) -> float:
+    """Return the population stability index of two shares float[B] that each sum to 1."""
+    p, q = np.maximum(shares, _FLOOR), np.maximum(expected, _FLOOR)
     return float(((p - q) * np.log(p / q)).sum())

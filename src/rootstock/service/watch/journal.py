@@ -1,6 +1,6 @@
-"""The journal: what was asked and answered, in Parquet files, where an operator wants it.
+"""The journal: every answer, in Parquet files, if an operator names a folder for it.
 
-Off unless a folder is named. Images are kept only if that is asked for too, under their sha256.
+Images are kept, under their sha256, only if the operator asks for them too.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from rootstock.errors import ArtifactError, ConfigError
 from rootstock.model.predictor import Prediction, Predictor
 from rootstock.system.files import write_atomic
 
-ROWS = 1_000
-"""Rows of a file; fewer where time or the end of the service closes it."""
-SECONDS = 60.0
+MAX_ROWS = 1_000
+"""Rows of a file; fewer if a minute passes or the service ends."""
+WRITE_SECONDS = 60.0
 
 _log = logging.getLogger("rootstock.service")
 
 
 class Journal:
-    """Collects rows and writes a file for every thousand, or every minute; failing is only told.
+    """Collects rows and writes a file per thousand rows or per minute; a failure is only logged.
 
     Raises:
         ConfigError: nothing can be written to ``folder``.
@@ -41,7 +41,7 @@ class Journal:
         except OSError as error:
             raise ConfigError(
                 f"the journal cannot be written to {folder}: {error.strerror or error}",
-                hint="ROOTSTOCK_JOURNAL names a folder that the service may write to",
+                hint="set ROOTSTOCK_JOURNAL to a folder that the service may write to",
             ) from None
         self._folder = folder
         self._images = images
@@ -55,7 +55,7 @@ class Journal:
         contents: Sequence[bytes],
         predictions: Sequence[Prediction],
     ) -> None:
-        """Keep the answers of one request; blocks while a file is written."""
+        """Note the answers of one request; block while a file is written."""
         with self._turn:
             for content, prediction in zip(contents, predictions, strict=True):
                 self._rows.append(
@@ -64,28 +64,28 @@ class Journal:
                         "request_id": request_id,
                         "model": predictor.info["name"],
                         "version": predictor.info["version"],
-                        "sha256": self._keep(content),
+                        "sha256": self._store(content),
                         "label": prediction.label,
                         "probability": prediction.probability,
                         "novelty": prediction.novelty,
                         "unknown": prediction.unknown,
                     }
                 )
-            if len(self._rows) >= ROWS:
+            if len(self._rows) >= MAX_ROWS:
                 self._write()
 
     async def keep_writing(self) -> None:
-        """Write every minute, until it is cancelled."""
+        """Write every minute, until cancelled."""
         while True:
-            await asyncio.sleep(SECONDS)
+            await asyncio.sleep(WRITE_SECONDS)
             await asyncio.to_thread(self.write)
 
     def write(self) -> None:
-        """Write what has come together."""
+        """Write the rows that were noted so far."""
         with self._turn:
             self._write()
 
-    def _keep(self, content: bytes) -> str:
+    def _store(self, content: bytes) -> str:
         digest = hashlib.sha256(content).hexdigest()
         path = self._folder / "images" / digest[:2] / digest
         if self._images and not path.exists():
@@ -93,7 +93,7 @@ class Journal:
                 with write_atomic(path) as temporary:
                     temporary.write_bytes(content)
             except ArtifactError as error:
-                _log.warning("an image was not kept: %s", error.message)
+                _log.warning("an image was not stored: %s", error.message)
         return digest
 
     def _write(self) -> None:

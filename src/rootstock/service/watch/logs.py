@@ -1,4 +1,4 @@
-"""Logs: text for people at a terminal, else a JSON object a line; each with its request's id."""
+"""Logs: text at a terminal, otherwise one JSON object per line; each with its request id."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import time
 from contextvars import ContextVar
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-# What every record has, and uvicorn's message a second time with colours.
-_OWN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+# What every record has, and uvicorn's coloured copy of the message.
+_STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON; what is in its `extra` becomes members."""
+    """Formats a record as one line of JSON, with the members of its `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         tree = {
@@ -26,14 +31,14 @@ class JsonFormatter(logging.Formatter):
         }
         if request_id.get():
             tree["request_id"] = request_id.get()
-        tree |= {key: value for key, value in vars(record).items() if key not in _OWN}
+        tree |= {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         if record.exc_info:
             tree["exception"] = self.formatException(record.exc_info)
         return json.dumps(tree, default=str)
 
 
 class TextFormatter(logging.Formatter):
-    """A record as a line of text, ending with its request's id."""
+    """Formats a record as a line of text, with its request id at the end."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

@@ -1,4 +1,4 @@
-"""What the service counts, as Prometheus reads it from /metrics."""
+"""The counters of the service, for Prometheus."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 
 
 class Telemetry:
-    """The counters of one app; two apps in a process do not share any."""
+    """The counters of one app; two apps in a process share none."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=registry)
-        # Looking a child up by its labels takes longer than counting.
+        # Looking up a child by its labels takes longer than counting.
         self._child = lru_cache(maxsize=1_000)(_child)
         self._requests = Counter(
             "rootstock_http_requests_total",
@@ -110,20 +110,20 @@ class Telemetry:
         )
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Note one request that was answered."""
+        """Count an answered request."""
         self._child(self._requests, method, route, status).inc()
         self._child(self._seconds, method, route).observe(seconds)
 
     def count_problem(self, kind: str) -> None:
-        """Note the kind of problem that a request ended in."""
+        """Count a request that ended in a problem."""
         self._child(self._problems, kind).inc()
 
     def count_images(self, outcome: str, images: int = 1) -> None:
-        """Note images by what became of them."""
+        """Count images by outcome."""
         self._child(self._images, outcome).inc(images)
 
     def time_stage(self, stage: str, seconds: float) -> None:
-        """Note what an image, or a batch, spent in a stage."""
+        """Record the time of an image or a batch in a stage."""
         self._child(self._stages, stage).observe(seconds)
 
     def exposition(
@@ -135,7 +135,7 @@ class Telemetry:
         registry_up: bool,
         drift: dict[str, float],
     ) -> Response:
-        """The text for Prometheus, with the state of this moment."""
+        """Return the text for Prometheus, with the present state."""
         self._model.clear()
         if predictor is not None:
             info = predictor.info

@@ -1,6 +1,6 @@
-"""OpenTelemetry traces, where its own variables ask for them; otherwise spans cost next to nothing.
+"""OpenTelemetry traces, if its variables ask for them; otherwise spans cost almost nothing.
 
-FastAPI makes a span of each request; `decode` and `infer` of each image lie below it.
+FastAPI makes a span for each request, with the spans `decode` and `infer` of each image in it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ tracer = trace.get_tracer("rootstock")
 
 
 def set_up_tracing() -> bool:
-    """Export spans as OTEL_TRACES_EXPORTER (otlp or console) says; whether there is anything to do.
+    """Export spans to OTEL_TRACES_EXPORTER (otlp or console), and return whether that is set.
 
-    An OTEL_EXPORTER_OTLP_ENDPOINT alone means otlp. Raises:
-        ConfigError: the package that exports is not installed, or the exporter is another one.
+    OTEL_EXPORTER_OTLP_ENDPOINT without it means otlp.
+    Raises:
+        ConfigError: the exporter is unknown, or its package is not installed.
     """
-    endpoint = any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ)
-    wanted = os.environ.get("OTEL_TRACES_EXPORTER", "otlp" if endpoint else "none")
-    if wanted == "none":
+    has_endpoint = any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ)
+    kind = os.environ.get("OTEL_TRACES_EXPORTER", "otlp" if has_endpoint else "none")
+    if kind == "none":
         return False
     try:
         from opentelemetry.sdk.resources import Resource
@@ -34,16 +35,14 @@ def set_up_tracing() -> bool:
         )
 
         exporter: SpanExporter
-        if wanted == "console":
+        if kind == "console":
             exporter = ConsoleSpanExporter()
-        elif wanted == "otlp":
+        elif kind == "otlp":
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
             exporter = OTLPSpanExporter()
         else:
-            raise ConfigError(
-                f"OTEL_TRACES_EXPORTER is {wanted!r}; this service knows otlp, console"
-            )
+            raise ConfigError(f"OTEL_TRACES_EXPORTER is {kind!r}; supported are otlp, console")
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"traces need {error.name}, which is not installed",
