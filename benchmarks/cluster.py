@@ -23,7 +23,7 @@ from extraction import enlarge
 
 from rootstock.backbones.load import LAST, load_backbone
 from rootstock.data.manifest import ImageRow
-from rootstock.features.extract import extract_features
+from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.integrations.ray.spread import RaySpreader
 from rootstock.ports.spread import InProcess, Spreader
@@ -45,9 +45,8 @@ class Work:
         backbone = load_backbone(self.weights, "", device="auto")
         preprocess = backbone.card.preprocess()
         store = FeatureStore(self.store)
-        return extract_features(
-            rows, self.root, backbone, preprocess, store, [LAST], n_images=self.n_images
-        ).computed
+        reader = FeatureReader(self.root, backbone, preprocess, store)
+        return reader.extract(rows, [LAST], n_images=self.n_images).computed
 
 
 def main() -> None:

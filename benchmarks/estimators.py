@@ -24,7 +24,7 @@ from rootstock.assess.build import sample_rows
 from rootstock.assess.knn import leave_one_out_accuracy
 from rootstock.backbones.load import LAST, Backbone, load_backbone
 from rootstock.data.manifest import ImageRow, Manifest
-from rootstock.features.extract import extract_features, read_features
+from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.heads.linear import cross_validate, fit_linear_head
 from rootstock.metrics import accuracy
@@ -92,9 +92,9 @@ def features_of(
     rows: list[ImageRow], folder: Path, backbone: Backbone, store: FeatureStore
 ) -> np.ndarray:
     """float32[N,C] at the last tap."""
-    arguments = (backbone, backbone.card.preprocess(), store)
-    extract_features(rows, folder.resolve(), *arguments, [LAST], batch_size=64)
-    return read_features(rows, *arguments, LAST).astype(np.float32)
+    reader = FeatureReader(folder.resolve(), backbone, backbone.card.preprocess(), store)
+    reader.extract(rows, [LAST], batch_size=64)
+    return reader.read(rows, LAST).astype(np.float32)
 
 
 def log_evidence(features: np.ndarray, labels: np.ndarray) -> float:

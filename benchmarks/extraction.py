@@ -6,8 +6,9 @@
 The photos are enlarged to --count by cutting a border off and encoding them again. Decoding
 alone and the forward pass alone, each with all cores to itself, give the bound: on a processor the
 two share the cores, so their times add up; on a GPU the slower one bounds. `rootstock` is the whole
-of `extract_features`: hashing, decoding, forward pass, storing, and the translation to ONNX in the
-row "cold". The plain way is torchvision's dataset, transforms and loader around the same network.
+of `FeatureReader.extract`: hashing, decoding, forward pass, storing, and the translation to ONNX in
+the row "cold". The plain way is torchvision's dataset, transforms and loader around the same
+network.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from torchvision.datasets import ImageFolder
 from rootstock.backbones.load import LAST, Backbone, load_backbone
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
-from rootstock.features.extract import extract_features
-from rootstock.features.fastest import choose_forward
-from rootstock.features.forward import open_forwards
+from rootstock.features.fastest import choose_pass
+from rootstock.features.forward import open_passes
 from rootstock.features.loading import prepared_batches, read_prepared, spread
+from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.runtimes.choose import time_in_turns
 from rootstock.system.cpu import usable_cores
@@ -73,10 +74,10 @@ def compare(
     store = FeatureStore(scratch / "store")
     probe = read_prepared(rows[:2], root, preprocess)
     kept = store.root / ".engines"
-    ways = open_forwards(
+    ways = open_passes(
         backbone, preprocess, [LAST], n_images=len(rows), probe=probe, folder=kept, every=True
     )
-    forward = choose_forward(ways, probe=probe, folder=kept, batch_size=BATCH)
+    forward = choose_pass(ways, probe=probe, folder=kept, batch_size=BATCH)
     size = BATCH if not forward.concurrent else 4
     pixels = read_prepared(some[:BATCH], root, preprocess)
     chunks = [pixels[i : i + size] for i in range(0, len(pixels), size)] * (len(some) // BATCH)
@@ -92,18 +93,22 @@ def compare(
     decoding = len(some) / best(decode)
     computing = len(pixels) * (len(some) // BATCH) / best(compute)
     bound = min(decoding, computing) if on_gpu else 1 / (1 / decoding + 1 / computing)
-    arguments = (rows, root, backbone, preprocess)
 
     def extract(folder: str, *, translated: bool) -> float:
         target = FeatureStore(scratch / folder)
         if translated:
             shutil.copytree(kept, target.root / ".engines", dirs_exist_ok=True)
-        return extract_features(*arguments, target, [LAST], measure=True).seconds
+        return (
+            FeatureReader(root, backbone, preprocess, target)
+            .extract(rows, [LAST], measure=True)
+            .seconds
+        )
 
     # Like the parts of the bound: the faster of two
     warm = min(extract(f"warm{turn}", translated=kept.exists()) for turn in range(2))
     cold = min(extract(f"cold{turn}", translated=False) for turn in range(2))
-    again = extract_features(*arguments, FeatureStore(scratch / "warm0"), [LAST])
+    warmed = FeatureReader(root, backbone, preprocess, FeatureStore(scratch / "warm0"))
+    again = warmed.extract(rows, [LAST])
     assert again.computed == 0
     slow = plain(folder, backbone, preprocess, plain_count)
     print(f"{usable_cores()} cores, {backbone.device.type}, {backbone.card.name} at "

@@ -23,7 +23,7 @@ import numpy as np
 
 from rootstock.features.store.key_index import KEY
 from rootstock.features.store.segment import Segment
-from rootstock.features.store.store import FeatureStore, Space
+from rootstock.features.store.store import FeatureSpace, FeatureStore
 
 WIDTH, SEGMENT_ROWS, POOL = 1_280, 512, 4_096
 TAP = "last"
@@ -180,7 +180,7 @@ def measure_growth(root: Path, images: int) -> None:
     from rootstock.data.decode import DecodeLimits
     from rootstock.data.layout import find_images
     from rootstock.data.manifest import build_manifest
-    from rootstock.features.extract import extract_features
+    from rootstock.features.reader import FeatureReader
 
     folder, random = root / "images", np.random.default_rng(0)
 
@@ -208,8 +208,8 @@ def measure_growth(root: Path, images: int) -> None:
             min_per_class=3,
             seed=0,
         ).rows()
-        preprocess = backbone.card.preprocess()
-        report = extract_features(rows, folder, backbone, preprocess, store, [TAP])
+        reader = FeatureReader(folder, backbone, backbone.card.preprocess(), store)
+        report = reader.extract(rows, [TAP])
         cold = cold or report.seconds
         share = 100 * report.seconds / cold
         print(f"| {name} | {report.computed:,} | {report.seconds:.2f} | {share:.2f} % |")
@@ -250,7 +250,7 @@ def start(work: str, folder: Path, *numbers: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def space(folder: Path) -> Space:
+def space(folder: Path) -> FeatureSpace:
     """A space as a new reader sees it."""
     return FeatureStore(folder).space(weights_sha256="w" * 64, preprocess_hash="p" * 64)
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from rootstock.features import fastest
-from rootstock.features.fastest import choose_forward
-from rootstock.features.forward import Forward, Ways
+from rootstock.features.fastest import choose_pass
+from rootstock.features.forward import ForwardPass, ForwardPasses
 
 PROBE = np.zeros((2, 8, 8, 3), np.uint8)
 
@@ -26,14 +26,14 @@ def ways(calls, engines=("onnx", "openvino"), **seconds):
             time.sleep(seconds)
             return {"last": np.zeros((len(images), 1), np.float16)}
 
-        return Forward(engine, concurrent=engine != "torch", run=run)
+        return ForwardPass(engine, concurrent=engine != "torch", run=run)
 
-    forwards = tuple(make(engine, seconds.get(engine, 0.0)) for engine in engines)
-    return Ways(forwards, "network", open="openvino" in engines)
+    variants = tuple(make(engine, seconds.get(engine, 0.0)) for engine in engines)
+    return ForwardPasses(variants, "network", measurable="openvino" in engines)
 
 
 def choose(folder, found):
-    return choose_forward(found, probe=PROBE, folder=folder, batch_size=8).engine
+    return choose_pass(found, probe=PROBE, folder=folder, batch_size=8).engine
 
 
 def test_the_faster_engine_is_taken_and_the_outcome_is_said(tmp_path, caplog):
@@ -57,7 +57,7 @@ def test_another_network_or_processor_is_measured_anew(tmp_path, monkeypatch):
     for change in (lambda: "other", lambda: "network"):
         before = len(calls)
         monkeypatch.setattr(fastest, "processor_name", lambda: "another")
-        choose(tmp_path, Ways(ways(calls).forwards, change(), open=True))
+        choose(tmp_path, ForwardPasses(ways(calls).variants, change(), measurable=True))
         assert len(calls) > before
 
 

@@ -8,7 +8,7 @@ import torch
 
 from rootstock.features import fastest, forward
 from rootstock.features import variants as gpu
-from rootstock.features.fastest import choose_forward
+from rootstock.features.fastest import choose_pass
 from tests.bundles import tiny_backbone
 
 TAPS = ["block1", "last"]
@@ -35,7 +35,7 @@ def opened(backbone, tmp_path, monkeypatch):
     probe = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
 
     def open_them(*, every=True):
-        ways = forward.open_forwards(
+        ways = forward.open_passes(
             backbone, backbone.card.preprocess(), TAPS[::-1], n_images=5_000, probe=probe,
             folder=tmp_path, every=every,
         )  # fmt: skip
@@ -57,7 +57,7 @@ def plain(backbone, images):
 
 def test_every_way_gives_the_same_features(backbone, images):
     expected = plain(backbone, images)
-    ways = gpu.gpu_ways(backbone, TAPS)
+    ways = gpu.gpu_variants(backbone, TAPS)
     assert [way.name for way in ways] == ["channels_last", "float16"]
     for way in ways:
         found = way.network(images)
@@ -67,12 +67,12 @@ def test_every_way_gives_the_same_features(backbone, images):
 
 
 def test_half_precision_is_half_precision(backbone, images):
-    exact, half = (way.network for way in gpu.gpu_ways(backbone, TAPS))
+    exact, half = (way.network for way in gpu.gpu_variants(backbone, TAPS))
     assert (half(images) != exact(images)).any()
 
 
 def test_what_half_precision_cannot_hold_is_computed_in_full(backbone, images):
-    exact, half = (way.network for way in gpu.gpu_ways(backbone, TAPS))
+    exact, half = (way.network for way in gpu.gpu_variants(backbone, TAPS))
     huge = images * 1e7
     assert torch.isfinite(half(huge)).all()
     torch.testing.assert_close(half(huge), exact(huge), rtol=0, atol=0)
@@ -81,13 +81,13 @@ def test_what_half_precision_cannot_hold_is_computed_in_full(backbone, images):
 def test_the_ways_are_proved_and_the_fastest_is_taken(opened, tmp_path, monkeypatch):
     ways, probe = opened()
     names = ["torch", "torch (channels_last)", "torch (float16)"]
-    assert [way.name for way in ways.forwards] == names
-    expected = ways.forwards[0].run(probe)
+    assert [way.name for way in ways.variants] == names
+    expected = ways.variants[0].run(probe)
     for fast, name in enumerate(names):
         seconds = {way: 0.01 if number == fast else 0.1 for number, way in enumerate(names)}
         monkeypatch.setattr(fastest, "time_in_turns", lambda runs, s=seconds, **_: s)
         folder = tmp_path / str(fast)
-        found = choose_forward(ways, probe=probe, folder=folder, batch_size=BATCH)
+        found = choose_pass(ways, probe=probe, folder=folder, batch_size=BATCH)
         assert found.name == name
         for tap, values in found.run(probe).items():
             assert (values.shape, values.dtype) == (expected[tap].shape, np.float16)
@@ -102,15 +102,15 @@ def test_a_gpu_is_measured_with_the_batches_it_will_get(opened, tmp_path, monkey
         return {}
 
     monkeypatch.setattr(fastest, "SECONDS_PER_WAY", 0.0)
-    counting = tuple(dataclasses.replace(way, run=count) for way in ways.forwards)
-    ways = dataclasses.replace(ways, forwards=counting)
-    choose_forward(ways, probe=probe, folder=tmp_path, batch_size=BATCH)
+    counting = tuple(dataclasses.replace(way, run=count) for way in ways.variants)
+    ways = dataclasses.replace(ways, variants=counting)
+    choose_pass(ways, probe=probe, folder=tmp_path, batch_size=BATCH)
     assert set(seen) == {BATCH}
 
 
 def test_the_plan_takes_the_plain_way(opened):
     ways, _ = opened(every=False)
-    assert [way.name for way in ways.forwards] == ["torch"]
+    assert [way.name for way in ways.variants] == ["torch"]
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_the_plan_takes_the_plain_way(opened):
 )
 def test_a_way_that_fails_is_left_out(opened, monkeypatch, caplog, broken, said):
     def with_a_broken_one(*arguments, **options):
-        return [gpu.gpu_ways(*arguments, **options)[0], gpu.GpuWay("float16", broken)]
+        return [gpu.gpu_variants(*arguments, **options)[0], gpu.GpuVariant("float16", broken)]
 
-    monkeypatch.setattr(forward, "gpu_ways", with_a_broken_one)
+    monkeypatch.setattr(forward, "gpu_variants", with_a_broken_one)
     ways, _ = opened()
-    assert [way.how for way in ways.forwards] == ["", "channels_last"]
+    assert [way.variant for way in ways.variants] == ["", "channels_last"]
     assert f"not computed by torch (float16): {said}" in caplog.text

@@ -161,7 +161,7 @@ def test_a_job_travels_without_its_network(data, copied, monkeypatch):
             return super().spread(pickle.loads(sent[0]), parts)
 
     cache_features(config, copied, spreader=Sending())
-    assert "backbone" not in vars(pickle.loads(sent[0]))
+    assert "reader" not in vars(pickle.loads(sent[0]))
     assert len(sent[0]) < 20_000
 
 

@@ -21,9 +21,8 @@ from rootstock.assess.size import size_class
 from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
 from rootstock.data.manifest import ImageRow, Manifest
-from rootstock.data.preprocess import Preprocess
-from rootstock.features.extract import extract_features, read_features
 from rootstock.features.loading import prepared_batches
+from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.heads.linear import cross_validate
 from rootstock.system.artifacts import measured_once
@@ -108,14 +107,12 @@ def measure_backbone(
     Raises:
         DataError: an image has changed since it was indexed.
     """
-    preprocess = backbone.card.preprocess()
+    reader = FeatureReader(root, backbone, backbone.card.preprocess(), store)
     return BackboneProfile(
         candidate=candidate,
         backbone=_facts(backbone),
-        similarity=_similarity(rows, root, backbone, preprocess, store, batch_size, similar_from),
-        probes=tuple(
-            _probe_taps(list(rows), root, backbone, preprocess, store, folds, batch_size, seed)
-        ),
+        similarity=_similarity(rows, reader, batch_size, similar_from),
+        probes=tuple(_probe_taps(list(rows), reader, folds, batch_size, seed)),
     )
 
 
@@ -137,26 +134,21 @@ def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
 
 
 def _similarity(
-    rows: Sequence[ImageRow],
-    root: Path,
-    backbone: Backbone,
-    preprocess: Preprocess,
-    store: FeatureStore,
-    batch_size: int,
-    threshold: float,
+    rows: Sequence[ImageRow], reader: FeatureReader, batch_size: int, threshold: float
 ) -> Similarity:
     """Measured once for the same images, weights and preparation, then kept beside the features."""
+    backbone, preprocess = reader.backbone, reader.preprocess
     scale = backbone.card.similarity
     identity = [SIMILARITY_VERSION, backbone.card.weights_sha256, preprocess.hash, repr(scale)]
     identity += [repr(threshold), *(row.sha256 for row in rows)]
 
     def measure() -> Similarity:
-        batches = prepared_batches(rows, root, preprocess, batch_size=batch_size)
+        batches = prepared_batches(rows, reader.root, preprocess, batch_size=batch_size)
         return measure_similarity(
             backbone, (preprocess.normalise(pixels) for _, pixels in batches), threshold=threshold
         )
 
-    return measured_once(store.root / ".similarity", identity, Similarity, measure)
+    return measured_once(reader.store.root / ".similarity", identity, Similarity, measure)
 
 
 def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:
@@ -165,14 +157,7 @@ def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:
 
 
 def _probe_taps(
-    rows: list[ImageRow],
-    root: Path,
-    backbone: Backbone,
-    preprocess: Preprocess,
-    store: FeatureStore,
-    folds: int,
-    batch_size: int,
-    seed: int,
+    rows: list[ImageRow], reader: FeatureReader, folds: int, batch_size: int, seed: int
 ) -> Iterator[Probe]:
     counts = Counter(row.label for row in rows)
     # A fold needs every class in its training part, so a class of one image cannot be probed.
@@ -181,10 +166,10 @@ def _probe_taps(
     if len(labels) < 2:
         return
     numbers = np.array([labels.index(row.label) for row in rows])
-    taps = backbone.tap_names
-    extract_features(rows, root, backbone, preprocess, store, taps, batch_size=batch_size)
+    taps = reader.backbone.tap_names
+    reader.extract(rows, taps, batch_size=batch_size)
     for tap in taps:
-        features = read_features(rows, backbone, preprocess, store, tap).astype(np.float32)
+        features = reader.read(rows, tap).astype(np.float32)
         accuracy, std = cross_validate(features, numbers, folds=folds, l2=PROBE_L2, seed=seed)
         yield Probe(
             tap=tap,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rootstock.features.forward import Forward, Ways
+from rootstock.features.forward import ForwardPass, ForwardPasses
 from rootstock.features.loading import spread
 from rootstock.runtimes.choose import SECONDS_PER_WAY, choose_fastest, time_in_turns
 from rootstock.runtimes.engines import PACKAGES, Engine
@@ -28,52 +28,54 @@ TASK_IMAGES = 4
 
 
 class EngineRates(Record):
-    """Images per second of each way by its name, all cores at work."""
+    """Images per second of each variant by its name, all cores at work."""
 
     machine: str
     rates: dict[str, float]
 
 
-def choose_forward(ways: Ways, *, probe: np.ndarray, folder: Path, batch_size: int) -> Forward:
-    """Return the fastest of ``ways``, measured if that is open.
+def choose_pass(
+    passes: ForwardPasses, *, probe: np.ndarray, folder: Path, batch_size: int
+) -> ForwardPass:
+    """Return the fastest of ``passes``, measured if that can matter.
 
     On a processor without OpenVINO nothing is measured: ONNX Runtime is several times as fast as
     PyTorch anywhere. ``folder`` keeps what was measured. ``probe`` are prepared images
     uint8[N,S,S,3]; ``batch_size`` is a GPU's.
     """
-    forwards = {forward.name: forward for forward in ways.forwards}
-    if not ways.open:
-        return ways.forwards[0]
+    if not passes.measurable:
+        return passes.variants[0]
+    variants = {variant.name: variant for variant in passes.variants}
     machine = f"{processor_name()}, {usable_cores()} cores"
-    versions = [f"{name} {_version(forward.engine)}" for name, forward in forwards.items()]
+    versions = [f"{name} {_version(variant.engine)}" for name, variant in variants.items()]
     rates = measured_once(
         folder,
-        [ways.name, machine, batch_size, *versions],
+        [passes.name, machine, batch_size, *versions],
         EngineRates,
-        lambda: EngineRates(machine=machine, rates=_measure_rates(ways, probe, batch_size)),
+        lambda: EngineRates(machine=machine, rates=_measure_rates(passes, probe, batch_size)),
     ).rates
     fastest = choose_fastest(rates)
     text = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
     _log.info("features are computed by %s (images/s on this machine: %s)", fastest, text)
-    return forwards[fastest]
+    return variants[fastest]
 
 
-def _measure_rates(ways: Ways, probe: np.ndarray, batch_size: int) -> dict[str, float]:
-    concurrent = any(forward.concurrent for forward in ways.forwards)
+def _measure_rates(passes: ForwardPasses, probe: np.ndarray, batch_size: int) -> dict[str, float]:
+    concurrent = any(variant.concurrent for variant in passes.variants)
     count = TASK_IMAGES * usable_cores() if concurrent else batch_size
     images = np.resize(probe, (count, *probe.shape[1:]))
     tasks = [images[start : start + TASK_IMAGES] for start in range(0, count, TASK_IMAGES)]
 
-    def run(forward: Forward) -> None:
-        for _ in spread(forward.run, tasks) if forward.concurrent else [forward.run(images)]:
+    def run(variant: ForwardPass) -> None:
+        for _ in spread(variant.run, tasks) if variant.concurrent else [variant.run(images)]:
             pass
 
     seconds = time_in_turns(
-        {forward.name: partial(run, forward) for forward in ways.forwards},
+        {variant.name: partial(run, variant) for variant in passes.variants},
         seconds_per_way=SECONDS_PER_WAY,
         drop_hopeless=True,
     )
-    return {name: round(count / one, 2) for name, one in seconds.items()}
+    return {name: round(count / lap, 2) for name, lap in seconds.items()}
 
 
 def _version(engine: Engine) -> str:

@@ -1,8 +1,8 @@
 """The forward pass of feature extraction: PyTorch, ONNX Runtime or OpenVINO.
 
 On a processor the latter two are several times as fast as eager PyTorch (docs/benchmarks.md), but
-need a translation that takes a moment, so it is made where there is much to do. On a GPU it is
-PyTorch in one of several ways (`rootstock.features.variants`). Which is the fastest depends on
+need a translation that takes a moment, so it is made if there is much to do. On a GPU it is
+PyTorch in one of several variants (`rootstock.features.variants`). Which is the fastest depends on
 network and machine. What the plan is made from takes the preferred one, by counting the work and no
 stopwatch, so that the same data give the same plan bit for bit; the stage `features` measures once
 (`rootstock.features.fastest`).
@@ -24,7 +24,7 @@ from rootstock.backbones.load import Backbone
 from rootstock.backbones.to_onnx import write_onnx
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import RootstockError
-from rootstock.features.variants import GpuWay, gpu_ways
+from rootstock.features.variants import GpuVariant, gpu_variants
 from rootstock.runtimes.engines import Engine, installed_engines, open_features
 from rootstock.system.cpu import usable_cores
 from rootstock.system.digest import digest_json
@@ -35,14 +35,14 @@ HALF_MAX = 65_504.0
 TRANSLATE_FROM_GFLOP = 50.0
 """Of all images together; eager PyTorch takes about as long for it as the translation does."""
 TOLERANCE = 1e-3
-"""Of the largest feature: how far two ways may differ. Half precision rounds to as much."""
+"""Of the largest feature: how far two variants may differ. Half precision rounds to as much."""
 
 Features = dict[str, np.ndarray]
 """Per tap float16[N,C]."""
 
 
 @dataclass(frozen=True)
-class Forward:
+class ForwardPass:
     """Prepared pixels uint8[N,S,S,3] in, features out.
 
     ``concurrent``: it takes one core and may be called from several threads at once.
@@ -51,29 +51,29 @@ class Forward:
     engine: Engine
     concurrent: bool
     run: Callable[[np.ndarray], Features]
-    how: str = ""
-    """Which of the engine's ways, where it has several."""
+    variant: str = ""
+    """Which of the engine's, if it has several."""
     tolerance: float = TOLERANCE
 
     @property
     def name(self) -> str:
-        """Engine and way, for people and for what was measured."""
-        return f"{self.engine} ({self.how})" if self.how else self.engine
+        """Engine and variant, for people and for what was measured."""
+        return f"{self.engine} ({self.variant})" if self.variant else self.engine
 
 
 @dataclass(frozen=True)
-class Ways:
-    """Forward passes with the same answers, the preferred one first; ``name`` tells the network.
+class ForwardPasses:
+    """Variants with the same answers, the preferred one first; ``name`` identifies the network.
 
-    ``open``: only a measurement can tell which of them is the fastest.
+    ``measurable``: only a measurement can show which of them is the fastest.
     """
 
-    forwards: tuple[Forward, ...]
+    variants: tuple[ForwardPass, ...]
     name: str = ""
-    open: bool = False
+    measurable: bool = False
 
 
-def open_forwards(
+def open_passes(
     backbone: Backbone,
     preprocess: Preprocess,
     taps: Sequence[str],
@@ -82,102 +82,108 @@ def open_forwards(
     probe: np.ndarray,
     folder: Path,
     every: bool,
-) -> Ways:
-    """The ways to compute ``n_images`` at single ``taps``; plain PyTorch is always among them.
+) -> ForwardPasses:
+    """Return the variants for ``n_images`` at single ``taps``; plain PyTorch is always among them.
 
-    ``every`` one there is, else the preferred one and plain PyTorch.
-    A translated network is kept in ``folder``. A way counts only if it gives plain PyTorch's
+    ``every`` one there is, otherwise the preferred one and plain PyTorch.
+    A translated network is kept in ``folder``. A variant counts only if it gives plain PyTorch's
     features of ``probe``, some prepared images uint8[N,S,S,3], within its tolerance.
     """
-    eager = _eager(backbone, preprocess, taps)
+    ordered = sorted(taps, key=backbone.tap_index)
+    plain = _plain(backbone, preprocess, taps)
     if _is_gpu(backbone.device):
-        ways = _proved(_on_gpu(backbone, preprocess, taps), eager, probe) if every else []
-        return Ways((eager, *ways), _name_on_gpu(backbone, preprocess, taps), open=bool(ways))
+        variants = _proved(_on_gpu(backbone, preprocess, ordered), plain, probe) if every else []
+        name = _name_on_gpu(backbone, preprocess, taps)
+        return ForwardPasses((plain, *variants), name, measurable=bool(variants))
     engines = [engine for engine in installed_engines() if engine != "torch"]
     engines = engines if every else engines[:1]
     work = n_images * forward_gflop(backbone, preprocess.input_size)
     if work < TRANSLATE_FROM_GFLOP or not engines:
-        return Ways((eager,))
-    ordered = sorted(taps, key=backbone.tap_index)
+        return ForwardPasses((plain,))
     try:
         path = _translate(backbone, ordered, preprocess.input_size, folder)
     except RootstockError as error:
         _log.warning("features are computed by PyTorch, several times slower: %s", error.message)
-        return Ways((eager,))
-    apart = _splitter(backbone, ordered)
+        return ForwardPasses((plain,))
+    split = _splitter(backbone, ordered)
     translated = []
     for engine in engines:
         try:
-            translated.append(_translated(engine, path, preprocess, apart))
+            translated.append(_translated(engine, path, preprocess, split))
         except RootstockError as error:
             _log.warning("features are not computed by %s: %s", engine, error.message)
-    found = (*_proved(translated, eager, probe), eager)
-    return Ways(found, path.stem, open="openvino" in [forward.engine for forward in found])
+    variants = [*_proved(translated, plain, probe), plain]
+    measurable = "openvino" in [variant.engine for variant in variants]
+    return ForwardPasses(tuple(variants), path.stem, measurable=measurable)
 
 
 def _is_gpu(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def _proved(ways: Sequence[Forward], plain: Forward, probe: np.ndarray) -> list[Forward]:
-    """Those that give the ``plain`` way's features of ``probe``, and end at all."""
-    if not ways:
+def _proved(
+    variants: Sequence[ForwardPass], plain: ForwardPass, probe: np.ndarray
+) -> list[ForwardPass]:
+    """Return those that give the ``plain`` one's features of ``probe``, and end at all."""
+    if not variants:
         return []
     expected, proved = plain.run(probe), []
-    for forward in ways:
+    for variant in variants:
         try:
-            difference = _difference(expected, forward.run(probe))
+            difference = _difference(expected, variant.run(probe))
         except Exception as error:  # noqa: BLE001 - an operation that has no half precision, say
             why = (str(error) or type(error).__name__).splitlines()[0]
         else:
-            if difference <= forward.tolerance:
-                proved.append(forward)
+            if difference <= variant.tolerance:
+                proved.append(variant)
                 continue
             why = f"its differ by {difference:.2g} of the largest"
-        _log.warning("features are not computed by %s: %s", forward.name, why)
+        _log.warning("features are not computed by %s: %s", variant.name, why)
     return proved
 
 
-def _on_gpu(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> list[Forward]:
-    ordered = sorted(taps, key=backbone.tap_index)
-    apart = _splitter(backbone, ordered)
+def _on_gpu(
+    backbone: Backbone, preprocess: Preprocess, ordered: Sequence[str]
+) -> list[ForwardPass]:
+    split = _splitter(backbone, ordered)
 
-    def forward(way: GpuWay) -> Forward:
+    def forward_pass(variant: GpuVariant) -> ForwardPass:
         def run(images: np.ndarray) -> Features:
-            joined = way.network(_normalised(images, preprocess, backbone.device))
-            return apart(joined.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy())
+            joined = variant.network(_normalised(images, preprocess, backbone.device))
+            return split(_to_half(joined))
 
-        return Forward("torch", False, run, way.name, way.tolerance or TOLERANCE)
+        return ForwardPass("torch", False, run, variant.name, variant.tolerance or TOLERANCE)
 
-    return [forward(way) for way in gpu_ways(backbone, ordered)]
+    return [forward_pass(variant) for variant in gpu_variants(backbone, ordered)]
 
 
 def _name_on_gpu(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> str:
-    """The network, its images and the card: cards of one machine need not be alike."""
+    """Return the network, its images and the card: cards of one machine need not be alike."""
     device = backbone.device
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return json.dumps([backbone.card.weights_sha256, sorted(taps), preprocess.input_size, card])
 
 
 def _splitter(backbone: Backbone, ordered: Sequence[str]) -> Callable[[np.ndarray], Features]:
-    """Takes the features of several taps, which stand side by side, apart."""
+    """Return a function that splits joined features [N,C] into those of each tap."""
     edges = np.cumsum([backbone.width(tap) for tap in ordered])[:-1]
     return lambda joined: dict(zip(ordered, np.split(joined, edges, axis=1), strict=True))
 
 
-def _eager(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> Forward:
+def _plain(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> ForwardPass:
     def run(images: np.ndarray) -> Features:
-        found = backbone.features(_normalised(images, preprocess, backbone.device), taps)
-        return {
-            tap: value.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
-            for tap, value in found.items()
-        }
+        features = backbone.features(_normalised(images, preprocess, backbone.device), taps)
+        return {tap: _to_half(value) for tap, value in features.items()}
 
-    return Forward("torch", concurrent=False, run=run)
+    return ForwardPass("torch", concurrent=False, run=run)
+
+
+def _to_half(features: torch.Tensor) -> np.ndarray:
+    return features.clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
 
 
 def _normalised(images: np.ndarray, preprocess: Preprocess, device: torch.device) -> torch.Tensor:
-    """Prepared pixels uint8[N,S,S,3] -> float32[N,3,S,S] on the device."""
+    """Return prepared pixels uint8[N,S,S,3] as float32[N,3,S,S] on the device."""
     if device.type == "cpu":
         return torch.from_numpy(preprocess.normalise(images))
     # Bytes travel, a quarter of the floats; the same table gives the same bits.
@@ -187,7 +193,11 @@ def _normalised(images: np.ndarray, preprocess: Preprocess, device: torch.device
 
 
 def _translate(backbone: Backbone, ordered: Sequence[str], size: int, folder: Path) -> Path:
-    """Raises: BackboneError: torch cannot translate it."""
+    """Write the network as ONNX, once.
+
+    Raises:
+        BackboneError: torch cannot translate it.
+    """
     identity = [backbone.card.weights_sha256, ordered, size, torch.__version__]
     path = folder / f"{digest_json(identity, digits=20)}.onnx"
     if not path.exists():
@@ -201,20 +211,24 @@ def _translated(
     engine: Engine,
     path: Path,
     preprocess: Preprocess,
-    apart: Callable[[np.ndarray], Features],
-) -> Forward:
-    """Raises: BundleError: the engine cannot read the file."""
+    split: Callable[[np.ndarray], Features],
+) -> ForwardPass:
+    """Open the network by an engine.
+
+    Raises:
+        BundleError: the engine cannot read the file.
+    """
     features = open_features(engine, path, cores=usable_cores())
 
     def run(images: np.ndarray) -> Features:
         joined = features(preprocess.normalise(images))
-        return apart(np.clip(joined, -HALF_MAX, HALF_MAX).astype(np.float16))
+        return split(np.clip(joined, -HALF_MAX, HALF_MAX).astype(np.float16))
 
-    return Forward(engine, concurrent=True, run=run)
+    return ForwardPass(engine, concurrent=True, run=run)
 
 
 def _difference(one: Features, other: Features) -> float:
-    """The largest difference at any tap, as a share of the tap's largest feature."""
+    """Return the largest difference at any tap, as a share of the tap's largest feature."""
     shares = [
         np.abs(values.astype(np.float32) - other[tap]).max()
         / max(np.abs(values.astype(np.float32)).max(), 1e-6)

@@ -1,6 +1,6 @@
-"""How a GPU may compute the same features faster: another memory layout, and half precision.
+"""Variants of the forward pass on a GPU: another memory layout, and half precision.
 
-Which of them pays depends on card and network, so they are proved against the plain way
+Which of them pays depends on card and network, so they are compared with plain PyTorch
 (`rootstock.features.forward`) and measured (`rootstock.features.fastest`) before one is taken.
 Nothing is compiled: it takes a minute in each process, and whether it pays was not measured.
 """
@@ -20,11 +20,11 @@ HALF_TOLERANCE = 1e-2
 bfloat16, which is no faster, moves them by up to a twelfth (docs/benchmarks.md)."""
 
 Network = Callable[[Tensor], Tensor]
-"""Prepared images float32[N,3,S,S] in, the taps' features float32[N,C] side by side out."""
+"""Prepared images float32[N,3,S,S] in, the taps' joined features float32[N,C] out."""
 
 
 @dataclass(frozen=True)
-class GpuWay:
+class GpuVariant:
     """``tolerance``: how far features may be off, as a share of the largest; None: no further."""
 
     name: str
@@ -32,8 +32,8 @@ class GpuWay:
     tolerance: float | None = None
 
 
-def gpu_ways(backbone: Backbone, taps: Sequence[str]) -> list[GpuWay]:
-    """The ways worth trying; ``taps`` are single ones, shallow to deep."""
+def gpu_variants(backbone: Backbone, taps: Sequence[str]) -> list[GpuVariant]:
+    """Return the variants worth trying; ``taps`` are single ones, shallow to deep."""
     module = backbone.feature_module("+".join(taps)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
@@ -43,9 +43,9 @@ def gpu_ways(backbone: Backbone, taps: Sequence[str]) -> list[GpuWay]:
     @torch.inference_mode()
     def half(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.float16):
-            found = module(images.contiguous(memory_format=torch.channels_last)).float()
+            features = module(images.contiguous(memory_format=torch.channels_last)).float()
         # Beyond the range of float16 lies infinity. A bounded activation on the way turns it into
         # what the right value would have become; where none does, it shows here.
-        return found if torch.isfinite(found).all() else full(images)
+        return features if torch.isfinite(features).all() else full(images)
 
-    return [GpuWay("channels_last", full), GpuWay("float16", half, HALF_TOLERANCE)]
+    return [GpuVariant("channels_last", full), GpuVariant("float16", half, HALF_TOLERANCE)]

@@ -17,12 +17,7 @@ from rootstock.config.schema import Config
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.errors import PlanError
-from rootstock.features.extract import (
-    ExtractionReport,
-    extract_features,
-    feature_space,
-    write_feature_index,
-)
+from rootstock.features.reader import ExtractionReport, FeatureReader
 from rootstock.features.store.compaction import compact
 from rootstock.features.store.store import FeatureStore
 from rootstock.plan.plan import TransferPlan
@@ -48,22 +43,20 @@ class PartJob:
     n_images: int
 
     @cached_property
-    def backbone(self) -> Backbone:
-        """Loaded once for all parts of this process; a task on a cluster loads its own."""
-        return load_planned_backbone(self.plan, device=self.device)
+    def reader(self) -> FeatureReader:
+        """Loads its backbone once for all parts of this process; a task on a cluster its own."""
+        backbone = load_planned_backbone(self.plan, device=self.device)
+        preprocess = backbone.card.preprocess(self.plan.input_size)
+        return FeatureReader(self.root, backbone, preprocess, FeatureStore(self.store))
 
     def __getstate__(self) -> dict[str, object]:
         """Without the network: where the job goes there may be another device for it."""
-        return {name: value for name, value in vars(self).items() if name != "backbone"}
+        return {name: value for name, value in vars(self).items() if name != "reader"}
 
     def __call__(self, rows: Sequence[ImageRow]) -> ExtractionReport:
         """Compute what the store lacks of these rows."""
-        return extract_features(
+        return self.reader.extract(
             rows,
-            self.root,
-            self.backbone,
-            self.backbone.card.preprocess(self.plan.input_size),
-            FeatureStore(self.store),
             self.plan.taps,
             batch_size=self.batch_size,
             n_images=self.n_images,
@@ -77,19 +70,17 @@ def cache_features(
     """Compute the features that are missing in the store; write artifacts/features.json."""
     manifest, plan = Manifest.read(paths.manifest), TransferPlan.read(paths.plan)
     rows = [row for split in SPLITS for row in manifest.rows(split)]
-    store = paths.below(config.features.store)
     # Copies of an image in two parts would be computed twice.
     unique = list({row.sha256: row for row in rows}.values())
     job = PartJob(
         plan,
         base_folder(paths.below(config.data.root)),
-        store,
+        paths.below(config.features.store),
         config.features.device,
         config.features.batch_size,
         n_images=len(unique),
     )
-    made_by = (job.backbone, job.backbone.card.preprocess(plan.input_size), FeatureStore(store))
-    space = feature_space(*made_by)
+    space = job.reader.space
     parts = [unique[at : at + PART_IMAGES] for at in range(0, len(unique), PART_IMAGES)]
     with (
         (spreader or InProcess()).spread(job, parts) as reports,
@@ -102,7 +93,7 @@ def cache_features(
             # Here, by one process: parts on many machines would merge the same small segments.
             if len(done) % COMPACT_PARTS == 0 or len(done) == len(parts):
                 compact(space)
-    write_feature_index(paths.features, rows, *made_by, plan.taps)
+    job.reader.write_index(paths.features, rows, plan.taps)
     whole = ExtractionReport(
         sum(report.computed for report in done),
         sum(report.reused for report in done),

@@ -14,8 +14,8 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import ImageRow, Manifest
-from rootstock.features.extract import extract_features, read_features
 from rootstock.features.loading import read_pixels, spread
+from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.plots.review import plot_feature_map, plot_learning_curve
 from rootstock.plots.sheet import plot_captioned
@@ -62,11 +62,9 @@ def _features(
     config: Config, paths: Paths, rows: Sequence[ImageRow], root: Path, backbone: Backbone
 ) -> np.ndarray:
     store = FeatureStore(paths.below(config.features.store))
-    preprocess = backbone.card.preprocess()
-    extract_features(
-        rows, root, backbone, preprocess, store, [LAST], batch_size=config.features.batch_size
-    )
-    return read_features(rows, backbone, preprocess, store, LAST).astype(np.float32)
+    reader = FeatureReader(root, backbone, backbone.card.preprocess(), store)
+    reader.extract(rows, [LAST], batch_size=config.features.batch_size)
+    return reader.read(rows, LAST).astype(np.float32)
 
 
 def _borders(rows: Sequence[ImageRow], root: Path) -> np.ndarray:

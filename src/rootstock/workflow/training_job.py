@@ -21,8 +21,8 @@ from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views, average_views, cut_views
-from rootstock.features.extract import check_feature_index, extract_features, save_features
 from rootstock.features.loading import read_pixels
+from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.heads.linear import read_head
 from rootstock.metrics import fit_temperature, log_losses, softmax
@@ -86,13 +86,15 @@ class TrainingJob:
         backbone = load_planned_backbone(plan, device=config.train.device)
         preprocess = backbone.card.preprocess(plan.input_size)
         rows = [row for split in SPLITS for row in manifest.rows(split)]
-        check_feature_index(paths.features, rows, backbone, preprocess)
+        root = base_folder(paths.below(config.data.root))
+        store = FeatureStore(paths.below(config.features.store))
+        FeatureReader(root, backbone, preprocess, store).check_index(paths.features, rows)
         return cls(
             config=config,
             manifest=manifest,
             plan=plan,
-            root=base_folder(paths.below(config.data.root)),
-            store=FeatureStore(paths.below(config.features.store)),
+            root=root,
+            store=store,
             backbone=backbone,
             preprocess=preprocess,
             directory=paths.trials / job_name(config, manifest, plan),
@@ -318,13 +320,11 @@ class TrainingJob:
         if path.exists():
             return path
         rows = self.manifest.rows(split)
-        arguments = (self.backbone, self.preprocess, self.store)
         # The store is a cache that may have been cleared or damaged since the stage `features`.
-        extract_features(
-            rows, self.root, *arguments, [tap], batch_size=self.config.features.batch_size
-        )
+        reader = FeatureReader(self.root, self.backbone, self.preprocess, self.store)
+        reader.extract(rows, [tap], batch_size=self.config.features.batch_size)
         with write_atomic(path) as temporary, temporary.open("wb") as file:
-            save_features(file, rows, *arguments, tap)
+            reader.save(file, rows, tap)
         return path
 
 

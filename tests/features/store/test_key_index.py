@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from rootstock.features.store import key_index as module
-from rootstock.features.store.key_index import KEY, Names
+from rootstock.features.store.key_index import KEY, KeyIndex
 
 MANY = 5_000
 
 
-def names(*texts) -> Names:
-    return Names.of(np.array([text.encode().ljust(32, b".") for text in texts], KEY))
+def names(*texts) -> KeyIndex:
+    return KeyIndex.of(np.array([text.encode().ljust(32, b".") for text in texts], KEY))
 
 
 def digests(n, seed=0) -> np.ndarray:
@@ -40,15 +40,15 @@ def test_keys_that_begin_alike_are_told_apart():
 
 
 def test_no_keys_match_none():
-    none = Names.of(np.empty(0, KEY))
+    none = KeyIndex.of(np.empty(0, KEY))
     assert [len(part) for part in none.match(names("1"))] == [0, 0]
 
 
 @pytest.mark.parametrize("keys", [digests(MANY), crowded(MANY), alike(MANY)])
 def test_every_key_is_found_by_table_as_by_bisection(keys, monkeypatch):
-    stored = Names.of(np.sort(keys))
+    stored = KeyIndex.of(np.sort(keys))
     order = np.random.default_rng(3).permutation(MANY)
-    asked = Names.of(np.concatenate([keys[order], digests(200, seed=4)]))
+    asked = KeyIndex.of(np.concatenate([keys[order], digests(200, seed=4)]))
     expected = np.searchsorted(stored.prefixes, asked.prefixes)
     assert stored._is_worth_a_table(len(order))
     assert (stored.search(asked.prefixes) == expected).all()
@@ -58,23 +58,23 @@ def test_every_key_is_found_by_table_as_by_bisection(keys, monkeypatch):
 
 @pytest.mark.parametrize("keys", [digests(MANY), crowded(MANY), alike(300)])
 def test_keys_in_any_order_match_those_stored(keys):
-    stored = Names.of(np.sort(keys))
+    stored = KeyIndex.of(np.sort(keys))
     asked = np.concatenate([keys[: len(keys) // 4], keys[:7], digests(50, seed=4)])
-    here, there = Names.of(asked).match(stored)
+    here, there = KeyIndex.of(asked).match(stored)
     assert sorted(here.tolist()) == list(range(len(keys) // 4 + 7))
     assert (asked[here] == stored.keys[there]).all()
 
 
 @pytest.mark.parametrize("keys", [digests(50), np.tile(digests(50), 3), alike(50)])
 def test_sorting_tells_where_each_key_stands(keys):
-    names, places = Names.sort(keys)
+    names, places = KeyIndex.sort(keys)
     assert (names.keys[places] == keys).all()
     assert (names.keys == np.unique(keys)).all()
-    assert (names.prefixes == Names.of(names.keys).prefixes).all()
+    assert (names.prefixes == KeyIndex.of(names.keys).prefixes).all()
 
 
 def test_the_table_takes_a_byte_a_key_and_comes_when_it_pays():
-    stored = Names.of(np.sort(digests(100_000)))
+    stored = KeyIndex.of(np.sort(digests(100_000)))
     stored.search(stored.prefixes[:1_000])
     assert "_table" not in vars(stored)
     stored.search(stored.prefixes[:1_000])

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.features.store.compaction import compact
-from rootstock.features.store.store import FeatureStore, Space
+from rootstock.features.store.store import FeatureSpace, FeatureStore
 
 ROWS = 40
 WIDTH = 64
@@ -31,7 +31,7 @@ def features(keys) -> np.ndarray:
     return np.tile(raw, 2).astype(np.float16)
 
 
-def fresh(root) -> Space:
+def fresh(root) -> FeatureSpace:
     return FeatureStore(Path(root)).space(weights_sha256="w" * 64, preprocess_hash="p" * 64)
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from rootstock.config.paths import Paths
 from rootstock.data.manifest import Manifest
 from rootstock.errors import DataError, TrainingError
-from rootstock.features.extract import read_features
+from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.integrations.ray import spread as ray_spread
 from rootstock.integrations.ray.search import RaySearcher
@@ -194,13 +194,10 @@ def stored(config, paths):
     """The features float16[N,C] that the plan needs, as they lie in the store."""
     plan = TransferPlan.read(paths.plan)
     backbone = stage.load_planned_backbone(plan, device="cpu")
-    return read_features(
-        Manifest.read(paths.manifest).rows("train"),
-        backbone,
-        backbone.card.preprocess(plan.input_size),
-        FeatureStore(paths.below(config.features.store)),
-        plan.taps[0],
-    )
+    store = FeatureStore(paths.below(config.features.store))
+    preprocess = backbone.card.preprocess(plan.input_size)
+    reader = FeatureReader(paths.root, backbone, preprocess, store)
+    return reader.read(Manifest.read(paths.manifest).rows("train"), plan.taps[0])
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ import numpy as np
 
 from rootstock.data.manifest import Manifest
 from rootstock.errors import StoreError
-from rootstock.features.store.key_index import KEY, Names
+from rootstock.features.store.key_index import KEY, KeyIndex
 from rootstock.features.store.segment import Segment, write_segment
-from rootstock.features.store.store import FeatureStore, Rows, Space, find
+from rootstock.features.store.store import FeatureSpace, FeatureStore, Rows, find
 
 _log = logging.getLogger(__name__)
 GRACE_SECONDS = 3600.0
@@ -46,7 +46,7 @@ class Collected:
     files: int
 
 
-def compact(space: Space, *, grace_s: float = GRACE_SECONDS) -> int:
+def compact(space: FeatureSpace, *, grace_s: float = GRACE_SECONDS) -> int:
     """Merge small segments where there are many; the number of segments that were merged.
 
     A store that cannot be written, or a disk without room for the copy, is left as it is.
@@ -74,7 +74,7 @@ def collect(
         StoreError: it cannot be written, for example because the disk is full.
     """
     raw = bytearray().join(bytes.fromhex(r.sha256) for m in manifests for r in m.rows())
-    needed = Names.of(np.unique(np.frombuffer(raw, KEY)) if raw else np.empty(0, KEY))
+    needed = KeyIndex.of(np.unique(np.frombuffer(raw, KEY)) if raw else np.empty(0, KEY))
     rows = files = 0
     for tap in (tap for space in store.spaces() for tap in space.taps()):
         oldest = _now(tap.folder) - grace_s
@@ -108,11 +108,11 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
         yield from (group for group in groups if len(group) > 1)
 
 
-def _merge(folder: Path, segments: list[Segment], needed: Names | None = None) -> None:
+def _merge(folder: Path, segments: list[Segment], needed: KeyIndex | None = None) -> None:
     """Write the intact rows that are needed (None: all) as one segment; retire these."""
     keys = np.unique(np.concatenate([segment.names.keys for segment in segments]))
     if needed is not None:
-        keys = keys[Names.of(keys).match(needed)[0]]
+        keys = keys[KeyIndex.of(keys).match(needed)[0]]
     rows = find(segments, keys)
     while not rows.verify():
         rows = find(segments, keys)
@@ -122,7 +122,7 @@ def _merge(folder: Path, segments: list[Segment], needed: Names | None = None) -
         width = segments[0].values.shape[1]
         write_segment(
             folder,
-            Names.of(keys[found]),
+            KeyIndex.of(keys[found]),
             rows.checksums(),
             (rows.take(block) for block in _blocks(len(rows.places), width)),
             width=width,

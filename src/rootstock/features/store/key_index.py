@@ -1,4 +1,4 @@
-"""Names: keys in ascending order, and how one is found among a million.
+"""KeyIndex: keys in ascending order, and how one is found among a million.
 
 Keys are digests, so their first bits are spread evenly: a table says where the keys begin whose
 first bits are such and such, and a few steps of bisection do the rest. Keys that crowd together
@@ -22,7 +22,7 @@ _PAYS_AFTER_BITS = 6
 """Making the table takes as long as bisecting for a 2**6th of its keys."""
 
 
-class Names:
+class KeyIndex:
     """Keys S32[N], ascending and none twice, and their first 8 bytes as uint64[N]."""
 
     def __init__(self, keys: np.ndarray, prefixes: np.ndarray) -> None:
@@ -30,12 +30,12 @@ class Names:
         self._asked = 0
 
     @classmethod
-    def of(cls, keys: np.ndarray) -> Names:
+    def of(cls, keys: np.ndarray) -> KeyIndex:
         """Add the prefixes."""
         return cls(keys, _prefixes(keys))
 
     @classmethod
-    def sort(cls, keys: np.ndarray) -> tuple[Names, np.ndarray]:
+    def sort(cls, keys: np.ndarray) -> tuple[KeyIndex, np.ndarray]:
         """The different ones of keys S32[K] in any order, and where each stands: int64[K]."""
         prefixes = _prefixes(keys)
         order = np.argsort(prefixes)
@@ -48,7 +48,7 @@ class Names:
         places[order] = np.arange(len(keys))
         return cls(keys.take(order), ascending), places
 
-    def match(self, other: Names) -> tuple[np.ndarray, np.ndarray]:
+    def match(self, other: KeyIndex) -> tuple[np.ndarray, np.ndarray]:
         """Positions int64[K] here and there of the keys that both have.
 
         What is not longer than the other may be in any order.

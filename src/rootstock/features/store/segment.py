@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.errors import StoreError
-from rootstock.features.store.key_index import KEY, Names
+from rootstock.features.store.key_index import KEY, KeyIndex
 
 _log = logging.getLogger(__name__)
 SUFFIX = ".safetensors"
@@ -41,7 +41,7 @@ class Segment:
     """A segment on disk, mapped into memory; ``state`` is what is known of each row."""
 
     path: Path
-    names: Names
+    names: KeyIndex
     sums: np.ndarray
     values: np.ndarray
     state: np.ndarray
@@ -72,7 +72,7 @@ class Segment:
         keys = np.frombuffer(mapped, KEY, n, len(head) + 8 * n)
         sums = np.frombuffer(mapped, "<u4", n, len(head) + 40 * n)
         values = np.frombuffer(mapped, "<f2", n * width, len(head) + 44 * n).reshape(n, width)
-        return cls(path, Names(keys, prefixes), sums, values, np.zeros(n, np.uint8), mapped)
+        return cls(path, KeyIndex(keys, prefixes), sums, values, np.zeros(n, np.uint8), mapped)
 
     def check(self, rows: np.ndarray) -> bool:
         """Whether rows int64[K] are intact; those read for the first time are compared."""
@@ -100,7 +100,7 @@ def row_sums(rows: Iterable[np.ndarray]) -> np.ndarray:
 
 def write_segment(
     folder: Path,
-    names: Names,
+    names: KeyIndex,
     sums: np.ndarray,
     values: Iterable[np.ndarray],
     *,
@@ -128,7 +128,7 @@ def write_segment(
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
-        # Names have to last as well: the file's, and those of folders just made.
+        # KeyIndex have to last as well: the file's, and those of folders just made.
         for named in (folder, *folder.parents[:3]):
             _sync_folder(named)
     except OSError as error:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.errors import StoreError
-from rootstock.features.store.key_index import KEY, Names
+from rootstock.features.store.key_index import KEY, KeyIndex
 from rootstock.features.store.segment import DAMAGED, SUFFIX, Segment, row_sums, write_segment
 
 _log = logging.getLogger(__name__)
@@ -40,16 +40,16 @@ class FeatureStore:
 
     root: Path
 
-    def space(self, *, weights_sha256: str, preprocess_hash: str) -> Space:
+    def space(self, *, weights_sha256: str, preprocess_hash: str) -> FeatureSpace:
         """The features made by these weights from images prepared in this way."""
-        return Space(self.root / f"{weights_sha256[:20]}-{preprocess_hash[:20]}")
+        return FeatureSpace(self.root / f"{weights_sha256[:20]}-{preprocess_hash[:20]}")
 
-    def spaces(self) -> list[Space]:
+    def spaces(self) -> list[FeatureSpace]:
         """Every space on disk."""
-        return [Space(folder) for folder in _folders(self.root)]
+        return [FeatureSpace(folder) for folder in _folders(self.root)]
 
 
-class Space:
+class FeatureSpace:
     """Features of one backbone and one preprocessing. Other processes may append meanwhile."""
 
     def __init__(self, folder: Path) -> None:
@@ -113,7 +113,7 @@ class Space:
             ordered = np.ascontiguousarray(values[first], np.float16)
             write_segment(
                 self.folder / tap,
-                Names.of(names),
+                KeyIndex.of(names),
                 row_sums(ordered),
                 [ordered],
                 width=ordered.shape[1],
@@ -250,15 +250,15 @@ def find(segments: list[Segment], keys: np.ndarray) -> Rows:
     """Look for keys S32[N]; the first segment wins that holds a row not known to be damaged."""
     # Only where a segment is shorter do the keys have to be in order, which costs a sort.
     long = len(list(takewhile(lambda segment: len(segment.sums) >= len(keys), segments)))
-    places = _find(segments[:long], Names.of(keys), 0)
+    places = _find(segments[:long], KeyIndex.of(keys), 0)
     lacking = np.flatnonzero(places < 0)
     if lacking.size and long < len(segments):
-        names, inverse = Names.sort(keys.take(lacking))
+        names, inverse = KeyIndex.sort(keys.take(lacking))
         places[lacking] = _find(segments[long:], names, long).take(inverse)
     return Rows(segments, places)
 
 
-def _find(segments: list[Segment], names: Names, first: int) -> np.ndarray:
+def _find(segments: list[Segment], names: KeyIndex, first: int) -> np.ndarray:
     """Places int64[N] in these segments, numbered from ``first``."""
     places = np.full(len(names.keys), -1, np.int64)
     lacking = len(places)

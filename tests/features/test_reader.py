@@ -5,14 +5,9 @@ import torch
 from rootstock.backbones import to_onnx
 from rootstock.data.manifest import ImageRow
 from rootstock.errors import ArtifactError, BundleError, DataError
-from rootstock.features import extract, forward
+from rootstock.features import forward, reader
 from rootstock.features import loading as feed
-from rootstock.features.extract import (
-    check_feature_index,
-    extract_features,
-    read_features,
-    write_feature_index,
-)
+from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.runtimes import engines as runtimes
 from tests.bundles import tiny_backbone
@@ -40,12 +35,16 @@ def data(tmp_path):
     }
 
 
-def run(data, **changes):
-    return extract_features(**(data | {"taps": TAPS, "batch_size": 4} | changes))
+def reader_of(data):
+    return FeatureReader(data["root"], data["backbone"], data["preprocess"], data["store"])
+
+
+def run(data, *, rows=None, taps=TAPS, **options):
+    return reader_of(data).extract(rows or data["rows"], taps, **({"batch_size": 4} | options))
 
 
 def features(data, tap="last"):
-    return read_features(data["rows"], data["backbone"], data["preprocess"], data["store"], tap)
+    return reader_of(data).read(data["rows"], tap)
 
 
 def test_a_second_run_computes_nothing(data):
@@ -85,7 +84,7 @@ def test_a_translated_network_gives_the_same_features(data, monkeypatch, tmp_pat
     run(data, taps=taps)
     monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
     other = data | {"store": FeatureStore(tmp_path / "other")}
-    assert open_forwards_of(other, taps).forwards[0].engine == "onnx"
+    assert passes_of(other, taps).variants[0].engine == "onnx"
     run(other, taps=taps)
     for tap in taps:
         np.testing.assert_allclose(features(other, tap), features(data, tap), rtol=2e-3, atol=2e-3)
@@ -98,7 +97,7 @@ def test_what_cannot_be_traced_is_translated_another_way(data, monkeypatch):
     monkeypatch.setattr(to_onnx, "_trace", refuse)
     monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
     # Compared with PyTorch's features before it is used.
-    assert open_forwards_of(data, ["last"]).forwards[0].engine == "onnx"
+    assert passes_of(data, ["last"]).variants[0].engine == "onnx"
 
 
 @pytest.mark.parametrize("wrong", translators())
@@ -110,8 +109,9 @@ def test_an_engine_that_answers_otherwise_is_not_used(data, monkeypatch, caplog,
         return (lambda images: right(images) * 1.01) if engine == wrong else right
 
     monkeypatch.setattr(forward, "open_features", open_features)
-    ways = open_forwards_of(data, ["last"]).forwards
-    assert [way.engine for way in ways] == [e for e in runtimes.installed_engines() if e != wrong]
+    variants = passes_of(data, ["last"]).variants
+    right = [engine for engine in runtimes.installed_engines() if engine != wrong]
+    assert [variant.engine for variant in variants] == right
     assert f"not computed by {wrong}: its differ by 0.01 of the largest" in caplog.text
 
 
@@ -121,7 +121,7 @@ def test_an_engine_that_cannot_read_the_network_is_not_used(data, monkeypatch, c
 
     monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
     monkeypatch.setattr(forward, "open_features", refuse)
-    assert open_forwards_of(data, ["last"]).forwards[0].engine == "torch"
+    assert passes_of(data, ["last"]).variants[0].engine == "torch"
     assert "not computed by onnx: onnx cannot load it" in caplog.text
 
 
@@ -129,11 +129,11 @@ def test_an_engine_that_cannot_read_the_network_is_not_used(data, monkeypatch, c
 def test_stored_features_agree_whatever_computes_them(data, monkeypatch, tmp_path, engine):
     run(data)
     monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
-    monkeypatch.setattr(extract, "choose_forward", lambda ways, **_: next(
-        way for way in ways.forwards if way.engine == engine
+    monkeypatch.setattr(reader, "choose_pass", lambda ways, **_: next(
+        way for way in ways.variants if way.engine == engine
     ))  # fmt: skip
     other = data | {"store": FeatureStore(tmp_path / "other")}
-    monkeypatch.setattr(extract, "MEASURE_FROM_IMAGES", 1)
+    monkeypatch.setattr(reader, "MEASURE_FROM_IMAGES", 1)
     assert run(other, measure=True).engine == engine
     for tap in TAPS:
         found, expected = (features(one, tap).astype(np.float32) for one in (other, data))
@@ -141,13 +141,13 @@ def test_stored_features_agree_whatever_computes_them(data, monkeypatch, tmp_pat
 
 
 def test_few_images_are_not_worth_a_measurement(data, monkeypatch):
-    monkeypatch.setattr(extract, "choose_forward", None)
-    assert run(data, measure=True, n_images=extract.MEASURE_FROM_IMAGES - 1).engine == "torch"
+    monkeypatch.setattr(reader, "choose_pass", None)
+    assert run(data, measure=True, n_images=reader.MEASURE_FROM_IMAGES - 1).engine == "torch"
 
 
 def test_parts_leave_the_merging_to_whoever_has_them_all(data, monkeypatch):
     merged = []
-    monkeypatch.setattr(extract, "compact", merged.append)
+    monkeypatch.setattr(reader, "compact", merged.append)
     run(data, n_images=11)
     assert merged == []
     run(data)
@@ -155,14 +155,14 @@ def test_parts_leave_the_merging_to_whoever_has_them_all(data, monkeypatch):
 
 
 def test_what_the_plan_needs_is_computed_unmeasured(data, monkeypatch):
-    monkeypatch.setattr(extract, "choose_forward", None)
+    monkeypatch.setattr(reader, "choose_pass", None)
     assert run(data).engine == "torch"
     assert run(data).engine == ""
 
 
-def open_forwards_of(data, taps):
+def passes_of(data, taps):
     probe = feed.read_prepared(data["rows"][:2], data["root"], data["preprocess"])
-    return forward.open_forwards(
+    return forward.open_passes(
         data["backbone"], data["preprocess"], taps, n_images=11, probe=probe,
         folder=data["store"].root / ".engines", every=True,
     )  # fmt: skip
@@ -206,7 +206,7 @@ def test_a_damaged_row_is_computed_again(data):
 
 
 def test_an_interrupted_extraction_keeps_what_was_stored(data, monkeypatch):
-    monkeypatch.setattr(extract, "SEGMENT_ROWS", 4)
+    monkeypatch.setattr(reader, "SEGMENT_ROWS", 4)
     seen = []
 
     def break_later(row, root, *, _read=feed.read_pixels, **named):
@@ -249,17 +249,25 @@ def test_an_image_that_changed_is_named(data, damage, message):
 
 def test_the_index_fits_its_inputs_only(data, tmp_path):
     run(data)
-    inputs = (data["rows"], data["backbone"], data["preprocess"])
-    write_feature_index(tmp_path / "features.json", *inputs, data["store"], TAPS)
-    check_feature_index(tmp_path / "features.json", *inputs)
+    index = tmp_path / "features.json"
+    reader_of(data).write_index(index, data["rows"], TAPS)
+    reader_of(data).check_index(index, data["rows"])
     fewer: list[ImageRow] = data["rows"][1:]
     with pytest.raises(ArtifactError, match="made for other inputs: keys_sha256 differs"):
-        check_feature_index(tmp_path / "features.json", fewer, *inputs[1:])
+        reader_of(data).check_index(index, fewer)
 
 
 def test_the_index_is_the_same_bit_for_bit(data, tmp_path):
     run(data)
-    inputs = (data["rows"], data["backbone"], data["preprocess"], data["store"], TAPS)
     for name in ("one", "two"):
-        write_feature_index(tmp_path / name, *inputs)
+        reader_of(data).write_index(tmp_path / name, data["rows"], TAPS)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_saved_features_are_those_that_are_read(data, tmp_path, monkeypatch):
+    run(data)
+    monkeypatch.setattr(reader, "_PART_ROWS", 4)
+    with (tmp_path / "features.npy").open("wb") as file:
+        reader_of(data).save(file, data["rows"], "block1+last")
+    saved = np.load(tmp_path / "features.npy", mmap_mode="r")
+    np.testing.assert_array_equal(saved, features(data, "block1+last"))

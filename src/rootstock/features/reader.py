@@ -1,0 +1,229 @@
+"""FeatureReader: manifest rows in, their features out; what the store lacks is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from rootstock.backbones.card import split_taps
+from rootstock.backbones.load import Backbone
+from rootstock.data.manifest import ImageRow
+from rootstock.data.preprocess import Preprocess
+from rootstock.errors import ArtifactError
+from rootstock.features.fastest import MEASURE_FROM_IMAGES, TASK_IMAGES, choose_pass
+from rootstock.features.forward import Features, ForwardPass, open_passes
+from rootstock.features.loading import prepared_batches, read_prepared, spread
+from rootstock.features.store.compaction import compact
+from rootstock.features.store.store import FeatureSpace, FeatureStore
+from rootstock.system.files import read_json, write_json
+
+SEGMENT_ROWS, SEGMENT_SECONDS = 512, 20.0
+"""After this many images or seconds the work is put on disk: no crash loses more."""
+_PART_ROWS = 8_192
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """How many images were computed, how many were there already, and how long it took.
+
+    ``engine`` is what computed them, empty if there was nothing to compute.
+    """
+
+    computed: int
+    reused: int
+    seconds: float
+    engine: str = ""
+
+
+@dataclass(frozen=True)
+class FeatureReader:
+    """The features that a backbone makes of images prepared in one way, through a store.
+
+    ``root`` is the folder that the rows' paths are relative to.
+    """
+
+    root: Path
+    backbone: Backbone
+    preprocess: Preprocess
+    store: FeatureStore
+
+    @property
+    def space(self) -> FeatureSpace:
+        """The part of the store that holds these features, opened anew."""
+        return self.store.space(
+            weights_sha256=self.backbone.card.weights_sha256, preprocess_hash=self.preprocess.hash
+        )
+
+    def extract(
+        self,
+        rows: Sequence[ImageRow],
+        taps: Sequence[str],
+        *,
+        batch_size: int = 64,
+        n_images: int | None = None,
+        measure: bool = False,
+    ) -> ExtractionReport:
+        """Compute and store the features of ``rows`` at ``taps`` that are missing or damaged.
+
+        If ``rows`` are a part of the work, ``n_images`` is the number of images in all, by which
+        the way to compute them is chosen; the caller then has to `compact` the `space`.
+        ``measure``: by the engine that is fastest on this machine; otherwise by the preferred one,
+        which is the same every time.
+        Raises:
+            DataError: an image has changed or vanished since it was indexed.
+            StoreError: the store cannot be written.
+        """
+        started, space = time.monotonic(), self.space
+        unique = list({row.sha256: row for row in rows}.values())
+        keys = [row.sha256 for row in unique]
+        missing = {tap: space.missing(keys, tap, verify=True) for tap in _single_taps(taps)}
+        todo = [unique[i] for i in sorted(set().union(*missing.values()))]
+        engine = ""
+        if todo:
+            needed = [tap for tap in missing if missing[tap]]
+            measure = measure and (n_images or len(unique)) >= MEASURE_FROM_IMAGES
+            probe, folder = self._prepared(todo[:2]), self.store.root / ".engines"
+            passes = open_passes(
+                self.backbone,
+                self.preprocess,
+                needed,
+                n_images=n_images or len(unique),
+                probe=probe,
+                folder=folder,
+                every=measure,
+            )
+            forward = passes.variants[0]
+            if measure:
+                forward = choose_pass(passes, probe=probe, folder=folder, batch_size=batch_size)
+            engine = forward.name
+            self._compute(todo, needed, forward, space, batch_size=batch_size)
+        if n_images is None:
+            compact(space)
+        seconds = time.monotonic() - started
+        return ExtractionReport(len(todo), len(unique) - len(todo), seconds, engine)
+
+    def read(self, rows: Sequence[ImageRow], tap: str) -> np.ndarray:
+        """Return stored features float16[N,C] of ``rows`` at a tap, or at taps joined by ``+``.
+
+        Raises:
+            StoreError: some are missing.
+        """
+        return _read(self.space, rows, tap)
+
+    def save(self, file: BinaryIO, rows: Sequence[ImageRow], tap: str) -> None:
+        """Write what `read` returns as a .npy file, a part at a time.
+
+        Raises:
+            StoreError: some are missing.
+        """
+        space = self.space
+        for start in range(0, max(1, len(rows)), _PART_ROWS):
+            features = _read(space, rows[start : start + _PART_ROWS], tap)
+            if start == 0:
+                shape = (len(rows), features.shape[1])
+                header = np.lib.format.header_data_from_array_1_0(features) | {"shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(features.data)
+
+    def write_index(self, path: Path, rows: Sequence[ImageRow], taps: Sequence[str]) -> None:
+        """Write which features these rows need, with a checksum for each tap."""
+        space, keys = self.space, [row.sha256 for row in rows]
+        index: dict[str, Any] = {
+            "format_version": 1,
+            "weights_sha256": self.backbone.card.weights_sha256,
+            "preprocess": self.preprocess.to_dict(),
+            "preprocess_hash": self.preprocess.hash,
+            "n_images": len(keys),
+            "keys_sha256": _hash_keys(rows),
+            "taps": {
+                tap: hashlib.sha256(space.checksums(keys, tap).tobytes()).hexdigest()
+                for tap in _single_taps(taps)
+            },
+        }
+        write_json(path, index)
+
+    def check_index(self, path: Path, rows: Sequence[ImageRow]) -> None:
+        """Make sure that the index was made for these images, weights and preprocessing.
+
+        Raises:
+            ArtifactError: it was made for others.
+        """
+        index = read_json(path, made_by="features")
+        expected = {
+            "weights_sha256": self.backbone.card.weights_sha256,
+            "preprocess_hash": self.preprocess.hash,
+            "keys_sha256": _hash_keys(rows),
+        }
+        for name, value in expected.items():
+            if index.get(name) != value:
+                raise ArtifactError(
+                    f"{path} was made for other inputs: {name} differs",
+                    hint="run the stage `features` again",
+                )
+
+    def _compute(
+        self,
+        rows: Sequence[ImageRow],
+        taps: Sequence[str],
+        forward: ForwardPass,
+        space: FeatureSpace,
+        *,
+        batch_size: int,
+    ) -> None:
+        keys: list[str] = []
+        parts: list[Features] = []
+
+        def flush() -> None:
+            if keys:
+                joined = {tap: np.concatenate([part[tap] for part in parts]) for tap in taps}
+                space.append(keys, joined)
+                keys.clear()
+                parts.clear()
+
+        flushed = time.monotonic()
+        with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
+            for batch, features in self._run(rows, forward, batch_size):
+                keys += [row.sha256 for row in batch]
+                parts.append(features)
+                bar.update(len(batch))
+                if len(keys) >= SEGMENT_ROWS or time.monotonic() - flushed > SEGMENT_SECONDS:
+                    flush()
+                    flushed = time.monotonic()
+            flush()
+
+    def _run(
+        self, rows: Sequence[ImageRow], forward: ForwardPass, batch_size: int
+    ) -> Iterator[tuple[Sequence[ImageRow], Features]]:
+        if forward.concurrent:
+            # Decoding and forward pass in one task: no core waits for another.
+            tasks = [rows[at : at + TASK_IMAGES] for at in range(0, len(rows), TASK_IMAGES)]
+            features = spread(lambda task: forward.run(self._prepared(task)), tasks)
+            yield from zip(tasks, features, strict=True)
+        else:
+            batches = prepared_batches(rows, self.root, self.preprocess, batch_size=batch_size)
+            yield from ((batch, forward.run(pixels)) for batch, pixels in batches)
+
+    def _prepared(self, rows: Sequence[ImageRow]) -> np.ndarray:
+        return read_prepared(rows, self.root, self.preprocess)
+
+
+def _read(space: FeatureSpace, rows: Sequence[ImageRow], tap: str) -> np.ndarray:
+    keys = [row.sha256 for row in rows]
+    parts = [space.read(keys, name) for name in split_taps(tap)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _single_taps(taps: Sequence[str]) -> list[str]:
+    """Return what is stored: taps joined by ``+`` are kept one by one."""
+    return list(dict.fromkeys(name for tap in taps for name in split_taps(tap)))
+
+
+def _hash_keys(rows: Sequence[ImageRow]) -> str:
+    return hashlib.sha256("".join(row.sha256 for row in rows).encode()).hexdigest()
