@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.code import list_code
+
 SRC = Path(__file__).parents[1] / "src"
 FLOORS = {
     "errors": 0,
@@ -145,3 +147,8 @@ def test_nothing_unpickles():
     )
     for path in MODULES + sorted((SRC.parent / "services").rglob("*.py")):
         assert not banned.search(path.read_text(encoding="utf-8")), f"{path} uses pickle"
+
+
+def test_dvc_yaml_lists_the_code_that_each_stage_imports():
+    text = (SRC.parent / "dvc.yaml").read_text(encoding="utf-8")
+    assert text == list_code(text, SRC.parent), "run `python -m pipelines.code` and commit dvc.yaml"

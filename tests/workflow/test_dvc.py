@@ -33,6 +33,29 @@ def test_a_second_run_does_nothing(project):
     assert project.repro() == []
 
 
+def stale(project, *modules):
+    """The stages that DVC would run if these modules of Rootstock were others."""
+    files = [project.root / "src/rootstock" / module for module in modules]
+    sources = [file.read_text() for file in files]
+    for file, source in zip(files, sources, strict=True):
+        file.write_text(f"{source}\nCHANGED = True\n")
+    status = json.loads(project.run("dvc", "status", "--json"))
+    for file, source in zip(files, sources, strict=True):
+        file.write_text(source)
+    return [stage for stage in STAGES if stage in status]
+
+
+def test_a_changed_module_makes_stale_what_imports_it(project):
+    measuring = ["assess", "plan", "train", "evaluate", "register"]
+    assert stale(project, "metrics.py") == measuring
+    assert stale(project, "evaluate/promotion_gate.py") == ["register"]
+
+
+def test_another_service_or_adapter_makes_no_stage_stale(project):
+    changed = ["service/settings.py", "cli/main.py", "integrations/connect.py", "client.py"]
+    assert stale(project, *changed) == []
+
+
 @pytest.fixture
 def s3(monkeypatch):
     """An S3 server on this machine, its bucket, and the keys that it takes."""

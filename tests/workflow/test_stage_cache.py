@@ -1,6 +1,6 @@
 import pytest
 
-from rootstock.workflow.stage_cache import run_unless_kept
+from rootstock.workflow.stage_cache import run_if_changed
 
 
 @pytest.fixture
@@ -13,9 +13,9 @@ def stage(tmp_path):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / "answer.txt").write_text("42")
 
-    def run(**inputs):
+    def run(code="1", **inputs):
         record = tmp_path / "record.json"
-        run_unless_kept(write, record, inputs=inputs, outputs=[tmp_path / "out"])
+        run_if_changed(write, record, code=code, inputs=inputs, outputs=[tmp_path / "out"])
         return len(runs)
 
     return run
@@ -30,6 +30,12 @@ def test_a_stage_runs_again_for_other_inputs(stage):
     stage(seed=1)
     assert stage(seed=2) == 2
     assert stage(seed=1) == 3
+
+
+def test_a_stage_runs_again_for_other_code(stage):
+    stage(seed=1)
+    assert stage(seed=1, code="2") == 2
+    assert stage(seed=1, code="2") == 2
 
 
 @pytest.mark.parametrize("damage", ["changed", "removed", "added"])
@@ -58,4 +64,4 @@ def test_a_stage_that_fails_is_not_kept(tmp_path):
 
     for _ in range(2):
         with pytest.raises(RuntimeError, match="no"):
-            run_unless_kept(fail, tmp_path / "record.json", inputs={}, outputs=[])
+            run_if_changed(fail, tmp_path / "record.json", code="", inputs={}, outputs=[])

@@ -18,7 +18,12 @@ def estimate_minutes(
     config: Config, paths: Paths, profile: DatasetProfile, backbone: Backbone
 ) -> Estimate:
     """Return the throughput of this machine, measured once, and minutes by strategy."""
-    pins = read_pins(config)
+    # No other pin matters here, and a stage depends on each key of params.yaml that it reads.
+    pins = Pins(
+        input_size=config.plan.input_size,
+        epochs=config.train.epochs,
+        learning_rates=config.train.learning_rates,
+    )
     throughput = known_throughput(paths.paces, backbone, tuning_size=tuning_size(profile, pins))
     minutes = {
         strategy: throughput.minutes(

@@ -1,21 +1,38 @@
-"""Index, assess and plan in one go; what the last run left is used where nothing has changed.
+"""Index, assess and plan in one go; a stage is not run again when none of its inputs has changed.
 
-Under DVC each of the three is a stage of its own and DVC decides. The stages are imported when they
-run: where nothing is to do, torch is not even loaded, and the answer takes a second.
+Under DVC each of the three is a stage and DVC decides. The stages are imported when they run: if
+nothing is to do, torch is not even loaded, and the answer takes a second.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
+from rootstock.assess.candidates import list_candidates
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.data.manifest import Manifest
 from rootstock.ports.search import Searcher
 from rootstock.system.files import sha256_file
+from rootstock.workflow.code_dependencies import digest_code
 from rootstock.workflow.index import index_images
-from rootstock.workflow.stage_cache import run_unless_kept
+from rootstock.workflow.stage_cache import run_if_changed
+
+PARAMS = {
+    "assess": (
+        "assess",
+        "backbone",
+        "plan.input_size",
+        "train.epochs",
+        "train.learning_rates",
+        "seed",
+    ),
+    "plan": ("plan", "train", "seed"),
+}
+"""The keys of params.yaml that each stage depends on, as in dvc.yaml."""
 
 
 def prepare_plan(config: Config, paths: Paths, *, searcher: Searcher) -> None:
@@ -32,36 +49,38 @@ def prepare_plan(config: Config, paths: Paths, *, searcher: Searcher) -> None:
 
         make_plan(config, paths, searcher=searcher)
 
-    facts = _facts(config, manifest)
-    run_unless_kept(
+    files = {"data": manifest.content_hash, "weights": hash_weights(config)}
+    run_if_changed(
         assess,
         paths.kept / "assess.json",
-        inputs={**facts, "params": _sections(config, "seed", "data", "backbone", "assess")},
+        code=digest_code("rootstock.workflow.assess"),
+        inputs={**files, "params": _select_params(config, PARAMS["assess"])},
         outputs=[paths.profile, paths.review, *_reports(paths, "data.md", "plots/review")],
     )
-    run_unless_kept(
+    run_if_changed(
         plan,
         paths.kept / "plan.json",
+        code=digest_code("rootstock.workflow.plan"),
         inputs={
-            **facts,
-            "params": _sections(config, "seed", "data", "backbone", "assess", "plan", "train"),
+            **files,
+            "params": _select_params(config, PARAMS["plan"]),
             "profile": sha256_file(paths.profile),
         },
         outputs=[paths.plan, paths.estimates, *_reports(paths, "plan.md", "plots/plan")],
     )
 
 
-def _facts(config: Config, manifest: Manifest) -> dict[str, Any]:
-    """The images, and every weights file that is named."""
-    named = [config.backbone.weights]
-    if isinstance(config.backbone.candidates, list):
-        named += map(str, config.backbone.candidates)
-    files = {name: sha256_file(Path(name)) for name in named if Path(name).is_file()}
-    return {"data": manifest.content_hash, "weights": files}
+def hash_weights(config: Config) -> dict[str, str]:
+    """Return the SHA-256 of each file that a candidate backbone is read from: weights and card."""
+    backbone = config.backbone
+    names = list_candidates(backbone.candidates, weights=backbone.weights, name=backbone.name)
+    files = [file for name in names for file in (Path(name), Path(name).with_suffix(".json"))]
+    return {str(file): sha256_file(file) for file in files if file.is_file()}
 
 
-def _sections(config: Config, *names: str) -> dict[str, Any]:
-    return config.model_dump(mode="json", include=set(names))
+def _select_params(config: Config, keys: Sequence[str]) -> dict[str, Any]:
+    tree = config.model_dump(mode="json")
+    return {key: reduce(getitem, key.split("."), tree) for key in keys}
 
 
 def _reports(paths: Paths, *names: str) -> list[Path]:

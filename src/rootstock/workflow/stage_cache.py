@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import rootstock
 from rootstock.errors import ArtifactError
 from rootstock.system.files import read_json, sha256_file, write_json
 
 
-def run_unless_kept(
+def run_if_changed(
     stage: Callable[[], object],
     record: Path,
     *,
+    code: str,
     inputs: Mapping[str, Any],
     outputs: Sequence[Path],
 ) -> None:
-    """Call ``stage`` unless ``record`` says that these inputs gave the files that are there.
+    """Call ``stage`` unless ``record`` shows that it made the present outputs of the same inputs.
 
-    ``inputs`` are what JSON can hold; the code of Rootstock counts as one. Folders among the
-    ``outputs`` stand for all the files below them.
+    ``code`` is the digest of the stage's code, ``inputs`` are what JSON can hold. Folders among
+    the ``outputs`` mean all the files below them.
     """
-    inputs = {**json.loads(json.dumps(inputs, default=str)), "code": _code()}
+    inputs = {**json.loads(json.dumps(inputs, default=str)), "code": code}
     try:
         if read_json(record, made_by="") == {"inputs": inputs, "outputs": _hashes(outputs)}:
             return
@@ -46,13 +44,3 @@ def _files(outputs: Sequence[Path]) -> Iterator[Path]:
             yield from sorted(file for file in path.rglob("*") if file.is_file())
         elif path.is_file():
             yield path
-
-
-@cache
-def _code() -> str:
-    digest = hashlib.sha256()
-    # The cards of the embedded weights are JSON, and hold the weights' hash.
-    for path in sorted(Path(rootstock.__file__).parent.rglob("*")):
-        if path.suffix in (".py", ".json"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
