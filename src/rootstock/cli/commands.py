@@ -11,8 +11,9 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -274,22 +275,25 @@ def open_model(name: str) -> Iterator[Path]:
     if name and not name.startswith("models:/"):
         yield Path(name)
         return
+    from rootstock.integrations.connect import connect_reader
     from rootstock.registry.model_uri import parse_model_uri
 
     named = parse_model_uri(name) if name else None
-    config, registry = open_registry()
+    config, registry = open_registry(connect_reader)
     wanted = named or parse_model_uri(f"models:/{config.registry.name}@champion")
     entry = registry.find(wanted.name, alias=wanted.alias, version=wanted.version)
     with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
         yield registry.download(entry, Path(folder) / "model")
 
 
-def open_registry() -> tuple[Config, Any]:
+def open_registry(connect: Callable[..., Any] | None = None) -> tuple[Config, Any]:
+    """Return the parameters here and their registry, opened by ``connect``; default: in full."""
     from rootstock.integrations.connect import connect_registry, quiet_environment
 
     quiet_environment()
     config = load_config(_own_params())
-    registry = connect_registry(config, Paths(Path.cwd()), make=False)
+    connect = connect or partial(connect_registry, make=False)
+    registry = connect(config, Paths(Path.cwd()))
     if registry is None:
         raise RootstockError(
             "there is no registry: tracking.enabled is false", hint="set it to true in params.yaml"

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.errors import ConfigError, TrackingError
-from rootstock.ports.registry import ModelRegistry
+from rootstock.ports.registry import ModelRegistry, RegistryReader
 from rootstock.ports.runs import NullRunLogger, RunLogger
 from rootstock.ports.search import Searcher, SequentialSearcher
 from rootstock.ports.spread import InProcess, Spreader
@@ -80,6 +80,30 @@ def connect_registry(config: Config, paths: Paths, *, make: bool = True) -> Mode
             hint="run this in the project's folder, or set MLFLOW_TRACKING_URI",
         )
     return MlflowRegistry(uri)
+
+
+def connect_reader(config: Config, paths: Paths) -> RegistryReader | None:
+    """Connect what finds and fetches models: a tracking server's needs no MLflow here.
+
+    Returns None if tracking is off.
+    Raises:
+        TrackingError: an SQLite file is meant, and it is not there.
+        ConfigError: a database is meant, which only MLflow reads, and that is not installed.
+    """
+    from rootstock.integrations.mlflow.client import is_http, redact
+
+    uri = tracking_uri(paths)
+    if config.tracking.enabled and is_http(uri):
+        from rootstock.integrations.mlflow.rest import RestRegistry
+
+        return RestRegistry(uri)
+    if config.tracking.enabled and importlib.util.find_spec("mlflow") is None:
+        raise ConfigError(
+            f"the registry {redact(uri, uri)} can only be read by mlflow, which is not installed",
+            hint="pip install 'rootstock-vision[train]', name a tracking server in "
+            "MLFLOW_TRACKING_URI, or give a model directory",
+        )
+    return connect_registry(config, paths, make=False)
 
 
 def connect_searcher(config: Config) -> Searcher:

@@ -29,7 +29,20 @@ class Record:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-class ModelRegistry(Protocol):
+class RegistryReader(Protocol):
+    """Versions of a named model, to be found and fetched: all that a service needs."""
+
+    def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
+        """The entry under an alias or version; raises NoModelError."""
+        ...
+
+    def versions(self, name: str) -> Sequence[RegistryEntry]: ...
+    def download(self, entry: RegistryEntry, target: Path) -> Path:
+        """Fetch the version's bundle into ``target``; returns the bundle directory."""
+        ...
+
+
+class ModelRegistry(RegistryReader, Protocol):
     """Versions of a named model, and aliases such as ``champion`` that point to one.
 
     Each model has a log that is only ever appended to. It is what decides between processes:
@@ -39,11 +52,6 @@ class ModelRegistry(Protocol):
     def register(
         self, name: str, bundle: Path, *, run_id: str, tags: Mapping[str, str], description: str
     ) -> RegistryEntry: ...
-    def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
-        """The entry under an alias or version; raises NoModelError."""
-        ...
-
-    def versions(self, name: str) -> Sequence[RegistryEntry]: ...
     def holds_files(self, entry: RegistryEntry) -> bool:
         """Whether the version's bundle is still there."""
         ...
@@ -64,8 +72,4 @@ class ModelRegistry(Protocol):
 
     def note_on_record(self, name: str, number: int, facts: Mapping[str, str]) -> None:
         """Add facts to a record; those it was appended with stay."""
-        ...
-
-    def download(self, entry: RegistryEntry, target: Path) -> Path:
-        """Fetch the version's bundle into ``target``; returns the bundle directory."""
         ...

@@ -44,14 +44,14 @@ def serve(**options: Any) -> int:
 
     The ``options`` are settings, and override the ROOTSTOCK_* variables.
     Raises:
-        ConfigError: a setting is wrong.
+        ConfigError: a setting is wrong, or needs a package that is not installed.
         BundleError: `model` is a directory that cannot be used. A registry without a model is not
             an error: the service starts, answers 503, and waits for one.
         SystemExit: 0 after SIGTERM, 3 if the port is taken.
     """
     import uvicorn
 
-    from rootstock.service.http.app import create_app, make_holder
+    from rootstock.service.http.app import check_registry, create_app, make_holder
     from rootstock.service.http.header_timeout import header_timeout_protocol
 
     keep_freed_memory(LITTLE)
@@ -61,6 +61,8 @@ def serve(**options: Any) -> int:
     holder = make_holder(settings)
     if holder.source.directory is not None:
         holder.load()
+    else:
+        check_registry(settings.root)
     app = create_app(settings, holder=holder)
     config = uvicorn.Config(
         app,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MODEL_FOLDER = "model"
+MAX_NAMES = 20
+"""Registered models that an error names."""
 DESCRIPTION_LENGTH = 5_000
 """What a column of the oldest databases holds."""
 
@@ -79,12 +81,7 @@ class MlflowRegistry:
             found = or_none(client.get_model_version, name, wanted) if wanted else None
             if found is None:
                 what = f"version {version!r}" if version else f"alias {alias!r}"
-                known = ", ".join(entry.version for entry in self.versions(name)) or "none"
-                names = ", ".join(sorted(aliases)) or "none"
-                raise NoModelError(
-                    f"the model {name!r} has no {what}; aliases: {names}; versions: {known}",
-                    hint="`rootstock promote` makes a version the champion",
-                )
+                raise missing_version(name, what, aliases, self.versions(name))
             return _entry(found, aliases)
 
     def versions(self, name: str) -> list[RegistryEntry]:
@@ -163,42 +160,26 @@ class MlflowRegistry:
             TrackingError: MLflow fails.
         """
         if not self.holds_files(entry):
-            raise NoModelError(
-                f"version {entry.version} of {entry.name!r} has no files any more",
-                hint="the run's artifacts were deleted or moved; register the model again",
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        try:
+            raise missing_files(entry)
+
+        def fetch(folder: Path) -> Path:
             with self._translated(f"download version {entry.version} of {entry.name!r}") as client:
                 from mlflow.artifacts import download_artifacts
 
                 source = client.get_model_version_download_uri(entry.name, entry.version)
-                (scratch / "new").mkdir()
-                fetched = Path(
+                return Path(
                     download_artifacts(
-                        artifact_uri=source,
-                        dst_path=str(scratch / "new"),
-                        tracking_uri=self.tracking_uri,
+                        artifact_uri=source, dst_path=str(folder), tracking_uri=self.tracking_uri
                     )
                 )
-            _swap(fetched, target, scratch / "old")
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return target
+
+        return replace_directory(target, fetch)
 
     def _aliases(self, client: MlflowClient, name: str) -> dict[str, str]:
         model = or_none(client.get_registered_model, name)
         if model is None:
-            names = [
-                known.name
-                for known in client.search_registered_models(max_results=20)
-                if not known.name.endswith(mlflow_log.SUFFIX)
-            ]
-            raise NoModelError(
-                f"there is no registered model {name!r}; there are: {', '.join(names) or 'none'}",
-                hint="train and register one: `dvc repro`, or name another in registry.name",
-            )
+            page = client.search_registered_models(max_results=MAX_NAMES)
+            raise missing_model(name, [known.name for known in page])
         return {alias: str(version) for alias, version in model.aliases.items()}
 
     def _free_folder(self, client: MlflowClient, run_id: str) -> str:
@@ -219,6 +200,50 @@ def _entry(found: Any, aliases: Mapping[str, str]) -> RegistryEntry:
     version = str(found.version)
     names = tuple(sorted(alias for alias, pointed in aliases.items() if pointed == version))
     return RegistryEntry(found.name, version, found.run_id or "", names, dict(found.tags))
+
+
+def missing_model(name: str, known: Sequence[str]) -> NoModelError:
+    """Return the error for a name that is not registered; ``known`` names are."""
+    names = ", ".join(one for one in known if not one.endswith(mlflow_log.SUFFIX)) or "none"
+    return NoModelError(
+        f"there is no registered model {name!r}; there are: {names}",
+        hint="train and register one: `dvc repro`, or name another in registry.name",
+    )
+
+
+def missing_version(
+    name: str, what: str, aliases: Iterable[str], versions: Iterable[RegistryEntry]
+) -> NoModelError:
+    """Return the error for an alias or version (``what``) that a registered model does not have."""
+    names = ", ".join(sorted(aliases)) or "none"
+    numbers = ", ".join(entry.version for entry in versions) or "none"
+    return NoModelError(
+        f"the model {name!r} has no {what}; aliases: {names}; versions: {numbers}",
+        hint="`rootstock promote` makes a version the champion",
+    )
+
+
+def missing_files(entry: RegistryEntry) -> NoModelError:
+    """Return the error for a version without artifacts."""
+    return NoModelError(
+        f"version {entry.version} of {entry.name!r} has no files any more",
+        hint="the run's artifacts were deleted or moved; register the model again",
+    )
+
+
+def replace_directory(target: Path, fetch: Callable[[Path], Path]) -> Path:
+    """Put the directory that ``fetch`` returns at ``target`` in one move; returns ``target``.
+
+    ``fetch`` gets an empty directory on the same file system, and returns that or one below it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        (scratch / "new").mkdir()
+        _swap(fetch(scratch / "new"), target, scratch / "old")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:

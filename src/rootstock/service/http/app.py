@@ -19,8 +19,8 @@ from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.decode import DecodeLimits
-from rootstock.errors import NoModelError, RootstockError
-from rootstock.ports.registry import ModelRegistry
+from rootstock.errors import NoModelError, RootstockError, TrackingError
+from rootstock.ports.registry import RegistryReader
 from rootstock.service.daemon import run_in_daemon
 from rootstock.service.http import problems
 from rootstock.service.http.access import AccessTable, Guard
@@ -139,13 +139,23 @@ def _config(root: Path) -> Config:
     return load_config(params if params.is_file() else None)
 
 
-def _connect(root: Path) -> ModelRegistry:
+def check_registry(root: Path) -> None:
+    """Refuse a registry that cannot be read until something else is installed.
+
+    Raises:
+        ConfigError: MLflow is missing. A registry that is down, or not there yet, is no error.
+    """
+    with contextlib.suppress(TrackingError):
+        _connect(root)
+
+
+def _connect(root: Path) -> RegistryReader:
     # Each look opens the database anew: a pool would read on in a file that a restore replaced.
     os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
-    # MLflow takes seconds to import, and a service with a directory does without.
-    from rootstock.integrations.connect import connect_registry
+    # A service with a directory does without.
+    from rootstock.integrations.connect import connect_reader
 
-    registry = connect_registry(_config(root), Paths(root), make=False)
+    registry = connect_reader(_config(root), Paths(root))
     if registry is None:
         raise NoModelError(
             "tracking.enabled is false in params.yaml, so there is no registry",

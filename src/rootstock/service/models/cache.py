@@ -13,7 +13,7 @@ from typing import Any
 
 from rootstock.errors import ArtifactError, BundleError
 from rootstock.model.bundle import ModelBundle, read_bundle
-from rootstock.ports.registry import ModelRegistry, RegistryEntry
+from rootstock.ports.registry import RegistryEntry, RegistryReader
 from rootstock.service.models.source import ModelIdentity
 from rootstock.system.files import write_json
 
@@ -42,7 +42,7 @@ class ModelCache:
         self._name = name
         self._state = self.home / f"{slot}.json"
 
-    def fetch(self, registry: ModelRegistry, entry: RegistryEntry) -> ModelBundle:
+    def fetch(self, registry: RegistryReader, entry: RegistryEntry) -> ModelBundle:
         """Return the bundle of a version: from disk if it is whole there, else from the registry.
 
         Raises:
@@ -144,7 +144,7 @@ def _read(state: Path) -> dict[str, Any]:
     return {}
 
 
-def _download(registry: ModelRegistry, entry: RegistryEntry, home: Path) -> ModelBundle:
+def _download(registry: RegistryReader, entry: RegistryEntry, home: Path) -> ModelBundle:
     home.parent.mkdir(parents=True, exist_ok=True)
     # mkdtemp makes a folder of mode 700: no other user can change the model before it is checked.
     temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=home.parent))

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from rootstock.errors import ConfigError
 from rootstock.model.bundle import ModelBundle, read_bundle
-from rootstock.ports.registry import ModelRegistry, RegistryEntry
+from rootstock.ports.registry import RegistryEntry, RegistryReader
 from rootstock.registry.model_uri import parse_model_uri
 from rootstock.system.files import sha256_file
 
-Connect = Callable[[], ModelRegistry]
-Fetch = Callable[[ModelRegistry, RegistryEntry], ModelBundle]
+Connect = Callable[[], RegistryReader]
+Fetch = Callable[[RegistryReader, RegistryEntry], ModelBundle]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import logging
 import tempfile
 import threading
@@ -31,10 +32,15 @@ class Journal:
     """Collects rows and writes a file per thousand rows or per minute; a failure is only logged.
 
     Raises:
-        ConfigError: nothing can be written to ``folder``.
+        ConfigError: nothing can be written to ``folder``, or pyarrow is not installed.
     """
 
     def __init__(self, folder: Path, *, images: bool) -> None:
+        if importlib.util.find_spec("pyarrow") is None:
+            raise ConfigError(
+                "the journal is written by pyarrow, which is not installed",
+                hint="pip install 'rootstock-vision[journal]', or unset ROOTSTOCK_JOURNAL",
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
