@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rootstock.train.distributed import Team
+from rootstock.train.distributed import ProcessGroup
 from rootstock.train.finetune import BEST, HISTORY
 from tests.train.test_finetune import images, run  # noqa: F401 - a fixture
 
@@ -62,16 +62,16 @@ def test_two_processes_end_where_one_does(images, tmp_path, options):  # noqa: F
     assert (tmp_path / "team" / HISTORY).is_file()
 
 
-def test_one_alone_shares_with_nobody():
-    team, rows = Team.current(), torch.arange(5)
-    assert team.leads
-    assert torch.equal(team.share(rows), rows)
-    assert torch.equal(team.total(rows), rows)
-    assert np.array_equal(team.join_rows(rows.numpy()), rows.numpy())
+def test_a_single_process_keeps_all():
+    group, rows = ProcessGroup.current(), torch.arange(5)
+    assert group.is_main
+    assert torch.equal(group.shard(rows), rows)
+    assert torch.equal(group.sum(rows), rows)
+    assert np.array_equal(group.gather(rows.numpy()), rows.numpy())
 
 
 def test_parts_are_joined_in_their_order():
     rows = torch.arange(7)
-    parts = [Team(rank, 3).share(rows) for rank in range(3)]
+    parts = [ProcessGroup(rank, 3).shard(rows) for rank in range(3)]
     assert sorted(torch.cat(parts).tolist()) == rows.tolist()
     assert [len(part) for part in parts] == [3, 2, 2]

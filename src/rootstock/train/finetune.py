@@ -22,7 +22,7 @@ from rootstock.system.files import write_atomic, write_json
 from rootstock.train.augment import augment, draw_changes
 from rootstock.train.checkpoint import drop_checkpoint, read_checkpoint, write_checkpoint
 from rootstock.train.compute import Compute, fitting_compute
-from rootstock.train.distributed import Team
+from rootstock.train.distributed import ProcessGroup
 from rootstock.train.ema import WeightAverage
 from rootstock.train.images import ImageSet
 from rootstock.train.mix import balanced_order, mix_batch
@@ -55,7 +55,7 @@ def finetune(
     """Train ``network`` in place; returns the validation metrics of its best epoch.
 
     Past ``until`` (seconds since 1970) the epoch is cut short, validated and the last one. Called
-    in each process of a team, all with the same arguments, each works on a part of every batch.
+    in each process of a group, all with the same arguments, each works on a part of every batch.
 
     ``directory`` gets the weights of the best epoch (`BEST`), the metrics of every epoch
     (`HISTORY`) and a checkpoint after each; started again with the same directory, training
@@ -68,7 +68,7 @@ def finetune(
     device = next(network.parameters()).device
     compute = fitting_compute(device, settings.compute)
     network.to(memory_format=compute.memory_format)
-    team = Team.current()
+    processes = ProcessGroup.current()
     groups = parameter_groups(network, settings)
     optimizer = make_optimizer(groups, settings)
     average = WeightAverage(network, decay=settings.ema_decay) if settings.ema_decay else None
@@ -113,52 +113,52 @@ def finetune(
         )
         set_training_mode(network, settings)
         losses = []
-        for step, batch in enumerate(_batches(order, settings.batch_size, team)):
+        for step, batch in enumerate(_batches(order, settings.batch_size, processes)):
             # Warm-up over the first tenth, then a cosine down to zero
             factor = rate_factor((epoch * steps + step) / (settings.epochs * steps))
             for group, peak in zip(optimizer.param_groups, schedule, strict=True):
                 group["lr"] = peak * factor
-            # Images: decoded once, changed anew each epoch; in a team a part for each
-            mine = team.share(batch)
-            raw = torch.from_numpy(train.pixels(mine.numpy())).to(device)
+            # Images: decoded once, changed anew each epoch; in a group a part for each
+            shard = processes.shard(batch)
+            raw = torch.from_numpy(train.pixels(shard.numpy())).to(device)
             images = _normalise(
-                augment(raw, changes[mine], output_size=val.preprocess.input_size), val
+                augment(raw, changes[shard], output_size=val.preprocess.input_size), val
             ).contiguous(memory_format=compute.memory_format)
-            labels = torch.from_numpy(train.labels[mine.numpy()]).to(device)
+            labels = torch.from_numpy(train.labels[shard.numpy()]).to(device)
             images, targets = mix_batch(
                 images,
                 labels,
                 n_classes=network.n_classes,
                 mixup=settings.mixup,
                 cutmix=settings.cutmix,
-                draw=(settings.seed, epoch, step * team.size + team.rank),
+                draw=(settings.seed, epoch, step * processes.size + processes.rank),
             )
             # Forward and backward, in parts where memory asks for it; then the step
             loss = micro.backward(
                 partial(_part_loss, network, images, targets, weights, offset, settings, compute),
-                len(mine),
-                total_weight=team.total(_total_weight(targets, weights)),
+                len(shard),
+                total_weight=processes.sum(_total_weight(targets, weights)),
                 zero_grad=optimizer.zero_grad,
             )
-            team.add_gradients(network)
-            loss = team.total(torch.tensor(loss, device=device)).item()
+            processes.sum_gradients(network)
+            loss = processes.sum(torch.tensor(loss, device=device)).item()
             _require_finite("loss", loss, epoch, settings)
             nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
             optimizer.step()
             if average:
                 average.update(network)
             losses.append(loss)
-            if until and team.agree(time.time() > until):
+            if until and processes.broadcast(time.time() > until):
                 break
         # Validation: the best epoch is kept, and too many worse ones end the training
         judged = average.network if average else network
-        team.align(judged)
+        processes.sync(judged)
         metrics = validate(judged, val)
         # The last step of all has no later loss that would show what it broke
         _require_finite("validation loss", metrics["val_log_loss"], epoch, settings)
         if metrics["val_log_loss"] < best["val_log_loss"]:
             best, waited = metrics | {"best_epoch": epoch + 1.0}, 0
-            if team.leads:
+            if processes.is_main:
                 write_weights(judged, directory / BEST)
         else:
             waited += 1
@@ -172,15 +172,15 @@ def finetune(
             "micro_batch": micro.size,
             "averaged_steps": average.steps if average else 0,
         }
-        if team.leads:
+        if processes.is_main:
             write_json(directory / HISTORY, {"epochs": history})
             write_checkpoint(directory, network, optimizer, progress, average=averaged)
-        team.wait()
+        processes.wait()
         report(epoch + 1, metrics)
-        if until and team.agree(time.time() > until):
+        if until and processes.broadcast(time.time() > until):
             break
 
-    if team.leads:
+    if processes.is_main:
         drop_checkpoint(directory)
     return best
 
@@ -212,12 +212,12 @@ def _total_weight(targets: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def predict_logits(network: TransferNet, images: ImageSet) -> np.ndarray:
-    """Logits float32[N,K] of images at their evaluation geometry; in a team a part by each."""
-    team = Team.current()
-    mine = team.share(torch.arange(len(images))).numpy()
+    """Logits float32[N,K] of images at their evaluation geometry; in a group a part by each."""
+    processes = ProcessGroup.current()
+    shard = processes.shard(torch.arange(len(images))).numpy()
     rows = [np.empty((0, network.n_classes), np.float32)]
-    rows += [logits for logits, _ in _forward(network, images, mine)]
-    return team.join_rows(np.concatenate(rows))
+    rows += [logits for logits, _ in _forward(network, images, shard)]
+    return processes.gather(np.concatenate(rows))
 
 
 def predict_features(network: TransferNet, images: ImageSet) -> np.ndarray:
@@ -282,13 +282,13 @@ def _require_finite(what: str, value: float, epoch: int, settings: FinetuneSetti
         )
 
 
-def _batches(order: Tensor, size: int, team: Team) -> Iterator[Tensor]:
+def _batches(order: Tensor, size: int, processes: ProcessGroup) -> Iterator[Tensor]:
     """Batches of one epoch; BatchNorm cannot learn from one image, so a lone last one is left.
 
     So is one that has not an image for each process.
     """
     for batch in order.split(size):
-        if len(batch) >= max(2, team.size):
+        if len(batch) >= max(2, processes.size):
             yield batch
 
 

@@ -34,7 +34,7 @@ from rootstock.metrics import accuracy, balanced_accuracy, log_losses, softmax
 from rootstock.ports.runs import NullRunLogger, Run, RunLogger
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_json
-from rootstock.train.distributed import Team
+from rootstock.train.distributed import ProcessGroup
 from rootstock.train.finetune import finetune
 from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
@@ -272,7 +272,7 @@ def _tracked(
 ) -> Mapping[str, float]:
     """Run ``body`` inside a child run, or return the result that is there already.
 
-    Of a team only the first process logs and writes.
+    Of a group only the first process logs and writes.
     """
     result = directory / _RESULT
     name = " ".join(f"{k}={v}" for k, v in params.items() if not isinstance(v, list | tuple))
@@ -286,8 +286,8 @@ def _tracked(
         report(1, metrics)
         return metrics
     started = time.monotonic()
-    leads = Team.current().leads
-    runs = tracking.runs if leads else NullRunLogger()
+    is_main = ProcessGroup.current().is_main
+    runs = tracking.runs if is_main else NullRunLogger()
     begun = directory / _RUN
     with resumed_run(runs, begun, name, parent_id=tracking.parent_id, tags=tracking.tags) as (
         run,
@@ -298,7 +298,7 @@ def _tracked(
         metrics |= {"seconds": round(time.monotonic() - started, 3)}
         _log_finished(run, {}, metrics)
         run_id = run.id
-    if leads:
+    if is_main:
         write_json(result, {"metrics": metrics, "run": run_id})
     return metrics
 

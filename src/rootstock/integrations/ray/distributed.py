@@ -14,16 +14,16 @@ from rootstock.system.files import write_json
 
 _ANSWER = "team.json"
 _DRIVER_SHARE = 0.01
-# How torch tells that another process of the team is gone; it has no exception of its own for it.
+# How torch tells that another process of the group is gone; it has no exception of its own for it.
 _PEER_WORDS = ("closed by peer", "reset by peer", "gloo", "NCCL")
 
 
-def team_size(objective: Objective) -> int:
-    """In how many processes an objective wants to run: its attribute ``workers``, or one."""
+def group_size(objective: Objective) -> int:
+    """Return how many processes an objective wants: its attribute ``workers``, or one."""
     return int(getattr(objective, "workers", 1))
 
 
-def run_in_team(
+def run_in_group(
     objective: Objective,
     params: Params,
     home: Path,
@@ -47,8 +47,8 @@ def run_in_team(
     try:
         _trainer(objective, params, home, metric, resources, max_failures).fit()
     except TrainingFailedError as error:
-        told = _answer(home).get("error") or str(error).strip().replace("\n", " ")[:300]
-        raise TrainingError(told) from error
+        message = _answer(home).get("error") or str(error).strip().replace("\n", " ")[:300]
+        raise TrainingError(message) from error
     values: dict[str, float] = _answer(home)["values"]
     return values
 
@@ -66,11 +66,11 @@ def _trainer(
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    workers, gpus = team_size(objective), resources["gpu"]
-    # A little less than whole cores: the process that waits for the team has a share, too.
+    workers, gpus = group_size(objective), resources["gpu"]
+    # A little less than whole cores: the process that waits for the group has a share, too.
     cpus = min(resources["cpu"], ray.cluster_resources().get("CPU", 1) / workers) - _DRIVER_SHARE
     return TorchTrainer(
-        _run_member,
+        _run_process,
         train_loop_config={
             "objective": objective,
             "params": dict(params),
@@ -81,7 +81,7 @@ def _trainer(
         },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=train.ScalingConfig(
-            # A team that has lost a machine for good goes on with those that are left.
+            # A group that has lost a machine for good goes on with those that are left.
             num_workers=(1, workers),
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
@@ -97,10 +97,10 @@ def _trainer(
 
 def _answer(home: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((home / _ANSWER).read_text(encoding="utf-8"))
+        answer: dict[str, Any] = json.loads((home / _ANSWER).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    return found
+    return answer
 
 
 def tune_message(metric: str, step: int, values: Mapping[str, float]) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def as_floats(values: Mapping[str, float]) -> dict[str, float]:
     return {key: float(value) for key, value in values.items()}
 
 
-def _run_member(config: dict[str, Any]) -> None:
-    """What each process does; all report, Ray hands on what the first says."""
+def _run_process(config: dict[str, Any]) -> None:
+    """Run the objective in one process; all report, Ray passes on what the first says."""
     import torch
     from ray import train
     from ray.train.torch import get_device
@@ -135,11 +135,11 @@ def _run_member(config: dict[str, Any]) -> None:
     if earlier := _answer(home).get("error"):
         raise RuntimeError(earlier)
     try:
-        found = config["objective"](config["params"], home, report)
+        values = config["objective"](config["params"], home, report)
     except Exception as error:
         lost = any(word in str(error) for word in _PEER_WORDS)
         if not lost:
             write_json(home / _ANSWER, {"error": f"{type(error).__name__}: {error}"})
         raise
     if train.get_context().get_world_rank() == 0:
-        write_json(home / _ANSWER, {"values": as_floats(found)})
+        write_json(home / _ANSWER, {"values": as_floats(values)})

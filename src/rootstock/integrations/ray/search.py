@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from rootstock.errors import TrainingError
 from rootstock.integrations.ray.cluster import ray_session
-from rootstock.integrations.ray.distributed import as_floats, run_in_team, team_size, tune_message
+from rootstock.integrations.ray.distributed import as_floats, group_size, run_in_group, tune_message
 from rootstock.ports.search import OUT_OF_TIME, SILENT, Objective, Params, Trial, trial_name
 from rootstock.ports.search_space import Exploration, Interval
 from rootstock.system.files import write_json
@@ -163,14 +163,14 @@ def _tune(
         reduction_factor=KEEP_ONE_IN,
     )
     total = max(len(planned), exploration.trials) if exploration else len(planned)
-    shared = team_size(objective) > 1
+    shared = group_size(objective) > 1
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 0.001} if shared else dict(resources)),
         param_space=None
         if exploration
         else {"candidate": tune.grid_search(list(range(len(planned))))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=concurrent or (_teams_at_once(objective) if shared else None),
+            max_concurrent_trials=concurrent or (_groups_at_once(objective) if shared else None),
             reuse_actors=True,
             scheduler=halving if early_stop else None,
             search_alg=_optuna(exploration, planned, directory, mode) if exploration else None,
@@ -255,8 +255,8 @@ def _run_trial(
         write_json(home / _PARAMS, dict(params))
         if until is not None and time.time() > until:
             raise TimeoutError(OUT_OF_TIME)
-        if team_size(objective) > 1:
-            found = run_in_team(
+        if group_size(objective) > 1:
+            found = run_in_group(
                 objective,
                 params,
                 home,
@@ -273,19 +273,19 @@ def _run_trial(
             (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         # Optuna wants a number of every trial.
         worst = math.inf if mode == "min" else -math.inf
-        answer = {"values": {}, "value": worst, "error": _told(error)}
+        answer = {"values": {}, "value": worst, "error": _message(error)}
     tune.report(answer)
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
 
 
-def _teams_at_once(objective: Objective) -> int:
-    """Whole teams that fit: half a team would wait for ever."""
+def _groups_at_once(objective: Objective) -> int:
+    """Return how many whole groups fit: half a group would wait forever."""
     import ray
 
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // team_size(objective))
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) // group_size(objective))
 
 
 def _limit_threads(threads: int) -> None:
