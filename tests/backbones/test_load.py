@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from rootstock.backbones import load
+from rootstock.backbones import hub, load
 from rootstock.backbones.card import BackboneCard
 from rootstock.backbones.create import create_module
 from rootstock.backbones.load import (
@@ -177,7 +177,7 @@ def test_networks_beyond_timm_are_not_looked_for_on_the_hub(name):
 
 def test_an_unreachable_hub_is_an_error_within_ten_seconds(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(load, "_is_cached", lambda _: False)
+    monkeypatch.setattr(hub, "_is_cached", lambda _: False)
     started = time.monotonic()
     with pytest.raises(WeightsUnavailable, match=r"resnet18 cannot be fetched(.|\n)*NAME.json"):
         load_backbone("hub", "resnet18")
@@ -186,7 +186,7 @@ def test_an_unreachable_hub_is_an_error_within_ten_seconds(monkeypatch, tmp_path
 
 def test_an_offline_hub_says_so_at_once(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(load, "_is_cached", lambda _: False)
+    monkeypatch.setattr(hub, "_is_cached", lambda _: False)
     with pytest.raises(WeightsUnavailable, match="HF_HUB_OFFLINE is set"):
         load_backbone("hub", "resnet18")
 

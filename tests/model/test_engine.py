@@ -162,5 +162,5 @@ def test_no_batch_over_the_bound_is_tried():
     def forward(images):
         tried.add(len(images))
 
-    best_batch(forward, 8, most=8)
+    best_batch(forward, 8, max_images=8)
     assert tried == {1, 8}

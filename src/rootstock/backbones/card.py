@@ -1,4 +1,4 @@
-"""BackboneCard: the facts that travel with a weights file."""
+"""BackboneCard: the description of a weights file, kept next to it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Tap:
 
 
 def split_taps(tap: str) -> list[str]:
-    """``"block3+last"`` -> its taps, shallow to deep: their features are read side by side."""
+    """Split ``"block3+last"`` into its taps, shallow to deep: their features are joined."""
     return tap.split("+")
 
 
@@ -50,7 +50,7 @@ class SimilarityScale(BaseModel):
 
 
 class BackboneCard(BaseModel):
-    """What NAME.json beside NAME.safetensors says; further keys are kept as they are."""
+    """The content of NAME.json next to NAME.safetensors; further keys stay as they are."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -77,7 +77,7 @@ class BackboneCard(BaseModel):
         return kwargs
 
     def preprocess(self, input_size: int | None = None) -> Preprocess:
-        """How images are prepared for this backbone, at its own or another input size."""
+        """Return how images are prepared for this backbone, at its own or another input size."""
         return Preprocess(
             input_size=input_size or self.input_size[1],
             mean=self.mean,
@@ -89,7 +89,7 @@ class BackboneCard(BaseModel):
 
 
 def read_card(weights: Path) -> BackboneCard:
-    """The card of a .safetensors file: the .json file of the same name beside it.
+    """Read the card of a .safetensors file: the .json file of the same name next to it.
 
     Raises:
         BackboneError: the weights or the card are missing, or the card is not complete.

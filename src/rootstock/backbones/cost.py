@@ -9,7 +9,7 @@ from rootstock.backbones.load import Backbone
 
 
 def forward_gflop(backbone: Backbone, input_size: int) -> float:
-    """Floating-point operations, in billions, for one image of this side in pixels."""
+    """Return floating-point operations, in billions, for one image of this side in pixels."""
     image = torch.zeros(1, 3, input_size, input_size, device=backbone.device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         backbone.module(image)

@@ -62,7 +62,7 @@ _REFUSALS = (
 
 
 def create_module(architecture: str, **kwargs: Any) -> Any:
-    """A network with random weights: of timm, of torchvision (``torchvision/NAME``), or our own.
+    """Create a network with random weights, of timm, torchvision (``torchvision/NAME``) or our own.
 
     ``kwargs`` go to its constructor, ``num_classes`` among them (0: no classifier). Transformers
     for which timm has ``dynamic_img_size`` take images of any size unless it is given as False.
@@ -75,16 +75,16 @@ def create_module(architecture: str, **kwargs: Any) -> Any:
     try:
         module = _constructor(architecture)(**_with_any_size(architecture, kwargs))
     except _REFUSALS as error:
-        given = {name: value for name, value in kwargs.items() if name != "num_classes"}
+        arguments = {name: value for name, value in kwargs.items() if name != "num_classes"}
         raise BackboneError(
-            f"{architecture} cannot be built with {given}: {type(error).__name__}: {error}",
+            f"{architecture} cannot be built with {arguments}: {type(error).__name__}: {error}",
             hint=_close_arguments(architecture, kwargs),
         ) from None
     return require_taps(module, architecture)
 
 
 def create_pretrained(name: str) -> Any:
-    """A network of timm with its weights from the hub.
+    """Create a network of timm with its weights from the hub.
 
     Raises:
         BackboneError: the network has no taps.
@@ -95,7 +95,7 @@ def create_pretrained(name: str) -> Any:
 
 
 def require_architecture(architecture: str) -> None:
-    """Nothing where `create_module` knows the name.
+    """Make sure that `create_module` knows the name.
 
     Raises:
         BackboneError: it does not.
@@ -110,7 +110,7 @@ def require_architecture(architecture: str) -> None:
 
 
 def require_taps(module: nn.Module, architecture: str) -> Any:
-    """``module``, if it has the interface that taps are read by.
+    """Return ``module``, if it has the interface that taps are read by.
 
     Raises:
         BackboneError: it has not.
@@ -126,7 +126,7 @@ def require_taps(module: nn.Module, architecture: str) -> Any:
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """``did you mean a, b?`` with the nearest known names, or nothing."""
+    """Return ``did you mean a, b?`` with the nearest known names, or an empty text."""
     close = difflib.get_close_matches(name, list(known), n=3)
     return f"did you mean {', '.join(close)}?" if close else ""
 
@@ -153,14 +153,17 @@ def _refuse_reserved(architecture: str, kwargs: dict[str, Any]) -> None:
 
 
 def _with_any_size(architecture: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Plans choose input sizes: positions are then interpolated, padding fills a last patch."""
+    """Add the arguments for images of any size, which plans choose.
+
+    Positions are then interpolated, and padding fills a last patch.
+    """
     flexible = {"dynamic_img_size": True, "dynamic_img_pad": True}
     known = _arguments(architecture)
     return {name: value for name, value in flexible.items() if name in known} | kwargs
 
 
 def _arguments(architecture: str) -> list[str]:
-    """Arguments of the constructor as far as signatures tell."""
+    """Return the arguments of the constructor, as far as signatures show them."""
     if architecture in BEYOND_TIMM:
         kinds = [_constructor(architecture)]
     else:
@@ -168,17 +171,16 @@ def _arguments(architecture: str) -> list[str]:
         returns = inspect.get_annotations(entrypoint, eval_str=True).get("return")
         kinds = [returns.__init__] if inspect.isclass(returns) else []
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = [
+    names = [
         p.name
         for kind in kinds
         for p in inspect.signature(kind).parameters.values()
         if p.kind in named
     ]
-    return [name for name in found if name not in RESERVED | {"self", "device", "dtype"}]
+    return [name for name in names if name not in RESERVED | {"self", "device", "dtype"}]
 
 
 def _close_arguments(architecture: str, kwargs: dict[str, Any]) -> str:
     known = _arguments(architecture)
     guesses = [close_names(name, known) for name in kwargs if name not in known]
-    told = [guess for guess in guesses if guess]
-    return " ".join(told) or f"arguments: {', '.join(known)}" if known else ""
+    return " ".join(filter(None, guesses)) or f"arguments: {', '.join(known)}" if known else ""

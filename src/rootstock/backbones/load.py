@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import os
-import threading
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rootstock.backbones.card import BackboneCard, Tap, read_card, split_taps
-from rootstock.backbones.create import BEYOND_TIMM, close_names, create_module, create_pretrained
-from rootstock.errors import BackboneError, WeightsUnavailable
+from rootstock.backbones.create import create_module
+from rootstock.backbones.hub import load_from_hub
+from rootstock.errors import BackboneError
 from rootstock.system.malloc import keep_freed_memory
 
 LAST = "last"
 """The deepest tap: pooled features as the original classifier sees them."""
-HUB_PATIENCE = 8.0
-"""Seconds to wait for a first answer of the hub."""
 _EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -75,9 +69,9 @@ class Backbone:
 
     @torch.inference_mode()
     def features(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """Features float32[N,C] per tap of prepared images float32[N,3,S,S], in one pass.
+        """Return features float32[N,C] per tap of prepared images float32[N,3,S,S], in one pass.
 
-        Of taps joined by ``+`` they stand side by side.
+        Those of taps joined by ``+`` are joined along C.
         Raises:
             BackboneError: there is no such tap.
         """
@@ -87,21 +81,22 @@ class Backbone:
             final, maps = self.module.forward_intermediates(images, indices=indices)
         else:
             final, maps = self.module.forward_features(images), []
-        found = {
+        features = {
             self.taps[index].name: part.mean(dim=(2, 3))
             for index, part in zip(indices, maps, strict=True)
         }
         if LAST in single:
-            found[LAST] = self.module.forward_head(final, pre_logits=True)
+            features[LAST] = self.module.forward_head(final, pre_logits=True)
         return {
-            tap: torch.cat([found[name] for name in split_taps(tap)], dim=1).float() for tap in taps
+            tap: torch.cat([features[name] for name in split_taps(tap)], dim=1).float()
+            for tap in taps
         }
 
     def require_size(self, input_size: int) -> None:
-        """Nothing where the network can read images of this side in pixels.
+        """Make sure that the network can read images of this side in pixels.
 
         Raises:
-            BackboneError: it cannot, as a rule because they are too small for its pooling.
+            BackboneError: it cannot, usually because they are too small for its pooling.
         """
         try:
             self.features(torch.zeros(1, 3, input_size, input_size, device=self.device), [LAST])
@@ -115,7 +110,7 @@ class Backbone:
             ) from None
 
     def feature_module(self, tap: str) -> nn.Module:
-        """A copy whose forward gives [N,C] of a tap, or of taps joined by ``+``."""
+        """Return a copy whose forward gives [N,C] of a tap, or of taps joined by ``+``."""
         names = split_taps(tap)
         indices = [self.tap_index(name) for name in names if name != LAST]
         module = copy.deepcopy(self.module)
@@ -123,11 +118,11 @@ class Backbone:
         return TapFeatures(module, indices, last=LAST in names)
 
     def width(self, tap: str) -> int:
-        """C of the features [N,C] of a tap, or of taps joined by ``+``."""
+        """Return C of the features [N,C] of a tap, or of taps joined by ``+``."""
         return sum(self.taps[self.tap_index(name)].channels for name in split_taps(tap))
 
     def tap_index(self, tap: str) -> int:
-        """Position of a tap.
+        """Return the position of a tap.
 
         Raises:
             BackboneError: there is no such tap.
@@ -146,9 +141,9 @@ def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
         BackboneError: the file, its card or the name is wrong.
         WeightsUnavailable: the hub does not answer within ten seconds.
     """
-    keep_freed_memory()  # whoever computes with a backbone passes here
+    keep_freed_memory()  # all that compute with a backbone call this
     if weights == "hub":
-        card, module = _from_hub(name)
+        card, module = load_from_hub(name)
     else:
         path = embedded_weights() if weights == "embedded" else Path(weights)
         card = read_card(path).model_copy(update={"weights": weights})
@@ -158,27 +153,27 @@ def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
 
 
 def build_backbone(card: BackboneCard, *, device: str = "cpu") -> Backbone:
-    """The card's architecture with random weights, for weights that are loaded afterwards."""
+    """Build the card's architecture with random weights, for weights that are loaded afterwards."""
     return Backbone(card, build_module(card).to(device))
 
 
 def embedded_weights() -> Path:
-    """The weights file that Rootstock carries.
+    """Return the weights file that Rootstock carries.
 
     Raises:
         BackboneError: this installation has none.
     """
-    found = sorted(_EMBEDDED.glob("*.safetensors"))
-    if not found:
+    files = sorted(_EMBEDDED.glob("*.safetensors"))
+    if not files:
         raise BackboneError(
             "this installation carries no embedded weights",
             hint="install Rootstock again, or set backbone.weights to hub or a file",
         )
-    return found[0]
+    return files[0]
 
 
 def pick_device(device: str) -> torch.device:
-    """``auto`` is the GPU where there is one, else the processor.
+    """Return the device of this name; ``auto`` is the GPU if there is one, or the processor.
 
     Raises:
         BackboneError: the device is unknown, or not there.
@@ -195,7 +190,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def build_module(card: BackboneCard) -> nn.Module:
-    """The network of a card with random weights.
+    """Build the network of a card with random weights.
 
     Raises:
         BackboneError: there is no such architecture, or it refuses its arguments.
@@ -231,84 +226,3 @@ def _list_taps(module: Any) -> list[Tap]:
         for number, info in enumerate(infos, start=1)
     ]
     return [*taps, Tap(LAST, int(infos[-1]["reduction"]), int(module.head_hidden_size))]
-
-
-def _from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
-    if name in BEYOND_TIMM:
-        raise BackboneError(
-            f"the hub has no weights of {name}",
-            hint="set backbone.weights to a .safetensors file (docs/backbones.md)",
-        )
-    if not timm.is_model(name):
-        raise BackboneError(
-            f"timm has no model {name!r}", hint=close_names(name, timm.list_models())
-        )
-    facts = timm.get_pretrained_cfg(name)
-    if facts is None or not facts.has_weights:
-        raise BackboneError(f"timm has no pretrained weights for {name!r}")
-    if not _is_cached(facts.hf_hub_id):
-        _require_hub(name)
-    try:
-        module = create_pretrained(name)
-    except (OSError, RuntimeError) as error:
-        raise _unavailable(name, str(error).splitlines()[0]) from None
-    card = BackboneCard(
-        name=name,
-        architecture=name,
-        num_classes=facts.num_classes,
-        input_size=facts.input_size,
-        mean=facts.mean,
-        std=facts.std,
-        interpolation="bilinear" if facts.interpolation == "bilinear" else "bicubic",
-        crop_pct=facts.crop_pct,
-        pretrained_on=facts.tag or "unknown",
-        license=facts.license or "unknown",
-        weights="hub",
-        weights_sha256=_hash_state(module.state_dict()),
-    )
-    return card, module
-
-
-def _is_cached(hub_id: str | None) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(hub_id or "", "model.safetensors"), str)
-
-
-def _require_hub(name: str) -> None:
-    """Ask the hub for a first answer: its own client would try for most of a minute."""
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True"):
-        raise _unavailable(name, "HF_HUB_OFFLINE is set and the weights are not in the cache")
-    answers: list[str] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(endpoint, timeout=HUB_PATIENCE).close()
-            answers.append("")
-        except OSError as error:
-            answers.append(str(error))
-
-    # A thread, because looking a name up has no time limit of its own.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_PATIENCE)
-    problem = answers[0] if answers else f"no answer within {HUB_PATIENCE:g} seconds"
-    if problem:
-        raise _unavailable(name, f"{endpoint}: {problem}")
-
-
-def _unavailable(name: str, why: str) -> WeightsUnavailable:
-    return WeightsUnavailable(
-        f"the pretrained weights of {name} cannot be fetched from the hub ({why})",
-        hint="set backbone.weights to `embedded`, or to the path of a .safetensors file whose "
-        "card NAME.json lies beside it (README, 'Which backbone')",
-    )
-
-
-def _hash_state(state: dict[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

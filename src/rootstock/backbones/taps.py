@@ -1,4 +1,4 @@
-"""Which part of a network lies before which tap: what freezing and layer decay go by."""
+"""Which part of a network comes before which tap, for freezing and layer decay."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _SHORTCUTS = ("shortcut", "skip", "skipbn")
 
 
 def module_stages(module: Any) -> dict[str, str]:
-    """Module name of a timm network -> the shallowest tap that its output reaches.
+    """Map module names of a timm network to the shallowest tap that their output reaches.
 
-    What lies deeper than the last intermediate tap belongs to ``last``.
+    What is deeper than the last intermediate tap belongs to ``last``.
     """
     order = {name: position for position, (name, _) in enumerate(module.named_modules())}
     ends = [
@@ -35,7 +35,10 @@ def module_stages(module: Any) -> dict[str, str]:
 
 
 def _joins_behind(name: str, tap: str) -> bool:
-    """A shortcut around a tap: Xception registers it before the tap, but adds it behind."""
+    """Return whether this is a shortcut around a tap.
+
+    Xception registers it before the tap, but adds it behind.
+    """
     parts = name.split(".")
     blocks = [parts[:i] for i, part in enumerate(parts) if part in _SHORTCUTS and i]
     return any(tap.startswith(f"{'.'.join(block)}.") for block in blocks)

@@ -1,4 +1,4 @@
-"""A network as one ONNX file that takes any batch size, without a word on the screen."""
+"""A network as one ONNX file that takes any batch size, written without any output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_onnx(module: nn.Module, path: Path, *, input_size: int, outputs: Seque
 
 
 def _trace(module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequence[str]) -> None:
-    """By TorchScript: the old way, a second where the new one takes ten to thirty."""
+    """Export by TorchScript: it takes a second, the new exporter ten to thirty."""
     batch = {0: "batch"}
     torch.onnx.export(
         module,
@@ -52,7 +52,7 @@ def _trace(module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequen
 def _translate(
     module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequence[str]
 ) -> None:
-    """By torch.export, for what cannot be traced and for a torch without TorchScript."""
+    """Export by torch.export, for what cannot be traced and for a torch without TorchScript."""
     try:
         program = torch.onnx.export(
             module,

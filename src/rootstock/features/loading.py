@@ -19,10 +19,10 @@ from rootstock.system.cpu import usable_cores
 
 _NO_LIMITS = DecodeLimits(max_bytes=2**62, max_pixels=2**62, max_aspect_ratio=1e9)
 """Indexed images have passed the limits of the index already."""
-THREADS_UP_TO = 4
-"""Cores. Beyond, threads that decode wait for the interpreter's lock, and processes do not."""
-_AHEAD = 3
-"""Tasks that wait for each worker."""
+MAX_THREAD_CORES = 4
+"""Beyond, threads that decode wait for the interpreter's lock, and processes do not."""
+_TASKS_AHEAD = 3
+"""Per worker."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -58,9 +58,9 @@ def read_prepared(rows: Sequence[ImageRow], root: Path, preprocess: Preprocess) 
 
 
 def spread(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
-    """``work`` of each task in a thread a core; results in order.
+    """Run ``work`` for each task in one thread per core; yield the results in order.
 
-    Pillow and ONNX Runtime let go of the interpreter's lock while they work.
+    Pillow and ONNX Runtime release the interpreter's lock while they work.
     """
     workers = usable_cores()
     with ThreadPoolExecutor(workers) as pool:
@@ -68,7 +68,7 @@ def spread(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
         try:
             for task in tasks:
                 waiting.append(pool.submit(work, task))
-                if len(waiting) > workers * _AHEAD:
+                if len(waiting) > workers * _TASKS_AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -87,12 +87,12 @@ def prepared_batches(
 ) -> Iterator[tuple[Sequence[ImageRow], np.ndarray]]:
     """Rows and their pixels uint8[N,S,S,3], the next batches prepared while one is in use.
 
-    ``processes`` None: on machines of more than `THREADS_UP_TO` cores.
+    ``processes`` None: on machines of more than `MAX_THREAD_CORES` cores.
     Raises:
         DataError: an image has changed or vanished since it was indexed.
     """
     if processes is None:
-        processes = usable_cores() > THREADS_UP_TO
+        processes = usable_cores() > MAX_THREAD_CORES
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     if processes and len(batches) > 1:
         yield from zip(batches, _by_processes(batches, root, preprocess), strict=True)
@@ -113,12 +113,12 @@ def _by_processes(
         cast("Dataset[Any]", _Batches(batches, root, preprocess)),
         batch_size=None,
         num_workers=min(usable_cores(), len(batches)),
-        prefetch_factor=_AHEAD,
+        prefetch_factor=_TASKS_AHEAD,
     )
-    for found in loader:
-        if isinstance(found, DataError):
-            raise found
-        yield found.numpy()
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch.numpy()
 
 
 class _Batches:

@@ -40,7 +40,7 @@ from rootstock.system.files import explain_format, sha256_file, write_json
 
 if TYPE_CHECKING:
     from rootstock.backbones.card import BackboneCard
-    from rootstock.train.export import Outputs
+    from rootstock.train.export import TorchOutputs
     from rootstock.train.network import TransferNet
 
 FORMAT_VERSION = 1
@@ -399,7 +399,9 @@ def _whole_directory(directory: Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _write_golden(folder: Path, golden: Sequence[tuple[str, bytes, str]], outputs: Outputs) -> None:
+def _write_golden(
+    folder: Path, golden: Sequence[tuple[str, bytes, str]], outputs: TorchOutputs
+) -> None:
     (folder / "golden").mkdir()
     samples = []
     for number, (name, content, label) in enumerate(golden):

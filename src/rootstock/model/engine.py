@@ -22,7 +22,7 @@ from rootstock.model.bundle import ModelBundle
 from rootstock.runtimes.choose import LATENCY_ROUNDS, MAX_BATCH_TIME_SHARE, time_in_turns
 from rootstock.runtimes.engines import EXTRAS, PACKAGES, Engine, installed_engines
 from rootstock.runtimes.onnx import onnx_session
-from rootstock.runtimes.openvino import caller, openvino_model
+from rootstock.runtimes.openvino import make_caller, openvino_model
 
 _log = logging.getLogger(__name__)
 _BATCH_SIZES = (1, 8, 64)
@@ -97,15 +97,15 @@ def fastest_engine(
     return best, proved[best], {name: round(1000 * one, 3) for name, one in seconds.items()}
 
 
-def best_batch(forward: Forward, size: int, *, views: int = 1, most: int = 64) -> int:
+def best_batch(forward: Forward, size: int, *, views: int = 1, max_images: int = 64) -> int:
     """Return how many images the engine should take at once: as few as are about as fast.
 
     A processor gains little or nothing from batches of a small network (its caches overflow), a
-    GPU much; so larger ones are tried only as long as they gain, up to ``most``: what was tried
-    costs memory for good. Each image has ``views`` of ``size`` pixels.
+    GPU much; so larger ones are tried only as long as they gain, up to ``max_images``: what was
+    tried costs memory for good. Each image has ``views`` of ``size`` pixels.
     """
     best = _BATCH_SIZES[0]
-    for larger in (batch for batch in _BATCH_SIZES[1:] if batch <= most):
+    for larger in (batch for batch in _BATCH_SIZES[1:] if batch <= max_images):
         few, many = (
             partial(forward, np.zeros((n * views, 3, size, size), np.float32))
             for n in (best, larger)
@@ -140,7 +140,7 @@ def _onnx(bundle: ModelBundle, threads: int | None) -> Forward:
 def _openvino(bundle: ModelBundle, threads: int | None) -> Forward:
     model = openvino_model(bundle.onnx_path, threads=threads)
     _check_width(bundle, model.output("logits").partial_shape[1].get_length())
-    call = caller(model, ["logits", "features"])
+    call = make_caller(model, ["logits", "features"])
     return lambda images: Outputs(*call(images))
 
 
@@ -181,10 +181,10 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
     return forward
 
 
-def _check_width(bundle: ModelBundle, found: int | None) -> None:
-    if found != len(bundle.classes):
+def _check_width(bundle: ModelBundle, width: int | None) -> None:
+    if width != len(bundle.classes):
         raise BundleError(
-            f"{bundle.onnx_path} gives {found} logits for the {len(bundle.classes)} classes "
+            f"{bundle.onnx_path} gives {width} logits for the {len(bundle.classes)} classes "
             "of bundle.json",
             hint="download or train the model again",
         )

@@ -113,8 +113,8 @@ class Predictor:
         """Images that `infer` should be given at once; measured when it is first asked for."""
         facts = self.bundle.facts
         size = self.bundle.preprocess.input_size
-        most = 64 if self.engine == "torch" and has_gpu() else 8
-        return best_batch(self._forward, size, views=COUNT[facts.views], most=most)
+        max_images = 64 if self.engine == "torch" and has_gpu() else 8
+        return best_batch(self._forward, size, views=COUNT[facts.views], max_images=max_images)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits float32[N,K], before the temperature, of prepared images float32[N,3,S,S]."""

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from rootstock.runtimes.onnx import onnx_session
-from rootstock.runtimes.openvino import caller, openvino_model
+from rootstock.runtimes.openvino import make_caller, openvino_model
 
 Engine = Literal["onnx", "openvino", "torch"]
 PACKAGES: dict[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
@@ -34,7 +34,7 @@ def open_features(engine: Engine, path: Path, *, cores: int) -> Callable[[np.nda
         BundleError: the engine cannot load the file.
     """
     if engine == "openvino":
-        call = caller(openvino_model(path, threads=cores, passes=cores), ["features"])
+        call = make_caller(openvino_model(path, threads=cores, passes=cores), ["features"])
         return lambda images: call(images)[0]
     session = onnx_session(path, threads=1)
     return lambda images: session.run(["features"], {"images": images})[0]

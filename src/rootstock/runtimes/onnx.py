@@ -1,4 +1,4 @@
-"""One way to open an ONNX file for answering, without torch."""
+"""Open an ONNX file by ONNX Runtime, without torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rootstock.errors import BundleError
 
 
 def onnx_session(path: Path, *, threads: int | None = None) -> Any:
-    """Open an ONNX Runtime CPU session; ``threads`` None lets it take every core.
+    """Open an ONNX Runtime CPU session; ``threads`` None: every core.
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.

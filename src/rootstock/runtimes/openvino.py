@@ -1,4 +1,4 @@
-"""One way to open an ONNX file by OpenVINO for answering, without torch and without telemetry."""
+"""Open an ONNX file by OpenVINO, without torch and without telemetry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rootstock.errors import BundleError
 
 
 def openvino_model(path: Path, *, threads: int | None = None, passes: int = 1) -> Any:
-    """Compile for the processor; ``passes`` at once share ``threads``, None: every core.
+    """Compile for the processor; ``passes`` at once share ``threads`` (None: every core).
 
     Raises:
         BundleError: OpenVINO cannot load the file.
@@ -38,8 +38,11 @@ def openvino_model(path: Path, *, threads: int | None = None, passes: int = 1) -
         ) from error
 
 
-def caller(model: Any, outputs: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Images float32[N,3,S,S] in, copies of the named outputs out; for any number of threads."""
+def make_caller(model: Any, outputs: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Return a function from images float32[N,3,S,S] to copies of the named outputs.
+
+    Any number of threads may call it.
+    """
     # A request must not be used by two threads at once; threads come and go.
     idle: SimpleQueue[Any] = SimpleQueue()
 
@@ -48,8 +51,8 @@ def caller(model: Any, outputs: Sequence[str]) -> Callable[[np.ndarray], list[np
             request = idle.get_nowait()
         except Empty:
             request = model.create_infer_request()
-        found = request.infer({"images": images})
-        arrays = [found[name].copy() for name in outputs]
+        results = request.infer({"images": images})
+        arrays = [results[name].copy() for name in outputs]
         idle.put(request)
         return arrays
 

@@ -23,7 +23,7 @@ from rootstock.integrations.connect import quiet_environment
 from rootstock.service.settings import Settings
 from rootstock.service.watch.logs import set_up_logs
 from rootstock.service.watch.tracing import set_up_tracing
-from rootstock.system.malloc import LITTLE, keep_freed_memory
+from rootstock.system.malloc import SERVICE_BYTES, keep_freed_memory
 
 if TYPE_CHECKING:
     import socket
@@ -54,7 +54,7 @@ def serve(**options: Any) -> int:
     from rootstock.service.http.app import check_registry, create_app, make_holder
     from rootstock.service.http.header_timeout import header_timeout_protocol
 
-    keep_freed_memory(LITTLE)
+    keep_freed_memory(SERVICE_BYTES)
     settings = _read_settings(**options)
     set_up_logs(settings.log_format)
     set_up_tracing()

@@ -1,19 +1,19 @@
-"""Freed memory is kept for the next batch: having it anew from the system costs much of a step."""
+"""Freed memory stays for the next batch: getting it again from the system costs much of a step."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-MUCH = 2**31 - 1
+TRAINING_BYTES = 2**31 - 1
 """For training, whose steps free gigabytes."""
-LITTLE = 2**28
+SERVICE_BYTES = 2**28
 """For a service, whose requests free megabytes."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
-def keep_freed_memory(most: int = MUCH) -> bool:
-    """Let this process keep up to ``most`` bytes that it has freed; whether its C library can.
+def keep_freed_memory(max_bytes: int = TRAINING_BYTES) -> bool:
+    """Let this process keep ``max_bytes`` that it has freed; return whether its C library can.
 
     A training step frees the activations of its batch and the next one asks for as many. By
     default glibc gives such large blocks back, and each page that returns is cleared first:
@@ -25,14 +25,14 @@ def keep_freed_memory(most: int = MUCH) -> bool:
     tune = getattr(ctypes.CDLL(None), "mallopt", None)
     if tune is None:
         return False
-    settings = ((_MMAP_THRESHOLD, most), (_TRIM_THRESHOLD, most), (_ARENA_MAX, 1))
+    settings = ((_MMAP_THRESHOLD, max_bytes), (_TRIM_THRESHOLD, max_bytes), (_ARENA_MAX, 1))
     return all(tune(name, value) == 1 for name, value in settings)
 
 
-def keeping_variables(most: int = MUCH) -> dict[str, str]:
-    """The same for a process that is yet to be started, all its threads included."""
+def keeping_variables(max_bytes: int = TRAINING_BYTES) -> dict[str, str]:
+    """Return the environment that does the same for a process yet to be started."""
     return {
-        "MALLOC_MMAP_THRESHOLD_": str(most),
-        "MALLOC_TRIM_THRESHOLD_": str(most),
+        "MALLOC_MMAP_THRESHOLD_": str(max_bytes),
+        "MALLOC_TRIM_THRESHOLD_": str(max_bytes),
         "MALLOC_ARENA_MAX": "1",
     }

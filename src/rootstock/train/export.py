@@ -27,7 +27,7 @@ class LogitsAndFeatures(nn.Module):
         return self.network.head(features), features
 
 
-class Outputs(NamedTuple):
+class TorchOutputs(NamedTuple):
     """What PyTorch makes of some images."""
 
     logits: np.ndarray
@@ -38,14 +38,14 @@ class Outputs(NamedTuple):
     """[N,K]: the sum of the absolute terms of each logit, which rounding errors grow with."""
 
 
-def torch_outputs(network: TransferNet, images: np.ndarray) -> Outputs:
+def torch_outputs(network: TransferNet, images: np.ndarray) -> TorchOutputs:
     """What ``network`` gives for prepared images float32[N,3,S,S]."""
     with torch.inference_mode():
         logits, features = LogitsAndFeatures(network)(torch.from_numpy(images))
         sizes = features.abs()
         for layer in network.head_layers:
             sizes = sizes @ layer.weight.abs().T + layer.bias.abs()
-    return Outputs(logits.numpy(), features.numpy(), sizes.numpy())
+    return TorchOutputs(logits.numpy(), features.numpy(), sizes.numpy())
 
 
 def export_onnx(network: TransferNet, path: Path, *, input_size: int) -> None:

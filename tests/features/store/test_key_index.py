@@ -52,7 +52,7 @@ def test_every_key_is_found_by_table_as_by_bisection(keys, monkeypatch):
     expected = np.searchsorted(stored.prefixes, asked.prefixes)
     assert stored._is_worth_a_table(len(order))
     assert (stored.search(asked.prefixes) == expected).all()
-    monkeypatch.setattr(module, "_SMALL", 2 * MANY)
+    monkeypatch.setattr(module, "_MIN_PREFIXES", 2 * MANY)
     assert (stored.search(asked.prefixes) == expected).all()
 
 

@@ -195,7 +195,7 @@ def test_killed_writers_lose_nothing_and_leave_nothing_wrong(tmp_path, kills):
     assert (space.read(acknowledged, "last") == features(acknowledged)).all()
     # Also what was finished and not yet acknowledged
     for segment in space.taps()[0].latest():
-        keys = [bytes(name).ljust(32, b"\0").hex() for name in segment.names.keys]
+        keys = [bytes(name).ljust(32, b"\0").hex() for name in segment.index.keys]
         assert (segment.values == features(keys)).all()
     # Of many moments some were such that work was cut off.
     assert kills < 200 or list((space.folder / "last").glob(".*.tmp"))

@@ -54,11 +54,11 @@ class ChainNetwork(nn.Module):
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """The last maps [N,C,H,W]."""
+        """Return the last maps [N,C,H,W]."""
         return self._run(self.trunk, images)
 
     def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits [N,K] of the last maps, or the features [N,C] that the classifier reads."""
+        """Return logits [N,K] of the last maps, or the features [N,C] that the classifier reads."""
         return self._run(self.pooled if pre_logits else self.logits, maps)
 
     def forward_intermediates(
@@ -69,25 +69,25 @@ class ChainNetwork(nn.Module):
         intermediates_only: bool = False,
         stop_early: bool = False,
     ) -> Any:
-        """The maps [N,C,H,W] of the taps ``indices`` (default: all), after the last maps."""
+        """Return the maps [N,C,H,W] of the taps ``indices`` (default: all), after the last maps."""
         ends = [info["module"] for info in self.feature_info]
-        wanted = {ends[index] for index in (range(len(ends)) if indices is None else indices)}
-        found: list[Tensor] = []
+        names = {ends[index] for index in (range(len(ends)) if indices is None else indices)}
+        tapped: list[Tensor] = []
         maps = images
         for name in self.trunk:
-            if stop_early and len(found) == len(wanted):
+            if stop_early and len(tapped) == len(names):
                 break
             maps = self.get_submodule(name)(maps)
-            if name in wanted:
-                found.append(maps)
-        return found if intermediates_only else (maps, found)
+            if name in names:
+                tapped.append(maps)
+        return tapped if intermediates_only else (maps, tapped)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer with weights."""
+        """Return the last layer with weights."""
         return self.get_submodule(self.classifier_name)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new classifier with random weights; none for 0 classes."""
+        """Replace the classifier by one with random weights; remove it for 0 classes."""
         layer: nn.Module = nn.Identity()
         if num_classes and self._convolves:
             layer = nn.Conv2d(self.head_hidden_size, num_classes, kernel_size=1)

@@ -27,8 +27,8 @@ from rootstock.features.store.store import FeatureSpace, FeatureStore, Rows, fin
 _log = logging.getLogger(__name__)
 GRACE_SECONDS = 3600.0
 """What is younger is left alone: its writer's manifest may not be there yet."""
-WASTE = 0.1
-"""From this share of unneeded rows on, a segment is worth writing anew."""
+MAX_WASTE_SHARE = 0.1
+"""From this share of unneeded rows on, a segment is worth writing again."""
 FANOUT_BITS = 4
 """2**4 segments of like size are merged, so a row is copied once for each 16-fold growth."""
 MAX_ROWS, MAX_BYTES = 1 << 20, 1 << 32
@@ -79,10 +79,10 @@ def collect(
     for tap in (tap for space in store.spaces() for tap in space.taps()):
         oldest = _now(tap.folder) - grace_s
         for segment in tap.latest():
-            n, kept = len(segment.sums), len(segment.names.match(needed)[0])
-            if n - kept > WASTE * n and _is_older(segment.path, oldest):
+            n, n_needed = len(segment.sums), len(segment.index.match(needed)[0])
+            if n - n_needed > MAX_WASTE_SHARE * n and _is_older(segment.path, oldest):
                 _merge(tap.folder, [segment], needed)
-                rows += n - kept
+                rows += n - n_needed
         for path in tap.refused():
             if _is_older(path, oldest):
                 _retire(path)
@@ -99,10 +99,10 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
         if len(tier) < 1 << FANOUT_BITS:
             continue
         groups: list[list[Segment]] = [[]]
-        most = room = min(MAX_ROWS, MAX_BYTES // tier[0].values[0].nbytes)
+        max_rows = room = min(MAX_ROWS, MAX_BYTES // tier[0].values[0].nbytes)
         for segment in tier:
             if len(segment.sums) > room:
-                groups, room = [*groups, []], most
+                groups, room = [*groups, []], max_rows
             groups[-1].append(segment)
             room -= len(segment.sums)
         yield from (group for group in groups if len(group) > 1)
@@ -110,19 +110,19 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
 
 def _merge(folder: Path, segments: list[Segment], needed: KeyIndex | None = None) -> None:
     """Write the intact rows that are needed (None: all) as one segment; retire these."""
-    keys = np.unique(np.concatenate([segment.names.keys for segment in segments]))
+    keys = np.unique(np.concatenate([segment.index.keys for segment in segments]))
     if needed is not None:
         keys = keys[KeyIndex.of(keys).match(needed)[0]]
     rows = find(segments, keys)
     while not rows.verify():
         rows = find(segments, keys)
-    found = rows.places >= 0
-    rows = Rows(segments, rows.places[found])
-    if found.any():
+    intact = rows.places >= 0
+    rows = Rows(segments, rows.places[intact])
+    if intact.any():
         width = segments[0].values.shape[1]
         write_segment(
             folder,
-            KeyIndex.of(keys[found]),
+            KeyIndex.of(keys[intact]),
             rows.checksums(),
             (rows.take(block) for block in _blocks(len(rows.places), width)),
             width=width,

@@ -14,10 +14,10 @@ import numpy as np
 KEY = np.dtype("S32")
 _BUCKET_BITS = 3
 """About 2**3 keys begin with the same first bits: the table takes at most a byte a key."""
-_SMALL, _FEW = 1 << 12, 64
-"""Among so many prefixes, or for so many keys at once, plain bisection is as fast."""
-_WINDOW = 8
-"""So many neighbours are looked at together."""
+_MIN_PREFIXES, _MIN_KEYS = 1 << 12, 64
+"""Among fewer prefixes, or for fewer keys at once, plain bisection is as fast."""
+_WINDOW_KEYS = 8
+"""Neighbours that are compared together."""
 _PAYS_AFTER_BITS = 6
 """Making the table takes as long as bisecting for a 2**6th of its keys."""
 
@@ -58,20 +58,20 @@ class KeyIndex:
             return here, there
         here = np.arange(len(self.keys))
         there = other.search(self.prefixes)
-        found = []
+        matches = []
         while here.size:
             inside = there < len(other.keys)
             if not inside.all():
                 here, there = here[inside], there[inside]
             same = other.keys.take(there) == self.keys.take(here)
             if same.all():
-                found.append((here, there))
+                matches.append((here, there))
                 break
-            found.append((here[same], there[same]))
+            matches.append((here[same], there[same]))
             # Different keys that begin alike lie side by side.
             alike = ~same & (other.prefixes[there] == self.prefixes[here])
             here, there = here[alike], there[alike] + 1
-        return _joined(found)
+        return _joined(matches)
 
     def search(self, prefixes: np.ndarray) -> np.ndarray:
         """Positions int64[K] of the first key that begins like each of uint64[K], or after it."""
@@ -79,20 +79,20 @@ class KeyIndex:
             return np.searchsorted(self.prefixes, prefixes)
         starts, shift, step, windows = self._table
         places = starts.take((prefixes >> shift).astype(np.int64)).astype(np.int64)
-        while step >= _WINDOW:
+        while step >= _WINDOW_KEYS:
             places += step * (self.prefixes.take(places + (step - 1), mode="clip") < prefixes)
             step >>= 1
         np.minimum(places, len(windows) - 1, out=places)
-        window = windows[places].view(np.uint64).reshape(-1, _WINDOW)
+        window = windows[places].view(np.uint64).reshape(-1, _WINDOW_KEYS)
         # Eight comparisons are eight bytes of 0 or 1, which one instruction counts.
         below = window < prefixes[:, None]
         places += np.bitwise_count(below.view(np.uint64)[:, 0])
         return places
 
-    def _is_worth_a_table(self, wanted: int) -> bool:
-        if len(self.prefixes) <= _SMALL or wanted < _FEW:
+    def _is_worth_a_table(self, n_keys: int) -> bool:
+        if len(self.prefixes) <= _MIN_PREFIXES or n_keys < _MIN_KEYS:
             return False
-        self._asked += wanted
+        self._asked += n_keys
         return self._asked << _PAYS_AFTER_BITS > len(self.prefixes)
 
     @cached_property
@@ -107,15 +107,15 @@ class KeyIndex:
         most = int(np.diff(starts, append=n).max())
         kind = np.int32 if n < 1 << 31 else np.int64
         # One element for eight numbers, since numpy copies large elements faster than short rows.
-        wide = np.dtype((np.void, 8 * _WINDOW))
-        windows = np.ndarray((n - _WINDOW + 1,), wide, self.prefixes.data, strides=(8,))
+        wide = np.dtype((np.void, 8 * _WINDOW_KEYS))
+        windows = np.ndarray((n - _WINDOW_KEYS + 1,), wide, self.prefixes.data, strides=(8,))
         return starts.astype(kind), shift, 1 << max(most.bit_length() - 1, 0), windows
 
 
-def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    if len(found) == 1:
-        return found[0]
-    here, there = zip(*found, strict=True) if found else ([np.empty(0, np.int64)],) * 2
+def _joined(matches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    if len(matches) == 1:
+        return matches[0]
+    here, there = zip(*matches, strict=True) if matches else ([np.empty(0, np.int64)],) * 2
     return np.concatenate(here), np.concatenate(there)
 
 

@@ -41,7 +41,7 @@ class Segment:
     """A segment on disk, mapped into memory; ``state`` is what is known of each row."""
 
     path: Path
-    names: KeyIndex
+    index: KeyIndex
     sums: np.ndarray
     values: np.ndarray
     state: np.ndarray
@@ -52,7 +52,7 @@ class Segment:
         """Map a segment; its rows are not read yet.
 
         Raises:
-            ValueError: it is no segment, or was cut short.
+            ValueError: it is not a segment, or was cut short.
             FileNotFoundError: it is gone.
         """
         with path.open("rb") as file:
@@ -89,7 +89,7 @@ class Segment:
         return bool((self.state[rows] == _INTACT).all())
 
     def release(self) -> None:
-        """Give pages that were read back to the system; reading goes on as before."""
+        """Give pages that were read back to the system; reading works as before."""
         self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
@@ -100,28 +100,28 @@ def row_sums(rows: Iterable[np.ndarray]) -> np.ndarray:
 
 def write_segment(
     folder: Path,
-    names: KeyIndex,
+    index: KeyIndex,
     sums: np.ndarray,
     values: Iterable[np.ndarray],
     *,
     width: int,
     stamp: int,
 ) -> Path:
-    """Write N images' names, checksums and values; they are on disk to stay on return.
+    """Write the keys, checksums and values of N images; they are safe on disk on return.
 
     ``values`` yields float16[K,C], N rows in all. The file's name starts with ``stamp``, so that
     names sort by age, and ends with a digest of keys and checksums.
     Raises:
         StoreError: it cannot be written, for example because the disk is full.
     """
-    digest = hashlib.sha256(names.keys.tobytes() + sums.tobytes()).hexdigest()[:32]
+    digest = hashlib.sha256(index.keys.tobytes() + sums.tobytes()).hexdigest()[:32]
     path = folder / f"{stamp:016x}-{digest}{SUFFIX}"
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(_header(len(sums), width))
-            for part in (names.prefixes, names.keys, sums):
+            for part in (index.prefixes, index.keys, sums):
                 file.write(part.tobytes())
             for block in values:
                 file.write(np.ascontiguousarray(block, "<f2").data)

@@ -26,7 +26,7 @@ from rootstock.errors import ImageError
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.problems import Problem
 from rootstock.service.inference.decode_worker import recipe_bytes
-from rootstock.system.malloc import LITTLE, keeping_variables
+from rootstock.system.malloc import SERVICE_BYTES, keeping_variables
 
 _log = logging.getLogger("rootstock.service")
 
@@ -34,7 +34,7 @@ _SOCKET_BUFFER_BYTES = 2**20
 _MAX_ERROR_BYTES = 2**16
 WATCH_SECONDS = 1.0
 # Workers keep freed memory: asking the system for it again costs a tenth of the work.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", **keeping_variables(LITTLE)}
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", **keeping_variables(SERVICE_BYTES)}
 
 
 class DecodePool:
