@@ -10,7 +10,7 @@ from rootstock.service.http.access import AccessTable, Router
 from rootstock.service.http.keys import make_key
 from tests.bundles import jpeg
 from tests.service.conftest import make_client
-from tests.service.http.test_routes import check_problem
+from tests.service.requests import check_problem
 
 ROUTES = {
     "/": "open",

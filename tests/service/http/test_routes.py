@@ -1,15 +1,16 @@
-"""POST /v1/predict: what goes in, what comes out, and what is refused with which problem."""
+"""The routes below /v1: what goes in, what comes out, and what is refused with which problem."""
 
-import gzip
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bundles import jpeg
+from rootstock.model.novelty import Reference
+from rootstock.model.predictor import Predictor
+from tests.bundles import CLASSES, jpeg, tiny_bundle, write_tiny_bundle
 from tests.service.conftest import make_client
-
-PROBLEM = "urn:rootstock:problem:"
+from tests.service.requests import PROBLEM, check_problem, post_files
 
 
 def black():
@@ -17,20 +18,6 @@ def black():
     buffer = io.BytesIO()
     Image.new("RGB", (80, 80)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def post_files(client, *files, **params):
-    return client.post("/v1/predict", files=[("files", file) for file in files], params=params)
-
-
-def check_problem(response, status, kind):
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert body["type"] == PROBLEM + kind
-    assert body["status"] == status
-    assert body["title"]
-    return body["detail"]
 
 
 def test_one_file_is_answered_as_the_predictor_does(client, predictor):
@@ -55,13 +42,6 @@ def test_several_files_keep_their_order(client, predictor):
     assert [entry["filename"] for entry in predictions] == names
     expected = [p.label for p in predictor.predict([jpeg(i) for i in range(3)])]
     assert [entry["top"][0]["label"] for entry in predictions] == expected
-
-
-def test_a_raw_body_is_one_image(client):
-    raw = client.post("/v1/predict", content=jpeg(1), headers={"content-type": "image/jpeg"})
-    form = post_files(client, ("x.jpg", jpeg(1), "image/jpeg"))
-    assert raw.status_code == 200
-    assert raw.json()["predictions"][0]["top"] == form.json()["predictions"][0]["top"]
 
 
 def test_top_k_limits_the_labels(client):
@@ -136,64 +116,6 @@ def test_one_bad_image_is_a_422_with_its_reason(client):
     assert response.json()["reason"] == "truncated"
 
 
-@pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/octet-stream", "image/svg+xml"]
-)
-def test_a_body_of_another_type_is_a_415(client, content_type):
-    response = client.post("/v1/predict", content=jpeg(0), headers={"content-type": content_type})
-    assert content_type in check_problem(response, 415, "unsupported-media-type")
-
-
-def test_a_body_without_a_type_is_a_415(client):
-    detail = check_problem(client.post("/v1/predict"), 415, "unsupported-media-type")
-    assert "Content-Type is missing" in detail
-
-
-def test_a_lone_text_file_is_a_415(client):
-    response = post_files(client, ("note.txt", b"hello", "text/plain"))
-    check_problem(response, 415, "unsupported-media-type")
-
-
-def test_a_packed_body_is_a_415(client):
-    response = client.post(
-        "/v1/predict",
-        content=gzip.compress(jpeg(0)),
-        headers={"content-type": "image/jpeg", "content-encoding": "gzip"},
-    )
-    assert "Content-Encoding" in check_problem(response, 415, "unsupported-media-type")
-
-
-@pytest.mark.parametrize(
-    ("charset", "name", "status"),
-    [
-        ("utf-8", "ä.jpg".encode(), 200),
-        ("utf-7", b"+2AA-.jpg", 200),
-        ("unicode_escape", rb"\ud800.jpg", 200),
-        ("undefined", b"a.jpg", 400),
-        ("no-such-charset", b"a.jpg", 200),
-    ],
-)
-def test_names_in_any_encoding_are_no_fault_of_the_service(client, charset, name, status):
-    body = b'--X\r\ncontent-disposition: form-data; name="files"; filename="%s"\r\n\r\n' % name
-    response = client.post(
-        "/v1/predict",
-        content=body + jpeg(0) + b"\r\n--X--\r\n",
-        headers={"content-type": f"multipart/form-data; boundary=X; charset={charset}"},
-    )
-    assert response.status_code == status, response.text
-
-
-def test_no_upload_touches_the_disk(client, monkeypatch):
-    def full(*arguments, **named):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("tempfile.TemporaryFile", full)
-    response = post_files(client, ("large.jpg", b"x" * 1_500_000), ("a", jpeg(0)))
-    large, small = response.json()["predictions"]
-    assert (response.status_code, large["error"]["reason"]) == (200, "not-an-image")
-    assert small["top"]
-
-
 def test_a_long_body_is_a_413(client):
     response = client.post(
         "/v1/predict", content=b"x" * 2_000_001, headers={"content-type": "image/jpeg"}
@@ -215,30 +137,6 @@ def test_a_long_body_without_content_length_is_a_413(client, boundary):
     kind = f"multipart/form-data{boundary}" if boundary else "image/png"
     response = client.post("/v1/predict", content=chunks(), headers={"content-type": kind})
     check_problem(response, 413, "too-large")
-
-
-def test_a_form_without_files_is_invalid(client):
-    response = client.post("/v1/predict", files={"image": ("a.jpg", jpeg(0))})
-    assert "no field `files`" in check_problem(response, 422, "invalid-request")
-
-
-def test_a_text_field_is_no_file(client):
-    response = client.post("/v1/predict", data={"files": "a"}, files={"x": ("a", b"")})
-    assert "is text, not a file" in check_problem(response, 422, "invalid-request")
-
-
-def test_too_many_files_are_refused(client):
-    response = post_files(client, *[(f"{i}.jpg", jpeg(0)) for i in range(5)])
-    assert "4" in check_problem(response, 422, "invalid-request")
-
-
-@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=b"])
-def test_a_broken_form_is_a_400(client, kind):
-    response = client.post(
-        "/v1/predict", content=b"--a\r\nnonsense", headers={"content-type": kind}
-    )
-    assert response.status_code in (400, 422)
-    assert response.headers["content-type"] == "application/problem+json"
 
 
 def test_an_image_of_too_many_pixels_is_refused():
@@ -293,3 +191,91 @@ def test_refusals_are_counted_and_keep_their_protocol_and_ids(path):
     assert len(answers[2].headers["x-request-id"]) == 32
     assert all(("error" in answer.json()) == path.startswith("/v2") for answer in answers)
     assert 'method="other",route="other",status="503"} 3.0' in counted
+
+
+def test_embeddings_are_the_features_of_the_head(client, predictor):
+    response = post_files_to(client, "/v1/embeddings", jpeg(0), b"no image")
+    good, bad = response["embeddings"]
+    expected = predictor.infer([predictor.prepare(jpeg(0))]).features[0]
+    np.testing.assert_allclose(good["embedding"], expected, rtol=1e-5)
+    assert response["width"] == len(expected)
+    assert bad["error"]["reason"] == "not-an-image"
+
+
+def post_files_to(client, path, *contents):
+    files = [("files", (f"{n}.jpg", content)) for n, content in enumerate(contents)]
+    response = client.post(path, files=files)
+    assert response.status_code == 200
+    return response.json()
+
+
+def test_an_image_like_no_other_is_unknown(tmp_path, predictor):
+    seen = predictor.infer([predictor.prepare(jpeg(0))])
+    near = seen.features + np.random.default_rng(0).normal(0, 1e-3, (50, seen.features.shape[1]))
+    reference = Reference.measure(
+        seen.features, near, np.repeat(seen.probabilities, 50, axis=0), np.zeros(50, int)
+    )
+    write_tiny_bundle(tmp_path / "model", reference=reference, unknown_share=0.05)
+    with make_client(model=str(tmp_path / "model")) as client:
+        answer = post_files_to(client, "/v1/predict", jpeg(0), jpeg(1))
+        metrics = client.get("/metrics").text
+    known, foreign = answer["predictions"]
+    assert known["unknown"] is False
+    assert foreign["unknown"] is True
+    assert foreign["novelty"] > known["novelty"]
+    assert "rootstock_unknown_images_total 1.0" in metrics
+
+
+def test_a_prediction_set_grows_with_its_coverage(client):
+    sizes = [
+        len(post_files(client, ("a", jpeg(0)), coverage=c).json()["predictions"][0]["labels"])
+        for c in (0.1, 0.9)
+    ]
+    assert 1 <= sizes[0] <= sizes[1] <= len(CLASSES)
+    assert "labels" not in post_files(client, ("a", jpeg(0))).json()["predictions"][0]
+
+
+@pytest.mark.parametrize("coverage", [0, 1, 1.5, "high"])
+def test_an_impossible_coverage_is_refused(client, coverage):
+    response = post_files(client, ("a", jpeg(0)), coverage=coverage)
+    assert "coverage" in check_problem(response, 422, "invalid-request")
+
+
+def test_a_model_of_before_has_no_prediction_sets(tmp_path):
+    write_tiny_bundle(tmp_path / "old")
+    with make_client(model=str(tmp_path / "old")) as client:
+        plain = post_files(client, ("a", jpeg(0))).json()["predictions"][0]
+        refused = post_files(client, ("a", jpeg(0)), coverage=0.9)
+    assert "unknown" not in plain
+    assert "keeps no validation scores" in check_problem(refused, 422, "invalid-request")
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_engines_give_the_same_answers(client, engine):
+    with make_client(engine=engine) as other:
+        assert other.get("/v1/model").json()["engine"] == engine
+        found, expected = (
+            post_files(c, ("a", jpeg(0))).json()["predictions"][0] for c in (other, client)
+        )
+    assert [t["label"] for t in found["top"]] == [t["label"] for t in expected["top"]]
+    for one, two in zip(found["top"], expected["top"], strict=True):
+        assert one["probability"] == pytest.approx(two["probability"], abs=1e-4)
+
+
+def test_the_service_answers_as_the_predictor_predicts(client):
+    contents = [jpeg(seed) for seed in range(4)]
+
+    expected = Predictor(tiny_bundle()).predict(contents)
+    found = post_files(client, *((str(n), c) for n, c in enumerate(contents))).json()
+    for entry, one in zip(found["predictions"], expected, strict=True):
+        assert entry["top"][0]["label"] == one.label
+        assert entry["top"][0]["probability"] == pytest.approx(one.probability, abs=1e-4)
+
+
+def test_the_model_tells_what_it_is(client, predictor):
+    body = client.get("/v1/model").json()
+    assert body["classes"] == CLASSES
+    assert body["preprocess_hash"] == predictor.bundle.preprocess.hash
+    assert body["digest"] == predictor.bundle.digest
+    assert body["metrics"]["accuracy"] == 0.5
+    assert body["lineage"]["data_hash"] == "d"

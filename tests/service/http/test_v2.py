@@ -1,6 +1,7 @@
 """The Open Inference Protocol: health, metadata, inference, and errors it can read."""
 
 import base64
+import json
 import time
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from tests.bundles import CLASSES, SIZE, jpeg
 from tests.service.conftest import make_client
-from tests.service.http.test_routes import check_problem
+from tests.service.requests import base64_text, check_problem
 
 
 def body(*contents, **changes):
@@ -75,29 +76,6 @@ def test_an_unusable_image_is_named_by_its_number(client):
     assert response.json()["error"]
 
 
-@pytest.mark.parametrize(
-    ("path", "text"),
-    [
-        ("/v2/models/tiny/infer", '{"inputs":[{"name":"tensor","data":[%s]}]}' % ("[]" * 20_001)),
-        ("/v2/models/tiny/infer", '{"inputs":[{"data":[%s]}]}' % ('{"a":' * 20_001)),
-        ("/invocations", '{"instances":[%s]}' % ("[" * 1_500 + "]" * 1_500)),
-        ("/v1/predict", '{"images":[%s]}' % ("[" * 1_500)),
-        ("/admin/pin", '{"version":%s}' % ("[" * 10)),
-    ],
-)
-def test_lists_within_lists_are_counted_before_they_are_made(client, monkeypatch, path, text):
-    def parse(*arguments, **named):
-        raise AssertionError("it was parsed")
-
-    monkeypatch.setattr("json.loads", parse)
-    if path.startswith("/admin"):
-        monkeypatch.setattr("rootstock.service.http.access.KeyRing.needed", lambda *_: False)
-    headers = {"content-type": "application/json"}
-    response = client.post(path, content=text, headers=headers)
-    monkeypatch.undo()
-    assert "lists and objects" in check_problem(response, 422, "invalid-request")
-
-
 def test_a_nested_tensor_is_none_of_them(client):
     rows = np.zeros((2, 3, SIZE, SIZE)).tolist()
     tensor = {"name": "tensor", "datatype": "FP32", "shape": [2, 3, SIZE, SIZE], "data": rows}
@@ -148,3 +126,59 @@ def test_a_wrong_tensor_is_refused(client, changes, says):
     response = infer(client, body(jpeg(0), **changes))
     assert says in check_problem(response, 422, "invalid-request")
     assert "error" in response.json()
+
+
+def tensor_request(images, **changes):
+    tensor = {
+        "name": "tensor",
+        "datatype": "FP32",
+        "shape": list(images.shape),
+        "data": images.ravel().tolist(),
+    }
+    return {"inputs": [tensor | changes]}
+
+
+def test_a_prepared_tensor_is_answered_like_its_image(client, predictor):
+    prepared = predictor.bundle.preprocess.normalise(predictor.prepare(jpeg(0)))
+    answer = client.post("/v2/models/tiny/infer", json=tensor_request(prepared)).json()
+    [expected] = predictor.predict([jpeg(0)], top_k=3)
+    found = dict(zip(CLASSES, answer["outputs"][1]["data"], strict=True))
+    assert found == pytest.approx(dict(expected.top), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shape": [1, 3, 2, 2]}, f"is not [N, 3, {SIZE}, {SIZE}]"),
+        ({"shape": [2, 3, SIZE, SIZE]}, "does not fit shape"),
+        ({"datatype": "BYTES"}, "`tensor` is FP32"),
+        ({"data": ["x"]}, "does not fit shape"),
+        ({"data": [None] * (3 * SIZE * SIZE)}, "beyond 1e+06"),
+    ],
+)
+def test_a_tensor_of_another_shape_is_refused(client, changes, says):
+    images = np.zeros((1, 3, SIZE, SIZE), np.float32)
+    response = client.post("/v2/models/tiny/infer", json=tensor_request(images, **changes))
+    assert says in check_problem(response, 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "\ud800"},
+        {"inputs": [{"name": "tensor", "datatype": "FP32", "shape": [1], "data": [10**400]}]},
+    ],
+)
+def test_what_cannot_be_answered_is_refused(client, predictor, change):
+    images = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64_text(jpeg(0))]}
+    body = {"inputs": [images]} | change
+    if "inputs" in change:
+        side = predictor.bundle.preprocess.input_size
+        body["inputs"][0] |= {
+            "shape": [1, 3, side, side],
+            "data": [10**400] + [0] * (3 * side**2 - 1),
+        }
+    content = json.dumps(body)
+    path = f"/v2/models/{client.get('/v1/model').json()['name']}/infer"
+    answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    check_problem(answer, 422, "invalid-request")

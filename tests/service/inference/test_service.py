@@ -4,7 +4,7 @@ import asyncio
 
 from tests.bundles import jpeg
 from tests.service.conftest import make_client
-from tests.service.http.test_routes import check_problem, post_files
+from tests.service.requests import check_problem, post_files
 
 
 def test_an_answer_that_comes_too_late_is_given_up(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from fastapi import APIRouter
@@ -92,6 +93,7 @@ class AccessTable:
         self._prefixes[prefix] = _strictest([access, self._prefixes.get(prefix, access)])
 
 
+@dataclass
 class Guard:
     """Refuses a request that may not be made, comes too often, or comes to a crowded service.
 
@@ -99,26 +101,17 @@ class Guard:
     has too much to do, or None.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        access: AccessTable,
-        keys: KeyRing,
-        rate: RateLimit,
-        crowded: Callable[[], Problem | None],
-    ) -> None:
-        self.app = app
-        self.access = access
-        self.keys = keys
-        self.rate = rate
-        self.crowded = crowded
+    app: ASGIApp
+    access: AccessTable
+    keys: KeyRing
+    rate: RateLimit
+    crowded: Callable[[], Problem | None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._refuse(scope) if scope["type"] == "http" else None
-        if problem is None:
-            await self.app(scope, receive, send)
-        else:
+        if problem := self._refuse(scope):
             await send_refusal(send, scope, problem)
+        else:
+            await self.app(scope, receive, send)
 
     def _refuse(self, scope: Scope) -> Problem | None:
         role = self.access.resolve(scope["path"])

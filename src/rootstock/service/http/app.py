@@ -85,7 +85,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
     )
     rate = RateLimit(settings.rate_per_second, settings.rate_burst)
     guarded = Guard(limited, app.access, keys, rate, crowded=service.crowded)
-    app.gate = Observer(guarded, app.access, telemetry=service.telemetry)
+    app.gate = Observer(guarded, app.access, service.telemetry)
     return app
 
 
@@ -108,7 +108,8 @@ class _GatedApp(FastAPI):
         super().include_router(router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.gate(scope, receive, send)
+        enter = self.gate if scope["type"] == "http" else self.behind_gate
+        await enter(scope, receive, send)
 
     async def behind_gate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,23 +15,20 @@ LINGER_SECONDS, SILENCE_SECONDS = 2.0, 0.25
 """How long the rest of a refused body is read: in all, and without a new byte."""
 
 
+@dataclass
 class BodyLimit:
     """Raises a Problem for a body that is too long, too slow, or finds no room in memory.
 
     Bytes are counted as they arrive, so a missing or false Content-Length changes nothing.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, max_buffered: int, seconds: float) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-        self.max_buffered = max_buffered
-        self.seconds = seconds
-        self.buffered = 0
+    app: ASGIApp
+    max_bytes: int
+    max_buffered: int
+    seconds: float
+    buffered: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         received, is_whole, is_refused = 0, False, False
         deadline = time.monotonic() + self.seconds
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import time
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,18 +27,15 @@ _SECURITY_HEADERS = (
 """Added to every answer that does not set them; encoded once, since refusals must be cheap."""
 
 
+@dataclass
 class Observer:
     """Gives every request an id, counts, times and logs it, and adds the security headers."""
 
-    def __init__(self, app: ASGIApp, access: AccessTable, telemetry: Telemetry) -> None:
-        self.app = app
-        self.access = access
-        self.telemetry = telemetry
+    app: ASGIApp
+    access: AccessTable
+    telemetry: Telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         identity = _read_id(scope)
         scope["state"] = scope.get("state", {}) | {"request_id": identity}
         token = request_id.set(identity)

@@ -6,7 +6,7 @@ nothing of the request except file names, and reveals nothing of the service's i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -91,35 +91,23 @@ def internal_problem() -> Problem:
 def install(app: FastAPI) -> None:
     """Answer every error of ``app`` with a problem, including FastAPI's own errors."""
 
-    async def on_problem(request: Request, problem: Exception) -> Response:
-        assert isinstance(problem, Problem)
-        return _answer(request, problem)
+    def answer(error_class: type[Exception], make: Callable[[Request, Any], Problem]) -> None:
+        async def handle(request: Request, error: Exception) -> Response:
+            problem = make(request, error)
+            request.state.problem = problem.kind  # the observer counts it
+            return _respond(request.url.path, problem)
 
-    async def on_no_model(request: Request, error: Exception) -> Response:
-        assert isinstance(error, NotLoadedError)
-        headers = {"Retry-After": str(error.retry_seconds)}
-        return _answer(request, Problem("no-model", error.message, headers=headers))
+        app.add_exception_handler(error_class, handle)
 
-    async def on_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return _answer(request, _from_http(request, error))
-
-    async def on_validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return _answer(request, _from_validation(error))
-
-    async def on_disconnect(_request: Request, _error: Exception) -> Response:
+    async def ignore(_request: Request, _error: Exception) -> Response:
         return Response(status_code=400)  # the client has left
 
-    async def on_error(request: Request, _error: Exception) -> Response:
-        return _answer(request, internal_problem())
-
-    app.add_exception_handler(Exception, on_error)
-    app.add_exception_handler(Problem, on_problem)
-    app.add_exception_handler(NotLoadedError, on_no_model)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(RequestValidationError, on_validation)
-    app.add_exception_handler(ClientDisconnect, on_disconnect)
+    answer(Exception, lambda _request, _error: internal_problem())
+    answer(Problem, lambda _request, problem: problem)
+    answer(NotLoadedError, _from_not_loaded)
+    answer(HTTPException, _from_http)
+    answer(RequestValidationError, _from_validation)
+    app.add_exception_handler(ClientDisconnect, ignore)
 
 
 async def send_refusal(send: Send, scope: Scope, problem: Problem) -> None:
@@ -140,16 +128,15 @@ def _encode(
     return response.status_code, response.raw_headers, bytes(response.body)
 
 
-def _answer(request: Request, problem: Problem) -> Response:
-    request.state.problem = problem.kind  # the observer counts it
-    return _respond(request.url.path, problem)
-
-
 def _respond(path: str, problem: Problem) -> Response:
     if path.startswith("/v2"):
         # The Open Inference Protocol requires this member.
         problem.members = {"error": problem.detail} | dict(problem.members or {})
     return problem.response()
+
+
+def _from_not_loaded(_request: Request, error: NotLoadedError) -> Problem:
+    return Problem("no-model", error.message, headers={"Retry-After": str(error.retry_seconds)})
 
 
 def _from_http(request: Request, error: HTTPException) -> Problem:
@@ -165,7 +152,7 @@ def _from_http(request: Request, error: HTTPException) -> Problem:
     return Problem("bad-request", str(error.detail), headers=error.headers)
 
 
-def _from_validation(error: RequestValidationError) -> Problem:
+def _from_validation(_request: Request, error: RequestValidationError) -> Problem:
     errors = [
         {"where": ".".join(map(str, item["loc"])), "message": item["msg"]}
         for item in error.errors()[:MAX_ERRORS]

@@ -98,27 +98,14 @@ class ModelCache:
                 return self._read_cached(version, folder.name.partition("-")[2])
         return None
 
-    def version(self) -> str:
-        """Return the version that was served last; empty if there is none."""
-        return str(_read(self._state).get("version", ""))
+    def read_note(self, key: str) -> str:
+        """Return the noted ``version`` (served last), ``previous`` or ``pinned``; empty if none."""
+        return str(_read(self._state).get(key, ""))
 
-    def previous(self) -> str:
-        """Return the version that was served before the last one; empty if there is none."""
-        return str(_read(self._state).get("previous", ""))
-
-    def forget_previous(self) -> None:
-        """Note that no version was served before."""
+    def note(self, **notes: str) -> None:
+        """Note ``previous`` or ``pinned``; a full disk is ignored."""
         with suppress(OSError, ArtifactError):
-            self._write({"previous": ""})
-
-    def pinned(self) -> str:
-        """Return the version that an operator pinned; empty if there is none."""
-        return str(_read(self._state).get("pinned", ""))
-
-    def pin(self, version: str) -> None:
-        """Note the pinned version; empty for none."""
-        with suppress(OSError, ArtifactError):
-            self._write({"pinned": version})
+            self._write(notes)
 
     def _read_cached(self, version: str, run_id: str) -> CachedModel:
         bundle = read_bundle(self._folder(version, run_id))

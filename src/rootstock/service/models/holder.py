@@ -91,9 +91,9 @@ class ModelHolder:
         self._registry_seconds = registry_seconds
         self._predictor: Predictor | None = None
         self._identity: ModelIdentity | None = None
-        self._previous = self._cache.previous()
+        self._previous = self._cache.read_note("previous")
         self._refused_state = ""
-        self._pinned = self._cache.pinned() if self.source.alias else ""
+        self._pinned = self._cache.read_note("pinned") if self.source.alias else ""
         self._turn = threading.Lock()
 
     @property
@@ -159,7 +159,7 @@ class ModelHolder:
             self._follow(version, again=True, wait_seconds=ADMIN_SECONDS)
             # As the registry writes it: "02" is version 2.
             self._pinned = self.predictor.info["version"]
-            self._cache.pin(self._pinned)
+            self._cache.note(pinned=self._pinned)
 
     def unpin(self) -> None:
         """Follow the alias again.
@@ -172,7 +172,7 @@ class ModelHolder:
         with self._turn:
             self._follow("", again=True, wait_seconds=ADMIN_SECONDS)
             self._pinned = ""
-            self._cache.pin("")
+            self._cache.note(pinned="")
 
     def rollback(self) -> None:
         """Pin the version that was served before the present one; a second call changes nothing.
@@ -185,7 +185,7 @@ class ModelHolder:
         self.pin(self._previous)
         # An operator who missed the answer may ask again, and must not get the bad version back.
         self._previous = ""
-        self._cache.forget_previous()
+        self._cache.note(previous="")
 
     def _follow(self, pinned: str, *, again: bool, wait_seconds: float | None) -> bool:
         """Serve the version ``pinned``, or the source's present model if it is empty."""
@@ -248,7 +248,9 @@ class ModelHolder:
         )
         difference = predictor.check_golden()
         batch = predictor.best_batch  # measured here, where no request waits for it
-        before = self._predictor.info["version"] if self._predictor else self._cache.version()
+        before = (
+            self._predictor.info["version"] if self._predictor else self._cache.read_note("version")
+        )
         if before and before != identity.version:
             self._previous = before
         self._predictor, self._identity, self.refused = predictor, identity, None

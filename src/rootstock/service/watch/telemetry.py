@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from prometheus_client import (
@@ -31,82 +31,66 @@ class Telemetry:
         self.registry = registry = CollectorRegistry()
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=registry)
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
         # Looking up a child by its labels takes longer than counting.
         self._child = lru_cache(maxsize=1_000)(_child)
-        self._requests = Counter(
+        self._requests = counter(
             "rootstock_http_requests_total",
             "Requests by method, route and status.",
             ["method", "route", "status"],
-            registry=registry,
         )
-        self._problems = Counter(
+        self._problems = counter(
             "rootstock_problems_total",
             "Requests that ended in a problem, by the last word of its type.",
             ["type"],
-            registry=registry,
         )
-        self._seconds = Histogram(
+        self._seconds = histogram(
             "rootstock_http_request_duration_seconds",
             "Time from the first byte of a request to the last of its answer.",
             ["method", "route"],
             buckets=_SECONDS,
-            registry=registry,
         )
-        self._images = Counter(
+        self._images = counter(
             "rootstock_images_total",
             "Images by outcome: ok, or the reason why one could not be used.",
             ["outcome"],
-            registry=registry,
         )
-        self.unknown = Counter(
-            "rootstock_unknown_images_total",
-            "Images unlike anything the model has seen.",
-            registry=registry,
+        self.unknown = counter(
+            "rootstock_unknown_images_total", "Images unlike the training images."
         )
-        self._stages = Histogram(
+        self._stages = histogram(
             "rootstock_stage_duration_seconds",
             "Time of an image in the queues, of decoding it, and of its batch in the engine.",
             ["stage"],
             buckets=_STAGE_SECONDS,
-            registry=registry,
         )
-        self.batches = Histogram(
-            "rootstock_batch_size",
-            "Images in a batch.",
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=registry,
+        self.batches = histogram(
+            "rootstock_batch_size", "Images in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64)
         )
-        self.swaps = Counter(
+        self.swaps = counter(
             "rootstock_model_swaps_total",
-            "Models by their role and what became of them: swapped in, or refused.",
+            "Models by role and outcome: swapped in, or refused.",
             ["role", "outcome"],
-            registry=registry,
         )
-        self.lost_decoders = Counter(
-            "rootstock_decoder_restarts_total",
-            "Decoding processes that were killed or ended.",
-            registry=registry,
+        self.lost_decoders = counter(
+            "rootstock_decoder_restarts_total", "Decoding processes that were killed or ended."
         )
-        self._queue = Gauge(
-            "rootstock_queue_images", "Images taken in and not yet answered.", registry=registry
+        self._queue = gauge("rootstock_queue_images", "Images accepted and not answered yet.")
+        self._registry_up = gauge(
+            "rootstock_registry_up", "1 if the last look at the registry worked."
         )
-        self._registry_up = Gauge(
-            "rootstock_registry_up", "1 if the last look at the registry worked.", registry=registry
-        )
-        self._model = Gauge(
+        self._model = gauge(
             "rootstock_model_info",
-            "1 for the model in use; no sample while there is none.",
+            "1 for the model in use; no sample without a model.",
             ["name", "version", "strategy", "engine", "digest"],
-            registry=registry,
         )
-        self._ready = Gauge(
-            "rootstock_ready", "1 if there is a model to answer with.", registry=registry
-        )
-        self._drift = Gauge(
+        self._ready = gauge("rootstock_ready", "1 if there is a model to answer with.")
+        self._drift = gauge(
             "rootstock_drift_psi",
             "Population stability index of recent images against the validation set.",
             ["what"],
-            registry=registry,
         )
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -1,0 +1,44 @@
+"""The OpenAPI document."""
+
+import pytest
+
+
+def test_every_operation_is_documented_with_examples(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/predict", "/v1/model", "/healthz", "/readyz", "/metrics"} <= set(paths)
+    for operation in (entry for verbs in paths.values() for entry in verbs.values()):
+        assert operation["summary"]
+        assert operation["description"]
+        assert operation["tags"]
+    predict = paths["/v1/predict"]["post"]
+    refusals = {"400", "401", "408", "413", "415", "422", "429", "500", "503"}
+    assert set(predict["responses"]) == {"200"} | refusals
+    assert {"multipart/form-data", "image/jpeg"} <= set(predict["requestBody"]["content"])
+    for operation in (entry for verbs in paths.values() for entry in verbs.values()):
+        for status, answer in operation["responses"].items():
+            if status != "200":
+                assert answer["content"]["application/problem+json"]["examples"]
+            assert ("Retry-After" in answer.get("headers", {})) == (status in ("429", "503"))
+
+
+def test_only_what_needs_a_key_says_so(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    for path, verbs in paths.items():
+        for operation in verbs.values():
+            assert ("security" in operation) == ("401" in operation["responses"])
+            assert ("403" in operation["responses"]) == path.startswith("/admin")
+    assert "security" not in paths["/healthz"]["get"]
+    assert set(paths["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/predict", "/v1/embeddings", "/v2/models/{name}/infer", "/invocations"]
+)
+def test_the_example_of_each_body_works_as_it_stands(client, path):
+    api = client.get("/openapi.json").json()
+    body = api["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    example = body.get("example")
+    if example is None:
+        example = api["components"]["schemas"][body["schema"]["$ref"].split("/")[-1]]["examples"][0]
+    response = client.post(path.replace("{name}", "tiny"), json=example)
+    assert response.status_code == 200, response.text

@@ -1,0 +1,85 @@
+"""Drift of recent images against the validation set."""
+
+import numpy as np
+import pytest
+
+from rootstock.model.predictor import Prediction, Predictor
+from rootstock.service.watch.drift import MIN_IMAGES, Drift, psi
+from tests.bundles import CLASSES, jpeg, tiny_bundle, write_tiny_bundle
+from tests.service.conftest import make_client
+from tests.service.requests import post_files
+
+
+def answers(predictor, novelties, labels):
+    for novelty, label in zip(novelties, labels, strict=True):
+        yield Prediction(label, 1.0, ((label, 1.0),), float(novelty), False)
+
+
+@pytest.fixture
+def watched():
+    return Predictor(tiny_bundle(), threads=1)
+
+
+def usual(predictor, n, *, seed=0):
+    """Answers whose distances and classes are drawn from the validation set's."""
+    random = np.random.default_rng(seed)
+    reference = predictor.bundle.reference
+    return answers(
+        predictor,
+        random.choice(reference.distances, n),
+        random.choice(predictor.classes, n, p=reference.shares / reference.shares.sum()),
+    )
+
+
+def test_images_like_those_of_the_validation_set_do_not_drift(watched):
+    drift = Drift(1_000)
+    for answer in usual(watched, 1_000):
+        drift.note(watched, answer)
+    assert max(drift.scores(watched).values()) < 0.1
+
+
+def test_foreign_images_and_other_classes_do(watched):
+    drift = Drift(1_000)
+    for answer in answers(watched, np.full(200, 5.0), [CLASSES[0]] * 200):
+        drift.note(watched, answer)
+    scores = drift.scores(watched)
+    assert scores["features"] > 0.25
+    assert scores["classes"] > 0.25
+    assert drift.report(watched)["predicted"] == {CLASSES[0]: 1.0}
+
+
+def test_few_images_say_nothing_and_old_ones_are_forgotten(watched):
+    drift = Drift(MIN_IMAGES)
+    for answer in answers(watched, np.full(MIN_IMAGES - 1, 5.0), [CLASSES[0]] * (MIN_IMAGES - 1)):
+        drift.note(watched, answer)
+    assert drift.scores(watched) == {}
+    for answer in usual(watched, 5 * MIN_IMAGES):
+        drift.note(watched, answer)
+    assert drift.scores(watched)["features"] < 0.6
+
+
+def test_another_model_begins_anew(watched, tmp_path):
+    drift = Drift(1_000)
+    for answer in usual(watched, 100):
+        drift.note(watched, answer)
+    other = Predictor(write_tiny_bundle(tmp_path / "other", with_reference=True, temperature=3.0))
+    drift.note(other, next(usual(other, 1)))
+    assert drift.report(other)["images"] == 1
+
+
+def test_the_index_is_that_of_the_formula():
+    found, expected = np.array([0.7, 0.3]), np.array([0.5, 0.5])
+    assert psi(found, expected) == pytest.approx(0.2 * np.log(1.4) - 0.2 * np.log(0.6))
+    assert psi(expected, expected) == 0
+
+
+def test_drift_is_told_by_route_and_metric():
+    with make_client() as client:
+        empty = client.get("/v1/drift").json()
+        for _ in range(-(-MIN_IMAGES // 50)):
+            post_files(client, *((str(n), jpeg(0)) for n in range(50)))
+        full = client.get("/v1/drift").json()
+        metrics = client.get("/metrics").text
+    assert (empty["images"], empty["psi"], empty["median_novelty"]) == (0, {}, None)
+    assert full["psi"]["features"] > 0.25
+    assert 'rootstock_drift_psi{what="features"}' in metrics

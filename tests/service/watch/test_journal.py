@@ -1,0 +1,62 @@
+"""The journal of answers."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.bundles import jpeg
+from tests.service.conftest import make_client
+from tests.service.requests import base64_text, check_problem, post_files
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_the_journal_holds_what_was_answered(tmp_path, images):
+    with make_client(journal=tmp_path / "journal", journal_images=images) as client:
+        answer = post_files(client, ("a", jpeg(0)), ("b", b"no image"), ("c", jpeg(1)))
+    [file] = (tmp_path / "journal").glob("*.parquet")
+    rows = pq.read_table(file).to_pylist()
+    tops = [entry["top"][0]["label"] for entry in answer.json()["predictions"] if "top" in entry]
+    assert [row["label"] for row in rows] == tops
+    assert {row["request_id"] for row in rows} == {answer.headers["x-request-id"]}
+    kept = [path for path in (tmp_path / "journal/images").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in kept) == (
+        sorted(row["sha256"] for row in rows) if images else []
+    )
+
+
+def test_nothing_is_kept_unless_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with make_client() as client:
+        post_files(client, ("a", jpeg(0)))
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_journal_that_cannot_be_written_is_only_told(tmp_path, caplog):
+    with make_client(journal=tmp_path / "journal") as client:
+        (tmp_path / "journal").rmdir()
+        (tmp_path / "journal").write_text("a file in the way")
+        assert post_files(client, ("a", jpeg(0))).status_code == 200
+    assert "1 rows of the journal are lost" in caplog.text
+
+
+def test_every_protocol_is_counted_and_what_is_refused_is_not_journalled(tmp_path):
+    with make_client(journal=tmp_path) as client:
+        name = client.get("/v1/model").json()["name"]
+        images = {
+            "name": "images",
+            "datatype": "BYTES",
+            "shape": [1],
+            "data": [base64_text(jpeg(0))],
+        }
+        asked = [
+            client.post(f"/v2/models/{name}/infer", json={"inputs": [images]}),
+            client.post("/invocations", json={"instances": [base64_text(jpeg(1))]}),
+            post_files(client, ("a", jpeg(2))),
+        ]
+        assert {answer.status_code for answer in asked} == {200}
+        assert 'rootstock_images_total{outcome="ok"} 3.0' in client.get("/metrics").text
+        refused = client.post(
+            "/invocations", json={"instances": [base64_text(jpeg(1)), base64_text(b"none")]}
+        )
+        assert "image[1]: " in check_problem(refused, 422, "unusable-image")
+    (journal,) = tmp_path.glob("*.parquet")
+    assert pq.read_table(journal).num_rows == 3
