@@ -21,20 +21,20 @@ ROOT = Path(__file__).parents[2]
 
 
 def fails(**environment):
-    """What a service that does not start says."""
-    given = () if "ROOTSTOCK_MODEL" in environment else ("--model", str(tiny_bundle()))
-    process = start(*given, **environment)
+    """Return the output of a service that does not start."""
+    arguments = () if "ROOTSTOCK_MODEL" in environment else ("--model", str(tiny_bundle()))
+    process = start(*arguments, **environment)
     try:
-        told = process.communicate(timeout=60)[0]
+        output = process.communicate(timeout=60)[0]
     finally:
         process.kill()
-    assert process.returncode == 1, told
-    return told
+    assert process.returncode == 1, output
+    return output
 
 
-def start(*arguments, **environment):
+def start(*arguments, module="services.inference", **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "services.inference", "--port", "0", *arguments],
+        [sys.executable, "-m", module, "--port", "0", *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"src{os.pathsep}."} | environment,
         stdout=subprocess.PIPE,
@@ -45,7 +45,7 @@ def start(*arguments, **environment):
 
 
 def hear_terminals():
-    """Who runs the tests may have told them to ignore a terminal that closes."""
+    """Undo a nohup around the tests: the service must notice a terminal that closes."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
@@ -129,8 +129,9 @@ def test_a_long_upload_hears_why_it_is_refused():
 
 
 @pytest.mark.integration
-def test_a_directory_that_is_no_model_ends_the_start():
-    process = start("--model", "no/such/model")
+@pytest.mark.parametrize("module", ["services.inference", "rootstock.service"])
+def test_a_directory_that_is_no_model_ends_the_start(module):
+    process = start("--model", "no/such/model", module=module)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "error: there is no model directory no/such/model" in output
@@ -218,14 +219,14 @@ def test_a_lingering_service_is_not_ready_but_answers():
 
 @contextlib.contextmanager
 def wire(address):
-    """A bare connection."""
+    """Open a bare connection."""
     host, _, port = address.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         yield connection
 
 
-def said(connection):
-    """All that comes until the other side closes."""
+def read_all(connection):
+    """Return all that comes until the other side closes."""
     return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
@@ -234,7 +235,7 @@ HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: a\r\ncontent-type: image/jpeg\r\n"
 
 @pytest.mark.integration
 @pytest.mark.parametrize("held", ["body", "decoder"])
-def test_who_outlasts_the_end_is_told_so(held):
+def test_a_request_that_outlasts_the_shutdown_gets_a_503(held):
     """In the middle of a body, or of its work: a clean 503 when the service waits no longer."""
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_DRAIN_SECONDS="1",
                     ROOTSTOCK_DECODERS="1", ROOTSTOCK_DECODE_SECONDS="60")  # fmt: skip
@@ -249,7 +250,7 @@ def test_who_outlasts_the_end_is_told_so(held):
             connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body) + whole)
             time.sleep(0.3)
             process.terminate()
-            answer = said(connection)
+            answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"urn:rootstock:problem:lost" in answer
         assert b"retry-after: 1" in answer.lower()
@@ -260,7 +261,7 @@ def test_who_outlasts_the_end_is_told_so(held):
 
 
 @pytest.mark.integration
-def test_who_says_nothing_is_cut_off_and_others_are_not():
+def test_silent_connections_are_closed_and_others_are_not():
     with running("--model", str(tiny_bundle()), ROOTSTOCK_HEADER_SECONDS="1") as (address, _):
         began = time.monotonic()
         with wire(address) as silent, wire(address) as slow, wire(address) as again:
@@ -273,7 +274,7 @@ def test_who_says_nothing_is_cut_off_and_others_are_not():
                 # Between two requests keep-alive holds, within one the header's time.
                 time.sleep(pause)
             again.sendall(b"GET /healthz HTTP/1.1\r\n")
-            assert (said(silent), said(slow), said(again)) == (b"", b"", b"")
+            assert (read_all(silent), read_all(slow), read_all(again)) == (b"", b"", b"")
         assert time.monotonic() - began < 15
 
         def slow_body():
@@ -293,7 +294,7 @@ def test_a_header_without_end_is_cut_off():
             for _ in range(100):
                 connection.sendall(b"GET /" + b"a" * 100_000)
         with contextlib.suppress(ConnectionError):
-            assert said(connection) == b""
+            assert read_all(connection) == b""
         assert httpx.get(f"{address}/healthz").status_code == 200
 
 
@@ -338,7 +339,7 @@ def test_a_terminal_that_closes_costs_no_request():
             process.send_signal(signal.SIGHUP)
             time.sleep(0.5)
             connection.sendall(jpeg(0))
-            assert said(connection).startswith(b"HTTP/1.1 200")
+            assert read_all(connection).startswith(b"HTTP/1.1 200")
         assert process.wait(20) == 0
     finally:
         process.kill()
@@ -370,7 +371,7 @@ def test_a_slow_body_and_a_client_that_left_hold_nothing():
     ) as (address, process):
         with wire(address) as connection:
             connection.sendall(HEAD + b"content-length: 5000\r\n\r\nxx")
-            answer = said(connection)
+            answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"too-slow" in answer
         [decoder] = decoders_of(process)
@@ -510,21 +511,21 @@ def test_a_service_that_ends_answers_or_refuses_every_new_connection():
         ("ROOTSTOCK_JOURNAL", "/proc/journal", "the journal cannot be written to /proc/journal"),
     ],
 )
-def test_a_wrong_setting_is_said_and_nothing_is_served(variable, value, says):
-    told = fails(**{variable: value})
-    assert says in told
-    assert "Traceback" not in told
+def test_a_wrong_setting_ends_the_start_with_its_name(variable, value, says):
+    output = fails(**{variable: value})
+    assert says in output
+    assert "Traceback" not in output
 
 
-def test_a_variable_that_is_no_setting_is_told():
+def test_an_unknown_variable_is_logged():
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_TIMEOUT="1", ROOTSTOCK_CORES="1")
     try:
-        told = [process.stdout.readline() for _ in range(3)]
+        lines = [process.stdout.readline() for _ in range(3)]
     finally:
         process.kill()
         process.wait()
-    assert any("there is no setting ROOTSTOCK_TIMEOUT; it is ignored" in line for line in told)
-    assert not any("CORES" in line for line in told)
+    assert any("there is no setting ROOTSTOCK_TIMEOUT; it is ignored" in line for line in lines)
+    assert not any("CORES" in line for line in lines)
 
 
 def test_idle_decoders_that_are_killed_are_replaced_without_a_request():

@@ -26,7 +26,7 @@ def test_a_wrong_method_is_a_405_that_names_the_right_one(client):
         "rootstock.service.http.keys.RateLimit.wait",  # before FastAPI has the request
     ],
 )
-def test_a_failure_tells_nothing_of_the_inside(monkeypatch, where):
+def test_a_failure_reveals_nothing_of_the_inside(monkeypatch, where):
     def explode(*args, **kwargs):
         raise RuntimeError("secret path /home/x")
 

@@ -272,7 +272,7 @@ def test_the_service_answers_as_the_predictor_predicts(client):
         assert entry["top"][0]["probability"] == pytest.approx(one.probability, abs=1e-4)
 
 
-def test_the_model_tells_what_it_is(client, predictor):
+def test_the_model_route_describes_the_model(client, predictor):
     body = client.get("/v1/model").json()
     assert body["classes"] == CLASSES
     assert body["preprocess_hash"] == predictor.bundle.preprocess.hash

@@ -85,7 +85,7 @@ def test_a_canary_without_prediction_sets_leaves_them_to_the_champion(tmp_path):
     assert sets.json()["predictions"][0]["labels"]
 
 
-def test_a_challenger_that_is_refused_is_told(tmp_path):
+def test_a_refused_challenger_is_reported(tmp_path):
     broken = write_tiny_bundle(tmp_path / "broken").directory
     (broken / "model.onnx").write_bytes(b"damaged")
     with make_client(challenger=str(broken)) as client:

@@ -200,7 +200,7 @@ def test_a_champion_without_files_is_refused_once(registry, hold):
     assert holder.refused is None
 
 
-def test_what_clients_are_told_holds_no_folder(registry, hold, tmp_path):
+def test_the_reason_of_a_refusal_has_no_folder(registry, hold, tmp_path):
     holder = hold()
     holder.load()
     registry.add()
@@ -410,7 +410,7 @@ def test_a_directory_is_followed_too(hold, tmp_path):
     assert holder.ready
 
 
-def test_old_versions_leave_the_disk_but_not_the_hands(registry, hold, tmp_path):
+def test_old_versions_leave_the_disk_but_stay_in_use(registry, hold, tmp_path):
     holder = hold()
     first = holder.load()
     for _ in range(5):
@@ -434,7 +434,7 @@ def test_champion_and_challenger_keep_their_own_notes(registry, hold, tmp_path):
     assert hold("models:/flowers@challenger").load().info["version"] == "5"
 
 
-def test_the_service_tells_and_obeys(registry, hold, tmp_path):
+def test_admin_routes_change_the_model_and_report_it(registry, hold, tmp_path):
     key = {"X-API-Key": make_key("ops", "admin", tmp_path / "keys")}
     settings = Settings(
         model="models:/flowers@champion",

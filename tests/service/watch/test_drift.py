@@ -58,7 +58,7 @@ def test_few_images_say_nothing_and_old_ones_are_forgotten(watched):
     assert drift.scores(watched)["features"] < 0.6
 
 
-def test_another_model_begins_anew(watched, tmp_path):
+def test_a_new_model_starts_again_from_none(watched, tmp_path):
     drift = Drift(1_000)
     for answer in usual(watched, 100):
         drift.note(watched, answer)
@@ -73,7 +73,7 @@ def test_the_index_is_that_of_the_formula():
     assert psi(expected, expected) == 0
 
 
-def test_drift_is_told_by_route_and_metric():
+def test_route_and_metric_show_the_drift():
     with make_client() as client:
         empty = client.get("/v1/drift").json()
         for _ in range(-(-MIN_IMAGES // 50)):

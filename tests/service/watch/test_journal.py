@@ -23,14 +23,14 @@ def test_the_journal_holds_what_was_answered(tmp_path, images):
     )
 
 
-def test_nothing_is_kept_unless_it_is_asked_for(tmp_path, monkeypatch):
+def test_without_a_journal_nothing_is_stored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with make_client() as client:
         post_files(client, ("a", jpeg(0)))
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_journal_that_cannot_be_written_is_only_told(tmp_path, caplog):
+def test_a_journal_that_cannot_be_written_is_only_logged(tmp_path, caplog):
     with make_client(journal=tmp_path / "journal") as client:
         (tmp_path / "journal").rmdir()
         (tmp_path / "journal").write_text("a file in the way")
