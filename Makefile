@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint format serve bench clean
+.PHONY: help setup setup-test demo test test-fast lint format serve bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ demo: setup ## digits as PNG files -> dvc repro -> a champion, with what to do n
 
 test: setup-test lint ## lint, then every test that needs no GPU and no minutes
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
+
+test-fast: setup-test ## the unit tests only: no server, no Ray, no MLflow, no DVC
+	$(BIN)/python -m pytest -m "not integration and not slow and not gpu" -n $(WORKERS) --dist loadfile
 
 lint: setup-test ## ruff and mypy
 	$(BIN)/ruff check .

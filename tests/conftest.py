@@ -1,15 +1,30 @@
 """Fixtures for all tests: seeds, no telemetry, and the shared image sets where they are."""
 
+import os
 import random
 import tarfile
 from pathlib import Path
+
+# Before NumPy and torch are loaded: tests run in as many processes as there are processors, and
+# threads that wait for each other cost a hundred times the work of a tiny network.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 
 from rootstock.config.paths import Paths
+from tests import unit_guard
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    unit_guard.watch(item)
+    try:
+        return (yield)
+    finally:
+        unit_guard.watch(None)
 
 
 @pytest.fixture(autouse=True)

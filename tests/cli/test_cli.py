@@ -152,6 +152,7 @@ def test_doctor_reads_the_parameters_of_the_folder(tmp_path, capsys):
     assert "seeds: no such key; did you mean seed?" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_doctor_asks_the_services(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")

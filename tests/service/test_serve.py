@@ -17,6 +17,7 @@ import pytest
 
 from tests.bundles import jpeg, tiny_bundle
 
+pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 

@@ -3,10 +3,7 @@
 import json
 import shutil
 
-import boto3
-import mlflow
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.bundles import tiny_backbone
 from tests.data.folders import photo
@@ -59,6 +56,9 @@ def test_another_service_or_adapter_makes_no_stage_stale(project):
 @pytest.fixture
 def s3(monkeypatch):
     """An S3 server on this machine, its bucket, and the keys that it takes."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -112,7 +112,9 @@ def test_an_experiment_stands_beside_what_it_changed(project):
     ]
     assert grids == [[0.1], [10.0]]
     assert "accuracy" in tried["data"]["metrics"]["reports/metrics.json"]["data"]
-    client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
     (experiment,) = (one for one in client.search_experiments() if one.name == "rootstock")
     found = client.search_runs(
         [experiment.experiment_id], "tags.`rootstock.experiment` = 'steeper'"

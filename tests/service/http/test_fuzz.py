@@ -8,8 +8,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from rootstock.service.http.keys import make_key
@@ -50,6 +48,8 @@ def guarded(tmp_path_factory):
 
 @pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
 def test_no_request_of_the_openapi_document_is_a_500(guarded, examples):
+    import schemathesis  # loads for seconds, which no other test should wait for
+
     address, key = guarded
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
@@ -62,6 +62,8 @@ def test_no_request_of_the_openapi_document_is_a_500(guarded, examples):
 
 def ask_for(operation, key, examples):
     """Statuses of the answers to made-up requests."""
+    from hypothesis import HealthCheck, given, settings
+
     seen = set()
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
