@@ -1,6 +1,7 @@
 """Pretraining on a tiny corpus: what it writes, how it resumes, what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,18 +38,27 @@ def draw(folder: Path, *, names: list[str], seed: int = 0) -> None:
         Image.fromarray(rng.integers(0, 255, (36, 44, 3), dtype=np.uint8)).save(path)
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrain") / "corpus"
     for split, count in (("train", 8), ("val", 2)):
         names = [f"{c}/{i}.png" for c in ("ant", "bee") for i in range(count)]
-        draw(tmp_path / "corpus" / split, names=names)
-    return tmp_path / "corpus"
+        draw(folder / split, names=names)
+    return folder
 
 
-@pytest.fixture
-def teacher(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of one pretraining, which tests only read."""
+    return pretrain(corpus, tmp_path_factory.mktemp("trained"), licence="CC0", **TINY)
+
+
+@pytest.fixture(scope="module")
+def lasting_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that tests only read."""
+    torch.manual_seed(0)
     network = timm.create_model("mobilenetv3_small_050", num_classes=5)
-    weights = tmp_path / "teacher.safetensors"
+    weights = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     save_file(network.state_dict(), weights)
     card = {
         "architecture": "mobilenetv3_small_050",
@@ -65,10 +75,23 @@ def teacher(tmp_path: Path) -> Path:
     return weights
 
 
-def test_writes_weights_that_timm_loads(corpus: Path, tmp_path: Path) -> None:
-    weights = pretrain(corpus, tmp_path / "out", **TINY)
-    state = load_file(weights)
-    assert weights.name == f"{ARCHITECTURE}.corpus.safetensors"
+@pytest.fixture
+def teacher(lasting_teacher: Path, tmp_path: Path) -> Path:
+    """A teacher that a test may change."""
+    shutil.copy(lasting_teacher.with_suffix(".json"), tmp_path)
+    return Path(shutil.copy(lasting_teacher, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def student(corpus: Path, lasting_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of one pretraining with a teacher and without labels, which tests only read."""
+    out = tmp_path_factory.mktemp("student")
+    return pretrain(corpus, out, teacher=lasting_teacher, label_weight=0.0, **TINY)
+
+
+def test_writes_weights_that_timm_loads(trained: Path) -> None:
+    state = load_file(trained)
+    assert trained.name == f"{ARCHITECTURE}.corpus.safetensors"
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float16}
     network = timm.create_model(ARCHITECTURE, num_classes=2)
     network.load_state_dict(state, strict=True)
@@ -110,13 +133,12 @@ def test_a_teacher_without_a_linear_classifier_is_refused(
         pretrain(corpus, tmp_path / "out", teacher=teacher, **TINY)
 
 
-def test_labels_may_count_beside_a_teacher(corpus: Path, teacher: Path, tmp_path: Path) -> None:
-    silent, told = (
-        pretrain(corpus, tmp_path / str(weight), teacher=teacher, label_weight=weight, **TINY)
-        for weight in (0.0, 0.5)
-    )
+def test_labels_may_count_beside_a_teacher(
+    corpus: Path, lasting_teacher: Path, student: Path, tmp_path: Path
+) -> None:
+    told = pretrain(corpus, tmp_path, teacher=lasting_teacher, label_weight=0.5, **TINY)
     first = "conv_stem.weight"
-    assert not torch.equal(load_file(silent)[first], load_file(told)[first])
+    assert not torch.equal(load_file(student)[first], load_file(told)[first])
     assert json.loads(told.with_suffix(".json").read_text())["recipe"]["label_weight"] == 0.5
 
 
@@ -126,9 +148,8 @@ def test_labels_beside_a_teacher_need_classes(teacher: Path, tmp_path: Path) -> 
         pretrain(tmp_path / "loose", tmp_path / "out", teacher=teacher, label_weight=1, **TINY)
 
 
-def test_card_names_recipe_and_measurement(corpus: Path, tmp_path: Path) -> None:
-    weights = pretrain(corpus, tmp_path / "out", licence="CC0", **TINY)
-    card = json.loads(weights.with_suffix(".json").read_text())
+def test_card_names_recipe_and_measurement(trained: Path) -> None:
+    card = json.loads(trained.with_suffix(".json").read_text())
     assert card["input_size"] == [3, 40, 40]
     assert (card["license"], card["num_classes"]) == ("CC0", 2)
     assert set(card["measured"]) == {"val top-1"}
@@ -138,9 +159,9 @@ def test_card_names_recipe_and_measurement(corpus: Path, tmp_path: Path) -> None
 
 
 def test_resumes_after_a_kill_to_the_same_weights(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = load_file(pretrain(corpus, tmp_path / "whole", **TINY))
+    whole = load_file(trained)
     save = module.save_checkpoint
 
     def save_and_die(*args: object, **facts: object) -> None:
@@ -156,11 +177,11 @@ def test_resumes_after_a_kill_to_the_same_weights(
 
 
 def test_same_call_again_trains_nothing(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = pretrain(corpus, tmp_path, **TINY).read_bytes()
+    first = trained.read_bytes()
     monkeypatch.setattr(module, "augment", None)
-    assert pretrain(corpus, tmp_path, **TINY).read_bytes() == first
+    assert pretrain(corpus, trained.parent, licence="CC0", **TINY).read_bytes() == first
 
 
 def test_teacher_needs_no_labels(tmp_path: Path, teacher: Path) -> None:
@@ -171,9 +192,8 @@ def test_teacher_needs_no_labels(tmp_path: Path, teacher: Path) -> None:
     assert card["recipe"]["teacher"].startswith("teacher.safetensors sha256:")
 
 
-def test_student_is_compared_with_teacher(corpus: Path, tmp_path: Path, teacher: Path) -> None:
-    weights = pretrain(corpus, tmp_path / "out", teacher=teacher, **TINY)
-    measured = json.loads(weights.with_suffix(".json").read_text())["measured"]
+def test_student_is_compared_with_teacher(student: Path) -> None:
+    measured = json.loads(student.with_suffix(".json").read_text())["measured"]
     assert -1 <= measured["val cosine to the teacher's embedding"] <= 1
     assert 0 <= measured["val agreement with the teacher's top-1"] <= 1
 

@@ -15,8 +15,14 @@ from tests.train.test_finetune import images, run  # noqa: F401 - a fixture
 SIZE = 2
 
 
-def member(rank, folder, images, options):  # noqa: F811
-    """One of the processes; a failure is left as a file."""
+RUNS = {
+    "plain": {"epochs": 2},
+    "weighted": {"epochs": 2, "ema_decay": 0.9, "balanced": True, "micro_batch": 3},
+}
+
+
+def member(rank, folder, images):  # noqa: F811
+    """One of the processes, through all runs; a failure is left as a file."""
     import torch.distributed as dist
 
     torch.set_num_threads(1)
@@ -24,21 +30,26 @@ def member(rank, folder, images, options):  # noqa: F811
         dist.init_process_group(
             "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=SIZE
         )
-        told = []
-        run(images, folder, report=lambda step, values: told.append(values), **options)
-        np.save(folder / f"losses-{rank}.npy", [values["val_log_loss"] for values in told])
+        for name, options in RUNS.items():
+            losses = []
+
+            def note(step, values, losses=losses):
+                losses.append(values["val_log_loss"])
+
+            run(images, folder / name, report=note, **options)
+            np.save(folder / f"{name}/losses-{rank}.npy", losses)
         dist.destroy_process_group()
     except BaseException:
         (folder / f"failed-{rank}.txt").write_text(traceback.format_exc())
         raise
 
 
-def run_team(folder, images, **options):  # noqa: F811
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def team(images, tmp_path_factory):  # noqa: F811
+    """The folder of the runs of one team of processes: it takes seconds to load torch."""
+    folder = tmp_path_factory.mktemp("team")
     start = multiprocessing.get_context("spawn")
-    members = [
-        start.Process(target=member, args=(rank, folder, images, options)) for rank in range(SIZE)
-    ]
+    members = [start.Process(target=member, args=(rank, folder, images)) for rank in range(SIZE)]
     for process in members:
         process.start()
     for process in members:
@@ -46,20 +57,18 @@ def run_team(folder, images, **options):  # noqa: F811
     failures = [path.read_text() for path in folder.glob("failed-*.txt")]
     assert not failures, failures[0]
     assert all(process.exitcode == 0 for process in members)
+    return folder
 
 
-@pytest.mark.parametrize(
-    "options", [{"epochs": 2}, {"epochs": 2, "ema_decay": 0.9, "balanced": True, "micro_batch": 3}]
-)
-def test_two_processes_end_where_one_does(images, tmp_path, options):  # noqa: F811
-    run_team(tmp_path / "team", images, **options)
-    run(images, tmp_path / "alone", **options)
-    shared, alone = (load_file(tmp_path / name / BEST) for name in ("team", "alone"))
-    for name, value in alone.items():
-        torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=1e-4, msg=name)
-    losses = [np.load(tmp_path / f"team/losses-{rank}.npy") for rank in range(SIZE)]
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_end_where_one_does(team, images, tmp_path, name):  # noqa: F811
+    run(images, tmp_path / "alone", **RUNS[name])
+    shared, alone = load_file(team / name / BEST), load_file(tmp_path / "alone" / BEST)
+    for key, value in alone.items():
+        torch.testing.assert_close(shared[key], value, rtol=1e-3, atol=1e-4, msg=key)
+    losses = [np.load(team / f"{name}/losses-{rank}.npy") for rank in range(SIZE)]
     assert np.array_equal(*losses)
-    assert (tmp_path / "team" / HISTORY).is_file()
+    assert (team / name / HISTORY).is_file()
 
 
 def test_a_single_process_keeps_all():

@@ -144,16 +144,18 @@ def test_new_images_keep_the_features_of_the_old_ones(project):
 
 
 @pytest.mark.parametrize(
-    "stage",
-    # Each costs two whole runs; the two stages with work worth keeping stand for the others.
-    [s if s in ("features", "train") else pytest.param(s, marks=pytest.mark.slow) for s in STAGES],
+    "stages",
+    # Each costs a whole run or more: two stages with work worth keeping are killed in one.
+    [("features", "train"), *(pytest.param((s,), marks=pytest.mark.slow) for s in STAGES)],
+    ids=" and ".join,
 )
-def test_a_run_killed_in_a_stage_ends_with_the_same_results(project, stage):
+def test_a_run_killed_in_a_stage_ends_with_the_same_results(project, stages):
     expected, segments = project.results(), project.segments()
     project.run("git", "clean", "--quiet", "-fdx", "artifacts", "reports")
     shutil.rmtree(project.root / ".dvc/cache", ignore_errors=True)
     (project.root / "dvc.lock").unlink()
-    project.kill_in(stage)
+    for stage in stages:
+        project.kill_in(stage)
     project.repro()
     assert project.results() == expected
     assert project.segments() == segments
