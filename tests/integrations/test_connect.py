@@ -94,3 +94,19 @@ def test_a_race_runs_in_this_process_unless_a_cluster_is_named(monkeypatch):
     assert isinstance(connect_racer(Config()), SequentialSearcher)
     monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere:10001")
     assert not isinstance(connect_racer(Config()), SequentialSearcher)
+
+
+def test_the_search_is_spread_as_its_settings_say():
+    settings = {"cpus_per_trial": 2.5, "gpus_per_trial": 0.5, "max_failures": 7, "concurrent": 4}
+    usual, searcher = (
+        connect_searcher(Config(search=SearchConfig(**given))) for given in ({}, settings)
+    )
+    for name, value in settings.items():
+        assert getattr(searcher, name) == value
+        assert getattr(usual, name) != value
+
+
+def test_runs_are_logged_to_the_experiment_with_the_patience_of_the_settings(tmp_path):
+    settings = TrackingConfig(experiment="insects", patience=7.0)
+    runs = connect_runs(Config(tracking=settings), Paths(tmp_path))
+    assert (runs.experiment, runs.patience) == ("insects", 7.0)

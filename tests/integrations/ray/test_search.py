@@ -122,6 +122,12 @@ def test_one_process_runs_trial_after_trial(ray, tmp_path):
     assert len({path.read_text() for path in tmp_path.glob("trial-*/process")}) == 1
 
 
+def test_a_trial_has_the_cores_that_it_asks_for(ray, tmp_path):
+    cores = min(2, int(ray.cluster_resources()["CPU"]))
+    (trial,) = search(learn, [{"lr": 0.1}], tmp_path, cpus_per_trial=cores)
+    assert trial.metrics["threads"] == cores
+
+
 def test_exception_ends_its_own_trial_without_retry(ray, tmp_path):
     trials = search(fail_when_odd, [{"number": n} for n in range(3)], tmp_path)
     assert [trial.error for trial in trials] == ["", "ValueError: odd 1", ""]

@@ -1,0 +1,212 @@
+"""Each key of params.yaml has a test that fails if the key does nothing: which one, by key."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from rootstock.config.load import describe_keys
+
+TESTS = Path(__file__).parents[1]
+STAGES = "workflow/test_settings.py"
+PINNED = f"{STAGES}::test_a_pinned_choice_is_that_of_the_plan"
+LIMITS = f"{STAGES}::test_an_image_over_a_limit_is_quarantined"
+SIZES = f"{STAGES}::test_the_borders_of_the_sizes_are_settings"
+HANDED = f"{STAGES}::test_a_setting_of_fine_tuning_is_handed_over"
+TRAINING = "train/test_settings.py"
+SPREAD = "integrations/test_connect.py::test_the_search_is_spread_as_its_settings_say"
+
+NOTICED_BY = {
+    "seed": [
+        f"{STAGES}::test_another_seed_splits_other_images_off",
+        f"{STAGES}::test_what_the_plan_chose_is_handed_over",
+        f"{TRAINING}::test_another_seed_shows_the_images_in_another_order",
+    ],
+    "data.root": ["workflow/test_run.py::test_a_champion_of_other_classes_is_not_replaced"],
+    "data.licence": [f"{STAGES}::test_the_card_has_licence_and_source_of_the_images"],
+    "data.source": [f"{STAGES}::test_the_card_has_licence_and_source_of_the_images"],
+    "data.val_fraction": [f"{STAGES}::test_the_fractions_say_how_many_images_are_split_off"],
+    "data.test_fraction": [f"{STAGES}::test_the_fractions_say_how_many_images_are_split_off"],
+    "data.max_bytes": [LIMITS],
+    "data.max_pixels": [LIMITS],
+    "data.max_aspect_ratio": [LIMITS],
+    "data.near_duplicate_bits": [
+        f"{STAGES}::test_near_duplicates_differ_in_as_many_bits_as_the_setting_says"
+    ],
+    "data.min_per_class": [f"{STAGES}::test_a_class_of_fewer_images_than_the_least_is_an_error"],
+    "data.workers": [f"{STAGES}::test_the_index_decodes_in_as_many_processes_as_the_setting_says"],
+    "backbone.name": [f"{STAGES}::test_the_backbone_is_the_one_that_is_named"],
+    "backbone.weights": [f"{STAGES}::test_the_backbone_is_the_one_that_is_named"],
+    "backbone.candidates": [
+        "workflow/test_race.py::test_every_candidate_is_looked_at_and_a_missing_one_is_told"
+    ],
+    "assess.small_below": [SIZES],
+    "assess.small_per_class_below": [SIZES],
+    "assess.large_from": [SIZES],
+    "assess.similar_from": [f"{STAGES}::test_similarity_begins_where_the_setting_says"],
+    "assess.sample": [f"{STAGES}::test_the_probes_look_at_as_many_images_as_the_sample_holds"],
+    "assess.review_images": [
+        f"{STAGES}::test_the_review_looks_at_as_many_images_and_at_the_target"
+    ],
+    "assess.target_accuracy": [
+        f"{STAGES}::test_the_review_looks_at_as_many_images_and_at_the_target"
+    ],
+    "assess.probe_folds": [
+        f"{STAGES}::test_the_probes_are_cross_validated_in_as_many_folds_as_the_setting_says"
+    ],
+    "plan.strategy": [
+        PINNED,
+        "workflow/test_run.py::test_each_strategy_ends_in_a_model_that_predicts",
+    ],
+    "plan.tap": [
+        PINNED,
+        "workflow/test_run.py::test_a_head_on_joined_taps_becomes_a_model_that_predicts",
+    ],
+    "plan.freeze_through": [PINNED, f"{STAGES}::test_what_the_plan_chose_is_handed_over"],
+    "plan.input_size": [PINNED],
+    "plan.augmentation": [
+        PINNED,
+        f"{STAGES}::test_what_the_plan_chose_is_handed_over",
+        f"{TRAINING}::test_an_augmented_training_shows_changed_images",
+    ],
+    "plan.flip": [
+        PINNED,
+        f"{STAGES}::test_what_the_plan_chose_is_handed_over",
+        f"{TRAINING}::test_a_training_that_mirrors_shows_mirror_images",
+    ],
+    "plan.race": [f"{STAGES}::test_a_doubt_is_raced_unless_the_setting_forbids_it"],
+    "plan.shares": [f"{STAGES}::test_the_shares_say_what_fine_tuning_is_expected_to_gain"],
+    "plan.ledger": [f"{STAGES}::test_the_run_is_added_to_the_ledger_that_is_named"],
+    "plan.budget.minutes": [
+        PINNED,
+        "workflow/test_race.py::test_a_limit_of_minutes_rules_out_fine_tuning",
+        "workflow/test_run.py::test_a_budget_ends_the_fine_tuning_and_a_model_is_written",
+    ],
+    "plan.max_latency_ms": [f"{STAGES}::test_a_backbone_over_a_limit_is_refused"],
+    "plan.max_params": [f"{STAGES}::test_a_backbone_over_a_limit_is_refused"],
+    "features.store": [
+        f"{STAGES}::test_features_are_computed_in_batches_into_the_store_that_is_named"
+    ],
+    "features.batch_size": [
+        f"{STAGES}::test_features_are_computed_in_batches_into_the_store_that_is_named"
+    ],
+    "features.device": [f"{STAGES}::test_features_are_computed_on_the_device_that_is_named"],
+    "train.l2_grid": [PINNED],
+    "train.class_weight": [
+        f"{STAGES}::test_the_class_weight_lifts_the_rare_class_of_a_head",
+        f"{STAGES}::test_the_class_weight_is_handed_over_to_fine_tuning",
+        f"{TRAINING}::test_balanced_classes_weigh_alike_in_the_loss",
+        f"{TRAINING}::test_adjusted_logits_are_raised_by_the_share_of_their_class",
+        f"{TRAINING}::test_balanced_sampling_shows_the_rare_class_as_often",
+    ],
+    "train.mixup": [
+        HANDED,
+        f"{TRAINING}::test_mixup_shows_mixed_images_and_their_shared_labels",
+        "train/test_mix.py::test_auto_mixes_large_data_only",
+    ],
+    "train.cutmix": [
+        HANDED,
+        f"{TRAINING}::test_cutmix_shows_boxes_of_other_images_and_their_shared_labels",
+    ],
+    "train.epochs": [PINNED, HANDED],
+    "train.learning_rates": [PINNED],
+    "train.trials": [
+        "workflow/test_run.py::test_more_trials_than_planned_are_drawn_from_the_plans_space",
+        "workflow/test_run.py::test_fewer_trials_than_planned_are_the_first_ones",
+    ],
+    "train.batch_size": [
+        HANDED,
+        f"{TRAINING}::test_a_step_takes_as_many_images_as_the_batch_size_says",
+    ],
+    "train.mlp_hidden": [
+        "workflow/test_run.py::test_a_head_with_a_hidden_layer_is_tried_and_can_be_served"
+    ],
+    "train.views": [
+        "workflow/test_run.py::test_views_are_kept_where_they_help_and_their_cost_is_told"
+    ],
+    "train.unknown_share": [
+        f"{STAGES}::test_the_share_that_may_be_called_unknown_is_kept_in_the_bundle",
+        "model/test_novelty.py::test_a_smaller_share_of_the_unknown_has_a_farther_limit",
+    ],
+    "train.recompute": [
+        HANDED,
+        "train/test_finetune.py::test_recomputing_activations_gives_the_same_weights",
+    ],
+    "train.micro_batch": [
+        HANDED,
+        f"{TRAINING}::test_no_more_images_than_a_micro_batch_pass_the_network_at_once",
+    ],
+    "train.optimizer": [
+        HANDED,
+        f"{TRAINING}::test_a_step_is_no_longer_than_the_clipped_gradient_allows",
+    ],
+    "train.ema_decay": [
+        HANDED,
+        "train/test_finetune.py::test_averaged_weights_lag_behind_the_last_ones",
+    ],
+    "train.weight_decay": [
+        HANDED,
+        f"{TRAINING}::test_weight_decay_shrinks_weights_and_no_biases",
+    ],
+    "train.label_smoothing": [
+        HANDED,
+        f"{TRAINING}::test_label_smoothing_gives_every_class_a_share_of_the_target",
+    ],
+    "train.patience": [
+        HANDED,
+        "train/test_finetune.py::test_training_stops_when_validation_gets_no_better",
+    ],
+    "train.device": [
+        f"{STAGES}::test_training_runs_on_the_device_that_is_named",
+        f"{STAGES}::test_workers_and_device_of_a_trial_are_handed_over",
+    ],
+    "search.engine": ["integrations/test_connect.py::test_sequential_engine_needs_no_ray"],
+    "search.concurrent": [
+        SPREAD,
+        "integrations/ray/test_search.py::test_one_process_runs_trial_after_trial",
+    ],
+    "search.cpus_per_trial": [
+        SPREAD,
+        "integrations/ray/test_search.py::test_a_trial_has_the_cores_that_it_asks_for",
+    ],
+    "search.gpus_per_trial": [
+        SPREAD,
+        "integrations/ray/test_search.py::test_too_many_gpus_is_refused",
+    ],
+    "search.workers_per_trial": [
+        f"{STAGES}::test_workers_and_device_of_a_trial_are_handed_over",
+        "integrations/ray/test_search.py::test_a_team_shares_a_trial_and_a_killed_member_is_replaced",
+    ],
+    "search.max_failures": [
+        SPREAD,
+        "integrations/ray/test_search.py::test_trial_that_always_dies_is_given_up",
+    ],
+    "tracking.enabled": ["integrations/test_connect.py::test_tracking_off_connects_nothing"],
+    "tracking.experiment": [
+        "integrations/test_connect.py::"
+        "test_runs_are_logged_to_the_experiment_with_the_patience_of_the_settings"
+    ],
+    "tracking.patience": [
+        "integrations/test_connect.py::"
+        "test_runs_are_logged_to_the_experiment_with_the_patience_of_the_settings",
+        "integrations/mlflow/test_outage.py::"
+        "test_a_server_killed_in_the_middle_of_a_run_loses_and_doubles_nothing",
+    ],
+    "registry.name": [f"{STAGES}::test_a_version_is_registered_under_the_name_that_is_given"],
+    "registry.gate.metric": [f"{STAGES}::test_the_gate_compares_by_the_metric_that_is_given"],
+    "registry.gate.min_gain": [
+        "workflow/test_run.py::test_only_a_better_model_replaces_the_champion"
+    ],
+}
+
+
+def test_every_setting_has_a_test_that_notices_it():
+    assert sorted(NOTICED_BY) == sorted(key for key, _, _ in describe_keys())
+    assert all(NOTICED_BY.values())
+
+
+@pytest.mark.parametrize("test", sorted({test for tests in NOTICED_BY.values() for test in tests}))
+def test_a_test_that_is_named_is_there(test):
+    path, _, name = test.partition("::")
+    module = ast.parse((TESTS / path).read_text(encoding="utf-8"))
+    assert name in {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
