@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 # Test processes: each may start a Ray, an MLflow and a service of its own.
 WORKERS ?= 2
+# A file's tests share a process, and with it what they start; the order is that of tests/conftest.py.
+SHARE := --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Nothing phones home, whichever tool a target starts.
@@ -35,10 +37,10 @@ demo: setup ## digits as PNG files -> dvc repro -> a champion, with what to do n
 	$(BIN)/python -m pipelines.demo
 
 test: setup-test lint ## lint, then every test that needs no GPU and no minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) $(SHARE)
 
 test-fast: setup-test ## the unit tests only: no server, no Ray, no MLflow, no DVC
-	$(BIN)/python -m pytest -m "not integration and not slow and not gpu" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not integration and not slow and not gpu" -n $(WORKERS) $(SHARE)
 
 lint: setup-test ## ruff and mypy
 	$(BIN)/ruff check .

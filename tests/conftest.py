@@ -18,6 +18,29 @@ from tests import unit_guard
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+LONG_ROOMS = (
+    "workflow/test_dvc.py",
+    "integrations/ray",
+    "integrations",
+    "workflow",
+    "service",
+    "tools",
+    "backbones",
+)
+"""Rooms of tests/ whose files take longest, in the order in which they should begin."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long files: if short ones are left for the end, no process waits for one."""
+    tests = Path(__file__).parent
+
+    def rank(item):
+        path = item.path.relative_to(tests).as_posix()
+        return next((i for i, room in enumerate(LONG_ROOMS) if path.startswith(room)), 99)
+
+    items.sort(key=rank)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     unit_guard.watch(item)
