@@ -230,7 +230,10 @@ def test_failed_explored_trials_do_not_end_the_search(ray, tmp_path):
     assert any(not trial.error for trial in trials)
 
 
-def test_past_its_time_nothing_is_begun(ray, tmp_path):
+@pytest.mark.parametrize("patience", [120.0, 0.6])
+def test_past_its_time_nothing_is_begun(ray, tmp_path, monkeypatch, patience):
+    """Either the trial notices it, or Ray, before the trial has a process."""
+    monkeypatch.setattr("rootstock.integrations.ray.search.PATIENCE_SECONDS", patience)
     trials = search(learn, [{"lr": 0.1}, {"lr": 0.2}], tmp_path, seconds=-0.5)
     assert [trial.error for trial in trials] == ["no time was left to begin it"] * 2
 

@@ -188,6 +188,8 @@ def _tune(
     )
     trials = {}
     for result in tuner.fit():
+        if result.config is None:
+            continue  # the time ended before Ray had a process for this trial
         params = _params_of(result.config, list(planned.values()))
         home = directory / trial_name(params)
         trials[home] = _outcome(params, home, result, max_failures)
