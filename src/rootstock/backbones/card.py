@@ -108,14 +108,8 @@ def read_card(weights: Path) -> BackboneCard:
     path = weights.with_suffix(".json")
     try:
         fields = json.loads(path.read_bytes())
-        return BackboneCard.model_validate(
-            fields
-            | {
-                "name": weights.stem,
-                "weights": str(weights),
-                "weights_sha256": sha256_file(weights),
-            }
-        )
+        fields |= {"name": weights.stem, "weights": str(weights)}
+        return BackboneCard.model_validate(fields | {"weights_sha256": sha256_file(weights)})
     except FileNotFoundError:
         raise BackboneError(
             f"{weights} has no card: {path} is missing",

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import timm
@@ -135,11 +136,7 @@ def _constructor(architecture: str) -> Any:
     if architecture in BEYOND_TIMM:
         function = architecture.rpartition("/")[2]
         return getattr(importlib.import_module(BEYOND_TIMM[architecture]), function)
-
-    def create(**kwargs: Any) -> nn.Module:
-        return timm.create_model(architecture, pretrained=False, **kwargs)
-
-    return create
+    return partial(timm.create_model, architecture, pretrained=False)
 
 
 def _refuse_reserved(architecture: str, kwargs: dict[str, Any]) -> None:

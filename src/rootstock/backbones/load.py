@@ -75,18 +75,10 @@ class Backbone:
         Raises:
             BackboneError: there is no such tap.
         """
-        single = {name for tap in taps for name in split_taps(tap)}
-        indices = sorted({self.tap_index(name) for name in single} - {len(self.taps) - 1})
-        if indices:
-            final, maps = self.module.forward_intermediates(images, indices=indices)
-        else:
-            final, maps = self.module.forward_features(images), []
-        features = {
-            self.taps[index].name: part.mean(dim=(2, 3))
-            for index, part in zip(indices, maps, strict=True)
-        }
-        if LAST in single:
-            features[LAST] = self.module.forward_head(final, pre_logits=True)
+        single = sorted({one for tap in taps for one in split_taps(tap)}, key=self.tap_index)
+        joined = self._tap_features(self.module, single)(images)
+        parts = joined.split([self.width(name) for name in single], dim=1)
+        features = dict(zip(single, parts, strict=True))
         return {
             tap: torch.cat([features[name] for name in split_taps(tap)], dim=1).float()
             for tap in taps
@@ -111,10 +103,12 @@ class Backbone:
 
     def feature_module(self, tap: str) -> nn.Module:
         """Return a copy whose forward gives [N,C] of a tap, or of taps joined by ``+``."""
-        names = split_taps(tap)
-        indices = [self.tap_index(name) for name in names if name != LAST]
         module = copy.deepcopy(self.module)
         module.reset_classifier(0)
+        return self._tap_features(module, split_taps(tap))
+
+    def _tap_features(self, module: nn.Module, names: Sequence[str]) -> TapFeatures:
+        indices = [self.tap_index(name) for name in names if name != LAST]
         return TapFeatures(module, indices, last=LAST in names)
 
     def width(self, tap: str) -> int:

@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from rootstock.backbones.load import Backbone
 from rootstock.backbones.to_onnx import write_onnx
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import RootstockError
-from rootstock.features.variants import GpuVariant, gpu_variants
+from rootstock.features.variants import Network, gpu_variants
 from rootstock.runtimes.engines import Engine, installed_engines, open_features
 from rootstock.system.cpu import usable_cores
 from rootstock.system.digest import digest_json
@@ -147,14 +148,13 @@ def _on_gpu(
 ) -> list[ForwardPass]:
     split = _splitter(backbone, ordered)
 
-    def forward_pass(variant: GpuVariant) -> ForwardPass:
-        def run(images: np.ndarray) -> Features:
-            joined = variant.network(_normalised(images, preprocess, backbone.device))
-            return split(_to_half(joined))
+    def run(network: Network, images: np.ndarray) -> Features:
+        return split(_to_half(network(_normalised(images, preprocess, backbone.device))))
 
-        return ForwardPass("torch", False, run, variant.name, variant.tolerance or TOLERANCE)
-
-    return [forward_pass(variant) for variant in gpu_variants(backbone, ordered)]
+    return [
+        ForwardPass("torch", False, partial(run, one.network), one.name, one.tolerance or TOLERANCE)
+        for one in gpu_variants(backbone, ordered)
+    ]
 
 
 def _name_on_gpu(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> str:
@@ -229,9 +229,9 @@ def _translated(
 
 def _difference(one: Features, other: Features) -> float:
     """Return the largest difference at any tap, as a share of the tap's largest feature."""
+    exact = {tap: values.astype(np.float32) for tap, values in one.items()}
     shares = [
-        np.abs(values.astype(np.float32) - other[tap]).max()
-        / max(np.abs(values.astype(np.float32)).max(), 1e-6)
-        for tap, values in one.items()
+        np.abs(values - other[tap]).max() / max(np.abs(values).max(), 1e-6)
+        for tap, values in exact.items()
     ]
     return float(np.max(shares))  # Python's max passes over what is not a number

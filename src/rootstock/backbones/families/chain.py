@@ -24,7 +24,7 @@ class ChainNetwork(nn.Module):
     For networks that timm does not have: the rest of Rootstock sees timm's methods and
     attributes. ``layers`` keep their names, and so do the keys of the weights. ``trunk`` names
     those from the image to the last maps, ``pooled`` those from there to the features [N,C], and
-    ``logits`` those from the last maps to the logits.
+    ``logits`` those from the last maps to the logits. ``num_classes`` 0: no classifier.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class ChainNetwork(nn.Module):
         classifier: str,
         taps: Sequence[Tapped],
         width: int,
+        num_classes: int,
     ) -> None:
         super().__init__()
         for name, layer in layers.items():
@@ -49,6 +50,8 @@ class ChainNetwork(nn.Module):
         self.num_features = taps[-1].num_chs
         self.head_hidden_size = width
         self._convolves = isinstance(self.get_classifier(), nn.Conv2d)
+        if not num_classes:
+            self.reset_classifier(0)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))

@@ -97,7 +97,7 @@ def _chain(
 ) -> ChainNetwork:
     names = list(layers)
     border = names.index(last_maps) + 1
-    network = ChainNetwork(
+    return ChainNetwork(
         layers,
         trunk=names[:border],
         pooled=names[border:-1],
@@ -105,10 +105,8 @@ def _chain(
         classifier=names[-1],
         taps=taps,
         width=width,
+        num_classes=num_classes,
     )
-    if not num_classes:
-        network.reset_classifier(0)
-    return network
 
 
 def _keep_variance(layer: nn.Module) -> None:

@@ -17,7 +17,7 @@ def alexnet(*, num_classes: int = 1000, **kwargs: Any) -> ChainNetwork:
     """AlexNet (Krizhevsky, Sutskever and Hinton 2012) in the form of arXiv 1404.5997."""
     net = models.alexnet(num_classes=num_classes or 1, **kwargs)
     pooled = ["avgpool", "flatten", *(f"classifier.{n}" for n in range(6))]
-    return _chain(
+    return ChainNetwork(
         {"features": net.features, **_head(net)},
         trunk=_members("features", net.features),
         pooled=pooled,
@@ -51,7 +51,7 @@ def googlenet(*, num_classes: int = 1000, **kwargs: Any) -> ChainNetwork:
     names = [name for name, _ in net.named_children()]
     border = names.index("avgpool")
     pooled = ["avgpool", "flatten", "dropout"]
-    return _chain(
+    return ChainNetwork(
         {**dict(net.named_children()), "flatten": nn.Flatten()},
         trunk=names[:border],
         pooled=pooled,
@@ -95,7 +95,7 @@ def squeezenet1_1(*, num_classes: int = 1000, **kwargs: Any) -> ChainNetwork:
 
 def _squeezenet(net: Any, taps: tuple[Tapped, ...], *, num_classes: int) -> ChainNetwork:
     # The classifier is a convolution before the pooling; features are the maps that it reads.
-    return _chain(
+    return ChainNetwork(
         {"features": net.features, "classifier": net.classifier, "flatten": nn.Flatten()},
         trunk=_members("features", net.features),
         pooled=["classifier.0", "classifier.3", "flatten"],
@@ -113,10 +113,3 @@ def _head(net: Any) -> dict[str, nn.Module]:
 
 def _members(name: str, chain: nn.Sequential) -> list[str]:
     return [f"{name}.{number}" for number in range(len(chain))]
-
-
-def _chain(layers: dict[str, nn.Module], *, num_classes: int, **parts: Any) -> ChainNetwork:
-    network = ChainNetwork(layers, **parts)
-    if not num_classes:
-        network.reset_classifier(0)
-    return network

@@ -41,35 +41,16 @@ def run_in_group(
     Raises:
         TrainingError: the objective raised, or processes died too often.
     """
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
-    (home / _ANSWER).unlink(missing_ok=True)
-    try:
-        _trainer(objective, params, home, metric, resources, max_failures).fit()
-    except TrainingFailedError as error:
-        message = _answer(home).get("error") or str(error).strip().replace("\n", " ")[:300]
-        raise TrainingError(message) from error
-    values: dict[str, float] = _answer(home)["values"]
-    return values
-
-
-def _trainer(
-    objective: Objective,
-    params: Params,
-    home: Path,
-    metric: str,
-    resources: Mapping[str, float],
-    max_failures: int,
-) -> Any:
     import ray
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.tune.integration.ray_train import TuneReportCallback
 
     workers, gpus = group_size(objective), resources["gpu"]
     # A little less than whole cores: the process that waits for the group has a share, too.
     cpus = min(resources["cpu"], ray.cluster_resources().get("CPU", 1) / workers) - _DRIVER_SHARE
-    return TorchTrainer(
+    trainer = TorchTrainer(
         _run_process,
         train_loop_config={
             "objective": objective,
@@ -93,6 +74,14 @@ def _trainer(
             callbacks=[TuneReportCallback()],
         ),
     )
+    (home / _ANSWER).unlink(missing_ok=True)
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        message = _answer(home).get("error") or str(error).strip().replace("\n", " ")[:300]
+        raise TrainingError(message) from error
+    values: dict[str, float] = _answer(home)["values"]
+    return values
 
 
 def _answer(home: Path) -> dict[str, Any]:
