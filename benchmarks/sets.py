@@ -19,7 +19,7 @@ from rootstock.config.schema import Config
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.layout import find_images
 from rootstock.data.manifest import Manifest, build_manifest
-from rootstock.plan.plan import TransferPlan
+from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
 from rootstock.workflow.assess import assess_data

@@ -47,7 +47,7 @@ DECIDES_WITHOUT_TORCH = [
     "system",
     "plan.rules",
     "plan.evidence",
-    "plan.race",
+    "plan.race_rules",
 ]
 
 

@@ -11,7 +11,7 @@ from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError, BundleError
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor
-from rootstock.plan.plan import TransferPlan
+from rootstock.plan.transfer_plan import TransferPlan
 
 OLD = Path(__file__).parent / "bundles_old"
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from rootstock.backbones.taps import module_stages
+from rootstock.config.choices import Strategy
 from rootstock.data.manifest import ImageRow
 from rootstock.heads.linear import fit_linear_head
 from rootstock.plan import rules
@@ -50,7 +51,7 @@ def network_of(case: Case, tap: str = "last") -> TransferNet:
     return TransferNet.build(case.backbone, tap=tap, head=head)
 
 
-def settings_of(strategy: rules.Strategy, **changes) -> FinetuneSettings:
+def settings_of(strategy: Strategy, **changes) -> FinetuneSettings:
     recipe = rules.RECIPES[strategy]
     facts = {
         "learning_rate": 0.1,  # the warm-up begins at a hundredth of it

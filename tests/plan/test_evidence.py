@@ -1,5 +1,6 @@
 import pytest
 
+from rootstock.config.choices import PRIOR_SHARES
 from rootstock.plan import rules
 from rootstock.plan.evidence import judge
 
@@ -15,7 +16,7 @@ def judged(last, *, early=0.5, size="medium", similar=True, n_train=2000, per_cl
         taps=TAPS,
         probes={"block1": 0.4, "block2": early, "last": last},
         n_probed=n,
-        shares=rules.expected_shares(rules.PRIOR_SHARES, similar=similar),
+        shares=rules.expected_shares(PRIOR_SHARES, similar=similar),
     )
 
 
@@ -72,6 +73,6 @@ def test_without_probes_the_table_decides():
         taps=TAPS,
         probes={},
         n_probed=0,
-        shares=rules.PRIOR_SHARES,
+        shares=PRIOR_SHARES,
     )
     assert (judgement.choice, judgement.contest) == ("linear_probe", ())

@@ -1,6 +1,6 @@
 import pytest
 
-from rootstock.plan import rules
+from rootstock.config.choices import PRIOR_SHARES
 from rootstock.plan.calibrate import calibrate
 from rootstock.plan.ledger import LedgerRow, append_row, read_ledger
 
@@ -35,7 +35,7 @@ def a_row(**changes) -> LedgerRow:
 def fitted(rows):
     return calibrate(
         rows,
-        shares=rules.PRIOR_SHARES,
+        shares=PRIOR_SHARES,
         small_below=1000,
         similar_from=0.5,
         small_per_class_below=20,
@@ -71,7 +71,7 @@ def test_no_ledger_has_no_rows(tmp_path):
 
 def test_an_empty_ledger_changes_nothing():
     found = fitted([])
-    assert found.shares == rules.PRIOR_SHARES
+    assert found.shares == PRIOR_SHARES
     assert (found.small_below, found.similar_from, found.regret) == (1000, 0.5, None)
 
 
@@ -81,7 +81,7 @@ def test_shares_move_towards_what_was_seen():
     low, high = fitted(rows).shares["medium"]
     assert low == pytest.approx(0.9 * 0.6 + 0.1 * 0.1, abs=1e-3)
     assert high == pytest.approx(0.6, abs=1e-3)
-    assert fitted(rows).shares["small"] == rules.PRIOR_SHARES["small"]
+    assert fitted(rows).shares["small"] == PRIOR_SHARES["small"]
 
 
 def test_thresholds_follow_the_better_strategies():

@@ -5,10 +5,10 @@ import pytest
 from rootstock.assess.profile import BackboneFacts, DatasetProfile, Probe, Similarity
 from rootstock.errors import ArtifactError, PlanError
 from rootstock.plan.pins import Pins
-from rootstock.plan.plan import BackboneScore, Heat, Race, TransferPlan
 from rootstock.plan.planner import make_transfer_plan
 from rootstock.plan.report import render_plan
 from rootstock.plan.rules import MEANING, TABLE
+from rootstock.plan.transfer_plan import BackboneScore, Heat, Race, TransferPlan
 
 TAPS = ("block1", "block2", "block3", "block4", "last")
 L2_GRID = (0.01, 1.0)

@@ -1,5 +1,6 @@
 import pytest
 
+from rootstock.config.choices import PRIOR_SHARES
 from rootstock.plan import rules
 
 
@@ -87,7 +88,7 @@ def test_heads_are_expected_near_their_probe():
     low, high = rules.expected_accuracy(
         "early_features",
         "small",
-        shares=rules.PRIOR_SHARES,
+        shares=PRIOR_SHARES,
         probe_last=0.5,
         probe_early=0.8,
     )
@@ -100,7 +101,7 @@ def test_fine_tuning_is_expected_to_gain_more_where_data_are_dissimilar():
         rules.expected_accuracy(
             "full_finetune",
             "medium",
-            shares=rules.expected_shares(rules.PRIOR_SHARES, similar=similar),
+            shares=rules.expected_shares(PRIOR_SHARES, similar=similar),
             probe_last=0.9,
             probe_early=0.9,
         )
@@ -115,7 +116,7 @@ def test_expected_accuracy_stays_a_probability():
             low, high = rules.expected_accuracy(
                 strategy,
                 "small",
-                shares=rules.PRIOR_SHARES,
+                shares=PRIOR_SHARES,
                 probe_last=probe,
                 probe_early=probe,
             )

@@ -42,4 +42,5 @@ def test_past_its_time_the_sequential_search_begins_nothing(tmp_path):
     begun = []
     (trial,) = search(lambda *_: begun.append(1) or {"loss": 0.0}, tmp_path, seconds=-1.0)
     assert trial.error == "no time was left to begin it"
+    assert trial.timed_out
     assert not begun

@@ -11,10 +11,11 @@ from rootstock.heads.linear import LinearHead
 from rootstock.train import finetune as module
 from rootstock.train import optim
 from rootstock.train.compute import Compute
-from rootstock.train.finetune import BEST, finetune, predict_logits
+from rootstock.train.finetune import BEST, finetune
 from rootstock.train.images import prepare_images, training_preprocess
 from rootstock.train.network import TransferNet
 from rootstock.train.optim import FinetuneSettings, parameter_groups, set_training_mode
+from rootstock.train.predict import predict_logits
 from tests.bundles import tiny_backbone, tiny_network
 from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index
@@ -299,7 +300,7 @@ def test_an_image_that_changed_before_training_is_named(tmp_path):
 def test_logits_do_not_depend_on_the_batch(images, monkeypatch):
     network = tiny_network()
     whole = predict_logits(network, images[1])
-    monkeypatch.setattr(module, "EVAL_BATCH", 3)
+    monkeypatch.setattr("rootstock.train.predict.BATCH_IMAGES", 3)
     np.testing.assert_allclose(predict_logits(network, images[1]), whole, rtol=1e-4, atol=1e-4)
 
 

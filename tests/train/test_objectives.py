@@ -15,13 +15,10 @@ from rootstock.ports.search import SequentialSearcher
 from rootstock.train import objectives
 from rootstock.train.finetune import BEST
 from rootstock.train.images import prepare_images, training_preprocess
-from rootstock.train.objectives import (
-    FinetuneObjective,
-    HeadObjective,
-    Tracking,
-    strongest_of_equals,
-)
+from rootstock.train.objectives import FinetuneObjective, HeadObjective
 from rootstock.train.optim import FinetuneSettings
+from rootstock.train.penalty import strongest_of_equals
+from rootstock.train.tracked import Tracking
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.data.test_broken_folders import index

@@ -235,7 +235,9 @@ def is_covered(key, params):
 
 def test_the_recorded_run_held_a_race_between_candidates(recorded):
     out, _, _ = recorded
-    plan = import_module("rootstock.plan.plan").TransferPlan.read(out / "artifacts/plan.json")
+    plan = import_module("rootstock.plan.transfer_plan").TransferPlan.read(
+        out / "artifacts/plan.json"
+    )
     assert plan.race is not None
     assert plan.backbones
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,19 +10,21 @@ import pytest
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.paths import Paths
 from rootstock.errors import BackboneError
-from rootstock.plan.evidence import Judgement
 from rootstock.plan.pins import Pins
-from rootstock.plan.race import decide
+from rootstock.plan.race_rules import decide
+from rootstock.plan.transfer_plan import Evidence
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher, Trial
+from rootstock.train.selection import is_spoilt
 from rootstock.train.throughput import known_throughput
 from rootstock.workflow.assess import assess_data
 from rootstock.workflow.features import cache_features
 from rootstock.workflow.index import index_images
 from rootstock.workflow.plan import make_plan
-from rootstock.workflow.race import run_race
+from rootstock.workflow.project import Project
+from rootstock.workflow.race import StrategyRace
 from rootstock.workflow.train import train_model
-from rootstock.workflow.trials import is_spoilt
+from rootstock.workflow.training_job import open_job
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.workflow.test_run import configure
@@ -42,14 +45,17 @@ def assessed(tmp_path_factory):
 
 
 def race(config, paths, searcher=None):
-    return run_race(
-        config,
-        paths,
-        profile=DatasetProfile.read(paths.profile),
+    project = Project(config, paths)
+    return StrategyRace(
         contest=CONTEST,
+        profile=DatasetProfile.read(paths.profile),
         pins=Pins(),
-        searcher=searcher or SequentialSearcher(),
-    )
+        manifest=project.manifest,
+        options=config.train,
+        seed=config.seed,
+        folder=paths.races,
+        open_job=partial(open_job, project),
+    ).run(searcher or SequentialSearcher())
 
 
 class CountingSearcher(SequentialSearcher):
@@ -79,9 +85,11 @@ def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkey
         shutil.rmtree(folder, ignore_errors=True)
     monkeypatch.setattr(
         "rootstock.workflow.plan.judge_profile",
-        lambda *_, **__: Judgement("linear_probe", "linear_probe", CONTEST, "a race tells."),
+        lambda *_, **__: Evidence(
+            ruled="linear_probe", choice="linear_probe", contest=CONTEST, why="a race tells."
+        ),
     )
-    monkeypatch.setattr("rootstock.plan.race.is_settled", lambda *_: False)
+    monkeypatch.setattr("rootstock.plan.race_rules.is_settled", lambda *_: False)
     monkeypatch.setattr(
         "rootstock.workflow.race.decide",
         lambda heats, **_: decide(heats, noise=float("inf"), similar=False),

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rootstock.workflow.trials import best_trial, which_won
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
@@ -31,7 +32,6 @@ from rootstock.workflow.register import register_model
 from rootstock.workflow.run import run_all
 from rootstock.workflow.train import train_model
 from rootstock.workflow.training_job import TrainingJob
-from rootstock.workflow.trials import best_trial, which_won
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.folder_registry import FolderRegistry

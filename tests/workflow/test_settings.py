@@ -17,7 +17,7 @@ from rootstock.errors import BackboneError, DataError
 from rootstock.features import reader
 from rootstock.metrics import log_loss, softmax
 from rootstock.model.predictor import Predictor
-from rootstock.plan.plan import Race
+from rootstock.plan.transfer_plan import Race
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
 from rootstock.review.record import DataReview
@@ -333,11 +333,11 @@ def test_the_shares_say_what_fine_tuning_is_expected_to_gain(project):
 def test_a_doubt_is_raced_unless_the_setting_forbids_it(project, monkeypatch, setting, races):
     ran = []
 
-    def note(*_, contest, **__):
-        ran.append(contest)
-        return Race(heats=(), winner=contest[1], why="noted.")
+    def note(race, _):
+        ran.append(race.contest)
+        return Race(heats=(), winner=race.contest[1], why="noted.")
 
-    monkeypatch.setattr(plan, "run_race", note)
+    monkeypatch.setattr(plan.StrategyRace, "run", note)
     made = project.plan(f"plan.race={setting}")
     assert len(ran) == races
     assert (made.strategy == ran[0][1]) if ran else made.race is None

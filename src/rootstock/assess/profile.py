@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from rootstock.config.choices import SizeClass
 from rootstock.system.artifacts import Artifact, Record
 
 
@@ -92,7 +93,7 @@ class DatasetProfile(Artifact):
     """Images of the largest training class over those of the smallest."""
     short_side_quantiles: tuple[int, int, int, int, int]
     """Minimum, lower quartile, median, upper quartile and maximum, in pixels."""
-    size_class: Literal["small", "medium", "large"]
+    size_class: SizeClass
     thresholds: dict[str, int]
     similarity: Similarity
     probes: tuple[Probe, ...]

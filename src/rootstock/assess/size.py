@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-SizeClass = Literal["small", "medium", "large"]
+from rootstock.config.choices import SizeClass
 
 
 def size_class(

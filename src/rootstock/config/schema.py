@@ -6,14 +6,13 @@ Long, because every key stands here once with all that is to say of it; `params`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rootstock.config.choices import PRIOR_SHARES, Augmentation, Shares, SizeClass, Strategy
+
 Auto = Literal["auto"]
-StrategyName = Literal[
-    "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
-]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -143,7 +142,7 @@ class BudgetConfig(Section):
 class PlanConfig(Section):
     """Choices of the planner; anything but `auto` pins the choice."""
 
-    strategy: StrategyName | Auto = Field("auto", description="The transfer strategy.")
+    strategy: Strategy | Auto = Field("auto", description="The transfer strategy.")
     tap: str = Field(
         "auto",
         description="The depth whose features the head reads, e.g. `last` or `block4`; "
@@ -155,7 +154,7 @@ class PlanConfig(Section):
     input_size: Annotated[int, Field(ge=32, le=1024)] | Auto = Field(
         "auto", description="Side of the square input in pixels."
     )
-    augmentation: Literal["none", "light", "medium", "strong"] | Auto = Field(
+    augmentation: Augmentation | Auto = Field(
         "auto",
         description="Strength of the training augmentation when fine-tuning; `strong` is "
         "TrivialAugment on crops.",
@@ -171,8 +170,8 @@ class PlanConfig(Section):
         description="auto: where the table and the probes leave a doubt, the two best strategies "
         "are trained briefly and the better one is taken; never: the table and the probes decide.",
     )
-    shares: dict[Literal["small", "medium", "large"], tuple[float, float]] = Field(
-        {"small": (-0.3, 0.4), "medium": (0.1, 0.6), "large": (0.3, 0.8)},
+    shares: Shares = Field(
+        PRIOR_SHARES,
         description="Smallest and largest share of a probe's errors that fine-tuning is expected "
         "to remove, by the size of the data; `rootstock calibrate` fits them to your runs.",
     )
@@ -194,7 +193,7 @@ class PlanConfig(Section):
 
     @model_validator(mode="after")
     def _order_the_shares(self) -> PlanConfig:
-        if set(self.shares) != {"small", "medium", "large"}:
+        if set(self.shares) != set(get_args(SizeClass)):
             raise ValueError("shares needs exactly the keys small, medium and large")
         for size, (low, high) in self.shares.items():
             if not -1 <= low <= high <= 0.95:

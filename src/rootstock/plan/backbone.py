@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rootstock.assess.profile import BackboneProfile, DatasetProfile
+from rootstock.assess.profile import BackboneFacts, BackboneProfile, DatasetProfile
 from rootstock.errors import BackboneError
 from rootstock.metrics import standard_error
-from rootstock.plan.plan import BackboneScore
+from rootstock.plan.transfer_plan import BackboneScore
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What serving allows; None: no limit."""
+    """The limits of serving; None: no limit."""
 
     max_params: int | None = None
     max_latency_ms: float | None = None
 
     def allow_size(self, parameters: int) -> bool:
-        """Whether a network of so many parameters may be served."""
+        """Return whether a network of this many parameters may be served."""
         return self.max_params is None or parameters <= self.max_params
 
 
 def choose_backbone(
     profile: DatasetProfile, *, limits: Limits, latency_ms: Mapping[str, float]
 ) -> tuple[DatasetProfile, tuple[BackboneScore, ...], str]:
-    """The profile as the best candidate sees it, the scores of all, and why it was taken.
+    """Return the profile as the best candidate sees it, the scores of all, and why it was taken.
 
-    ``latency_ms`` by weights' SHA-256, needed only where that is limited and of candidates within
-    the limit of parameters. Candidates within one standard error of the best are as good; the one
+    ``latency_ms`` by weights' SHA-256, needed only if that is limited, and of candidates within the
+    limit of parameters. Candidates within one standard error of the best are as good; the one
     of fewest operations is taken.
     Raises:
         BackboneError: no candidate is within the limits.
@@ -40,38 +40,40 @@ def choose_backbone(
         similarity=profile.similarity,
         probes=profile.probes,
     )
-    seen = [own, *profile.alternatives]
-    scores = [_score(each, limits, latency_ms) for each in seen]
+    profiles = [own, *profile.alternatives]
+    scores = [_score(each, limits, latency_ms) for each in profiles]
     scores += [BackboneScore(candidate=u.candidate, excluded=u.why) for u in profile.unusable]
     winner, why = _pick(scores)
-    chosen = seen[scores.index(winner)]
+    chosen = profiles[scores.index(winner)]
     return profile.seen_by(chosen.backbone.weights_sha256), tuple(scores), why
 
 
-def _score(seen: BackboneProfile, limits: Limits, latency_ms: Mapping[str, float]) -> BackboneScore:
-    facts = seen.backbone
-    last = next((probe for probe in seen.probes if probe.tap == facts.taps[-1]), None)
+def _score(
+    profile: BackboneProfile, limits: Limits, latency_ms: Mapping[str, float]
+) -> BackboneScore:
+    backbone = profile.backbone
+    last = next((probe for probe in profile.probes if probe.tap == backbone.taps[-1]), None)
     return BackboneScore(
-        candidate=seen.candidate,
-        weights_sha256=facts.weights_sha256,
-        name=facts.name,
-        parameters=facts.parameters,
-        gflop=round(facts.gflop_per_megapixel * facts.input_size**2 / 1e6, 3),
+        candidate=profile.candidate,
+        weights_sha256=backbone.weights_sha256,
+        name=backbone.name,
+        parameters=backbone.parameters,
+        gflop=round(backbone.gflop_per_megapixel * backbone.input_size**2 / 1e6, 3),
         accuracy=last.accuracy if last else 0.0,
         noise=round(standard_error(last.accuracy, last.n_images), 4) if last else 0.0,
         knn=(last.knn or 0.0) if last else 0.0,
-        excluded=_over(seen, limits, latency_ms),
+        excluded=_exclude(backbone, limits, latency_ms),
     )
 
 
-def _over(seen: BackboneProfile, limits: Limits, latency_ms: Mapping[str, float]) -> str:
-    facts = seen.backbone
-    if not limits.allow_size(facts.parameters):
-        return f"{facts.parameters:,} parameters, over plan.max_params {limits.max_params:,}"
+def _exclude(backbone: BackboneFacts, limits: Limits, latency_ms: Mapping[str, float]) -> str:
+    """Return why a backbone cannot be taken; empty if it can."""
+    if not limits.allow_size(backbone.parameters):
+        return f"{backbone.parameters:,} parameters, over plan.max_params {limits.max_params:,}"
     if limits.max_latency_ms is not None:
-        latency = latency_ms[facts.weights_sha256]
+        latency = latency_ms[backbone.weights_sha256]
         if latency > limits.max_latency_ms:
-            # The measured time is left out: a plan is the same wherever the choice is.
+            # The measured time is left out: the same choice gives the same plan on every machine.
             return f"slower here than plan.max_latency_ms {limits.max_latency_ms:g}"
     return ""
 

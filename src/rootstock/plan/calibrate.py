@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from rootstock.assess.size import SizeClass, size_class
+from rootstock.assess.size import size_class
+from rootstock.config.choices import Shares, SizeClass, Strategy
 from rootstock.plan import rules
 from rootstock.plan.ledger import LedgerRow
-from rootstock.plan.rules import Shares, Strategy
 
-PRIOR_WEIGHT = 5
-"""The prior counts like so many runs, so that one odd run does not turn it over."""
-FEWEST_SETS = 3
-"""Thresholds are left alone below so many data sets on which strategies were compared."""
+PRIOR_RUNS = 5
+"""The prior counts like this many runs, so that one odd run does not overturn it."""
+MIN_DATA_SETS = 3
+"""With fewer data sets on which strategies were compared the thresholds stay as they are."""
 SMALL_BELOW = (250, 500, 750, 1000, 1500, 2000, 3000, 5000)
 SIMILAR_FROM = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
@@ -40,7 +40,7 @@ class Calibration:
     coverage: float | None
 
     def settings(self) -> dict[str, Any]:
-        """As params.yaml holds them."""
+        """Return the settings as params.yaml holds them."""
         return {
             "assess": {"small_below": self.small_below, "similar_from": self.similar_from},
             "plan": {"shares": {size: list(pair) for size, pair in self.shares.items()}},
@@ -56,14 +56,14 @@ def calibrate(
     small_per_class_below: int,
     large_from: int,
 ) -> Calibration:
-    """Fit shares and the first two thresholds, the others being as they are.
+    """Fit the shares and the first two thresholds.
 
-    Each stays as given where the ledger says too little.
+    Each stays as it is if the ledger has too few runs.
     """
     sizes = partial(size_class, small_per_class_below=small_per_class_below, large_from=large_from)
     compared = _compared(rows)
     thresholds, regret = _fit_thresholds(compared, (small_below, similar_from), sizes)
-    held = [row.as_expected for row in rows if row.as_expected is not None]
+    in_range = [row.as_expected for row in rows if row.as_expected is not None]
     return Calibration(
         n_rows=len(rows),
         n_sets=len(compared),
@@ -71,27 +71,27 @@ def calibrate(
         small_below=thresholds[0],
         similar_from=thresholds[1],
         regret=regret,
-        coverage=float(np.mean(held)) if held else None,
+        coverage=float(np.mean(in_range)) if in_range else None,
     )
 
 
 def _fit_shares(rows: Iterable[LedgerRow], prior: Shares) -> Shares:
-    """The 10th and 90th percentile of the shares seen, drawn towards the prior."""
-    seen: dict[SizeClass, list[float]] = defaultdict(list)
+    """Return the 10th and 90th percentile of the observed shares, drawn towards the prior."""
+    observed: dict[SizeClass, list[float]] = defaultdict(list)
     for row in rows:
         if row.probe_last is None or row.probe_last >= 1 or not rules.is_finetune(row.strategy):
             continue
         share = 1.0 - (1.0 - row.test_accuracy) / (1.0 - row.probe_last)
         bonus = 0.0 if row.similar else rules.DISSIMILAR_BONUS
-        seen[row.size_class].append(max(-1.0, share - bonus))
-    return {size: _blend(seen[size], pair) for size, pair in prior.items()}
+        observed[row.size_class].append(max(-1.0, share - bonus))
+    return {size: _blend(observed[size], pair) for size, pair in prior.items()}
 
 
-def _blend(seen: Sequence[float], prior: tuple[float, float]) -> tuple[float, float]:
-    if not seen:
+def _blend(observed: Sequence[float], prior: tuple[float, float]) -> tuple[float, float]:
+    if not observed:
         return prior
-    weight = len(seen) / (len(seen) + PRIOR_WEIGHT)
-    fitted = np.quantile(seen, (0.1, 0.9))
+    weight = len(observed) / (len(observed) + PRIOR_RUNS)
+    fitted = np.quantile(observed, (0.1, 0.9))
     low, high = (weight * new + (1 - weight) * old for new, old in zip(fitted, prior, strict=True))
     return round(float(low), 3), round(float(high), 3)
 
@@ -102,24 +102,24 @@ Sizes = Callable[..., SizeClass]
 
 
 def _compared(rows: Iterable[LedgerRow]) -> Compared:
-    """One row of each data set and backbone with two strategies or more, and their accuracies."""
+    """Return a row of each data set and backbone with several strategies, and their accuracies."""
     groups: dict[tuple[str, str], list[LedgerRow]] = defaultdict(list)
     for row in rows:
         groups[row.data_hash, row.weights_sha256].append(row)
-    found = []
+    compared = []
     for members in groups.values():
         scores: dict[Strategy, list[float]] = defaultdict(list)
         for row in members:
             scores[row.strategy].append(row.test_accuracy)
         if len(scores) >= 2:
-            found.append((members[0], {name: float(np.mean(s)) for name, s in scores.items()}))
-    return found
+            compared.append((members[0], {name: float(np.mean(s)) for name, s in scores.items()}))
+    return compared
 
 
 def _fit_thresholds(
     compared: Compared, current: tuple[int, float], sizes: Sizes
 ) -> tuple[tuple[int, float], tuple[float, float] | None]:
-    if len(compared) < FEWEST_SETS:
+    if len(compared) < MIN_DATA_SETS:
         return current, None
     before = _mean_regret(compared, sizes, *current)
     options = [current, *itertools.product(SMALL_BELOW, SIMILAR_FROM)]
@@ -134,7 +134,7 @@ def _distance(option: tuple[int, float], current: tuple[int, float]) -> float:
 
 
 def _mean_regret(compared: Compared, sizes: Sizes, small_below: int, similar_from: float) -> float:
-    """What the table would lose against the best strategy on record.
+    """Return what the table would lose against the best strategy on record.
 
     A strategy that was not tried on a set counts like the worst that was.
     """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rootstock.assess.profile import DatasetProfile
+from rootstock.config.choices import Shares, Strategy
 from rootstock.plan import rules
 from rootstock.plan.pins import AUTO, Pins
-from rootstock.plan.plan import Candidate
-from rootstock.plan.rules import Strategy
+from rootstock.plan.transfer_plan import StrategyForecast
 
 REFERENCE_GFLOPS = 20.0
 """1e9 operations a second that the two-core reference machine reaches on small networks, see
@@ -36,8 +38,8 @@ def planned_rates(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> in
 
 
 def expect_candidate(
-    profile: DatasetProfile, pins: Pins, strategy: Strategy, *, shares: rules.Shares
-) -> Candidate:
+    profile: DatasetProfile, pins: Pins, strategy: Strategy, *, shares: Shares
+) -> StrategyForecast:
     """Expected accuracy and work of one strategy; ``shares`` as in `rules.expected_accuracy`."""
     probes = {probe.tap: probe.accuracy for probe in profile.probes}
     taps = profile.backbone.taps
@@ -53,7 +55,7 @@ def expect_candidate(
         )
         expected = (round(low, 3), round(high, 3))
     gflop = _gflop(profile, pins, strategy)
-    return Candidate(
+    return StrategyForecast(
         strategy=strategy,
         expected_accuracy=expected,
         basis="prior" if rules.is_finetune(strategy) else "cross-validated probe",
@@ -62,12 +64,21 @@ def expect_candidate(
     )
 
 
+def find_too_slow(minutes: Mapping[Strategy, float], *, limit: float | None) -> dict[Strategy, str]:
+    """Return the ways of fine-tuning that take longer than ``limit`` minutes, and the reason."""
+    return {
+        name: f"`{name}` would take {needed:.1f} minutes here, over plan.budget.minutes {limit:g}"
+        for name, needed in minutes.items()
+        if limit is not None and needed > limit and rules.is_finetune(name)
+    }
+
+
 def _gflop(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> float:
-    facts = profile.backbone
+    backbone = profile.backbone
     tune_size = tuning_size(profile, pins)
-    head_size = facts.input_size if pins.input_size == AUTO else pins.input_size
+    head_size = backbone.input_size if pins.input_size == AUTO else pins.input_size
     per_image = {
-        size: facts.gflop_per_megapixel * size * size / 1e6 for size in (head_size, tune_size)
+        size: backbone.gflop_per_megapixel * size * size / 1e6 for size in (head_size, tune_size)
     }
     return rules.training_gflop(
         strategy,

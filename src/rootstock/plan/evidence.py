@@ -7,30 +7,20 @@ race. Numbers in, choices out; no torch, no files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
-from rootstock.assess.size import SizeClass
+from rootstock.config.choices import Shares, SizeClass, Strategy
 from rootstock.metrics import standard_error
 from rootstock.plan import rules
-from rootstock.plan.rules import Strategy
+from rootstock.plan.pins import AUTO
+from rootstock.plan.transfer_plan import Evidence
 
-STAKES = 0.01
-"""A gain below one point of accuracy is not worth the minutes of fine-tuning."""
-RACE_FROM = 50
-"""Under so many training images a race would measure chance."""
-RACE_PER_CLASS = 4
+MIN_GAIN = 0.01
+"""A smaller gain, below one point of accuracy, is not worth the minutes of fine-tuning."""
+MIN_RACE_IMAGES = 50
+"""With fewer training images a race would measure chance."""
+MIN_RACE_IMAGES_PER_CLASS = 4
 """The same for the median class."""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """``choice`` stands unless ``contest`` names two strategies, whose race then decides."""
-
-    ruled: Strategy
-    choice: Strategy
-    contest: tuple[Strategy, ...]
-    why: str
 
 
 def judge(
@@ -42,16 +32,21 @@ def judge(
     taps: Sequence[str],
     probes: Mapping[str, float],
     n_probed: int,
-    shares: rules.Shares,
-) -> Judgement:
+    shares: Shares,
+) -> Evidence:
     """Weigh the table's cell against the probes.
 
     ``probes`` maps a tap to its cross-validated accuracy on ``n_probed`` images; ``shares`` are
     what fine-tuning is expected to remove of a probe's errors.
     """
     ruled = rules.choose_strategy(size, similar=similar)
+
+    def conclude(choice: Strategy, why: str, *, rival: Strategy | None = None) -> Evidence:
+        contest = (choice, rival) if rival else ()
+        return Evidence(ruled=ruled, choice=choice, contest=contest, why=why)
+
     if taps[-1] not in probes:
-        return Judgement(ruled, ruled, (), "nothing could be probed, so the table decides.")
+        return conclude(ruled, "nothing could be probed, so the table decides.")
     head, head_why = _better_head(ruled, taps, probes, n_probed)
     accuracy = probes[taps[-1]] if head == "linear_probe" else max(probes[t] for t in taps[:-1])
     noise = standard_error(accuracy, n_probed)
@@ -59,20 +54,33 @@ def judge(
     measured = f"a head on frozen features reaches {accuracy:.3f} (± {noise:.3f}) by probes"
     gain = f"fine-tuning is expected to add {100 * low:+.1f} to {100 * high:+.1f} points"
     tuned = ruled if rules.is_finetune(ruled) else rules.tuned_rival(similar=similar)
-    if high < max(STAKES, noise / 2):
-        return Judgement(ruled, head, (), f"{head_why}{measured}; {gain}: not worth its cost.")
-    if n_train < RACE_FROM or median_per_class < RACE_PER_CLASS:
-        kept = head if not rules.is_finetune(ruled) else ruled
-        return Judgement(
-            ruled, kept, (), f"{head_why}{measured}; too few images to race anything against it."
+    if high < max(MIN_GAIN, noise / 2):
+        return conclude(head, f"{head_why}{measured}; {gain}: not worth its cost.")
+    if n_train < MIN_RACE_IMAGES or median_per_class < MIN_RACE_IMAGES_PER_CLASS:
+        return conclude(
+            ruled if rules.is_finetune(ruled) else head,
+            f"{head_why}{measured}; too few images to race anything against it.",
         )
     if not rules.is_finetune(ruled):
-        return Judgement(ruled, head, (head, tuned), f"{head_why}{measured}; {gain}: a race tells.")
+        return conclude(head, f"{head_why}{measured}; {gain}: a race tells.", rival=tuned)
     if low <= noise:
-        return Judgement(ruled, tuned, (tuned, head), f"{measured}; {gain}: a race tells.")
+        return conclude(tuned, f"{measured}; {gain}: a race tells.", rival=head)
     # Two ways of fine-tuning do not race: on a part of the images the one that moves less looks
     # better than it is on all of them (measured: 2.6 points worse on CIFAR-10).
-    return Judgement(ruled, tuned, (), f"{measured}; {gain}: beyond the noise, the table stands.")
+    return conclude(tuned, f"{measured}; {gain}: beyond the noise, the table stands.")
+
+
+def contest_to_race(
+    evidence: Evidence, *, too_slow: Collection[Strategy], allowed: bool, pinned: str
+) -> tuple[Strategy, ...]:
+    """Return the two strategies that a race decides between; empty if none is to be run.
+
+    ``pinned`` is the user's strategy, or `AUTO`. A contender that is ``too_slow`` rules the race
+    out: it would cost minutes to prefer what the budget forbids.
+    """
+    if not allowed or pinned != AUTO or not set(evidence.contest).isdisjoint(too_slow):
+        return ()
+    return evidence.contest
 
 
 def _better_head(

@@ -11,9 +11,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from rootstock.assess.profile import DatasetProfile
-from rootstock.assess.size import SizeClass
-from rootstock.plan.plan import TransferPlan
-from rootstock.plan.rules import Strategy
+from rootstock.config.choices import SizeClass, Strategy
+from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.artifacts import Record
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import get_args
 
 from rootstock.assess.profile import DatasetProfile
+from rootstock.config.choices import SizeClass, Strategy
 from rootstock.plan.costs import REFERENCE_GFLOPS
-from rootstock.plan.plan import Candidate, TransferPlan
-from rootstock.plan.rules import MEANING, Strategy
+from rootstock.plan.rules import MEANING, TABLE
+from rootstock.plan.transfer_plan import StrategyForecast, TransferPlan
 
 
 def render_plan(
@@ -57,19 +59,14 @@ def render_plan(
 
 
 def _table(plan: TransferPlan) -> list[str]:
-    def cell(size: str, similar: bool, text: str) -> str:
-        here = plan.size_class == size and plan.similar == similar
-        return f"**{text}** (here)" if here else text
+    def cell(size: SizeClass, similar: bool) -> str:
+        here = (plan.size_class, plan.similar) == (size, similar)
+        return f"**{TABLE[size, similar]}** (here)" if here else TABLE[size, similar]
 
     return [
         "| data | similar to the pretraining set | not similar |",
         "| --- | --- | --- |",
-        f"| small | {cell('small', True, 'linear_probe')} "
-        f"| {cell('small', False, 'early_features')} |",
-        f"| medium | {cell('medium', True, 'partial_finetune')} "
-        f"| {cell('medium', False, 'probe_then_finetune')} |",
-        f"| large | {cell('large', True, 'full_finetune')} "
-        f"| {cell('large', False, 'full_finetune')} |",
+        *(f"| {size} | {cell(size, True)} | {cell(size, False)} |" for size in get_args(SizeClass)),
     ]
 
 
@@ -121,7 +118,7 @@ def _candidates(
 
 
 def _candidate_row(
-    candidate: Candidate, plan: TransferPlan, minutes: Mapping[Strategy, float]
+    candidate: StrategyForecast, plan: TransferPlan, minutes: Mapping[Strategy, float]
 ) -> str:
     chosen = candidate.strategy == plan.strategy
     name = f"**{candidate.strategy}**" if chosen else candidate.strategy

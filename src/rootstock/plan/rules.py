@@ -16,12 +16,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rootstock.assess.size import SizeClass
+from rootstock.config.choices import Shares, SizeClass, Strategy
 from rootstock.ports.search_space import Interval
-
-Strategy = Literal[
-    "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
-]
 
 TABLE: dict[tuple[SizeClass, bool], Strategy] = {
     ("small", True): "linear_probe",
@@ -42,7 +38,7 @@ MEANING: dict[Strategy, str] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FinetuneRule:
     """How one strategy fine-tunes. Rates are peaks for AdamW and the last backbone layer.
 
     ``learning_rates`` are for up to `MANY_IMAGES` training images, ``slow_rates`` for more.
@@ -68,10 +64,10 @@ class Recipe:
 # at first, gave .835 (docs/benchmarks.md).
 MANY_IMAGES = 2_000
 _EPOCHS: dict[SizeClass, int] = {"small": 15, "medium": 8, "large": 4}
-RECIPES: dict[Strategy, Recipe] = {
-    "partial_finetune": Recipe((3e-4, 1e-3), (1e-4, 3e-4), 1.0, 0.8, "eval", _EPOCHS),
-    "probe_then_finetune": Recipe((3e-4, 1e-3), (1e-4, 3e-4), 1.0, 0.9, "eval", _EPOCHS),
-    "full_finetune": Recipe((3e-4,), (1e-4,), 1.0, 1.0, "eval", _EPOCHS),
+RECIPES: dict[Strategy, FinetuneRule] = {
+    "partial_finetune": FinetuneRule((3e-4, 1e-3), (1e-4, 3e-4), 1.0, 0.8, "eval", _EPOCHS),
+    "probe_then_finetune": FinetuneRule((3e-4, 1e-3), (1e-4, 3e-4), 1.0, 0.9, "eval", _EPOCHS),
+    "full_finetune": FinetuneRule((3e-4,), (1e-4,), 1.0, 1.0, "eval", _EPOCHS),
 }
 
 
@@ -174,12 +170,6 @@ def mirror_is_safe(classes: Sequence[str]) -> bool:
     return not characters and not words & sided
 
 
-Shares = dict[SizeClass, tuple[float, float]]
-"""Size class -> the smallest and largest share of a probe's errors that fine-tuning removes."""
-
-# Rough readings of VTAB (1,000 images against full sets) and of hand signs (.89 probed, .99
-# fine-tuned): a prior, which `rootstock calibrate` replaces by what runs have shown.
-PRIOR_SHARES: Shares = {"small": (-0.3, 0.4), "medium": (0.1, 0.6), "large": (0.3, 0.8)}
 DISSIMILAR_BONUS = 0.25
 
 

@@ -31,12 +31,16 @@ finds there what it had written, and resumes.
 
 @dataclass(frozen=True)
 class Trial:
-    """The outcome of one trial; ``error`` is empty when it succeeded."""
+    """The outcome of one trial; ``error`` is empty when it succeeded.
+
+    ``timed_out``: there was no time to begin it, or to wait for its first report.
+    """
 
     params: Params
     metrics: Mapping[str, float]
     directory: Path
     error: str = ""
+    timed_out: bool = False
 
 
 class Searcher(Protocol):
@@ -69,12 +73,8 @@ def trial_name(params: Params) -> str:
     return f"trial-{digest_json(params, digits=12)}"
 
 
-OUT_OF_TIME = "no time was left to begin it"
-"""The error of a trial that was not begun."""
-
-
-SILENT = "it ended without reporting"
-"""The error of a trial that was ended before its first epoch was over."""
+NO_TIME_MESSAGE = "no time was left to begin it"
+NO_REPORT_MESSAGE = "it ended without reporting"
 
 
 class SequentialSearcher:
@@ -106,7 +106,7 @@ class SequentialSearcher:
             home = directory / trial_name(params)
             home.mkdir(parents=True, exist_ok=True)
             if seconds is not None and time.monotonic() - started > seconds:
-                trials.append(Trial(params, {}, home, error=OUT_OF_TIME))
+                trials.append(Trial(params, {}, home, NO_TIME_MESSAGE, timed_out=True))
                 continue
             try:
                 metrics = objective(params, home, lambda step, values: None)

@@ -17,7 +17,7 @@ class Interval:
     log: bool = False
 
 
-Space = Mapping[str, Interval | tuple[str, ...]]
+SearchSpace = Mapping[str, Interval | tuple[str, ...]]
 """Parameter -> an interval, or the choices."""
 
 
@@ -25,12 +25,12 @@ Space = Mapping[str, Interval | tuple[str, ...]]
 class Exploration:
     """Draw from ``space`` until there are ``trials`` in all, the planned ones included."""
 
-    space: Space
+    space: SearchSpace
     trials: int
     seed: int
 
 
-def draw(space: Space, random: np.random.Generator) -> dict[str, float | str]:
+def draw(space: SearchSpace, random: np.random.Generator) -> dict[str, float | str]:
     """One point of the space, every parameter by itself."""
     return {name: _draw_one(values, random) for name, values in space.items()}
 

@@ -18,7 +18,7 @@ from rootstock.config.paths import Paths
 from rootstock.data.manifest import Manifest
 from rootstock.errors import RootstockError
 from rootstock.model.lineage import CHANGES, LIBRARIES, open_ends, trace_libraries
-from rootstock.plan.plan import TransferPlan
+from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.files import sha256_file
 
 

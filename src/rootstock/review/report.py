@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rootstock.assess.profile import DatasetProfile
-from rootstock.plan.rules import Strategy
+from rootstock.config.choices import Strategy
 from rootstock.review.record import DataReview, Feasibility
 
 TOP_FINDINGS = 5

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Level = Literal["none", "light", "medium", "strong"]
+from rootstock.config.choices import Augmentation
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Strength:
 
 # Crops: gentler than ImageNet's .08, which cuts small sets' objects away (TrivialAugment and
 # big_vision's "resmall" keep more as well).
-STRENGTHS: dict[Level, Strength] = {
+STRENGTHS: dict[Augmentation, Strength] = {
     "none": Strength(1.0, 1.0, 0.0, 0.0, 0.0),
     "light": Strength(0.7, 1.1, 5.0, 3.0, 0.1),
     "medium": Strength(0.4, 1.25, 12.0, 6.0, 0.3),
@@ -56,7 +55,7 @@ class Changes:
         return Changes(self.maps[indices], self.colours[indices], seeds)
 
 
-def draw_changes(count: int, *, level: Level, flip: bool, seed: int, epoch: int) -> Changes:
+def draw_changes(count: int, *, level: Augmentation, flip: bool, seed: int, epoch: int) -> Changes:
     """Draw the changes of ``count`` images for one epoch."""
     strength = STRENGTHS[level]
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from rootstock.errors import TrainingError
 from rootstock.heads.linear import log_shares
-from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
 from rootstock.ports.search import Report
 from rootstock.system.files import write_atomic, write_json
 from rootstock.train.augment import augment, draw_changes
@@ -34,12 +33,12 @@ from rootstock.train.optim import (
     rate_factor,
     set_training_mode,
 )
+from rootstock.train.predict import validate
 from rootstock.train.step import MicroBatches
 
 BEST = "best.safetensors"
 HISTORY = "history.json"
 CLIP_NORM = 1.0
-EVAL_BATCH = 128
 
 
 def finetune(
@@ -209,47 +208,6 @@ def _part_loss(
 
 def _total_weight(targets: Tensor, weights: Tensor | None) -> Tensor:
     return targets.sum() if weights is None else (targets @ weights).sum()
-
-
-def predict_logits(network: TransferNet, images: ImageSet) -> np.ndarray:
-    """Logits float32[N,K] of images at their evaluation geometry; in a group a part by each."""
-    processes = ProcessGroup.current()
-    shard = processes.shard(torch.arange(len(images))).numpy()
-    rows = [np.empty((0, network.n_classes), np.float32)]
-    rows += [logits for logits, _ in _forward(network, images, shard)]
-    return processes.gather(np.concatenate(rows))
-
-
-def predict_features(network: TransferNet, images: ImageSet) -> np.ndarray:
-    """Features float32[N,D] that the head reads of images at their evaluation geometry."""
-    found = _forward(network, images, np.arange(len(images)))
-    return np.concatenate([features for _, features in found])
-
-
-@torch.inference_mode()
-def _forward(
-    network: TransferNet, images: ImageSet, indices: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Logits and features of a batch after the other."""
-    network.eval()
-    device = next(network.parameters()).device
-    for start in range(0, len(indices), EVAL_BATCH):
-        pixels = images.pixels(indices[start : start + EVAL_BATCH])
-        batch = torch.from_numpy(images.preprocess.normalise(pixels)).to(device)
-        features = network.features(batch)
-        logits = network.head(features)
-        yield logits.float().cpu().numpy(), features.float().cpu().numpy()
-
-
-def validate(network: TransferNet, images: ImageSet) -> dict[str, float]:
-    """Log-loss, accuracy and balanced accuracy, with the prefix ``val_``."""
-    logits = predict_logits(network, images)
-    predicted = logits.argmax(axis=1)
-    return {
-        "val_log_loss": log_loss(softmax(logits), images.labels),
-        "val_accuracy": accuracy(predicted, images.labels),
-        "val_balanced_accuracy": balanced_accuracy(predicted, images.labels, logits.shape[1]),
-    }
 
 
 def write_weights(network: nn.Module, path: Path) -> None:

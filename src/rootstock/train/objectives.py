@@ -1,19 +1,12 @@
-"""What one trial does: fit a head, or fine-tune. Both travel to worker processes.
-
-A trial writes ``result.json`` into its directory when it is done; started again with the same
-params it returns that at once, so a search that was killed repeats only what was not finished.
-"""
+"""What one trial does: fit a head, or fine-tune. Both travel to worker processes."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,48 +24,35 @@ from rootstock.heads.linear import (
 )
 from rootstock.heads.mlp import fit_mlp_head
 from rootstock.metrics import accuracy, balanced_accuracy, log_losses, softmax
-from rootstock.ports.runs import NullRunLogger, Run, RunLogger
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_json
-from rootstock.train.distributed import ProcessGroup
 from rootstock.train.finetune import finetune
 from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
 from rootstock.train.optim import FinetuneSettings
-from rootstock.train.resume import resumed_run
+from rootstock.train.penalty import is_past_best, strongest_of_equals
+from rootstock.train.tracked import Tracking, run_tracked
 
 log = logging.getLogger(__name__)
 
 HEAD_FILE = "head.safetensors"
 PATH_FILE = "path.json"
 CROSS_VALIDATED = 400_000
-"""Up to so many training images times classes the strength is cross-validated on them too: beyond,
-it would take minutes, and the validation images alone tell enough."""
+"""Up to this many training images times classes the strength is cross-validated on them too:
+beyond, it would take minutes, and the validation images are enough."""
 FOLDS = 5
-LARGEST_ERROR = 0.1
-"""Share of the lowest log-loss that its standard error counts for at most."""
-_RESULT, _RUN = "result.json", "run.json"
-
-
-@dataclass(frozen=True)
-class Tracking:
-    """Where a trial logs itself: as a child of the run ``parent_id``."""
-
-    runs: RunLogger
-    parent_id: str
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class HeadObjective:
     """Fits heads for params ``tap`` and ``strengths``, keeps the best, notes all in `PATH_FILE`.
 
-    With a param ``hidden`` they have a hidden layer of that width, else they are linear.
+    With a param ``hidden`` they have a hidden layer of that width, otherwise they are linear.
 
     ``train_features`` and ``val_features`` map a tap to a .npy file of float16[N,C]; trials share
     its pages in memory. Labels are int64[N]. The strength is chosen by the log-loss on images the
-    head did not see: those of ``val``, and those of ``train`` by cross-validation unless they are
-    so many that ``val`` alone tells.
+    head did not see: those of ``val``, and those of ``train`` by cross-validation unless there are
+    too many of them.
     """
 
     train_features: Mapping[str, Path]
@@ -89,7 +69,7 @@ class HeadObjective:
     """As `pick_device` reads it, where the trial runs."""
 
     def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
-        return _tracked(self._fit, params, directory, report, self.tracking)
+        return run_tracked(self._fit, params, directory, report, self.tracking)
 
     def _fit(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
         device = pick_device(self.device)
@@ -197,35 +177,6 @@ class HeadObjective:
         )
 
 
-def strongest_of_equals(strengths: Sequence[float], losses: np.ndarray) -> int:
-    """Position of the strongest penalty whose mean log-loss is within an error of the lowest.
-
-    As good for all that can be told, better calibrated, and a gentler start for fine-tuning: a
-    head with huge weights sends huge gradients into the backbone. This is the one-standard-error
-    rule of Breiman et al. 1984; the error is at most a tenth of the lowest loss, for few images
-    would allow any penalty. ``losses`` [S,N] are of images that the heads did not see.
-    """
-    as_good = np.flatnonzero(losses.mean(axis=1) <= _as_good(losses))
-    return int(as_good[np.argmax(np.asarray(strengths)[as_good])])
-
-
-def is_past_best(losses: np.ndarray) -> bool:
-    """Whether the last of ``losses`` [S,N] is no longer as good as the best before it.
-
-    Along a path the loss falls and then rises; the weak strengths on the far side take most of the
-    time, and none of them would be taken.
-    """
-    return bool(losses[-1].mean() > _as_good(losses))
-
-
-def _as_good(losses: np.ndarray) -> float:
-    """The mean loss up to which one is as good as the best for all that can be told."""
-    means = losses.mean(axis=1)
-    best = int(means.argmin())
-    error = losses[best].std() / np.sqrt(losses.shape[1])
-    return float(means[best] + min(error, LARGEST_ERROR * means[best]))
-
-
 @dataclass(frozen=True)
 class FinetuneObjective:
     """Fine-tunes from a probed head; params are fields of `FinetuneSettings`.
@@ -247,7 +198,7 @@ class FinetuneObjective:
     until: float | None = None
 
     def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
-        return _tracked(self._train, params, directory, report, self.tracking)
+        return run_tracked(self._train, params, directory, report, self.tracking)
 
     def _train(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
         backbone = load_backbone(self.weights, self.backbone, device=self.device)
@@ -261,57 +212,3 @@ class FinetuneObjective:
             report=report,
             until=self.until,
         )
-
-
-def _tracked(
-    body: Callable[[Params, Path, Report], dict[str, float]],
-    params: Params,
-    directory: Path,
-    report: Report,
-    tracking: Tracking,
-) -> Mapping[str, float]:
-    """Run ``body`` inside a child run, or return the result that is there already.
-
-    Of a group only the first process logs and writes.
-    """
-    result = directory / _RESULT
-    name = " ".join(f"{k}={v}" for k, v in params.items() if not isinstance(v, list | tuple))
-    if result.exists():
-        found = json.loads(result.read_text(encoding="utf-8"))
-        metrics: dict[str, float] = found["metrics"]
-        if not found["run"]:  # trained in a race, before there was a run to log to
-            with tracking.runs.run(name, parent_id=tracking.parent_id, tags=tracking.tags) as run:
-                _log_finished(run, params, metrics)
-                write_json(result, {"metrics": metrics, "run": run.id})
-        report(1, metrics)
-        return metrics
-    started = time.monotonic()
-    is_main = ProcessGroup.current().is_main
-    runs = tracking.runs if is_main else NullRunLogger()
-    begun = directory / _RUN
-    with resumed_run(runs, begun, name, parent_id=tracking.parent_id, tags=tracking.tags) as (
-        run,
-        _,
-    ):
-        run.log_params(params)
-        metrics = body(params, directory, _both(report, run))
-        metrics |= {"seconds": round(time.monotonic() - started, 3)}
-        _log_finished(run, {}, metrics)
-        run_id = run.id
-    if is_main:
-        write_json(result, {"metrics": metrics, "run": run_id})
-    return metrics
-
-
-def _log_finished(run: Run, params: Params, metrics: Mapping[str, float]) -> None:
-    if params:
-        run.log_params(params)
-    run.log_metrics({f"final_{key}": value for key, value in metrics.items()})
-
-
-def _both(report: Report, run: Run) -> Report:
-    def tell(step: int, metrics: Mapping[str, Any]) -> None:
-        run.log_metrics(metrics, step=step)
-        report(step, metrics)
-
-    return tell

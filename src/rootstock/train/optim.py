@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rootstock.backbones.taps import module_stages
-from rootstock.train.augment import Level
+from rootstock.config.choices import Augmentation
+from rootstock.config.schema import TrainConfig
+from rootstock.plan.transfer_plan import FinetuneRecipe
 from rootstock.train.compute import Compute
+from rootstock.train.mix import choose_mixup
 from rootstock.train.network import TransferNet
 
 WARMUP = 0.1
@@ -37,7 +40,7 @@ class FinetuneSettings:
     weight_decay: float
     label_smoothing: float
     patience: int
-    augmentation: Level
+    augmentation: Augmentation
     flip: bool
     balanced: bool
     seed: int
@@ -54,6 +57,34 @@ class FinetuneSettings:
     """Compute activations again in the backward pass instead of keeping them."""
     compute: Compute | None = None
     """As measured; None: what is usual on the device."""
+
+    @classmethod
+    def from_plan(
+        cls,
+        recipe: FinetuneRecipe,
+        options: TrainConfig,
+        *,
+        n_train: int,
+        seed: int,
+        compute: Compute | None,
+    ) -> FinetuneSettings:
+        """Return the plan's recipe, completed by the user's options where they name a field.
+
+        The learning rate is 0: each trial sets its own.
+        """
+        weight = options.class_weight
+        names = {field.name for field in fields(cls)}
+        values: dict[str, Any] = {**dict(options), **dict(recipe)}
+        chosen = {
+            "learning_rate": 0.0,
+            "mixup": choose_mixup(options.mixup, n_train=n_train),
+            "balanced": weight == "balanced",
+            "balanced_sampling": weight == "balanced_sampling",
+            "logit_adjusted": weight == "logit_adjusted",
+            "seed": seed,
+            "compute": compute,
+        }
+        return cls(**{key: value for key, value in values.items() if key in names} | chosen)
 
 
 def make_optimizer(

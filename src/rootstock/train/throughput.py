@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from rootstock.backbones.load import LAST, Backbone
+from rootstock.config.choices import Strategy
 from rootstock.heads.linear import LinearHead
 from rootstock.plan import rules
 from rootstock.runtimes.choose import time_in_turns
@@ -48,7 +49,7 @@ class Throughput(Record):
     """One prepared image through ONNX Runtime on the processor."""
 
     def minutes(
-        self, strategy: rules.Strategy, *, n_train: int, n_val: int, epochs: int, n_rates: int
+        self, strategy: Strategy, *, n_train: int, n_val: int, epochs: int, n_rates: int
     ) -> float:
         """Return what training by ``strategy`` will take here, without decoding."""
         seconds = (n_train + n_val) / self.forward_per_second

@@ -2,43 +2,85 @@
 
 from __future__ import annotations
 
-from rootstock.assess.build import build_profile
-from rootstock.assess.profile import DatasetProfile
+from rootstock.assess.build import build_profile, measure_backbone, sample_rows
+from rootstock.assess.candidates import list_candidates, split_candidate
+from rootstock.assess.profile import BackboneProfile, DatasetProfile
 from rootstock.backbones.load import load_backbone
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.data.layout import base_folder
-from rootstock.data.manifest import Manifest
+from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
-from rootstock.workflow.candidates import assess_candidates
-from rootstock.workflow.review import review_data
+from rootstock.workflow.backbone_choice import measure_candidates
+from rootstock.workflow.data_review import review_data
+from rootstock.workflow.estimates import estimate_minutes
+from rootstock.workflow.pins import read_cost_pins
+from rootstock.workflow.project import Project
 
 
 def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     """Write artifacts/profile.json (size, similarity, probes by depth) and the review."""
-    manifest = Manifest.read(paths.manifest)
+    project, options = Project(config, paths), config.assess
+    store = FeatureStore(project.store)
     backbone = load_backbone(
         config.backbone.weights, config.backbone.name, device=config.features.device
     )
-    limits = {
-        "small_below": config.assess.small_below,
-        "small_per_class_below": config.assess.small_per_class_below,
-        "large_from": config.assess.large_from,
-    }
     profile = build_profile(
-        manifest,
-        root=base_folder(paths.below(config.data.root)),
+        project.manifest,
+        root=project.root,
         backbone=backbone,
-        store=FeatureStore(paths.below(config.features.store)),
-        thresholds=limits,
-        similar_from=config.assess.similar_from,
-        sample=config.assess.sample,
-        folds=config.assess.probe_folds,
+        store=store,
+        thresholds={
+            "small_below": options.small_below,
+            "small_per_class_below": options.small_per_class_below,
+            "large_from": options.large_from,
+        },
+        similar_from=options.similar_from,
+        sample=options.sample,
+        folds=options.probe_folds,
         batch_size=config.features.batch_size,
         seed=config.seed,
     )
     if config.backbone.candidates:
-        profile = assess_candidates(config, paths, manifest, profile)
+        profile = _with_candidates(project, profile)
     profile.write(paths.profile)
-    review_data(config, paths, manifest, profile, backbone)
+    reader = FeatureReader(project.root, backbone, backbone.card.preprocess(), store)
+    review_data(
+        project.manifest,
+        profile,
+        reader,
+        batch_size=config.features.batch_size,
+        n_images=options.review_images,
+        target_accuracy=options.target_accuracy,
+        folds=options.probe_folds,
+        seed=config.seed,
+        minutes=estimate_minutes(paths.paces, profile, backbone, read_cost_pins(config))[1],
+        artifact=paths.review,
+        reports=paths.reports,
+    )
     return profile
+
+
+def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfile:
+    """Return ``profile`` with what every other candidate makes of the same images."""
+    config = project.config
+    rows = sample_rows(project.manifest.rows("train"), config.assess.sample)
+
+    def measure(candidate: str) -> BackboneProfile:
+        weights, name = split_candidate(candidate)
+        return measure_backbone(
+            candidate,
+            load_backbone(weights, name, device=config.features.device),
+            rows,
+            root=project.root,
+            store=FeatureStore(project.store),
+            similar_from=config.assess.similar_from,
+            folds=config.assess.probe_folds,
+            batch_size=config.features.batch_size,
+            seed=config.seed,
+        )
+
+    names = list_candidates(
+        config.backbone.candidates, weights=config.backbone.weights, name=config.backbone.name
+    )
+    alternatives, unusable = measure_candidates(names[1:], measure)
+    return profile.model_copy(update={"alternatives": alternatives, "unusable": unusable})

@@ -7,44 +7,64 @@ from typing import Any
 
 import numpy as np
 
+from rootstock.assess.profile import DatasetProfile
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.data.layout import base_folder
-from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.data.manifest import ImageRow
 from rootstock.errors import DataError
 from rootstock.evaluate.report import Evaluation, evaluate, write_evaluation
 from rootstock.model.batch_predict import predict_rows
 from rootstock.model.predictor import Inferred, Predictor
+from rootstock.plan.ledger import append_row, make_row
+from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.runs import RunLogger
-from rootstock.system.files import read_json
-from rootstock.workflow.forecast import compare_forecast
+from rootstock.system.files import read_json, write_json
+from rootstock.workflow.forecast import (
+    forecast_metrics,
+    forecast_record,
+    read_expected_minutes,
+    training_minutes,
+)
 from rootstock.workflow.index import index_images
+from rootstock.workflow.project import Project
 
 
 def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluation:
     """Measure the bundle once on the test split, as it would be served; log it to the run."""
-    manifest = Manifest.read(paths.manifest)
-    root = base_folder(paths.below(config.data.root))
+    project = Project(config, paths)
+    rows = project.manifest.rows("test")
     training = read_json(paths.training, made_by="train")
-    evaluation = _evaluate(Predictor(paths.model), manifest.rows("test"), root)
-    write_evaluation(evaluation, paths.reports, root=root)
-    forecast = compare_forecast(config, paths, training, evaluation.metrics)
+    evaluation = _evaluate(Predictor(paths.model), rows, project.root)
+    write_evaluation(evaluation, paths.reports, root=project.root)
+    plan = TransferPlan.read(paths.plan)
+    row = make_row(
+        DatasetProfile.read(paths.profile).seen_by(plan.weights_sha256),
+        plan,
+        kept_head=training["kept_head"],
+        test_accuracy=evaluation.metrics["accuracy"],
+        n_test=int(evaluation.metrics["n_test"]),
+        expected_minutes=read_expected_minutes(paths.estimates, plan),
+        minutes=round(training_minutes(training), 4),
+        seed=config.seed,
+    )
+    append_row(paths.below(config.plan.ledger), row)
+    write_json(paths.forecast, forecast_record(row))
     with runs.run("evaluate", run_id=training["run_id"]) as run:
-        run.log_metrics(forecast)
+        run.log_metrics(forecast_metrics(row))
         run.log_metrics({f"test_{name}": value for name, value in evaluation.metrics.items()})
         run.log_files(paths.reports, folder="reports")
     return evaluation
 
 
 def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> dict[str, Any]:
-    """Measure any bundle on any labelled folder; returns the metrics.
+    """Measure any bundle on any labelled folder; return the metrics.
 
-    The folder's own test split is used, or every image where it brings none.
+    The folder's own test split is used, or every image if it has none.
     Raises:
         DataError: the folder has classes that the model does not know.
     """
     manifest = index_images(config, paths)
-    root = base_folder(paths.below(config.data.root))
+    root = Project(config, paths).root
     rows = manifest.rows("test" if "test" in manifest.given_splits else None)
     evaluation = _evaluate(Predictor(model), rows, root)
     write_evaluation(evaluation, paths.reports, root=root)
@@ -60,31 +80,33 @@ def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluat
             hint=f"it knows {', '.join(predictor.classes)}",
         )
     labels = np.array([number[row.label] for row in rows])
-    found = predict_rows(predictor, rows, root)
+    outputs = predict_rows(predictor, rows, root)
     return evaluate(
-        found.probabilities,
+        outputs.probabilities,
         labels,
         classes=predictor.classes,
         paths=[row.path for row in rows],
-        honesty=measure_honesty(predictor, found, labels),
+        honesty=measure_honesty(predictor, outputs, labels),
     )
 
 
-def measure_honesty(predictor: Predictor, found: Inferred, labels: np.ndarray) -> dict[str, float]:
-    """Whether the model keeps on these images what it promises.
+def measure_honesty(
+    predictor: Predictor, outputs: Inferred, labels: np.ndarray
+) -> dict[str, float]:
+    """Return whether the model keeps its promises on these images.
 
     ``coverage_95``: in how many 95 % prediction sets the true class is, ``set_size_95``: how many
-    classes they hold, ``unknown_share``: how many images are called unknown. Empty for a model
-    that keeps no reference.
+    classes they hold, ``unknown_share``: how many images are called unknown. Empty if the model
+    has no reference.
     """
     if predictor.bundle.reference is None or not len(labels):
         return {}
-    answers = [predictor.answer(*row, coverage=0.95) for row in zip(*found, strict=True)]
+    answers = [predictor.answer(*row, coverage=0.95) for row in zip(*outputs, strict=True)]
     sets = [answer.labels or () for answer in answers]
     return {
         "coverage_95": float(
-            np.mean([predictor.classes[y] in kept for y, kept in zip(labels, sets, strict=True)])
+            np.mean([predictor.classes[y] in each for y, each in zip(labels, sets, strict=True)])
         ),
-        "set_size_95": float(np.mean([len(kept) for kept in sets])),
+        "set_size_95": float(np.mean([len(each) for each in sets])),
         "unknown_share": float(np.mean([bool(answer.unknown) for answer in answers])),
     }

@@ -10,18 +10,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rootstock.assess.profile import DatasetProfile
-from rootstock.backbones.load import Backbone, load_backbone
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.data.layout import base_folder
-from rootstock.data.manifest import ImageRow, Manifest
-from rootstock.errors import PlanError
+from rootstock.data.manifest import ImageRow
 from rootstock.features.reader import ExtractionReport, FeatureReader
 from rootstock.features.store.compaction import compact
 from rootstock.features.store.store import FeatureStore
-from rootstock.plan.plan import TransferPlan
+from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.spread import InProcess, Spreader
+from rootstock.workflow.planned_backbone import load_planned_backbone
+from rootstock.workflow.project import Project
 
 _log = logging.getLogger(__name__)
 COMPACT_PARTS = 32
@@ -68,14 +66,14 @@ def cache_features(
     config: Config, paths: Paths, *, spreader: Spreader | None = None
 ) -> ExtractionReport:
     """Compute the features that are missing in the store; write artifacts/features.json."""
-    manifest, plan = Manifest.read(paths.manifest), TransferPlan.read(paths.plan)
-    rows = [row for split in SPLITS for row in manifest.rows(split)]
+    project, plan = Project(config, paths), TransferPlan.read(paths.plan)
+    rows = [row for split in SPLITS for row in project.manifest.rows(split)]
     # Copies of an image in two parts would be computed twice.
     unique = list({row.sha256: row for row in rows}.values())
     job = PartJob(
         plan,
-        base_folder(paths.below(config.data.root)),
-        paths.below(config.features.store),
+        project.root,
+        project.store,
         config.features.device,
         config.features.batch_size,
         n_images=len(unique),
@@ -94,41 +92,12 @@ def cache_features(
             if len(done) % COMPACT_PARTS == 0 or len(done) == len(parts):
                 compact(space)
     job.reader.write_index(paths.features, rows, plan.taps)
-    whole = ExtractionReport(
+    total = ExtractionReport(
         sum(report.computed for report in done),
         sum(report.reused for report in done),
         sum(report.seconds for report in done),
     )
     engines = sorted({report.engine for report in done if report.engine})
     by = f" by {' and '.join(engines)}" if engines else ""
-    _log.info("features: %d computed%s, %d there already", whole.computed, by, whole.reused)
-    return whole
-
-
-def load_planned_backbone(plan: TransferPlan, *, device: str) -> Backbone:
-    """The backbone that the plan was made for.
-
-    Raises:
-        PlanError: the weights have changed since.
-    """
-    return _load_known(plan.weights, plan.backbone, plan.weights_sha256, device=device)
-
-
-def load_profiled_backbone(profile: DatasetProfile, *, device: str) -> Backbone:
-    """The backbone that the profile was measured with.
-
-    Raises:
-        PlanError: the weights have changed since.
-    """
-    facts = profile.backbone
-    return _load_known(facts.weights, facts.name, facts.weights_sha256, device=device)
-
-
-def _load_known(weights: str, name: str, sha256: str, *, device: str) -> Backbone:
-    backbone = load_backbone(weights, name, device=device)
-    if backbone.card.weights_sha256 != sha256:
-        raise PlanError(
-            f"the weights {weights!r} are not those that the plan was made for",
-            hint="run the stages `assess` and `plan` again",
-        )
-    return backbone
+    _log.info("features: %d computed%s, %d there already", total.computed, by, total.reused)
+    return total

@@ -6,32 +6,37 @@ import dataclasses
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from rootstock.assess.build import sample_rows
 from rootstock.assess.profile import DatasetProfile
-from rootstock.config.paths import Paths
-from rootstock.config.schema import Config
-from rootstock.data.layout import base_folder
+from rootstock.config.choices import Strategy
+from rootstock.config.schema import TrainConfig
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError
-from rootstock.features.store.store import FeatureStore
 from rootstock.metrics import lead
 from rootstock.plan import rules
 from rootstock.plan.pins import AUTO, Pins
-from rootstock.plan.plan import Heat, Race, TransferPlan
 from rootstock.plan.planner import make_transfer_plan
-from rootstock.plan.race import EPOCHS, decide, is_settled, is_whole, race_rates, round_sizes
-from rootstock.plan.rules import Strategy
+from rootstock.plan.race_rules import (
+    EPOCHS,
+    decide,
+    is_settled,
+    is_whole,
+    race_rates,
+    round_sizes,
+)
+from rootstock.plan.transfer_plan import Heat, Race, TransferPlan
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.digest import digest_json
-from rootstock.train.objectives import Tracking
-from rootstock.workflow.features import load_planned_backbone
-from rootstock.workflow.training_job import TrainingJob, job_name, planned_compute
-from rootstock.workflow.trials import best_trial
+from rootstock.train.tracked import Tracking
+from rootstock.train.training_job import TrainingJob
+from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
 
 log = logging.getLogger(__name__)
 
@@ -41,130 +46,129 @@ VAL_IMAGES = 1000
 """At most so many validation images judge a heat: their noise is below a point then."""
 
 
-def run_race(
-    config: Config,
-    paths: Paths,
-    *,
-    profile: DatasetProfile,
-    contest: Sequence[Strategy],
-    pins: Pins,
-    searcher: Searcher,
-) -> Race:
-    """Train the two strategies of ``contest``, the preferred one first; a round, or two in doubt.
+class JobOpener(Protocol):
+    """Makes the training job of a plan; on all images and in its own folder by default."""
 
-    On few images it is the training itself, which then finds the winner's trials done. The outcome
-    is kept in .rootstock/races, so that the same race is run once.
-    Raises:
-        TrainingError: a contender could not be trained.
+    def __call__(
+        self, plan: TransferPlan, *, manifest: Manifest | None = None, directory: Path | None = None
+    ) -> TrainingJob: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyRace:
+    """A short training of the two strategies of ``contest``, the preferred one first.
+
+    On few images it is the training itself, which then uses the winner's trials. The outcome is
+    kept in ``folder``, so that the same race is run once.
     """
-    name = _identity(config, profile, contest, pins)
-    memory = paths.races / f"{name}.json"
-    if memory.exists():
-        try:
-            return Race.read(memory)
-        except ArtifactError as error:
-            log.warning("%s; the race is run again", error)
-    manifest = Manifest.read(paths.manifest)
-    heats: list[Heat] = []
-    homes: dict[Strategy, Path] = {}
-    losses: dict[Strategy, np.ndarray] = {}
-    for n_train in round_sizes(profile.n_train):
-        whole = is_whole(profile.n_train)
-        part = manifest if whole else _part_of(manifest, n_train)
-        for strategy in contest:
-            log.info("race: %s on %d training images", strategy, n_train)
-            plan = make_transfer_plan(
-                profile,
-                pins=_short(pins, strategy, n_train=n_train, whole=whole),
-                l2_grid=config.train.l2_grid,
-            )
-            home = paths.races / name / f"{strategy}-{n_train}"
-            if whole:
-                home = paths.trials / job_name(config, manifest, plan)
-            heat, losses[strategy] = _run_heat(config, paths, part, plan, home, searcher)
-            heats.append(heat)
-            homes[strategy] = home
-        if is_settled(*heats[-2:]):
-            break
-    _, noise = lead(*(losses[strategy] for strategy in contest))
-    race = decide(heats, noise=noise, similar=profile.similarity.similar)
-    race.write(memory)
-    shutil.rmtree(paths.races / name, ignore_errors=True)
-    for strategy, home in homes.items():
-        if strategy != race.winner:
-            shutil.rmtree(home, ignore_errors=True)
-    return race
+
+    contest: Sequence[Strategy]
+    profile: DatasetProfile
+    pins: Pins
+    manifest: Manifest
+    options: TrainConfig
+    seed: int
+    folder: Path
+    open_job: JobOpener
+
+    def run(self, searcher: Searcher) -> Race:
+        """Return the outcome, after one round of training, or two if the first leaves a doubt.
+
+        Raises:
+            TrainingError: a contender could not be trained.
+        """
+        outcome = self.folder / f"{self.name}.json"
+        if outcome.exists():
+            try:
+                return Race.read(outcome)
+            except ArtifactError as error:
+                log.warning("%s; the race is run again", error)
+        heats: list[Heat] = []
+        folders: dict[Strategy, Path] = {}
+        losses: dict[Strategy, np.ndarray] = {}
+        for n_train in round_sizes(self.profile.n_train):
+            for strategy in self.contest:
+                log.info("race: %s on %d training images", strategy, n_train)
+                job = self._open(strategy, n_train)
+                folders[strategy] = job.directory
+                heat, losses[strategy] = run_heat(job, searcher)
+                heats.append(heat)
+            if is_settled(*heats[-2:]):
+                break
+        _, noise = lead(*(losses[strategy] for strategy in self.contest))
+        race = decide(heats, noise=noise, similar=self.profile.similarity.similar)
+        race.write(outcome)
+        shutil.rmtree(self.folder / self.name, ignore_errors=True)
+        for strategy, folder in folders.items():
+            if strategy != race.winner:
+                shutil.rmtree(folder, ignore_errors=True)
+        return race
+
+    @property
+    def name(self) -> str:
+        """The same for races whose outcome is the same."""
+        parts = [
+            VERSION,
+            self.profile.model_dump(mode="json"),
+            list(self.contest),
+            dataclasses.asdict(self.pins),
+            self.options.model_dump(mode="json"),
+            [_rates(strategy, self.profile.n_train) for strategy in self.contest],
+            self.seed,
+        ]
+        return digest_json(parts, digits=16)
+
+    def _open(self, strategy: Strategy, n_train: int) -> TrainingJob:
+        whole = is_whole(self.profile.n_train)
+        plan = make_transfer_plan(
+            self.profile,
+            pins=_shorten(self.pins, strategy, n_train=n_train, whole=whole),
+            l2_grid=self.options.l2_grid,
+        )
+        if whole:
+            return self.open_job(plan)
+        return self.open_job(
+            plan,
+            manifest=_sample(self.manifest, n_train),
+            directory=self.folder / self.name / f"{strategy}-{n_train}",
+        )
 
 
-def _identity(
-    config: Config, profile: DatasetProfile, contest: Sequence[Strategy], pins: Pins
-) -> str:
-    parts = [
-        VERSION,
-        profile.model_dump(mode="json"),
-        list(contest),
-        dataclasses.asdict(pins),
-        config.train.model_dump(mode="json"),
-        [_rates(strategy, profile.n_train) for strategy in contest],
-        config.seed,
-    ]
-    return digest_json(parts, digits=16)
+def run_heat(job: TrainingJob, searcher: Searcher) -> tuple[Heat, np.ndarray]:
+    """Train a contender; return the heat and each validation image's calibrated loss float[V]."""
+    tracking = Tracking(NullRunLogger(), "", {})
+    best: HeadTrial | FinetunedTrial
+    with searcher.session():
+        best = head = best_trial(job.search_heads(searcher, tracking))
+        if job.plan.finetune:
+            best = job.best_tuned(head, job.search_finetuning(searcher, tracking, head))
+    losses = job.calibrated_losses(best)
+    heat = Heat(
+        strategy=job.plan.strategy,
+        n_train=len(job.data.rows("train")),
+        n_val=len(job.data.rows("val")),
+        epochs=job.plan.finetune.epochs if job.plan.finetune else 0,
+        accuracy=round(best.metrics["val_accuracy"], 4),
+        log_loss=round(float(losses.mean()), 4),
+    )
+    return heat, losses
 
 
 def _rates(strategy: Strategy, n_train: int) -> tuple[float, ...]:
     return race_rates(strategy, rules.learning_rates(strategy, n_train), n_train)
 
 
-def _part_of(manifest: Manifest, n_train: int) -> Manifest:
+def _sample(manifest: Manifest, n_train: int) -> Manifest:
     rows = sample_rows(manifest.rows("train"), n_train)
     rows += sample_rows(manifest.rows("val"), VAL_IMAGES)
     return dataclasses.replace(manifest, images=tuple(rows))
 
 
-def _short(pins: Pins, strategy: Strategy, *, n_train: int, whole: bool) -> Pins:
-    """The rates of a race, and few epochs unless it is the ``whole`` training."""
+def _shorten(pins: Pins, strategy: Strategy, *, n_train: int, whole: bool) -> Pins:
+    """Return the rates of a race, and few epochs unless it is the ``whole`` training."""
     pins = dataclasses.replace(pins, strategy=strategy)
     if not rules.is_finetune(strategy):
         return pins
     if pins.learning_rates == AUTO:
         pins = dataclasses.replace(pins, learning_rates=_rates(strategy, n_train))
     return pins if whole else dataclasses.replace(pins, epochs=EPOCHS)
-
-
-def _run_heat(
-    config: Config,
-    paths: Paths,
-    part: Manifest,
-    plan: TransferPlan,
-    home: Path,
-    searcher: Searcher,
-) -> tuple[Heat, np.ndarray]:
-    """The heat, and the calibrated log-loss float[V] of each validation image."""
-    backbone = load_planned_backbone(plan, device=config.train.device)
-    job = TrainingJob(
-        config=config,
-        manifest=part,
-        plan=plan,
-        root=base_folder(paths.below(config.data.root)),
-        store=FeatureStore(paths.below(config.features.store)),
-        backbone=backbone,
-        preprocess=backbone.card.preprocess(plan.input_size),
-        directory=home,
-        compute=planned_compute(paths, plan, backbone),
-    )
-    tracking = Tracking(NullRunLogger(), "", {})
-    with searcher.session():
-        best = best_trial(job.search_heads(searcher, tracking))
-        if plan.finetune:
-            tuned = job.search_finetuning(searcher, tracking, best)
-            best = job.best_tuned(best, tuned)
-    losses = job.calibrated_losses(best)
-    heat = Heat(
-        strategy=plan.strategy,
-        n_train=len(part.rows("train")),
-        n_val=len(part.rows("val")),
-        epochs=plan.finetune.epochs if plan.finetune else 0,
-        accuracy=round(best.metrics["val_accuracy"], 4),
-        log_loss=round(float(losses.mean()), 4),
-    )
-    return heat, losses

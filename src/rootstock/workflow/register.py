@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config, GateConfig
-from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError, ConflictError, NoModelError, RootstockError
 from rootstock.evaluate.promotion_gate import Comparison, compare
@@ -21,6 +22,7 @@ from rootstock.ports.registry import ModelRegistry, RegistryEntry
 from rootstock.ports.runs import RunLogger
 from rootstock.registry.champion import CHALLENGER, CHAMPION, find_alias, promote, settle_and_adopt
 from rootstock.system.files import read_json, write_atomic, write_json
+from rootstock.workflow.project import Project
 
 MEETINGS = 3
 """How often a challenger meets a champion that changes meanwhile, before that is left to people."""
@@ -33,9 +35,9 @@ def register_model(
 
     Without a registry (tracking is off) nothing is registered, and the file says so.
     """
-    metrics = read_json(paths.metrics, made_by="evaluate")
+    project = Project(config, paths)
     bundle = read_bundle(paths.model)
-    card = write_card(config, paths, bundle, metrics)
+    card = write_card(project, bundle)
     if registry is None:
         outcome: dict[str, Any] = {
             "registered": False,
@@ -54,7 +56,19 @@ def register_model(
                 tags={"strategy": bundle.strategy, "data": bundle.lineage["data_hash"]},
                 description=card,
             )
-        comparison, promoted, reason = _pass_gate(config, paths, registry, entry)
+        comparison, promoted, reason = _pass_gate(
+            registry,
+            name,
+            entry,
+            partial(
+                _meet,
+                paths.model,
+                registry=registry,
+                manifest=project.manifest,
+                root=project.root,
+                gate=config.registry.gate,
+            ),
+        )
         registry.set_tags(name, entry.version, {"gate": reason})
     outcome = {
         "registered": True,
@@ -69,11 +83,16 @@ def register_model(
 
 
 def _pass_gate(
-    config: Config, paths: Paths, registry: ModelRegistry, entry: RegistryEntry
+    registry: ModelRegistry,
+    name: str,
+    entry: RegistryEntry,
+    meet: Callable[[RegistryEntry], Comparison],
 ) -> tuple[Comparison | None, bool, str]:
-    """Let a new version meet the champion; what was found, whether it took over, and why."""
-    name, comparison = config.registry.name, None
-    root = base_folder(paths.below(config.data.root))
+    """Let a new version meet the champion; return the comparison, if it took over, and why.
+
+    ``meet`` compares it with a champion on the test images.
+    """
+    comparison = None
     for _ in range(MEETINGS):
         changes = settle_and_adopt(registry, name)
         champion = find_alias(registry, name, CHAMPION)
@@ -81,7 +100,7 @@ def _pass_gate(
             comparison = None
             reason = f"Version {entry.version} is the first model and therefore champion."
         else:
-            comparison = _meet(config.registry.gate, paths, root, registry, champion)
+            comparison = meet(champion)
             reason = f"Version {entry.version} against champion {champion.version}: " + (
                 comparison.reason
             )
@@ -103,11 +122,16 @@ def _pass_gate(
 
 
 def _meet(
-    gate: GateConfig, paths: Paths, root: Path, registry: ModelRegistry, champion: RegistryEntry
+    model: Path,
+    champion: RegistryEntry,
+    *,
+    registry: ModelRegistry,
+    manifest: Manifest,
+    root: Path,
+    gate: GateConfig,
 ) -> Comparison:
     """Compare the new bundle with the champion on the present test images."""
-    manifest = Manifest.read(paths.manifest)
-    challenger = Predictor(paths.model)
+    challenger = Predictor(model)
     with tempfile.TemporaryDirectory() as folder:
         try:
             fetched = registry.download(champion, Path(folder) / "champion")
@@ -139,14 +163,15 @@ def _meet(
     )
 
 
-def write_card(config: Config, paths: Paths, bundle: ModelBundle, metrics: dict[str, Any]) -> str:
-    """Write reports/model_card.md; returns its text."""
+def write_card(project: Project, bundle: ModelBundle) -> str:
+    """Write reports/model_card.md; return its text."""
+    config, paths = project.config, project.paths
     text = render_card(
         name=config.registry.name,
-        manifest=Manifest.read(paths.manifest),
+        manifest=project.manifest,
         facts=bundle.facts.model_dump(mode="json"),
         plan=read_json(paths.plan, made_by="plan"),
-        metrics=metrics,
+        metrics=read_json(paths.metrics, made_by="evaluate"),
         per_class=_read_per_class(paths.per_class),
         licence=config.data.licence,
         source=config.data.source,

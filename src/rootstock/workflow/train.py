@@ -4,129 +4,45 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.data.views import COUNT, Views
+from rootstock.data.manifest import ImageRow
+from rootstock.data.views import Views
 from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
 from rootstock.model.bundle import MAX_GOLDEN, ModelBundle, write_bundle
 from rootstock.model.lineage import experiment, trace
-from rootstock.plan.plan import TransferPlan
+from rootstock.model.novelty import Reference
+from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.plots.training import plot_head_search, plot_training_curves
-from rootstock.ports.runs import RunLogger
-from rootstock.ports.search import Searcher, Trial
-from rootstock.system.files import read_json, write_json
-from rootstock.train.finetune import HISTORY
-from rootstock.train.objectives import PATH_FILE, Tracking
+from rootstock.ports.runs import Run, RunLogger
+from rootstock.ports.search import Searcher
+from rootstock.system.files import write_json
 from rootstock.train.resume import resumed_run
-from rootstock.workflow.training_job import TrainingJob
-from rootstock.workflow.trials import METRIC, as_records, best_trial, is_spoilt, which_won
+from rootstock.train.selection import choose_views, describe_winner, is_spoilt
+from rootstock.train.tracked import Tracking
+from rootstock.train.training_job import TrainingJob
+from rootstock.train.trials import (
+    METRIC,
+    FinetunedTrial,
+    HeadTrial,
+    as_records,
+    best_trial,
+    trained_strategy,
+)
+from rootstock.workflow.features import SPLITS
+from rootstock.workflow.project import Project
+from rootstock.workflow.training_job import open_job
 
 WRITING_SECONDS = 15.0
 """Averaging, calibration and export of a model of a few million parameters on two cores."""
-
-
-def train_model(
-    config: Config, paths: Paths, *, runs: RunLogger, searcher: Searcher
-) -> ModelBundle:
-    """Search as the plan says, calibrate the best, write the bundle and training.json.
-
-    Trials keep their results below .rootstock/trials until the bundle is written; a stage that
-    was killed goes on from them.
-    Raises:
-        TrainingError: no trial succeeded.
-    """
-    started = time.monotonic()
-    job = TrainingJob.open(config, paths)
-    tags = {
-        "rootstock.strategy": job.plan.strategy,
-        "rootstock.plan": job.plan.hash,
-        "rootstock.data": job.manifest.content_hash,
-    }
-    name: str = job.plan.strategy
-    if experiment():
-        tags["rootstock.experiment"] = experiment()
-        name = f"{experiment()}: {name}"
-    record = job.directory / "run.json"
-    with resumed_run(runs, record, name, tags=tags) as (run, fresh):
-        if fresh:
-            run.log_params({"train": config.train.model_dump(mode="json"), "seed": config.seed})
-            run.log_params({"plan": job.plan.model_dump(mode="json", exclude=_BULKY)})
-        tracking = Tracking(runs, run.id, tags)
-        with searcher.session():
-            heads = job.search_heads(searcher, tracking)
-            tuned = (
-                job.search_finetuning(
-                    searcher, tracking, best_trial(heads), seconds=_seconds_left(job.plan, started)
-                )
-                if job.plan.finetune
-                else []
-            )
-        best = head = best_trial(heads)
-        losses = [job.calibrated_losses(head)]
-        if tuned:
-            best = job.best_tuned(head, tuned)
-            losses.append(job.calibrated_losses(best))
-            if is_spoilt(head, best, head_losses=losses[0], tuned_losses=losses[1]):
-                best = head
-        views, gain = choose_views(job, best)
-        logits = job.val_logits(best, views)
-        temperature, metrics = _calibrate(logits, job.manifest.labels("val"))
-        network = job.build_network(best)
-        bundle = write_bundle(
-            paths.model,
-            network=network,
-            card=job.backbone.card,
-            preprocess=job.preprocess,
-            classes=job.manifest.classes,
-            strategy=job.plan.strategy,
-            temperature=temperature,
-            metrics=metrics,
-            lineage=trace(
-                config,
-                paths.root,
-                data_hash=job.manifest.content_hash,
-                plan_hash=job.plan.hash,
-                weights_sha256=job.plan.weights_sha256,
-            ),
-            golden=_golden_images(job),
-            views=views,
-            reference=job.reference(network, best, softmax(logits / temperature)),
-            unknown_share=config.train.unknown_share,
-        )
-        run.log_metrics(metrics)
-        _draw(paths.reports / "plots/training", heads, tuned, best)
-        for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
-            run.log_files(file, folder="training")
-    outcome = {
-        "run_id": run.id,
-        "strategy": job.plan.strategy,
-        "kept_head": bool(tuned) and "tap" in best.params,
-        "best": _best_params(best),
-        "won": which_won(best, head, tuned, [float(each.mean()) for each in losses]),
-        "views": {"kept": views, "why": gain},
-        "metrics": metrics,
-        "heads": as_records(heads),
-        "finetuning": as_records(tuned),
-    }
-    write_json(paths.training, outcome)
-    shutil.rmtree(job.directory, ignore_errors=True)
-    return bundle
-
-
-def _seconds_left(plan: TransferPlan, started: float) -> float | None:
-    """What the plan's budget leaves for the trials; the model has yet to be written."""
-    if plan.budget_minutes is None:
-        return None
-    return max(1.0, 60 * plan.budget_minutes - (time.monotonic() - started) - WRITING_SECONDS)
-
-
-_BULKY = {
+BULKY_FIELDS = {
     "reasons",
     "candidates",
     "head_candidates",
@@ -136,78 +52,249 @@ _BULKY = {
     "evidence",
     "race",
 }
+"""Fields of the plan that a run's table of parameters has no room for."""
 
 
-def choose_views(job: TrainingJob, best: Trial) -> tuple[Views, str]:
-    """The views that train.views asks for where the validation images gain by them, and why."""
-    wanted = job.config.train.views
-    if wanted == "one":
-        return "one", "one view, as train.views says"
-    if wanted == "flip" and job.plan.finetune and not job.plan.finetune.flip:
-        return "one", "mirror images may belong to another class here"
-    labels = job.manifest.labels("val")
-    one, several = (
-        log_loss(softmax(job.val_logits(best, views)), labels)
-        for views in cast(tuple[Views, Views], ("one", wanted))
+def train_model(
+    config: Config, paths: Paths, *, runs: RunLogger, searcher: Searcher
+) -> ModelBundle:
+    """Search as the plan says, calibrate the best, write the bundle and training.json.
+
+    Trials keep their results below .rootstock/trials until the bundle is written; a stage that
+    was killed continues from them.
+    Raises:
+        ArtifactError: an artifact is missing, or was made for other inputs.
+        DataError: there is no training or no validation image.
+        TrainingError: no trial succeeded.
+    """
+    started = time.monotonic()
+    project = Project(config, paths)
+    job = open_planned_job(project)
+    name, tags = _describe_run(job)
+    with resumed_run(runs, job.directory / "run.json", name, tags=tags) as (run, fresh):
+        if fresh:
+            _log_params(run, config, job.plan)
+        result = search(
+            job, searcher, Tracking(runs, run.id, tags), seconds=_seconds_left(job.plan, started)
+        )
+        choice = choose_trial(job, result)
+        calibrated = calibrate(job, choice.trial, option=config.train.views)
+        bundle = _write_bundle(project, job, choice, calibrated)
+        run.log_metrics(calibrated.metrics)
+        _draw(paths.reports / "plots/training", result, choice.trial)
+        for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
+            run.log_files(file, folder="training")
+    write_json(paths.training, _record(run.id, job.plan, result, choice, calibrated))
+    shutil.rmtree(job.directory, ignore_errors=True)
+    return bundle
+
+
+def open_planned_job(project: Project) -> TrainingJob:
+    """Return the training that artifacts/plan.json asks for.
+
+    Raises:
+        ArtifactError: an artifact is missing, or was made for other inputs.
+        DataError: there is no training or no validation image.
+    """
+    manifest = project.manifest
+    job = open_job(project, TransferPlan.read(project.paths.plan))
+    rows = [row for split in SPLITS for row in manifest.rows(split)]
+    job.data.reader.check_index(project.paths.features, rows)
+    return job
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The trials of both searches; ``tuned`` is empty if nothing was fine-tuned."""
+
+    heads: Sequence[HeadTrial]
+    tuned: Sequence[FinetunedTrial]
+
+
+def search(
+    job: TrainingJob, searcher: Searcher, tracking: Tracking, *, seconds: float | None
+) -> SearchResult:
+    """Fit heads; then, if the plan says so, fine-tune from the best for at most ``seconds``."""
+    with searcher.session():
+        heads = job.search_heads(searcher, tracking)
+        tuned: list[FinetunedTrial] = []
+        if job.plan.finetune:
+            head = best_trial(heads)
+            tuned = job.search_finetuning(searcher, tracking, head, seconds=seconds)
+    return SearchResult(heads, tuned)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The trial that becomes the model, the strategy that made it, and why, in one line."""
+
+    trial: HeadTrial | FinetunedTrial
+    strategy: str
+    kept_head: bool
+    """Whether the head won against the fine-tuning that started from it."""
+    why: str
+
+
+def choose_trial(job: TrainingJob, result: SearchResult) -> Choice:
+    """Choose the best fine-tuned trial or average, unless it is worse than the head."""
+    head = best_trial(result.heads)
+    best: HeadTrial | FinetunedTrial = head
+    losses = [job.calibrated_losses(head)]
+    if result.tuned:
+        best = job.best_tuned(head, result.tuned)
+        losses.append(job.calibrated_losses(best))
+        if is_spoilt(head, best, head_losses=losses[0], tuned_losses=losses[1]):
+            best = head
+    return Choice(
+        best,
+        trained_strategy(best, job.plan.strategy),
+        kept_head=bool(result.tuned) and isinstance(best, HeadTrial),
+        why=describe_winner(best, head, result.tuned, [float(each.mean()) for each in losses]),
     )
-    kept = wanted if several < one else "one"
-    return kept, (
-        f"validation log-loss {several:.4f} with `{wanted}`, which costs {COUNT[wanted]} forward "
-        f"passes a prediction, against {one:.4f} with one view"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """How the model is served: its views, temperature, and what it then does on validation.
+
+    ``probabilities`` float[V,K] are those of the validation images.
+    """
+
+    views: Views
+    views_why: str
+    temperature: float
+    probabilities: np.ndarray
+    metrics: Mapping[str, float]
+
+
+def calibrate(job: TrainingJob, trial: HeadTrial | FinetunedTrial, *, option: Views) -> Calibrated:
+    """Choose the views, fit the temperature, and measure the validation images with both."""
+    labels = job.data.labels("val")
+    views, why = choose_views(
+        option,
+        mirror_is_safe=not job.plan.finetune or job.plan.finetune.flip,
+        log_loss=lambda views: log_loss(softmax(job.val_logits(trial, views)), labels),
     )
-
-
-def _calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[float, dict[str, float]]:
-    """The temperature, and the validation metrics with it."""
+    logits = job.val_logits(trial, views)
     temperature = fit_temperature(logits, labels)
     plain, calibrated = softmax(logits), softmax(logits / temperature)
-    return temperature, {
+    metrics = {
         "val_accuracy": accuracy(logits.argmax(axis=1), labels),
         "val_log_loss": log_loss(calibrated, labels),
         "val_ece_before": ece(plain, labels),
         "val_ece": ece(calibrated, labels),
         "temperature": temperature,
     }
+    return Calibrated(views, why, temperature, calibrated, metrics)
 
 
-def _golden_images(job: TrainingJob) -> list[tuple[str, bytes, str]]:
-    """A validation image of each class, then second ones, until there are enough."""
-    by_class: dict[str, list[Any]] = {}
-    for row in job.manifest.rows("val"):
-        by_class.setdefault(row.label, []).append(row)
-    longest = max(len(rows) for rows in by_class.values())
-    turns = [rows[i] for i in range(longest) for rows in by_class.values() if i < len(rows)]
-    return [(row.path, (job.root / row.path).read_bytes(), row.label) for row in turns[:MAX_GOLDEN]]
-
-
-def _draw(folder: Path, heads: Sequence[Trial], tuned: Sequence[Trial], best: Trial) -> None:
-    scores: dict[str, dict[float, float]] = {}
-    for trial in heads:
-        if not trial.error:
-            path = read_json(trial.directory / PATH_FILE, made_by="train")["path"]
-            scores[trial.params["tap"]] = {row["l2"]: row[METRIC] for row in path}
-    kept = (best.params["tap"], best.metrics["l2"]) if "tap" in best.params else None
-    plot_head_search(scores, folder / "heads.png", metric=METRIC, best=kept)
-    if tuned:
-        curves = {_name(trial): _curve(trial) for trial in tuned if not trial.error}
-        plot_training_curves(
-            curves, folder / "finetuning.png", metric=METRIC, best=_name(best_trial(tuned))
-        )
-
-
-def _best_params(best: Trial) -> dict[str, Any]:
-    if "tap" in best.params:
-        return {"tap": best.params["tap"], "l2": best.metrics["l2"]}
-    return dict(best.params)
-
-
-def _name(trial: Trial) -> str:
-    return ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in trial.params.items()
+def _write_bundle(
+    project: Project,
+    job: TrainingJob,
+    choice: Choice,
+    calibrated: Calibrated,
+) -> ModelBundle:
+    network = job.build_network(choice.trial)
+    train, val = job.head_features(choice.trial, network)
+    data = job.data
+    return write_bundle(
+        project.paths.model,
+        network=network,
+        card=data.reader.backbone.card,
+        preprocess=data.reader.preprocess,
+        classes=data.manifest.classes,
+        strategy=choice.strategy,
+        temperature=calibrated.temperature,
+        metrics=calibrated.metrics,
+        lineage=trace(
+            project.config,
+            project.paths.root,
+            data_hash=data.manifest.content_hash,
+            plan_hash=job.plan.hash,
+            weights_sha256=job.plan.weights_sha256,
+        ),
+        golden=_golden_images(data.rows("val"), data.reader.root),
+        views=calibrated.views,
+        reference=Reference.measure(train, val, calibrated.probabilities, data.labels("val")),
+        unknown_share=project.config.train.unknown_share,
     )
 
 
-def _curve(trial: Trial) -> list[float]:
-    history = read_json(trial.directory / HISTORY, made_by="train")
-    return [epoch[METRIC] for epoch in history["epochs"]]
+def _golden_images(rows: Sequence[ImageRow], root: Path) -> list[tuple[str, bytes, str]]:
+    """Return an image of each class, then second ones, until there are enough."""
+    by_class: dict[str, list[ImageRow]] = {}
+    for row in rows:
+        by_class.setdefault(row.label, []).append(row)
+    longest = max(len(members) for members in by_class.values())
+    turns = [group[i] for i in range(longest) for group in by_class.values() if i < len(group)]
+    return [(row.path, (root / row.path).read_bytes(), row.label) for row in turns[:MAX_GOLDEN]]
+
+
+def _draw(folder: Path, result: SearchResult, chosen: HeadTrial | FinetunedTrial) -> None:
+    scores = {trial.tap: trial.losses_by_penalty() for trial in result.heads if not trial.error}
+    best = (chosen.tap, chosen.l2) if isinstance(chosen, HeadTrial) else None
+    plot_head_search(scores, folder / "heads.png", metric=METRIC, best=best)
+    if result.tuned:
+        curves = {
+            trial.name: [epoch[METRIC] for epoch in trial.epochs()]
+            for trial in result.tuned
+            if not trial.error
+        }
+        plot_training_curves(
+            curves,
+            folder / "finetuning.png",
+            metric=METRIC,
+            best=best_trial(result.tuned).name,
+        )
+
+
+def _record(
+    run_id: str,
+    plan: TransferPlan,
+    result: SearchResult,
+    choice: Choice,
+    calibrated: Calibrated,
+) -> dict[str, Any]:
+    """Return what training.json holds."""
+    best = choice.trial
+    return {
+        "run_id": run_id,
+        "planned_strategy": plan.strategy,
+        "strategy": choice.strategy,
+        "kept_head": choice.kept_head,
+        "best": {"tap": best.tap, "l2": best.l2}
+        if isinstance(best, HeadTrial)
+        else dict(best.params),
+        "won": choice.why,
+        "views": {"kept": calibrated.views, "why": calibrated.views_why},
+        "metrics": calibrated.metrics,
+        "heads": as_records(result.heads),
+        "finetuning": as_records(result.tuned),
+    }
+
+
+def _describe_run(job: TrainingJob) -> tuple[str, dict[str, str]]:
+    """Return the name and the tags of the run."""
+    tags = {
+        "rootstock.strategy": job.plan.strategy,
+        "rootstock.plan": job.plan.hash,
+        "rootstock.data": job.data.manifest.content_hash,
+    }
+    if not experiment():
+        return job.plan.strategy, tags
+    return (
+        f"{experiment()}: {job.plan.strategy}",
+        tags | {"rootstock.experiment": experiment()},
+    )
+
+
+def _log_params(run: Run, config: Config, plan: TransferPlan) -> None:
+    run.log_params({"train": config.train.model_dump(mode="json"), "seed": config.seed})
+    run.log_params({"plan": plan.model_dump(mode="json", exclude=BULKY_FIELDS)})
+
+
+def _seconds_left(plan: TransferPlan, started: float) -> float | None:
+    """Return what the plan's budget leaves for the trials; the model has yet to be written."""
+    if plan.budget_minutes is None:
+        return None
+    return max(1.0, 60 * plan.budget_minutes - (time.monotonic() - started) - WRITING_SECONDS)

@@ -22,7 +22,7 @@ from rootstock.integrations.ray import spread as ray_spread
 from rootstock.integrations.ray.search import RaySearcher
 from rootstock.integrations.ray.spread import RaySpreader
 from rootstock.model.predictor import Predictor
-from rootstock.plan.plan import TransferPlan
+from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
 from rootstock.ports.spread import InProcess

@@ -236,6 +236,7 @@ def test_past_its_time_nothing_is_begun(ray, tmp_path, monkeypatch, patience):
     monkeypatch.setattr("rootstock.integrations.ray.search.PATIENCE_SECONDS", patience)
     trials = search(learn, [{"lr": 0.1}, {"lr": 0.2}], tmp_path, seconds=-0.5)
     assert [trial.error for trial in trials] == ["no time was left to begin it"] * 2
+    assert all(trial.timed_out for trial in trials)
 
 
 @dataclass(frozen=True)

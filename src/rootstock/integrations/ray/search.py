@@ -30,7 +30,14 @@ from typing import Any, Literal
 from rootstock.errors import TrainingError
 from rootstock.integrations.ray.cluster import ray_session
 from rootstock.integrations.ray.distributed import as_floats, group_size, run_in_group, tune_message
-from rootstock.ports.search import OUT_OF_TIME, SILENT, Objective, Params, Trial, trial_name
+from rootstock.ports.search import (
+    NO_REPORT_MESSAGE,
+    NO_TIME_MESSAGE,
+    Objective,
+    Params,
+    Trial,
+    trial_name,
+)
 from rootstock.ports.search_space import Exploration, Interval
 from rootstock.system.files import write_json
 
@@ -95,7 +102,9 @@ class RaySearcher:
                 max_failures=self.max_failures,
             )
         named = [directory / trial_name(params) for params in candidates]
-        missing = [Trial(planned[home], {}, home, error=OUT_OF_TIME) for home in planned]
+        missing = [
+            Trial(planned[home], {}, home, NO_TIME_MESSAGE, timed_out=True) for home in planned
+        ]
         found = {trial.directory: trial for trial in missing} | trials
         return [found[home] for home in named] + [t for h, t in trials.items() if h not in planned]
 
@@ -256,7 +265,7 @@ def _run_trial(
         home.mkdir(parents=True, exist_ok=True)
         write_json(home / _PARAMS, dict(params))
         if until is not None and time.time() > until:
-            raise TimeoutError(OUT_OF_TIME)
+            raise _NoTimeError(NO_TIME_MESSAGE)
         if group_size(objective) > 1:
             found = run_in_group(
                 objective,
@@ -275,8 +284,17 @@ def _run_trial(
             (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         # Optuna wants a number of every trial.
         worst = math.inf if mode == "min" else -math.inf
-        answer = {"values": {}, "value": worst, "error": _message(error)}
+        answer = {
+            "values": {},
+            "value": worst,
+            "error": _message(error),
+            "timed_out": isinstance(error, _NoTimeError),
+        }
     tune.report(answer)
+
+
+class _NoTimeError(TimeoutError):
+    """The trial was not begun."""
 
 
 def _message(error: Exception) -> str:
@@ -307,10 +325,13 @@ def _outcome(params: Params, home: Path, result: Any, max_failures: int) -> Tria
             home,
             error=f"its process died, {max_failures} restart(s) included: {reason}",
         )
-    error = metrics.get("error", "" if "values" in metrics else SILENT)
+    if "error" not in metrics and "values" not in metrics:
+        return Trial(params, {}, home, NO_REPORT_MESSAGE, timed_out=True)
+    error = metrics.get("error", "")
     if not error and not home.is_dir():
         error = f"{home} is not to be seen here: the cluster's machines must share it"
-    return Trial(params, {} if error else metrics["values"], home, error=error)
+    values = {} if error else metrics["values"]
+    return Trial(params, values, home, error, timed_out=metrics.get("timed_out", False))
 
 
 def _progress(total: int, *, metric: str, mode: str) -> Any:

@@ -1,7 +1,7 @@
 import pytest
 
-from rootstock.plan.plan import Heat
-from rootstock.plan.race import decide, is_settled, race_rates, round_sizes
+from rootstock.plan.race_rules import decide, is_settled, race_rates, round_sizes
+from rootstock.plan.transfer_plan import Heat
 
 
 def heat(strategy, accuracy, *, log_loss=0.5, n_val=200):

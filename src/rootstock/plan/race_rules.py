@@ -1,35 +1,36 @@
-"""Who wins a race of two strategies, and when another round is worth it; no torch, no files."""
+"""Which strategy wins a race, and when a race takes another round; no torch, no files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rootstock.config.choices import Strategy
 from rootstock.metrics import standard_error
-from rootstock.plan.plan import Heat, Race
-from rootstock.plan.rules import MANY_IMAGES, Strategy, is_finetune
+from rootstock.plan.rules import MANY_IMAGES, is_finetune
+from rootstock.plan.transfer_plan import Heat, Race
 
-WHOLE = 700
-"""Up to so many training images the race is the training itself, which finds the winner done."""
-FEW = 300
-"""Up to so many training images a race tries every learning rate."""
+MAX_WHOLE_IMAGES = 700
+"""Up to this many training images the race is the training itself, which finds the winner done."""
+ALL_RATES_MAX_IMAGES = 300
+"""Up to this many training images a race tries every learning rate."""
 ROUND_IMAGES = (500, 1000)
-"""Training images of each round; the second is run only where the first leaves a doubt."""
+"""Training images of each round; the second is run only if the first leaves a doubt."""
 EPOCHS = 5
 """Epochs of fine-tuning in a round: enough at the highest rate to see where it is going."""
 
 
 def is_settled(first: Heat, second: Heat) -> bool:
-    """Whether the two differ by more than the noise of their validation images."""
+    """Return whether the two differ by more than the noise of their validation images."""
     lead = abs(first.accuracy - second.accuracy)
     return lead > standard_error(max(first.accuracy, second.accuracy), first.n_val)
 
 
 def decide(heats: Sequence[Heat], *, noise: float, similar: bool) -> Race:
-    """The outcome by the last round, whose two heats stand at the end of ``heats``.
+    """Return the outcome by the last round, the two last ``heats``.
 
     A lead in accuracy beyond its noise wins; then a lead in calibrated log-loss beyond ``noise``,
-    its standard error, which is the finer measure where images are few. If neither tells, the head
-    is kept for images ``similar`` to the pretraining set and all others are fine-tuned.
+    its standard error, which is the finer measure where images are few. If neither decides, the
+    head is kept for images ``similar`` to the pretraining set and all others are fine-tuned.
     """
     first, second = heats[-2:]
     by_accuracy = is_settled(first, second)
@@ -59,25 +60,25 @@ def decide(heats: Sequence[Heat], *, noise: float, similar: bool) -> Race:
 
 
 def is_whole(n_train: int) -> bool:
-    """Whether the race trains on all images for as long as the training would."""
-    return n_train <= WHOLE
+    """Return whether the race trains on all images for as long as the training would."""
+    return n_train <= MAX_WHOLE_IMAGES
 
 
 def round_sizes(n_train: int) -> list[int]:
-    """How many training images each round takes of ``n_train``."""
+    """Return the number of training images of each round, out of ``n_train``."""
     if is_whole(n_train):
         return [n_train]
     return sorted({min(size, n_train) for size in ROUND_IMAGES})
 
 
 def race_rates(strategy: Strategy, rates: Sequence[float], n_train: int) -> tuple[float, ...]:
-    """The learning rates of ``rates`` that a race on so many images tries, or a training after one.
+    """Return those of ``rates`` that a race on ``n_train`` images tries, or a training after it.
 
-    The highest alone, for there are few steps; the lowest where there are many, or where the data
-    are similar and little has to move (flowers12: .988 at 3e-4, .942 at 1e-3). On very few images,
-    where one trial can be unlucky and none takes long, all of them.
+    Only the highest, since there are few steps; the lowest if there are many, or if the data are
+    similar and little has to move (flowers12: .988 at 3e-4, .942 at 1e-3). On very few images, on
+    which one trial can be unlucky and none takes long, all of them.
     """
-    if n_train <= FEW or not rates:  # a head has none
+    if n_train <= ALL_RATES_MAX_IMAGES or not rates:  # a head has none
         return tuple(rates)
     low = n_train > MANY_IMAGES or strategy == "partial_finetune"
     return (min(rates) if low else max(rates),)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rootstock.assess.build import sample_rows
 from rootstock.assess.profile import DatasetProfile
-from rootstock.backbones.load import LAST, Backbone
-from rootstock.config.paths import Paths
-from rootstock.config.schema import Config
-from rootstock.data.layout import base_folder
+from rootstock.backbones.load import LAST
+from rootstock.config.choices import Strategy
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.features.loading import read_pixels, spread
 from rootstock.features.reader import FeatureReader
-from rootstock.features.store.store import FeatureStore
 from rootstock.plots.review import plot_feature_map, plot_learning_curve
 from rootstock.plots.sheet import plot_captioned
 from rootstock.review.build import build_review
@@ -24,7 +21,6 @@ from rootstock.review.record import CurvePoint, DataReview
 from rootstock.review.report import render_review
 from rootstock.review.shortcuts import border_facts
 from rootstock.system.files import write_atomic
-from rootstock.workflow.estimates import estimate_minutes
 
 FOLDER = "plots/review"
 BORDER_IMAGES = 300
@@ -32,39 +28,43 @@ BORDER_IMAGES = 300
 
 
 def review_data(
-    config: Config, paths: Paths, manifest: Manifest, profile: DatasetProfile, backbone: Backbone
+    manifest: Manifest,
+    profile: DatasetProfile,
+    reader: FeatureReader,
+    *,
+    batch_size: int,
+    n_images: int,
+    target_accuracy: float | None,
+    folds: int,
+    seed: int,
+    minutes: Mapping[Strategy, float],
+    artifact: Path,
+    reports: Path,
 ) -> DataReview:
-    """Write artifacts/review.json, reports/data.md and its pictures."""
-    root = base_folder(paths.below(config.data.root))
-    rows = sample_rows(manifest.rows(), config.assess.review_images)
-    features = _features(config, paths, rows, root, backbone)
+    """Write the review as JSON to ``artifact``, and data.md with its pictures to ``reports``.
+
+    About ``n_images`` images are reviewed; ``minutes`` are those of training by each strategy.
+    """
+    rows = sample_rows(manifest.rows(), n_images)
+    reader.extract(rows, [LAST], batch_size=batch_size)
+    features = reader.read(rows, LAST).astype(np.float32)
     border_rows = sample_rows(rows, BORDER_IMAGES)
     review = build_review(
         manifest,
         profile,
         rows=rows,
         features=features,
-        borders=(border_rows, _borders(border_rows, root)),
-        target_accuracy=config.assess.target_accuracy,
-        folds=config.assess.probe_folds,
-        seed=config.seed,
+        borders=(border_rows, _borders(border_rows, reader.root)),
+        target_accuracy=target_accuracy,
+        folds=folds,
+        seed=seed,
     )
-    review.write(paths.review)
-    pictures = _draw(review, rows, features, paths.reports, root)
-    minutes = estimate_minutes(config, paths, profile, backbone)[1]
+    review.write(artifact)
+    pictures = _draw(review, rows, features, reports, reader.root)
     text = render_review(review, profile, pictures=pictures, minutes=minutes)
-    with write_atomic(paths.reports / "data.md") as temporary:
+    with write_atomic(reports / "data.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return review
-
-
-def _features(
-    config: Config, paths: Paths, rows: Sequence[ImageRow], root: Path, backbone: Backbone
-) -> np.ndarray:
-    store = FeatureStore(paths.below(config.features.store))
-    reader = FeatureReader(root, backbone, backbone.card.preprocess(), store)
-    reader.extract(rows, [LAST], batch_size=config.features.batch_size)
-    return reader.read(rows, LAST).astype(np.float32)
 
 
 def _borders(rows: Sequence[ImageRow], root: Path) -> np.ndarray:
@@ -78,22 +78,22 @@ def _draw(
     reports: Path,
     root: Path,
 ) -> dict[str, str]:
-    """Paths of the pictures relative to the reports, by name."""
-    drawn = {"map": f"{FOLDER}/map.png"}
-    doubted = {suspect.path for suspect in review.suspects}
+    """Draw the pictures; return their paths, relative to the reports, by name."""
+    pictures = {"map": f"{FOLDER}/map.png"}
+    suspects = {suspect.path for suspect in review.suspects}
     plot_feature_map(
         features,
         [row.label for row in rows],
-        reports / drawn["map"],
-        marked=[i for i, row in enumerate(rows) if row.path in doubted],
+        reports / pictures["map"],
+        marked=[i for i, row in enumerate(rows) if row.path in suspects],
     )
     curve = review.feasibility
     if curve:
-        drawn["curve"] = f"{FOLDER}/curve.png"
+        pictures["curve"] = f"{FOLDER}/curve.png"
         plot_learning_curve(
             [_point(point) for point in curve.measured],
             [_point(point) for point in curve.extrapolated],
-            reports / drawn["curve"],
+            reports / pictures["curve"],
             ceiling=curve.ceiling,
             targets=[target.accuracy for target in curve.targets],
         )
@@ -109,9 +109,9 @@ def _draw(
     }
     for name, (items, headlines) in sheets.items():
         if items:
-            drawn[name] = f"{FOLDER}/{name}.png"
-            plot_captioned(items, reports / drawn[name], root=root, headlines=headlines)
-    return drawn
+            pictures[name] = f"{FOLDER}/{name}.png"
+            plot_captioned(items, reports / pictures[name], root=root, headlines=headlines)
+    return pictures
 
 
 def _point(point: CurvePoint) -> tuple[int, float, float, float]:

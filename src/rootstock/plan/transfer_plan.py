@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from rootstock.plan.rules import Strategy
+from rootstock.config.choices import Augmentation, SizeClass, Strategy
 from rootstock.ports.search_space import Interval
 from rootstock.system.artifacts import Artifact, Record
 from rootstock.system.digest import digest_json
@@ -19,7 +19,7 @@ class Reason(Record):
     why: str
 
 
-class Candidate(Record):
+class StrategyForecast(Record):
     """What one strategy is expected to reach and to cost."""
 
     strategy: Strategy
@@ -49,7 +49,10 @@ class BackboneScore(Record):
 
 
 class Evidence(Record):
-    """What the table says, what the probes made of it, and which two were left in doubt."""
+    """What the table says, and what the probes made of it.
+
+    ``choice`` is final unless ``contest`` names two strategies, whose race then decides.
+    """
 
     ruled: Strategy
     choice: Strategy
@@ -88,7 +91,7 @@ class FinetuneRecipe(Record):
     layer_decay: float
     head_multiplier: float
     epochs: int
-    augmentation: Literal["none", "light", "medium", "strong"]
+    augmentation: Augmentation
     flip: bool
 
 
@@ -100,7 +103,7 @@ class TransferPlan(Artifact):
     format_version: Literal[1] = 1
     data_hash: str
     strategy: Strategy
-    size_class: Literal["small", "medium", "large"]
+    size_class: SizeClass
     similar: bool
     similarity_score: float
     backbone: str
@@ -116,7 +119,7 @@ class TransferPlan(Artifact):
     """What fine-tuning trials beyond the candidates are drawn from; empty for a head."""
     budget_minutes: float | None = None
     """Of training, writing the model included."""
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[StrategyForecast, ...]
     backbones: tuple[BackboneScore, ...] = ()
     """Empty where one backbone was named."""
     evidence: Evidence

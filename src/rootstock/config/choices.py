@@ -1,0 +1,17 @@
+"""The words that settings, profiles and plans share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Strategy = Literal[
+    "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
+]
+SizeClass = Literal["small", "medium", "large"]
+Augmentation = Literal["none", "light", "medium", "strong"]
+Shares = dict[SizeClass, tuple[float, float]]
+"""Size class -> the smallest and largest share of a probe's errors that fine-tuning removes."""
+
+# Rough readings of VTAB (1,000 images against full sets) and of hand signs (.89 probed, .99
+# fine-tuned): a prior, which `rootstock calibrate` replaces by what runs have shown.
+PRIOR_SHARES: Shares = {"small": (-0.3, 0.4), "medium": (0.1, 0.6), "large": (0.3, 0.8)}

@@ -1,0 +1,105 @@
+"""How to fine-tune: freezing, epochs, augmentation and rates, each with its reason."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from rootstock.assess.profile import DatasetProfile
+from rootstock.config.choices import Augmentation, Strategy
+from rootstock.plan import rules
+from rootstock.plan.draft import Draft, check_tap
+from rootstock.plan.pins import AUTO, Pins
+from rootstock.plan.race_rules import race_rates
+from rootstock.plan.transfer_plan import FinetuneRecipe
+
+
+def choose_finetuning(
+    draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
+) -> FinetuneRecipe | None:
+    """Return how to fine-tune; None if the strategy trains a head only."""
+    if not rules.is_finetune(strategy):
+        draft.note("freezing", "whole backbone", "only the head is trained, on cached features.")
+        return None
+    recipe = rules.RECIPES[strategy]
+    frozen = _choose_freezing(draft, profile, pins, strategy)
+    epochs = recipe.epochs[profile.size_class] if pins.epochs == AUTO else pins.epochs
+    draft.note(
+        "epochs",
+        epochs,
+        f"at most {recipe.epochs[profile.size_class]} for {profile.size_class} data; training "
+        "stops early when the validation loss no longer falls.",
+        pinned=pins.epochs != AUTO,
+    )
+    level = rules.augmentation_level(strategy, profile.size_class)
+    draft.note(
+        "augmentation",
+        level if pins.augmentation == AUTO else pins.augmentation,
+        f"`{level}` random crops, turns and colour changes for {profile.size_class} data.",
+        pinned=pins.augmentation != AUTO,
+    )
+    safe = rules.mirror_is_safe(profile.classes)
+    draft.note(
+        "mirroring",
+        safe if pins.flip == AUTO else pins.flip,
+        "no class name reads like a character or a side, so mirror images keep their class."
+        if safe
+        else "class names read like characters or sides, whose mirror image may be another class.",
+        pinned=pins.flip != AUTO,
+    )
+    return FinetuneRecipe(
+        freeze_through=frozen,
+        batchnorm=recipe.batchnorm,
+        layer_decay=recipe.layer_decay,
+        head_multiplier=recipe.head_multiplier,
+        epochs=epochs,
+        augmentation=level if pins.augmentation == AUTO else cast(Augmentation, pins.augmentation),
+        flip=safe if pins.flip == AUTO else bool(pins.flip),
+    )
+
+
+def _choose_freezing(
+    draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
+) -> str | None:
+    if strategy != "partial_finetune":
+        draft.note("freezing", "nothing", "every layer is fine-tuned, lower ones more slowly.")
+        return None
+    ruled = rules.freeze_through(profile.backbone.taps)
+    pinned = pins.freeze_through != AUTO
+    if pinned:
+        check_tap(pins.freeze_through, profile.backbone.taps[:-1], key="plan.freeze_through")
+    frozen = pins.freeze_through if pinned else ruled
+    draft.note(
+        "freezing",
+        f"through {frozen}",
+        f"the lower half, through `{ruled}`, holds edges and textures that your images share "
+        "with the pretraining set.",
+        pinned=pinned,
+    )
+    return frozen
+
+
+def choose_rates(
+    draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy, *, raced: bool
+) -> tuple[float, ...]:
+    """Return the peak learning rates to try; those of the race if the strategy has won one."""
+    if not rules.is_finetune(strategy):
+        return ()
+    ruled = rules.learning_rates(strategy, profile.n_train)
+    if raced and pins.learning_rates == AUTO:
+        rates = race_rates(strategy, ruled, profile.n_train)
+        value = ", ".join(f"{rate:g}" for rate in rates)
+        why = "as in the race" if profile.n_train <= rules.MANY_IMAGES else "low, for many steps"
+        draft.note("learning rate", value, f"{why}; a peak rate for AdamW.")
+        return rates
+    pinned = pins.learning_rates != AUTO
+    rates = cast(tuple[float, ...], pins.learning_rates) if pinned else ruled
+    text = " and ".join(f"{rate:g}" for rate in ruled)
+    why = f"a peak rate of {text} for AdamW, one trial each; the validation loss decides."
+    draft.note("learning rate", ", ".join(f"{rate:g}" for rate in rates), why, pinned=pinned)
+    return rates
+
+
+def pinned_settings(pins: Pins) -> set[str]:
+    """Return which of the settings that a search would vary the user has pinned."""
+    settings = {"augmentation": pins.augmentation, "freeze_through": pins.freeze_through}
+    return {name for name, value in settings.items() if value != AUTO}

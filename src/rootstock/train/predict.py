@@ -1,0 +1,56 @@
+"""What a network in training gives for images, and how good that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
+from rootstock.train.distributed import ProcessGroup
+from rootstock.train.images import ImageSet
+from rootstock.train.network import TransferNet
+
+BATCH_IMAGES = 128
+
+
+def predict_logits(network: TransferNet, images: ImageSet) -> np.ndarray:
+    """Return logits float32[N,K] of images at their evaluation geometry; in a group a part each."""
+    processes = ProcessGroup.current()
+    indices = processes.shard(torch.arange(len(images))).numpy()
+    rows = [np.empty((0, network.n_classes), np.float32)]
+    rows += [logits for logits, _ in _forward(network, images, indices)]
+    return processes.gather(np.concatenate(rows))
+
+
+def predict_features(network: TransferNet, images: ImageSet) -> np.ndarray:
+    """Return the features float32[N,D] that the head reads, of images as they are evaluated."""
+    batches = _forward(network, images, np.arange(len(images)))
+    return np.concatenate([features for _, features in batches])
+
+
+@torch.inference_mode()
+def _forward(
+    network: TransferNet, images: ImageSet, indices: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the logits and features of each batch."""
+    network.eval()
+    device = next(network.parameters()).device
+    for start in range(0, len(indices), BATCH_IMAGES):
+        pixels = images.pixels(indices[start : start + BATCH_IMAGES])
+        batch = torch.from_numpy(images.preprocess.normalise(pixels)).to(device)
+        features = network.features(batch)
+        logits = network.head(features)
+        yield logits.float().cpu().numpy(), features.float().cpu().numpy()
+
+
+def validate(network: TransferNet, images: ImageSet) -> dict[str, float]:
+    """Return log-loss, accuracy and balanced accuracy, with the prefix ``val_``."""
+    logits = predict_logits(network, images)
+    predicted = logits.argmax(axis=1)
+    return {
+        "val_log_loss": log_loss(softmax(logits), images.labels),
+        "val_accuracy": accuracy(predicted, images.labels),
+        "val_balanced_accuracy": balanced_accuracy(predicted, images.labels, logits.shape[1]),
+    }

@@ -1,0 +1,71 @@
+"""Decisions after a search: whether the head stays, how many views a prediction averages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rootstock.data.views import COUNT, Views
+from rootstock.metrics import lead
+from rootstock.ports.search import Trial
+from rootstock.train.trials import METRIC, FinetunedTrial, HeadTrial, best_trial
+
+
+def is_spoilt(
+    head: Trial, tuned: Trial, *, head_losses: np.ndarray, tuned_losses: np.ndarray
+) -> bool:
+    """Return whether the head is better, beyond the noise, than what was fine-tuned from it.
+
+    Fine-tuning can spoil good features when images are few; accuracy by itself would decide by
+    chance. Losses are the calibrated ones, float[V], of the validation images.
+    """
+    ahead, noise = lead(head_losses, tuned_losses)
+    return tuned.metrics["val_accuracy"] <= head.metrics["val_accuracy"] and ahead > noise
+
+
+def choose_views(
+    option: Views, *, mirror_is_safe: bool, log_loss: Callable[[Views], float]
+) -> tuple[Views, str]:
+    """Return the views that a prediction averages, and why, in words.
+
+    ``option`` is the user's wish; it is kept if ``log_loss``, that of the validation images, falls.
+    """
+    if option == "one":
+        return "one", "one view, as train.views says"
+    if option == "flip" and not mirror_is_safe:
+        return "one", "mirror images may belong to another class here"
+    one, several = log_loss("one"), log_loss(option)
+    return option if several < one else "one", (
+        f"validation log-loss {several:.4f} with `{option}`, which costs {COUNT[option]} forward "
+        f"passes a prediction, against {one:.4f} with one view"
+    )
+
+
+def describe_winner(
+    best: HeadTrial | FinetunedTrial,
+    head: HeadTrial,
+    tuned: Sequence[FinetunedTrial],
+    losses: Sequence[float],
+) -> str:
+    """Return one line for people: what was kept, and what it was compared with.
+
+    ``losses`` are the calibrated ones of the head and, if there was one, its rival.
+    """
+    if not tuned:
+        return f"the head at `{head.tap}`, calibrated validation loss {losses[0]:.4f}"
+    if isinstance(best, HeadTrial):
+        return (
+            f"the head, which fine-tuning did not improve, calibrated validation loss "
+            f"{losses[0]:.4f} against {losses[1]:.4f}"
+        )
+    kind = "one fine-tuned trial"
+    if best.average_of:
+        trials = f"{best.average_of} fine-tuned trials" if best.average_of > 1 else kind
+        start = " and the network before fine-tuning" if best.with_start else ""
+        kind = f"the average of {trials}{start}"
+    line = f"{kind}, calibrated validation loss {losses[1]:.4f} against the head's {losses[0]:.4f}"
+    if best.average_of:
+        single = best_trial(tuned).metrics[METRIC]
+        line += f"; uncalibrated {best.metrics[METRIC]:.4f}, the best single trial {single:.4f}"
+    return line

@@ -1,0 +1,87 @@
+"""What a training learns from and is judged by: images of two splits, as pixels and as features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.data.preprocess import Preprocess
+from rootstock.data.views import Views, cut_views
+from rootstock.features.loading import read_pixels
+from rootstock.features.reader import FeatureReader
+from rootstock.system.files import write_atomic
+from rootstock.train.images import ImageSet, prepare_images, training_preprocess
+
+REFERENCE_IMAGES = 500
+"""Training images whose features are computed again after fine-tuning, about."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Images, and the files in ``directory`` through which all trials read them."""
+
+    manifest: Manifest
+    reader: FeatureReader
+    batch_size: int
+    directory: Path
+
+    @property
+    def n_classes(self) -> int:
+        """K"""
+        return len(self.manifest.classes)
+
+    def rows(self, split: str) -> list[ImageRow]:
+        """Return the rows of a split."""
+        return self.manifest.rows(split)
+
+    def labels(self, split: str) -> np.ndarray:
+        """Return the class numbers int64[N] of a split."""
+        return self.manifest.labels(split)
+
+    def training_images(self) -> ImageSet:
+        """Return the training images, with a margin for the augmentation."""
+        return self._images("train", training_preprocess(self.reader.preprocess))
+
+    def validation_images(self) -> ImageSet:
+        """Return the validation images, as they will be served."""
+        return self._images("val", self.reader.preprocess)
+
+    def _images(self, split: str, preprocess: Preprocess) -> ImageSet:
+        return prepare_images(
+            self.rows(split),
+            self.labels(split),
+            root=self.reader.root,
+            preprocess=preprocess,
+            cache=self.directory / f"pixels-{split}.npy",
+        )
+
+    def reference_images(self) -> ImageSet:
+        """Return some training images, evenly drawn, as they will be served."""
+        rows = self.rows("train")
+        sample = rows[:: max(1, len(rows) // REFERENCE_IMAGES)]
+        labels = np.zeros(len(sample), np.int64)
+        return ImageSet(tuple(sample), labels, self.reader.root, self.reader.preprocess, None)
+
+    def view_inputs(self, row: ImageRow, views: Views) -> np.ndarray:
+        """Return the views float32[V,3,S,S] of an image, prepared."""
+        pixels = read_pixels(row, self.reader.root, short_side=self.reader.preprocess.decoded_side)
+        return self.reader.preprocess.normalise(cut_views(self.reader.preprocess, pixels, views))
+
+    def feature_file(self, split: str, tap: str) -> Path:
+        """Return a .npy file of the features float16[N,C] at ``tap``, written now if need be."""
+        path = self.directory / f"features-{split}-{tap}.npy"
+        if path.exists():
+            return path
+        rows = self.rows(split)
+        # The store is a cache that may have been cleared or damaged since the stage `features`.
+        self.reader.extract(rows, [tap], batch_size=self.batch_size)
+        with write_atomic(path) as temporary, temporary.open("wb") as file:
+            self.reader.save(file, rows, tap)
+        return path
+
+    def features(self, split: str, tap: str) -> np.ndarray:
+        """Return the features float16[N,C] of a split at ``tap``, mapped into memory."""
+        return np.load(self.feature_file(split, tap), mmap_mode="r")

@@ -1,0 +1,247 @@
+"""One training job: the searches of a plan on its data, and the networks that come of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rootstock.backbones.load import LAST
+from rootstock.config.schema import TrainConfig
+from rootstock.data.views import Views, average_views
+from rootstock.heads.linear import read_head
+from rootstock.metrics import fit_temperature, log_losses, softmax
+from rootstock.plan.pins import AUTO
+from rootstock.plan.transfer_plan import TransferPlan
+from rootstock.ports.search import Searcher
+from rootstock.ports.search_space import Exploration
+from rootstock.train.average import average_weights
+from rootstock.train.compute import Compute
+from rootstock.train.finetune import BEST, write_weights
+from rootstock.train.network import TransferNet
+from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective
+from rootstock.train.optim import FinetuneSettings
+from rootstock.train.predict import predict_features, predict_logits, validate
+from rootstock.train.tracked import Tracking
+from rootstock.train.training_data import TrainingData
+from rootstock.train.trials import METRIC, FinetunedTrial, HeadTrial, best_trial
+
+log = logging.getLogger(__name__)
+
+MLP_STRIDE = 3
+"""Heads with a hidden layer are tried at every third strength: each is trained from nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A plan, its data and the user's options; trials keep their results in the data's directory.
+
+    ``workers`` processes share a fine-tuning trial; ``compute`` is the fastest way on this machine.
+    """
+
+    plan: TransferPlan
+    data: TrainingData
+    options: TrainConfig
+    seed: int
+    workers: int = 1
+    compute: Compute | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Named by what decides the trials, so that a killed job's work is used again."""
+        return self.data.directory
+
+    def search_heads(self, searcher: Searcher, tracking: Tracking) -> list[HeadTrial]:
+        """Fit heads on the cached features, one trial for each tap and kind of head."""
+        weight = self.options.class_weight
+        objective = HeadObjective(
+            train_features={tap: self.data.feature_file("train", tap) for tap in self.plan.taps},
+            val_features={tap: self.data.feature_file("val", tap) for tap in self.plan.taps},
+            train_labels=self.data.labels("train"),
+            val_labels=self.data.labels("val"),
+            n_classes=self.data.n_classes,
+            class_weight="balanced" if weight.startswith("balanced") else None,
+            tracking=tracking,
+            seed=self.seed,
+            logit_adjusted=weight == "logit_adjusted",
+            device=self.options.device,
+        )
+        trials = searcher.search(
+            objective,
+            self._head_candidates(),
+            directory=self.directory / "heads",
+            metric=METRIC,
+            mode="min",
+            early_stop=False,
+        )
+        return [HeadTrial.of(trial) for trial in trials]
+
+    def _head_candidates(self) -> list[dict[str, Any]]:
+        linear = list(self.plan.head_candidates)
+        if not self.options.mlp_hidden or self.plan.finetune:
+            return linear
+        hidden = [
+            {
+                "tap": candidate["tap"],
+                "hidden": self.options.mlp_hidden,
+                "strengths": candidate["strengths"][::MLP_STRIDE],
+            }
+            for candidate in linear
+        ]
+        return linear + hidden
+
+    def search_finetuning(
+        self,
+        searcher: Searcher,
+        tracking: Tracking,
+        head: HeadTrial,
+        *,
+        seconds: float | None = None,
+    ) -> list[FinetunedTrial]:
+        """Fine-tune from the probed head: the plan's trials, and more if the user wants them.
+
+        After ``seconds`` the trials end with what they have; there are none if that is nothing.
+        """
+        settings = self._finetune_settings()
+        planned, exploration = self._exploration(settings)
+        objective = FinetuneObjective(
+            weights=self.plan.weights,
+            backbone=self.plan.backbone,
+            device=self.options.device,
+            tap=LAST,
+            head=head.directory / HEAD_FILE,
+            train=self.data.training_images(),
+            val=self.data.validation_images(),
+            settings=settings,
+            tracking=tracking,
+            workers=self.workers,
+            until=None if seconds is None else time.time() + seconds,
+        )
+        trials = searcher.search(
+            objective,
+            planned,
+            directory=self.directory / "finetune",
+            metric=METRIC,
+            mode="min",
+            # The plan's own few trials run to their end: which of two is behind at an early epoch
+            # depends on which got there first, and the outcome would with it.
+            early_stop=exploration is not None,
+            exploration=exploration,
+            seconds=seconds,
+        )
+        if seconds is not None and all(trial.timed_out for trial in trials):
+            log.warning("no time was left to fine-tune: the head is kept (plan.budget.minutes)")
+            return []
+        return [FinetunedTrial.of(trial) for trial in trials]
+
+    def _finetune_settings(self) -> FinetuneSettings:
+        assert self.plan.finetune is not None
+        return FinetuneSettings.from_plan(
+            self.plan.finetune,
+            self.options,
+            n_train=len(self.data.rows("train")),
+            seed=self.seed,
+            compute=self.compute,
+        )
+
+    def _exploration(
+        self, settings: FinetuneSettings
+    ) -> tuple[list[dict[str, Any]], Exploration | None]:
+        """Return the plan's trials, and what is to be drawn beyond them."""
+        planned, count = list(self.plan.finetune_candidates), self.options.trials
+        space = self.plan.finetune_space
+        if count == AUTO or count <= len(planned) or not space:
+            return planned[: None if count == AUTO else count], None
+        # The searcher learns from planned trials too, so these name every parameter of the space.
+        start = {name: getattr(settings, name) for name in space}
+        planned = [start | {k: v for k, v in trial.items() if k in space} for trial in planned]
+        return planned, Exploration(space, count, self.seed)
+
+    def best_tuned(self, head: HeadTrial, tuned: Sequence[FinetunedTrial]) -> FinetunedTrial:
+        """Return the best of the fine-tuned trials and their `averages`.
+
+        Raises:
+            TrainingError: every trial failed.
+        """
+        return best_trial([*tuned, *self.averages(head, tuned)])
+
+    def averages(self, head: HeadTrial, tuned: Sequence[FinetunedTrial]) -> list[FinetunedTrial]:
+        """Return more trials, made of the fine-tuned ones: their mean, and that with the start.
+
+        The mean of one is the trial itself and left out; ``head`` is what they began from.
+        """
+        done = [trial for trial in tuned if not trial.error]
+        if not done:
+            return []
+        states = [load_file(trial.directory / BEST) for trial in done]
+        params = {"average_of": len(done)}
+        plain = [self._average(states, params)] if len(done) > 1 else []
+        start = {name: value.cpu() for name, value in self.build_network(head).state_dict().items()}
+        return [*plain, self._average([*states, start], params | {"with_start": True})]
+
+    def _average(
+        self, states: Sequence[dict[str, Tensor]], params: dict[str, Any]
+    ) -> FinetunedTrial:
+        directory = self.directory / f"average-of-{len(states)}"
+        network = self._tuned_network(average_weights(states))
+        write_weights(network, directory / BEST)
+        metrics = validate(network, self.data.validation_images())
+        return FinetunedTrial(params, metrics, directory)
+
+    def build_network(self, trial: HeadTrial | FinetunedTrial) -> TransferNet:
+        """Return the network of a trial: a head on the frozen backbone, or fine-tuned weights."""
+        if isinstance(trial, HeadTrial):
+            head = read_head(trial.directory / HEAD_FILE)
+            return TransferNet.build(self.data.reader.backbone, tap=trial.tap, head=head)
+        return self._tuned_network(load_file(trial.directory / BEST))
+
+    def _tuned_network(self, state: dict[str, Tensor]) -> TransferNet:
+        head = read_head(next((self.directory / "heads").rglob(HEAD_FILE)))
+        network = TransferNet.build(self.data.reader.backbone, tap=LAST, head=head)
+        network.load_state_dict(state)
+        return network.eval()
+
+    def val_logits(self, trial: HeadTrial | FinetunedTrial, views: Views = "one") -> np.ndarray:
+        """Return the logits float32[V,K] of the validation images.
+
+        Those of a head come from cached features where one view is asked for.
+        """
+        if views == "one" and isinstance(trial, HeadTrial):
+            features = self.data.features("val", trial.tap)
+            return read_head(trial.directory / HEAD_FILE).logits(features)
+        network = self.build_network(trial)
+        if views == "one":
+            return predict_logits(network, self.data.validation_images())
+        device = next(network.parameters()).device
+        rows = []
+        for row in self.data.rows("val"):
+            inputs = torch.from_numpy(self.data.view_inputs(row, views)).to(device)
+            with torch.inference_mode():
+                rows.append(average_views(network(inputs).float().cpu().numpy(), views))
+        return np.concatenate(rows)
+
+    def calibrated_losses(self, trial: HeadTrial | FinetunedTrial) -> np.ndarray:
+        """Return the log-loss float[V] of each validation image, with the best temperature.
+
+        The trial would be served so. A strong penalty leaves a head less sure than it could be,
+        and no less right: without the temperature it would lose to any fine-tuned network.
+        """
+        logits, labels = self.val_logits(trial), self.data.labels("val")
+        return log_losses(softmax(logits / fit_temperature(logits, labels)), labels)
+
+    def head_features(
+        self, trial: HeadTrial | FinetunedTrial, network: TransferNet
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the features [N,D] that the head reads, of training and validation images."""
+        if isinstance(trial, HeadTrial):
+            return self.data.features("train", trial.tap), self.data.features("val", trial.tap)
+        train = predict_features(network, self.data.reference_images())
+        return train, predict_features(network, self.data.validation_images())

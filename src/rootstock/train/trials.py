@@ -1,0 +1,123 @@
+"""The trials of a training, typed by what they trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rootstock.backbones.load import LAST
+from rootstock.config.choices import Strategy
+from rootstock.errors import TrainingError
+from rootstock.plan.rules import is_finetune
+from rootstock.ports.search import Trial
+from rootstock.system.files import read_json
+from rootstock.train.finetune import HISTORY
+from rootstock.train.objectives import PATH_FILE
+
+METRIC = "val_log_loss"
+"""What trials are chosen by: it moves where accuracy, on few validation images, cannot."""
+
+AnyTrial = TypeVar("AnyTrial", bound=Trial)
+
+
+@dataclass(frozen=True)
+class HeadTrial(Trial):
+    """A head on the cached features of one tap, at the best of several penalties."""
+
+    @classmethod
+    def of(cls, trial: Trial) -> HeadTrial:
+        """Return the outcome of a search of heads as what it is."""
+        return cls(**vars(trial))
+
+    @property
+    def tap(self) -> str:
+        """The depth whose features the head reads."""
+        return str(self.params["tap"])
+
+    @property
+    def l2(self) -> float:
+        """The penalty that was chosen."""
+        return float(self.metrics["l2"])
+
+    def losses_by_penalty(self) -> dict[float, float]:
+        """Return the validation log-loss of every penalty that was tried."""
+        path = read_json(self.directory / PATH_FILE, made_by="train")["path"]
+        return {row["l2"]: row[METRIC] for row in path}
+
+
+@dataclass(frozen=True)
+class FinetunedTrial(Trial):
+    """Fine-tuned weights: those of one training, or the average of several."""
+
+    @classmethod
+    def of(cls, trial: Trial) -> FinetunedTrial:
+        """Return the outcome of a fine-tuning with the metrics of the epoch that was kept.
+
+        A trial that was ended early reported a later one.
+        """
+        tuned = cls(**vars(trial))
+        if trial.error or "best_epoch" in trial.metrics or not tuned.history_file.exists():
+            return tuned
+        epochs = tuned.epochs()
+        best = min(range(len(epochs)), key=lambda number: epochs[number][METRIC])
+        return replace(tuned, metrics=epochs[best] | {"best_epoch": best + 1.0})
+
+    @property
+    def average_of(self) -> int:
+        """How many trainings were averaged; 0: this is one training."""
+        return int(self.params.get("average_of", 0))
+
+    @property
+    def with_start(self) -> bool:
+        """Whether the weights before fine-tuning are part of the average."""
+        return bool(self.params.get("with_start", False))
+
+    @property
+    def history_file(self) -> Path:
+        """The metrics of every epoch, as JSON."""
+        return self.directory / HISTORY
+
+    def epochs(self) -> list[dict[str, float]]:
+        """Return the metrics of every epoch."""
+        epochs: list[dict[str, float]] = read_json(self.history_file, made_by="train")["epochs"]
+        return epochs
+
+    @property
+    def name(self) -> str:
+        """The parameters in a few words, for a legend."""
+        return ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in self.params.items()
+        )
+
+
+def best_trial(trials: Sequence[AnyTrial]) -> AnyTrial:
+    """Return the trial with the lowest validation log-loss.
+
+    Raises:
+        TrainingError: every trial failed; the message holds their errors.
+    """
+    done = [trial for trial in trials if not trial.error]
+    if not done:
+        errors = "\n".join(f"  {dict(trial.params)}: {trial.error}" for trial in trials)
+        raise TrainingError(f"all {len(trials)} trials failed:\n{errors}")
+    return min(done, key=lambda trial: trial.metrics[METRIC])
+
+
+def trained_strategy(trial: HeadTrial | FinetunedTrial, planned: Strategy) -> Strategy:
+    """Return the strategy that made ``trial``, of a training in which ``planned`` was carried out.
+
+    It is another one if the plan was to fine-tune and the head that this began from was kept.
+    """
+    if isinstance(trial, FinetunedTrial) or not is_finetune(planned):
+        return planned
+    return "linear_probe" if trial.tap == LAST else "early_features"
+
+
+def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return trials as JSON holds them."""
+    return [
+        {"params": dict(t.params), "metrics": dict(t.metrics), "error": t.error} for t in trials
+    ]

@@ -1,0 +1,63 @@
+"""Several candidate backbones: measured in stage `assess`, chosen among in stage `plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from rootstock.assess.profile import BackboneProfile, DatasetProfile, Unusable
+from rootstock.errors import BackboneError
+from rootstock.plan.backbone import Limits, choose_backbone
+from rootstock.plan.transfer_plan import BackboneScore
+from rootstock.workflow.estimates import Estimate
+
+
+def measure_candidates(
+    names: Sequence[str], measure: Callable[[str], BackboneProfile]
+) -> tuple[tuple[BackboneProfile, ...], tuple[Unusable, ...]]:
+    """Return what each candidate makes of the same images, and those that cannot be used."""
+    profiles: list[BackboneProfile] = []
+    unusable: list[Unusable] = []
+    for name in tqdm(names, desc="backbones", unit="backbone", disable=None):
+        try:
+            profiles.append(measure(name))
+        except BackboneError as error:  # a hub that cannot be reached is a reason, not an end
+            unusable.append(Unusable(candidate=name, why=error.message))
+    return tuple(profiles), tuple(unusable)
+
+
+@dataclass(frozen=True)
+class BackboneChoice:
+    """The profile as the chosen backbone sees it; the rest is empty if there was no choice.
+
+    ``estimates`` by the SHA-256 of the weights.
+    """
+
+    profile: DatasetProfile
+    scores: tuple[BackboneScore, ...] = ()
+    why: str = ""
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+
+
+def choose_candidate(
+    profile: DatasetProfile, limits: Limits, estimate: Callable[[DatasetProfile], Estimate]
+) -> BackboneChoice:
+    """Choose the best candidate within the limits; there is no choice of one without limits.
+
+    ``estimate`` measures a profile's backbone on this machine.
+    Raises:
+        BackboneError: no candidate is within the limits.
+    """
+    if not profile.alternatives and not profile.unusable and limits == Limits():
+        return BackboneChoice(profile)
+    others = (profile.seen_by(other.backbone.weights_sha256) for other in profile.alternatives)
+    estimates = {
+        each.backbone.weights_sha256: estimate(each)
+        for each in (profile, *others)
+        # One that is too large will not be taken, and takes long to measure.
+        if limits.allow_size(each.backbone.parameters)
+    }
+    latencies = {weights: throughput.latency_ms for weights, (throughput, _) in estimates.items()}
+    return BackboneChoice(*choose_backbone(profile, limits=limits, latency_ms=latencies), estimates)

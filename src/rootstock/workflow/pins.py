@@ -1,0 +1,33 @@
+"""The choices that params.yaml makes in the planner's place.
+
+A stage depends on each key of params.yaml that it reads, so costs read only what they need.
+"""
+
+from __future__ import annotations
+
+from rootstock.config.schema import Config
+from rootstock.plan.pins import Pins
+
+
+def read_pins(config: Config) -> Pins:
+    """Return all pinned choices."""
+    choices = config.plan
+    return Pins(
+        strategy=choices.strategy,
+        tap=choices.tap,
+        freeze_through=choices.freeze_through,
+        input_size=choices.input_size,
+        augmentation=choices.augmentation,
+        flip=choices.flip,
+        epochs=config.train.epochs,
+        learning_rates=config.train.learning_rates,
+    )
+
+
+def read_cost_pins(config: Config) -> Pins:
+    """Return the pinned choices that training costs depend on."""
+    return Pins(
+        input_size=config.plan.input_size,
+        epochs=config.train.epochs,
+        learning_rates=config.train.learning_rates,
+    )
