@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rootstock.workflow.trials import best_trial, which_won
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
@@ -23,15 +22,18 @@ from rootstock.ports.search import SequentialSearcher, Trial
 from rootstock.ports.spread import InProcess
 from rootstock.registry.champion import promote, rollback
 from rootstock.review.record import DataReview
-from rootstock.train.objectives import HEAD_FILE, Tracking
+from rootstock.train.objectives import HEAD_FILE
+from rootstock.train.selection import describe_winner
+from rootstock.train.tracked import Tracking
+from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
 from rootstock.workflow import features
 from rootstock.workflow.evaluate import evaluate_folder, evaluate_model
 from rootstock.workflow.features import cache_features
 from rootstock.workflow.plan import make_plan
+from rootstock.workflow.project import Project
 from rootstock.workflow.register import register_model
 from rootstock.workflow.run import run_all
-from rootstock.workflow.train import train_model
-from rootstock.workflow.training_job import TrainingJob
+from rootstock.workflow.train import open_planned_job, train_model
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.folder_registry import FolderRegistry
@@ -217,7 +219,7 @@ def test_fine_tuned_weights_are_averaged_with_those_they_began_from(data, copied
     config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.01]")
     make_plan(config, copied, searcher=SequentialSearcher())
     cache_features(config, copied)
-    job, tracking = TrainingJob.open(config, copied), Tracking(NullRunLogger(), "")
+    job, tracking = open_planned_job(Project(config, copied)), Tracking(NullRunLogger(), "")
     head = best_trial(job.search_heads(SequentialSearcher(), tracking))
     (tuned,) = job.search_finetuning(SequentialSearcher(), tracking, head)
     (average,) = job.averages(head, [tuned])
@@ -349,17 +351,18 @@ def test_user_data_are_never_touched(data, finished):
     ],
 )
 def test_one_line_tells_what_won(params, words):
-    head, best = (Trial(each, {"val_log_loss": 0.4}, None) for each in ({"tap": "last"}, params))
-    tuned = [Trial({"learning_rate": 1e-3}, {"val_log_loss": 0.5}, None)]
-    assert words in which_won(best, head, tuned, [0.3, 0.2])
-    assert which_won(head, head, [], [0.3]) == f"the head at `last`, {LOSS} 0.3000"
+    head = HeadTrial({"tap": "last"}, {"val_log_loss": 0.4}, None)
+    best = (HeadTrial if "tap" in params else FinetunedTrial)(params, {"val_log_loss": 0.4}, None)
+    tuned = [FinetunedTrial({"learning_rate": 1e-3}, {"val_log_loss": 0.5}, None)]
+    assert words in describe_winner(best, head, tuned, [0.3, 0.2])
+    assert describe_winner(head, head, [], [0.3]) == f"the head at `last`, {LOSS} 0.3000"
 
 
 def test_a_head_is_not_blamed_for_being_unsure(data, copied):
     config = configure(data, "plan.strategy=early_features")
     make_plan(config, copied, searcher=SequentialSearcher())
     cache_features(config, copied)
-    job = TrainingJob.open(config, copied)
+    job = open_planned_job(Project(config, copied))
     sure = best_trial(job.search_heads(SequentialSearcher(), Tracking(NullRunLogger(), "")))
     head = read_head(sure.directory / HEAD_FILE)
     timid = replace(sure, directory=job.directory / "timid")
@@ -453,3 +456,17 @@ def test_views_are_kept_where_they_help_and_their_cost_is_told(data, copied):
 def test_mirror_images_are_not_averaged_where_they_may_mean_another_class(data, copied):
     config = configure(data, "plan.strategy=full_finetune", "plan.flip=false", "train.views=flip")
     assert trained(config, copied)[1]["views"]["kept"] == "one"
+
+
+def test_a_model_names_the_strategy_that_made_its_weights(data, copied):
+    # At such a rate fine-tuning spoils the network, and the head that it began from is kept.
+    config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.1]")
+    bundle, training = trained(config, copied)
+    assert training["kept_head"]
+    assert training["planned_strategy"] == "full_finetune"
+    assert training["strategy"] == bundle.strategy == "linear_probe"
+    assert Predictor(bundle).info["strategy"] == "linear_probe"  # HTTP answers and metric labels
+    register_model(config, copied, runs=NullRunLogger(), registry=None)
+    card = copied.model_card.read_text()
+    assert "strategy `linear_probe`" in card
+    assert "Fine-tuning by `full_finetune` did not improve the head" in card

@@ -77,6 +77,7 @@ def render_card(
             "",
             # What follows in brackets is the path of the weights on the machine that trained.
             *(f"- {one['choice']}: {one['value'].split(' (')[0]}. {one['why']}" for one in reasons),
+            *_departure(planned=plan["strategy"], strategy=facts["strategy"]),
             "",
             "## What it is for, and what not",
             "",
@@ -97,6 +98,16 @@ def render_card(
             "",
         ]
     )
+
+
+def _departure(*, planned: str, strategy: str) -> list[str]:
+    """Return a line if training kept something else than the plan's strategy made."""
+    if strategy == planned:
+        return []
+    return [
+        f"- Fine-tuning by `{planned}` did not improve the head that it began from, so that head "
+        f"is the model: its strategy is `{strategy}`."
+    ]
 
 
 def _weakest(per_class: Sequence[tuple[str, float, int]]) -> list[str]:
