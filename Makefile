@@ -14,7 +14,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test test-fast lint format serve bench clean
+.PHONY: help setup setup-test demo test test-fast lint format serve bench mutation clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ bench: setup-test ## the long checks and the benchmarks (see docs/benchmarks.md)
 	$(BIN)/python benchmarks/embedded_backbone.py
 	$(BIN)/python benchmarks/head.py
 	$(BIN)/python benchmarks/estimators.py
+
+mutation: setup-test ## how many small changes to the code a test notices; half an hour or more
+	nice -n 10 $(BIN)/python benchmarks/mutation.py
 
 clean: ## remove what can be made again (never data/, mlflow.db or mlruns/)
 	rm -rf artifacts reports .rootstock .pytest_cache .ruff_cache .mypy_cache
