@@ -43,7 +43,10 @@ TEST_SECONDS = 30.0
 """What the tests of one mutant may take together."""
 SLOWDOWN, STARTUP_SECONDS = 4.0, 60.0
 """A mutant that takes longer than this counts as noticed: it loops."""
-WORDS = ("hint", "desc", "unit", "disable", "description", "annotation", "returns")
+SKIPPED = (
+    "hint", "desc", "unit", "disable", "description", "annotation", "returns", "strict", "encoding",
+)  # fmt: skip
+"""Fields and keywords that are words, or checks of what holds while the code is right."""
 SWAPS = {
     "Add": ast.Sub, "Sub": ast.Add, "Mult": ast.Div, "Div": ast.Mult, "FloorDiv": ast.Mult,
     "Mod": ast.Mult, "Pow": ast.Mult, "BitOr": ast.BitAnd, "BitAnd": ast.BitOr, "Lt": ast.LtE,
@@ -83,7 +86,7 @@ def list_changes(tree: ast.Module) -> Iterator[Change]:
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.arguments):
             return
         for name, value in ast.iter_fields(node):
-            if name in (*WORDS, "decorator_list"):
+            if name in (*SKIPPED, "decorator_list"):
                 continue
             for number, child in enumerate(value if isinstance(value, list) else [value]):
 
@@ -95,7 +98,7 @@ def list_changes(tree: ast.Module) -> Iterator[Change]:
                     else:
                         setattr(node, name, new)
 
-                word = getattr(child, "arg", "") in WORDS
+                word = getattr(child, "arg", "") in SKIPPED
                 if isinstance(child, ast.AST) and not word and not is_digits(node, name, number):
                     yield from visit(child, put_child, lines)
 
@@ -138,7 +141,7 @@ def list_node_changes(
     if is_removable(node):
         yield "statement removed", lambda: put(ast.Pass())
     for number, keyword in enumerate(getattr(node, "keywords", ())):
-        if isinstance(node, ast.Call) and keyword.arg and keyword.arg not in WORDS:
+        if isinstance(node, ast.Call) and keyword.arg and keyword.arg not in SKIPPED:
             rest = node.keywords[:number] + node.keywords[number + 1 :]
             yield f"without {keyword.arg}=", change("keywords", rest)
 

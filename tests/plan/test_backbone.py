@@ -75,3 +75,35 @@ def test_when_nothing_is_left_every_reason_is_said():
     )
     with pytest.raises(BackboneError, match=r"none of the 3(.|\n)*hub:x: no hub"):
         chosen(profile, limits=Limits(max_params=1))
+
+
+def test_a_score_holds_what_was_measured_of_each_candidate():
+    profile = profile_with(0.8, 0.7, parameters=7, gflop_per_megapixel=3.0, input_size=100)
+    _, (own, other), _ = chosen(profile)
+    assert (own.name, own.candidate, own.accuracy) == ("mobilenetv2_100", "hub", 0.8)
+    assert (own.weights_sha256, own.parameters, own.knn) == ("w" * 64, 2_200_000, 0.5)
+    assert own.gflop == pytest.approx(12.0 * 0.224**2, abs=1e-3)
+    assert own.noise == pytest.approx((0.8 * 0.2 / 200) ** 0.5, abs=2e-4)
+    assert (other.name, other.candidate, other.accuracy) == ("other", "other.safetensors", 0.7)
+    assert (other.parameters, other.gflop, other.excluded) == (7, 0.03, "")
+
+
+def test_a_candidate_that_was_not_probed_scores_nothing():
+    profile = make_profile(probes=())
+    _, (score,), _ = chosen(profile)
+    assert (score.accuracy, score.noise, score.knn) == (0.0, 0.0, 0.0)
+
+
+def test_a_limit_itself_is_within_the_limit():
+    profile = profile_with(0.8, 0.7)
+    limits = Limits(max_params=2_200_000, max_latency_ms=5.0)
+    _, scores, _ = chosen(profile, limits=limits, latency_ms={"w" * 64: 5.0, "o" * 64: 5.1})
+    assert [bool(score.excluded) for score in scores] == [False, True]
+
+
+def test_the_reason_compares_the_cheaper_backbone_with_the_best():
+    profile = profile_with(0.80, 0.81, gflop_per_megapixel=24.0)
+    name, _, why = chosen(profile)
+    assert name == "mobilenetv2_100"
+    assert "probe of 0.800 is within the noise (0.028) of the best, 0.810 of other" in why
+    assert "50% of its operations" in why

@@ -2,7 +2,7 @@ import pytest
 
 from rootstock.config.choices import PRIOR_SHARES
 from rootstock.plan import rules
-from rootstock.plan.evidence import judge
+from rootstock.plan.evidence import contest_to_race, judge
 
 TAPS = ("block1", "block2", "last")
 
@@ -76,3 +76,62 @@ def test_without_probes_the_table_decides():
         shares=PRIOR_SHARES,
     )
     assert (judgement.choice, judgement.contest) == ("linear_probe", ())
+
+
+def test_too_few_images_leave_a_ruled_fine_tuning_as_it_is():
+    assert judged(0.7, n_train=40).choice == "partial_finetune"
+    assert judged(0.7, size="small", n_train=40).choice == "linear_probe"
+
+
+@pytest.mark.parametrize(("n_train", "per_class", "raced"), [(50, 4.0, True), (49, 4.0, False)])
+def test_a_race_needs_fifty_images_and_four_of_a_class(n_train, per_class, raced):
+    judgement = judged(0.7, size="small", n_train=n_train, per_class=per_class)
+    assert bool(judgement.contest) is raced
+    assert not judged(0.7, size="small", n_train=50, per_class=3.9).contest
+
+
+def test_the_noise_of_few_probed_images_hides_what_tuning_could_win():
+    assert judged(0.95, size="small", n=10_000).contest  # up to 2 points, noise .2
+    assert not judged(0.97, size="small", n=16).contest  # up to 1.2 points, noise 4.3
+    assert "not worth its cost" in judged(0.97, size="small", n=16).why
+
+
+def test_the_better_head_is_the_one_that_fine_tuning_is_compared_with():
+    judgement = judged(0.5, early=0.9, size="small", n=5000)
+    assert judgement.choice == "early_features"
+    assert judgement.contest == ("early_features", "partial_finetune")
+    assert "reaches 0.900 (± 0.004)" in judgement.why
+    assert "`block2` probes +40.0 points against `last`" in judgement.why
+    assert "-3.0 to +4.0 points" in judgement.why
+
+
+def test_a_backbone_of_one_tap_has_a_linear_head_only():
+    judgement = judge(
+        size="small",
+        similar=False,
+        n_train=600,
+        median_per_class=100.0,
+        taps=("last",),
+        probes={"last": 0.7},
+        n_probed=500,
+        shares=PRIOR_SHARES,
+    )
+    assert judgement.choice == "linear_probe"
+
+
+@pytest.mark.parametrize(
+    ("changes", "raced"),
+    [
+        ({}, True),
+        ({"too_slow": ["full_finetune"]}, True),
+        ({"too_slow": ["partial_finetune"]}, False),
+        ({"too_slow": ["linear_probe"]}, False),
+        ({"allowed": False}, False),
+        ({"pinned": "linear_probe"}, False),
+    ],
+)
+def test_a_race_is_run_if_it_is_allowed_and_both_are_fast_enough(changes, raced):
+    evidence = judged(0.7, size="small", n_train=600)
+    options = {"too_slow": [], "allowed": True, "pinned": "auto"} | changes
+    contest = ("linear_probe", "partial_finetune")
+    assert contest_to_race(evidence, **options) == (contest if raced else ())

@@ -2,7 +2,10 @@ import pytest
 
 from rootstock.config.choices import PRIOR_SHARES
 from rootstock.plan.calibrate import calibrate
-from rootstock.plan.ledger import LedgerRow, append_row, read_ledger
+from rootstock.plan.ledger import LedgerRow, append_row, make_row, read_ledger
+from rootstock.plan.pins import Pins
+from rootstock.plan.planner import make_transfer_plan
+from tests.plan.test_planner import EARLY_PROBES, a_race, make_profile, plan_for
 
 
 def a_row(**changes) -> LedgerRow:
@@ -135,3 +138,120 @@ def test_half_an_image_beside_the_range_is_as_expected(accuracy, held):
 
 def test_without_a_range_nothing_was_expected():
     assert a_row(expected_accuracy=None).as_expected is None
+
+
+def test_a_row_is_made_of_profile_plan_and_outcome():
+    profile = make_profile(similar=False, probes=EARLY_PROBES, imbalance=2.5)
+    plan = make_transfer_plan(
+        profile, pins=Pins(strategy="full_finetune"), l2_grid=(1.0,), race=a_race("linear_probe")
+    )
+    row = make_row(
+        profile,
+        plan,
+        kept_head=True,
+        test_accuracy=0.7,
+        n_test=40,
+        expected_minutes=1.5,
+        minutes=2.5,
+        seed=7,
+    )
+    assert row == a_row(
+        data_hash="d" * 64,
+        weights_sha256="w" * 64,
+        n_train=200,
+        n_classes=2,
+        median_per_class=100.0,
+        imbalance=2.5,
+        size_class="small",
+        similarity=0.2,
+        similar=False,
+        probe_last=0.55,
+        probe_early=0.8,
+        ruled="early_features",
+        strategy="full_finetune",
+        raced=True,
+        kept_head=True,
+        expected_accuracy=row.expected_accuracy,
+        test_accuracy=0.7,
+        n_test=40,
+        expected_minutes=1.5,
+        minutes=2.5,
+        seed=7,
+    )
+    assert row.expected_accuracy == pytest.approx((0.5275, 0.8425), abs=1e-3)
+    assert make_row(
+        profile, plan_for(make_profile(probes=())), kept_head=False, test_accuracy=0.7, n_test=40,
+        expected_minutes=None, minutes=2.5, seed=7,
+    ).raced is False  # fmt: skip
+
+
+def test_runs_that_differ_in_more_than_minutes_are_all_kept(tmp_path):
+    for changes in ({}, {"test_accuracy": 0.91}, {"strategy": "linear_probe"}, {"minutes": 9.0}):
+        append_row(tmp_path / "ledger", a_row(**changes))
+    assert len(list(read_ledger(tmp_path / "ledger"))) == 3
+
+
+def test_empty_lines_are_passed_over(tmp_path, caplog):
+    append_row(tmp_path / "ledger", a_row())
+    text = (tmp_path / "ledger").read_bytes()
+    (tmp_path / "ledger").write_bytes(b"\n \n" + text)
+    assert list(read_ledger(tmp_path / "ledger")) == [a_row()]
+    assert not caplog.text
+    append_row(tmp_path / "ledger", a_row(seed=1))
+    assert (tmp_path / "ledger").read_bytes().count(b"\n") == 4  # none is added
+
+
+@pytest.mark.parametrize(
+    "changes", [{"probe_last": None}, {"probe_last": 1.0}, {"strategy": "linear_probe"}]
+)
+def test_runs_that_say_nothing_of_fine_tuning_leave_the_shares_alone(changes):
+    rows = [a_row(seed=seed, test_accuracy=0.99, **changes) for seed in range(9)]
+    assert fitted(rows).shares == PRIOR_SHARES
+
+
+def test_a_single_run_moves_the_shares_by_a_sixth():
+    (row,) = [a_row(similar=True, test_accuracy=0.9)]  # it removed half of the errors
+    low, high = fitted([row]).shares["medium"]
+    assert low == pytest.approx(5 / 6 * 0.1 + 1 / 6 * 0.5, abs=1e-3)
+    assert high == pytest.approx(5 / 6 * 0.6 + 1 / 6 * 0.5, abs=1e-3)
+
+
+def test_a_ruined_run_counts_as_twice_the_errors_at_most():
+    rows = [a_row(similar=True, test_accuracy=0.0, probe_last=0.9)]
+    assert fitted(rows).shares["medium"][0] == pytest.approx(5 / 6 * 0.1 - 1 / 6, abs=1e-3)
+
+
+def test_the_similarity_from_which_heads_do_follows_the_runs_too():
+    # on these five sets of similarity .6 the table's choice for similar data lost
+    rows = [
+        a_row(data_hash=str(number), n_train=1400, similarity=0.6, similar=True,
+              strategy=name, test_accuracy=accuracy)
+        for number in range(5)
+        for name, accuracy in (("partial_finetune", 0.8), ("probe_then_finetune", 0.95))
+    ]  # fmt: skip
+    found = fitted(rows)
+    assert (found.n_rows, found.n_sets) == (10, 5)
+    assert (found.small_below, found.similar_from) == (1000, 0.7)
+    assert found.regret == (pytest.approx(15.0), 0.0)
+
+
+def test_a_strategy_tried_twice_counts_with_its_mean():
+    rows = [
+        a_row(data_hash=str(number), strategy=name, test_accuracy=accuracy, seed=seed)
+        for number in range(3)
+        for seed, name, accuracy in (
+            (0, "probe_then_finetune", 0.7),
+            (1, "probe_then_finetune", 0.9),
+            (0, "linear_probe", 0.85),
+        )
+    ]
+    assert fitted(rows).regret[0] == pytest.approx(5.0)
+
+
+def test_a_strategy_that_was_not_tried_counts_like_the_worst():
+    rows = [
+        a_row(data_hash=str(number), strategy=name, test_accuracy=accuracy)
+        for number in range(3)
+        for name, accuracy in (("early_features", 0.8), ("linear_probe", 0.9))
+    ]
+    assert fitted(rows).regret[0] == pytest.approx(10.0)  # the table would fine-tune

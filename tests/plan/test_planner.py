@@ -3,11 +3,12 @@ import itertools
 import pytest
 
 from rootstock.assess.profile import BackboneFacts, DatasetProfile, Probe, Similarity
+from rootstock.config.choices import PRIOR_SHARES
 from rootstock.errors import ArtifactError, PlanError
 from rootstock.plan.pins import Pins
-from rootstock.plan.planner import make_transfer_plan
+from rootstock.plan.planner import judge_profile, make_transfer_plan
 from rootstock.plan.report import render_plan
-from rootstock.plan.rules import MEANING, TABLE
+from rootstock.plan.rules import MEANING, RECIPES, TABLE
 from rootstock.plan.transfer_plan import BackboneScore, Heat, Race, TransferPlan
 
 TAPS = ("block1", "block2", "block3", "block4", "last")
@@ -59,8 +60,8 @@ EARLY_PROBES = tuple(
 
 def a_race(winner: str) -> Race:
     heats = [
-        Heat(strategy=name, n_train=500, n_val=40, epochs=5, accuracy=0.9, log_loss=0.3)
-        for name in ("linear_probe", "partial_finetune")
+        Heat(strategy=name, n_train=500, n_val=40, epochs=epochs, accuracy=0.9, log_loss=0.3)
+        for name, epochs in (("linear_probe", 0), ("partial_finetune", 5))
     ]
     return Race(heats=tuple(heats), winner=winner, why="on 500 images it was better.")
 
@@ -253,3 +254,180 @@ def test_the_report_tells_minutes_latency_and_compared_backbones():
     assert [row.split(" | ")[0] for row in rows] == ["| **a.safetensors**", "| b.safetensors"]
     assert "| 7.5 ms | 0.3 minutes |" in rows[0]
     assert "| not measured | not measured |" in rows[1]
+
+
+def test_a_plan_says_what_it_was_made_of():
+    profile = make_profile(size="medium", similar=False)
+    scores = (BackboneScore(candidate="hub", weights_sha256="w" * 64),)
+    race = a_race("linear_probe")
+    plan = make_transfer_plan(
+        profile, pins=Pins(), l2_grid=L2_GRID, race=race, backbones=scores, budget_minutes=9.0
+    )
+    facts = plan.model_dump()
+    assert {name: facts[name] for name in ("size_class", "similar", "similarity_score")} == {
+        "size_class": "medium",
+        "similar": False,
+        "similarity_score": 0.2,
+    }
+    assert (plan.data_hash, plan.weights_sha256) == ("d" * 64, "w" * 64)
+    assert (plan.backbone, plan.weights, plan.budget_minutes) == ("mobilenetv2_100", "hub", 9.0)
+    assert (plan.race, plan.backbones, plan.evidence.ruled) == (race, scores, "probe_then_finetune")
+    assert [candidate.strategy for candidate in plan.candidates] == list(MEANING)
+
+
+def test_the_recipe_is_that_of_the_strategy():
+    plan = plan_for(make_profile(size="medium"))
+    assert plan.finetune.model_dump() == {
+        "freeze_through": "block2",
+        "batchnorm": "eval",
+        "layer_decay": RECIPES["partial_finetune"].layer_decay,
+        "head_multiplier": RECIPES["partial_finetune"].head_multiplier,
+        "epochs": RECIPES["partial_finetune"].epochs["medium"],
+        "augmentation": "medium",
+        "flip": True,
+    }
+    assert plan_for(make_profile(size="medium", classes=("1", "2"))).finetune.flip is False
+    assert plan_for(make_profile(size="large", similar=False)).finetune.augmentation == "light"
+
+
+PINS = {
+    "strategy": ("strategy", "partial_finetune"),
+    "tap": ("tap", "last"),
+    "freezing": ("freeze_through", "block3"),
+    "input size": ("input_size", 160),
+    "epochs": ("epochs", 3),
+    "augmentation": ("augmentation", "strong"),
+    "mirroring": ("flip", False),
+    "learning rate": ("learning_rates", (0.5,)),
+}
+"""A choice of the plan -> the pin that fixes it, and a value."""
+
+
+@pytest.mark.parametrize("choice", PINS)
+def test_a_pin_is_marked_with_its_choice_only(choice):
+    pin, value = PINS[choice]
+    plan = plan_for(make_profile(), **{"strategy": "partial_finetune", pin: value})
+    assert {r.choice for r in plan.reasons if r.pinned} == {choice, "strategy"}
+    free = plan_for(make_profile(size="medium"))
+    assert not any(reason.pinned for reason in free.reasons)
+    assert set(PINS) <= {reason.choice for reason in free.reasons}
+
+
+def test_the_winner_of_a_race_is_trained_at_the_rates_of_the_race():
+    def rates(n_train, winner="probe_then_finetune", **pins):
+        plan = make_transfer_plan(
+            make_profile(similar=False, n_train=n_train),
+            pins=Pins(**pins),
+            l2_grid=L2_GRID,
+            race=a_race(winner),
+        )
+        return [trial["learning_rate"] for trial in plan.finetune_candidates]
+
+    few, many = RECIPES["probe_then_finetune"].learning_rates, (1e-4, 3e-4)
+    assert rates(200) == list(few)
+    assert rates(1000) == [max(few)]
+    assert rates(5000) == [min(many)]
+    assert rates(1000, learning_rates=(0.5, 0.6)) == [0.5, 0.6]
+    assert rates(1000, winner="linear_probe", strategy="probe_then_finetune") == list(few)
+
+
+def test_a_longer_search_varies_what_is_not_pinned_around_the_rates():
+    plan = plan_for(make_profile(), strategy="partial_finetune")
+    space = plan.finetune_space
+    assert set(space) == {"learning_rate", "layer_decay", "augmentation", "freeze_through"}
+    low, high = RECIPES["partial_finetune"].learning_rates
+    assert (space["learning_rate"].low, space["learning_rate"].high) == (low / 3, high * 3)
+    assert space["learning_rate"].log
+    assert (space["layer_decay"].low, space["layer_decay"].high) == (0.6, 1.0)
+    assert space["freeze_through"] == TAPS[:3]
+    pinned = plan_for(
+        make_profile(),
+        strategy="partial_finetune",
+        learning_rates=(0.1, 0.2),
+        augmentation="light",
+        freeze_through="block1",
+    ).finetune_space
+    assert set(pinned) == {"learning_rate", "layer_decay"}
+    assert (pinned["learning_rate"].low, pinned["learning_rate"].high) == (0.1, 0.2)
+
+
+def test_what_takes_too_long_is_replaced_by_the_most_expensive_that_does_not():
+    def taken(profile, *slow):
+        limits = dict.fromkeys(slow, "it is slow")
+        plan = make_transfer_plan(profile, pins=Pins(), l2_grid=L2_GRID, too_slow=limits)
+        return plan.strategy
+
+    large = make_profile(size="large", probes=())
+    assert taken(large, "full_finetune") == "partial_finetune"
+    assert taken(large, "partial_finetune") == "full_finetune"
+    assert taken(make_profile(probes=()), "full_finetune") == "linear_probe"
+
+
+def test_the_rows_of_the_report_hold_the_numbers_of_plan_and_profile():
+    profile = make_profile(
+        similarity=Similarity(
+            score=0.25,
+            similar=False,
+            threshold=0.5,
+            method="batchnorm",
+            quarters=(0.1, 0.2, 0.3, 0.4),
+            n_images=77,
+        )
+    )
+    plan = make_transfer_plan(
+        profile, pins=Pins(input_size=96), l2_grid=L2_GRID, race=a_race("partial_finetune")
+    )
+    text = render_plan(plan, profile, picture="plots/depth.png", minutes={"full_finetune": 2.0})
+    lines = text.splitlines()
+    assert "| small | linear_probe | **early_features** (here) |" in lines
+    assert "| medium | partial_finetune | probe_then_finetune |" in lines
+    assert "| linear_probe | 500 | head only | 0.900 | 0.300 |" in lines
+    assert "| partial_finetune | 500 | 5 | 0.900 | 0.300 |" in lines
+    assert "| block2 | 0.600 | 0.010 |  |" in lines
+    assert any(line.startswith("| input size | 96 (pinned) |") for line in lines)
+    assert any("0.100, 0.200, 0.300, 0.400 (measured on 77 images)" in line for line in lines)
+    assert "Similarity 0.25, by batchnorm." in lines
+    costs = {c.strategy: c for c in plan.candidates}
+    minutes = costs["full_finetune"].reference_minutes
+    low, high = costs["full_finetune"].expected_accuracy
+    assert f"| full_finetune | {low:.3f} to {high:.3f} | prior | 2.0 | {minutes:.1f} |" in lines
+    assert any(line.startswith("| **partial_finetune** | ") for line in lines)
+    assert any("| not measured |" in line for line in lines if "linear_probe | 0.880" in line)
+    assert "![divergence and probe accuracy by depth](plots/depth.png)" in lines
+    assert "Backbones compared" not in text
+    assert "Serving one image" not in text
+
+
+def test_a_report_says_whether_a_race_is_missing_or_was_not_needed():
+    profile = make_profile()  # its probes leave a doubt
+    assert "unproven: no race was run" in render_plan(plan_for(profile), profile)
+    sure = make_profile(probes=())
+    text = render_plan(plan_for(sure), sure)
+    assert "**Race**: none was needed" in text
+    assert "| tap |" in text  # a choice of the plan
+    assert "| tap | cross-validated" not in text
+    assert "not known" in text
+
+
+def test_the_hash_of_a_plan_knows_every_choice():
+    hashes = [
+        plan_for(make_profile(), **pins).hash
+        for pins in ({}, {}, {"input_size": 96}, {"strategy": "full_finetune"})
+    ]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+    assert all(len(value) >= 12 for value in hashes)
+
+
+def test_strategy_and_evidence_are_judged_by_the_numbers_of_the_profile():
+    profile = make_profile(similar=False, n_train=40, median_per_class=5.0, probes=EARLY_PROBES)
+    assert judge_profile(profile, shares=PRIOR_SHARES).contest == ()
+    profile = make_profile(similar=False, median_per_class=3.0, probes=EARLY_PROBES)
+    assert judge_profile(profile, shares=PRIOR_SHARES).contest == ()
+    profile = make_profile(similar=False, probes=EARLY_PROBES)
+    evidence = judge_profile(profile, shares=PRIOR_SHARES)
+    assert evidence.contest == ("early_features", "probe_then_finetune")
+    assert "0.800 (± 0.028)" in evidence.why  # of 200 probed images
+    assert "add -1.0 to +13.0 points" in evidence.why  # dissimilar: a quarter more
+    poor = dict.fromkeys(PRIOR_SHARES, (-1.0, -0.5))
+    assert judge_profile(profile, shares=poor).contest == ()

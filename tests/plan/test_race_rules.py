@@ -80,3 +80,22 @@ def test_similar_data_are_tuned_gently():
 
 def test_a_head_has_no_rates_however_many_images():
     assert [race_rates("linear_probe", (), n_train) for n_train in (100, 500, 5000)] == [()] * 3
+
+
+def test_the_reason_names_winner_and_loser_with_their_scores():
+    race = judge(heat("linear_probe", 0.8), heat("full_finetune", 0.9), noise=0.0)
+    assert "`full_finetune` reached 0.900 and `linear_probe` 0.800 of the 200" in race.why
+    race = judge(heat("linear_probe", 0.9, log_loss=0.3), heat("full_finetune", 0.9, log_loss=0.4))
+    assert "log-loss decides, 0.300 against 0.400" in race.why
+
+
+def test_a_lead_of_exactly_the_noise_decides_nothing():
+    heats = heat("linear_probe", 0.9, log_loss=0.75), heat("full_finetune", 0.9, log_loss=0.5)
+    assert judge(*heats, noise=0.25).winner == "linear_probe"  # similar images keep the head
+    assert judge(*heats, noise=0.249).winner == "full_finetune"
+
+
+def test_rates_change_at_three_hundred_and_at_two_thousand_images():
+    rates = (3e-4, 1e-3)
+    tried = {n: race_rates("full_finetune", rates, n) for n in (300, 301, 2000, 2001)}
+    assert tried == {300: rates, 301: (1e-3,), 2000: (1e-3,), 2001: (3e-4,)}

@@ -1,0 +1,77 @@
+"""What a strategy is expected to cost and to reach, by hand."""
+
+import pytest
+
+from rootstock.assess.profile import Probe
+from rootstock.config.choices import PRIOR_SHARES
+from rootstock.plan.costs import expect_candidate, planned_epochs, planned_rates, tuning_size
+from rootstock.plan.pins import Pins
+from tests.plan.test_planner import EARLY_PROBES, TAPS, make_profile
+
+HEAD, TUNED = 12.0 * 224**2 / 1e6, 12.0 * 128**2 / 1e6
+"""1e9 operations for one image of the profile, at the card's size and at that of fine-tuning."""
+
+
+def expected(strategy, profile=None, shares=PRIOR_SHARES, **pins):
+    return expect_candidate(profile or make_profile(), Pins(**pins), strategy, shares=shares)
+
+
+def test_a_head_costs_one_pass_of_the_training_and_validation_images():
+    assert expected("linear_probe").gflop == round(240 * HEAD, 1)
+    assert expected("linear_probe", input_size=64).gflop == round(240 * 12 * 64**2 / 1e6, 1)
+
+
+def test_fine_tuning_costs_its_epochs_for_every_rate_at_its_size():
+    # Extraction once; an epoch is one pass forward and two back, and one of the validation images
+    epochs = 15 * (3 * 200 + 40)
+    assert expected("full_finetune").gflop == round((240 + epochs) * TUNED, 1)
+    assert expected("probe_then_finetune").gflop == round((240 + 2 * epochs) * TUNED, 1)
+    pinned = expected("full_finetune", epochs=3, learning_rates=(1e-3, 1e-4, 1e-5), input_size=224)
+    assert pinned.gflop == round((240 + 3 * 3 * (3 * 200 + 40)) * HEAD, 1)
+
+
+def test_minutes_on_the_reference_machine_are_operations_over_its_pace():
+    candidate = expected("full_finetune")
+    assert candidate.reference_minutes == round(candidate.gflop / 20 / 60, 1) > 1
+
+
+def test_a_pin_stands_for_what_the_rules_would_plan():
+    profile = make_profile()
+    assert tuning_size(profile, Pins()) == 128
+    assert tuning_size(profile, Pins(input_size=96)) == 96
+    assert planned_epochs(profile, Pins(), "full_finetune") == 15
+    assert planned_epochs(profile, Pins(epochs=2), "full_finetune") == 2
+    assert planned_epochs(profile, Pins(epochs=2), "linear_probe") == 0
+    assert planned_rates(profile, Pins(), "probe_then_finetune") == 2
+    assert planned_rates(profile, Pins(learning_rates=(0.1,)), "probe_then_finetune") == 1
+    assert planned_rates(profile, Pins(learning_rates=(0.1,)), "linear_probe") == 0
+
+
+def test_a_head_is_expected_near_the_probe_of_its_depth():
+    profile = make_profile(probes=EARLY_PROBES)
+    assert expected("linear_probe", profile).expected_accuracy == (0.53, 0.57)
+    assert expected("early_features", profile).expected_accuracy == (0.78, 0.82)
+    assert expected("linear_probe", profile).basis == "cross-validated probe"
+
+
+@pytest.mark.parametrize(("similar", "bonus"), [(True, 0.0), (False, 0.25)])
+def test_fine_tuning_is_expected_to_remove_its_share_of_the_probes_errors(similar, bonus):
+    profile = make_profile(similar=similar)  # the last tap probes .9
+    candidate = expected("full_finetune", profile, {"small": (0.1, 0.5)})
+    assert candidate.expected_accuracy == (
+        pytest.approx(0.9 + 0.1 * (0.1 + bonus), abs=5e-4),
+        pytest.approx(0.9 + 0.1 * (0.5 + bonus), abs=5e-4),
+    )
+    assert candidate.basis == "prior"
+
+
+def test_without_a_probe_of_the_last_tap_nothing_is_expected():
+    probes = (Probe(tap=TAPS[0], accuracy=0.5, std=0.01, n_images=200),)
+    assert expected("linear_probe", make_profile(probes=probes)).expected_accuracy is None
+
+
+def test_a_backbone_of_one_tap_has_no_earlier_features_to_expect_anything_of():
+    profile = make_profile(probes=(Probe(tap="last", accuracy=0.7, std=0.01, n_images=200),))
+    backbone = profile.backbone.model_copy(update={"taps": ("last",)})
+    candidate = expected("early_features", profile.model_copy(update={"backbone": backbone}))
+    assert candidate.expected_accuracy == (0.0, 0.02)
