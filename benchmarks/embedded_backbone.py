@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sets import find_set
+from sets import class_targets, find_set
 from sklearn.model_selection import train_test_split
 
 from rootstock.backbones.card import read_card
@@ -27,7 +27,7 @@ from rootstock.backbones.load import Backbone, build_backbone, embedded_weights,
 from rootstock.data.decode import read_image
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ImageError, RootstockError
-from rootstock.heads.linear import fit_linear_head
+from rootstock.tasks.single_label.task import SingleLabel
 
 SETS = {
     "flowers12": ("train", "test"),
@@ -128,8 +128,9 @@ def probe_all(
             features.append(values)
             seconds, count = seconds + took, count + len(pixels)
         classes = int(train[1].max()) + 1
-        head = fit_linear_head(features[0], train[1], l2=L2, n_classes=classes)
-        scores[name] = float(np.mean(head.logits(features[1]).argmax(axis=1) == test[1]))
+        targets = class_targets(train[1], classes)
+        head = SingleLabel().head().fit(features[0], targets, l2=L2)
+        scores[name] = float(np.mean(head.outputs(features[1]).argmax(axis=1) == test[1]))
     return scores, count / seconds
 
 

@@ -18,16 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sets import find_sets, list_images
+from sets import class_targets, find_sets, list_images
 
 from rootstock.assess.build import sample_rows
-from rootstock.assess.knn import leave_one_out_accuracy
 from rootstock.backbones.load import LAST, Backbone, load_backbone
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
-from rootstock.heads.linear import cross_validate, fit_linear_head
-from rootstock.metrics import accuracy
+from rootstock.tasks.single_label.neighbours import leave_one_out_accuracy
+from rootstock.tasks.single_label.task import SingleLabel
 
 SETS = ("ants_bees", "brain_mri", "flowers12", "sign_digits")
 SAMPLE = 500
@@ -62,7 +61,7 @@ def compare(
     name: str, manifest: Manifest, folder: Path, backbones: list[Backbone], scratch: Path
 ) -> None:
     """One row for each estimator on one set."""
-    number = {label: i for i, label in enumerate(manifest.classes)}
+    number = {label: i for i, label in enumerate(manifest.strata)}
     train, test = manifest.rows("train"), manifest.rows("test")
     sample = sample_rows(train, SAMPLE)
     labels = {id(rows): np.array([number[r.label] for r in rows]) for rows in (train, test, sample)}
@@ -72,8 +71,9 @@ def compare(
         seen, unseen, few = (
             features_of(rows, folder, backbone, store) for rows in (train, test, sample)
         )
-        head = fit_linear_head(seen, labels[id(train)], l2=L2, n_classes=len(number))
-        truth.append(accuracy(head.logits(unseen).argmax(axis=1), labels[id(test)]))
+        targets = class_targets(labels[id(train)], len(number))
+        head = SingleLabel().head().fit(seen, targets, l2=L2)
+        truth.append(float(np.mean(head.outputs(unseen).argmax(axis=1) == labels[id(test)])))
         samples.append(few)
     for estimator, score in ESTIMATORS.items():
         started = time.perf_counter()
@@ -129,7 +129,8 @@ def log_evidence(features: np.ndarray, labels: np.ndarray) -> float:
 
 def probe(features: np.ndarray, labels: np.ndarray) -> float:
     """Five-fold accuracy of the head."""
-    return cross_validate(features, labels, folds=5, l2=L2, seed=0)[0]
+    targets = class_targets(labels)
+    return SingleLabel().head().probe(features, targets, folds=5, l2=L2, seed=0)[0]
 
 
 def kendall(scores: list[float], truth: list[float]) -> float:

@@ -172,7 +172,7 @@ def enlarge(source: Path, out: Path, count: int) -> list[ImageRow]:
         photo.save(path, quality=92)
         content = path.read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
-        facts = (photo.width, photo.height, "RGB", "JPEG", "all", "train", number, "")
+        facts = (photo.width, photo.height, "RGB", "JPEG", "all", "all", "train", number, "")
         rows.append(ImageRow(path.name, sha256, len(content), *facts))
     return rows
 

@@ -14,12 +14,13 @@ import warnings
 
 import numpy as np
 import torch
+from sets import class_targets
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from rootstock.heads.linear import cross_validate_path
+from rootstock.tasks.single_label.task import SingleLabel
 
 STRENGTHS = np.logspace(1, -5, 20)
 FOLDS, SEED, CLASSES, RANK = 5, 0, 10, 40
@@ -59,10 +60,14 @@ def make_features(images: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 def run_ours(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
     """Mean accuracy of each strength, and the seconds."""
     started = time.perf_counter()
-    scores = cross_validate_path(
-        features, labels, folds=FOLDS, strengths=list(STRENGTHS), seed=SEED
+    path = (
+        SingleLabel()
+        .head()
+        .cross_validate(
+            features, class_targets(labels), folds=FOLDS, strengths=list(STRENGTHS), seed=SEED
+        )
     )
-    return scores.accuracy, time.perf_counter() - started
+    return path.scores, time.perf_counter() - started
 
 
 def run_theirs(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:

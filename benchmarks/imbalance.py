@@ -64,11 +64,11 @@ def link_sides(folder: Path, scratch: Path, images: int, *, share: float) -> lis
     equal, skewed = scratch / "equal", scratch / "skewed"
     link_subset(manifest, folder.resolve(), equal, limits=limits, classes=None)
     # Enough that the others alone make up the number once the first has lost its images
-    n_classes = len(manifest.classes)
+    n_classes = len(manifest.strata)
     each = round(images / (n_classes - 1 + share))
     grown = limits | {"train": each * n_classes}
     link_subset(manifest, folder.resolve(), skewed, limits=grown, classes=None)
-    rare = sorted((skewed / "train" / sorted(manifest.classes)[0]).iterdir())
+    rare = sorted((skewed / "train" / manifest.strata[0]).iterdir())
     for link in rare[max(1, round(share * each)) :]:
         link.unlink()
     return [equal, skewed]

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
@@ -22,6 +24,8 @@ from rootstock.data.manifest import Manifest, build_manifest
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
+from rootstock.tasks.single_label.task import SingleLabel
+from rootstock.tasks.targets import Targets
 from rootstock.workflow.assess import assess_data
 from rootstock.workflow.evaluate import evaluate_model
 from rootstock.workflow.features import cache_features
@@ -64,6 +68,7 @@ def list_images(folder: Path, *, seed: int) -> Manifest:
     """
     manifest = build_manifest(
         find_images(folder),
+        rules=SingleLabel(),
         limits=DecodeLimits(10**8, 10**8, 50.0),
         val_fraction=0.15,
         test_fraction=0.35,
@@ -81,6 +86,12 @@ def list_images(folder: Path, *, seed: int) -> Manifest:
     return replace(manifest, images=tuple(rows))
 
 
+def class_targets(labels: np.ndarray, n_classes: int | None = None) -> Targets:
+    """Return the targets of class numbers int[N]."""
+    names = tuple(map(str, range(n_classes or int(labels.max()) + 1)))
+    return Targets(np.asarray(labels, np.int64), names, labels)
+
+
 def link_subset(
     manifest: Manifest, folder: Path, out: Path, *, limits: dict[str, int], classes: int | None
 ) -> int:
@@ -89,18 +100,18 @@ def link_subset(
     Rows are taken in the order of their content's hash, so that a larger subset of the same seed
     holds the smaller one.
     """
-    labels = sorted(manifest.classes)[:classes]
+    labels = manifest.strata[:classes]
     counts = {}
     for split, limit in limits.items():
         turns = [
-            sorted((r for r in manifest.rows(split) if r.label == label), key=lambda r: r.sha256)
+            sorted((r for r in manifest.rows(split) if r.target == label), key=lambda r: r.sha256)
             for label in labels
         ]
         longest = max(map(len, turns))
         order = [group[i] for i in range(longest) for group in turns if i < len(group)]
         counts[split] = len(order[:limit])
         for row in order[:limit]:
-            link = out / split / row.label / f"{row.sha256[:16]}{Path(row.path).suffix}"
+            link = out / split / row.target / f"{row.sha256[:16]}{Path(row.path).suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():  # byte-equal copies are one image here
                 link.symlink_to(folder / row.path)

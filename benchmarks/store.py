@@ -162,7 +162,7 @@ def measure_collection(folder: Path, rows: int) -> None:
     kept = make_keys(0, rows).view(np.uint8).reshape(-1, 32)[::2]
     manifest = Manifest(
         tuple(
-            ImageRow("", bytes(row).hex(), 1, 8, 8, "RGB", "PNG", "a", "train", 0, "")
+            ImageRow("", bytes(row).hex(), 1, 8, 8, "RGB", "PNG", "a", "a", "train", 0, "")
             for row in kept
         )
     )
@@ -181,6 +181,7 @@ def measure_growth(root: Path, images: int) -> None:
     from rootstock.data.layout import find_images
     from rootstock.data.manifest import build_manifest
     from rootstock.features.reader import FeatureReader
+    from rootstock.tasks.single_label.task import SingleLabel
 
     folder, random = root / "images", np.random.default_rng(0)
 
@@ -201,6 +202,7 @@ def measure_growth(root: Path, images: int) -> None:
         limits = DecodeLimits(10**8, 10**8, 50.0)
         rows = build_manifest(
             find_images(folder),
+            rules=SingleLabel(),
             limits=limits,
             val_fraction=0.1,
             test_fraction=0.1,

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sets import find_set, list_images
+from sets import class_targets, find_set, list_images
 from sklearn.metrics import roc_auc_score
 
 from rootstock.backbones.load import LAST, Backbone, load_backbone
 from rootstock.data.decode import read_image
-from rootstock.heads.linear import fit_head_path
 from rootstock.model.novelty import Reference
+from rootstock.tasks.single_label.measures import softmax
+from rootstock.tasks.single_label.task import SingleLabel
 
 SETS = ("flowers12", "ants_bees", "sign_digits", "brain_mri", "cifar10")
 TRAINED = SETS[:3]
@@ -64,8 +65,8 @@ def features_of(
             pixels = read_image(folder / rows[index].path).pixels
             image = torch.from_numpy(preprocess.apply(pixels)[None])
             features.append(backbone.features(image, [LAST])[LAST].numpy()[0])
-    numbers = {label: number for number, label in enumerate(manifest.classes)}
-    return np.stack(features), np.array([numbers[rows[index].label] for index in order])
+    numbers = {label: number for number, label in enumerate(manifest.strata)}
+    return np.stack(features), np.array([numbers[rows[index].target] for index in order])
 
 
 def compare(name: str, found: dict[str, tuple[np.ndarray, np.ndarray]], share: float) -> list[str]:
@@ -74,18 +75,15 @@ def compare(name: str, found: dict[str, tuple[np.ndarray, np.ndarray]], share: f
     train, val, test = np.split(
         np.arange(len(labels)), [int(0.6 * len(labels)), int(0.8 * len(labels))]
     )
-    (head,) = fit_head_path(
-        features[train], labels[train], strengths=[0.01], n_classes=int(labels.max()) + 1
-    )
-    reference = Reference.measure(
-        features[train], features[val], head.probabilities(features[val]), labels[val]
-    )
+    targets = class_targets(labels)
+    head = SingleLabel().head().fit(features[train], targets.take(train), l2=0.01)
+    reference = Reference.measure(features[train], features[val], {})
 
     def by_distance(rows: np.ndarray) -> np.ndarray:
         return reference.distance(rows)
 
     def by_probability(rows: np.ndarray) -> np.ndarray:
-        return 1 - head.probabilities(rows).max(axis=1)
+        return 1 - softmax(head.outputs(rows)).max(axis=1)
 
     limits = (reference.limit(share), np.quantile(by_probability(features[val]), 1 - share))
     known = [score(features[test]) for score in (by_distance, by_probability)]

@@ -20,8 +20,11 @@ from safetensors.torch import save_file
 from rootstock.backbones.load import Backbone, load_backbone
 from rootstock.data.decode import decode_image
 from rootstock.heads.linear import LinearHead
-from rootstock.model.bundle import ModelBundle, write_bundle
+from rootstock.model.bundle import ModelBundle
+from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.novelty import Reference
+from rootstock.tasks.single_label.task import SingleLabel
+from rootstock.tasks.targets import Targets
 from rootstock.train.network import TransferNet
 
 CLASSES = ["iris", "rose", "tulip"]
@@ -82,9 +85,10 @@ def write_tiny_bundle(directory: Path, **changes: Any) -> ModelBundle:
     arguments: dict[str, Any] = {
         "card": backbone.card,
         "preprocess": backbone.card.preprocess(),
-        "classes": CLASSES,
+        "task": "single_label",
+        "names": CLASSES,
         "strategy": "linear_probe",
-        "temperature": 1.5,
+        "calibration": {"temperature": 1.5},
         "metrics": {"accuracy": 0.5},
         "lineage": {"data_hash": "d"},
         "golden": [(f"val/{i}.JPG", jpeg(100 + i), CLASSES[i]) for i in range(3)],
@@ -105,7 +109,8 @@ def tiny_reference(network: TransferNet) -> Reference:
         )
         probabilities = network.head(features).softmax(dim=1)[40:].numpy()
     labels = np.arange(40) % len(CLASSES)
-    return Reference.measure(features[:40].numpy(), features[40:].numpy(), probabilities, labels)
+    remembered = SingleLabel().remember(probabilities, Targets(labels, tuple(CLASSES), labels))
+    return Reference.measure(features[:40].numpy(), features[40:].numpy(), remembered)
 
 
 @functools.cache

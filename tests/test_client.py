@@ -35,7 +35,7 @@ def test_answers_are_those_of_the_predictor(url, tmp_path):
         assert (answer.label, answer.labels) == (one.label, one.labels)
         assert answer.probability == pytest.approx(one.probability, abs=1e-4)
         assert answer.unknown == one.unknown
-    assert answers[-1].reason == "not-an-image"
+    assert answers[-1].error.reason == "not-an-image"
     assert answers[-1].label == ""
     assert len(answers) == len(images)
 
@@ -44,8 +44,8 @@ def test_a_single_bad_image_is_an_answer_too(url):
     with Client(url) as client:
         [answer] = client.predict([b"no image"])
         assert client.embeddings([b"no image"]) == [None]
-    assert "not an image" in answer.error
-    assert answer.reason == "not-an-image"
+    assert "not an image" in str(answer.error)
+    assert answer.error.reason == "not-an-image"
 
 
 def test_requests_are_as_large_as_the_service_takes(url, monkeypatch):

@@ -29,8 +29,10 @@ def test_an_old_model_answers_as_it_did(old):
     predictor.check_golden()
     for told in json.loads((old / "answers.json").read_text()):
         (answer,) = predictor.predict([(old / told["image"]).read_bytes()], top_k=3, coverage=0.9)
-        assert [label for label, _ in answer.top] == [label for label, _ in told["top"]]
-        assert [p for _, p in answer.top] == pytest.approx([p for _, p in told["top"]], abs=1e-4)
+        assert [one.label for one in answer.top] == [label for label, _ in told["top"]]
+        assert [one.probability for one in answer.top] == pytest.approx(
+            [p for _, p in told["top"]], abs=1e-4
+        )
         assert answer.novelty == pytest.approx(told["novelty"], abs=1e-3)
         assert list(answer.labels) == told["labels"]
 
@@ -38,7 +40,7 @@ def test_an_old_model_answers_as_it_did(old):
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        (2, r"a newer one wrote it\n.*upgrade Rootstock"),
+        (3, r"a newer one wrote it\n.*upgrade Rootstock"),
         (0, r"an older one wrote it, or it is damaged\n.*dvc repro --force train"),
         (None, "has format_version None"),
     ],
@@ -58,7 +60,7 @@ def test_an_artifact_of_a_newer_rootstock_tells_the_way_out(tmp_path, kind, stag
 
 
 def test_a_manifest_of_a_newer_rootstock_tells_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("rootstock.data.manifest.FORMAT_VERSION", 2)
+    monkeypatch.setattr("rootstock.data.manifest.FORMAT_VERSION", 3)
     Manifest(()).write(tmp_path / "manifest.parquet")
     monkeypatch.undo()
     with pytest.raises(ArtifactError, match=r"a newer one wrote it(.|\n)*upgrade Rootstock"):

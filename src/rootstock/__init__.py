@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from rootstock.data.manifest import Manifest
     from rootstock.errors import RootstockError
     from rootstock.model.bundle import ModelBundle, read_bundle
-    from rootstock.model.predictor import Prediction, Predictor
+    from rootstock.model.predictor import Predictor
 
 __all__ = [
     "Config",
     "Manifest",
     "ModelBundle",
     "Paths",
-    "Prediction",
     "Predictor",
     "RootstockError",
     "load_config",
@@ -32,7 +31,6 @@ _HOMES = {
     "Manifest": "data.manifest",
     "ModelBundle": "model.bundle",
     "Paths": "config.paths",
-    "Prediction": "model.predictor",
     "Predictor": "model.predictor",
     "RootstockError": "errors",
     "load_config": "config.load",

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,10 +20,14 @@ from typing import Any
 import httpx
 
 from rootstock.errors import RootstockError
+from rootstock.tasks import answer_type
+from rootstock.tasks.answer import Answer
 
 BATCH, BATCH_BYTES = 16, 32 * 2**20
 """Images, and their bytes, in one request; a larger image goes alone."""
 _LONGEST_PAUSE = 30.0
+FIRST_TASK = "single_label"
+"""The task of services that do not name one."""
 
 
 class ServiceError(RootstockError):
@@ -49,33 +52,6 @@ class ServiceError(RootstockError):
         self.kind = kind
         self.reason = reason
         self.entries = [{"filename": entry["filename"], "error": entry} for entry in entries]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the service says of one image: labels, or the ``error`` of one that it cannot use.
-
-    ``top`` holds (label, probability) in falling order; ``labels`` the prediction set, if a
-    coverage was asked for. ``unknown`` is None where the model cannot tell.
-    """
-
-    filename: str
-    top: tuple[tuple[str, float], ...] = ()
-    unknown: bool | None = None
-    novelty: float | None = None
-    labels: tuple[str, ...] | None = None
-    error: str = ""
-    reason: str = ""
-
-    @property
-    def label(self) -> str:
-        """The most probable label; empty after an error."""
-        return self.top[0][0] if self.top else ""
-
-    @property
-    def probability(self) -> float:
-        """Its probability; 0 after an error."""
-        return self.top[0][1] if self.top else 0.0
 
 
 Image = Path | str | bytes
@@ -106,12 +82,14 @@ class Client:
         except httpx.InvalidURL as error:
             raise ServiceError(f"{url} is no address of a service: {error}") from None
         self._retries = retries
+        self._task = ""
 
     def predict(
         self, images: Sequence[Image], *, top_k: int | None = None, coverage: float | None = None
     ) -> list[Answer]:
-        """One answer for each image (a path, or encoded bytes), in order.
+        """Return one answer for each image (a path, or encoded bytes), in order.
 
+        An image that cannot be used has an ``error``.
         Raises:
             ServiceError: the service cannot be reached or refuses the request as a whole.
             OSError: a path cannot be read.
@@ -119,7 +97,8 @@ class Client:
         """
         given = {"top_k": top_k, "coverage": coverage}
         params = {name: value for name, value in given.items() if value is not None}
-        return [_answer(entry) for entry in self._ask_all("predict", "predictions", images, params)]
+        entries = list(self._ask_all("predict", "predictions", images, params))
+        return [self._answer_type.from_json(entry) for entry in entries]
 
     def embeddings(self, images: Sequence[Image]) -> list[list[float] | None]:
         """The features of each image; None for one that cannot be used.
@@ -170,7 +149,15 @@ class Client:
                 names = [name for _, (name, _, _) in files]
                 yield from error.entries or [_alone(name, error) for name in names]
             else:
+                self._task = found["model"].get("task", FIRST_TASK)
                 yield from found[member]
+
+    @property
+    def _answer_type(self) -> type[Answer]:
+        """What the service's answers are; asked for where no answer has said it."""
+        if not self._task:
+            self._task = self.model().get("task", FIRST_TASK)
+        return answer_type(self._task)
 
     def _send(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         for attempt in range(self._retries + 1):
@@ -236,19 +223,6 @@ def _json(response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _answer(entry: dict[str, Any]) -> Answer:
-    error = entry.get("error") or {}
-    return Answer(
-        filename=entry["filename"],
-        top=tuple((item["label"], item["probability"]) for item in entry.get("top") or ()),
-        unknown=entry.get("unknown"),
-        novelty=entry.get("novelty"),
-        labels=tuple(entry["labels"]) if entry.get("labels") is not None else None,
-        error=error.get("detail", ""),
-        reason=error.get("reason", ""),
-    )
 
 
 def _problem(response: httpx.Response) -> ServiceError:

@@ -5,6 +5,7 @@ import pytest
 from rootstock.assess.build import build_profile, sample_rows
 from rootstock.assess.profile import DatasetProfile
 from rootstock.features.store.store import FeatureStore
+from rootstock.tasks.dataset import Dataset
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.data.test_broken_folders import index
@@ -19,7 +20,7 @@ def root(tmp_path):
 
 def profile(root, store, **changes) -> DatasetProfile:
     return build_profile(
-        index(root),
+        Dataset.of(index(root)),
         root=root,
         backbone=tiny_backbone(),
         store=FeatureStore(store),
@@ -60,14 +61,14 @@ def test_a_profile_survives_the_disk(root, tmp_path):
 def test_a_sample_keeps_the_shares_of_the_classes(root):
     rows = index(root, val_fraction=0.0, test_fraction=0.0).rows()
     chosen = sample_rows(rows, 12)
-    assert [sum(row.label == label for row in chosen) for label in "ab"] == [8, 4]
+    assert [sum(row.target == label for row in chosen) for label in "ab"] == [8, 4]
     assert sample_rows(rows, 100) == rows
 
 
 def test_many_classes_are_probed_however_few_images_a_sample_has(tmp_path):
     write_classes(tmp_path / "images", {f"{number:03}": 4 for number in range(40)})
     manifest = index(tmp_path / "images", val_fraction=0.0, test_fraction=0.0)
-    counts = Counter(row.label for row in sample_rows(manifest.rows(), 20))
+    counts = Counter(row.target for row in sample_rows(manifest.rows(), 20))
     assert counts == {f"{number:03}": 3 for number in range(40)}
     found = profile(tmp_path / "images", tmp_path / "store", sample=20)
     assert min(probe.n_images for probe in found.probes) > 40
@@ -92,7 +93,7 @@ def test_real_sets_are_told_apart(name, similar, shared_data, shared_weights, tm
 
     root = shared_data(name)
     found = build_profile(
-        index(root, workers=2),
+        Dataset.of(index(root, workers=2)),
         root=root,
         backbone=load_backbone(str(shared_weights), ""),
         store=FeatureStore(tmp_path),

@@ -7,7 +7,6 @@ import torch
 from rootstock.backbones.taps import module_stages
 from rootstock.config.choices import Strategy
 from rootstock.data.manifest import ImageRow
-from rootstock.heads.linear import fit_linear_head
 from rootstock.plan import rules
 from rootstock.train.export import export_onnx, onnx_logits
 from rootstock.train.finetune import BEST, finetune
@@ -15,6 +14,7 @@ from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
 from rootstock.train.optim import FinetuneSettings, parameter_groups, set_training_mode
 from tests.backbones.families import FAMILIES, Case, prepare
+from tests.tasks.classes import fit_linear_head
 
 LABELS = np.array([0, 1] * 4)
 
@@ -181,7 +181,7 @@ def image_set(case: Case, folder) -> ImageSet:
     side = preprocess.input_size
     pixels = np.random.default_rng(0).integers(0, 256, (len(LABELS), side, side, 3), np.uint8)
     np.save(folder / "pixels.npy", pixels)
-    row = ImageRow("", "", 0, side, side, "RGB", "PNG", "", "train", 0, "")
+    row = ImageRow("", "", 0, side, side, "RGB", "PNG", "", "", "train", 0, "")
     return ImageSet((row,) * len(LABELS), LABELS, folder, preprocess, folder / "pixels.npy")
 
 

@@ -8,6 +8,7 @@ from rootstock.data.decode import DecodeLimits
 from rootstock.data.layout import find_images
 from rootstock.data.manifest import build_manifest
 from rootstock.errors import DataError
+from rootstock.tasks.single_label.task import SingleLabel
 from tests.data.folders import photo, write_classes
 
 
@@ -21,7 +22,7 @@ def index(root, **changes):
         "seed": 0,
         "workers": 1,
     }
-    return build_manifest(find_images(root), **(settings | changes))
+    return build_manifest(find_images(root), rules=SingleLabel(), **(settings | changes))
 
 
 def loose(root):

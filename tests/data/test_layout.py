@@ -2,11 +2,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rootstock.data.layout import find_images
+from rootstock.tasks.single_label.task import SingleLabel
 from tests.data.folders import photo, write_classes
 
 
 def found(root):
-    return {(entry.path, entry.label, entry.given) for entry in find_images(root).entries}
+    return {(entry.path, entry.target, entry.given) for entry in find_images(root).entries}
 
 
 def test_class_folders_give_labels_and_no_splits(tmp_path):
@@ -55,7 +56,8 @@ def test_what_lies_beside_is_said(tmp_path):
 
 def test_classes_that_differ_in_case_only_are_warned_of(tmp_path):
     write_classes(tmp_path, {"Ants": 1, "ants": 1})
-    assert "'Ants' and 'ants' differ in case only" in find_images(tmp_path).warnings[0]
+    texts = [entry.target for entry in find_images(tmp_path).entries]
+    assert "'Ants' and 'ants' differ in case only" in SingleLabel().warn(texts)[0]
 
 
 def test_a_csv_keeps_labels_as_they_are_written(tmp_path):

@@ -24,7 +24,7 @@ def test_every_image_is_one_row_with_its_facts(root):
     manifest = index(root)
     row = manifest.images[0]
     assert len(manifest.images) == 40
-    assert (row.path, row.label, row.width, row.mode) == ("ants/0.png", "ants", 48, "RGB")
+    assert (row.path, row.target, row.width, row.mode) == ("ants/0.png", "ants", 48, "RGB")
     assert len(row.sha256) == 64
 
 

@@ -5,17 +5,28 @@ import numpy as np
 import pytest
 
 from rootstock.errors import DataError
-from rootstock.evaluate.report import evaluate, render_evaluation, write_evaluation
+from rootstock.evaluate.report import Evaluation, write_evaluation
+from rootstock.tasks.single_label.evaluation import Classified
+from rootstock.tasks.single_label.task import SingleLabel
+from rootstock.tasks.targets import Targets
 from tests.data.folders import write_classes
 
-CLASSES = ["ants", "bees", "wasps"]
+CLASSES = ("ants", "bees", "wasps")
 
 
 def evaluation(predicted, labels, sure=0.8):
     probabilities = np.full((len(labels), 3), (1 - sure) / 2)
     probabilities[np.arange(len(labels)), predicted] = sure
     paths = [f"ants/{n}.png" for n in range(len(labels))]
-    return evaluate(probabilities, np.array(labels), classes=CLASSES, paths=paths)
+    return evaluate(probabilities, np.array(labels, int), paths)
+
+
+def evaluate(probabilities, labels, paths):
+    return Evaluation(SingleLabel(), probabilities, Targets(labels, CLASSES, labels), paths)
+
+
+def render_evaluation(found):
+    return found.task.report(found.evidence, found.metrics, None).text
 
 
 def test_metrics_are_the_promised_ones():
@@ -29,8 +40,11 @@ def test_metrics_are_the_promised_ones():
 
 def test_the_surest_mistakes_come_first():
     probabilities = np.array([[0.6, 0.4, 0.0], [0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
-    found = evaluate(probabilities, np.array([1, 1, 1]), classes=CLASSES, paths=list("abc"))
-    assert found.mistakes() == [("b", "bees", "ants", 0.9), ("a", "bees", "ants", 0.6)]
+    found = evaluate(probabilities, np.array([1, 1, 1]), list("abc"))
+    assert Classified.of(found.evidence).mistakes() == [
+        ("b", "bees", "ants", 0.9),
+        ("a", "bees", "ants", 0.6),
+    ]
 
 
 def test_no_test_image_is_an_error():

@@ -7,20 +7,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rootstock.errors import TrainingError
-from rootstock.heads.linear import (
-    LinearHead,
-    MlpHead,
-    adjust_logits,
+from rootstock.heads.linear import LinearHead, MlpHead, read_head, write_head
+from rootstock.tasks.single_label.learning import adjust_logits, log_shares
+from rootstock.tasks.single_label.measures import softmax
+from tests.tasks.classes import (
     cross_validate,
     cross_validate_path,
     fit_head_path,
     fit_linear_head,
-    log_shares,
-    read_head,
+    fit_mlp_head,
     walk_heads,
-    write_head,
 )
-from rootstock.heads.mlp import fit_mlp_head
 
 
 def blobs(n_classes=3, per_class=40, width=6, spread=1.0):
@@ -38,7 +35,7 @@ def test_the_folded_head_equals_scaler_and_regression(n_classes):
     model = LogisticRegression(C=1 / (0.1 * len(labels)), max_iter=10_000, tol=1e-9)
     expected = make_pipeline(StandardScaler(), model).fit(features, labels)
     np.testing.assert_allclose(
-        head.probabilities(features), expected.predict_proba(features), atol=1e-4
+        softmax(head.outputs(features)), expected.predict_proba(features), atol=1e-4
     )
 
 
@@ -55,7 +52,7 @@ def test_a_path_is_the_optimum_at_every_strength(shape):
     for strength, head in zip(strengths, heads, strict=True):
         model = LogisticRegression(C=1 / (strength * len(labels)), max_iter=10_000, tol=1e-9)
         np.testing.assert_allclose(
-            head.probabilities(features),
+            softmax(head.outputs(features)),
             model.fit(scaled, labels).predict_proba(scaled),
             atol=2e-3,
         )
@@ -64,13 +61,13 @@ def test_a_path_is_the_optimum_at_every_strength(shape):
 def test_balanced_weights_are_those_of_scikit_learn():
     features, labels = blobs(spread=3.0)
     features, labels = features[:100], labels[:100]  # 40, 40 and 20 of a class
-    head = fit_linear_head(features, labels, l2=0.03, n_classes=3, class_weight="balanced")
+    head = fit_linear_head(features, labels, l2=0.03, n_classes=3, weighting="balanced")
     model = LogisticRegression(
         C=1 / (0.03 * len(labels)), max_iter=10_000, tol=1e-9, class_weight="balanced"
     )
     expected = make_pipeline(StandardScaler(), model).fit(features, labels)
     np.testing.assert_allclose(
-        head.probabilities(features), expected.predict_proba(features), atol=1e-3
+        softmax(head.outputs(features)), expected.predict_proba(features), atol=1e-3
     )
 
 
@@ -83,7 +80,7 @@ def test_folds_solved_together_score_as_folds_solved_alone():
     for row, strength in enumerate(scores.strengths):
         model = LogisticRegression(C=1 / (strength * len(labels) * 0.75), max_iter=10_000, tol=1e-9)
         alone = cross_val_score(model, scaled, labels, cv=splitter)
-        assert scores.accuracy[row] == pytest.approx(alone.mean(), abs=0.01)
+        assert scores.scores[row] == pytest.approx(alone.mean(), abs=0.01)
 
 
 def test_the_same_features_give_the_same_path_bit_for_bit():
@@ -98,7 +95,7 @@ def test_copied_and_huge_features_do_no_harm():
     features, labels = blobs()
     doubled = np.concatenate([features, features * 1e6], axis=1)
     head = fit_linear_head(doubled, labels, l2=1e-3, n_classes=3)
-    assert np.mean(head.logits(doubled).argmax(axis=1) == labels) > 0.95
+    assert np.mean(head.outputs(doubled).argmax(axis=1) == labels) > 0.95
 
 
 def test_a_stronger_penalty_gives_smaller_weights():
@@ -120,14 +117,14 @@ def test_a_strength_means_the_same_for_twice_the_images():
 def test_a_class_without_images_is_never_predicted():
     features, labels = blobs()
     head = fit_linear_head(features, np.where(labels == 1, 3, labels), l2=0.1, n_classes=5)
-    assert set(head.logits(features).argmax(axis=1)) == {0, 2, 3}
+    assert set(head.outputs(features).argmax(axis=1)) == {0, 2, 3}
 
 
 def test_constant_features_do_no_harm():
     features, labels = blobs()
     features[:, 2] = 7.0
     head = fit_linear_head(features, labels, l2=0.1, n_classes=3)
-    assert np.isfinite(head.logits(features)).all()
+    assert np.isfinite(head.outputs(features)).all()
 
 
 def test_balanced_weights_help_the_rare_class():
@@ -136,11 +133,11 @@ def test_balanced_weights_help_the_rare_class():
     features, labels = features[keep], labels[keep]
     recall = [
         np.mean(
-            fit_linear_head(features, labels, l2=1.0, n_classes=2, class_weight=weight)
-            .logits(features[labels == 1])
+            fit_linear_head(features, labels, l2=1.0, n_classes=2, weighting=weight)
+            .outputs(features[labels == 1])
             .argmax(axis=1)
         )
-        for weight in (None, "balanced")
+        for weight in ("none", "balanced")
     ]
     assert recall[1] > recall[0]
 
@@ -178,14 +175,14 @@ def test_a_head_survives_the_disk(tmp_path):
     head = fit_linear_head(features, labels, l2=0.1, n_classes=3)
     write_head(head, tmp_path / "head.safetensors")
     found = read_head(tmp_path / "head.safetensors")
-    assert (found.logits(features) == head.logits(features)).all()
+    assert (found.outputs(features) == head.outputs(features)).all()
 
 
 def test_an_adjusted_head_favours_no_class_for_being_frequent():
     labels = np.array([0] * 90 + [1] * 10)
     head = LinearHead(np.zeros((2, 1), np.float32), np.log([0.9, 0.1]).astype(np.float32))
     adjusted = adjust_logits(head, labels, n_classes=2)
-    assert adjusted.probabilities(np.zeros((1, 1)))[0] == pytest.approx([0.5, 0.5])
+    assert softmax(adjusted.outputs(np.zeros((1, 1))))[0] == pytest.approx([0.5, 0.5])
 
 
 def test_a_class_without_images_is_not_lifted_by_adjusting():
@@ -202,13 +199,13 @@ def test_the_outer_layer_of_an_mlp_head_is_adjusted():
 
 
 def fits_on(device):
-    """What every way to fit a head gives on ``device``, as logits."""
+    """What every way to fit a head gives on ``device``, as outputs."""
     features, labels = blobs()
-    options = {"n_classes": 3, "class_weight": "balanced", "device": device}
+    options = {"n_classes": 3, "weighting": "balanced", "device": device}
     heads = [head for _, head in walk_heads(features, labels, strengths=[0.1, 0.01], **options)]
     heads.append(fit_mlp_head(features, labels, hidden=4, l2=0.01, **options))
     folds = cross_validate_path(features, labels, folds=3, strengths=[0.1], seed=0, device=device)
-    return [head.logits(features) for head in heads], folds.losses
+    return [head.outputs(features) for head in heads], folds.losses
 
 
 def test_a_fit_makes_its_tensors_on_the_device_that_it_is_given():

@@ -1,7 +1,7 @@
 import numpy as np
 
-from rootstock.heads.linear import MlpHead, fit_linear_head, read_head, write_head
-from rootstock.heads.mlp import fit_mlp_head
+from rootstock.heads.linear import MlpHead, read_head, write_head
+from tests.tasks.classes import fit_linear_head, fit_mlp_head
 
 
 def rings(count=400):
@@ -15,7 +15,7 @@ def rings(count=400):
 
 
 def accuracy(head, features, labels):
-    return (head.logits(features).argmax(axis=1) == labels).mean()
+    return (head.outputs(features).argmax(axis=1) == labels).mean()
 
 
 def test_a_hidden_layer_separates_what_a_linear_head_cannot():
@@ -48,12 +48,12 @@ def test_balanced_weights_find_the_rare_class():
     kept = np.flatnonzero((labels == 0) | (np.arange(len(labels)) < 24))
     heads = [
         fit_mlp_head(
-            features[kept], labels[kept], hidden=16, l2=0.03, n_classes=2, class_weight=weight
+            features[kept], labels[kept], hidden=16, l2=0.03, n_classes=2, weighting=weight
         )
-        for weight in (None, "balanced")
+        for weight in ("none", "balanced")
     ]
     plain, balanced = (
-        (head.logits(features)[labels == 1].argmax(axis=1) == 1).mean() for head in heads
+        (head.outputs(features)[labels == 1].argmax(axis=1) == 1).mean() for head in heads
     )
     assert balanced > plain
 
@@ -64,11 +64,11 @@ def test_it_is_read_back_as_it_was_written(tmp_path):
     write_head(head, tmp_path / "head.safetensors")
     again = read_head(tmp_path / "head.safetensors")
     assert isinstance(again, MlpHead)
-    assert np.array_equal(again.logits(features), head.logits(features))
+    assert np.array_equal(again.outputs(features), head.outputs(features))
 
 
 def test_a_class_without_images_does_no_harm():
     features, labels = rings(60)
-    head = fit_mlp_head(features, labels, hidden=8, l2=1e-3, n_classes=3, class_weight="balanced")
-    assert np.isfinite(head.logits(features)).all()
-    assert head.logits(features).shape == (60, 3)
+    head = fit_mlp_head(features, labels, hidden=8, l2=1e-3, n_classes=3, weighting="balanced")
+    assert np.isfinite(head.outputs(features)).all()
+    assert head.outputs(features).shape == (60, 3)

@@ -34,11 +34,11 @@ def change(folder, file, edit):
 def test_a_bundle_holds_what_was_written():
     bundle = read_bundle(tiny_bundle())
     assert isinstance(bundle, ModelBundle)
-    assert bundle.classes == CLASSES
+    assert bundle.names == CLASSES
     assert bundle.strategy == "linear_probe"
-    assert bundle.facts.temperature == 1.5
+    assert bundle.facts.calibration == {"temperature": 1.5}
     assert bundle.lineage == {"data_hash": "d"}
-    assert [sample.label for sample in bundle.golden] == CLASSES
+    assert [sample.target for sample in bundle.golden] == CLASSES
     assert bundle.golden_bytes(bundle.golden[1]) == jpeg(101)
 
 
@@ -99,14 +99,14 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("rootstock.model.bundle.largest_difference", lambda *_: 0.5)
+    monkeypatch.setattr("rootstock.model.bundle_writer.largest_difference", lambda *_: 0.5)
     with pytest.raises(BundleError, match="ONNX and PyTorch differ by 0.5"):
         write_tiny_bundle(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_keeps_the_older_bundle(folder, monkeypatch):
-    monkeypatch.setattr("rootstock.model.bundle.largest_difference", lambda *_: float("nan"))
+    monkeypatch.setattr("rootstock.model.bundle_writer.largest_difference", lambda *_: float("nan"))
     with pytest.raises(BundleError, match="differ by nan"):
         write_tiny_bundle(folder, strategy="full_finetune")
     assert read_bundle(folder).strategy == "linear_probe"
@@ -118,8 +118,8 @@ def test_a_bundle_without_golden_images_is_not_written(tmp_path):
 
 
 def test_classes_must_fit_the_network(tmp_path):
-    with pytest.raises(BundleError, match="the network has 3 outputs for 2 classes"):
-        write_tiny_bundle(tmp_path / "model", classes=["a", "b"])
+    with pytest.raises(BundleError, match="the network has 3 outputs for 2 names"):
+        write_tiny_bundle(tmp_path / "model", names=["a", "b"])
 
 
 @pytest.mark.parametrize(("name", "file"), [("a/B.JPG", "0.jpg"), ("x.jpg~", "0"), ("..", "0")])
@@ -209,20 +209,35 @@ def test_a_checksum_outside_the_directory_is_refused(folder):
 
 
 def test_another_format_version_comes_before_everything_else(folder):
-    (folder / "bundle.json").write_text('{"format_version": 2}')
-    with pytest.raises(BundleError, match="has format_version 2, this Rootstock reads 1"):
+    (folder / "bundle.json").write_text('{"format_version": 3}')
+    with pytest.raises(BundleError, match="has format_version 3, this Rootstock reads 2"):
         read_bundle(folder)
 
 
 def test_a_missing_key_is_named(folder):
-    change(folder, "bundle.json", lambda tree: tree.pop("temperature"))
-    with pytest.raises(BundleError, match=r"bundle\.json: temperature: Field required"):
+    change(folder, "bundle.json", lambda tree: tree.pop("calibration"))
+    with pytest.raises(BundleError, match=r"bundle\.json: calibration: Field required"):
         read_bundle(folder)
 
 
 def test_a_class_too_few_is_found(folder):
-    change(folder, "bundle.json", lambda tree: tree["classes"].pop())
-    with pytest.raises(BundleError, match=r"golden\.json has 3 logits for the 2 classes"):
+    change(folder, "bundle.json", lambda tree: tree["names"].pop())
+    with pytest.raises(BundleError, match=r"golden\.json has 3 outputs for the 2 names"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"names": ["iris"]}, "a classifier has two classes or more, this has 1"),
+        ({"calibration": {}}, "the temperature has to be above 0, it is None"),
+        ({"calibration": {"temperature": 0.0}}, "the temperature has to be above 0, it is 0.0"),
+        ({"task": "astrology"}, "there is no task 'astrology'"),
+    ],
+)
+def test_facts_that_make_no_sense_for_the_task_are_refused(folder, changes, words):
+    change(folder, "bundle.json", lambda tree: tree.update(changes))
+    with pytest.raises(BundleError, match=words):
         read_bundle(folder)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rootstock.data.decode import DecodeLimits
-from rootstock.errors import BundleError, ImageError
+from rootstock.errors import BundleError
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor
 from rootstock.runtimes.onnx import onnx_session
@@ -26,24 +26,24 @@ def prepared(n):
 
 def test_probabilities_sum_to_one_and_fall(predictor):
     [answer] = predictor.predict([jpeg(0)], top_k=3)
-    shares = [share for _, share in answer.top]
+    shares = [one.probability for one in answer.top]
     assert sum(shares) == pytest.approx(1, abs=1e-6)
     assert shares == sorted(shares, reverse=True)
-    assert (answer.label, answer.probability) == answer.top[0]
-    assert {label for label, _ in answer.top} == set(CLASSES)
+    assert (answer.label, answer.probability) == (answer.top[0].label, answer.top[0].probability)
+    assert {one.label for one in answer.top} == set(CLASSES)
 
 
 def test_the_temperature_divides_the_logits(predictor):
     images = prepared(4)
-    scaled = np.exp(predictor.logits(images) / 1.5)
+    scaled = np.exp(predictor.outputs(images) / 1.5)
     expected = scaled / scaled.sum(axis=1, keepdims=True)
-    found = predictor.infer_normalised(images).probabilities
+    found = predictor.infer_normalised(images).decisions
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 17])
 def test_any_batch_size_gives_one_row_an_image(predictor, n):
-    logits = predictor.logits(prepared(n))
+    logits = predictor.outputs(prepared(n))
     assert logits.shape == (n, 3)
     assert logits.dtype == np.float32
 
@@ -60,11 +60,15 @@ def test_an_image_has_the_same_answer_alone_and_in_company(predictor):
 def test_bad_images_are_errors_in_their_places(predictor):
     good, empty, text, cut = predictor.predict([jpeg(0), b"", b"hello, world", jpeg(1)[:900]])
     assert good == predictor.predict([jpeg(0)])[0]
-    assert [error.reason for error in (empty, text, cut)] == ["empty", "not-an-image", "truncated"]
+    assert [bad.error.reason for bad in (empty, text, cut)] == [
+        "empty",
+        "not-an-image",
+        "truncated",
+    ]
 
 
 def test_only_bad_images_are_only_errors(predictor):
-    assert [type(answer) for answer in predictor.predict([b"", b"x"])] == [ImageError] * 2
+    assert all(answer.error for answer in predictor.predict([b"", b"x"]))
 
 
 def test_no_image_is_no_answer(predictor):
@@ -82,13 +86,13 @@ def test_top_k_below_one_is_refused(predictor):
 
 def test_limits_of_the_caller_count(predictor):
     strict = Predictor(tiny_bundle(), limits=DecodeLimits(max_pixels=1_000))
-    assert strict.predict([jpeg(0)])[0].reason == "too-many-pixels"
+    assert strict.predict([jpeg(0)])[0].error.reason == "too-many-pixels"
 
 
 def test_torch_and_onnx_agree(predictor):
     images = prepared(3)
     other = Predictor(tiny_bundle(), engine="torch")
-    np.testing.assert_allclose(other.logits(images), predictor.logits(images), atol=1e-4)
+    np.testing.assert_allclose(other.outputs(images), predictor.outputs(images), atol=1e-4)
     assert other.check_golden() < 1e-4
 
 
@@ -96,7 +100,7 @@ def test_a_bundle_of_early_features_works_in_both_engines(tmp_path):
     bundle = write_tiny_bundle(tmp_path / "early", network=tiny_network("block2"))
     onnx, other = (Predictor(bundle, engine=engine) for engine in ("onnx", "torch"))
     assert bundle.facts.tap == "block2"
-    np.testing.assert_allclose(onnx.logits(prepared(2)), other.logits(prepared(2)), atol=1e-4)
+    np.testing.assert_allclose(onnx.outputs(prepared(2)), other.outputs(prepared(2)), atol=1e-4)
 
 
 def test_weights_that_do_not_fit_the_card_are_refused(tmp_path):
@@ -111,8 +115,8 @@ def test_the_model_is_named_after_its_directory_and_content(predictor):
     assert predictor.info == {
         "name": "tiny",
         "version": bundle.digest[:12],
+        "task": "single_label",
         "strategy": "linear_probe",
-        "classes": CLASSES,
     }
     assert Predictor(bundle, name="flowers", version="7").info["version"] == "7"
 
@@ -139,8 +143,8 @@ def test_an_onnx_file_of_other_classes_is_refused(tmp_path):
         sample["logits"].append(0.0)
         sample["sizes"].append(0.0)
     change(folder, "golden/golden.json", lambda tree: tree.update(golden))
-    change(folder, "bundle.json", lambda tree: tree["classes"].append("violet"))
-    with pytest.raises(BundleError, match=r"model\.onnx gives 3 logits for the 4 classes"):
+    change(folder, "bundle.json", lambda tree: tree["names"].append("violet"))
+    with pytest.raises(BundleError, match=r"model\.onnx gives 3 outputs for the 4 names"):
         Predictor(folder, engine="onnx")
 
 
@@ -152,7 +156,7 @@ def test_a_file_that_is_no_onnx_is_named(tmp_path):
 
 def test_numbers_that_are_not_finite_are_refused(predictor):
     with pytest.raises(BundleError, match="numbers that are not finite"):
-        predictor.logits(np.full((1, 3, SIZE, SIZE), np.nan, np.float32))
+        predictor.outputs(np.full((1, 3, SIZE, SIZE), np.nan, np.float32))
 
 
 def test_views_are_averaged_and_leave_the_golden_images_as_they_are(tmp_path):
@@ -163,7 +167,7 @@ def test_views_are_averaged_and_leave_the_golden_images_as_they_are(tmp_path):
     np.testing.assert_array_equal(views[1], views[0][:, ::-1])
     inputs = bundle.preprocess.normalise(views)
     [answer] = predictor.predict([jpeg(1)])
-    logits = predictor.logits(inputs).mean(axis=0) / bundle.facts.temperature
+    logits = predictor.outputs(inputs).mean(axis=0) / bundle.facts.calibration["temperature"]
     expected = np.exp(logits) / np.exp(logits).sum()
     assert answer.probability == pytest.approx(expected.max(), rel=1e-4)
     assert predictor.check_golden() < 1e-3

@@ -3,9 +3,9 @@ import pytest
 from PIL import Image
 
 from rootstock.plots.data import plot_class_counts, plot_image_sizes
-from rootstock.plots.evaluation import plot_confusion, plot_reliability
 from rootstock.plots.sheet import plot_contact_sheet, plot_mistakes
 from rootstock.plots.training import plot_depth, plot_head_search, plot_training_curves
+from rootstock.tasks.single_label.plots import plot_confusion, plot_reliability
 from tests.data.folders import write_classes
 
 RANDOM = np.random.default_rng(0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rootstock.data.manifest import ImageRow
-from rootstock.review.doubts import find_bursts, find_outliers, suspect_labels
+from rootstock.review.doubts import find_bursts, find_outliers
 
 
 def row(path, label, *, split="train", **changes):
@@ -14,7 +14,8 @@ def row(path, label, *, split="train", **changes):
         "height": 100,
         "mode": "RGB",
         "format": "JPEG",
-        "label": label,
+        "target": label,
+        "stratum": label,
         "split": split,
         "group": 0,
         "quarantine": "",
@@ -27,30 +28,6 @@ def clusters(n=300, seed=0):
     labels = np.arange(n) % 3
     features = np.eye(12)[labels] * 6 + 0.5 * random.normal(size=(n, 12))
     return features, labels
-
-
-def suspects_of(features, labels):
-    classes = ["ants", "bees", "wasps"]
-    rows = [row(f"{i:03d}.jpg", classes[label]) for i, label in enumerate(labels)]
-    return suspect_labels(rows, features, labels, classes, folds=5, seed=0)
-
-
-def test_swapped_labels_are_found_and_named():
-    features, labels = clusters()
-    labels = labels.copy()
-    labels[[0, 30]] = 1  # both look like ants
-    found = suspects_of(features, labels)
-    assert {suspect.path for suspect in found} == {"000.jpg", "030.jpg"}
-    assert {(s.label, s.suggested) for s in found} == {("bees", "ants")}
-
-
-def test_clean_labels_are_not_doubted():
-    assert suspects_of(*clusters()) == []
-
-
-def test_a_class_of_one_image_and_a_single_class_have_no_suspects():
-    features, labels = clusters(9)
-    assert suspects_of(features, np.r_[labels[:-1] * 0, 1]) == []
 
 
 def test_the_image_far_from_all_others_is_the_outlier():

@@ -1,31 +1,25 @@
 import numpy as np
 import pytest
 
-from rootstock.review.feasible import (
-    EXPONENTS,
-    _fit,
-    bayes_accuracy_bound,
-    measure_feasibility,
-)
+from rootstock.review.feasible import EXPONENTS, _fit
+from rootstock.review.feasible import measure_feasibility as measure
+from rootstock.tasks.single_label.task import SingleLabel
+from tests.tasks.classes import classes
 
 
-def blobs(n, *, noise, seed=0, classes=3):
+def measure_feasibility(features, labels, **options):
+    return measure(SingleLabel(), features, classes(labels), **options)
+
+
+def blobs(n, *, noise, seed=0, n_classes=3):
     random = np.random.default_rng(seed)
-    labels = np.arange(n) % classes
+    labels = np.arange(n) % n_classes
     return np.eye(8)[labels] * 3 + random.normal(size=(n, 8)) * noise, labels
-
-
-@pytest.mark.parametrize(
-    ("nearest", "classes", "bound"), [(1.0, 5, 1.0), (0.5, 2, 0.5), (0.68, 2, 0.8)]
-)
-def test_cover_and_hart_bound(nearest, classes, bound):
-    # e = 2 R (1 - R) for two classes: R = .2 gives e = .32
-    assert bayes_accuracy_bound(nearest, classes) == pytest.approx(bound)
 
 
 def test_the_curve_grows_and_stays_under_the_ceiling():
     features, labels = blobs(600, noise=2.0)
-    found = measure_feasibility(features, labels, folds=5, targets=(0.9,), seed=0)
+    found = measure_feasibility(features, labels, folds=5, goals=(0.9,), seed=0)
     first, last = found.measured[0], found.measured[-1]
     assert first.accuracy < last.accuracy <= found.ceiling
     assert [point.n_images for point in found.extrapolated] == [960, 1920]
@@ -34,26 +28,26 @@ def test_the_curve_grows_and_stays_under_the_ceiling():
 
 def test_targets_that_are_reached_already_are_left_out():
     features, labels = blobs(300, noise=0.2)
-    found = measure_feasibility(features, labels, folds=5, targets=(0.5, 0.9), seed=0)
+    found = measure_feasibility(features, labels, folds=5, goals=(0.5, 0.9), seed=0)
     assert found.targets == ()
 
 
 def test_a_target_beyond_the_noise_is_out_of_reach():
     random = np.random.default_rng(0)
     features = random.normal(size=(400, 8))  # knows nothing of the labels
-    found = measure_feasibility(features, np.arange(400) % 2, folds=5, targets=(0.99,), seed=0)
+    found = measure_feasibility(features, np.arange(400) % 2, folds=5, goals=(0.99,), seed=0)
     assert found.targets[0].n_images is None
 
 
 def test_too_few_images_of_a_class_have_no_curve():
     features, labels = blobs(15, noise=1.0)
-    assert measure_feasibility(features, labels, folds=5, targets=(), seed=0) is None
+    assert measure_feasibility(features, labels, folds=5, goals=(), seed=0) is None
 
 
 def test_the_same_features_give_the_same_answer():
     features, labels = blobs(200, noise=1.5)
     first, second = (
-        measure_feasibility(features, labels, folds=5, targets=(0.99,), seed=3) for _ in range(2)
+        measure_feasibility(features, labels, folds=5, goals=(0.99,), seed=3) for _ in range(2)
     )
     assert first == second
 

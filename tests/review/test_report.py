@@ -14,6 +14,7 @@ from rootstock.review.record import (
     Target,
 )
 from rootstock.review.report import render_review
+from rootstock.tasks.single_label.task import SingleLabel
 from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index
 from tests.plan.test_planner import make_profile
@@ -135,7 +136,7 @@ def test_a_cut_list_of_doubts_is_no_count():
 def test_a_class_of_few_images_is_left_out_of_the_curve_and_named(tmp_path):
     rows = index(write_classes(tmp_path / "images", {"a": 40, "b": 40, "rare": 4})).rows()
     features = np.random.default_rng(0).normal(size=(len(rows), 8)).astype(np.float32)
-    curve = build._feasibility(rows, features, None, 3, 0)
+    curve = build._feasibility(SingleLabel(), rows, features, None, 3, 0)
     assert curve.left_out == ("rare",)
     text = render_review(a_review(feasibility=curve), make_profile(), pictures={}, minutes={})
     assert "Without rare: too few images." in text

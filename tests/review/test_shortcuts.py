@@ -41,7 +41,7 @@ def test_facts_that_vary_by_chance_are_no_shortcut():
 
 def test_the_border_of_one_class_is_a_shortcut():
     rows = rows_of()
-    pixels = [np.full((32, 40, 3), 10 if row.label == "cat" else 200, np.uint8) for row in rows]
+    pixels = [np.full((32, 40, 3), 10 if row.target == "cat" else 200, np.uint8) for row in rows]
     borders = np.stack([border_facts(image) for image in pixels])
     (found,) = find_shortcuts({"border": borders}, rows, seed=0)
     assert found.accuracy == 1.0

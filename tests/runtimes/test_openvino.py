@@ -10,7 +10,7 @@ import pytest
 
 from rootstock.errors import BundleError
 from rootstock.model.bundle import read_bundle
-from rootstock.runtimes.openvino import caller, openvino_model
+from rootstock.runtimes.openvino import make_caller, openvino_model
 from tests.bundles import SIZE, tiny_bundle
 
 pytestmark = pytest.mark.skipif(
@@ -26,7 +26,7 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
 
 
 def test_threads_at_once_get_the_answers_of_one():
-    call = caller(
+    call = make_caller(
         openvino_model(read_bundle(tiny_bundle()).onnx_path, threads=2, passes=2), ["features"]
     )
     images = np.random.default_rng(0).normal(size=(12, 1, 3, SIZE, SIZE)).astype(np.float32)

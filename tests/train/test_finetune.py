@@ -8,6 +8,9 @@ from safetensors.torch import load_file
 
 from rootstock.errors import DataError, TrainingError
 from rootstock.heads.linear import LinearHead
+from rootstock.tasks.dataset import Dataset
+from rootstock.tasks.single_label.learning import balanced_weights
+from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.train import finetune as module
 from rootstock.train import optim
 from rootstock.train.compute import Compute
@@ -15,7 +18,7 @@ from rootstock.train.finetune import BEST, finetune
 from rootstock.train.images import prepare_images, training_preprocess
 from rootstock.train.network import TransferNet
 from rootstock.train.optim import FinetuneSettings, parameter_groups, set_training_mode
-from rootstock.train.predict import predict_logits
+from rootstock.train.predict import predict_outputs, validate
 from tests.bundles import tiny_backbone, tiny_network
 from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index
@@ -33,7 +36,6 @@ SETTINGS = {
     "patience": 10,
     "augmentation": "light",
     "flip": True,
-    "balanced": False,
     "seed": 0,
 }
 
@@ -61,7 +63,7 @@ def images(tmp_path_factory):
     def prepare(split, prepared):
         return prepare_images(
             manifest.rows(split),
-            manifest.labels(split),
+            Dataset.of(manifest).targets(split),
             root=folder / "data",
             preprocess=prepared,
             cache=folder / f"{split}.npy",
@@ -76,6 +78,7 @@ def run(images, directory, network=None, report=None, **changes):
     metrics = finetune(
         network,
         *images,
+        task=SingleLabel(),
         settings=settings(**changes),
         directory=directory,
         report=report or (lambda step, values: None),
@@ -91,7 +94,7 @@ def test_fine_tuning_learns_and_keeps_its_best_weights(images, tmp_path):
     assert losses[-1] < losses[0]
     network = tiny_network()
     network.load_state_dict(load_file(tmp_path / BEST))
-    again = module.validate(network, images[1])
+    again = validate(network, images[1], SingleLabel())
     assert again["val_log_loss"] == pytest.approx(metrics["val_log_loss"], rel=1e-5)
 
 
@@ -228,9 +231,14 @@ def test_a_damaged_checkpoint_costs_time_but_not_the_trial(images, tmp_path):
 
 def only(images, keep):
     """The images of some classes."""
-    chosen = np.flatnonzero(np.isin(images.labels, keep))
+    chosen = np.flatnonzero(np.isin(images.targets.values, keep))
     rows = tuple(images.rows[index] for index in chosen)
-    return dataclasses.replace(images, rows=rows, labels=images.labels[chosen], cache=None)
+    return dataclasses.replace(images, rows=rows, targets=images.targets.take(chosen), cache=None)
+
+
+def with_names(images, names):
+    targets = dataclasses.replace(images.targets, names=names)
+    return dataclasses.replace(images, targets=targets)
 
 
 def test_a_class_without_validation_images_is_no_obstacle(images, tmp_path):
@@ -240,31 +248,31 @@ def test_a_class_without_validation_images_is_no_obstacle(images, tmp_path):
 
 
 def test_two_classes_can_be_fine_tuned(images, tmp_path):
-    pair = tuple(only(part, [0, 1]) for part in images)
+    pair = tuple(with_names(only(part, [0, 1]), ("a", "b")) for part in images)
     width = tiny_backbone().taps[-1].channels
     head = LinearHead(np.zeros((2, width), np.float32), np.zeros(2, np.float32))
     network = TransferNet.build(tiny_backbone(), tap="last", head=head)
     _, metrics = run(pair, tmp_path, network, epochs=1)
-    assert predict_logits(network, pair[1]).shape == (len(pair[1]), 2)
+    assert predict_outputs(network, pair[1]).shape == (len(pair[1]), 2)
     assert metrics["val_log_loss"] < 2
 
 
 @pytest.mark.parametrize("option", ["balanced", "logit_adjusted"])
 def test_weights_and_adjusted_logits_lift_the_rare_class(images, tmp_path, option):
     train, val = images
-    kept = np.sort(np.concatenate([np.flatnonzero(train.labels == c)[:n] for c, n in RARE]))
+    kept = np.sort(np.concatenate([np.flatnonzero(train.targets.values == c)[:n] for c, n in RARE]))
     rows = tuple(train.rows[index] for index in kept)
-    few = dataclasses.replace(train, rows=rows, labels=train.labels[kept], cache=None)
+    few = dataclasses.replace(train, rows=rows, targets=train.targets.take(kept), cache=None)
     lifted = {}
-    for on in (False, True):
-        home = tmp_path / str(on)
-        network, _ = run((few, val), home, **{option: on}, epochs=1, freeze_through="last")
-        lifted[on] = float(network.head.bias[2].detach())
-    assert lifted[True] > lifted[False]
+    for weighting in ("none", option):
+        home = tmp_path / weighting
+        network, _ = run((few, val), home, weighting=weighting, epochs=1, freeze_through="last")
+        lifted[weighting] = float(network.head.bias[2].detach())
+    assert lifted[option] > lifted["none"]
 
 
 def test_balanced_weights_are_inverse_to_class_sizes():
-    weights = module._class_weights(np.array([0, 0, 0, 1]), 2, True, torch.device("cpu"))
+    weights = balanced_weights(np.array([0, 0, 0, 1]), 2, torch.device("cpu"))
     assert weights[1] / weights[0] == pytest.approx(3.0)
 
 
@@ -272,9 +280,9 @@ def test_images_come_the_same_from_cache_and_from_disk(images, monkeypatch, tmp_
     known = images[0]
     facts = {"root": known.root, "preprocess": known.preprocess}
     monkeypatch.setattr("rootstock.train.images._BLOCK", 5)  # several blocks, the last not full
-    cached = prepare_images(known.rows, known.labels, cache=tmp_path / "some.npy", **facts)
+    cached = prepare_images(known.rows, known.targets, cache=tmp_path / "some.npy", **facts)
     monkeypatch.setattr("rootstock.train.images.CACHE_BYTES", 0)
-    direct = prepare_images(known.rows, known.labels, cache=tmp_path / "none.npy", **facts)
+    direct = prepare_images(known.rows, known.targets, cache=tmp_path / "none.npy", **facts)
     assert cached.cache is not None
     assert direct.cache is None
     every = range(len(known))
@@ -289,7 +297,7 @@ def test_an_image_that_changed_before_training_is_named(tmp_path):
     with pytest.raises(DataError, match="a/1.png has changed since it was indexed"):
         prepare_images(
             manifest.rows(),
-            manifest.labels(),
+            Dataset.of(manifest).targets(),
             root=root,
             preprocess=tiny_backbone().card.preprocess(),
             cache=tmp_path / "x.npy",
@@ -299,20 +307,20 @@ def test_an_image_that_changed_before_training_is_named(tmp_path):
 
 def test_logits_do_not_depend_on_the_batch(images, monkeypatch):
     network = tiny_network()
-    whole = predict_logits(network, images[1])
+    whole = predict_outputs(network, images[1])
     monkeypatch.setattr("rootstock.train.predict.BATCH_IMAGES", 3)
-    np.testing.assert_allclose(predict_logits(network, images[1]), whole, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(predict_outputs(network, images[1]), whole, rtol=1e-4, atol=1e-4)
 
 
 def weights_of(directory):
     return load_file(directory / BEST)
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_micro_batches_add_up_to_the_whole_batch(images, tmp_path, balanced):
-    whole, _ = run(images, tmp_path / "whole", balanced=balanced, label_smoothing=0.1)
+@pytest.mark.parametrize("weighting", ["none", "balanced"])
+def test_micro_batches_add_up_to_the_whole_batch(images, tmp_path, weighting):
+    whole, _ = run(images, tmp_path / "whole", weighting=weighting, label_smoothing=0.1)
     parts, _ = run(
-        images, tmp_path / "parts", balanced=balanced, label_smoothing=0.1, micro_batch=3
+        images, tmp_path / "parts", weighting=weighting, label_smoothing=0.1, micro_batch=3
     )
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-3, atol=1e-4)
@@ -376,12 +384,12 @@ def test_averaged_weights_lag_behind_the_last_ones(images, tmp_path):
         {"ema_decay": 0.9},
         {"micro_batch": 5},
         {"mixup": 0.4, "cutmix": 1.0},
-        {"balanced_sampling": True},
+        {"weighting": "balanced_sampling"},
         {"augmentation": "strong"},
         {"optimizer": "sgd", "learning_rate": 0.01, "ema_decay": 0.9, "micro_batch": 5},
         {"compute": CHANNELS_LAST},
-        {"balanced": True, "label_smoothing": 0.1},
-        {"logit_adjusted": True},
+        {"weighting": "balanced", "label_smoothing": 0.1},
+        {"weighting": "logit_adjusted"},
         {"recompute": True},
     ],
     ids=lambda options: " ".join(options),
@@ -409,6 +417,7 @@ def test_past_its_time_a_training_ends_after_a_step_with_valid_weights(images, t
     metrics = finetune(
         network,
         *images,
+        task=SingleLabel(),
         settings=settings(epochs=50),
         directory=tmp_path,
         report=lambda step, values: reports.append(step),

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from rootstock.train.mix import balanced_order, choose_mixup, mix_batch
 
 LABELS = torch.tensor([0, 1, 2, 1])
+ONE_HOT = F.one_hot(LABELS, 3).float()
 
 
 def batch():
@@ -13,14 +14,14 @@ def batch():
 
 
 def mixed(**options):
-    settings = {"n_classes": 3, "mixup": 0.0, "cutmix": 0.0, "draw": (0, 0, 0)}
-    return mix_batch(batch(), LABELS, **(settings | options))
+    settings = {"mixup": 0.0, "cutmix": 0.0, "draw": (0, 0, 0)}
+    return mix_batch(batch(), ONE_HOT, **(settings | options))
 
 
-def test_without_mixing_the_targets_are_the_labels():
+def test_without_mixing_the_targets_stay():
     images, targets = mixed()
     assert torch.equal(images, batch())
-    assert torch.equal(targets, F.one_hot(LABELS, 3).float())
+    assert torch.equal(targets, ONE_HOT)
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ def test_logits_are_those_of_the_head_on_the_backbones_features(tap):
     network = TransferNet.build(backbone, tap=tap, head=head)
     with torch.inference_mode():
         found = network(IMAGES).numpy()
-    np.testing.assert_allclose(found, head.logits(features), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, head.outputs(features), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tap", ["block2", "last"])
 def test_a_card_alone_rebuilds_the_network_for_its_weights(tap):
     original = tiny_network(tap)
     card = tiny_backbone().card.model_dump(mode="json")
-    rebuilt = TransferNet.from_card(card, tap=tap, n_classes=3)
+    rebuilt = TransferNet.from_card(card, tap=tap, n_outputs=3)
     rebuilt.load_state_dict(original.state_dict())
     with torch.inference_mode():
         assert torch.equal(rebuilt(IMAGES), original(IMAGES))

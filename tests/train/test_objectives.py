@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from rootstock.heads.linear import LinearHead, cross_validate_path, read_head, write_head
+from rootstock.heads.linear import LinearHead, read_head, write_head
 from rootstock.ports.runs import NullRun, NullRunLogger
 from rootstock.ports.search import SequentialSearcher
+from rootstock.tasks.dataset import Dataset
+from rootstock.tasks.single_label.learning import SoftmaxSolver
+from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.train import objectives
 from rootstock.train.finetune import BEST
 from rootstock.train.images import prepare_images, training_preprocess
@@ -22,6 +25,7 @@ from rootstock.train.tracked import Tracking
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.data.test_broken_folders import index
+from tests.tasks.classes import classes
 
 CANDIDATES = [{"tap": "last", "strengths": strengths} for strengths in ([0.01, 1.0], [1.0])]
 
@@ -36,10 +40,10 @@ def objective(tmp_path):
     return HeadObjective(
         train_features={"last": tmp_path / "train.npy"},
         val_features={"last": tmp_path / "val.npy"},
-        train_labels=labels,
-        val_labels=labels,
-        n_classes=3,
-        class_weight=None,
+        task=SingleLabel(),
+        train_targets=classes(labels),
+        val_targets=classes(labels),
+        weighting="none",
         tracking=Tracking(NullRunLogger(), ""),
     )
 
@@ -58,11 +62,11 @@ def search(objective, directory, candidates=CANDIDATES):
 def test_features_are_mapped_into_a_trial_not_copied(objective, tmp_path, monkeypatch):
     given = []
 
-    def spy(features, *arguments, _real=objectives.walk_heads, **options):
+    def spy(solver, features, *arguments, _real=SoftmaxSolver.walk, **options):
         given.append(features)
-        return _real(features, *arguments, **options)
+        return _real(solver, features, *arguments, **options)
 
-    monkeypatch.setattr(objectives, "walk_heads", spy)
+    monkeypatch.setattr(SoftmaxSolver, "walk", spy)
     objective(CANDIDATES[1], tmp_path / "trial", lambda step, metrics: None)
     (features,) = given
     assert isinstance(features, np.memmap)
@@ -100,10 +104,12 @@ def test_strengths_far_past_the_best_are_not_tried(
 
 
 def test_an_adjusted_head_is_what_is_kept_and_measured(objective, tmp_path):
-    labels = np.minimum(objective.train_labels, 1)  # two thirds are of class 1
-    skewed = dataclasses.replace(objective, train_labels=labels, val_labels=labels, n_classes=2)
+    targets = classes(np.minimum(objective.train_targets.values, 1))  # two thirds are of class 1
+    skewed = dataclasses.replace(objective, train_targets=targets, val_targets=targets)
     plain = search(skewed, tmp_path / "plain")[1]
-    adjusted = search(dataclasses.replace(skewed, logit_adjusted=True), tmp_path / "other")[1]
+    adjusted = search(dataclasses.replace(skewed, weighting="logit_adjusted"), tmp_path / "other")[
+        1
+    ]
     biases = [read_head(trial.directory / "head.safetensors").bias for trial in (plain, adjusted)]
     assert np.diff(biases[1] - biases[0]) == pytest.approx(-np.log(2), abs=1e-5)
     assert adjusted.metrics["val_log_loss"] > plain.metrics["val_log_loss"]
@@ -124,14 +130,14 @@ def test_with_more_images_a_smaller_difference_counts(images, best):
 
 
 def test_a_class_of_one_image_is_left_out_of_the_cross_validation(objective, tmp_path):
-    labels = np.r_[objective.train_labels[:-1], 3]
-    alone = dataclasses.replace(objective, train_labels=labels, n_classes=4)
+    targets = classes(np.r_[objective.train_targets.values[:-1], 3])
+    alone = dataclasses.replace(objective, train_targets=targets)
     assert not search(alone, tmp_path)[0].error
 
 
 def test_a_finished_trial_is_not_fitted_again(objective, tmp_path, monkeypatch):
     first = search(objective, tmp_path / "search")
-    monkeypatch.setattr("rootstock.train.objectives.walk_heads", None)
+    monkeypatch.setattr(SoftmaxSolver, "walk", None)
     assert search(objective, tmp_path / "search") == first
 
 
@@ -186,14 +192,15 @@ def tuning(tmp_path):
     preprocess = backbone.card.preprocess()
 
     def images(split, prepared):
-        rows, labels = manifest.rows(split), manifest.labels(split)
+        rows, targets = manifest.rows(split), Dataset.of(manifest).targets(split)
         cache = tmp_path / f"{split}.npy"
-        return prepare_images(rows, labels, root=root, preprocess=prepared, cache=cache)
+        return prepare_images(rows, targets, root=root, preprocess=prepared, cache=cache)
 
     width = backbone.taps[-1].channels
     zeros = LinearHead(np.zeros((2, width), np.float32), np.zeros(2, np.float32))
     write_head(zeros, tmp_path / "head.safetensors")
     return FinetuneObjective(
+        task=SingleLabel(),
         weights=backbone.card.weights,
         backbone="",
         device="cpu",
@@ -214,7 +221,6 @@ def tuning(tmp_path):
             patience=5,
             augmentation="none",
             flip=False,
-            balanced=False,
             seed=0,
         ),
         tracking=Tracking(
@@ -301,12 +307,14 @@ def test_a_fine_tuning_travels_to_other_processes(tuning, tmp_path):
 def test_features_that_a_gpu_cannot_hold_are_fitted_on_the_processor(
     objective, tmp_path, monkeypatch, caplog
 ):
+    cross_validate = SoftmaxSolver.cross_validate
+
     def fit(*arguments, device, **options):
         if device.type != "cpu":
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return cross_validate_path(*arguments, device=device, **options)
+        return cross_validate(*arguments, device=device, **options)
 
-    monkeypatch.setattr(objectives, "cross_validate_path", fit)
+    monkeypatch.setattr(SoftmaxSolver, "cross_validate", fit)
     monkeypatch.setattr(objectives, "pick_device", lambda _: torch.device("meta"))
     (trial,) = search(objective, tmp_path / "search", CANDIDATES[:1])
     assert not trial.error

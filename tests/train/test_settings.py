@@ -72,7 +72,7 @@ def train(images, directory, *, head_scale=1.0, **changes):
 
 def labels_of(inputs, images):
     """The classes of plain inputs, which come in any order."""
-    every, shown = images[0].labels, []
+    every, shown = images[0].targets.values, []
     pictures = torch.from_numpy(images[0].pixels(range(len(every)))).permute(0, 3, 1, 2).float()
     small = F.interpolate(pictures, size=inputs.shape[-1], mode="bilinear", antialias=True)
     for one in inputs:
@@ -226,16 +226,17 @@ COUNTS = {0: 6, 1: 6, 2: 2}
 @pytest.fixture(scope="module")
 def unequal(images):
     """Training and validation images; the third class is rare among the former."""
-    rows, labels = images[0].rows, images[0].labels
+    rows, labels = images[0].rows, images[0].targets.values
     chosen = np.sort(
         np.concatenate([np.flatnonzero(labels == label)[:n] for label, n in COUNTS.items()])
     )
     rare = tuple(rows[number] for number in chosen)
-    return dataclasses.replace(images[0], rows=rare, labels=labels[chosen], cache=None), images[1]
+    targets = images[0].targets.take(chosen)
+    return dataclasses.replace(images[0], rows=rare, targets=targets, cache=None), images[1]
 
 
 def test_balanced_classes_weigh_alike_in_the_loss(unequal, tmp_path):
-    trained = train(unequal, tmp_path, balanced=True)
+    trained = train(unequal, tmp_path, weighting="balanced")
     labels = labels_of(trained.inputs[0], unequal)
     losses = F.cross_entropy(trained.logits[0], labels, reduction="none")
     of_class = [float(losses[labels == label].mean()) for label in COUNTS]
@@ -244,14 +245,14 @@ def test_balanced_classes_weigh_alike_in_the_loss(unequal, tmp_path):
 
 
 def test_adjusted_logits_are_raised_by_the_share_of_their_class(unequal, tmp_path):
-    trained = train(unequal, tmp_path, logit_adjusted=True)
+    trained = train(unequal, tmp_path, weighting="logit_adjusted")
     labels = labels_of(trained.inputs[0], unequal)
     raised = trained.logits[0] + torch.tensor(list(COUNTS.values())).log()
     assert trained.losses[0] == pytest.approx(float(F.cross_entropy(raised, labels)), rel=1e-4)
 
 
 def test_balanced_sampling_shows_the_rare_class_as_often(unequal, tmp_path):
-    (inputs,) = train(unequal, tmp_path, balanced_sampling=True).inputs
+    (inputs,) = train(unequal, tmp_path, weighting="balanced_sampling").inputs
     shown = np.bincount(labels_of(inputs, unequal))
     assert len(inputs) == sum(COUNTS.values())
     assert shown.max() - shown.min() <= 1

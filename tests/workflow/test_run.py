@@ -13,7 +13,7 @@ import torch
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.errors import ArtifactError, NoModelError, PlanError, TrainingError
-from rootstock.heads.linear import LinearHead, read_head, walk_heads, write_head
+from rootstock.heads.linear import LinearHead, read_head, write_head
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor
 from rootstock.plan.ledger import read_ledger
@@ -22,6 +22,7 @@ from rootstock.ports.search import SequentialSearcher, Trial
 from rootstock.ports.spread import InProcess
 from rootstock.registry.champion import promote, rollback
 from rootstock.review.record import DataReview
+from rootstock.tasks.single_label.learning import SoftmaxSolver
 from rootstock.train.objectives import HEAD_FILE
 from rootstock.train.selection import describe_winner
 from rootstock.train.tracked import Tracking
@@ -37,6 +38,8 @@ from rootstock.workflow.train import open_planned_job, train_model
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.folder_registry import FolderRegistry
+
+METRIC = "val_log_loss"
 
 LOSS = "calibrated validation loss"
 COUNTS = {"ants": 24, "bees": 24, "wasps": 24}
@@ -171,15 +174,15 @@ def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeyp
     config = configure(data, "plan.strategy=early_features")
     n_taps = len(make_plan(config, copied, searcher=SequentialSearcher()).taps)
     cache_features(config, copied)
-    fitted = []
+    fitted, walk = [], SoftmaxSolver.walk
 
     def fit(*arguments, **others):
         if len(fitted) == 1:
             raise KeyboardInterrupt
         fitted.append(others)
-        return walk_heads(*arguments, **others)
+        return walk(*arguments, **others)
 
-    monkeypatch.setattr("rootstock.train.objectives.walk_heads", fit)
+    monkeypatch.setattr(SoftmaxSolver, "walk", fit)
     with pytest.raises(KeyboardInterrupt):
         train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
     monkeypatch.undo()
@@ -187,9 +190,9 @@ def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeyp
 
     def count(*arguments, **others):
         again.append(others)
-        return walk_heads(*arguments, **others)
+        return walk(*arguments, **others)
 
-    monkeypatch.setattr("rootstock.train.objectives.walk_heads", count)
+    monkeypatch.setattr(SoftmaxSolver, "walk", count)
     train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
     assert len(again) == n_taps - 1
     assert not list(copied.trials.iterdir())
@@ -220,7 +223,7 @@ def test_fine_tuned_weights_are_averaged_with_those_they_began_from(data, copied
     make_plan(config, copied, searcher=SequentialSearcher())
     cache_features(config, copied)
     job, tracking = open_planned_job(Project(config, copied)), Tracking(NullRunLogger(), "")
-    head = best_trial(job.search_heads(SequentialSearcher(), tracking))
+    head = best_trial(job.search_heads(SequentialSearcher(), tracking), METRIC)
     (tuned,) = job.search_finetuning(SequentialSearcher(), tracking, head)
     (average,) = job.averages(head, [tuned])
     assert average.params == {"average_of": 1, "with_start": True}
@@ -323,7 +326,7 @@ def test_an_impossible_pin_stops_at_the_plan(data, copied):
 def test_when_every_trial_fails_their_errors_are_listed(tmp_path):
     trials = [Trial({"l2": n}, {}, tmp_path, error=f"boom {n}") for n in (1, 2)]
     with pytest.raises(TrainingError, match=r"all 2 trials failed:\n.*boom 1\n.*boom 2"):
-        best_trial(trials)
+        best_trial(trials, METRIC)
 
 
 def test_cleared_features_are_computed_again_by_training(data, copied):
@@ -354,8 +357,11 @@ def test_one_line_tells_what_won(params, words):
     head = HeadTrial({"tap": "last"}, {"val_log_loss": 0.4}, None)
     best = (HeadTrial if "tap" in params else FinetunedTrial)(params, {"val_log_loss": 0.4}, None)
     tuned = [FinetunedTrial({"learning_rate": 1e-3}, {"val_log_loss": 0.5}, None)]
-    assert words in describe_winner(best, head, tuned, [0.3, 0.2])
-    assert describe_winner(head, head, [], [0.3]) == f"the head at `last`, {LOSS} 0.3000"
+    assert words in describe_winner(best, head, tuned, [0.3, 0.2], metric=METRIC)
+    assert (
+        describe_winner(head, head, [], [0.3], metric=METRIC)
+        == f"the head at `last`, {LOSS} 0.3000"
+    )
 
 
 def test_a_head_is_not_blamed_for_being_unsure(data, copied):
@@ -363,7 +369,7 @@ def test_a_head_is_not_blamed_for_being_unsure(data, copied):
     make_plan(config, copied, searcher=SequentialSearcher())
     cache_features(config, copied)
     job = open_planned_job(Project(config, copied))
-    sure = best_trial(job.search_heads(SequentialSearcher(), Tracking(NullRunLogger(), "")))
+    sure = best_trial(job.search_heads(SequentialSearcher(), Tracking(NullRunLogger(), "")), METRIC)
     head = read_head(sure.directory / HEAD_FILE)
     timid = replace(sure, directory=job.directory / "timid")
     write_head(LinearHead(0.5 * head.weights, 0.5 * head.bias), timid.directory / HEAD_FILE)
@@ -435,7 +441,7 @@ def test_only_a_longer_search_ends_trials_early(data, copied, monkeypatch, trial
 
 def test_a_head_with_a_hidden_layer_is_tried_and_can_be_served(data, copied, monkeypatch):
     config = configure(data, "plan.strategy=linear_probe", "train.mlp_hidden=8")
-    monkeypatch.setattr("rootstock.workflow.train.best_trial", lambda trials: trials[-1])
+    monkeypatch.setattr("rootstock.workflow.train.best_trial", lambda trials, metric: trials[-1])
     bundle, told = trained(config, copied)
     assert [trial["params"].get("hidden") for trial in told["heads"]] == [None, 8]
     assert bundle.facts.hidden == 8

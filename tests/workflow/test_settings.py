@@ -15,12 +15,12 @@ from rootstock.data.duplicates import group_duplicates, thumbnail
 from rootstock.data.manifest import Manifest
 from rootstock.errors import BackboneError, DataError
 from rootstock.features import reader
-from rootstock.metrics import log_loss, softmax
 from rootstock.model.predictor import Predictor
 from rootstock.plan.transfer_plan import Race
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
 from rootstock.review.record import DataReview
+from rootstock.tasks.single_label.measures import log_loss, softmax
 from rootstock.train.objectives import FinetuneObjective
 from rootstock.workflow import index, plan
 from rootstock.workflow.assess import assess_data
@@ -430,8 +430,8 @@ def test_workers_and_device_of_a_trial_are_handed_over(objectives):
 @pytest.mark.parametrize("weight", ["balanced", "balanced_sampling", "logit_adjusted"])
 def test_the_class_weight_is_handed_over_to_fine_tuning(objectives, project, weight):
     settings = handed_over(project, f"train.class_weight={weight}").settings
-    assert getattr(settings, weight) is True
-    assert not getattr(objectives[0].settings, weight)
+    assert settings.weighting == weight
+    assert objectives[0].settings.weighting == "none"
 
 
 def test_training_runs_on_the_device_that_is_named(project):
@@ -454,8 +454,8 @@ def test_the_class_weight_lifts_the_rare_class_of_a_head(project, weight):
     def rare_share(*overrides):
         predictor = Predictor(project.train(*HEAD, *overrides))
         prepared = np.concatenate([predictor.prepare(image) for image in images])
-        logits = predictor.logits(predictor.bundle.preprocess.normalise(prepared))
-        return softmax(logits)[:, predictor.classes.index("wasps")].mean()
+        logits = predictor.outputs(predictor.bundle.preprocess.normalise(prepared))
+        return softmax(logits)[:, predictor.names.index("wasps")].mean()
 
     assert rare_share(f"train.class_weight={weight}") > 1.2 * rare_share()
 
@@ -464,16 +464,18 @@ def test_the_temperature_is_the_one_that_fits_the_validation_images(project):
     """A head that knows its training images by heart is far too sure of others."""
     bundle = project.train("plan.strategy=linear_probe", "train.l2_grid=[0.0001]")
     predictor, rows = Predictor(bundle), project.rows("val")
-    labels = np.array([predictor.classes.index(row.label) for row in rows])
+    labels = np.array([predictor.names.index(row.target) for row in rows])
     prepared = [predictor.prepare((project.data / row.path).read_bytes()) for row in rows]
-    calibrated = predictor.infer(prepared).probabilities
+    calibrated = predictor.infer(prepared).decisions
 
     def loss(power):
         scaled = calibrated.astype(float) ** power
         return log_loss(scaled / scaled.sum(axis=1, keepdims=True), labels)
 
-    assert bundle.facts.temperature > 1.2
-    assert loss(1.0) < 0.9 * loss(bundle.facts.temperature)  # as the head itself answers
+    assert bundle.facts.calibration["temperature"] > 1.2
+    assert loss(1.0) < 0.9 * loss(
+        bundle.facts.calibration["temperature"]
+    )  # as the head itself answers
     assert loss(1.0) == pytest.approx(bundle.facts.metrics["val_log_loss"], rel=0.02)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rootstock.assess.knn import leave_one_out_accuracy
 from rootstock.assess.profile import (
     BackboneFacts,
     BackboneProfile,
@@ -20,23 +19,24 @@ from rootstock.assess.similarity import measure_similarity
 from rootstock.assess.size import size_class
 from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
-from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.data.manifest import ImageRow
 from rootstock.features.loading import prepared_batches
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
-from rootstock.heads.linear import cross_validate
 from rootstock.system.artifacts import measured_once
+from rootstock.tasks.dataset import Dataset, read_targets
+from rootstock.tasks.task import Task
 
 SIMILARITY_VERSION = 1
 """Raised whenever the same images would get another similarity."""
 PROBE_L2 = 1e-2
 """One strength for all taps: probes compare depths, the search of the head comes later."""
-FEWEST = 3
-"""Images of each class in a sample, where it has them."""
+MIN_STRATUM_IMAGES = 3
+"""Images of each stratum in a sample, where it has them."""
 
 
 def build_profile(
-    manifest: Manifest,
+    dataset: Dataset,
     *,
     root: Path,
     backbone: Backbone,
@@ -56,11 +56,13 @@ def build_profile(
     Raises:
         DataError: an image has changed since it was indexed.
     """
+    manifest = dataset.manifest
     train = manifest.rows("train")
     seen = measure_backbone(
         backbone.card.weights,
         backbone,
         sample_rows(train, sample),
+        task=dataset.task,
         root=root,
         store=store,
         similar_from=similar_from,
@@ -68,19 +70,19 @@ def build_profile(
         batch_size=batch_size,
         seed=seed,
     )
-    per_class = Counter(row.label for row in train)
-    median = float(np.median([per_class[label] for label in manifest.classes]))
+    per_stratum = Counter(row.stratum for row in train)
+    median = float(np.median([per_stratum[stratum] for stratum in manifest.strata]))
     sides = [min(row.width, row.height) for row in train]
     return DatasetProfile(
         data_hash=manifest.content_hash,
-        classes=tuple(manifest.classes),
+        classes=dataset.names,
         n_train=len(train),
         n_val=len(manifest.rows("val")),
         n_test=len(manifest.rows("test")),
         n_quarantined=len(manifest.quarantined),
-        train_per_class={label: per_class[label] for label in manifest.classes},
+        train_per_class={stratum: per_stratum[stratum] for stratum in manifest.strata},
         median_per_class=median,
-        imbalance=round(max(per_class.values()) / min(per_class.values()), 2),
+        imbalance=round(max(per_stratum.values()) / min(per_stratum.values()), 2),
         short_side_quantiles=_quartiles(sides),
         size_class=size_class(len(train), median, **thresholds),
         thresholds=thresholds,
@@ -95,6 +97,7 @@ def measure_backbone(
     backbone: Backbone,
     rows: Sequence[ImageRow],
     *,
+    task: Task,
     root: Path,
     store: FeatureStore,
     similar_from: float,
@@ -112,24 +115,24 @@ def measure_backbone(
         candidate=candidate,
         backbone=_facts(backbone),
         similarity=_similarity(rows, reader, batch_size, similar_from),
-        probes=tuple(_probe_taps(list(rows), reader, folds, batch_size, seed)),
+        probes=tuple(_probe_taps(task, list(rows), reader, folds, batch_size, seed)),
     )
 
 
 def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
-    """About ``limit`` rows at most, the same share of each class, chosen by content.
+    """Return about ``limit`` rows at most, the same share of each stratum, chosen by content.
 
-    Three of each class are taken where it has them, however many classes there are: one that is
-    alone cannot be probed.
+    Three of each stratum are taken where it has them, however many strata there are: one image of
+    its kind cannot be probed.
     """
     if len(rows) <= limit:
         return list(rows)
-    by_class: dict[str, list[ImageRow]] = {}
+    by_stratum: dict[str, list[ImageRow]] = {}
     for row in sorted(rows, key=lambda row: row.sha256):
-        by_class.setdefault(row.label, []).append(row)
+        by_stratum.setdefault(row.stratum, []).append(row)
     chosen: list[ImageRow] = []
-    for members in by_class.values():
-        chosen += members[: max(FEWEST, round(limit * len(members) / len(rows)))]
+    for members in by_stratum.values():
+        chosen += members[: max(MIN_STRATUM_IMAGES, round(limit * len(members) / len(rows)))]
     return sorted(chosen, key=lambda row: row.path)
 
 
@@ -157,26 +160,27 @@ def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:
 
 
 def _probe_taps(
-    rows: list[ImageRow], reader: FeatureReader, folds: int, batch_size: int, seed: int
+    task: Task, rows: list[ImageRow], reader: FeatureReader, folds: int, batch_size: int, seed: int
 ) -> Iterator[Probe]:
-    counts = Counter(row.label for row in rows)
-    # A fold needs every class in its training part, so a class of one image cannot be probed.
-    rows = [row for row in rows if counts[row.label] >= 2]
-    labels = sorted({row.label for row in rows})
-    if len(labels) < 2:
+    counts = Counter(row.stratum for row in rows)
+    # A fold needs every stratum in its training part, so one image of its kind cannot be probed.
+    rows = [row for row in rows if counts[row.stratum] >= 2]
+    if len({row.stratum for row in rows}) < 2:
         return
-    numbers = np.array([labels.index(row.label) for row in rows])
+    targets = read_targets(task, rows, task.read_names([row.target for row in rows]))
+    solver = task.head()
     taps = reader.backbone.tap_names
     reader.extract(rows, taps, batch_size=batch_size)
     for tap in taps:
         features = reader.read(rows, tap).astype(np.float32)
-        accuracy, std = cross_validate(features, numbers, folds=folds, l2=PROBE_L2, seed=seed)
+        score, std = solver.probe(features, targets, folds=folds, l2=PROBE_L2, seed=seed)
+        neighbours = task.neighbour_score(features, targets)
         yield Probe(
             tap=tap,
-            accuracy=round(accuracy, 4),
+            accuracy=round(score, 4),
             std=round(std, 4),
             n_images=len(rows),
-            knn=round(leave_one_out_accuracy(features, numbers), 4),
+            knn=None if neighbours is None else round(neighbours, 4),
         )
 
 

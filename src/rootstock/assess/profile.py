@@ -33,14 +33,17 @@ class Similarity(Record):
 
 
 class Probe(Record):
-    """Cross-validated accuracy of a linear probe on the features of one tap."""
+    """Cross-validated score of a linear probe on the features of one tap.
+
+    ``accuracy`` is the task's score, at most 1; for one class per image the accuracy.
+    """
 
     tap: str
     accuracy: float
     std: float
     n_images: int
     knn: float | None = None
-    """Leave-one-out accuracy of the nearest neighbours on the same features."""
+    """Leave-one-out score of the nearest neighbours on the same features."""
 
 
 class BackboneFacts(Record):

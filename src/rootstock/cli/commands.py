@@ -11,16 +11,19 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootstock.config.load import describe_keys, load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
+
+if TYPE_CHECKING:
+    from rootstock.tasks.answer import Answer
 
 DEFAULT_PARAMS = Path("params.yaml")
 
@@ -93,28 +96,21 @@ def train(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Classify image files."""
-    from rootstock.errors import ImageError
     from rootstock.model.predictor import Predictor
 
     with open_model(options.model) as directory:
         predictor = Predictor(directory)
     contents = [_read(path) for path in options.images]
     answers = predictor.predict(contents, top_k=options.top_k)
-    rows: list[dict[str, Any]] = []
-    for path, answer in zip(options.images, answers, strict=True):
-        if isinstance(answer, ImageError):
-            rows.append({"path": str(path), "error": answer.message, "reason": answer.reason})
-        else:
-            top = [{"label": label, "probability": p} for label, p in answer.top]
-            row: dict[str, Any] = {"path": str(path), "top": top}
-            if answer.novelty is not None:
-                row |= {"unknown": answer.unknown, "novelty": round(answer.novelty, 4)}
-            rows.append(row)
+    answers = [
+        dataclasses.replace(answer, filename=str(path))
+        for path, answer in zip(options.images, answers, strict=True)
+    ]
     if options.json:
-        print_json({"predictions": rows})
+        print_json({"predictions": [answer.to_json() for answer in answers]})
     else:
-        _print_predictions(rows)
-    if all("error" in row for row in rows):
+        _print_predictions(answers)
+    if all(answer.error for answer in answers):
         sys.exit(1)
 
 
@@ -318,14 +314,11 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
         print(f"  {name:24} {value}")
 
 
-def _print_predictions(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        if "error" in row:
-            print(f"{row['path']}: {row['error']}")
-            continue
-        top = "  ".join(f"{item['label']} {item['probability']:.3f}" for item in row["top"])
-        note = "  (unlike all the model has seen)" if row.get("unknown") else ""
-        print(f"{row['path']}: {top}{note}")
+def _print_predictions(answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        note = "  (unlike all the model has seen)" if answer.unknown else ""
+        text = str(answer.error) if answer.error else f"{answer.summary}{note}"
+        print(f"{printable(answer.filename)}: {text}")
 
 
 def printable(text: str) -> str:

@@ -37,6 +37,10 @@ class Paths:
         return self.root / "artifacts/model"
 
     @property
+    def decisions(self) -> Path:
+        return self.root / "artifacts/decisions.parquet"
+
+    @property
     def training(self) -> Path:
         return self.root / "artifacts/training.json"
 

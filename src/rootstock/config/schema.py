@@ -306,6 +306,12 @@ class SearchConfig(Section):
     )
 
 
+class TaskConfig(Section):
+    """What a label is."""
+
+    name: str = Field("single_label", description="`single_label`: one class per image.")
+
+
 class TrackingConfig(Section):
     """MLflow. MLFLOW_TRACKING_URI overrides the default SQLite file beside the project."""
 
@@ -322,8 +328,10 @@ class TrackingConfig(Section):
 class GateConfig(Section):
     """When a challenger replaces the champion."""
 
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = Field(
-        "accuracy", description="Compared on the same test images."
+    metric: str = Field(
+        "auto",
+        description="Compared on the same test images; auto: the task's headline. For single_label "
+        "`accuracy`, `balanced_accuracy` or `macro_f1`.",
     )
     min_gain: float = Field(
         0.0, ge=-1, le=1, description="The challenger must be better by more than this."
@@ -343,6 +351,7 @@ class Config(Section):
     """All of params.yaml."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
+    task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
     assess: AssessConfig = AssessConfig()

@@ -12,9 +12,10 @@ in a class folder counts as an image and is judged by its content.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -26,9 +27,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from rootstock.data.splits import SPLITS
 from rootstock.errors import DataError
 
-SPLITS = ("train", "val", "test")
 _SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -46,10 +47,10 @@ _LAYOUTS = "expected root/<class>/*.jpg, root/train/<class>/*.jpg, or a CSV with
 
 
 class Entry(NamedTuple):
-    """One candidate image: path relative to the base folder, label, given split or None."""
+    """One candidate image: path relative to the base folder, target, given split or None."""
 
     path: str
-    label: str
+    target: str
     given: str | None = None
 
 
@@ -72,9 +73,13 @@ def base_folder(root: Path) -> Path:
     return root if root.is_dir() else root.parent
 
 
-def find_images(root: Path) -> Layout:
-    """List the images of a data set with their labels.
+def find_images(
+    root: Path, *, columns: Sequence[str] = ("label",), in_folders: bool = True
+) -> Layout:
+    """List the images of a data set with their targets.
 
+    ``columns`` hold the target in a table, several of them joined as a JSON list; ``in_folders``:
+    the name of a class folder is a target too.
     Raises:
         DataError: there is nothing there, or no layout can be recognised.
     """
@@ -83,10 +88,17 @@ def find_images(root: Path) -> Layout:
             f"there is no data at {root}",
             hint="set data.root in params.yaml, or give another folder",
         )
-    layout = _from_table(root) if root.is_file() else _from_folders(root)
+    if root.is_file():
+        layout = _from_table(root, columns)
+    elif in_folders:
+        layout = _from_folders(root)
+    else:
+        raise DataError(
+            f"{root} is a folder, and folders say nothing of {', '.join(columns)}",
+            hint=f"set data.root to a CSV or Parquet file with path,{','.join(columns)}",
+        )
     if not layout.entries:
         raise DataError(f"{root} holds no images", hint=_LAYOUTS)
-    layout.warnings.extend(_case_twins(layout.entries))
     layout.entries.sort(key=attrgetter("path"))
     return layout
 
@@ -162,20 +174,21 @@ def _is_side_folder(name: str) -> bool:
     return name.startswith(".") or name in _SIDE_FOLDERS
 
 
-def _from_table(path: Path) -> Layout:
+def _from_table(path: Path, target_columns: Sequence[str]) -> Layout:
     table = _read_table(path)
-    missing = {"path", "label"} - set(table.column_names)
+    missing = {"path", *target_columns} - set(table.column_names)
     if missing:
         raise DataError(
             f"{path} has no column {' and no column '.join(sorted(missing))}; "
             f"it has {', '.join(table.column_names)}",
-            hint="a table needs the columns path,label and may have split",
+            hint=f"a table needs the columns path,{','.join(target_columns)} and may have split",
         )
-    columns = [_texts(table[name]) for name in ("path", "label")]
+    paths = _texts(table["path"])
+    targets = _joined([_texts(table[name]) for name in target_columns])
     given = _texts(table["split"]) if "split" in table.column_names else [""] * table.num_rows
     entries = [
         _table_entry(path, number, *row)
-        for number, row in enumerate(zip(*columns, given, strict=True), start=1)
+        for number, row in enumerate(zip(paths, targets, given, strict=True), start=1)
     ]
     listed, count = (
         Counter(entry.path for entry in entries).most_common(1)[0] if entries else ("", 0)
@@ -202,13 +215,20 @@ def _read_table(path: Path) -> pa.Table:
         raise DataError(f"{path} cannot be read as a table: {error}") from None
 
 
+def _joined(columns: Sequence[list[str]]) -> list[str]:
+    """One text per row: that of the only column, or the texts of all as a JSON list."""
+    if len(columns) == 1:
+        return columns[0]
+    return [json.dumps(row, ensure_ascii=False) for row in zip(*columns, strict=True)]
+
+
 def _texts(column: pa.ChunkedArray) -> list[str]:
     return [value or "" for value in pc.cast(column, pa.string()).to_pylist()]
 
 
-def _table_entry(table: Path, number: int, path: str, label: str, split: str) -> Entry:
+def _table_entry(table: Path, number: int, path: str, target: str, split: str) -> Entry:
     name = PurePosixPath(path.strip())
-    if not path.strip() or not label.strip():
+    if not path.strip() or not target.strip():
         raise DataError(f"{table}, row {number}: path or label is empty")
     if name.is_absolute() or ".." in name.parts:
         raise DataError(
@@ -217,13 +237,4 @@ def _table_entry(table: Path, number: int, path: str, label: str, split: str) ->
         )
     if split and split.lower() not in _SPLIT_NAMES:
         raise DataError(f"{table}, row {number}: split {split!r} is not one of {', '.join(SPLITS)}")
-    return Entry(str(name), label.strip(), _SPLIT_NAMES.get(split.lower()))
-
-
-def _case_twins(entries: list[Entry]) -> Iterator[str]:
-    labels = sorted({entry.label for entry in entries})
-    seen: dict[str, str] = {}
-    for label in labels:
-        twin = seen.setdefault(label.casefold(), label)
-        if twin != label:
-            yield f"the classes {twin!r} and {label!r} differ in case only; are they one?"
+    return Entry(str(name), target.strip(), _SPLIT_NAMES.get(split.lower()))

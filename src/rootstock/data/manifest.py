@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-import numpy as np
 import pyarrow as pa
 
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
 from rootstock.data.inspect import Inspected
 from rootstock.data.inspection_cache import FACTS, look_at
-from rootstock.data.layout import SPLITS, Layout
-from rootstock.data.splits import assign_splits
-from rootstock.errors import ArtifactError, DataError
+from rootstock.data.layout import Layout
+from rootstock.data.splits import SPLITS, assign_splits
+from rootstock.errors import ArtifactError
 from rootstock.system.files import explain_format
 from rootstock.system.tables import DAMAGE, read_table, write_rows
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
         *FACTS,
-        ("label", pa.string()),
+        ("target", pa.string()),
+        ("stratum", pa.string()),
         ("split", pa.string()),
         ("group", pa.int64()),
         ("quarantine", pa.string()),
@@ -38,8 +38,39 @@ SCHEMA = pa.schema(
 )
 
 
+class TargetRules(Protocol):
+    """What the index asks of the kind of target; every task answers it."""
+
+    name: ClassVar[str]
+
+    def check_texts(self, root: Path, texts: Sequence[str]) -> None:
+        """Refuse targets that cannot be read."""
+        ...
+
+    def strata(self, texts: Sequence[str]) -> list[str]:
+        """Return the stratum of each target."""
+        ...
+
+    def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
+        """Refuse targets of usable and of all listed images that cannot be learnt from."""
+        ...
+
+    def warn(self, texts: Sequence[str]) -> list[str]:
+        """Return what looks odd about the targets."""
+        ...
+
+    def check_splits(self, root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:
+        """Return warnings about how the strata fell into the splits."""
+        ...
+
+
 class ImageRow(NamedTuple):
-    """One image; ``quarantine`` is the reason why it is not used, empty where it is."""
+    """One image.
+
+    ``target`` is what it should get, as text that the task reads; images of one ``stratum`` are
+    spread evenly over splits and samples. ``quarantine`` is the reason why an image is not used,
+    empty where it is.
+    """
 
     path: str
     sha256: str
@@ -48,7 +79,8 @@ class ImageRow(NamedTuple):
     height: int
     mode: str
     format: str
-    label: str
+    target: str
+    stratum: str
     split: str
     group: int
     quarantine: str
@@ -56,16 +88,20 @@ class ImageRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """All rows in order of path, and what was noticed while listing them."""
+    """All rows in order of path, and what was noticed while listing them.
+
+    ``task`` is the name of the task whose targets the rows hold.
+    """
 
     images: tuple[ImageRow, ...]
     warnings: tuple[str, ...] = ()
     given_splits: tuple[str, ...] = ()
+    task: str = "single_label"
 
     @cached_property
-    def classes(self) -> list[str]:
-        """Labels of usable images, sorted; the position is the class number."""
-        return sorted({row.label for row in self.images if not row.quarantine})
+    def strata(self) -> list[str]:
+        """Strata of usable images, sorted."""
+        return sorted({row.stratum for row in self.images if not row.quarantine})
 
     @property
     def quarantined(self) -> list[ImageRow]:
@@ -76,17 +112,12 @@ class Manifest:
         """Usable rows of one split, or of all."""
         return [r for r in self.images if not r.quarantine and split in (None, r.split)]
 
-    def labels(self, split: str | None = None) -> np.ndarray:
-        """Class numbers int64[N] of `rows`."""
-        number = {label: index for index, label in enumerate(self.classes)}
-        return np.array([number[row.label] for row in self.rows(split)], dtype=np.int64)
-
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of which images there are, how labelled and how split; 64 hex digits."""
+        """SHA-256 of which images there are, their targets and splits; 64 hex digits."""
         digest = hashlib.sha256()
         for row in self.images:
-            fields = (row.path, row.sha256, row.label, row.split, row.quarantine)
+            fields = (row.path, row.sha256, row.target, row.split, row.quarantine)
             digest.update(json.dumps(fields).encode())
         return digest.hexdigest()
 
@@ -94,6 +125,7 @@ class Manifest:
         """Write as Parquet; the same manifest gives the same bytes."""
         facts = {
             "format_version": FORMAT_VERSION,
+            "task": self.task,
             "warnings": self.warnings,
             "given_splits": self.given_splits,
         }
@@ -110,9 +142,15 @@ class Manifest:
         try:
             table = read_table(path)
             facts = json.loads((table.schema.metadata or {})[b"rootstock"])
+            table, facts = _upgrade(table, facts)
             problem = explain_format(facts["format_version"], FORMAT_VERSION, path=path, again=hint)
             rows = () if problem else tuple(ImageRow(**row) for row in table.to_pylist())
-            manifest = cls(rows, tuple(facts["warnings"]), tuple(facts["given_splits"]))
+            manifest = cls(
+                rows,
+                tuple(facts["warnings"]),
+                tuple(facts["given_splits"]),
+                "" if problem else facts["task"],
+            )
         except FileNotFoundError:
             raise ArtifactError(f"{path} is missing", hint=hint) from None
         except DAMAGE as error:
@@ -134,25 +172,35 @@ class Manifest:
     def summary(self) -> dict[str, Any]:
         """Counts, quarantine, duplicates, conflicts and leaks, as JSON holds them."""
         usable = self.rows()
-        counts = Counter((row.label, row.split) for row in usable)
+        counts = Counter((row.stratum, row.split) for row in usable)
         groups = self.copies()
         return {
             "n_images": len(self.images),
             "n_usable": len(usable),
             "classes": {
-                label: {split: counts[label, split] for split in SPLITS} for label in self.classes
+                stratum: {split: counts[stratum, split] for split in SPLITS}
+                for stratum in self.strata
             },
             "quarantined": [{"path": r.path, "reason": r.quarantine} for r in self.quarantined],
             "quarantine_reasons": dict(Counter(r.quarantine for r in self.quarantined)),
             "duplicate_groups": [_paths(rows) for rows in groups],
             "label_conflicts": [
-                _paths(rows) for rows in groups if len({r.label for r in rows}) > 1
+                _paths(rows) for rows in groups if len({r.target for r in rows}) > 1
             ],
             "leaks_across_given_splits": [
                 _paths(rows) for rows in groups if len({r.split for r in rows}) > 1
             ],
             "warnings": list(self.warnings),
         }
+
+
+def _upgrade(table: pa.Table, facts: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
+    """Return a manifest of format 1, which had one class per image, in the present format."""
+    if facts["format_version"] != 1:
+        return table, facts
+    columns = ["target" if name == "label" else name for name in table.column_names]
+    table = table.rename_columns(columns).append_column("stratum", table["label"])
+    return table, {**facts, "format_version": FORMAT_VERSION, "task": "single_label"}
 
 
 def _paths(rows: Sequence[ImageRow]) -> list[str]:
@@ -162,6 +210,7 @@ def _paths(rows: Sequence[ImageRow]) -> list[str]:
 def build_manifest(
     layout: Layout,
     *,
+    rules: TargetRules,
     limits: DecodeLimits,
     val_fraction: float,
     test_fraction: float,
@@ -178,13 +227,16 @@ def build_manifest(
     keeps what was seen, so that the next run reads what is new or has changed, nothing else.
     ``on_seen`` is called with what was seen, before anything is made of it.
     Raises:
-        DataError: there are fewer than two classes, or a class has fewer than ``min_per_class``
-            usable images.
+        DataError: there is nothing to learn from these targets; ``min_per_class`` is how many
+            usable images each stratum needs.
     """
+    listed = [entry.target for entry in layout.entries]
+    rules.check_texts(layout.root, listed)
     inspected = look_at(layout, limits=limits, workers=workers, memory=memory, on_seen=on_seen)
     usable = [i for i, image in enumerate(inspected) if not image.reason]
-    labels = [layout.entries[i].label for i in usable]
-    _check_classes(layout.root, labels, {e.label for e in layout.entries}, min_per_class)
+    targets = [listed[i] for i in usable]
+    rules.check(layout.root, targets, listed, min_per_class)
+    strata = rules.strata(targets)
     groups = group_duplicates(
         [inspected[i].sha256 for i in usable],
         [inspected[i].thumb for i in usable],
@@ -192,62 +244,27 @@ def build_manifest(
     )
     splits = assign_splits(
         groups,
-        labels,
+        strata,
         [layout.entries[i].given for i in usable],
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         seed=seed,
     )
-    warnings = [*layout.warnings, *_check_splits(layout.root, labels, splits)]
-    split_of, group_of = [""] * len(inspected), [0] * len(inspected)
-    for i, split, group in zip(usable, splits, groups.tolist(), strict=True):
-        split_of[i], group_of[i] = split, group
+    warnings = [
+        *layout.warnings,
+        *rules.warn(listed),
+        *rules.check_splits(layout.root, strata, splits),
+    ]
+    stratum_of, split_of, group_of = ([empty] * len(inspected) for empty in ("", "", 0))
+    for i, stratum, split, group in zip(usable, strata, splits, groups.tolist(), strict=True):
+        stratum_of[i], split_of[i], group_of[i] = stratum, split, group
     paths, names, _ = zip(*layout.entries, strict=True)
     *facts, reasons, _, _ = zip(*inspected, strict=True)
-    stored = (map(_storable, paths), *facts, map(_storable, names), split_of, group_of, reasons)
+    texts = [map(_storable, column) for column in (paths, names, stratum_of)]
+    stored = (texts[0], *facts, texts[1], texts[2], split_of, group_of, reasons)
     rows = starmap(ImageRow, zip(*stored, strict=True))
     given = tuple(sorted({entry.given for entry in layout.entries if entry.given}))
-    return Manifest(tuple(rows), tuple(warnings), given)
-
-
-def _check_classes(root: Path, labels: list[str], listed: set[str], min_per_class: int) -> None:
-    counts = Counter(labels)
-    if len(listed) < 2:
-        raise DataError(
-            f"{root} has one class, {', '.join(listed)}; a classifier needs two or more",
-            hint="put the images of each class into a folder of its own",
-        )
-    if not counts:
-        raise DataError(
-            f"none of the files in {root} is a usable image",
-            hint="`rootstock check` lists each file with the reason",
-        )
-    scarce = {label: counts[label] for label in sorted(listed) if counts[label] < min_per_class}
-    if scarce:
-        text = ", ".join(f"{label} ({count})" for label, count in scarce.items())
-        raise DataError(
-            f"{root} has classes with fewer than {min_per_class} usable images: {text}",
-            hint="add images, remove the class, or lower data.min_per_class (not under 2)",
-        )
-
-
-def _check_splits(root: Path, labels: list[str], splits: list[str]) -> list[str]:
-    """A warning for each split that lacks classes; raises where training would lack one."""
-    classes = set(labels)
-    missing = {
-        name: sorted(classes - {a for a, b in zip(labels, splits, strict=True) if b == name})
-        for name in SPLITS
-    }
-    if missing["train"]:
-        raise DataError(
-            f"{root} has no training image of {', '.join(missing['train'])}",
-            hint="a class is learnt from the images in train/: add some, or remove the class",
-        )
-    return [
-        f"no image of {', '.join(lacking)} in {name}: accuracy there says nothing of them"
-        for name, lacking in missing.items()
-        if lacking and name in splits
-    ]
+    return Manifest(tuple(rows), tuple(warnings), given, rules.name)
 
 
 def _storable(text: str) -> str:

@@ -1,10 +1,11 @@
 """Train, val and test: leak-free, stratified, and decided by each image's content alone.
 
 A duplicate group draws a number in [0, 1) from its content and the seed, and falls below the test
-or val border or above both. Classes get their shares up to chance, groups stay whole, and adding
-images leaves the old ones where they are. The price is that shares are met on average rather than
-exactly. Where chance leaves a class without images in a split, a group is moved there from the
-split where it has most: only such small classes can see an image move when more are added.
+or val border or above both. Strata (such as classes) get their shares up to chance, groups stay
+whole, and adding images leaves the old ones where they are. The price is that shares are met on
+average rather than exactly. If chance leaves a stratum without images in a split, a group is moved
+there from the split where it has most: only such small strata can see an image move when more are
+added.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SPLITS = ("train", "val", "test")
+
 
 def assign_splits(
     groups: np.ndarray,
-    labels: Sequence[str],
+    strata: Sequence[str],
     given: Sequence[str | None],
     *,
     val_fraction: float,
@@ -42,7 +45,7 @@ def assign_splits(
     for i in pool:
         splits[i] = _fall(drawn[numbers[i]], fractions)
     for name in ("train", *fractions):
-        _fill_empty_classes(name, splits, pool, numbers, labels, drawn)
+        _fill_empty_strata(name, splits, pool, numbers, strata, drawn)
     return splits
 
 
@@ -60,18 +63,18 @@ def _fall(number: float, fractions: dict[str, float]) -> str:
     return "train"
 
 
-def _fill_empty_classes(
+def _fill_empty_strata(
     name: str,
     splits: list[str],
     pool: list[int],
     groups: Sequence[int],
-    labels: Sequence[str],
+    strata: Sequence[str],
     drawn: dict[int, float],
 ) -> None:
-    """Give each class without images in ``name`` one group of the split where it has most."""
-    present = {label for label, split in zip(labels, splits, strict=True) if split == name}
-    for label in sorted({labels[i] for i in pool} - present):
-        homes = {groups[i]: splits[i] for i in pool if labels[i] == label}
+    """Give each stratum without images in ``name`` one group of the split where it has most."""
+    present = {stratum for stratum, split in zip(strata, splits, strict=True) if split == name}
+    for stratum in sorted({strata[i] for i in pool} - present):
+        homes = {groups[i]: splits[i] for i in pool if strata[i] == stratum}
         donor, count = Counter(homes.values()).most_common(1)[0]
         if count < 2:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rootstock.errors import TrainingError
-from rootstock.heads.linear import CPU, LinearHead, MlpHead
+from rootstock.heads.linear import CPU, MIN_SCALE, LinearHead, MlpHead
 
 BATCH = 128
 EPOCHS = 30
@@ -20,45 +21,44 @@ PEAK_RATE = 3e-3
 
 def fit_mlp_head(
     features: np.ndarray,
-    labels: np.ndarray,
+    targets: Tensor,
     *,
     hidden: int,
     l2: float,
-    n_classes: int,
-    class_weight: str | None = None,
+    n_outputs: int,
+    mean_loss: Callable[[Tensor, Tensor], Tensor],
     seed: int = 0,
     device: torch.device = CPU,
 ) -> MlpHead:
-    """Fit a head of ``hidden`` units on features [N,D] and class numbers int[N].
+    """Fit a head of ``hidden`` units on features [N,D] and encoded targets [N,...].
 
-    Adam with a cosine schedule; ``l2`` weighs half the squared norm of the weights against the
-    mean loss, as for `heads.fit_linear_head`. The same seed gives the same head on a CPU.
+    Adam with a cosine schedule; ``l2`` weighs half the squared norm of the weights against
+    ``mean_loss`` of outputs and targets. The same seed gives the same head on a CPU.
     Raises:
         TrainingError: the loss is not finite.
     """
     mean = features.mean(axis=0, dtype=np.float64)
     scale = features.std(axis=0, dtype=np.float64)
-    scale[scale < 1e-8] = 1.0
+    scale[scale < MIN_SCALE] = 1.0
     inputs = torch.from_numpy(((features - mean) / scale).astype(np.float32)).to(device)
-    targets = torch.from_numpy(labels).to(device)
-    weights = _class_weights(labels, n_classes, device) if class_weight else None
+    targets = targets.to(device)
     chance = torch.Generator().manual_seed(seed)
     layers = [
         (torch.randn(after, before, generator=chance, device=CPU) * gain / before**0.5)
         .to(device)
         .requires_grad_()
-        for before, after, gain in ((inputs.shape[1], hidden, 2**0.5), (hidden, n_classes, 0.1))
+        for before, after, gain in ((inputs.shape[1], hidden, 2**0.5), (hidden, n_outputs, 0.1))
     ]
-    biases = [torch.zeros(size, requires_grad=True, device=device) for size in (hidden, n_classes)]
+    biases = [torch.zeros(size, requires_grad=True, device=device) for size in (hidden, n_outputs)]
     optimizer = torch.optim.Adam([*layers, *biases], lr=PEAK_RATE)
-    steps = min(max(MIN_STEPS, EPOCHS * math.ceil(len(labels) / BATCH)), MAX_STEPS)
+    steps = min(max(MIN_STEPS, EPOCHS * math.ceil(len(targets) / BATCH)), MAX_STEPS)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
-        many = (min(BATCH, len(labels)),)
-        rows = torch.randint(len(labels), many, generator=chance, device=CPU).to(device)
-        logits = _forward(inputs[rows], layers, biases)
+        many = (min(BATCH, len(targets)),)
+        rows = torch.randint(len(targets), many, generator=chance, device=CPU).to(device)
+        outputs = _forward(inputs[rows], layers, biases)
         norm = layers[0].square().sum() + layers[1].square().sum()
-        loss = F.cross_entropy(logits, targets[rows], weight=weights) + l2 / 2 * norm
+        loss = mean_loss(outputs, targets[rows]) + l2 / 2 * norm
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -78,8 +78,3 @@ def fit_mlp_head(
 
 def _forward(inputs: Tensor, layers: list[Tensor], biases: list[Tensor]) -> Tensor:
     return F.linear(F.linear(inputs, layers[0], biases[0]).relu(), layers[1], biases[1])
-
-
-def _class_weights(labels: np.ndarray, n_classes: int, device: torch.device) -> Tensor:
-    counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
-    return torch.tensor(len(labels) / (n_classes * counts), dtype=torch.float32, device=device)

@@ -1,9 +1,9 @@
-"""Multinomial logistic regression, exact and full-batch, along a whole path of L2 strengths.
+"""Linear heads, exact and full-batch, along a whole path of L2 strengths.
 
 Several weightings of the rows, such as the folds of a cross-validation, are solved side by side:
 one product with the features serves all of them. The features are first turned into the axes of
-their own scatter, where Boehning's bound on the softmax Hessian (D. Boehning 1992, "Multinomial
-logistic regression algorithm") is diagonal; it is the starting metric of L-BFGS (Nocedal 1980),
+their own scatter, where a bound on the loss's curvature is diagonal (for softmax: D. Boehning 1992,
+"Multinomial logistic regression algorithm"); it is the starting metric of L-BFGS (Nocedal 1980),
 which therefore needs few steps at any strength. Strengths are solved from strong to weak, each
 from the solution before it.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +30,27 @@ _HALVINGS = 12
 
 History = list[tuple[Tensor, Tensor, Tensor]]
 """Steps, the changes of slope they made, and the inverse of the product of the two."""
+
+
+class OutputLoss(Protocol):
+    """What the outputs of N rows cost: convex, with bounded curvature."""
+
+    @property
+    def n_outputs(self) -> int:
+        """K"""
+        ...
+
+    @property
+    def curvature(self) -> float:
+        """A bound of the second derivative with respect to the outputs of a row."""
+        ...
+
+    def value_and_residual(self, outputs: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss float64[P] of outputs [N,P,K] and its derivative [N,P,K].
+
+        ``share`` float[P,N] weighs the rows; each of its rows sums to 1.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,23 +89,22 @@ class Axes:
 
 def walk_path(
     axes: Axes,
-    labels: Tensor,
+    loss: OutputLoss,
     row_weights: Tensor,
     *,
     strengths: Sequence[float],
-    n_classes: int,
     tolerance: float = TOLERANCE,
 ) -> Iterator[tuple[float, Tensor]]:
-    """Each strength with its optimum, a tensor [P,R+1,K]: the strongest first.
+    """Yield each strength with its optimum, a tensor [P,R+1,K], the strongest first.
 
-    The weaker the strength, the longer it takes: who has seen enough stops.
+    The weaker the strength, the longer it takes; a caller that has seen enough stops.
 
-    ``labels`` int64[N]; ``row_weights`` float[P,N], P weightings solved side by side;
-    ``tolerance`` is the norm of the gradient at which a solution is good enough. A strength weighs
-    half the squared norm of the weights, not of the biases, against the mean loss.
+    ``row_weights`` float[P,N]: P weightings solved side by side; ``tolerance`` is the norm of the
+    gradient at which a solution is good enough. A strength weighs half the squared norm of the
+    weights, not of the biases, against the mean loss.
     """
-    problem = _Problem(axes.rows, labels, row_weights, n_classes)
-    point = axes.rows.new_zeros(len(row_weights), axes.rows.shape[1], n_classes)
+    problem = _Problem(axes.rows, loss, row_weights)
+    point = axes.rows.new_zeros(len(row_weights), axes.rows.shape[1], loss.n_outputs)
     history: History = []
     before = 0.0
     for strength in sorted(set(strengths), reverse=True):
@@ -93,7 +114,7 @@ def walk_path(
         penalised = penalised.unsqueeze(1)
         history = _repenalised(history, (strength - before) * penalised)
         before = strength
-        metric = 0.5 * axes.spread.unsqueeze(1) + strength * penalised
+        metric = loss.curvature * axes.spread.unsqueeze(1) + strength * penalised
         point, history = _minimise(
             problem,
             point,
@@ -122,28 +143,19 @@ def _inverse(step: Tensor, change: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class _Problem:
     rows: Tensor
-    labels: Tensor
+    loss: OutputLoss
     row_weights: Tensor
-    n_classes: int
 
     def value_and_slope(self, point: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss [P] and gradient [P,R+1,K]."""
-        count, width, classes = point.shape
-        flat = point.transpose(1, 2).reshape(count * classes, width)
-        logits = linear(self.rows, flat).view(-1, count, classes)
-        log_probabilities = logits.log_softmax(dim=2)
+        """Return the loss [P] and its gradient [P,R+1,K]."""
+        count, width, n_outputs = point.shape
+        flat = point.transpose(1, 2).reshape(count * n_outputs, width)
+        outputs = linear(self.rows, flat).view(-1, count, n_outputs)
         share = self.row_weights / self.row_weights.sum(dim=1, keepdim=True)
-        picked = log_probabilities.gather(
-            2, self.labels.view(-1, 1, 1).expand(-1, count, 1)
-        ).squeeze(2)
-        loss = -(picked.double() * share.T).sum(dim=0)
-        residual = log_probabilities.exp_()
-        everyone = torch.arange(len(self.labels), device=self.labels.device)
-        residual[everyone, :, self.labels] -= 1.0
-        residual *= share.T.unsqueeze(2).to(residual.dtype)
+        loss, residual = self.loss.value_and_residual(outputs, share)
         # For eleven columns or fewer `rows.T @ residual` takes up to twelve times as long
-        slope = residual.view(-1, count * classes).T.contiguous() @ self.rows
-        slope = slope.view(count, classes, width).transpose(1, 2).contiguous()
+        slope = residual.view(-1, count * n_outputs).T.contiguous() @ self.rows
+        slope = slope.view(count, n_outputs, width).transpose(1, 2).contiguous()
         weighted = penalty * point
         loss = loss + 0.5 * (weighted.double() * point).sum(dim=(1, 2))
         return loss, slope + weighted

@@ -15,7 +15,7 @@ BATCH_IMAGES = 32
 
 
 def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> Inferred:
-    """Calibrated probabilities float32[N,K] and features float32[N,D] of manifest rows.
+    """Return decisions [N,...] and features float32[N,D] of manifest rows.
 
     Raises:
         DataError: an image has changed or vanished since it was indexed.

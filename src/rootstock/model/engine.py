@@ -152,7 +152,7 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
 
     facts = bundle.facts
     network = TransferNet.from_card(
-        facts.card, tap=facts.tap, n_classes=len(bundle.classes), hidden=facts.hidden
+        facts.card, tap=facts.tap, n_outputs=len(bundle.names), hidden=facts.hidden
     )
     try:
         network.load_state_dict(load_file(bundle.weights_path))
@@ -182,9 +182,9 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
 
 
 def _check_width(bundle: ModelBundle, width: int | None) -> None:
-    if width != len(bundle.classes):
+    if width != len(bundle.names):
         raise BundleError(
-            f"{bundle.onnx_path} gives {width} logits for the {len(bundle.classes)} classes "
+            f"{bundle.onnx_path} gives {width} outputs for the {len(bundle.names)} names "
             "of bundle.json",
             hint="download or train the model again",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,41 +13,27 @@ import numpy as np
 from rootstock.data.decode import DecodeLimits, decode_image
 from rootstock.data.views import COUNT, Views, average_views, cut_views
 from rootstock.errors import BundleError, ImageError
-from rootstock.metrics import softmax
 from rootstock.model.bundle import ModelBundle, largest_difference, read_bundle
 from rootstock.model.engine import Forward, best_batch, fastest_engine, has_gpu, open_engine
 from rootstock.runtimes.engines import Engine, installed_engines
+from rootstock.tasks import answer_type, get_task
+from rootstock.tasks.answer import Answer, AnswerError
+from rootstock.tasks.task import AnswerOptions
 
 GOLDEN_TOLERANCE = 1e-3
 """As `largest_difference` tells: room for another processor's rounding, a hundredth of what
 wrong resizing does."""
 
 _BATCH = 16
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable label, and the ``top`` (label, probability) pairs in falling order.
-
-    ``novelty`` is the distance to the training images, ``unknown`` whether that is farther than
-    nearly all validation images lie; both None where the model keeps no reference. ``labels`` is
-    the prediction set, if one was asked for.
-    """
-
-    label: str
-    probability: float
-    top: tuple[tuple[str, float], ...]
-    novelty: float | None = None
-    unknown: bool | None = None
-    labels: tuple[str, ...] | None = None
+DEFAULT_OPTIONS = AnswerOptions()
 
 
 class Inferred(NamedTuple):
-    """Calibrated ``probabilities`` float[N,K] and ``features`` float32[N,D] of N images.
+    """``decisions`` [N,...] of the task and ``features`` float32[N,D] of N images.
 
     Features are those of the first view, the centre."""
 
-    probabilities: np.ndarray
+    decisions: np.ndarray
     features: np.ndarray
 
 
@@ -78,6 +64,7 @@ class Predictor:
         limits: DecodeLimits | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, ModelBundle) else read_bundle(Path(bundle))
+        self.task = get_task(self.bundle.facts.task)
         self.limits = limits or DecodeLimits()
         self._name = name or self.bundle.directory.resolve().name
         self._version = version or self.bundle.digest[:12]
@@ -94,18 +81,18 @@ class Predictor:
             self._forward = open_engine(self.bundle, self.engine, threads=threads)
 
     @property
-    def classes(self) -> list[str]:
-        """The labels in the order of the logits."""
-        return self.bundle.classes
+    def names(self) -> list[str]:
+        """What the outputs are called, such as the classes in their order."""
+        return self.bundle.names
 
     @property
     def info(self) -> dict[str, Any]:
-        """Name, version, strategy and classes of the model."""
+        """Name, version, task and strategy of the model."""
         return {
             "name": self._name,
             "version": self._version,
+            "task": self.task.name,
             "strategy": self.bundle.strategy,
-            "classes": list(self.classes),
         }
 
     @cached_property
@@ -116,10 +103,10 @@ class Predictor:
         max_images = 64 if self.engine == "torch" and has_gpu() else 8
         return best_batch(self._forward, size, views=COUNT[facts.views], max_images=max_images)
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits float32[N,K], before the temperature, of prepared images float32[N,3,S,S]."""
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """Return outputs float32[N,K], before the calibration, of prepared [N,3,S,S]."""
         if not len(images):
-            return np.zeros((0, len(self.classes)), np.float32)
+            return np.zeros((0, len(self.names)), np.float32)
         return self._finite(self._forward(images).logits)
 
     def prepare(self, content: bytes) -> np.ndarray:
@@ -136,74 +123,66 @@ class Predictor:
         return cut_views(self.bundle.preprocess, pixels, self.bundle.facts.views)
 
     def infer(self, prepared: Sequence[np.ndarray]) -> Inferred:
-        """What the network makes of the views uint8[V,S,S,3] of each of N images."""
+        """Return what the network makes of the views uint8[V,S,S,3] of each of N images."""
         if not len(prepared):
             return self.infer_normalised(np.zeros((0, 3, 1, 1), np.float32))
         pixels = prepared[0] if len(prepared) == 1 else np.concatenate(list(prepared))
         return self.infer_normalised(self.bundle.preprocess.normalise(pixels))
 
     def infer_normalised(self, images: np.ndarray, views: Views | None = None) -> Inferred:
-        """The same of network inputs float32[N*V,3,S,S]; ``views`` None: the model's own."""
+        """Return the same of network inputs float32[N*V,3,S,S]; None: the model's own views."""
         facts = self.bundle.facts
         views = views or facts.views
         if not len(images):
-            empty = np.zeros((0, len(self.classes)), np.float32)
-            return Inferred(empty, np.zeros((0, facts.feature_width), np.float32))
-        found = self._forward(images)
-        logits = average_views(self._finite(found.logits), views)
-        return Inferred(softmax(logits / facts.temperature), found.features[:: COUNT[views]])
+            outputs = np.zeros((0, len(self.names)), np.float32)
+            features = np.zeros((0, facts.feature_width), np.float32)
+        else:
+            given = self._forward(images)
+            outputs = average_views(self._finite(given.logits), views)
+            features = given.features[:: COUNT[views]]
+        return Inferred(self.task.decide(outputs, facts.calibration), features)
 
     def answer(
         self,
-        probabilities: np.ndarray,
+        decision: np.ndarray,
         features: np.ndarray,
-        *,
-        top_k: int = 5,
-        coverage: float | None = None,
-    ) -> Prediction:
-        """The prediction from one row of `Inferred`: probabilities float[K], features float[D].
+        options: AnswerOptions = DEFAULT_OPTIONS,
+    ) -> Answer:
+        """Return the answer for one row of `Inferred`.
 
-        With a ``coverage`` between 0 and 1 it has the labels that hold the true one in that share
-        of cases.
         Raises:
             BundleError: a coverage is asked of a model that keeps no reference.
         """
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        top = tuple((self.classes[index], float(probabilities[index])) for index in order)
         reference = self._reference
         if reference is None:
-            if coverage is not None:
+            if options.coverage is not None:
                 raise BundleError(
                     f"the model {self._name} {self._version} keeps no reference, so it has no "
                     "prediction sets",
                     hint="train it again",
                 )
-            return Prediction(*top[0], top)
-        novelty = float(reference.distance(features[None])[0])
-        labels = None
-        if coverage is not None:
-            chosen = reference.prediction_set(probabilities, coverage)
-            labels = tuple(self.classes[index] for index in chosen)
-        return Prediction(*top[0], top, novelty, novelty > self._limit, labels)
+            return self.task.answer(decision, self.names, options, {})
+        answer = self.task.answer(decision, self.names, options, reference.remembered)
+        distance = float(reference.distance(features[None])[0])
+        return replace(answer, novelty=round(distance, 4), unknown=distance > self._limit)
 
     def predict(
         self, contents: Sequence[bytes], *, top_k: int = 5, coverage: float | None = None
-    ) -> list[Prediction | ImageError]:
-        """Classify encoded images; an entry is the ImageError of an image that cannot be used.
+    ) -> list[Answer]:
+        """Return an answer for each encoded image; one that cannot be used has an ``error``.
 
-        ``top_k`` above the number of classes gives them all; ``coverage`` as for `answer`.
+        ``top_k`` above the number of names gives them all; ``coverage`` as in `AnswerOptions`.
         """
         if top_k < 1:
             raise ValueError(f"top_k must be 1 or more, got {top_k}")
-        answers: list[Prediction | ImageError] = []
+        options = AnswerOptions(top_k, coverage)
+        answers: list[Answer] = []
         for start in range(0, len(contents), _BATCH):
             batch = [self._prepare(content) for content in contents[start : start + _BATCH]]
             usable = [image for image in batch if isinstance(image, np.ndarray)]
             rows = iter(zip(*self.infer(usable), strict=True))
             answers += [
-                image
-                if isinstance(image, ImageError)
-                else self.answer(*next(rows), top_k=top_k, coverage=coverage)
+                image if isinstance(image, Answer) else self.answer(*next(rows), options)
                 for image in batch
             ]
         return answers
@@ -255,8 +234,9 @@ class Predictor:
             )
         return logits
 
-    def _prepare(self, content: bytes) -> np.ndarray | ImageError:
+    def _prepare(self, content: bytes) -> np.ndarray | Answer:
         try:
             return self.prepare(content)
         except ImageError as error:
-            return error
+            answer = answer_type(self.task.name)
+            return answer(error=AnswerError(error.message, error.reason))

@@ -23,6 +23,7 @@ from rootstock.plots.sheet import plot_captioned
 from rootstock.ports.registry import ModelRegistry
 from rootstock.runtimes.choose import time_in_turns
 from rootstock.system.files import write_atomic
+from rootstock.tasks.dataset import Dataset
 
 PICTURES = ("plots/compare/classes.png", "plots/compare/images.png")
 ROUNDS = 15
@@ -37,15 +38,21 @@ def compare_models(
     Raises:
         NoModelError: the registry has no such version or alias.
         BundleError: a directory holds no model.
-        DataError: there is no test image.
+        DataError: there is no test image, or answers of this task are not right or wrong.
     """
     manifest = Manifest.read(paths.manifest)
+    dataset = Dataset.of(manifest)
     root = base_folder(paths.below(config.data.root))
     rows = manifest.rows("test")
     if not rows:
         raise DataError(
             "there is no test image to compare on",
             hint="give a test split, or a data.test_fraction above 0, then `dvc repro`",
+        )
+    if not dataset.task.discrete:
+        raise DataError(
+            f"models of the task {manifest.task} are not compared image by image",
+            hint="`rootstock history` shows what the gate found between them",
         )
     with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
         found = [
@@ -55,15 +62,15 @@ def compare_models(
         times = measure_latency([predictor for _, predictor in found])
         contenders = []
         for (name, predictor), milliseconds in zip(found, times, strict=True):
-            chosen = predict_rows(predictor, rows, root).probabilities.argmax(axis=1)
-            labels = np.array(predictor.classes, dtype=object)[chosen]
-            unknown = sorted(set(manifest.classes) - set(predictor.classes))
+            decisions = predict_rows(predictor, rows, root).decisions
+            labels = np.array(predictor.task.decided(decisions, predictor.names), dtype=object)
+            unknown = sorted(set(dataset.names) - set(predictor.names))
             note = f"it does not know {', '.join(unknown)}, and is wrong there" if unknown else ""
             contenders.append(Contender(name, labels, milliseconds, note))
     duel = Duel(
         contenders[0],
         contenders[1],
-        labels=np.array([row.label for row in rows], dtype=object),
+        labels=np.array([row.target for row in rows], dtype=object),
         paths=[row.path for row in rows],
     )
     _write(duel, paths.reports, root)

@@ -9,18 +9,20 @@ import numpy as np
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.data.manifest import ImageRow, Manifest
-from rootstock.review.doubts import find_bursts, find_outliers, suspect_labels
-from rootstock.review.feasible import FEWEST, measure_feasibility
+from rootstock.review.doubts import find_bursts, find_outliers
+from rootstock.review.feasible import MIN_STRATUM_IMAGES, measure_feasibility
 from rootstock.review.findings import gather_findings
-from rootstock.review.record import Copies, DataReview, Feasibility
+from rootstock.review.record import MAX_SUSPECTS, Copies, DataReview, Feasibility, Suspect
 from rootstock.review.shortcuts import collect_facts, find_shortcuts
+from rootstock.tasks.dataset import Dataset, read_targets
+from rootstock.tasks.task import Task
 
 USUAL_TARGETS = (0.90, 0.95, 0.99)
-MOST_COPIES = 50
+MAX_COPIES = 50
 
 
 def build_review(
-    manifest: Manifest,
+    dataset: Dataset,
     profile: DatasetProfile,
     *,
     rows: Sequence[ImageRow],
@@ -32,12 +34,11 @@ def build_review(
 ) -> DataReview:
     """Ask every question of ``features`` [N,C], which belong to ``rows``.
 
-    ``borders``: some rows and what `border_facts` says of them. Nothing is changed, only told.
+    ``borders``: some rows and what `border_facts` says of them. Nothing is changed.
     """
-    classes = manifest.classes
-    labels = np.array([classes.index(row.label) for row in rows])
-    feasibility = _feasibility(rows, features, target_accuracy, folds, seed)
-    suspects = suspect_labels(rows, features, labels, classes, folds=folds, seed=seed)
+    manifest, task = dataset.manifest, dataset.task
+    feasibility = _feasibility(task, rows, features, target_accuracy, folds, seed)
+    suspects = _suspects(dataset, rows, features, folds, seed)
     outliers = find_outliers(rows, features)
     bursts = find_bursts(rows, features)
     shortcuts = [
@@ -74,30 +75,47 @@ def find_copies(manifest: Manifest) -> list[Copies]:
     found = [
         Copies(
             paths=tuple(row.path for row in rows),
-            labels=tuple(sorted({row.label for row in rows})),
+            labels=tuple(sorted({row.target for row in rows})),
             splits=tuple(sorted({row.split for row in rows})),
         )
         for rows in manifest.copies()
     ]
     found.sort(key=lambda group: (-len(group.labels), -len(group.splits), -len(group.paths)))
-    return found[:MOST_COPIES]
+    return found[:MAX_COPIES]
+
+
+def _suspects(
+    dataset: Dataset, rows: Sequence[ImageRow], features: np.ndarray, folds: int, seed: int
+) -> list[Suspect]:
+    doubts = dataset.task.doubts(features, dataset.targets_of(rows), folds=folds, seed=seed)
+    return [
+        Suspect(
+            path=rows[doubt.row].path,
+            label=rows[doubt.row].target,
+            suggested=doubt.suggested,
+            confidence=doubt.confidence,
+        )
+        for doubt in doubts[:MAX_SUSPECTS]
+    ]
 
 
 def _feasibility(
+    task: Task,
     rows: Sequence[ImageRow],
     features: np.ndarray,
     target_accuracy: float | None,
     folds: int,
     seed: int,
 ) -> Feasibility | None:
-    # A copy beside its original would be recognised, not classified; test images stay unseen.
+    # A copy next to its original would be recognised, not predicted; test images stay unseen.
     first = {row.group: i for i, row in reversed(list(enumerate(rows))) if row.split != "test"}
-    counts = Counter(rows[i].label for i in first.values())
-    scarce = sorted(label for label, count in counts.items() if count < FEWEST)
-    kept = sorted(i for i in first.values() if counts[rows[i].label] >= FEWEST)
-    present, labels = np.unique([rows[i].label for i in kept], return_inverse=True)
-    if len(present) < 2:
+    counts = Counter(rows[i].stratum for i in first.values())
+    scarce = sorted(name for name, count in counts.items() if count < MIN_STRATUM_IMAGES)
+    used = sorted(i for i in first.values() if rows[i].stratum not in scarce)
+    if len(counts) - len(scarce) < 2:
         return None
-    targets = (target_accuracy,) if target_accuracy else USUAL_TARGETS
-    found = measure_feasibility(features[kept], labels, folds=folds, targets=targets, seed=seed)
+    texts = [rows[i].target for i in used]
+    targets = read_targets(task, [rows[i] for i in used], task.read_names(texts))
+    goals = (target_accuracy,) if target_accuracy else USUAL_TARGETS
+    found = measure_feasibility(task, features[used], targets, folds=folds, goals=goals, seed=seed)
     return found and found.model_copy(update={"left_out": tuple(scarce)})

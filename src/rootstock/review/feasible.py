@@ -7,49 +7,42 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rootstock.assess.knn import leave_one_out_accuracy
-from rootstock.heads.linear import cross_validate
 from rootstock.metrics import standard_error
 from rootstock.review.record import CurvePoint, Feasibility, Target
+from rootstock.tasks.targets import Targets
+from rootstock.tasks.task import Task
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 DRAWS = 3
-AHEAD = (2, 4)
+EXTRAPOLATED_TIMES = (2, 4)
 """How many times the images the curve is drawn further: beyond, a power law is a guess."""
-FARTHEST = 100
+MAX_TIMES = 100
 """A target beyond so many times the images is called out of reach."""
 BOOTSTRAPS = 200
 EXPONENTS = np.linspace(0.005, 1.0, 200)
 PROBE_L2 = 1e-2
-FEWEST = 8
-"""Images of the rarest class from which a curve can be measured."""
-
-
-def bayes_accuracy_bound(nearest_accuracy: float, n_classes: int) -> float:
-    """No classifier on these features is expected above this accuracy.
-
-    From the error e of the nearest neighbour: R* >= (K-1)/K (1 - sqrt(1 - K/(K-1) e))
-    (Cover and Hart 1967, "Nearest neighbor pattern classification"), exact for many images.
-    """
-    factor = n_classes / (n_classes - 1)
-    inside = max(0.0, 1.0 - factor * (1.0 - nearest_accuracy))
-    return 1.0 - (1.0 - math.sqrt(inside)) / factor
+MIN_STRATUM_IMAGES = 8
+"""Images of the rarest stratum from which a curve can be measured."""
 
 
 def measure_feasibility(
-    features: np.ndarray, labels: np.ndarray, *, folds: int, targets: Sequence[float], seed: int
+    task: Task,
+    features: np.ndarray,
+    targets: Targets,
+    *,
+    folds: int,
+    goals: Sequence[float],
+    seed: int,
 ) -> Feasibility | None:
-    """The ceiling and the learning curve of features [N,C]; None where images are too few."""
-    counts = np.bincount(labels)
-    if len(counts) < 2 or counts.min() < FEWEST:
+    """Return the ceiling and the learning curve of features [N,C]; None for too few images."""
+    _, counts = np.unique(targets.strata, return_counts=True)
+    if len(counts) < 2 or counts.min() < MIN_STRATUM_IMAGES:
         return None
-    ceiling = bayes_accuracy_bound(
-        leave_one_out_accuracy(features, labels, neighbours=1), len(counts)
-    )
-    sizes, errors = _measure_curve(features, labels, folds, seed)
+    ceiling = task.score_bound(features, targets)
+    sizes, errors = _measure_curve(task, features, targets, folds, seed)
     curves = _fit(sizes, np.transpose(errors))
     measured = [_point(size, 1.0 - values) for size, values in zip(sizes, errors, strict=True)]
-    ahead = [sizes[-1] * times for times in AHEAD]
+    ahead = [sizes[-1] * times for times in EXTRAPOLATED_TIMES]
     extrapolated = [_point(n, 1.0 - _power_law(n, *curves.T)) for n in ahead]
     best = 1.0 - float(np.mean(errors[-1]))
     return Feasibility(
@@ -58,38 +51,39 @@ def measure_feasibility(
         measured=tuple(measured),
         extrapolated=tuple(extrapolated),
         targets=tuple(
-            Target(accuracy=target, n_images=_images_for(target, curves, sizes[-1]))
-            for target in targets
-            if target > best
+            Target(accuracy=goal, n_images=_images_for(goal, curves, sizes[-1]))
+            for goal in goals
+            if goal > best
         ),
     )
 
 
 def _measure_curve(
-    features: np.ndarray, labels: np.ndarray, folds: int, seed: int
+    task: Task, features: np.ndarray, targets: Targets, folds: int, seed: int
 ) -> tuple[list[int], list[np.ndarray]]:
     """Sizes of the training part, and errors [BOOTSTRAPS] at them: draws with binomial noise."""
     sizes, errors = [], []
+    solver = task.head()
     random = np.random.default_rng(seed)
     for share in SHARES:
-        draws = [_draw(labels, share, seed + n) for n in range(DRAWS if share < 1 else 1)]
-        accuracies = [
-            cross_validate(features[rows], labels[rows], folds=folds, l2=PROBE_L2, seed=seed)[0]
+        draws = [_draw(targets.strata, share, seed + n) for n in range(DRAWS if share < 1 else 1)]
+        scores = [
+            solver.probe(features[rows], targets.take(rows), folds=folds, l2=PROBE_L2, seed=seed)[0]
             for rows in draws
         ]
-        drawn = random.choice(accuracies, BOOTSTRAPS)
-        noise = standard_error(float(np.mean(accuracies)), len(draws[0]))
+        drawn = random.choice(scores, BOOTSTRAPS)
+        noise = standard_error(float(np.mean(scores)), len(draws[0]))
         sizes.append(round(len(draws[0]) * (folds - 1) / folds))
         errors.append(np.clip(1.0 - drawn - noise * random.normal(size=BOOTSTRAPS), 1e-4, 1.0))
     return sizes, errors
 
 
-def _draw(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Rows of a stratified part of the images."""
+def _draw(strata: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return the rows of a stratified part of the images."""
     random = np.random.default_rng(seed)
     parts = []
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
+    for stratum in np.unique(strata):
+        members = random.permutation(np.flatnonzero(strata == stratum))
         parts.append(members[: max(2, round(share * len(members)))])
     return np.sort(np.concatenate(parts))
 
@@ -137,7 +131,7 @@ def _images_for(target: float, curves: np.ndarray, n_now: int) -> int | None:
         # logarithms, because a flat curve asks for more images than there are numbers
         needed.append(math.log(a / room) / b if reachable else math.inf)
     exponent = float(np.median(needed))
-    if exponent > math.log(FARTHEST * n_now):
+    if exponent > math.log(MAX_TIMES * n_now):
         return None
     middle = math.exp(exponent)
     digits = max(0, len(str(int(middle))) - 2)

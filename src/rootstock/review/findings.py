@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rootstock.assess.profile import DatasetProfile
-from rootstock.review.doubts import MOST_SUSPECTS
 from rootstock.review.record import (
+    MAX_SUSPECTS,
     Burst,
     Feasibility,
     Finding,
@@ -96,7 +96,7 @@ def _from_doubts(
 ) -> Iterator[Finding]:
     if suspects:
         first = suspects[0]
-        number = f"{len(suspects)} or more" if len(suspects) == MOST_SUSPECTS else len(suspects)
+        number = f"{len(suspects)} or more" if len(suspects) == MAX_SUSPECTS else len(suspects)
         yield Finding(
             weight=2 if len(suspects) > 0.02 * n else 1,
             what=f"{number} labels of {n} images looked at are in doubt, first "

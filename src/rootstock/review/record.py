@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 
 from rootstock.system.artifacts import Artifact, Record
 
+MAX_SUSPECTS = 50
+
 
 class CurvePoint(Record):
     """Accuracy of a probe trained on so many images; 80 % of draws between ``low`` and ``high``."""

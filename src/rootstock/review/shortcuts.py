@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
 from rootstock.data.manifest import ImageRow
-from rootstock.metrics import balanced_accuracy, standard_error
+from rootstock.metrics import standard_error
 from rootstock.review.record import Shortcut
 
 MARGIN = 0.20
@@ -47,7 +48,7 @@ def find_shortcuts(
     facts: Mapping[str, np.ndarray], rows: Sequence[ImageRow], *, seed: int
 ) -> list[Shortcut]:
     """The facts from which alone a small tree tells the class far above chance, best first."""
-    names = np.array([row.label for row in rows])
+    names = np.array([row.stratum for row in rows])
     counts = Counter(names.tolist())
     kept = np.array([counts[name] >= FOLDS for name in names])
     classes, labels = np.unique(names[kept], return_inverse=True)
@@ -78,7 +79,7 @@ def _tree_accuracy(values: np.ndarray, labels: np.ndarray, seed: int) -> float:
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     predicted = cross_val_predict(tree, values, labels, cv=folds)
-    return balanced_accuracy(predicted, labels, int(labels.max()) + 1)
+    return float(balanced_accuracy_score(labels, predicted))
 
 
 def _example(fact: str, rows: Sequence[ImageRow]) -> str:
@@ -89,8 +90,8 @@ def _example(fact: str, rows: Sequence[ImageRow]) -> str:
     }.get(fact)
     if told is None:
         return ""
-    usual = Counter((row.label, told(row)) for row in rows)
-    totals = Counter(row.label for row in rows)
+    usual = Counter((row.stratum, told(row)) for row in rows)
+    totals = Counter(row.stratum for row in rows)
     everyone = Counter(told(row) for row in rows)
     (label, value), count = max(
         usual.items(),

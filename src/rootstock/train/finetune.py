@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rootstock.errors import TrainingError
-from rootstock.heads.linear import log_shares
 from rootstock.ports.search import Report
 from rootstock.system.files import write_atomic, write_json
+from rootstock.tasks.learning import TargetLoss
+from rootstock.tasks.task import Task
 from rootstock.train.augment import augment, draw_changes
 from rootstock.train.checkpoint import drop_checkpoint, read_checkpoint, write_checkpoint
 from rootstock.train.compute import Compute, fitting_compute
@@ -46,6 +46,7 @@ def finetune(
     train: ImageSet,
     val: ImageSet,
     *,
+    task: Task,
     settings: FinetuneSettings,
     directory: Path,
     report: Report,
@@ -75,16 +76,17 @@ def finetune(
     if settings.recompute:
         recompute_activations(network)
     schedule = [group["peak"] for group in groups]
-    weights = _class_weights(train.labels, network.n_classes, settings.balanced, device)
-    shares = np.zeros(network.n_classes, np.float32)
-    if settings.logit_adjusted:
-        shares = log_shares(train.labels, n_classes=network.n_classes)
-    offset = torch.from_numpy(shares).to(device)
+    loss_function = task.loss(
+        train.targets,
+        weighting=settings.weighting,
+        label_smoothing=settings.label_smoothing,
+        device=device,
+    )
     steps = math.ceil(len(train) / settings.batch_size)
     averaged = average.network if average else None
     progress = read_checkpoint(directory, network, optimizer, average=averaged) or {
         "epoch": 0,
-        "best": {"val_log_loss": math.inf},
+        "best": {task.selection: math.inf},
         "waited": 0,
         "history": [],
         "micro_batch": micro.size,
@@ -101,8 +103,8 @@ def finetune(
         # One epoch draws its randomness from (seed, epoch), so a resumed run repeats it
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         order = torch.randperm(len(train))
-        if settings.balanced_sampling:
-            order = balanced_order(train.labels, seed=settings.seed, epoch=epoch)
+        if settings.weighting == "balanced_sampling":
+            order = balanced_order(train.targets.strata, seed=settings.seed, epoch=epoch)
         changes = draw_changes(
             len(train),
             level=settings.augmentation,
@@ -123,20 +125,18 @@ def finetune(
             images = _normalise(
                 augment(raw, changes[shard], output_size=val.preprocess.input_size), val
             ).contiguous(memory_format=compute.memory_format)
-            labels = torch.from_numpy(train.labels[shard.numpy()]).to(device)
             images, targets = mix_batch(
                 images,
-                labels,
-                n_classes=network.n_classes,
+                loss_function.encode(train.targets.values[shard.numpy()]),
                 mixup=settings.mixup,
                 cutmix=settings.cutmix,
                 draw=(settings.seed, epoch, step * processes.size + processes.rank),
             )
             # Forward and backward, in parts where memory asks for it; then the step
             loss = micro.backward(
-                partial(_part_loss, network, images, targets, weights, offset, settings, compute),
+                partial(_part_loss, network, images, targets, loss_function, compute),
                 len(shard),
-                total_weight=processes.sum(_total_weight(targets, weights)),
+                total_weight=processes.sum(loss_function.weight(targets)),
                 zero_grad=optimizer.zero_grad,
             )
             processes.sum_gradients(network)
@@ -152,10 +152,10 @@ def finetune(
         # Validation: the best epoch is kept, and too many worse ones end the training
         judged = average.network if average else network
         processes.sync(judged)
-        metrics = validate(judged, val)
+        metrics = validate(judged, val, task)
         # The last step of all has no later loss that would show what it broke
-        _require_finite("validation loss", metrics["val_log_loss"], epoch, settings)
-        if metrics["val_log_loss"] < best["val_log_loss"]:
+        _require_finite("validation loss", metrics[task.selection], epoch, settings)
+        if metrics[task.selection] < best[task.selection]:
             best, waited = metrics | {"best_epoch": epoch + 1.0}, 0
             if processes.is_main:
                 write_weights(judged, directory / BEST)
@@ -188,26 +188,14 @@ def _part_loss(
     network: TransferNet,
     images: Tensor,
     targets: Tensor,
-    weights: Tensor | None,
-    offset: Tensor,
-    settings: FinetuneSettings,
+    loss_function: TargetLoss,
     compute: Compute,
     part: Tensor,
 ) -> Tensor:
-    """The sum of the weighted losses of some images of a batch."""
+    """Return the sum of the weighted losses of some images of a batch."""
     with compute.autocast():
-        logits = network(images[part])
-    return F.cross_entropy(
-        logits.float() + offset,
-        targets[part],
-        weight=weights,
-        label_smoothing=settings.label_smoothing,
-        reduction="sum",
-    )
-
-
-def _total_weight(targets: Tensor, weights: Tensor | None) -> Tensor:
-    return targets.sum() if weights is None else (targets @ weights).sum()
+        outputs = network(images[part])
+    return loss_function.total(outputs.float(), targets[part])
 
 
 def write_weights(network: nn.Module, path: Path) -> None:
@@ -254,12 +242,3 @@ def _normalise(images: Tensor, val: ImageSet) -> Tensor:
     mean = torch.tensor(val.preprocess.mean, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(val.preprocess.std, device=images.device).view(1, 3, 1, 1)
     return (images / 255.0 - mean) / std
-
-
-def _class_weights(
-    labels: np.ndarray, n_classes: int, balanced: bool, device: torch.device
-) -> Tensor | None:
-    if not balanced:
-        return None
-    counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
-    return torch.tensor(counts.mean() / counts, dtype=torch.float32, device=device)

@@ -14,6 +14,7 @@ from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.features.loading import prepared_batches
 from rootstock.system.files import write_atomic
+from rootstock.tasks.targets import Targets
 
 MARGIN = 1.15
 """Training pixels are kept this much larger than the input, so that crops lose no detail."""
@@ -24,13 +25,13 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Rows of one split with their class numbers int64[N]; picklable, pixels stay on disk.
+    """Rows of one split with their targets; picklable, pixels stay on disk.
 
     ``cache`` is a .npy file of uint8[N,P,P,3]; None: images are decoded when asked for.
     """
 
     rows: tuple[ImageRow, ...]
-    labels: np.ndarray
+    targets: Targets
     root: Path
     preprocess: Preprocess
     cache: Path | None
@@ -53,7 +54,7 @@ class ImageSet:
 
 def prepare_images(
     rows: Sequence[ImageRow],
-    labels: np.ndarray,
+    targets: Targets,
     *,
     root: Path,
     preprocess: Preprocess,
@@ -61,7 +62,7 @@ def prepare_images(
 ) -> ImageSet:
     """An ImageSet whose pixels are in ``cache``, written now unless it is there or too large."""
     side = preprocess.input_size
-    images = ImageSet(tuple(rows), labels, root, preprocess, None)
+    images = ImageSet(tuple(rows), targets, root, preprocess, None)
     if len(rows) * side * side * 3 > CACHE_BYTES:
         return images
     if not cache.exists():
@@ -75,7 +76,7 @@ def prepare_images(
                     start += len(block)
                     bar.update(len(block))
             pixels.flush()
-    return ImageSet(images.rows, labels, root, preprocess, cache)
+    return ImageSet(images.rows, targets, root, preprocess, cache)
 
 
 def training_preprocess(preprocess: Preprocess) -> Preprocess:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 MIXUP_FROM = 20_000
 """Training images from which `auto` mixes: Big Transfer's border, below which it did harm
@@ -27,19 +26,17 @@ def choose_mixup(alpha: float | str, *, n_train: int) -> float:
 
 def mix_batch(
     images: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     *,
-    n_classes: int,
     mixup: float,
     cutmix: float,
     draw: tuple[int, int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Mix each image [B,3,S,S] with another of its batch; targets float32[B,K] add up to 1.
+    """Mix each image [B,3,S,S] and its encoded target [B,...] with another of the batch.
 
     ``mixup`` and ``cutmix`` are the alphas of their Beta distributions, 0: off; where both are on,
     a coin decides for each batch. ``draw`` (seed, epoch, step) decides all chance.
     """
-    targets = F.one_hot(labels, n_classes).float()
     random = np.random.default_rng(draw)
     cut = cutmix > 0 and (mixup == 0 or random.random() < 0.5)
     alpha = cutmix if cut else mixup
@@ -68,17 +65,17 @@ def _paste(
     return mixed, 1 - box_height * box_width / (height * width)
 
 
-def balanced_order(labels: np.ndarray, *, seed: int, epoch: int) -> Tensor:
-    """Row numbers int64[N] of one epoch in which every class comes equally often.
+def balanced_order(strata: np.ndarray, *, seed: int, epoch: int) -> Tensor:
+    """Return row numbers int64[N] of one epoch in which every stratum comes equally often.
 
-    A class of too many images shows another part of them each epoch, one of too few repeats.
+    A stratum of too many images shows another part of them each epoch, one of too few repeats.
     """
     random = np.random.default_rng((seed, epoch))
-    classes = np.unique(labels)
-    each = -(-len(labels) // len(classes))
+    numbers = np.unique(strata)
+    each = -(-len(strata) // len(numbers))
     drawn = []
-    for label in classes:
-        members = random.permutation(np.flatnonzero(labels == label))
+    for number in numbers:
+        members = random.permutation(np.flatnonzero(strata == number))
         drawn.append(np.resize(members, each))
-    order = random.permutation(np.concatenate(drawn))[: len(labels)]
+    order = random.permutation(np.concatenate(drawn))[: len(strata)]
     return torch.from_numpy(order)

@@ -15,7 +15,7 @@ from rootstock.heads.linear import Head, LinearHead, MlpHead
 
 
 class TransferNet(nn.Module):
-    """images float32[N,3,S,S], prepared -> logits [N,K]."""
+    """images float32[N,3,S,S], prepared -> outputs [N,K]."""
 
     def __init__(self, extractor: Any, head: nn.Module, *, tap: str) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class TransferNet(nn.Module):
         return [module for module in self.head.modules() if isinstance(module, nn.Linear)]
 
     @property
-    def n_classes(self) -> int:
+    def n_outputs(self) -> int:
         """K"""
         return self.head_layers[-1].out_features
 
@@ -51,11 +51,11 @@ class TransferNet(nn.Module):
 
     @classmethod
     def from_card(
-        cls, card: dict[str, Any], *, tap: str, n_classes: int, hidden: int = 0
+        cls, card: dict[str, Any], *, tap: str, n_outputs: int, hidden: int = 0
     ) -> TransferNet:
         """The network of a bundle with random weights, built without any download."""
         backbone = build_backbone(BackboneCard.model_validate(card))
-        widths = [backbone.width(tap), *([hidden] if hidden else []), n_classes]
+        widths = [backbone.width(tap), *([hidden] if hidden else []), n_outputs]
         layers = [
             LinearHead(np.zeros((after, before), np.float32), np.zeros(after, np.float32))
             for before, after in itertools.pairwise(widths)
@@ -72,8 +72,8 @@ class TransferNet(nn.Module):
 
 
 def _linear(head: LinearHead) -> nn.Linear:
-    width, n_classes = head.weights.shape[1], head.weights.shape[0]
-    layer = nn.Linear(width, n_classes)
+    n_outputs, width = head.weights.shape
+    layer = nn.Linear(width, n_outputs)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(head.weights))
         layer.bias.copy_(torch.from_numpy(head.bias))

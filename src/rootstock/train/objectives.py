@@ -12,20 +12,12 @@ import numpy as np
 import torch
 
 from rootstock.backbones.load import load_backbone, pick_device
-from rootstock.heads.linear import (
-    CPU,
-    Head,
-    PathScores,
-    adjust_logits,
-    cross_validate_path,
-    read_head,
-    walk_heads,
-    write_head,
-)
-from rootstock.heads.mlp import fit_mlp_head
-from rootstock.metrics import accuracy, balanced_accuracy, log_losses, softmax
+from rootstock.heads.linear import CPU, Head, read_head, write_head
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_json
+from rootstock.tasks.learning import HeadSolver, PathScores
+from rootstock.tasks.targets import Targets
+from rootstock.tasks.task import Task
 from rootstock.train.finetune import finetune
 from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
@@ -50,23 +42,24 @@ class HeadObjective:
     With a param ``hidden`` they have a hidden layer of that width, otherwise they are linear.
 
     ``train_features`` and ``val_features`` map a tap to a .npy file of float16[N,C]; trials share
-    its pages in memory. Labels are int64[N]. The strength is chosen by the log-loss on images the
-    head did not see: those of ``val``, and those of ``train`` by cross-validation unless there are
-    too many of them.
+    its pages in memory. The strength is chosen by the loss on images the head did not see: those
+    of ``val``, and those of ``train`` by cross-validation unless there are too many of them.
     """
 
     train_features: Mapping[str, Path]
     val_features: Mapping[str, Path]
-    train_labels: np.ndarray
-    val_labels: np.ndarray
-    n_classes: int
-    class_weight: str | None
+    task: Task
+    train_targets: Targets
+    val_targets: Targets
+    weighting: str
     tracking: Tracking
     seed: int = 0
-    logit_adjusted: bool = False
-    """Adjust the chosen head to classes that are equally frequent."""
     device: str = "cpu"
     """As `pick_device` reads it, where the trial runs."""
+
+    @property
+    def _solver(self) -> HeadSolver:
+        return self.task.head(self.weighting)
 
     def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
         return run_tracked(self._fit, params, directory, report, self.tracking)
@@ -85,7 +78,7 @@ class HeadObjective:
         features = np.load(self.train_features[params["tap"]], mmap_mode="r")
         val = np.load(self.val_features[params["tap"]], mmap_mode="r")
         strengths, hidden = sorted(params["strengths"], reverse=True), params.get("hidden", 0)
-        quick = len(features) * self.n_classes <= CROSS_VALIDATED and not hidden
+        quick = len(features) * len(self.train_targets.names) <= CROSS_VALIDATED and not hidden
         unseen = None
         if quick and len(strengths) > 1:
             unseen = self._cross_validated(features, strengths, device)
@@ -107,8 +100,9 @@ class HeadObjective:
             path = [{**row, "cv_log_loss": loss} for row, loss in zip(path, means, strict=True)]
         best = strongest_of_equals([row["l2"] for row in path], known)
         head, metrics = heads[best], path[best]
-        if self.logit_adjusted:
-            head = adjust_logits(head, self.train_labels, n_classes=self.n_classes)
+        finished = self._solver.finish(head, self.train_targets)
+        if finished is not head:
+            head = finished
             metrics = metrics | self._measure(head, val)[0]
         write_head(head, directory / HEAD_FILE)
         write_json(directory / PATH_FILE, {"path": path})
@@ -123,55 +117,43 @@ class HeadObjective:
         hidden: int,
         device: torch.device,
     ) -> Iterator[tuple[float, Head]]:
-        """Each strength with its head, the strongest first."""
+        """Yield each strength with its head, the strongest first."""
         if not hidden:
-            yield from walk_heads(
-                features,
-                self.train_labels,
-                strengths=strengths,
-                n_classes=self.n_classes,
-                class_weight=self.class_weight,
-                device=device,
+            yield from self._solver.walk(
+                features, self.train_targets, strengths=strengths, device=device
             )
             return
         for strength in strengths:
-            head = fit_mlp_head(
+            head = self._solver.fit_hidden(
                 features,
-                self.train_labels,
+                self.train_targets,
                 hidden=hidden,
                 l2=strength,
-                n_classes=self.n_classes,
-                class_weight=self.class_weight,
                 seed=self.seed,
                 device=device,
             )
             yield strength, head
 
     def _measure(self, head: Head, val: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-        """The metrics on val, and each image's log-loss."""
-        logits = head.logits(val)
-        predicted = logits.argmax(axis=1)
-        losses = log_losses(softmax(logits), self.val_labels)
-        metrics = {
-            "val_log_loss": float(losses.mean()),
-            "val_accuracy": accuracy(predicted, self.val_labels),
-            "val_balanced_accuracy": balanced_accuracy(predicted, self.val_labels, self.n_classes),
-        }
-        return metrics, losses
+        """Return the metrics on the validation images, and each one's loss."""
+        outputs = head.outputs(val)
+        metrics = self.task.validate(outputs, self.val_targets)
+        return metrics, self.task.losses(outputs, self.val_targets)
 
     def _cross_validated(
         self, features: np.ndarray, strengths: Sequence[float], device: torch.device
     ) -> PathScores:
-        # A class of one image cannot be left out and learnt at once.
-        counts = np.bincount(self.train_labels)
-        rows = np.flatnonzero(counts[self.train_labels] > 1)
-        return cross_validate_path(
+        # One image of its kind cannot be left out and learnt at once.
+        _, stratum, sizes = np.unique(
+            self.train_targets.strata, return_inverse=True, return_counts=True
+        )
+        rows = np.flatnonzero(sizes[stratum] > 1)
+        return self._solver.cross_validate(
             features[rows],
-            self.train_labels[rows],
+            self.train_targets.take(rows),
             folds=FOLDS,
             strengths=strengths,
             seed=0,
-            class_weight=self.class_weight,
             enough=is_past_best,
             device=device,
         )
@@ -185,6 +167,7 @@ class FinetuneObjective:
     since 1970) it ends with what it has.
     """
 
+    task: Task
     weights: str
     backbone: str
     device: str
@@ -207,6 +190,7 @@ class FinetuneObjective:
             network,
             self.train,
             self.val,
+            task=self.task,
             settings=dataclasses.replace(self.settings, **params),
             directory=directory,
             report=report,

@@ -42,7 +42,6 @@ class FinetuneSettings:
     patience: int
     augmentation: Augmentation
     flip: bool
-    balanced: bool
     seed: int
     optimizer: Literal["adamw", "sgd"] = "adamw"
     ema_decay: float = 0.0
@@ -50,9 +49,8 @@ class FinetuneSettings:
     """Images through the network at once; None: the whole batch."""
     mixup: float = 0.0
     cutmix: float = 0.0
-    balanced_sampling: bool = False
-    logit_adjusted: bool = False
-    """The loss adds the log of each class' share to the logits, which then learn to do without."""
+    weighting: str = "none"
+    """How the loss or the drawing of images treats rare targets; see `Task.weightings`."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
     compute: Compute | None = None
@@ -72,15 +70,12 @@ class FinetuneSettings:
 
         The learning rate is 0: each trial sets its own.
         """
-        weight = options.class_weight
         names = {field.name for field in fields(cls)}
         values: dict[str, Any] = {**dict(options), **dict(recipe)}
         chosen = {
             "learning_rate": 0.0,
             "mixup": choose_mixup(options.mixup, n_train=n_train),
-            "balanced": weight == "balanced",
-            "balanced_sampling": weight == "balanced_sampling",
-            "logit_adjusted": weight == "logit_adjusted",
+            "weighting": options.class_weight,
             "seed": seed,
             "compute": compute,
         }

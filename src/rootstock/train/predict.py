@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from rootstock.metrics import accuracy, balanced_accuracy, log_loss, softmax
+from rootstock.tasks.task import Task
 from rootstock.train.distributed import ProcessGroup
 from rootstock.train.images import ImageSet
 from rootstock.train.network import TransferNet
@@ -15,12 +15,12 @@ from rootstock.train.network import TransferNet
 BATCH_IMAGES = 128
 
 
-def predict_logits(network: TransferNet, images: ImageSet) -> np.ndarray:
-    """Return logits float32[N,K] of images at their evaluation geometry; in a group a part each."""
+def predict_outputs(network: TransferNet, images: ImageSet) -> np.ndarray:
+    """Return outputs float32[N,K] of images as they are evaluated; in a group, a part each."""
     processes = ProcessGroup.current()
     indices = processes.shard(torch.arange(len(images))).numpy()
-    rows = [np.empty((0, network.n_classes), np.float32)]
-    rows += [logits for logits, _ in _forward(network, images, indices)]
+    rows = [np.empty((0, network.n_outputs), np.float32)]
+    rows += [outputs for outputs, _ in _forward(network, images, indices)]
     return processes.gather(np.concatenate(rows))
 
 
@@ -34,23 +34,17 @@ def predict_features(network: TransferNet, images: ImageSet) -> np.ndarray:
 def _forward(
     network: TransferNet, images: ImageSet, indices: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the logits and features of each batch."""
+    """Yield the outputs and features of each batch."""
     network.eval()
     device = next(network.parameters()).device
     for start in range(0, len(indices), BATCH_IMAGES):
         pixels = images.pixels(indices[start : start + BATCH_IMAGES])
         batch = torch.from_numpy(images.preprocess.normalise(pixels)).to(device)
         features = network.features(batch)
-        logits = network.head(features)
-        yield logits.float().cpu().numpy(), features.float().cpu().numpy()
+        outputs = network.head(features)
+        yield outputs.float().cpu().numpy(), features.float().cpu().numpy()
 
 
-def validate(network: TransferNet, images: ImageSet) -> dict[str, float]:
-    """Return log-loss, accuracy and balanced accuracy, with the prefix ``val_``."""
-    logits = predict_logits(network, images)
-    predicted = logits.argmax(axis=1)
-    return {
-        "val_log_loss": log_loss(softmax(logits), images.labels),
-        "val_accuracy": accuracy(predicted, images.labels),
-        "val_balanced_accuracy": balanced_accuracy(predicted, images.labels, logits.shape[1]),
-    }
+def validate(network: TransferNet, images: ImageSet, task: Task) -> dict[str, float]:
+    """Return the task's metrics, with the prefix ``val_``."""
+    return task.validate(predict_outputs(network, images), images.targets)

@@ -9,35 +9,36 @@ import numpy as np
 from rootstock.data.views import COUNT, Views
 from rootstock.metrics import lead
 from rootstock.ports.search import Trial
-from rootstock.train.trials import METRIC, FinetunedTrial, HeadTrial, best_trial
+from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
 
 
 def is_spoilt(
-    head: Trial, tuned: Trial, *, head_losses: np.ndarray, tuned_losses: np.ndarray
+    head: Trial, tuned: Trial, *, score: str, head_losses: np.ndarray, tuned_losses: np.ndarray
 ) -> bool:
     """Return whether the head is better, beyond the noise, than what was fine-tuned from it.
 
     Fine-tuning can spoil good features when images are few; accuracy by itself would decide by
-    chance. Losses are the calibrated ones, float[V], of the validation images.
+    chance. ``score`` is the task's headline metric; losses are the calibrated ones, float[V], of
+    the validation images.
     """
     ahead, noise = lead(head_losses, tuned_losses)
-    return tuned.metrics["val_accuracy"] <= head.metrics["val_accuracy"] and ahead > noise
+    return tuned.metrics[score] <= head.metrics[score] and ahead > noise
 
 
 def choose_views(
-    option: Views, *, mirror_is_safe: bool, log_loss: Callable[[Views], float]
+    option: Views, *, mirror_is_safe: bool, loss: Callable[[Views], float]
 ) -> tuple[Views, str]:
     """Return the views that a prediction averages, and why, in words.
 
-    ``option`` is the user's wish; it is kept if ``log_loss``, that of the validation images, falls.
+    ``option`` is the user's wish; it is kept if ``loss``, that of the validation images, falls.
     """
     if option == "one":
         return "one", "one view, as train.views says"
     if option == "flip" and not mirror_is_safe:
         return "one", "mirror images may belong to another class here"
-    one, several = log_loss("one"), log_loss(option)
+    one, several = loss("one"), loss(option)
     return option if several < one else "one", (
-        f"validation log-loss {several:.4f} with `{option}`, which costs {COUNT[option]} forward "
+        f"validation loss {several:.4f} with `{option}`, which costs {COUNT[option]} forward "
         f"passes a prediction, against {one:.4f} with one view"
     )
 
@@ -47,10 +48,13 @@ def describe_winner(
     head: HeadTrial,
     tuned: Sequence[FinetunedTrial],
     losses: Sequence[float],
+    *,
+    metric: str,
 ) -> str:
     """Return one line for people: what was kept, and what it was compared with.
 
-    ``losses`` are the calibrated ones of the head and, if there was one, its rival.
+    ``losses`` are the calibrated ones of the head and, if there was one, its rival; ``metric`` is
+    what trials are chosen by.
     """
     if not tuned:
         return f"the head at `{head.tap}`, calibrated validation loss {losses[0]:.4f}"
@@ -66,6 +70,6 @@ def describe_winner(
         kind = f"the average of {trials}{start}"
     line = f"{kind}, calibrated validation loss {losses[1]:.4f} against the head's {losses[0]:.4f}"
     if best.average_of:
-        single = best_trial(tuned).metrics[METRIC]
-        line += f"; uncalibrated {best.metrics[METRIC]:.4f}, the best single trial {single:.4f}"
+        single = best_trial(tuned, metric).metrics[metric]
+        line += f"; uncalibrated {best.metrics[metric]:.4f}, the best single trial {single:.4f}"
     return line

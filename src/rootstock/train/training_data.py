@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views, cut_views
 from rootstock.features.loading import read_pixels
 from rootstock.features.reader import FeatureReader
 from rootstock.system.files import write_atomic
+from rootstock.tasks.dataset import Dataset
+from rootstock.tasks.targets import Targets
+from rootstock.tasks.task import Task
 from rootstock.train.images import ImageSet, prepare_images, training_preprocess
 
 REFERENCE_IMAGES = 500
@@ -23,23 +26,23 @@ REFERENCE_IMAGES = 500
 class TrainingData:
     """Images, and the files in ``directory`` through which all trials read them."""
 
-    manifest: Manifest
+    dataset: Dataset
     reader: FeatureReader
     batch_size: int
     directory: Path
 
     @property
-    def n_classes(self) -> int:
-        """K"""
-        return len(self.manifest.classes)
+    def task(self) -> Task:
+        """What the targets are."""
+        return self.dataset.task
 
     def rows(self, split: str) -> list[ImageRow]:
         """Return the rows of a split."""
-        return self.manifest.rows(split)
+        return self.dataset.manifest.rows(split)
 
-    def labels(self, split: str) -> np.ndarray:
-        """Return the class numbers int64[N] of a split."""
-        return self.manifest.labels(split)
+    def targets(self, split: str) -> Targets:
+        """Return the targets of a split."""
+        return self.dataset.targets(split)
 
     def training_images(self) -> ImageSet:
         """Return the training images, with a margin for the augmentation."""
@@ -52,7 +55,7 @@ class TrainingData:
     def _images(self, split: str, preprocess: Preprocess) -> ImageSet:
         return prepare_images(
             self.rows(split),
-            self.labels(split),
+            self.targets(split),
             root=self.reader.root,
             preprocess=preprocess,
             cache=self.directory / f"pixels-{split}.npy",
@@ -62,8 +65,8 @@ class TrainingData:
         """Return some training images, evenly drawn, as they will be served."""
         rows = self.rows("train")
         sample = rows[:: max(1, len(rows) // REFERENCE_IMAGES)]
-        labels = np.zeros(len(sample), np.int64)
-        return ImageSet(tuple(sample), labels, self.reader.root, self.reader.preprocess, None)
+        targets = self.dataset.targets_of(sample)
+        return ImageSet(tuple(sample), targets, self.reader.root, self.reader.preprocess, None)
 
     def view_inputs(self, row: ImageRow, views: Views) -> np.ndarray:
         """Return the views float32[V,3,S,S] of an image, prepared."""

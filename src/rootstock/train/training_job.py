@@ -18,7 +18,6 @@ from rootstock.backbones.load import LAST
 from rootstock.config.schema import TrainConfig
 from rootstock.data.views import Views, average_views
 from rootstock.heads.linear import read_head
-from rootstock.metrics import fit_temperature, log_losses, softmax
 from rootstock.plan.pins import AUTO
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.search import Searcher
@@ -29,10 +28,10 @@ from rootstock.train.finetune import BEST, write_weights
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective
 from rootstock.train.optim import FinetuneSettings
-from rootstock.train.predict import predict_features, predict_logits, validate
+from rootstock.train.predict import predict_features, predict_outputs, validate
 from rootstock.train.tracked import Tracking
 from rootstock.train.training_data import TrainingData
-from rootstock.train.trials import METRIC, FinetunedTrial, HeadTrial, best_trial
+from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
 
 log = logging.getLogger(__name__)
 
@@ -61,24 +60,22 @@ class TrainingJob:
 
     def search_heads(self, searcher: Searcher, tracking: Tracking) -> list[HeadTrial]:
         """Fit heads on the cached features, one trial for each tap and kind of head."""
-        weight = self.options.class_weight
         objective = HeadObjective(
             train_features={tap: self.data.feature_file("train", tap) for tap in self.plan.taps},
             val_features={tap: self.data.feature_file("val", tap) for tap in self.plan.taps},
-            train_labels=self.data.labels("train"),
-            val_labels=self.data.labels("val"),
-            n_classes=self.data.n_classes,
-            class_weight="balanced" if weight.startswith("balanced") else None,
+            task=self.data.task,
+            train_targets=self.data.targets("train"),
+            val_targets=self.data.targets("val"),
+            weighting=self.options.class_weight,
             tracking=tracking,
             seed=self.seed,
-            logit_adjusted=weight == "logit_adjusted",
             device=self.options.device,
         )
         trials = searcher.search(
             objective,
             self._head_candidates(),
             directory=self.directory / "heads",
-            metric=METRIC,
+            metric=self.data.task.selection,
             mode="min",
             early_stop=False,
         )
@@ -113,6 +110,7 @@ class TrainingJob:
         settings = self._finetune_settings()
         planned, exploration = self._exploration(settings)
         objective = FinetuneObjective(
+            task=self.data.task,
             weights=self.plan.weights,
             backbone=self.plan.backbone,
             device=self.options.device,
@@ -129,7 +127,7 @@ class TrainingJob:
             objective,
             planned,
             directory=self.directory / "finetune",
-            metric=METRIC,
+            metric=self.data.task.selection,
             mode="min",
             # The plan's own few trials run to their end: which of two is behind at an early epoch
             # depends on which got there first, and the outcome would with it.
@@ -140,7 +138,7 @@ class TrainingJob:
         if seconds is not None and all(trial.timed_out for trial in trials):
             log.warning("no time was left to fine-tune: the head is kept (plan.budget.minutes)")
             return []
-        return [FinetunedTrial.of(trial) for trial in trials]
+        return [FinetunedTrial.of(trial, self.data.task.selection) for trial in trials]
 
     def _finetune_settings(self) -> FinetuneSettings:
         assert self.plan.finetune is not None
@@ -171,7 +169,7 @@ class TrainingJob:
         Raises:
             TrainingError: every trial failed.
         """
-        return best_trial([*tuned, *self.averages(head, tuned)])
+        return best_trial([*tuned, *self.averages(head, tuned)], self.data.task.selection)
 
     def averages(self, head: HeadTrial, tuned: Sequence[FinetunedTrial]) -> list[FinetunedTrial]:
         """Return more trials, made of the fine-tuned ones: their mean, and that with the start.
@@ -193,7 +191,7 @@ class TrainingJob:
         directory = self.directory / f"average-of-{len(states)}"
         network = self._tuned_network(average_weights(states))
         write_weights(network, directory / BEST)
-        metrics = validate(network, self.data.validation_images())
+        metrics = validate(network, self.data.validation_images(), self.data.task)
         return FinetunedTrial(params, metrics, directory)
 
     def build_network(self, trial: HeadTrial | FinetunedTrial) -> TransferNet:
@@ -209,17 +207,17 @@ class TrainingJob:
         network.load_state_dict(state)
         return network.eval()
 
-    def val_logits(self, trial: HeadTrial | FinetunedTrial, views: Views = "one") -> np.ndarray:
-        """Return the logits float32[V,K] of the validation images.
+    def val_outputs(self, trial: HeadTrial | FinetunedTrial, views: Views = "one") -> np.ndarray:
+        """Return the outputs float32[V,K] of the validation images.
 
         Those of a head come from cached features where one view is asked for.
         """
         if views == "one" and isinstance(trial, HeadTrial):
             features = self.data.features("val", trial.tap)
-            return read_head(trial.directory / HEAD_FILE).logits(features)
+            return read_head(trial.directory / HEAD_FILE).outputs(features)
         network = self.build_network(trial)
         if views == "one":
-            return predict_logits(network, self.data.validation_images())
+            return predict_outputs(network, self.data.validation_images())
         device = next(network.parameters()).device
         rows = []
         for row in self.data.rows("val"):
@@ -229,13 +227,13 @@ class TrainingJob:
         return np.concatenate(rows)
 
     def calibrated_losses(self, trial: HeadTrial | FinetunedTrial) -> np.ndarray:
-        """Return the log-loss float[V] of each validation image, with the best temperature.
+        """Return the loss float[V] of each validation image, with the best calibration.
 
         The trial would be served so. A strong penalty leaves a head less sure than it could be,
-        and no less right: without the temperature it would lose to any fine-tuned network.
+        and no less right: without the calibration it would lose to any fine-tuned network.
         """
-        logits, labels = self.val_logits(trial), self.data.labels("val")
-        return log_losses(softmax(logits / fit_temperature(logits, labels)), labels)
+        task, outputs, targets = self.data.task, self.val_outputs(trial), self.data.targets("val")
+        return task.losses(outputs, targets, task.calibrate(outputs, targets))
 
     def head_features(
         self, trial: HeadTrial | FinetunedTrial, network: TransferNet

@@ -16,9 +16,6 @@ from rootstock.system.files import read_json
 from rootstock.train.finetune import HISTORY
 from rootstock.train.objectives import PATH_FILE
 
-METRIC = "val_log_loss"
-"""What trials are chosen by: it moves where accuracy, on few validation images, cannot."""
-
 AnyTrial = TypeVar("AnyTrial", bound=Trial)
 
 
@@ -41,10 +38,10 @@ class HeadTrial(Trial):
         """The penalty that was chosen."""
         return float(self.metrics["l2"])
 
-    def losses_by_penalty(self) -> dict[float, float]:
-        """Return the validation log-loss of every penalty that was tried."""
+    def losses_by_penalty(self, metric: str) -> dict[float, float]:
+        """Return the validation loss ``metric`` of every penalty that was tried."""
         path = read_json(self.directory / PATH_FILE, made_by="train")["path"]
-        return {row["l2"]: row[METRIC] for row in path}
+        return {row["l2"]: row[metric] for row in path}
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,10 @@ class FinetunedTrial(Trial):
     """Fine-tuned weights: those of one training, or the average of several."""
 
     @classmethod
-    def of(cls, trial: Trial) -> FinetunedTrial:
+    def of(cls, trial: Trial, metric: str) -> FinetunedTrial:
         """Return the outcome of a fine-tuning with the metrics of the epoch that was kept.
+
+        That is the one with the lowest validation loss ``metric``.
 
         A trial that was ended early reported a later one.
         """
@@ -61,7 +60,7 @@ class FinetunedTrial(Trial):
         if trial.error or "best_epoch" in trial.metrics or not tuned.history_file.exists():
             return tuned
         epochs = tuned.epochs()
-        best = min(range(len(epochs)), key=lambda number: epochs[number][METRIC])
+        best = min(range(len(epochs)), key=lambda number: epochs[number][metric])
         return replace(tuned, metrics=epochs[best] | {"best_epoch": best + 1.0})
 
     @property
@@ -93,8 +92,8 @@ class FinetunedTrial(Trial):
         )
 
 
-def best_trial(trials: Sequence[AnyTrial]) -> AnyTrial:
-    """Return the trial with the lowest validation log-loss.
+def best_trial(trials: Sequence[AnyTrial], metric: str) -> AnyTrial:
+    """Return the trial with the lowest validation loss ``metric``, see `Task.selection`.
 
     Raises:
         TrainingError: every trial failed; the message holds their errors.
@@ -103,7 +102,7 @@ def best_trial(trials: Sequence[AnyTrial]) -> AnyTrial:
     if not done:
         errors = "\n".join(f"  {dict(trial.params)}: {trial.error}" for trial in trials)
         raise TrainingError(f"all {len(trials)} trials failed:\n{errors}")
-    return min(done, key=lambda trial: trial.metrics[METRIC])
+    return min(done, key=lambda trial: trial.metrics[metric])
 
 
 def trained_strategy(trial: HeadTrial | FinetunedTrial, planned: Strategy) -> Strategy:

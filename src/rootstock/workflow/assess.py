@@ -25,7 +25,7 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
         config.backbone.weights, config.backbone.name, device=config.features.device
     )
     profile = build_profile(
-        project.manifest,
+        project.dataset,
         root=project.root,
         backbone=backbone,
         store=store,
@@ -45,7 +45,7 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     profile.write(paths.profile)
     reader = FeatureReader(project.root, backbone, backbone.card.preprocess(), store)
     review_data(
-        project.manifest,
+        project.dataset,
         profile,
         reader,
         batch_size=config.features.batch_size,
@@ -71,6 +71,7 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
             candidate,
             load_backbone(weights, name, device=config.features.device),
             rows,
+            task=project.dataset.task,
             root=project.root,
             store=FeatureStore(project.store),
             similar_from=config.assess.similar_from,

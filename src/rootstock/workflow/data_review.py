@@ -11,7 +11,7 @@ from rootstock.assess.build import sample_rows
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import LAST
 from rootstock.config.choices import Strategy
-from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.data.manifest import ImageRow
 from rootstock.features.loading import read_pixels, spread
 from rootstock.features.reader import FeatureReader
 from rootstock.plots.review import plot_feature_map, plot_learning_curve
@@ -21,6 +21,7 @@ from rootstock.review.record import CurvePoint, DataReview
 from rootstock.review.report import render_review
 from rootstock.review.shortcuts import border_facts
 from rootstock.system.files import write_atomic
+from rootstock.tasks.dataset import Dataset
 
 FOLDER = "plots/review"
 BORDER_IMAGES = 300
@@ -28,7 +29,7 @@ BORDER_IMAGES = 300
 
 
 def review_data(
-    manifest: Manifest,
+    dataset: Dataset,
     profile: DatasetProfile,
     reader: FeatureReader,
     *,
@@ -45,12 +46,12 @@ def review_data(
 
     About ``n_images`` images are reviewed; ``minutes`` are those of training by each strategy.
     """
-    rows = sample_rows(manifest.rows(), n_images)
+    rows = sample_rows(dataset.manifest.rows(), n_images)
     reader.extract(rows, [LAST], batch_size=batch_size)
     features = reader.read(rows, LAST).astype(np.float32)
     border_rows = sample_rows(rows, BORDER_IMAGES)
     review = build_review(
-        manifest,
+        dataset,
         profile,
         rows=rows,
         features=features,
@@ -83,7 +84,7 @@ def _draw(
     suspects = {suspect.path for suspect in review.suspects}
     plot_feature_map(
         features,
-        [row.label for row in rows],
+        [row.stratum for row in rows],
         reports / pictures["map"],
         marked=[i for i, row in enumerate(rows) if row.path in suspects],
     )

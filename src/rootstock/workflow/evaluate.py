@@ -5,20 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
-from rootstock.errors import DataError
-from rootstock.evaluate.report import Evaluation, evaluate, write_evaluation
+from rootstock.evaluate.decisions import write_decisions
+from rootstock.evaluate.report import Evaluation, write_evaluation
 from rootstock.model.batch_predict import predict_rows
-from rootstock.model.predictor import Inferred, Predictor
+from rootstock.model.predictor import Predictor
 from rootstock.plan.ledger import append_row, make_row
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.runs import RunLogger
 from rootstock.system.files import read_json, write_json
+from rootstock.tasks.answer import Answer
+from rootstock.tasks.dataset import read_targets
+from rootstock.tasks.task import AnswerOptions
 from rootstock.workflow.forecast import (
     forecast_metrics,
     forecast_record,
@@ -28,6 +29,9 @@ from rootstock.workflow.forecast import (
 from rootstock.workflow.index import index_images
 from rootstock.workflow.project import Project
 
+COVERAGE = 0.95
+"""Of the prediction sets whose promise is checked."""
+
 
 def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluation:
     """Measure the bundle once on the test split, as it would be served; log it to the run."""
@@ -36,12 +40,13 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     training = read_json(paths.training, made_by="train")
     evaluation = _evaluate(Predictor(paths.model), rows, project.root)
     write_evaluation(evaluation, paths.reports, root=project.root)
+    write_decisions(paths.decisions, rows, evaluation.decisions)
     plan = TransferPlan.read(paths.plan)
     row = make_row(
         DatasetProfile.read(paths.profile).seen_by(plan.weights_sha256),
         plan,
         kept_head=training["kept_head"],
-        test_accuracy=evaluation.metrics["accuracy"],
+        test_accuracy=evaluation.metrics[evaluation.task.headline],
         n_test=int(evaluation.metrics["n_test"]),
         expected_minutes=read_expected_minutes(paths.estimates, plan),
         minutes=round(training_minutes(training), 4),
@@ -72,41 +77,11 @@ def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> dict[str, A
 
 
 def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluation:
-    number = {label: index for index, label in enumerate(predictor.classes)}
-    unknown = sorted({row.label for row in rows} - set(number))
-    if unknown:
-        raise DataError(
-            f"the model does not know the classes {', '.join(unknown)}",
-            hint=f"it knows {', '.join(predictor.classes)}",
-        )
-    labels = np.array([number[row.label] for row in rows])
-    outputs = predict_rows(predictor, rows, root)
-    return evaluate(
-        outputs.probabilities,
-        labels,
-        classes=predictor.classes,
-        paths=[row.path for row in rows],
-        honesty=measure_honesty(predictor, outputs, labels),
-    )
-
-
-def measure_honesty(
-    predictor: Predictor, outputs: Inferred, labels: np.ndarray
-) -> dict[str, float]:
-    """Return whether the model keeps its promises on these images.
-
-    ``coverage_95``: in how many 95 % prediction sets the true class is, ``set_size_95``: how many
-    classes they hold, ``unknown_share``: how many images are called unknown. Empty if the model
-    has no reference.
-    """
-    if predictor.bundle.reference is None or not len(labels):
-        return {}
-    answers = [predictor.answer(*row, coverage=0.95) for row in zip(*outputs, strict=True)]
-    sets = [answer.labels or () for answer in answers]
-    return {
-        "coverage_95": float(
-            np.mean([predictor.classes[y] in each for y, each in zip(labels, sets, strict=True)])
-        ),
-        "set_size_95": float(np.mean([len(each) for each in sets])),
-        "unknown_share": float(np.mean([bool(answer.unknown) for answer in answers])),
-    }
+    targets = read_targets(predictor.task, rows, predictor.names)
+    inferred = predict_rows(predictor, rows, root)
+    answers: list[Answer] = []
+    if predictor.bundle.reference is not None:
+        options = AnswerOptions(top_k=1, coverage=COVERAGE)
+        answers = [predictor.answer(*row, options) for row in zip(*inferred, strict=True)]
+    paths = [row.path for row in rows]
+    return Evaluation(predictor.task, inferred.decisions, targets, paths, answers)

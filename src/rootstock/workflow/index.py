@@ -22,6 +22,9 @@ from rootstock.plots.data import plot_class_counts, plot_image_sizes
 from rootstock.plots.sheet import COLUMNS, plot_contact_sheet
 from rootstock.system.cpu import usable_cores
 from rootstock.system.files import write_json
+from rootstock.tasks import get_task
+from rootstock.tasks.task import Task
+from rootstock.workflow.task_settings import check_task
 
 PICTURES = "plots/data"
 MANY = 10_000
@@ -51,7 +54,9 @@ def _no_garbage() -> Iterator[None]:
 
 def _index(config: Config, paths: Paths) -> Manifest:
     data = config.data
-    layout = find_images(paths.below(data.root))
+    task = get_task(config.task.name)
+    check_task(config, task)
+    layout = find_images(paths.below(data.root), columns=task.columns, in_folders=task.in_folders)
     folder = paths.reports / PICTURES
     workers = usable_cores() if data.workers == "auto" else data.workers
     # Where there is a manifest already, there may be nothing to draw.
@@ -59,6 +64,7 @@ def _index(config: Config, paths: Paths) -> Manifest:
     with artist_at_work(beside=beside) as artist:
         manifest = build_manifest(
             layout,
+            rules=task,
             limits=DecodeLimits(data.max_bytes, data.max_pixels, data.max_aspect_ratio),
             val_fraction=data.val_fraction,
             test_fraction=data.test_fraction,
@@ -67,7 +73,7 @@ def _index(config: Config, paths: Paths) -> Manifest:
             seed=config.seed,
             workers=workers,
             memory=paths.seen,
-            on_seen=partial(_begin_with_images, artist, layout, folder),
+            on_seen=partial(_begin_with_images, artist, layout, task, folder),
         )
         if not _is_written(manifest, paths):
             summary = manifest.summary()
@@ -87,20 +93,25 @@ def _is_written(manifest: Manifest, paths: Paths) -> bool:
 
 
 def _begin_with_images(
-    artist: Artist, layout: Layout, folder: Path, inspected: Sequence[Inspected]
+    artist: Artist, layout: Layout, task: Task, folder: Path, inspected: Sequence[Inspected]
 ) -> None:
     """The two pictures that need no splits."""
     sizes = [(image.width, image.height) for image in inspected if not image.reason]
     if not sizes:
         return
     artist.begin(plot_image_sizes, *zip(*sizes, strict=True), folder / "sizes.png")
-    usable: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for entry, image in zip(layout.entries, inspected, strict=True):
-        if not image.reason:
-            usable[entry.label].append((image.sha256, entry.path))
+    pairs = zip(layout.entries, inspected, strict=True)
+    usable = [(entry, image.sha256) for entry, image in pairs if not image.reason]
+    strata = task.strata([entry.target for entry, _ in usable])
+    by_stratum: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for stratum, (entry, sha256) in zip(strata, usable, strict=True):
+        by_stratum[stratum].append((sha256, entry.path))
     artist.begin(
         plot_contact_sheet,
-        {label: [path for _, path in nsmallest(COLUMNS, found)] for label, found in usable.items()},
+        {
+            name: [path for _, path in nsmallest(COLUMNS, pairs)]
+            for name, pairs in by_stratum.items()
+        },
         folder / "contact_sheet.png",
         root=layout.base,
         quarantined=len(inspected) - len(sizes),

@@ -139,7 +139,8 @@ def run_heat(job: TrainingJob, searcher: Searcher) -> tuple[Heat, np.ndarray]:
     tracking = Tracking(NullRunLogger(), "", {})
     best: HeadTrial | FinetunedTrial
     with searcher.session():
-        best = head = best_trial(job.search_heads(searcher, tracking))
+        heads = job.search_heads(searcher, tracking)
+        best = head = best_trial(heads, job.data.task.selection)
         if job.plan.finetune:
             best = job.best_tuned(head, job.search_finetuning(searcher, tracking, head))
     losses = job.calibrated_losses(best)
@@ -148,7 +149,7 @@ def run_heat(job: TrainingJob, searcher: Searcher) -> tuple[Heat, np.ndarray]:
         n_train=len(job.data.rows("train")),
         n_val=len(job.data.rows("val")),
         epochs=job.plan.finetune.epochs if job.plan.finetune else 0,
-        accuracy=round(best.metrics["val_accuracy"], 4),
+        accuracy=round(best.metrics[job.data.task.val_headline], 4),
         log_loss=round(float(losses.mean()), 4),
     )
     return heat, losses

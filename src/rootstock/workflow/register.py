@@ -10,19 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.config.paths import Paths
-from rootstock.config.schema import Config, GateConfig
+from rootstock.config.schema import Config
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError, ConflictError, NoModelError, RootstockError
-from rootstock.evaluate.promotion_gate import Comparison, compare
+from rootstock.evaluate.decisions import read_decisions
 from rootstock.model.batch_predict import predict_rows
-from rootstock.model.bundle import ModelBundle, copy_with_card, read_bundle
+from rootstock.model.bundle import ModelBundle, read_bundle
+from rootstock.model.bundle_writer import copy_with_card
 from rootstock.model.card import render_card
 from rootstock.model.predictor import Predictor
 from rootstock.ports.registry import ModelRegistry, RegistryEntry
 from rootstock.ports.runs import RunLogger
 from rootstock.registry.champion import CHALLENGER, CHAMPION, find_alias, promote, settle_and_adopt
 from rootstock.system.files import read_json, write_atomic, write_json
+from rootstock.tasks import get_task
+from rootstock.tasks.comparison import Comparison
+from rootstock.tasks.dataset import read_targets
 from rootstock.workflow.project import Project
+from rootstock.workflow.task_settings import gate_metric
 
 MEETINGS = 3
 """How often a challenger meets a champion that changes meanwhile, before that is left to people."""
@@ -62,11 +67,13 @@ def register_model(
             entry,
             partial(
                 _meet,
-                paths.model,
+                bundle,
                 registry=registry,
                 manifest=project.manifest,
                 root=project.root,
-                gate=config.registry.gate,
+                decisions=paths.decisions,
+                metric=gate_metric(config, project.dataset.task),
+                min_gain=config.registry.gate.min_gain,
             ),
         )
         registry.set_tags(name, entry.version, {"gate": reason})
@@ -122,16 +129,21 @@ def _pass_gate(
 
 
 def _meet(
-    model: Path,
+    challenger: ModelBundle,
     champion: RegistryEntry,
     *,
     registry: ModelRegistry,
     manifest: Manifest,
     root: Path,
-    gate: GateConfig,
+    decisions: Path,
+    metric: str,
+    min_gain: float,
 ) -> Comparison:
-    """Compare the new bundle with the champion on the present test images."""
-    challenger = Predictor(model)
+    """Compare the new bundle with the champion on the present test images.
+
+    ``decisions`` is the file of those that `evaluate` took with the new bundle.
+    """
+    task = get_task(challenger.facts.task)
     with tempfile.TemporaryDirectory() as folder:
         try:
             fetched = registry.download(champion, Path(folder) / "champion")
@@ -141,25 +153,22 @@ def _meet(
         except RootstockError as error:
             return Comparison.impossible(
                 f"the champion cannot be loaded ({error.message}); promote by hand to replace it",
-                metric=gate.metric,
+                metric=metric,
             )
-        if defender.classes != challenger.classes:
+        if (defender.task.name, defender.names) != (task.name, challenger.names):
             return Comparison.impossible(
                 "the two know different classes, so their scores cannot be compared; "
                 "promote by hand with `rootstock promote` if the change of classes is meant",
-                metric=gate.metric,
+                metric=metric,
             )
         rows = manifest.rows("test")
-        scores = [
-            predict_rows(predictor, rows, root).probabilities
-            for predictor in (defender, challenger)
-        ]
-    return compare(
-        scores[0],
-        scores[1],
-        manifest.labels("test"),
-        metric=gate.metric,
-        min_gain=gate.min_gain,
+        champion_decisions = predict_rows(defender, rows, root).decisions
+    return task.compare(
+        champion_decisions,
+        read_decisions(decisions, rows),
+        read_targets(task, rows, challenger.names),
+        metric=metric,
+        min_gain=min_gain,
     )
 
 
@@ -172,7 +181,7 @@ def write_card(project: Project, bundle: ModelBundle) -> str:
         facts=bundle.facts.model_dump(mode="json"),
         plan=read_json(paths.plan, made_by="plan"),
         metrics=read_json(paths.metrics, made_by="evaluate"),
-        per_class=_read_per_class(paths.per_class),
+        rows=_read_rows(paths.per_class),
         licence=config.data.licence,
         source=config.data.source,
     )
@@ -181,12 +190,11 @@ def write_card(project: Project, bundle: ModelBundle) -> str:
     return text
 
 
-def _read_per_class(path: Path) -> list[tuple[str, float, int]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            return [(row["class"], float(row["recall"]), int(row["images"])) for row in rows]
-    except (OSError, KeyError, ValueError) as error:
+            return list(csv.DictReader(file))
+    except OSError as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}", hint="run the stage `evaluate` again"
         ) from None

@@ -15,8 +15,8 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
 from rootstock.data.views import Views
-from rootstock.metrics import accuracy, ece, fit_temperature, log_loss, softmax
-from rootstock.model.bundle import MAX_GOLDEN, ModelBundle, write_bundle
+from rootstock.model.bundle import MAX_GOLDEN, ModelBundle
+from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.lineage import experiment, trace
 from rootstock.model.novelty import Reference
 from rootstock.plan.transfer_plan import TransferPlan
@@ -24,12 +24,12 @@ from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports.runs import Run, RunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_json
+from rootstock.tasks.task import Calibration
 from rootstock.train.resume import resumed_run
 from rootstock.train.selection import choose_views, describe_winner, is_spoilt
 from rootstock.train.tracked import Tracking
 from rootstock.train.training_job import TrainingJob
 from rootstock.train.trials import (
-    METRIC,
     FinetunedTrial,
     HeadTrial,
     as_records,
@@ -81,7 +81,7 @@ def train_model(
         calibrated = calibrate(job, choice.trial, option=config.train.views)
         bundle = _write_bundle(project, job, choice, calibrated)
         run.log_metrics(calibrated.metrics)
-        _draw(paths.reports / "plots/training", result, choice.trial)
+        _draw(paths.reports / "plots/training", result, choice.trial, job.data.task.selection)
         for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
             run.log_files(file, folder="training")
     write_json(paths.training, _record(run.id, job.plan, result, choice, calibrated))
@@ -119,7 +119,7 @@ def search(
         heads = job.search_heads(searcher, tracking)
         tuned: list[FinetunedTrial] = []
         if job.plan.finetune:
-            head = best_trial(heads)
+            head = best_trial(heads, job.data.task.selection)
             tuned = job.search_finetuning(searcher, tracking, head, seconds=seconds)
     return SearchResult(heads, tuned)
 
@@ -137,55 +137,62 @@ class Choice:
 
 def choose_trial(job: TrainingJob, result: SearchResult) -> Choice:
     """Choose the best fine-tuned trial or average, unless it is worse than the head."""
-    head = best_trial(result.heads)
+    task = job.data.task
+    head = best_trial(result.heads, task.selection)
     best: HeadTrial | FinetunedTrial = head
     losses = [job.calibrated_losses(head)]
     if result.tuned:
         best = job.best_tuned(head, result.tuned)
         losses.append(job.calibrated_losses(best))
-        if is_spoilt(head, best, head_losses=losses[0], tuned_losses=losses[1]):
+        if is_spoilt(
+            head, best, score=task.val_headline, head_losses=losses[0], tuned_losses=losses[1]
+        ):
             best = head
     return Choice(
         best,
         trained_strategy(best, job.plan.strategy),
         kept_head=bool(result.tuned) and isinstance(best, HeadTrial),
-        why=describe_winner(best, head, result.tuned, [float(each.mean()) for each in losses]),
+        why=describe_winner(
+            best,
+            head,
+            result.tuned,
+            [float(each.mean()) for each in losses],
+            metric=task.selection,
+        ),
     )
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """How the model is served: its views, temperature, and what it then does on validation.
+    """How the model is served: its views, calibration, and what it then does on validation.
 
-    ``probabilities`` float[V,K] are those of the validation images.
+    ``decisions`` [V,...] are those of the validation images.
     """
 
     views: Views
     views_why: str
-    temperature: float
-    probabilities: np.ndarray
+    calibration: Calibration
+    decisions: np.ndarray
     metrics: Mapping[str, float]
 
 
 def calibrate(job: TrainingJob, trial: HeadTrial | FinetunedTrial, *, option: Views) -> Calibrated:
-    """Choose the views, fit the temperature, and measure the validation images with both."""
-    labels = job.data.labels("val")
+    """Choose the views, fit the calibration, and measure the validation images with both."""
+    task, targets = job.data.task, job.data.targets("val")
     views, why = choose_views(
         option,
         mirror_is_safe=not job.plan.finetune or job.plan.finetune.flip,
-        log_loss=lambda views: log_loss(softmax(job.val_logits(trial, views)), labels),
+        loss=lambda views: float(task.losses(job.val_outputs(trial, views), targets).mean()),
     )
-    logits = job.val_logits(trial, views)
-    temperature = fit_temperature(logits, labels)
-    plain, calibrated = softmax(logits), softmax(logits / temperature)
-    metrics = {
-        "val_accuracy": accuracy(logits.argmax(axis=1), labels),
-        "val_log_loss": log_loss(calibrated, labels),
-        "val_ece_before": ece(plain, labels),
-        "val_ece": ece(calibrated, labels),
-        "temperature": temperature,
-    }
-    return Calibrated(views, why, temperature, calibrated, metrics)
+    outputs = job.val_outputs(trial, views)
+    calibration = task.calibrate(outputs, targets)
+    return Calibrated(
+        views,
+        why,
+        calibration,
+        task.decide(outputs, calibration),
+        task.describe_calibration(outputs, targets, calibration),
+    )
 
 
 def _write_bundle(
@@ -202,49 +209,56 @@ def _write_bundle(
         network=network,
         card=data.reader.backbone.card,
         preprocess=data.reader.preprocess,
-        classes=data.manifest.classes,
+        task=data.task.name,
+        names=data.dataset.names,
         strategy=choice.strategy,
-        temperature=calibrated.temperature,
+        calibration=calibrated.calibration,
         metrics=calibrated.metrics,
         lineage=trace(
             project.config,
             project.paths.root,
-            data_hash=data.manifest.content_hash,
+            data_hash=data.dataset.manifest.content_hash,
             plan_hash=job.plan.hash,
             weights_sha256=job.plan.weights_sha256,
         ),
         golden=_golden_images(data.rows("val"), data.reader.root),
         views=calibrated.views,
-        reference=Reference.measure(train, val, calibrated.probabilities, data.labels("val")),
+        reference=Reference.measure(
+            train, val, data.task.remember(calibrated.decisions, data.targets("val"))
+        ),
         unknown_share=project.config.train.unknown_share,
     )
 
 
 def _golden_images(rows: Sequence[ImageRow], root: Path) -> list[tuple[str, bytes, str]]:
-    """Return an image of each class, then second ones, until there are enough."""
-    by_class: dict[str, list[ImageRow]] = {}
+    """Return an image of each stratum, then second ones, until there are enough."""
+    by_stratum: dict[str, list[ImageRow]] = {}
     for row in rows:
-        by_class.setdefault(row.label, []).append(row)
-    longest = max(len(members) for members in by_class.values())
-    turns = [group[i] for i in range(longest) for group in by_class.values() if i < len(group)]
-    return [(row.path, (root / row.path).read_bytes(), row.label) for row in turns[:MAX_GOLDEN]]
+        by_stratum.setdefault(row.stratum, []).append(row)
+    longest = max(len(members) for members in by_stratum.values())
+    turns = [group[i] for i in range(longest) for group in by_stratum.values() if i < len(group)]
+    return [(row.path, (root / row.path).read_bytes(), row.target) for row in turns[:MAX_GOLDEN]]
 
 
-def _draw(folder: Path, result: SearchResult, chosen: HeadTrial | FinetunedTrial) -> None:
-    scores = {trial.tap: trial.losses_by_penalty() for trial in result.heads if not trial.error}
+def _draw(
+    folder: Path, result: SearchResult, chosen: HeadTrial | FinetunedTrial, metric: str
+) -> None:
+    scores = {
+        trial.tap: trial.losses_by_penalty(metric) for trial in result.heads if not trial.error
+    }
     best = (chosen.tap, chosen.l2) if isinstance(chosen, HeadTrial) else None
-    plot_head_search(scores, folder / "heads.png", metric=METRIC, best=best)
+    plot_head_search(scores, folder / "heads.png", metric=metric, best=best)
     if result.tuned:
         curves = {
-            trial.name: [epoch[METRIC] for epoch in trial.epochs()]
+            trial.name: [epoch[metric] for epoch in trial.epochs()]
             for trial in result.tuned
             if not trial.error
         }
         plot_training_curves(
             curves,
             folder / "finetuning.png",
-            metric=METRIC,
-            best=best_trial(result.tuned).name,
+            metric=metric,
+            best=best_trial(result.tuned, metric).name,
         )
 
 
@@ -278,7 +292,7 @@ def _describe_run(job: TrainingJob) -> tuple[str, dict[str, str]]:
     tags = {
         "rootstock.strategy": job.plan.strategy,
         "rootstock.plan": job.plan.hash,
-        "rootstock.data": job.data.manifest.content_hash,
+        "rootstock.data": job.data.dataset.manifest.content_hash,
     }
     if not experiment():
         return job.plan.strategy, tags

@@ -9,6 +9,7 @@ from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.digest import digest_json
+from rootstock.tasks.dataset import Dataset
 from rootstock.train.throughput import known_throughput
 from rootstock.train.training_data import TrainingData
 from rootstock.train.training_job import TrainingJob
@@ -36,7 +37,7 @@ def open_job(
     return TrainingJob(
         plan=plan,
         data=TrainingData(
-            manifest=project.manifest if manifest is None else manifest,
+            dataset=project.dataset if manifest is None else Dataset.of(manifest),
             reader=FeatureReader(
                 project.root,
                 backbone,

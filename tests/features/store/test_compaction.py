@@ -32,7 +32,7 @@ def store(tmp_path):
 def manifest(keys, quarantine="") -> Manifest:
     return Manifest(
         tuple(
-            ImageRow(f"{name}.png", name, 1, 8, 8, "RGB", "PNG", "a", "train", 0, quarantine)
+            ImageRow(f"{name}.png", name, 1, 8, 8, "RGB", "PNG", "a", "a", "train", 0, quarantine)
             for name in keys
         )
     )

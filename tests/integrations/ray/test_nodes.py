@@ -345,7 +345,7 @@ def test_a_whole_run_on_two_nodes_ends_as_on_one(nodes, tmp_path, monkeypatch, s
         )
         predictor, rows = Predictor(bundle), Manifest.read(paths.manifest).rows("test")
         images = [predictor.prepare((data / row.path).read_bytes()) for row in rows]
-        found[name] = predictor.infer(images).probabilities
+        found[name] = predictor.infer(images).decisions
     one, two = (Paths(tmp_path / name) for name in ways)
     assert two.manifest.read_bytes() == one.manifest.read_bytes()
     plans = [TransferPlan.read(paths.plan) for paths in (one, two)]

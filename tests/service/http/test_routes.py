@@ -28,11 +28,12 @@ def test_one_file_is_answered_as_the_predictor_does(client, predictor):
     assert body["model"] == {
         "name": predictor.info["name"],
         "version": predictor.info["version"],
+        "task": "single_label",
         "strategy": "linear_probe",
     }
     assert body["predictions"][0]["filename"] == "a.jpg"
     found = [(entry["label"], entry["probability"]) for entry in body["predictions"][0]["top"]]
-    assert found == [(label, pytest.approx(share)) for label, share in expected.top]
+    assert found == [(one.label, pytest.approx(one.probability)) for one in expected.top]
 
 
 def test_several_files_keep_their_order(client, predictor):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from rootstock.model.predictor import Prediction, Predictor
+from rootstock.model.predictor import Predictor
 from rootstock.service.watch.drift import MIN_IMAGES, Drift, psi
+from rootstock.tasks.single_label.answer import Candidate, ClassAnswer
 from tests.bundles import CLASSES, jpeg, tiny_bundle, write_tiny_bundle
 from tests.service.conftest import make_client
 from tests.service.requests import post_files
@@ -12,7 +13,7 @@ from tests.service.requests import post_files
 
 def answers(predictor, novelties, labels):
     for novelty, label in zip(novelties, labels, strict=True):
-        yield Prediction(label, 1.0, ((label, 1.0),), float(novelty), False)
+        yield ClassAnswer(top=(Candidate(label, 1.0),), novelty=float(novelty), unknown=False)
 
 
 @pytest.fixture
@@ -24,10 +25,11 @@ def usual(predictor, n, *, seed=0):
     """Answers whose distances and classes are drawn from the validation set's."""
     random = np.random.default_rng(seed)
     reference = predictor.bundle.reference
+    shares = reference.remembered["shares"]
     return answers(
         predictor,
         random.choice(reference.distances, n),
-        random.choice(predictor.classes, n, p=reference.shares / reference.shares.sum()),
+        random.choice(predictor.names, n, p=shares / shares.sum()),
     )
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from anyio.to_thread import run_sync
 from fastapi import Request
 
 from rootstock.errors import ImageError
-from rootstock.model.predictor import Prediction, Predictor
+from rootstock.model.predictor import Predictor
 from rootstock.service.http.problems import Problem, image_problem
 from rootstock.service.http.uploads import Upload
 from rootstock.service.inference.batcher import Row
 from rootstock.service.inference.service import Service
-
-Answer = Prediction | Problem
+from rootstock.tasks import answer_type
+from rootstock.tasks.answer import Answer, AnswerError
+from rootstock.tasks.task import AnswerOptions
 
 
 def choose_model(service: Service, *, coverage: float | None = None) -> Predictor:
@@ -42,12 +44,11 @@ async def classify(
     request: Request,
     predictor: Predictor,
     uploads: Sequence[Upload],
+    options: AnswerOptions,
     *,
-    top_k: int,
-    coverage: float | None = None,
     all_or_none: bool = False,
 ) -> tuple[Predictor, list[Answer]]:
-    """Return the model that answered, and a Prediction or a Problem for each upload, in order.
+    """Return the model that answered, and an answer for each upload, in order.
 
     If the challenger fails, the champion answers. Drift, challenger and journal see the answers of
     every route. With ``all_or_none``, one unusable upload refuses the request.
@@ -59,16 +60,16 @@ async def classify(
     seconds = time.perf_counter() - started
     if all_or_none:
         _require_all(uploads, results)
-    answers: list[Answer] = [
-        result
+    answers = [
+        answer_type(predictor.task.name)(filename=upload.filename, error=describe(result))
         if isinstance(result, Problem)
-        else predictor.answer(*result, top_k=top_k, coverage=coverage)
-        for result in results
+        else replace(predictor.answer(*result, options), filename=upload.filename)
+        for upload, result in zip(uploads, results, strict=True)
     ]
     usable = [
         (upload.content, answer)
         for upload, answer in zip(uploads, answers, strict=True)
-        if isinstance(answer, Prediction)
+        if answer.error is None
     ]
     if usable:
         await _inform_watchers(service, request, predictor, usable, seconds)
@@ -82,18 +83,21 @@ async def classify_all(
     contents: Sequence[bytes],
     *,
     column: str,
-    top_k: int,
-) -> tuple[Predictor, list[Prediction]]:
+    options: AnswerOptions,
+) -> tuple[Predictor, list[Answer]]:
     """Classify for a protocol that has no room for the error of one image, as `classify` does.
 
     Raises:
         Problem: also that of the first unusable image, which it names ``column``[number].
     """
     uploads = [Upload(f"{column}[{number}]", content) for number, content in enumerate(contents)]
-    predictor, answers = await classify(
-        service, request, predictor, uploads, top_k=top_k, all_or_none=True
-    )
-    return predictor, [answer for answer in answers if isinstance(answer, Prediction)]
+    return await classify(service, request, predictor, uploads, options, all_or_none=True)
+
+
+def describe(problem: Problem) -> AnswerError:
+    """Return a problem as the error of one image."""
+    members = problem.body()
+    return AnswerError(members["detail"], members.get("reason"), members["type"], members["title"])
 
 
 async def infer_uploads(
@@ -155,7 +159,7 @@ async def _inform_watchers(
     service: Service,
     request: Request,
     predictor: Predictor,
-    usable: Sequence[tuple[bytes, Prediction]],
+    usable: Sequence[tuple[bytes, Answer]],
     seconds: float,
 ) -> None:
     is_champion = predictor is service.holder.predictor
@@ -165,8 +169,8 @@ async def _inform_watchers(
         if is_champion:
             service.drift.note(predictor, answer)
             if service.challenger is not None:
-                service.challenger.shadow(predictor, content, answer.label, seconds / len(usable))
+                service.challenger.shadow(predictor, content, answer.text, seconds / len(usable))
     if service.journal is not None:
-        contents, predictions = zip(*usable, strict=True)
+        contents, answers = zip(*usable, strict=True)
         identity = request.state.request_id
-        await run_sync(service.journal.note, identity, predictor, contents, predictions)
+        await run_sync(service.journal.note, identity, predictor, contents, answers)

@@ -16,6 +16,7 @@ from rootstock.service.http.answers import choose_model, classify_all
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.uploads import EXAMPLE, bounded_route, count_elements, decode_base64
 from rootstock.service.inference.service import Service
+from rootstock.tasks.task import AnswerOptions
 
 COLUMN = "image"
 
@@ -44,18 +45,12 @@ class Invocation(BaseModel):
     inputs: list[Any] | dict[str, Any] | None = None
 
 
-class InvocationRow(BaseModel):
-    """The answer for one image."""
-
-    label: str = Field(examples=["tulip"])
-    probability: float = Field(examples=[0.93])
-    unknown: bool | None = None
-
-
 class InvocationAnswer(BaseModel):
-    """One row for each image, in order."""
+    """One row for each image, in order: the columns of the answer."""
 
-    predictions: list[InvocationRow]
+    predictions: list[dict[str, str | float | bool | None]] = Field(
+        examples=[[{"label": "tulip", "probability": 0.93, "unknown": False}]]
+    )
 
 
 def make_mlflow_router(service: Service) -> Router:
@@ -76,15 +71,9 @@ def make_mlflow_router(service: Service) -> Router:
         predictor = choose_model(service)
         contents = decode_base64(_read_texts(body), COLUMN, settings.max_images)
         _, answers = await classify_all(
-            service, request, predictor, contents, column=COLUMN, top_k=1
+            service, request, predictor, contents, column=COLUMN, options=AnswerOptions(top_k=1)
         )
-        rows = [
-            InvocationRow(
-                label=answer.label, probability=answer.probability, unknown=answer.unknown
-            )
-            for answer in answers
-        ]
-        return InvocationAnswer(predictions=rows)
+        return InvocationAnswer(predictions=[answer.columns() for answer in answers])
 
     return router
 

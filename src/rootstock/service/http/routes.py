@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
-from rootstock.model.predictor import Predictor
 from rootstock.service.http.access import Router
 from rootstock.service.http.answers import (
-    Answer,
     choose_model,
     classify,
+    describe,
     infer_uploads,
 )
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.schemas import (
     DriftAnswer,
+    Embedding,
     EmbeddingsAnswer,
     ModelAnswer,
-    PredictAnswer,
+    make_predict_answer,
 )
-from rootstock.service.http.uploads import EXAMPLE, IMAGE_TYPES, JsonImages, Upload, read_uploads
+from rootstock.service.http.uploads import EXAMPLE, IMAGE_TYPES, JsonImages, read_uploads
 from rootstock.service.inference.service import Service
+from rootstock.tasks.answer import AnswerError
+from rootstock.tasks.task import AnswerOptions
 
 TopK = Annotated[int | None, Query(ge=1, description="Labels per image; by default 5.")]
 Coverage = Annotated[
@@ -69,6 +72,7 @@ _PROBLEMS = document("unusable-image")
 
 def make_router(service: Service) -> Router:
     """Make the routes below /v1."""
+    PredictAnswer = make_predict_answer()  # noqa: N806 - a type
     router = Router("predict")
     holder, settings = service.holder, service.settings
 
@@ -89,12 +93,11 @@ def make_router(service: Service) -> Router:
             request,
             predictor,
             uploads,
-            top_k=top_k or settings.top_k_default,
-            coverage=coverage,
+            AnswerOptions(top_k or settings.top_k_default, coverage),
         )
-        entries = [_entry(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
-        _require_any_usable(entries)
-        return JSONResponse({"model": _short(predictor), "predictions": entries})
+        _require_any_usable([(answer.filename, answer.error) for answer in answers])
+        checked = PredictAnswer(model=predictor.info, predictions=answers)
+        return Response(checked.model_dump_json(exclude_none=True), media_type="application/json")
 
     @router.post(
         "/v1/embeddings",
@@ -109,18 +112,16 @@ def make_router(service: Service) -> Router:
         predictor = holder.predictor
         uploads = await read_uploads(request, max_images=settings.max_images)
         results = await infer_uploads(service, request, predictor, uploads)
-        entries: list[dict[str, Any]] = [
-            {"filename": upload.filename}
-            | (
-                {"error": result.body()}
-                if isinstance(result, Problem)
-                else {"embedding": [float(value) for value in result.features]}
-            )
+        entries = [
+            Embedding(filename=upload.filename, error=describe(result))
+            if isinstance(result, Problem)
+            else Embedding(filename=upload.filename, embedding=result.features.tolist())
             for upload, result in zip(uploads, results, strict=True)
         ]
-        _require_any_usable(entries)
+        _require_any_usable([(entry.filename, entry.error) for entry in entries])
         width = predictor.bundle.facts.feature_width
-        return JSONResponse({"model": _short(predictor), "width": width, "embeddings": entries})
+        checked = EmbeddingsAnswer(model=predictor.info, width=width, embeddings=entries)
+        return Response(checked.model_dump_json(exclude_none=True), media_type="application/json")
 
     @router.get(
         "/v1/model",
@@ -135,11 +136,12 @@ def make_router(service: Service) -> Router:
         predictor = holder.predictor
         facts = predictor.bundle.facts
         return predictor.info | {
+            "classes": predictor.names,
             "metrics": facts.metrics,
             "lineage": facts.lineage,
             "preprocess": facts.preprocess,
             "preprocess_hash": facts.preprocess_hash,
-            "temperature": facts.temperature,
+            "temperature": facts.calibration.get("temperature"),
             "backbone": str(facts.card.get("name", "")),
             "engine": predictor.engine,
             "engine_milliseconds": predictor.milliseconds,
@@ -176,42 +178,26 @@ def make_router(service: Service) -> Router:
     return router
 
 
-def _short(predictor: Predictor) -> dict[str, str]:
-    return {key: predictor.info[key] for key in ("name", "version", "strategy")}
-
-
-def _entry(upload: Upload, answer: Answer) -> dict[str, Any]:
-    if isinstance(answer, Problem):
-        return {"filename": upload.filename, "error": answer.body()}
-    entry: dict[str, Any] = {
-        "filename": upload.filename,
-        "top": [{"label": label, "probability": share} for label, share in answer.top],
-    }
-    if answer.novelty is not None:
-        entry |= {"unknown": answer.unknown, "novelty": round(answer.novelty, 4)}
-    if answer.labels is not None:
-        entry["labels"] = list(answer.labels)
-    return entry
-
-
-def _require_any_usable(entries: list[dict[str, Any]]) -> None:
+def _require_any_usable(entries: Sequence[tuple[str, AnswerError | None]]) -> None:
     """Raise one problem if no image is usable.
 
     The service's own faults come before the images'; it is 415 only if no file is said to be an
     image.
     """
-    if not all("error" in entry for entry in entries):
+    errors = [(filename, error) for filename, error in entries if error is not None]
+    if len(errors) < len(entries):
         return
-    first = entries[0]["error"]
-    kinds = {entry["error"]["type"].rpartition(":")[2] for entry in entries}
+    first = errors[0][1]
+    kinds = {str(error.type).rpartition(":")[2] for _, error in errors}
     faults = [kind for kind in ("internal", "lost") if kind in kinds]
     kind = kinds.pop() if len(kinds) == 1 else [*faults, "unusable-image"][0]
-    if len(entries) == 1:
-        members = {key: first[key] for key in ("reason",) if key in first}
-        raise Problem(kind, first["detail"], members=members)
+    if len(errors) == 1:
+        raise Problem(kind, first.detail, members={"reason": first.reason} if first.reason else {})
     raise Problem(
         kind,
-        f"None of the {len(entries)} images can be used; the first: {first['detail']}",
+        f"None of the {len(errors)} images can be used; the first: {first.detail}",
         headers={"Retry-After": "1"} if kind == "lost" else None,
-        members={"errors": [{"filename": entry["filename"]} | entry["error"] for entry in entries]},
+        members={
+            "errors": [{"filename": filename} | error.to_json() for filename, error in errors]
+        },
     )

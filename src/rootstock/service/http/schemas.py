@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from rootstock.tasks import answer_type, task_names
+from rootstock.tasks.answer import AnswerError
 
 
 class ModelName(BaseModel):
@@ -12,75 +15,59 @@ class ModelName(BaseModel):
 
     name: str = Field(examples=["rootstock"])
     version: str = Field(examples=["3"])
+    task: str = Field(examples=["single_label"])
     strategy: str = Field(examples=["linear_probe"])
 
 
-class Candidate(BaseModel):
-    """A label and its calibrated probability."""
-
-    label: str = Field(examples=["tulip"])
-    probability: float = Field(ge=0, le=1, examples=[0.93])
-
-
-class ImageProblem(BaseModel):
-    """Why one image has no answer, with the members of a problem."""
-
-    type: str = Field(examples=["urn:rootstock:problem:unusable-image"])
-    title: str = Field(examples=["Unusable image"])
-    detail: str = Field(examples=["The image ends before its last row."])
-    reason: str | None = Field(None, examples=["truncated"])
-
-
-class ImageAnswer(BaseModel):
-    """The answer for one file: `top`, or `error`."""
-
-    filename: str = Field(examples=["a.jpg"])
-    top: list[Candidate] | None = Field(None, description="Most probable first.")
-    unknown: bool | None = Field(
-        None, description="True: unlike the training images, so that its labels mean nothing."
-    )
-    novelty: float | None = Field(
-        None, description="Distance to the training images; 0 is the same.", examples=[0.21]
-    )
-    labels: list[str] | None = Field(
-        None,
-        description="With `coverage`: labels that include the true one in that share of cases.",
-    )
-    error: ImageProblem | None = None
+EXAMPLES: list[Any] = [
+    {
+        "model": {
+            "name": "rootstock",
+            "version": "3",
+            "task": "single_label",
+            "strategy": "linear_probe",
+        },
+        "predictions": [
+            {
+                "filename": "a.jpg",
+                "top": [
+                    {"label": "tulip", "probability": 0.93},
+                    {"label": "rose", "probability": 0.05},
+                ],
+            },
+            {
+                "filename": "b.jpg",
+                "error": {
+                    "type": "urn:rootstock:problem:unusable-image",
+                    "title": "Unusable image",
+                    "detail": "The image ends before its last row.",
+                    "reason": "truncated",
+                },
+            },
+        ],
+    }
+]
 
 
-class PredictAnswer(BaseModel):
+class PredictBase(BaseModel):
     """One entry in `predictions` per image, in the order of the request."""
 
-    model: ModelName
-    predictions: list[ImageAnswer]
-
+    # Answers are made by a model, so each is checked as if it came from outside.
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": {"name": "rootstock", "version": "3", "strategy": "linear_probe"},
-                    "predictions": [
-                        {
-                            "filename": "a.jpg",
-                            "top": [
-                                {"label": "tulip", "probability": 0.93},
-                                {"label": "rose", "probability": 0.05},
-                            ],
-                        },
-                        {
-                            "filename": "b.jpg",
-                            "error": {
-                                "type": "urn:rootstock:problem:unusable-image",
-                                "title": "Unusable image",
-                                "detail": "The image ends before its last row.",
-                                "reason": "truncated",
-                            },
-                        },
-                    ],
-                }
-            ]
-        }
+        revalidate_instances="always", json_schema_extra={"examples": EXAMPLES}
+    )
+
+    model: ModelName
+
+
+def make_predict_answer() -> Any:
+    """Return the type of the answer of /v1/predict, for the answers of all tasks."""
+    types: Any = tuple(answer_type(name) for name in task_names())
+    return create_model(
+        "PredictAnswer",
+        __base__=PredictBase,
+        __doc__=PredictBase.__doc__,
+        predictions=(list[Union[types]], ...),  # noqa: UP007 - a tuple of types
     )
 
 
@@ -89,7 +76,7 @@ class Embedding(BaseModel):
 
     filename: str = Field(examples=["a.jpg"])
     embedding: list[float] | None = Field(None, examples=[[0.12, 0.0, 1.3]])
-    error: ImageProblem | None = None
+    error: AnswerError | None = None
 
 
 class EmbeddingsAnswer(BaseModel):
@@ -136,7 +123,7 @@ class ModelAnswer(ModelName):
     lineage: dict[str, Any] = Field(examples=[{"git_commit": "163f74a", "data_hash": "9f2c"}])
     preprocess: dict[str, Any] = Field(examples=[{"input_size": 224, "crop_pct": 0.875}])
     preprocess_hash: str = Field(examples=["5d41402abc4b2a76b9719d911017c592"])
-    temperature: float = Field(examples=[1.3])
+    temperature: float | None = Field(None, examples=[1.3])
     backbone: str = Field(examples=["mobilenetv3_small_100"])
     engine: str = Field(examples=["onnx"])
     engine_milliseconds: dict[str, float] = Field(

@@ -22,7 +22,10 @@ from rootstock.service.http.answers import choose_model, classify_all
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.uploads import EXAMPLE, bounded_route, decode_base64
 from rootstock.service.inference.service import Service
+from rootstock.tasks.answer import Answer
+from rootstock.tasks.task import AnswerOptions
 
+ALL_NAMES = AnswerOptions(top_k=sys.maxsize)
 MAX_NUMBERS = 2_000_000
 """Elements of a body: 13 tensors of 224 pixels. Clients with more send the image files."""
 MAX_NESTED = 20_000
@@ -55,7 +58,7 @@ class InferInput(BaseModel):
 class OutputName(BaseModel):
     """The name of a requested output."""
 
-    name: Literal["label", "probabilities"]
+    name: str = Field(examples=["label"])
 
 
 class InferRequest(BaseModel):
@@ -115,8 +118,8 @@ def make_v2_router(service: Service) -> Router:
                 {"name": "tensor", "datatype": "FP32", "shape": [-1, 3, size, size]},
             ],
             "outputs": [
-                {"name": "label", "datatype": "BYTES", "shape": [-1]},
-                {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(info["classes"])]},
+                {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape(-1)}
+                for spec in predictor.task.tensor_specs(predictor.names)
             ],
         }
 
@@ -135,8 +138,9 @@ def make_v2_router(service: Service) -> Router:
             # A request names a model; the challenger may have another name.
             if chosen.info["name"] == predictor.info["name"]:
                 predictor = chosen
-        predictor, shares = await _infer(request, service, predictor, tensor)
-        outputs = _outputs(predictor, shares)
+        _require_outputs(predictor, body.outputs or [])
+        predictor, answers = await _infer(request, service, predictor, tensor)
+        outputs = _outputs(predictor, answers)
         names: set[str] = {output.name for output in body.outputs or []} or set(outputs)
         return {
             "model_name": predictor.info["name"],
@@ -167,10 +171,17 @@ def _require_named(predictor: Predictor, name: str, version: str) -> Predictor:
     return predictor
 
 
+def _require_outputs(predictor: Predictor, outputs: Sequence[OutputName]) -> None:
+    known = [spec.name for spec in predictor.task.tensor_specs(predictor.names)]
+    unknown = [output.name for output in outputs if output.name not in known]
+    if unknown:
+        raise Problem("invalid-request", f"The outputs are {', '.join(known)}, not {unknown[0]!r}.")
+
+
 async def _infer(
     request: Request, service: Service, predictor: Predictor, tensor: InferInput
-) -> tuple[Predictor, list[list[float]]]:
-    """Return the model that answered, and per image its probabilities in the order of classes."""
+) -> tuple[Predictor, list[Answer]]:
+    """Return the model that answered, and its answers, which hold all names."""
     if (tensor.name == "images") != (tensor.datatype == "BYTES"):
         raise Problem("invalid-request", "`images` is BYTES, `tensor` is FP32.")
     if tensor.datatype == "FP32":
@@ -178,17 +189,15 @@ async def _infer(
             request, predictor, _read_tensor(predictor, tensor, service)
         )
         service.telemetry.count_images("ok", len(rows))
-        return predictor, [[float(share) for share in row.probabilities] for row in rows]
+        return predictor, [predictor.answer(*row, ALL_NAMES) for row in rows]
     if tensor.shape != [len(tensor.data)] or not all(isinstance(x, str) for x in tensor.data):
         raise Problem(
             "invalid-request", f"shape {tensor.shape} does not fit {len(tensor.data)} elements."
         )
     contents = decode_base64(tensor.data, "images", service.settings.max_images)
-    predictor, answers = await classify_all(
-        service, request, predictor, contents, column="images", top_k=sys.maxsize
+    return await classify_all(
+        service, request, predictor, contents, column="images", options=ALL_NAMES
     )
-    shares = [dict(answer.top) for answer in answers]
-    return predictor, [[share[label] for label in predictor.classes] for share in shares]
 
 
 def _read_tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.ndarray:
@@ -208,16 +217,14 @@ def _read_tensor(predictor: Predictor, tensor: InferInput, service: Service) -> 
     return values.astype(np.float32)
 
 
-def _outputs(predictor: Predictor, rows: Sequence[Sequence[float]]) -> dict[str, dict[str, Any]]:
-    labels = [predictor.classes[max(range(len(row)), key=row.__getitem__)] for row in rows]
-    shares = [share for row in rows for share in row]
-    size = [len(rows), len(predictor.classes)]
+def _outputs(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
+    data = predictor.task.tensors(answers, predictor.names)
     return {
-        "label": {"name": "label", "datatype": "BYTES", "shape": size[:1], "data": labels},
-        "probabilities": {
-            "name": "probabilities",
-            "datatype": "FP32",
-            "shape": size,
-            "data": shares,
-        },
+        spec.name: {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": spec.shape(len(answers)),
+            "data": data[spec.name],
+        }
+        for spec in predictor.task.tensor_specs(predictor.names)
     }

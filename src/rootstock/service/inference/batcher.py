@@ -24,9 +24,9 @@ STUCK_SECONDS = 60.0
 
 
 class Row(NamedTuple):
-    """One image's probabilities float[K] and features float32[D]."""
+    """One image's decision [...] and features float32[D]."""
 
-    probabilities: np.ndarray
+    decision: np.ndarray
     features: np.ndarray
 
 
@@ -194,9 +194,9 @@ class Batcher:
 
     def _answer_items(self, batch: Sequence[_Item], rows: Inferred, summary: Batch) -> None:
         self._on_batch(summary)
-        for item, probabilities, features in zip(batch, *rows, strict=True):
+        for item, decision, features in zip(batch, *rows, strict=True):
             if not item.answer.done():
-                item.answer.set_result(Row(probabilities, features))
+                item.answer.set_result(Row(decision, features))
 
 
 def _call_in_loop(

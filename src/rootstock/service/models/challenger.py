@@ -48,14 +48,14 @@ class Challenger:
             return self.holder.predictor
         return champion
 
-    def shadow(self, champion: Predictor, content: bytes, label: str, seconds: float) -> None:
+    def shadow(self, champion: Predictor, content: bytes, text: str, seconds: float) -> None:
         """Let the challenger answer too, later, if this request is in its share."""
         if not self.holder.ready or self._random.random() >= self._settings.shadow_share:
             return
         if len(self._tasks) >= MAX_SHADOWS:
             self._left_out += 1
             return
-        task = asyncio.ensure_future(self._compare(champion, content, label, seconds))
+        task = asyncio.ensure_future(self._compare(champion, content, text, seconds))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -87,7 +87,7 @@ class Challenger:
         self._pairs: Counter[tuple[str, str]] = Counter()
 
     async def _compare(
-        self, champion: Predictor, content: bytes, label: str, seconds: float
+        self, champion: Predictor, content: bytes, text: str, seconds: float
     ) -> None:
         challenger = self.holder.predictor
         pair = (champion.info["version"], challenger.info["version"])
@@ -104,14 +104,14 @@ class Challenger:
         if isinstance(found, ImageError):
             self._unusable += 1
             return
-        other = challenger.classes[int(found.probabilities.argmax())]
+        other = challenger.answer(*found).text
         self._champion.append(1000 * seconds)
         self._own.append(1000 * (time.perf_counter() - started))
-        if other == label:
+        if other == text:
             self._agreed += 1
         else:
             self._differed += 1
-            self._pairs[label, other] += 1
+            self._pairs[text, other] += 1
 
 
 def _percentiles(times: deque[float]) -> dict[str, float] | None:

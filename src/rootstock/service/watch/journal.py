@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.errors import ArtifactError, ConfigError
-from rootstock.model.predictor import Prediction, Predictor
+from rootstock.model.predictor import Predictor
 from rootstock.system.files import write_atomic
+from rootstock.tasks.answer import Answer
 
 MAX_ROWS = 1_000
 """Rows of a file; fewer if a minute passes or the service ends."""
@@ -59,11 +60,11 @@ class Journal:
         request_id: str,
         predictor: Predictor,
         contents: Sequence[bytes],
-        predictions: Sequence[Prediction],
+        answers: Sequence[Answer],
     ) -> None:
         """Note the answers of one request; block while a file is written."""
         with self._turn:
-            for content, prediction in zip(contents, predictions, strict=True):
+            for content, answer in zip(contents, answers, strict=True):
                 self._rows.append(
                     {
                         "time_ms": int(1000 * time.time()),
@@ -71,10 +72,8 @@ class Journal:
                         "model": predictor.info["name"],
                         "version": predictor.info["version"],
                         "sha256": self._store(content),
-                        "label": prediction.label,
-                        "probability": prediction.probability,
-                        "novelty": prediction.novelty,
-                        "unknown": prediction.unknown,
+                        "novelty": answer.novelty,
+                        **answer.columns(),
                     }
                 )
             if len(self._rows) >= MAX_ROWS:

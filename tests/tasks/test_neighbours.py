@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rootstock.assess.knn import leave_one_out_accuracy
+from rootstock.tasks.single_label.neighbours import bayes_accuracy_bound, leave_one_out_accuracy
 
 
 def test_separate_clusters_are_told_apart():
@@ -32,3 +32,11 @@ def test_agrees_with_scikit_learn_on_one_neighbour():
 
 def test_two_images_have_one_neighbour_each():
     assert leave_one_out_accuracy(np.eye(2), np.array([0, 1])) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("nearest", "classes", "bound"), [(1.0, 5, 1.0), (0.5, 2, 0.5), (0.68, 2, 0.8)]
+)
+def test_cover_and_hart_bound(nearest, classes, bound):
+    # e = 2 R (1 - R) for two classes: R = .2 gives e = .32
+    assert bayes_accuracy_bound(nearest, classes) == pytest.approx(bound)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from rootstock.evaluate.promotion_gate import Comparison, compare
+from rootstock.tasks.comparison import Comparison
+from rootstock.tasks.single_label.gate import compare
 
 LABELS = np.array([0, 1] * 50)
 

@@ -1,0 +1,194 @@
+"""Writing a model directory, once ONNX has given PyTorch's answers. Needs torch."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file
+
+from rootstock.backbones.card import BackboneCard
+from rootstock.data.decode import decode_image
+from rootstock.data.preprocess import Preprocess
+from rootstock.data.views import Views
+from rootstock.errors import BundleError
+from rootstock.model.bundle import (
+    CARD,
+    CHECKSUMS,
+    FACTS,
+    FORMAT_VERSION,
+    GOLDEN,
+    MAX_GOLDEN,
+    ONNX,
+    REFERENCE,
+    WEIGHTS,
+    ModelBundle,
+    largest_difference,
+    read_bundle,
+    read_bundle_json,
+)
+from rootstock.model.novelty import Reference
+from rootstock.system.files import sha256_file, write_json
+from rootstock.tasks.task import Calibration
+from rootstock.train.export import TorchOutputs, export_onnx, onnx_logits, torch_outputs
+from rootstock.train.network import TransferNet
+
+EXPORT_TOLERANCE = 1e-4
+"""How far ONNX may be from PyTorch, as `largest_difference` measures it."""
+
+
+def write_bundle(
+    directory: Path,
+    *,
+    network: TransferNet,
+    card: BackboneCard,
+    preprocess: Preprocess,
+    task: str,
+    names: Sequence[str],
+    strategy: str,
+    calibration: Calibration,
+    metrics: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+    golden: Sequence[tuple[str, bytes, str]],
+    views: Views = "one",
+    reference: Reference | None = None,
+    unknown_share: float = 0.0,
+) -> ModelBundle:
+    """Write a model directory, replacing an older one, once ONNX has matched PyTorch.
+
+    ``task`` is the name of the task and ``names`` are those of the outputs. ``golden`` holds
+    (file name, image bytes, target as text) of 1 to 8 validation images; more are left out.
+    ``views``: what a prediction averages; ``reference`` lets the model say what it does not know,
+    at most of ``unknown_share`` of the known.
+    Raises:
+        BundleError: the directory holds something else, there is no golden image, the
+            network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
+    """
+    _refuse_other_content(directory)
+    if not golden:
+        raise BundleError(
+            "a model bundle needs at least one golden image, got none",
+            hint="pass images of the validation split",
+        )
+    network = copy.deepcopy(network).cpu().eval()
+    side = preprocess.decoded_side
+    images = [
+        decode_image(content, short_side=side).pixels for _, content, _ in golden[:MAX_GOLDEN]
+    ]
+    batch = np.stack([preprocess.apply(pixels) for pixels in images])
+    outputs = torch_outputs(network, batch)
+    if outputs.logits.shape[1] != len(names):
+        width = outputs.logits.shape[1]
+        raise BundleError(f"the network has {width} outputs for {len(names)} names")
+    # Where the weights were at training is of no use elsewhere, and private.
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "task": task,
+        "names": list(names),
+        "strategy": strategy,
+        "tap": network.tap,
+        "feature_width": outputs.features.shape[1],
+        "hidden": network.hidden,
+        "views": views,
+        "unknown_share": unknown_share if reference else 0.0,
+        "preprocess": preprocess.to_dict(),
+        "preprocess_hash": preprocess.hash,
+        "calibration": dict(calibration),
+        "metrics": dict(metrics),
+        "lineage": dict(lineage),
+        "card": card.model_dump(mode="json", exclude={"weights"}),
+    }
+    with _whole_directory(directory) as folder:
+        state = {name: value.contiguous() for name, value in network.state_dict().items()}
+        save_file(state, folder / WEIGHTS)
+        if reference:
+            save_arrays(reference.arrays(), folder / REFERENCE)
+        export_onnx(network, folder / ONNX, input_size=preprocess.input_size)
+        for logits in onnx_logits(folder / ONNX, batch):
+            _refuse_difference(largest_difference(logits, outputs.logits, outputs.sizes))
+        _write_golden(folder, golden[:MAX_GOLDEN], outputs)
+        write_json(folder / FACTS, facts)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        sums = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+        write_json(folder / CHECKSUMS, sums)
+        bundle = read_bundle(folder)
+    return dataclasses.replace(bundle, directory=directory)
+
+
+def copy_with_card(bundle: ModelBundle, target: Path, text: str) -> Path:
+    """A copy of a model directory that holds ``text`` as card.md; returns ``target``."""
+    shutil.copytree(bundle.directory, target)
+    (target / CARD).write_text(text, encoding="utf-8")
+    sums = read_bundle_json(target / CHECKSUMS)
+    write_json(target / CHECKSUMS, dict(sorted({**sums, CARD: sha256_file(target / CARD)}.items())))
+    return target
+
+
+def _refuse_other_content(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise BundleError(f"{directory} is a file, not a directory", hint="choose another place")
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / FACTS).is_file():
+        raise BundleError(
+            f"{directory} holds files but no {FACTS}: it is not a model, and is left alone",
+            hint="choose an empty or new directory",
+        )
+
+
+def _refuse_difference(difference: float) -> None:
+    if not difference <= EXPORT_TOLERANCE:  # also true for nan
+        raise BundleError(
+            f"ONNX and PyTorch differ by {difference:.2g} on the golden images, "
+            f"more than {EXPORT_TOLERANCE:.0e}: no model was written",
+            hint="please report the backbone and the versions of torch and onnxruntime",
+        )
+
+
+@contextlib.contextmanager
+def _whole_directory(directory: Path) -> Iterator[Path]:
+    """Yield a hidden sibling that takes the place of ``directory`` if nothing is raised."""
+    mark = uuid.uuid4().hex[:8]
+    fresh = directory.with_name(f".{directory.name}.{mark}.new")
+    old = directory.with_name(f".{directory.name}.{mark}.old")
+    try:
+        fresh.mkdir(parents=True)
+        yield fresh
+        if directory.exists():
+            directory.rename(old)
+        fresh.rename(directory)
+    except OSError as error:
+        raise BundleError(
+            f"{directory} cannot be written: {error.strerror or error}",
+            hint="free some disk space or check the folder's permissions, then run again",
+        ) from error
+    finally:
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write_golden(
+    folder: Path, golden: Sequence[tuple[str, bytes, str]], outputs: TorchOutputs
+) -> None:
+    (folder / "golden").mkdir()
+    samples = []
+    for number, (name, content, target) in enumerate(golden):
+        suffix = PurePosixPath(name).suffix.lower()
+        file = f"{number}{suffix if suffix[1:].isalnum() and suffix.isascii() else ''}"
+        (folder / "golden" / file).write_bytes(content)
+        logits, sizes = outputs.logits[number].tolist(), outputs.sizes[number].tolist()
+        samples.append(
+            {
+                "file": file,
+                "target": target,
+                "logits": [round(value, 6) for value in logits],
+                "sizes": [round(value, 2) for value in sizes],
+            }
+        )
+    write_json(folder / GOLDEN, {"samples": samples})

@@ -1,0 +1,82 @@
+"""Tasks: what a label is, and all that follows from it.
+
+A task is one implementation of `rootstock.tasks.task.Task`. It is registered here by name, with the
+place of the task and of its answer type; neither is imported before it is needed, so that a client
+without numpy reads answers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootstock.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rootstock.tasks.answer import Answer
+    from rootstock.tasks.task import Task
+
+
+class Place(NamedTuple):
+    """Where a class is."""
+
+    module: str
+    attribute: str
+
+
+class Registration(NamedTuple):
+    """Where a task and the type of its answers are."""
+
+    task: Place
+    answer: Place
+
+
+_TASKS = {
+    "single_label": Registration(
+        Place("rootstock.tasks.single_label.task", "SingleLabel"),
+        Place("rootstock.tasks.single_label.answer", "ClassAnswer"),
+    ),
+}
+
+
+def register_task(name: str, *, task: Place, answer: Place) -> None:
+    """Make a task known under ``name``."""
+    _TASKS[name] = Registration(task, answer)
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks, sorted."""
+    return sorted(_TASKS)
+
+
+def get_task(name: str) -> Task:
+    """Return the task of this name.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    task: Task = _load(_registration(name).task)()
+    return task
+
+
+def answer_type(name: str) -> type[Answer]:
+    """Return the type of the answers of a task.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    kind: type[Answer] = _load(_registration(name).answer)
+    return kind
+
+
+def _registration(name: str) -> Registration:
+    try:
+        return _TASKS[name]
+    except KeyError:
+        raise ConfigError(
+            f"there is no task {name!r}", hint=f"the tasks are: {', '.join(task_names())}"
+        ) from None
+
+
+def _load(place: Place) -> Any:
+    return getattr(import_module(place.module), place.attribute)

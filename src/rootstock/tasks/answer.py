@@ -1,0 +1,98 @@
+"""Answer: what a model says of one image, the same everywhere.
+
+HTTP, the Open Inference Protocol, MLflow's routes, the command line, the journal and the client all
+use these types. They need nothing but Python; the service validates every answer against them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class AnswerError:
+    """Why an image has no answer."""
+
+    detail: str = field(metadata={"examples": ["The image ends before its last row."]})
+    reason: str | None = field(default=None, metadata={"examples": ["truncated"]})
+    type: str | None = field(
+        default=None, metadata={"examples": ["urn:rootstock:problem:unusable-image"]}
+    )
+    title: str | None = field(default=None, metadata={"examples": ["Unusable image"]})
+
+    def __str__(self) -> str:
+        return self.detail
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON holds; what is not known is left out."""
+        return _without_none(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a model says of one image, or why it says nothing; each task adds what it decides."""
+
+    filename: str = field(default="", metadata={"examples": ["a.jpg"]})
+    unknown: bool | None = field(
+        default=None,
+        metadata={
+            "description": "True: unlike the training images, so that the answer means nothing."
+        },
+    )
+    novelty: float | None = field(
+        default=None,
+        metadata={
+            "description": "Distance to the training images; 0 is the same.",
+            "examples": [0.21],
+        },
+    )
+    error: AnswerError | None = None
+
+    @property
+    def text(self) -> str:
+        """The decision in one word or number."""
+        raise NotImplementedError
+
+    @property
+    def summary(self) -> str:
+        """The decision in one line for a terminal."""
+        return self.text
+
+    @property
+    def category(self) -> str | None:
+        """The name that counts towards drift; None where decisions have no names."""
+        return None
+
+    def columns(self) -> dict[str, str | float | bool | None]:
+        """Return the decision as flat columns, for tables."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON holds; what is not known is left out."""
+        return _without_none(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """Return the inverse of `to_json`; keys that are not known are ignored.
+
+        Raises:
+            TypeError, ValueError, KeyError: the entry is not such an answer.
+        """
+        names = {one.name for one in dataclasses.fields(cls)}
+        values = {name: value for name, value in entry.items() if name in names}
+        if values.get("error") is not None:
+            known = {one.name for one in dataclasses.fields(AnswerError)}
+            error = {name: value for name, value in values["error"].items() if name in known}
+            values["error"] = AnswerError(**error)
+        return cls(**values)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value

@@ -1,0 +1,227 @@
+"""What a task brings to training: exact heads on cached features, and the loss of fine-tuning.
+
+Needs torch; a service never imports it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rootstock.heads.linear import (
+    CPU,
+    FOLD_TOLERANCE,
+    Head,
+    HeadProblem,
+    LinearHead,
+    fold_weights,
+    split_folds,
+)
+from rootstock.heads.mlp import fit_mlp_head
+from rootstock.heads.solver import OutputLoss
+from rootstock.tasks.targets import Targets
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Targets as the solver works with them.
+
+    ``penalty_scale`` multiplies each strength; ``complete`` turns a fitted head into one with an
+    output for each name, where the solver left some out.
+    """
+
+    loss: OutputLoss
+    row_weights: Tensor
+    penalty_scale: float = 1.0
+    complete: Callable[[LinearHead], LinearHead] = lambda head: head
+
+
+@dataclass(frozen=True)
+class PathScores:
+    """Each strength on unseen images, from the strongest on.
+
+    ``scores`` and ``std`` float64[S]: mean and deviation over folds; ``losses`` float64[S,N].
+    """
+
+    strengths: tuple[float, ...]
+    scores: np.ndarray
+    std: np.ndarray
+    losses: np.ndarray
+
+
+class HeadSolver(ABC):
+    """Fits linear heads exactly, for the loss of one task, along a path of L2 strengths.
+
+    A strength weighs half the squared norm of the weights against the *mean* loss, so that one
+    value means the same for any number of images.
+    """
+
+    @abstractmethod
+    def code(self, targets: Targets, device: torch.device) -> Coded:
+        """Return the targets as the solver works with them.
+
+        Raises:
+            TrainingError: no head can be fitted to these targets.
+        """
+
+    @abstractmethod
+    def measure(self, outputs: np.ndarray, targets: Targets) -> tuple[float, np.ndarray]:
+        """Return the score, higher is better and at most 1, and each image's loss float64[N]."""
+
+    @abstractmethod
+    def target_loss(self, targets: Targets, device: torch.device) -> TargetLoss:
+        """Return the same loss for a head with a hidden layer."""
+
+    def finish(self, head: Head, targets: Targets) -> Head:
+        """Return the head as it is to be used, where the weighting asks for a last step."""
+        return head
+
+    def walk(
+        self,
+        features: np.ndarray,
+        targets: Targets,
+        *,
+        strengths: Sequence[float],
+        device: torch.device = CPU,
+    ) -> Iterator[tuple[float, LinearHead]]:
+        """Yield each strength with its head on features [N,D], the strongest first.
+
+        ``device`` holds the features, in float32 and twice, and computes.
+        Raises:
+            TrainingError: no head can be fitted to these targets or features.
+        """
+        coded = self.code(targets, device)
+        problem = HeadProblem.of(features, device)
+        given = {strength * coded.penalty_scale: strength for strength in strengths}
+        for scaled, (head,) in problem.walk(
+            coded.loss, coded.row_weights.unsqueeze(0), list(given)
+        ):
+            yield given[scaled], coded.complete(head)
+
+    def fit(self, features: np.ndarray, targets: Targets, *, l2: float) -> LinearHead:
+        """Return the head of one strength; see `walk`."""
+        ((_, head),) = self.walk(features, targets, strengths=[l2])
+        return head
+
+    def fit_hidden(
+        self,
+        features: np.ndarray,
+        targets: Targets,
+        *,
+        hidden: int,
+        l2: float,
+        seed: int = 0,
+        device: torch.device = CPU,
+    ) -> Head:
+        """Return a head with a hidden layer; see `heads.mlp.fit_mlp_head`."""
+        loss = self.target_loss(targets, device)
+        return fit_mlp_head(
+            features,
+            loss.encode(targets.values),
+            hidden=hidden,
+            l2=l2,
+            n_outputs=len(targets.names),
+            mean_loss=lambda outputs, encoded: loss.total(outputs, encoded) / loss.weight(encoded),
+            seed=seed,
+            device=device,
+        )
+
+    def cross_validate(
+        self,
+        features: np.ndarray,
+        targets: Targets,
+        *,
+        folds: int,
+        strengths: Sequence[float],
+        seed: int,
+        enough: Callable[[np.ndarray], bool] | None = None,
+        device: torch.device = CPU,
+    ) -> PathScores:
+        """Score every strength on images that the head did not see, all folds side by side.
+
+        Folds keep the strata's shares; there are fewer where a stratum has fewer images than folds.
+        Features are standardised once, over all folds. The strongest is tried first; ``enough``
+        is asked about the losses [S,N] so far, and ends the walk.
+        Raises:
+            TrainingError: no head can be fitted to these targets or features.
+        """
+        tried: list[float] = []
+        scores: list[list[float]] = []
+        losses: list[np.ndarray] = []
+        tests, walk = self._walk_folds(features, targets, folds, strengths, seed, device)
+        for strength, heads in walk:
+            fold_scores = []
+            unseen = np.empty(len(targets))
+            for head, test in zip(heads, tests, strict=True):
+                score, unseen[test] = self.measure(head.outputs(features[test]), targets.take(test))
+                fold_scores.append(score)
+            tried.append(strength)
+            scores.append(fold_scores)
+            losses.append(unseen)
+            if enough and enough(np.stack(losses)):
+                break
+        return PathScores(
+            tuple(tried), np.mean(scores, axis=1), np.std(scores, axis=1), np.stack(losses)
+        )
+
+    def probe(
+        self, features: np.ndarray, targets: Targets, *, folds: int, l2: float, seed: int
+    ) -> tuple[float, float]:
+        """Return mean and deviation over folds of the score on unseen images."""
+        path = self.cross_validate(features, targets, folds=folds, strengths=[l2], seed=seed)
+        return float(path.scores[0]), float(path.std[0])
+
+    def out_of_fold(
+        self, features: np.ndarray, targets: Targets, *, folds: int, l2: float, seed: int
+    ) -> np.ndarray:
+        """Return outputs float32[N,K] of each image by the head fitted without its fold."""
+        outputs = np.empty((len(targets), len(targets.names)), np.float32)
+        tests, walk = self._walk_folds(features, targets, folds, [l2], seed, CPU)
+        ((_, heads),) = walk
+        for head, test in zip(heads, tests, strict=True):
+            outputs[test] = head.outputs(features[test])
+        return outputs
+
+    def _walk_folds(
+        self,
+        features: np.ndarray,
+        targets: Targets,
+        folds: int,
+        strengths: Sequence[float],
+        seed: int,
+        device: torch.device,
+    ) -> tuple[list[np.ndarray], Iterator[tuple[float, list[LinearHead]]]]:
+        """Return the rows of each fold, and each strength with the heads fitted without them."""
+        coded = self.code(targets, device)
+        problem = HeadProblem.of(features, device)
+        tests = split_folds(targets.strata, folds, seed)
+        given = {strength * coded.penalty_scale: strength for strength in strengths}
+        path = problem.walk(
+            coded.loss,
+            fold_weights(coded.row_weights, tests),
+            list(given),
+            tolerance=FOLD_TOLERANCE,
+        )
+        walk = ((given[scaled], [coded.complete(head) for head in heads]) for scaled, heads in path)
+        return tests, walk
+
+
+class TargetLoss(ABC):
+    """The loss of a fine-tuning, summed over images so that a batch may be computed in parts."""
+
+    @abstractmethod
+    def encode(self, values: np.ndarray) -> Tensor:
+        """Return the values of some targets as a tensor [B,...] that mixup may blend."""
+
+    @abstractmethod
+    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the sum of the weighted losses of outputs float32[B,K]."""
+
+    def weight(self, targets: Tensor) -> Tensor:
+        """Return the sum of the weights of encoded targets [B,...]."""
+        return torch.tensor(float(len(targets)), device=targets.device)

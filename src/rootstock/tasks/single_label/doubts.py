@@ -1,0 +1,45 @@
+"""Labels that look wrong, by confident learning."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rootstock.tasks.single_label.learning import SoftmaxSolver
+from rootstock.tasks.single_label.measures import softmax
+from rootstock.tasks.targets import Targets
+from rootstock.tasks.task import Doubt
+
+PROBE_L2 = 1e-2
+MAX_USUAL = 0.8
+"""Where all images of a class are nearly certain, a fairly sure doubt counts too."""
+
+
+def doubt_labels(features: np.ndarray, targets: Targets, *, folds: int, seed: int) -> list[Doubt]:
+    """Return the labels that confident learning doubts, the surest doubts first.
+
+    A class counts as possible where its out-of-fold probability reaches the mean that images of
+    that class have; a label is doubted where the likeliest possible class is another
+    (Northcutt et al. 2021, arXiv:1911.00068).
+    """
+    labels = targets.values
+    counts = np.bincount(labels, minlength=len(targets.names))
+    rows = np.flatnonzero(counts[labels] >= 2)
+    if len(np.unique(labels[rows])) < 2:
+        return []
+    present, numbers = np.unique(labels[rows], return_inverse=True)
+    names = tuple(targets.names[k] for k in present)
+    outputs = SoftmaxSolver().out_of_fold(
+        features[rows], Targets(numbers, names, numbers), folds=folds, l2=PROBE_L2, seed=seed
+    )
+    probabilities = softmax(outputs)
+    own = probabilities[np.arange(len(rows)), numbers]
+    usual = np.array([own[numbers == k].mean() for k in range(len(present))])
+    usual = np.minimum(usual, MAX_USUAL)
+    possible = np.where(probabilities >= usual, probabilities, 0.0)
+    best = possible.argmax(axis=1)
+    doubted = np.flatnonzero((possible.max(axis=1) > 0) & (best != numbers))
+    order = doubted[np.argsort(own[doubted] - probabilities[doubted, best[doubted]], kind="stable")]
+    return [
+        Doubt(int(rows[i]), names[best[i]], round(float(probabilities[i, best[i]]), 3))
+        for i in order
+    ]

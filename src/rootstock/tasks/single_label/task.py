@@ -1,0 +1,382 @@
+"""Single label: every image belongs to exactly one class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+
+from rootstock.data.splits import SPLITS
+from rootstock.errors import DataError
+from rootstock.metrics import wilson_interval
+from rootstock.tasks.answer import Answer
+from rootstock.tasks.comparison import Comparison
+from rootstock.tasks.single_label import measures
+from rootstock.tasks.single_label.answer import Candidate, ClassAnswer
+from rootstock.tasks.single_label.prediction_set import prediction_set
+from rootstock.tasks.targets import Targets
+from rootstock.tasks.task import (
+    AnswerOptions,
+    Arrays,
+    Calibration,
+    Doubt,
+    Evidence,
+    Report,
+    Task,
+    TensorSpec,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from rootstock.tasks.single_label.learning import CrossEntropy, SoftmaxSolver
+
+WEAKEST_CLASSES = 5
+"""Classes that the model card shows."""
+FEW_IMAGES = 20
+"""With fewer test images of a class its recall says little."""
+
+
+class SingleLabel(Task):
+    """Classification with one class per image."""
+
+    name: ClassVar[str] = "single_label"
+    columns: ClassVar[tuple[str, ...]] = ("label",)
+    in_folders: ClassVar[bool] = True
+    discrete: ClassVar[bool] = True
+    weightings: ClassVar[tuple[str, ...]] = (
+        "none",
+        "logit_adjusted",
+        "balanced",
+        "balanced_sampling",
+    )
+    gate_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "macro_f1")
+    selection: ClassVar[str] = "val_log_loss"
+
+    # Data
+
+    def read_names(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Return the classes, sorted."""
+        return tuple(sorted(set(texts)))
+
+    def parse(self, texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
+        """Return class numbers int64[N].
+
+        Raises:
+            DataError: a label is not among ``names``.
+        """
+        number = {name: index for index, name in enumerate(names)}
+        strangers = sorted(set(texts) - set(number))
+        if strangers:
+            raise DataError(
+                f"the model does not know the classes {', '.join(strangers)}",
+                hint=f"it knows {', '.join(names)}",
+            )
+        return np.array([number[text] for text in texts], dtype=np.int64)
+
+    def strata(self, texts: Sequence[str]) -> list[str]:
+        """Return the classes."""
+        return list(texts)
+
+    def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
+        """Refuse fewer than two classes, and classes of fewer than ``least`` images."""
+        counts, classes = Counter(texts), sorted(set(listed))
+        if len(classes) < 2:
+            raise DataError(
+                f"{root} has one class, {', '.join(classes)}; a classifier needs two or more",
+                hint="put the images of each class into a folder of its own",
+            )
+        if not counts:
+            raise DataError(
+                f"none of the files in {root} is a usable image",
+                hint="`rootstock check` lists each file with the reason",
+            )
+        scarce = {label: counts[label] for label in classes if counts[label] < least}
+        if scarce:
+            text = ", ".join(f"{label} ({count})" for label, count in scarce.items())
+            raise DataError(
+                f"{root} has classes with fewer than {least} usable images: {text}",
+                hint="add images, remove the class, or lower data.min_per_class (not under 2)",
+            )
+
+    def warn(self, texts: Sequence[str]) -> list[str]:
+        """Name classes that differ in case only."""
+        warnings = []
+        first: dict[str, str] = {}
+        for label in sorted(set(texts)):
+            twin = first.setdefault(label.casefold(), label)
+            if twin != label:
+                warnings.append(
+                    f"the classes {twin!r} and {label!r} differ in case only; are they one?"
+                )
+        return warnings
+
+    def check_splits(self, root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:
+        """Refuse a class without training images; warn of one without others."""
+        pairs = set(zip(strata, splits, strict=True))
+        classes = sorted(set(strata))
+        missing = {
+            split: [label for label in classes if (label, split) not in pairs] for split in SPLITS
+        }
+        if missing["train"]:
+            raise DataError(
+                f"{root} has no training image of {', '.join(missing['train'])}",
+                hint="a class is learnt from the images in train/: add some, or remove the class",
+            )
+        return [
+            f"no image of {', '.join(labels)} in {split}: accuracy there says nothing of them"
+            for split, labels in missing.items()
+            if labels and split in splits
+        ]
+
+    # Training
+
+    def head(self, weighting: str = "none") -> SoftmaxSolver:
+        """Return multinomial logistic regression."""
+        from rootstock.tasks.single_label.learning import SoftmaxSolver
+
+        return SoftmaxSolver(weighting)
+
+    def loss(
+        self,
+        targets: Targets,
+        *,
+        weighting: str,
+        label_smoothing: float,
+        device: torch.device,
+    ) -> CrossEntropy:
+        """Return cross-entropy."""
+        from rootstock.tasks.single_label.learning import CrossEntropy
+
+        return CrossEntropy.of(
+            targets, weighting=weighting, label_smoothing=label_smoothing, device=device
+        )
+
+    def losses(
+        self, outputs: np.ndarray, targets: Targets, calibration: Calibration | None = None
+    ) -> np.ndarray:
+        """Return log-losses float64[N]."""
+        scaled = outputs / calibration["temperature"] if calibration else outputs
+        return measures.log_losses(measures.softmax(scaled), targets.values)
+
+    def validate(self, outputs: np.ndarray, targets: Targets) -> dict[str, float]:
+        """Return log-loss, accuracy and balanced accuracy."""
+        predicted, labels = outputs.argmax(axis=1), targets.values
+        return {
+            "val_log_loss": measures.log_loss(measures.softmax(outputs), labels),
+            "val_accuracy": measures.accuracy(predicted, labels),
+            "val_balanced_accuracy": measures.balanced_accuracy(
+                predicted, labels, outputs.shape[1]
+            ),
+        }
+
+    def calibrate(self, outputs: np.ndarray, targets: Targets) -> Calibration:
+        """Return the temperature."""
+        return {"temperature": measures.fit_temperature(outputs, targets.values)}
+
+    def find_fault(self, names: Sequence[str], calibration: Calibration) -> str:
+        """Require two classes or more and a temperature above 0."""
+        if len(names) < 2:
+            return f"a classifier has two classes or more, this has {len(names)}"
+        temperature = calibration.get("temperature")
+        if not isinstance(temperature, int | float) or not temperature > 0:
+            return f"the temperature has to be above 0, it is {temperature!r}"
+        return ""
+
+    def describe_calibration(
+        self, outputs: np.ndarray, targets: Targets, calibration: Calibration
+    ) -> dict[str, float]:
+        """Return accuracy, log-loss, and the calibration error before and after."""
+        plain, calibrated = measures.softmax(outputs), self.decide(outputs, calibration)
+        return {
+            "val_accuracy": measures.accuracy(outputs.argmax(axis=1), targets.values),
+            "val_log_loss": measures.log_loss(calibrated, targets.values),
+            "val_ece_before": measures.ece(plain, targets.values),
+            "val_ece": measures.ece(calibrated, targets.values),
+            "temperature": calibration["temperature"],
+        }
+
+    def doubts(
+        self, features: np.ndarray, targets: Targets, *, folds: int, seed: int
+    ) -> list[Doubt]:
+        """Return labels that confident learning doubts."""
+        from rootstock.tasks.single_label.doubts import doubt_labels
+
+        return doubt_labels(features, targets, folds=folds, seed=seed)
+
+    def neighbour_score(self, features: np.ndarray, targets: Targets) -> float:
+        """Return the leave-one-out accuracy of the nearest neighbours."""
+        from rootstock.tasks.single_label.neighbours import leave_one_out_accuracy
+
+        return leave_one_out_accuracy(features, targets.values)
+
+    def score_bound(self, features: np.ndarray, targets: Targets) -> float:
+        """Return the bound of Cover and Hart on the accuracy."""
+        from rootstock.tasks.single_label.neighbours import (
+            bayes_accuracy_bound,
+            leave_one_out_accuracy,
+        )
+
+        nearest = leave_one_out_accuracy(features, targets.values, neighbours=1)
+        return bayes_accuracy_bound(nearest, len(targets.names))
+
+    # Prediction
+
+    def decide(self, outputs: np.ndarray, calibration: Calibration) -> np.ndarray:
+        """Return calibrated probabilities [N,K]."""
+        return measures.softmax(outputs / calibration["temperature"])
+
+    def answer(
+        self,
+        decision: np.ndarray,
+        names: Sequence[str],
+        options: AnswerOptions,
+        reference: Arrays,
+    ) -> ClassAnswer:
+        """Return the most probable classes, and the prediction set of a ``coverage``."""
+        order = np.argsort(-decision, kind="stable")[: options.top_k]
+        top = tuple(Candidate(names[index], float(decision[index])) for index in order)
+        if options.coverage is None:
+            return ClassAnswer(top=top)
+        chosen = prediction_set(decision, options.coverage, reference["scores"])
+        return ClassAnswer(top=top, labels=tuple(names[index] for index in chosen))
+
+    def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """Return ``scores`` float32[V] and ``shares`` float32[K] of the validation images.
+
+        ``scores``: 1 - probability of the true class, rising; ``shares``: how often each class
+        was predicted.
+        """
+        true = decisions[np.arange(len(targets)), targets.values]
+        votes = np.bincount(decisions.argmax(axis=1), minlength=decisions.shape[1])
+        return {
+            "scores": np.sort(1 - true).astype(np.float32),
+            "shares": (votes / votes.sum()).astype(np.float32),
+        }
+
+    def decided(self, decisions: np.ndarray, names: Sequence[str]) -> list[str]:
+        """Return the most probable class of each row."""
+        return [names[index] for index in decisions.argmax(axis=1)]
+
+    def tensor_specs(self, names: Sequence[str]) -> list[TensorSpec]:
+        """Return `label` and `probabilities`, the latter in the order of the classes."""
+        return [TensorSpec("label", "BYTES"), TensorSpec("probabilities", "FP32", len(names))]
+
+    def tensors(self, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, list[Any]]:
+        """Return labels [N] and probabilities [N*K]."""
+        probabilities: list[float] = []
+        for answer in cast(Sequence[ClassAnswer], answers):
+            share = {one.label: one.probability for one in answer.top or ()}
+            probabilities += [share[name] for name in names]
+        return {"label": [answer.text for answer in answers], "probabilities": probabilities}
+
+    # Evaluation
+
+    def metrics(self, decisions: np.ndarray, targets: Targets) -> dict[str, float]:
+        """Return accuracy with its interval, and the other measures of a classifier."""
+        from rootstock.tasks.single_label.evaluation import measure
+
+        return measure(decisions, targets.values)
+
+    def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
+        """Return in how many sets the true class is, and how many classes they hold."""
+        sets = [answer.labels or () for answer in cast(Sequence[ClassAnswer], answers)]
+        truths = [targets.names[label] for label in targets.values]
+        return {
+            "coverage_95": float(
+                np.mean([t in kept for t, kept in zip(truths, sets, strict=True)])
+            ),
+            "set_size_95": float(np.mean([len(labels) for labels in sets])),
+        }
+
+    def report(self, evidence: Evidence, metrics: Mapping[str, float], root: Path) -> Report:
+        """Return words, the table of classes, and three pictures."""
+        from rootstock.tasks.single_label.evaluation import make_report
+
+        return make_report(evidence, metrics, root)
+
+    def prediction_rows(self, evidence: Evidence) -> list[Sequence[object]]:
+        """Return path, actual and predicted class, and the probability of the latter."""
+        from rootstock.tasks.single_label.evaluation import Classified
+
+        return Classified.of(evidence).prediction_rows()
+
+    def compare(
+        self,
+        champion: np.ndarray,
+        challenger: np.ndarray,
+        targets: Targets,
+        *,
+        metric: str,
+        min_gain: float,
+    ) -> Comparison:
+        """Compare two models by ``metric``, with McNemar's exact test."""
+        from rootstock.tasks.single_label.gate import compare
+
+        return compare(champion, challenger, targets.values, metric=metric, min_gain=min_gain)
+
+    def describe(self, names: Sequence[str]) -> str:
+        """Return how many classes the model tells apart."""
+        return f"Tells {len(names)} classes of images apart, one label an image."
+
+    def describe_quality(
+        self,
+        metrics: Mapping[str, float],
+        rows: Sequence[Mapping[str, str]],
+        unknown_share: float,
+    ) -> list[str]:
+        """Return accuracy, calibration, what the answers promise, and the weakest classes."""
+        return [
+            f"- **{metrics['accuracy']:.1%} of {metrics['n_test']} test images are right** "
+            f"(95 % interval {metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%}, "
+            f"Wilson); balanced accuracy {metrics['balanced_accuracy']:.1%}, "
+            f"macro F1 {metrics['macro_f1']:.3f}.",
+            f"- Calibration: a stated probability is on average {100 * metrics['ece']:.1f} points "
+            "away from how often the answer is right.",
+            _describe_promises(metrics, unknown_share),
+            "",
+            "Weakest classes:",
+            "",
+            "| class | right | 95 % interval | test images |",
+            "| --- | --- | --- | --- |",
+            *_describe_weakest(rows),
+        ]
+
+    def describe_limits(self, unknown_share: float) -> list[str]:
+        """Return what happens to an image of none of the classes."""
+        if unknown_share:
+            return [
+                "- An image of none of the classes gets one of their labels all the same; "
+                "`unknown` is said of most images that are unlike all training images, not of "
+                "every one."
+            ]
+        return ["- An image of none of the classes gets one of their labels, and no warning."]
+
+
+def _describe_promises(metrics: Mapping[str, float], unknown_share: float) -> str:
+    if "coverage_95" not in metrics:
+        return "- It keeps no reference, and cannot say what it does not know."
+    return (
+        f"- It called {metrics['unknown_share']:.1%} of the test images unknown; "
+        f"{unknown_share:.1%} of images like them were allowed for. Its 95 % "
+        f"prediction sets hold the right class of {metrics['coverage_95']:.1%}, with "
+        f"{metrics['set_size_95']:.1f} classes on average."
+    )
+
+
+def _describe_weakest(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    lines = []
+    classes = [(row["class"], float(row["recall"]), int(row["images"])) for row in rows]
+    for label, recall, images in sorted(classes, key=lambda one: (one[1], one[0]))[
+        :WEAKEST_CLASSES
+    ]:
+        if not images:
+            lines.append(f"| {label} | not measured | | 0 |")
+            continue
+        low, high = wilson_interval(round(recall * images), images)
+        few = ", few" if images < FEW_IMAGES else ""
+        lines.append(f"| {label} | {recall:.1%} | {low:.1%} to {high:.1%} | {images}{few} |")
+    return lines

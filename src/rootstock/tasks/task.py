@@ -1,0 +1,312 @@
+"""Task: what a target is, and all that follows from it.
+
+Everything outside of `rootstock.tasks` works with any task: it hands over texts, targets, outputs
+and decisions, and reads names, strata, metrics and answers. Needs numpy only, since a service loads
+it; what needs torch is behind `Task.head` and `Task.loss`.
+
+    text      a target as the manifest holds it, one per image
+    targets   the texts of N images, parsed (`Targets`)
+    outputs   float32[N,K], what the network gives
+    decisions [N,...], what calibrated outputs mean, such as probabilities
+    answer    the decision on one image, for people and programs (`Answer`)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rootstock.tasks.answer import Answer
+from rootstock.tasks.comparison import Comparison
+from rootstock.tasks.targets import Targets
+
+if TYPE_CHECKING:
+    import torch
+
+    from rootstock.tasks.learning import HeadSolver, TargetLoss
+
+Calibration = Mapping[str, Any]
+"""What turns outputs into decisions, as JSON holds it; fitted on the validation images."""
+Arrays = Mapping[str, np.ndarray]
+"""What a model keeps of its validation images, for prediction sets and drift."""
+
+
+PICTURE_FOLDER = "plots/evaluation"
+"""Where the pictures of a `Report` are, relative to its text."""
+
+
+class AnswerOptions(NamedTuple):
+    """What a request may ask for; a task ignores what has no meaning for it."""
+
+    top_k: int = 5
+    """How many names an answer holds at most."""
+    coverage: float | None = None
+    """Also give the set or interval that holds the truth in this share of cases."""
+
+
+class Doubt(NamedTuple):
+    """An image whose target looks wrong."""
+
+    row: int
+    suggested: str
+    confidence: float
+
+
+class TensorSpec(NamedTuple):
+    """An output of the Open Inference Protocol; ``width`` None: one element per image."""
+
+    name: str
+    datatype: str
+    width: int | None = None
+
+    def shape(self, n_images: int) -> list[int]:
+        """Return the shape for this many images; -1 stands for any number."""
+        return [n_images] if self.width is None else [n_images, self.width]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a report: its file name and the function that draws it to a path."""
+
+    name: str
+    draw: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the evaluation shows for people.
+
+    ``rows`` are those of per_class.csv, its header first, one row per name of an output.
+    """
+
+    text: str
+    rows: Sequence[Sequence[object]]
+    pictures: Sequence[Picture] = ()
+
+
+class Evidence(NamedTuple):
+    """N evaluated images: decisions [N,...], their targets and their paths."""
+
+    decisions: np.ndarray
+    targets: Targets
+    paths: Sequence[str]
+
+
+class Task(ABC):
+    """One kind of label. All methods are pure; tasks have no state."""
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    """Of a table, beside `path`; several are joined into one text as a JSON list."""
+    in_folders: ClassVar[bool] = False
+    """Whether the name of a class folder is a target."""
+    discrete: ClassVar[bool] = False
+    """Whether an answer is either right or wrong, so that two models can be compared by image."""
+    weightings: ClassVar[tuple[str, ...]] = ("none",)
+    """Values of `train.class_weight` that the loss knows."""
+    gate_metrics: ClassVar[tuple[str, ...]]
+    """Metrics that the gate can compare; the first is the headline of every report."""
+    selection: ClassVar[str] = "val_loss"
+    """The validation metric that trials are chosen by; lower is better."""
+
+    @property
+    def headline(self) -> str:
+        """The metric that comes first in every report; higher is better."""
+        return self.gate_metrics[0]
+
+    @property
+    def val_headline(self) -> str:
+        """The same of the validation images."""
+        return f"val_{self.headline}"
+
+    # Data
+
+    @abstractmethod
+    def read_names(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Return what the outputs are called, from the texts of all usable images."""
+
+    @abstractmethod
+    def parse(self, texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
+        """Return the values [N,...] of texts that `check` accepted.
+
+        Raises:
+            DataError: a text names what is not among ``names``.
+        """
+
+    @abstractmethod
+    def strata(self, texts: Sequence[str]) -> list[str]:
+        """Return the stratum of each text; splits, folds and samples keep the strata's shares."""
+
+    def check_texts(self, root: Path, texts: Sequence[str]) -> None:
+        """Refuse targets that cannot be read, before any image is decoded.
+
+        Raises:
+            DataError: says which text of ``root`` is wrong, and what it may be.
+        """
+
+    def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
+        """Refuse targets that cannot be learnt from.
+
+        ``texts`` are those of the usable images of ``root``, ``listed`` those of all;
+        ``least`` is how many images a stratum needs.
+        Raises:
+            DataError: says what is wrong and what to do.
+        """
+
+    def warn(self, texts: Sequence[str]) -> list[str]:
+        """Return what looks odd about the texts of all listed images."""
+        return []
+
+    def check_splits(self, root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:
+        """Return warnings about how the strata fell into the splits.
+
+        Raises:
+            DataError: nothing can be learnt from this training split.
+        """
+        return []
+
+    # Training (needs torch)
+
+    @abstractmethod
+    def head(self, weighting: str = "none") -> HeadSolver:
+        """Return the exact solver of the task's loss on cached features."""
+
+    @abstractmethod
+    def loss(
+        self,
+        targets: Targets,
+        *,
+        weighting: str,
+        label_smoothing: float,
+        device: torch.device,
+    ) -> TargetLoss:
+        """Return the loss of fine-tuning on these training targets."""
+
+    @abstractmethod
+    def losses(
+        self, outputs: np.ndarray, targets: Targets, calibration: Calibration | None = None
+    ) -> np.ndarray:
+        """Return each image's loss float64[N], with or without the calibration."""
+
+    @abstractmethod
+    def validate(self, outputs: np.ndarray, targets: Targets) -> dict[str, float]:
+        """Return the metrics of an epoch: `selection`, `val_<headline>`, and others."""
+
+    @abstractmethod
+    def calibrate(self, outputs: np.ndarray, targets: Targets) -> Calibration:
+        """Return the calibration that fits the validation images best."""
+
+    def find_fault(self, names: Sequence[str], calibration: Calibration) -> str:
+        """Return what is wrong with the facts of a model directory; empty if nothing is."""
+        return ""
+
+    def describe_calibration(
+        self, outputs: np.ndarray, targets: Targets, calibration: Calibration
+    ) -> dict[str, float]:
+        """Return the validation metrics that a trained model is recorded with."""
+        return self.validate(outputs, targets)
+
+    def doubts(
+        self, features: np.ndarray, targets: Targets, *, folds: int, seed: int
+    ) -> list[Doubt]:
+        """Return the images whose targets look wrong, the surest doubts first."""
+        return []
+
+    def neighbour_score(self, features: np.ndarray, targets: Targets) -> float | None:
+        """Return how well the nearest neighbours predict; None where that has no meaning."""
+        return None
+
+    def score_bound(self, features: np.ndarray, targets: Targets) -> float:
+        """Return a score that no head on these features [N,C] is expected to pass."""
+        return 1.0
+
+    # Prediction
+
+    @abstractmethod
+    def decide(self, outputs: np.ndarray, calibration: Calibration) -> np.ndarray:
+        """Return decisions [N,...] of outputs float32[N,K]."""
+
+    @abstractmethod
+    def answer(
+        self,
+        decision: np.ndarray,
+        names: Sequence[str],
+        options: AnswerOptions,
+        reference: Arrays,
+    ) -> Answer:
+        """Return the answer for one decision [...]; ``reference`` is what `remember` returned."""
+
+    def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+        """Return what a model keeps of its validation images."""
+        return {}
+
+    def decided(self, decisions: np.ndarray, names: Sequence[str]) -> list[str]:
+        """Return what each decision says as the text of a target; for `discrete` tasks only."""
+        raise NotImplementedError
+
+    def tensor_specs(self, names: Sequence[str]) -> list[TensorSpec]:
+        """Return the outputs of the Open Inference Protocol."""
+        return [TensorSpec("answer", "BYTES")]
+
+    def tensors(self, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, list[Any]]:
+        """Return the flat data of each output; the answers hold all names."""
+        return {"answer": [answer.text for answer in answers]}
+
+    # Evaluation
+
+    @abstractmethod
+    def metrics(self, decisions: np.ndarray, targets: Targets) -> dict[str, float]:
+        """Return the test metrics, the headline first."""
+
+    def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
+        """Return metrics of what the answers promised, such as the coverage of sets."""
+        return {}
+
+    def report(self, evidence: Evidence, metrics: Mapping[str, float], root: Path) -> Report:
+        """Return the evaluation for people; ``root`` is the folder of the images' paths."""
+        lines = ["# Evaluation on the test split", "", "| measure | value |", "| --- | --- |"]
+        lines += [f"| {name.replace('_', ' ')} | {value:g} |" for name, value in metrics.items()]
+        counts = [(name, len(evidence.targets)) for name in evidence.targets.names]
+        return Report("\n".join(lines) + "\n", [("name", "images"), *counts])
+
+    @abstractmethod
+    def prediction_rows(self, evidence: Evidence) -> list[Sequence[object]]:
+        """Return the rows of predictions.csv, its header first."""
+
+    @abstractmethod
+    def compare(
+        self,
+        champion: np.ndarray,
+        challenger: np.ndarray,
+        targets: Targets,
+        *,
+        metric: str,
+        min_gain: float,
+    ) -> Comparison:
+        """Compare the decisions of two models on the same images; see `Comparison`."""
+
+    def describe(self, names: Sequence[str]) -> str:
+        """Return what the model does in one sentence, for its card."""
+        return f"Predicts {', '.join(names)} of an image."
+
+    def describe_quality(
+        self,
+        metrics: Mapping[str, float],
+        rows: Sequence[Mapping[str, str]],
+        unknown_share: float,
+    ) -> list[str]:
+        """Return the lines of the model card that say how good the model is.
+
+        ``rows`` are those of `Report`, read back.
+        """
+        name = self.headline
+        return [f"- {name.replace('_', ' ')}: {metrics[name]:.4g} on {metrics['n_test']} images."]
+
+    def describe_limits(self, unknown_share: float) -> list[str]:
+        """Return the lines of the model card that say what the answers do not cover."""
+        return []
