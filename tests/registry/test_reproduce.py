@@ -57,7 +57,9 @@ def test_absolute_paths_are_nobodys_business():
 def test_lineage_holds_params_libraries_and_the_dvc_file(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/raw.dvc").write_text("outs: []")
-    found = trace(Config(), tmp_path, data_hash="d", plan_hash="p", weights_sha256="w")
+    found = trace(
+        Config().model_dump(mode="json"), tmp_path, data_hash="d", plan_hash="p", weights_sha256="w"
+    )
     assert found["data_dvc"] == "outs: []"
     assert found["params"]["train"]["batch_size"] == 32
     assert {"torch", "numpy", "rootstock"} <= set(found["libraries"])

@@ -73,11 +73,19 @@ def history(options: argparse.Namespace) -> None:
 def compare(options: argparse.Namespace) -> None:
     """Compare two models on the present test images."""
     from rootstock.registry.compare import compare_models
+    from rootstock.workflow.project import Project
 
     config, registry = open_registry()
     paths = Paths(Path.cwd())
+    project = Project(config, paths)
     duel = compare_models(
-        config, paths, registry=registry, first=options.first, second=options.second
+        project.manifest,
+        project.root,
+        registry=registry,
+        name=config.registry.name,
+        first=options.first,
+        second=options.second,
+        reports=paths.reports,
     )
     if options.json:
         print_json(duel.to_dict())

@@ -55,17 +55,17 @@ def _describe(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str,
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, but a key given twice is an error: YAML would take the last in silence."""
+    """A safe loader that refuses a key given twice: YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+        keys = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if key in seen:
+            if key in keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark
                 )
-            seen.add(key)
+            keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
 

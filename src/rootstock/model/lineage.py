@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rootstock.config.schema import Config
-
 LIBRARIES = (
     "rootstock", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow",
     "pyarrow", "safetensors", "onnx", "onnxscript", "onnxruntime", "ray", "dvc", "mlflow",
@@ -24,19 +22,27 @@ KEPT_IN_LINEAGE = ("params.yaml", "dvc.lock")
 
 
 def trace(
-    config: Config, root: Path, *, data_hash: str, plan_hash: str, weights_sha256: str
+    params: Mapping[str, Any],
+    root: Path,
+    *,
+    data_hash: str,
+    plan_hash: str,
+    weights_sha256: str,
 ) -> dict[str, Any]:
-    """What leads back from a model to what it was made of; ``root`` is the project's folder."""
+    """Return what leads back from a model to what it was made of.
+
+    ``params`` are all settings as JSON holds them; ``root`` is the project's folder.
+    """
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "data_hash": data_hash,
         "plan_hash": plan_hash,
         "weights_sha256": weights_sha256,
-        "seed": config.seed,
+        "seed": params["seed"],
         "git_commit": _git("describe", "--always", "--abbrev=40", f"--dirty={CHANGES}").strip(),
         "git_changes": sorted(line[3:] for line in changed.splitlines()),
-        "data_dvc": _read_dvc_file(config.data.root, root),
-        "params": shareable(config.model_dump(mode="json")),
+        "data_dvc": _read_dvc_file(Path(params["data"]["root"]), root),
+        "params": shareable(params),
         "libraries": trace_libraries(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",

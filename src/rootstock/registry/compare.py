@@ -1,4 +1,4 @@
-"""Two models of the registry on the present test images; reports/compare.md tells."""
+"""Two models of the registry on the present test images, compared in reports/compare.md."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from statistics import median
 
 import numpy as np
 
-from rootstock.config.paths import Paths
-from rootstock.config.schema import Config
-from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import BundleError, DataError
 from rootstock.evaluate.paired_comparison import Contender, Duel, render_duel
@@ -30,19 +27,25 @@ ROUNDS = 15
 
 
 def compare_models(
-    config: Config, paths: Paths, *, registry: ModelRegistry, first: str, second: str
+    manifest: Manifest,
+    root: Path,
+    *,
+    registry: ModelRegistry,
+    name: str,
+    first: str,
+    second: str,
+    reports: Path,
 ) -> Duel:
-    """Compare two models and write reports/compare.md with its pictures.
+    """Compare two models on the test images; write compare.md with its pictures to ``reports``.
 
-    ``first`` and ``second`` are a version's number, an alias, or a model directory.
+    ``first`` and ``second`` are a version of the model ``name``, an alias, or a model directory;
+    ``root`` is the folder that the manifest's paths are relative to.
     Raises:
         NoModelError: the registry has no such version or alias.
         BundleError: a directory holds no model.
         DataError: there is no test image, or answers of this task are not right or wrong.
     """
-    manifest = Manifest.read(paths.manifest)
     dataset = Dataset.of(manifest)
-    root = base_folder(paths.below(config.data.root))
     rows = manifest.rows("test")
     if not rows:
         raise DataError(
@@ -55,25 +58,25 @@ def compare_models(
             hint="`rootstock history` shows what the gate found between them",
         )
     with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
-        found = [
-            _open(registry, config.registry.name, wanted, Path(folder) / str(number))
-            for number, wanted in enumerate((first, second))
+        models = [
+            _open(registry, name, version, Path(folder) / str(number))
+            for number, version in enumerate((first, second))
         ]
-        times = measure_latency([predictor for _, predictor in found])
+        times = measure_latency([predictor for _, predictor in models])
         contenders = []
-        for (name, predictor), milliseconds in zip(found, times, strict=True):
+        for (title, predictor), milliseconds in zip(models, times, strict=True):
             decisions = predict_rows(predictor, rows, root).decisions
             labels = np.array(predictor.task.decided(decisions, predictor.names), dtype=object)
             unknown = sorted(set(dataset.names) - set(predictor.names))
             note = f"it does not know {', '.join(unknown)}, and is wrong there" if unknown else ""
-            contenders.append(Contender(name, labels, milliseconds, note))
+            contenders.append(Contender(title, labels, milliseconds, note))
     duel = Duel(
         contenders[0],
         contenders[1],
         labels=np.array([row.target for row in rows], dtype=object),
         paths=[row.path for row in rows],
     )
-    _write(duel, paths.reports, root)
+    _write(duel, reports, root)
     return duel
 
 
@@ -87,20 +90,21 @@ def measure_latency(predictors: list[Predictor]) -> list[float]:
     return [1000 * one for one in seconds.values()]
 
 
-def _open(registry: ModelRegistry, name: str, wanted: str, folder: Path) -> tuple[str, Predictor]:
-    if (Path(wanted) / "bundle.json").is_file():
-        return wanted, Predictor(Path(wanted))
-    if Path(wanted).is_dir():
+def _open(registry: ModelRegistry, name: str, model: str, folder: Path) -> tuple[str, Predictor]:
+    """Return a title and the predictor of a version, an alias or a model directory."""
+    if (Path(model) / "bundle.json").is_file():
+        return model, Predictor(Path(model))
+    if Path(model).is_dir():
         raise BundleError(
-            f"{wanted} is no model directory: it has no bundle.json",
+            f"{model} is no model directory: it has no bundle.json",
             hint="name a version, an alias, or a directory such as artifacts/model",
         )
-    by_number = wanted.isdecimal()
+    by_number = model.isdecimal()
     entry = registry.find(
-        name, version=wanted if by_number else "", alias="" if by_number else wanted
+        name, version=model if by_number else "", alias="" if by_number else model
     )
-    shown = f"version {entry.version}" + ("" if by_number else f" ({wanted})")
-    return shown, Predictor(read_bundle(registry.download(entry, folder)))
+    title = f"version {entry.version}" + ("" if by_number else f" ({model})")
+    return title, Predictor(read_bundle(registry.download(entry, folder)))
 
 
 def _write(duel: Duel, reports: Path, root: Path) -> None:
@@ -109,15 +113,15 @@ def _write(duel: Duel, reports: Path, root: Path) -> None:
         (duel.first.name, duel.second.name),
         reports / PICTURES[0],
     )
-    found = duel.differing()
+    differing = duel.differing()
     plot_captioned(
-        [(path, label, f"{a} → {b}") for path, label, a, b in found],
+        [(path, label, f"{a} → {b}") for path, label, a, b in differing],
         reports / PICTURES[1],
         root=root,
         headlines=(
             "Seen differently",
             f"black: what it is; red: {duel.first.name} → {duel.second.name}; "
-            f"{len(found)} of {duel.n} images",
+            f"{len(differing)} of {duel.n} images",
         ),
     )
     with write_atomic(reports / "compare.md") as temporary:

@@ -27,8 +27,8 @@ class WeightAverage:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
-        for kept, new in pairs:
-            if kept.is_floating_point():
-                kept.lerp_(new, 1.0 - decay)
+        for average, value in pairs:
+            if average.is_floating_point():
+                average.lerp_(value, 1.0 - decay)
             else:
-                kept.copy_(new)
+                average.copy_(value)

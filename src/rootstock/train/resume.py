@@ -20,14 +20,14 @@ def resumed_run(
     parent_id: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Run, bool]]:
-    """The run whose id stands in ``record``, else a new one that is noted there; and if it is new.
+    """Yield the run whose id is in ``record``, or a new one whose id is written there; and if new.
 
-    What a killed process had logged is thus not logged again beside it in a second run.
+    So what a killed process had logged is not logged again in a second run.
 
     Raises:
         TrackingError: no run can be opened.
     """
-    earlier = _noted(record, parent_id)
+    earlier = _read_run_id(record, parent_id)
     with ExitStack() as stack:
         run = None
         if earlier:
@@ -41,9 +41,9 @@ def resumed_run(
         yield run, fresh
 
 
-def _noted(record: Path, parent_id: str) -> str:
+def _read_run_id(record: Path, parent_id: str) -> str:
     try:
-        found = read_json(record, made_by="train")
+        earlier = read_json(record, made_by="train")
     except ArtifactError:
         return ""
-    return str(found["run"]) if found.get("parent") == parent_id else ""
+    return str(earlier["run"]) if earlier.get("parent") == parent_id else ""

@@ -215,7 +215,7 @@ def _write_bundle(
         calibration=calibrated.calibration,
         metrics=calibrated.metrics,
         lineage=trace(
-            project.config,
+            project.config.model_dump(mode="json"),
             project.paths.root,
             data_hash=data.dataset.manifest.content_hash,
             plan_hash=job.plan.hash,
