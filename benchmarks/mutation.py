@@ -311,15 +311,22 @@ class Project:
 def choose_tests(
     mutant: Mutant, tests: dict[str, tuple[float, set[Place]]]
 ) -> tuple[list[str], float]:
-    """The tests that run the statement, those of its own file first; and their seconds."""
+    """The tests that run the statement, those of its own file first; and their seconds.
+
+    If none runs it in this process, the slow tests of its folder may run it in another.
+    """
     places = {(mutant.file, line) for line in mutant.change.lines}
     mirror = "tests/" + "/test_".join(mutant.file.removeprefix("rootstock/").rsplit("/", 1))
+    running = [name for name in tests if places & tests[name][1]]
+    running.sort(key=lambda name: (not name.startswith(mirror), tests[name][0]))
+    if not running:
+        folder = mirror.partition("/test_")[0]
+        running = [name for name in tests if name.startswith(folder) and tests[name][0] > 1]
     chosen, total = [], 0.0
-    for name in sorted(tests, key=lambda name: (not name.startswith(mirror), tests[name][0])):
-        seconds, lines = tests[name]
-        if places & lines and (not chosen or total + seconds < TEST_SECONDS):
+    for name in running:
+        if not chosen or total + tests[name][0] < TEST_SECONDS:
             chosen.append(name)
-            total += seconds
+            total += tests[name][0]
     return chosen, total
 
 

@@ -1,4 +1,6 @@
+import dataclasses
 import fcntl
+import io
 import itertools
 import os
 import signal
@@ -208,3 +210,58 @@ def test_damage_anywhere_never_escapes_as_another_error():
             for place in random.integers(0, len(content), 4):
                 damaged[place] = random.integers(256)
             assert outcome(bytes(damaged))
+
+
+def as_tiff(values):
+    """A TIFF of whole numbers of 32 bits, or of floats."""
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "levels"),
+    [
+        ([0, 255, 256, 65_535], [0, 0, 1, 255]),  # as sixteen bits: the upper eight
+        ([0, 65_536, 131_072, 196_608], [0, 85, 170, 255]),  # beyond: stretched
+        ([-2, -1, 0, 2], [0, 63, 127, 255]),
+        ([1000, 1000, 1000, 1000], [3, 3, 3, 3]),
+        ([100_000, 100_000, 100_000, 100_000], [0, 0, 0, 0]),
+    ],
+)
+def test_whole_numbers_of_thirty_two_bits_become_grey_levels(values, levels):
+    image = decode_image(as_tiff(np.array([values], np.int32)))
+    assert image.pixels[0, :, 0].tolist() == levels
+    assert image.mode == "I"
+
+
+def test_floats_are_stretched_and_what_is_no_number_counts_as_zero():
+    image = decode_image(as_tiff(np.array([[-1.0, 0.0, np.nan, 1.0]], np.float32)))
+    assert image.pixels[0, :, 1].tolist() == [0, 127, 127, 255]
+
+
+def test_a_limit_itself_is_within_the_limit(tmp_path):
+    content = encoded()
+    (tmp_path / "image.png").write_bytes(content)
+    exact = DecodeLimits(len(content), 1200, 40 / 30, max_side=40)
+    decode_image(content, exact)
+    assert read_file(tmp_path / "image.png", exact).content == content
+    for limits in (
+        dataclasses.replace(exact, max_bytes=len(content) - 1),
+        dataclasses.replace(exact, max_pixels=1199),
+        dataclasses.replace(exact, max_aspect_ratio=1.33),
+        dataclasses.replace(exact, max_side=39),
+    ):
+        with pytest.raises(ImageError):
+            decode_image(content, limits)
+    with pytest.raises(ImageError, match="more than"):
+        read_file(tmp_path / "image.png", dataclasses.replace(exact, max_bytes=len(content) - 1))
+
+
+def test_grey_levels_of_a_photo_are_the_brightness_that_its_file_stores():
+    content = photo((160, 120))
+    stored = Image.open(io.BytesIO(content))
+    stored.draft("L", None)
+    found = decode_grey(content, DecodeLimits())
+    assert found.levels.tobytes() == stored.tobytes()
+    assert (found.mode, found.format) == ("RGB", "JPEG")

@@ -216,3 +216,42 @@ def test_files_that_kill_their_process_cost_only_themselves(tmp_path):
     )
     assert done.stdout.splitlines() == ["['0003.jpg', '0200.jpg', '0201.jpg']", str(8 * CHUNK - 3)]
     assert len((tmp_path / "started").read_text()) < 25
+
+
+def test_the_summary_counts_classes_copies_and_faults(tmp_path):
+    root = write_classes(tmp_path / "images", {"ants": 8, "bees": 6})
+    (root / "ants" / "again.png").write_bytes(photo(1))
+    (root / "bees" / "again.png").write_bytes(photo(2))
+    (root / "bees" / "broken.png").write_bytes(b"")
+    manifest = index(root)
+    summary = manifest.summary()
+    assert (summary["n_images"], summary["n_usable"]) == (17, 16)
+    assert {label: sum(counts.values()) for label, counts in summary["classes"].items()} == {
+        "ants": 9,
+        "bees": 7,
+    }
+    for split in ("train", "val", "test"):
+        total = sum(counts[split] for counts in summary["classes"].values())
+        assert total == len(manifest.rows(split))
+    assert summary["quarantined"] == [{"path": "bees/broken.png", "reason": "empty"}]
+    assert summary["quarantine_reasons"] == {"empty": 1}
+    groups = [["ants/1.png", "ants/again.png"], ["ants/2.png", "bees/again.png"]]
+    assert summary["duplicate_groups"] == groups
+    assert summary["label_conflicts"] == groups[1:]
+    assert summary["leaks_across_given_splits"] == []
+
+
+def test_the_hash_of_the_data_knows_images_labels_and_splits(tmp_path):
+    root = write_classes(tmp_path / "images", {"ants": 8, "bees": 8})
+    first = index(root).content_hash
+    assert index(root).content_hash == first
+    assert index(root, seed=1).content_hash != first
+    (root / "ants/0.png").rename(root / "bees/ant.png")
+    assert index(root).content_hash != first
+    assert len(first) == 64
+
+
+def test_given_splits_are_noted(tmp_path):
+    write_classes(tmp_path / "train", {"ants": 8, "bees": 8})
+    write_classes(tmp_path / "test", {"ants": 4, "bees": 4}, seed=1)
+    assert index(tmp_path).given_splits == ("test", "train")

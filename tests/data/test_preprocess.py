@@ -56,3 +56,43 @@ def test_the_hash_knows_every_field():
 def test_impossible_values_are_refused(change):
     with pytest.raises(BackboneError, match="is out of bounds"):
         Preprocess.from_dict(STANDARD.to_dict() | change)
+
+
+def test_a_picture_is_cut_in_its_middle():
+    ramp = np.add.outer(np.zeros(64, int), np.arange(201)).astype(np.uint8)
+    whole = Preprocess(64, (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0)
+    found = whole.geometry(np.stack([ramp] * 3, axis=2))
+    assert found[0, :, 0].tolist() == list(range(68, 132))  # (201 - 64) // 2
+    found = whole.geometry(np.stack([ramp.T] * 3, axis=2))
+    assert found[:, 0, 0].tolist() == list(range(68, 132))
+
+
+def test_of_a_long_picture_three_short_sides_are_kept_before_it_is_resized():
+    ramp = np.add.outer(np.zeros(20, int), np.arange(200)).astype(np.uint8)
+    found = STANDARD.resize(np.stack([ramp] * 3, axis=2), 20)
+    assert found.shape == (20, 60, 3)
+    assert found[0, :, 0].tolist() == list(range(70, 130))
+    assert STANDARD.resize(np.stack([ramp[:, :60]] * 3, axis=2), 10).shape == (10, 30, 3)
+    assert STANDARD.resize(np.stack([ramp[:, :60].T] * 3, axis=2), 10).shape == (30, 10, 3)
+
+
+def test_a_scaled_decoding_leaves_twice_the_side_that_is_resized_to():
+    assert STANDARD.decoded_side is None
+    scaled = Preprocess(64, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, scaled=True)
+    assert scaled.decoded_side == 2 * 73
+    assert scaled.hash != STANDARD.hash
+    assert Preprocess.from_dict(scaled.to_dict()) == scaled
+    assert "scaled" not in STANDARD.to_dict()
+
+
+@pytest.mark.parametrize("change", [{"crop_pct": 1.1}, {"std": (1.0, -1.0, 1.0)}])
+def test_values_out_of_bounds_are_refused(change):
+    with pytest.raises(BackboneError, match="is out of bounds"):
+        Preprocess.from_dict(STANDARD.to_dict() | change)
+    with pytest.raises(BackboneError, match="'nearest' is not one of bilinear, bicubic"):
+        Preprocess.from_dict(STANDARD.to_dict() | {"interpolation": "nearest"})
+
+
+def test_the_smallest_and_the_largest_values_are_taken():
+    least = Preprocess(1, (0.0,) * 3, (1e-6,) * 3, "bilinear", 1.0)
+    assert least.apply(pixels(3, 3)).shape == (3, 1, 1)

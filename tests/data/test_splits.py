@@ -59,3 +59,30 @@ def test_a_copy_of_a_given_test_image_is_not_drawn_from_train():
 
 def test_a_share_of_nothing_makes_no_split():
     assert set(split(range(100), val_fraction=0.0, test_fraction=0.0)) == {"train"}
+
+
+def test_test_and_val_have_their_own_shares():
+    counts = Counter(split(range(4000), val_fraction=0.1, test_fraction=0.3))
+    assert abs(counts["test"] / 4000 - 0.3) < 0.03
+    assert abs(counts["val"] / 4000 - 0.1) < 0.03
+
+
+def test_given_images_without_a_split_are_trained_on():
+    found = split(range(60), given=["test"] * 20 + [None] * 40, val_fraction=0.0)
+    assert found == ["test"] * 20 + ["train"] * 40
+
+
+def test_a_class_of_one_group_stays_in_training():
+    labels = ["a"] * 300 + ["b"] * 3
+    groups = [*range(300), *[1000] * 3]
+    assert set(split(groups, labels)[300:]) == {"train"}
+
+
+def test_a_class_that_chance_left_out_gets_one_group_and_no_more():
+    found = [split(range(start, start + 4), val_fraction=0.01) for start in range(0, 400, 4)]
+    assert all(names.count("val") == 1 for names in found)
+    with_copies = [split([start, start, start + 1, start + 2, start + 2]) for start in range(99)]
+    for names in with_copies:
+        assert set(names) == {"train", "val", "test"}
+        assert names[0] == names[1]
+        assert names[3] == names[4]

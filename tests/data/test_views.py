@@ -32,3 +32,20 @@ def test_crops_are_the_corners():
 def test_logits_are_averaged_image_by_image():
     logits = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
     np.testing.assert_array_equal(average_views(logits, "flip"), [[2.0, 1.0], [6.0, 5.0]])
+
+
+def test_mirror_image_and_corners_are_those_of_the_pixels():
+    preprocess = tiny_backbone().card.preprocess()
+    size = preprocess.input_size
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    centre, mirrored = cut_views(preprocess, pixels, "flip")
+    np.testing.assert_array_equal(mirrored, centre[:, ::-1])
+    larger = preprocess.resize(pixels, round(size * 1.15))  # its crop is of .9, so this is more
+    _, *corners = cut_views(preprocess, pixels, "crops")
+    expected = [
+        larger[rows, columns]
+        for rows in (slice(None, size), slice(-size, None))
+        for columns in (slice(None, size), slice(-size, None))
+    ]
+    for corner, part in zip(corners, expected, strict=True):
+        np.testing.assert_array_equal(corner, part)
