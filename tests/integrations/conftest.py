@@ -17,21 +17,27 @@ from rootstock.integrations.mlflow.registry import MlflowRegistry
 
 
 @pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory):
-    """The URI of an SQLite database in a folder of its own."""
+def quiet():
+    """The environment of a command that uses MLflow or Ray."""
     before = dict(os.environ)
     quiet_environment()
-    yield f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    yield
     os.environ.clear()
     os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
-def mlflow_tables(mlflow_uri, tmp_path_factory):
+def mlflow_tables(quiet, tmp_path_factory):
     """An SQLite file with MLflow's tables and nothing in them, to be copied in no time."""
     file = tmp_path_factory.mktemp("tables") / "mlflow.db"
     MlflowRegistry(f"sqlite:///{file}").versions("rootstock")
     return file
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_tables, tmp_path_factory):
+    """The URI of an SQLite database in a folder of its own."""
+    return f"sqlite:///{shutil.copy(mlflow_tables, tmp_path_factory.mktemp('mlflow'))}"
 
 
 @pytest.fixture

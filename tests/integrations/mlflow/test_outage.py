@@ -133,7 +133,8 @@ def no_file_above(size, server):
     """As if the server's disk were full: its processes may write no file larger than ``size``."""
     # The server's own process and its workers alike carry the port
     port = f"--port {server.rpartition(':')[2]}"
-    named = [one for one in psutil.process_iter() if port in " ".join(one.cmdline())]
+    processes = psutil.process_iter(["cmdline"])
+    named = [one for one in processes if port in " ".join(one.info["cmdline"] or ())]
     family = {*named, *(child for one in named for child in one.children(recursive=True))}
     before = {one.pid: one.rlimit(psutil.RLIMIT_FSIZE) for one in family}
     for one in family:
