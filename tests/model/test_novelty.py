@@ -61,3 +61,42 @@ def test_it_comes_back_from_its_arrays(known):
     np.testing.assert_allclose(again.remembered["shares"].sum(), 1, rtol=1e-6)
     with pytest.raises(KeyError, match="distances"):
         Reference.from_arrays({"features": features})
+
+
+def test_a_distance_is_the_mean_over_the_five_nearest_directions():
+    angles = np.deg2rad([0, 10, 20, 30, 40, 50, 180])
+    train = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    reference = Reference.measure(3 * train, train[:2], {})
+    cosines = np.cos(np.deg2rad([0, 10, 20, 30, 40]))
+    found = reference.distance(np.array([[2.0, 0.0], [0.0, 0.0]]))
+    assert found[0] == pytest.approx(1 - cosines.mean(), abs=1e-3)
+    assert found[1] == pytest.approx(1.0)
+    assert found.dtype == np.float32
+
+
+def test_fewer_training_images_than_neighbours_are_all_asked():
+    reference = Reference.measure(np.eye(2), np.eye(2), {})
+    assert reference.distance(np.array([[1.0, 0.0]]))[0] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_limit_is_passed_by_its_share_of_the_validation_images():
+    reference = Reference(np.eye(2, dtype=np.float16), np.arange(1, 100, dtype=np.float32) / 100)
+    assert reference.limit(0.1) == pytest.approx(0.9)
+    assert reference.limit(0.5) == pytest.approx(0.5)
+    assert reference.limit(0.001) == pytest.approx(0.99)  # as far as is known
+
+
+def test_distances_of_the_validation_images_rise():
+    random = np.random.default_rng(0)
+    reference = Reference.measure(random.normal(size=(50, 4)), random.normal(size=(30, 4)), {})
+    assert len(reference.distances) == 30
+    assert (np.diff(reference.distances) >= 0).all()
+    assert sorted(reference.arrays()) == ["distances", "features"]
+
+
+def test_the_training_images_that_are_kept_are_spread_over_all():
+    features = np.stack([np.arange(3 * MAX_FEATURES) + 1.0, np.ones(3 * MAX_FEATURES)], axis=1)
+    kept = Reference.measure(features, features[:3], {}).features.astype(float)
+    slopes = kept[:, 0] / kept[:, 1]
+    assert slopes[0] == pytest.approx(1, rel=0.01)
+    assert slopes[-1] == pytest.approx(3 * MAX_FEATURES, rel=0.1)
