@@ -9,10 +9,26 @@ import pytest
 import rootstock
 from rootstock.cli.main import build_parser
 from rootstock.config.load import describe_keys
+from rootstock.tasks import task_names
+from rootstock.tasks.task import Task
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PACKAGE = ROOT / "src/rootstock"
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+# The changelog also names what was removed.
+CURRENT_PAGES = [page for page in PAGES if page.name != "CHANGELOG.md"]
+CODE = re.compile(r"^```[^\n]*\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
+TOP_FOLDERS = ("benchmarks", "docs", "pipelines", "services", "src", "tests", "tools")
+ROOMS = tuple(path.name for path in PACKAGE.iterdir() if path.is_dir())
+
+
+def relative(page):
+    return page.relative_to(ROOT).as_posix()
 
 
 def commands():
@@ -44,11 +60,71 @@ def test_every_key_the_readme_shows_exists():
     assert shown - {"plan.md", "data.md", "registry.md", "registry.name", "registry.gate"} <= keys
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_local_link_leads_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
+
+
+def words_in_code(text):
+    """Yield the words of code spans and code blocks, without quotes, commas and the like."""
+    for block, span in CODE.findall(text):
+        yield from (word.strip("'\"(),;:") for word in (block or span).split())
+
+
+def looks_like_a_path(word):
+    first, slash, rest = word.partition("/")
+    if not re.fullmatch(r"[\w./-]+", word) or "..." in word:
+        return False
+    # data/raw and the like are the user's, whatever the package calls its rooms.
+    ours = first in TOP_FOLDERS or (first in ROOMS and first != "data")
+    return (bool(slash) and bool(rest) and ours) or word.endswith(".py")
+
+
+def exists_as_named(name):
+    """Whether a dotted name is a module of the package, or a name that one defines."""
+    parts = name.split(".")[1:]
+    if parts[0] in rootstock.__all__:
+        return True
+    for count in range(len(parts), -1, -1):
+        module = PACKAGE.joinpath(*parts[:count])
+        source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+        if source.is_file():
+            rest = parts[count:]
+            pattern = rf"^(?:def |class )?{rest[0]}\b" if rest else ""
+            return bool(re.search(pattern, source.read_text(encoding="utf-8"), re.MULTILINE))
+    return False
+
+
+@pytest.mark.parametrize("page", CURRENT_PAGES, ids=relative)
+def test_every_path_that_a_page_names_exists(page):
+    words = set(filter(looks_like_a_path, words_in_code(page.read_text(encoding="utf-8"))))
+    assert not {word for word in words if not any((d / word).exists() for d in (ROOT, PACKAGE))}
+
+
+@pytest.mark.parametrize("page", CURRENT_PAGES, ids=relative)
+def test_every_module_that_a_page_names_exists(page):
+    words = words_in_code(page.read_text(encoding="utf-8"))
+    names = {word for word in words if re.fullmatch(r"rootstock(\.[A-Za-z_]\w*)+", word)}
+    assert not {name for name in names if not exists_as_named(name)}
+
+
+def test_the_guide_to_tasks_lists_what_a_task_needs():
+    needed = GUIDE.partition("You need at least them:")[2].partition("All other methods")[0]
+    assert set(re.findall(r"^\| `(\w+)`", needed, re.MULTILINE)) == Task.__abstractmethods__
+
+
+def test_the_guide_to_tasks_names_every_task():
+    assert all(f"`{name}`" in GUIDE for name in task_names())
+
+
+def test_the_guide_to_tasks_shows_code_that_runs():
+    sources = [ROOT / "tests/tasks" / name for name in ("brightness.py", "test_second_task.py")]
+    tested = "".join(path.read_text(encoding="utf-8") for path in sources)
+    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    assert blocks
+    assert all(block in tested for block in blocks)
 
 
 def test_public_names_can_be_imported_and_are_sorted():

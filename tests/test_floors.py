@@ -123,6 +123,35 @@ def test_every_module_has_a_floor():
     assert parts <= set(FLOORS), f"give a floor to {parts - set(FLOORS)}"
 
 
+def picture(heading: str) -> list[str]:
+    """The lines of the first code block below a heading of docs/architecture.md."""
+    page = (SRC.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    return page.split(f"\n## {heading}\n", 1)[1].split("```", 2)[1].splitlines()
+
+
+def test_the_architecture_page_shows_these_floors():
+    lines = [line.split(maxsplit=1) for line in picture("Floors") if line]
+    assert {part: int(floor) for floor, parts in lines for part in parts.split(" | ")} == FLOORS
+
+
+def test_the_architecture_page_shows_the_tree():
+    shown: set[str] = set()
+    folder = ""
+    lines = picture("The tree")
+    for line in lines[lines.index(next(one for one in lines if "src/rootstock/" in one)) + 1 :]:
+        first, *others = line.split()
+        if line.startswith(f"  {first}") and first.endswith("/"):
+            folder, names = first, others
+        else:
+            names = [first, *others]
+        shown |= {folder, *(f"{folder}{name}" for name in names)}
+    package = SRC / "rootstock"
+    missing = [n for n in shown if not (package / (n if n.endswith("/") else f"{n}.py")).exists()]
+    assert not [name for name in missing if name]
+    rooms = {f"{path.relative_to(package).parent.as_posix()}/" for path in MODULES} - {"./"}
+    assert rooms <= shown
+
+
 def test_modules_form_no_circles():
     names = {module_name(path): path for path in MODULES}
     graph = {
