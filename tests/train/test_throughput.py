@@ -1,0 +1,64 @@
+"""Minutes of a training from the rates of a machine, by hand; and the moving average."""
+
+import pytest
+import torch
+from torch import nn
+
+from rootstock.train.compute import Compute
+from rootstock.train.ema import WeightAverage
+from rootstock.train.throughput import Throughput, measure_throughput
+from tests.bundles import tiny_backbone
+
+RATES = Throughput(
+    machine="box",
+    forward_per_second=100.0,
+    tuning_forward_per_second=50.0,
+    tuning_steps_per_second=10.0,
+    tuning=Compute(device="cpu", channels_last=False, bfloat16=False),
+    latency_ms=5.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "seconds"),
+    [
+        ("linear_probe", 12.0),
+        ("early_features", 12.0),
+        # 2 rates, 3 epochs: a thousand steps of .1 s, two hundred passes of .02 s
+        ("full_finetune", 12.0 + 6 * (100.0 + 4.0)),
+        ("probe_then_finetune", 12.0 + 6 * (100.0 + 4.0)),
+        # half of the network is frozen: its steps lie between the two
+        ("partial_finetune", 12.0 + 6 * (60.0 + 4.0)),
+    ],
+)
+def test_minutes_are_those_of_extraction_and_of_all_epochs(strategy, seconds):
+    found = RATES.minutes(strategy, n_train=1000, n_val=200, epochs=3, n_rates=2)
+    assert found == pytest.approx(seconds / 60)
+
+
+def test_a_measurement_finds_a_network_faster_forward_than_in_training():
+    found = measure_throughput(tiny_backbone(), machine="box", tuning_size=32)
+    assert found.machine == "box"
+    assert found.tuning_forward_per_second > found.tuning_steps_per_second > 0
+    assert found.forward_per_second >= 0.99 * 1000 / found.latency_ms
+    assert found.tuning.device == "cpu"
+
+
+def layer(value, count=0):
+    network = nn.BatchNorm1d(2)
+    with torch.no_grad():
+        network.weight.fill_(value)
+        network.num_batches_tracked.fill_(count)
+    return network
+
+
+def test_an_average_follows_fast_at_first_and_then_by_its_decay():
+    average = WeightAverage(layer(0.0), decay=0.3)
+    average.update(layer(1.0, count=5))
+    assert average.network.weight[0].item() == pytest.approx(1 - 2 / 11)  # (1 + 1) / (10 + 1)
+    assert average.network.num_batches_tracked.item() == 5
+    late = WeightAverage(layer(0.0), decay=0.3, steps=100)
+    late.update(layer(1.0))
+    assert late.network.weight[0].item() == pytest.approx(0.7)
+    assert late.steps == 101
+    assert not any(parameter.requires_grad for parameter in late.network.parameters())

@@ -1,0 +1,114 @@
+"""A trial as a run: begun, resumed, and returned when it is finished."""
+
+import contextlib
+import json
+
+import pytest
+
+from rootstock.errors import TrackingError
+from rootstock.train.resume import resumed_run
+from rootstock.train.tracked import Tracking, run_tracked
+
+
+class NotedRun:
+    def __init__(self, id_):
+        self.id, self.params, self.metrics = id_, {}, []
+
+    def log_params(self, params):
+        self.params |= params
+
+    def log_metrics(self, metrics, *, step=0):
+        self.metrics.append((step, dict(metrics)))
+
+
+class NotedRuns:
+    """Remembers which runs were opened, and how."""
+
+    def __init__(self, *, lost=()):
+        self.opened, self.runs, self.lost = [], [], lost
+
+    @contextlib.contextmanager
+    def run(self, name, *, parent_id="", run_id="", tags=None):
+        if run_id in self.lost and run_id:
+            raise TrackingError("deleted")
+        self.opened.append((name, parent_id, run_id, tags))
+        self.runs.append(NotedRun(run_id or f"new{len(self.opened)}"))
+        yield self.runs[-1]
+
+
+def test_a_run_is_new_once_and_resumed_afterwards(tmp_path):
+    runs, record = NotedRuns(), tmp_path / "run.json"
+    for fresh in (True, False):
+        options = {"parent_id": "p", "tags": {"a": "b"}}
+        with resumed_run(runs, record, "trial", **options) as (run, is_new):
+            assert (run.id, is_new) == ("new1", fresh)
+    assert runs.opened == [("trial", "p", "", {"a": "b"}), ("trial", "", "new1", {"a": "b"})]
+    assert json.loads(record.read_text()) == {"run": "new1", "parent": "p"}
+
+
+@pytest.mark.parametrize(("parent", "lost"), [("other", ()), ("p", ("old",))])
+def test_a_run_of_another_parent_or_one_that_is_lost_is_begun_again(tmp_path, parent, lost):
+    (tmp_path / "run.json").write_text(json.dumps({"run": "old", "parent": "p"}))
+    runs = NotedRuns(lost=lost)
+    with resumed_run(runs, tmp_path / "run.json", "trial", parent_id=parent) as (run, is_new):
+        assert (run.id, is_new) == ("new1", True)
+    assert json.loads((tmp_path / "run.json").read_text())["run"] == "new1"
+
+
+def test_an_error_in_the_body_is_the_bodys(tmp_path):
+    with (
+        pytest.raises(TrackingError, match="mine"),
+        resumed_run(NotedRuns(), tmp_path / "run.json", "trial"),
+    ):
+        raise TrackingError("mine")
+
+
+def a_trial(runs, folder, *, body=None):
+    folder.mkdir(exist_ok=True)
+    reports = []
+
+    def usual(params, directory, report):
+        report(1, {"loss": 2.0})
+        report(2, {"loss": 1.0})
+        return {"loss": 1.0}
+
+    metrics = run_tracked(
+        body or usual,
+        {"rate": 0.1, "strengths": [1.0]},
+        folder,
+        lambda step, values: reports.append((step, values)),
+        Tracking(runs, "parent", {"tag": "x"}),
+    )
+    return metrics, reports
+
+
+def test_a_trial_logs_its_params_every_step_and_its_end(tmp_path):
+    runs = NotedRuns()
+    metrics, reports = a_trial(runs, tmp_path)
+    (run,) = runs.runs
+    assert runs.opened == [("rate=0.1", "parent", "", {"tag": "x"})]
+    assert run.params == {"rate": 0.1, "strengths": [1.0]}
+    assert run.metrics[:2] == [(1, {"loss": 2.0}), (2, {"loss": 1.0})]
+    assert run.metrics[2][1]["final_loss"] == 1.0
+    assert reports == [(1, {"loss": 2.0}), (2, {"loss": 1.0})]
+    assert metrics["seconds"] >= 0
+    assert json.loads((tmp_path / "result.json").read_text()) == {"metrics": metrics, "run": "new1"}
+
+
+def test_a_finished_trial_is_reported_and_not_run_again(tmp_path):
+    runs = NotedRuns()
+    first, _ = a_trial(runs, tmp_path)
+    again, reports = a_trial(runs, tmp_path, body=None)
+    assert again == first
+    assert reports == [(1, first)]
+    assert len(runs.opened) == 1
+
+
+def test_a_trial_of_a_race_is_logged_when_there_is_a_run(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps({"metrics": {"loss": 3.0}, "run": ""}))
+    runs = NotedRuns()
+    for _ in range(2):
+        assert a_trial(runs, tmp_path)[0] == {"loss": 3.0}
+    (run,) = runs.runs
+    assert (run.params["rate"], run.metrics) == (0.1, [(0, {"final_loss": 3.0})])
+    assert json.loads((tmp_path / "result.json").read_text())["run"] == "new1"
