@@ -80,7 +80,7 @@ def test_predict_answers_each_file(tmp_path, capsys):
         run(capsys, "predict", "good.jpg", "bad.jpg", "--model", tiny_bundle(), "--json")
     )["predictions"]
     assert found[0]["top"][0]["label"] in CLASSES
-    assert found[1]["reason"] == "not-an-image"
+    assert found[1]["error"]["reason"] == "not-an-image"
 
 
 def test_predict_fails_when_no_file_can_be_used(tmp_path):

@@ -27,7 +27,10 @@ BROKEN = {
     "negative strength": ("train: {l2_grid: [-1]}", r"train\.l2_grid\.0: .*got -1"),
     "unknown engine": ("search: {engine: slurm}", r"search\.engine: .*got 'slurm'"),
     "name with a space": ("registry: {name: 'my model'}", r"registry\.name: .*got 'my model'"),
-    "nested too deep": ("registry: {gate: {metric: luck}}", r"registry\.gate\.metric: .*'luck'"),
+    "nested too deep": (
+        "registry: {gate: {min_gain: luck}}",
+        r"registry\.gate\.min_gain: .*'luck'",
+    ),
     "nothing to train on": (
         "data: {val_fraction: 0.5, test_fraction: 0.5}",
         r"data: .*together leave under 10 % to train on",

@@ -1,4 +1,4 @@
-"""What the commands around the registry do once their options are parsed."""
+"""Commands around the registry: promote, rollback, history, compare, reproduce, backup, restore."""
 
 from __future__ import annotations
 
@@ -9,9 +9,76 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rootstock.cli.commands import open_model, open_registry, print_json, printable
+from rootstock.cli.common import (
+    add_command,
+    add_options,
+    open_model,
+    open_registry,
+    print_json,
+    printable,
+)
 from rootstock.config.paths import Paths
 from rootstock.errors import RootstockError
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands of the registry."""
+    command = add_command(commands, "promote", promote, "make a registered version the champion")
+    command.add_argument("version", nargs="?", type=_given, help="default: the challenger")
+    command.add_argument(
+        "--expect", type=_given, metavar="VERSION", help="only if this version is champion now"
+    )
+    command.add_argument("--why", default="", metavar="TEXT", help="for the history")
+    add_options(command, "json")
+
+    command = add_command(
+        commands, "rollback", rollback, "make the previous champion champion again"
+    )
+    command.add_argument("--why", default="", metavar="TEXT", help="for the history")
+    add_options(command, "json")
+
+    command = add_command(
+        commands, "history", history, "tell who was champion when, by whom and why"
+    )
+    add_options(command, "json")
+
+    command = add_command(
+        commands, "compare", compare, "compare two models on the same test images"
+    )
+    about = "a version, an alias or a model directory; default: the "
+    command.add_argument("first", nargs="?", default="champion", help=f"{about}champion")
+    command.add_argument("second", nargs="?", default="challenger", help=f"{about}challenger")
+    add_options(command, "json")
+
+    command = add_command(
+        commands, "reproduce", reproduce, "tell the commands that make a version again"
+    )
+    command.add_argument("version", type=_given, help="a version's number, or a model directory")
+    command.add_argument("--folder", type=Path, help="of the clone; default: beside the project")
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--run", action="store_true", help="run them, in a clone of its own")
+    instead.add_argument(
+        "--check", type=Path, metavar="FOLDER", help="compare what was made there with the version"
+    )
+    instead.add_argument("--params", action="store_true", help="print its params.yaml alone")
+    instead.add_argument("--data", action="store_true", help="print its .dvc file of the images")
+
+    command = add_command(
+        commands, "backup", backup, "copy the registry and its artifacts to a folder"
+    )
+    command.add_argument("folder", type=Path, help="a new one for each back-up")
+    add_options(command, "json")
+
+    command = add_command(commands, "restore", restore, "put a back-up into an empty project")
+    command.add_argument("folder", type=Path, help="what `rootstock backup` wrote")
+    add_options(command, "json")
+
+
+def _given(text: str) -> str:
+    """An argument that a script cannot leave empty by mistake."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 def promote(options: argparse.Namespace) -> None:

@@ -10,6 +10,8 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
+from rootstock.tasks import get_task
+from rootstock.tasks.dataset import Dataset
 from rootstock.workflow.backbone_choice import measure_candidates
 from rootstock.workflow.data_review import review_data
 from rootstock.workflow.estimates import estimate_minutes
@@ -20,12 +22,13 @@ from rootstock.workflow.project import Project
 def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     """Write artifacts/profile.json (size, similarity, probes by depth) and the review."""
     project, options = Project(config, paths), config.assess
+    dataset = Dataset.of(project.manifest)
     store = FeatureStore(project.store)
     backbone = load_backbone(
         config.backbone.weights, config.backbone.name, device=config.features.device
     )
     profile = build_profile(
-        project.dataset,
+        dataset,
         root=project.root,
         backbone=backbone,
         store=store,
@@ -45,7 +48,7 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     profile.write(paths.profile)
     reader = FeatureReader(project.root, backbone, backbone.card.preprocess(), store)
     review_data(
-        project.dataset,
+        dataset,
         profile,
         reader,
         batch_size=config.features.batch_size,
@@ -71,7 +74,7 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
             candidate,
             load_backbone(weights, name, device=config.features.device),
             rows,
-            task=project.dataset.task,
+            task=get_task(project.manifest.task),
             root=project.root,
             store=FeatureStore(project.store),
             similar_from=config.assess.similar_from,

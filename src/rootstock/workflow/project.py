@@ -14,7 +14,6 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
-from rootstock.tasks.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,6 @@ class Project:
     def manifest(self) -> Manifest:
         """What the stage `index` wrote."""
         return Manifest.read(self.paths.manifest)
-
-    @cached_property
-    def dataset(self) -> Dataset:
-        """The manifest with its task."""
-        return Dataset.of(self.manifest)
 
     @property
     def store(self) -> Path:

@@ -72,7 +72,7 @@ def register_model(
                 manifest=project.manifest,
                 root=project.root,
                 decisions=paths.decisions,
-                metric=gate_metric(config, project.dataset.task),
+                metric=gate_metric(config, get_task(bundle.facts.task)),
                 min_gain=config.registry.gate.min_gain,
             ),
         )

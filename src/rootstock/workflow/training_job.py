@@ -37,7 +37,7 @@ def open_job(
     return TrainingJob(
         plan=plan,
         data=TrainingData(
-            dataset=project.dataset if manifest is None else Dataset.of(manifest),
+            dataset=Dataset.of(project.manifest if manifest is None else manifest),
             reader=FeatureReader(
                 project.root,
                 backbone,

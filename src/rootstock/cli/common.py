@@ -1,0 +1,114 @@
+"""What the commands share: settings of the current folder, models, printing, options."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rootstock.config.load import load_config
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
+from rootstock.errors import RootstockError
+
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def own_params() -> Path | None:
+    """params.yaml of the current folder, if there is one."""
+    return DEFAULT_PARAMS if DEFAULT_PARAMS.exists() else None
+
+
+def read_config(options: argparse.Namespace) -> Config:
+    """params.yaml of the current folder, if any, with the data folder and --set on top."""
+    path = options.params or own_params()
+    root = json.dumps(str(options.data.absolute()))
+    return load_config(path, overrides=[f"data.root={root}", *options.set])
+
+
+@contextmanager
+def workspace(out: Path | None) -> Iterator[Paths]:
+    """The folder asked for, or one that is removed afterwards."""
+    if out is not None:
+        yield Paths(out.resolve())
+        return
+    with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+        yield Paths(Path(folder))
+
+
+@contextmanager
+def open_model(name: str) -> Iterator[Path]:
+    """The directory of a model given as directory or models:/ URI; default: the champion."""
+    if name and not name.startswith("models:/"):
+        yield Path(name)
+        return
+    from rootstock.integrations.connect import connect_reader
+    from rootstock.registry.model_uri import parse_model_uri
+
+    named = parse_model_uri(name) if name else None
+    config, registry = open_registry(connect_reader)
+    wanted = named or parse_model_uri(f"models:/{config.registry.name}@champion")
+    entry = registry.find(wanted.name, alias=wanted.alias, version=wanted.version)
+    with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+        yield registry.download(entry, Path(folder) / "model")
+
+
+def open_registry(connect: Callable[..., Any] | None = None) -> tuple[Config, Any]:
+    """Return the parameters here and their registry, opened by ``connect``; default: in full."""
+    from rootstock.integrations.connect import connect_registry, quiet_environment
+
+    quiet_environment()
+    config = load_config(own_params())
+    connect = connect or partial(connect_registry, make=False)
+    registry = connect(config, Paths(Path.cwd()))
+    if registry is None:
+        raise RootstockError(
+            "there is no registry: tracking.enabled is false", hint="set it to true in params.yaml"
+        )
+    return config, registry
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    print("test metrics")
+    for name, value in metrics.items():
+        print(f"  {name:24} {value}")
+
+
+def printable(text: str) -> str:
+    """A name as one line: control characters, which file names may hold, are escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def add_command(commands: Any, name: str, handler: Any, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    command.set_defaults(handler=handler)
+    return command
+
+
+def add_options(command: argparse.ArgumentParser, *names: str) -> None:
+    if "set" in names:
+        command.add_argument(
+            "--params",
+            type=Path,
+            help="a params.yaml; default: the one in the current folder, if there is one",
+        )
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="override a key of params.yaml, e.g. --set plan.strategy=linear_probe",
+        )
+    if "json" in names:
+        command.add_argument("--json", action="store_true", help="one JSON object for machines")

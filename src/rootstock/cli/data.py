@@ -1,0 +1,123 @@
+"""Commands on images and on the machine: check, params, doctor, tidy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from rootstock.cli.common import (
+    add_command,
+    add_options,
+    own_params,
+    print_json,
+    printable,
+    read_config,
+    workspace,
+)
+from rootstock.config.load import describe_keys, load_config
+from rootstock.config.paths import Paths
+from rootstock.errors import RootstockError
+
+
+def add_commands(commands: Any) -> None:
+    """Add check, params, doctor and tidy."""
+    command = add_command(
+        commands, "check", check, "index a data set and report what is wrong with it"
+    )
+    command.add_argument("data", type=Path, help="class folders, split folders, or a CSV/Parquet")
+    add_options(command, "set", "json")
+
+    command = add_command(commands, "params", params, "list every key of params.yaml")
+    add_options(command, "json")
+
+    command = add_command(commands, "doctor", doctor, "look at this machine and its services")
+    add_options(command, "json")
+
+    command = add_command(commands, "tidy", tidy, "remove cached features of images that are gone")
+    command.add_argument(
+        "--keep",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="MANIFEST",
+        help="besides artifacts/manifest.parquet, those of other projects on the same store; "
+        "what is removed by mistake is computed again",
+    )
+    add_options(command, "json")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Index a folder and print what is in it."""
+    from rootstock.workflow.index import index_images
+
+    with workspace(None) as paths:
+        manifest = index_images(read_config(options), paths)
+        summary = manifest.summary()
+    if options.json:
+        print_json(summary)
+        return
+    print(f"{summary['n_usable']} usable images of {summary['n_images']}")
+    for label, splits in summary["classes"].items():
+        print(f"  {printable(label):24} " + "  ".join(f"{name} {n}" for name, n in splits.items()))
+    for item in summary["quarantined"]:
+        print(f"  quarantined: {printable(item['path'])}: {item['reason']}")
+    for warning in summary["warnings"]:
+        print(f"  warning: {warning}")
+
+
+def params(options: argparse.Namespace) -> None:
+    """List every key of params.yaml with its default and meaning."""
+    keys = list(describe_keys())
+    if options.json:
+        print_json([dict(zip(("key", "default", "meaning"), row, strict=True)) for row in keys])
+        return
+    for key, default, meaning in keys:
+        print(f"{key} = {default}\n    {meaning}")
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """Say what this machine has, and what is missing."""
+    from rootstock.cli.doctor import examine
+
+    findings = examine(Paths(Path.cwd()))
+    if options.json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{finding.verdict:5} {finding.name:14} {finding.detail}")
+    if any(finding.verdict == "fail" for finding in findings):
+        sys.exit(1)
+
+
+def tidy(options: argparse.Namespace) -> None:
+    """Remove features of images that are in no manifest any more."""
+    from rootstock.data.manifest import Manifest
+    from rootstock.features.store.compaction import collect
+    from rootstock.features.store.store import FeatureStore
+
+    config = load_config(own_params())
+    paths = Paths(Path.cwd())
+    root = paths.below(config.features.store)
+    absent = [str(path) for path in options.keep if not path.is_file()]
+    if absent:
+        raise RootstockError(
+            f"there is no manifest {', '.join(absent)}; nothing was removed",
+            hint="name the artifacts/manifest.parquet of another project on the same store",
+        )
+    manifests = [Manifest.read(path) for path in (paths.manifest, *options.keep)]
+    before = _size(root)
+    gone = collect(FeatureStore(root), manifests)
+    freed = before - _size(root)
+    if options.json:
+        print_json({"rows": gone.rows, "files": gone.files, "bytes": freed})
+        return
+    print(
+        f"{gone.rows} feature rows removed, {gone.files} files deleted, {freed / 1e6:.1f} MB freed"
+    )
+    print("Files of the last hour are left alone: who writes them may not have a manifest yet.")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

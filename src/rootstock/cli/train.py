@@ -1,0 +1,150 @@
+"""Commands that learn and measure: plan, train, evaluate, calibrate."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from rootstock.cli.common import (
+    add_command,
+    add_options,
+    open_model,
+    own_params,
+    print_json,
+    print_metrics,
+    read_config,
+    workspace,
+)
+from rootstock.config.load import load_config
+from rootstock.config.paths import Paths
+from rootstock.errors import RootstockError
+
+
+def add_commands(commands: Any) -> None:
+    """Add plan, train, evaluate and calibrate."""
+    command = add_command(
+        commands, "plan", plan, "measure a data set and explain the transfer plan"
+    )
+    command.add_argument("data", type=Path)
+    command.add_argument("--out", type=Path, help="keep artifacts and reports there")
+    add_options(command, "set", "json")
+
+    command = add_command(commands, "train", train, "all stages on a folder, without DVC")
+    command.add_argument("data", type=Path)
+    command.add_argument("--out", type=Path, required=True, help="folder for all that is written")
+    add_options(command, "set", "json")
+
+    command = add_command(commands, "evaluate", evaluate, "measure a model on labelled images")
+    command.add_argument("data", type=Path)
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("--out", type=Path, help="write the report there")
+    add_options(command, "set", "json")
+
+    command = add_command(
+        commands, "calibrate", calibrate, "fit the planner's numbers to the runs in the ledger"
+    )
+    command.add_argument(
+        "--ledger", type=Path, action="append", help="default: plan.ledger; may be repeated"
+    )
+    add_options(command, "json")
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Index, assess and plan; print the plan."""
+    from rootstock.ports.search import SequentialSearcher
+    from rootstock.workflow.prepare import prepare_plan
+
+    config = read_config(options)
+    with workspace(options.out) as paths:
+        prepare_plan(config, paths, searcher=SequentialSearcher())
+        result = paths.plan if options.json else paths.reports / "plan.md"
+        print(result.read_text(encoding="utf-8"))
+
+
+def train(options: argparse.Namespace) -> None:
+    """All stages on one folder; print the test metrics and where things are."""
+    from rootstock.integrations.connect import (
+        connect_racer,
+        connect_registry,
+        connect_runs,
+        connect_searcher,
+        connect_spreader,
+        quiet_environment,
+    )
+    from rootstock.workflow.run import run_all
+
+    quiet_environment()
+    config, paths = read_config(options), Paths(options.out.resolve())
+    run_all(
+        config,
+        paths,
+        runs=connect_runs(config, paths),
+        searcher=connect_searcher(config),
+        racer=connect_racer(config),
+        spreader=connect_spreader(config),
+        registry=connect_registry(config, paths),
+    )
+    metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
+    registration = json.loads(paths.registration.read_text(encoding="utf-8"))
+    if options.json:
+        print_json({"metrics": metrics, "model": str(paths.model), "registration": registration})
+        return
+    print((paths.reports / "plan.md").read_text(encoding="utf-8"))
+    print_metrics(metrics)
+    print(f"\n{registration['reason']}")
+    print(f"\nmodel    {paths.model}\nreports  {paths.reports}")
+    print(f"serve    rootstock serve --model {paths.model}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure a model on the test split of a labelled folder (all of it where none is given)."""
+    from rootstock.workflow.evaluate import evaluate_folder
+
+    config = read_config(options)
+    with open_model(options.model) as directory, workspace(options.out) as paths:
+        metrics = evaluate_folder(config, paths, model=directory)
+    if options.json:
+        print_json(metrics)
+    else:
+        print_metrics(metrics)
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Print the settings that fit the runs in the ledger, for params.yaml."""
+    import yaml
+
+    from rootstock.plan.calibrate import calibrate as fit
+    from rootstock.plan.ledger import read_ledger
+
+    config = load_config(own_params())
+    files = options.ledger or [config.plan.ledger]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise RootstockError(
+            f"there is no ledger {', '.join(missing)}",
+            hint="it is written by finished runs, see plan.ledger in params.yaml",
+        )
+    rows = [row for file in files for row in read_ledger(file)]
+    found = fit(
+        rows,
+        shares=config.plan.shares,
+        small_below=config.assess.small_below,
+        similar_from=config.assess.similar_from,
+        small_per_class_below=config.assess.small_per_class_below,
+        large_from=config.assess.large_from,
+    )
+    if options.json:
+        print_json(dataclasses.asdict(found))
+        return
+    print(f"# {found.n_rows} runs, {found.n_sets} data sets with two strategies or more")
+    if found.coverage is not None:
+        print(f"# accuracy was in the expected range in {found.coverage:.0%} of the runs")
+    if found.regret is None:
+        print("# thresholds left as they are: too few data sets to compare strategies on")
+    else:
+        old, new = found.regret
+        print(f"# mean regret of the table: {old:.2f} points now, {new:.2f} with these thresholds")
+    print(yaml.safe_dump(found.settings(), sort_keys=False), end="")
