@@ -1,10 +1,12 @@
-"""Which images there are, and what their labels are: folders or a table.
+"""Which images there are, and what their targets are: folders or a table.
 
-Three layouts are understood:
+Three layouts are read:
 
     root/<class>/**.jpg                      class folders
     root/{train,val,test}/<class>/**.jpg     given splits; what is missing is split off from train
-    labels.csv or labels.parquet             columns path,label[,split]; paths are relative to it
+    labels.csv or labels.parquet             columns path,TARGET[,split]; paths are relative to it
+
+The task names the columns of its target, such as `label`, and says whether a folder is a target.
 
 Hidden files and side files (text, tables, archives of metadata) are passed over; every other file
 in a class folder counts as an image and is judged by its content.

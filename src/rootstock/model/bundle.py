@@ -1,6 +1,6 @@
 """ModelBundle: the directory that is a model, and the only thing a service needs.
 
-    bundle.json          classes in order, preprocessing, temperature, metrics, lineage, card
+    bundle.json          task, names, preprocessing, calibration, metrics, lineage, backbone's card
     model.safetensors    the weights, for PyTorch
     model.onnx           the same network: "images" -> "logits", "features"; any batch size
     reference.safetensors  what the training and validation images looked like to it

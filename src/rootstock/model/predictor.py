@@ -1,4 +1,4 @@
-"""Predictor: image bytes in, labels and calibrated probabilities out, from a model directory."""
+"""Predictor: image bytes in, the answers of the model's task out, from a model directory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Predictor:
         limits: what is accepted as an image.
 
     Raises:
-        BundleError: the model directory is damaged or does not fit its own class list.
+        BundleError: the model directory is damaged or does not fit its own list of outputs.
     """
 
     def __init__(

@@ -1,9 +1,10 @@
 """The Open Inference Protocol (REST, v2): metadata and inference; operation.py has its health.
 
 One input: `images`, BYTES [N], each element an image file in base64; or `tensor`, FP32 [N,3,S,S],
-prepared as /v1/model describes. Outputs: `label` BYTES [N] and `probabilities` FP32 [N,K] in the
-order of the classes. A tensor has no room for the error of one element, so one unusable image
-refuses the request; /v1/predict does not. Errors are problem details with the member `error`.
+prepared as /v1/model describes. The task defines the outputs, such as `label` BYTES [N] and
+`probabilities` FP32 [N,K] in the order of the classes. A tensor has no room for the error of one
+element, so one unusable image refuses the request; /v1/predict does not. Errors are problem details
+with the member `error`.
 """
 
 from __future__ import annotations
