@@ -79,7 +79,6 @@ def running(*arguments, **environment):
         process.stdout.close()
 
 
-@pytest.mark.integration
 def test_a_process_answers_and_finishes_its_requests_on_sigterm():
     process = start("--model", str(tiny_bundle()))
     try:
@@ -111,7 +110,6 @@ def test_a_process_answers_and_finishes_its_requests_on_sigterm():
         process.wait()
 
 
-@pytest.mark.integration
 def test_a_long_upload_hears_why_it_is_refused():
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_MAX_BODY_BYTES="100000")
     try:
@@ -129,7 +127,6 @@ def test_a_long_upload_hears_why_it_is_refused():
         process.wait()
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("module", ["services.inference", "rootstock.service"])
 def test_a_directory_that_is_no_model_ends_the_start(module):
     process = start("--model", "no/such/model", module=module)
@@ -139,7 +136,6 @@ def test_a_directory_that_is_no_model_ends_the_start(module):
     assert "Traceback" not in output
 
 
-@pytest.mark.integration
 def test_a_wrong_setting_ends_the_start():
     process = start(ROOTSTOCK_DECODERS="none")
     output, _ = process.communicate(timeout=60)
@@ -159,7 +155,6 @@ def decoders_of(process):
     return found
 
 
-@pytest.mark.integration
 def test_decoders_killed_under_load_cost_only_what_they_held():
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_DECODERS="2")
     try:
@@ -197,7 +192,6 @@ def test_decoders_killed_under_load_cost_only_what_they_held():
         process.wait()
 
 
-@pytest.mark.integration
 def test_a_lingering_service_is_not_ready_but_answers():
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_LINGER_SECONDS="2")
     try:
@@ -234,7 +228,6 @@ def read_all(connection):
 HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: a\r\ncontent-type: image/jpeg\r\n"
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("held", ["body", "decoder"])
 def test_a_request_that_outlasts_the_shutdown_gets_a_503(held):
     """In the middle of a body, or of its work: a clean 503 when the service waits no longer."""
@@ -261,7 +254,6 @@ def test_a_request_that_outlasts_the_shutdown_gets_a_503(held):
         process.wait()
 
 
-@pytest.mark.integration
 def test_silent_connections_are_closed_and_others_are_not():
     with running("--model", str(tiny_bundle()), ROOTSTOCK_HEADER_SECONDS="1") as (address, _):
         began = time.monotonic()
@@ -288,7 +280,6 @@ def test_silent_connections_are_closed_and_others_are_not():
         assert answer.status_code == 200
 
 
-@pytest.mark.integration
 def test_a_header_without_end_is_cut_off():
     with running("--model", str(tiny_bundle())) as (address, _), wire(address) as connection:
         with contextlib.suppress(ConnectionError):
@@ -299,7 +290,6 @@ def test_a_header_without_end_is_cut_off():
         assert httpx.get(f"{address}/healthz").status_code == 200
 
 
-@pytest.mark.integration
 def test_the_rest_of_a_refused_body_is_no_header():
     """It comes after the refusal, and the connection serves the next request."""
     body, good = b"x" * 500_000, jpeg(0)
@@ -328,7 +318,6 @@ def test_the_rest_of_a_refused_body_is_no_header():
         hear(b"predictions")
 
 
-@pytest.mark.integration
 def test_a_terminal_that_closes_costs_no_request():
     process = start("--model", str(tiny_bundle()))
     try:
@@ -347,7 +336,6 @@ def test_a_terminal_that_closes_costs_no_request():
         process.wait()
 
 
-@pytest.mark.integration
 def test_a_registry_that_never_answers_does_not_hold_up_the_end(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -365,7 +353,6 @@ def test_a_registry_that_never_answers_does_not_hold_up_the_end(tmp_path):
             process.wait()
 
 
-@pytest.mark.integration
 def test_a_slow_body_and_a_client_that_left_hold_nothing():
     with running(
         "--model", str(tiny_bundle()), ROOTSTOCK_BODY_SECONDS="1", ROOTSTOCK_DECODERS="1"
@@ -411,7 +398,6 @@ def wait_until(found, seconds=20):
         time.sleep(0.05)
 
 
-@pytest.mark.integration
 def test_traces_are_sent_where_they_are_asked_for():
     process = start("--model", str(tiny_bundle()), OTEL_TRACES_EXPORTER="console")
     try:
@@ -433,7 +419,6 @@ def test_traces_are_sent_where_they_are_asked_for():
     assert set(re.findall(r'"trace_id": "0x(\w+)"', output)) == {"ab" * 16}
 
 
-@pytest.mark.integration
 def test_a_tracer_that_is_not_installed_ends_the_start():
     process = start(OTEL_TRACES_EXPORTER="zipkin")
     output, _ = process.communicate(timeout=60)
@@ -441,7 +426,6 @@ def test_a_tracer_that_is_not_installed_ends_the_start():
     assert "supported are otlp, console" in output
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("declared", [True, False])
 def test_the_refusal_of_a_long_body_is_not_lost_with_its_connection(declared):
     """A proxy sends all it has before it reads; a reset would show it a broken service."""
@@ -464,7 +448,6 @@ def test_the_refusal_of_a_long_body_is_not_lost_with_its_connection(declared):
             assert b"too-large" in answer
 
 
-@pytest.mark.integration
 def test_a_service_that_ends_answers_or_refuses_every_new_connection():
     """A refused connection is made again elsewhere; one that is closed unanswered is an error."""
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_LINGER_SECONDS="0.3")

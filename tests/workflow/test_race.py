@@ -29,6 +29,8 @@ from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.workflow.test_run import configure
 
+pytestmark = pytest.mark.integration
+
 CONTEST = ("linear_probe", "partial_finetune")
 
 

@@ -39,6 +39,8 @@ from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.folder_registry import FolderRegistry
 
+pytestmark = pytest.mark.integration
+
 METRIC = "val_log_loss"
 
 LOSS = "calibrated validation loss"

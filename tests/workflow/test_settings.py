@@ -33,6 +33,8 @@ from tests.data.folders import photo, write_classes
 from tests.folder_registry import FolderRegistry
 from tests.workflow.test_run import configure
 
+pytestmark = pytest.mark.integration
+
 COUNTS = {"ants": 40, "bees": 40, "wasps": 12}
 
 
