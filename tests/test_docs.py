@@ -1,6 +1,7 @@
 """Documentation cannot go stale: commands, keys, links and names are compared with the code."""
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import rootstock
 from rootstock.cli.main import build_parser
 from rootstock.config.load import describe_keys
+from rootstock.service.http.schemas import make_predict_answer
 from rootstock.tasks import task_names
 from rootstock.tasks.task import Task
 
@@ -108,6 +110,14 @@ def test_every_module_that_a_page_names_exists(page):
     words = words_in_code(page.read_text(encoding="utf-8"))
     names = {word for word in words if re.fullmatch(r"rootstock(\.[A-Za-z_]\w*)+", word)}
     assert not {name for name in names if not exists_as_named(name)}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
+def test_an_answer_that_a_page_shows_has_the_form_of_answers(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    answer = make_predict_answer().model_validate_json(block)
+    assert answer.model_dump(mode="json", exclude_none=True) == json.loads(block)
 
 
 def test_the_guide_to_tasks_lists_what_a_task_needs():
