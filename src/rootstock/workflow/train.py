@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
-from rootstock.data.views import Views
 from rootstock.model.bundle import MAX_GOLDEN, ModelBundle
 from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.lineage import experiment, trace
@@ -24,9 +20,7 @@ from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports.runs import Run, RunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_json
-from rootstock.tasks.task import Calibration
 from rootstock.train.resume import resumed_run
-from rootstock.train.selection import choose_views, describe_winner, is_spoilt
 from rootstock.train.tracked import Tracking
 from rootstock.train.training_job import TrainingJob
 from rootstock.train.trials import (
@@ -34,8 +28,8 @@ from rootstock.train.trials import (
     HeadTrial,
     as_records,
     best_trial,
-    trained_strategy,
 )
+from rootstock.workflow.choice import Calibrated, Choice, SearchResult, calibrate, choose_trial
 from rootstock.workflow.features import SPLITS
 from rootstock.workflow.project import Project
 from rootstock.workflow.training_job import open_job
@@ -103,14 +97,6 @@ def open_planned_job(project: Project) -> TrainingJob:
     return job
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """The trials of both searches; ``tuned`` is empty if nothing was fine-tuned."""
-
-    heads: Sequence[HeadTrial]
-    tuned: Sequence[FinetunedTrial]
-
-
 def search(
     job: TrainingJob, searcher: Searcher, tracking: Tracking, *, seconds: float | None
 ) -> SearchResult:
@@ -122,77 +108,6 @@ def search(
             head = best_trial(heads, job.data.task.selection)
             tuned = job.search_finetuning(searcher, tracking, head, seconds=seconds)
     return SearchResult(heads, tuned)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The trial that becomes the model, the strategy that made it, and why, in one line."""
-
-    trial: HeadTrial | FinetunedTrial
-    strategy: str
-    kept_head: bool
-    """Whether the head won against the fine-tuning that started from it."""
-    why: str
-
-
-def choose_trial(job: TrainingJob, result: SearchResult) -> Choice:
-    """Choose the best fine-tuned trial or average, unless it is worse than the head."""
-    task = job.data.task
-    head = best_trial(result.heads, task.selection)
-    best: HeadTrial | FinetunedTrial = head
-    losses = [job.calibrated_losses(head)]
-    if result.tuned:
-        best = job.best_tuned(head, result.tuned)
-        losses.append(job.calibrated_losses(best))
-        if is_spoilt(
-            head, best, score=task.val_headline, head_losses=losses[0], tuned_losses=losses[1]
-        ):
-            best = head
-    return Choice(
-        best,
-        trained_strategy(best, job.plan.strategy),
-        kept_head=bool(result.tuned) and isinstance(best, HeadTrial),
-        why=describe_winner(
-            best,
-            head,
-            result.tuned,
-            [float(each.mean()) for each in losses],
-            metric=task.selection,
-        ),
-    )
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """How the model is served: its views, calibration, and what it then does on validation.
-
-    ``decisions`` [V,...] are those of the validation images.
-    """
-
-    views: Views
-    views_why: str
-    calibration: Calibration
-    decisions: np.ndarray
-    metrics: Mapping[str, float]
-
-
-def calibrate(job: TrainingJob, trial: HeadTrial | FinetunedTrial, *, option: Views) -> Calibrated:
-    """Choose the views, fit the calibration, and measure the validation images with both."""
-    task, targets = job.data.task, job.data.targets("val")
-    views, why = choose_views(
-        option,
-        mirror_is_safe=not job.plan.finetune or job.plan.finetune.flip,
-        loss=lambda views: float(task.losses(job.val_outputs(trial, views), targets).mean()),
-    )
-    outputs = job.val_outputs(trial, views)
-    calibration = task.calibrate(outputs, targets)
-    return Calibrated(
-        views,
-        why,
-        calibration,
-        task.decide(outputs, calibration),
-        task.describe_calibration(outputs, targets, calibration),
-    )
 
 
 def _write_bundle(

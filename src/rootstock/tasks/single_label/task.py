@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from rootstock.data.splits import SPLITS
 from rootstock.errors import DataError
-from rootstock.metrics import wilson_interval
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.single_label import measures
 from rootstock.tasks.single_label.answer import Candidate, ClassAnswer
+from rootstock.tasks.single_label.labels import check_classes, check_splits, name_twins
 from rootstock.tasks.single_label.prediction_set import prediction_set
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import (
@@ -33,11 +31,6 @@ if TYPE_CHECKING:
     import torch
 
     from rootstock.tasks.single_label.learning import CrossEntropy, SoftmaxSolver
-
-WEAKEST_CLASSES = 5
-"""Classes that the model card shows."""
-FEW_IMAGES = 20
-"""With fewer test images of a class its recall says little."""
 
 
 class SingleLabel(Task):
@@ -83,54 +76,15 @@ class SingleLabel(Task):
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse fewer than two classes, and classes of fewer than ``least`` images."""
-        counts, classes = Counter(texts), sorted(set(listed))
-        if len(classes) < 2:
-            raise DataError(
-                f"{root} has one class, {', '.join(classes)}; a classifier needs two or more",
-                hint="put the images of each class into a folder of its own",
-            )
-        if not counts:
-            raise DataError(
-                f"none of the files in {root} is a usable image",
-                hint="`rootstock check` lists each file with the reason",
-            )
-        scarce = {label: counts[label] for label in classes if counts[label] < least}
-        if scarce:
-            text = ", ".join(f"{label} ({count})" for label, count in scarce.items())
-            raise DataError(
-                f"{root} has classes with fewer than {least} usable images: {text}",
-                hint="add images, remove the class, or lower data.min_per_class (not under 2)",
-            )
+        check_classes(root, texts, listed, least)
 
     def warn(self, texts: Sequence[str]) -> list[str]:
         """Name classes that differ in case only."""
-        warnings = []
-        first: dict[str, str] = {}
-        for label in sorted(set(texts)):
-            twin = first.setdefault(label.casefold(), label)
-            if twin != label:
-                warnings.append(
-                    f"the classes {twin!r} and {label!r} differ in case only; are they one?"
-                )
-        return warnings
+        return name_twins(texts)
 
     def check_splits(self, root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:
         """Refuse a class without training images; warn of one without others."""
-        pairs = set(zip(strata, splits, strict=True))
-        classes = sorted(set(strata))
-        missing = {
-            split: [label for label in classes if (label, split) not in pairs] for split in SPLITS
-        }
-        if missing["train"]:
-            raise DataError(
-                f"{root} has no training image of {', '.join(missing['train'])}",
-                hint="a class is learnt from the images in train/: add some, or remove the class",
-            )
-        return [
-            f"no image of {', '.join(labels)} in {split}: accuracy there says nothing of them"
-            for split, labels in missing.items()
-            if labels and split in splits
-        ]
+        return check_splits(root, strata, splits)
 
     # Training
 
@@ -329,54 +283,12 @@ class SingleLabel(Task):
         unknown_share: float,
     ) -> list[str]:
         """Return accuracy, calibration, what the answers promise, and the weakest classes."""
-        return [
-            f"- **{metrics['accuracy']:.1%} of {metrics['n_test']} test images are right** "
-            f"(95 % interval {metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%}, "
-            f"Wilson); balanced accuracy {metrics['balanced_accuracy']:.1%}, "
-            f"macro F1 {metrics['macro_f1']:.3f}.",
-            f"- Calibration: a stated probability is on average {100 * metrics['ece']:.1f} points "
-            "away from how often the answer is right.",
-            _describe_promises(metrics, unknown_share),
-            "",
-            "Weakest classes:",
-            "",
-            "| class | right | 95 % interval | test images |",
-            "| --- | --- | --- | --- |",
-            *_describe_weakest(rows),
-        ]
+        from rootstock.tasks.single_label.card import describe_quality
+
+        return describe_quality(metrics, rows, unknown_share)
 
     def describe_limits(self, unknown_share: float) -> list[str]:
         """Return what happens to an image of none of the classes."""
-        if unknown_share:
-            return [
-                "- An image of none of the classes gets one of their labels all the same; "
-                "`unknown` is said of most images that are unlike all training images, not of "
-                "every one."
-            ]
-        return ["- An image of none of the classes gets one of their labels, and no warning."]
+        from rootstock.tasks.single_label.card import describe_limits
 
-
-def _describe_promises(metrics: Mapping[str, float], unknown_share: float) -> str:
-    if "coverage_95" not in metrics:
-        return "- It keeps no reference, and cannot say what it does not know."
-    return (
-        f"- It called {metrics['unknown_share']:.1%} of the test images unknown; "
-        f"{unknown_share:.1%} of images like them were allowed for. Its 95 % "
-        f"prediction sets hold the right class of {metrics['coverage_95']:.1%}, with "
-        f"{metrics['set_size_95']:.1f} classes on average."
-    )
-
-
-def _describe_weakest(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    lines = []
-    classes = [(row["class"], float(row["recall"]), int(row["images"])) for row in rows]
-    for label, recall, images in sorted(classes, key=lambda one: (one[1], one[0]))[
-        :WEAKEST_CLASSES
-    ]:
-        if not images:
-            lines.append(f"| {label} | not measured | | 0 |")
-            continue
-        low, high = wilson_interval(round(recall * images), images)
-        few = ", few" if images < FEW_IMAGES else ""
-        lines.append(f"| {label} | {recall:.1%} | {low:.1%} to {high:.1%} | {images}{few} |")
-    return lines
+        return describe_limits(unknown_share)
