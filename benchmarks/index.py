@@ -60,13 +60,14 @@ def main() -> None:
 
 def decode_alone(files: list[Path]) -> float:
     """Seconds, all cores, in pieces as large as the index's."""
-    from rootstock.data.inspect import CHUNK
+    from rootstock.data.inspect import CHUNK_IMAGES
     from rootstock.system.cpu import usable_cores
 
     started = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(usable_cores(), mp_context=context) as pool:
-        for _ in pool.map(decode, [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]):
+        starts = range(0, len(files), CHUNK_IMAGES)
+        for _ in pool.map(decode, [files[i : i + CHUNK_IMAGES] for i in starts]):
             pass
     return time.perf_counter() - started
 

@@ -40,7 +40,7 @@ def read(monkeypatch):
 
 
 def index(root, **changes):
-    return index_folder(root, **({"memory": root.parent / "seen.parquet"} | changes))
+    return index_folder(root, **({"cache_file": root.parent / "seen.parquet"} | changes))
 
 
 def test_only_new_and_changed_files_are_read_again(folder, read):
@@ -54,7 +54,7 @@ def test_only_new_and_changed_files_are_read_again(folder, read):
     changed.write_bytes(photo(78))
     manifest = index(folder)
     assert sorted(read) == sorted(["new.png", changed.name])
-    assert manifest == index(folder, memory=None)
+    assert manifest == index(folder, cache_file=None)
 
 
 @pytest.mark.parametrize("change", ["time", "size"])
@@ -163,7 +163,7 @@ def test_what_was_seen_under_other_rules_does_not_count(folder, read, reason, tm
         index(folder, limits=DecodeLimits(max_bytes=999_999))
     elif reason == "another folder":
         other = folder.rename(tmp_path / "elsewhere")
-        index(other, memory=memory)
+        index(other, cache_file=memory)
     else:
         memory.write_bytes(b"PAR1 nonsense")
         index(folder)

@@ -7,7 +7,7 @@ from tests.data.folders import photo, write_classes
 
 
 def found(root):
-    return {(entry.path, entry.target, entry.given) for entry in find_images(root).entries}
+    return {(entry.path, entry.target, entry.split) for entry in find_images(root).entries}
 
 
 def test_class_folders_give_labels_and_no_splits(tmp_path):

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from rootstock.data.inspect import CHUNK
+from rootstock.data.inspect import CHUNK_IMAGES
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ArtifactError, DataError
 from tests.bundles import jpeg
@@ -206,7 +206,7 @@ else:
 def test_files_that_kill_their_process_cost_only_themselves(tmp_path):
     """A decoder may crash: the others are read by processes that serve many, not one each."""
     photo = jpeg(0)
-    for number in range(8 * CHUNK):
+    for number in range(8 * CHUNK_IMAGES):
         deadly = b"deadly" if number in (3, 200, 201) else b""
         (tmp_path / f"{number:04}.jpg").write_bytes(photo + deadly)
     script = tmp_path / "script.py"
@@ -214,7 +214,10 @@ def test_files_that_kill_their_process_cost_only_themselves(tmp_path):
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.splitlines() == ["['0003.jpg', '0200.jpg', '0201.jpg']", str(8 * CHUNK - 3)]
+    assert done.stdout.splitlines() == [
+        "['0003.jpg', '0200.jpg', '0201.jpg']",
+        str(8 * CHUNK_IMAGES - 3),
+    ]
     assert len((tmp_path / "started").read_text()) < 25
 
 

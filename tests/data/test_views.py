@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rootstock.data.views import COUNT, average_views, cut_views
+from rootstock.data.views import FORWARD_PASSES, average_views, cut_views
 from tests.bundles import tiny_backbone
 
 
@@ -12,12 +12,12 @@ def gradient(height, width):
     return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
 
 
-@pytest.mark.parametrize("views", list(COUNT))
+@pytest.mark.parametrize("views", list(FORWARD_PASSES))
 @pytest.mark.parametrize("shape", [(80, 200), (64, 64), (20, 31)])
 def test_every_view_has_the_input_size(views, shape):
     preprocess = tiny_backbone().card.preprocess()
     found = cut_views(preprocess, gradient(*shape), views)
-    assert found.shape == (COUNT[views], preprocess.input_size, preprocess.input_size, 3)
+    assert found.shape == (FORWARD_PASSES[views], preprocess.input_size, preprocess.input_size, 3)
     np.testing.assert_array_equal(found[0], preprocess.geometry(gradient(*shape)))
 
 

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from rootstock.evaluate.paired_comparison import Contender, Duel, newcombe_interval, render_duel
+from rootstock.evaluate.paired_comparison import (
+    Contender,
+    PairedComparison,
+    newcombe_interval,
+    render_comparison,
+)
 
 LABELS = np.array(["cat", "dog"] * 50, dtype=object)
 OTHER = {"cat": "dog", "dog": "cat"}
@@ -13,8 +18,8 @@ def contender(name, right):
     return Contender(name, np.where(np.isin(np.arange(100), right), LABELS, flipped), 3.0)
 
 
-def duel(first, second):
-    return Duel(
+def compare(first, second):
+    return PairedComparison(
         contender("version 1", first),
         contender("version 2", second),
         labels=LABELS,
@@ -51,10 +56,10 @@ def test_no_image_tells_nothing():
 
 
 def test_mcnemar_looks_at_the_images_that_one_alone_gets_right():
-    found = duel(range(80), range(90))
-    assert found.table == (80, 10, 0, 10)
-    assert found.p_value == pytest.approx(2 * 0.5**10)
-    assert found.gain == pytest.approx(0.1)
+    comparison = compare(range(80), range(90))
+    assert comparison.table == (80, 10, 0, 10)
+    assert comparison.p_value == pytest.approx(2 * 0.5**10)
+    assert comparison.gain == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -66,27 +71,27 @@ def test_mcnemar_looks_at_the_images_that_one_alone_gets_right():
     ],
 )
 def test_the_page_says_first_what_can_be_said(second, words):
-    assert words in render_duel(duel(range(80), second), pictures=[]).splitlines()[2]
+    assert words in render_comparison(compare(range(80), second), pictures=[]).splitlines()[2]
 
 
 def test_lost_images_stand_before_won_ones():
-    found = duel([0, 1, 2], [1, 2, 3])
-    assert [row[0] for row in found.differing()] == ["0.png", "3.png"]
+    comparison = compare([0, 1, 2], [1, 2, 3])
+    assert [row[0] for row in comparison.differing()] == ["0.png", "3.png"]
 
 
 def test_classes_are_told_by_their_change():
-    found = duel(range(0, 100, 2), range(0, 50, 2))
-    assert [(c.label, c.before, c.after) for c in found.classes] == [
+    comparison = compare(range(0, 100, 2), range(0, 50, 2))
+    assert [(c.label, c.before, c.after) for c in comparison.classes] == [
         ("cat", 1.0, 0.5),
         ("dog", 0.0, 0.0),
     ]
-    page = render_duel(found, pictures=["plots/a.png"])
+    page = render_comparison(comparison, pictures=["plots/a.png"])
     assert "| cat | 50 | 100.0% | 50.0% | -50.0 |" in page
     assert "The other 1 have as many right as before." in page
     assert "![](plots/a.png)" in page
 
 
 def test_equal_models_differ_nowhere():
-    page = render_duel(duel(range(80), range(80)), pictures=[])
+    page = render_comparison(compare(range(80), range(80)), pictures=[])
     assert "No class has more or fewer images right." in page
     assert "None." in page

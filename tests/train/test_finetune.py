@@ -279,7 +279,9 @@ def test_balanced_weights_are_inverse_to_class_sizes():
 def test_images_come_the_same_from_cache_and_from_disk(images, monkeypatch, tmp_path):
     known = images[0]
     facts = {"root": known.root, "preprocess": known.preprocess}
-    monkeypatch.setattr("rootstock.train.images._BLOCK", 5)  # several blocks, the last not full
+    monkeypatch.setattr(
+        "rootstock.train.images._BLOCK_IMAGES", 5
+    )  # several blocks, the last not full
     cached = prepare_images(known.rows, known.targets, cache=tmp_path / "some.npy", **facts)
     monkeypatch.setattr("rootstock.train.images.CACHE_BYTES", 0)
     direct = prepare_images(known.rows, known.targets, cache=tmp_path / "none.npy", **facts)

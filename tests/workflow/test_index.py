@@ -19,7 +19,7 @@ def draw(tmp_path, monkeypatch):
     images = write_classes(tmp_path / "images", {"a": 12, "b": 8})
 
     def run(name, *, many):
-        monkeypatch.setattr(index, "MANY", many)
+        monkeypatch.setattr(index, "MIN_DRAWN_ASIDE_IMAGES", many)
         paths = Paths(tmp_path / name)
         index.index_images(load_config(None, overrides=[f"data.root={images}"]), paths)
         return {path.name: path.read_bytes() for path in (paths.reports / "plots/data").iterdir()}

@@ -23,14 +23,13 @@ from rootstock.data.manifest import ImageRow
 from rootstock.features.loading import prepared_batches
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
+from rootstock.heads.linear import PROBE_L2
 from rootstock.system.artifacts import measured_once
 from rootstock.tasks.dataset import Dataset, read_targets
 from rootstock.tasks.task import Task
 
 SIMILARITY_VERSION = 1
 """Raised whenever the same images would get another similarity."""
-PROBE_L2 = 1e-2
-"""One strength for all taps: probes compare depths, the search of the head comes later."""
 MIN_STRATUM_IMAGES = 3
 """Images of each stratum in a sample, where it has them."""
 
@@ -58,7 +57,7 @@ def build_profile(
     """
     manifest = dataset.manifest
     train = manifest.rows("train")
-    seen = measure_backbone(
+    profile = measure_backbone(
         backbone.card.weights,
         backbone,
         sample_rows(train, sample),
@@ -86,9 +85,9 @@ def build_profile(
         short_side_quantiles=_quartiles(sides),
         size_class=size_class(len(train), median, **thresholds),
         thresholds=thresholds,
-        similarity=seen.similarity,
-        probes=seen.probes,
-        backbone=seen.backbone,
+        similarity=profile.similarity,
+        probes=profile.probes,
+        backbone=profile.backbone,
     )
 
 

@@ -109,10 +109,6 @@ class DatasetProfile(Artifact):
         """The profile as the backbone of these weights sees it; itself where none has them."""
         for other in self.alternatives:
             if other.backbone.weights_sha256 == weights_sha256:
-                seen = {
-                    "backbone": other.backbone,
-                    "similarity": other.similarity,
-                    "probes": other.probes,
-                }
-                return self.model_copy(update=seen)
+                fields = ("backbone", "similarity", "probes")
+                return self.model_copy(update={name: getattr(other, name) for name in fields})
         return self

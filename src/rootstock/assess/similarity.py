@@ -28,7 +28,7 @@ from rootstock.system.files import write_atomic
 DEFAULT_SCALE = SimilarityScale(in_domain=0.012, scale=0.0346)
 """With MobileNetV2 on ImageNet, mean of the quarters: insects .010, flowers .022, brain scans .059,
 hand signs .118. A mean divergence of .036 scores one half; .012 or less scores one."""
-_TINY = 1e-5
+_MIN_VARIANCE = 1e-5
 
 
 class ChannelMoments:
@@ -63,8 +63,8 @@ def gaussian_divergence(
     mean: np.ndarray, variance: np.ndarray, reference_mean: np.ndarray, reference_var: np.ndarray
 ) -> float:
     """Median over channels of KL(N(mean, variance) || N(reference)), in nats."""
-    data = variance + _TINY
-    reference = reference_var + _TINY
+    data = variance + _MIN_VARIANCE
+    reference = reference_var + _MIN_VARIANCE
     ratio = data / reference
     shift = np.square(mean - reference_mean) / reference
     return float(np.median(0.5 * (ratio + shift - 1.0 - np.log(ratio))))

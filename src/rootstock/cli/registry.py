@@ -145,7 +145,7 @@ def compare(options: argparse.Namespace) -> None:
     config, registry = open_registry()
     paths = Paths(Path.cwd())
     project = Project(config, paths)
-    duel = compare_models(
+    comparison = compare_models(
         project.manifest,
         project.root,
         registry=registry,
@@ -155,7 +155,7 @@ def compare(options: argparse.Namespace) -> None:
         reports=paths.reports,
     )
     if options.json:
-        print_json(duel.to_dict())
+        print_json(comparison.to_dict())
         return
     print((paths.reports / "compare.md").read_text(encoding="utf-8"))
     print(f"written to {paths.reports / 'compare.md'}")

@@ -27,9 +27,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rootstock.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_ORIENTING = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
+_ORIENTATION_KEYS = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
 """Where Pillow looks for an orientation; without them looking costs more than a small decode."""
-_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ def read_file(path: Path | str, limits: DecodeLimits) -> ReadFile:
         # The system's own calls: Python's files and pathlib's take twice as long for a small one.
         handle = _open_file(path)
         try:
-            facts = os.fstat(handle)
-            if not stat.S_ISREG(facts.st_mode):
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
                 raise ImageError("unreadable", "it is not a regular file")
-            if facts.st_size > limits.max_bytes:
+            if status.st_size > limits.max_bytes:
                 raise _too_large(limits)
-            wanted = facts.st_size + 1
-            content = os.read(handle, wanted)
+            size = status.st_size + 1
+            content = os.read(handle, size)
             # One read may give less than there is.
-            while len(content) < wanted and (more := os.read(handle, wanted - len(content))):
+            while len(content) < size and (more := os.read(handle, size - len(content))):
                 content += more
         finally:
             os.close(handle)
@@ -107,7 +107,7 @@ def read_file(path: Path | str, limits: DecodeLimits) -> ReadFile:
         why = getattr(error, "strerror", None) or error
         raise ImageError("unreadable", f"the file cannot be read: {why}") from None
     _check_bytes(content, limits)
-    return ReadFile(content, facts.st_mtime_ns)
+    return ReadFile(content, status.st_mtime_ns)
 
 
 def _open_file(path: Path | str) -> int:
@@ -230,7 +230,7 @@ def _load(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> 
     try:
         image.seek(0)
         image.load()
-        if image.format == "TIFF" or not _ORIENTING.isdisjoint(image.info):
+        if image.format == "TIFF" or not _ORIENTATION_KEYS.isdisjoint(image.info):
             _drop_broken_exif(image)
             ImageOps.exif_transpose(image, in_place=True)
         return convert(image)
@@ -257,7 +257,7 @@ def _drop_broken_exif(image: Image.Image) -> None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image  # convert would copy it
-    if image.mode in _SIXTEEN_BITS:
+    if image.mode in _SIXTEEN_BIT_MODES:
         deep = np.asarray(image).astype(np.uint16)
         return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "I":

@@ -14,13 +14,13 @@ from PIL import Image
 
 Thumbnail = bytes
 """Grey uint8[16,16]; see `thumbnail`."""
-SIDE = 16
+SIDE_PIXELS = 16
 """Of a thumbnail, in pixels."""
 MAX_DIFFERENCE = 4.0
 """Mean absolute difference of two thumbnails, in grey levels, up to which they are one picture."""
 MIN_CONTRAST = 4.0
 """Pictures flatter than this (standard deviation in grey levels) have a hash of noise."""
-_BLOCK = 8_192
+_BLOCK_IMAGES = 8_192
 _SIXTEEN_TO_NINE = np.array(
     [
         [max(0, min(9 * a + 9, 16 * b + 16) - max(9 * a, 16 * b)) for b in range(9)]
@@ -29,7 +29,7 @@ _SIXTEEN_TO_NINE = np.array(
     np.float32,
 )
 """Ninths of each of 16 columns that lie in each of 9: whole numbers, so that sums are exact."""
-_MIXED = 29 * np.arange(64) % 64
+_BIT_ORDER = 29 * np.arange(64) % 64
 """An order of the bits in which each quarter has some of all rows and columns.
 
 Pictures with equal borders, such as digits, agree in the bits of whole rows; in this order they
@@ -41,7 +41,7 @@ def thumbnail(levels: Image.Image) -> Thumbnail:
     """Of an image of Pillow's mode ``L``; nearly the same after re-encoding or resizing."""
     # Not BOX, which takes whole pixels only, and no `reducing_gap`: either moves the borders, and
     # copies of other sizes look less alike.
-    return levels.resize((SIDE, SIDE), Image.Resampling.HAMMING).tobytes()
+    return levels.resize((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.HAMMING).tobytes()
 
 
 def group_duplicates(
@@ -87,15 +87,15 @@ def _matches(
         return
     chosen = np.array(sorted(first_of.values()))
     grey = np.frombuffer(b"".join([thumbs[i] for i in chosen]), np.uint8)
-    grey = grey.reshape(len(chosen), SIDE * SIDE)
-    blocks = [grey[start : start + _BLOCK] for start in range(0, len(grey), _BLOCK)]
+    grey = grey.reshape(len(chosen), SIDE_PIXELS * SIDE_PIXELS)
+    blocks = [grey[start : start + _BLOCK_IMAGES] for start in range(0, len(grey), _BLOCK_IMAGES)]
     contrasts = [block.astype(np.float32).std(axis=1) for block in blocks]
     vivid = np.concatenate(contrasts) >= MIN_CONTRAST
     hashes = np.concatenate([_hash(block) for block in blocks])[vivid]
     chosen, grey = chosen[vivid], grey[vivid]
     for first, second in _close_pairs(hashes, bits):
-        for start in range(0, len(first), _BLOCK):
-            a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
+        for start in range(0, len(first), _BLOCK_IMAGES):
+            a, b = first[start : start + _BLOCK_IMAGES], second[start : start + _BLOCK_IMAGES]
             apart = np.abs(grey[a].astype(np.float32) - grey[b])
             alike = apart.mean(axis=1) <= MAX_DIFFERENCE
             yield from zip(chosen[a[alike]].tolist(), chosen[b[alike]].tolist(), strict=True)
@@ -103,11 +103,11 @@ def _matches(
 
 def _hash(thumbs: np.ndarray) -> np.ndarray:
     """uint64[N] of thumbnails uint8[N,256]: of 8 rows of 9 grey levels, which rise to the right."""
-    rows = thumbs.reshape(-1, 8, 2, SIDE).mean(axis=2, dtype=np.float32)
+    rows = thumbs.reshape(-1, 8, 2, SIDE_PIXELS).mean(axis=2, dtype=np.float32)
     # To whole grey levels: what differs by less is noise, and flat parts shall have no order.
     small = np.rint(rows @ _SIXTEEN_TO_NINE / 16)
     bits = (small[:, :, 1:] > small[:, :, :-1]).reshape(-1, 64)
-    return np.packbits(bits.take(_MIXED, axis=1), axis=1).view(">u8").ravel().astype(np.uint64)
+    return np.packbits(bits.take(_BIT_ORDER, axis=1), axis=1).view(">u8").ravel().astype(np.uint64)
 
 
 def _close_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

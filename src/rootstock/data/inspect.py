@@ -20,7 +20,7 @@ from rootstock.data.duplicates import Thumbnail, thumbnail
 from rootstock.errors import DataError, ImageError
 from rootstock.system.cpu import usable_cores
 
-CHUNK = 64
+CHUNK_IMAGES = 64
 """Images a task; also the number from which on processes are worth their start."""
 
 
@@ -49,17 +49,17 @@ def inspect_image(path: Path | str, limits: DecodeLimits) -> Inspected:
 
 def _inspect_chunk(paths: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
     with no_warnings():
-        return [_look_at(path, limits) for path in paths]
+        return [_inspect_file(path, limits) for path in paths]
 
 
-def _look_at(path: Path | str, limits: DecodeLimits) -> Inspected:
+def _inspect_file(path: Path | str, limits: DecodeLimits) -> Inspected:
     try:
         os.fspath(path).encode()
         content, changed = read_file(path, limits)
     except UnicodeEncodeError:
         return Inspected(reason="file-name")
     except ImageError as error:
-        return _unread(path, error.reason)
+        return _describe_unread(path, error.reason)
     sha256, size = hashlib.sha256(content).hexdigest(), len(content)
     try:
         levels, mode, kind = decode_grey(content, limits)
@@ -68,13 +68,13 @@ def _look_at(path: Path | str, limits: DecodeLimits) -> Inspected:
     return Inspected(sha256, size, *levels.size, mode, kind, "", changed, thumbnail(levels))
 
 
-def _unread(path: Path | str, reason: str) -> Inspected:
+def _describe_unread(path: Path | str, reason: str) -> Inspected:
     try:
-        facts = os.stat(path)  # noqa: PTH116 - a path may be text
+        status = os.stat(path)  # noqa: PTH116 - a path may be text
     except (OSError, ValueError):
         return Inspected(reason="missing")
     # No time of change: it may have come after the reading, and nothing is to be concluded from it
-    size = facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
     return Inspected(bytes=size, reason=reason)
 
 
@@ -89,27 +89,29 @@ def inspect_images(
     """
     workers = workers or usable_cores()
     with tqdm(total=len(paths), desc="index", unit="image", disable=None) as bar:
-        if workers == 1 or len(paths) <= CHUNK:
+        if workers == 1 or len(paths) <= CHUNK_IMAGES:
             return [_counted(bar, inspect_image(path, limits)) for path in paths]
-        chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-        found: dict[int, list[Inspected]] = {}
+        chunks = [
+            paths[start : start + CHUNK_IMAGES] for start in range(0, len(paths), CHUNK_IMAGES)
+        ]
+        results: dict[int, list[Inspected]] = {}
         waiting = list(range(len(chunks)))
         while waiting:
             for number, result in _spread(chunks, waiting, limits, workers):
-                found[number] = result
+                results[number] = result
                 bar.update(len(result))
-            lost = [number for number in waiting if number not in found]
+            lost = [number for number in waiting if number not in results]
             # Chunks are begun in their order: the image that killed its process is in one of these
             for number in lost[: workers + 1]:
-                found[number] = _one_by_one(chunks[number], limits)
-                bar.update(len(found[number]))
+                results[number] = _one_by_one(chunks[number], limits)
+                bar.update(len(results[number]))
             waiting = lost[workers + 1 :]
-        return [image for number in range(len(chunks)) for image in found[number]]
+        return [image for number in range(len(chunks)) for image in results[number]]
 
 
 def _spread(
     chunks: Sequence[Sequence[Path | str]],
-    wanted: Sequence[int],
+    numbers: Sequence[int],
     limits: DecodeLimits,
     workers: int,
 ) -> Iterator[tuple[int, list[Inspected]]]:
@@ -117,27 +119,27 @@ def _spread(
     with _pool(workers) as pool:
         futures: list[Future[list[Inspected]]] = []
         with suppress(BrokenProcessPool):
-            for number in wanted:
+            for number in numbers:
                 futures.append(pool.submit(_inspect_chunk, chunks[number], limits))
-        for number, future in zip(wanted, futures, strict=False):
+        for number, future in zip(numbers, futures, strict=False):
             with suppress(BrokenProcessPool):
                 yield number, future.result()
 
 
 def _one_by_one(chunk: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
-    _make_sure_that_processes_start()
-    found: list[Inspected] = []
-    while len(found) < len(chunk):
+    _check_that_processes_start()
+    results: list[Inspected] = []
+    while len(results) < len(chunk):
         with _pool(1) as pool, suppress(BrokenProcessPool):
-            for path in chunk[len(found) :]:
-                found += pool.submit(_inspect_chunk, [path], limits).result()
-        if len(found) < len(chunk):
-            size = Path(chunk[len(found)]).stat().st_size
-            found.append(Inspected(bytes=size, reason="crashed"))
-    return found
+            for path in chunk[len(results) :]:
+                results += pool.submit(_inspect_chunk, [path], limits).result()
+        if len(results) < len(chunk):
+            size = Path(chunk[len(results)]).stat().st_size
+            results.append(Inspected(bytes=size, reason="crashed"))
+    return results
 
 
-def _make_sure_that_processes_start() -> None:
+def _check_that_processes_start() -> None:
     """Else every image would be blamed for it."""
     with _pool(1) as pool:
         try:

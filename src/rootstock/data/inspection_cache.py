@@ -24,8 +24,8 @@ from rootstock.system.tables import DAMAGE, read_table, write_rows
 
 VERSION = 3
 """Raised whenever the same file would be seen differently."""
-UNSURE_NS = 2_000_000_000
-FACTS = (
+MIN_AGE_NS = 2_000_000_000
+FILE_COLUMNS = (
     ("sha256", pa.string()),
     ("bytes", pa.int64()),
     ("width", pa.int32()),
@@ -34,43 +34,48 @@ FACTS = (
     ("format", pa.string()),
 )
 """Columns of what a file is, here and in the manifest."""
-_SEEN = (*FACTS, ("reason", pa.string()), ("changed", pa.int64()), ("thumb", pa.binary()))
+_INSPECTED_COLUMNS = (
+    *FILE_COLUMNS,
+    ("reason", pa.string()),
+    ("changed", pa.int64()),
+    ("thumb", pa.binary()),
+)
 """The fields of `Inspected`, in its order."""
-_SCHEMA = pa.schema([("path", pa.string()), *_SEEN])
+_SCHEMA = pa.schema([("path", pa.string()), *_INSPECTED_COLUMNS])
 
 
-def look_at(
+def inspect_layout(
     layout: Layout,
     *,
     limits: DecodeLimits,
     workers: int | None,
-    memory: Path | None,
-    on_seen: Callable[[list[Inspected]], None] | None = None,
+    cache_file: Path | None,
+    on_inspected: Callable[[list[Inspected]], None] | None = None,
 ) -> list[Inspected]:
-    """What is seen of each entry: from ``memory`` where that is known, else from the file.
+    """Return the inspection of each entry: from ``cache_file`` if it is known, or of the file.
 
-    ``workers`` as in `inspect_images`; ``memory`` is a file of `SeenFiles`, or None. ``on_seen`` is
-    called before that file is written.
+    ``workers`` as in `inspect_images`; ``cache_file`` is a file of `InspectionCache`, or None.
+    ``on_inspected`` is called before that file is written.
     """
     started = time.time()
     names = [entry.path for entry in layout.entries]
     # Text: 100,000 objects of pathlib cost more than all that is asked of them.
     paths = [f"{layout.base}/{name}" for name in names]
-    seen = SeenFiles(memory, layout.base, limits) if memory else None
-    known = seen.recall(names) if seen else {}
+    cache = InspectionCache(cache_file, layout.base, limits) if cache_file else None
+    known = cache.recall(names) if cache else {}
     new = [i for i in range(len(paths)) if i not in known]
     fresh = inspect_images([paths[i] for i in new], limits=limits, workers=workers)
     known |= dict(zip(new, fresh, strict=True))
     inspected = [known[i] for i in range(len(paths))]
-    if on_seen:
-        on_seen(inspected)
-    if new and seen:
-        seen.remember(names, inspected, since=started)
+    if on_inspected:
+        on_inspected(inspected)
+    if new and cache:
+        cache.remember(names, inspected, since=started)
     return inspected
 
 
 @dataclass(frozen=True)
-class SeenFiles:
+class InspectionCache:
     """A Parquet file of what was seen below the folder ``base`` under these limits."""
 
     path: Path
@@ -87,34 +92,34 @@ class SeenFiles:
             ):
                 return {}
             paths, *columns = (table[name].to_pylist() for name in _SCHEMA.names)
-            seen = dict(zip(paths, map(Inspected, *columns), strict=True))
+            images = dict(zip(paths, map(Inspected, *columns), strict=True))
         except DAMAGE:
             return {}
-        known = {position: seen[name] for position, name in enumerate(names) if name in seen}
+        known = {position: images[name] for position, name in enumerate(names) if name in images}
         return {at: image for at, image in known.items() if self._is_as_it_was(names[at], image)}
 
     def remember(
         self, names: Sequence[str], inspected: Sequence[Inspected], *, since: float
     ) -> None:
         """Write what was seen; ``since`` is the time in seconds before the first was read."""
-        sure = since * 1e9 - UNSURE_NS
+        latest = since * 1e9 - MIN_AGE_NS
         rows = [
             (name, *image)
             for name, image in zip(names, inspected, strict=True)
             # A file that cannot be read now may be readable though it has not changed.
-            if image.changed is not None and image.changed < sure and image.reason != "unreadable"
+            if image.changed is not None and image.changed < latest and image.reason != "unreadable"
         ]
         write_rows(rows, _SCHEMA.with_metadata({b"rootstock": self._rules}), self.path)
 
     def _is_as_it_was(self, name: str, image: Inspected) -> bool:
         try:
-            facts = os.stat(f"{self.base}/{name}")  # noqa: PTH116 - as for reading it
+            status = os.stat(f"{self.base}/{name}")  # noqa: PTH116 - as for reading it
         except (OSError, ValueError):
             return False
-        return (facts.st_size, facts.st_mtime_ns) == (image.bytes, image.changed)
+        return (status.st_size, status.st_mtime_ns) == (image.bytes, image.changed)
 
     @property
     def _rules(self) -> bytes:
         """What else decides what is seen: another value, and nothing is known."""
-        facts = {"version": VERSION, "pillow": PIL.__version__, "base": str(self.base.absolute())}
-        return json.dumps(facts | asdict(self.limits), sort_keys=True).encode()
+        rules = {"version": VERSION, "pillow": PIL.__version__, "base": str(self.base.absolute())}
+        return json.dumps(rules | asdict(self.limits), sort_keys=True).encode()

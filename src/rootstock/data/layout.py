@@ -40,12 +40,12 @@ _SPLIT_NAMES = {
     "validation": "val",
     "test": "test",
 }
-_TEXTS = {"txt", "md", "html", "log", "ini", "py", "ipynb", "sh"}
-_RECORDS = {"json", "jsonl", "csv", "tsv", "parquet", "xml", "yaml", "yml", "toml"}
-_SIDE_FILES = _TEXTS | _RECORDS | {"db", "dvc", "lnk"}
+_TEXT_ENDINGS = {"txt", "md", "html", "log", "ini", "py", "ipynb", "sh"}
+_RECORD_ENDINGS = {"json", "jsonl", "csv", "tsv", "parquet", "xml", "yaml", "yml", "toml"}
+_SIDE_ENDINGS = _TEXT_ENDINGS | _RECORD_ENDINGS | {"db", "dvc", "lnk"}
 _SIDE_FOLDERS = frozenset({"__MACOSX", "__pycache__"})
-_TABLES = (".csv", ".parquet", ".pq")
-_LAYOUTS = "expected root/<class>/*.jpg, root/train/<class>/*.jpg, or a CSV with path,label"
+_TABLE_ENDINGS = (".csv", ".parquet", ".pq")
+_LAYOUT_HINT = "expected root/<class>/*.jpg, root/train/<class>/*.jpg, or a CSV with path,label"
 
 
 class Entry(NamedTuple):
@@ -53,7 +53,7 @@ class Entry(NamedTuple):
 
     path: str
     target: str
-    given: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def find_images(
             hint=f"set data.root to a CSV or Parquet file with path,{','.join(columns)}",
         )
     if not layout.entries:
-        raise DataError(f"{root} holds no images", hint=_LAYOUTS)
+        raise DataError(f"{root} holds no images", hint=_LAYOUT_HINT)
     layout.entries.sort(key=attrgetter("path"))
     return layout
 
@@ -109,17 +109,19 @@ def _from_folders(root: Path) -> Layout:
     folders = _subfolders(root)
     loose = _files(root)
     splits = {name: _SPLIT_NAMES[name.lower()] for name in folders if name.lower() in _SPLIT_NAMES}
-    given = any(split == "train" and _subfolders(root / name) for name, split in splits.items())
+    has_splits = any(
+        split == "train" and _subfolders(root / name) for name, split in splits.items()
+    )
     if not folders:
         what = f"{len(loose)} files but no class folders" if loose else "no images"
-        raise DataError(f"{root} holds {what}", hint=_LAYOUTS)
+        raise DataError(f"{root} holds {what}", hint=_LAYOUT_HINT)
     warnings = []
     if loose:
         warnings.append(f"{len(loose)} files lie beside the class folders and are ignored")
-    if not given:
+    if not has_splits:
         if "train" not in splits.values() and len(splits) == len(folders):
             raise DataError(
-                f"{root} has {', '.join(sorted(splits))} but no train folder", hint=_LAYOUTS
+                f"{root} has {', '.join(sorted(splits))} but no train folder", hint=_LAYOUT_HINT
             )
         entries = list(_class_folders(root, "", None, warnings))
         return Layout(root, entries, warnings)
@@ -138,11 +140,9 @@ def _class_folders(
     root: Path, prefix: str, split: str | None, warnings: list[str]
 ) -> Iterator[Entry]:
     for label in _subfolders(root / prefix):
-        found = False
-        for path in _walk(root / prefix / label):
-            found = True
-            yield Entry(f"{prefix}{label}/{path}", label, split)
-        if not found:
+        paths = list(_walk(root / prefix / label))
+        yield from (Entry(f"{prefix}{label}/{path}", label, split) for path in paths)
+        if not paths:
             warnings.append(f"the class folder {prefix}{label} is empty and is ignored")
 
 
@@ -169,7 +169,7 @@ def _files(folder: Path) -> list[str]:
 def _is_side_file(name: str) -> bool:
     # Text: os.path.splitext takes four times as long, and it is done for each image.
     _, dot, ending = name.rpartition(".")
-    return name.startswith(".") or (dot == "." and ending.lower() in _SIDE_FILES)
+    return name.startswith(".") or (dot == "." and ending.lower() in _SIDE_ENDINGS)
 
 
 def _is_side_folder(name: str) -> bool:
@@ -187,24 +187,24 @@ def _from_table(path: Path, target_columns: Sequence[str]) -> Layout:
         )
     paths = _texts(table["path"])
     targets = _joined([_texts(table[name]) for name in target_columns])
-    given = _texts(table["split"]) if "split" in table.column_names else [""] * table.num_rows
+    splits = _texts(table["split"]) if "split" in table.column_names else [""] * table.num_rows
     entries = [
         _table_entry(path, number, *row)
-        for number, row in enumerate(zip(paths, targets, given, strict=True), start=1)
+        for number, row in enumerate(zip(paths, targets, splits, strict=True), start=1)
     ]
     listed, count = (
         Counter(entry.path for entry in entries).most_common(1)[0] if entries else ("", 0)
     )
     if count > 1:
         raise DataError(f"{path} lists {listed} {count} times", hint="keep one row an image")
-    if any(entry.given for entry in entries) and not any(e.given == "train" for e in entries):
+    if any(entry.split for entry in entries) and not any(e.split == "train" for e in entries):
         raise DataError(f"{path} gives splits but no row of the split train")
     return Layout(path, entries, [])
 
 
 def _read_table(path: Path) -> pa.Table:
-    if path.suffix.lower() not in _TABLES:
-        raise DataError(f"{path} is a file, but not a CSV or Parquet table", hint=_LAYOUTS)
+    if path.suffix.lower() not in _TABLE_ENDINGS:
+        raise DataError(f"{path} is a file, but not a CSV or Parquet table", hint=_LAYOUT_HINT)
     try:
         if path.suffix.lower() == ".csv":
             # Everything is text: labels such as 007 must not become the number 7.

@@ -17,7 +17,7 @@ import pyarrow as pa
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
 from rootstock.data.inspect import Inspected
-from rootstock.data.inspection_cache import FACTS, look_at
+from rootstock.data.inspection_cache import FILE_COLUMNS, inspect_layout
 from rootstock.data.layout import Layout
 from rootstock.data.splits import SPLITS, assign_splits
 from rootstock.errors import ArtifactError
@@ -28,7 +28,7 @@ FORMAT_VERSION = 2
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
-        *FACTS,
+        *FILE_COLUMNS,
         ("target", pa.string()),
         ("stratum", pa.string()),
         ("split", pa.string()),
@@ -123,13 +123,13 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write as Parquet; the same manifest gives the same bytes."""
-        facts = {
+        header = {
             "format_version": FORMAT_VERSION,
             "task": self.task,
             "warnings": self.warnings,
             "given_splits": self.given_splits,
         }
-        write_rows(self.images, SCHEMA.with_metadata({"rootstock": json.dumps(facts)}), path)
+        write_rows(self.images, SCHEMA.with_metadata({"rootstock": json.dumps(header)}), path)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -141,15 +141,17 @@ class Manifest:
         hint = "run the stage `index` again"
         try:
             table = read_table(path)
-            facts = json.loads((table.schema.metadata or {})[b"rootstock"])
-            table, facts = _upgrade(table, facts)
-            problem = explain_format(facts["format_version"], FORMAT_VERSION, path=path, again=hint)
+            header = json.loads((table.schema.metadata or {})[b"rootstock"])
+            table, header = _upgrade(table, header)
+            problem = explain_format(
+                header["format_version"], FORMAT_VERSION, path=path, again=hint
+            )
             rows = () if problem else tuple(ImageRow(**row) for row in table.to_pylist())
             manifest = cls(
                 rows,
-                tuple(facts["warnings"]),
-                tuple(facts["given_splits"]),
-                "" if problem else facts["task"],
+                tuple(header["warnings"]),
+                tuple(header["given_splits"]),
+                "" if problem else header["task"],
             )
         except FileNotFoundError:
             raise ArtifactError(f"{path} is missing", hint=hint) from None
@@ -194,13 +196,13 @@ class Manifest:
         }
 
 
-def _upgrade(table: pa.Table, facts: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
+def _upgrade(table: pa.Table, header: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
     """Return a manifest of format 1, which had one class per image, in the present format."""
-    if facts["format_version"] != 1:
-        return table, facts
+    if header["format_version"] != 1:
+        return table, header
     columns = ["target" if name == "label" else name for name in table.column_names]
     table = table.rename_columns(columns).append_column("stratum", table["label"])
-    return table, {**facts, "format_version": FORMAT_VERSION, "task": "single_label"}
+    return table, {**header, "format_version": FORMAT_VERSION, "task": "single_label"}
 
 
 def _paths(rows: Sequence[ImageRow]) -> list[str]:
@@ -218,21 +220,23 @@ def build_manifest(
     min_per_class: int,
     seed: int,
     workers: int | None = None,
-    memory: Path | None = None,
-    on_seen: Callable[[list[Inspected]], None] | None = None,
+    cache_file: Path | None = None,
+    on_inspected: Callable[[list[Inspected]], None] | None = None,
 ) -> Manifest:
     """Decode every image of ``layout`` once and decide its split.
 
-    ``workers`` is the number of decoding processes; None: one a core. ``memory`` is a file that
+    ``workers`` is the number of decoding processes; None: one a core. ``cache_file`` is a file that
     keeps what was seen, so that the next run reads what is new or has changed, nothing else.
-    ``on_seen`` is called with what was seen, before anything is made of it.
+    ``on_inspected`` is called with what was seen, before anything is made of it.
     Raises:
         DataError: there is nothing to learn from these targets; ``min_per_class`` is how many
             usable images each stratum needs.
     """
     listed = [entry.target for entry in layout.entries]
     rules.check_texts(layout.root, listed)
-    inspected = look_at(layout, limits=limits, workers=workers, memory=memory, on_seen=on_seen)
+    inspected = inspect_layout(
+        layout, limits=limits, workers=workers, cache_file=cache_file, on_inspected=on_inspected
+    )
     usable = [i for i, image in enumerate(inspected) if not image.reason]
     targets = [listed[i] for i in usable]
     rules.check(layout.root, targets, listed, min_per_class)
@@ -245,7 +249,7 @@ def build_manifest(
     splits = assign_splits(
         groups,
         strata,
-        [layout.entries[i].given for i in usable],
+        [layout.entries[i].split for i in usable],
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         seed=seed,
@@ -259,12 +263,12 @@ def build_manifest(
     for i, stratum, split, group in zip(usable, strata, splits, groups.tolist(), strict=True):
         stratum_of[i], split_of[i], group_of[i] = stratum, split, group
     paths, names, _ = zip(*layout.entries, strict=True)
-    *facts, reasons, _, _ = zip(*inspected, strict=True)
+    *columns, reasons, _, _ = zip(*inspected, strict=True)
     texts = [map(_storable, column) for column in (paths, names, stratum_of)]
-    stored = (texts[0], *facts, texts[1], texts[2], split_of, group_of, reasons)
+    stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons)
     rows = starmap(ImageRow, zip(*stored, strict=True))
-    given = tuple(sorted({entry.given for entry in layout.entries if entry.given}))
-    return Manifest(tuple(rows), tuple(warnings), given, rules.name)
+    given_splits = tuple(sorted({entry.split for entry in layout.entries if entry.split}))
+    return Manifest(tuple(rows), tuple(warnings), given_splits, rules.name)
 
 
 def _storable(text: str) -> str:

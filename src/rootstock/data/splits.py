@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 def assign_splits(
     groups: np.ndarray,
     strata: Sequence[str],
-    given: Sequence[str | None],
+    given_splits: Sequence[str | None],
     *,
     val_fraction: float,
     test_fraction: float,
@@ -34,9 +34,9 @@ def assign_splits(
     ``train`` and those without one. ``groups`` int64[N] are duplicate groups; one that has a
     member in a given val or test split stays out of the draw.
     """
-    splits = [name or "train" for name in given]
-    wanted = {"test": test_fraction, "val": val_fraction}
-    fractions = {name: share for name, share in wanted.items() if name not in given and share > 0}
+    splits = [name or "train" for name in given_splits]
+    fractions = {"test": test_fraction, "val": val_fraction}
+    fractions = {n: share for n, share in fractions.items() if n not in given_splits and share > 0}
     # Python's own numbers: those of numpy take several times as long one by one.
     numbers: list[int] = groups.tolist()
     fixed = {group for group, split in zip(numbers, splits, strict=True) if split != "train"}

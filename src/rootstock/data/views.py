@@ -15,9 +15,9 @@ import numpy as np
 from rootstock.data.preprocess import Preprocess
 
 Views = Literal["one", "flip", "crops"]
-COUNT: Mapping[Views, int] = MappingProxyType({"one": 1, "flip": 2, "crops": 5})
+FORWARD_PASSES: Mapping[Views, int] = MappingProxyType({"one": 1, "flip": 2, "crops": 5})
 """Forward passes of a prediction."""
-MARGIN = 1.15
+MIN_CROP_RATIO = 1.15
 """Crops are cut from an image at least this much larger than they are, so that they differ."""
 
 
@@ -32,7 +32,9 @@ def cut_views(preprocess: Preprocess, pixels: np.ndarray, views: Views) -> np.nd
     if views == "flip":
         return np.stack([centre, centre[:, ::-1]])
     size = preprocess.input_size
-    larger = preprocess.resize(pixels, max(round(size / preprocess.crop_pct), round(size * MARGIN)))
+    larger = preprocess.resize(
+        pixels, max(round(size / preprocess.crop_pct), round(size * MIN_CROP_RATIO))
+    )
     height, width = larger.shape[:2]
     corners = [
         larger[top : top + size, left : left + size]
@@ -44,4 +46,4 @@ def cut_views(preprocess: Preprocess, pixels: np.ndarray, views: Views) -> np.nd
 
 def average_views(rows: np.ndarray, views: Views) -> np.ndarray:
     """float[N*V,K] -> [N,K]."""
-    return rows.reshape(-1, COUNT[views], rows.shape[1]).mean(axis=1)
+    return rows.reshape(-1, FORWARD_PASSES[views], rows.shape[1]).mean(axis=1)

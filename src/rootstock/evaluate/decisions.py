@@ -13,7 +13,7 @@ from rootstock.data.manifest import ImageRow
 from rootstock.errors import ArtifactError
 from rootstock.system.tables import DAMAGE, read_table, write_rows
 
-AGAIN = "run the stage `evaluate` again"
+RERUN_HINT = "run the stage `evaluate` again"
 
 
 def write_decisions(path: Path, rows: Sequence[ImageRow], decisions: np.ndarray) -> None:
@@ -42,9 +42,9 @@ def read_decisions(path: Path, rows: Sequence[ImageRow]) -> np.ndarray:
         decisions = values.reshape(len(table), *shape)
         images = list(zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True))
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing", hint=AGAIN) from None
+        raise ArtifactError(f"{path} is missing", hint=RERUN_HINT) from None
     except DAMAGE as error:
-        raise ArtifactError(f"{path} holds no decisions: {error}", hint=AGAIN) from None
+        raise ArtifactError(f"{path} holds no decisions: {error}", hint=RERUN_HINT) from None
     if images != [(row.path, row.sha256) for row in rows]:
-        raise ArtifactError(f"{path} is of other test images", hint=AGAIN)
+        raise ArtifactError(f"{path} is of other test images", hint=RERUN_HINT)
     return decisions

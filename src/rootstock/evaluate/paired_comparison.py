@@ -11,9 +11,8 @@ import numpy as np
 
 from rootstock.metrics import wilson_interval
 
-SHOWN = 60
+MAX_SHOWN_CHANGES = 60
 """Images that the two see differently, listed at most."""
-Z = 1.96
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
-class Duel:
+class PairedComparison:
     """``first`` (as a rule the champion) and ``second`` on images of ``labels`` str[N]."""
 
     first: Contender
@@ -94,12 +93,12 @@ class Duel:
     @cached_property
     def classes(self) -> list[ClassChange]:
         """Classes that have test images, the largest change first."""
-        found = []
+        changes = []
         for label in sorted(set(self.labels.tolist())):
             own = self.labels == label
             before, after = (float(right[own].mean()) for right in self.right)
-            found.append(ClassChange(label, int(own.sum()), before, after))
-        return sorted(found, key=lambda one: (-abs(one.change), one.label))
+            changes.append(ClassChange(label, int(own.sum()), before, after))
+        return sorted(changes, key=lambda one: (-abs(one.change), one.label))
 
     def differing(self) -> list[tuple[str, str, str, str]]:
         """(path, actual, first said, second said) where they differ; what matters first."""
@@ -141,7 +140,7 @@ class Duel:
 
 
 def newcombe_interval(
-    both: int, second_only: int, first_only: int, neither: int, *, z: float = Z
+    both: int, second_only: int, first_only: int, neither: int, *, z: float = 1.96
 ) -> tuple[float, float]:
     """Interval of the second's share over the first's, of paired images; (-1, 1) for none.
 
@@ -161,8 +160,8 @@ def newcombe_interval(
         cross = max(cross - n / 2, 0.0)
     phi = cross / math.sqrt(margins) if margins else 0.0
 
-    def joined(mine: float, other: float) -> float:
-        return math.sqrt(max(0.0, mine**2 - 2 * phi * mine * other + other**2))
+    def joined(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
 
     gain = shares[0] - shares[1]
     below = joined(shares[0] - low2, high1 - shares[1])
@@ -170,25 +169,26 @@ def newcombe_interval(
     return max(-1.0, gain - below), min(1.0, gain + above)
 
 
-def render_duel(duel: Duel, *, pictures: Sequence[str]) -> str:
+def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) -> str:
     """The comparison as Markdown, in words first; ``pictures`` are paths from the page."""
-    first, second = duel.first, duel.second
-    low, high = duel.gain_interval
-    both, second_only, first_only, neither = duel.table
-    intervals = [wilson_interval(int(right.sum()), duel.n) for right in duel.right]
+    first, second = comparison.first, comparison.second
+    accuracy, other_accuracy = comparison.accuracies
+    low, high = comparison.gain_interval
+    both, second_only, first_only, neither = comparison.table
+    intervals = [wilson_interval(int(right.sum()), comparison.n) for right in comparison.right]
     lines = [
         f"# {first.name} against {second.name}",
         "",
-        f"**{_verdict(duel)}**",
+        f"**{_verdict(comparison)}**",
         "",
-        f"On the same {duel.n} test images {second.name} has {duel.accuracies[1]:.1%} right and "
-        f"{first.name} {duel.accuracies[0]:.1%}: a gain of {100 * duel.gain:+.1f} points, 95 % "
+        f"On the same {comparison.n} test images {second.name} has {other_accuracy:.1%} right and "
+        f"{first.name} {accuracy:.1%}: a gain of {100 * comparison.gain:+.1f} points, 95 % "
         f"interval {100 * low:+.1f} to {100 * high:+.1f} (Newcombe 1998, paired). McNemar's exact "
-        f"test: p = {duel.p_value:.2g}.",
+        f"test: p = {comparison.p_value:.2g}.",
         "",
         f"| | {first.name} | {second.name} |",
         "| --- | --- | --- |",
-        f"| right | {duel.accuracies[0]:.2%} | {duel.accuracies[1]:.2%} |",
+        f"| right | {accuracy:.2%} | {other_accuracy:.2%} |",
         "| 95 % interval | " + " | ".join(f"{a:.1%} to {b:.1%}" for a, b in intervals) + " |",
         f"| right where the other is wrong | {first_only} | {second_only} |",
         f"| milliseconds for one image, here | {first.milliseconds:.1f} | "
@@ -199,29 +199,31 @@ def render_duel(duel: Duel, *, pictures: Sequence[str]) -> str:
         *(f"{one.name}: {one.note}\n" for one in (first, second) if one.note),
         "## Classes",
         "",
-        *_class_lines(duel),
+        *_class_lines(comparison),
         "",
         "## Images that they see differently",
         "",
     ]
-    found = duel.differing()
-    if not found:
+    differing = comparison.differing()
+    if not differing:
         lines.append("None.")
     else:
         lines += [f"| image | is | {first.name} | {second.name} |", "| --- | --- | --- | --- |"]
-        lines += [f"| {path} | {is_} | {a} | {b} |" for path, is_, a, b in found[:SHOWN]]
-        if len(found) > SHOWN:
-            lines.append(f"\n{len(found) - SHOWN} more are not listed.")
+        lines += [
+            f"| {path} | {is_} | {a} | {b} |" for path, is_, a, b in differing[:MAX_SHOWN_CHANGES]
+        ]
+        if len(differing) > MAX_SHOWN_CHANGES:
+            lines.append(f"\n{len(differing) - MAX_SHOWN_CHANGES} more are not listed.")
     lines += [f"\n![]({picture})" for picture in pictures]
     return "\n".join(lines) + "\n"
 
 
-def _verdict(duel: Duel) -> str:
-    low, high = duel.gain_interval
+def _verdict(comparison: PairedComparison) -> str:
+    low, high = comparison.gain_interval
     if low > 0:
-        return f"{duel.second.name} is better."
+        return f"{comparison.second.name} is better."
     if high < 0:
-        return f"{duel.second.name} is worse."
+        return f"{comparison.second.name} is worse."
     width = 100 * (high - low) / 2
     return (
         "These images do not tell which of the two is better: they can tell differences of about "
@@ -229,20 +231,20 @@ def _verdict(duel: Duel) -> str:
     )
 
 
-def _class_lines(duel: Duel) -> list[str]:
-    changed = [one for one in duel.classes if one.change]
-    same = len(duel.classes) - len(changed)
+def _class_lines(comparison: PairedComparison) -> list[str]:
+    changed = [one for one in comparison.classes if one.change]
+    same = len(comparison.classes) - len(changed)
     if not changed:
         return ["No class has more or fewer images right."]
     lines = [
-        f"| class | test images | {duel.first.name} | {duel.second.name} | change |",
+        f"| class | test images | {comparison.first.name} | {comparison.second.name} | change |",
         "| --- | --- | --- | --- | --- |",
         *(
             f"| {one.label} | {one.images} | {one.before:.1%} | {one.after:.1%} | "
             f"{100 * one.change:+.1f} |"
-            for one in changed[:SHOWN]
+            for one in changed[:MAX_SHOWN_CHANGES]
         ),
     ]
-    if len(changed) > SHOWN:
-        lines.append(f"\n{len(changed) - SHOWN} more changed and are not listed.")
+    if len(changed) > MAX_SHOWN_CHANGES:
+        lines.append(f"\n{len(changed) - MAX_SHOWN_CHANGES} more changed and are not listed.")
     return [*lines, f"\nThe other {same} have as many right as before."] if same else lines

@@ -23,6 +23,8 @@ from rootstock.system.files import write_atomic
 CPU = torch.device("cpu")
 FOLD_TOLERANCE = 1e-4
 """Tolerance in a cross-validation: scores within a tenth of a point, in half the time."""
+PROBE_L2 = 1e-2
+"""Strength for every probe: probes compare features, and the search of the head comes later."""
 BLOCK_ROWS = 1024
 """Rows that are standardised at a time."""
 MIN_SCALE = 1e-8

@@ -13,10 +13,10 @@ from torch import Tensor
 from rootstock.errors import TrainingError
 from rootstock.heads.linear import CPU, MIN_SCALE, LinearHead, MlpHead
 
-BATCH = 128
-EPOCHS = 30
+BATCH_ROWS = 128
+N_EPOCHS = 30
 MIN_STEPS, MAX_STEPS = 1_000, 5_000
-PEAK_RATE = 3e-3
+PEAK_LEARNING_RATE = 3e-3
 
 
 def fit_mlp_head(
@@ -50,12 +50,13 @@ def fit_mlp_head(
         for before, after, gain in ((inputs.shape[1], hidden, 2**0.5), (hidden, n_outputs, 0.1))
     ]
     biases = [torch.zeros(size, requires_grad=True, device=device) for size in (hidden, n_outputs)]
-    optimizer = torch.optim.Adam([*layers, *biases], lr=PEAK_RATE)
-    steps = min(max(MIN_STEPS, EPOCHS * math.ceil(len(targets) / BATCH)), MAX_STEPS)
+    optimizer = torch.optim.Adam([*layers, *biases], lr=PEAK_LEARNING_RATE)
+    steps = min(max(MIN_STEPS, N_EPOCHS * math.ceil(len(targets) / BATCH_ROWS)), MAX_STEPS)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    n_rows = min(BATCH_ROWS, len(targets))
     for _ in range(steps):
-        many = (min(BATCH, len(targets)),)
-        rows = torch.randint(len(targets), many, generator=chance, device=CPU).to(device)
+        picks = torch.randint(len(targets), (n_rows,), generator=chance, device=CPU)
+        rows = picks.to(device)
         outputs = _forward(inputs[rows], layers, biases)
         norm = layers[0].square().sum() + layers[1].square().sum()
         loss = mean_loss(outputs, targets[rows]) + l2 / 2 * norm

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-MEMORY = 30
+MEMORY_STEPS = 30
 """Steps remembered, from one strength to the next too: they cost little beside a product."""
 MAX_STEPS = 300
 TOLERANCE = 5e-6
 """Norm of the gradient in the metric of the bound, where a loss of about 1 is far from 0."""
 MAX_AXES = 2048
 """More axes than this cost more to find than they save; then every feature is an axis."""
-_SUFFICIENT = 1e-4
-_HALVINGS = 12
+_MIN_DECREASE_SHARE = 1e-4
+_MAX_HALVINGS = 12
 
 History = list[tuple[Tensor, Tensor, Tensor]]
 """Steps, the changes of slope they made, and the inverse of the product of the two."""
@@ -182,7 +182,7 @@ def _minimise(
         step, change = moved - point, new_slope - slope
         if not step.any():
             break  # as good as the precision allows
-        history = [*history[-MEMORY + 1 :], (step, change, _inverse(step, change))]
+        history = [*history[-MEMORY_STEPS + 1 :], (step, change, _inverse(step, change))]
         point, value, slope = moved, new_value, new_slope
     return point, history
 
@@ -218,11 +218,11 @@ def _search_line(
     """Halve each problem's step until its loss falls enough; a problem that cannot stays put."""
     fall = _dot(slope, direction).double()
     size = torch.ones_like(value)
-    for _ in range(_HALVINGS):
+    for _ in range(_MAX_HALVINGS):
         moved = point + size.view(-1, 1, 1).to(point.dtype) * direction
         new_value, new_slope = problem.value_and_slope(moved, penalty)
         # Losses are sums of float32 terms: a rise below their rounding is none.
-        poor = new_value > value + _SUFFICIENT * size * fall + 1e-7 * value.abs()
+        poor = new_value > value + _MIN_DECREASE_SHARE * size * fall + 1e-7 * value.abs()
         if not poor.any():
             return moved, new_value, new_slope
         size = torch.where(poor, size / 2, size)
@@ -241,5 +241,7 @@ def _principal_axes(features: Tensor) -> Tensor:
     if n_columns <= n_rows:
         return torch.linalg.eigh(features.T @ features)[1]
     values, vectors = torch.linalg.eigh((features @ features.T).double())
-    kept = values > values[-1] * 1e-9
-    return ((features.T.double() @ vectors[:, kept]) / values[kept].sqrt()).to(features.dtype)
+    significant = values > values[-1] * 1e-9
+    return ((features.T.double() @ vectors[:, significant]) / values[significant].sqrt()).to(
+        features.dtype
+    )

@@ -22,10 +22,14 @@ def quiet_environment() -> None:
     Call it before anything heavy is imported: libraries read them once.
     """
     from rootstock.integrations.mlflow.client import prepare_mlflow
-    from rootstock.integrations.ray.cluster import QUIET
+    from rootstock.integrations.ray.cluster import QUIET_VARIABLES
 
     prepare_mlflow()
-    for key, value in {**QUIET, "HF_HUB_DISABLE_TELEMETRY": "1", "DVC_NO_ANALYTICS": "1"}.items():
+    for key, value in {
+        **QUIET_VARIABLES,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DVC_NO_ANALYTICS": "1",
+    }.items():
         os.environ.setdefault(key, value)
 
 
@@ -39,7 +43,7 @@ def tracking_uri(paths: Paths) -> str:
         return _sqlite(paths.root / "mlflow.db")
     prefix, slashes, path = uri.partition(":///")
     if prefix == "sqlite" and slashes and path and not path.startswith((":", "/")):
-        return f"sqlite:///{quote(str(Path.cwd()), safe=SAFE)}/{path}"
+        return f"sqlite:///{quote(str(Path.cwd()), safe=SAFE_CHARACTERS)}/{path}"
     return uri
 
 
@@ -143,11 +147,11 @@ def connect_racer(config: Config) -> Searcher:
 
 
 # SQLAlchemy unquotes the path of an SQLite URI; only these two would otherwise be misread.
-SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%?")
+SAFE_CHARACTERS = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%?")
 
 
 def _sqlite(path: Path) -> str:
-    return f"sqlite:///{quote(str(path.resolve()), safe=SAFE)}"
+    return f"sqlite:///{quote(str(path.resolve()), safe=SAFE_CHARACTERS)}"
 
 
 def _require(package: str, *, key: str, way_out: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from rootstock.data.decode import DecodeLimits, decode_image
-from rootstock.data.views import COUNT, Views, average_views, cut_views
+from rootstock.data.views import FORWARD_PASSES, Views, average_views, cut_views
 from rootstock.errors import BundleError, ImageError
 from rootstock.model.bundle import ModelBundle, largest_difference, read_bundle
 from rootstock.model.engine import Forward, best_batch, fastest_engine, has_gpu, open_engine
@@ -101,7 +101,9 @@ class Predictor:
         facts = self.bundle.facts
         size = self.bundle.preprocess.input_size
         max_images = 64 if self.engine == "torch" and has_gpu() else 8
-        return best_batch(self._forward, size, views=COUNT[facts.views], max_images=max_images)
+        return best_batch(
+            self._forward, size, views=FORWARD_PASSES[facts.views], max_images=max_images
+        )
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """Return outputs float32[N,K], before the calibration, of prepared [N,3,S,S]."""
@@ -139,7 +141,7 @@ class Predictor:
         else:
             given = self._forward(images)
             outputs = average_views(self._finite(given.logits), views)
-            features = given.features[:: COUNT[views]]
+            features = given.features[:: FORWARD_PASSES[views]]
         return Inferred(self.task.decide(outputs, facts.calibration), features)
 
     def answer(

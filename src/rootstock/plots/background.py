@@ -1,4 +1,4 @@
-"""Pictures that are drawn in a process of their own, while other work goes on."""
+"""Pictures that a second process draws while other work continues."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tempfile import TemporaryDirectory
 from rootstock.plots.style import canvas
 
 
-class Artist:
-    """Draws in a process from the beginning, or without one when it is to finish."""
+class BackgroundPlots:
+    """Pictures that a process draws from the beginning, or this one when it finishes them."""
 
     def __init__(self, process: Executor | None) -> None:
         self._process = process
         self._works: list[tuple[Callable[[], None], Future[None] | None]] = []
 
-    def begin(self, plot: Callable[..., None], *what: object, **how: object) -> None:
-        """Draw ``plot(*what, **how)``, which is not called before `finish` without a process."""
+    def draw(self, plot: Callable[..., None], *what: object, **how: object) -> None:
+        """Draw ``plot(*what, **how)``; without a process it waits for `finish`."""
         work = partial(plot, *what, **how)
         drawing: Future[None] | None = None
         with suppress(BrokenProcessPool):
@@ -30,7 +30,7 @@ class Artist:
         self._works.append((work, drawing))
 
     def finish(self) -> None:
-        """Every picture is there on return; raises what drawing one of them raised."""
+        """Wait for every picture; raises what drawing one of them raised."""
         for work, drawing in self._works:
             try:
                 drawing.result() if drawing else work()
@@ -41,17 +41,17 @@ class Artist:
 
 
 @contextmanager
-def artist_at_work(*, beside: bool) -> Iterator[Artist]:
-    """An artist, with a process if it is to draw ``beside`` other work."""
-    if not beside:
-        yield Artist(None)
+def background_plots(*, in_process: bool) -> Iterator[BackgroundPlots]:
+    """Yield pictures to draw: in a process during other work, or all of them at the end."""
+    if not in_process:
+        yield BackgroundPlots(None)
         return
     # As for the decoding processes, forking could hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as process:
         process.submit(_warm_up)
         try:
-            yield Artist(process)
+            yield BackgroundPlots(process)
         except BaseException:
             process.shutdown(wait=False, cancel_futures=True)
             raise

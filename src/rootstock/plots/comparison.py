@@ -9,7 +9,7 @@ import numpy as np
 
 from rootstock.plots.style import BLUE, GRID, ORANGE, canvas, display_names, headline
 
-MOST = 30
+MAX_CLASSES = 30
 """Classes drawn at most."""
 
 
@@ -19,7 +19,7 @@ def plot_recalls(
     path: Path,
 ) -> None:
     """Draw (class, recall of the first, recall of the second), one line a class, as given."""
-    shown = list(classes[:MOST])
+    shown = list(classes[:MAX_CLASSES])
     labels = display_names([label for label, _, _ in shown])
     before, after = (np.array([row[i] for row in shown]) for i in (1, 2))
     places = np.arange(len(shown))
@@ -36,5 +36,5 @@ def plot_recalls(
         axes.set_xlabel("share of the class that is right")
         axes.grid(axis="x")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
-        more = f"; {MOST} of {len(classes)} classes" if len(classes) > MOST else ""
+        more = f"; {MAX_CLASSES} of {len(classes)} classes" if len(classes) > MAX_CLASSES else ""
         headline(axes, "Class by class", f"the largest change first{more}")

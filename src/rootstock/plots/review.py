@@ -70,10 +70,10 @@ def plot_feature_map(
 ) -> None:
     """Draw features [N,C] on their two principal components, rows ``marked`` with a ring."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    axes_found = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    components = np.linalg.svd(centred, full_matrices=False)[2][:2]
     # The sign of a component is arbitrary; fixed here so that the picture is the same each time.
-    axes_found *= np.sign(axes_found[np.arange(2), np.abs(axes_found).argmax(axis=1)])[:, None]
-    places = centred @ axes_found.T
+    components *= np.sign(components[np.arange(2), np.abs(components).argmax(axis=1)])[:, None]
+    places = centred @ components.T
     classes = sorted(set(labels))
     names = display_names(classes)
     kinds = np.array([classes.index(label) for label in labels])

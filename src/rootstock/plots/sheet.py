@@ -25,12 +25,12 @@ from rootstock.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-THUMB = 128  # pixels; at 144 dpi a little under an inch
-GAP = 6
-ROWS = 4
+THUMB_PIXELS = 128  # pixels; at 144 dpi a little under an inch
+GAP_PIXELS = 6
+MAX_ROWS = 4
 """Of captioned images at most."""
 MAX_CLASSES = 24
-COLUMNS = 8
+MAX_COLUMNS = 8
 """Of a contact sheet at most."""
 
 
@@ -40,7 +40,7 @@ def plot_contact_sheet(
     *,
     root: Path,
     quarantined: int = 0,
-    columns: int = COLUMNS,
+    columns: int = MAX_COLUMNS,
     limits: DecodeLimits | None = None,
 ) -> None:
     """Draw one row of images for each class (24 classes at most, evenly chosen).
@@ -60,11 +60,13 @@ def plot_contact_sheet(
         [_thumbnail(root / item, limits) for item in list(samples[name])[:columns]]
         for name in shown
     ]
-    step = (THUMB + GAP) / DPI
+    step = (THUMB_PIXELS + GAP_PIXELS) / DPI
     with canvas(path, width=columns * step + 2.6, height=len(shown) * step + 0.9) as figure:
         axes = figure.add_subplot()
         _show(axes, tiles, columns, gap_below=0)
-        axes.set_yticks([row * (THUMB + GAP) + THUMB / 2 for row in range(len(shown))])
+        axes.set_yticks(
+            [row * (THUMB_PIXELS + GAP_PIXELS) + THUMB_PIXELS / 2 for row in range(len(shown))]
+        )
         axes.set_yticklabels([labels[name] for name in shown])
         headline(axes, "A look at the images", _about(len(names), len(shown), quarantined))
 
@@ -85,7 +87,7 @@ def plot_mistakes(
         mistakes: (path relative to ``root``, actual class, predicted class, its probability),
             worst first.
     """
-    shown = mistakes[: columns * ROWS]
+    shown = mistakes[: columns * MAX_ROWS]
     items = [
         (name, actual, f"→ {_drawable(predicted)} {probability:.0%}")
         for name, actual, predicted, probability in shown
@@ -111,7 +113,7 @@ def plot_captioned(
 
     ``headlines``: title and the quiet line below it. Without items only these are drawn.
     """
-    items = items[: columns * ROWS]
+    items = items[: columns * MAX_ROWS]
     if not items:
         with canvas(path, width=5, height=1.6) as figure:
             axes = figure.add_subplot()
@@ -122,14 +124,17 @@ def plot_captioned(
     columns = max(3, min(columns, len(items)))
     rows = [items[start : start + columns] for start in range(0, len(items), columns)]
     tiles = [[_thumbnail(root / item[0], limits) for item in row] for row in rows]
-    width = columns * (THUMB + GAP) / DPI * 1.12 + 0.3
-    height = len(rows) * (THUMB + GAP + caption) / DPI * 1.12 + 0.9
+    width = columns * (THUMB_PIXELS + GAP_PIXELS) / DPI * 1.12 + 0.3
+    height = len(rows) * (THUMB_PIXELS + GAP_PIXELS + caption) / DPI * 1.12 + 0.9
     with canvas(path, width=width, height=height) as figure:
         axes = figure.add_subplot()
         _show(axes, tiles, columns, gap_below=caption)
         for y, row in enumerate(rows):
             for x, (_, black, red) in enumerate(row):
-                left, bottom = x * (THUMB + GAP), y * (THUMB + GAP + caption) + THUMB
+                left, bottom = (
+                    x * (THUMB_PIXELS + GAP_PIXELS),
+                    y * (THUMB_PIXELS + GAP_PIXELS + caption) + THUMB_PIXELS,
+                )
                 _caption(axes, _drawable(black), red, left, bottom)
         axes.set_yticks([])
         headline(axes, *headlines)
@@ -140,29 +145,37 @@ def _drawable(text: str) -> str:
 
 
 def _thumbnail(path: Path, limits: DecodeLimits | None) -> np.ndarray:
-    """A square centre crop, uint8 [THUMB, THUMB, 3]; plain grey if it cannot be read."""
+    """A square centre crop, uint8[128,128,3]; plain grey if it cannot be read."""
     try:
         pixels = read_image(path, limits or DecodeLimits()).pixels
     except (ImageError, OSError):
-        return np.full((THUMB, THUMB, 3), 222, np.uint8)
+        return np.full((THUMB_PIXELS, THUMB_PIXELS, 3), 222, np.uint8)
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     crop = Image.fromarray(pixels[top : top + side, left : left + side])
     # Small images keep their pixels: that they are small should be seen.
-    filter_ = Image.Resampling.NEAREST if side < THUMB // 2 else Image.Resampling.LANCZOS
-    return np.asarray(crop.resize((THUMB, THUMB), filter_))
+    filter_ = Image.Resampling.NEAREST if side < THUMB_PIXELS // 2 else Image.Resampling.LANCZOS
+    return np.asarray(crop.resize((THUMB_PIXELS, THUMB_PIXELS), filter_))
 
 
 def _show(
     axes: Axes, tiles: Sequence[Sequence[np.ndarray]], columns: int, *, gap_below: int
 ) -> None:
-    row_height = THUMB + GAP + gap_below
-    sheet = np.full((len(tiles) * row_height - GAP, columns * (THUMB + GAP) - GAP, 3), 255, "uint8")
+    row_height = THUMB_PIXELS + GAP_PIXELS + gap_below
+    sheet = np.full(
+        (
+            len(tiles) * row_height - GAP_PIXELS,
+            columns * (THUMB_PIXELS + GAP_PIXELS) - GAP_PIXELS,
+            3,
+        ),
+        255,
+        "uint8",
+    )
     for y, row in enumerate(tiles):
         for x, tile in enumerate(row):
-            top, left = y * row_height, x * (THUMB + GAP)
-            sheet[top : top + THUMB, left : left + THUMB] = tile
+            top, left = y * row_height, x * (THUMB_PIXELS + GAP_PIXELS)
+            sheet[top : top + THUMB_PIXELS, left : left + THUMB_PIXELS] = tile
     axes.imshow(sheet, interpolation="antialiased")
     axes.set_xticks([])
     axes.tick_params(length=0)

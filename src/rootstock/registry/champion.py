@@ -109,20 +109,20 @@ def promote(
     now = champion.version if champion else ""
     if expect and now != expect:
         raise ConflictError(
-            f"champion of {name!r} is {_tell(changes, now)}, not version {expect}; "
+            f"champion of {name!r} is {_name_version(changes, now)}, not version {expect}; "
             "nothing was changed",
             hint="`rootstock history` shows who did it and why",
         )
     last = changes[-1].number if changes else 0
     if after is not None and last != after:
-        raise _beaten(name, version, changes[-1])
+        raise _lost_race(name, version, changes[-1])
     if now != version:
         claim = propose(version, kind=kind, why=why, by=by or whoami(), after=last)
         _append(registry, name, claim)
         changes = settle(registry, name)
         winner = next(change for change in changes if change.number > last)
         if winner.claim != claim.claim and winner.version != version:
-            raise _beaten(name, version, winner)
+            raise _lost_race(name, version, winner)
     return registry.find(name, version=version)
 
 
@@ -172,8 +172,8 @@ def _append(registry: ModelRegistry, name: str, change: Change) -> None:
         raise
     except TrackingError:
         # The answer may have been lost after the work was done.
-        found = read_changes(registry.records(name))
-        if change.claim not in {known.claim for known in found}:
+        changes = read_changes(registry.records(name))
+        if change.claim not in {known.claim for known in changes}:
             raise
 
 
@@ -192,13 +192,13 @@ def _set_aliases(registry: ModelRegistry, name: str, changes: list[Change]) -> N
         registry.drop_alias(name, CHALLENGER)
 
 
-def _tell(changes: list[Change], version: str) -> str:
+def _name_version(changes: list[Change], version: str) -> str:
     if changes and changes[-1].version == version:
         return f"version {version} (by {changes[-1].by})"
     return f"version {version}" if version else "no version"
 
 
-def _beaten(name: str, version: str, winner: Change) -> ConflictError:
+def _lost_race(name: str, version: str, winner: Change) -> ConflictError:
     return ConflictError(
         f"version {version} of {name!r} is not champion: version {winner.version} was made "
         f"champion first, by {winner.by} ({winner.kind}: {winner.why or 'no reason given'})",

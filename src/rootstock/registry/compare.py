@@ -11,7 +11,7 @@ import numpy as np
 
 from rootstock.data.manifest import Manifest
 from rootstock.errors import BundleError, DataError
-from rootstock.evaluate.paired_comparison import Contender, Duel, render_duel
+from rootstock.evaluate.paired_comparison import Contender, PairedComparison, render_comparison
 from rootstock.model.batch_predict import predict_rows
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor
@@ -23,7 +23,7 @@ from rootstock.system.files import write_atomic
 from rootstock.tasks.dataset import Dataset
 
 PICTURES = ("plots/compare/classes.png", "plots/compare/images.png")
-ROUNDS = 15
+TIMING_ROUNDS = 15
 
 
 def compare_models(
@@ -35,7 +35,7 @@ def compare_models(
     first: str,
     second: str,
     reports: Path,
-) -> Duel:
+) -> PairedComparison:
     """Compare two models on the test images; write compare.md with its pictures to ``reports``.
 
     ``first`` and ``second`` are a version of the model ``name``, an alias, or a model directory;
@@ -70,14 +70,14 @@ def compare_models(
             unknown = sorted(set(dataset.names) - set(predictor.names))
             note = f"it does not know {', '.join(unknown)}, and is wrong there" if unknown else ""
             contenders.append(Contender(title, labels, milliseconds, note))
-    duel = Duel(
+    comparison = PairedComparison(
         contenders[0],
         contenders[1],
         labels=np.array([row.target for row in rows], dtype=object),
         paths=[row.path for row in rows],
     )
-    _write(duel, reports, root)
-    return duel
+    _write(comparison, reports, root)
+    return comparison
 
 
 def measure_latency(predictors: list[Predictor]) -> list[float]:
@@ -86,7 +86,7 @@ def measure_latency(predictors: list[Predictor]) -> list[float]:
     for number, predictor in enumerate(predictors):
         content = predictor.bundle.golden_bytes(predictor.bundle.golden[0])
         runs[number] = partial(predictor.infer, [predictor.prepare(content)])
-    seconds = time_in_turns(runs, rounds=ROUNDS, warm_ups=2, summary=median)
+    seconds = time_in_turns(runs, rounds=TIMING_ROUNDS, warm_ups=2, summary=median)
     return [1000 * one for one in seconds.values()]
 
 
@@ -107,22 +107,22 @@ def _open(registry: ModelRegistry, name: str, model: str, folder: Path) -> tuple
     return title, Predictor(read_bundle(registry.download(entry, folder)))
 
 
-def _write(duel: Duel, reports: Path, root: Path) -> None:
+def _write(comparison: PairedComparison, reports: Path, root: Path) -> None:
     plot_recalls(
-        [(one.label, one.before, one.after) for one in duel.classes],
-        (duel.first.name, duel.second.name),
+        [(one.label, one.before, one.after) for one in comparison.classes],
+        (comparison.first.name, comparison.second.name),
         reports / PICTURES[0],
     )
-    differing = duel.differing()
+    differing = comparison.differing()
     plot_captioned(
         [(path, label, f"{a} → {b}") for path, label, a, b in differing],
         reports / PICTURES[1],
         root=root,
         headlines=(
             "Seen differently",
-            f"black: what it is; red: {duel.first.name} → {duel.second.name}; "
-            f"{len(differing)} of {duel.n} images",
+            f"black: what it is; red: {comparison.first.name} → {comparison.second.name}; "
+            f"{len(differing)} of {comparison.n} images",
         ),
     )
     with write_atomic(reports / "compare.md") as temporary:
-        temporary.write_text(render_duel(duel, pictures=PICTURES), encoding="utf-8")
+        temporary.write_text(render_comparison(comparison, pictures=PICTURES), encoding="utf-8")

@@ -82,18 +82,17 @@ def find_rollback(changes: Sequence[Change]) -> list[str]:
 
 def _parse(records: Sequence[Record]) -> Iterator[Change]:
     for record in sorted(records, key=lambda one: one.number):
-        facts = record.facts
         # Whatever else somebody puts into the log is no change of the champion.
-        if not facts.get("after", "").isdecimal():
+        if not record.facts.get("after", "").isdecimal():
             continue
         yield Change(
             number=record.number,
             version=record.version,
-            kind=facts.get("kind", ""),
-            why=facts.get("why", ""),
-            by=facts.get("by", ""),
+            kind=record.facts.get("kind", ""),
+            why=record.facts.get("why", ""),
+            by=record.facts.get("by", ""),
             at=record.at,
-            after=int(facts["after"]),
-            claim=facts.get("claim", ""),
-            settled=SETTLED in facts,
+            after=int(record.facts["after"]),
+            claim=record.facts.get("claim", ""),
+            settled=SETTLED in record.facts,
         )

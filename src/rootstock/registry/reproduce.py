@@ -39,7 +39,7 @@ class Recipe:
 def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path) -> Recipe:
     """The commands that make a version again in ``folder``; to be run in the project's folder."""
     commit = _commit(lineage)
-    root = _images(lineage)
+    root = _images_root(lineage)
     recorded = lineage.get("data_dvc", "")
     here = shlex.quote(str(folder))
     if commit:
@@ -112,7 +112,7 @@ def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> Non
             f"version {recipe.version} cannot be made again by command: {recipe.missing[0]}",
             hint="`rootstock reproduce VERSION` without --run tells what is recorded",
         )
-    if not _knows(project, commit):
+    if not _has_commit(project, commit):
         raise RootstockError(
             f"there is no commit {commit} in {project}",
             hint="run this in the project's folder; `git fetch --all` may bring the commit",
@@ -131,13 +131,13 @@ def _commit(lineage: Mapping[str, Any]) -> str:
     return str(lineage.get("git_commit", "")).removesuffix(CHANGES)
 
 
-def _images(lineage: Mapping[str, Any]) -> Path:
+def _images_root(lineage: Mapping[str, Any]) -> Path:
     return Path(str(lineage.get("params", {}).get("data", {}).get("root", "data/raw")))
 
 
 def _own_images(lineage: Mapping[str, Any], project: Path) -> Path:
     """The images in the project's own folder, of which DVC knows nothing."""
-    root = _images(lineage)
+    root = _images_root(lineage)
     here = project / root
     if root.is_absolute() or not here.exists():
         raise RootstockError(
@@ -148,7 +148,7 @@ def _own_images(lineage: Mapping[str, Any], project: Path) -> Path:
 
 
 def _fetch_images(recorded: str, lineage: Mapping[str, Any], project: Path, folder: Path) -> None:
-    root = _images(lineage)
+    root = _images_root(lineage)
     if not recorded:
         shutil.copytree(_own_images(lineage, project), folder / root, dirs_exist_ok=True)
         return
@@ -159,12 +159,11 @@ def _fetch_images(recorded: str, lineage: Mapping[str, Any], project: Path, fold
     cache = project / ".dvc/cache"
     if cache.is_dir():
         _run([*dvc, "cache", "dir", "--local", str(cache)], folder)
-    found = _run([*dvc, "checkout", str(file)], folder, check=False)
-    if found:
+    if _run([*dvc, "checkout", str(file)], folder, check=False):
         _run([*dvc, "pull", str(file)], folder)
 
 
-def _knows(project: Path, commit: str) -> bool:
+def _has_commit(project: Path, commit: str) -> bool:
     asked = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
     return subprocess.run(asked, cwd=project, check=False, capture_output=True).returncode == 0
 

@@ -17,7 +17,7 @@ from rootstock.review.shortcuts import collect_facts, find_shortcuts
 from rootstock.tasks.dataset import Dataset, read_targets
 from rootstock.tasks.task import Task
 
-USUAL_TARGETS = (0.90, 0.95, 0.99)
+USUAL_TARGET_ACCURACIES = (0.90, 0.95, 0.99)
 MAX_COPIES = 50
 
 
@@ -72,7 +72,7 @@ def build_review(
 
 def find_copies(manifest: Manifest) -> list[Copies]:
     """At most 50 groups of copies: those of several classes first, then those of several splits."""
-    found = [
+    groups = [
         Copies(
             paths=tuple(row.path for row in rows),
             labels=tuple(sorted({row.target for row in rows})),
@@ -80,8 +80,8 @@ def find_copies(manifest: Manifest) -> list[Copies]:
         )
         for rows in manifest.copies()
     ]
-    found.sort(key=lambda group: (-len(group.labels), -len(group.splits), -len(group.paths)))
-    return found[:MAX_COPIES]
+    groups.sort(key=lambda group: (-len(group.labels), -len(group.splits), -len(group.paths)))
+    return groups[:MAX_COPIES]
 
 
 def _suspects(
@@ -116,6 +116,8 @@ def _feasibility(
         return None
     texts = [rows[i].target for i in used]
     targets = read_targets(task, [rows[i] for i in used], task.read_names(texts))
-    goals = (target_accuracy,) if target_accuracy else USUAL_TARGETS
-    found = measure_feasibility(task, features[used], targets, folds=folds, goals=goals, seed=seed)
-    return found and found.model_copy(update={"left_out": tuple(scarce)})
+    goals = (target_accuracy,) if target_accuracy else USUAL_TARGET_ACCURACIES
+    feasibility = measure_feasibility(
+        task, features[used], targets, folds=folds, goals=goals, seed=seed
+    )
+    return feasibility and feasibility.model_copy(update={"left_out": tuple(scarce)})

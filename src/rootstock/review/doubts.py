@@ -10,9 +10,9 @@ from rootstock.data.manifest import ImageRow
 from rootstock.review.record import Burst, Outlier
 
 MAX_OUTLIERS = 30
-OUTLIER_DEVIATIONS = 6.0
+MIN_OUTLIER_DEVIATIONS = 6.0
 NEIGHBOURS = 5
-BURST_FROM = 0.9
+MIN_BURST_COSINE = 0.9
 """Cosine of centred features; stricter where images of different strata come closer."""
 BURST_QUANTILE = 0.9999
 BLOCK_ROWS = 2048
@@ -41,7 +41,7 @@ def find_outliers(rows: Sequence[ImageRow], features: np.ndarray) -> list[Outlie
     return [
         Outlier(path=rows[i].path, label=rows[i].target, score=round(float(scores[i]), 1))
         for i in order
-        if scores[i] >= OUTLIER_DEVIATIONS
+        if scores[i] >= MIN_OUTLIER_DEVIATIONS
     ]
 
 
@@ -72,14 +72,14 @@ def find_bursts(rows: Sequence[ImageRow], features: np.ndarray) -> list[Burst]:
 
 
 def _burst_border(directions: np.ndarray, strata: np.ndarray) -> float:
-    """As near as images of different strata come by chance, or `BURST_FROM`."""
+    """As near as images of different strata come by chance, or `MIN_BURST_COSINE`."""
     random = np.random.default_rng(0)
     left, right = random.integers(0, len(strata), (2, 20_000))
     different = strata[left] != strata[right]
     if not different.any():
-        return BURST_FROM
+        return MIN_BURST_COSINE
     cosine = np.einsum("nc,nc->n", directions[left[different]], directions[right[different]])
-    return max(BURST_FROM, float(np.quantile(cosine, BURST_QUANTILE)))
+    return max(MIN_BURST_COSINE, float(np.quantile(cosine, BURST_QUANTILE)))
 
 
 def _directions(features: np.ndarray) -> np.ndarray:

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rootstock.heads.linear import PROBE_L2
 from rootstock.metrics import standard_error
 from rootstock.review.record import CurvePoint, Feasibility, Target
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Task
 
-SHARES = (0.125, 0.25, 0.5, 1.0)
-DRAWS = 3
+CURVE_SHARES = (0.125, 0.25, 0.5, 1.0)
+MAX_DRAWS = 3
 EXTRAPOLATED_TIMES = (2, 4)
 """How many times the images the curve is drawn further: beyond, a power law is a guess."""
 MAX_TIMES = 100
 """A target beyond so many times the images is called out of reach."""
-BOOTSTRAPS = 200
+N_BOOTSTRAPS = 200
 EXPONENTS = np.linspace(0.005, 1.0, 200)
-PROBE_L2 = 1e-2
 MIN_STRATUM_IMAGES = 8
 """Images of the rarest stratum from which a curve can be measured."""
 
@@ -61,20 +61,22 @@ def measure_feasibility(
 def _measure_curve(
     task: Task, features: np.ndarray, targets: Targets, folds: int, seed: int
 ) -> tuple[list[int], list[np.ndarray]]:
-    """Sizes of the training part, and errors [BOOTSTRAPS] at them: draws with binomial noise."""
+    """Sizes of the training part, and errors [N_BOOTSTRAPS] at them: draws with binomial noise."""
     sizes, errors = [], []
     solver = task.head()
     random = np.random.default_rng(seed)
-    for share in SHARES:
-        draws = [_draw(targets.strata, share, seed + n) for n in range(DRAWS if share < 1 else 1)]
+    for share in CURVE_SHARES:
+        draws = [
+            _draw(targets.strata, share, seed + n) for n in range(MAX_DRAWS if share < 1 else 1)
+        ]
         scores = [
             solver.probe(features[rows], targets.take(rows), folds=folds, l2=PROBE_L2, seed=seed)[0]
             for rows in draws
         ]
-        drawn = random.choice(scores, BOOTSTRAPS)
+        drawn = random.choice(scores, N_BOOTSTRAPS)
         noise = standard_error(float(np.mean(scores)), len(draws[0]))
         sizes.append(round(len(draws[0]) * (folds - 1) / folds))
-        errors.append(np.clip(1.0 - drawn - noise * random.normal(size=BOOTSTRAPS), 1e-4, 1.0))
+        errors.append(np.clip(1.0 - drawn - noise * random.normal(size=N_BOOTSTRAPS), 1e-4, 1.0))
     return sizes, errors
 
 

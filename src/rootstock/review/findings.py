@@ -16,11 +16,11 @@ from rootstock.review.record import (
     Suspect,
 )
 
-IMBALANCED = 10.0
+MIN_IMBALANCE_RATIO = 10.0
 """Largest over smallest class, from which the loss should be balanced."""
-SCARCE = 20
+MIN_CLASS_IMAGES = 20
 """Training images of a class under which its test accuracy is mostly luck."""
-TINY, HUGE = 48, 2000
+MIN_SIDE_PIXELS, MAX_SIDE_PIXELS = 48, 2000
 """Median short side in pixels."""
 
 
@@ -36,7 +36,7 @@ def gather_findings(
     n_reviewed: int,
 ) -> list[Finding]:
     """All findings, the weightiest first; ``summary`` is the manifest's."""
-    found = [
+    findings = [
         *_from_index(summary),
         *_from_shortcuts(shortcuts),
         *_from_doubts(suspects, outliers, bursts, n_reviewed),
@@ -44,7 +44,7 @@ def gather_findings(
         *_from_sizes(profile),
         *_from_curve(feasibility),
     ]
-    return sorted(found, key=lambda finding: -finding.weight)
+    return sorted(findings, key=lambda finding: -finding.weight)
 
 
 def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
@@ -109,27 +109,27 @@ def _from_doubts(
             what=f"{len(outliers)} images are unlike all others, first {outliers[0].path}.",
             todo="Look whether they belong to the data set at all.",
         )
-    torn = [burst for burst in bursts if len(burst.splits) > 1]
+    divided = [burst for burst in bursts if len(burst.splits) > 1]
     if bursts:
         yield Finding(
-            weight=2 if torn else 1,
+            weight=2 if divided else 1,
             what=f"Consecutive files that look nearly the same: {len(bursts)} runs, the longest of "
-            f"{len(bursts[0].paths)} files; the splits tear {len(torn)} of them apart.",
+            f"{len(bursts[0].paths)} files; the splits tear {len(divided)} of them apart.",
             todo="If they are frames of one scene, give splits that keep scenes together.",
         )
 
 
 def _from_classes(profile: DatasetProfile) -> Iterator[Finding]:
-    scarce = [name for name, n in profile.train_per_class.items() if n < SCARCE]
+    scarce = [name for name, n in profile.train_per_class.items() if n < MIN_CLASS_IMAGES]
     if scarce:
         names = ", ".join(scarce[:5]) + (" ..." if len(scarce) > 5 else "")
         yield Finding(
             weight=2,
-            what=f"{len(scarce)} of {len(profile.classes)} classes have under {SCARCE} training "
-            f"images ({names}).",
+            what=f"{len(scarce)} of {len(profile.classes)} classes have under {MIN_CLASS_IMAGES} "
+            f"training images ({names}).",
             todo="Collect more of them first: nothing else helps as much.",
         )
-    if profile.imbalance >= IMBALANCED:
+    if profile.imbalance >= MIN_IMBALANCE_RATIO:
         yield Finding(
             weight=2,
             what=f"The largest class has {profile.imbalance:.0f} times the images of the smallest.",
@@ -140,13 +140,13 @@ def _from_classes(profile: DatasetProfile) -> Iterator[Finding]:
 
 def _from_sizes(profile: DatasetProfile) -> Iterator[Finding]:
     median = profile.short_side_quantiles[2]
-    if median < TINY:
+    if median < MIN_SIDE_PIXELS:
         yield Finding(
             weight=1,
             what=f"The images are tiny: {median} pixels on the median short side.",
             todo="They are enlarged to what the backbone expects; larger originals would help.",
         )
-    if median > HUGE:
+    if median > MAX_SIDE_PIXELS:
         yield Finding(
             weight=1,
             what=f"The images are huge: {median} pixels on the median short side.",

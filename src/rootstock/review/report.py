@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.choices import Strategy
 from rootstock.review.record import DataReview, Feasibility
 
-TOP_FINDINGS = 5
-LISTED = 15
-TRUSTED = 0.9
+MAX_TOP_FINDINGS = 5
+MAX_LISTED_ROWS = 15
+MIN_TRUSTED_ACCURACY = 0.9
 """A probe of less accuracy doubts more labels than are wrong."""
-MARKS = {3: "**Look at this first.** ", 2: "", 1: ""}
+WEIGHT_MARKS = {3: "**Look at this first.** ", 2: "", 1: ""}
 
 
 def render_review(
@@ -22,7 +22,7 @@ def render_review(
     pictures: Mapping[str, str],
     minutes: Mapping[Strategy, float],
 ) -> str:
-    """The review as Markdown.
+    """Return the review as Markdown.
 
     ``pictures`` maps a name to a path, ``minutes`` a strategy to its time.
     """
@@ -37,24 +37,33 @@ def render_review(
         "",
     ]
     lines += [
-        f"{number}. {MARKS[finding.weight]}{finding.what} *{finding.todo}*"
-        for number, finding in enumerate(review.findings[:TOP_FINDINGS], start=1)
+        f"{number}. {WEIGHT_MARKS[finding.weight]}{finding.what} *{finding.todo}*"
+        for number, finding in enumerate(review.findings[:MAX_TOP_FINDINGS], start=1)
     ] or ["Nothing stands out."]
-    rest = review.findings[TOP_FINDINGS:]
+    rest = review.findings[MAX_TOP_FINDINGS:]
     if rest:
         lines += ["", "Also:", "", *(f"- {finding.what} *{finding.todo}*" for finding in rest)]
     lines += ["", "## What accuracy is feasible", "", *_feasibility(review.feasibility)]
     lines += _picture(pictures, "curve", "learning curve")
     lines += ["", "## Labels in doubt", "", *_suspects(review)]
     lines += _picture(pictures, "suspects", "images whose label is in doubt")
-    lines += ["", "## Images unlike all others", "", *_outliers(review)]
+    outliers = [f"| {o.path} | {o.label} | {o.score:.1f} |" for o in review.outliers]
+    lines += ["", "## Images unlike all others", ""]
+    lines += _listing("| image | label | robust deviations |", outliers)
     lines += _picture(pictures, "outliers", "images unlike all others")
     lines += ["", "## Shortcuts", "", *_shortcuts(review)]
     lines += ["", "## Copies", "", *_copies(review)]
-    lines += ["", "## Runs of nearly the same image", "", *_bursts(review)]
+    bursts = [
+        f"| {b.label} | {len(b.paths)} | {b.paths[0]} | {b.paths[-1]} | {', '.join(b.splits)} |"
+        for b in review.bursts
+    ]
+    lines += ["", "## Runs of nearly the same image", ""]
+    lines += _listing("| class | files | from | to | splits |", bursts)
     lines += ["", "## The images in two dimensions", ""]
     lines += _picture(pictures, "map", "features in two dimensions, labels in doubt marked")
-    lines += ["", "## Time to train on this machine", "", *_minutes(minutes)]
+    times = [f"| {name} | {value:.1f} |" for name, value in minutes.items()]
+    lines += ["", "## Time to train on this machine", ""]
+    lines += _table("| strategy | minutes |", times)
     return "\n".join(lines) + "\n"
 
 
@@ -62,99 +71,79 @@ def _picture(pictures: Mapping[str, str], name: str, text: str) -> list[str]:
     return ["", f"![{text}]({pictures[name]})"] if name in pictures else []
 
 
-def _feasibility(found: Feasibility | None) -> list[str]:
-    if found is None:
+def _table(header: str, rows: Sequence[str]) -> list[str]:
+    return [header, "|" + " --- |" * (header.count("|") - 1), *rows]
+
+
+def _listing(header: str, rows: Sequence[str]) -> list[str]:
+    """Return a table of the first rows, and how many more there are."""
+    if not rows:
+        return ["None."]
+    lines = _table(header, rows[:MAX_LISTED_ROWS])
+    more = len(rows) - MAX_LISTED_ROWS
+    return [*lines, "", f"{more} more are in artifacts/review.json."] if more > 0 else lines
+
+
+def _feasibility(feasibility: Feasibility | None) -> list[str]:
+    if feasibility is None:
         return ["There are too few images to measure a learning curve."]
-    lines = [
-        f"With these features no classifier is expected above **{found.ceiling:.1%}** (the bound "
-        "of Cover and Hart on the error, from nearest neighbours, or what the curve below reaches "
-        "if that is more). Fine-tuning changes the features and may pass it.",
-        "",
-        "| training images | probe accuracy | 80 % range | |",
-        "| --- | --- | --- | --- |",
+    points = [(point, "measured") for point in feasibility.measured]
+    points += [(point, "extrapolated") for point in feasibility.extrapolated]
+    curve = [
+        f"| {p.n_images:,} | {p.accuracy:.3f} | {p.low:.3f} to {p.high:.3f} | {kind} |"
+        for p, kind in points
     ]
-    for points, kind in ((found.measured, "measured"), (found.extrapolated, "extrapolated")):
-        lines += [
-            f"| {p.n_images:,} | {p.accuracy:.3f} | {p.low:.3f} to {p.high:.3f} | {kind} |"
-            for p in points
-        ]
-    for target in found.targets:
+    lines = [
+        f"With these features no classifier is expected above **{feasibility.ceiling:.1%}** (the "
+        "bound of Cover and Hart on the error, from nearest neighbours, or what the curve below "
+        "reaches if that is more). Fine-tuning changes the features and may pass it.",
+        "",
+        *_table("| training images | probe accuracy | 80 % range | |", curve),
+    ]
+    for target in feasibility.targets:
         needed = (
             f"about {target.n_images:,} training images"
             if target.n_images
             else "not within reach of this curve, however many images"
         )
         lines += ["", f"For {target.accuracy:.0%} with a head on these features: {needed}."]
-    if found.left_out:
-        names, more = found.left_out[:5], len(found.left_out) - 5
+    if feasibility.left_out:
+        names, more = feasibility.left_out[:5], len(feasibility.left_out) - 5
         text = ", ".join(names) + (f" and {more} more classes" if more > 0 else "")
         lines += ["", f"Without {text}: too few images."]
     return [*lines, "", "Extrapolation by a power law is a guide, not a promise."]
 
 
 def _suspects(review: DataReview) -> list[str]:
-    if not review.suspects:
-        return ["None."]
-    lines = ["| image | label | looks like | sure |", "| --- | --- | --- | --- |"]
-    curve = review.feasibility
-    if curve and curve.measured[-1].accuracy < TRUSTED:
-        lines = [
-            f"The features are right for only {curve.measured[-1].accuracy:.0%} of these images, "
-            "so most of these doubts are the features' fault, not the labels'.",
-            "",
-            *lines,
-        ]
-    lines += [
-        f"| {s.path} | {s.label} | {s.suggested} | {s.confidence:.0%} |"
-        for s in review.suspects[:LISTED]
+    rows = [
+        f"| {s.path} | {s.label} | {s.suggested} | {s.confidence:.0%} |" for s in review.suspects
     ]
-    return lines + _more(len(review.suspects))
-
-
-def _outliers(review: DataReview) -> list[str]:
-    if not review.outliers:
-        return ["None."]
-    lines = ["| image | label | robust deviations |", "| --- | --- | --- |"]
-    lines += [f"| {o.path} | {o.label} | {o.score:.1f} |" for o in review.outliers[:LISTED]]
-    return lines + _more(len(review.outliers))
+    lines = _listing("| image | label | looks like | sure |", rows)
+    curve = review.feasibility
+    if rows and curve and curve.measured[-1].accuracy < MIN_TRUSTED_ACCURACY:
+        warning = (
+            f"The features are right for only {curve.measured[-1].accuracy:.0%} of these images, "
+            "so most of these doubts are the features' fault, not the labels'."
+        )
+        return [warning, "", *lines]
+    return lines
 
 
 def _shortcuts(review: DataReview) -> list[str]:
-    if not review.shortcuts:
-        return ["No fact of the files alone (size, format, colour mode, border) tells the class."]
-    lines = ["| fact | balanced accuracy from it alone | chance | |", "| --- | --- | --- | --- |"]
-    return lines + [
+    rows = [
         f"| {s.fact} | {s.accuracy:.3f} | {s.chance:.3f} | {s.example} |" for s in review.shortcuts
     ]
+    if not rows:
+        return ["No fact of the files alone (size, format, colour mode, border) tells the class."]
+    return _table("| fact | balanced accuracy from it alone | chance | |", rows)
 
 
 def _copies(review: DataReview) -> list[str]:
-    if not review.copies:
-        return ["None."]
-    lines = ["| files | classes | splits |", "| --- | --- | --- |"]
-    lines += [
+    rows = [
         f"| {', '.join(c.paths)} | {', '.join(c.labels)} | {', '.join(c.splits)} |"
-        for c in review.copies[:LISTED]
+        for c in review.copies[:MAX_LISTED_ROWS]
     ]
-    return [*lines, "", "The same picture or nearly; reports/data.json lists every group."]
-
-
-def _bursts(review: DataReview) -> list[str]:
-    if not review.bursts:
+    if not rows:
         return ["None."]
-    lines = ["| class | files | from | to | splits |", "| --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {b.label} | {len(b.paths)} | {b.paths[0]} | {b.paths[-1]} | {', '.join(b.splits)} |"
-        for b in review.bursts[:LISTED]
-    ]
-    return lines + _more(len(review.bursts))
-
-
-def _more(count: int) -> list[str]:
-    more = count - LISTED
-    return ["", f"{more} more are in artifacts/review.json."] if more > 0 else []
-
-
-def _minutes(minutes: Mapping[Strategy, float]) -> list[str]:
-    lines = ["| strategy | minutes |", "| --- | --- |"]
-    return lines + [f"| {name} | {value:.1f} |" for name, value in minutes.items()]
+    lines = _table("| files | classes | splits |", rows)
+    return [*lines, "", "The same picture or nearly; reports/data.json lists every group."]

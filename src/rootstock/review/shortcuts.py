@@ -19,7 +19,7 @@ from rootstock.data.manifest import ImageRow
 from rootstock.metrics import standard_error
 from rootstock.review.record import Shortcut
 
-MARGIN = 0.20
+MIN_GAIN_SHARE = 0.20
 """Share of the way from chance to certainty from which a shortcut is worth a word."""
 BORDER_SHARE = 0.04
 FOLDS = 5
@@ -50,18 +50,20 @@ def find_shortcuts(
     """The facts from which alone a small tree tells the class far above chance, best first."""
     names = np.array([row.stratum for row in rows])
     counts = Counter(names.tolist())
-    kept = np.array([counts[name] >= FOLDS for name in names])
-    classes, labels = np.unique(names[kept], return_inverse=True)
+    frequent = np.array([counts[name] >= FOLDS for name in names])
+    classes, labels = np.unique(names[frequent], return_inverse=True)
     if len(classes) < 2:
         return []
-    found = []
+    shortcuts = []
     for fact, values in facts.items():
-        accuracy = _tree_accuracy(values[kept], labels, seed)
+        accuracy = _tree_accuracy(values[frequent], labels, seed)
         chance = 1.0 / len(classes)
         noise = standard_error(accuracy, len(labels))
-        if accuracy > chance + max(MARGIN * (1 - chance), 2 * noise):
-            example = _example(fact, [row for row, keep in zip(rows, kept, strict=True) if keep])
-            found.append(
+        if accuracy > chance + max(MIN_GAIN_SHARE * (1 - chance), 2 * noise):
+            example = _example(
+                fact, [row for row, keep in zip(rows, frequent, strict=True) if keep]
+            )
+            shortcuts.append(
                 Shortcut(
                     fact=fact,
                     accuracy=round(accuracy, 4),
@@ -69,7 +71,7 @@ def find_shortcuts(
                     example=example,
                 )
             )
-    return sorted(found, key=lambda shortcut: -shortcut.accuracy)
+    return sorted(shortcuts, key=lambda shortcut: -shortcut.accuracy)
 
 
 def _tree_accuracy(values: np.ndarray, labels: np.ndarray, seed: int) -> float:
@@ -83,23 +85,23 @@ def _tree_accuracy(values: np.ndarray, labels: np.ndarray, seed: int) -> float:
 
 
 def _example(fact: str, rows: Sequence[ImageRow]) -> str:
-    told = {
+    describe = {
         "size": lambda row: f"{row.width} x {row.height}",
         "colour mode": lambda row: row.mode,
         "file format": lambda row: row.format,
     }.get(fact)
-    if told is None:
+    if describe is None:
         return ""
-    usual = Counter((row.stratum, told(row)) for row in rows)
+    by_class = Counter((row.stratum, describe(row)) for row in rows)
     totals = Counter(row.stratum for row in rows)
-    everyone = Counter(told(row) for row in rows)
+    overall = Counter(describe(row) for row in rows)
     (label, value), count = max(
-        usual.items(),
-        key=lambda item: item[1] / totals[item[0][0]] - everyone[item[0][1]] / len(rows),
+        by_class.items(),
+        key=lambda item: item[1] / totals[item[0][0]] - overall[item[0][1]] / len(rows),
     )
     return (
         f"{count / totals[label]:.0%} of `{label}` have {value}, of all images "
-        f"{everyone[value] / len(rows):.0%}"
+        f"{overall[value] / len(rows):.0%}"
     )
 
 

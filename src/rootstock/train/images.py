@@ -16,11 +16,11 @@ from rootstock.features.loading import prepared_batches
 from rootstock.system.files import write_atomic
 from rootstock.tasks.targets import Targets
 
-MARGIN = 1.15
+SIZE_RATIO = 1.15
 """Training pixels are kept this much larger than the input, so that crops lose no detail."""
 CACHE_BYTES = 16 * 2**30
 """Above this the pixels are decoded anew each epoch instead of being kept on disk."""
-_BLOCK = 256
+_BLOCK_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def prepare_images(
             pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             start = 0
             with tqdm(total=len(rows), desc="pixels", unit="image", disable=None) as bar:
-                for block, found in prepared_batches(rows, root, preprocess, batch_size=_BLOCK):
+                for block, found in prepared_batches(
+                    rows, root, preprocess, batch_size=_BLOCK_IMAGES
+                ):
                     pixels[start : start + len(block)] = found
                     start += len(block)
                     bar.update(len(block))
@@ -81,4 +83,4 @@ def prepare_images(
 
 def training_preprocess(preprocess: Preprocess) -> Preprocess:
     """As for evaluation, but with a margin around the crop for the augmentation to use."""
-    return preprocess.with_size(round(preprocess.input_size * MARGIN))
+    return preprocess.with_size(round(preprocess.input_size * SIZE_RATIO))

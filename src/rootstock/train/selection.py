@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rootstock.data.views import COUNT, Views
+from rootstock.data.views import FORWARD_PASSES, Views
 from rootstock.metrics import lead
 from rootstock.ports.search import Trial
 from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
@@ -38,8 +38,8 @@ def choose_views(
         return "one", "mirror images may belong to another class here"
     one, several = loss("one"), loss(option)
     return option if several < one else "one", (
-        f"validation loss {several:.4f} with `{option}`, which costs {COUNT[option]} forward "
-        f"passes a prediction, against {one:.4f} with one view"
+        f"validation loss {several:.4f} with `{option}`, which costs {FORWARD_PASSES[option]} "
+        f"forward passes a prediction, against {one:.4f} with one view"
     )
 
 

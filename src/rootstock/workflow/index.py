@@ -17,9 +17,9 @@ from rootstock.data.inspect import Inspected
 from rootstock.data.layout import Layout, find_images
 from rootstock.data.manifest import Manifest, build_manifest
 from rootstock.errors import ArtifactError
-from rootstock.plots.background import Artist, artist_at_work
+from rootstock.plots.background import BackgroundPlots, background_plots
 from rootstock.plots.data import plot_class_counts, plot_image_sizes
-from rootstock.plots.sheet import COLUMNS, plot_contact_sheet
+from rootstock.plots.sheet import MAX_COLUMNS, plot_contact_sheet
 from rootstock.system.cpu import usable_cores
 from rootstock.system.files import write_json
 from rootstock.tasks import get_task
@@ -27,7 +27,7 @@ from rootstock.tasks.task import Task
 from rootstock.workflow.task_settings import check_task
 
 PICTURES = "plots/data"
-MANY = 10_000
+MIN_DRAWN_ASIDE_IMAGES = 10_000
 """From so many images on it pays to draw in a process of its own, beside all else."""
 
 
@@ -60,8 +60,12 @@ def _index(config: Config, paths: Paths) -> Manifest:
     folder = paths.reports / PICTURES
     workers = usable_cores() if data.workers == "auto" else data.workers
     # Where there is a manifest already, there may be nothing to draw.
-    beside = len(layout.entries) >= MANY and workers > 1 and not paths.manifest.exists()
-    with artist_at_work(beside=beside) as artist:
+    in_process = (
+        len(layout.entries) >= MIN_DRAWN_ASIDE_IMAGES
+        and workers > 1
+        and not paths.manifest.exists()
+    )
+    with background_plots(in_process=in_process) as plots:
         manifest = build_manifest(
             layout,
             rules=task,
@@ -72,14 +76,14 @@ def _index(config: Config, paths: Paths) -> Manifest:
             min_per_class=data.min_per_class,
             seed=config.seed,
             workers=workers,
-            memory=paths.seen,
-            on_seen=partial(_begin_with_images, artist, layout, task, folder),
+            cache_file=paths.seen,
+            on_inspected=partial(_begin_with_images, plots, layout, task, folder),
         )
         if not _is_written(manifest, paths):
             summary = manifest.summary()
-            artist.begin(plot_class_counts, summary["classes"], folder / "classes.png")
+            plots.draw(plot_class_counts, summary["classes"], folder / "classes.png")
             write_json(paths.reports / "data.json", summary)
-            artist.finish()
+            plots.finish()
             manifest.write(paths.manifest)
     return manifest
 
@@ -93,23 +97,23 @@ def _is_written(manifest: Manifest, paths: Paths) -> bool:
 
 
 def _begin_with_images(
-    artist: Artist, layout: Layout, task: Task, folder: Path, inspected: Sequence[Inspected]
+    plots: BackgroundPlots, layout: Layout, task: Task, folder: Path, inspected: Sequence[Inspected]
 ) -> None:
     """The two pictures that need no splits."""
     sizes = [(image.width, image.height) for image in inspected if not image.reason]
     if not sizes:
         return
-    artist.begin(plot_image_sizes, *zip(*sizes, strict=True), folder / "sizes.png")
+    plots.draw(plot_image_sizes, *zip(*sizes, strict=True), folder / "sizes.png")
     pairs = zip(layout.entries, inspected, strict=True)
     usable = [(entry, image.sha256) for entry, image in pairs if not image.reason]
     strata = task.strata([entry.target for entry, _ in usable])
     by_stratum: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for stratum, (entry, sha256) in zip(strata, usable, strict=True):
         by_stratum[stratum].append((sha256, entry.path))
-    artist.begin(
+    plots.draw(
         plot_contact_sheet,
         {
-            name: [path for _, path in nsmallest(COLUMNS, pairs)]
+            name: [path for _, path in nsmallest(MAX_COLUMNS, pairs)]
             for name, pairs in by_stratum.items()
         },
         folder / "contact_sheet.png",

@@ -130,7 +130,7 @@ def same(part):
 
 
 def test_parts_are_handed_out_as_others_are_done(nodes, monkeypatch):
-    monkeypatch.setattr(ray_spread, "AHEAD", 3)
+    monkeypatch.setattr(ray_spread, "MAX_PENDING_TASKS", 3)
     taken, done = [], []
 
     def parts():

@@ -23,7 +23,7 @@ from rootstock.system.files import explain_format, read_json, sha256_file, write
 
 FORMAT_VERSION = 1
 DATABASE, ARTIFACTS, INDEX = "mlflow.db", "mlruns", "backup.json"
-PLACES = ("artifact_location", "artifact_uri", "source", "storage_location")
+ADDRESS_COLUMNS = ("artifact_location", "artifact_uri", "source", "storage_location")
 """Columns of MLflow's tables that hold the address of files."""
 
 
@@ -62,7 +62,7 @@ def backup(uri: str, target: Path) -> dict[str, int]:
             for path in sorted(fresh.rglob("*"))
             if path.is_file()
         }
-        facts = {
+        index = {
             "format_version": FORMAT_VERSION,
             "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "artifacts_were_at": home,
@@ -70,7 +70,7 @@ def backup(uri: str, target: Path) -> dict[str, int]:
             "without_files": bare,
             "files": files,
         }
-        write_json(fresh / INDEX, facts)
+        write_json(fresh / INDEX, index)
     return {
         "files": len(files),
         "not_included": len(outside),
@@ -94,13 +94,13 @@ def restore(source: Path, uri: str) -> dict[str, int]:
                 f"{path} exists: a restore overwrites nothing",
                 hint="restore into an empty project, or move what is there away",
             )
-    facts = verify(source)
+    index = verify(source)
     database.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".restore-", dir=database.parent))
     try:
         shutil.copytree(source / ARTIFACTS, fresh / ARTIFACTS)
         shutil.copy2(source / DATABASE, fresh / DATABASE)
-        _move_places(fresh / DATABASE, str(facts["artifacts_were_at"]), root.resolve().as_uri())
+        _move_places(fresh / DATABASE, str(index["artifacts_were_at"]), root.resolve().as_uri())
         if root.is_dir():
             root.rmdir()
         (fresh / ARTIFACTS).rename(root)
@@ -110,11 +110,11 @@ def restore(source: Path, uri: str) -> dict[str, int]:
         raise ArtifactError(f"{database.parent} cannot be written: {error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return {"files": len(facts["files"]), **_count(database)}
+    return {"files": len(index["files"]), **_count(database)}
 
 
 def verify(source: Path) -> dict[str, dict[str, str]]:
-    """The facts of a back-up, after every checksum has been compared.
+    """The index of a back-up, after every checksum has been compared.
 
     Raises:
         ArtifactError: a file is missing, damaged or unlisted.
@@ -124,26 +124,26 @@ def verify(source: Path) -> dict[str, dict[str, str]]:
             f"{source} is no finished back-up: it has no {INDEX}", hint="name the folder itself"
         )
     try:
-        facts = read_json(source / INDEX, made_by="rootstock backup")
+        index = read_json(source / INDEX, made_by="rootstock backup")
     except ArtifactError as error:
         raise ArtifactError(error.message, hint="use another back-up") from error
     problem = explain_format(
-        facts.get("format_version"),
+        index.get("format_version"),
         FORMAT_VERSION,
         path=source / INDEX,
         again="use the Rootstock that made it",
     )
     if problem:
         raise ArtifactError(problem[0], hint=problem[1])
-    files = facts.get("files")
-    if not isinstance(files, dict) or "artifacts_were_at" not in facts:
+    files = index.get("files")
+    if not isinstance(files, dict) or "artifacts_were_at" not in index:
         raise ArtifactError(
             f"{source / INDEX} is damaged: it lists no files", hint="use another back-up"
         )
-    found = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
-    missing, more = sorted(set(files) - found), sorted(found - set(files) - {INDEX})
+    present = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
+    missing, more = sorted(set(files) - present), sorted(present - set(files) - {INDEX})
     damaged = [
-        name for name in files if name in found and sha256_file(source / name) != files[name]
+        name for name in files if name in present and sha256_file(source / name) != files[name]
     ]
     for names, what in ((missing, "missing"), (damaged, "damaged"), (more, "not of the back-up")):
         if names:
@@ -151,7 +151,7 @@ def verify(source: Path) -> dict[str, dict[str, str]]:
                 f"{source}: {len(names)} files are {what}, the first is {names[0]}",
                 hint="use another back-up; nothing was restored",
             )
-    return facts
+    return index
 
 
 def _embedded(uri: str, *, doing: str) -> Path:
@@ -243,7 +243,7 @@ def _columns(connection: sqlite3.Connection) -> list[tuple[str, str]]:
         (table, column[1])
         for table in tables
         for column in connection.execute(f'PRAGMA table_info("{table}")')
-        if column[1] in PLACES
+        if column[1] in ADDRESS_COLUMNS
     ]
 
 
@@ -254,8 +254,8 @@ def _places_outside(database: Path, home: str) -> list[str]:
         "ON r.experiment_id = e.experiment_id"
     )
     with closing(sqlite3.connect(database)) as connection:
-        found = [str(row[0]) for row in connection.execute(query)]
-    return sorted(place for place in found if _below(home, f"{place}/") is None)
+        places = [str(row[0]) for row in connection.execute(query)]
+    return sorted(place for place in places if _below(home, f"{place}/") is None)
 
 
 def _versions_without_files(fresh: Path, home: str) -> list[str]:

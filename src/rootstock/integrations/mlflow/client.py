@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _log = logging.getLogger(__name__)
-QUIET = {
+QUIET_VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -36,7 +36,7 @@ QUIET = {
 }
 """No telemetry, no chatter."""
 
-BOUNDED = {
+TIMEOUT_VARIABLES = {
     # Defaults of 7 retries and 120 s were measured to hold a dead server's caller for 4 minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
@@ -45,7 +45,7 @@ BOUNDED = {
 
 def prepare_mlflow() -> None:
     """Set the variables that keep MLflow quiet and its calls bounded, where they are unset."""
-    for key, value in {**QUIET, **BOUNDED}.items():
+    for key, value in {**QUIET_VARIABLES, **TIMEOUT_VARIABLES}.items():
         os.environ.setdefault(key, value)
 
 
@@ -119,11 +119,11 @@ def translated(uri: str, doing: str) -> Iterator[None]:
 
 def _store_errors() -> tuple[type[Exception], ...]:
     """What S3's client raises, where one is at work."""
-    found = sys.modules.get("botocore.exceptions")
-    return (found.BotoCoreError, found.ClientError) if found else ()
+    exceptions = sys.modules.get("botocore.exceptions")
+    return (exceptions.BotoCoreError, exceptions.ClientError) if exceptions else ()
 
 
-DAMAGED = ("file is not a database", "database disk image is malformed")
+DAMAGE_PHRASES = ("file is not a database", "database disk image is malformed")
 """What SQLite says of a file that it cannot read."""
 
 
@@ -132,7 +132,7 @@ def _way_out(uri: str, reason: str) -> str:
         way = "the server failed: is its disk or its artifact volume full? Its log says more"
     elif is_http(uri):
         way = f"is the server up? `curl {redact(uri, uri)}/health`; MLFLOW_TRACKING_URI names it"
-    elif sqlite_file(uri) and any(words in reason for words in DAMAGED):
+    elif sqlite_file(uri) and any(words in reason for words in DAMAGE_PHRASES):
         way = "the file is damaged: `rootstock restore` puts a back-up into an empty project"
     elif sqlite_file(uri):
         way = (
@@ -163,7 +163,7 @@ def or_none(get: Any, *arguments: str) -> Any:
         raise
 
 
-CROWDED = (
+CONFLICT_PHRASES = (
     "duplicate key",  # PostgreSQL: two upserts of MLflow both found nothing, and both inserted
     "UNIQUE constraint",
     "Giving up",  # create_model_version, when others were faster three times
@@ -172,7 +172,7 @@ CROWDED = (
     "could not serialize",
     "rows matched",  # deleted by somebody else a moment ago
 )
-ATTEMPTS = 8
+MAX_ATTEMPTS = 8
 
 
 def again_if_crowded(call: Callable[..., Any], *arguments: Any, **others: Any) -> Any:
@@ -180,11 +180,13 @@ def again_if_crowded(call: Callable[..., Any], *arguments: Any, **others: Any) -
 
     For calls that may be made twice.
     """
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             return call(*arguments, **others)
         except Exception as error:
-            if attempt == ATTEMPTS or not any(words in str(error) for words in CROWDED):
+            if attempt == MAX_ATTEMPTS or not any(
+                words in str(error) for words in CONFLICT_PHRASES
+            ):
                 raise
             time.sleep(random.uniform(0.03, 0.15) * attempt)
     raise AssertionError("unreachable")

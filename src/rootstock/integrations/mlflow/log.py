@@ -15,43 +15,43 @@ from rootstock.ports.registry import Record
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SUFFIX = " champions"
+LOG_SUFFIX = " champions"
 """The space is not allowed in registry.name, so no model of a user has such a name."""
-ABOUT = (
+LOG_DESCRIPTION = (
     "Who was champion when, and why: one version a change. Rootstock appends to it and decides by "
     "it; please change nothing here. `rootstock history` shows it."
 )
-TAG_LENGTH = 4_000
+MAX_TAG_CHARACTERS = 4_000
 
 
 def log_name(name: str) -> str:
     """The registered model that holds the log of the model ``name``."""
-    return name + SUFFIX
+    return name + LOG_SUFFIX
 
 
 def append_record(client: MlflowClient, name: str, version: str, facts: Mapping[str, str]) -> int:
     """Append; returns the record's number."""
-    ensure_model(client, log_name(name), ABOUT)
+    ensure_model(client, log_name(name), LOG_DESCRIPTION)
     made = again_if_crowded(
         client.create_model_version,
         log_name(name),
         source=f"models:/{name}/{version}",
-        tags={key: cut(str(value), TAG_LENGTH) for key, value in facts.items()},
-        description=cut(facts.get("why", ""), TAG_LENGTH),
+        tags={key: cut(str(value), MAX_TAG_CHARACTERS) for key, value in facts.items()},
+        description=cut(facts.get("why", ""), MAX_TAG_CHARACTERS),
     )
     return int(made.version)
 
 
 def read_records(client: MlflowClient, name: str) -> list[Record]:
     """All records, oldest first; none where nothing was appended yet."""
-    found: list[Any] = []
+    versions: list[Any] = []
     token = None
     while True:
         # In this order, what is appended meanwhile comes on the last page.
         page = client.search_model_versions(
             f"name='{log_name(name)}'", order_by=["version_number ASC"], page_token=token
         )
-        found += page
+        versions += page
         token = page.token
         if not token:
             break
@@ -62,7 +62,7 @@ def read_records(client: MlflowClient, name: str) -> list[Record]:
             one.creation_timestamp / 1000,
             dict(one.tags),
         )
-        for one in found
+        for one in versions
     ]
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MODEL_FOLDER = "model"
 MAX_NAMES = 20
 """Registered models that an error names."""
-DESCRIPTION_LENGTH = 5_000
+MAX_DESCRIPTION_CHARACTERS = 5_000
 """What a column of the oldest databases holds."""
 
 
@@ -64,7 +64,7 @@ class MlflowRegistry:
                 source=f"runs:/{run_id}/{folder}",
                 run_id=run_id,
                 tags={key: str(value) for key, value in tags.items()},
-                description=cut(description, DESCRIPTION_LENGTH),
+                description=cut(description, MAX_DESCRIPTION_CHARACTERS),
                 await_creation_for=30,
             )
         return RegistryEntry(name, str(version.version), run_id=run_id, tags=dict(version.tags))
@@ -77,12 +77,12 @@ class MlflowRegistry:
         """
         with self._translated(f"look up {name!r}") as client:
             aliases = self._aliases(client, name)
-            wanted = version or aliases.get(alias, "")
-            found = or_none(client.get_model_version, name, wanted) if wanted else None
-            if found is None:
+            number = version or aliases.get(alias, "")
+            fields = or_none(client.get_model_version, name, number) if number else None
+            if fields is None:
                 what = f"version {version!r}" if version else f"alias {alias!r}"
                 raise missing_version(name, what, aliases, self.versions(name))
-            return _entry(found, aliases)
+            return _entry(fields, aliases)
 
     def versions(self, name: str) -> list[RegistryEntry]:
         """All versions, oldest first; none where the model is unknown."""
@@ -196,15 +196,15 @@ class MlflowRegistry:
             yield mlflow_client(self.tracking_uri)
 
 
-def _entry(found: Any, aliases: Mapping[str, str]) -> RegistryEntry:
-    version = str(found.version)
+def _entry(fields: Any, aliases: Mapping[str, str]) -> RegistryEntry:
+    version = str(fields.version)
     names = tuple(sorted(alias for alias, pointed in aliases.items() if pointed == version))
-    return RegistryEntry(found.name, version, found.run_id or "", names, dict(found.tags))
+    return RegistryEntry(fields.name, version, fields.run_id or "", names, dict(fields.tags))
 
 
 def missing_model(name: str, known: Sequence[str]) -> NoModelError:
     """Return the error for a name that is not registered; ``known`` names are."""
-    names = ", ".join(one for one in known if not one.endswith(mlflow_log.SUFFIX)) or "none"
+    names = ", ".join(one for one in known if not one.endswith(mlflow_log.LOG_SUFFIX)) or "none"
     return NoModelError(
         f"there is no registered model {name!r}; there are: {names}",
         hint="train and register one: `dvc repro`, or name another in registry.name",

@@ -24,7 +24,7 @@ from urllib.request import url2pathname
 import httpx
 
 from rootstock.errors import TrackingError
-from rootstock.integrations.mlflow.client import BOUNDED, cut, redact
+from rootstock.integrations.mlflow.client import TIMEOUT_VARIABLES, cut, redact
 from rootstock.integrations.mlflow.registry import (
     MAX_NAMES,
     MlflowRegistry,
@@ -37,7 +37,7 @@ from rootstock.ports.registry import RegistryEntry
 
 API = "/api/2.0"
 ARTIFACTS = f"{API}/mlflow-artifacts/artifacts"
-NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+MISSING_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's codes for what is missing; the second one for an alias or an odd version."""
 
 FILE_SECONDS = 60.0
@@ -47,14 +47,14 @@ IDLE_SECONDS = 1.0
 """Keep an idle connection this long; servers close them after a few seconds."""
 
 TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-CERTIFICATES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE")
+CERTIFICATE_VARIABLES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE")
 """Variables that name the authorities to trust: a file, or a folder."""
 
 LOGIN_FILE = Path("~/.mlflow/credentials")
 LOGIN_HINT = (
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks"
 )
-HINTS = {401: LOGIN_HINT, 403: LOGIN_HINT, 500: "the server failed; its log says why"}
+STATUS_HINTS = {401: LOGIN_HINT, 403: LOGIN_HINT, 500: "the server failed; its log says why"}
 """The way out by status of the answer; for others the server may not be MLflow at all."""
 
 
@@ -179,7 +179,7 @@ class RestRegistry:
         Raises:
             TrackingError: the server cannot be reached, or refuses for another reason.
         """
-        seconds = float(os.environ.get(TIMEOUT_VARIABLE) or BOUNDED[TIMEOUT_VARIABLE])
+        seconds = float(os.environ.get(TIMEOUT_VARIABLE) or TIMEOUT_VARIABLES[TIMEOUT_VARIABLE])
         timeout = httpx.Timeout(seconds, read=max(seconds, FILE_SECONDS * (ARTIFACTS in path)))
         address = self.tracking_uri.rstrip("/") + path
         try:
@@ -189,9 +189,9 @@ class RestRegistry:
                 if not response.is_success:
                     response.read()
                     code, message = _problem(response)
-                    if code not in NOT_THERE:
+                    if code not in MISSING_CODES:
                         reason = f"HTTP {response.status_code}: {message}"
-                        raise self._error(doing, reason, HINTS.get(response.status_code, ""))
+                        raise self._error(doing, reason, STATUS_HINTS.get(response.status_code, ""))
                 yield response
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._error(doing, str(error) or type(error).__name__) from error
@@ -210,7 +210,7 @@ class RestRegistry:
 @functools.lru_cache(maxsize=1)
 def _connections() -> httpx.Client:
     """Return this process's connections; several threads may use them at once."""
-    place = next(filter(None, map(os.environ.get, CERTIFICATES)), "")
+    place = next(filter(None, map(os.environ.get, CERTIFICATE_VARIABLES)), "")
     if place and Path(place).is_dir():
         tls = ssl.create_default_context(capath=place)
     elif place:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 # Servers before MLflow 2 refuse params above 500 characters; longer ones are unreadable anyway.
-PARAM_LENGTH = 500
-TAG_LENGTH = 5_000
-KEY_LENGTH = 250
-BATCH = 100
+MAX_PARAM_CHARACTERS = 500
+MAX_TAG_CHARACTERS = 5_000
+MAX_KEY_CHARACTERS = 250
+BATCH_ITEMS = 100
 
 
 @dataclass(frozen=True)
@@ -90,23 +90,23 @@ class MlflowRunLogger:
             return str(run.info.run_id)
 
     def _experiment_id(self, client: MlflowClient) -> str:
-        found = client.get_experiment_by_name(self.experiment)
-        if found is None:
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is None:
             root = self.artifact_root or _artifacts_beside(self.tracking_uri)
             try:
                 return str(client.create_experiment(self.experiment, artifact_location=root))
             except Exception as error:
                 # Another process may have made it in between.
-                found = client.get_experiment_by_name(self.experiment)
-                if found is None:
+                experiment = client.get_experiment_by_name(self.experiment)
+                if experiment is None:
                     raise error
-        if found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"the MLflow experiment {self.experiment!r} was deleted",
-                hint=f"`mlflow experiments restore -x {found.experiment_id}`, or name another "
+                hint=f"`mlflow experiments restore -x {experiment.experiment_id}`, or name another "
                 "with --set tracking.experiment=NAME",
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,12 @@ class MlflowRun:
         """Log params; nested mappings become dotted keys, long values are cut to 500 characters."""
         from mlflow.entities import Param
 
-        flat = [Param(_key(key), cut(str(value), PARAM_LENGTH)) for key, value in _flatten(params)]
-        for start in range(0, len(flat), BATCH):
-            self._send("log params to", "log_batch", params=flat[start : start + BATCH])
+        flat = [
+            Param(_key(key), cut(str(value), MAX_PARAM_CHARACTERS))
+            for key, value in _flatten(params)
+        ]
+        for start in range(0, len(flat), BATCH_ITEMS):
+            self._send("log params to", "log_batch", params=flat[start : start + BATCH_ITEMS])
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log metrics; NaN and infinities, which no chart can show, become tags instead."""
@@ -136,8 +139,8 @@ class MlflowRun:
             for key, value in values.items()
             if math.isfinite(value)
         ]
-        for start in range(0, len(finite), BATCH):
-            self._send("log metrics to", "log_batch", metrics=finite[start : start + BATCH])
+        for start in range(0, len(finite), BATCH_ITEMS):
+            self._send("log metrics to", "log_batch", metrics=finite[start : start + BATCH_ITEMS])
         self.set_tags(
             {
                 f"nonfinite.{key}": f"{value} at step {step}"
@@ -161,9 +164,11 @@ class MlflowRun:
         """Set tags, each value cut to 5,000 characters."""
         from mlflow.entities import RunTag
 
-        flat = [RunTag(_key(key), cut(str(value), TAG_LENGTH)) for key, value in tags.items()]
-        for start in range(0, len(flat), BATCH):
-            self._send("tag", "log_batch", tags=flat[start : start + BATCH])
+        flat = [
+            RunTag(_key(key), cut(str(value), MAX_TAG_CHARACTERS)) for key, value in tags.items()
+        ]
+        for start in range(0, len(flat), BATCH_ITEMS):
+            self._send("tag", "log_batch", tags=flat[start : start + BATCH_ITEMS])
 
     def _update(self, status: str) -> None:
         call = "update_run" if status == "RUNNING" else "set_terminated"
@@ -190,7 +195,7 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _key(name: str) -> str:
     # MLflow allows these only.
-    return re.sub(r"[^\w\-. /:]", "_", str(name), flags=re.ASCII)[:KEY_LENGTH]
+    return re.sub(r"[^\w\-. /:]", "_", str(name), flags=re.ASCII)[:MAX_KEY_CHARACTERS]
 
 
 def _artifacts_beside(uri: str) -> str | None:

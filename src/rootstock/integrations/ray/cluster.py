@@ -20,10 +20,10 @@ from typing import Any
 from rootstock.errors import TrainingError
 from rootstock.system.malloc import keeping_variables
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "true"}
+QUIET_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "true"}
 """No telemetry."""
 
-TUNE_SETTINGS = {
+TUNE_VARIABLES = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -39,7 +39,7 @@ CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Objectives carry paths, not arrays; Ray would take a third of the memory by default.
 OBJECT_STORE_BYTES = 200_000_000
 CONNECT_SECONDS = 25
-IS_IT_UP = "is the cluster up? Unset RAY_ADDRESS to search on this machine"
+CLUSTER_HINT = "is the cluster up? Unset RAY_ADDRESS to search on this machine"
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def ray_session(address: str) -> Iterator[None]:
     """
     local = address in ("", "local")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment({**QUIET, **TUNE_SETTINGS}))
+        stack.enter_context(_environment({**QUIET_VARIABLES, **TUNE_VARIABLES}))
         # Ray's threads report dead workers by print; standard output is for results.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         import ray
@@ -118,7 +118,7 @@ def _attach(address: str) -> None:
     try:
         ray.init(address=address, **_common())
     except (OSError, RuntimeError, ValueError) as error:
-        raise TrainingError(f"no Ray at {address}: {error}", hint=IS_IT_UP) from error
+        raise TrainingError(f"no Ray at {address}: {error}", hint=CLUSTER_HINT) from error
 
 
 def probe(address: str) -> None:
@@ -132,7 +132,7 @@ def probe(address: str) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError as error:
-            raise TrainingError(f"no Ray at {address}: {error}", hint=IS_IT_UP) from error
+            raise TrainingError(f"no Ray at {address}: {error}", hint=CLUSTER_HINT) from error
     code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
     try:
         done = subprocess.run(
@@ -144,11 +144,11 @@ def probe(address: str) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise TrainingError(
-            f"no Ray answers at {address} within {CONNECT_SECONDS} s", hint=IS_IT_UP
+            f"no Ray answers at {address} within {CONNECT_SECONDS} s", hint=CLUSTER_HINT
         ) from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise TrainingError(f"no Ray at {address}: {reason}", hint=IS_IT_UP)
+        raise TrainingError(f"no Ray at {address}: {reason}", hint=CLUSTER_HINT)
 
 
 def _common() -> dict[str, Any]:

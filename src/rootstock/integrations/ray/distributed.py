@@ -12,10 +12,10 @@ from rootstock.errors import TrainingError
 from rootstock.ports.search import Objective, Params
 from rootstock.system.files import write_json
 
-_ANSWER = "team.json"
+_ANSWER_FILE = "team.json"
 _DRIVER_SHARE = 0.01
 # How torch tells that another process of the group is gone; it has no exception of its own for it.
-_PEER_WORDS = ("closed by peer", "reset by peer", "gloo", "NCCL")
+_PEER_PHRASES = ("closed by peer", "reset by peer", "gloo", "NCCL")
 
 
 def group_size(objective: Objective) -> int:
@@ -74,7 +74,7 @@ def run_in_group(
             callbacks=[TuneReportCallback()],
         ),
     )
-    (home / _ANSWER).unlink(missing_ok=True)
+    (home / _ANSWER_FILE).unlink(missing_ok=True)
     try:
         trainer.fit()
     except TrainingFailedError as error:
@@ -86,7 +86,7 @@ def run_in_group(
 
 def _answer(home: Path) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = json.loads((home / _ANSWER).read_text(encoding="utf-8"))
+        answer: dict[str, Any] = json.loads((home / _ANSWER_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     return answer
@@ -126,9 +126,9 @@ def _run_process(config: dict[str, Any]) -> None:
     try:
         values = config["objective"](config["params"], home, report)
     except Exception as error:
-        lost = any(word in str(error) for word in _PEER_WORDS)
+        lost = any(word in str(error) for word in _PEER_PHRASES)
         if not lost:
-            write_json(home / _ANSWER, {"error": f"{type(error).__name__}: {error}"})
+            write_json(home / _ANSWER_FILE, {"error": f"{type(error).__name__}: {error}"})
         raise
     if train.get_context().get_world_rank() == 0:
-        write_json(home / _ANSWER, {"values": as_floats(values)})
+        write_json(home / _ANSWER_FILE, {"values": as_floats(values)})

@@ -43,10 +43,10 @@ from rootstock.system.files import write_json
 
 # The first epochs warm the learning rate up and say little.
 GRACE_STEPS = 3
-KEEP_ONE_IN = 3
+HALVING_FACTOR = 3
 PATIENCE_SECONDS = 10.0
 """How long past the limit a trial may take to end by itself before Ray ends it."""
-_PARAMS = "params.json"
+_PARAMS_FILE = "params.json"
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,10 @@ class RaySearcher:
         missing = [
             Trial(planned[home], {}, home, NO_TIME_MESSAGE, timed_out=True) for home in planned
         ]
-        found = {trial.directory: trial for trial in missing} | trials
-        return [found[home] for home in named] + [t for h, t in trials.items() if h not in planned]
+        all_trials = {trial.directory: trial for trial in missing} | trials
+        return [all_trials[home] for home in named] + [
+            t for h, t in trials.items() if h not in planned
+        ]
 
     def session(self) -> AbstractContextManager[None]:
         """Ray for several searches; each search opens its own where none is open.
@@ -123,15 +125,17 @@ class RaySearcher:
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cpus, gpus = (max(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
-        wanted = (1.0 if gpus else 0.0) if self.gpus_per_trial == "auto" else self.gpus_per_trial
-        if wanted > gpus:
+        gpus_per_trial = (
+            (1.0 if gpus else 0.0) if self.gpus_per_trial == "auto" else self.gpus_per_trial
+        )
+        if gpus_per_trial > gpus:
             raise TrainingError(
-                f"search.gpus_per_trial is {wanted:g}, but no machine of this Ray has more than "
-                f"{gpus:g} GPUs",
+                f"search.gpus_per_trial is {gpus_per_trial:g}, but no machine of this Ray has "
+                f"more than {gpus:g} GPUs",
                 hint="--set search.gpus_per_trial=auto",
             )
         # Fewer cores than asked for only mean fewer threads.
-        return {"cpu": min(self.cpus_per_trial, cpus), "gpu": wanted}
+        return {"cpu": min(self.cpus_per_trial, cpus), "gpu": gpus_per_trial}
 
 
 def _tune(
@@ -169,7 +173,7 @@ def _tune(
         mode=mode,
         max_t=10**9,
         grace_period=GRACE_STEPS,
-        reduction_factor=KEEP_ONE_IN,
+        reduction_factor=HALVING_FACTOR,
     )
     total = max(len(planned), exploration.trials) if exploration else len(planned)
     shared = group_size(objective) > 1
@@ -218,7 +222,9 @@ def _optuna(
         else optuna.distributions.CategoricalDistribution(values)
         for name, values in exploration.space.items()
     }
-    begun = sorted(directory.glob(f"trial-*/{_PARAMS}"), key=lambda path: path.stat().st_mtime_ns)
+    begun = sorted(
+        directory.glob(f"trial-*/{_PARAMS_FILE}"), key=lambda path: path.stat().st_mtime_ns
+    )
     earlier = [path for path in begun if path.parent not in planned]
     points = [dict(params) for params in planned.values()]
     points += [json.loads(path.read_text(encoding="utf-8")) for path in earlier]
@@ -263,11 +269,11 @@ def _run_trial(
 
     try:
         home.mkdir(parents=True, exist_ok=True)
-        write_json(home / _PARAMS, dict(params))
+        write_json(home / _PARAMS_FILE, dict(params))
         if until is not None and time.time() > until:
             raise _NoTimeError(NO_TIME_MESSAGE)
         if group_size(objective) > 1:
-            found = run_in_group(
+            metrics = run_in_group(
                 objective,
                 params,
                 home,
@@ -276,8 +282,8 @@ def _run_trial(
                 max_failures=max_failures,
             )
         else:
-            found = objective(params, home, report)
-        values = as_floats(found)
+            metrics = objective(params, home, report)
+        values = as_floats(metrics)
         answer = {"values": values, "value": values[metric], "error": ""}
     except Exception as error:  # noqa: BLE001 - one trial's exception must not end the others
         with contextlib.suppress(OSError):

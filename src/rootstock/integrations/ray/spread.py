@@ -19,7 +19,7 @@ from rootstock.integrations.ray.cluster import ray_session
 from rootstock.ports.spread import Part, Result
 from rootstock.system.cpu import CORES_VARIABLE
 
-AHEAD = 1_000
+MAX_PENDING_TASKS = 1_000
 """Tasks that Ray knows of at a time: more than a cluster has cores for, and few enough to look
 through whenever one is done."""
 
@@ -56,7 +56,7 @@ class RaySpreader:
         shared, coming = ray.put(work), iter(parts)
         waiting: list[Any] = []
         while True:
-            for part in islice(coming, AHEAD - len(waiting)):
+            for part in islice(coming, MAX_PENDING_TASKS - len(waiting)):
                 waiting.append(task.remote(shared, part, share["CPU"], os.getcwd()))
             if not waiting:
                 return

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from rootstock.data.views import COUNT
+from rootstock.data.views import FORWARD_PASSES
 from rootstock.errors import ImageError
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.problems import Problem
@@ -99,7 +99,7 @@ class DecodePool:
         worker = await self._acquire()
         self._on_event("queue", time.perf_counter() - arrival)
         size = predictor.bundle.preprocess.input_size
-        shape = (COUNT[predictor.bundle.facts.views], size, size, 3)
+        shape = (FORWARD_PASSES[predictor.bundle.facts.views], size, size, 3)
         max_bytes = max(1 + math.prod(shape), _MAX_ERROR_BYTES)
         job = worker.submit(self._recipe(predictor), content, max_bytes, self._seconds)
         job.add_done_callback(partial(self._finish, worker, time.perf_counter()))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from rootstock.heads.linear import PROBE_L2
 from rootstock.tasks.single_label.learning import SoftmaxSolver
 from rootstock.tasks.single_label.measures import softmax
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Doubt
 
-PROBE_L2 = 1e-2
 MAX_USUAL = 0.8
 """Where all images of a class are nearly certain, a fairly sure doubt counts too."""
 
