@@ -107,6 +107,14 @@ def test_service_commands_and_adapters_do_not_count(tmp_path):
     assert find_code("rootstock.stage", [tmp_path]) == [tmp_path / "rootstock/stage.py"]
 
 
+def test_libraries_installed_next_to_the_package_do_not_count(tmp_path):
+    for name, text in {"rootstock/stage": "import library", "library": "A = 1"}.items():
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert find_code("rootstock.stage", [tmp_path]) == [tmp_path / "rootstock/stage.py"]
+
+
 def test_a_digest_changes_with_code_of_its_own_only(tmp_path):
     folder = tmp_path / "app"
     folder.mkdir()

@@ -28,11 +28,13 @@ must not train a model again. Commands and the service call stages or use what t
 def find_code(module: str, folders: Sequence[Path] = (SOURCE,)) -> list[Path]:
     """Return the files of ``module`` and of all that it imports, directly or through others.
 
-    Only packages in ``folders`` count, not libraries. Imports inside functions count, imports for
+    Only the module's own package and `rootstock` count, as they are in ``folders``: an installed
+    package has libraries next to it. Imports inside functions count, imports for
     type checkers do not. Where the source calls `import_module`, strings that name a module count;
     where it uses `__file__`, strings that name a file or folder next to it count as its data.
     """
     files: set[Path] = set()
+    packages = {module.partition(".")[0], "rootstock"}
     waiting, done = [module], set(IGNORED)
     while waiting:
         name = waiting.pop()
@@ -40,7 +42,7 @@ def find_code(module: str, folders: Sequence[Path] = (SOURCE,)) -> list[Path]:
         if name in done or name.startswith(tuple(f"{part}." for part in IGNORED)):
             continue
         done.add(name)
-        path = _locate(name, folders)
+        path = _locate(name, folders) if name.partition(".")[0] in packages else None
         if path is None:
             continue
         source = _read(path.read_text(encoding="utf-8"))
