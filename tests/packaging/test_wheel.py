@@ -1,0 +1,248 @@
+"""The built wheel: what it holds, and that each extra is enough for what it promises."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from tests.bundles import jpeg, tiny_bundle
+from tests.data.folders import write_classes
+from tests.packaging.environments import (
+    PROJECT,
+    ROOT,
+    clean_variables,
+    closure,
+    make_environment,
+    requirements_of,
+)
+from tests.service.test_serve import address_of, drain
+
+pytestmark = pytest.mark.integration
+FOR_TRAINING = {"torch", "torchvision", "timm", "scipy", "scikit-learn", "matplotlib", "pyarrow"}
+FOR_THE_PIPELINE = {"mlflow", "mlflow-skinny", "ray", "dvc", "pandas", "sqlalchemy"}
+LISTING = """
+import importlib.util, sys
+print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name)])
+"""
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy of the sources."""
+    copy = tmp_path_factory.mktemp("sources")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (copy / name).write_bytes((ROOT / name).read_bytes())
+    (copy / "src").mkdir()
+    for path in sources():
+        target = copy / "src" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / "src" / path).read_bytes())
+    build = ["wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", *build, "--wheel-dir", copy / "built", copy], check=True
+    )
+    (built,) = (copy / "built").iterdir()
+    return built
+
+
+@pytest.fixture(scope="session")
+def programs(wheel, tmp_path_factory):
+    """Makes, once for each list of extras, an environment; returns its folder of programs."""
+    made = {}
+
+    def make(*extras):
+        if extras not in made:
+            folder = tmp_path_factory.mktemp("-".join(extras) or "base") / "env"
+            made[extras] = make_environment(folder, requirements_of(*extras), wheel)
+        return made[extras]
+
+    return make
+
+
+def sources():
+    """Every file of the package, from src/ on."""
+    files = (path for path in (ROOT / "src/rootstock").rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(ROOT / "src")
+        for path in files
+        if "__pycache__" not in path.parts and path.suffix != ".tmp"
+    )
+
+
+def run(*command, folder):
+    return subprocess.run(
+        command, cwd=folder, env=clean_variables(), capture_output=True, text=True, check=False
+    )
+
+
+@contextlib.contextmanager
+def serving(programs, *arguments, folder):
+    """The address of `rootstock serve`, which is ended afterwards."""
+    process = subprocess.Popen(
+        [programs / "rootstock", "serve", "--port", "0", *arguments],
+        cwd=folder,
+        env=clean_variables(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        address = address_of(process)
+        drain(process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        process.stdout.close()
+
+
+def ask(address, image, headers=None):
+    request = urllib.request.Request(
+        f"{address}/v1/predict", image, {"Content-Type": "image/jpeg"} | (headers or {})
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_it_holds_the_package_its_data_and_its_licence(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {Path(name) for name in archive.namelist()}
+        (metadata,) = (path for path in names if path.name == "METADATA")
+        facts = Parser().parsestr(archive.read(str(metadata)).decode())
+    home = metadata.parent
+    assert {path for path in names if path.parts[0] != str(home)} == set(sources())
+    assert home / "licenses/LICENSE" in names
+    assert facts["Name"] == "rootstock-vision"
+    assert facts["License-Expression"] == "Apache-2.0"
+    suffixes = {path.suffix for path in names}
+    assert {".html", ".safetensors", ".typed"} <= suffixes
+
+
+def test_the_licence_is_the_full_apache_text_of_the_authors():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert "The Rootstock authors" in text
+    assert len(text.split()) > 1_500
+
+
+@pytest.mark.parametrize(
+    ("extras", "absent"),
+    [
+        ([], FOR_TRAINING | FOR_THE_PIPELINE | {"numpy", "fastapi", "httpx"}),
+        (["serve"], FOR_TRAINING | FOR_THE_PIPELINE),
+        (["client"], FOR_TRAINING | FOR_THE_PIPELINE | {"numpy", "fastapi"}),
+        (["train"], {"fastapi"}),
+    ],
+    ids=str,
+)
+def test_an_extra_does_not_bring_what_it_has_no_use_for(extras, absent):
+    brought = set(closure(requirements_of(*extras)))
+    # MLflow is a server too, and that is made with FastAPI.
+    allowed = {"fastapi"} if "mlflow" in brought else set()
+    assert not brought & absent - allowed
+
+
+def test_without_extras_the_command_explains_itself(programs, tmp_path):
+    rootstock = programs() / "rootstock"
+    assert "usage: rootstock" in run(rootstock, "--help", folder=tmp_path).stdout
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    answers = (["predict", "a.jpg", "--model", "m"], "serve"), (["check", "."], "train")
+    for command, extra in answers:
+        done = run(rootstock, *command, folder=tmp_path)
+        assert done.returncode == 1
+        assert f"-> pip install 'rootstock-vision[{extra}]'" in done.stderr
+
+
+def test_the_client_needs_httpx_only(wheel, tmp_path):
+    programs = make_environment(tmp_path / "env", ["httpx"], wheel)
+    code = "from rootstock.client import Client; Client('http://127.0.0.1:9').close(); print('ok')"
+    done = run(programs / "python", "-c", code, folder=tmp_path)
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_the_service_answers_with_what_serve_brings(programs, tmp_path):
+    bin_ = programs("serve")
+    names = ["torch", "timm", "mlflow", "scipy", "sklearn", "matplotlib", "pyarrow", "onnxruntime"]
+    assert run(bin_ / "python", "-c", LISTING, *names, folder=tmp_path).stdout == "onnxruntime\n"
+    with serving(bin_, "--model", tiny_bundle(), folder=tmp_path) as address:
+        answer = ask(address, jpeg(0))
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    command = ["predict", "a.jpg", "--model", tiny_bundle(), "--json"]
+    done = run(bin_ / "rootstock", *command, folder=tmp_path)
+    top = json.loads(done.stdout)["predictions"][0]["top"]
+    assert answer["predictions"][0]["top"][0] == pytest.approx(top[0])
+
+
+def test_a_service_says_at_once_which_extra_it_lacks(programs, tmp_path, monkeypatch):
+    rootstock = programs("serve") / "rootstock"
+    done = run(rootstock, "serve", "--model", "models:/rootstock@champion", folder=tmp_path)
+    assert done.returncode == 1
+    assert "mlflow, which is not installed" in done.stderr
+    assert "rootstock-vision[train]" in done.stderr
+    variables = {"ROOTSTOCK_JOURNAL": str(tmp_path / "journal")}
+    done = subprocess.run(
+        [rootstock, "serve", "--model", tiny_bundle()],
+        env=clean_variables() | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "rootstock-vision[journal]" in done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_a_folder_becomes_a_served_model(programs, tmp_path):
+    """Trained by what train brings and the wheel's weights, served by what serve brings."""
+    write_classes(tmp_path / "photos", {"ants": 12, "bees": 12})
+    choices = ["plan.strategy=linear_probe", "assess.probe_folds=2", "search.engine=sequential"]
+    settings = [word for choice in choices for word in ("--set", choice)]
+    done = run(
+        programs("train") / "rootstock",
+        *("train", "photos", "--out", "run1", "--set", "tracking.enabled=false", *settings),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    image = (tmp_path / "photos/ants/0.png").read_bytes()
+    with serving(programs("serve"), "--model", "run1/artifacts/model", folder=tmp_path) as address:
+        answer = ask(address, image, {"Content-Type": "image/png"})
+    assert {item["label"] for item in answer["predictions"][0]["top"]} == {"ants", "bees"}
+
+
+@pytest.mark.slow
+def test_serve_installs_from_the_index_into_an_empty_environment(wheel, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    bin_ = tmp_path / "env/bin"
+    install = ["install", "--quiet", "-c", ROOT / "constraints.txt", f"{wheel}[serve]"]
+    subprocess.run([bin_ / "python", "-m", "pip", *install], check=True, env=clean_variables())
+    subprocess.run([bin_ / "python", "-m", "pip", "check"], check=True)
+    installed = {path.name.partition("-")[0] for path in bin_.parent.glob("lib/*/site-packages/*")}
+    assert not installed & {"torch", "mlflow", "scipy", "sklearn", "pyarrow"}
+    with serving(bin_, "--model", tiny_bundle(), folder=tmp_path) as address:
+        assert ask(address, jpeg(0))["model"]["strategy"] == "linear_probe"
+
+
+def test_every_hint_names_the_distribution_and_an_extra_that_exists():
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *(ROOT / "src").rglob("*.py")]
+    texts += [*(ROOT / "services").rglob("*"), ROOT / "Makefile", ROOT / "docker-compose.yml"]
+    extras = set(PROJECT["optional-dependencies"])
+    shown = 0
+    for path in texts:
+        if not path.is_file() or path.suffix == ".pyc":
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"pip install[^\n`]*\brootstock(?!-vision)\b", text), path
+        for names in re.findall(r"rootstock-vision\[([a-z0-9,]+)\]", text):
+            shown += 1
+            assert set(names.split(",")) <= extras, f"{path}: {names}"
+        for names in re.findall(r"-e '\.\[([a-z0-9,]+)\]'", text):
+            assert set(names.split(",")) <= extras, f"{path}: {names}"
+    assert shown
