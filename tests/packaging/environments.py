@@ -52,8 +52,8 @@ def closure(requirements: Iterable[str]) -> dict[str, importlib.metadata.Distrib
     return found
 
 
-def make_environment(folder: Path, requirements: Iterable[str], wheel: Path) -> Path:
-    """Make an environment with the requirements and the wheel; return its folder of programs."""
+def make_environment(folder: Path, requirements: Iterable[str], wheel: Path | None = None) -> Path:
+    """Make an environment with the requirements and a wheel; return its folder of programs."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     scheme = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
@@ -61,9 +61,9 @@ def make_environment(folder: Path, requirements: Iterable[str], wheel: Path) -> 
         target = packages / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(source)
-    python = folder / "bin/python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True, env=clean_variables())
+    if wheel is not None:
+        pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet"]
+        subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True, env=clean_variables())
     return folder / "bin"
 
 

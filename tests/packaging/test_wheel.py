@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import jpeg, tiny_bundle
+from tests.bundles import CLASSES, jpeg, tiny_bundle
 from tests.data.folders import write_classes
 from tests.packaging.environments import (
     PROJECT,
@@ -161,11 +161,16 @@ def test_without_extras_the_command_explains_itself(programs, tmp_path):
         assert f"-> pip install 'rootstock-vision[{extra}]'" in done.stderr
 
 
-def test_the_client_needs_httpx_only(wheel, tmp_path):
-    programs = make_environment(tmp_path / "env", ["httpx"], wheel)
-    code = "from rootstock.client import Client; Client('http://127.0.0.1:9').close(); print('ok')"
-    done = run(programs / "python", "-c", code, folder=tmp_path)
-    assert done.stdout == "ok\n", done.stderr
+def test_the_client_needs_httpx_only(wheel, programs, tmp_path):
+    bin_ = make_environment(tmp_path / "env", ["httpx"], wheel)
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    code = (
+        "import sys; from rootstock.client import Client\n"
+        "with Client(sys.argv[1]) as client: print(client.predict(['a.jpg'])[0].label)"
+    )
+    with serving(programs("serve"), "--model", tiny_bundle(), folder=tmp_path) as address:
+        done = run(bin_ / "python", "-c", code, address, folder=tmp_path)
+    assert done.stdout.strip() in CLASSES, done.stderr
 
 
 def test_the_service_answers_with_what_serve_brings(programs, tmp_path):

@@ -4,20 +4,39 @@ import base64
 import importlib.util
 import json
 import shutil
+import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from rootstock.client import Client
 from rootstock.errors import NoModelError, TrackingError
+from rootstock.integrations.mlflow import rest
 from rootstock.integrations.mlflow.registry import MlflowRegistry
 from rootstock.integrations.mlflow.rest import RestRegistry
 from rootstock.integrations.mlflow.tracking import MlflowRunLogger
+from rootstock.model.predictor import Predictor
 from rootstock.ports.registry import RegistryEntry
+from tests.bundles import jpeg, tiny_bundle
+from tests.integrations.conftest import wait_for
+from tests.packaging.environments import (
+    ROOT,
+    clean_variables,
+    make_environment,
+    requirements_of,
+)
+from tests.service.test_serve import address_of, drain
 
 pytestmark = pytest.mark.integration
 ENTRY = RegistryEntry("flowers", "1", "run")
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Nothing is fetched by MLflow's own client."""
+    monkeypatch.setattr(rest, "MlflowRegistry", None)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +84,42 @@ def keeping(uri):
 
 
 def test_it_finds_what_mlflows_own_client_finds(server, model):
-    rest, own = RestRegistry(server), MlflowRegistry(server)
-    assert rest.find(model, alias="champion") == own.find(model, alias="champion")
-    assert rest.find(model, version="2") == own.find(model, version="2")
-    assert rest.versions(model) == own.versions(model)
-    assert [entry.aliases for entry in rest.versions(model)] == [("champion",), ()]
-    assert rest.versions("nobody") == []
+    reader, own = RestRegistry(server), MlflowRegistry(server)
+    assert reader.find(model, alias="champion") == own.find(model, alias="champion")
+    assert reader.find(model, version="2") == own.find(model, version="2")
+    assert reader.versions(model) == own.versions(model)
+    assert [entry.aliases for entry in reader.versions(model)] == [("champion",), ()]
+    assert reader.versions("nobody") == []
+
+
+def test_a_service_without_mlflow_serves_the_champion_of_a_server(server, tmp_path):
+    registry = MlflowRegistry(server)
+    with MlflowRunLogger(server, "rest").run("train") as run:
+        entry = registry.register("thin", tiny_bundle(), run_id=run.id, tags={}, description="d")
+    registry.set_alias("thin", "champion", entry.version)
+    programs = make_environment(tmp_path / "env", requirements_of("serve"))
+    variables = {"PYTHONPATH": str(ROOT / "src"), "MLFLOW_TRACKING_URI": server}
+    command = ["-m", "rootstock", "serve", "--port", "0", "--model", "models:/thin@champion"]
+    process = subprocess.Popen(
+        [programs / "python", *command],
+        cwd=tmp_path,
+        env=clean_variables() | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        address = address_of(process)
+        drain(process)
+        wait_for(f"{address}/readyz")
+        with Client(address) as client:
+            (answer,) = client.predict([jpeg(0)])
+            assert client.model()["version"] == entry.version
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+    assert answer.label == Predictor(tiny_bundle()).predict([jpeg(0)])[0].label
 
 
 @pytest.mark.parametrize(
@@ -86,31 +135,31 @@ def test_it_finds_what_mlflows_own_client_finds(server, model):
 def test_what_is_missing_is_said_in_the_same_words(server, model, name, wanted):
     with pytest.raises(NoModelError) as own:
         MlflowRegistry(server).find(name, **wanted)
-    with pytest.raises(NoModelError) as rest:
+    with pytest.raises(NoModelError) as ours:
         RestRegistry(server).find(name, **wanted)
-    assert str(rest.value) == str(own.value)
+    assert str(ours.value) == str(own.value)
 
 
-def test_a_version_comes_whole_in_place_of_an_older_one(server, model, tmp_path):
-    rest, target = RestRegistry(server + "/"), tmp_path / "cache/model"
+def test_a_version_comes_whole_in_place_of_an_older_one(server, model, alone, tmp_path):
+    reader, target = RestRegistry(server + "/"), tmp_path / "cache/model"
     for version, text in (("1", "one"), ("2", "two")):
-        assert rest.download(rest.find(model, version=version), target) == target
+        assert reader.download(reader.find(model, version=version), target) == target
         assert (target / "bundle.json").read_text() == text
         assert (target / "golden/a b.jpg").read_bytes() == b"jpeg"
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_files_in_a_folder_of_this_machine_are_copied(server, mlflow_uri, client, tmp_path):
+def test_files_in_a_folder_of_this_machine_are_copied(server, mlflow_uri, client, tmp_path, alone):
     (tmp_path / "bundle.json").write_text("one")
     registry = MlflowRegistry(mlflow_uri)
     with MlflowRunLogger(mlflow_uri, "beside").run("train") as run:
         registry.register("beside", tmp_path, run_id=run.id, tags={}, description="d")
-    rest = RestRegistry(server)
-    entry = rest.find("beside", version="1")
-    assert (rest.download(entry, tmp_path / "got") / "bundle.json").read_text() == "one"
+    reader = RestRegistry(server)
+    entry = reader.find("beside", version="1")
+    assert (reader.download(entry, tmp_path / "got") / "bundle.json").read_text() == "one"
     shutil.rmtree(client.get_run(run.id).info.artifact_uri.removeprefix("file://"))
     with pytest.raises(NoModelError, match="version 1 of 'beside' has no files any more"):
-        rest.download(entry, tmp_path / "got")
+        reader.download(entry, tmp_path / "got")
     assert (tmp_path / "got/bundle.json").read_text() == "one"
 
 

@@ -118,10 +118,7 @@ class RestRegistry:
                 MLflow's own client can fetch them, which is not installed.
         """
         doing = f"download version {entry.version} of {entry.name!r}"
-        version = {"name": entry.name, "version": entry.version}
-        uri = self._get(doing, "model-versions/get-download-uri", "artifact_uri", **version)
-        if uri is None:
-            raise missing_files(entry)
+        uri = self._artifact_uri(doing, entry)
         place = urlsplit(uri)
 
         def fetch(folder: Path) -> Path:
@@ -146,6 +143,18 @@ class RestRegistry:
                 "pip install 'rootstock-vision[train]'",
             )
         return MlflowRegistry(self.tracking_uri).download(entry, target)
+
+    def _artifact_uri(self, doing: str, entry: RegistryEntry) -> str:
+        """Return where the version's files are; ``runs:/ID/folder`` is below the run's place."""
+        version = {"name": entry.name, "version": entry.version}
+        uri = self._get(doing, "model-versions/get-download-uri", "artifact_uri", **version)
+        if uri is not None and uri.startswith("runs:/"):
+            run_id, _, folder = uri.removeprefix("runs:/").strip("/").partition("/")
+            run = self._get(doing, "runs/get", "run", run_id=run_id)
+            uri = f"{run['info']['artifact_uri'].rstrip('/')}/{folder}" if run else None
+        if uri is None:
+            raise missing_files(entry)
+        return str(uri)
 
     def _fetch_folder(self, doing: str, path: str, folder: Path) -> None:
         """Fetch what the server lists below ``path`` of its artifacts, folders included."""
