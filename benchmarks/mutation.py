@@ -325,6 +325,7 @@ def choose_tests(
     if not running:
         folder = mirror.partition("/test_")[0]
         running = [name for name in tests if name.startswith(folder) and tests[name][0] > 1]
+        running.sort(key=lambda name: -tests[name][0])
     chosen, total = [], 0.0
     for name in running:
         if not chosen or total + tests[name][0] < TEST_SECONDS:

@@ -38,6 +38,11 @@ def test_hidden_and_side_files_are_passed_over(tmp_path):
     assert len(found(tmp_path)) == 2
 
 
+def test_hidden_and_side_folders_within_a_class_are_passed_over(tmp_path):
+    write_classes(tmp_path, {"ants": 1, "ants/.cache": 1, "ants/wild/__MACOSX": 1, "ants/wild": 1})
+    assert {path for path, _, _ in found(tmp_path)} == {"ants/0.png", "ants/wild/0.png"}
+
+
 def test_a_file_without_a_suffix_is_a_candidate(tmp_path):
     write_classes(tmp_path, {"ants": 1})
     (tmp_path / "ants" / "photo").write_bytes(photo(1))

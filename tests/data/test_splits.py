@@ -86,3 +86,9 @@ def test_a_class_that_chance_left_out_gets_one_group_and_no_more():
         assert set(names) == {"train", "val", "test"}
         assert names[0] == names[1]
         assert names[3] == names[4]
+
+
+def test_chance_decides_which_group_is_moved_into_an_empty_split():
+    found = [split(range(start, start + 4), val_fraction=1e-6) for start in range(0, 800, 4)]
+    places = Counter(names.index("val") for names in found)
+    assert min(places[place] for place in range(4)) > 20
