@@ -37,8 +37,8 @@ RESULT = ROOT / "benchmarks/results/mutation.json"
 EQUIVALENT = ROOT / "benchmarks/mutation_equivalent.json"
 """Mutants that behave as the code does, each with the reason."""
 FOLDERS = ("data", "heads", "model", "plan", "tasks", "train")
-OTHER_TESTS = ("evaluate", "review")
-"""Folders of tests that run the code of others too."""
+OTHER_TESTS = ("evaluate", "review", "test_formats.py")
+"""More tests that run this code."""
 COPIED = ("src", "tests", "pipelines", "services", "tools", "pyproject.toml", "params.yaml")
 LIBRARIES = ("torch", "torchvision", "timm", "sklearn.linear_model", "pyarrow", "onnxruntime")
 TEST_SECONDS = 30.0
@@ -289,7 +289,7 @@ class Project:
         def work() -> int:
             tracer = Tracer(self.source)
             names = [*folders, *OTHER_TESTS]
-            paths = [f"tests/{name}" for name in names if Path("tests", name).is_dir()]
+            paths = [f"tests/{name}" for name in names if Path("tests", name).exists()]
             run_pytest("-m", "not slow and not gpu and not integration", *paths, plugins=[tracer])
             tests = {name: (s, sorted(lines)) for name, (s, lines) in tracer.tests.items() if lines}
             record.write_text(json.dumps(tests), encoding="utf-8")

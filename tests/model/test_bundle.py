@@ -260,3 +260,35 @@ def test_weights_are_those_of_the_network():
     stored = load_file(tiny_bundle() / "model.safetensors")
     for name, value in tiny_network().state_dict().items():
         np.testing.assert_array_equal(stored[name], value.numpy())
+
+
+def test_a_damaged_reference_is_named(folder):
+    sums = json.loads((folder / "checksums.json").read_text())
+    (folder / "reference.safetensors").write_bytes(b"rubbish")
+    sums["reference.safetensors"] = sha256_file(folder / "reference.safetensors")
+    write_json(folder / "checksums.json", sums)
+    with pytest.raises(BundleError, match=r"reference.safetensors is damaged"):
+        read_bundle(folder).reference  # noqa: B018 - read when it is asked for
+
+
+def test_a_reference_of_another_width_is_refused(folder):
+    change(folder, "bundle.json", lambda tree: tree.update(feature_width=tree["feature_width"] + 1))
+    with pytest.raises(BundleError, match=r"reference.safetensors does not fit bundle.json"):
+        read_bundle(folder).reference  # noqa: B018 - read when it is asked for
+
+
+def test_a_model_without_a_reference_has_none(tmp_path):
+    assert write_tiny_bundle(tmp_path / "model").reference is None
+
+
+def test_facts_of_the_first_format_are_those_of_one_class_per_image(folder):
+    facts = json.loads((folder / "bundle.json").read_text())
+
+    def as_it_was(tree):
+        tree |= {"format_version": 1, "classes": tree.pop("names"), "temperature": 2.5}
+        del tree["task"], tree["calibration"]
+
+    change(folder, "bundle.json", as_it_was)
+    found = read_bundle(folder).facts
+    assert (found.names, found.calibration) == (facts["names"], {"temperature": 2.5})
+    assert found.task == "single_label"

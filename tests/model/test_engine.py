@@ -164,3 +164,11 @@ def test_no_batch_over_the_bound_is_tried():
 
     best_batch(forward, 8, max_images=8)
     assert tried == {1, 8}
+
+
+@pytest.mark.parametrize("driver", [None, "/usr/bin/nvidia-smi"])
+def test_a_gpu_needs_a_driver_before_torch_is_asked(monkeypatch, driver):
+    monkeypatch.setattr("shutil.which", lambda name: driver)
+    monkeypatch.setattr("pathlib.Path.exists", lambda self: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert engines.has_gpu() is bool(driver)

@@ -126,11 +126,12 @@ class ModelBundle:
         path = self.directory / REFERENCE
         if not path.is_file():
             return None
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         try:
             reference = Reference.from_arrays(load_file(path))
-        except (KeyError, OSError, ValueError) as error:
+        except (KeyError, OSError, ValueError, SafetensorError) as error:
             raise BundleError(f"{path} is damaged: {error}", hint=_AGAIN) from None
         width = (self.facts.feature_width,)
         if reference.features.shape[1:] != width or not len(reference.distances):

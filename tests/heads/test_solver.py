@@ -1,0 +1,89 @@
+"""The axes that a head is solved in, and how much work a solution takes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from rootstock.errors import TrainingError
+from rootstock.heads.solver import Axes, walk_path
+from rootstock.tasks.single_label.learning import SoftmaxLoss
+from tests.tasks.classes import fit_mlp_head
+
+
+def features(n_rows, n_columns):
+    rows = torch.randn(n_rows, n_columns, generator=torch.Generator().manual_seed(0))
+    return rows * torch.linspace(0.1, 3, n_columns)
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((200, 12), 12), ((15, 90), 15)], ids=["tall", "wide"])
+def test_features_are_turned_into_as_many_axes_as_they_have(shape, rank):
+    given = features(*shape)
+    axes = Axes.of(given)
+    assert axes.rows.shape == (shape[0], rank + 1)
+    assert (axes.rows[:, -1] == 1).all()
+    torch.testing.assert_close(axes.turn.T @ axes.turn, torch.eye(rank), atol=1e-4, rtol=0)
+    torch.testing.assert_close(axes.rows[:, :-1] @ axes.turn.T, given, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(axes.spread, axes.rows.square().mean(dim=0))
+    scatter = axes.rows[:, :-1].T @ axes.rows[:, :-1]
+    assert (scatter - torch.diag(scatter.diag())).abs().max() < 1e-3 * scatter.max()
+
+
+@dataclasses.dataclass
+class CountedLoss:
+    """A loss that counts how often it is asked."""
+
+    inner: SoftmaxLoss
+    calls: int = 0
+
+    @property
+    def n_outputs(self):
+        return self.inner.n_outputs
+
+    @property
+    def curvature(self):
+        return self.inner.curvature
+
+    def value_and_residual(self, outputs, share):
+        self.calls += 1
+        return self.inner.value_and_residual(outputs, share)
+
+
+def solve(weights, strengths=(10.0, 1.0, 0.1, 0.01)):
+    labels = torch.arange(200) % 3
+    rows = features(200, 12) + 2 * torch.eye(12)[labels]
+    loss = CountedLoss(SoftmaxLoss(labels, 3))
+    path = list(walk_path(Axes.of(rows), loss, weights, strengths=strengths))
+    return path, loss.calls
+
+
+def test_weightings_side_by_side_take_few_steps_more_than_one():
+    random = torch.Generator().manual_seed(1)
+    weights = torch.rand(5, 200, generator=random)
+    together, calls = solve(weights)
+    alone = [solve(weights[number : number + 1]) for number in range(5)]
+    assert calls < 1.5 * max(count for _, count in alone)
+    for number, (path, _) in enumerate(alone):
+        for (_, one), (_, several) in zip(path, together, strict=True):
+            torch.testing.assert_close(several[number], one[0], atol=1e-2, rtol=1e-2)
+
+
+def test_the_penalty_of_a_hidden_layer_is_half_its_squared_norm():
+    random = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    given = (random.normal(size=(120, 4)) + 2 * np.eye(4)[labels]).astype(np.float32)
+    head = fit_mlp_head(given, labels, hidden=6, l2=0.05, n_classes=3)
+    hidden = np.maximum(head.inner.outputs(given), 0)
+    logits = head.outer.outputs(hidden)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    slope = (shares - np.eye(3)[labels]).T @ hidden / len(labels)
+    # At the best point the loss falls as fast along the weights as the penalty rises
+    pull = -(slope * head.outer.weights).sum() / (0.05 * np.square(head.outer.weights).sum())
+    assert pull == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_loss_of_a_hidden_layer_that_is_not_finite_is_an_error():
+    given = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    with pytest.raises(TrainingError, match="hidden layer is not finite"):
+        fit_mlp_head(given, np.arange(30) % 2, hidden=4, l2=float("nan"), n_classes=2)
