@@ -30,9 +30,7 @@ CLEAN = {
 
 
 def findings(profile=None, summary=CLEAN, **answers):
-    found = gather_findings(
-        profile or make_profile(), summary, n_reviewed=200, **(NOTHING | answers)
-    )
+    found = gather_findings(a_review(**answers), profile or make_profile(), summary)
     return [finding.what for finding in found]
 
 

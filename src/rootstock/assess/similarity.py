@@ -2,9 +2,9 @@
 
 A BatchNorm layer keeps mean and variance of each channel over the pretraining images. The
 divergence of a layer is the median over channels of KL(N(data) || N(pretraining)), after Lee et
-al. 2021 (arXiv 2107.00191). Where a backbone has no BatchNorm, the same is computed at its taps
+al. 2021 (arXiv 2107.00191). If a backbone has no BatchNorm, the same is computed at its taps
 against a reference file shipped with the weights; failing that, the original classifier's
-confidence stands in.
+confidence is the score.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ DEFAULT_SCALE = SimilarityScale(in_domain=0.012, scale=0.0346)
 """With MobileNetV2 on ImageNet, mean of the quarters: insects .010, flowers .022, brain scans .059,
 hand signs .118. A mean divergence of .036 scores one half; .012 or less scores one."""
 _MIN_VARIANCE = 1e-5
+Moments = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Mean and variance, float64[C] each, by layer."""
 
 
 class ChannelMoments:
@@ -40,7 +42,7 @@ class ChannelMoments:
         self.squares: Tensor | None = None
 
     def add(self, maps: Tensor) -> None:
-        """Take up activations [N,C,H,W] or [N,C]."""
+        """Add activations [N,C,H,W] or [N,C]."""
         others = [axis for axis in range(maps.dim()) if axis != 1]
         # Moments of a batch in float32: a copy of the maps in float64 takes longer than they do.
         variance, mean = (m.double() for m in torch.var_mean(maps.detach(), others, correction=0))
@@ -51,7 +53,7 @@ class ChannelMoments:
         self.squares = squares if self.squares is None else self.squares + squares
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance, float64[C] each."""
+        """Return mean and variance, float64[C] each."""
         assert self.sum is not None
         assert self.squares is not None
         mean = self.sum / self.count
@@ -62,7 +64,7 @@ class ChannelMoments:
 def gaussian_divergence(
     mean: np.ndarray, variance: np.ndarray, reference_mean: np.ndarray, reference_var: np.ndarray
 ) -> float:
-    """Median over channels of KL(N(mean, variance) || N(reference)), in nats."""
+    """Return the median over channels of KL(N(mean, variance) || N(reference)), in nats."""
     data = variance + _MIN_VARIANCE
     reference = reference_var + _MIN_VARIANCE
     ratio = data / reference
@@ -73,9 +75,9 @@ def gaussian_divergence(
 def measure_similarity(
     backbone: Backbone, batches: Iterable[np.ndarray], *, threshold: float
 ) -> Similarity:
-    """Similarity of prepared images float32[N,3,S,S] to the backbone's pretraining set.
+    """Return the similarity of prepared images float32[N,3,S,S] to the backbone's pretraining set.
 
-    By BatchNorm where there is any, else by the shipped reference, else by confidence.
+    By BatchNorm if there is any, otherwise by the shipped reference, otherwise by confidence.
     """
     layers = _batchnorms(backbone.module)
     reference = reference_path(backbone)
@@ -91,7 +93,7 @@ def measure_similarity(
 def write_reference(backbone: Backbone, batches: Iterable[np.ndarray], path: Path) -> None:
     """Measure pretraining images at every tap, for `measure_similarity` without BatchNorm.
 
-    ``path`` is NAME.reference.safetensors beside the weights.
+    ``path`` is NAME.reference.safetensors next to the weights.
     """
     moments, _ = _tap_moments(backbone, batches)
     tensors = {}
@@ -102,7 +104,7 @@ def write_reference(backbone: Backbone, batches: Iterable[np.ndarray], path: Pat
 
 
 def reference_path(backbone: Backbone) -> Path | None:
-    """Where the reference of a backbone from a file lies; None for other weights."""
+    """Return the path of the reference of a backbone from a file; None for other weights."""
     weights = backbone.card.weights
     if not weights.endswith(".safetensors"):
         return None
@@ -110,12 +112,12 @@ def reference_path(backbone: Backbone) -> Path | None:
 
 
 def score_divergence(divergence: float, scale: SimilarityScale) -> float:
-    """exp(-(D - in-domain) / scale), at most 1."""
+    """Return exp(-(D - in-domain) / scale), at most 1."""
     return math.exp(-max(0.0, divergence - scale.in_domain) / scale.scale)
 
 
 def quarter_medians(layers: Iterable[LayerDivergence]) -> tuple[float, ...]:
-    """Median divergence by quarter of depth, early to late; empty quarters are left out."""
+    """Return the median divergence by quarter of depth, early to late, without empty quarters."""
     quarters: list[list[float]] = [[], [], [], []]
     for layer in layers:
         quarters[min(3, int(layer.depth * 4))].append(layer.divergence)
@@ -134,23 +136,15 @@ def _by_batchnorm(
         for batch in batches:
             count += len(batch)
             backbone.module.forward_features(torch.from_numpy(batch).to(backbone.device))
-    seen = {name: moment.finish() for name, moment in moments.items() if moment.count}
-    found = [
-        LayerDivergence(
-            name=name,
-            depth=round(position / max(1, len(seen) - 1), 4),
-            divergence=round(
-                gaussian_divergence(
-                    *seen[name],
-                    layers[name].running_mean.double().cpu().numpy(),
-                    layers[name].running_var.double().cpu().numpy(),
-                ),
-                4,
-            ),
-        )
-        for position, name in enumerate(seen)
-    ]
-    return _similarity(found, backbone, threshold, "batchnorm", count)
+    finished = {name: moment.finish() for name, moment in moments.items() if moment.count}
+    pretraining = {
+        name: [
+            buffer.double().cpu().numpy()
+            for buffer in (layers[name].running_mean, layers[name].running_var)
+        ]
+        for name in finished
+    }
+    return _compare(backbone, finished, pretraining, threshold, "batchnorm", count)
 
 
 def _by_reference(
@@ -160,26 +154,14 @@ def _by_reference(
     threshold: float,
 ) -> Similarity:
     moments, count = _tap_moments(backbone, batches)
-    found = [
-        LayerDivergence(
-            name=tap,
-            depth=round(position / max(1, len(moments) - 1), 4),
-            divergence=round(
-                gaussian_divergence(
-                    *moments[tap], reference[f"{tap}.mean"], reference[f"{tap}.var"]
-                ),
-                4,
-            ),
-        )
-        for position, tap in enumerate(moments)
-    ]
-    return _similarity(found, backbone, threshold, "reference", count)
+    pretraining = {tap: [reference[f"{tap}.mean"], reference[f"{tap}.var"]] for tap in moments}
+    return _compare(backbone, moments, pretraining, threshold, "reference", count)
 
 
 def _by_confidence(
     backbone: Backbone, batches: Iterable[np.ndarray], threshold: float
 ) -> Similarity:
-    """Mean maximum softmax probability (Hendrycks and Gimpel 2017): coarse, but always there."""
+    """Score by the mean maximum softmax probability (Hendrycks and Gimpel 2017): coarse."""
     confidences: list[float] = []
     with torch.inference_mode():
         for batch in batches:
@@ -195,13 +177,23 @@ def _by_confidence(
     )
 
 
-def _similarity(
-    layers: list[LayerDivergence],
+def _compare(
     backbone: Backbone,
+    moments: Moments,
+    pretraining: dict[str, list[np.ndarray]],
     threshold: float,
     method: Literal["batchnorm", "reference"],
     count: int,
 ) -> Similarity:
+    """Return the similarity of moments by layer, input to output, to those of pretraining."""
+    layers = tuple(
+        LayerDivergence(
+            name=name,
+            depth=round(position / max(1, len(moments) - 1), 4),
+            divergence=round(gaussian_divergence(*moments[name], *pretraining[name]), 4),
+        )
+        for position, name in enumerate(moments)
+    )
     quarters = quarter_medians(layers)
     scale = backbone.card.similarity or DEFAULT_SCALE
     score = round(score_divergence(float(np.mean(quarters)), scale), 4)
@@ -211,7 +203,7 @@ def _similarity(
         threshold=threshold,
         method=method,
         quarters=quarters,
-        layers=tuple(layers),
+        layers=layers,
         n_images=count,
     )
 
@@ -240,9 +232,7 @@ def _watching(layers: dict[str, Any], moments: dict[str, ChannelMoments]) -> Ite
             handle.remove()
 
 
-def _tap_moments(
-    backbone: Backbone, batches: Iterable[np.ndarray]
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
+def _tap_moments(backbone: Backbone, batches: Iterable[np.ndarray]) -> tuple[Moments, int]:
     moments = {tap: ChannelMoments() for tap in backbone.tap_names if tap != LAST}
     count = 0
     with torch.inference_mode():

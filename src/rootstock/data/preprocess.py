@@ -1,7 +1,7 @@
 """Preprocess: pixels in, network input out; one object for training, export and service.
 
 Train/serve skew is this field's most expensive recurring fault, so the object is hashed, the hash
-is part of every feature's key, and a bundle refuses to load where the hash differs.
+is part of every feature's key, and a bundle refuses to load if the hash differs.
 """
 
 from __future__ import annotations
@@ -65,19 +65,32 @@ class Preprocess:
         return round(self.input_size / self.crop_pct)
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8[H,W,3] -> float32[3,S,S]."""
+        """Turn uint8[H,W,3] into float32[3,S,S]."""
         return self.normalise(self.geometry(pixels)[None])[0]
 
     def geometry(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8[H,W,3] -> uint8[S,S,3]: resized and cropped, not yet normalised."""
-        return _centre(self.resize(pixels, self._resized_side), self.input_size)
+        """Resize and crop uint8[H,W,3] to uint8[S,S,3], not yet normalised."""
+        resized = self.resize(pixels, self._resized_side)
+        return _centre_box(resized, self.input_size, self.input_size)
 
     def resize(self, pixels: np.ndarray, short_side: int) -> np.ndarray:
-        """uint8[H,W,3] -> the same with this short side; of a very long image the middle."""
-        return _resize_short_side(pixels, short_side, _RESAMPLING[self.interpolation])
+        """Resize uint8[H,W,3] to this short side; of a very long image, only the middle."""
+        height, width = pixels.shape[:2]
+        short = min(height, width)
+        # What the centre crop will throw away is cut first: a very long image would otherwise be
+        # enlarged to gigabytes. One short side of slack each way keeps the filter's edge the same.
+        if max(height, width) > 3 * short:
+            pixels = _centre_box(pixels, min(height, 3 * short), min(width, 3 * short))
+            height, width = pixels.shape[:2]
+        if short == short_side:
+            return pixels
+        scale = short_side / short
+        target = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+        filter_ = _RESAMPLING[self.interpolation]
+        return np.asarray(Image.fromarray(pixels).resize(target, filter_))
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
-        """uint8[N,S,S,3] -> float32[N,3,S,S]."""
+        """Turn uint8[N,S,S,3] into float32[N,3,S,S]."""
         prepared = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
         for channel, levels in enumerate(self.levels):
             np.take(levels, images[..., channel], out=prepared[:, channel])
@@ -91,11 +104,11 @@ class Preprocess:
         return (np.arange(256, dtype=np.float32) / np.float32(255.0) - mean) / std
 
     def with_size(self, input_size: int) -> Preprocess:
-        """The same for another input size."""
+        """Return the same for another input size."""
         return dataclasses.replace(self, input_size=input_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields for JSON."""
         fields = dataclasses.asdict(self)
         if not self.scaled:
             del fields["scaled"]  # models made before there was the choice keep their hash
@@ -103,27 +116,8 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocess:
-        """The inverse of `to_dict`."""
+        """Return what `to_dict` made the fields of."""
         return cls(**(fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}))
-
-
-def _resize_short_side(pixels: np.ndarray, side: int, filter_: Image.Resampling) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    short = min(height, width)
-    # What the centre crop will throw away is cut first: a very long image would otherwise be
-    # enlarged to gigabytes. One short side of slack each way keeps the filter's edge the same.
-    if max(height, width) > 3 * short:
-        pixels = _centre_box(pixels, min(height, 3 * short), min(width, 3 * short))
-        height, width = pixels.shape[:2]
-    if short == side:
-        return pixels
-    scale = side / short
-    target = (max(side, round(width * scale)), max(side, round(height * scale)))
-    return np.asarray(Image.fromarray(pixels).resize(target, filter_))
-
-
-def _centre(pixels: np.ndarray, size: int) -> np.ndarray:
-    return _centre_box(pixels, size, size)
 
 
 def _centre_box(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

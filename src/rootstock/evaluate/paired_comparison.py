@@ -27,7 +27,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """Recall of one class before and after; None in both where it has no test image."""
+    """Recall of one class before and after."""
 
     label: str
     images: int
@@ -54,7 +54,7 @@ class PairedComparison:
 
     @cached_property
     def right(self) -> tuple[np.ndarray, np.ndarray]:
-        """bool[N] of each."""
+        """Return bool[N] of each: its label is right."""
         return self.first.predicted == self.labels, self.second.predicted == self.labels
 
     @property
@@ -63,7 +63,7 @@ class PairedComparison:
 
     @cached_property
     def table(self) -> tuple[int, int, int, int]:
-        """Images that both, the second alone, the first alone, and neither got right."""
+        """Count the images that both, only the second, only the first, and neither got right."""
         one, two = self.right
         counts = (one & two, ~one & two, one & ~two, ~one & ~two)
         both, second, first, neither = (int(np.sum(count)) for count in counts)
@@ -71,17 +71,17 @@ class PairedComparison:
 
     @property
     def gain(self) -> float:
-        """Accuracy of the second over that of the first."""
+        """Return the accuracy of the second less that of the first."""
         return self.accuracies[1] - self.accuracies[0]
 
     @cached_property
     def gain_interval(self) -> tuple[float, float]:
-        """95 % interval of `gain`."""
+        """Return the 95 % interval of `gain`."""
         return newcombe_interval(*self.table)
 
     @cached_property
     def p_value(self) -> float:
-        """McNemar's exact test: how likely so uneven a split of the differing images is by chance.
+        """Return how likely chance divides the differing images as unevenly: McNemar's exact test.
 
         McNemar (1947), with the exact binomial instead of his approximation.
         """
@@ -92,7 +92,7 @@ class PairedComparison:
 
     @cached_property
     def classes(self) -> list[ClassChange]:
-        """Classes that have test images, the largest change first."""
+        """Return the classes that have test images, the largest change first."""
         changes = []
         for label in sorted(set(self.labels.tolist())):
             own = self.labels == label
@@ -101,7 +101,7 @@ class PairedComparison:
         return sorted(changes, key=lambda one: (-abs(one.change), one.label))
 
     def differing(self) -> list[tuple[str, str, str, str]]:
-        """(path, actual, first said, second said) where they differ; what matters first."""
+        """Return (path, actual, first, second) of images with two answers, losses first."""
         one, two = self.right
         rows = np.flatnonzero(self.first.predicted != self.second.predicted)
         lost, won = one[rows] & ~two[rows], ~one[rows] & two[rows]
@@ -117,7 +117,7 @@ class PairedComparison:
         ]
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON holds it."""
+        """Return the numbers for JSON."""
         both, second, first, neither = self.table
         return {
             "first": self.first.name,
@@ -128,10 +128,7 @@ class PairedComparison:
             "gain_interval": [round(value, 6) for value in self.gain_interval],
             "p_value": round(self.p_value, 6),
             "right": {"both": both, "first": first, "second": second, "neither": neither},
-            "milliseconds": [
-                round(self.first.milliseconds, 3),
-                round(self.second.milliseconds, 3),
-            ],
+            "milliseconds": [round(one.milliseconds, 3) for one in (self.first, self.second)],
             "classes": [
                 {"label": c.label, "images": c.images, "recall": [c.before, c.after]}
                 for c in self.classes
@@ -142,7 +139,7 @@ class PairedComparison:
 def newcombe_interval(
     both: int, second_only: int, first_only: int, neither: int, *, z: float = 1.96
 ) -> tuple[float, float]:
-    """Interval of the second's share over the first's, of paired images; (-1, 1) for none.
+    """Return the interval of the second's share less the first's; (-1, 1) for no images.
 
     Newcombe (1998), Statistics in Medicine 17:2635-2650, method 10: Wilson's intervals of the two
     shares, joined with regard to how the two go together. It holds for few images and for shares
@@ -170,7 +167,7 @@ def newcombe_interval(
 
 
 def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) -> str:
-    """The comparison as Markdown, in words first; ``pictures`` are paths from the page."""
+    """Return the comparison as Markdown, in words first; ``pictures`` are paths from the page."""
     first, second = comparison.first, comparison.second
     accuracy, other_accuracy = comparison.accuracies
     low, high = comparison.gain_interval

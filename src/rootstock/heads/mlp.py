@@ -57,7 +57,8 @@ def fit_mlp_head(
     for _ in range(steps):
         picks = torch.randint(len(targets), (n_rows,), generator=chance, device=CPU)
         rows = picks.to(device)
-        outputs = _forward(inputs[rows], layers, biases)
+        inner = F.linear(inputs[rows], layers[0], biases[0]).relu()
+        outputs = F.linear(inner, layers[1], biases[1])
         norm = layers[0].square().sum() + layers[1].square().sum()
         loss = mean_loss(outputs, targets[rows]) + l2 / 2 * norm
         optimizer.zero_grad()
@@ -69,13 +70,9 @@ def fit_mlp_head(
     first, second = (
         [part.detach().cpu() for part in pair] for pair in zip(layers, biases, strict=True)
     )
-    inner = first[0].double().numpy() / scale
-    offset = first[1].double().numpy() - inner @ mean
+    weights = first[0].double().numpy() / scale
+    bias = first[1].double().numpy() - weights @ mean
     return MlpHead(
-        LinearHead(inner.astype(np.float32), offset.astype(np.float32)),
+        LinearHead(weights.astype(np.float32), bias.astype(np.float32)),
         LinearHead(second[0].numpy(), second[1].numpy()),
     )
-
-
-def _forward(inputs: Tensor, layers: list[Tensor], biases: list[Tensor]) -> Tensor:
-    return F.linear(F.linear(inputs, layers[0], biases[0]).relu(), layers[1], biases[1])

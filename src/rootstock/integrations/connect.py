@@ -17,7 +17,7 @@ from rootstock.ports.spread import InProcess, Spreader
 
 
 def quiet_environment() -> None:
-    """Set the variables that turn telemetry off, where the user has not set them.
+    """Set the variables that turn telemetry off, unless the user has set them.
 
     Call it before anything heavy is imported: libraries read them once.
     """
@@ -34,13 +34,14 @@ def quiet_environment() -> None:
 
 
 def tracking_uri(paths: Paths) -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite file ``mlflow.db`` in the project's folder.
+    """Return MLFLOW_TRACKING_URI, or the SQLite file ``mlflow.db`` in the project's folder.
 
     An SQLite path is made absolute, because worker processes may run elsewhere.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
-        return _sqlite(paths.root / "mlflow.db")
+        database = quote(str((paths.root / "mlflow.db").resolve()), safe=SAFE_CHARACTERS)
+        return f"sqlite:///{database}"
     prefix, slashes, path = uri.partition(":///")
     if prefix == "sqlite" and slashes and path and not path.startswith((":", "/")):
         return f"sqlite:///{quote(str(Path.cwd()), safe=SAFE_CHARACTERS)}/{path}"
@@ -48,7 +49,7 @@ def tracking_uri(paths: Paths) -> str:
 
 
 def connect_runs(config: Config, paths: Paths) -> RunLogger:
-    """MLflow's run logger, or one that forgets everything where tracking is off."""
+    """Return MLflow's run logger, or one that forgets everything if tracking is off."""
     if not config.tracking.enabled:
         return NullRunLogger()
     _require("mlflow", key="tracking.enabled is true", way_out="tracking.enabled=false")
@@ -64,7 +65,7 @@ def connect_runs(config: Config, paths: Paths) -> RunLogger:
 
 
 def connect_registry(config: Config, paths: Paths, *, make: bool = True) -> ModelRegistry | None:
-    """MLflow's model registry; None where tracking is off.
+    """Return MLflow's model registry; None if tracking is off.
 
     An SQLite file that is not there is made by its first use, unless ``make`` is False.
     Raises:
@@ -111,7 +112,7 @@ def connect_reader(config: Config, paths: Paths) -> RegistryReader | None:
 
 
 def connect_searcher(config: Config) -> Searcher:
-    """Ray, on the cluster that RAY_ADDRESS names or on this machine; or one trial by one."""
+    """Return Ray, on the cluster that RAY_ADDRESS names or on this machine, or one trial by one."""
     search = config.search
     if search.engine == "sequential":
         return SequentialSearcher()
@@ -127,7 +128,7 @@ def connect_searcher(config: Config) -> Searcher:
 
 
 def connect_spreader(config: Config) -> Spreader:
-    """The Ray cluster that RAY_ADDRESS names, else this process, which uses all its cores."""
+    """Return the Ray cluster that RAY_ADDRESS names, or this process, which uses all its cores."""
     if os.environ.get("RAY_ADDRESS") and config.search.engine == "ray":
         _require("ray", key="RAY_ADDRESS is set", way_out="search.engine=sequential")
         from rootstock.integrations.ray.spread import RaySpreader
@@ -137,7 +138,7 @@ def connect_spreader(config: Config) -> Spreader:
 
 
 def connect_racer(config: Config) -> Searcher:
-    """What a race runs on: a Ray cluster where one is named, else this process.
+    """Return what a race runs on: the Ray cluster that is named, or this process.
 
     A race is one trial after another, for which a Ray of its own would use one core of several.
     """
@@ -148,10 +149,6 @@ def connect_racer(config: Config) -> Searcher:
 
 # SQLAlchemy unquotes the path of an SQLite URI; only these two would otherwise be misread.
 SAFE_CHARACTERS = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%?")
-
-
-def _sqlite(path: Path) -> str:
-    return f"sqlite:///{quote(str(path.resolve()), safe=SAFE_CHARACTERS)}"
 
 
 def _require(package: str, *, key: str, way_out: str) -> None:

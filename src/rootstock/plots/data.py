@@ -16,6 +16,7 @@ from rootstock.plots.style import (
     canvas,
     display_names,
     headline,
+    write_note,
 )
 
 MAX_BARS = 40
@@ -73,14 +74,8 @@ def plot_image_sizes(
         smaller = ""
         if input_size:
             right.axvline(input_size, color=ORANGE)
-            right.annotate(
-                f" input {input_size}",
-                (input_size, 1),
-                xycoords=("data", "axes fraction"),
-                va="top",
-                color=INK,
-                fontsize=8.5,
-            )
+            look = {"xycoords": ("data", "axes fraction"), "color": INK, "fontsize": 8.5}
+            write_note(right, f" input {input_size}", (input_size, 1), (0, 0), va="top", **look)
             share = float((short < input_size).mean())
             smaller = f"; {share:.0%} smaller than the input of {input_size}"
         headline(right, "Short side", f"median {np.median(short):.0f}{smaller}")
@@ -109,15 +104,7 @@ def _bars(names: list[str], table: np.ndarray, path: Path, subtitle: str) -> Non
             axes.barh(rows, table[:, column], 0.72, left=start, color=colour, label=split)
             start += table[:, column]
         for row, total in enumerate(start):
-            axes.annotate(
-                f"{total:,.0f}",
-                (total, row),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-                color=QUIET,
-            )
+            write_note(axes, f"{total:,.0f}", (total, row), (4, 0), va="center")
         axes.set_yticks(rows, display_names(names))
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="images")
         axes.margins(x=0.09)

@@ -17,6 +17,7 @@ from rootstock.plots.style import (
     canvas,
     display_names,
     headline,
+    write_note,
 )
 
 Point = tuple[int, float, float, float]
@@ -39,17 +40,8 @@ def plot_learning_curve(
             axes.fill_between(counts, low, high, color=BLUE, alpha=0.12, linewidth=0)
             axes.plot(counts, middle, style, color=BLUE, marker="o", markersize=4.5)
         axes.axhline(ceiling, color=ORANGE, linewidth=1.2)
-        axes.annotate(
-            f"ceiling {ceiling:.1%}",
-            (1.0, ceiling),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, -4),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color=ORANGE,
-            fontsize=8,
-        )
+        look = {"xycoords": ("axes fraction", "data"), "color": ORANGE, "ha": "right", "va": "top"}
+        write_note(axes, f"ceiling {ceiling:.1%}", (1.0, ceiling), (-2, -4), **look)
         for target in targets:
             axes.axhline(target, color=QUIET, linewidth=0.8, linestyle=":")
         counts = [point[0] for point in (*measured, *extrapolated)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from rootstock.data.decode import DecodeLimits, read_image
+from rootstock.data.decode import read_image
 from rootstock.errors import ImageError
 from rootstock.plots.style import (
     DPI,
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 THUMB_PIXELS = 128  # pixels; at 144 dpi a little under an inch
 GAP_PIXELS = 6
-MAX_ROWS = 4
-"""Of captioned images at most."""
-MAX_CLASSES = 24
-MAX_COLUMNS = 8
-"""Of a contact sheet at most."""
+STEP_PIXELS = THUMB_PIXELS + GAP_PIXELS
+CAPTION_PIXELS = 46
+"""Below each captioned image, for two lines of text."""
+MAX_CAPTIONED_COLUMNS, MAX_CAPTIONED_ROWS = 6, 4
+MAX_CLASSES, MAX_COLUMNS = 24, 8
+"""On a contact sheet."""
 
 
 def plot_contact_sheet(
@@ -40,13 +41,11 @@ def plot_contact_sheet(
     *,
     root: Path,
     quarantined: int = 0,
-    columns: int = MAX_COLUMNS,
-    limits: DecodeLimits | None = None,
 ) -> None:
     """Draw one row of images for each class (24 classes at most, evenly chosen).
 
     Args:
-        samples: class -> image paths relative to ``root``; the first ``columns`` are shown.
+        samples: class -> image paths relative to ``root``; the first 8 are shown.
         quarantined: how many images were set aside; said in the subtitle.
     """
     names = sorted(samples)
@@ -54,19 +53,14 @@ def plot_contact_sheet(
     if len(names) > MAX_CLASSES:
         shown = [names[i] for i in np.linspace(0, len(names) - 1, MAX_CLASSES).astype(int)]
     # As many columns as the fullest row needs: no empty right half.
-    columns = max(1, min(columns, max((len(samples[name]) for name in shown), default=1)))
+    columns = max(1, min(MAX_COLUMNS, max((len(samples[name]) for name in shown), default=1)))
     labels = dict(zip(names, display_names(names, limit=26), strict=True))
-    tiles = [
-        [_thumbnail(root / item, limits) for item in list(samples[name])[:columns]]
-        for name in shown
-    ]
-    step = (THUMB_PIXELS + GAP_PIXELS) / DPI
+    tiles = [[_thumbnail(root / item) for item in list(samples[name])[:columns]] for name in shown]
+    step = STEP_PIXELS / DPI
     with canvas(path, width=columns * step + 2.6, height=len(shown) * step + 0.9) as figure:
         axes = figure.add_subplot()
         _show(axes, tiles, columns, gap_below=0)
-        axes.set_yticks(
-            [row * (THUMB_PIXELS + GAP_PIXELS) + THUMB_PIXELS / 2 for row in range(len(shown))]
-        )
+        axes.set_yticks([row * STEP_PIXELS + THUMB_PIXELS / 2 for row in range(len(shown))])
         axes.set_yticklabels([labels[name] for name in shown])
         headline(axes, "A look at the images", _about(len(names), len(shown), quarantined))
 
@@ -78,8 +72,6 @@ def plot_mistakes(
     root: Path,
     n_test: int,
     n_wrong: int,
-    columns: int = 6,
-    limits: DecodeLimits | None = None,
 ) -> None:
     """Draw the most confident wrong answers with what they are and what the model said.
 
@@ -87,7 +79,7 @@ def plot_mistakes(
         mistakes: (path relative to ``root``, actual class, predicted class, its probability),
             worst first.
     """
-    shown = mistakes[: columns * MAX_ROWS]
+    shown = mistakes[: MAX_CAPTIONED_COLUMNS * MAX_CAPTIONED_ROWS]
     items = [
         (name, actual, f"→ {_drawable(predicted)} {probability:.0%}")
         for name, actual, predicted, probability in shown
@@ -97,7 +89,7 @@ def plot_mistakes(
     else:
         about = f"{n_wrong:,} of {n_test:,} test images wrong; the surest {len(shown)} here"
         headlines = ("Worst mistakes", about)
-    plot_captioned(items, path, root=root, headlines=headlines, columns=columns, limits=limits)
+    plot_captioned(items, path, root=root, headlines=headlines)
 
 
 def plot_captioned(
@@ -106,34 +98,31 @@ def plot_captioned(
     *,
     root: Path,
     headlines: tuple[str, str],
-    columns: int = 6,
-    limits: DecodeLimits | None = None,
 ) -> None:
     """Draw images with two lines of text each: (path relative to ``root``, black, red).
 
     ``headlines``: title and the quiet line below it. Without items only these are drawn.
     """
-    items = items[: columns * MAX_ROWS]
+    items = items[: MAX_CAPTIONED_COLUMNS * MAX_CAPTIONED_ROWS]
     if not items:
         with canvas(path, width=5, height=1.6) as figure:
             axes = figure.add_subplot()
             axes.axis("off")
             headline(axes, *headlines)
         return
-    caption = 46  # pixels below each image for two lines of text
-    columns = max(3, min(columns, len(items)))
+    columns = max(3, min(MAX_CAPTIONED_COLUMNS, len(items)))
     rows = [items[start : start + columns] for start in range(0, len(items), columns)]
-    tiles = [[_thumbnail(root / item[0], limits) for item in row] for row in rows]
-    width = columns * (THUMB_PIXELS + GAP_PIXELS) / DPI * 1.12 + 0.3
-    height = len(rows) * (THUMB_PIXELS + GAP_PIXELS + caption) / DPI * 1.12 + 0.9
+    tiles = [[_thumbnail(root / item[0]) for item in row] for row in rows]
+    width = columns * STEP_PIXELS / DPI * 1.12 + 0.3
+    height = len(rows) * (STEP_PIXELS + CAPTION_PIXELS) / DPI * 1.12 + 0.9
     with canvas(path, width=width, height=height) as figure:
         axes = figure.add_subplot()
-        _show(axes, tiles, columns, gap_below=caption)
+        _show(axes, tiles, columns, gap_below=CAPTION_PIXELS)
         for y, row in enumerate(rows):
             for x, (_, black, red) in enumerate(row):
                 left, bottom = (
-                    x * (THUMB_PIXELS + GAP_PIXELS),
-                    y * (THUMB_PIXELS + GAP_PIXELS + caption) + THUMB_PIXELS,
+                    x * STEP_PIXELS,
+                    y * (STEP_PIXELS + CAPTION_PIXELS) + THUMB_PIXELS,
                 )
                 _caption(axes, _drawable(black), red, left, bottom)
         axes.set_yticks([])
@@ -144,10 +133,10 @@ def _drawable(text: str) -> str:
     return shorten(text, 17) if is_drawable(text) else "(see the table)"
 
 
-def _thumbnail(path: Path, limits: DecodeLimits | None) -> np.ndarray:
-    """A square centre crop, uint8[128,128,3]; plain grey if it cannot be read."""
+def _thumbnail(path: Path) -> np.ndarray:
+    """Return a square centre crop, uint8[128,128,3]; plain grey if it cannot be read."""
     try:
-        pixels = read_image(path, limits or DecodeLimits()).pixels
+        pixels = read_image(path).pixels
     except (ImageError, OSError):
         return np.full((THUMB_PIXELS, THUMB_PIXELS, 3), 222, np.uint8)
     height, width = pixels.shape[:2]
@@ -162,11 +151,11 @@ def _thumbnail(path: Path, limits: DecodeLimits | None) -> np.ndarray:
 def _show(
     axes: Axes, tiles: Sequence[Sequence[np.ndarray]], columns: int, *, gap_below: int
 ) -> None:
-    row_height = THUMB_PIXELS + GAP_PIXELS + gap_below
+    row_height = STEP_PIXELS + gap_below
     sheet = np.full(
         (
             len(tiles) * row_height - GAP_PIXELS,
-            columns * (THUMB_PIXELS + GAP_PIXELS) - GAP_PIXELS,
+            columns * STEP_PIXELS - GAP_PIXELS,
             3,
         ),
         255,
@@ -174,7 +163,7 @@ def _show(
     )
     for y, row in enumerate(tiles):
         for x, tile in enumerate(row):
-            top, left = y * row_height, x * (THUMB_PIXELS + GAP_PIXELS)
+            top, left = y * row_height, x * STEP_PIXELS
             sheet[top : top + THUMB_PIXELS, left : left + THUMB_PIXELS] = tile
     axes.imshow(sheet, interpolation="antialiased")
     axes.set_xticks([])

@@ -43,7 +43,7 @@ _MORE_FONTS = (
 
 @contextmanager
 def canvas(path: Path, *, width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of so many inches in the house style; written to ``path`` on leaving."""
+    """Yield a figure of these inches in the house style; write it to ``path`` on leaving."""
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -61,23 +61,23 @@ def canvas(path: Path, *, width: float, height: float) -> Iterator[Figure]:
 
 
 def headline(axes: Axes, title: str, subtitle: str = "") -> None:
-    """Title and, below it, one quiet line; both at the left edge of the axes."""
+    """Write a title and one quiet line below it, both at the left edge of the axes."""
     lift = 20 if subtitle else 8
     axes.set_title(_flat(title), loc="left", pad=lift)
     if subtitle:
-        axes.annotate(
-            _flat(subtitle),
-            (0, 1),
-            xycoords="axes fraction",
-            xytext=(0, 7),
-            textcoords="offset points",
-            fontsize=8.5,
-            color=QUIET,
-        )
+        write_note(axes, _flat(subtitle), (0, 1), (0, 7), xycoords="axes fraction", fontsize=8.5)
+
+
+def write_note(
+    axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], **style: Any
+) -> None:
+    """Write small quiet text ``offset`` printer's points away from a point of the axes."""
+    style = {"fontsize": 8, "color": QUIET, **style}
+    axes.annotate(text, point, xytext=offset, textcoords="offset points", **style)
 
 
 def display_names(classes: Sequence[str], *, limit: int = 24) -> list[str]:
-    """Class names fit for a label: one line, shortened in the middle, drawable.
+    """Return class names fit for a label: one line, shortened in the middle, drawable.
 
     A name in a script that no font of this machine has becomes ``class 7``, its line in
     reports/per_class.csv.
@@ -89,7 +89,7 @@ def display_names(classes: Sequence[str], *, limit: int = 24) -> list[str]:
 
 
 def shorten(text: str, limit: int) -> str:
-    """``text`` on one line with at most ``limit`` characters, cut in the middle."""
+    """Return ``text`` on one line with at most ``limit`` characters, cut in the middle."""
     text = _flat(text)
     if len(text) <= limit:
         return text
@@ -98,12 +98,12 @@ def shorten(text: str, limit: int) -> str:
 
 
 def is_drawable(text: str) -> bool:
-    """True if the fonts at hand have every character of ``text``."""
+    """Return whether the fonts of this machine have every character of ``text``."""
     return {ord(character) for character in _flat(text)} <= _glyphs()
 
 
 def blues() -> Colormap:
-    """White to dark blue; missing values are light grey."""
+    """Return white to dark blue; missing values are light grey."""
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = ["#FFFFFF", "#CFE3F1", "#6FB0DA", BLUE, "#00324F"]
@@ -111,7 +111,7 @@ def blues() -> Colormap:
 
 
 def _flat(text: str) -> str:
-    """One line, and nothing that cannot be encoded (a file name may hold such bytes)."""
+    """Return one line without what cannot be encoded (a file name may hold such bytes)."""
     return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
 
 

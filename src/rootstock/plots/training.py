@@ -13,10 +13,10 @@ from rootstock.plots.style import (
     INK,
     ORANGE,
     PALETTE,
-    QUIET,
     canvas,
     headline,
     shorten,
+    write_note,
 )
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def plot_head_search(
 
     with canvas(path, width=7.0, height=4.0) as figure:
         axes = figure.add_subplot()
-        for (tap, row), colour in zip(scores.items(), _colours(len(scores)), strict=True):
-            strengths = sorted(row)
+        for number, (tap, row) in enumerate(scores.items()):
+            strengths, colour = sorted(row), PALETTE[number % len(PALETTE)]
             values = [row[strength] for strength in strengths]
             axes.plot(strengths, values, color=colour, marker="o", markersize=4.5, label=tap)
         if best and best[1] in scores.get(best[0], {}):
@@ -156,15 +156,7 @@ def _draw_probes(axes: Axes, probes: Mapping[str, tuple[float, float]], chosen: 
     axes.plot(place, mean, color=BLUE, zorder=2)
     axes.errorbar(place, mean, yerr=spread, fmt="o", color=BLUE, capsize=3, elinewidth=1, zorder=3)
     for x, (y, up) in enumerate(zip(mean, spread, strict=True)):
-        axes.annotate(
-            f"{y:.3f}",
-            (x, y + up),
-            xytext=(0, 5),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            color=QUIET,
-        )
+        write_note(axes, f"{y:.3f}", (x, y + up), (0, 5), ha="center")
     if chosen in probes:
         at = list(probes).index(chosen)
         axes.axvspan(at - 0.4, at + 0.4, color=ORANGE, alpha=0.18, linewidth=0, zorder=0)
@@ -185,7 +177,3 @@ def _line(axes: Axes, values: Sequence[float], **style: object) -> None:
     epochs = np.arange(1, len(values) + 1)
     marker = "o" if len(values) < 3 else ""
     axes.plot(epochs, list(values), marker=marker, **style)  # type: ignore[arg-type]
-
-
-def _colours(number: int) -> list[str]:
-    return [PALETTE[index % len(PALETTE)] for index in range(number)]

@@ -1,8 +1,8 @@
-"""The history of a model's champions, read from the log of its registry. Plain values alone.
+"""The history of a model's champions, read from the log of its registry. Plain values only.
 
 A change of the champion is one appended record that names the change it builds on (``after``).
 Read in the order of their numbers, a record counts if it builds on the last one that counts. Of
-two that build on the same, the earlier counts and the later does not, for every reader alike: the
+two that build on the same, the earlier counts and the later does not, for every reader: the
 log is a compare-and-swap, although all that it needs is an append that gives numbers in order.
 """
 
@@ -38,23 +38,18 @@ class Change:
     settled: bool
 
     def facts(self) -> dict[str, str]:
-        """What is appended to the log."""
-        return {
-            "kind": self.kind,
-            "why": self.why,
-            "by": self.by,
-            "after": str(self.after),
-            "claim": self.claim,
-        }
+        """Return what is appended to the log."""
+        names = ("kind", "why", "by", "after", "claim")
+        return {name: str(getattr(self, name)) for name in names}
 
 
 def propose(version: str, *, kind: str, why: str, by: str, after: int) -> Change:
-    """A change that is not in the log yet."""
+    """Return a change that is not in the log yet."""
     return Change(0, version, kind, why, by, 0.0, after, uuid.uuid4().hex, settled=False)
 
 
 def read_changes(records: Sequence[Record]) -> list[Change]:
-    """The changes that count, oldest first."""
+    """Return the changes that count, oldest first."""
     known = {record.number for record in records}
     counting: list[Change] = []
     for change in _parse(records):
@@ -66,7 +61,7 @@ def read_changes(records: Sequence[Record]) -> list[Change]:
 
 
 def find_rollback(changes: Sequence[Change]) -> list[str]:
-    """Versions that rollbacks would bring, nearest first.
+    """Return the versions that rollbacks would bring, nearest first.
 
     A rollback undoes a promotion, so that a second one goes further back instead of returning.
     """
@@ -82,7 +77,7 @@ def find_rollback(changes: Sequence[Change]) -> list[str]:
 
 def _parse(records: Sequence[Record]) -> Iterator[Change]:
     for record in sorted(records, key=lambda one: one.number):
-        # Whatever else somebody puts into the log is no change of the champion.
+        # Any other record in the log is not a change of the champion.
         if not record.facts.get("after", "").isdecimal():
             continue
         yield Change(

@@ -32,46 +32,34 @@ def build_review(
     folds: int,
     seed: int,
 ) -> DataReview:
-    """Ask every question of ``features`` [N,C], which belong to ``rows``.
+    """Return the answers to every question about ``features`` [N,C], which belong to ``rows``.
 
-    ``borders``: some rows and what `border_facts` says of them. Nothing is changed.
+    ``borders``: some rows and what `border_facts` returns for them. Nothing is changed.
     """
     manifest, task = dataset.manifest, dataset.task
-    feasibility = _feasibility(task, rows, features, target_accuracy, folds, seed)
-    suspects = _suspects(dataset, rows, features, folds, seed)
-    outliers = find_outliers(rows, features)
-    bursts = find_bursts(rows, features)
     shortcuts = [
         *find_shortcuts(collect_facts(rows), rows, seed=seed),
         *find_shortcuts({"colour of the border": borders[1]}, borders[0], seed=seed),
     ]
     shortcuts.sort(key=lambda shortcut: -shortcut.accuracy)
-    findings = gather_findings(
-        profile,
-        manifest.summary(),
-        feasibility=feasibility,
-        suspects=suspects,
-        outliers=outliers,
-        bursts=bursts,
-        shortcuts=shortcuts,
-        n_reviewed=len(rows),
-    )
-    return DataReview(
+    review = DataReview(
         data_hash=manifest.content_hash,
         backbone=profile.backbone.name,
         n_reviewed=len(rows),
-        findings=tuple(findings),
-        feasibility=feasibility,
-        suspects=tuple(suspects),
-        outliers=tuple(outliers),
-        bursts=tuple(bursts),
+        findings=(),
+        feasibility=_feasibility(task, rows, features, target_accuracy, folds, seed),
+        suspects=tuple(_suspects(dataset, rows, features, folds, seed)),
+        outliers=tuple(find_outliers(rows, features)),
+        bursts=tuple(find_bursts(rows, features)),
         copies=tuple(find_copies(manifest)),
         shortcuts=tuple(shortcuts),
     )
+    findings = gather_findings(review, profile, manifest.summary())
+    return review.model_copy(update={"findings": findings})
 
 
 def find_copies(manifest: Manifest) -> list[Copies]:
-    """At most 50 groups of copies: those of several classes first, then those of several splits."""
+    """Return at most 50 groups of copies: of several classes, then of several splits first."""
     groups = [
         Copies(
             paths=tuple(row.path for row in rows),

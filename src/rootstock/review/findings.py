@@ -1,4 +1,4 @@
-"""What of a review deserves to stand at the top of the page, in plain words."""
+"""The findings at the top of the review's page, in plain words."""
 
 from __future__ import annotations
 
@@ -6,45 +6,29 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rootstock.assess.profile import DatasetProfile
-from rootstock.review.record import (
-    MAX_SUSPECTS,
-    Burst,
-    Feasibility,
-    Finding,
-    Outlier,
-    Shortcut,
-    Suspect,
-)
+from rootstock.review.record import MAX_SUSPECTS, DataReview, Feasibility, Finding, Shortcut
 
 MIN_IMBALANCE_RATIO = 10.0
-"""Largest over smallest class, from which the loss should be balanced."""
+"""Largest over smallest class: from here on the loss should be balanced."""
 MIN_CLASS_IMAGES = 20
-"""Training images of a class under which its test accuracy is mostly luck."""
+"""With fewer training images the test accuracy of a class is mostly luck."""
 MIN_SIDE_PIXELS, MAX_SIDE_PIXELS = 48, 2000
 """Median short side in pixels."""
 
 
 def gather_findings(
-    profile: DatasetProfile,
-    summary: dict[str, Any],
-    *,
-    feasibility: Feasibility | None,
-    suspects: Sequence[Suspect],
-    outliers: Sequence[Outlier],
-    bursts: Sequence[Burst],
-    shortcuts: Sequence[Shortcut],
-    n_reviewed: int,
-) -> list[Finding]:
-    """All findings, the weightiest first; ``summary`` is the manifest's."""
+    review: DataReview, profile: DatasetProfile, summary: dict[str, Any]
+) -> tuple[Finding, ...]:
+    """Return all findings, the weightiest first; ``summary`` is the manifest's."""
     findings = [
         *_from_index(summary),
-        *_from_shortcuts(shortcuts),
-        *_from_doubts(suspects, outliers, bursts, n_reviewed),
+        *_from_shortcuts(review.shortcuts),
+        *_from_doubts(review),
         *_from_classes(profile),
         *_from_sizes(profile),
-        *_from_curve(feasibility),
+        *_from_curve(review.feasibility),
     ]
-    return sorted(findings, key=lambda finding: -finding.weight)
+    return tuple(sorted(findings, key=lambda finding: -finding.weight))
 
 
 def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
@@ -91,15 +75,14 @@ def _from_shortcuts(shortcuts: Sequence[Shortcut]) -> Iterator[Finding]:
         )
 
 
-def _from_doubts(
-    suspects: Sequence[Suspect], outliers: Sequence[Outlier], bursts: Sequence[Burst], n: int
-) -> Iterator[Finding]:
+def _from_doubts(review: DataReview) -> Iterator[Finding]:
+    suspects, outliers, bursts = review.suspects, review.outliers, review.bursts
     if suspects:
         first = suspects[0]
         number = f"{len(suspects)} or more" if len(suspects) == MAX_SUSPECTS else len(suspects)
         yield Finding(
-            weight=2 if len(suspects) > 0.02 * n else 1,
-            what=f"{number} labels of {n} images looked at are in doubt, first "
+            weight=2 if len(suspects) > 0.02 * review.n_reviewed else 1,
+            what=f"{number} labels of {review.n_reviewed} images looked at are in doubt, first "
             f"{first.path}: labelled `{first.label}`, looks like `{first.suggested}`.",
             todo="Look at the sheet of doubtful labels: wrong ones teach the model wrong.",
         )

@@ -1,6 +1,6 @@
 """Shortcuts: facts of the files, not of what they show, that give the class away.
 
-A collected set often has one source a class, and a network learns the source: the size, the
+A collected set often has one source per class, and a network learns the source: the size, the
 format, the colour of the border. Such a model is excellent on its test split and useless elsewhere
 (Geirhos et al. 2020, "Shortcut learning in deep neural networks", arXiv:2004.07780).
 """
@@ -20,24 +20,24 @@ from rootstock.metrics import standard_error
 from rootstock.review.record import Shortcut
 
 MIN_GAIN_SHARE = 0.20
-"""Share of the way from chance to certainty from which a shortcut is worth a word."""
+"""Share of the way from chance to certainty that makes a shortcut worth reporting."""
 BORDER_SHARE = 0.04
 FOLDS = 5
 
 
 def collect_facts(rows: Sequence[ImageRow]) -> dict[str, np.ndarray]:
-    """Fact -> numbers [N,d] of what the index knows of each file."""
+    """Return numbers float64[N,d] of what the index knows of each file, by fact."""
     return {
-        "size": _columns([(row.width, row.height) for row in rows]),
-        "aspect ratio": _columns([(row.width / row.height,) for row in rows]),
+        "size": np.array([(row.width, row.height) for row in rows], float),
+        "aspect ratio": np.array([[row.width / row.height] for row in rows]),
         "colour mode": _numbered([row.mode for row in rows]),
         "file format": _numbered([row.format for row in rows]),
-        "bytes per pixel": _columns([(row.bytes / (row.width * row.height),) for row in rows]),
+        "bytes per pixel": np.array([[row.bytes / (row.width * row.height)] for row in rows]),
     }
 
 
 def border_facts(pixels: np.ndarray) -> np.ndarray:
-    """Mean and spread of each channel along the border of one image uint8[H,W,3]: float64[6]."""
+    """Return each channel's mean and spread float64[6] along the border of uint8[H,W,3]."""
     depth = max(1, round(BORDER_SHARE * min(pixels.shape[:2])))
     parts = (pixels[:depth], pixels[-depth:], pixels[:, :depth], pixels[:, -depth:])
     border = np.concatenate([part.reshape(-1, 3) for part in parts]).astype(np.float64)
@@ -47,7 +47,7 @@ def border_facts(pixels: np.ndarray) -> np.ndarray:
 def find_shortcuts(
     facts: Mapping[str, np.ndarray], rows: Sequence[ImageRow], *, seed: int
 ) -> list[Shortcut]:
-    """The facts from which alone a small tree tells the class far above chance, best first."""
+    """Return the facts from which a small tree predicts the class far above chance, best first."""
     names = np.array([row.stratum for row in rows])
     counts = Counter(names.tolist())
     frequent = np.array([counts[name] >= FOLDS for name in names])
@@ -103,10 +103,6 @@ def _example(fact: str, rows: Sequence[ImageRow]) -> str:
         f"{count / totals[label]:.0%} of `{label}` have {value}, of all images "
         f"{overall[value] / len(rows):.0%}"
     )
-
-
-def _columns(values: Sequence[tuple[float, ...]]) -> np.ndarray:
-    return np.array(values, np.float64)
 
 
 def _numbered(values: Sequence[str]) -> np.ndarray:

@@ -25,12 +25,12 @@ MAX_TAG_CHARACTERS = 4_000
 
 
 def log_name(name: str) -> str:
-    """The registered model that holds the log of the model ``name``."""
+    """Return the name of the registered model that holds the log of the model ``name``."""
     return name + LOG_SUFFIX
 
 
 def append_record(client: MlflowClient, name: str, version: str, facts: Mapping[str, str]) -> int:
-    """Append; returns the record's number."""
+    """Append a record and return its number."""
     ensure_model(client, log_name(name), LOG_DESCRIPTION)
     made = again_if_crowded(
         client.create_model_version,
@@ -43,18 +43,7 @@ def append_record(client: MlflowClient, name: str, version: str, facts: Mapping[
 
 
 def read_records(client: MlflowClient, name: str) -> list[Record]:
-    """All records, oldest first; none where nothing was appended yet."""
-    versions: list[Any] = []
-    token = None
-    while True:
-        # In this order, what is appended meanwhile comes on the last page.
-        page = client.search_model_versions(
-            f"name='{log_name(name)}'", order_by=["version_number ASC"], page_token=token
-        )
-        versions += page
-        token = page.token
-        if not token:
-            break
+    """Return all records, oldest first; none if nothing was appended yet."""
     return [
         Record(
             int(one.version),
@@ -62,8 +51,23 @@ def read_records(client: MlflowClient, name: str) -> list[Record]:
             one.creation_timestamp / 1000,
             dict(one.tags),
         )
-        for one in versions
+        for one in list_versions(client, log_name(name))
     ]
+
+
+def list_versions(client: MlflowClient, name: str) -> list[Any]:
+    """Return all versions of a registered model, oldest first."""
+    versions: list[Any] = []
+    token = None
+    while True:
+        # In this order, what is appended meanwhile comes on the last page.
+        page = client.search_model_versions(
+            f"name='{name}'", order_by=["version_number ASC"], page_token=token
+        )
+        versions += page
+        token = page.token
+        if not token:
+            return versions
 
 
 def note_on_record(client: MlflowClient, name: str, number: int, facts: Mapping[str, str]) -> None:
@@ -73,7 +77,7 @@ def note_on_record(client: MlflowClient, name: str, number: int, facts: Mapping[
 
 
 def ensure_model(client: MlflowClient, name: str, description: str = "") -> None:
-    """Create the registered model where there is none."""
+    """Create the registered model if there is none."""
     if or_none(client.get_registered_model, name) is None:
         try:
             client.create_registered_model(name, description=description or None)

@@ -70,7 +70,7 @@ class MlflowRegistry:
         return RegistryEntry(name, str(version.version), run_id=run_id, tags=dict(version.tags))
 
     def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
-        """The entry under an alias or version.
+        """Return the entry under an alias or version.
 
         Raises:
             NoModelError: there is none; the message says which names, aliases or versions are.
@@ -85,24 +85,19 @@ class MlflowRegistry:
             return _entry(fields, aliases)
 
     def versions(self, name: str) -> list[RegistryEntry]:
-        """All versions, oldest first; none where the model is unknown."""
+        """Return all versions, oldest first; none if the model is unknown."""
         with self._translated(f"list the versions of {name!r}") as client:
             model = or_none(client.get_registered_model, name)
             if model is None:
                 return []
             aliases = {alias: str(version) for alias, version in model.aliases.items()}
-            found, token = [], None
-            while True:
-                page = client.search_model_versions(f"name='{name}'", page_token=token)
-                found += page
-                token = page.token
-                if not token:
-                    break
-            ordered = sorted(found, key=lambda version: int(version.version))
+            ordered = sorted(
+                mlflow_log.list_versions(client, name), key=lambda version: int(version.version)
+            )
             return [_entry(version, aliases) for version in ordered]
 
     def holds_files(self, entry: RegistryEntry) -> bool:
-        """Whether there are files where the version's should be; they are not read.
+        """Return whether the version has files, without reading them.
 
         Raises:
             TrackingError: MLflow or the artifacts cannot be reached.
@@ -124,7 +119,7 @@ class MlflowRegistry:
             again_if_crowded(client.set_registered_model_alias, name, alias, version)
 
     def drop_alias(self, name: str, alias: str) -> None:
-        """Remove an alias; nothing happens where there is none."""
+        """Remove an alias; nothing happens if there is none."""
         with self._translated(f"drop the alias {alias!r} of {name!r}") as client:
             if or_none(client.get_registered_model, name) is not None:
                 again_if_crowded(client.delete_registered_model_alias, name, alias)
@@ -136,12 +131,12 @@ class MlflowRegistry:
                 again_if_crowded(client.set_model_version_tag, name, version, key, str(value))
 
     def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
-        """Append to the log of the model; returns the record's number."""
+        """Append to the log of the model and return the record's number."""
         with self._translated(f"write the history of {name!r}") as client:
             return mlflow_log.append_record(client, name, version, facts)
 
     def records(self, name: str) -> list[Record]:
-        """The log of the model, oldest first."""
+        """Return the log of the model, oldest first."""
         with self._translated(f"read the history of {name!r}") as client:
             return mlflow_log.read_records(client, name)
 
@@ -151,7 +146,7 @@ class MlflowRegistry:
             mlflow_log.note_on_record(client, name, number, facts)
 
     def download(self, entry: RegistryEntry, target: Path) -> Path:
-        """Fetch the version's files beside ``target``, then put them there in one move.
+        """Fetch the version's files next to ``target``, then put them there in one move.
 
         What was at ``target`` before is replaced. Returns ``target``.
 

@@ -1,6 +1,6 @@
 """Runs in MLflow, by explicit clients: no global state of MLflow is set.
 
-Works in any process beside a user's own MLflow.
+Works in any process next to a user's own MLflow.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,8 +38,8 @@ BATCH_ITEMS = 100
 class MlflowRunLogger:
     """Opens runs of one experiment; picklable, so that worker processes open child runs.
 
-    ``artifact_root`` is where a new experiment keeps its files; empty: ``mlruns`` beside an
-    SQLite file, else what the server says. It only counts when the experiment is created.
+    ``artifact_root`` is where a new experiment keeps its files; empty: ``mlruns`` next
+    to an SQLite file, otherwise what the server says. It counts when an experiment is created.
     ``patience``: seconds that an opened run, and a child's opening, wait for an MLflow that stopped
     answering. What is sent again has its first time on it, and MLflow keeps it once.
     """
@@ -92,7 +92,7 @@ class MlflowRunLogger:
     def _experiment_id(self, client: MlflowClient) -> str:
         experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None:
-            root = self.artifact_root or _artifacts_beside(self.tracking_uri)
+            root = self.artifact_root or _artifacts_next_to(self.tracking_uri)
             try:
                 return str(client.create_experiment(self.experiment, artifact_location=root))
             except Exception as error:
@@ -125,8 +125,7 @@ class MlflowRun:
             Param(_key(key), cut(str(value), MAX_PARAM_CHARACTERS))
             for key, value in _flatten(params)
         ]
-        for start in range(0, len(flat), BATCH_ITEMS):
-            self._send("log params to", "log_batch", params=flat[start : start + BATCH_ITEMS])
+        self._send_batches("log params to", "params", flat)
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Log metrics; NaN and infinities, which no chart can show, become tags instead."""
@@ -139,8 +138,7 @@ class MlflowRun:
             for key, value in values.items()
             if math.isfinite(value)
         ]
-        for start in range(0, len(finite), BATCH_ITEMS):
-            self._send("log metrics to", "log_batch", metrics=finite[start : start + BATCH_ITEMS])
+        self._send_batches("log metrics to", "metrics", finite)
         self.set_tags(
             {
                 f"nonfinite.{key}": f"{value} at step {step}"
@@ -150,7 +148,7 @@ class MlflowRun:
         )
 
     def log_files(self, path: Path, *, folder: str = "") -> None:
-        """Upload one file, or all that lies in a directory, into ``folder`` of the artifacts.
+        """Upload one file, or all of a directory, into ``folder`` of the artifacts.
 
         Raises:
             ArtifactError: there is no such path.
@@ -167,15 +165,18 @@ class MlflowRun:
         flat = [
             RunTag(_key(key), cut(str(value), MAX_TAG_CHARACTERS)) for key, value in tags.items()
         ]
-        for start in range(0, len(flat), BATCH_ITEMS):
-            self._send("tag", "log_batch", tags=flat[start : start + BATCH_ITEMS])
+        self._send_batches("tag", "tags", flat)
+
+    def _send_batches(self, doing: str, kind: str, entities: Sequence[Any]) -> None:
+        for start in range(0, len(entities), BATCH_ITEMS):
+            self._send(doing, "log_batch", **{kind: entities[start : start + BATCH_ITEMS]})
 
     def _update(self, status: str) -> None:
         call = "update_run" if status == "RUNNING" else "set_terminated"
         self._send("set the status of", call, status=status)
 
     def _send(self, doing: str, call: str, *arguments: Any, **others: Any) -> None:
-        """One call of MLflow's client on this run."""
+        """Call MLflow's client on this run."""
         with translated(self.tracking_uri, f"{doing} the run {self.id}"):
             patiently(
                 lambda: getattr(mlflow_client(self.tracking_uri), call)(
@@ -198,6 +199,6 @@ def _key(name: str) -> str:
     return re.sub(r"[^\w\-. /:]", "_", str(name), flags=re.ASCII)[:MAX_KEY_CHARACTERS]
 
 
-def _artifacts_beside(uri: str) -> str | None:
+def _artifacts_next_to(uri: str) -> str | None:
     database = sqlite_file(uri)
     return (database.resolve().parent / "mlruns").as_uri() if database else None

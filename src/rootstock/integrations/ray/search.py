@@ -88,18 +88,15 @@ class RaySearcher:
         if not planned:
             return []
         with self.session():
-            trials = _tune(
+            trials = self._tune(
                 objective,
                 planned,
                 directory=directory,
-                resources=self._resources(),
                 metric=metric,
                 mode=mode,
                 early_stop=early_stop,
                 exploration=exploration,
                 seconds=seconds,
-                concurrent=None if self.concurrent == "auto" else self.concurrent,
-                max_failures=self.max_failures,
             )
         named = [directory / trial_name(params) for params in candidates]
         missing = [
@@ -137,76 +134,76 @@ class RaySearcher:
         # Fewer cores than asked for only mean fewer threads.
         return {"cpu": min(self.cpus_per_trial, cpus), "gpu": gpus_per_trial}
 
+    def _tune(
+        self,
+        objective: Objective,
+        planned: Mapping[Path, Params],
+        *,
+        directory: Path,
+        metric: str,
+        mode: str,
+        early_stop: bool,
+        exploration: Exploration | None,
+        seconds: float | None,
+    ) -> dict[Path, Trial]:
+        from ray import tune
+        from ray.tune.schedulers import ASHAScheduler
 
-def _tune(
-    objective: Objective,
-    planned: Mapping[Path, Params],
-    *,
-    directory: Path,
-    resources: Mapping[str, float],
-    metric: str,
-    mode: str,
-    early_stop: bool,
-    exploration: Exploration | None,
-    seconds: float | None,
-    concurrent: int | None,
-    max_failures: int,
-) -> dict[Path, Trial]:
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-
-    trainable = tune.with_parameters(
-        _run_trial,
-        objective=objective,
-        planned=list(planned.values()),
-        directory=directory,
-        metric=metric,
-        mode=mode,
-        resources=dict(resources),
-        max_failures=max_failures,
-        until=None if seconds is None else time.time() + seconds,
-        folder=os.getcwd(),
-    )
-    halving = ASHAScheduler(
-        time_attr="step",
-        metric="value",
-        mode=mode,
-        max_t=10**9,
-        grace_period=GRACE_STEPS,
-        reduction_factor=HALVING_FACTOR,
-    )
-    total = max(len(planned), exploration.trials) if exploration else len(planned)
-    shared = group_size(objective) > 1
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 0.001} if shared else dict(resources)),
-        param_space=None
-        if exploration
-        else {"candidate": tune.grid_search(list(range(len(planned))))},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=concurrent or (_groups_at_once(objective) if shared else None),
-            reuse_actors=True,
-            scheduler=halving if early_stop else None,
-            search_alg=_optuna(exploration, planned, directory, mode) if exploration else None,
-            num_samples=total if exploration else 1,
-            time_budget_s=None if seconds is None else seconds + PATIENCE_SECONDS,
-        ),
-        run_config=tune.RunConfig(
-            name="search",
-            # One place for Ray's own notes; those of an earlier search mean nothing now.
-            storage_path=str(_fresh(directory / ".ray")),
-            failure_config=tune.FailureConfig(max_failures=max_failures),
-            callbacks=[_progress(total, metric=metric, mode=mode)],
-            verbose=0,
-        ),
-    )
-    trials = {}
-    for result in tuner.fit():
-        if result.config is None:
-            continue  # the time ended before Ray had a process for this trial
-        params = _params_of(result.config, list(planned.values()))
-        home = directory / trial_name(params)
-        trials[home] = _outcome(params, home, result, max_failures)
-    return trials
+        resources = self._resources()
+        concurrent = None if self.concurrent == "auto" else self.concurrent
+        trainable = tune.with_parameters(
+            _run_trial,
+            objective=objective,
+            planned=list(planned.values()),
+            directory=directory,
+            metric=metric,
+            mode=mode,
+            resources=resources,
+            max_failures=self.max_failures,
+            until=None if seconds is None else time.time() + seconds,
+            folder=os.getcwd(),
+        )
+        halving = ASHAScheduler(
+            time_attr="step",
+            metric="value",
+            mode=mode,
+            max_t=10**9,
+            grace_period=GRACE_STEPS,
+            reduction_factor=HALVING_FACTOR,
+        )
+        total = max(len(planned), exploration.trials) if exploration else len(planned)
+        shared = group_size(objective) > 1
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 0.001} if shared else resources),
+            param_space=None
+            if exploration
+            else {"candidate": tune.grid_search(list(range(len(planned))))},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=concurrent
+                or (_groups_at_once(objective) if shared else None),
+                reuse_actors=True,
+                scheduler=halving if early_stop else None,
+                search_alg=_optuna(exploration, planned, directory, mode) if exploration else None,
+                num_samples=total if exploration else 1,
+                time_budget_s=None if seconds is None else seconds + PATIENCE_SECONDS,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                # One place for Ray's own notes; those of an earlier search mean nothing now.
+                storage_path=str(_fresh(directory / ".ray")),
+                failure_config=tune.FailureConfig(max_failures=self.max_failures),
+                callbacks=[_progress(total, metric=metric, mode=mode)],
+                verbose=0,
+            ),
+        )
+        trials = {}
+        for result in tuner.fit():
+            if result.config is None:
+                continue  # the time ended before Ray had a process for this trial
+            params = _params_of(result.config, list(planned.values()))
+            home = directory / trial_name(params)
+            trials[home] = _outcome(params, home, result, self.max_failures)
+        return trials
 
 
 def _optuna(
