@@ -63,11 +63,11 @@ def tell(name: str, times: list[float], aim: float) -> None:
     print(f"| `{name}` | {first:.2f} | {middle:.2f} | {slowest:.2f} | {aim:g} |", flush=True)
 
 
-def ready(model: str, folder: Path) -> float:
+def ready(model: str, folder: Path, python: str | Path = sys.executable) -> float:
     """Seconds until a service answers /readyz with 200; it is ended afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "rootstock", "serve", "--port", str(port), "--model", model]
+    command = [python, "-m", "rootstock", "serve", "--port", str(port), "--model", model]
     started = time.perf_counter()
     process = subprocess.Popen(
         command,
