@@ -8,6 +8,8 @@ from rootstock.backbones.taps import module_stages
 from rootstock.config.choices import Strategy
 from rootstock.data.manifest import ImageRow
 from rootstock.plan import rules
+from rootstock.tasks.single_label.task import SingleLabel
+from rootstock.tasks.targets import Targets
 from rootstock.train.export import export_onnx, onnx_logits
 from rootstock.train.finetune import BEST, finetune
 from rootstock.train.images import ImageSet
@@ -66,7 +68,6 @@ def settings_of(strategy: Strategy, **changes) -> FinetuneSettings:
         "patience": 1,
         "augmentation": "light",
         "flip": True,
-        "balanced": False,
         "seed": 0,
     }
     return FinetuneSettings(**(facts | changes))
@@ -161,6 +162,7 @@ def test_one_step_of_fine_tuning(case, strategy, tmp_path):
         network,
         data,
         data,
+        task=SingleLabel(),
         settings=settings_of(strategy, freeze_through=frozen),
         directory=tmp_path,
         report=lambda step, values: None,
@@ -182,7 +184,8 @@ def image_set(case: Case, folder) -> ImageSet:
     pixels = np.random.default_rng(0).integers(0, 256, (len(LABELS), side, side, 3), np.uint8)
     np.save(folder / "pixels.npy", pixels)
     row = ImageRow("", "", 0, side, side, "RGB", "PNG", "", "", "train", 0, "")
-    return ImageSet((row,) * len(LABELS), LABELS, folder, preprocess, folder / "pixels.npy")
+    targets = Targets(LABELS, ("cat", "dog"), LABELS)
+    return ImageSet((row,) * len(LABELS), targets, folder, preprocess, folder / "pixels.npy")
 
 
 def test_onnxruntime_gives_the_same_logits(case, tmp_path):

@@ -17,7 +17,7 @@ SIZE = 2
 
 RUNS = {
     "plain": {"epochs": 2},
-    "weighted": {"epochs": 2, "ema_decay": 0.9, "balanced": True, "micro_batch": 3},
+    "weighted": {"epochs": 2, "ema_decay": 0.9, "weighting": "balanced", "micro_batch": 3},
 }
 
 
