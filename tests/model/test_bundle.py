@@ -230,8 +230,9 @@ def test_a_class_too_few_is_found(folder):
     ("changes", "words"),
     [
         ({"names": ["iris"]}, "a classifier has two classes or more, this has 1"),
-        ({"calibration": {}}, "the temperature has to be above 0, it is None"),
-        ({"calibration": {"temperature": 0.0}}, "the temperature has to be above 0, it is 0.0"),
+        ({"names": ["iris", "rose", "iris"]}, "the class 'iris' is listed more than once"),
+        ({"calibration": {}}, "the temperature has to be from 0.001 to 1000, it is None"),
+        ({"calibration": {"temperature": -1}}, "from 0.001 to 1000, it is -1"),
         ({"task": "astrology"}, "there is no task 'astrology'"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a classifier decides, measures and says, by hand."""
 
+import math
 import re
 from pathlib import Path
 
@@ -149,8 +150,11 @@ def test_calibration_takes_the_temperature_that_fits():
         (NAMES, {"temperature": 1.5}, ""),
         (("ants", "bees"), {"temperature": 2}, ""),
         (("ants",), {"temperature": 1.5}, "two classes or more, this has 1"),
-        (NAMES, {"temperature": 0}, "above 0, it is 0"),
-        (NAMES, {"temperature": "warm"}, "it is 'warm'"),
+        (("ants", "bees", "ants"), {"temperature": 1.5}, "'ants' is listed more than once"),
+        *(
+            (NAMES, {"temperature": value}, f"from 0.001 to 1000, it is {value!r}")
+            for value in (0, -1, 1e-320, math.inf, math.nan, 10**400, True, "1")
+        ),
         (NAMES, {}, "it is None"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     import torch
 
     from rootstock.tasks.single_label.learning import CrossEntropy, SoftmaxSolver
+
+TEMPERATURES = (0.001, 1000.0)
+"""The lowest and the highest that a model may have; a fit gives .05 to 20."""
 
 
 class SingleLabel(Task):
@@ -132,12 +136,19 @@ class SingleLabel(Task):
         return {"temperature": measures.fit_temperature(outputs, targets.values)}
 
     def find_fault(self, names: Sequence[str], calibration: Calibration) -> str:
-        """Require two classes or more and a temperature above 0."""
+        """Require two classes or more, each once, and a temperature that can be divided by."""
         if len(names) < 2:
             return f"a classifier has two classes or more, this has {len(names)}"
+        if len(set(names)) < len(names):
+            return f"the class {Counter(names).most_common(1)[0][0]!r} is listed more than once"
         temperature = calibration.get("temperature")
-        if not isinstance(temperature, int | float) or not temperature > 0:
-            return f"the temperature has to be above 0, it is {temperature!r}"
+        low, high = TEMPERATURES
+        if (
+            isinstance(temperature, bool)
+            or not isinstance(temperature, int | float)
+            or not low <= temperature <= high
+        ):
+            return f"the temperature has to be from {low:g} to {high:g}, it is {temperature!r}"
         return ""
 
     def describe_calibration(
