@@ -1,7 +1,9 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from rootstock.data.layout import find_images
+from rootstock.errors import DataError
 from rootstock.tasks.single_label.task import SingleLabel
 from tests.data.folders import photo, write_classes
 
@@ -77,3 +79,16 @@ def test_a_parquet_table_may_hold_numbers(tmp_path):
     table = pa.table({"path": ["a.png", "b.png"], "label": [3, 4]})
     pq.write_table(table, tmp_path / "labels.parquet")
     assert {label for _, label, _ in found(tmp_path / "labels.parquet")} == {"3", "4"}
+
+
+def test_a_column_that_holds_lists_is_refused(tmp_path):
+    table = pa.table({"path": ["a.png", "b.png"], "label": [["ant"], ["bee"]]})
+    pq.write_table(table, tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match=r"column label of .*labels\.parquet holds list<.*string>"):
+        found(tmp_path / "labels.parquet")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label,label\na.png,ant,bee\n")
+    with pytest.raises(DataError, match=r"labels\.csv has more than one column label"):
+        found(tmp_path / "labels.csv")

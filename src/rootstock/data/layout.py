@@ -178,16 +178,22 @@ def _is_side_folder(name: str) -> bool:
 
 def _from_table(path: Path, target_columns: Sequence[str]) -> Layout:
     table = _read_table(path)
-    missing = {"path", *target_columns} - set(table.column_names)
+    needed = {"path", *target_columns}
+    for name in sorted(needed | {"split"}):
+        if table.column_names.count(name) > 1:
+            raise DataError(f"{path} has more than one column {name}")
+    missing = needed - set(table.column_names)
     if missing:
         raise DataError(
             f"{path} has no column {' and no column '.join(sorted(missing))}; "
             f"it has {', '.join(table.column_names)}",
             hint=f"a table needs the columns path,{','.join(target_columns)} and may have split",
         )
-    paths = _texts(table["path"])
-    targets = _joined([_texts(table[name]) for name in target_columns])
-    splits = _texts(table["split"]) if "split" in table.column_names else [""] * table.num_rows
+    paths = _texts(path, table, "path")
+    targets = _joined([_texts(path, table, name) for name in target_columns])
+    splits = [""] * table.num_rows
+    if "split" in table.column_names:
+        splits = _texts(path, table, "split")
     entries = [
         _table_entry(path, number, *row)
         for number, row in enumerate(zip(paths, targets, splits, strict=True), start=1)
@@ -224,8 +230,14 @@ def _joined(columns: Sequence[list[str]]) -> list[str]:
     return [json.dumps(row, ensure_ascii=False) for row in zip(*columns, strict=True)]
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    return [value or "" for value in pc.cast(column, pa.string()).to_pylist()]
+def _texts(path: Path, table: pa.Table, name: str) -> list[str]:
+    try:
+        texts = pc.cast(table[name], pa.string())
+    except pa.ArrowException:
+        raise DataError(
+            f"the column {name} of {path} holds {table[name].type}, not one text or number a row"
+        ) from None
+    return [value or "" for value in texts.to_pylist()]
 
 
 def _table_entry(table: Path, number: int, path: str, target: str, split: str) -> Entry:
