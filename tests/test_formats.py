@@ -4,6 +4,8 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rootstock.assess.profile import DatasetProfile
@@ -65,3 +67,41 @@ def test_a_manifest_of_a_newer_rootstock_tells_the_way_out(tmp_path, monkeypatch
     monkeypatch.undo()
     with pytest.raises(ArtifactError, match=r"a newer one wrote it(.|\n)*upgrade Rootstock"):
         Manifest.read(tmp_path / "manifest.parquet")
+
+
+def test_a_manifest_of_format_1_is_read_as_one_class_per_image(tmp_path):
+    names = [
+        "path",
+        "sha256",
+        "bytes",
+        "width",
+        "height",
+        "mode",
+        "format",
+        "label",
+        "split",
+        "group",
+        "quarantine",
+    ]
+    rows = [
+        ("ants/1.jpg", "a" * 64, 9, 48, 32, "RGB", "JPEG", "ants", "train", 0, ""),
+        ("bees/1.jpg", "b" * 64, 8, 32, 48, "RGB", "PNG", "bees", "test", 1, ""),
+        ("bees/2.jpg", "c" * 64, 0, 0, 0, "", "", "bees", "", 0, "empty"),
+    ]
+    header = {"format_version": 1, "warnings": ["odd"], "given_splits": ["test", "train"]}
+    table = pa.table(dict(zip(names, zip(*rows, strict=True), strict=True)))
+    pq.write_table(
+        table.replace_schema_metadata({"rootstock": json.dumps(header)}), tmp_path / "old.parquet"
+    )
+    manifest = Manifest.read(tmp_path / "old.parquet")
+    assert manifest.task == "single_label"
+    assert [(row.target, row.stratum) for row in manifest.images] == [
+        ("ants", "ants"),
+        ("bees", "bees"),
+        ("bees", "bees"),
+    ]
+    assert manifest.warnings == ("odd",)
+    assert manifest.given_splits == ("test", "train")
+    # As the Rootstock that wrote format 1 computed it: lineages of old models hold such hashes.
+    digest = "4a7cd390104a133f59bf87c2d5ff3a5f320d782c4b57ac9bce2318d30ae7c1e7"
+    assert manifest.content_hash == digest

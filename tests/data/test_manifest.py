@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -252,6 +253,11 @@ def test_the_hash_of_the_data_knows_images_labels_and_splits(tmp_path):
     (root / "ants/0.png").rename(root / "bees/ant.png")
     assert index(root).content_hash != first
     assert len(first) == 64
+
+
+def test_the_hash_of_the_data_knows_the_task(tmp_path):
+    manifest = index(write_classes(tmp_path / "images", {"ants": 8, "bees": 8}))
+    assert replace(manifest, task="regression").content_hash != manifest.content_hash
 
 
 def test_given_splits_are_noted(tmp_path):

@@ -25,6 +25,8 @@ from rootstock.system.files import explain_format
 from rootstock.system.tables import DAMAGE, read_table, write_rows
 
 FORMAT_VERSION = 2
+FIRST_TASK = "single_label"
+"""The task of manifests of format 1."""
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -96,7 +98,7 @@ class Manifest:
     images: tuple[ImageRow, ...]
     warnings: tuple[str, ...] = ()
     given_splits: tuple[str, ...] = ()
-    task: str = "single_label"
+    task: str = FIRST_TASK
 
     @cached_property
     def strata(self) -> list[str]:
@@ -114,8 +116,10 @@ class Manifest:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of which images there are, their targets and splits; 64 hex digits."""
+        """SHA-256 of which images there are, their task, targets and splits; 64 hex digits."""
         digest = hashlib.sha256()
+        if self.task != FIRST_TASK:  # manifests of format 1 have no task, and keep their hash
+            digest.update(self.task.encode())
         for row in self.images:
             fields = (row.path, row.sha256, row.target, row.split, row.quarantine)
             digest.update(json.dumps(fields).encode())
@@ -202,7 +206,7 @@ def _upgrade(table: pa.Table, header: dict[str, Any]) -> tuple[pa.Table, dict[st
         return table, header
     columns = ["target" if name == "label" else name for name in table.column_names]
     table = table.rename_columns(columns).append_column("stratum", table["label"])
-    return table, {**header, "format_version": FORMAT_VERSION, "task": "single_label"}
+    return table, {**header, "format_version": FORMAT_VERSION, "task": FIRST_TASK}
 
 
 def _paths(rows: Sequence[ImageRow]) -> list[str]:
