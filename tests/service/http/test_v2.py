@@ -66,6 +66,12 @@ def test_only_the_outputs_asked_for_are_given(client):
     assert [output["name"] for output in answer["outputs"]] == ["label"]
 
 
+def test_an_output_may_be_asked_for_again_and_again(client):
+    """How many there are is up to the task."""
+    answer = infer(client, body(jpeg(0)) | {"outputs": [{"name": "label"}] * 3}).json()
+    assert [output["name"] for output in answer["outputs"]] == ["label"]
+
+
 def test_another_model_or_version_is_a_404(client):
     for path in ("/v2/models/other", "/v2/models/tiny/versions/9"):
         assert "'tiny'" in check_problem(client.get(path), 404, "not-found")

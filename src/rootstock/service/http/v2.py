@@ -31,6 +31,8 @@ MAX_NUMBERS = 2_000_000
 """Elements of a body: 13 tensors of 224 pixels. Clients with more send the image files."""
 MAX_NESTED = 20_000
 """Lists in a body; a tensor may be nested down to its rows."""
+MAX_OUTPUTS = 16
+"""Outputs that a request may name."""
 MAX_VALUE = 1e6
 """Of a tensor; prepared pixels are below 10, and far above the limit networks overflow."""
 
@@ -69,7 +71,7 @@ class InferRequest(BaseModel):
 
     id: Annotated[str, AfterValidator(_require_unicode)] | None = Field(None, max_length=256)
     inputs: list[InferInput] = Field(fail_fast=True, min_length=1, max_length=1)
-    outputs: list[OutputName] | None = Field(fail_fast=True, default=None, max_length=2)
+    outputs: list[OutputName] | None = Field(fail_fast=True, default=None, max_length=MAX_OUTPUTS)
 
 
 class InferOutput(BaseModel):
