@@ -17,6 +17,7 @@ from rootstock.ports.search import SequentialSearcher
 from rootstock.ports.spread import InProcess
 from rootstock.system.files import read_json
 from rootstock.tasks import Place
+from rootstock.workflow.evaluate import evaluate_folder
 from rootstock.workflow.index import index_images
 from rootstock.workflow.run import run_all
 from tests.bundles import tiny_backbone
@@ -108,6 +109,15 @@ def test_the_numbers_are_learnt_and_written(trained):
     assert float(rows[0]["actual"]) == pytest.approx(float(rows[0]["predicted"]), abs=0.2)
     assert "r2: 0.9" in trained.model_card.read_text() or metrics["r2"] < 0.9
     assert "first model" in read_json(trained.registration, made_by="register")["reason"]
+
+
+def test_a_model_is_measured_on_the_labels_of_its_own_task(trained, table, tmp_path):
+    """Settings name the task that is trained, not that of any model."""
+    config = load_config(None, overrides=[f"data.root={table}", "train.class_weight=balanced"])
+    assert config.task.name == "single_label"
+    metrics = evaluate_folder(config, Paths(tmp_path), model=trained.model)
+    assert list(metrics)[0] == "r2"
+    assert metrics["n_test"] == 60
 
 
 def test_the_service_answers_with_the_number(trained):

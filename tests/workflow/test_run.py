@@ -12,7 +12,7 @@ import torch
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.errors import ArtifactError, NoModelError, PlanError, TrainingError
+from rootstock.errors import ArtifactError, ConfigError, NoModelError, PlanError, TrainingError
 from rootstock.heads.linear import LinearHead, read_head, write_head
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor
@@ -293,6 +293,18 @@ def test_without_tracking_nothing_is_registered_and_that_is_said(data, copied):
     outcome = register_model(configure(data), copied, runs=NullRunLogger(), registry=None)
     assert outcome["registered"] is False
     assert "tracking.enabled is false" in outcome["reason"]
+
+
+def test_settings_that_the_task_does_not_have_are_refused_by_the_stages_that_use_them(data, copied):
+    nonsense = configure(data, "registry.gate.metric=f1")
+    with pytest.raises(ConfigError, match=r"registry\.gate\.metric is `f1`"):
+        register_model(nonsense, copied, runs=NullRunLogger(), registry=None)
+    config = configure(data)
+    config = config.model_copy(
+        update={"train": config.train.model_copy(update={"class_weight": "tax"})}
+    )
+    with pytest.raises(ConfigError, match=r"train\.class_weight is `tax`"):
+        train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
 
 
 def test_a_model_can_be_measured_on_another_folder(data, finished, tmp_path):

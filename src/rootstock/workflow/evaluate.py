@@ -26,7 +26,7 @@ from rootstock.workflow.forecast import (
     read_expected_minutes,
     training_minutes,
 )
-from rootstock.workflow.index import index_images
+from rootstock.workflow.index import index_targets
 from rootstock.workflow.project import Project
 
 COVERAGE = 0.95
@@ -64,14 +64,16 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
 def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> dict[str, Any]:
     """Measure any bundle on any labelled folder; return the metrics.
 
-    The folder's own test split is used, or every image if it has none.
+    The folder's own test split is used, or every image if it has none. What the labels are is
+    said by the model, not by the settings.
     Raises:
         DataError: the folder has classes that the model does not know.
     """
-    manifest = index_images(config, paths)
+    predictor = Predictor(model)
+    manifest = index_targets(config, paths, predictor.task)
     root = Project(config, paths).root
     rows = manifest.rows("test" if "test" in manifest.given_splits else None)
-    evaluation = _evaluate(Predictor(model), rows, root)
+    evaluation = _evaluate(predictor, rows, root)
     write_evaluation(evaluation, paths.reports, root=root)
     return evaluation.metrics
 

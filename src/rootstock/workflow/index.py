@@ -33,8 +33,15 @@ MIN_DRAWN_ASIDE_IMAGES = 10_000
 
 def index_images(config: Config, paths: Paths) -> Manifest:
     """Decode every image once; write the manifest, reports/data.json and three pictures."""
+    task = get_task(config.task.name)
+    check_task(config, task)
+    return index_targets(config, paths, task)
+
+
+def index_targets(config: Config, paths: Paths, task: Task) -> Manifest:
+    """Do the same with the targets of ``task``, whichever the settings name."""
     with _no_garbage():
-        return _index(config, paths)
+        return _index(config, paths, task)
 
 
 @contextmanager
@@ -52,10 +59,8 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _index(config: Config, paths: Paths) -> Manifest:
+def _index(config: Config, paths: Paths, task: Task) -> Manifest:
     data = config.data
-    task = get_task(config.task.name)
-    check_task(config, task)
     layout = find_images(paths.below(data.root), columns=task.columns, in_folders=task.in_folders)
     folder = paths.reports / PICTURES
     workers = usable_cores() if data.workers == "auto" else data.workers

@@ -39,9 +39,12 @@ def register_model(
     """Register the bundle, let it meet the champion, and write artifacts/registration.json.
 
     Without a registry (tracking is off) nothing is registered, and the file says so.
+    Raises:
+        ConfigError: the task does not have the gate's metric.
     """
     project = Project(config, paths)
     bundle = read_bundle(paths.model)
+    metric = gate_metric(config, get_task(bundle.facts.task))
     card = write_card(project, bundle)
     if registry is None:
         outcome: dict[str, Any] = {
@@ -72,7 +75,7 @@ def register_model(
                 manifest=project.manifest,
                 root=project.root,
                 decisions=paths.decisions,
-                metric=gate_metric(config, get_task(bundle.facts.task)),
+                metric=metric,
                 min_gain=config.registry.gate.min_gain,
             ),
         )

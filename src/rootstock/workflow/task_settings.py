@@ -1,6 +1,12 @@
-"""Settings that depend on the task: told before the work."""
+"""Settings that depend on the task.
+
+The index checks them before the work. Who uses one checks it again: under DVC the index does not
+run because of them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rootstock.config.schema import Config
 from rootstock.errors import ConfigError
@@ -9,9 +15,23 @@ from rootstock.tasks.task import Task
 
 
 def gate_metric(config: Config, task: Task) -> str:
-    """Return the metric that the gate compares."""
+    """Return the metric that the gate compares.
+
+    Raises:
+        ConfigError: the task does not have the metric that was set.
+    """
     metric = config.registry.gate.metric
+    _require("registry.gate.metric", metric, (AUTO, *task.gate_metrics), task)
     return task.headline if metric == AUTO else metric
+
+
+def check_class_weight(config: Config, task: Task) -> None:
+    """Refuse a `train.class_weight` that the task does not have.
+
+    Raises:
+        ConfigError: says which it may be.
+    """
+    _require("train.class_weight", config.train.class_weight, task.weightings, task)
 
 
 def check_task(config: Config, task: Task) -> None:
@@ -20,13 +40,13 @@ def check_task(config: Config, task: Task) -> None:
     Raises:
         ConfigError: names the setting and what it may be.
     """
-    settings = {
-        "train.class_weight": (config.train.class_weight, task.weightings),
-        "registry.gate.metric": (config.registry.gate.metric, (AUTO, *task.gate_metrics)),
-    }
-    for key, (value, allowed) in settings.items():
-        if value not in allowed:
-            raise ConfigError(
-                f"{key} is `{value}`, which the task `{task.name}` does not have",
-                hint=f"it may be: {', '.join(allowed)}",
-            )
+    check_class_weight(config, task)
+    gate_metric(config, task)
+
+
+def _require(key: str, value: str, allowed: Sequence[str], task: Task) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            f"{key} is `{value}`, which the task `{task.name}` does not have",
+            hint=f"it may be: {', '.join(allowed)}",
+        )

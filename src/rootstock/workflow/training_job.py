@@ -15,6 +15,7 @@ from rootstock.train.training_data import TrainingData
 from rootstock.train.training_job import TrainingJob
 from rootstock.workflow.planned_backbone import load_planned_backbone
 from rootstock.workflow.project import Project
+from rootstock.workflow.task_settings import check_class_weight
 
 
 def open_job(
@@ -28,8 +29,11 @@ def open_job(
 
     Raises:
         PlanError: the weights have changed since the plan was made.
+        ConfigError: the task does not have the weighting of the classes that was set.
     """
     config, paths = project.config, project.paths
+    dataset = Dataset.of(project.manifest if manifest is None else manifest)
+    check_class_weight(config, dataset.task)
     backbone = load_planned_backbone(plan, device=config.train.device)
     compute = None
     if plan.finetune:
@@ -37,7 +41,7 @@ def open_job(
     return TrainingJob(
         plan=plan,
         data=TrainingData(
-            dataset=Dataset.of(project.manifest if manifest is None else manifest),
+            dataset=dataset,
             reader=FeatureReader(
                 project.root,
                 backbone,
