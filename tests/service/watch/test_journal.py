@@ -3,9 +3,12 @@
 import pyarrow.parquet as pq
 import pytest
 
-from tests.bundles import jpeg
+from rootstock.model.predictor import Predictor
+from rootstock.service.watch.journal import Journal
+from tests.bundles import jpeg, tiny_bundle
 from tests.service.conftest import make_client
 from tests.service.requests import base64_text, check_problem, post_files
+from tests.tasks.brightness import NumberAnswer
 
 
 @pytest.mark.parametrize("images", [True, False])
@@ -21,6 +24,23 @@ def test_the_journal_holds_what_was_answered(tmp_path, images):
     assert sorted(path.name for path in kept) == (
         sorted(row["sha256"] for row in rows) if images else []
     )
+
+
+def test_answers_of_two_tasks_get_a_file_each(tmp_path):
+    """One model may follow another of a different task within a minute."""
+    predictor = Predictor(tiny_bundle(), engine="onnx")
+    classes = predictor.predict([jpeg(0), jpeg(1)])
+    journal = Journal(tmp_path, images=False)
+    journal.note("1", predictor, [b"a"], classes[:1])
+    journal.note("2", predictor, [b"b"], [NumberAnswer(value=0.5)])
+    journal.note("3", predictor, [b"c"], classes[1:])
+    journal.write()
+    tables = [pq.read_table(file).to_pylist() for file in tmp_path.glob("*.parquet")]
+    by_request = {row["request_id"]: row for rows in tables for row in rows}
+    assert sorted(len(rows) for rows in tables) == [1, 2]
+    assert by_request["2"]["value"] == 0.5
+    assert "label" not in by_request["2"]
+    assert [by_request[number]["label"] for number in "13"] == [one.label for one in classes]
 
 
 def test_without_a_journal_nothing_is_stored(tmp_path, monkeypatch):

@@ -30,7 +30,9 @@ _log = logging.getLogger("rootstock.service")
 
 
 class Journal:
-    """Collects rows and writes a file per thousand rows or per minute; a failure is only logged.
+    """Collects rows and writes them per thousand or per minute; a failure is only logged.
+
+    A file holds the answers of one task.
 
     Raises:
         ConfigError: nothing can be written to ``folder``, or pyarrow is not installed.
@@ -52,7 +54,7 @@ class Journal:
             ) from None
         self._folder = folder
         self._images = images
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[tuple[type[Answer], dict[str, Any]]] = []
         self._turn = threading.Lock()
 
     def note(
@@ -65,17 +67,16 @@ class Journal:
         """Note the answers of one request; block while a file is written."""
         with self._turn:
             for content, answer in zip(contents, answers, strict=True):
-                self._rows.append(
-                    {
-                        "time_ms": int(1000 * time.time()),
-                        "request_id": request_id,
-                        "model": predictor.info["name"],
-                        "version": predictor.info["version"],
-                        "sha256": self._store(content),
-                        "novelty": answer.novelty,
-                        **answer.columns(),
-                    }
-                )
+                row = {
+                    "time_ms": int(1000 * time.time()),
+                    "request_id": request_id,
+                    "model": predictor.info["name"],
+                    "version": predictor.info["version"],
+                    "sha256": self._store(content),
+                    "novelty": answer.novelty,
+                    **answer.columns(),
+                }
+                self._rows.append((type(answer), row))
             if len(self._rows) >= MAX_ROWS:
                 self._write()
 
@@ -103,8 +104,14 @@ class Journal:
 
     def _write(self) -> None:
         rows, self._rows = self._rows, []
-        if not rows:
-            return
+        # Models of two tasks may follow each other, and their answers have other columns.
+        by_kind: dict[type[Answer], list[dict[str, Any]]] = {}
+        for kind, row in rows:
+            by_kind.setdefault(kind, []).append(row)
+        for group in by_kind.values():
+            self._write_file(group)
+
+    def _write_file(self, rows: list[dict[str, Any]]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -112,5 +119,5 @@ class Journal:
         try:
             with write_atomic(self._folder / name) as temporary:
                 pq.write_table(pa.Table.from_pylist(rows), temporary)
-        except (ArtifactError, OSError) as error:
+        except (ArtifactError, OSError, pa.ArrowException) as error:
             _log.error("%d rows of the journal are lost: %s", len(rows), error)
