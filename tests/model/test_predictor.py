@@ -171,3 +171,21 @@ def test_views_are_averaged_and_leave_the_golden_images_as_they_are(tmp_path):
     expected = np.exp(logits) / np.exp(logits).sum()
     assert answer.probability == pytest.approx(expected.max(), rel=1e-4)
     assert predictor.check_golden() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "most"),
+    [("onnx", False, 8), ("onnx", True, 8), ("torch", False, 8), ("torch", True, 64)],
+)
+def test_only_a_gpu_is_asked_for_large_batches(monkeypatch, engine, gpu, most):
+    predictor = Predictor(tiny_bundle(), engine=engine)
+    tried = []
+
+    def note(forward, size, *, views, max_images):
+        tried.append((size, views, max_images))
+        return 3
+
+    monkeypatch.setattr("rootstock.model.predictor.has_gpu", lambda: gpu)
+    monkeypatch.setattr("rootstock.model.predictor.best_batch", note)
+    assert [predictor.best_batch, predictor.best_batch] == [3, 3]
+    assert tried == [(64, 1, most)]

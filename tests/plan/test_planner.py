@@ -431,3 +431,11 @@ def test_strategy_and_evidence_are_judged_by_the_numbers_of_the_profile():
     assert "add -1.0 to +13.0 points" in evidence.why  # dissimilar: a quarter more
     poor = dict.fromkeys(PRIOR_SHARES, (-1.0, -0.5))
     assert judge_profile(profile, shares=poor).contest == ()
+
+
+@pytest.mark.parametrize(("n_train", "words"), [(2000, "as in the race"), (2001, "low, for many")])
+def test_the_reason_for_the_rates_of_a_race_is_that_of_its_size(n_train, words):
+    profile = make_profile(n_train=n_train)
+    race = a_race("partial_finetune")
+    plan = make_transfer_plan(profile, pins=Pins(), l2_grid=L2_GRID, race=race)
+    assert why(plan, "learning rate").why.startswith(words)
