@@ -145,3 +145,9 @@ def test_many_images_are_tuned_at_lower_rates():
         assert max(many) < max(few)
         assert min(many) < min(few)
     assert rules.learning_rates("linear_probe", 1_000) == ()
+
+
+def test_fine_tuning_of_other_data_is_expected_to_remove_a_quarter_more_up_to_a_bound():
+    shares = {"small": (0.5, 0.9)}
+    assert rules.expected_shares(shares, similar=False) == {"small": (0.75, 0.95)}
+    assert rules.expected_shares(shares, similar=True) == shares

@@ -35,3 +35,11 @@ def test_clean_labels_are_not_doubted():
 def test_a_class_of_one_image_and_a_single_class_have_no_doubts():
     features, labels = clusters(9)
     assert doubts_of(features, np.r_[labels[:-1] * 0, 1]) == []
+
+
+def test_two_classes_are_enough_to_doubt_a_label():
+    features, labels = clusters()
+    pair = labels < 2
+    wrong = labels[pair].copy()
+    wrong[0] = 1
+    assert [doubt.row for doubt in doubts_of(features[pair], wrong)] == [0]

@@ -77,3 +77,17 @@ def test_temperature_does_not_ask_for_certainty_where_all_of_few_images_are_righ
     surest = metrics.softmax(logits / temperature).max(axis=1)
     assert 0.5 < temperature < 2
     assert 0.95 < surest.mean() < 0.999
+
+
+def test_a_class_without_anything_has_scores_of_zero():
+    scores = metrics.per_class(np.array([[2, 0, 0], [1, 0, 0], [0, 0, 0]]))
+    assert scores.recall.tolist() == [1.0, 0.0, 0.0]
+    assert scores.f1.tolist() == [pytest.approx(0.8), 0.0, 0.0]
+
+
+@pytest.mark.parametrize("n", [4, 8, 98])
+def test_where_all_are_right_one_image_among_two_more_is_doubted(n):
+    labels = np.arange(n) % 2
+    logits = 3.0 * np.eye(2)[labels]
+    surest = metrics.softmax(logits / metrics.fit_temperature(logits, labels)).max(axis=1)
+    assert surest == pytest.approx(np.full(n, 1 - 1 / (n + 2) / 2), abs=1e-3)

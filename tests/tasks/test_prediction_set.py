@@ -46,3 +46,10 @@ def test_the_shares_of_predicted_classes_are_remembered():
     labels = np.array([0, 1, 2, 1, 0])
     shares = SingleLabel().remember(np.eye(3)[labels], classes(labels))["shares"]
     assert shares.tolist() == pytest.approx([0.4, 0.4, 0.2])
+
+
+def test_the_score_of_a_set_is_that_of_its_rank():
+    scores = np.arange(1, 10) / 10  # of coverage .5 the fifth of nine
+    probabilities = np.array([0.51, 0.5, 0.49])
+    assert prediction_set(probabilities, 0.5, scores).tolist() == [0, 1]
+    assert prediction_set(probabilities, 0.9, scores).tolist() == [0, 1, 2]

@@ -10,8 +10,10 @@ import torch
 
 from rootstock.errors import DataError
 from rootstock.tasks.answer import Answer, AnswerError
+from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.single_label.answer import Candidate, ClassAnswer
 from rootstock.tasks.single_label.evaluation import Classified
+from rootstock.tasks.single_label.neighbours import bayes_accuracy_bound, leave_one_out_accuracy
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import AnswerOptions, Evidence
@@ -267,3 +269,42 @@ def test_smoothing_is_a_share_of_the_target_for_every_class():
     outputs = torch.log(torch.tensor([[0.5, 0.3, 0.2]]))
     expected = -(0.8 * np.log(0.5) + 0.1 * np.log(0.3) + 0.1 * np.log(0.2))
     assert float(loss.total(outputs, loss.encode(np.array([0])))) == pytest.approx(expected)
+
+
+def test_no_texts_are_no_class_numbers():
+    assert TASK.parse([], NAMES).dtype == np.int64
+
+
+def test_the_bound_of_the_score_is_that_of_the_single_nearest_neighbour():
+    random = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    features = np.eye(6)[labels] + 0.6 * random.normal(size=(90, 6))
+    bounds = {
+        k: bayes_accuracy_bound(leave_one_out_accuracy(features, labels, neighbours=k), 3)
+        for k in (1, 5)
+    }
+    assert TASK.score_bound(features, classes(labels)) == bounds[1]
+    assert bounds[1] != bounds[5]
+    expected = leave_one_out_accuracy(features, labels, neighbours=5)
+    assert TASK.neighbour_score(features, classes(labels)) == expected
+
+
+def test_a_comparison_that_is_impossible_leaves_the_champion():
+    found = Comparison.impossible("other classes", metric="accuracy").to_dict()
+    assert found == {
+        "metric": "accuracy",
+        "champion": None,
+        "challenger": None,
+        "n": 0,
+        "only_champion_right": 0,
+        "only_challenger_right": 0,
+        "p_value": None,
+        "promote": False,
+        "reason": "not promoted: other classes",
+    }
+
+
+def test_an_answer_of_no_task_says_nothing():
+    for say in (lambda: Answer().text, lambda: Answer().columns()):
+        with pytest.raises(NotImplementedError):
+            say()

@@ -137,3 +137,29 @@ def test_brightness_contrast_and_saturation_vary_by_the_share_of_their_level(lev
     tinted = vary([120, 100, 80], [120, 100, 80]).mean(dim=(2, 3))
     saturation = (tinted[:, 0] - tinted[:, 2]) / 40 / flat / contrast
     assert is_within(saturation)
+
+
+def test_crops_lie_within_the_picture_and_reach_its_borders():
+    ramp = torch.linspace(0, 255, 256).round().to(torch.uint8).expand(256, 256)
+    pictures = torch.stack([ramp, ramp.T, ramp], dim=2)[None].expand(300, 256, 256, 3)
+    plain = dataclasses.replace(changes(300, level="strong"), seeds=None)
+    found = augment(pictures, plain, output_size=32)
+    assert (found[:, 0].diff(dim=2) >= 0).all()  # beyond the border it would be reflected
+    assert (found[:, 1].diff(dim=1) >= 0).all()
+    for borders in (found[:, 0, 16], found[:, 1, :, 16]):
+        assert borders[:, 0].min() < 10
+        assert borders[:, -1].max() > 245
+        assert borders[:, 0].max() > 60
+        assert borders[:, -1].min() < 195
+
+
+def test_the_changes_of_an_image_have_nothing_to_do_with_each_other():
+    drawn = draw_changes(4000, level="medium", flip=True, seed=0, epoch=0)
+    (a, b, left), (c, d, top) = drawn.maps.unbind(dim=1)[0].T, drawn.maps.unbind(dim=1)[1].T
+    mirror = a.sign()
+    angle = torch.atan2(c * mirror, d)
+    shear = b / a.abs() + angle.tan()
+    area, stretch = (a * d).abs(), (a / d).abs().log()
+    drawn = torch.stack([mirror, angle, shear, area, stretch, left, top, *drawn.colours.T])
+    related = torch.corrcoef(drawn) - torch.eye(len(drawn))
+    assert related.abs().max() < 0.15
