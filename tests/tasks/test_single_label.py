@@ -241,7 +241,7 @@ def test_the_card_names_quality_and_the_weakest_classes():
     assert all(part in line for part in ("called 3.0%", "2.0% of images", "96.0%", "with 1.2"))
     assert "no warning" in TASK.describe_limits(0.0)[0]
     assert "`unknown` is said" in TASK.describe_limits(0.02)[0]
-    assert TASK.describe(NAMES).startswith("Tells 3 classes")
+    assert TASK.describe(NAMES).startswith("Classifies an image as one of 3 classes")
 
 
 @pytest.mark.parametrize("weighting", ["none", "balanced", "logit_adjusted"])

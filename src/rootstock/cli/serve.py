@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
     command = add_command(commands, "serve", serve, "serve a model over HTTP")
     command.epilog = (
         "Keys, limits, batches and all else are variables ROOTSTOCK_<NAME>; "
-        "`python -m services.inference --help` lists them."
+        "`python -m rootstock.service --help` lists them."
     )
     command.add_argument("--host", help="default 127.0.0.1")
     command.add_argument("--port", type=int, help="default 8000")

@@ -109,8 +109,8 @@ def _candidates(
         "",
         "A *prior* is an expectation from the literature or from the runs in the ledger, not a "
         "measurement on your images. Minutes of training, the decoding of images not counted: "
-        f"measured pace of this machine{f' ({machine})' if machine else ''}, and operations over "
-        f"{REFERENCE_GFLOPS:g} GFLOP/s, the pace of two CPU cores.",
+        f"measured speed of this machine{f' ({machine})' if machine else ''}, and operations over "
+        f"{REFERENCE_GFLOPS:g} GFLOP/s, the speed of two CPU cores.",
     ]
     if latency_ms is not None:
         lines.append(f"Serving one image with this backbone: {latency_ms:.1f} ms here.")

@@ -285,7 +285,7 @@ class SingleLabel(Task):
 
     def describe(self, names: Sequence[str]) -> str:
         """Return how many classes the model tells apart."""
-        return f"Tells {len(names)} classes of images apart, one label an image."
+        return f"Classifies an image as one of {len(names)} classes."
 
     def describe_quality(
         self,
