@@ -19,6 +19,7 @@ RESULTS = ["manifest.parquet", "profile.json", "plan.json", "features.json"]
 
 PARAMS = """
 seed: 0
+task: {{name: single_label}}
 data: {{root: data/raw, licence: not stated, source: not stated}}
 backbone: {{weights: {weights}}}
 assess: {{probe_folds: 2}}

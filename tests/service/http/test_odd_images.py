@@ -30,8 +30,9 @@ def test_an_odd_file_is_answered_as_the_command_does(client, by_command, name):
     content, expected = ODD_IMAGES[name].build(), by_command[name]
     response = client.post("/v1/predict", content=content, headers={"content-type": "image/png"})
     answer = response.json()
-    if "reason" in expected:
-        assert (response.status_code, answer["reason"]) == (422, expected["reason"])
+    if "error" in expected:
+        reason = expected["error"]["reason"]
+        assert (response.status_code, answer["reason"]) == (422, reason)
         return
     assert response.status_code == 200, response.text
     (found,) = answer["predictions"]

@@ -8,6 +8,8 @@ from PIL import Image
 
 from rootstock.model.novelty import Reference
 from rootstock.model.predictor import Predictor
+from rootstock.tasks.single_label.task import SingleLabel
+from rootstock.tasks.targets import Targets
 from tests.bundles import CLASSES, jpeg, tiny_bundle, write_tiny_bundle
 from tests.service.conftest import make_client
 from tests.service.requests import PROBLEM, check_problem, post_files
@@ -213,9 +215,11 @@ def post_files_to(client, path, *contents):
 def test_an_image_like_no_other_is_unknown(tmp_path, predictor):
     seen = predictor.infer([predictor.prepare(jpeg(0))])
     near = seen.features + np.random.default_rng(0).normal(0, 1e-3, (50, seen.features.shape[1]))
-    reference = Reference.measure(
-        seen.features, near, np.repeat(seen.probabilities, 50, axis=0), np.zeros(50, int)
+    labels = np.zeros(50, int)
+    remembered = SingleLabel().remember(
+        np.repeat(seen.decisions, 50, axis=0), Targets(labels, tuple(CLASSES), labels)
     )
+    reference = Reference.measure(seen.features, near, remembered)
     write_tiny_bundle(tmp_path / "model", reference=reference, unknown_share=0.05)
     with make_client(model=str(tmp_path / "model")) as client:
         answer = post_files_to(client, "/v1/predict", jpeg(0), jpeg(1))

@@ -42,7 +42,7 @@ def answers(model, values, **settings):
             *(batcher.submit(model, np.float64(value)) for value in values), return_exceptions=True
         )
         batcher.stop()
-        return [f if isinstance(f, Exception) else float(f.probabilities[0]) for f in found]
+        return [f if isinstance(f, Exception) else float(f.decision[0]) for f in found]
 
     return asyncio.run(ask())
 

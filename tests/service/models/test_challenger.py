@@ -15,7 +15,7 @@ from tests.service.requests import check_problem, post_files, wait_for
 def rival(tmp_path):
     """The same model with its classes renamed, so that it never agrees."""
     renamed = [*CLASSES[1:], CLASSES[0]]
-    return str(write_tiny_bundle(tmp_path / "rival", classes=renamed).directory)
+    return str(write_tiny_bundle(tmp_path / "rival", names=renamed).directory)
 
 
 def test_a_challenger_answers_unseen(rival):
@@ -41,7 +41,7 @@ def test_a_canary_answers_its_share(rival):
 
 def test_a_canary_by_the_open_protocol_says_who_answered(tmp_path):
     """Of the same name, as two versions of one model have."""
-    other = write_tiny_bundle(tmp_path / "tiny", temperature=3.0).directory
+    other = write_tiny_bundle(tmp_path / "tiny", calibration={"temperature": 3.0}).directory
     with make_client(challenger=str(other), canary_share=1.0) as client:
         service = client.app.state.service
         wait_for(lambda: service.challenger.holder.ready)

@@ -35,7 +35,7 @@ def test_a_directory_offers_the_model_it_holds_now(tmp_path):
     assert first.identity == source.look(None, None).identity != ModelIdentity()
     assert first.fetch().directory == folder
     state = first.state()
-    write_tiny_bundle(folder, temperature=2.0)
+    write_tiny_bundle(folder, calibration={"temperature": 2.0})
     second = source.look(None, None)
     assert second.identity != first.identity
     assert second.state() != state

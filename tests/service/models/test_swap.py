@@ -401,7 +401,7 @@ def test_a_directory_is_followed_too(hold, tmp_path):
     holder = hold(str(folder))
     first = holder.load().info["version"]
     assert holder.refresh() is False
-    write_tiny_bundle(folder, temperature=2.0)
+    write_tiny_bundle(folder, calibration={"temperature": 2.0})
     assert holder.refresh() is True
     assert holder.predictor.info["version"] != first
     (folder / "checksums.json").write_text("{}")

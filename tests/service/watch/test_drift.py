@@ -64,7 +64,9 @@ def test_a_new_model_starts_again_from_none(watched, tmp_path):
     drift = Drift(1_000)
     for answer in usual(watched, 100):
         drift.note(watched, answer)
-    other = Predictor(write_tiny_bundle(tmp_path / "other", with_reference=True, temperature=3.0))
+    other = Predictor(
+        write_tiny_bundle(tmp_path / "other", with_reference=True, calibration={"temperature": 3.0})
+    )
     drift.note(other, next(usual(other, 1)))
     assert drift.report(other)["images"] == 1
 
