@@ -75,7 +75,13 @@ def compare(
     probe = read_prepared(rows[:2], root, preprocess)
     kept = store.root / ".engines"
     ways = open_passes(
-        backbone, preprocess, [LAST], n_images=len(rows), probe=probe, folder=kept, every=True
+        backbone,
+        preprocess,
+        [LAST],
+        n_images=len(rows),
+        probe=lambda: probe,
+        folder=kept,
+        every=True,
     )
     forward = choose_pass(ways, probe=probe, folder=kept, batch_size=BATCH)
     size = BATCH if not forward.concurrent else 4

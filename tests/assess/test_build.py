@@ -2,8 +2,11 @@ from collections import Counter
 
 import pytest
 
+from rootstock.assess import build
 from rootstock.assess.build import build_profile, sample_rows
 from rootstock.assess.profile import DatasetProfile
+from rootstock.features import forward, loading
+from rootstock.features.reader import FeatureReader, SharedPass
 from rootstock.features.store.store import FeatureStore
 from rootstock.tasks.dataset import Dataset
 from tests.bundles import tiny_backbone
@@ -18,12 +21,15 @@ def root(tmp_path):
     return write_classes(tmp_path / "images", {"a": 24, "b": 12})
 
 
+def reader_of(root, store, backbone=None) -> FeatureReader:
+    backbone = backbone or tiny_backbone()
+    return FeatureReader(root, backbone, backbone.card.preprocess(), FeatureStore(store))
+
+
 def profile(root, store, **changes) -> DatasetProfile:
     return build_profile(
         Dataset.of(index(root)),
-        root=root,
-        backbone=tiny_backbone(),
-        store=FeatureStore(store),
+        reader_of(root, store),
         **(
             {
                 "thresholds": THRESHOLDS,
@@ -50,6 +56,48 @@ def test_a_profile_counts_and_probes_every_tap(root, tmp_path):
 def test_the_same_data_give_the_same_profile_bit_for_bit(root, tmp_path):
     first = profile(root, tmp_path / "one").model_dump_json()
     assert profile(root, tmp_path / "two").model_dump_json() == first
+
+
+def alone(reader, rows, wanted, taps, *, batch_size):
+    """What `share` replaces: the images are decoded and forwarded for the caller only."""
+    batches = loading.prepared_batches(rows, reader.root, reader.preprocess, batch_size=batch_size)
+    return SharedPass((pixels for _, pixels in batches), forwarded=False)
+
+
+@pytest.mark.parametrize("engine", ["torch", "translated"])
+@pytest.mark.parametrize("odd", ["", "copy", "stored"])
+def test_one_pass_over_the_sample_gives_what_two_gave(root, tmp_path, monkeypatch, engine, odd):
+    """Also if batches of features are not those of the similarity."""
+    if engine == "translated":
+        monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
+    if odd == "copy":
+        image = min(row.path for row in index(root).rows("train"))
+        (root / f"{image}-copy.png").write_bytes((root / image).read_bytes())
+    train = index(root).rows("train")
+
+    def measure(store):
+        reader = reader_of(root, tmp_path / store)
+        if odd == "stored":
+            reader.extract(train[3:5], ["block2"], batch_size=16)
+        found = profile(root, tmp_path / store, batch_size=10)
+        stored = [reader.read(train, tap).tobytes() for tap in reader.backbone.tap_names]
+        return found.model_dump_json(), stored
+
+    shared = measure("shared")
+    monkeypatch.setattr(build.FeatureReader, "share", alone)
+    assert measure("alone") == shared
+
+
+def test_an_image_of_the_sample_is_decoded_once(root, tmp_path, monkeypatch):
+    decoded = Counter()
+
+    def count(row, *arguments, real=loading.read_pixels, **options):
+        decoded[row.path] += 1
+        return real(row, *arguments, **options)
+
+    monkeypatch.setattr(loading, "read_pixels", count)
+    profile(root, tmp_path / "store")
+    assert decoded == {row.path: 1 for row in index(root).rows("train")}
 
 
 def test_a_profile_survives_the_disk(root, tmp_path):
@@ -94,9 +142,7 @@ def test_real_sets_are_told_apart(name, similar, shared_data, shared_weights, tm
     root = shared_data(name)
     found = build_profile(
         Dataset.of(index(root, workers=2)),
-        root=root,
-        backbone=load_backbone(str(shared_weights), ""),
-        store=FeatureStore(tmp_path),
+        reader_of(root, tmp_path, load_backbone(str(shared_weights), "")),
         thresholds=THRESHOLDS,
         similar_from=0.5,
         sample=200,

@@ -75,6 +75,23 @@ def test_quarters_without_layers_are_left_out():
     assert quarter_medians(layers) == (2.0, 7.0)
 
 
+def test_norms_of_the_head_do_not_count_when_features_are_computed():
+    torch.manual_seed(0)
+    module = timm.create_model("mobilenetv4_conv_small_035", num_classes=10)
+    card = tiny_backbone().card.model_copy(update={"input_size": (3, 64, 64)})
+    backbone = Backbone(card, module)
+
+    def forwarded():
+        for seed in range(2):
+            backbone.features(torch.from_numpy(images(seed=seed)), backbone.tap_names)
+            yield images(seed=seed)
+
+    found = measure_similarity(backbone, forwarded(), threshold=0.5, forwarded=True)
+    batches = [images(seed=seed) for seed in range(2)]
+    assert found == measure_similarity(backbone, batches, threshold=0.5)
+    assert "norm_head" in dict(module.named_modules())
+
+
 def test_images_like_the_pretraining_ones_score_higher_than_others():
     backbone = adapted_backbone()
     near = measure_similarity(backbone, [images(seed=9)], threshold=0.5)

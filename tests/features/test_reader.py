@@ -5,7 +5,7 @@ import torch
 from rootstock.backbones import to_onnx
 from rootstock.data.manifest import ImageRow
 from rootstock.errors import ArtifactError, BundleError, DataError
-from rootstock.features import forward, reader
+from rootstock.features import forward, reader, writer
 from rootstock.features import loading as feed
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
@@ -163,7 +163,7 @@ def test_what_the_plan_needs_is_computed_unmeasured(data, monkeypatch):
 def passes_of(data, taps):
     probe = feed.read_prepared(data["rows"][:2], data["root"], data["preprocess"])
     return forward.open_passes(
-        data["backbone"], data["preprocess"], taps, n_images=11, probe=probe,
+        data["backbone"], data["preprocess"], taps, n_images=11, probe=lambda: probe,
         folder=data["store"].root / ".engines", every=True,
     )  # fmt: skip
 
@@ -206,7 +206,7 @@ def test_a_damaged_row_is_computed_again(data):
 
 
 def test_an_interrupted_extraction_keeps_what_was_stored(data, monkeypatch):
-    monkeypatch.setattr(reader, "SEGMENT_ROWS", 4)
+    monkeypatch.setattr(writer, "SEGMENT_ROWS", 4)
     seen = []
 
     def break_later(row, root, *, _read=feed.read_pixels, **named):

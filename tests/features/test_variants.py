@@ -36,7 +36,7 @@ def opened(backbone, tmp_path, monkeypatch):
 
     def open_them(*, every=True):
         ways = forward.open_passes(
-            backbone, backbone.card.preprocess(), TAPS[::-1], n_images=5_000, probe=probe,
+            backbone, backbone.card.preprocess(), TAPS[::-1], n_images=5_000, probe=lambda: probe,
             folder=tmp_path, every=every,
         )  # fmt: skip
         return ways, probe

@@ -230,9 +230,9 @@ def test_features_are_computed_on_the_device_that_is_named(project, stage):
 def test_features_are_computed_in_batches_into_the_store_that_is_named(project, monkeypatch):
     sizes = []
 
-    def note(*arguments, batch_size, real=reader.prepared_batches):
+    def note(*arguments, batch_size, real=reader.prepared_batches, **options):
         sizes.append(batch_size)
-        return real(*arguments, batch_size=batch_size)
+        return real(*arguments, batch_size=batch_size, **options)
 
     monkeypatch.setattr(reader, "prepared_batches", note)
     report = cache_features(

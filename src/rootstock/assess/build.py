@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -20,9 +19,7 @@ from rootstock.assess.size import size_class
 from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
 from rootstock.data.manifest import ImageRow
-from rootstock.features.loading import prepared_batches
 from rootstock.features.reader import FeatureReader
-from rootstock.features.store.store import FeatureStore
 from rootstock.heads.linear import PROBE_L2
 from rootstock.system.artifacts import measured_once
 from rootstock.tasks.dataset import Dataset, read_targets
@@ -36,10 +33,8 @@ MIN_STRATUM_IMAGES = 3
 
 def build_profile(
     dataset: Dataset,
+    reader: FeatureReader,
     *,
-    root: Path,
-    backbone: Backbone,
-    store: FeatureStore,
     thresholds: dict[str, int],
     similar_from: float,
     sample: int,
@@ -50,20 +45,17 @@ def build_profile(
     """Measure size, balance, similarity and the probe accuracy of every tap.
 
     ``thresholds`` are the borders of `size_class`, by name.
-    Similarity and probes use at most ``sample`` training images; ``root`` is the folder that
-    the manifest's paths are relative to.
+    Similarity and probes use at most ``sample`` training images.
     Raises:
         DataError: an image has changed since it was indexed.
     """
     manifest = dataset.manifest
     train = manifest.rows("train")
     profile = measure_backbone(
-        backbone.card.weights,
-        backbone,
+        reader.backbone.card.weights,
+        reader,
         sample_rows(train, sample),
         task=dataset.task,
-        root=root,
-        store=store,
         similar_from=similar_from,
         folds=folds,
         batch_size=batch_size,
@@ -93,28 +85,26 @@ def build_profile(
 
 def measure_backbone(
     candidate: str,
-    backbone: Backbone,
+    reader: FeatureReader,
     rows: Sequence[ImageRow],
     *,
     task: Task,
-    root: Path,
-    store: FeatureStore,
     similar_from: float,
     folds: int,
     batch_size: int,
     seed: int,
 ) -> BackboneProfile:
-    """Similarity and the probe accuracy of every tap, on ``rows`` of the training images.
+    """Measure similarity and the probe accuracy of every tap, on ``rows`` of the training images.
 
     Raises:
         DataError: an image has changed since it was indexed.
     """
-    reader = FeatureReader(root, backbone, backbone.card.preprocess(), store)
+    probed = _probed_rows(rows)
     return BackboneProfile(
         candidate=candidate,
-        backbone=_facts(backbone),
-        similarity=_similarity(rows, reader, batch_size, similar_from),
-        probes=tuple(_probe_taps(task, list(rows), reader, folds, batch_size, seed)),
+        backbone=_facts(reader.backbone),
+        similarity=_similarity(rows, probed, reader, batch_size, similar_from),
+        probes=tuple(_probe_taps(task, probed, reader, folds, batch_size, seed)),
     )
 
 
@@ -135,19 +125,37 @@ def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
     return sorted(chosen, key=lambda row: row.path)
 
 
+def _probed_rows(rows: Sequence[ImageRow]) -> list[ImageRow]:
+    """Return the rows that probes can use; none if they have only one stratum."""
+    counts = Counter(row.stratum for row in rows)
+    # A fold needs every stratum in its training part, so one image of its kind cannot be probed.
+    probed = [row for row in rows if counts[row.stratum] >= 2]
+    return probed if len({row.stratum for row in probed}) >= 2 else []
+
+
 def _similarity(
-    rows: Sequence[ImageRow], reader: FeatureReader, batch_size: int, threshold: float
+    rows: Sequence[ImageRow],
+    probed: Sequence[ImageRow],
+    reader: FeatureReader,
+    batch_size: int,
+    threshold: float,
 ) -> Similarity:
-    """Measured once for the same images, weights and preparation, then kept beside the features."""
+    """Measure once for the same images, weights and preparation, and keep it next to the features.
+
+    The features of the ``probed`` rows are stored on the way, since the images are decoded.
+    """
     backbone, preprocess = reader.backbone, reader.preprocess
     scale = backbone.card.similarity
     identity = [SIMILARITY_VERSION, backbone.card.weights_sha256, preprocess.hash, repr(scale)]
     identity += [repr(threshold), *(row.sha256 for row in rows)]
 
     def measure() -> Similarity:
-        batches = prepared_batches(rows, reader.root, preprocess, batch_size=batch_size)
+        shared = reader.share(rows, probed, backbone.tap_names, batch_size=batch_size)
         return measure_similarity(
-            backbone, (preprocess.normalise(pixels) for _, pixels in batches), threshold=threshold
+            backbone,
+            (preprocess.normalise(pixels) for pixels in shared.batches),
+            threshold=threshold,
+            forwarded=shared.forwarded,
         )
 
     return measured_once(reader.store.root / ".similarity", identity, Similarity, measure)
@@ -161,10 +169,7 @@ def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:
 def _probe_taps(
     task: Task, rows: list[ImageRow], reader: FeatureReader, folds: int, batch_size: int, seed: int
 ) -> Iterator[Probe]:
-    counts = Counter(row.stratum for row in rows)
-    # A fold needs every stratum in its training part, so one image of its kind cannot be probed.
-    rows = [row for row in rows if counts[row.stratum] >= 2]
-    if len({row.stratum for row in rows}) < 2:
+    if not rows:
         return
     targets = read_targets(task, rows, task.read_names([row.target for row in rows]))
     solver = task.head()

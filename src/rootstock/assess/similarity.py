@@ -73,16 +73,22 @@ def gaussian_divergence(
 
 
 def measure_similarity(
-    backbone: Backbone, batches: Iterable[np.ndarray], *, threshold: float
+    backbone: Backbone,
+    batches: Iterable[np.ndarray],
+    *,
+    threshold: float,
+    forwarded: bool = False,
 ) -> Similarity:
     """Return the similarity of prepared images float32[N,3,S,S] to the backbone's pretraining set.
 
     By BatchNorm if there is any, otherwise by the shipped reference, otherwise by confidence.
+    ``forwarded``: the backbone's module has computed features of just each batch before it is
+    yielded, so that BatchNorm layers need no forward pass of their own.
     """
     layers = _batchnorms(backbone.module)
     reference = reference_path(backbone)
     if layers:
-        return _by_batchnorm(backbone, layers, batches, threshold)
+        return _by_batchnorm(backbone, layers, batches, threshold, forwarded)
     if reference is not None and reference.is_file():
         return _by_reference(backbone, load_file(reference), batches, threshold)
     if backbone.card.num_classes > 1:
@@ -129,13 +135,20 @@ def _by_batchnorm(
     layers: dict[str, Any],
     batches: Iterable[np.ndarray],
     threshold: float,
+    forwarded: bool,
 ) -> Similarity:
+    if forwarded:
+        layers = _reached(backbone, layers)
     moments = {name: ChannelMoments() for name in layers}
     count = 0
-    with _watching(layers, moments), torch.inference_mode():
+    if forwarded:
+        with _watching(layers, moments):
+            count = sum(len(batch) for batch in batches)
+    else:
         for batch in batches:
             count += len(batch)
-            backbone.module.forward_features(torch.from_numpy(batch).to(backbone.device))
+            with _watching(layers, moments), torch.inference_mode():
+                backbone.module.forward_features(torch.from_numpy(batch).to(backbone.device))
     finished = {name: moment.finish() for name, moment in moments.items() if moment.count}
     pretraining = {
         name: [
@@ -214,6 +227,15 @@ def _batchnorms(module: nn.Module) -> dict[str, Any]:
         for name, layer in module.named_modules()
         if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
     }
+
+
+def _reached(backbone: Backbone, layers: dict[str, Any]) -> dict[str, Any]:
+    """Return the layers up to the last map: features also pass those of the head, if it has any."""
+    moments = {name: ChannelMoments() for name in layers}
+    with _watching(layers, moments), torch.inference_mode():
+        image = torch.zeros(1, *backbone.card.input_size, device=backbone.device)
+        backbone.module.forward_features(image)
+    return {name: layer for name, layer in layers.items() if moments[name].count}
 
 
 @contextmanager

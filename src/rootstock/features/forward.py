@@ -80,7 +80,7 @@ def open_passes(
     taps: Sequence[str],
     *,
     n_images: int,
-    probe: np.ndarray,
+    probe: Callable[[], np.ndarray],
     folder: Path,
     every: bool,
 ) -> ForwardPasses:
@@ -88,12 +88,12 @@ def open_passes(
 
     ``every`` one there is, otherwise the preferred one and plain PyTorch.
     A translated network is kept in ``folder``. A variant counts only if it gives plain PyTorch's
-    features of ``probe``, some prepared images uint8[N,S,S,3], within its tolerance.
+    features of what ``probe`` returns, some prepared images uint8[N,S,S,3], within its tolerance.
     """
     ordered = sorted(taps, key=backbone.tap_index)
     plain = _plain(backbone, preprocess, taps)
     if _is_gpu(backbone.device):
-        variants = _proved(_on_gpu(backbone, preprocess, ordered), plain, probe) if every else []
+        variants = _proved(_on_gpu(backbone, preprocess, ordered), plain, probe()) if every else []
         name = _name_on_gpu(backbone, preprocess, taps)
         return ForwardPasses((plain, *variants), name, measurable=bool(variants))
     engines = [engine for engine in installed_engines() if engine != "torch"]
@@ -113,7 +113,7 @@ def open_passes(
             translated.append(_translated(engine, path, preprocess, split))
         except RootstockError as error:
             _log.warning("features are not computed by %s: %s", engine, error.message)
-    variants = [*_proved(translated, plain, probe), plain]
+    variants = [*_proved(translated, plain, probe()), plain]
     measurable = "openvino" in [variant.engine for variant in variants]
     return ForwardPasses(tuple(variants), path.stem, measurable=measurable)
 

@@ -23,6 +23,8 @@ MAX_THREAD_CORES = 4
 """Beyond, threads that decode wait for the interpreter's lock, and processes do not."""
 _TASKS_AHEAD = 3
 """Per worker."""
+OnImage = Callable[[ImageRow, np.ndarray], None]
+"""Called with each decoded image, uint8[H,W,3], in any order and by several threads."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -47,14 +49,24 @@ def read_pixels(row: ImageRow, root: Path, *, short_side: int | None = None) -> 
     )
 
 
-def read_prepared(rows: Sequence[ImageRow], root: Path, preprocess: Preprocess) -> np.ndarray:
+def read_prepared(
+    rows: Sequence[ImageRow],
+    root: Path,
+    preprocess: Preprocess,
+    on_image: OnImage | None = None,
+) -> np.ndarray:
     """Decode, resize and crop indexed images: uint8[N,S,S,3].
 
     Raises:
         DataError: an image has changed or vanished since it was indexed.
     """
-    side = preprocess.decoded_side
-    return np.stack([preprocess.geometry(read_pixels(row, root, short_side=side)) for row in rows])
+    prepared = []
+    for row in rows:
+        pixels = read_pixels(row, root, short_side=preprocess.decoded_side)
+        if on_image:
+            on_image(row, pixels)
+        prepared.append(preprocess.geometry(pixels))
+    return np.stack(prepared)
 
 
 def spread(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
@@ -84,10 +96,12 @@ def prepared_batches(
     *,
     batch_size: int,
     processes: bool | None = None,
+    on_image: OnImage | None = None,
 ) -> Iterator[tuple[Sequence[ImageRow], np.ndarray]]:
     """Rows and their pixels uint8[N,S,S,3], the next batches prepared while one is in use.
 
-    ``processes`` None: on machines of more than `MAX_THREAD_CORES` cores.
+    ``processes`` None: on machines of more than `MAX_THREAD_CORES` cores. They do not call
+    ``on_image``.
     Raises:
         DataError: an image has changed or vanished since it was indexed.
     """
@@ -98,7 +112,7 @@ def prepared_batches(
         yield from zip(batches, _by_processes(batches, root, preprocess), strict=True)
         return
     # Threads take single images: the first batch is then there as soon as can be.
-    images = spread(lambda row: read_prepared([row], root, preprocess)[0], rows)
+    images = spread(lambda row: read_prepared([row], root, preprocess, on_image)[0], rows)
     for batch in batches:
         yield batch, np.stack([next(images) for _ in batch])
 

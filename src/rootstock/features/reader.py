@@ -6,11 +6,11 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from rootstock.backbones.card import split_taps
 from rootstock.backbones.load import Backbone
@@ -19,13 +19,12 @@ from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ArtifactError
 from rootstock.features.fastest import MEASURE_FROM_IMAGES, TASK_IMAGES, choose_pass
 from rootstock.features.forward import Features, ForwardPass, open_passes
-from rootstock.features.loading import prepared_batches, read_prepared, spread
+from rootstock.features.loading import OnImage, prepared_batches, read_prepared, spread
 from rootstock.features.store.compaction import compact
 from rootstock.features.store.store import FeatureSpace, FeatureStore
+from rootstock.features.writer import FeatureWriter, store_along
 from rootstock.system.files import read_json, write_json
 
-SEGMENT_ROWS, SEGMENT_SECONDS = 512, 20.0
-"""After this many images or seconds the work is put on disk: no crash loses more."""
 _PART_ROWS = 8_192
 
 
@@ -43,16 +42,29 @@ class ExtractionReport:
 
 
 @dataclass(frozen=True)
+class SharedPass:
+    """Prepared images uint8[N,S,S,3] whose features are stored while they are drawn.
+
+    ``forwarded``: the backbone's module has computed the features of just these batches.
+    """
+
+    batches: Iterator[np.ndarray]
+    forwarded: bool
+
+
+@dataclass(frozen=True)
 class FeatureReader:
     """The features that a backbone makes of images prepared in one way, through a store.
 
-    ``root`` is the folder that the rows' paths are relative to.
+    ``root`` is the folder that the rows' paths are relative to. ``on_image`` is called with the
+    images that are decoded in this process.
     """
 
     root: Path
     backbone: Backbone
     preprocess: Preprocess
     store: FeatureStore
+    on_image: OnImage | None = None
 
     @property
     def space(self) -> FeatureSpace:
@@ -81,33 +93,51 @@ class FeatureReader:
             StoreError: the store cannot be written.
         """
         started, space = time.monotonic(), self.space
-        unique = list({row.sha256: row for row in rows}.values())
-        keys = [row.sha256 for row in unique]
-        missing = {tap: space.missing(keys, tap, verify=True) for tap in _single_taps(taps)}
-        todo = [unique[i] for i in sorted(set().union(*missing.values()))]
+        unique = _unique(rows)
+        todo, needed = _missing(space, unique, taps)
         engine = ""
         if todo:
-            needed = [tap for tap in missing if missing[tap]]
-            measure = measure and (n_images or len(unique)) >= MEASURE_FROM_IMAGES
-            probe, folder = self._prepared(todo[:2]), self.store.root / ".engines"
-            passes = open_passes(
-                self.backbone,
-                self.preprocess,
-                needed,
-                n_images=n_images or len(unique),
-                probe=probe,
-                folder=folder,
-                every=measure,
+            forward = self._choose_pass(
+                todo, needed, n_images or len(unique), measure=measure, batch_size=batch_size
             )
-            forward = passes.variants[0]
-            if measure:
-                forward = choose_pass(passes, probe=probe, folder=folder, batch_size=batch_size)
             engine = forward.name
-            self._compute(todo, needed, forward, space, batch_size=batch_size)
+            with FeatureWriter(space, needed, len(todo)) as writer:
+                for batch, features in self._run(todo, forward, batch_size):
+                    writer.add(batch, features)
         if n_images is None:
             compact(space)
         seconds = time.monotonic() - started
         return ExtractionReport(len(todo), len(unique) - len(todo), seconds, engine)
+
+    def share(
+        self,
+        rows: Sequence[ImageRow],
+        wanted: Sequence[ImageRow],
+        taps: Sequence[str],
+        *,
+        batch_size: int,
+    ) -> SharedPass:
+        """Return the prepared images of ``rows``, decoded once for the caller and for `extract`.
+
+        What `extract` would compute of ``wanted``, some of the rows, is stored once all batches
+        are drawn, and has the same bits.
+        Raises:
+            DataError: an image has changed or vanished since it was indexed.
+            StoreError: the store cannot be written.
+        """
+        space, unique = self.space, _unique(wanted)
+        todo, needed = _missing(space, unique, taps)
+        batches = prepared_batches(
+            rows, self.root, self.preprocess, batch_size=batch_size, on_image=self.on_image
+        )
+        if not todo:
+            return SharedPass((pixels for _, pixels in batches), forwarded=False)
+        forward = self._choose_pass(todo, needed, len(unique), measure=False, batch_size=batch_size)
+        writer = FeatureWriter(space, needed, len(todo))
+        return SharedPass(
+            store_along(batches, todo, forward, writer, batch_size),
+            forwarded=forward.engine == "torch" and len(todo) == len(rows),
+        )
 
     def read(self, rows: Sequence[ImageRow], tap: str) -> np.ndarray:
         """Return stored features float16[N,C] of ``rows`` at a tap, or at taps joined by ``+``.
@@ -168,35 +198,30 @@ class FeatureReader:
                     hint="run the stage `features` again",
                 )
 
-    def _compute(
+    def _choose_pass(
         self,
         rows: Sequence[ImageRow],
         taps: Sequence[str],
-        forward: ForwardPass,
-        space: FeatureSpace,
+        n_images: int,
         *,
+        measure: bool,
         batch_size: int,
-    ) -> None:
-        keys: list[str] = []
-        parts: list[Features] = []
-
-        def flush() -> None:
-            if keys:
-                joined = {tap: np.concatenate([part[tap] for part in parts]) for tap in taps}
-                space.append(keys, joined)
-                keys.clear()
-                parts.clear()
-
-        flushed = time.monotonic()
-        with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
-            for batch, features in self._run(rows, forward, batch_size):
-                keys += [row.sha256 for row in batch]
-                parts.append(features)
-                bar.update(len(batch))
-                if len(keys) >= SEGMENT_ROWS or time.monotonic() - flushed > SEGMENT_SECONDS:
-                    flush()
-                    flushed = time.monotonic()
-            flush()
+    ) -> ForwardPass:
+        measure = measure and n_images >= MEASURE_FROM_IMAGES
+        folder = self.store.root / ".engines"
+        probe = cache(lambda: self._prepared(rows[:2]))
+        passes = open_passes(
+            self.backbone,
+            self.preprocess,
+            taps,
+            n_images=n_images,
+            probe=probe,
+            folder=folder,
+            every=measure,
+        )
+        if not measure:
+            return passes.variants[0]
+        return choose_pass(passes, probe=probe(), folder=folder, batch_size=batch_size)
 
     def _run(
         self, rows: Sequence[ImageRow], forward: ForwardPass, batch_size: int
@@ -207,11 +232,27 @@ class FeatureReader:
             features = spread(lambda task: forward.run(self._prepared(task)), tasks)
             yield from zip(tasks, features, strict=True)
         else:
-            batches = prepared_batches(rows, self.root, self.preprocess, batch_size=batch_size)
+            batches = prepared_batches(
+                rows, self.root, self.preprocess, batch_size=batch_size, on_image=self.on_image
+            )
             yield from ((batch, forward.run(pixels)) for batch, pixels in batches)
 
     def _prepared(self, rows: Sequence[ImageRow]) -> np.ndarray:
-        return read_prepared(rows, self.root, self.preprocess)
+        return read_prepared(rows, self.root, self.preprocess, self.on_image)
+
+
+def _unique(rows: Sequence[ImageRow]) -> list[ImageRow]:
+    return list({row.sha256: row for row in rows}.values())
+
+
+def _missing(
+    space: FeatureSpace, rows: Sequence[ImageRow], taps: Sequence[str]
+) -> tuple[list[ImageRow], list[str]]:
+    """Return the rows, and the taps, of which something is missing or damaged."""
+    keys = [row.sha256 for row in rows]
+    missing = {tap: space.missing(keys, tap, verify=True) for tap in _single_taps(taps)}
+    todo = [rows[i] for i in sorted(set().union(*missing.values()))]
+    return todo, [tap for tap in missing if missing[tap]]
 
 
 def _read(space: FeatureSpace, rows: Sequence[ImageRow], tap: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ CAPTION_PIXELS = 46
 MAX_CAPTIONED_COLUMNS, MAX_CAPTIONED_ROWS = 6, 4
 MAX_CLASSES, MAX_COLUMNS = 24, 8
 """On a contact sheet."""
+MAX_CACHED_TILES = 256
+"""12 MB: the same images are in several sheets of a run."""
 
 
 def plot_contact_sheet(
@@ -136,9 +139,16 @@ def _drawable(text: str) -> str:
 def _thumbnail(path: Path) -> np.ndarray:
     """Return a square centre crop, uint8[128,128,3]; plain grey if it cannot be read."""
     try:
-        pixels = read_image(path).pixels
+        state = path.stat()
+        return _read_tile(path, (state.st_size, state.st_mtime_ns))
     except (ImageError, OSError):
         return np.full((THUMB_PIXELS, THUMB_PIXELS, 3), 222, np.uint8)
+
+
+@lru_cache(MAX_CACHED_TILES)
+def _read_tile(path: Path, _state: tuple[int, int]) -> np.ndarray:
+    """Return `_thumbnail` of a file; one that was written again has another ``_state``."""
+    pixels = read_image(path).pixels
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

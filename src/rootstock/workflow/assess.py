@@ -10,10 +10,11 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
+from rootstock.review.borders import Borders
 from rootstock.tasks import get_task
 from rootstock.tasks.dataset import Dataset
 from rootstock.workflow.backbone_choice import measure_candidates
-from rootstock.workflow.data_review import review_data
+from rootstock.workflow.data_review import BORDER_IMAGES, review_data
 from rootstock.workflow.estimates import estimate_minutes
 from rootstock.workflow.pins import read_cost_pins
 from rootstock.workflow.project import Project
@@ -23,15 +24,21 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     """Write artifacts/profile.json (size, similarity, probes by depth) and the review."""
     project, options = Project(config, paths), config.assess
     dataset = Dataset.of(project.manifest)
-    store = FeatureStore(project.store)
     backbone = load_backbone(
         config.backbone.weights, config.backbone.name, device=config.features.device
     )
+    rows = sample_rows(project.manifest.rows(), options.review_images)
+    borders = Borders(sample_rows(rows, BORDER_IMAGES))
+    reader = FeatureReader(
+        project.root,
+        backbone,
+        backbone.card.preprocess(),
+        FeatureStore(project.store),
+        on_image=borders.note,
+    )
     profile = build_profile(
         dataset,
-        root=project.root,
-        backbone=backbone,
-        store=store,
+        reader,
         thresholds={
             "small_below": options.small_below,
             "small_per_class_below": options.small_per_class_below,
@@ -46,13 +53,13 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     if config.backbone.candidates:
         profile = _with_candidates(project, profile)
     profile.write(paths.profile)
-    reader = FeatureReader(project.root, backbone, backbone.card.preprocess(), store)
     review_data(
         dataset,
         profile,
         reader,
+        rows=rows,
+        borders=borders,
         batch_size=config.features.batch_size,
-        n_images=options.review_images,
         target_accuracy=options.target_accuracy,
         folds=options.probe_folds,
         seed=config.seed,
@@ -70,13 +77,13 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
 
     def measure(candidate: str) -> BackboneProfile:
         weights, name = split_candidate(candidate)
+        backbone = load_backbone(weights, name, device=config.features.device)
+        preprocess, store = backbone.card.preprocess(), FeatureStore(project.store)
         return measure_backbone(
             candidate,
-            load_backbone(weights, name, device=config.features.device),
+            FeatureReader(project.root, backbone, preprocess, store),
             rows,
             task=get_task(project.manifest.task),
-            root=project.root,
-            store=FeatureStore(project.store),
             similar_from=config.assess.similar_from,
             folds=config.assess.probe_folds,
             batch_size=config.features.batch_size,

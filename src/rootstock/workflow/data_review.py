@@ -7,25 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from rootstock.assess.build import sample_rows
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import LAST
 from rootstock.config.choices import Strategy
 from rootstock.data.manifest import ImageRow
-from rootstock.features.loading import read_pixels, spread
 from rootstock.features.reader import FeatureReader
 from rootstock.plots.review import plot_feature_map, plot_learning_curve
 from rootstock.plots.sheet import plot_captioned
+from rootstock.review.borders import Borders
 from rootstock.review.build import build_review
 from rootstock.review.record import CurvePoint, DataReview
 from rootstock.review.report import render_review
-from rootstock.review.shortcuts import border_facts
 from rootstock.system.files import write_atomic
 from rootstock.tasks.dataset import Dataset
 
 FOLDER = "plots/review"
 BORDER_IMAGES = 300
-"""Images decoded once more for their borders."""
+"""Images whose borders are looked at."""
 
 
 def review_data(
@@ -33,8 +31,9 @@ def review_data(
     profile: DatasetProfile,
     reader: FeatureReader,
     *,
+    rows: Sequence[ImageRow],
+    borders: Borders,
     batch_size: int,
-    n_images: int,
     target_accuracy: float | None,
     folds: int,
     seed: int,
@@ -44,18 +43,16 @@ def review_data(
 ) -> DataReview:
     """Write the review as JSON to ``artifact``, and data.md with its pictures to ``reports``.
 
-    About ``n_images`` images are reviewed; ``minutes`` are those of training by each strategy.
+    ``rows`` are the images to review; ``minutes`` are those of training by each strategy.
     """
-    rows = sample_rows(dataset.manifest.rows(), n_images)
     reader.extract(rows, [LAST], batch_size=batch_size)
     features = reader.read(rows, LAST).astype(np.float32)
-    border_rows = sample_rows(rows, BORDER_IMAGES)
     review = build_review(
         dataset,
         profile,
         rows=rows,
         features=features,
-        borders=(border_rows, _borders(border_rows, reader.root)),
+        borders=(borders.rows, borders.read(reader.root)),
         target_accuracy=target_accuracy,
         folds=folds,
         seed=seed,
@@ -66,10 +63,6 @@ def review_data(
     with write_atomic(reports / "data.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return review
-
-
-def _borders(rows: Sequence[ImageRow], root: Path) -> np.ndarray:
-    return np.stack(list(spread(lambda row: border_facts(read_pixels(row, root)), rows)))
 
 
 def _draw(

@@ -1,0 +1,39 @@
+"""Colours along the borders of some images, measured while these are decoded for something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.data.manifest import ImageRow
+from rootstock.features.loading import read_pixels, spread
+from rootstock.review.shortcuts import border_facts
+
+
+class Borders:
+    """What `border_facts` says of ``rows``."""
+
+    def __init__(self, rows: Sequence[ImageRow]) -> None:
+        self.rows = rows
+        self._wanted = {row.sha256 for row in rows}
+        self._facts: dict[str, np.ndarray] = {}
+
+    def note(self, row: ImageRow, pixels: np.ndarray) -> None:
+        """Measure an image uint8[H,W,3] that is one of the rows and was decoded at full size."""
+        if row.sha256 in self._wanted and pixels.shape[:2] == (row.height, row.width):
+            self._facts[row.sha256] = border_facts(pixels)
+
+    def read(self, root: Path) -> np.ndarray:
+        """Return float64[N,6] of the rows; images that were not noted are decoded.
+
+        Raises:
+            DataError: an image has changed or vanished since it was indexed.
+        """
+
+        def measure(row: ImageRow) -> np.ndarray:
+            facts = self._facts.get(row.sha256)
+            return border_facts(read_pixels(row, root)) if facts is None else facts
+
+        return np.stack(list(spread(measure, self.rows)))
