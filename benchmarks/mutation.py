@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import datetime
 import json
 import os
@@ -231,13 +232,14 @@ def run_forked(work: Callable[[], int], seconds: float, output: Path) -> int | N
         os.dup2(file, 1)
         os.dup2(file, 2)
         os._exit(work())
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+    deadline, done, status = time.monotonic() + seconds, 0, 0
+    while not done and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(child, signal.SIGKILL)
+        done, status = os.waitpid(child, os.WNOHANG)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # and whatever a test has left running
+    if done:
+        return os.waitstatus_to_exitcode(status)
     os.waitpid(child, 0)
     return None
 
@@ -338,7 +340,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="*", help=f"of src/rootstock; else {' '.join(FOLDERS)}")
     parser.add_argument("--mutants", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     known = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
@@ -347,6 +349,15 @@ def main() -> None:
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     for library in LIBRARIES:
         __import__(library)
+    facts = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": commit,
+        "machine": f"{os.cpu_count()} cores {platform.machine()}",
+        "python": platform.python_version(),
+        "mutants": options.mutants,
+        "seed": options.seed,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Counter[str]] = {}
     missed = []
     with tempfile.TemporaryDirectory(prefix="rootstock-mutation-") as home:
@@ -372,23 +383,23 @@ def main() -> None:
                 missed[-1]["tests"] = len(chosen)
                 print(json.dumps(missed[-1]), flush=True)
             outcomes.setdefault(mutant.file.split("/")[1], Counter())[outcome] += 1
-    outcomes["all"] = sum(outcomes.values(), Counter())
+            text = json.dumps(
+                facts | {"scores": score_folders(outcomes), "missed": missed}, indent=1
+            )
+            options.out.write_text(text + "\n", encoding="utf-8")
+    for name, score in score_folders(outcomes).items():
+        counts = f"{score['noticed']} noticed, {score['missed']} missed"
+        print(f"{name:8} {score['score']:5.0%}: {counts}, {score['equivalent']} equivalent")
+
+
+def score_folders(outcomes: dict[str, Counter[str]]) -> dict[str, dict[str, float]]:
+    """The outcomes of each folder and of all together, with the share that was noticed."""
     scores = {}
-    for name, counts in outcomes.items():
-        score = counts["noticed"] / max(1, counts["noticed"] + counts["missed"])
-        scores[name] = dict(counts) | {"score": round(score, 3)}
-        print(f"{name:8} {score:5.0%} of {counts.total()} mutants noticed")
-    facts = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit,
-        "machine": f"{os.cpu_count()} cores {platform.machine()}",
-        "python": platform.python_version(),
-        "mutants": options.mutants,
-        "seed": options.seed,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(facts | {"scores": scores, "missed": missed}, indent=1)
-    options.out.write_text(text + "\n", encoding="utf-8")
+    for name, counts in {**outcomes, "all": sum(outcomes.values(), Counter())}.items():
+        share = counts["noticed"] / max(1, counts["noticed"] + counts["missed"])
+        kinds = ("noticed", "missed", "equivalent")
+        scores[name] = {kind: counts[kind] for kind in kinds} | {"score": round(share, 3)}
+    return scores
 
 
 if __name__ == "__main__":
