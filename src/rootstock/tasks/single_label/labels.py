@@ -6,8 +6,26 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rootstock.data.splits import SPLITS
 from rootstock.errors import DataError
+
+
+def number_labels(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Return class numbers int64[N].
+
+    Raises:
+        DataError: a label is not among ``names``.
+    """
+    number = {name: index for index, name in enumerate(names)}
+    strangers = sorted(set(texts) - set(number))
+    if strangers:
+        raise DataError(
+            f"the model does not know the classes {', '.join(strangers)}",
+            hint=f"it knows {', '.join(names)}",
+        )
+    return np.array([number[text] for text in texts], dtype=np.int64)
 
 
 def check_classes(root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from rootstock.errors import DataError
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.single_label import measures
 from rootstock.tasks.single_label.answer import Candidate, ClassAnswer
-from rootstock.tasks.single_label.labels import check_classes, check_splits, name_twins
+from rootstock.tasks.single_label.labels import (
+    check_classes,
+    check_splits,
+    name_twins,
+    number_labels,
+)
 from rootstock.tasks.single_label.prediction_set import prediction_set
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import (
@@ -60,19 +64,8 @@ class SingleLabel(Task):
         return tuple(sorted(set(texts)))
 
     def parse(self, texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
-        """Return class numbers int64[N].
-
-        Raises:
-            DataError: a label is not among ``names``.
-        """
-        number = {name: index for index, name in enumerate(names)}
-        strangers = sorted(set(texts) - set(number))
-        if strangers:
-            raise DataError(
-                f"the model does not know the classes {', '.join(strangers)}",
-                hint=f"it knows {', '.join(names)}",
-            )
-        return np.array([number[text] for text in texts], dtype=np.int64)
+        """Return class numbers int64[N]; a label that is not among ``names`` is a DataError."""
+        return number_labels(texts, names)
 
     def strata(self, texts: Sequence[str]) -> list[str]:
         """Return the classes."""
