@@ -141,7 +141,7 @@ def test_the_licence_is_the_full_apache_text_of_the_authors():
         (["client"], FOR_TRAINING | FOR_THE_PIPELINE | {"numpy", "fastapi"}),
         (["train"], {"fastapi"}),
     ],
-    ids=str,
+    ids=["base", "serve", "client", "train"],
 )
 def test_an_extra_does_not_bring_what_it_has_no_use_for(extras, absent):
     brought = set(closure(requirements_of(*extras)))
