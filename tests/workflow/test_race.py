@@ -169,7 +169,7 @@ def test_fine_tuning_takes_longer_than_a_head(tmp_path):
 def test_fine_tuning_is_undone_where_the_head_is_clearly_better(accuracy, losses, spoilt):
     head, tuned = (Trial({}, {"val_accuracy": share}, None) for share in (0.9, accuracy))
     measured = {"head_losses": np.array([0.3, 0.2, 0.4, 0.3]), "tuned_losses": np.array(losses)}
-    assert is_spoilt(head, tuned, **measured) is spoilt
+    assert is_spoilt(head, tuned, score="val_accuracy", **measured) is spoilt
 
 
 @pytest.fixture(scope="module")

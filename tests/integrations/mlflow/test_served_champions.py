@@ -40,7 +40,8 @@ def register(uri, bundles):
 @pytest.fixture
 def bundles(tmp_path):
     """Two models that answer the same image with other probabilities."""
-    return tiny_bundle(), write_tiny_bundle(tmp_path / "second", temperature=4.0).directory
+    second = write_tiny_bundle(tmp_path / "second", calibration={"temperature": 4.0})
+    return tiny_bundle(), second.directory
 
 
 def ask(client):
