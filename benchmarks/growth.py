@@ -1,17 +1,24 @@
 """What each stage costs as the data grow: seconds and peak memory, and the fitted exponent.
 
     python benchmarks/growth.py --data-dir ../shared/data --plot growth.png
+    python benchmarks/growth.py --sizes 300 1000 --against CHECKOUT --json growth.json
 
 CIFAR-10 and Tiny ImageNet together, 32 and 64 pixels, dealt into ten classes; embedded backbone,
 `linear_probe`, each stage in a process of its own as DVC runs it (imports, about 5 seconds and
 400 MB where torch is needed, are counted). The model is registered twice, so that it meets a
 champion, in a registry that is a folder. The last rows add 1 % of new images and run index and
-features again.
+features again. ``--against`` runs each stage of another checkout's growth.py before each of this
+one's, on the same images. On a machine with other work, compare the processor's seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
+import os
+import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +26,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +44,19 @@ SETTINGS = (
     "train.l2_grid=[0.001,0.01,0.1,1.0]",
 )
 CLASSES = 10
-Cost = tuple[float, float]
-"""Seconds, and the peak of resident memory in MB."""
+HERE = Path(__file__).resolve().parents[1]
+
+
+class Cost(NamedTuple):
+    """Seconds by the clock and of processors, and the peak of resident memory."""
+
+    seconds: float
+    processor_seconds: float
+    memory_mb: float
+
+
+Costs = dict[int, dict[str, Cost]]
+"""By number of images and stage."""
 
 
 def main() -> None:
@@ -46,6 +65,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="one to compare with")
     parser.add_argument("--stage", nargs=3, metavar=("NAME", "IMAGES", "OUT"), help="a child's")
     options = parser.parse_args()
     if options.stage:
@@ -55,28 +76,44 @@ def main() -> None:
         return
     from sets import find_sets  # it imports torch, which not every stage does
 
-    costs: dict[int, dict[str, Cost]] = {}
+    checkouts = [folder.resolve() for folder in (options.against, HERE) if folder]
+    costs: dict[Path, Costs] = {checkout: {} for checkout in checkouts}
+    load = os.getloadavg()
     with tempfile.TemporaryDirectory() as scratch:
         sets = find_sets(options.data_dir, ("cifar10", "tiny_imagenet"), Path(scratch))
         folders = [folder for _, folder in sets]
         for size in options.sizes:
-            costs[size] = measure(folders, size, Path(scratch) / str(size))
-    print_table(costs)
+            measured = measure(checkouts, folders, size, Path(scratch) / str(size))
+            for checkout, cost in measured.items():
+                costs[checkout][size] = cost
+    print_table(costs[HERE])
+    if options.against:
+        print_comparison(*costs.values())
+    if options.json:
+        write_results(costs, load, options.json)
     if options.plot:
-        plot(costs, options.plot)
+        plot(costs[HERE], options.plot)
 
 
-def measure(folders: list[Path], size: int, scratch: Path) -> dict[str, Cost]:
-    """Seconds and memory of each stage on so many images, and of 1 % more."""
-    names = images_of(folders)
-    root, out = scratch / "images", scratch / "out"
+def measure(
+    checkouts: list[Path], folders: list[Path], size: int, scratch: Path
+) -> dict[Path, dict[str, Cost]]:
+    """Seconds and memory of each stage of each checkout on so many images, and of 1 % more."""
+    names, root = images_of(folders), scratch / "images"
+    costs: dict[Path, dict[str, Cost]] = {checkout: {} for checkout in checkouts}
     deal(names, root, size)
-    costs = {stage: child(stage, root, out) for stage in STAGES}
-    deal(names, root, max(1, size // 100), first=size)
-    for title in AGAIN:
-        costs[title] = child(title.split(",")[0], root, out)
-    for stage, (seconds, memory) in costs.items():
-        print(f"{size} {stage}: {seconds:.1f} s, {memory:.0f} MB", file=sys.stderr, flush=True)
+    for title in (*STAGES, *AGAIN):
+        if title == AGAIN[0]:
+            deal(names, root, max(1, size // 100), first=size)
+        for number, checkout in enumerate(checkouts):
+            cost = child(checkout, title.split(",")[0], root, scratch / f"out-{number}")
+            costs[checkout][title] = cost
+            print(
+                f"{size} {title} of {checkout.name}: {cost.seconds:.1f} s, "
+                f"{cost.processor_seconds:.1f} s of processors, {cost.memory_mb:.0f} MB",
+                file=sys.stderr,
+                flush=True,
+            )
     return costs
 
 
@@ -99,14 +136,26 @@ def deal(names: Iterator[Path], root: Path, count: int, *, first: int = 0) -> No
             link.symlink_to(path)
 
 
-def child(stage: str, root: Path, out: Path) -> Cost:
-    """One stage in a process of its own."""
-    command = [sys.executable, __file__, "--stage", stage, str(root), str(out)]
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
+def child(checkout: Path, stage: str, root: Path, out: Path) -> Cost:
+    """One stage of a checkout in a process of its own."""
+    script = checkout / "benchmarks/growth.py"
+    command = [sys.executable, str(script), "--stage", stage, str(root), str(out)]
+    environment = os.environ | {"PYTHONPATH": f"{checkout / 'src'}{os.pathsep}{checkout}"}
+    started, used = time.perf_counter(), processor_seconds()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"the stage {stage} ended with {done.returncode}: {done.stderr[-500:]}")
-    return time.perf_counter() - started, float(done.stdout.split()[-1])
+    return Cost(
+        time.perf_counter() - started,
+        processor_seconds() - used,
+        float(done.stdout.split()[-1]),
+    )
+
+
+def processor_seconds() -> float:
+    """What all children that have ended took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def peak_memory() -> float:
@@ -166,7 +215,7 @@ def exponent(sizes: list[int], values: list[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-def print_table(costs: dict[int, dict[str, Cost]]) -> None:
+def print_table(costs: Costs) -> None:
     """Markdown: seconds and MB at each size, and the exponents: fitted, and of the last step."""
     sizes = list(costs)
     heads = "".join(f" {size:,} |" for size in sizes)
@@ -174,18 +223,61 @@ def print_table(costs: dict[int, dict[str, Cost]]) -> None:
     print("| --- |" + " --- |" * (len(sizes) + 4))
     for stage in (*STAGES, *AGAIN):
         cells = [costs[size][stage] for size in sizes]
-        text = "".join(f" {seconds:.1f} s, {memory:.0f} MB |" for seconds, memory in cells)
+        text = "".join(f" {cell.seconds:.1f} s, {cell.memory_mb:.0f} MB |" for cell in cells)
         if len(sizes) > 1:
             powers = [
                 exponent(sizes[since:], [cell[part] for cell in cells[since:]])
-                for part in (0, 1)
+                for part in (0, 2)
                 for since in (0, -2)
             ]
             text += "".join(f" {power:.2f} |" for power in powers)
         print(f"| {stage} |{text}")
 
 
-def plot(costs: dict[int, dict[str, Cost]], path: Path) -> None:
+def print_comparison(before: Costs, after: Costs) -> None:
+    """Markdown: seconds of processors at each size in both checkouts."""
+    heads = "".join(f" {size:,} before | after |" for size in before)
+    print(f"\n| stage, seconds of processors |{heads}")
+    print("| --- |" + " --- |" * (2 * len(before)))
+    for stage in (*STAGES, *AGAIN):
+        cells = [costs[size][stage] for size in before for costs in (before, after)]
+        print(f"| {stage} |" + "".join(f" {cell.processor_seconds:.1f} |" for cell in cells))
+
+
+def write_results(costs: dict[Path, Costs], load: tuple[float, ...], path: Path) -> None:
+    """JSON: where, when and of which commits, and every cost; load is that of the beginning."""
+    from rootstock.system.cpu import processor_name, usable_cores
+
+    results: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{processor_name()}, {usable_cores()} cores",
+        "load": {"before": round(load[0], 1), "after": round(os.getloadavg()[0], 1)},
+        "python": platform.python_version(),
+        "runs": [
+            {
+                "commit": commit_of(checkout),
+                "costs": {
+                    str(size): {
+                        stage: {name: round(value, 2) for name, value in cost._asdict().items()}
+                        for stage, cost in stages.items()
+                    }
+                    for size, stages in measured.items()
+                },
+            }
+            for checkout, measured in costs.items()
+        ],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit that is checked out, with a mark if files were changed since."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def plot(costs: Costs, path: Path) -> None:
     """Seconds and memory over the number of images, both axes logarithmic."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -194,7 +286,7 @@ def plot(costs: dict[int, dict[str, Cost]], path: Path) -> None:
     sizes = list(costs)
     with canvas(path, width=9.0, height=4.2) as figure:
         axes = figure.subplots(1, 2)
-        for axis, part, title in zip(axes, (0, 1), ("seconds", "peak memory, MB"), strict=True):
+        for axis, part, title in zip(axes, (0, 2), ("seconds", "peak memory, MB"), strict=True):
             for stage in STAGES:
                 axis.plot(sizes, [costs[size][stage][part] for size in sizes], "o-", label=stage)
             axis.set_xscale("log")
