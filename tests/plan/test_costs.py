@@ -75,3 +75,10 @@ def test_a_backbone_of_one_tap_has_no_earlier_features_to_expect_anything_of():
     backbone = profile.backbone.model_copy(update={"taps": ("last",)})
     candidate = expected("early_features", profile.model_copy(update={"backbone": backbone}))
     assert candidate.expected_accuracy == (0.0, 0.02)
+
+
+def test_a_tap_that_was_not_probed_promises_nothing():
+    probes = tuple(
+        Probe(tap=tap, accuracy=0.6, std=0.01, n_images=200) for tap in ("block2", "last")
+    )
+    assert expected("early_features", make_profile(probes=probes)).expected_accuracy == (0.58, 0.62)

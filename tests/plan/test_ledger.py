@@ -255,3 +255,18 @@ def test_a_strategy_that_was_not_tried_counts_like_the_worst():
         for name, accuracy in (("early_features", 0.8), ("linear_probe", 0.9))
     ]
     assert fitted(rows).regret[0] == pytest.approx(10.0)  # the table would fine-tune
+
+
+def test_shares_are_the_tenth_and_the_ninetieth_percentile_of_what_was_seen():
+    # what runs on similar data removed of the errors: nothing, a tenth, ... all
+    rows = [
+        a_row(similar=True, probe_last=0.5, test_accuracy=0.5 + 0.05 * n, seed=n) for n in range(11)
+    ]
+    low, high = fitted(rows).shares["medium"]
+    assert low == pytest.approx(11 / 16 * 0.1 + 5 / 16 * 0.1, abs=1e-3)
+    assert high == pytest.approx(11 / 16 * 0.9 + 5 / 16 * 0.6, abs=1e-3)
+
+
+def test_a_ledger_may_lie_in_folders_that_are_not_there(tmp_path):
+    append_row(tmp_path / "a/b/c/ledger", a_row())
+    assert list(read_ledger(tmp_path / "a/b/c/ledger")) == [a_row()]

@@ -439,3 +439,10 @@ def test_the_reason_for_the_rates_of_a_race_is_that_of_its_size(n_train, words):
     race = a_race("partial_finetune")
     plan = make_transfer_plan(profile, pins=Pins(), l2_grid=L2_GRID, race=race)
     assert why(plan, "learning rate").why.startswith(words)
+
+
+def test_every_block_may_be_frozen_but_not_the_last_tap():
+    profile = make_profile(size="medium")
+    assert plan_for(profile, freeze_through="block4").finetune.freeze_through == "block4"
+    with pytest.raises(PlanError, match="freeze_through"):
+        plan_for(profile, freeze_through="last")

@@ -91,3 +91,9 @@ def test_where_all_are_right_one_image_among_two_more_is_doubted(n):
     logits = 3.0 * np.eye(2)[labels]
     surest = metrics.softmax(logits / metrics.fit_temperature(logits, labels)).max(axis=1)
     assert surest == pytest.approx(np.full(n, 1 - 1 / (n + 2) / 2), abs=1e-3)
+
+
+def test_the_calibration_error_asks_whether_the_likeliest_class_of_each_image_is_right():
+    probabilities = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+    labels = np.array([1, 1, 0])
+    assert metrics.ece(probabilities, labels) == pytest.approx((0.1 + 0.8 + 0.7) / 3)

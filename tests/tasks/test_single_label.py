@@ -10,7 +10,7 @@ import torch
 
 from rootstock.errors import DataError
 from rootstock.tasks.answer import Answer, AnswerError
-from rootstock.tasks.comparison import Comparison
+from rootstock.tasks.comparison import Comparison, explain_gate
 from rootstock.tasks.single_label.answer import Candidate, ClassAnswer
 from rootstock.tasks.single_label.evaluation import Classified
 from rootstock.tasks.single_label.neighbours import bayes_accuracy_bound, leave_one_out_accuracy
@@ -308,3 +308,21 @@ def test_an_answer_of_no_task_says_nothing():
     for say in (lambda: Answer().text, lambda: Answer().columns()):
         with pytest.raises(NotImplementedError):
             say()
+
+
+def test_a_class_that_is_never_predicted_has_a_share_of_nothing():
+    memory = TASK.remember(DECISIONS[:4], classes(LABELS[:4], 3))
+    assert memory["shares"].tolist() == [0.5, 0.5, 0.0]
+
+
+def test_an_error_of_an_answer_is_written_without_what_is_not_known():
+    assert AnswerError("too large", reason="size").to_json() == {
+        "detail": "too large",
+        "reason": "size",
+    }
+
+
+@pytest.mark.parametrize(("p_value", "words"), [(0.05, "is hardly chance"), (0.06, "could well")])
+def test_chance_begins_above_five_in_a_hundred(p_value, words):
+    options = {"gain": 0.1, "min_gain": 0.0, "count": 50, "p_value": p_value}
+    assert words in explain_gate("accuracy", 0.8, 0.9, **options)
