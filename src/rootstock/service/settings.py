@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rootstock.system.cpu import usable_cores
 
 MEBIBYTE = 2**20
+_ORIGIN = re.compile(r"https?://[a-z0-9_.\-\[\]:]+")
 
 
 class Settings(BaseSettings):
@@ -27,6 +29,11 @@ class Settings(BaseSettings):
         "",
         description="A model directory, models:/NAME@ALIAS or models:/NAME/VERSION; by default "
         "the champion of params.yaml's registry, models:/rootstock@champion.",
+    )
+    model_name: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_. -]{0,128}$",
+        description="Name of a model that is served from a directory; by default the directory's.",
     )
     root: Path = Field(
         Path("."),
@@ -118,6 +125,12 @@ class Settings(BaseSettings):
     )
     rate_burst: int = Field(20, ge=1, description="Requests that may come at once within the rate.")
 
+    cors_origins: str = Field(
+        "",
+        description="Web origins whose pages may use this service (CORS), separated by commas, "
+        "such as https://shop.example; by default none.",
+    )
+
     challenger: str = Field(
         "", description="A model that also answers, such as models:/rootstock@challenger."
     )
@@ -140,3 +153,19 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto: text on a terminal, otherwise one JSON object per line."
     )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, text: str) -> str:
+        for origin in split_origins(text):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin; write scheme, host and port, such as "
+                    "https://shop.example:8443, without a path or *"
+                )
+        return text
+
+
+def split_origins(text: str) -> list[str]:
+    """Return the origins of the setting ``cors_origins``, as browsers write them."""
+    return [origin for origin in text.lower().replace(",", " ").split() if origin]

@@ -257,6 +257,15 @@ class Task(ABC):
         """Return the flat data of each output; the answers hold all names."""
         return {"answer": [answer.text for answer in answers]}
 
+    def rankings(
+        self, answers: Sequence[Answer], names: Sequence[str], count: int
+    ) -> dict[str, list[list[str]]]:
+        """Return the ``count`` best names of each answer, for the outputs that can be ranked.
+
+        Each is `value:index:name`, as the classification extension of Triton has it.
+        """
+        return {}
+
     # Evaluation
 
     @abstractmethod

@@ -28,10 +28,17 @@ ROUTES = {
     "/v1/drift": "predict",
     "/v1/challenger": "predict",
     "/v2": "predict",
+    "/v2/": "predict",
+    "/v2/repository/index": "predict",
+    "/v2/models/stats": "predict",
     "/v2/models/{name}": "predict",
+    "/v2/models/{name}/config": "predict",
+    "/v2/models/{name}/stats": "predict",
     "/v2/models/{name}/ready": "predict",
     "/v2/models/{name}/infer": "predict",
     "/v2/models/{name}/versions/{version}": "predict",
+    "/v2/models/{name}/versions/{version}/config": "predict",
+    "/v2/models/{name}/versions/{version}/stats": "predict",
     "/v2/models/{name}/versions/{version}/ready": "predict",
     "/v2/models/{name}/versions/{version}/infer": "predict",
     "/invocations": "predict",
@@ -65,7 +72,11 @@ def app():
 
 def test_every_route_has_the_access_it_should(app):
     documented = set(app.openapi()["paths"])
-    assert set(app.access._routes) == set(ROUTES) == documented | {"/", "/docs", "/openapi.json"}
+    assert (
+        set(app.access._routes)
+        == set(ROUTES)
+        == documented | {"/", "/docs", "/openapi.json", "/v2/"}
+    )
     assert {path: app.access.of_route(path) for path in ROUTES} == ROUTES
     assert {path: app.access.resolve(path) for path in ROUTES} == ROUTES
     assert {path: expected_access(path) for path in ROUTES} == ROUTES

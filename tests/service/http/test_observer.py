@@ -41,3 +41,19 @@ def test_health_checks_are_not_logged(client, caplog, path, lines):
     with caplog.at_level("INFO", "rootstock.access"):
         client.get(path)
     assert [r.name for r in caplog.records].count("rootstock.access") == lines
+
+
+def test_refusals_count_under_their_route(keys):
+    path, (shop, *_) = keys
+    with make_client(keys=path) as client:
+        client.app.state.service.in_flight = 1_000
+        for route in ("/v1/predict", "/v2/models/tiny/infer"):
+            assert client.post(route, headers={"X-API-Key": shop}).status_code == 503
+            assert client.post(route).status_code == 401
+        assert client.get("/v1/nothing").status_code == 401
+        text = client.get("/metrics").text
+    count = 'rootstock_http_requests_total{{method="{}",route="{}",status="{}"}} 1.0'
+    for route in ("/v1/predict", "/v2/models/{name}/infer"):
+        for status in (401, 503):
+            assert count.format("POST", route, status) in text
+    assert count.format("other", "other", 401) in text

@@ -21,6 +21,24 @@ def test_every_operation_is_documented_with_examples(client):
             assert ("Retry-After" in answer.get("headers", {})) == (status in ("429", "503"))
 
 
+def test_problems_have_one_schema_and_operations_short_names(client):
+    api = client.get("/openapi.json").json()
+    operations = [entry for verbs in api["paths"].values() for entry in verbs.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert {"predict", "embeddings", "infer", "infer_version", "model", "reload"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert all(name.replace("_", "").isalpha() for name in names)
+    for operation in operations:
+        for answer in operation["responses"].values():
+            problem = answer["content"].get("application/problem+json")
+            if problem is not None:
+                assert problem["schema"] == {"$ref": "#/components/schemas/ProblemDetails"}
+    assert api["components"]["schemas"]["ProblemDetails"]["required"]
+    # Generators take the first.
+    body = api["paths"]["/v1/predict"]["post"]["requestBody"]["content"]
+    assert next(iter(body)) == "multipart/form-data"
+
+
 def test_only_what_needs_a_key_says_so(client):
     paths = client.get("/openapi.json").json()["paths"]
     for path, verbs in paths.items():

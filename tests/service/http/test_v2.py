@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 import time
 
 import numpy as np
@@ -24,6 +25,7 @@ def infer(client, request, path="/v2/models/tiny/infer"):
 
 def test_the_server_is_live_and_ready(client):
     assert client.get("/v2").json()["name"] == "rootstock"
+    assert client.get("/v2/").json() == client.get("/v2").json()
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
     assert client.get("/v2/models/tiny/ready").json() == {"name": "tiny", "ready": True}
@@ -95,14 +97,116 @@ def test_a_nested_tensor_is_none_of_them(client):
     [
         ({"content-type": "text/csv"}, "Send application/json; Content-Type is 'text/csv'"),
         ({}, "Content-Type is missing"),
-        ({"content-type": "application/octet-stream", "inference-header-content-length": "10"},
-         "binary tensor extension is not supported"),
         ({"content-type": "application/json", "content-encoding": "gzip"}, "Content-Encoding"),
     ],
 )  # fmt: skip
 def test_a_body_that_is_no_json_is_a_415(client, path, headers, says):
     response = client.post(path, content=b"image\nabc", headers=headers)
     assert says in check_problem(response, 415, "unsupported-media-type")
+
+
+def request_bytes(parts, **changes):
+    """A request with image files as bytes after the JSON, and its headers."""
+    binary = b"".join(struct.pack("<I", len(part)) + part for part in parts)
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [len(parts)],
+              "parameters": {"binary_data_size": len(binary)}} | changes  # fmt: skip
+    head = json.dumps({"inputs": [tensor]}).encode()
+    return head + binary, {"inference-header-content-length": str(len(head))}
+
+
+def test_images_as_bytes_are_answered_like_base64(client):
+    contents = [jpeg(0), jpeg(1)]
+    expected = infer(client, body(*contents)).json()["outputs"]
+    for parts in (contents, [base64_text(one).encode() for one in contents]):
+        content, headers = request_bytes(parts)
+        answer = client.post("/v2/models/tiny/infer", content=content, headers=headers)
+        assert answer.json()["outputs"] == expected
+
+
+def test_a_column_of_images_is_read_like_a_list(client):
+    expected = infer(client, body(jpeg(0))).json()["outputs"]
+    text = base64_text(jpeg(0))
+    for data in ([text], [[text]]):
+        assert infer(client, body(jpeg(0), shape=[1, 1], data=data)).json()["outputs"] == expected
+
+
+def test_outputs_come_as_bytes_if_asked(client):
+    expected = infer(client, body(jpeg(0), jpeg(1))).json()["outputs"]
+    answers = [
+        infer(client, body(jpeg(0), jpeg(1)) | {"parameters": {"binary_data_output": True}}),
+        infer(client, body(jpeg(0), jpeg(1)) | {"outputs": [
+            {"name": "label"}, {"name": "probabilities", "parameters": {"binary_data": True}}]}),
+    ]  # fmt: skip
+    for answer in answers:
+        length = int(answer.headers["inference-header-content-length"])
+        label, probabilities = json.loads(answer.content[:length])["outputs"]
+        rest = answer.content[length:]
+        if "data" not in label:
+            size = label["parameters"]["binary_data_size"]
+            labels, rest = rest[:size], rest[size:]
+            assert labels[4:].startswith(expected[0]["data"][0].encode())
+        assert probabilities["parameters"]["binary_data_size"] == len(rest)
+        assert np.frombuffer(rest, "<f4") == pytest.approx(expected[1]["data"], rel=1e-6)
+
+
+def test_the_best_classes_are_given_in_order(client, predictor):
+    outputs = [{"name": "probabilities", "parameters": {"classification": 2}}]
+    [output] = infer(client, body(jpeg(0), jpeg(1)) | {"outputs": outputs}).json()["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
+    [first, _] = predictor.predict([jpeg(0), jpeg(1)], top_k=2)
+    for text, one in zip(output["data"][:2], first.top, strict=True):
+        value, index, label = text.split(":")
+        assert (CLASSES[int(index)], label) == (one.label, one.label)
+        assert float(value) == pytest.approx(one.probability, abs=1e-5)
+    refused = infer(client, body(jpeg(0)) | {"outputs": [
+        {"name": "label", "parameters": {"classification": 2}}]})  # fmt: skip
+    assert "not one of classes" in check_problem(refused, 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda content, headers: (content[:-1], headers), "`binary_data_size`"),
+        (lambda content, headers: (content, {"inference-header-content-length": "x"}), "a length"),
+        (lambda content, headers: (b"{}", headers), "a length within the 2 bytes"),
+    ],
+)
+def test_bytes_that_do_not_fit_are_refused(client, spoil, says):
+    content, headers = spoil(*request_bytes([jpeg(0)]))
+    answer = client.post("/v2/models/tiny/infer", content=content, headers=headers)
+    assert says in check_problem(answer, 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"shape": [2]}, {"data": ["aGFsbG8="]}, {"parameters": {}}, {"name": "tensor"},
+     {"name": "tensor", "datatype": "FP32"}],
+)  # fmt: skip
+def test_a_wrong_binary_tensor_is_refused(client, changes):
+    content, headers = request_bytes([jpeg(0)], **changes)
+    answer = client.post("/v2/models/tiny/infer", content=content, headers=headers)
+    check_problem(answer, 422, "invalid-request")
+
+
+def test_configuration_statistics_and_index_name_the_model(client):
+    infer(client, body(jpeg(0)))
+    config = client.get("/v2/models/tiny/config").json()
+    assert (config["name"], config["max_batch_size"]) == ("tiny", 4)
+    assert [tensor["dims"] for tensor in config["input"]] == [[1], [3, SIZE, SIZE]]
+    assert config["output"][1]["data_type"] == "TYPE_FP32"
+    for path in ("/v2/models/stats", "/v2/models/tiny/stats"):
+        [entry] = client.get(path).json()["model_stats"]
+        assert entry["inference_count"] >= 1
+        assert entry["inference_stats"]["compute_infer"]["ns"] > 0
+    [entry] = client.post("/v2/repository/index").json()
+    assert (entry["name"], entry["state"]) == ("tiny", "READY")
+    assert client.get("/v2/models/other/config").status_code == 404
+
+
+def test_a_model_from_a_directory_has_the_name_of_the_setting():
+    with make_client(model_name="flowers 12") as client:
+        assert client.get("/v2/models/flowers%2012").json()["name"] == "flowers 12"
+        assert client.get("/v1/model").json()["name"] == "flowers 12"
 
 
 def test_a_tensor_has_a_deadline_too(monkeypatch):

@@ -33,7 +33,7 @@ class AccessTable:
 
     def __init__(self) -> None:
         self._routes: dict[str, Access] = {}
-        self._patterns: list[tuple[re.Pattern[str], Access]] = []
+        self._patterns: list[tuple[re.Pattern[str], str]] = []
         self._prefixes: dict[str, Access] = {}
         self._routers: list[Router] = []
 
@@ -41,7 +41,7 @@ class AccessTable:
         """Declare the access of one route."""
         self._routes[path] = access
         if "{" in path:
-            self._patterns.append((compile_path(path)[0], access))
+            self._patterns.append((compile_path(path)[0], path))
         if path != "/":  # every address begins with it
             self._declare_prefix(path.partition("{")[0], access)
 
@@ -81,13 +81,18 @@ class AccessTable:
         It is that of the route at this address, the strictest if there are several. An address
         without a route has the access of the longest route or prefix that it begins with.
         """
-        matches = [access for pattern, access in self._patterns if pattern.match(path)]
-        if path in self._routes:
-            matches.append(self._routes[path])
-        if matches:
-            return _strictest(matches)
+        if routes := self._find(path):
+            return _strictest(self._routes[route] for route in routes)
         prefixes = (prefix for prefix in self._prefixes if path.startswith(prefix))
         return self._prefixes.get(max(prefixes, key=len, default=""), "predict")
+
+    def route_at(self, path: str) -> str:
+        """Return the route at the address of a request, such as /v2/models/{name}, or ""."""
+        return next(iter(self._find(path)), "")
+
+    def _find(self, path: str) -> list[str]:
+        own = [path] if path in self._routes else []
+        return own + [route for pattern, route in self._patterns if pattern.match(path)]
 
     def _declare_prefix(self, prefix: str, access: Access) -> None:
         self._prefixes[prefix] = _strictest([access, self._prefixes.get(prefix, access)])
@@ -109,6 +114,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if problem := self._refuse(scope):
+            scope["state"]["refused_route"] = self.access.route_at(scope["path"])
             await send_refusal(send, scope, problem)
         else:
             await self.app(scope, receive, send)

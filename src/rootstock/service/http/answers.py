@@ -131,13 +131,11 @@ async def _infer_or_fall_back(
 async def _infer(
     service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
 ) -> list[Row | Problem]:
-    contents = [upload.content for upload in uploads if upload.problem is None]
-    outcomes = iter(await service.answer(request, predictor, contents) if contents else [])
-    results: list[Row | Problem] = []
-    for upload in uploads:
-        outcome = upload.problem or next(outcomes)
-        results.append(image_problem(outcome) if isinstance(outcome, ImageError) else outcome)
-    return results
+    outcomes = await service.answer(request, predictor, [upload.content for upload in uploads])
+    return [
+        image_problem(outcome) if isinstance(outcome, ImageError) else outcome
+        for outcome in outcomes
+    ]
 
 
 def _count(service: Service, results: Sequence[Row | Problem]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rootstock.config.load import load_config
@@ -35,7 +36,7 @@ from rootstock.service.http.routes import make_router
 from rootstock.service.http.v2 import make_v2_router
 from rootstock.service.inference.service import Service
 from rootstock.service.models.holder import ModelHolder
-from rootstock.service.settings import Settings
+from rootstock.service.settings import Settings, split_origins
 
 _DESCRIPTION = (
     "Classifies images with a model trained by Rootstock. Errors are problem details "
@@ -43,6 +44,8 @@ _DESCRIPTION = (
 )
 
 _SECOND_LOOK_SECONDS = 1.0
+_SHARED_HEADERS = ("X-Request-ID", "Inference-Header-Content-Length")
+"""Headers that pages of other origins may send and read."""
 
 _log = logging.getLogger("rootstock.service")
 
@@ -63,6 +66,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         version="1",
         description=_DESCRIPTION,
         lifespan=partial(_lifespan, service),
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # FastAPI's own page needs a CDN
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to the Host that the request names
@@ -84,7 +88,16 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         seconds=settings.body_seconds,
     )
     rate = RateLimit(settings.rate_per_second, settings.rate_burst)
-    guarded = Guard(limited, app.access, keys, rate, crowded=service.crowded)
+    guarded: ASGIApp = Guard(limited, app.access, keys, rate, crowded=service.crowded)
+    if origins := split_origins(settings.cors_origins):
+        # Outside of the guard: browsers send no key with a preflight, and must see refusals.
+        guarded = CORSMiddleware(
+            guarded,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", *_SHARED_HEADERS],
+            expose_headers=["Retry-After", *_SHARED_HEADERS],
+        )
     app.gate = Observer(guarded, app.access, service.telemetry)
     return app
 
@@ -130,6 +143,7 @@ def make_holder(settings: Settings, model: str = "") -> ModelHolder:
             max_side=settings.max_side,
         ),
         engine=settings.engine,
+        name=settings.model_name,
         retry_seconds=settings.retry_seconds,
         registry_seconds=settings.registry_seconds,
     )

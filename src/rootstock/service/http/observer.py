@@ -73,7 +73,8 @@ class Observer:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         # The route, not the raw path: strangers could fill the memory with paths.
-        route = getattr(scope.get("route"), "path", "other")
+        route = getattr(scope.get("route"), "path", "") or scope["state"].get("refused_route")
+        route = route or "other"
         method = scope["method"] if route != "other" else "other"
         self.telemetry.count_request(method, route, status, seconds)
         if kind := scope["state"].get("problem"):

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from rootstock.service.http.access import Access, AccessTable
-from rootstock.service.http.problems import document
+from rootstock.service.http.problems import SCHEMA, SCHEMA_NAME, document
 
 _KEY_SCHEMES = {
     "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -35,6 +35,7 @@ def describe(app: FastAPI, access: AccessTable) -> None:
             for path, verbs in schema["paths"].items():
                 for verb, operation in verbs.items():
                     _complete(operation, access.of_route(path), verb)
+            schema["components"]["schemas"][SCHEMA_NAME] = SCHEMA
             for unused in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(unused, None)
         return app.openapi_schema or {}

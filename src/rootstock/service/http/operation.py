@@ -88,13 +88,13 @@ def make_v2_health_router(service: Service) -> Router:
     router = Router("open", prefix="/v2/health", tags=["open inference protocol"])
 
     @router.get("/live", summary=_IS_ALIVE, responses=document("lost"))
-    async def live() -> dict[str, bool]:
+    async def server_live() -> dict[str, bool]:
         """As /healthz."""
         _require_alive(service)
         return {"live": True}
 
     @router.get("/ready", summary=_IS_READY, responses=document("no-model", "lost"))
-    async def ready() -> dict[str, bool]:
+    async def server_ready() -> dict[str, bool]:
         """As /readyz."""
         _require_ready(service)
         return {"ready": True}

@@ -168,7 +168,7 @@ def document(*kinds: str) -> dict[int | str, dict[str, Any]]:
         status, title = KINDS[kind]
         entry = entries.setdefault(
             status,
-            {"description": title, "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}},
+            {"description": title, "content": {MEDIA_TYPE: {"schema": _REFERENCE, "examples": {}}}},
         )
         example = {"status": status} | Problem(kind, _EXAMPLES.get(kind, title + ".")).body()
         entry["content"][MEDIA_TYPE]["examples"][kind] = {"summary": title, "value": example}
@@ -185,7 +185,11 @@ _EXAMPLES = {
     "unusable-image": "The image ends before its last row.",
     "invalid-request": "query.top_k: Input should be greater than or equal to 1",
 }
-_SCHEMA = {
+SCHEMA_NAME = "ProblemDetails"
+_REFERENCE = {"$ref": f"#/components/schemas/{SCHEMA_NAME}"}
+SCHEMA = {
+    "title": SCHEMA_NAME,
+    "description": "An error (RFC 9457). `type` is stable; `detail` is for people.",
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {

@@ -179,11 +179,7 @@ def make_router(service: Service) -> Router:
 
 
 def _require_any_usable(entries: Sequence[tuple[str, AnswerError | None]]) -> None:
-    """Raise one problem if no image is usable.
-
-    The service's own faults come before the images'; it is 415 only if no file is said to be an
-    image.
-    """
+    """Raise one problem if no image is usable; the service's faults come before the images'."""
     errors = [(filename, error) for filename, error in entries if error is not None]
     if len(errors) < len(entries):
         return

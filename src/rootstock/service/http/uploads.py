@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import string
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from email.message import Message as Headers
+from email.utils import collapse_rfc2231_value
 from typing import Any
 
 from fastapi import Request
@@ -15,6 +18,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Message
 
 from rootstock.service.http.problems import Problem
 
@@ -26,11 +30,16 @@ IMAGE_TYPES = (
     "image/bmp",
     "image/tiff",
 )
-_ALIASES = {"image/jpg", "image/pjpeg", "image/x-png", "image/x-ms-bmp", "image/x-bmp", "image/mpo"}
-_UNKNOWN_TYPES = {"", "application/octet-stream", "binary/octet-stream"}
+"""Types that the OpenAPI document names. A request may declare any: the content decides."""
 _ELEMENTS_PER_IMAGE, _EXTRA_ELEMENTS = 100, 1_000
 """Elements that a JSON body may have for each image, and in addition to them."""
 _CHUNK_BYTES = 2**20
+_BLANKS = b" \t\r\n\xef\xbb\xbf"
+_BASE64_BYTES = (string.ascii_letters + string.digits + "+/= \t\r\n").encode()
+_PROBE_BYTES = 64
+"""Image files have a byte outside of the alphabet of base64 before this one, or begin with P."""
+FIELD = "files"
+"""The form's field of images."""
 EXAMPLE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4YRMFAAMuAV/M3aHKAAAAAElFTkSuQmCC"
 )
@@ -45,34 +54,54 @@ class JsonImages(BaseModel):
 
 @dataclass(frozen=True)
 class Upload:
-    """One file of a request: its bytes, or the problem with its declared type."""
+    """One file of a request."""
 
     filename: str
     content: bytes = b""
-    problem: Problem | None = None
 
 
 async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
     """Read the images of a request: the form's `files`, base64 `images` in JSON, or the body.
 
+    Only a form is known by its declared type. Clients declare all kinds of types for images, or
+    none, so the decoder decides what a file is.
     Raises:
-        Problem: no file, too many files, an unreadable body, or a type that is not an image's.
+        Problem: no file, too many files, or an unreadable body.
     """
     _require_uncompressed(request)
     declared = _media_type(request.headers.get("content-type"))
     if declared == "multipart/form-data":
         return await _read_form(request, max_images)
-    if declared == "application/json":
-        return _read_json(await request.body(), max_images)
-    if not _is_image_type(declared):
-        raise _not_an_image_type(declared, "Content-Type")
-    return [Upload("body", await request.body())]
+    body = await request.body()
+    if declared == "application/json" or body.lstrip(_BLANKS).startswith(b"{"):
+        return _read_json(body, max_images)
+    if not body and not declared:
+        raise Problem("invalid-request", "The body is empty; send an image, a form or JSON.")
+    return [Upload("body", body)]
 
 
-class _InMemoryParser(MultiPartParser):
-    """Keeps files in memory, which bodies are small enough for: none is written to the disk."""
+class _FormParser(MultiPartParser):
+    """Reads the parts named `files` as files, and keeps them in memory.
+
+    Bodies are small enough for that: no file is written to the disk. Some clients give a file no
+    name, or only a name in the form `filename*` (RFC 5987), which Starlette does not read.
+    """
 
     spool_max_size = sys.maxsize
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        disposition = part.content_disposition or b""
+        header = Headers()
+        header["content-disposition"] = disposition.decode("latin-1")
+        values = header.get_params([], "content-disposition")
+        extended = [value for _, value in values if isinstance(value, tuple)]
+        has_name = any(key == "filename" for key, _ in values)
+        if extended or (("name", FIELD) in values and not has_name):
+            part.content_disposition = disposition + b'; filename=""'
+        super().on_headers_finished()
+        if extended and part.file is not None:
+            part.file.filename = collapse_rfc2231_value(extended[0])
 
 
 def require_bounded(body: bytes, max_elements: int, max_nested: int) -> None:
@@ -99,8 +128,17 @@ def count_elements(max_images: int) -> int:
     return _EXTRA_ELEMENTS + _ELEMENTS_PER_IMAGE * max_images
 
 
-def bounded_route(max_elements: int, *, nested: int) -> type[APIRoute]:
-    """Return a class of routes whose body must be JSON and is counted before it is parsed."""
+def bounded_route(
+    max_elements: int,
+    *,
+    nested: int,
+    split: Callable[[Request, bytes], bytes] = lambda _request, body: body,
+) -> type[APIRoute]:
+    """Return a class of routes whose body must be JSON and is counted before it is parsed.
+
+    ``split`` returns the JSON of a body that has more than that. The body may have any declared
+    type: many clients send JSON without one.
+    """
 
     class Bounded(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -108,15 +146,37 @@ def bounded_route(max_elements: int, *, nested: int) -> type[APIRoute]:
 
             async def handle_bounded(request: Request) -> Response:
                 if request.method == "POST":
-                    body = await request.body()
-                    if body:
-                        _require_json(request)
+                    _require_uncompressed(request)
+                    body = split(request, await request.body())
                     require_bounded(body, max_elements, nested)
+                    request = _as_json(request, body)
                 return await handle(request)
 
             return handle_bounded
 
     return Bounded
+
+
+def _as_json(request: Request, body: bytes) -> Request:
+    """Return a request with this JSON as its body.
+
+    Raises:
+        Problem: the body neither looks like JSON nor is declared as JSON.
+    """
+    declared = _media_type(request.headers.get("content-type"))
+    is_declared = declared == "application/json" or declared.endswith("+json")
+    if body and not is_declared and not body.lstrip(_BLANKS).startswith((b"{", b"[")):
+        fault = repr(declared) if declared else "missing"
+        raise Problem("unsupported-media-type", f"Send application/json; Content-Type is {fault}.")
+    receive = request.receive
+    rest = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return rest.pop() if rest else await receive()
+
+    others = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+    request.scope["headers"] = [*others, (b"content-type", b"application/json")]
+    return Request(request.scope, replay)
 
 
 def decode_base64(texts: Sequence[str], name: str, max_images: int) -> list[bytes]:
@@ -128,6 +188,11 @@ def decode_base64(texts: Sequence[str], name: str, max_images: int) -> list[byte
     if len(texts) > max_images:
         raise Problem("invalid-request", f"{len(texts)} images; at most {max_images}.")
     return [_decode(text, f"{name}[{number}]") for number, text in enumerate(texts)]
+
+
+def is_base64(content: bytes) -> bool:
+    """Return whether bytes are text in base64, which no image file is."""
+    return not content[:_PROBE_BYTES].translate(None, _BASE64_BYTES) and content[:1] != b"P"
 
 
 def _decode(text: str, name: str) -> bytes:
@@ -158,7 +223,7 @@ def _read_json(body: bytes, max_images: int) -> list[Upload]:
 async def _read_form(request: Request, max_images: int) -> list[Upload]:
     try:
         # One more file than allowed is parsed, so that the problem is ours.
-        parser = _InMemoryParser(
+        parser = _FormParser(
             request.headers, request.stream(), max_files=max_images + 1, max_fields=16
         )
         form = await parser.parse()
@@ -168,44 +233,21 @@ async def _read_form(request: Request, max_images: int) -> list[Upload]:
         raise Problem(
             "bad-request", "A name in the multipart body has an invalid encoding."
         ) from None
-    files = form.getlist("files")
+    files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
     if not files:
         raise Problem(
-            "invalid-request", "The multipart body has no field `files`, or it is truncated."
+            "invalid-request", f"The multipart body has no field `{FIELD}`, or it is truncated."
         )
     if len(files) > max_images:
         raise Problem("invalid-request", f"More than {max_images} images.")
-    uploads = []
-    for number, file in enumerate(files):
-        if not isinstance(file, UploadFile):
-            raise Problem(
-                "invalid-request", f"Part {number} of the field `files` is text, not a file."
-            )
-        uploads.append(await _read_part(file, number))
-    return uploads
-
-
-async def _read_part(file: UploadFile, number: int) -> Upload:
-    # Some encodings give half characters, which JSON cannot hold.
-    name = (file.filename or f"files[{number}]").encode("utf-8", "replace").decode()
-    declared = _media_type(file.content_type)
-    # Clients send octet-stream for unknown file endings: the decoder decides.
-    if declared in _UNKNOWN_TYPES or _is_image_type(declared):
-        return Upload(name, await file.read())
-    return Upload(name, problem=_not_an_image_type(declared, "The type of the file"))
-
-
-def _is_image_type(declared: str) -> bool:
-    return declared in IMAGE_TYPES or declared in _ALIASES
-
-
-def _not_an_image_type(declared: str, field: str) -> Problem:
-    fault = f"is {declared!r}" if declared else "is missing"
-    return Problem(
-        "unsupported-media-type",
-        f"{field} {fault}; send one of {', '.join(IMAGE_TYPES)}.",
-        headers={"Accept": ", ".join(IMAGE_TYPES)},
-    )
+    return [
+        # Some encodings give half characters, which JSON cannot hold.
+        Upload(
+            (file.filename or f"{FIELD}[{number}]").encode("utf-8", "replace").decode(),
+            await file.read(),
+        )
+        for number, file in enumerate(files)
+    ]
 
 
 def _require_uncompressed(request: Request) -> None:
@@ -214,18 +256,6 @@ def _require_uncompressed(request: Request) -> None:
             "unsupported-media-type",
             "Send the body without Content-Encoding: images are compressed.",
         )
-
-
-def _require_json(request: Request) -> None:
-    _require_uncompressed(request)
-    declared = _media_type(request.headers.get("content-type"))
-    if "inference-header-content-length" in request.headers:
-        raise Problem(
-            "unsupported-media-type", "The binary tensor extension is not supported; send JSON."
-        )
-    if declared != "application/json" and not declared.endswith("+json"):
-        fault = repr(declared) if declared else "missing"
-        raise Problem("unsupported-media-type", f"Send application/json; Content-Type is {fault}.")
 
 
 def _media_type(header: str | None) -> str:

@@ -1,95 +1,52 @@
 """The Open Inference Protocol (REST, v2): metadata and inference; operation.py has its health.
 
-One input: `images`, BYTES [N], each element an image file in base64; or `tensor`, FP32 [N,3,S,S],
-prepared as /v1/model describes. The task defines the outputs, such as `label` BYTES [N] and
-`probabilities` FP32 [N,K] in the order of the classes. A tensor has no room for the error of one
-element, so one unusable image refuses the request; /v1/predict does not. Errors are problem details
-with the member `error`.
+One input: `images`, BYTES [N] or [N,1], each element an image file (in JSON in base64); or
+`tensor`, FP32 [N,3,S,S], prepared as /v1/model describes. The task defines the outputs, such as
+`label` BYTES [N] and `probabilities` FP32 [N,K] in the order of the classes. A tensor has no room
+for the error of one element, so one unusable image refuses the request; /v1/predict does not.
+Errors are problem details with the member `error`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import numpy as np
-from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import Body, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
 
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.access import Router
 from rootstock.service.http.answers import choose_model, classify_all
 from rootstock.service.http.problems import Problem, document
-from rootstock.service.http.uploads import EXAMPLE, bounded_route, decode_base64
+from rootstock.service.http.uploads import bounded_route
+from rootstock.service.http.v2_tensors import (
+    MAX_NUMBERS,
+    InferAnswer,
+    InferInput,
+    InferRequest,
+    check_outputs,
+    read_images,
+    read_tensor,
+    split_body,
+    write_answer,
+)
 from rootstock.service.inference.service import Service
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.task import AnswerOptions
 
 ALL_NAMES = AnswerOptions(top_k=sys.maxsize)
-MAX_NUMBERS = 2_000_000
-"""Elements of a body: 13 tensors of 224 pixels. Clients with more send the image files."""
 MAX_NESTED = 20_000
 """Lists in a body; a tensor may be nested down to its rows."""
-MAX_OUTPUTS = 16
-"""Outputs that a request may name."""
-MAX_VALUE = 1e6
-"""Of a tensor; prepared pixels are below 10, and far above the limit networks overflow."""
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
+_NANOSECONDS = 1_000_000_000
 
 
-def _require_unicode(text: str) -> str:
-    """Refuse half a surrogate pair: JSON can send it, but no answer can hold it."""
-    text.encode()
-    return text
+class IndexRequest(BaseModel):
+    """Which models to list."""
 
-
-_REQUEST: dict[str, Any] = {
-    "id": "7",
-    "inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": [EXAMPLE]}],
-}
-
-
-class InferInput(BaseModel):
-    """Image files in base64, or prepared images."""
-
-    name: Literal["images", "tensor"]
-    datatype: Literal["BYTES", "FP32"]
-    shape: list[int] = Field(min_length=1, max_length=4, examples=[[1]])
-    data: list[Any] = Field(min_length=1, examples=[[EXAMPLE]])
-
-
-class OutputName(BaseModel):
-    """The name of a requested output."""
-
-    name: str = Field(examples=["label"])
-
-
-class InferRequest(BaseModel):
-    """The body of an inference request."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_REQUEST]})
-
-    id: Annotated[str, AfterValidator(_require_unicode)] | None = Field(None, max_length=256)
-    inputs: list[InferInput] = Field(fail_fast=True, min_length=1, max_length=1)
-    outputs: list[OutputName] | None = Field(fail_fast=True, default=None, max_length=MAX_OUTPUTS)
-
-
-class InferOutput(BaseModel):
-    """One output tensor, row by row."""
-
-    name: str = Field(examples=["label"])
-    datatype: str = Field(examples=["BYTES"])
-    shape: list[int] = Field(examples=[[1]])
-    data: list[Any] = Field(examples=[["tulip"]])
-
-
-class InferAnswer(BaseModel):
-    """The answer to an inference request."""
-
-    model_name: str = Field(examples=["rootstock"])
-    model_version: str = Field(examples=["3"])
-    id: str | None = None
-    outputs: list[InferOutput]
+    ready: bool = False
 
 
 def make_v2_router(service: Service) -> Router:
@@ -98,17 +55,35 @@ def make_v2_router(service: Service) -> Router:
         "predict",
         prefix="/v2",
         tags=["open inference protocol"],
-        route_class=bounded_route(MAX_NUMBERS, nested=MAX_NESTED),
+        route_class=bounded_route(MAX_NUMBERS, nested=MAX_NESTED, split=split_body),
     )
-    holder = service.holder
+    holder, max_images = service.holder, service.settings.max_images
     missing = document("not-found", "no-model")
 
-    @router.get("", summary="The server")
-    async def server() -> dict[str, Any]:
-        """Name, version and extensions (none) of the server."""
-        return {"name": "rootstock", "version": "1", "extensions": []}
+    async def server_metadata() -> dict[str, Any]:
+        """Name, version and extensions of the server."""
+        return {"name": "rootstock", "version": "1", "extensions": EXTENSIONS}
 
-    async def metadata(name: str, version: str = "") -> dict[str, Any]:
+    router.get("", summary="The server")(server_metadata)
+    router.get("/", summary="The server", include_in_schema=False)(server_metadata)
+
+    @router.get("/models/stats", summary="Statistics of the model", responses=missing)
+    async def all_statistics() -> dict[str, Any]:
+        """Images, batches and times since the service started."""
+        return _statistics(service, holder.predictor)
+
+    @router.post("/repository/index", summary="The models")
+    async def repository_index(
+        _body: Annotated[IndexRequest | None, Body()] = None,
+    ) -> list[dict[str, str]]:
+        """The model in use; an empty list without one."""
+        if not holder.ready:
+            return []
+        info = holder.predictor.info
+        entry = {"name": info["name"], "version": info["version"]}
+        return [entry | {"state": "READY", "reason": ""}]
+
+    async def model_metadata(name: str, version: str = "") -> dict[str, Any]:
         """Inputs and outputs of the model."""
         predictor = _require_named(holder.predictor, name, version)
         info, size = predictor.info, predictor.bundle.preprocess.input_size
@@ -126,13 +101,30 @@ def make_v2_router(service: Service) -> Router:
             ],
         }
 
+    async def model_config(name: str, version: str = "") -> dict[str, Any]:
+        """The same in the form of Triton's model configuration."""
+        metadata = await model_metadata(name, version)
+        return {
+            "name": metadata["name"],
+            "platform": metadata["platform"],
+            "backend": "rootstock",
+            "version_policy": {"latest": {"num_versions": 1}},
+            "max_batch_size": max_images,
+            "input": [_configure(tensor) for tensor in metadata["inputs"]],
+            "output": [_configure(tensor) for tensor in metadata["outputs"]],
+        }
+
+    async def model_statistics(name: str, version: str = "") -> dict[str, Any]:
+        """Images, batches and times since the service started, of every version together."""
+        return _statistics(service, _require_named(holder.predictor, name, version))
+
     async def model_ready(name: str, version: str = "") -> dict[str, Any]:
         """200 if the model of this name (and version) is in use."""
         return {"name": _require_named(holder.predictor, name, version).info["name"], "ready": True}
 
     async def infer(
         request: Request, name: str, body: InferRequest, version: str = ""
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | Response:
         """Classify images; one unusable image refuses the request."""
         predictor = _require_named(holder.predictor, name, version)
         tensor = body.inputs[0]
@@ -141,23 +133,23 @@ def make_v2_router(service: Service) -> Router:
             # A request names a model; the challenger may have another name.
             if chosen.info["name"] == predictor.info["name"]:
                 predictor = chosen
-        _require_outputs(predictor, body.outputs or [])
+        check_outputs(predictor, body.outputs or [])
         predictor, answers = await _infer(request, service, predictor, tensor)
-        outputs = _outputs(predictor, answers)
-        names: set[str] = {output.name for output in body.outputs or []} or set(outputs)
-        return {
-            "model_name": predictor.info["name"],
-            "model_version": predictor.info["version"],
-            "id": body.id,
-            "outputs": [tensor for key, tensor in outputs.items() if key in names],
-        }
+        return write_answer(predictor, body, answers)
 
-    for path in ("/models/{name}", "/models/{name}/versions/{version}"):
-        router.get(path, summary="The model", responses=missing)(metadata)
-        router.get(f"{path}/ready", summary="Is the model ready?", responses=missing)(model_ready)
+    for path, suffix in (("/models/{name}", ""), ("/models/{name}/versions/{version}", "_version")):
+        for end, read, summary in (
+            ("", model_metadata, "The model"),
+            ("/config", model_config, "The model's configuration"),
+            ("/stats", model_statistics, "Statistics of the model"),
+            ("/ready", model_ready, "Is the model ready?"),
+        ):
+            name = f"{read.__name__}{suffix}"
+            router.get(f"{path}{end}", summary=summary, responses=missing, name=name)(read)
         router.post(
             f"{path}/infer",
             summary="Classify images",
+            name=f"infer{suffix}",
             response_model=InferAnswer,
             response_model_exclude_none=True,
             responses=missing | document("unusable-image"),
@@ -174,60 +166,59 @@ def _require_named(predictor: Predictor, name: str, version: str) -> Predictor:
     return predictor
 
 
-def _require_outputs(predictor: Predictor, outputs: Sequence[OutputName]) -> None:
-    known = [spec.name for spec in predictor.task.tensor_specs(predictor.names)]
-    unknown = [output.name for output in outputs if output.name not in known]
-    if unknown:
-        raise Problem("invalid-request", f"The outputs are {', '.join(known)}, not {unknown[0]!r}.")
-
-
 async def _infer(
     request: Request, service: Service, predictor: Predictor, tensor: InferInput
 ) -> tuple[Predictor, list[Answer]]:
     """Return the model that answered, and its answers, which hold all names."""
     if (tensor.name == "images") != (tensor.datatype == "BYTES"):
         raise Problem("invalid-request", "`images` is BYTES, `tensor` is FP32.")
+    max_images = service.settings.max_images
     if tensor.datatype == "FP32":
-        rows = await service.infer_tensor(
-            request, predictor, _read_tensor(predictor, tensor, service)
-        )
+        images = read_tensor(request, predictor, tensor, max_images)
+        rows = await service.infer_tensor(request, predictor, images)
         service.telemetry.count_images("ok", len(rows))
         return predictor, [predictor.answer(*row, ALL_NAMES) for row in rows]
-    if tensor.shape != [len(tensor.data)] or not all(isinstance(x, str) for x in tensor.data):
-        raise Problem(
-            "invalid-request", f"shape {tensor.shape} does not fit {len(tensor.data)} elements."
-        )
-    contents = decode_base64(tensor.data, "images", service.settings.max_images)
+    contents = read_images(request, tensor, max_images)
     return await classify_all(
         service, request, predictor, contents, column="images", options=ALL_NAMES
     )
 
 
-def _read_tensor(predictor: Predictor, tensor: InferInput, service: Service) -> np.ndarray:
-    size = predictor.bundle.preprocess.input_size
-    max_images = min(service.settings.max_images, MAX_NUMBERS // (3 * size * size))
-    if tensor.shape[1:] != [3, size, size] or not 1 <= tensor.shape[0] <= max_images:
-        raise Problem(
-            "invalid-request",
-            f"shape {tensor.shape} is not [N, 3, {size}, {size}] with N from 1 to {max_images}.",
-        )
-    try:
-        values = np.asarray(tensor.data, np.float64).reshape(tensor.shape)
-    except (ValueError, TypeError, OverflowError):
-        raise Problem("invalid-request", f"The data does not fit shape {tensor.shape}.") from None
-    if not (np.abs(values) <= MAX_VALUE).all():  # NaN fails the comparison too
-        raise Problem("invalid-request", f"The data has numbers beyond {MAX_VALUE:g}.")
-    return values.astype(np.float32)
-
-
-def _outputs(predictor: Predictor, answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
-    data = predictor.task.tensors(answers, predictor.names)
+def _configure(tensor: dict[str, Any]) -> dict[str, Any]:
+    """Return a tensor of the metadata as in a configuration, without the dimension of the batch."""
+    types = {"BYTES": "TYPE_STRING"}
     return {
-        spec.name: {
-            "name": spec.name,
-            "datatype": spec.datatype,
-            "shape": spec.shape(len(answers)),
-            "data": data[spec.name],
-        }
-        for spec in predictor.task.tensor_specs(predictor.names)
+        "name": tensor["name"],
+        "data_type": types.get(tensor["datatype"], f"TYPE_{tensor['datatype']}"),
+        "dims": tensor["shape"][1:] or [1],
     }
+
+
+def _statistics(service: Service, predictor: Predictor) -> dict[str, Any]:
+    """Return counters of /metrics as Triton's statistics."""
+    read = service.telemetry.read
+
+    def stage(name: str) -> dict[str, int]:
+        labels = {"stage": name}
+        seconds = read("rootstock_stage_duration_seconds_sum", labels)
+        count = read("rootstock_stage_duration_seconds_count", labels)
+        return {"count": int(count), "ns": int(_NANOSECONDS * seconds)}
+
+    stages = {"queue": "queue", "compute_input": "decode", "compute_infer": "infer"}
+    times = {name: stage(own) for name, own in stages.items()}
+    images = int(read("rootstock_images_total", {"outcome": "ok"}))
+    nothing = {"count": 0, "ns": 0}
+    entry = {
+        "name": predictor.info["name"],
+        "version": predictor.info["version"],
+        "inference_count": images,
+        "execution_count": int(read("rootstock_batch_size_count", {})),
+        "inference_stats": {
+            "success": {"count": images, "ns": sum(one["ns"] for one in times.values())},
+            "fail": nothing,
+            **times,
+            "compute_output": nothing,
+        },
+        "batch_stats": [],
+    }
+    return {"model_stats": [entry]}

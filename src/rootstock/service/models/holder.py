@@ -61,9 +61,9 @@ class ModelHolder:
         connect: opens the registry; called only for a registered model.
         limits: which images are accepted.
         engine: as for `Predictor`.
+        name: of a model from a directory; empty for the directory's.
         retry_seconds: how long clients should wait while there is no model.
-        registry_seconds: how long the first look waits for the registry if an earlier model can
-            be served instead.
+        registry_seconds: how long the first look waits if an earlier model can be served.
         on_swap: called with "swapped" or "refused".
     """
 
@@ -75,6 +75,7 @@ class ModelHolder:
         connect: Connect,
         limits: DecodeLimits | None = None,
         engine: Any = "fastest",
+        name: str = "",
         retry_seconds: float = 10.0,
         registry_seconds: float = 1.5,
         on_swap: Callable[[str], None] = lambda _outcome: None,
@@ -87,6 +88,7 @@ class ModelHolder:
         self._connect = connect
         self._limits = limits or DecodeLimits()
         self._engine = engine
+        self._name = name
         self._retry_seconds = max(1, round(retry_seconds))
         self._registry_seconds = registry_seconds
         self._predictor: Predictor | None = None
@@ -242,7 +244,7 @@ class ModelHolder:
             bundle,
             engine=self._engine,
             threads=1,  # for each forward pass: the service runs several at once
-            name=identity.name,
+            name=identity.name or self._name,
             version=identity.version,
             limits=self._limits,
         )

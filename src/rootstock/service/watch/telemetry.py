@@ -110,6 +110,10 @@ class Telemetry:
         """Record the time of an image or a batch in a stage."""
         self._child(self._stages, stage).observe(seconds)
 
+    def read(self, name: str, labels: dict[str, str]) -> float:
+        """Return the present value of a series; 0 if there is none."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
     def exposition(
         self,
         predictor: Predictor | None,

@@ -231,6 +231,18 @@ class SingleLabel(Task):
             probabilities += [share[name] for name in names]
         return {"label": [answer.text for answer in answers], "probabilities": probabilities}
 
+    def rankings(
+        self, answers: Sequence[Answer], names: Sequence[str], count: int
+    ) -> dict[str, list[list[str]]]:
+        """Return the most probable classes, for `probabilities`."""
+        numbers = {name: number for number, name in enumerate(names)}
+        return {
+            "probabilities": [
+                [f"{one.probability:f}:{numbers[one.label]}:{one.label}" for one in top[:count]]
+                for top in (answer.top or () for answer in cast(Sequence[ClassAnswer], answers))
+            ]
+        }
+
     # Evaluation
 
     def metrics(self, decisions: np.ndarray, targets: Targets) -> dict[str, float]:
