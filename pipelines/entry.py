@@ -9,12 +9,15 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
 from rootstock.integrations.connect import quiet_environment
+from rootstock.workflow.start import check_start
 
 
 def run(stage: Callable[[Config, Paths], object]) -> None:
     """Call ``stage`` with the project in the current folder; exit 1 with the message on error."""
     quiet_environment()
     try:
-        stage(load_config(Path("params.yaml")), Paths(Path.cwd()))
+        config, paths = load_config(Path("params.yaml")), Paths(Path.cwd())
+        check_start(config, paths)
+        stage(config, paths)
     except RootstockError as error:
         sys.exit(f"error: {error}")

@@ -1,7 +1,7 @@
 """Stage `index`: images in, Manifest out."""
 
 from pipelines.entry import run
-from rootstock.workflow.index import index_images
+from rootstock.workflow.index import index_and_warn
 
 if __name__ == "__main__":
-    run(index_images)
+    run(index_and_warn)

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from rootstock.backbones import hub, load
 from rootstock.backbones.card import BackboneCard
 from rootstock.backbones.create import create_module
+from rootstock.backbones.device import pick_device
 from rootstock.backbones.load import (
     Backbone,
     build_module,
     load_backbone,
-    pick_device,
 )
 from rootstock.backbones.taps import module_stages
 from rootstock.errors import BackboneError, WeightsUnavailable

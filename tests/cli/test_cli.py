@@ -10,7 +10,7 @@ from rootstock.cli.main import main
 from rootstock.config.load import load_config
 from rootstock.plan.ledger import append_row
 from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle
-from tests.data.folders import write_classes
+from tests.data.folders import photo, write_classes
 from tests.plan.test_ledger import a_row
 
 
@@ -43,6 +43,23 @@ def test_check_says_the_same_to_people(tmp_path, capsys):
     write_classes(tmp_path / "data", {"ants": 9, "bees": 9})
     assert "18 usable images of 18" in run(capsys, "check", "data")
     assert list(tmp_path.iterdir()) == [tmp_path / "data"]
+
+
+def test_check_shows_leaks_without_json(tmp_path, capsys):
+    write_classes(tmp_path / "train", {"ants": 8, "bees": 8})
+    write_classes(tmp_path / "test", {"ants": 4, "bees": 4}, seed=1)
+    (tmp_path / "test/ants/again.png").write_bytes(photo(0))
+    assert "1 groups of copies are in more than one of the splits" in run(
+        capsys, "check", str(tmp_path)
+    )
+
+
+@pytest.mark.parametrize("command", ["plan", "train", "evaluate"])
+def test_results_are_not_written_among_the_images(tmp_path, command):
+    root = write_classes(tmp_path / "images", {"ants": 8, "bees": 8})
+    before = sorted(root.rglob("*"))
+    assert "is in the folder of the images" in fails(command, str(root), "--out", f"{root}/run1")
+    assert sorted(root.rglob("*")) == before
 
 
 def test_plan_prints_the_plan(tmp_path, capsys):

@@ -23,6 +23,7 @@ NOTICED_BY = {
         f"{TRAINING}::test_another_seed_shows_the_images_in_another_order",
     ],
     "data.root": ["workflow/test_run.py::test_a_champion_of_other_classes_is_not_replaced"],
+    "data.layout": [f"{STAGES}::test_the_layout_says_what_the_folders_are"],
     "data.licence": [f"{STAGES}::test_the_card_has_licence_and_source_of_the_images"],
     "data.source": [f"{STAGES}::test_the_card_has_licence_and_source_of_the_images"],
     "data.val_fraction": [f"{STAGES}::test_the_fractions_say_how_many_images_are_split_off"],

@@ -75,8 +75,14 @@ BROKEN = {
         lambda root: write_classes(root, {"a": 5, "b": 2}),
         r"fewer than 3 usable images: b \(2\)",
     ),
-    "a class of broken files": (broken_class, r"fewer than 3 usable images: b \(0\)"),
-    "nothing but broken files": (all_broken, "none of the files in .* is a usable image"),
+    "a class of broken files": (
+        broken_class,
+        r"images: b \(0\)\n  4 of 4 files of b are not usable: b/0\.jpg \(not-an-image\)",
+    ),
+    "nothing but broken files": (
+        all_broken,
+        r"none of the files in .* is a usable image\n  4 of 4 files of a .*: a/0\.jpg \(empty\)",
+    ),
     "a test folder without train": (
         lambda root: [write_classes(root / "test", {"a": 4, "b": 4})],
         "has test but no train folder",
@@ -94,8 +100,8 @@ BROKEN = {
     "an absolute path": (table("path,label\n/etc/passwd,a\n"), "row 1: '/etc/passwd' lies outside"),
     "a row without a label": (table("path,label\na/0.png,\n"), "row 1: path or label is empty"),
     "an unknown split": (
-        table("path,label,split\na/0.png,a,holdout\n"),
-        "row 1: split 'holdout' is not one of train, val, test",
+        table("path,label,split\na/0.png,a,unlabeled\n"),
+        "row 1: split 'unlabeled' is not one of train, val, test",
     ),
     "a split without train": (
         table("path,label,split\na/0.png,a,test\nb/0.png,b,test\n"),

@@ -26,6 +26,7 @@ CLEAN = {
     "duplicate_groups": [],
     "quarantined": [],
     "quarantine_reasons": {},
+    "warnings": [],
 }
 
 
@@ -36,6 +37,12 @@ def findings(profile=None, summary=CLEAN, **answers):
 
 def test_clean_data_have_no_findings():
     assert findings() == []
+
+
+def test_every_warning_of_the_index_is_a_finding():
+    assert findings(summary=CLEAN | {"warnings": ["the folder a|b is ignored"]}) == [
+        r"The folder a\|b is ignored."
+    ]
 
 
 def test_leaks_come_first():

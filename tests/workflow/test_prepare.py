@@ -83,3 +83,20 @@ def test_only_the_stages_that_read_a_key_run_again(project):
     assert prepare(project, "train.l2_grid=[1.0]") == ["plan"]
     assert prepare(project, "train.l2_grid=[1.0]", "train.epochs=2") == ["assess", "plan"]
     assert prepare(project, "train.l2_grid=[1.0]", "train.epochs=2", "search.concurrent=2") == []
+
+
+def test_a_warning_about_the_data_is_everywhere_and_renews_the_reports(project, caplog):
+    prepare(project)
+    (project / "data/empty").mkdir()
+    (project / "data/bees/broken.png").write_bytes(b"")
+    try:
+        prepare(project)
+        assert prepare(project) == []
+    finally:
+        (project / "data/bees/broken.png").unlink()
+        (project / "data/empty").rmdir()
+    logged = [record.getMessage() for record in caplog.records if "warning: " in record.message]
+    reports = [(project / "reports" / name).read_text() for name in ("data.md", "plan.md")]
+    for said in ("he class folder empty is empty and is ignored", "1 empty"):
+        assert sum(said in text for text in logged) == 2  # of both runs that met it
+        assert all(said in text for text in reports)

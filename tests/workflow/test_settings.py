@@ -67,6 +67,13 @@ def test_the_fractions_say_how_many_images_are_split_off(data, usual, split):
     assert share(indexed(data, f"data.{split}_fraction=0.5"), split) == pytest.approx(0.5, abs=0.12)
 
 
+def test_the_layout_says_what_the_folders_are(tmp_path):
+    root = write_classes(tmp_path / "images", {"ants": 6, "bees": 6, "test": 6})
+    with pytest.raises(DataError, match="can be read in two ways"):
+        indexed(root)
+    assert indexed(root, "data.layout=classes").strata == ["ants", "bees", "test"]
+
+
 def test_another_seed_splits_other_images_off(data, usual):
     assert indexed(data, "seed=1").rows("test") != usual.rows("test")
 

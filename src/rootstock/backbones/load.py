@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rootstock.backbones.card import BackboneCard, Tap, read_card, split_taps
 from rootstock.backbones.create import create_module
+from rootstock.backbones.device import pick_device
 from rootstock.backbones.hub import load_from_hub
 from rootstock.errors import BackboneError
 from rootstock.system.malloc import keep_freed_memory
@@ -164,23 +165,6 @@ def embedded_weights() -> Path:
             hint="install Rootstock again, or set backbone.weights to hub or a file",
         )
     return files[0]
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device of this name; ``auto`` is the GPU if there is one, or the processor.
-
-    Raises:
-        BackboneError: the device is unknown, or not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise BackboneError(f"unknown device {device!r}", hint="cpu, cuda or cuda:0") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise BackboneError(f"device {device!r} asked for, but there is no GPU", hint="use auto")
-    return chosen
 
 
 def build_module(card: BackboneCard) -> nn.Module:

@@ -25,10 +25,18 @@ def own_params() -> Path | None:
 
 
 def read_config(options: argparse.Namespace) -> Config:
-    """params.yaml of the current folder, if any, with the data folder and --set on top."""
+    """params.yaml of the current folder, if any, with the data folder and --set on top.
+
+    What can be known before any work is checked.
+    """
+    from rootstock.workflow.start import check_start
+
     path = options.params or own_params()
     root = json.dumps(str(options.data.absolute()))
-    return load_config(path, overrides=[f"data.root={root}", *options.set])
+    config = load_config(path, overrides=[f"data.root={root}", *options.set])
+    out = getattr(options, "out", None)
+    check_start(config, Paths(out.resolve()) if out else None)
+    return config
 
 
 @contextmanager
@@ -81,11 +89,6 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     print("test metrics")
     for name, value in metrics.items():
         print(f"  {name:24} {value}")
-
-
-def printable(text: str) -> str:
-    """A name as one line: control characters, which file names may hold, are escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def add_command(commands: Any, name: str, handler: Any, text: str) -> argparse.ArgumentParser:

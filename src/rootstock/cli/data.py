@@ -12,13 +12,13 @@ from rootstock.cli.common import (
     add_options,
     own_params,
     print_json,
-    printable,
     read_config,
     workspace,
 )
 from rootstock.config.load import describe_keys, load_config
 from rootstock.config.paths import Paths
 from rootstock.errors import RootstockError
+from rootstock.system.escape import escape_terminal
 
 
 def add_commands(commands: Any) -> None:
@@ -50,6 +50,7 @@ def add_commands(commands: Any) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Index a folder and print what is in it."""
+    from rootstock.data.notices import list_notices
     from rootstock.workflow.index import index_images
 
     with workspace(None) as paths:
@@ -60,11 +61,14 @@ def check(options: argparse.Namespace) -> None:
         return
     print(f"{summary['n_usable']} usable images of {summary['n_images']}")
     for label, splits in summary["classes"].items():
-        print(f"  {printable(label):24} " + "  ".join(f"{name} {n}" for name, n in splits.items()))
+        print(
+            f"  {escape_terminal(label):24} "
+            + "  ".join(f"{name} {n}" for name, n in splits.items())
+        )
     for item in summary["quarantined"]:
-        print(f"  quarantined: {printable(item['path'])}: {item['reason']}")
-    for warning in summary["warnings"]:
-        print(f"  warning: {warning}")
+        print(f"  quarantined: {escape_terminal(item['path'])}: {item['reason']}")
+    for notice in list_notices(manifest):
+        print(f"  warning: {escape_terminal(notice)}")
 
 
 def params(options: argparse.Namespace) -> None:

@@ -15,10 +15,10 @@ from rootstock.cli.common import (
     open_model,
     open_registry,
     print_json,
-    printable,
 )
 from rootstock.config.paths import Paths
 from rootstock.errors import RootstockError
+from rootstock.system.escape import escape_terminal
 
 
 def add_commands(commands: Any) -> None:
@@ -126,7 +126,7 @@ def history(options: argparse.Namespace) -> None:
         when = _time(one.at).strftime("%Y-%m-%d %H:%M:%S")
         print(f"{one.number:4}  {when} UTC  version {one.version:4} {one.kind:10} by {one.by}")
         if one.why:
-            print(f"      {printable(one.why)}")
+            print(f"      {escape_terminal(one.why)}")
     if not changes:
         print(f"{name} has had no champion yet, as far as its history tells")
     if moved:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rootstock.cli.common import add_command, add_options, open_model, print_json, printable
+from rootstock.cli.common import add_command, add_options, open_model, print_json
 from rootstock.errors import RootstockError
+from rootstock.system.escape import escape_terminal
 
 if TYPE_CHECKING:
     from rootstock.tasks.answer import Answer
@@ -97,4 +98,4 @@ def _print_predictions(answers: Sequence[Answer]) -> None:
     for answer in answers:
         note = "  (unlike all the model has seen)" if answer.unknown else ""
         text = str(answer.error) if answer.error else f"{answer.summary}{note}"
-        print(f"{printable(answer.filename)}: {text}")
+        print(f"{escape_terminal(answer.filename)}: {text}")

@@ -30,6 +30,12 @@ class DataConfig(Section):
         description="Class folders, train/val/test folders of class folders, or a CSV or "
         "Parquet file with the columns path,label[,split].",
     )
+    layout: Literal["auto", "classes", "splits"] = Field(
+        "auto",
+        description="What the folders in data.root are. auto: splits if they are named like them "
+        "and hold class folders; what can be read in two ways is an error. `classes`, `splits`: "
+        "they are that.",
+    )
     licence: str = Field(
         "not stated", description="Terms under which you have the images; for the model card."
     )

@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
+from rootstock.data.entry import describe_faults
 from rootstock.data.inspect import Inspected
 from rootstock.data.inspection_cache import FILE_COLUMNS, inspect_layout
 from rootstock.data.layout import Layout
 from rootstock.data.splits import SPLITS, assign_splits
-from rootstock.errors import ArtifactError
+from rootstock.errors import ArtifactError, DataError
 from rootstock.system.files import explain_format
 from rootstock.system.tables import DAMAGE, read_table, write_rows
 
@@ -243,7 +244,12 @@ def build_manifest(
     )
     usable = [i for i, image in enumerate(inspected) if not image.reason]
     targets = [listed[i] for i in usable]
-    rules.check(layout.root, targets, listed, min_per_class)
+    try:
+        rules.check(layout.root, targets, listed, min_per_class)
+    except DataError as error:
+        seen = [*describe_faults(layout.entries, [image.reason for image in inspected])]
+        seen += layout.warnings
+        raise DataError("\n  ".join([error.message, *seen]), hint=error.hint) from None
     strata = rules.strata(targets)
     groups = group_duplicates(
         [inspected[i].sha256 for i in usable],

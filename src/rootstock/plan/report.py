@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import get_args
 
@@ -11,6 +11,7 @@ from rootstock.config.choices import SizeClass, Strategy
 from rootstock.plan.costs import REFERENCE_GFLOPS
 from rootstock.plan.rules import MEANING, TABLE
 from rootstock.plan.transfer_plan import StrategyForecast, TransferPlan
+from rootstock.system.escape import escape_markdown
 
 
 def render_plan(
@@ -22,18 +23,21 @@ def render_plan(
     latency_ms: float | None = None,
     machine: str = "",
     backbones_here: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    notices: Sequence[str] = (),
 ) -> str:
     """The plan as Markdown.
 
     ``picture`` is the path of the evidence plot, if there is one; ``minutes`` and ``latency_ms``
     are what was measured on ``machine``, where it was; ``backbones_here`` the milliseconds to
-    serve an image and the minutes to train by the plan's strategy, by the weights' SHA-256.
+    serve an image and the minutes to train by the plan's strategy, by the weights' SHA-256;
+    ``notices`` what the index noticed.
     """
     lines = [
         f"# Plan: {plan.strategy}",
         "",
         f"{MEANING[plan.strategy].capitalize()}.",
         "",
+        *_notices(notices),
         "## Why",
         "",
         "| choice | value | why |",
@@ -56,6 +60,12 @@ def render_plan(
         "Every choice can be pinned in `params.yaml` under `plan:`; `rootstock params` lists them.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _notices(notices: Sequence[str]) -> list[str]:
+    if not notices:
+        return []
+    return ["## Warnings about the data", "", *(f"- {escape_markdown(n)}" for n in notices), ""]
 
 
 def _table(plan: TransferPlan) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.review.record import MAX_SUSPECTS, DataReview, Feasibility, Finding, Shortcut
+from rootstock.system.escape import escape_markdown
 
 MIN_IMBALANCE_RATIO = 10.0
 """Largest over smallest class: from here on the loss should be balanced."""
@@ -32,6 +33,13 @@ def gather_findings(
 
 
 def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
+    for warning in summary["warnings"]:
+        yield Finding(
+            weight=2,
+            what=f"{escape_markdown(warning[:1].upper() + warning[1:])}.",
+            todo="If that is not what you want, change the folders or the table, or set "
+            "`data.layout`.",
+        )
     leaks, conflicts = summary["leaks_across_given_splits"], summary["label_conflicts"]
     if leaks:
         yield Finding(

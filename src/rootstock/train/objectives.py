@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rootstock.backbones.load import load_backbone, pick_device
+from rootstock.backbones.device import pick_device
+from rootstock.backbones.load import load_backbone
 from rootstock.heads.linear import CPU, Head, read_head, write_head
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_json

@@ -26,7 +26,7 @@ from rootstock.workflow.forecast import (
     read_expected_minutes,
     training_minutes,
 )
-from rootstock.workflow.index import index_targets
+from rootstock.workflow.index import index_targets, log_notices
 from rootstock.workflow.project import Project
 
 COVERAGE = 0.95
@@ -71,6 +71,7 @@ def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> dict[str, A
     """
     predictor = Predictor(model)
     manifest = index_targets(config, paths, predictor.task)
+    log_notices(manifest)
     root = Project(config, paths).root
     rows = manifest.rows("test" if "test" in manifest.given_splits else None)
     evaluation = _evaluate(predictor, rows, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,19 +17,36 @@ from rootstock.data.decode import DecodeLimits
 from rootstock.data.inspect import Inspected
 from rootstock.data.layout import Layout, find_images
 from rootstock.data.manifest import Manifest, build_manifest
+from rootstock.data.notices import list_notices
 from rootstock.errors import ArtifactError
 from rootstock.plots.background import BackgroundPlots, background_plots
 from rootstock.plots.data import plot_class_counts, plot_image_sizes
 from rootstock.plots.sheet import MAX_COLUMNS, plot_contact_sheet
 from rootstock.system.cpu import usable_cores
+from rootstock.system.escape import escape_log
 from rootstock.system.files import write_json
 from rootstock.tasks import get_task
 from rootstock.tasks.task import Task
+from rootstock.workflow.start import check_place
 from rootstock.workflow.task_settings import check_task
 
+_log = logging.getLogger(__name__)
 PICTURES = "plots/data"
 MIN_DRAWN_ASIDE_IMAGES = 10_000
 """From so many images on it pays to draw in a process of its own, beside all else."""
+
+
+def index_and_warn(config: Config, paths: Paths) -> Manifest:
+    """Do as `index_images`, and log what the user should know."""
+    manifest = index_images(config, paths)
+    log_notices(manifest)
+    return manifest
+
+
+def log_notices(manifest: Manifest) -> None:
+    """Log what the user should know of the images before work continues."""
+    for notice in list_notices(manifest):
+        _log.warning("warning: %s", escape_log(notice))
 
 
 def index_images(config: Config, paths: Paths) -> Manifest:
@@ -61,7 +79,14 @@ def _no_garbage() -> Iterator[None]:
 
 def _index(config: Config, paths: Paths, task: Task) -> Manifest:
     data = config.data
-    layout = find_images(paths.below(data.root), columns=task.columns, in_folders=task.in_folders)
+    root = paths.below(data.root)
+    check_place(root, paths.root)
+    layout = find_images(
+        root,
+        columns=task.columns,
+        in_folders=task.in_folders,
+        reading=data.layout,
+    )
     folder = paths.reports / PICTURES
     workers = usable_cores() if data.workers == "auto" else data.workers
     # Where there is a manifest already, there may be nothing to draw.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
+from rootstock.data.notices import list_notices
 from rootstock.plan.backbone import Limits
 from rootstock.plan.costs import find_too_slow, tuning_size
 from rootstock.plan.evidence import contest_to_race
@@ -78,12 +80,16 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     plan.write(paths.plan)
     # Not in the plan itself, which is the same on every machine.
     write_json(paths.estimates / f"{plan.hash}.json", {"minutes": estimate[1][plan.strategy]})
-    _write_report(paths, plan, choice, estimate)
+    _write_report(paths, plan, choice, estimate, list_notices(project.manifest))
     return plan
 
 
 def _write_report(
-    paths: Paths, plan: TransferPlan, choice: BackboneChoice, estimate: Estimate
+    paths: Paths,
+    plan: TransferPlan,
+    choice: BackboneChoice,
+    estimate: Estimate,
+    notices: Sequence[str],
 ) -> None:
     profile, (throughput, minutes) = choice.profile, estimate
     plot_depth(
@@ -103,6 +109,7 @@ def _write_report(
             weights: (other.latency_ms, needed[plan.strategy])
             for weights, (other, needed) in choice.estimates.items()
         },
+        notices=notices,
     )
     with write_atomic(paths.reports / "plan.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

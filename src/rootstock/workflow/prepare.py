@@ -18,7 +18,7 @@ from rootstock.config.schema import Config
 from rootstock.ports.search import Searcher
 from rootstock.system.files import sha256_file
 from rootstock.workflow.code_dependencies import digest_code
-from rootstock.workflow.index import index_images
+from rootstock.workflow.index import index_and_warn
 from rootstock.workflow.stage_cache import run_if_changed
 
 PARAMS = {
@@ -37,7 +37,7 @@ PARAMS = {
 
 def prepare_plan(config: Config, paths: Paths, *, searcher: Searcher) -> None:
     """Write what the stages index, assess and plan write; races run on ``searcher``."""
-    manifest = index_images(config, paths)
+    manifest = index_and_warn(config, paths)
 
     def assess() -> None:
         from rootstock.workflow.assess import assess_data
@@ -49,7 +49,11 @@ def prepare_plan(config: Config, paths: Paths, *, searcher: Searcher) -> None:
 
         make_plan(config, paths, searcher=searcher)
 
-    files = {"data": manifest.content_hash, "weights": hash_weights(config)}
+    files = {
+        "data": manifest.content_hash,
+        "warnings": manifest.warnings,
+        "weights": hash_weights(config),
+    }
     run_if_changed(
         assess,
         paths.kept / "assess.json",

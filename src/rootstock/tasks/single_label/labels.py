@@ -43,7 +43,7 @@ def check_classes(root: Path, texts: Sequence[str], listed: Sequence[str], least
     if not counts:
         raise DataError(
             f"none of the files in {root} is a usable image",
-            hint="`rootstock check` lists each file with the reason",
+            hint="convert the files to JPEG or PNG, fetch them, or remove them",
         )
     scarce = {label: counts[label] for label in classes if counts[label] < least}
     if scarce:

@@ -1,0 +1,56 @@
+"""One candidate image of a data set, and how the name of its class is written."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+MAX_FAULTY = 10
+"""Targets whose unusable files are listed."""
+
+
+class Entry(NamedTuple):
+    """One candidate image: path relative to the base folder, target, given split or None."""
+
+    path: str
+    target: str
+    split: str | None = None
+
+
+def clean_label(text: str) -> str:
+    """Return ``text`` without blanks at its ends, its letters composed (Unicode NFC).
+
+    macOS decomposes the letters of file names (NFD), so one word may be spelt in two ways that
+    look the same.
+    """
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def fold_label(text: str) -> str:
+    """Return what a label has in common with those that differ in case only."""
+    return clean_label(text).casefold()
+
+
+def shorten(names: Sequence[str], *, most: int = 5) -> str:
+    """Return the first ``most`` names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def describe_faults(entries: Sequence[Entry], reasons: Sequence[str]) -> Iterator[str]:
+    """Yield for each target how many of its files are not usable, and the first ones.
+
+    ``reasons``: of each entry, empty for a usable one.
+    """
+    faults: dict[str, list[str]] = {}
+    for entry, reason in zip(entries, reasons, strict=True):
+        if reason:
+            faults.setdefault(entry.target, []).append(f"{entry.path} ({reason})")
+    counts = Counter(entry.target for entry in entries)
+    for target, files in sorted(faults.items(), key=lambda item: -len(item[1]))[:MAX_FAULTY]:
+        yield (
+            f"{len(files)} of {counts[target]} files of {target} are not usable: "
+            f"{shorten(files, most=3)}"
+        )

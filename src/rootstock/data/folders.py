@@ -1,0 +1,162 @@
+"""Class folders and split folders: what the names and the depth of folders say.
+
+What can be read in one way only is read, with a warning if it is unusual. What can be read in two
+ways is refused with both, and `data.layout` chooses.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rootstock.data.entry import Entry, clean_label, fold_label, shorten
+from rootstock.data.split_folders import LAYOUT_HINT, find_splits, read_inner_splits, read_splits
+from rootstock.data.split_names import read_split_name
+from rootstock.data.tree import Folder, scan_folder
+from rootstock.errors import DataError
+
+Reading = Literal["auto", "classes", "splits"]
+
+
+@dataclass
+class FolderReader:
+    """Reads the tree below ``root``; ``warnings`` grow while it does.
+
+    ``need_train``: a data set without training images is refused.
+    """
+
+    root: Path
+    reading: Reading = "auto"
+    need_train: bool = True
+    warnings: list[str] = field(default_factory=list)
+
+    def read(self) -> list[Entry]:
+        """Return the candidate images.
+
+        Raises:
+            DataError: no layout can be recognised, or more than one.
+        """
+        top, self.warnings = scan_folder(self.root)
+        if not top.folders:
+            what = f"{len(top.files)} files but no class folders" if top.files else "no images"
+            raise DataError(f"{self.root} holds {what}", hint=LAYOUT_HINT)
+        prefix, folder = self._descend(top) if self.reading == "auto" else ("", top)
+        for place, one in {"": top, prefix: folder}.items():
+            self._warn_of_loose(one, place)
+        splits = {}
+        if self.reading != "classes":
+            splits = find_splits(
+                folder,
+                self.root / prefix,
+                certain=self.reading == "splits",
+                need_train=self.need_train,
+            )
+        if splits:
+            entries = list(read_splits(folder, prefix, splits, self.warnings))
+        else:
+            entries = list(self._read_classes(folder, prefix))
+        self._warn_of_twins(entries)
+        return entries
+
+    def _descend(self, top: Folder) -> tuple[str, Folder]:
+        """Return the folder of the classes or splits, and its path: an archive may add one."""
+        prefix, folder, passed = "", top, ""
+        while len(folder.folders) == 1:
+            ((name, only),) = folder.folders.items()
+            if only.files or read_split_name(name):
+                break
+            prefix, folder = f"{prefix}{name}/", only
+            if len(folder.folders) > 1 or any(map(read_split_name, folder.folders)):
+                passed = prefix
+        if not passed:
+            return "", top
+        self.warnings.append(
+            f"{top.path} holds one folder; the classes are read from {prefix}, further down"
+        )
+        return prefix, folder
+
+    def _warn_of_loose(self, folder: Folder, prefix: str) -> None:
+        if folder.files:
+            where = f" in {prefix}" if prefix else ""
+            self.warnings.append(
+                f"{len(folder.files)} files lie beside the class folders{where} and are ignored: "
+                f"{shorten(folder.files, most=3)}"
+            )
+
+    def _read_classes(self, folder: Folder, prefix: str) -> Iterator[Entry]:
+        self._warn_of_empty(folder, prefix)
+        classes = folder.folders
+        if self.reading == "auto":
+            inner = read_inner_splits(classes)
+            if inner:
+                self.warnings.append(
+                    "each class folder holds splits, which are used: "
+                    f"{', '.join(sorted(set(inner)))}"
+                )
+                for label, images in classes.items():
+                    for name, split_folder in images.folders.items():
+                        for path in split_folder.paths():
+                            yield Entry(f"{prefix}{label}/{name}/{path}", label, inner[name])
+                return
+            self._check_depth(folder, prefix)
+        for label, images in classes.items():
+            yield from (Entry(f"{prefix}{label}/{path}", label) for path in images.paths())
+
+    def _check_depth(self, folder: Folder, prefix: str) -> None:
+        """Refuse class folders that seem to hold classes; warn of other folders in them."""
+        classes = folder.folders
+        labels = {fold_label(label): label for label in classes}
+        flat = [label for label, images in classes.items() if images.files]
+        nested = {label: one for label, one in classes.items() if len(one.folders) > 1}
+        for label, images in classes.items():
+            same = [name for name in images.folders if labels.get(fold_label(name), label) != label]
+            odd = flat and not images.files and label in nested
+            if not (same or odd):
+                continue
+            inside = shorten(same or list(images.folders), most=3)
+            why = (
+                f"which {'is a class' if len(same) == 1 else 'are classes'} too"
+                if same
+                else (f"while {shorten(flat, most=3)} holds images directly")
+            )
+            raise DataError(
+                f"{self.root / prefix / label} can be read in two ways: as one class, or as a "
+                f"folder of classes, since it holds {inside}, {why}",
+                hint=f"for classes, move the folders in {label}/ one level up (or give that "
+                "folder as the data); for one class, set data.layout to `classes`",
+            )
+        if nested:
+            examples = [
+                f"{label} ({shorten(list(one.folders), most=3)})" for label, one in nested.items()
+            ]
+            self.warnings.append(
+                "images in folders below a class folder count as that class: "
+                f"{shorten(examples, most=3)}"
+            )
+
+    def _warn_of_empty(self, folder: Folder, prefix: str) -> None:
+        self.warnings += [
+            f"the class folder {prefix}{name} is empty and is ignored" for name in folder.empty
+        ]
+
+    def _warn_of_twins(self, entries: list[Entry]) -> None:
+        """Make the labels clean, and say which folders became one class by that.
+
+        Raises:
+            DataError: the name of a folder is blank.
+        """
+        spellings: dict[str, set[str]] = defaultdict(set)
+        for spelling in {entry.target for entry in entries}:
+            spellings[clean_label(spelling)].add(spelling)
+        if "" in spellings:
+            raise DataError(f"{self.root} has a class folder whose name is blank")
+        for label, names in sorted(spellings.items()):
+            if len(names) > 1:
+                self.warnings.append(
+                    f"{len(names)} class folders are read as one class, {label}: their names "
+                    "differ in blanks at the ends or in how letters are composed only"
+                )
+        entries[:] = [entry._replace(target=clean_label(entry.target)) for entry in entries]

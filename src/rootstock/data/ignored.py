@@ -1,0 +1,31 @@
+"""Files and folders that are never images of a data set, by their names."""
+
+from __future__ import annotations
+
+_TEXT_ENDINGS = {"txt", "md", "html", "log", "ini", "py", "ipynb", "sh", "url"}
+_RECORD_ENDINGS = {"json", "jsonl", "csv", "tsv", "parquet", "xml", "yaml", "yml", "toml"}
+_SIDE_ENDINGS = _TEXT_ENDINGS | _RECORD_ENDINGS | {"db", "dvc", "lnk", "xmp", "aae"}
+_PROGRAM_FOLDERS = {"__macosx", "__pycache__", "node_modules", "_gsdata_"}
+_WINDOWS_FOLDERS = {"$recycle.bin", "recycler", "system volume information", "found.000"}
+_UNIX_FOLDERS = {"lost+found", "lost.dir"}
+_NAS_FOLDERS = {"@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"}
+_SYSTEM_FOLDERS = _PROGRAM_FOLDERS | _WINDOWS_FOLDERS | _UNIX_FOLDERS | _NAS_FOLDERS
+PLACEHOLDER_ENDING = ".icloud"
+"""Of the hidden file `.NAME.icloud` that macOS leaves for a photo that is not on this disk."""
+
+
+def is_side_file(name: str) -> bool:
+    """Whether a file is hidden, or a text or record that often lies next to images."""
+    # Text: os.path.splitext takes four times as long, and it is done for each image.
+    _, dot, ending = name.rpartition(".")
+    return name.startswith(".") or (dot == "." and ending.lower() in _SIDE_ENDINGS)
+
+
+def is_placeholder(name: str) -> bool:
+    """Whether a file only says that a photo is in iCloud."""
+    return name.startswith(".") and name.endswith(PLACEHOLDER_ENDING)
+
+
+def is_side_folder(name: str) -> bool:
+    """Whether a folder is hidden, or one that a system, a NAS or a program keeps for itself."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS

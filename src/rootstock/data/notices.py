@@ -1,0 +1,26 @@
+"""What a user should know of a data set before work goes on: it is the same in every place."""
+
+from __future__ import annotations
+
+from rootstock.data.entry import shorten
+from rootstock.data.manifest import Manifest
+
+_GROUPS = {
+    "label_conflicts": "groups of copies have more than one label",
+    "leaks_across_given_splits": "groups of copies are in more than one of the splits you gave",
+}
+"""Keys of the summary, and what a group of files in them means."""
+
+
+def list_notices(manifest: Manifest) -> list[str]:
+    """Return the warnings of the index, and counts of what the images themselves show."""
+    summary = manifest.summary()
+    notices = list(manifest.warnings)
+    if summary["quarantined"]:
+        reasons = ", ".join(f"{n} {name}" for name, n in summary["quarantine_reasons"].items())
+        first = shorten([row.path for row in manifest.quarantined], most=3)
+        notices.append(f"{len(manifest.quarantined)} files are not usable ({reasons}): {first}")
+    for key, what in _GROUPS.items():
+        if groups := summary[key]:
+            notices.append(f"{len(groups)} {what}, such as {groups[0][0]} and {groups[0][1]}")
+    return notices

@@ -1,0 +1,134 @@
+"""Folders that are splits: which ones are, and what is in them.
+
+A name alone does not decide: `train` next to `bus` may be a class. A split holds class folders, and
+those of another split have names in common with those of the training split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rootstock.data.entry import Entry, fold_label, shorten
+from rootstock.data.split_names import read_split_name, settle_eval
+from rootstock.data.tree import Folder
+from rootstock.errors import DataError
+
+LAYOUT_HINT = "expected root/<class>/*.jpg, root/train/<class>/*.jpg, or a CSV with path,label"
+_USUAL_NAMES = ("train", "training", "val", "valid", "validation", "test")
+
+
+def find_splits(folder: Folder, where: Path, *, certain: bool, need_train: bool) -> dict[str, str]:
+    """Return the split of each folder below ``folder`` that is one; empty if they are classes.
+
+    ``certain``: they are splits, whatever else they could be.
+    Raises:
+        DataError: both can be meant, or there is no training split and ``need_train``.
+    """
+    found = {name: one for name in folder.folders if (one := read_split_name(name))}
+    splits = settle_eval({name: one.split for name, one in found.items()})
+    if not splits and not certain:
+        return {}
+    deep = [name for name in splits if folder.folders[name].folders]
+    train = [name for name in deep if splits[name] == "train"]
+    all_named = len(splits) == len(folder.folders)
+    if all_named and deep and not need_train:
+        return splits
+    if certain or (all_named and "train" not in splits.values()):
+        if train:
+            return splits
+        text = f"{where} has {', '.join(sorted(splits)) or 'no splits'} but no train folder"
+        raise DataError(f"{text} with class folders in it", hint=LAYOUT_HINT)
+    bare = {name for name, one in found.items() if one.bare}
+    if train:
+        known = _labels(folder, train)
+        partners = [name for name in deep if splits[name] != "train"]
+        agree = any(_labels(folder, [name]) & known for name in partners)
+        if agree or bare & set(train) or all_named and len(splits) == 1:
+            return splits
+        doubtful = set(splits.values()) != {"train"}
+    else:
+        doubtful = any(splits[name] != "train" for name in bare)
+        doubtful = doubtful or all_named and len(splits) > 1
+    if doubtful:
+        raise _two_readings(folder, where, list(splits))
+    return {}
+
+
+def _two_readings(folder: Folder, where: Path, names: Sequence[str]) -> DataError:
+    flat = [name for name in names if not folder.folders[name].folders]
+    lack = f", but {shorten(flat)} holds no class folders" if flat else ""
+    others = sorted(set(folder.folders) - set(names))
+    beside = f" next to {shorten(others)}" if others else ""
+    return DataError(
+        f"{where} can be read in two ways: {shorten(names)} as splits{lack}, or as classes{beside}",
+        hint="for splits, put class folders into train/, val/ and test/; for classes, set "
+        "data.layout to `classes`",
+    )
+
+
+def read_splits(
+    folder: Folder, prefix: str, splits: Mapping[str, str], warnings: list[str]
+) -> Iterator[Entry]:
+    """Yield the images of ``splits``; ``prefix`` is the path of ``folder`` from the root.
+
+    Adds to ``warnings`` what is unusual or left out.
+    """
+    others = sorted(set(folder.folders) - set(splits))
+    if others:
+        warnings.append(f"folders beside train/val/test are ignored: {shorten(others)}")
+    warnings += [f"the folder {prefix}{name} is empty and is ignored" for name in folder.empty]
+    unusual = [f"{name} as {one}" for name, one in splits.items() if _is_unusual(name, splits)]
+    if unusual:
+        warnings.append(f"folders are read as splits: {', '.join(unusual)}")
+    known = _labels(folder, [name for name, split in splits.items() if split == "train"])
+    for name, split in splits.items():
+        below, home = _unwrap(folder.folders[name], known)
+        place = f"{prefix}{name}/{below}"
+        if home.files:
+            warnings.append(
+                f"{len(home.files)} files lie directly in {place}, not in a class folder, and are "
+                f"ignored: {shorten(home.files, most=3)}"
+            )
+        warnings += [
+            f"the class folder {place}{label} is empty and is ignored" for label in home.empty
+        ]
+        for label, images in home.folders.items():
+            for path in images.paths():
+                yield Entry(f"{place}{label}/{path}", label, split)
+
+
+def _is_unusual(name: str, splits: Mapping[str, str]) -> bool:
+    return name.lower() not in _USUAL_NAMES or list(splits.values()).count(splits[name]) > 1
+
+
+def read_inner_splits(classes: Mapping[str, Folder]) -> dict[str, str]:
+    """Return splits by folder name if every class folder holds nothing but splits."""
+    if any(one.files or not one.folders for one in classes.values()):
+        return {}
+    names = {name for one in classes.values() for name in one.folders}
+    found = {name: read_split_name(name) for name in sorted(names)}
+    if not all(one and one.bare for one in found.values()):
+        return {}
+    splits = settle_eval({name: one.split for name, one in found.items() if one})
+    return splits if "train" in splits.values() else {}
+
+
+def _labels(folder: Folder, splits: Sequence[str]) -> set[str]:
+    """Return the folded names of the classes in ``splits``."""
+    homes = [_unwrap(folder.folders[name], set())[1] for name in splits]
+    return {fold_label(label) for home in homes for label in home.folders}
+
+
+def _unwrap(folder: Folder, known: set[str]) -> tuple[str, Folder]:
+    """Return where the class folders of a split are: `seg_train/seg_train/`, `train/images/`.
+
+    A folder named like a class of ``known`` is one.
+    """
+    below = ""
+    while not folder.files and len(folder.folders) == 1:
+        ((name, only),) = folder.folders.items()
+        if not only.folders or fold_label(name) in known:
+            break
+        below, folder = f"{below}{name}/", only
+    return below, folder

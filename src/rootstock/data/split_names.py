@@ -1,0 +1,54 @@
+"""Names that people give to splits: `Train`, `training_set`, `seg_test`, `val2017`, `holdout`."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+_SPLIT_OF_WORD = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("eval", "evaluation"), "eval"),
+}
+_SET_WORDS = ("set", "split", "subset", "part", "data", "dataset", "folder", "dir", "samples")
+_IMAGE_WORDS = ("files", "image", "images", "img", "imgs", "photo", "photos", "pictures")
+_PLAIN_WORDS = (*_SET_WORDS, *_IMAGE_WORDS)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
+_GLUED = re.compile(rf"({'|'.join(_SPLIT_OF_WORD)})(?:{'|'.join(_PLAIN_WORDS)})")
+
+
+class SplitName(NamedTuple):
+    """``split`` is train, val, test or eval; ``bare``: the name says nothing else."""
+
+    split: str
+    bare: bool
+
+
+def read_split_name(name: str) -> SplitName | None:
+    """Return the split that a folder or a cell is named after, or None.
+
+    ``eval`` may be val or test; `settle_eval` decides. A name of train and val together, such
+    as `trainval`, is train.
+    """
+    text = unicodedata.normalize("NFC", name)
+    text = re.sub(r"(?i)(hold|held)[ _-]?out", "holdout", text)
+    text = re.sub(r"(?i)train[ _-]?val(?![a-z])", "train", text)
+    words = [_unglue(word.lower()) for word in _WORD.findall(text)]
+    splits = {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
+    if len(splits) != 1:
+        return None
+    others = [word for word in words if word not in _SPLIT_OF_WORD and word not in _PLAIN_WORDS]
+    return SplitName(splits.pop(), not others)
+
+
+def settle_eval(splits: dict[str, str]) -> dict[str, str]:
+    """Return splits by name without ``eval``: it is test, or val where another one is test."""
+    other = "val" if "test" in splits.values() else "test"
+    return {name: other if split == "eval" else split for name, split in splits.items()}
+
+
+def _unglue(word: str) -> str:
+    glued = _GLUED.fullmatch(word)
+    return glued[1] if glued else word

@@ -1,0 +1,70 @@
+"""Words from outside made harmless, one function for each target that they are written to.
+
+Labels, file names and what files hold may contain anything: table borders, HTML, links, line
+breaks, or sequences that control a terminal.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+_MARKUP = re.compile(r"[\\`*\[\]|~$]")
+_EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+
+
+class Markdown(str):
+    """Text that is Markdown already: `escape_markdown` leaves it as it is."""
+
+    __slots__ = ()
+
+
+def escape_terminal(text: object) -> str:
+    """Return one line: control and other invisible characters are spelt out, such as ``\\x1b``."""
+    value = str(text)
+    if value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+
+
+def escape_lines(text: str) -> str:
+    """Do the same with text of several lines, such as an error with its hint."""
+    return "\n".join(map(escape_terminal, text.split("\n")))
+
+
+escape_log = escape_terminal
+"""A record of a log is one line too, and may be read in a terminal."""
+
+
+def escape_html(text: object) -> str:
+    """Return text for an HTML page, inside an element or a quoted attribute."""
+    return html.escape(escape_terminal(text))
+
+
+def escape_markdown(text: object) -> str:
+    """Return inline Markdown that shows ``text``, also in the cell of a table.
+
+    Markup is escaped and HTML becomes entities; what a link or an image would be is plain text.
+    """
+    if isinstance(text, Markdown):
+        return text
+    value = _MARKUP.sub(r"\\\g<0>", escape_terminal(text))
+    value = _ENTITY.sub("&amp;", _EDGE_UNDERSCORE.sub(r"\\_", value))
+    return value.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code_span(text: object) -> Markdown:
+    """Return Markdown that shows ``text`` as code, also in the cell of a table."""
+    value = escape_terminal(text).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall("`+", value)), default=0)
+    fence = "`" * (longest + 1)
+    blank = " " if longest or not value.strip() else ""
+    return Markdown(f"{fence}{blank}{value}{blank}{fence}")
+
+
+def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a table; each cell is escaped unless it is `Markdown`."""
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(map(escape_markdown, cells))} |" for cells in lines]
