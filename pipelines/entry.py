@@ -8,13 +8,11 @@ from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
-from rootstock.integrations.connect import quiet_environment
 from rootstock.workflow.start import check_start
 
 
 def run(stage: Callable[[Config, Paths], object]) -> None:
     """Call ``stage`` with the project in the current folder; exit 1 with the message on error."""
-    quiet_environment()
     try:
         config, paths = load_config(Path("params.yaml")), Paths(Path.cwd())
         check_start(config, paths)

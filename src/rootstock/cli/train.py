@@ -72,11 +72,9 @@ def train(options: argparse.Namespace) -> None:
         connect_runs,
         connect_searcher,
         connect_spreader,
-        quiet_environment,
     )
     from rootstock.workflow.run import run_all
 
-    quiet_environment()
     config, paths = read_config(options), Paths(options.out.resolve())
     run_all(
         config,
