@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import threading
 import time
@@ -20,6 +22,7 @@ class FolderRegistry:
         self.root = root
         self.entries: dict[tuple[str, str], RegistryEntry] = {}
         self.aliases: dict[tuple[str, str], str] = {}
+        self.descriptions: dict[tuple[str, str], str] = {}
         self.logs: dict[str, list[Record]] = {}
         self._turn = threading.Lock()
 
@@ -30,6 +33,7 @@ class FolderRegistry:
         shutil.copytree(bundle, self.root / name / version)
         entry = RegistryEntry(name, version, run_id=run_id, tags=dict(tags))
         self.entries[name, version] = entry
+        self.descriptions[name, version] = description
         return entry
 
     def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
@@ -56,6 +60,9 @@ class FolderRegistry:
             name, version, entry.run_id, tags={**entry.tags, **tags}
         )
 
+    def describe(self, name: str, version: str, description: str) -> None:
+        self.descriptions[name, version] = description
+
     def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
         with self._turn:
             log = self.logs.setdefault(name, [])
@@ -71,6 +78,8 @@ class FolderRegistry:
             self.logs[name][number - 1] = replace(old, facts={**facts, **old.facts})
 
     def download(self, entry: RegistryEntry, target: Path) -> Path:
+        if not self.holds_files(entry):
+            raise NoModelError(f"version {entry.version} has no files any more")
         shutil.copytree(self.root / entry.name / entry.version, target, dirs_exist_ok=True)
         return target
 
@@ -81,3 +90,13 @@ class FolderRegistry:
             if (name, version) == (entry.name, entry.version)
         )
         return RegistryEntry(entry.name, entry.version, entry.run_id, names, entry.tags)
+
+
+def alter_bundle(directory: Path, note: str = "another") -> None:
+    """Make another model of a model directory: the same answers, another lineage."""
+    facts = json.loads((directory / "bundle.json").read_text())
+    facts["lineage"]["note"] = note
+    (directory / "bundle.json").write_text(json.dumps(facts))
+    sums = json.loads((directory / "checksums.json").read_text())
+    digest = hashlib.sha256((directory / "bundle.json").read_bytes()).hexdigest()
+    (directory / "checksums.json").write_text(json.dumps(sums | {"bundle.json": digest}))

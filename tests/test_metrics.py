@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from rootstock import metrics
+from rootstock.metrics import bootstrap_interval, newcombe_interval
 
 
 @pytest.mark.parametrize(
@@ -9,3 +11,53 @@ from rootstock import metrics
 )
 def test_the_wilson_interval(right, total, low, high):
     assert metrics.wilson_interval(right, total) == pytest.approx((low, high), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("table", "interval"),
+    # The first three stand in Newcombe (1998) table II, the last are mirrored.
+    [
+        ((36, 12, 2, 0), (0.0569, 0.3404)),
+        ((36, 2, 12, 0), (-0.3404, -0.0569)),
+        ((54, 0, 0, 0), (-0.0664, 0.0664)),
+    ],
+)
+def test_the_interval_is_newcombes(table, interval):
+    assert newcombe_interval(*table) == pytest.approx(interval, abs=1e-4)
+
+
+def test_the_interval_holds_what_it_promises():
+    random = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2_000):
+        # Shares .93 and .90 of 80 images, going together
+        counts = random.multinomial(80, [0.88, 0.05, 0.02, 0.05])
+        low, high = newcombe_interval(*counts.tolist())
+        inside += low <= 0.03 <= high
+    assert 0.93 < inside / 2_000 < 0.985
+
+
+def test_no_image_tells_nothing():
+    assert newcombe_interval(0, 0, 0, 0) == (-1.0, 1.0)
+
+
+def test_the_bootstrap_holds_what_it_promises():
+    random = np.random.default_rng(0)
+    inside = 0
+    for _ in range(100):
+        gains = random.choice([1.0, -1.0, 0.0], size=120, p=[0.15, 0.05, 0.8])
+        low, high = bootstrap_interval(lambda rows, g=gains: g[rows].mean(), np.zeros(120, int))
+        inside += low <= 0.1 <= high
+    assert 88 <= inside <= 100
+
+
+def test_each_draw_of_the_bootstrap_has_as_many_images_of_each_stratum():
+    strata = np.array([1, 0, 1, 2, 1, 0])
+    seen = set()
+
+    def gain(rows):
+        seen.add(tuple(np.bincount(strata[rows])))
+        return 0.0
+
+    assert bootstrap_interval(gain, strata) == (0.0, 0.0)
+    assert seen == {(2, 3, 1)}

@@ -194,6 +194,10 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     options = ["--set", f"backbone.weights={tiny_backbone().card.weights}", "--set"]
     command = ["train", "data", "--out", ".", *options, "search.engine=sequential"]
     assert json.loads(run(capsys, *command, "--json"))["registration"]["alias"] == "champion"
+    assert "Registered already as version 1 (champion)" in run(capsys, *command)
+    assert "Registered already as version 1" in run(capsys, "register")
+    assert "no challenger and no earlier champion" in fails("compare")
+    command += ["--set", "train.l2_grid=[0.2]"]
     assert "Version 2 against champion 1: not promoted" in run(capsys, *command)
     page = run(capsys, "compare")
     assert page.startswith("# version 1 (champion) against version 2 (challenger)")
@@ -207,6 +211,11 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     assert "it was champion before" in capsys.readouterr().err
     told = run(capsys, "promote", "2", "--expect", "1", "--why", "a second\nopinion")
     assert "version 2 is now champion" in told
+    page = run(capsys, "compare")
+    assert page.startswith("# version 1 (previous_champion) against version 2 (champion)")
+    unknown = fails("promote", "9")
+    assert "versions: 1, 2" in unknown
+    assert "name one that there is, such as 2" in unknown
     assert json.loads(run(capsys, "rollback", "--json"))["version"] == "1"
     changes = json.loads(run(capsys, "history", "--json"))["changes"]
     assert [change["kind"] for change in changes] == ["gate", "promotion", "rollback"]

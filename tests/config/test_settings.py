@@ -13,6 +13,7 @@ PINNED = f"{STAGES}::test_a_pinned_choice_is_that_of_the_plan"
 LIMITS = f"{STAGES}::test_an_image_over_a_limit_is_quarantined"
 SIZES = f"{STAGES}::test_the_borders_of_the_sizes_are_settings"
 HANDED = f"{STAGES}::test_a_setting_of_fine_tuning_is_handed_over"
+STAGE_RUNS = "workflow/test_run.py"
 TRAINING = "train/test_settings.py"
 SPREAD = "integrations/test_connect.py::test_the_search_is_spread_as_its_settings_say"
 
@@ -196,9 +197,8 @@ NOTICED_BY = {
     "task.name": ["tasks/test_second_task.py::test_the_numbers_are_learnt_and_written"],
     "registry.name": [f"{STAGES}::test_a_version_is_registered_under_the_name_that_is_given"],
     "registry.gate.metric": [f"{STAGES}::test_the_gate_compares_by_the_metric_that_is_given"],
-    "registry.gate.min_gain": [
-        "workflow/test_run.py::test_only_a_better_model_replaces_the_champion"
-    ],
+    "registry.gate.rule": [f"{STAGE_RUNS}::test_another_gate_is_passed_once_more"],
+    "registry.gate.min_gain": [f"{STAGE_RUNS}::test_another_gate_is_passed_once_more"],
 }
 
 

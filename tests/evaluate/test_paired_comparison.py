@@ -4,7 +4,6 @@ import pytest
 from rootstock.evaluate.paired_comparison import (
     Contender,
     PairedComparison,
-    newcombe_interval,
     render_comparison,
 )
 
@@ -25,34 +24,6 @@ def compare(first, second):
         labels=LABELS,
         paths=[f"{number}.png" for number in range(100)],
     )
-
-
-@pytest.mark.parametrize(
-    ("table", "interval"),
-    # The first three stand in Newcombe (1998) table II, the last are mirrored.
-    [
-        ((36, 12, 2, 0), (0.0569, 0.3404)),
-        ((36, 2, 12, 0), (-0.3404, -0.0569)),
-        ((54, 0, 0, 0), (-0.0664, 0.0664)),
-    ],
-)
-def test_the_interval_is_newcombes(table, interval):
-    assert newcombe_interval(*table) == pytest.approx(interval, abs=1e-4)
-
-
-def test_the_interval_holds_what_it_promises():
-    random = np.random.default_rng(0)
-    inside = 0
-    for _ in range(2_000):
-        # Shares .93 and .90 of 80 images, going together
-        counts = random.multinomial(80, [0.88, 0.05, 0.02, 0.05])
-        low, high = newcombe_interval(*counts.tolist())
-        inside += low <= 0.03 <= high
-    assert 0.93 < inside / 2_000 < 0.985
-
-
-def test_no_image_tells_nothing():
-    assert newcombe_interval(0, 0, 0, 0) == (-1.0, 1.0)
 
 
 def test_mcnemar_looks_at_the_images_that_one_alone_gets_right():

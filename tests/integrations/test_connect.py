@@ -1,17 +1,21 @@
 import os
 import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config, SearchConfig, TrackingConfig
-from rootstock.errors import ConfigError
+from rootstock.errors import ConfigError, TrackingError
 from rootstock.integrations import connect
 from rootstock.integrations.connect import (
+    check_tracking,
     connect_racer,
     connect_registry,
     connect_runs,
     connect_searcher,
+    quiet_environment,
     tracking_uri,
 )
 from rootstock.ports.runs import NullRunLogger
@@ -55,6 +59,51 @@ def test_relative_sqlite_variable_becomes_absolute(tmp_path, monkeypatch):
     assert tracking_uri(Paths(tmp_path)) == f"sqlite:///{tmp_path}/runs.db"
 
 
+def test_a_try_of_dvc_uses_the_registry_of_its_project(tmp_path, monkeypatch):
+    tried = tmp_path / ".dvc/tmp/exps/tmpab12"
+    tried.mkdir(parents=True)
+    monkeypatch.chdir(tried)
+    monkeypatch.setitem(os.environ, "DVC_ROOT", str(tmp_path))
+    assert tracking_uri(Paths(tried)) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setitem(os.environ, "MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    assert tracking_uri(Paths(tried)) == f"sqlite:///{tmp_path}/runs.db"
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A server with accounts, asked by somebody without one."""
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = b'{"error_code": "PERMISSION_DENIED", "message": "You are not authenticated."}'
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.integration
+def test_a_server_that_refuses_says_which_variables_it_wants_before_any_work(tmp_path, monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setitem(os.environ, "MLFLOW_TRACKING_URI", uri)
+    try:
+        with pytest.raises(TrackingError, match="MLFLOW_TRACKING_PASSWORD") as caught:
+            check_tracking(Config(), Paths(tmp_path))
+        check_tracking(OFF, Paths(tmp_path))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "is the server up" not in str(caught.value)
+    assert "not authenticated" in str(caught.value)
+
+
 def test_bare_database_keeps_files_in_project(tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "MLFLOW_TRACKING_URI", "postgresql://db/mlflow")
     runs = connect_runs(Config(), Paths(tmp_path))
@@ -77,6 +126,15 @@ def test_missing_package_names_install_and_switch(tmp_path, monkeypatch):
         connect_runs(Config(), Paths(tmp_path))
     with pytest.raises(ConfigError, match=r"ray is not installed[\s\S]*search.engine=sequential"):
         connect_searcher(Config())
+
+
+def test_quiet_environment_respects_what_is_set(monkeypatch):
+    monkeypatch.setitem(os.environ, "DO_NOT_TRACK", "0")
+    monkeypatch.delitem(os.environ, "MLFLOW_DISABLE_TELEMETRY", raising=False)
+    quiet_environment()
+    assert os.environ["DO_NOT_TRACK"] == "0"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_a_race_runs_in_this_process_unless_a_cluster_is_named(monkeypatch):

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from rootstock.errors import DataError
+from rootstock.metrics import bootstrap_interval
 from rootstock.tasks.answer import Answer
-from rootstock.tasks.comparison import Comparison, explain_gate
+from rootstock.tasks.comparison import Comparison, decide_gate
 from rootstock.tasks.learning import Coded, HeadSolver, TargetLoss
 from rootstock.tasks.task import Task
 
@@ -128,10 +129,15 @@ class Brightness(Task):
             *((path, float(true[0]), float(said[0])) for path, true, said in rows),
         ]
 
-    def compare(self, champion, challenger, targets, *, metric, min_gain):
+    def compare(self, champion, challenger, targets, *, metric, rule, min_gain):
         scores = [r2(decisions, targets.values) for decisions in (champion, challenger)]
-        gain = scores[1] - scores[0]
-        reason = explain_gate(
-            metric, *scores, gain=gain, min_gain=min_gain, count=len(targets), p_value=1.0
+
+        def gain(rows):
+            one, two = (r2(said[rows], targets.values[rows]) for said in (champion, challenger))
+            return two - one
+
+        interval = bootstrap_interval(gain, strata=np.zeros(len(targets), int))
+        promote, reason = decide_gate(
+            metric, *scores, interval=interval, rule=rule, min_gain=min_gain, count=len(targets)
         )
-        return Comparison(metric, *scores, len(targets), 0, 0, 1.0, gain > min_gain, reason)
+        return Comparison(metric, *scores, len(targets), 0, 0, None, promote, reason, interval)

@@ -10,7 +10,7 @@ import torch
 
 from rootstock.errors import DataError
 from rootstock.tasks.answer import Answer, AnswerError
-from rootstock.tasks.comparison import Comparison, explain_gate
+from rootstock.tasks.comparison import Comparison, decide_gate
 from rootstock.tasks.single_label.answer import Candidate, ClassAnswer
 from rootstock.tasks.single_label.evaluation import Classified
 from rootstock.tasks.single_label.neighbours import bayes_accuracy_bound, leave_one_out_accuracy
@@ -301,6 +301,7 @@ def test_a_comparison_that_is_impossible_leaves_the_champion():
         "p_value": None,
         "promote": False,
         "reason": "not promoted: other classes",
+        "gain_interval": None,
     }
 
 
@@ -322,7 +323,9 @@ def test_an_error_of_an_answer_is_written_without_what_is_not_known():
     }
 
 
-@pytest.mark.parametrize(("p_value", "words"), [(0.05, "is hardly chance"), (0.06, "could well")])
-def test_chance_begins_above_five_in_a_hundred(p_value, words):
-    options = {"gain": 0.1, "min_gain": 0.0, "count": 50, "p_value": p_value}
-    assert words in explain_gate("accuracy", 0.8, 0.9, **options)
+def test_a_gain_whose_interval_touches_what_is_asked_for_is_in_doubt():
+    options = {"rule": "better", "min_gain": 0.0, "count": 50}
+    for low, promote in ((0.0, False), (0.0001, True)):
+        found, reason = decide_gate("accuracy", 0.8, 0.9, interval=(low, 0.2), **options)
+        assert found is promote
+        assert ("do not show" in reason) is not promote

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from rootstock.errors import TrackingError
-from rootstock.train.resume import resumed_run
+from rootstock.train.resume import resumed_run, training_run
 from rootstock.train.tracked import Tracking, run_tracked
 
 
@@ -53,6 +53,30 @@ def test_a_run_of_another_parent_or_one_that_is_lost_is_begun_again(tmp_path, pa
     with resumed_run(runs, tmp_path / "run.json", "trial", parent_id=parent) as (run, is_new):
         assert (run.id, is_new) == ("new1", True)
     assert json.loads((tmp_path / "run.json").read_text())["run"] == "new1"
+
+
+TRAINING = {"run_id": "theirs", "strategy": "linear_probe", "metrics": {"val_accuracy": 0.9}}
+
+
+def test_a_model_that_was_pulled_gets_one_run_of_its_own(tmp_path):
+    runs = NotedRuns(lost=("theirs",))
+    for _ in range(2):
+        with training_run(runs, TRAINING, tmp_path / "runs") as run:
+            assert run.id == "new1"
+    tags = {"rootstock.strategy": "linear_probe", "rootstock.trained_in": "theirs"}
+    assert runs.opened == [
+        ("linear_probe", "", "", tags),
+        ("linear_probe", "", "new1", tags),
+    ]
+    assert runs.runs[0].metrics == [(0, {"val_accuracy": 0.9})]
+
+
+def test_the_run_that_trained_a_model_is_continued_under_its_name(tmp_path):
+    runs = NotedRuns()
+    with training_run(runs, TRAINING, tmp_path / "runs") as run:
+        assert run.id == "theirs"
+    assert runs.opened == [("", "", "theirs", None)]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_error_in_the_body_is_the_bodys(tmp_path):

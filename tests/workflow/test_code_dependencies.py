@@ -192,9 +192,11 @@ def run_stage(stage, config, paths):
         elif stage == "evaluate":
             module.evaluate_model(config, paths, runs=runs)
         elif stage == "register":
-            folder = import_module("tests.folder_registry").FolderRegistry(paths.root / "registry")
+            registries = import_module("tests.folder_registry")
+            folder = registries.FolderRegistry(paths.root / "registry")
             for _ in range(2):  # the second time there is a champion to compare with
                 module.register_model(config, paths, runs=runs, registry=folder)
+                registries.alter_bundle(paths.model)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,17 @@ import shutil
 
 import pytest
 
+from rootstock.config.paths import Paths
+from rootstock.integrations.connect import tracking_uri
+from rootstock.integrations.mlflow.registry import MlflowRegistry
 from tests.bundles import tiny_backbone
 from tests.data.folders import photo
 from tests.projects import STAGES, Project
 
 pytestmark = pytest.mark.integration
+
+ALWAYS = ["always changed"]
+"""What `dvc status` says of a stage that is run each time."""
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +32,14 @@ def test_the_first_run_runs_every_stage(project):
     assert registration["alias"] == "champion"
 
 
-def test_a_second_run_does_nothing(project):
-    assert project.repro() == []
+def test_a_second_run_only_looks_into_the_registry(project):
+    assert project.repro() == ["register"]
+    assert [entry.version for entry in versions(project)] == ["1"]
+
+
+def versions(project):
+    """The versions in the project's own registry."""
+    return MlflowRegistry(tracking_uri(Paths(project.root))).versions("rootstock")
 
 
 def stale(project, *modules):
@@ -39,7 +51,7 @@ def stale(project, *modules):
     status = json.loads(project.run("dvc", "status", "--json"))
     for file, source in zip(files, sources, strict=True):
         file.write_text(source)
-    return [stage for stage in STAGES if stage in status]
+    return [stage for stage in STAGES if status.get(stage, ALWAYS) != ALWAYS]
 
 
 def test_a_changed_module_makes_stale_what_imports_it(project):
@@ -82,7 +94,9 @@ def test_a_colleague_s_clone_has_the_model_without_training(project, tmp_path, k
         colleague = project.share(tmp_path, "s3://team/images", request.getfixturevalue("s3"))
     else:
         colleague = project.share(tmp_path, str(tmp_path / "remote"))
-    assert colleague.repro() == []
+    assert colleague.repro() == ["register"]
+    assert colleague.repro() == ["register"]
+    assert [entry.aliases for entry in versions(colleague)] == [("champion",)]
     assert colleague.results() == project.results()
     model = colleague.root / "artifacts/model"
     image = next((colleague.root / "data/raw/bees").iterdir())
@@ -123,6 +137,20 @@ def test_an_experiment_stands_beside_what_it_changed(project):
     assert run.info.run_name == "steeper: linear_probe"
     assert run.data.params["train.l2_grid"] == "[10.0]"
     assert "test_accuracy" in run.data.metrics
+    project.run("git", "checkout", "--quiet", "--", ".")
+    project.run("dvc", "checkout", "--quiet")
+
+
+def test_a_try_in_a_folder_of_dvc_s_meets_the_champion_of_the_project(project):
+    project.run(
+        "dvc", "exp", "run", "--quiet", "--temp", "--name", "aside", "-S", "train.l2_grid=[3.0]"
+    )
+    assert [entry.aliases for entry in versions(project)] == [("champion",), (), ("challenger",)]
+    project.run("dvc", "exp", "apply", "--quiet", "aside")
+    assert project.repro() == ["register"]
+    registration = json.loads((project.root / "artifacts/registration.json").read_text())
+    assert registration["reason"].startswith("Registered already as version 3 (challenger)")
+    assert len(versions(project)) == 3
     project.run("git", "checkout", "--quiet", "--", ".")
     project.run("dvc", "checkout", "--quiet")
 

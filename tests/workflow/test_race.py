@@ -56,6 +56,7 @@ def race(config, paths, searcher=None):
         options=config.train,
         seed=config.seed,
         folder=paths.races,
+        scratch=paths.heats,
         open_job=partial(open_job, project),
     ).run(searcher or SequentialSearcher())
 

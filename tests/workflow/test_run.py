@@ -37,7 +37,7 @@ from rootstock.workflow.run import run_all
 from rootstock.workflow.train import open_planned_job, train_model
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
-from tests.folder_registry import FolderRegistry
+from tests.folder_registry import FolderRegistry, alter_bundle
 
 pytestmark = pytest.mark.integration
 
@@ -261,18 +261,70 @@ def test_only_a_better_model_replaces_the_champion(data, copied, tmp_path):
     registry = FolderRegistry(tmp_path / "registry")
     arguments = {"runs": NullRunLogger(), "registry": registry}
     first = register_model(configure(data), copied, **arguments)
+    alter_bundle(copied.model)
     second = register_model(configure(data), copied, **arguments)
     assert (first["alias"], second["alias"]) == ("champion", "challenger")
-    assert "a gain of +0.0000; it must be better" in second["reason"]
-    generous = configure(data, "registry.gate.min_gain=-0.1")
-    assert register_model(generous, copied, **arguments)["alias"] == "champion"
-    assert registry.find("rootstock", alias="champion").version == "3"
+    assert "a gain of +0.0000" in second["reason"]
+    assert "do not show whether it is better (rule `better`)" in second["reason"]
+
+
+def test_a_model_is_registered_once(data, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    arguments = {"runs": NullRunLogger(), "registry": registry}
+    register_model(configure(data), copied, **arguments)
+    again = register_model(configure(data, "data.licence=CC0"), copied, **arguments)
+    assert (again["version"], again["alias"]) == ("1", "champion")
+    assert again["reason"].startswith("Registered already as version 1 (champion); at the gate: ")
+    assert len(registry.versions("rootstock")) == 1
+    assert "Licence of the images: CC0." in registry.descriptions["rootstock", "1"]
+    shutil.rmtree(registry.root / "rootstock/1")
+    anew = register_model(configure(data), copied, **arguments)
+    assert (anew["version"], anew["alias"]) == ("2", "challenger")
+    assert "has no files any more); promote by hand" in anew["reason"]
+
+
+def test_another_gate_is_passed_once_more(data, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    arguments = {"runs": NullRunLogger(), "registry": registry}
+    register_model(configure(data), copied, **arguments)
+    alter_bundle(copied.model)
+    assert register_model(configure(data), copied, **arguments)["alias"] == "challenger"
+    strict = configure(data, "registry.gate.rule=not_worse", "registry.gate.min_gain=0.9")
+    assert register_model(strict, copied, **arguments)["alias"] == "challenger"
+    generous = configure(data, "registry.gate.rule=not_worse")
+    outcome = register_model(generous, copied, **arguments)
+    assert (outcome["version"], outcome["alias"]) == ("2", "champion")
+
+
+def test_the_gate_does_not_bring_back_whom_people_replaced(data, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    arguments = {"runs": NullRunLogger(), "registry": registry}
+    register_model(configure(data), copied, **arguments)
+    alter_bundle(copied.model)
+    generous = configure(data, "registry.gate.rule=not_worse")
+    register_model(generous, copied, **arguments)
+    rollback(registry, "rootstock", why="misses wet leaves")
+    still_more = configure(data, "registry.gate.rule=not_worse", "registry.gate.min_gain=-1")
+    for config in (generous, still_more):
+        register_model(config, copied, **arguments)
+        assert registry.find("rootstock", alias="champion").version == "1"
+
+
+def test_a_registration_that_was_interrupted_passes_the_gate_later(data, copied, tmp_path):
+    registry = FolderRegistry(tmp_path / "registry")
+    bundle = read_bundle(copied.model)
+    tags = {"bundle": bundle.digest}
+    registry.register("rootstock", copied.model, run_id="", tags=tags, description="")
+    outcome = register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
+    assert (outcome["version"], outcome["alias"]) == ("1", "champion")
+    assert "first model" in outcome["reason"]
 
 
 def test_a_rollback_returns_to_the_champion_before(data, copied, tmp_path):
     registry = FolderRegistry(tmp_path / "registry")
     for _ in range(2):
         register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
+        alter_bundle(copied.model)
     with pytest.raises(NoModelError, match="has had no champion before"):
         rollback(registry, "rootstock")
     assert promote(registry, "rootstock", "2").aliases == ("champion",)

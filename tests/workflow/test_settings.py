@@ -30,7 +30,7 @@ from rootstock.workflow.plan import make_plan
 from rootstock.workflow.register import register_model
 from rootstock.workflow.train import train_model
 from tests.data.folders import photo, write_classes
-from tests.folder_registry import FolderRegistry
+from tests.folder_registry import FolderRegistry, alter_bundle
 from tests.workflow.test_run import configure
 
 pytestmark = pytest.mark.integration
@@ -517,5 +517,6 @@ def test_a_version_is_registered_under_the_name_that_is_given(project, tmp_path)
 def test_the_gate_compares_by_the_metric_that_is_given(project, tmp_path, metric):
     registry = FolderRegistry(tmp_path / "registry")
     register(project, registry)
+    alter_bundle(project.paths.model)
     outcome = register(project, registry, f"registry.gate.metric={metric}")
     assert outcome["comparison"]["metric"] == metric

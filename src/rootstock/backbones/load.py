@@ -16,6 +16,7 @@ from rootstock.backbones.card import BackboneCard, Tap, read_card, split_taps
 from rootstock.backbones.create import create_module
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.hub import load_from_hub
+from rootstock.config.paths import find_file
 from rootstock.errors import BackboneError
 from rootstock.system.malloc import keep_freed_memory
 
@@ -140,7 +141,7 @@ def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
     if weights == "hub":
         card, module = load_from_hub(name)
     else:
-        path = embedded_weights() if weights == "embedded" else Path(weights)
+        path = embedded_weights() if weights == "embedded" else find_file(Path(weights))
         card = read_card(path).model_copy(update={"weights": weights})
         module = build_module(card)
         _load_weights(module, path)

@@ -103,6 +103,9 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
 def _services(paths: Paths) -> Iterator[Finding]:
     """Ask MLflow and Ray, where they are installed; nothing is made that is not there."""
     if importlib.util.find_spec("mlflow") is not None:
+        from rootstock.integrations.connect import quiet_environment
+
+        quiet_environment()
         yield _tracking(paths)
     if importlib.util.find_spec("ray") is not None:
         yield _cluster(os.environ.get("RAY_ADDRESS", ""))
@@ -110,15 +113,23 @@ def _services(paths: Paths) -> Iterator[Finding]:
 
 def _tracking(paths: Paths) -> Finding:
     from rootstock.integrations.connect import tracking_uri
-    from rootstock.integrations.mlflow.client import mlflow_client, redact, sqlite_file, translated
+    from rootstock.integrations.mlflow.client import probe, redact, sqlite_file, translated
+    from rootstock.integrations.mlflow.places import bring_home
 
     uri = tracking_uri(paths)
     database = sqlite_file(uri)
     if database is not None and not database.is_file():
         return Finding("ok", "tracking", f"{database} is not there yet; the first run makes it")
     try:
-        with translated(uri, "look for runs"):
-            mlflow_client(uri).search_experiments(max_results=1)
+        probe(uri)
+        if database is not None:
+            with translated(uri, "look for the files of the runs"):
+                if bring_home(database):
+                    return Finding(
+                        "ok",
+                        "tracking",
+                        f"{uri} answers; it was moved, and its addresses are corrected now",
+                    )
     except TrackingError as error:
         return Finding("fail", "tracking", str(error))
     return Finding("ok", "tracking", f"{redact(uri, uri)} answers")

@@ -1,4 +1,7 @@
-"""Commands around the registry: promote, rollback, history, compare, reproduce, backup, restore."""
+"""Commands around the registry.
+
+register, promote, rollback, history, compare, reproduce, backup, restore.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from rootstock.cli.common import (
     add_options,
     open_model,
     open_registry,
+    own_params,
     print_json,
 )
 from rootstock.config.paths import Paths
@@ -23,6 +27,11 @@ from rootstock.system.escape import escape_terminal
 
 def add_commands(commands: Any) -> None:
     """Add the commands of the registry."""
+    command = add_command(
+        commands, "register", register, "register the project's model, unless it is registered"
+    )
+    add_options(command, "set", "json")
+
     command = add_command(commands, "promote", promote, "make a registered version the champion")
     command.add_argument("version", nargs="?", type=_given, help="default: the challenger")
     command.add_argument(
@@ -45,9 +54,13 @@ def add_commands(commands: Any) -> None:
     command = add_command(
         commands, "compare", compare, "compare two models on the same test images"
     )
-    about = "a version, an alias or a model directory; default: the "
-    command.add_argument("first", nargs="?", default="champion", help=f"{about}champion")
-    command.add_argument("second", nargs="?", default="challenger", help=f"{about}challenger")
+    about = "a version, an alias or a model directory"
+    command.add_argument("first", nargs="?", help=f"{about}; default: the champion")
+    command.add_argument(
+        "second",
+        nargs="?",
+        help=f"{about}; default: the challenger; without one, the champion and its predecessor",
+    )
     add_options(command, "json")
 
     command = add_command(
@@ -79,6 +92,27 @@ def _given(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty")
     return text
+
+
+def register(options: argparse.Namespace) -> None:
+    """Do what the stage `register` does, for the model in artifacts/model."""
+    from rootstock.config.load import load_config
+    from rootstock.integrations.connect import connect_registry, connect_runs, quiet_environment
+    from rootstock.workflow.register import register_model
+
+    quiet_environment()
+    config = load_config(options.params or own_params(), overrides=options.set)
+    paths = Paths(Path.cwd())
+    outcome = register_model(
+        config,
+        paths,
+        runs=connect_runs(config, paths),
+        registry=connect_registry(config, paths),
+    )
+    if options.json:
+        print_json(outcome)
+        return
+    print(outcome["reason"])
 
 
 def promote(options: argparse.Namespace) -> None:
@@ -139,19 +173,23 @@ def history(options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Compare two models on the present test images."""
-    from rootstock.registry.compare import compare_models
+    from rootstock.registry.compare import choose_pair, compare_models
     from rootstock.workflow.project import Project
 
     config, registry = open_registry()
     paths = Paths(Path.cwd())
     project = Project(config, paths)
+    first, second = options.first, options.second
+    if second is None:
+        usual = choose_pair(registry, config.registry.name)
+        first, second = (first, usual[1]) if first else usual
     comparison = compare_models(
         project.manifest,
         project.root,
         registry=registry,
         name=config.registry.name,
-        first=options.first,
-        second=options.second,
+        first=first,
+        second=second,
         reports=paths.reports,
     )
     if options.json:
@@ -182,7 +220,7 @@ def reproduce(options: argparse.Namespace) -> None:
     with open_model(_model_uri(version)) as directory:
         bundle = read_bundle(directory)
         lineage = bundle.lineage
-        recipe = again.make_recipe(lineage, version=version, folder=folder)
+        recipe = again.make_recipe(lineage, version=version, folder=folder, project=Path.cwd())
         if options.params or options.data:
             text = recipe.params if options.params else recipe.data
             if not text:

@@ -67,15 +67,19 @@ def plan(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """All stages on one folder; print the test metrics and where things are."""
     from rootstock.integrations.connect import (
+        check_tracking,
         connect_racer,
         connect_registry,
         connect_runs,
         connect_searcher,
         connect_spreader,
+        quiet_environment,
     )
     from rootstock.workflow.run import run_all
 
+    quiet_environment()
     config, paths = read_config(options), Paths(options.out.resolve())
+    check_tracking(config, paths)
     run_all(
         config,
         paths,

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+TRIES = Path(".dvc/tmp/exps")
+"""Where DVC copies a repository to for `dvc exp run --temp` and `--queue`."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Where the stages read and write, all below one root."""
+    """Where the stages read and write, all below one root.
+
+    In a try that DVC runs in a copy of the project, what lasts is below the project's own folder
+    (``home``): the registry, features, and what was measured once. DVC deletes the copy.
+    """
 
     root: Path
+
+    @property
+    def home(self) -> Path:
+        return find_home(self.root)
 
     @property
     def manifest(self) -> Path:
@@ -74,15 +86,23 @@ class Paths:
 
     @property
     def races(self) -> Path:
+        return self.home / ".rootstock/races"
+
+    @property
+    def heats(self) -> Path:
         return self.root / ".rootstock/races"
 
     @property
     def paces(self) -> Path:
-        return self.root / ".rootstock/paces"
+        return self.home / ".rootstock/paces"
 
     @property
     def estimates(self) -> Path:
-        return self.root / ".rootstock/estimates"
+        return self.home / ".rootstock/estimates"
+
+    @property
+    def runs(self) -> Path:
+        return self.home / ".rootstock/runs"
 
     @property
     def forecast(self) -> Path:
@@ -95,3 +115,31 @@ class Paths:
     def below(self, path: Path) -> Path:
         """``path`` itself if absolute, else below the root."""
         return path if path.is_absolute() else self.root / path
+
+    def lasting(self, path: Path) -> Path:
+        """``path`` itself if absolute, else below ``home``."""
+        return path if path.is_absolute() else self.home / path
+
+
+def find_home(folder: Path) -> Path:
+    """Return the project that ``folder`` is a try of; ``folder`` itself if it is not a try.
+
+    DVC names the project's repository in DVC_ROOT. A try is a copy of the whole git repository,
+    in which the project may be a folder further down.
+    """
+    named = os.environ.get("DVC_ROOT", "")
+    tries = (Path(named) / TRIES).resolve()
+    here = folder.resolve()
+    if not named or tries not in here.parents:
+        return folder
+    repository = Path(named).resolve()
+    top = next(
+        (one for one in (repository, *repository.parents) if (one / ".git").exists()), repository
+    )
+    return top.joinpath(*here.relative_to(tries).parts[1:])
+
+
+def find_file(path: Path) -> Path:
+    """Return ``path``; in a try, that of the project if the try has no copy of the file."""
+    lasting = find_home(Path.cwd()) / path
+    return lasting if not path.exists() and lasting.exists() else path

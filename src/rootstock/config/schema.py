@@ -339,8 +339,18 @@ class GateConfig(Section):
         description="Compared on the same test images; auto: the task's headline. For single_label "
         "`accuracy`, `balanced_accuracy` or `macro_f1`.",
     )
+    rule: Literal["better", "not_worse", "higher"] = Field(
+        "better",
+        description="`better`: the 95 % interval of the gain is above min_gain; `not_worse`: it is "
+        "not below, so a model that is equal as far as the images show replaces the champion; "
+        "`higher`: the score is higher by more than min_gain, chance or not.",
+    )
     min_gain: float = Field(
-        0.0, ge=-1, le=1, description="The challenger must be better by more than this."
+        0.0,
+        ge=-1,
+        le=1,
+        description="The gain that the rule asks for: 0.01 is a point of accuracy; -0.01 with "
+        "`better` allows a loss of less than a point.",
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from rootstock.metrics import wilson_interval
+from rootstock.metrics import newcombe_interval, wilson_interval
 
 MAX_SHOWN_CHANGES = 60
 """Images that the two see differently, listed at most."""
@@ -134,36 +133,6 @@ class PairedComparison:
                 for c in self.classes
             ],
         }
-
-
-def newcombe_interval(
-    both: int, second_only: int, first_only: int, neither: int, *, z: float = 1.96
-) -> tuple[float, float]:
-    """Return the interval of the second's share less the first's; (-1, 1) for no images.
-
-    Newcombe (1998), Statistics in Medicine 17:2635-2650, method 10: Wilson's intervals of the two
-    shares, joined with regard to how the two go together. It holds for few images and for shares
-    near 1, where the textbook's interval does not.
-    """
-    n = both + second_only + first_only + neither
-    if not n:
-        return -1.0, 1.0
-    totals = (both + second_only, both + first_only)
-    shares = [total / n for total in totals]
-    (low2, high2), (low1, high1) = (wilson_interval(total, n, z=z) for total in totals)
-    margins = math.prod((*totals, n - totals[0], n - totals[1]))
-    cross = float(both * neither - second_only * first_only)
-    if cross > 0:
-        cross = max(cross - n / 2, 0.0)
-    phi = cross / math.sqrt(margins) if margins else 0.0
-
-    def joined(one: float, other: float) -> float:
-        return math.sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
-
-    gain = shares[0] - shares[1]
-    below = joined(shares[0] - low2, high1 - shares[1])
-    above = joined(high2 - shares[0], shares[1] - low1)
-    return max(-1.0, gain - below), min(1.0, gain + above)
 
 
 def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from rootstock.config.paths import Paths
+from rootstock.config.paths import Paths, find_home
 from rootstock.config.schema import Config
 from rootstock.errors import ConfigError, TrackingError
 from rootstock.ports.registry import ModelRegistry, RegistryReader
@@ -16,19 +16,53 @@ from rootstock.ports.search import Searcher, SequentialSearcher
 from rootstock.ports.spread import InProcess, Spreader
 
 
+def quiet_environment() -> None:
+    """Set the variables that turn telemetry off, unless the user has set them.
+
+    Call it before anything heavy is imported: libraries read them once.
+    """
+    from rootstock.integrations.mlflow.client import prepare_mlflow
+    from rootstock.integrations.ray.cluster import QUIET_VARIABLES
+
+    prepare_mlflow()
+    for key, value in {
+        **QUIET_VARIABLES,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DVC_NO_ANALYTICS": "1",
+    }.items():
+        os.environ.setdefault(key, value)
+
+
 def tracking_uri(paths: Paths) -> str:
     """Return MLFLOW_TRACKING_URI, or the SQLite file ``mlflow.db`` in the project's folder.
 
-    An SQLite path is made absolute, because worker processes may run elsewhere.
+    An SQLite path is made absolute, because worker processes may run elsewhere. The project's
+    folder is that of the project also in a try, which DVC runs in a copy.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
-        database = quote(str((paths.root / "mlflow.db").resolve()), safe=SAFE_CHARACTERS)
+        database = quote(str((paths.home / "mlflow.db").resolve()), safe=SAFE_CHARACTERS)
         return f"sqlite:///{database}"
     prefix, slashes, path = uri.partition(":///")
     if prefix == "sqlite" and slashes and path and not path.startswith((":", "/")):
-        return f"sqlite:///{quote(str(Path.cwd()), safe=SAFE_CHARACTERS)}/{path}"
+        return f"sqlite:///{quote(str(find_home(Path.cwd())), safe=SAFE_CHARACTERS)}/{path}"
     return uri
+
+
+def check_tracking(config: Config, paths: Paths) -> None:
+    """Ask the tracking server for an answer, before work is done whose result it must take.
+
+    Raises:
+        TrackingError: it cannot be reached, or refuses who asks.
+    """
+    if not config.tracking.enabled:
+        return
+    from rootstock.integrations.mlflow.client import is_http, probe
+
+    uri = tracking_uri(paths)
+    if is_http(uri):
+        _require("mlflow", key="tracking.enabled is true", way_out="tracking.enabled=false")
+        probe(uri)
 
 
 def connect_runs(config: Config, paths: Paths) -> RunLogger:
@@ -41,7 +75,7 @@ def connect_runs(config: Config, paths: Paths) -> RunLogger:
     uri = tracking_uri(paths)
     # MLflow's own choice for a bare database is a folder below the current one.
     bare = not uri.startswith(("http", "sqlite", "databricks"))
-    root = (paths.root.resolve() / "mlruns").as_uri() if bare else ""
+    root = (paths.home.resolve() / "mlruns").as_uri() if bare else ""
     return MlflowRunLogger(
         uri, config.tracking.experiment, artifact_root=root, patience=config.tracking.patience
     )

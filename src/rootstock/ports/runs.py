@@ -21,7 +21,10 @@ class Run(Protocol):
 
 
 class RunLogger(Protocol):
-    """Opens runs; ``parent_id`` makes a child, ``run_id`` continues an ended run."""
+    """Opens runs; ``parent_id`` makes a child, ``run_id`` continues an ended run.
+
+    A run that is continued gets the ``name``, unless that is empty.
+    """
 
     def run(
         self,

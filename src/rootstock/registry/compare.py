@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from rootstock.data.manifest import Manifest
-from rootstock.errors import BundleError, DataError
+from rootstock.errors import BundleError, DataError, NoModelError
 from rootstock.evaluate.paired_comparison import Contender, PairedComparison, render_comparison
 from rootstock.model.batch_predict import predict_rows
 from rootstock.model.bundle import read_bundle
@@ -18,6 +18,7 @@ from rootstock.model.predictor import Predictor
 from rootstock.plots.comparison import plot_recalls
 from rootstock.plots.sheet import plot_captioned
 from rootstock.ports.registry import ModelRegistry
+from rootstock.registry.champion import CHALLENGER, CHAMPION, PREVIOUS, find_alias
 from rootstock.runtimes.choose import time_in_turns
 from rootstock.system.files import write_atomic
 from rootstock.tasks.dataset import Dataset
@@ -78,6 +79,25 @@ def compare_models(
     )
     _write(comparison, reports, root)
     return comparison
+
+
+def choose_pair(registry: ModelRegistry, name: str) -> tuple[str, str]:
+    """Return the aliases to compare if none is named: champion and challenger.
+
+    Without a challenger they are the champion before the present one, and the champion.
+    Raises:
+        NoModelError: there are not two such models.
+    """
+    if find_alias(registry, name, CHALLENGER):
+        return CHAMPION, CHALLENGER
+    if find_alias(registry, name, PREVIOUS):
+        return PREVIOUS, CHAMPION
+    numbers = [entry.version for entry in registry.versions(name)]
+    raise NoModelError(
+        f"the model {name!r} has no challenger and no earlier champion to compare with; "
+        f"versions: {', '.join(numbers) or 'none'}",
+        hint="train another model, or name two versions: rootstock compare 1 2",
+    )
 
 
 def measure_latency(predictors: list[Predictor]) -> list[float]:

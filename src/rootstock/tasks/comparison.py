@@ -12,7 +12,8 @@ class Comparison:
     """Scores on the same ``n`` images, and what the gate decides from them.
 
     ``p_value`` belongs to the task's paired test; the two counts are the images that only one of
-    the models gets right, 0 for tasks whose answers are not right or wrong.
+    the models gets right, 0 for tasks whose answers are not right or wrong. ``gain_interval`` is
+    the 95 % interval of the challenger's gain.
     """
 
     metric: str
@@ -24,6 +25,7 @@ class Comparison:
     p_value: float | None
     promote: bool
     reason: str
+    gain_interval: tuple[float, float] | None = None
 
     @classmethod
     def impossible(cls, why: str, *, metric: str) -> Comparison:
@@ -35,22 +37,39 @@ class Comparison:
         return dataclasses.asdict(self)
 
 
-def explain_gate(
+def decide_gate(
     metric: str,
     champion: float,
     challenger: float,
     *,
-    gain: float,
+    interval: tuple[float, float],
+    rule: str,
     min_gain: float,
     count: int,
-    p_value: float,
-) -> str:
-    """Return the gate's decision and its reason in one sentence."""
-    verdict = "promoted" if gain > min_gain else "not promoted"
-    needed = f"more than {min_gain:g} is asked for" if min_gain else "it must be better"
-    chance = "could well be chance" if p_value > 0.05 else "is hardly chance"
-    doubt = f"; a difference like this {chance} (p = {p_value:.2g})" if gain else ""
-    return (
-        f"{verdict}: {metric.replace('_', ' ')} {challenger:.4f} against {champion:.4f} on the "
-        f"same {count} test images, a gain of {gain:+.4f}; {needed}{doubt}."
+) -> tuple[bool, str]:
+    """Return whether the challenger is promoted, and why, in one sentence.
+
+    ``interval`` is the 95 % interval of the gain on ``count`` test images. The rule `better` asks
+    that all of it is above ``min_gain``, `not_worse` that not all of it is below, `higher` that the
+    measured gain is above.
+    """
+    gain = round(challenger - champion, 9)
+    low, high = interval
+    wins = {"better": low > min_gain, "not_worse": high >= min_gain, "higher": gain > min_gain}
+    promote = wins[rule]
+    measured = (
+        f"{metric.replace('_', ' ')} {challenger:.4f} against {champion:.4f} on the same {count} "
+        f"test images, a gain of {gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
     )
+    than = f" by more than {min_gain:g}" if min_gain else ""
+    if rule == "higher":
+        finding = f"its score {'is' if promote else 'is not'} higher{than}"
+    elif low > min_gain:
+        finding = f"it is better{than}, beyond chance"
+    elif high < min_gain:
+        worse = f"its gain is below {min_gain:g}" if than else "it is worse"
+        finding = f"{worse}, beyond chance"
+    else:
+        finding = f"these images do not show whether it is better{than}"
+    verdict = "promoted" if promote else "not promoted"
+    return promote, f"{verdict}: {measured}; {finding} (rule `{rule}`)."

@@ -295,9 +295,10 @@ class Task(ABC):
         targets: Targets,
         *,
         metric: str,
+        rule: str,
         min_gain: float,
     ) -> Comparison:
-        """Compare the decisions of two models on the same images; see `Comparison`."""
+        """Compare the decisions of two models on the same images; see `decide_gate`."""
 
     def describe(self, names: Sequence[str]) -> str:
         """Return what the model does in one sentence, for its card."""

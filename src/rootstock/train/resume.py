@@ -1,13 +1,15 @@
-"""A tracked run that goes on where an earlier process left it."""
+"""Tracked runs that continue where an earlier process, or another machine, left them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from rootstock.errors import ArtifactError, TrackingError
 from rootstock.ports.runs import Run, RunLogger
+from rootstock.system.digest import digest_json
 from rootstock.system.files import read_json, write_json
 
 
@@ -39,6 +41,36 @@ def resumed_run(
             if run.id:
                 write_json(record, {"run": run.id, "parent": parent_id})
         yield run, fresh
+
+
+@contextmanager
+def training_run(runs: RunLogger, training: Mapping[str, Any], kept: Path) -> Iterator[Run]:
+    """Yield the run that trained a model; a run of its own if that one is unknown here.
+
+    ``training`` is training.json. It was written on another machine if the model was pulled; the
+    id of the run of its own is then in the folder ``kept``, for the next stage.
+
+    Raises:
+        TrackingError: no run can be opened.
+    """
+    earlier = str(training["run_id"])
+    with ExitStack() as stack:
+        run = None
+        if earlier:
+            with suppress(TrackingError):
+                run = stack.enter_context(runs.run("", run_id=earlier))
+        if run is None:
+            record = kept / f"{digest_json([training], digits=16)}.json"
+            tags = {
+                "rootstock.strategy": str(training["strategy"]),
+                "rootstock.trained_in": earlier,
+            }
+            run, fresh = stack.enter_context(
+                resumed_run(runs, record, str(training["strategy"]), tags=tags)
+            )
+            if fresh:
+                run.log_metrics(training["metrics"])
+        yield run
 
 
 def _read_run_id(record: Path, parent_id: str) -> str:

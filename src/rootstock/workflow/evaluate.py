@@ -20,6 +20,7 @@ from rootstock.system.files import read_json, write_json
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.dataset import read_targets
 from rootstock.tasks.task import AnswerOptions
+from rootstock.train.resume import training_run
 from rootstock.workflow.forecast import (
     forecast_metrics,
     forecast_record,
@@ -52,9 +53,9 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
         minutes=round(training_minutes(training), 4),
         seed=config.seed,
     )
-    append_row(paths.below(config.plan.ledger), row)
+    append_row(paths.lasting(config.plan.ledger), row)
     write_json(paths.forecast, forecast_record(row))
-    with runs.run("evaluate", run_id=training["run_id"]) as run:
+    with training_run(runs, training, paths.runs) as run:
         run.log_metrics(forecast_metrics(row))
         run.log_metrics({f"test_{name}": value for name, value in evaluation.metrics.items()})
         run.log_files(paths.reports, folder="reports")

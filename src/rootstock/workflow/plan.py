@@ -64,6 +64,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
             options=config.train,
             seed=config.seed,
             folder=paths.races,
+            scratch=paths.heats,
             open_job=partial(open_job, project),
         ).run(searcher)
     plan = make_transfer_plan(

@@ -36,4 +36,4 @@ class Project:
     @property
     def store(self) -> Path:
         """The folder of the feature store."""
-        return self.paths.below(self.config.features.store)
+        return self.paths.lasting(self.config.features.store)

@@ -59,7 +59,7 @@ class StrategyRace:
     """A short training of the two strategies of ``contest``, the preferred one first.
 
     On few images it is the training itself, which then uses the winner's trials. The outcome is
-    kept in ``folder``, so that the same race is run once.
+    kept in ``folder``, so that the same race is run once; it is run in ``scratch``.
     """
 
     contest: Sequence[Strategy]
@@ -69,6 +69,7 @@ class StrategyRace:
     options: TrainConfig
     seed: int
     folder: Path
+    scratch: Path
     open_job: JobOpener
 
     def run(self, searcher: Searcher) -> Race:
@@ -98,7 +99,7 @@ class StrategyRace:
         _, noise = lead(*(losses[strategy] for strategy in self.contest))
         race = decide(heats, noise=noise, similar=self.profile.similarity.similar)
         race.write(outcome)
-        shutil.rmtree(self.folder / self.name, ignore_errors=True)
+        shutil.rmtree(self.scratch / self.name, ignore_errors=True)
         for strategy, folder in folders.items():
             if strategy != race.winner:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -130,7 +131,7 @@ class StrategyRace:
         return self.open_job(
             plan,
             manifest=_sample(self.manifest, n_train),
-            directory=self.folder / self.name / f"{strategy}-{n_train}",
+            directory=self.scratch / self.name / f"{strategy}-{n_train}",
         )
 
 

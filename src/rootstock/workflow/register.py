@@ -5,32 +5,57 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rootstock.config.paths import Paths
-from rootstock.config.schema import Config
-from rootstock.data.manifest import Manifest
-from rootstock.errors import ArtifactError, ConflictError, NoModelError, RootstockError
+from rootstock.config.schema import Config, GateConfig
+from rootstock.errors import ArtifactError, ConflictError, RootstockError
 from rootstock.evaluate.decisions import read_decisions
 from rootstock.model.batch_predict import predict_rows
 from rootstock.model.bundle import ModelBundle, read_bundle
-from rootstock.model.bundle_writer import copy_with_card
 from rootstock.model.card import render_card
 from rootstock.model.predictor import Predictor
 from rootstock.ports.registry import ModelRegistry, RegistryEntry
 from rootstock.ports.runs import RunLogger
-from rootstock.registry.champion import CHALLENGER, CHAMPION, find_alias, promote, settle_and_adopt
+from rootstock.registry.champion import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    find_alias,
+    promote,
+    settle_and_adopt,
+)
+from rootstock.system.digest import digest_json
 from rootstock.system.files import read_json, write_atomic, write_json
 from rootstock.tasks import get_task
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.dataset import read_targets
+from rootstock.train.resume import training_run
 from rootstock.workflow.project import Project
 from rootstock.workflow.task_settings import gate_metric
 
+ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+BUNDLE_TAG, CARD_TAG, GATE_TAG, REASON_TAG = "bundle", "card", "gate_settings", "gate"
+"""Tags of a version: the digest of the bundle and of its card, the gate, and what it said."""
+
 MEETINGS = 3
 """How often a challenger meets a champion that changes meanwhile, before that is left to people."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The metric that models are compared by, and the settings that decide."""
+
+    metric: str
+    config: GateConfig
+
+    @property
+    def text(self) -> str:
+        """Return the same for gates that decide the same."""
+        return f"{self.config.rule} {self.metric} {self.config.min_gain:g}"
 
 
 def register_model(
@@ -38,58 +63,102 @@ def register_model(
 ) -> dict[str, Any]:
     """Register the bundle, let it meet the champion, and write artifacts/registration.json.
 
-    Without a registry (tracking is off) nothing is registered, and the file says so.
+    A model that the registry holds is not registered again. It meets the champion again only if
+    `registry.gate` has changed and it never was champion. Without a registry (tracking is off)
+    nothing is registered, and the file says so.
     Raises:
         ConfigError: the task does not have the gate's metric.
     """
     project = Project(config, paths)
     bundle = read_bundle(paths.model)
-    metric = gate_metric(config, get_task(bundle.facts.task))
+    gate = Gate(gate_metric(config, get_task(bundle.facts.task)), config.registry.gate)
     card = write_card(project, bundle)
     if registry is None:
         outcome: dict[str, Any] = {
             "registered": False,
+            "model": bundle.digest,
             "reason": "Not registered: tracking.enabled is false. Serve the model from its folder.",
         }
         write_json(paths.registration, outcome)
         return outcome
-    training = read_json(paths.training, made_by="train")
     name = config.registry.name
-    with runs.run("register", run_id=training["run_id"]) as run:
-        with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
-            entry = registry.register(
-                name,
-                copy_with_card(bundle, Path(folder) / "model", card),
-                run_id=run.id,
-                tags={"strategy": bundle.strategy, "data": bundle.lineage["data_hash"]},
-                description=card,
-            )
-        comparison, promoted, reason = _pass_gate(
-            registry,
-            name,
-            entry,
-            partial(
-                _meet,
-                bundle,
-                registry=registry,
-                manifest=project.manifest,
-                root=project.root,
-                decisions=paths.decisions,
-                metric=metric,
-                min_gain=config.registry.gate.min_gain,
-            ),
+    entry = _find_registered(registry, name, bundle)
+    known = entry is not None
+    if entry is None:
+        entry = _register(project, bundle, card, runs=runs, registry=registry)
+    elif entry.tags.get(CARD_TAG) != _digest_card(card):
+        registry.describe(name, entry.version, card)
+        registry.set_tags(name, entry.version, {CARD_TAG: _digest_card(card)})
+    comparison = None
+    if known and not _may_meet(registry, entry, gate):
+        alias = next((one for one in ALIASES if one in entry.aliases), "")
+        reason = (
+            f"Registered already as version {entry.version}{alias and f' ({alias})'}; "
+            f"at the gate: {entry.tags[REASON_TAG]}"
         )
-        registry.set_tags(name, entry.version, {"gate": reason})
+    else:
+        meet = partial(_meet, bundle, registry=registry, project=project, gate=gate)
+        comparison, promoted, reason = _pass_gate(registry, name, entry, meet)
+        alias = CHAMPION if promoted else CHALLENGER
+        registry.set_tags(name, entry.version, {REASON_TAG: reason, GATE_TAG: gate.text})
     outcome = {
         "registered": True,
         "name": name,
         "version": entry.version,
-        "alias": CHAMPION if promoted else CHALLENGER,
+        "alias": alias,
+        "model": bundle.digest,
         "reason": reason,
         "comparison": None if comparison is None else comparison.to_dict(),
     }
     write_json(paths.registration, outcome)
     return outcome
+
+
+def _find_registered(
+    registry: ModelRegistry, name: str, bundle: ModelBundle
+) -> RegistryEntry | None:
+    """Return the newest version that is this bundle and still has its files."""
+    same = (one for one in registry.versions(name) if one.tags.get(BUNDLE_TAG) == bundle.digest)
+    return next((one for one in reversed(list(same)) if registry.holds_files(one)), None)
+
+
+def _register(
+    project: Project, bundle: ModelBundle, card: str, *, runs: RunLogger, registry: ModelRegistry
+) -> RegistryEntry:
+    from rootstock.model.bundle_writer import copy_with_card  # loads torch
+
+    training = read_json(project.paths.training, made_by="train")
+    with (
+        training_run(runs, training, project.paths.runs) as run,
+        tempfile.TemporaryDirectory(prefix="rootstock-") as folder,
+    ):
+        return registry.register(
+            project.config.registry.name,
+            copy_with_card(bundle, Path(folder) / "model", card),
+            run_id=run.id,
+            tags={
+                "strategy": bundle.strategy,
+                "data": bundle.lineage["data_hash"],
+                BUNDLE_TAG: bundle.digest,
+                CARD_TAG: _digest_card(card),
+            },
+            description=card,
+        )
+
+
+def _may_meet(registry: ModelRegistry, entry: RegistryEntry, gate: Gate) -> bool:
+    """Return whether a version that is registered is still to pass the gate, or another gate."""
+    if REASON_TAG not in entry.tags:
+        return True  # its registration was interrupted
+    if entry.tags.get(GATE_TAG) == gate.text:
+        return False
+    # People may have replaced a former champion: the gate does not bring it back.
+    changes = settle_and_adopt(registry, entry.name)
+    return entry.version not in {change.version for change in changes}
+
+
+def _digest_card(card: str) -> str:
+    return digest_json(card, digits=16)
 
 
 def _pass_gate(
@@ -136,42 +205,38 @@ def _meet(
     champion: RegistryEntry,
     *,
     registry: ModelRegistry,
-    manifest: Manifest,
-    root: Path,
-    decisions: Path,
-    metric: str,
-    min_gain: float,
+    project: Project,
+    gate: Gate,
 ) -> Comparison:
     """Compare the new bundle with the champion on the present test images.
 
-    ``decisions`` is the file of those that `evaluate` took with the new bundle.
+    The decisions of the new bundle are those that `evaluate` took.
     """
     task = get_task(challenger.facts.task)
     with tempfile.TemporaryDirectory() as folder:
         try:
             fetched = registry.download(champion, Path(folder) / "champion")
             defender = Predictor(fetched)
-        except NoModelError:
-            raise
         except RootstockError as error:
             return Comparison.impossible(
                 f"the champion cannot be loaded ({error.message}); promote by hand to replace it",
-                metric=metric,
+                metric=gate.metric,
             )
         if (defender.task.name, defender.names) != (task.name, challenger.names):
             return Comparison.impossible(
                 "the two know different classes, so their scores cannot be compared; "
                 "promote by hand with `rootstock promote` if the change of classes is meant",
-                metric=metric,
+                metric=gate.metric,
             )
-        rows = manifest.rows("test")
-        champion_decisions = predict_rows(defender, rows, root).decisions
+        rows = project.manifest.rows("test")
+        champion_decisions = predict_rows(defender, rows, project.root).decisions
     return task.compare(
         champion_decisions,
-        read_decisions(decisions, rows),
+        read_decisions(project.paths.decisions, rows),
         read_targets(task, rows, challenger.names),
-        metric=metric,
-        min_gain=min_gain,
+        metric=gate.metric,
+        rule=gate.config.rule,
+        min_gain=gate.config.min_gain,
     )
 
 

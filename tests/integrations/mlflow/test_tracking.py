@@ -70,15 +70,16 @@ def test_error_in_body_marks_run_and_passes_on(logger, client, error, status):
     assert client.get_run(run.id).info.end_time
 
 
-def test_ended_run_is_continued(logger, client):
+@pytest.mark.parametrize(("given", "name"), [("", "first"), ("second try", "second try")])
+def test_ended_run_is_continued(logger, client, given, name):
     with logger.run("first") as run:
         run.log_metrics({"a": 1.0})
-    with logger.run("later", run_id=run.id) as again:
+    with logger.run(given, run_id=run.id) as again:
         assert client.get_run(run.id).info.status == "RUNNING"
         again.log_metrics({"b": 2.0})
     found = client.get_run(run.id)
     assert found.data.metrics == {"a": 1.0, "b": 2.0}
-    assert (found.info.status, found.info.run_name) == ("FINISHED", "first")
+    assert (found.info.status, found.info.run_name) == ("FINISHED", name)
 
 
 def test_unknown_run_cannot_be_continued(logger):

@@ -15,16 +15,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from rootstock.errors import ArtifactError, TrackingError
 from rootstock.integrations.mlflow.client import is_http, sqlite_file
+from rootstock.integrations.mlflow.places import ARTIFACTS, bring_home, local_path, move_addresses
 from rootstock.system.files import explain_format, read_json, sha256_file, write_json
 
 FORMAT_VERSION = 1
-DATABASE, ARTIFACTS, INDEX = "mlflow.db", "mlruns", "backup.json"
-ADDRESS_COLUMNS = ("artifact_location", "artifact_uri", "source", "storage_location")
-"""Columns of MLflow's tables that hold the address of files."""
+DATABASE, INDEX = "mlflow.db", "backup.json"
 
 
 def backup(uri: str, target: Path) -> dict[str, int]:
@@ -51,6 +49,7 @@ def backup(uri: str, target: Path) -> dict[str, int]:
             raise ArtifactError(
                 f"the registry at {database} is empty", hint="run this in the project's folder"
             )
+        bring_home(fresh / DATABASE, root.resolve())
         outside = _places_outside(fresh / DATABASE, home)
         if root.is_dir():
             shutil.copytree(root, fresh / ARTIFACTS)
@@ -100,7 +99,10 @@ def restore(source: Path, uri: str) -> dict[str, int]:
     try:
         shutil.copytree(source / ARTIFACTS, fresh / ARTIFACTS)
         shutil.copy2(source / DATABASE, fresh / DATABASE)
-        _move_places(fresh / DATABASE, str(index["artifacts_were_at"]), root.resolve().as_uri())
+        before = local_path(str(index["artifacts_were_at"]))
+        if before is not None:
+            with closing(sqlite3.connect(fresh / DATABASE)) as connection, connection:
+                move_addresses(connection, before, root.resolve())
         if root.is_dir():
             root.rmdir()
         (fresh / ARTIFACTS).rename(root)
@@ -235,18 +237,6 @@ def _copy_database(database: Path, target: Path) -> None:
         )
 
 
-def _columns(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    tables = [
-        row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
-    ]
-    return [
-        (table, column[1])
-        for table in tables
-        for column in connection.execute(f'PRAGMA table_info("{table}")')
-        if column[1] in ADDRESS_COLUMNS
-    ]
-
-
 def _places_outside(database: Path, home: str) -> list[str]:
     """Addresses of artifacts that are not below ``home``, of experiments that have runs."""
     query = (
@@ -282,27 +272,10 @@ def _versions_without_files(fresh: Path, home: str) -> list[str]:
 
 def _below(home: str, place: str) -> str | None:
     """The part of a place that follows ``home``, both URIs or the place a path; None: elsewhere."""
-    for folder, read in ((home, unquote), (_path(home), str)):
+    for folder, read in ((home, unquote), (str(local_path(home)), str)):
         if place.startswith(f"{folder}/"):
             return read(place.removeprefix(f"{folder}/"))
     return None
-
-
-def _path(uri: str) -> str:
-    return url2pathname(urlsplit(uri).path)
-
-
-def _move_places(database: Path, old: str, new: str) -> None:
-    """Replace the folder ``old`` by ``new``, both URIs; MLflow's Default experiment has a path."""
-    changes = [(old, new), (_path(old), _path(new))]
-    with closing(sqlite3.connect(database)) as connection, connection:
-        for table, column in _columns(connection):
-            for before, after in changes:
-                connection.execute(
-                    f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) '
-                    f'WHERE "{column}" = ? OR substr("{column}", 1, ?) = ?',
-                    (after, len(before) + 1, before, len(before) + 1, f"{before}/"),
-                )
 
 
 def _count(database: Path) -> dict[str, int]:

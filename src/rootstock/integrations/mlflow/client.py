@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import re
+import sqlite3
 import sys
 import tempfile
 import time
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 QUIET_VARIABLES = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""No chatter."""
+"""No telemetry, no chatter."""
 
 TIMEOUT_VARIABLES = {
     # Defaults of 7 retries and 120 s were measured to hold a dead server's caller for 4 minutes.
@@ -61,6 +64,16 @@ def mlflow_client(tracking_uri: str) -> MlflowClient:
         if re.match(r"(sqlite|postgresql|mysql|mssql)\b", tracking_uri):
             _try_database(tracking_uri)
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+
+def probe(uri: str) -> None:
+    """Ask MLflow for an experiment, as a training would.
+
+    Raises:
+        TrackingError: it cannot be reached, or refuses who asks.
+    """
+    with translated(uri, "look for runs"):
+        mlflow_client(uri).search_experiments(max_results=1)
 
 
 def _try_database(uri: str) -> None:
@@ -103,6 +116,7 @@ def translated(uri: str, doing: str) -> Iterator[None]:
     except (
         MlflowException,
         sqlalchemy.exc.SQLAlchemyError,
+        sqlite3.Error,
         CommandError,  # tables made by another version
         OSError,  # includes those of requests
         ImportError,  # the driver of a database that is not installed
@@ -111,7 +125,7 @@ def translated(uri: str, doing: str) -> Iterator[None]:
         reason = cut(str(error).strip().partition("\n")[0], 400)
         raise TrackingError(
             redact(f"cannot {doing} in MLflow at {uri}: {reason}", uri),
-            hint=_way_out(uri, str(error)),
+            hint=_way_out(uri, error),
         ) from error
 
 
@@ -125,8 +139,25 @@ DAMAGE_PHRASES = ("file is not a database", "database disk image is malformed")
 """What SQLite says of a file that it cannot read."""
 
 
-def _way_out(uri: str, reason: str) -> str:
-    if is_http(uri) and "500 error" in reason:
+LOGIN_HINT = (
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to those "
+    "of an account of this server"
+)
+REFUSAL_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+REFUSAL_PHRASES = ("error code 401", "error code 403", "401 Client Error", "403 Client Error")
+"""How MLflow's client reports a password that the server does not take."""
+
+
+def _is_refusal(error: Exception) -> bool:
+    code = getattr(error, "error_code", "")
+    return code in REFUSAL_CODES or any(words in str(error) for words in REFUSAL_PHRASES)
+
+
+def _way_out(uri: str, error: Exception) -> str:
+    reason = str(error)
+    if is_http(uri) and _is_refusal(error):
+        way = f"the server refuses who asks: {LOGIN_HINT}"
+    elif is_http(uri) and "500 error" in reason:
         way = "the server failed: is its disk or its artifact volume full? Its log says more"
     elif is_http(uri):
         way = f"is the server up? `curl {redact(uri, uri)}/health`; MLFLOW_TRACKING_URI names it"

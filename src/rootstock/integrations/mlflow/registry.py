@@ -18,8 +18,10 @@ from rootstock.integrations.mlflow.client import (
     cut,
     mlflow_client,
     or_none,
+    sqlite_file,
     translated,
 )
+from rootstock.integrations.mlflow.places import locate
 from rootstock.integrations.mlflow.tracking import MlflowRun
 from rootstock.ports.registry import Record, RegistryEntry
 
@@ -105,7 +107,7 @@ class MlflowRegistry:
         with self._translated(f"look up version {entry.version} of {entry.name!r}") as client:
             from mlflow.artifacts import list_artifacts
 
-            source = client.get_model_version_download_uri(entry.name, entry.version)
+            source = self._find_files(client, entry)
             return bool(list_artifacts(artifact_uri=source, tracking_uri=self.tracking_uri))
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
@@ -129,6 +131,12 @@ class MlflowRegistry:
         with self._translated(f"tag version {version} of {name!r}") as client:
             for key, value in tags.items():
                 again_if_crowded(client.set_model_version_tag, name, version, key, str(value))
+
+    def describe(self, name: str, version: str, description: str) -> None:
+        """Replace the description of one version."""
+        with self._translated(f"describe version {version} of {name!r}") as client:
+            text = cut(description, MAX_DESCRIPTION_CHARACTERS)
+            again_if_crowded(client.update_model_version, name, version, description=text)
 
     def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
         """Append to the log of the model and return the record's number."""
@@ -161,7 +169,7 @@ class MlflowRegistry:
             with self._translated(f"download version {entry.version} of {entry.name!r}") as client:
                 from mlflow.artifacts import download_artifacts
 
-                source = client.get_model_version_download_uri(entry.name, entry.version)
+                source = self._find_files(client, entry)
                 return Path(
                     download_artifacts(
                         artifact_uri=source, dst_path=str(folder), tracking_uri=self.tracking_uri
@@ -169,6 +177,17 @@ class MlflowRegistry:
                 )
 
         return replace_directory(target, fetch)
+
+    def _find_files(self, client: MlflowClient, entry: RegistryEntry) -> str:
+        """Return where the version's files are; ``runs:/ID/folder`` is below the run's place."""
+        source = str(client.get_model_version_download_uri(entry.name, entry.version))
+        if source.startswith("runs:/"):
+            run_id, _, folder = source.removeprefix("runs:/").partition("/")
+            run = or_none(client.get_run, run_id)
+            if run is None:
+                return source
+            source = f"{run.info.artifact_uri.rstrip('/')}/{folder}"
+        return locate(source, sqlite_file(self.tracking_uri))
 
     def _aliases(self, client: MlflowClient, name: str) -> dict[str, str]:
         model = or_none(client.get_registered_model, name)
@@ -211,10 +230,16 @@ def missing_version(
 ) -> NoModelError:
     """Return the error for an alias or version (``what``) that a registered model does not have."""
     names = ", ".join(sorted(aliases)) or "none"
-    numbers = ", ".join(entry.version for entry in versions) or "none"
+    numbers = [entry.version for entry in versions]
+    hint = "register a model: `dvc repro`, or `rootstock register`"
+    if numbers and what.startswith("version"):
+        hint = f"name one that there is, such as {numbers[-1]}"
+    elif numbers:
+        hint = f"name a version; `rootstock promote {numbers[-1]}` makes that one the champion"
     return NoModelError(
-        f"the model {name!r} has no {what}; aliases: {names}; versions: {numbers}",
-        hint="`rootstock promote` makes a version the champion",
+        f"the model {name!r} has no {what}; aliases: {names}; "
+        f"versions: {', '.join(numbers) or 'none'}",
+        hint=hint,
     )
 
 

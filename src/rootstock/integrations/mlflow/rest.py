@@ -24,7 +24,7 @@ from urllib.request import url2pathname
 import httpx
 
 from rootstock.errors import TrackingError
-from rootstock.integrations.mlflow.client import TIMEOUT_VARIABLES, cut, redact
+from rootstock.integrations.mlflow.client import LOGIN_HINT, TIMEOUT_VARIABLES, cut, redact
 from rootstock.integrations.mlflow.registry import (
     MAX_NAMES,
     MlflowRegistry,
@@ -51,9 +51,6 @@ CERTIFICATE_VARIABLES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE
 """Variables that name the authorities to trust: a file, or a folder."""
 
 LOGIN_FILE = Path("~/.mlflow/credentials")
-LOGIN_HINT = (
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks"
-)
 STATUS_HINTS = {401: LOGIN_HINT, 403: LOGIN_HINT, 500: "the server failed; its log says why"}
 """The way out by status of the answer; for others the server may not be MLflow at all."""
 

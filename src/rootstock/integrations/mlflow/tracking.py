@@ -22,6 +22,7 @@ from rootstock.integrations.mlflow.client import (
     sqlite_file,
     translated,
 )
+from rootstock.integrations.mlflow.places import artifacts_of, bring_home
 from rootstock.ports.runs import Run
 
 if TYPE_CHECKING:
@@ -60,12 +61,15 @@ class MlflowRunLogger:
     ) -> Iterator[Run]:
         """Open a run, or continue ``run_id``; it ends FINISHED, FAILED or (on Ctrl-C) KILLED.
 
+        A run that is continued gets the ``name``, unless that is empty.
         Raises:
-            TrackingError: MLflow cannot be reached or refuses.
+            TrackingError: MLflow cannot be reached or refuses, or there is no such run.
         """
+        if not parent_id:
+            self._bring_home()
         run = MlflowRun(self.tracking_uri, run_id or self._create(name, parent_id), self.patience)
         if run_id:
-            replace(run, patience=0.0)._update("RUNNING")
+            replace(run, patience=0.0)._update("RUNNING", name=name or None)
         run.set_tags(tags or {})
         try:
             yield run
@@ -78,6 +82,13 @@ class MlflowRunLogger:
                 error.add_note(f"and its run could not be marked as {status}: {second.message}")
             raise
         run._update("FINISHED")
+
+    def _bring_home(self) -> None:
+        """Keep the files of a project that was moved or copied with it, before one is written."""
+        database = sqlite_file(self.tracking_uri)
+        if database is not None and database.is_file():
+            with translated(self.tracking_uri, "look for the files of the runs"):
+                bring_home(database)
 
     def _create(self, name: str, parent_id: str) -> str:
         with translated(self.tracking_uri, f"start the run {name!r}"):
@@ -171,9 +182,9 @@ class MlflowRun:
         for start in range(0, len(entities), BATCH_ITEMS):
             self._send(doing, "log_batch", **{kind: entities[start : start + BATCH_ITEMS]})
 
-    def _update(self, status: str) -> None:
+    def _update(self, status: str, **others: Any) -> None:
         call = "update_run" if status == "RUNNING" else "set_terminated"
-        self._send("set the status of", call, status=status)
+        self._send("set the status of", call, status=status, **others)
 
     def _send(self, doing: str, call: str, *arguments: Any, **others: Any) -> None:
         """Call MLflow's client on this run."""
@@ -201,4 +212,4 @@ def _key(name: str) -> str:
 
 def _artifacts_next_to(uri: str) -> str | None:
     database = sqlite_file(uri)
-    return (database.resolve().parent / "mlruns").as_uri() if database else None
+    return artifacts_of(database).as_uri() if database else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import binomtest
 
-from rootstock.tasks.comparison import Comparison, explain_gate
+from rootstock.metrics import bootstrap_interval, newcombe_interval
+from rootstock.tasks.comparison import Comparison, decide_gate
 from rootstock.tasks.single_label import measures
 
 
@@ -15,22 +16,39 @@ def compare(
     labels: np.ndarray,
     *,
     metric: str,
+    rule: str,
     min_gain: float,
 ) -> Comparison:
     """Compare probabilities float[N,K] of two models for labels int64[N].
 
-    The challenger is promoted if its ``metric`` (accuracy, balanced_accuracy or macro_f1) is
-    better by more than ``min_gain``. The p-value is that of McNemar's exact test on the images
-    that only one of the two gets right.
+    ``metric`` is accuracy, balanced_accuracy or macro_f1; `decide_gate` explains ``rule`` and
+    ``min_gain``. The interval of the gain is Newcombe's for the accuracy, as on the page of
+    `rootstock compare`, and a paired bootstrap otherwise. The p-value is that of McNemar's exact
+    test on the images that only one of the two gets right.
     """
     first, second = champion.argmax(axis=1), challenger.argmax(axis=1)
     n_classes = champion.shape[1]
-    scores = [_score(metric, predicted, labels, n_classes) for predicted in (first, second)]
-    gain = round(scores[1] - scores[0], 9)
-    only_first = int(((first == labels) & (second != labels)).sum())
-    only_second = int(((second == labels) & (first != labels)).sum())
+
+    def score(predicted: np.ndarray, rows: np.ndarray | slice = slice(None)) -> float:
+        return _score(metric, predicted[rows], labels[rows], n_classes)
+
+    right_first, right_second = first == labels, second == labels
+    only_first = int((right_first & ~right_second).sum())
+    only_second = int((right_second & ~right_first).sum())
+    if metric == "accuracy":
+        both = int((right_first & right_second).sum())
+        neither = len(labels) - both - only_first - only_second
+        interval = newcombe_interval(both, only_second, only_first, neither)
+    else:
+        interval = bootstrap_interval(
+            lambda rows: score(second, rows) - score(first, rows), strata=labels
+        )
     differing = only_first + only_second
     p_value = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    scores = (score(first), score(second))
+    promote, reason = decide_gate(
+        metric, *scores, interval=interval, rule=rule, min_gain=min_gain, count=len(labels)
+    )
     return Comparison(
         metric=metric,
         champion=round(scores[0], 6),
@@ -39,10 +57,9 @@ def compare(
         only_champion_right=only_first,
         only_challenger_right=only_second,
         p_value=round(p_value, 6),
-        promote=gain > min_gain,
-        reason=explain_gate(
-            metric, *scores, gain=gain, min_gain=min_gain, count=len(labels), p_value=p_value
-        ),
+        promote=promote,
+        reason=reason,
+        gain_interval=(round(interval[0], 6), round(interval[1], 6)),
     )
 
 

@@ -281,12 +281,15 @@ class SingleLabel(Task):
         targets: Targets,
         *,
         metric: str,
+        rule: str,
         min_gain: float,
     ) -> Comparison:
-        """Compare two models by ``metric``, with McNemar's exact test."""
+        """Compare two models by ``metric``, with an interval of the gain."""
         from rootstock.tasks.single_label.gate import compare
 
-        return compare(champion, challenger, targets.values, metric=metric, min_gain=min_gain)
+        return compare(
+            champion, challenger, targets.values, metric=metric, rule=rule, min_gain=min_gain
+        )
 
     def describe(self, names: Sequence[str]) -> str:
         """Return how many classes the model tells apart."""
