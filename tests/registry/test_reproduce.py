@@ -22,6 +22,10 @@ LINEAGE = {
 }
 
 
+def make_recipe(lineage, project, name="again"):
+    return reproduce.make_recipe(lineage, version="7", folder=project / name, project=project)
+
+
 def test_changes_of_recorded_files_leave_nothing_open():
     assert open_ends(LINEAGE) == []
 
@@ -66,10 +70,12 @@ def test_lineage_holds_params_libraries_and_the_dvc_file(tmp_path):
 
 
 def test_the_commands_name_commit_data_and_check(tmp_path):
-    recipe = reproduce.make_recipe(LINEAGE, version="7", folder=tmp_path / "again")
+    recipe = reproduce.make_recipe(
+        LINEAGE, version="7", folder=tmp_path / "again", project=tmp_path
+    )
     text = "\n".join(recipe.commands)
     assert f"checkout {COMMIT}\n" in text
-    assert "dvc pull data/raw.dvc" in text
+    assert "(dvc checkout data/raw.dvc || dvc pull data/raw.dvc)" in text
     assert recipe.commands[-1] == f"rootstock reproduce 7 --check {tmp_path / 'again'}"
     assert "batch_size: 32" in recipe.params
 
@@ -81,14 +87,14 @@ def test_another_library_version_is_told():
 
 
 def test_nothing_is_run_into_an_existing_folder(tmp_path):
-    recipe = reproduce.make_recipe(LINEAGE, version="7", folder=tmp_path)
+    recipe = make_recipe(LINEAGE, tmp_path, "")
     with pytest.raises(RootstockError, match="exists already"):
         reproduce.run_recipe(LINEAGE, recipe, tmp_path)
 
 
 def test_without_a_commit_nothing_is_cloned(tmp_path):
     bare = LINEAGE | {"git_commit": ""}
-    recipe = reproduce.make_recipe(bare, version="7", folder=tmp_path / "again")
+    recipe = make_recipe(bare, tmp_path)
     assert not re.search("git (clone|-C)", "\n".join(recipe.commands))
     with pytest.raises(RootstockError, match="the git commit is not recorded"):
         reproduce.run_recipe(bare, recipe, tmp_path)
@@ -96,7 +102,9 @@ def test_without_a_commit_nothing_is_cloned(tmp_path):
 
 
 def test_a_folder_without_the_commit_is_no_project_of_the_version(tmp_path):
-    recipe = reproduce.make_recipe(LINEAGE, version="7", folder=tmp_path / "again")
+    recipe = reproduce.make_recipe(
+        LINEAGE, version="7", folder=tmp_path / "again", project=tmp_path
+    )
     with pytest.raises(RootstockError, match=f"there is no commit {COMMIT}"):
         reproduce.run_recipe(LINEAGE, recipe, tmp_path)
 

@@ -21,6 +21,8 @@ from rootstock.model.lineage import CHANGES, LIBRARIES, open_ends, trace_librari
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.files import sha256_file
 
+DVC_CACHE = Path(".dvc/cache")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -36,8 +38,8 @@ class Recipe:
     """The .dvc file of the images; empty where they were not versioned."""
 
 
-def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path) -> Recipe:
-    """The commands that make a version again in ``folder``; to be run in the project's folder."""
+def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path, project: Path) -> Recipe:
+    """The commands that make a version again in ``folder``; to be run in the folder ``project``."""
     commit = _commit(lineage)
     root = _images_root(lineage)
     recorded = lineage.get("data_dvc", "")
@@ -48,18 +50,29 @@ def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path) -> Re
         commands = [f"mkdir -p {here}/data    # and the project's code into it, see below"]
     if "params" in lineage:
         commands.append(f"rootstock reproduce {version} --params > {here}/params.yaml")
+    missing = open_ends(lineage)
+    for file in _uncommitted_files(lineage, project):
+        if (project / file).is_file():
+            commands.append(f"mkdir -p {here}/{file.parent} && cp {file} {here}/{file}")
+        else:
+            missing.append(f"{file} is neither in the commit nor here: put it into {folder}")
     inside = [f"cd {here}", "make setup", "source .venv/bin/activate"]
     if recorded:
         data = f"{root}.dvc"
+        commands.append(f"mkdir -p {here}/{root.parent}")
         commands.append(f"rootstock reproduce {version} --data > {here}/{data}")
-        inside.append(f"dvc pull {data}")
+        # The remote may have been named after the commit; the project's cache needs none.
+        commands += [f"cp {file} {here}/{file}" for file in _dvc_settings(project)]
+        inside.append(f"dvc cache dir --local {shlex.quote(str(project.resolve() / DVC_CACHE))}")
+        inside.append(f"(dvc checkout {data} || dvc pull {data})")
     else:
+        commands.append(f"mkdir -p {here}/{root.parent}")
         commands.append(f"cp -r {root} {here}/{root}    # the same images, see below")
     # The registry of the project must not get the runs of a rehearsal.
     inside.append("env -u MLFLOW_TRACKING_URI dvc repro --force evaluate")
     commands += [f"({' && '.join(inside)})", f"rootstock reproduce {version} --check {here}"]
     params = yaml.safe_dump(lineage["params"], sort_keys=False) if "params" in lineage else ""
-    return Recipe(version, folder, tuple(commands), tuple(open_ends(lineage)), params, recorded)
+    return Recipe(version, folder, tuple(commands), tuple(missing), params, recorded)
 
 
 def check_folder(lineage: Mapping[str, Any], weights: Path, folder: Path) -> list[tuple[str, bool]]:
@@ -123,6 +136,9 @@ def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> Non
     _run(["git", "checkout", "--quiet", commit], folder)
     if recipe.params:
         (folder / "params.yaml").write_text(recipe.params, encoding="utf-8")
+    for file in _uncommitted_files(lineage, project):
+        if (project / file).is_file():
+            _copy(project / file, folder / file)
     _fetch_images(recipe.data, lineage, project, folder)
     _run([sys.executable, "-m", "dvc", "repro", "--force", "evaluate"], folder)
 
@@ -133,6 +149,26 @@ def _commit(lineage: Mapping[str, Any]) -> str:
 
 def _images_root(lineage: Mapping[str, Any]) -> Path:
     return Path(str(lineage.get("params", {}).get("data", {}).get("root", "data/raw")))
+
+
+def _uncommitted_files(lineage: Mapping[str, Any], project: Path) -> list[Path]:
+    """Return the files that the parameters name below the project and the commit does not hold."""
+    backbone = lineage.get("params", {}).get("backbone", {})
+    candidates = backbone.get("candidates", ())
+    named = [backbone.get("weights", ""), *(candidates if candidates != "auto" else ())]
+    weights = [Path(name) for name in named if str(name).endswith(".safetensors")]
+    return [
+        file
+        for one in dict.fromkeys(weights)
+        if not one.is_absolute() and not str(one).startswith("...")
+        for file in (one, one.with_suffix(".json"))
+        if not _has_file(project, _commit(lineage), file)
+    ]
+
+
+def _dvc_settings(project: Path) -> list[str]:
+    names = (".dvc/config", ".dvc/config.local")
+    return [name for name in names if (project / name).is_file()]
 
 
 def _own_images(lineage: Mapping[str, Any], project: Path) -> Path:
@@ -156,15 +192,30 @@ def _fetch_images(recorded: str, lineage: Mapping[str, Any], project: Path, fold
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(recorded, encoding="utf-8")
     dvc = [sys.executable, "-m", "dvc"]
-    cache = project / ".dvc/cache"
+    for name in _dvc_settings(project):
+        _copy(project / name, folder / name)
+    cache = project / DVC_CACHE
     if cache.is_dir():
         _run([*dvc, "cache", "dir", "--local", str(cache)], folder)
     if _run([*dvc, "checkout", str(file)], folder, check=False):
         _run([*dvc, "pull", str(file)], folder)
 
 
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
 def _has_commit(project: Path, commit: str) -> bool:
-    asked = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+    return _is_in_git(project, f"{commit}^{{commit}}")
+
+
+def _has_file(project: Path, commit: str, file: Path) -> bool:
+    return bool(commit) and _is_in_git(project, f"{commit}:./{file.as_posix()}")
+
+
+def _is_in_git(project: Path, name: str) -> bool:
+    asked = ["git", "cat-file", "-e", name]
     return subprocess.run(asked, cwd=project, check=False, capture_output=True).returncode == 0
 
 
