@@ -1,6 +1,7 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from rootstock.data.splits import assign_splits
 
@@ -92,3 +93,18 @@ def test_chance_decides_which_group_is_moved_into_an_empty_split():
     found = [split(range(start, start + 4), val_fraction=1e-6) for start in range(0, 800, 4)]
     places = Counter(names.index("val") for names in found)
     assert min(places[place] for place in range(4)) > 20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_class_of_one_group_is_never_taken_out_of_training(seed):
+    labels = ["a"] * 20 + ["b"] * 6
+    assert set(split([*range(20), *[1000] * 6], labels, seed=seed)[20:]) == {"train"}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_groups_over_two_classes_leave_images_of_both_in_training(seed):
+    groups = [0, 0, 1, 1, 2, 2, 3, 4]
+    labels = ["a", "b", "a", "b", "a", "c", "c", "c"]
+    found = split(groups, labels, seed=seed)
+    trained = {label for label, name in zip(labels, found, strict=True) if name == "train"}
+    assert trained == {"a", "b", "c"}

@@ -5,6 +5,7 @@ Long, because every key stands here once with all that is to say of it; `params`
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -55,12 +56,23 @@ class DataConfig(Section):
     max_aspect_ratio: float = Field(
         50.0, ge=1.0, description="A longer, thinner image is quarantined undecoded."
     )
+    duplicates: Literal["off", "exact", "near"] = Field(
+        "near",
+        description="Which copies stay in one split. `near`: also resized, compressed, turned or "
+        "mirrored ones; `exact`: files of equal bytes; `off`: none.",
+    )
     near_duplicate_bits: int = Field(
         3,
         ge=0,
         le=16,
-        description="Images whose 64-bit perceptual hashes differ in at most so many bits "
-        "stay in one split; 0: only equal hashes.",
+        description="Images whose 64-bit perceptual hashes differ in at most this many bits are "
+        "compared pixel by pixel; 0: only equal hashes.",
+    )
+    group: str | None = Field(
+        None,
+        description="Images of one group stay in one split. The group's name is what a regular "
+        "expression captures in the path without its ending; `last_number`, `first_number`, "
+        "`patient`, `original` and `folder` are built in; null: no groups.",
     )
     min_per_class: int = Field(
         3, ge=2, description="A class with fewer usable images than this is an error."
@@ -68,6 +80,14 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=1, le=1024)] | Auto = Field(
         "auto", description="Decoding processes; auto: one a core."
     )
+
+    @model_validator(mode="after")
+    def _compile_the_group(self) -> DataConfig:
+        try:
+            re.compile(self.group or "")
+        except re.error as error:
+            raise ValueError(f"group is not a regular expression: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> DataConfig:

@@ -1,40 +1,31 @@
-"""Exact and near duplicates: what is the same picture must stay in one split.
+"""Copies: files that hold the same picture, byte by byte or nearly, also turned or mirrored.
 
-Near duplicates have nearly the same grey thumbnail. Only pairs whose 64-bit hashes of it are close
-are compared; the hash tells which of two neighbours in a row is the brighter (dHash, N. Krawetz
-2013).
+Candidates have nearly the same grey thumbnail (`candidates`). A candidate becomes a copy only if
+the pictures themselves agree (`likeness`): parts on a belt have the same thumbnail, and are not
+copies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
-Thumbnail = bytes
-"""Grey uint8[16,16]; see `thumbnail`."""
-SIDE_PIXELS = 16
-"""Of a thumbnail, in pixels."""
-MAX_DIFFERENCE = 4.0
-"""Mean absolute difference of two thumbnails, in grey levels, up to which they are one picture."""
-MIN_CONTRAST = 4.0
-"""Pictures flatter than this (standard deviation in grey levels) have a hash of noise."""
-_BLOCK_IMAGES = 8_192
-_SIXTEEN_TO_NINE = np.array(
-    [
-        [max(0, min(9 * a + 9, 16 * b + 16) - max(9 * a, 16 * b)) for b in range(9)]
-        for a in range(16)
-    ],
-    np.float32,
+from rootstock.data.candidates import (
+    MAX_DIFFERENCE,
+    SIDE_PIXELS,
+    TURNS,
+    Pairs,
+    Thumbnail,
+    Thumbnails,
+    find_candidates,
+    turn,
 )
-"""Ninths of each of 16 columns that lie in each of 9: whole numbers, so that sums are exact."""
-_BIT_ORDER = 29 * np.arange(64) % 64
-"""An order of the bits in which each quarter has some of all rows and columns.
 
-Pictures with equal borders, such as digits, agree in the bits of whole rows; in this order they
-still differ in each quarter, so that few pairs need a look.
-"""
+Verify = Callable[[Pairs], np.ndarray]
+"""Returns bool[M]: which candidates are the same picture."""
 
 
 def thumbnail(levels: Image.Image) -> Thumbnail:
@@ -45,87 +36,104 @@ def thumbnail(levels: Image.Image) -> Thumbnail:
 
 
 def group_duplicates(
-    sha256s: Sequence[str], thumbs: Sequence[Thumbnail], *, bits: int
+    sha256s: Sequence[str],
+    thumbs: Sequence[Thumbnail],
+    *,
+    bits: int,
+    strata: Sequence[str] | None = None,
+    verify: Verify | None = None,
 ) -> np.ndarray:
-    """Group ids int64[N]: equal for exact and near duplicates, one's own for all others.
+    """Return picture ids int64[N]: equal for copies, one's own for all others.
 
-    Two images are near duplicates when the hashes of their thumbnails differ in at most ``bits``
-    bits and the thumbnails agree. An id comes from the content of the group's first member by
-    sha256.
+    Two images are candidates when the hashes of their thumbnails differ in at most ``bits`` bits
+    and the thumbnails agree, and copies when ``verify`` says so too. Images of different ``strata``
+    are not looked at turned or mirrored: an arrow to the left is no copy of one to the right.
+    Without ``thumbs`` only files of equal bytes are copies. An id comes from the content of the
+    group's first member by sha256.
     """
-    parent = list(range(len(sha256s)))
-
-    def find(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    matched = set()
-    for one, other in _matches(sha256s, thumbs, bits):
-        matched |= {one, other}
-        parent[find(one)] = find(other)
+    first_of: dict[str, int] = {}
+    home = [first_of.setdefault(sha, index) for index, sha in enumerate(sha256s)]
+    if thumbs:
+        # In order of content: the same pictures give the same groups whatever their names.
+        chosen = np.array(sorted(first_of.values(), key=lambda i: sha256s[i]), np.int64)
+        pictures = Thumbnails.of([thumbs[i] for i in chosen], chosen, strata)
+        links = _link_to_cores(pictures, bits, verify)
+        home = [links.get(index, index) for index in home]
     # 15 hexadecimal digits are 60 bits, which fit a signed 64-bit column.
     ids = [int(sha[:15], 16) for sha in sha256s]
-    roots = {index: find(index) for index in matched}
     smallest: dict[int, int] = {}
-    for index, root in roots.items():
-        smallest[root] = min(ids[index], smallest.get(root, ids[index]))
-    for index, root in roots.items():
-        ids[index] = smallest[root]
-    return np.array(ids, dtype=np.int64)
+    for index, core in enumerate(home):
+        smallest[core] = min(ids[index], smallest.get(core, ids[index]))
+    return np.array([smallest[core] for core in home], dtype=np.int64)
 
 
-def _matches(
-    sha256s: Sequence[str], thumbs: Sequence[Thumbnail], bits: int
-) -> Iterator[tuple[int, int]]:
-    first_of: dict[str, int] = {}
-    for index, sha in enumerate(sha256s):
-        if first_of.setdefault(sha, index) != index:
-            yield first_of[sha], index
-    if not thumbs:
-        return
-    chosen = np.array(sorted(first_of.values()))
-    grey = np.frombuffer(b"".join([thumbs[i] for i in chosen]), np.uint8)
-    grey = grey.reshape(len(chosen), SIDE_PIXELS * SIDE_PIXELS)
-    blocks = [grey[start : start + _BLOCK_IMAGES] for start in range(0, len(grey), _BLOCK_IMAGES)]
-    contrasts = [block.astype(np.float32).std(axis=1) for block in blocks]
-    vivid = np.concatenate(contrasts) >= MIN_CONTRAST
-    hashes = np.concatenate([_hash(block) for block in blocks])[vivid]
-    chosen, grey = chosen[vivid], grey[vivid]
-    for first, second in _close_pairs(hashes, bits):
-        for start in range(0, len(first), _BLOCK_IMAGES):
-            a, b = first[start : start + _BLOCK_IMAGES], second[start : start + _BLOCK_IMAGES]
-            apart = np.abs(grey[a].astype(np.float32) - grey[b])
-            alike = apart.mean(axis=1) <= MAX_DIFFERENCE
-            yield from zip(chosen[a[alike]].tolist(), chosen[b[alike]].tolist(), strict=True)
+def _link_to_cores(pictures: Thumbnails, bits: int, verify: Verify | None) -> dict[int, int]:
+    """Return the core of each image that is a copy of another, by number.
 
-
-def _hash(thumbs: np.ndarray) -> np.ndarray:
-    """uint64[N] of thumbnails uint8[N,256]: of 8 rows of 9 grey levels, which rise to the right."""
-    rows = thumbs.reshape(-1, 8, 2, SIDE_PIXELS).mean(axis=2, dtype=np.float32)
-    # To whole grey levels: what differs by less is noise, and flat parts shall have no order.
-    small = np.rint(rows @ _SIXTEEN_TO_NINE / 16)
-    bits = (small[:, :, 1:] > small[:, :, :-1]).reshape(-1, 64)
-    return np.packbits(bits.take(_BIT_ORDER, axis=1), axis=1).view(">u8").ravel().astype(np.uint64)
-
-
-def _close_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions int64[M], int64[M] of hashes that differ in at most ``bits`` bits.
-
-    Such hashes agree in one of ``bits + 1`` bands. In the order of a band's values, equal ones
-    lie side by side, and each step pairs every hash with the one so many places further on.
+    A copy is linked to the core of its group, never to another member, so that a slow change from
+    picture to picture makes no chain. Groups of which members are copies become one if their cores
+    are: of very many copies, each was compared with a few.
     """
-    edges = np.linspace(0, 64, bits + 2).astype(int)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        values = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
-        order = np.argsort(values, kind="stable")
-        values, places = values[order], np.arange(len(order))
-        for step in range(1, len(order)):
-            places = places[places + step < len(order)]
-            places = places[values[places] == values[places + step]]
-            if not len(places):
-                break
-            first, second = order[places], order[places + step]
-            close = np.bitwise_count(hashes[first] ^ hashes[second]) <= bits
-            yield first[close], second[close]
+    if len(pictures.grey) < 2:
+        return {}
+    pairs = find_candidates(pictures, bits)
+    same = _compare(pictures, pairs, verify)
+    first, second = pairs.first[same], pairs.second[same]
+    core = np.arange(len(pictures.grey))
+    refused: set[tuple[int, int]] = set()
+    one, other = first, second
+    while stars := _stars(one, other):
+        joined = np.arange(len(core))
+        joined[list(stars)] = list(stars.values())
+        core = joined[core]
+        ends = np.sort(np.stack([core[first], core[second]], axis=1), axis=1)
+        open_ = sorted({(a, b) for a, b in ends.tolist() if a != b} - refused)
+        trials = _turn_all_ways(pictures, open_)
+        same = _compare(pictures, trials, verify)
+        one, other = trials.first[same], trials.second[same]
+        copies = np.sort(np.stack([one, other], axis=1), axis=1).tolist()
+        refused |= set(open_) - {(a, b) for a, b in copies}
+    moved = np.flatnonzero(core != np.arange(len(core)))
+    numbers = pictures.numbers
+    return dict(zip(numbers[moved].tolist(), numbers[core[moved]].tolist(), strict=True))
+
+
+def _turn_all_ways(pictures: Thumbnails, ends: Sequence[tuple[int, int]]) -> Pairs:
+    rows = [
+        (*pair, way)
+        for a, b in ends
+        for way in (TURNS if pictures.strata[a] == pictures.strata[b] else (0,))
+        for pair in (((a, b), (b, a)) if way == 1 else ((a, b),))
+    ]
+    first, second, ways = np.array(rows, np.int64).reshape(-1, 3).T
+    return Pairs(first, second, ways, np.zeros(len(rows), np.float32))
+
+
+def _compare(pictures: Thumbnails, pairs: Pairs, verify: Verify | None) -> np.ndarray:
+    """Return bool[M]: which pairs of rows are one picture; by the thumbnails without ``verify``."""
+    if verify is not None:
+        numbers = pictures.numbers
+        return verify(pairs._replace(first=numbers[pairs.first], second=numbers[pairs.second]))
+    same = np.zeros(len(pairs.first), bool)
+    squares = pictures.grey.reshape(-1, SIDE_PIXELS, SIDE_PIXELS)
+    for way in TURNS:
+        chosen = np.flatnonzero(pairs.turn == way)
+        other = turn(squares[pairs.second[chosen]], way).astype(np.int16)
+        apart = np.abs(squares[pairs.first[chosen]] - other).mean(axis=(1, 2))
+        same[chosen] = apart <= MAX_DIFFERENCE
+    return same
+
+
+def _stars(first: np.ndarray, second: np.ndarray) -> dict[int, int]:
+    """Return the core of every row that has a copy; a core has most copies that are still free."""
+    copies: dict[int, list[int]] = defaultdict(list)
+    for one, other in zip(first.tolist(), second.tolist(), strict=True):
+        copies[one].append(other)
+        copies[other].append(one)
+    core_of: dict[int, int] = {}
+    for row in sorted(copies, key=lambda row: (-len(copies[row]), row)):
+        if row not in core_of:
+            core_of[row] = row
+            for copy in copies[row]:
+                core_of.setdefault(copy, row)
+    return core_of

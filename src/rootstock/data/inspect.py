@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from rootstock.data.candidates import Thumbnail
 from rootstock.data.decode import DecodeLimits, decode_grey, no_warnings, read_file
-from rootstock.data.duplicates import Thumbnail, thumbnail
+from rootstock.data.duplicates import thumbnail
 from rootstock.errors import DataError, ImageError
 from rootstock.system.cpu import usable_cores
 

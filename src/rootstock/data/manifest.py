@@ -9,14 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from rootstock.data.decode import DecodeLimits
-from rootstock.data.duplicates import group_duplicates
 from rootstock.data.entry import describe_faults
+from rootstock.data.groups import Duplicates, group_images, list_groups, read_groups
 from rootstock.data.inspect import Inspected
 from rootstock.data.inspection_cache import FILE_COLUMNS, inspect_layout
 from rootstock.data.layout import Layout
@@ -37,6 +38,7 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("group", pa.int64()),
         ("quarantine", pa.string()),
+        ("picture", pa.int64()),
     ]
 )
 
@@ -71,8 +73,9 @@ class ImageRow(NamedTuple):
     """One image.
 
     ``target`` is what it should get, as text that the task reads; images of one ``stratum`` are
-    spread evenly over splits and samples. ``quarantine`` is the reason why an image is not used,
-    empty where it is.
+    spread evenly over splits and samples. Images of one ``group`` are in one split, unless splits
+    were given; images of one ``picture`` are copies. ``quarantine`` is the reason why an image is
+    not used, empty where it is.
     """
 
     path: str
@@ -87,6 +90,7 @@ class ImageRow(NamedTuple):
     split: str
     group: int
     quarantine: str
+    picture: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,13 +172,7 @@ class Manifest:
 
     def copies(self) -> list[list[ImageRow]]:
         """Groups of two or more usable rows that hold the same picture, or nearly."""
-        usable = self.rows()
-        sizes = Counter(row.group for row in usable)
-        members: dict[int, list[ImageRow]] = {}
-        for row in usable:
-            if sizes[row.group] > 1:
-                members.setdefault(row.group, []).append(row)
-        return list(members.values())
+        return list_groups(self.rows(), attrgetter("picture"))
 
     def summary(self) -> dict[str, Any]:
         """Counts, quarantine, duplicates, conflicts and leaks, as JSON holds them."""
@@ -195,14 +193,21 @@ class Manifest:
                 _paths(rows) for rows in groups if len({r.target for r in rows}) > 1
             ],
             "leaks_across_given_splits": [
-                _paths(rows) for rows in groups if len({r.split for r in rows}) > 1
+                _paths(rows)
+                for rows in list_groups(usable, attrgetter("picture", "group"))
+                if len({r.split for r in rows}) > 1
             ],
             "warnings": list(self.warnings),
         }
 
 
 def _upgrade(table: pa.Table, header: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
-    """Return a manifest of format 1, which had one class per image, in the present format."""
+    """Return a manifest of an earlier format in the present one.
+
+    One without pictures has the copies as groups; one of format 1 has one class per image.
+    """
+    if "picture" not in table.column_names:
+        table = table.append_column("picture", table["group"])
     if header["format_version"] != 1:
         return table, header
     columns = ["target" if name == "label" else name for name in table.column_names]
@@ -222,6 +227,8 @@ def build_manifest(
     val_fraction: float,
     test_fraction: float,
     near_duplicate_bits: int,
+    duplicates: Duplicates = "near",
+    group: str | None = None,
     min_per_class: int,
     seed: int,
     workers: int | None = None,
@@ -232,13 +239,15 @@ def build_manifest(
 
     ``workers`` is the number of decoding processes; None: one a core. ``cache_file`` is a file that
     keeps what was seen, so that the next run reads what is new or has changed, nothing else.
-    ``on_inspected`` is called with what was seen, before anything is made of it.
+    ``duplicates`` says which copies stay in one split, ``group`` which other images do, as in
+    `read_groups`. ``on_inspected`` is called with what was seen, before anything is made of it.
     Raises:
         DataError: there is nothing to learn from these targets; ``min_per_class`` is how many
             usable images each stratum needs.
     """
     listed = [entry.target for entry in layout.entries]
     rules.check_texts(layout.root, listed)
+    names = read_groups(group, [entry.path for entry in layout.entries])
     inspected = inspect_layout(
         layout, limits=limits, workers=workers, cache_file=cache_file, on_inspected=on_inspected
     )
@@ -251,13 +260,18 @@ def build_manifest(
         seen += layout.warnings
         raise DataError("\n  ".join([error.message, *seen]), hint=error.hint) from None
     strata = rules.strata(targets)
-    groups = group_duplicates(
-        [inspected[i].sha256 for i in usable],
-        [inspected[i].thumb for i in usable],
+    together = group_images(
+        layout.base,
+        [layout.entries[i].path for i in usable],
+        [inspected[i] for i in usable],
+        strata,
+        [names[i] for i in usable],
+        duplicates=duplicates,
         bits=near_duplicate_bits,
+        limits=limits,
     )
     splits = assign_splits(
-        groups,
+        together.groups,
         strata,
         [layout.entries[i].split for i in usable],
         val_fraction=val_fraction,
@@ -267,15 +281,17 @@ def build_manifest(
     warnings = [
         *layout.warnings,
         *rules.warn(listed),
+        *together.warnings,
         *rules.check_splits(layout.root, strata, splits),
     ]
-    stratum_of, split_of, group_of = ([empty] * len(inspected) for empty in ("", "", 0))
-    for i, stratum, split, group in zip(usable, strata, splits, groups.tolist(), strict=True):
-        stratum_of[i], split_of[i], group_of[i] = stratum, split, group
-    paths, names, _ = zip(*layout.entries, strict=True)
+    numbers = (together.groups.tolist(), together.pictures.tolist())
+    cells = dict(zip(usable, zip(strata, splits, *numbers, strict=True), strict=True))
+    decided = [cells.get(i, ("", "", 0, 0)) for i in range(len(inspected))]
+    stratum_of, split_of, group_of, picture_of = zip(*decided, strict=True)
+    files, labels, _ = zip(*layout.entries, strict=True)
     *columns, reasons, _, _ = zip(*inspected, strict=True)
-    texts = [map(_storable, column) for column in (paths, names, stratum_of)]
-    stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons)
+    texts = [map(_storable, column) for column in (files, labels, stratum_of)]
+    stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons, picture_of)
     rows = starmap(ImageRow, zip(*stored, strict=True))
     given_splits = tuple(sorted({entry.split for entry in layout.entries if entry.split}))
     return Manifest(tuple(rows), tuple(warnings), given_splits, rules.name)

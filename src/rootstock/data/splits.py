@@ -5,7 +5,7 @@ or val border or above both. Strata (such as classes) get their shares up to cha
 whole, and adding images leaves the old ones where they are. The price is that shares are met on
 average rather than exactly. If chance leaves a stratum without images in a split, a group is moved
 there from the split where it has most: only such small strata can see an image move when more are
-added.
+added. A stratum never leaves training: one of a single group is trained on, and not tested.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def assign_splits(
     drawn = {group: _draw(group, seed) for group in set(numbers) - fixed}
     for i in pool:
         splits[i] = _fall(drawn[numbers[i]], fractions)
-    for name in ("train", *fractions):
+    # A group of several strata that is moved may be the last of one of them: train comes again.
+    for name in ("train", *fractions, "train"):
         _fill_empty_strata(name, splits, pool, numbers, strata, drawn)
     return splits
 
@@ -76,7 +77,7 @@ def _fill_empty_strata(
     for stratum in sorted({strata[i] for i in pool} - present):
         homes = {groups[i]: splits[i] for i in pool if strata[i] == stratum}
         donor, count = Counter(homes.values()).most_common(1)[0]
-        if count < 2:
+        if count < 2 and name != "train":
             continue
         movable = [group for group, split in homes.items() if split == donor]
         moved = min(movable, key=lambda group: (drawn[group], group))

@@ -103,6 +103,8 @@ def _index(config: Config, paths: Paths, task: Task) -> Manifest:
             val_fraction=data.val_fraction,
             test_fraction=data.test_fraction,
             near_duplicate_bits=data.near_duplicate_bits,
+            duplicates=data.duplicates,
+            group=data.group,
             min_per_class=data.min_per_class,
             seed=config.seed,
             workers=workers,

@@ -81,7 +81,8 @@ def check_splits(root: Path, strata: Sequence[str], splits: Sequence[str]) -> li
     if missing["train"]:
         raise DataError(
             f"{root} has no training image of {', '.join(missing['train'])}",
-            hint="a class is learnt from the images in train/: add some, or remove the class",
+            hint="all of its images are in a validation or test split that you gave: move some of "
+            "them to the training split, or remove the class",
         )
     return [
         f"no image of {', '.join(labels)} in {split}: accuracy there says nothing of them"

@@ -1,0 +1,234 @@
+"""Groups: images that belong together, such as the frames of a scene, and so to one split.
+
+Copies are a group. Which other images belong together, the setting `data.group` says: by the names
+of the files. What the names suggest is not taken for granted: numbers mean many things.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from rootstock.data.decode import DecodeLimits
+from rootstock.data.duplicates import group_duplicates
+from rootstock.data.inspect import Inspected
+from rootstock.data.likeness import Likeness
+from rootstock.errors import DataError
+
+Duplicates = Literal["off", "exact", "near"]
+T = TypeVar("T")
+
+PATTERNS = MappingProxyType(
+    {
+        "original": r"^(.+?)(?:[_.](?:jpe?g|png|bmp|tiff?|webp))?\.rf\.[0-9a-zA-Z]+$"
+        r"|^(.+?)[ _.-](?:aug|augmented|rot|rotated|flip|flipped|hflip|vflip|mirror|mirrored|crop"
+        r"|copy|zoom|shift|noise|blur|bright)(?:[ _.-].*|\d.*)?$",
+        "patient": r"(?:^|[/ _.-])((?:patient|subject|subj|case|person|volunteer|study|animal|pid)"
+        r"[ _.-]?\d+)(?=[/ _.-]|$)",
+        "folder": r"^(.+)/[^/]+$",
+        "first_number": r"^((?:.*/)?[^/]*?\d+)(?=[ _.-])[^/]+$",
+        "last_number": r"^((?:.*/)?[^/]*[^/ _.-])[ _.-]+\(?\d+\)?$",
+    }
+)
+"""Named patterns of paths without their ending; what they capture is the name of the group.
+
+`original`: an image and its augmented copies; `first_number`, `last_number`: the name up to there.
+"""
+MIN_SCENE_IMAGES = 8
+"""Pictures that look the same and are most of a class are one scene, from this number on."""
+MIN_GROUPED_SHARE = 0.5
+"""Images in groups of two or more from which on names suggest groups."""
+
+
+class Together(NamedTuple):
+    """Which images are copies, ``pictures`` int64[N], and which stay in one split.
+
+    ``groups`` int64[N]; ``warnings`` are about copies that are divided between splits.
+    """
+
+    pictures: np.ndarray
+    groups: np.ndarray
+    warnings: list[str]
+
+
+def group_images(
+    base: Path,
+    paths: Sequence[str],
+    inspected: Sequence[Inspected],
+    strata: Sequence[str],
+    names: Sequence[str],
+    *,
+    duplicates: Duplicates,
+    bits: int,
+    limits: DecodeLimits,
+) -> Together:
+    """Find copies among usable images below ``base``, and join what belongs together.
+
+    ``names`` are those of `read_groups`, ``bits`` as for `group_duplicates`.
+    """
+    contents = [image.sha256 for image in inspected]
+    if duplicates == "off":
+        contents = [hashlib.sha256(os.fsencode(path)).hexdigest() for path in paths]
+    pictures = group_duplicates(
+        contents,
+        [image.thumb for image in inspected] if duplicates == "near" else [],
+        bits=bits,
+        strata=strata,
+        verify=Likeness(
+            [f"{base}/{path}" for path in paths],
+            [min(image.width, image.height) for image in inspected],
+            limits,
+        ),
+    )
+    groups, warnings = join_groups(contents, pictures, strata, names)
+    return Together(pictures, groups, warnings)
+
+
+class NameGroups(NamedTuple):
+    """What a pattern makes of the paths: the group of each, empty where it does not match."""
+
+    pattern: str
+    names: list[str]
+
+
+def read_groups(pattern: str | None, paths: Sequence[str]) -> list[str]:
+    """Return the group of each path: what ``pattern`` captures of it, or an empty text.
+
+    Raises:
+        DataError: no path matches.
+    """
+    if pattern is None:
+        return [""] * len(paths)
+    expression = re.compile(PATTERNS.get(pattern, pattern), re.IGNORECASE)
+    names = [_capture(expression, path) for path in paths]
+    if paths and not any(names):
+        raise DataError(
+            f"data.group is {pattern!r}, and no file matches, such as {paths[0]}",
+            hint=f"give one of {', '.join(PATTERNS)}, or a regular expression that captures the "
+            "group's name in the path without its ending",
+        )
+    return names
+
+
+def _capture(expression: re.Pattern[str], path: str) -> str:
+    match = expression.search(str(PurePosixPath(path).with_suffix("")))
+    if not match:
+        return ""
+    return "/".join(part for part in match.groups() or (match[0],) if part)
+
+
+def suggest_groups(paths: Sequence[str], strata: Sequence[str]) -> list[NameGroups]:
+    """Return the patterns that divide the images into groups of two or more, within the strata.
+
+    A pattern that makes one group of a class says nothing: such names count the images.
+    """
+    suggestions: list[NameGroups] = []
+    sizes = Counter(strata)
+    for pattern in PATTERNS:
+        expression = re.compile(PATTERNS[pattern], re.IGNORECASE)
+        names = [_capture(expression, path) for path in paths]
+        members = Counter(names)
+        del members[""]
+        grouped = sum(count for count in members.values() if count > 1)
+        parts = Counter((stratum, name) for stratum, name in zip(strata, names, strict=True))
+        large = sum(
+            count
+            for (stratum, name), count in parts.items()
+            if name and count > 0.5 * sizes[stratum]
+        )
+        divides = grouped >= MIN_GROUPED_SHARE * len(paths) and large <= 0.5 * grouped
+        if divides and not any(_same_groups(names, known.names) for known in suggestions):
+            suggestions.append(NameGroups(pattern, names))
+    return suggestions
+
+
+def _same_groups(one: Sequence[str], other: Sequence[str]) -> bool:
+    pairs = set(zip(one, other, strict=True))
+    return len(pairs) == len(set(one)) == len(set(other))
+
+
+def join_groups(
+    sha256s: Sequence[str],
+    pictures: np.ndarray,
+    strata: Sequence[str],
+    names: Sequence[str],
+) -> tuple[np.ndarray, list[str]]:
+    """Return group ids int64[N], and warnings about copies that are no groups.
+
+    One group are files of equal bytes, copies (``pictures`` int64[N]) of one stratum, and images
+    of one group name. Pictures that are most of their class are a scene filmed once, or parts on a
+    belt: they are no reason to keep the class together. An id comes from the names, or from the
+    content if there are none, so that a group keeps it when images are added.
+    """
+    sizes = Counter(strata)
+    parts: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for index, (picture, stratum) in enumerate(zip(pictures.tolist(), strata, strict=True)):
+        parts[picture, stratum].append(index)
+    scenes = {
+        part
+        for part, members in parts.items()
+        if len({sha256s[i] for i in members}) >= MIN_SCENE_IMAGES
+        and len(members) > 0.5 * sizes[part[1]]
+    }
+    keys: list[list[tuple[object, ...]]] = [
+        [("bytes", sha) for sha in sha256s],
+        [
+            ("file", index) if part in scenes else ("picture", *part)
+            for index, part in enumerate(zip(pictures.tolist(), strata, strict=True))
+        ],
+        [("name", name) if name else ("file", index) for index, name in enumerate(names)],
+    ]
+    roots = _join(keys)
+    ids = [
+        _number(name) if name else int(sha[:15], 16)
+        for name, sha in zip(names, sha256s, strict=True)
+    ]
+    named = {root for root, name in zip(roots, names, strict=True) if name}
+    smallest: dict[int, int] = {}
+    for root, number, name in zip(roots, ids, names, strict=True):
+        if bool(name) == (root in named):
+            smallest[root] = min(number, smallest.get(root, number))
+    warnings = [
+        f"{len(parts[part])} of {sizes[part[1]]} images of {part[1]} are nearly the same picture; "
+        "they are divided between the splits all the same: accuracy on them says little"
+        for part in sorted(scenes, key=lambda part: part[1])
+    ]
+    return np.array([smallest[root] for root in roots], np.int64), warnings
+
+
+def list_groups(rows: Sequence[T], key: Callable[[T], object]) -> list[list[T]]:
+    """Return the rows of each key that two or more have."""
+    members: dict[object, list[T]] = {}
+    for row in rows:
+        members.setdefault(key(row), []).append(row)
+    return [group for group in members.values() if len(group) > 1]
+
+
+def _join(columns: Sequence[Sequence[tuple[object, ...]]]) -> list[int]:
+    """Return the smallest row number of each row's group: rows of an equal key are joined."""
+    parent = list(range(len(columns[0])))
+
+    def find(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for column in columns:
+        first: dict[tuple[object, ...], int] = {}
+        for row, key in enumerate(column):
+            one, other = find(first.setdefault(key, row)), find(row)
+            parent[max(one, other)] = min(one, other)
+    return [find(row) for row in range(len(parent))]
+
+
+def _number(name: str) -> int:
+    return int(hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:15], 16)
