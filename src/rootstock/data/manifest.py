@@ -189,13 +189,11 @@ class Manifest:
             "quarantined": [{"path": r.path, "reason": r.quarantine} for r in self.quarantined],
             "quarantine_reasons": dict(Counter(r.quarantine for r in self.quarantined)),
             "duplicate_groups": [_paths(rows) for rows in groups],
-            "label_conflicts": [
-                _paths(rows) for rows in groups if len({r.target for r in rows}) > 1
-            ],
+            "label_conflicts": [_paths(g) for g in groups if len({r.target for r in g}) > 1],
             "leaks_across_given_splits": [
-                _paths(rows)
-                for rows in list_groups(usable, attrgetter("picture", "group"))
-                if len({r.split for r in rows}) > 1
+                _paths(g)
+                for g in list_groups(usable, attrgetter("picture", "group"))
+                if len({r.split for r in g}) > 1
             ],
             "warnings": list(self.warnings),
         }
