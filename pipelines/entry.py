@@ -9,6 +9,7 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
 from rootstock.integrations.connect import check_tracking, quiet_environment
+from rootstock.system.escape import escape_lines
 from rootstock.workflow.start import check_start
 
 
@@ -22,4 +23,4 @@ def run(stage: Callable[[Config, Paths], object]) -> None:
         check_tracking(config, paths)
         stage(config, paths)
     except RootstockError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {escape_lines(str(error))}")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from rootstock.cli import data, registry, serve, train
 from rootstock.errors import RootstockError
+from rootstock.system.escape import escape_lines
 
 EXAMPLES = """\
 examples:
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.handler(options)
     except RootstockError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {escape_lines(str(error))}")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "rootstock"):

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from rootstock.system.escape import escape_terminal, list_names
+
 MAX_FAULTY = 10
 """Targets whose unusable files are listed."""
 
@@ -36,7 +38,7 @@ def fold_label(text: str) -> str:
 def shorten(names: Sequence[str], *, most: int = 5) -> str:
     """Return the first ``most`` names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return list_names(names[:most]) + more
 
 
 def describe_faults(entries: Sequence[Entry], reasons: Sequence[str]) -> Iterator[str]:
@@ -51,6 +53,6 @@ def describe_faults(entries: Sequence[Entry], reasons: Sequence[str]) -> Iterato
     counts = Counter(entry.target for entry in entries)
     for target, files in sorted(faults.items(), key=lambda item: -len(item[1]))[:MAX_FAULTY]:
         yield (
-            f"{len(files)} of {counts[target]} files of {target} are not usable: "
+            f"{len(files)} of {counts[target]} files of {escape_terminal(target)} are not usable: "
             f"{shorten(files, most=3)}"
         )

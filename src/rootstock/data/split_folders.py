@@ -13,6 +13,7 @@ from rootstock.data.entry import Entry, fold_label, shorten
 from rootstock.data.split_names import read_split_name, settle_eval
 from rootstock.data.tree import Folder
 from rootstock.errors import DataError
+from rootstock.system.escape import list_names
 
 LAYOUT_HINT = "expected root/<class>/*.jpg, root/train/<class>/*.jpg, or a CSV with path,label"
 _USUAL_NAMES = ("train", "training", "val", "valid", "validation", "test")
@@ -37,7 +38,7 @@ def find_splits(folder: Folder, where: Path, *, certain: bool, need_train: bool)
     if certain or (all_named and "train" not in splits.values()):
         if train:
             return splits
-        text = f"{where} has {', '.join(sorted(splits)) or 'no splits'} but no train folder"
+        text = f"{where} has {list_names(sorted(splits)) or 'no splits'} but no train folder"
         raise DataError(f"{text} with class folders in it", hint=LAYOUT_HINT)
     bare = {name for name, one in found.items() if one.bare}
     if train:
@@ -80,7 +81,7 @@ def read_splits(
     warnings += [f"the folder {prefix}{name} is empty and is ignored" for name in folder.empty]
     unusual = [f"{name} as {one}" for name, one in splits.items() if _is_unusual(name, splits)]
     if unusual:
-        warnings.append(f"folders are read as splits: {', '.join(unusual)}")
+        warnings.append(f"folders are read as splits: {list_names(unusual)}")
     known = _labels(folder, [name for name, split in splits.items() if split == "train"])
     for name, split in splits.items():
         below, home = _unwrap(folder.folders[name], known)

@@ -20,6 +20,7 @@ from rootstock.data.split_folders import LAYOUT_HINT
 from rootstock.data.split_names import read_split_name, settle_eval
 from rootstock.data.splits import SPLITS
 from rootstock.errors import DataError
+from rootstock.system.escape import escape_terminal, list_names
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
 _DELIMITERS = (",", ";", "\t")
@@ -50,7 +51,7 @@ class TableReader:
         if missing:
             raise DataError(
                 f"{self.path} has no column {' and no column '.join(sorted(missing))}; "
-                f"it has {', '.join(table.column_names)}",
+                f"it has {list_names(table.column_names)}",
                 hint=f"a table needs the columns path,{','.join(self.columns)} and may have split",
             )
         targets = _joined([self._texts(table, name) for name in self.columns])
@@ -64,7 +65,10 @@ class TableReader:
             splits = self._read_splits(self._texts(table, "split"))
         path, count = Counter(paths).most_common(1)[0] if paths else ("", 0)
         if count > 1:
-            raise DataError(f"{self.path} lists {path} {count} times", hint="keep one row an image")
+            raise DataError(
+                f"{self.path} lists {escape_terminal(path)} {count} times",
+                hint="keep one row an image",
+            )
         return list(map(Entry, paths, targets, splits))
 
     def _read_table(self) -> pa.Table:

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from rootstock.metrics import newcombe_interval, wilson_interval
+from rootstock.system.escape import escape_markdown, markdown_table
 
 MAX_SHOWN_CHANGES = 60
 """Images that the two see differently, listed at most."""
@@ -141,18 +142,19 @@ def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) 
     accuracy, other_accuracy = comparison.accuracies
     low, high = comparison.gain_interval
     both, second_only, first_only, neither = comparison.table
+    name, other = (escape_markdown(one.name) for one in (first, second))
     intervals = [wilson_interval(int(right.sum()), comparison.n) for right in comparison.right]
     lines = [
-        f"# {first.name} against {second.name}",
+        f"# {name} against {other}",
         "",
         f"**{_verdict(comparison)}**",
         "",
-        f"On the same {comparison.n} test images {second.name} has {other_accuracy:.1%} right and "
-        f"{first.name} {accuracy:.1%}: a gain of {100 * comparison.gain:+.1f} points, 95 % "
+        f"On the same {comparison.n} test images {other} has {other_accuracy:.1%} right and "
+        f"{name} {accuracy:.1%}: a gain of {100 * comparison.gain:+.1f} points, 95 % "
         f"interval {100 * low:+.1f} to {100 * high:+.1f} (Newcombe 1998, paired). McNemar's exact "
         f"test: p = {comparison.p_value:.2g}.",
         "",
-        f"| | {first.name} | {second.name} |",
+        f"| | {name} | {other} |",
         "| --- | --- | --- |",
         f"| right | {accuracy:.2%} | {other_accuracy:.2%} |",
         "| 95 % interval | " + " | ".join(f"{a:.1%} to {b:.1%}" for a, b in intervals) + " |",
@@ -162,7 +164,7 @@ def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) 
         "",
         f"Both are right on {both} images, neither on {neither}.",
         "",
-        *(f"{one.name}: {one.note}\n" for one in (first, second) if one.note),
+        *(f"{escape_markdown(one.name)}: {one.note}\n" for one in (first, second) if one.note),
         "## Classes",
         "",
         *_class_lines(comparison),
@@ -174,10 +176,9 @@ def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) 
     if not differing:
         lines.append("None.")
     else:
-        lines += [f"| image | is | {first.name} | {second.name} |", "| --- | --- | --- | --- |"]
-        lines += [
-            f"| {path} | {is_} | {a} | {b} |" for path, is_, a, b in differing[:MAX_SHOWN_CHANGES]
-        ]
+        lines += markdown_table(
+            ("image", "is", first.name, second.name), differing[:MAX_SHOWN_CHANGES]
+        )
         if len(differing) > MAX_SHOWN_CHANGES:
             lines.append(f"\n{len(differing) - MAX_SHOWN_CHANGES} more are not listed.")
     lines += [f"\n![]({picture})" for picture in pictures]
@@ -187,9 +188,9 @@ def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) 
 def _verdict(comparison: PairedComparison) -> str:
     low, high = comparison.gain_interval
     if low > 0:
-        return f"{comparison.second.name} is better."
+        return f"{escape_markdown(comparison.second.name)} is better."
     if high < 0:
-        return f"{comparison.second.name} is worse."
+        return f"{escape_markdown(comparison.second.name)} is worse."
     width = 100 * (high - low) / 2
     return (
         "These images do not tell which of the two is better: they can tell differences of about "
@@ -203,12 +204,18 @@ def _class_lines(comparison: PairedComparison) -> list[str]:
     if not changed:
         return ["No class has more or fewer images right."]
     lines = [
-        f"| class | test images | {comparison.first.name} | {comparison.second.name} | change |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {one.label} | {one.images} | {one.before:.1%} | {one.after:.1%} | "
-            f"{100 * one.change:+.1f} |"
-            for one in changed[:MAX_SHOWN_CHANGES]
+        *markdown_table(
+            ("class", "test images", comparison.first.name, comparison.second.name, "change"),
+            [
+                (
+                    one.label,
+                    one.images,
+                    f"{one.before:.1%}",
+                    f"{one.after:.1%}",
+                    f"{100 * one.change:+.1f}",
+                )
+                for one in changed[:MAX_SHOWN_CHANGES]
+            ],
         ),
     ]
     if len(changed) > MAX_SHOWN_CHANGES:

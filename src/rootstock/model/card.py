@@ -10,6 +10,7 @@ from typing import Any
 
 from rootstock.data.manifest import Manifest
 from rootstock.model.lineage import open_ends
+from rootstock.system.escape import code_span, escape_markdown
 from rootstock.tasks import get_task
 
 MAX_STRATA = 20
@@ -38,11 +39,11 @@ def render_card(
     reasons = [one for one in plan["reasons"] if one["choice"] in ("strategy", "backbone", "tap")]
     return "\n".join(
         [
-            f"# Model card: {name}",
+            f"# Model card: {escape_markdown(name)}",
             "",
             f"{task.describe(facts['names'])} "
-            f"Architecture `{card['architecture']}`, strategy `{facts['strategy']}`, input "
-            f"{facts['preprocess']['input_size']} pixels.",
+            f"Architecture {code_span(card['architecture'])}, strategy `{facts['strategy']}`, "
+            f"input {facts['preprocess']['input_size']} pixels.",
             "",
             "## How good it is",
             "",
@@ -54,15 +55,20 @@ def render_card(
             f"validate, {splits['test']} to test; {len(summary['quarantined'])} of "
             f"{summary['n_images']} files were quarantined.",
             f"- Classes: {_list_strata(summary['classes'])}",
-            f"- Source of the images: {source}. Licence of the images: {licence}.",
-            f"- Backbone `{card['name'] or card['architecture']}`, pretrained on "
-            f"{card['pretrained_on']}; licence of its weights: {card['license']}"
-            f"{'; from ' + str(card['source']) if card.get('source') else ''}.",
+            f"- Source of the images: {escape_markdown(source)}. Licence of the images: "
+            f"{escape_markdown(licence)}.",
+            f"- Backbone {code_span(card['name'] or card['architecture'])}, pretrained on "
+            f"{escape_markdown(card['pretrained_on'])}; licence of its weights: "
+            f"{escape_markdown(card['license'])}"
+            f"{'; from ' + escape_markdown(card['source']) if card.get('source') else ''}.",
             "",
             "## How it was made, and why so",
             "",
             # What follows in brackets is the path of the weights on the machine that trained.
-            *(f"- {one['choice']}: {one['value'].split(' (')[0]}. {one['why']}" for one in reasons),
+            *(
+                f"- {one['choice']}: {escape_markdown(one['value'].split(' (')[0])}. {one['why']}"
+                for one in reasons
+            ),
             *_describe_departure(planned=plan["strategy"], strategy=facts["strategy"]),
             "",
             "## What it is for, and what not",
@@ -97,6 +103,6 @@ def _describe_departure(*, planned: str, strategy: str) -> list[str]:
 
 
 def _list_strata(counts: Mapping[str, Mapping[str, int]]) -> str:
-    shown = [f"{name} ({sum(splits.values())})" for name, splits in counts.items()]
+    shown = [f"{escape_markdown(name)} ({sum(splits.values())})" for name, splits in counts.items()]
     more = f" and {len(shown) - MAX_STRATA} more" if len(shown) > MAX_STRATA else ""
     return ", ".join(shown[:MAX_STRATA]) + more + "."

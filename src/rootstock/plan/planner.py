@@ -21,6 +21,7 @@ from rootstock.plan.transfer_plan import (
     Race,
     TransferPlan,
 )
+from rootstock.system.escape import escape_markdown
 
 NONE_TOO_SLOW: Mapping[Strategy, str] = MappingProxyType({})
 CHEAPER_STRATEGIES: Mapping[Strategy, tuple[Strategy, ...]] = MappingProxyType(
@@ -135,7 +136,8 @@ def _note_data(draft: Draft, profile: DatasetProfile, backbone_why: str) -> None
         f"Measured from {source}; {similarity.threshold:g} or more counts as similar.",
     )
     weights = profile.backbone.weights
-    why = f"pretrained on {profile.backbone.pretrained_on}, licence {profile.backbone.license}."
+    origin, licence = profile.backbone.pretrained_on, profile.backbone.license
+    why = f"pretrained on {escape_markdown(origin)}, licence {escape_markdown(licence)}."
     if weights == "embedded":
         why += (
             " This is the small network that Rootstock carries so that it works without a hub: "

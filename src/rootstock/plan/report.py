@@ -11,7 +11,7 @@ from rootstock.config.choices import SizeClass, Strategy
 from rootstock.plan.costs import REFERENCE_GFLOPS
 from rootstock.plan.rules import MEANING, TABLE
 from rootstock.plan.transfer_plan import StrategyForecast, TransferPlan
-from rootstock.system.escape import escape_markdown
+from rootstock.system.escape import Markdown, escape_markdown, markdown_table
 
 
 def render_plan(
@@ -40,12 +40,14 @@ def render_plan(
         *_notices(notices),
         "## Why",
         "",
-        "| choice | value | why |",
-        "| --- | --- | --- |",
+        *markdown_table(
+            ("choice", "value", "why"),
+            [
+                (one.choice, one.value + " (pinned)" * one.pinned, Markdown(one.why))
+                for one in plan.reasons
+            ],
+        ),
     ]
-    for reason in plan.reasons:
-        pinned = " (pinned)" if reason.pinned else ""
-        lines.append(f"| {reason.choice} | {reason.value}{pinned} | {reason.why} |")
     lines += ["", "## The table", "", *_table(plan)]
     lines += ["", "## Rule, evidence, race", "", *_judgement(plan)]
     lines += ["", "## What each strategy would cost and give", ""]
@@ -150,10 +152,12 @@ def _backbones(plan: TransferPlan, here: Mapping[str, tuple[float, float]]) -> l
     ]
     for score in plan.backbones:
         if score.excluded:
-            lines.append(f"| {score.candidate} | | | | | | | not used: {score.excluded} |")
+            name, why = escape_markdown(score.candidate), escape_markdown(score.excluded)
+            lines.append(f"| {name} | | | | | | | not used: {why} |")
             continue
         taken = score.weights_sha256 == plan.weights_sha256
-        name = f"**{score.candidate}**" if taken else score.candidate
+        name = escape_markdown(score.candidate)
+        name = f"**{name}**" if taken else name
         latency, minutes = here.get(score.weights_sha256, (None, None))
         lines.append(
             f"| {name} | {score.parameters:,} | {score.gflop:.2f} "

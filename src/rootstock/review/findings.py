@@ -7,7 +7,7 @@ from typing import Any
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.review.record import MAX_SUSPECTS, DataReview, Feasibility, Finding, Shortcut
-from rootstock.system.escape import escape_markdown
+from rootstock.system.escape import code_span, escape_markdown
 
 MIN_IMBALANCE_RATIO = 10.0
 """Largest over smallest class: from here on the loss should be balanced."""
@@ -45,14 +45,15 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             weight=3,
             what=f"{len(leaks)} groups of copies lie in more than one of the splits you gave, "
-            f"such as {leaks[0][0]} and {leaks[0][1]}: the test is easier than reality.",
+            f"such as {code_span(leaks[0][0])} and {code_span(leaks[0][1])}: the test "
+            "is easier than reality.",
             todo="Remove the copies from one of the splits.",
         )
     if conflicts:
         yield Finding(
             weight=3,
             what=f"{len(conflicts)} groups of copies carry different labels, such as "
-            f"{conflicts[0][0]} and {conflicts[0][1]}.",
+            f"{code_span(conflicts[0][0])} and {code_span(conflicts[0][1])}.",
             todo="Decide which label is right and remove the other file.",
         )
     copies = sum(len(group) - 1 for group in summary["duplicate_groups"])
@@ -73,7 +74,7 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
 
 def _from_shortcuts(shortcuts: Sequence[Shortcut]) -> Iterator[Finding]:
     for shortcut in shortcuts[:2]:
-        example = f" ({shortcut.example})" if shortcut.example else ""
+        example = f" ({escape_markdown(shortcut.example)})" if shortcut.example else ""
         yield Finding(
             weight=3 if shortcut.accuracy - shortcut.chance > 0.25 else 2,
             what=f"The {shortcut.fact} alone tells the class with {shortcut.accuracy:.0%} balanced "
@@ -91,13 +92,15 @@ def _from_doubts(review: DataReview) -> Iterator[Finding]:
         yield Finding(
             weight=2 if len(suspects) > 0.02 * review.n_reviewed else 1,
             what=f"{number} labels of {review.n_reviewed} images looked at are in doubt, first "
-            f"{first.path}: labelled `{first.label}`, looks like `{first.suggested}`.",
+            f"{code_span(first.path)}: labelled {code_span(first.label)}, looks like "
+            f"{code_span(first.suggested)}.",
             todo="Look at the sheet of doubtful labels: wrong ones teach the model wrong.",
         )
     if outliers:
         yield Finding(
             weight=1,
-            what=f"{len(outliers)} images are unlike all others, first {outliers[0].path}.",
+            what=f"{len(outliers)} images are unlike all others, first "
+            f"{code_span(outliers[0].path)}.",
             todo="Look whether they belong to the data set at all.",
         )
     divided = [burst for burst in bursts if len(burst.splits) > 1]
@@ -113,7 +116,7 @@ def _from_doubts(review: DataReview) -> Iterator[Finding]:
 def _from_classes(profile: DatasetProfile) -> Iterator[Finding]:
     scarce = [name for name, n in profile.train_per_class.items() if n < MIN_CLASS_IMAGES]
     if scarce:
-        names = ", ".join(scarce[:5]) + (" ..." if len(scarce) > 5 else "")
+        names = ", ".join(map(escape_markdown, scarce[:5])) + (" ..." if len(scarce) > 5 else "")
         yield Finding(
             weight=2,
             what=f"{len(scarce)} of {len(profile.classes)} classes have under {MIN_CLASS_IMAGES} "

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.choices import Strategy
 from rootstock.review.record import DataReview, Feasibility
+from rootstock.system.escape import escape_markdown, markdown_table
 
 MAX_TOP_FINDINGS = 5
 MAX_LISTED_ROWS = 15
@@ -47,23 +48,22 @@ def render_review(
     lines += _picture(pictures, "curve", "learning curve")
     lines += ["", "## Labels in doubt", "", *_suspects(review)]
     lines += _picture(pictures, "suspects", "images whose label is in doubt")
-    outliers = [f"| {o.path} | {o.label} | {o.score:.1f} |" for o in review.outliers]
+    outliers = [(o.path, o.label, f"{o.score:.1f}") for o in review.outliers]
     lines += ["", "## Images unlike all others", ""]
-    lines += _listing("| image | label | robust deviations |", outliers)
+    lines += _listing(("image", "label", "robust deviations"), outliers)
     lines += _picture(pictures, "outliers", "images unlike all others")
     lines += ["", "## Shortcuts", "", *_shortcuts(review)]
     lines += ["", "## Copies", "", *_copies(review)]
     bursts = [
-        f"| {b.label} | {len(b.paths)} | {b.paths[0]} | {b.paths[-1]} | {', '.join(b.splits)} |"
-        for b in review.bursts
+        (b.label, len(b.paths), b.paths[0], b.paths[-1], ", ".join(b.splits)) for b in review.bursts
     ]
     lines += ["", "## Runs of nearly the same image", ""]
-    lines += _listing("| class | files | from | to | splits |", bursts)
+    lines += _listing(("class", "files", "from", "to", "splits"), bursts)
     lines += ["", "## The images in two dimensions", ""]
     lines += _picture(pictures, "map", "features in two dimensions, labels in doubt marked")
-    times = [f"| {name} | {value:.1f} |" for name, value in minutes.items()]
+    times = [(name, f"{value:.1f}") for name, value in minutes.items()]
     lines += ["", "## Time to train on this machine", ""]
-    lines += _table("| strategy | minutes |", times)
+    lines += markdown_table(("strategy", "minutes"), times)
     return "\n".join(lines) + "\n"
 
 
@@ -71,15 +71,11 @@ def _picture(pictures: Mapping[str, str], name: str, text: str) -> list[str]:
     return ["", f"![{text}]({pictures[name]})"] if name in pictures else []
 
 
-def _table(header: str, rows: Sequence[str]) -> list[str]:
-    return [header, "|" + " --- |" * (header.count("|") - 1), *rows]
-
-
-def _listing(header: str, rows: Sequence[str]) -> list[str]:
+def _listing(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Return a table of the first rows, and how many more there are."""
     if not rows:
         return ["None."]
-    lines = _table(header, rows[:MAX_LISTED_ROWS])
+    lines = markdown_table(header, rows[:MAX_LISTED_ROWS])
     more = len(rows) - MAX_LISTED_ROWS
     return [*lines, "", f"{more} more are in artifacts/review.json."] if more > 0 else lines
 
@@ -90,7 +86,7 @@ def _feasibility(feasibility: Feasibility | None) -> list[str]:
     points = [(point, "measured") for point in feasibility.measured]
     points += [(point, "extrapolated") for point in feasibility.extrapolated]
     curve = [
-        f"| {p.n_images:,} | {p.accuracy:.3f} | {p.low:.3f} to {p.high:.3f} | {kind} |"
+        (f"{p.n_images:,}", f"{p.accuracy:.3f}", f"{p.low:.3f} to {p.high:.3f}", kind)
         for p, kind in points
     ]
     lines = [
@@ -98,7 +94,7 @@ def _feasibility(feasibility: Feasibility | None) -> list[str]:
         "bound of Cover and Hart on the error, from nearest neighbours, or what the curve below "
         "reaches if that is more). Fine-tuning changes the features and may pass it.",
         "",
-        *_table("| training images | probe accuracy | 80 % range | |", curve),
+        *markdown_table(("training images", "probe accuracy", "80 % range", ""), curve),
     ]
     for target in feasibility.targets:
         needed = (
@@ -109,16 +105,16 @@ def _feasibility(feasibility: Feasibility | None) -> list[str]:
         lines += ["", f"For {target.accuracy:.0%} with a head on these features: {needed}."]
     if feasibility.left_out:
         names, more = feasibility.left_out[:5], len(feasibility.left_out) - 5
-        text = ", ".join(names) + (f" and {more} more classes" if more > 0 else "")
+        text = ", ".join(map(escape_markdown, names)) + (
+            f" and {more} more classes" if more > 0 else ""
+        )
         lines += ["", f"Without {text}: too few images."]
     return [*lines, "", "Extrapolation by a power law is a guide, not a promise."]
 
 
 def _suspects(review: DataReview) -> list[str]:
-    rows = [
-        f"| {s.path} | {s.label} | {s.suggested} | {s.confidence:.0%} |" for s in review.suspects
-    ]
-    lines = _listing("| image | label | looks like | sure |", rows)
+    rows = [(s.path, s.label, s.suggested, f"{s.confidence:.0%}") for s in review.suspects]
+    lines = _listing(("image", "label", "looks like", "sure"), rows)
     curve = review.feasibility
     if rows and curve and curve.measured[-1].accuracy < MIN_TRUSTED_ACCURACY:
         warning = (
@@ -130,20 +126,18 @@ def _suspects(review: DataReview) -> list[str]:
 
 
 def _shortcuts(review: DataReview) -> list[str]:
-    rows = [
-        f"| {s.fact} | {s.accuracy:.3f} | {s.chance:.3f} | {s.example} |" for s in review.shortcuts
-    ]
+    rows = [(s.fact, f"{s.accuracy:.3f}", f"{s.chance:.3f}", s.example) for s in review.shortcuts]
     if not rows:
         return ["No fact of the files alone (size, format, colour mode, border) tells the class."]
-    return _table("| fact | balanced accuracy from it alone | chance | |", rows)
+    return markdown_table(("fact", "balanced accuracy from it alone", "chance", ""), rows)
 
 
 def _copies(review: DataReview) -> list[str]:
     rows = [
-        f"| {', '.join(c.paths)} | {', '.join(c.labels)} | {', '.join(c.splits)} |"
+        (", ".join(c.paths), ", ".join(c.labels), ", ".join(c.splits))
         for c in review.copies[:MAX_LISTED_ROWS]
     ]
     if not rows:
         return ["None."]
-    lines = _table("| files | classes | splits |", rows)
+    lines = markdown_table(("files", "classes", "splits"), rows)
     return [*lines, "", "The same picture or nearly; reports/data.json lists every group."]

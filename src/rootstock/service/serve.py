@@ -23,6 +23,7 @@ from rootstock.integrations.connect import quiet_environment
 from rootstock.service.settings import Settings
 from rootstock.service.watch.logs import set_up_logs
 from rootstock.service.watch.tracing import set_up_tracing
+from rootstock.system.escape import escape_lines
 from rootstock.system.malloc import SERVICE_BYTES, keep_freed_memory
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         serve(**options)
     except RootstockError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {escape_lines(str(error))}")
 
 
 def _list_settings() -> str:

@@ -34,6 +34,11 @@ def escape_lines(text: str) -> str:
     return "\n".join(map(escape_terminal, text.split("\n")))
 
 
+def list_names(names: Iterable[object]) -> str:
+    """Return names in one line, for an error or a warning."""
+    return ", ".join(map(escape_terminal, names))
+
+
 escape_log = escape_terminal
 """A record of a log is one line too, and may be read in a terminal."""
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from rootstock.system.escape import escape_markdown, markdown_table
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.targets import Targets
@@ -278,8 +279,8 @@ class Task(ABC):
 
     def report(self, evidence: Evidence, metrics: Mapping[str, float], root: Path) -> Report:
         """Return the evaluation for people; ``root`` is the folder of the images' paths."""
-        lines = ["# Evaluation on the test split", "", "| measure | value |", "| --- | --- |"]
-        lines += [f"| {name.replace('_', ' ')} | {value:g} |" for name, value in metrics.items()]
+        rows = [(name.replace("_", " "), f"{value:g}") for name, value in metrics.items()]
+        lines = ["# Evaluation on the test split", "", *markdown_table(("measure", "value"), rows)]
         counts = [(name, len(evidence.targets)) for name in evidence.targets.names]
         return Report("\n".join(lines) + "\n", [("name", "images"), *counts])
 
@@ -302,7 +303,7 @@ class Task(ABC):
 
     def describe(self, names: Sequence[str]) -> str:
         """Return what the model does in one sentence, for its card."""
-        return f"Predicts {', '.join(names)} of an image."
+        return f"Predicts {', '.join(map(escape_markdown, names))} of an image."
 
     def describe_quality(
         self,

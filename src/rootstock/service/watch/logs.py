@@ -8,6 +8,8 @@ import sys
 import time
 from contextvars import ContextVar
 
+from rootstock.system.escape import escape_log
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 # What every record has, and uvicorn's coloured copy of the message.
 _STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {
@@ -39,6 +41,11 @@ class JsonFormatter(logging.Formatter):
 
 class TextFormatter(logging.Formatter):
     """Formats a record as a line of text, with its request id at the end."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line; what a client sent cannot begin another one."""
+        record.message = escape_log(record.message)
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rootstock.metrics import wilson_interval
+from rootstock.system.escape import escape_markdown
 
 WEAKEST_CLASSES = 5
 """Classes that the card shows."""
@@ -65,9 +66,11 @@ def _describe_weakest(rows: Sequence[Mapping[str, str]]) -> list[str]:
         :WEAKEST_CLASSES
     ]:
         if not images:
-            lines.append(f"| {label} | not measured | | 0 |")
+            lines.append(f"| {escape_markdown(label)} | not measured | | 0 |")
             continue
         low, high = wilson_interval(round(recall * images), images)
         few = ", few" if images < FEW_IMAGES else ""
-        lines.append(f"| {label} | {recall:.1%} | {low:.1%} to {high:.1%} | {images}{few} |")
+        interval = f"{low:.1%} to {high:.1%}"
+        name = escape_markdown(label)
+        lines.append(f"| {name} | {recall:.1%} | {interval} | {images}{few} |")
     return lines

@@ -11,6 +11,7 @@ import numpy as np
 
 from rootstock.metrics import wilson_interval
 from rootstock.plots.sheet import plot_mistakes
+from rootstock.system.escape import markdown_table
 from rootstock.tasks.single_label import measures
 from rootstock.tasks.single_label.plots import plot_confusion, plot_reliability
 from rootstock.tasks.task import PICTURE_FOLDER, Evidence, Picture, Report
@@ -152,11 +153,12 @@ def _render(
         "",
         "## Classes",
         "",
-        "| class | precision | recall | F1 | images |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {support} |"
-            for name, precision, recall, f1, support in images.class_rows()[1:]
+        *markdown_table(
+            ("class", "precision", "recall", "F1", "images"),
+            [
+                (name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", support)
+                for name, precision, recall, f1, support in images.class_rows()[1:]
+            ],
         ),
         "",
         "## How far the probabilities can be trusted",
@@ -170,8 +172,10 @@ def _render(
     ]
     if not mistakes:
         return "\n".join([*lines, "None: every test image is right."]) + "\n"
-    lines += ["| image | is | was taken for | with probability |", "| --- | --- | --- | --- |"]
-    lines += [f"| {p} | {a} | {b} | {q:.3f} |" for p, a, b, q in mistakes[:MAX_MISTAKES]]
+    lines += markdown_table(
+        ("image", "is", "was taken for", "with probability"),
+        [(path, is_, taken, f"{p:.3f}") for path, is_, taken, p in mistakes[:MAX_MISTAKES]],
+    )
     return "\n".join([*lines, "", f"![worst mistakes]({PICTURE_FOLDER}/mistakes.png)"]) + "\n"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rootstock.data.splits import SPLITS
 from rootstock.errors import DataError
+from rootstock.system.escape import list_names
 
 
 def number_labels(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -22,8 +23,8 @@ def number_labels(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
     strangers = sorted(set(texts) - set(number))
     if strangers:
         raise DataError(
-            f"the model does not know the classes {', '.join(strangers)}",
-            hint=f"it knows {', '.join(names)}",
+            f"the model does not know the classes {list_names(strangers)}",
+            hint=f"it knows {list_names(names)}",
         )
     return np.array([number[text] for text in texts], dtype=np.int64)
 
@@ -37,7 +38,7 @@ def check_classes(root: Path, texts: Sequence[str], listed: Sequence[str], least
     counts, classes = Counter(texts), sorted(set(listed))
     if len(classes) < 2:
         raise DataError(
-            f"{root} has one class, {', '.join(classes)}; a classifier needs two or more",
+            f"{root} has one class, {list_names(classes)}; a classifier needs two or more",
             hint="put the images of each class into a folder of its own",
         )
     if not counts:
@@ -47,7 +48,7 @@ def check_classes(root: Path, texts: Sequence[str], listed: Sequence[str], least
         )
     scarce = {label: counts[label] for label in classes if counts[label] < least}
     if scarce:
-        text = ", ".join(f"{label} ({count})" for label, count in scarce.items())
+        text = list_names(f"{label} ({count})" for label, count in scarce.items())
         raise DataError(
             f"{root} has classes with fewer than {least} usable images: {text}",
             hint="add images, remove the class, or lower data.min_per_class (not under 2)",
@@ -80,12 +81,12 @@ def check_splits(root: Path, strata: Sequence[str], splits: Sequence[str]) -> li
     }
     if missing["train"]:
         raise DataError(
-            f"{root} has no training image of {', '.join(missing['train'])}",
+            f"{root} has no training image of {list_names(missing['train'])}",
             hint="all of its images are in a validation or test split that you gave: move some of "
             "them to the training split, or remove the class",
         )
     return [
-        f"no image of {', '.join(labels)} in {split}: accuracy there says nothing of them"
+        f"no image of {list_names(labels)} in {split}: accuracy there says nothing of them"
         for split, labels in missing.items()
         if labels and split in splits
     ]
