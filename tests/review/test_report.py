@@ -51,7 +51,7 @@ def test_leaks_come_first():
         "duplicate_groups": [["test/a.jpg", "train/a.jpg"]],
     }
     found = findings(summary=summary)
-    assert "test/a.jpg and train/a.jpg" in found[0]
+    assert "`test/a.jpg` and `train/a.jpg`" in found[0]
     assert len(found) == 2
 
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rootstock.system.escape import escape_terminal
 from rootstock.system.files import write_atomic
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def blues() -> Colormap:
 
 def _flat(text: str) -> str:
     """Return one line without what cannot be encoded (a file name may hold such bytes)."""
-    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    return escape_terminal(" ".join(text.encode("utf-8", "replace").decode("utf-8").split()))
 
 
 @cache

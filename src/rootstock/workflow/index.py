@@ -80,13 +80,13 @@ def _no_garbage() -> Iterator[None]:
 def _index(config: Config, paths: Paths, task: Task) -> Manifest:
     data = config.data
     root = paths.below(data.root)
-    check_place(root, paths.root)
     layout = find_images(
         root,
         columns=task.columns,
         in_folders=task.in_folders,
         reading=data.layout,
     )
+    check_place(root, paths.root)
     folder = paths.reports / PICTURES
     workers = usable_cores() if data.workers == "auto" else data.workers
     # Where there is a manifest already, there may be nothing to draw.
