@@ -1,6 +1,7 @@
 """A bundle is written whole or not at all, and read only when every file is what it was."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -293,3 +294,14 @@ def test_facts_of_the_first_format_are_those_of_one_class_per_image(folder):
     found = read_bundle(folder).facts
     assert (found.names, found.calibration) == (facts["names"], {"temperature": 2.5})
     assert found.task == "single_label"
+
+
+def test_every_file_is_readable_as_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_tiny_bundle(tmp_path / "model", with_reference=True)
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert "model.safetensors" in {path.name for path in files}
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o644"}

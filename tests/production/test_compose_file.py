@@ -315,6 +315,16 @@ def test_a_query_names_what_the_service_exports(expression):
     assert grouped <= set().union(*(known[name] for name, _ in selectors)) | {"job", "instance"}
 
 
+def test_the_rules_are_tested_with_series_as_the_service_shows_them():
+    known = exported()
+    groups = yaml.safe_load(RULES.with_name("rules_test.yml").read_text(encoding="utf-8"))["tests"]
+    series = [one["series"] for group in groups for one in group["input_series"]]
+    assert series
+    for text in series:
+        name, _, labels = text.partition("{")
+        assert set(re.findall(r'(\w+)="', labels)) == known[name] | {"job", "instance"}, text
+
+
 def test_every_metric_is_watched_somewhere():
     watched = " ".join(expressions())
     names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exported()}
@@ -326,7 +336,12 @@ def test_the_dashboard_reads_the_provisioned_source():
     (source,) = yaml.safe_load((folder / "datasources/prometheus.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((folder / "dashboards/rootstock.yml").read_text())["providers"]
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
+    # Also of use in a Grafana of one's own, whose source has another uid.
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {"${datasource}"}
+    (variable,) = dashboard["templating"]["list"]
+    assert (variable["name"], variable["type"]) == ("datasource", "datasource")
+    assert variable["query"] == source["type"]
+    assert source["isDefault"]
     assert source["url"] == "http://prometheus:9090"
     mounted = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
     assert provider["options"]["path"] in mounted

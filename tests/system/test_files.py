@@ -1,4 +1,5 @@
 import os
+import tempfile
 
 import pytest
 
@@ -34,6 +35,20 @@ def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
     with pytest.raises(ArtifactError, match=r"x.json cannot be written: No space(.|\n)*free some"):
         write_json(tmp_path / "x.json", {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_a_file_has_the_permissions_of_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with write_atomic(tmp_path / "x") as temporary:
+            # As safetensors does: a private file of its own takes the name.
+            descriptor, private = tempfile.mkstemp(dir=tmp_path)
+            os.close(descriptor)
+            os.replace(private, temporary)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 @pytest.mark.parametrize(

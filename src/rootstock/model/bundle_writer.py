@@ -19,7 +19,7 @@ from rootstock.backbones.card import BackboneCard
 from rootstock.data.decode import decode_image
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views
-from rootstock.errors import BundleError
+from rootstock.errors import ArtifactError, BundleError
 from rootstock.model.bundle import (
     CARD,
     CHECKSUMS,
@@ -36,7 +36,7 @@ from rootstock.model.bundle import (
     read_bundle_json,
 )
 from rootstock.model.novelty import Reference
-from rootstock.system.files import sha256_file, write_json
+from rootstock.system.files import sha256_file, write_atomic, write_json
 from rootstock.tasks.task import Calibration
 from rootstock.train.export import TorchOutputs, export_onnx, onnx_logits, torch_outputs
 from rootstock.train.network import TransferNet
@@ -108,9 +108,11 @@ def write_bundle(
     }
     with _whole_directory(directory) as folder:
         state = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
+        with write_atomic(folder / WEIGHTS) as temporary:
+            save_file(state, temporary)
         if reference:
-            save_arrays(reference.arrays(), folder / REFERENCE)
+            with write_atomic(folder / REFERENCE) as temporary:
+                save_arrays(reference.arrays(), temporary)
         export_onnx(network, folder / ONNX, input_size=preprocess.input_size)
         for logits in onnx_logits(folder / ONNX, batch):
             _refuse_difference(largest_difference(logits, outputs.logits, outputs.sizes))
@@ -163,9 +165,10 @@ def _whole_directory(directory: Path) -> Iterator[Path]:
         if directory.exists():
             directory.rename(old)
         fresh.rename(directory)
-    except OSError as error:
+    except (OSError, ArtifactError) as error:
+        cause = error.__cause__ or error
         raise BundleError(
-            f"{directory} cannot be written: {error.strerror or error}",
+            f"{directory} cannot be written: {getattr(cause, 'strerror', None) or cause}",
             hint="free some disk space or check the folder's permissions, then run again",
         ) from error
     finally:

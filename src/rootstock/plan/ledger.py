@@ -105,7 +105,7 @@ def append_row(path: Path, row: LedgerRow) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     # One write at the end of the file is not torn apart by another writer's.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(descriptor, _mend(path) + row.model_dump_json().encode() + b"\n")
         os.fsync(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,8 @@ from rootstock.errors import ArtifactError
 def write_atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it takes the name ``path`` on success.
 
-    On an error the temporary file is removed and ``path`` is left as it was.
+    On an error the temporary file is removed and ``path`` is left as it was. The file gets the
+    permissions of any new file, whatever writes it: some libraries write for the owner only.
 
     Raises:
         ArtifactError: the file cannot be written, for example because the disk is full.
@@ -26,7 +28,10 @@ def write_atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import pytest
 
 from rootstock.errors import TrainingError
 from rootstock.integrations.ray import cluster as ray_cluster
-from rootstock.integrations.ray.cluster import ray_session
+from rootstock.integrations.ray.cluster import probe, ray_session
 from rootstock.integrations.ray.search import RaySearcher
 
 pytestmark = pytest.mark.integration
@@ -129,17 +130,32 @@ def test_ctrl_c_ends_search_and_all_processes(short_path, tmp_path):
     assert not list(short_path.iterdir())
 
 
-def test_running_cluster_is_used_and_left_running(short_path, tmp_path, monkeypatch):
+@contextlib.contextmanager
+def running_cluster(short_path, tmp_path, **variables):
+    """The address of a cluster of one node."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--port={port}", f"--temp-dir={short_path}", "--include-dashboard=false"]
     command += ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
+    environment = os.environ | variables
     with (tmp_path / "log").open("w") as log:
-        head = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        head = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env=environment
+        )
     try:
         wait_until(lambda: "runtime started" in (tmp_path / "log").read_text(), seconds=60)
-        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+        yield f"127.0.0.1:{port}"
+        assert head.poll() is None
+    finally:
+        head.terminate()
+        head.wait(30)
+        wait_until(lambda: not commands_naming(str(short_path)), seconds=15)
+
+
+def test_running_cluster_is_used_and_left_running(short_path, tmp_path, monkeypatch):
+    with running_cluster(short_path, tmp_path) as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
         (trial,) = RaySearcher().search(
             where_am_i,
             [{}],
@@ -150,11 +166,22 @@ def test_running_cluster_is_used_and_left_running(short_path, tmp_path, monkeypa
         )
         assert trial.error == ""
         assert str(short_path) in (trial.directory / "session").read_text()
-        assert head.poll() is None
-    finally:
-        head.terminate()
-        head.wait(30)
-        wait_until(lambda: not commands_naming(str(short_path)), seconds=15)
+
+
+def test_a_missing_or_wrong_token_is_said_at_once(short_path, tmp_path, monkeypatch):
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3}
+    with running_cluster(short_path, tmp_path, **token) as address:
+        began = time.monotonic()
+        with pytest.raises(TrainingError, match="wants a token, and none is given"):
+            probe(address)
+        for name, value in token.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 48)
+        with pytest.raises(TrainingError, match=r"refuses the token of RAY_AUTH_TOKEN(.|\n)*_PATH"):
+            probe(address)
+        assert time.monotonic() - began < 20
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token["RAY_AUTH_TOKEN"])
+        probe(address)
 
 
 def where_am_i(params, home, report):

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.bundles import jpeg
+from tests.bundles import jpeg, tiny_bundle
 from tests.service.conftest import make_client
 
 
@@ -27,7 +27,7 @@ def test_stages_batches_and_problems_are_counted(monkeypatch):
     with make_client(max_images=2) as client:
         for seeds in ((0,), (1, 2)):
             client.post("/v1/predict", files=[("files", ("a", jpeg(seed))) for seed in seeds])
-        client.post("/v1/predict", content=b"x", headers={"content-type": "text/plain"})
+        client.post("/v1/predict", content=b"x", headers={"content-encoding": "gzip"})
         client.post("/v1/predict", files=[("files", ("a", jpeg(0)))] * 3)
         client.app.state.service.in_flight = 1_000
         client.post("/v1/predict", files={"files": ("a", jpeg(0))})
@@ -47,3 +47,17 @@ def test_stages_batches_and_problems_are_counted(monkeypatch):
 
 def test_metrics_without_a_model_say_not_ready(empty_client):
     assert "rootstock_ready 0.0" in empty_client.get("/metrics").text
+
+
+def test_series_that_alerts_watch_begin_at_zero():
+    """Prometheus does not see the step to the first value of a series."""
+    with make_client(challenger=str(tiny_bundle())) as client:
+        text = client.get("/metrics").text
+    for role in ("champion", "challenger"):
+        assert f'rootstock_model_swaps_total{{outcome="refused",role="{role}"}} 0.0' in text
+    for route in ("/v1/predict", "/v2/models/{name}/infer", "/invocations"):
+        for status in (200, 500, 503):
+            labels = f'method="POST",route="{route}",status="{status}"'
+            assert f"rootstock_http_requests_total{{{labels}}} 0.0" in text
+    assert 'rootstock_problems_total{type="overloaded"} 0.0' in text
+    assert 'rootstock_images_total{outcome="ok"} 0.0' in text

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rootstock.errors import TrainingError
 from rootstock.system.malloc import keeping_variables
@@ -134,21 +135,41 @@ def probe(address: str) -> None:
         except OSError as error:
             raise TrainingError(f"no Ray at {address}: {error}", hint=CLUSTER_HINT) from error
     code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, address],
-            capture_output=True,
-            text=True,
-            timeout=CONNECT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TrainingError(
-            f"no Ray answers at {address} within {CONNECT_SECONDS} s", hint=CLUSTER_HINT
-        ) from error
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise TrainingError(f"no Ray at {address}: {reason}", hint=CLUSTER_HINT)
+    end = time.monotonic() + CONNECT_SECONDS
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, "-c", code, address], stdout=log, stderr=log)
+        try:
+            while process.poll() is None:
+                if time.monotonic() > end:
+                    raise TrainingError(
+                        f"no Ray answers at {address} within {CONNECT_SECONDS} s",
+                        hint=CLUSTER_HINT,
+                    )
+                _refuse_token(address, log)
+                time.sleep(0.2)
+        finally:
+            process.kill()
+            process.wait()
+        _refuse_token(address, log)
+        if process.returncode:
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            reason = (lines or ["no reason given"])[-1]
+            raise TrainingError(f"no Ray at {address}: {reason}", hint=CLUSTER_HINT)
+
+
+def _refuse_token(address: str, log: IO[bytes]) -> None:
+    """Raise as soon as Ray writes that the cluster wants another token: it would try for long."""
+    log.seek(0)
+    if b"InvalidAuthToken" not in log.read():
+        return
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    given = [name for name in names if os.environ.get(name)]
+    fault = f"refuses the token of {given[0]}" if given else "wants a token, and none is given"
+    raise TrainingError(
+        f"the Ray at {address} {fault}",
+        hint="set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token",
+    )
 
 
 def _common() -> dict[str, Any]:

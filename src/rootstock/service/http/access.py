@@ -75,6 +75,16 @@ class AccessTable:
         """Return the access of a route by its own path, such as /v2/models/{name}."""
         return self._routes[path]
 
+    def list_routes(self, access: Access, method: str) -> list[str]:
+        """Return the routes with this access that have this method."""
+        return [
+            getattr(route, "path", "")
+            for router in self._routers
+            if router.access == access
+            for route in router.routes
+            if method in (getattr(route, "methods", None) or ())
+        ]
+
     def resolve(self, path: str) -> Access:
         """Return the access of the address of a request.
 

@@ -80,6 +80,11 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
     app.include_router(make_mlflow_router(service))
     app.include_router(make_admin_router(service))
     problems.install(app)
+    service.telemetry.begin_at_zero(
+        routes=app.access.list_routes("predict", "POST"),
+        problems=problems.KINDS,
+        roles=["champion", "challenger"] if challenger else ["champion"],
+    )
     describe(app, app.access)
     limited = BodyLimit(
         app.behind_gate,

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootstock.service.http.access import AccessTable
 from rootstock.service.http.problems import Problem, internal_problem, send_refusal
-from rootstock.service.watch.logs import request_id
+from rootstock.service.watch.logs import current_trace_id, request_id
 from rootstock.service.watch.telemetry import Telemetry
 
 _log = logging.getLogger("rootstock.access")
@@ -46,6 +46,8 @@ class Observer:
             nonlocal status, has_begun, has_ended
             if message["type"] == "http.response.start":
                 status, has_begun = message["status"], True
+                # FastAPI's span ends before this request is logged.
+                scope["state"]["trace_id"] = current_trace_id()
                 headers = list(message.get("headers", ()))
                 names = {name for name, _ in headers}
                 headers += [header for header in _SECURITY_HEADERS if header[0] not in names]
@@ -82,14 +84,17 @@ class Observer:
         # Under overload, writing a line for each refusal costs too much: metrics count them.
         level = logging.DEBUG if status in (429, 503) else logging.INFO
         if _log.isEnabledFor(level) and not self._is_routine(scope["path"]):
-            caller = scope["state"].get("caller", "")
+            state = scope["state"]
+            extra = {"caller": state.get("caller", ""), "status": status}
+            if state.get("trace_id"):
+                extra["trace_id"] = state["trace_id"]
             _log.log(
                 level,
                 "%s %s %d",
                 scope["method"],
                 route,
                 status,
-                extra={"caller": caller, "status": status, "ms": round(1000 * seconds, 2)},
+                extra=extra | {"ms": round(1000 * seconds, 2)},
             )
 
     def _is_routine(self, path: str) -> bool:

@@ -1,4 +1,7 @@
-"""Logs: text at a terminal, otherwise one JSON object per line; each with its request id."""
+"""Logs: text at a terminal, otherwise one JSON object per line; each with its request id.
+
+With traces (tracing.py), JSON lines also have the `trace_id`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import logging
 import sys
 import time
 from contextvars import ContextVar
+
+from opentelemetry import trace
 
 from rootstock.system.escape import escape_log
 
@@ -18,6 +23,12 @@ _STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {
     "taskName",
     "color_message",
 }
+
+
+def current_trace_id() -> str:
+    """Return the id of the present OpenTelemetry trace, as 32 hexadecimal digits, or ""."""
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
 
 class JsonFormatter(logging.Formatter):
@@ -33,6 +44,8 @@ class JsonFormatter(logging.Formatter):
         }
         if request_id.get():
             tree["request_id"] = request_id.get()
+        if trace_id := current_trace_id():
+            tree["trace_id"] = trace_id
         tree |= {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         if record.exc_info:
             tree["exception"] = self.formatException(record.exc_info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -22,6 +23,9 @@ from rootstock.model.predictor import Predictor
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+WATCHED_STATUSES = (200, 500, 503)
+"""Statuses of the routes that answer with a model, which alerts compare."""
 
 
 class Telemetry:
@@ -92,6 +96,24 @@ class Telemetry:
             "Population stability index of recent images against the validation set.",
             ["what"],
         )
+
+    def begin_at_zero(
+        self, routes: Iterable[str], problems: Iterable[str], roles: Iterable[str]
+    ) -> None:
+        """Show the series that alerts watch before they count: Prometheus sees no first step.
+
+        ``routes`` are those that answer with a model, ``roles`` those of models.
+        """
+        for route in routes:
+            for status in WATCHED_STATUSES:
+                self._child(self._requests, "POST", route, status)
+            self._child(self._seconds, "POST", route)
+        for kind in problems:
+            self._child(self._problems, kind)
+        for role in roles:
+            for outcome in ("swapped", "refused"):
+                self.swaps.labels(role, outcome)
+        self._child(self._images, "ok")
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""
