@@ -29,8 +29,10 @@ $(VENV)/.run-ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve]'
 	touch $@
 
-$(VENV)/.test-ready: $(VENV)/.run-ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve,test]'
+$(VENV)/.test-ready: $(VENV)/.run-ready tests/interop/alone.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve,test,interop]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/interop \
+	  -r tests/interop/alone.txt
 	touch $@
 
 demo: setup ## digits as PNG files -> dvc repro -> a champion, with what to do next

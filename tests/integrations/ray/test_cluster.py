@@ -138,7 +138,8 @@ def running_cluster(short_path, tmp_path, **variables):
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--port={port}", f"--temp-dir={short_path}", "--include-dashboard=false"]
     command += ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
-    environment = os.environ | variables
+    # A token in the home folder would count otherwise.
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"} | variables
     with (tmp_path / "log").open("w") as log:
         head = subprocess.Popen(
             command, stdout=log, stderr=log, start_new_session=True, env=environment

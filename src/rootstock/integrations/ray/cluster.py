@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rootstock.errors import TrainingError
 from rootstock.system.malloc import keeping_variables
@@ -136,8 +136,9 @@ def probe(address: str) -> None:
             raise TrainingError(f"no Ray at {address}: {error}", hint=CLUSTER_HINT) from error
     code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
     end = time.monotonic() + CONNECT_SECONDS
-    with tempfile.TemporaryFile() as log:
+    with tempfile.NamedTemporaryFile() as log:
         process = subprocess.Popen([sys.executable, "-c", code, address], stdout=log, stderr=log)
+        output = Path(log.name)
         try:
             while process.poll() is None:
                 if time.monotonic() > end:
@@ -145,23 +146,21 @@ def probe(address: str) -> None:
                         f"no Ray answers at {address} within {CONNECT_SECONDS} s",
                         hint=CLUSTER_HINT,
                     )
-                _refuse_token(address, log)
+                _refuse_token(address, output)
                 time.sleep(0.2)
         finally:
             process.kill()
             process.wait()
-        _refuse_token(address, log)
+        _refuse_token(address, output)
         if process.returncode:
-            log.seek(0)
-            lines = log.read().decode(errors="replace").strip().splitlines()
+            lines = output.read_text(errors="replace").strip().splitlines()
             reason = (lines or ["no reason given"])[-1]
             raise TrainingError(f"no Ray at {address}: {reason}", hint=CLUSTER_HINT)
 
 
-def _refuse_token(address: str, log: IO[bytes]) -> None:
+def _refuse_token(address: str, output: Path) -> None:
     """Raise as soon as Ray writes that the cluster wants another token: it would try for long."""
-    log.seek(0)
-    if b"InvalidAuthToken" not in log.read():
+    if b"InvalidAuthToken" not in output.read_bytes():
         return
     names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     given = [name for name in names if os.environ.get(name)]

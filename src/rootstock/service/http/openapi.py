@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from rootstock.service.http.access import Access, AccessTable
 from rootstock.service.http.problems import SCHEMA, SCHEMA_NAME, document
+from rootstock.service.http.uploads import BODY_SCHEMAS
 
 _KEY_SCHEMES = {
     "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -35,7 +36,7 @@ def describe(app: FastAPI, access: AccessTable) -> None:
             for path, verbs in schema["paths"].items():
                 for verb, operation in verbs.items():
                     _complete(operation, access.of_route(path), verb)
-            schema["components"]["schemas"][SCHEMA_NAME] = SCHEMA
+            schema["components"]["schemas"] |= {SCHEMA_NAME: SCHEMA, **BODY_SCHEMAS}
             for unused in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(unused, None)
         return app.openapi_schema or {}

@@ -24,7 +24,7 @@ from rootstock.service.http.schemas import (
     ModelAnswer,
     make_predict_answer,
 )
-from rootstock.service.http.uploads import EXAMPLE, IMAGE_TYPES, JsonImages, read_uploads
+from rootstock.service.http.uploads import read_uploads
 from rootstock.service.inference.service import Service
 from rootstock.tasks.answer import AnswerError
 from rootstock.tasks.task import AnswerOptions
@@ -40,31 +40,17 @@ Coverage = Annotated[
     ),
 ]
 
-_IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "One or many images as a form or in base64, or the bytes of one image.",
+        "description": "Image files as a form, or the bytes of one image. The content decides, "
+        'so an image may have any type. JSON is read too: `{"images": ["<base64>"]}`.',
+        # Generated clients take the first, but openapi-generator's any that is JSON: with JSON in
+        # the list, its clients would send a form's files as an empty JSON body.
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["files"],
-                    "properties": {
-                        "files": {
-                            "type": "array",
-                            "minItems": 1,
-                            "items": {"type": "string", "format": "binary"},
-                        }
-                    },
-                }
-            },
-            "application/json": {
-                "schema": JsonImages.model_json_schema(),
-                "example": {"images": [EXAMPLE]},
-            },
-        }
-        | dict.fromkeys(IMAGE_TYPES, _IMAGE),
+            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/ImageForm"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
     }
 }
 _PROBLEMS = document("unusable-image")

@@ -22,15 +22,6 @@ from starlette.types import Message
 
 from rootstock.service.http.problems import Problem
 
-IMAGE_TYPES = (
-    "image/jpeg",
-    "image/png",
-    "image/webp",
-    "image/gif",
-    "image/bmp",
-    "image/tiff",
-)
-"""Types that the OpenAPI document names. A request may declare any: the content decides."""
 _ELEMENTS_PER_IMAGE, _EXTRA_ELEMENTS = 100, 1_000
 """Elements that a JSON body may have for each image, and in addition to them."""
 _CHUNK_BYTES = 2**20
@@ -50,6 +41,24 @@ class JsonImages(BaseModel):
     """The JSON body: image files in base64. Addresses are not fetched."""
 
     images: list[str] = Field(fail_fast=True, min_length=1, examples=[[EXAMPLE]])
+
+
+BODY_SCHEMAS: dict[str, dict[str, Any]] = {
+    "ImageForm": {
+        "title": "ImageForm",
+        "description": "A form with image files.",
+        "type": "object",
+        "required": [FIELD],
+        "properties": {
+            FIELD: {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "string", "format": "binary"},
+            }
+        },
+    },
+}
+"""Schemas of bodies that `read_uploads` reads, for the OpenAPI document."""
 
 
 @dataclass(frozen=True)

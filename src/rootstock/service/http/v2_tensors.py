@@ -9,6 +9,7 @@ https://github.com/triton-inference-server/server/tree/main/docs/protocol (exten
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -156,12 +157,7 @@ def read_images(request: Request, tensor: InferInput, max_images: int) -> list[b
         contents.append(binary[4 : 4 + length])
         binary = binary[4 + length :]
     _require_fit(tensor, len(contents) if not binary else -1, max_images)
-    return [
-        decode_base64([content.decode()], f"images[{number}]", 1)[0]
-        if is_base64(content)
-        else content
-        for number, content in enumerate(contents)
-    ]
+    return [_undo_base64(content) for content in contents]
 
 
 def read_tensor(
@@ -275,6 +271,14 @@ def _read_binary(request: Request, tensor: InferInput) -> bytes | None:
             f"many bytes after the JSON, whose length is in {LENGTH_HEADER}.",
         )
     return binary or b""
+
+
+def _undo_base64(content: bytes) -> bytes:
+    """Return the image file that bytes are, or are in base64."""
+    if is_base64(content):
+        with contextlib.suppress(Problem):
+            return decode_base64([content.decode("latin-1")], "images", 1)[0]
+    return content
 
 
 def _require_fit(tensor: InferInput, elements: int, max_images: int) -> None:
