@@ -188,9 +188,10 @@ def image_set(case: Case, folder) -> ImageSet:
     return ImageSet((row,) * len(LABELS), targets, folder, preprocess, folder / "pixels.npy")
 
 
-def test_onnxruntime_gives_the_same_logits(case, tmp_path):
+def test_onnxruntime_gives_the_same_logits(case, tmp_path, capfd):
     network = network_of(case)
     export_onnx(network, tmp_path / "model.onnx", input_size=case.family.size)
+    assert capfd.readouterr() == ("", "")
     with torch.inference_mode():
         expected = network(case.images).numpy()
     assert np.ptp(expected) > 0.1

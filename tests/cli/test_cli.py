@@ -90,19 +90,78 @@ def test_a_class_name_of_two_lines_is_printed_as_one(tmp_path, capsys):
     assert r"an\nts" in run(capsys, "check", "data")
 
 
-def test_predict_answers_each_file(tmp_path, capsys):
+def predict(capsys, *arguments):
+    """Return the exit code of predict and what it printed."""
+    code = 0
+    try:
+        main(["predict", *map(str, arguments), "--model", str(tiny_bundle())])
+    except SystemExit as end:
+        code = end.code
+    return code, capsys.readouterr().out
+
+
+def test_predict_keeps_answers_next_to_files_it_cannot_use(tmp_path, capsys):
     (tmp_path / "good.jpg").write_bytes(jpeg(1))
     (tmp_path / "bad.jpg").write_bytes(b"nonsense")
-    found = json.loads(
-        run(capsys, "predict", "good.jpg", "bad.jpg", "--model", tiny_bundle(), "--json")
-    )["predictions"]
-    assert found[0]["top"][0]["label"] in CLASSES
-    assert found[1]["error"]["reason"] == "not-an-image"
+    os.mkfifo(tmp_path / "pipe")
+    code, text = predict(capsys, "bad.jpg", "none.jpg", "pipe", "good.jpg", "--json")
+    found = json.loads(text)["predictions"]
+    assert code == 1
+    assert [one.get("error", {}).get("reason") for one in found] == [
+        "not-an-image",
+        "unreadable",
+        "unreadable",
+        None,
+    ]
+    assert [one["filename"] for one in found] == ["bad.jpg", "none.jpg", "pipe", "good.jpg"]
+    assert found[3]["top"][0]["label"] in CLASSES
 
 
-def test_predict_fails_when_no_file_can_be_used(tmp_path):
-    (tmp_path / "bad.jpg").write_bytes(b"nonsense")
-    assert fails("predict", "bad.jpg", "--model", tiny_bundle()) == "1"
+def test_predict_answers_the_images_of_a_folder(tmp_path, capsys):
+    (tmp_path / "new/deep").mkdir(parents=True)
+    (tmp_path / "new/.hidden").mkdir()
+    for seed, name in enumerate(["b.jpg", "a.JPEG", "deep/c.jpg", ".hidden/d.jpg", ".e.jpg"]):
+        (tmp_path / "new" / name).write_bytes(jpeg(seed))
+    (tmp_path / "new/notes.txt").write_text("not an image")
+    code, text = predict(capsys, "new")
+    assert code == 0
+    assert [line.partition(": ")[0] for line in text.splitlines()] == [
+        "new/a.JPEG",
+        "new/b.jpg",
+        "new/deep/c.jpg",
+    ]
+
+
+def test_predict_says_that_a_folder_has_no_image(tmp_path):
+    (tmp_path / "new").mkdir()
+    assert "new is a folder without images" in fails("predict", "new", "--model", tiny_bundle())
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two", "1.5"])
+def test_predict_refuses_an_impossible_number_of_labels(number, capsys):
+    assert fails("predict", "a.jpg", "--top-k", number, "--model", tiny_bundle()) == "2"
+    assert f"{number!r} is not a whole number from 1 on" in capsys.readouterr().err
+
+
+def test_json_is_all_that_standard_output_holds(tmp_path, capfd, monkeypatch):
+    from rootstock.model.predictor import Predictor
+
+    (tmp_path / "good.jpg").write_bytes(jpeg(1))
+    decide = Predictor.predict
+
+    def chatty(*arguments, **others):
+        sys.stdout.write("a library speaks\n")
+        os.write(1, b"compiled code speaks\n")
+        subprocess.run(["echo", "a process speaks"], check=True)
+        return decide(*arguments, **others)
+
+    monkeypatch.setattr(Predictor, "predict", chatty)
+    main(["predict", "good.jpg", "--model", str(tiny_bundle()), "--json"])
+    out, err = capfd.readouterr()
+    assert json.loads(out)["predictions"][0]["filename"] == "good.jpg"
+    assert err.count("speaks") == 3
+    main(["predict", "good.jpg", "--model", str(tiny_bundle())])
+    assert capfd.readouterr().out.count("speaks") == 3
 
 
 @pytest.mark.parametrize(
@@ -119,10 +178,6 @@ def test_a_known_error_is_one_message_without_a_traceback(arguments, message, tm
     import re
 
     assert re.search(message, fails(*arguments))
-
-
-def test_a_missing_image_is_named():
-    assert "none.jpg cannot be read" in fails("predict", "none.jpg", "--model", tiny_bundle())
 
 
 def test_tidy_removes_features_of_images_that_are_gone(tmp_path, capsys):

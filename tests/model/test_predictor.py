@@ -133,7 +133,7 @@ def test_another_golden_answer_is_refused(tmp_path):
 
     change(folder, "golden/golden.json", shift)
     with pytest.raises(BundleError, match=r"golden image 1\.jpg .* off by 0\.1"):
-        Predictor(folder).check_golden()
+        Predictor(folder)
 
 
 def test_an_onnx_file_of_other_classes_is_refused(tmp_path):

@@ -12,7 +12,15 @@ import torch
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.errors import ArtifactError, ConfigError, NoModelError, PlanError, TrainingError
+from rootstock.data.manifest import Manifest
+from rootstock.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    NoModelError,
+    PlanError,
+    TrainingError,
+)
 from rootstock.heads.linear import LinearHead, read_head, write_head
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor
@@ -361,10 +369,58 @@ def test_settings_that_the_task_does_not_have_are_refused_by_the_stages_that_use
 
 def test_a_model_can_be_measured_on_another_folder(data, finished, tmp_path):
     other = write_classes(tmp_path / "other", {"ants": 6, "bees": 6}, seed=3)
-    metrics = evaluate_folder(
+    metrics, notes = evaluate_folder(
         configure(other), Paths(tmp_path / "out"), model=finished / "artifacts/model"
     )
     assert metrics["n_test"] == 12
+    assert notes == []
+
+
+@pytest.mark.parametrize("layout", [{"ants": 2}, {"test/ants": 2, "test/bees": 1}])
+def test_few_images_of_few_classes_measure_a_model(finished, tmp_path, layout):
+    other = write_classes(tmp_path / "other", layout, seed=3)
+    metrics, _ = evaluate_folder(
+        configure(other), Paths(tmp_path / "out"), model=finished / "artifacts/model"
+    )
+    assert metrics["n_test"] == sum(layout.values())
+    assert 0 <= metrics["accuracy"] <= 1
+
+
+def test_a_table_of_a_test_split_only_measures_a_model(finished, tmp_path):
+    write_classes(tmp_path / "other", {"ants": 2}, seed=3)
+    names = sorted(path.name for path in (tmp_path / "other/ants").iterdir())
+    rows = "".join(f"other/ants/{name},ants,test\n" for name in names)
+    (tmp_path / "labels.csv").write_text(f"path,label,split\n{rows}")
+    metrics, _ = evaluate_folder(
+        configure(tmp_path / "labels.csv"), Paths(tmp_path), model=finished / "artifacts/model"
+    )
+    assert metrics["n_test"] == 2
+
+
+def test_measuring_on_unusable_images_says_so(finished, tmp_path):
+    (tmp_path / "other/ants").mkdir(parents=True)
+    (tmp_path / "other/ants/a.jpg").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="none of the 1 files in .*other is a usable image"):
+        evaluate_folder(
+            configure(tmp_path / "other"), Paths(tmp_path), model=finished / "artifacts/model"
+        )
+
+
+def test_an_evaluation_names_images_that_the_model_was_made_with(data, finished, tmp_path):
+    shutil.copytree(data, tmp_path / "mixed")
+    new = write_classes(tmp_path / "new", {"ants": 3, "bees": 3}, seed=3)
+    for path in new.rglob("*.*"):
+        shutil.copy(path, tmp_path / "mixed" / path.parent.name / f"new-{path.name}")
+    paths = Paths(tmp_path / "out")
+    metrics, [note] = evaluate_folder(
+        configure(tmp_path / "mixed"), paths, model=finished / "artifacts/model"
+    )
+    manifest = Manifest.read(Paths(finished).manifest)
+    n_seen = len(manifest.rows("train")) + len(manifest.rows("val"))
+    assert metrics["n_seen_in_training"] == n_seen
+    assert 0 <= metrics["accuracy_of_new"] <= 1
+    assert note.startswith(f"{n_seen} of these {metrics['n_test']} images are files that the model")
+    assert f"**Note.** {note}" in (paths.reports / "evaluation.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from rootstock.errors import BackboneError
+from rootstock.system.output import divert_stdout
 
 _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
@@ -100,7 +102,8 @@ def _silence() -> Iterator[None]:
     try:
         with (
             warnings.catch_warnings(action="ignore"),
-            contextlib.redirect_stdout(io.StringIO()),
+            Path(os.devnull).open("w") as nothing,
+            divert_stdout(nothing),  # torch's compiled part prints whole graphs
             contextlib.redirect_stderr(io.StringIO()),
         ):
             yield

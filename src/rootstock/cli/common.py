@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
+from rootstock.system.output import divert_stdout
 
 DEFAULT_PARAMS = Path("params.yaml")
+_documents: list[TextIO] = []
+"""Where documents are printed while `only_documents` is open."""
 
 
 def own_params() -> Path | None:
@@ -81,8 +85,25 @@ def open_registry(connect: Callable[..., Any] | None = None) -> tuple[Config, An
     return config, registry
 
 
+@contextmanager
+def only_documents() -> Iterator[None]:
+    """Leave standard output to `print_document`; all else is written to standard error."""
+    with divert_stdout(sys.stderr) as true:
+        _documents.append(true)
+        try:
+            yield
+        finally:
+            _documents.pop()
+
+
+def print_document(text: str) -> None:
+    """Print the result of a command to standard output."""
+    print(text, file=_documents[-1] if _documents else sys.stdout, flush=True)
+
+
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print the result of a command as JSON."""
+    print_document(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:

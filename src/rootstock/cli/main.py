@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
-from rootstock.cli import data, registry, serve, train
+from rootstock.cli import data, predict, registry, serve, train
+from rootstock.cli.common import only_documents
 from rootstock.errors import RootstockError
 from rootstock.system.escape import escape_lines
 
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script; exits 1 with one clear message on a known error."""
     options = build_parser().parse_args(arguments)
     try:
-        options.handler(options)
+        with only_documents() if getattr(options, "json", False) else nullcontext():
+            options.handler(options)
     except RootstockError as error:
         sys.exit(f"error: {escape_lines(str(error))}")
     except ModuleNotFoundError as error:
@@ -62,6 +65,6 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (data, train, serve, registry):
+    for group in (data, train, predict, serve, registry):
         group.add_commands(commands)
     return parser

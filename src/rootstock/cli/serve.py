@@ -1,30 +1,17 @@
-"""Commands that answer: predict, serve, key."""
+"""Commands around the service: serve, key."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rootstock.cli.common import add_command, add_options, open_model, print_json
-from rootstock.errors import RootstockError
-from rootstock.system.escape import escape_terminal
-
-if TYPE_CHECKING:
-    from rootstock.tasks.answer import Answer
+from rootstock.cli.common import add_command
 
 
 def add_commands(commands: Any) -> None:
-    """Add predict, serve and key."""
-    command = add_command(commands, "predict", predict, "classify image files with a model")
-    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    command.add_argument("--model", default="", help="model directory or models:/ URI")
-    command.add_argument("--top-k", type=int, default=3, help="labels an image (default 3)")
-    add_options(command, "json")
-
+    """Add serve and key."""
     command = add_command(commands, "serve", serve, "serve a model over HTTP")
     command.epilog = (
         "Keys, limits, batches and all else are variables ROOTSTOCK_<NAME>; "
@@ -43,26 +30,6 @@ def add_commands(commands: Any) -> None:
         required=True,
         help="its hash is added there; serve with ROOTSTOCK_KEYS=FILE",
     )
-
-
-def predict(options: argparse.Namespace) -> None:
-    """Classify image files."""
-    from rootstock.model.predictor import Predictor
-
-    with open_model(options.model) as directory:
-        predictor = Predictor(directory)
-    contents = [_read(path) for path in options.images]
-    answers = predictor.predict(contents, top_k=options.top_k)
-    answers = [
-        dataclasses.replace(answer, filename=str(path))
-        for path, answer in zip(options.images, answers, strict=True)
-    ]
-    if options.json:
-        print_json({"predictions": [answer.to_json() for answer in answers]})
-    else:
-        _print_predictions(answers)
-    if all(answer.error for answer in answers):
-        sys.exit(1)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -85,17 +52,3 @@ def key(options: argparse.Namespace) -> None:
         f"{options.file} holds its hash alone: keep the key now, it is not shown again",
         file=sys.stderr,
     )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RootstockError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _print_predictions(answers: Sequence[Answer]) -> None:
-    for answer in answers:
-        note = "  (unlike all the model has seen)" if answer.unknown else ""
-        text = str(answer.error) if answer.error else f"{answer.summary}{note}"
-        print(f"{escape_terminal(answer.filename)}: {text}")

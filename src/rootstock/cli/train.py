@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rootstock.cli.common import (
     add_options,
     open_model,
     own_params,
+    print_document,
     print_json,
     print_metrics,
     read_config,
@@ -61,7 +63,7 @@ def plan(options: argparse.Namespace) -> None:
     with workspace(options.out) as paths:
         prepare_plan(config, paths, searcher=SequentialSearcher())
         result = paths.plan if options.json else paths.reports / "plan.md"
-        print(result.read_text(encoding="utf-8"))
+        print_document(result.read_text(encoding="utf-8"))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -107,7 +109,9 @@ def evaluate(options: argparse.Namespace) -> None:
 
     config = read_config(options)
     with open_model(options.model) as directory, workspace(options.out) as paths:
-        metrics = evaluate_folder(config, paths, model=directory)
+        metrics, notes = evaluate_folder(config, paths, model=directory)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     if options.json:
         print_json(metrics)
     else:

@@ -59,10 +59,13 @@ class Evaluation:
         return rounded | {"n_test": len(self.targets)}
 
 
-def write_evaluation(evaluation: Evaluation, reports: Path, *, root: Path) -> None:
+def write_evaluation(
+    evaluation: Evaluation, reports: Path, *, root: Path, notes: Sequence[str] = ()
+) -> None:
     """Write metrics.json, predictions.csv, per_class.csv, evaluation.md and the task's pictures.
 
-    ``root`` is the folder that the images' paths are relative to.
+    ``root`` is the folder that the images' paths are relative to; ``notes`` come first in
+    evaluation.md, after its title.
     """
     report = evaluation.task.report(evaluation.evidence, evaluation.metrics, root)
     for picture in report.pictures:
@@ -70,7 +73,9 @@ def write_evaluation(evaluation: Evaluation, reports: Path, *, root: Path) -> No
     _write_csv(reports / "predictions.csv", evaluation.task.prediction_rows(evaluation.evidence))
     _write_csv(reports / "per_class.csv", report.rows)
     with write_atomic(reports / "evaluation.md") as temporary:
-        temporary.write_text(report.text, encoding="utf-8")
+        title, _, body = report.text.partition("\n")
+        text = "\n".join([title, *(f"\n**Note.** {note}" for note in notes), body])
+        temporary.write_text(text, encoding="utf-8")
     write_json(reports / "metrics.json", evaluation.metrics)
 
 

@@ -4,12 +4,15 @@
     model.safetensors    the weights, for PyTorch
     model.onnx           the same network: "images" -> "logits", "features"; any batch size
     reference.safetensors  what the training and validation images looked like to it
+    seen.safetensors     short hashes of the training and validation images
     golden/              a few validation images and golden.json, the outputs they must give
     card.md              what people should know; in registered models
     checksums.json       sha256 of every file above
 
-Reading needs neither torch nor a network, and no file holds code or a pickle. A directory
-appears whole or not at all, and only after ONNX has given PyTorch's answers.
+Reading needs neither torch nor a network, and no file holds a pickle. A registered model also has
+MLflow's files, among them code.zip, which Rootstock never runs. A directory appears whole or not at
+all, and only after ONNX has given PyTorch's answers. A file that checksums.json does not list is
+refused.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views
 from rootstock.errors import BackboneError, BundleError, ConfigError
 from rootstock.model.novelty import Reference
+from rootstock.model.seen import SeenImages
+from rootstock.system.arrays import read_arrays
 from rootstock.system.files import explain_format, sha256_file
 from rootstock.tasks import get_task
 
@@ -35,9 +40,12 @@ FORMAT_VERSION = 2
 MAX_GOLDEN = 8
 
 FACTS, WEIGHTS, ONNX = "bundle.json", "model.safetensors", "model.onnx"
-REFERENCE = "reference.safetensors"
+REFERENCE, SEEN = "reference.safetensors", "seen.safetensors"
 CARD = "card.md"
 GOLDEN, CHECKSUMS = "golden/golden.json", "checksums.json"
+UNLISTED = (CHECKSUMS, "registered_model_meta", ".DS_Store")
+"""Files that checksums.json need not list: itself, MLflow's note on a folder that it downloaded,
+and what macOS leaves in a folder."""
 _AGAIN = "download the model again, or train it again"
 _TRAIN_AGAIN = "train the model again with this one: `dvc repro --force train`"
 _OTHER_VERSION = "use the Rootstock that made the model, or train it again with this one"
@@ -126,17 +134,29 @@ class ModelBundle:
         path = self.directory / REFERENCE
         if not path.is_file():
             return None
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         try:
-            reference = Reference.from_arrays(load_file(path))
-        except (KeyError, OSError, ValueError, SafetensorError) as error:
+            reference = Reference.from_arrays(read_arrays(path))
+        except (KeyError, OSError, ValueError) as error:
             raise BundleError(f"{path} is damaged: {error}", hint=_AGAIN) from None
         width = (self.facts.feature_width,)
         if reference.features.shape[1:] != width or not len(reference.distances):
             raise BundleError(f"{path} does not fit {FACTS}", hint=_AGAIN)
         return reference
+
+    @cached_property
+    def seen(self) -> SeenImages | None:
+        """Which images it was trained and chosen with; None in models made before it was kept.
+
+        Raises:
+            BundleError: the file is damaged.
+        """
+        path = self.directory / SEEN
+        if not path.is_file():
+            return None
+        try:
+            return SeenImages.from_arrays(read_arrays(path))
+        except (KeyError, OSError, ValueError) as error:
+            raise BundleError(f"{path} is damaged: {error}", hint=_AGAIN) from None
 
     @property
     def weights_path(self) -> Path:
@@ -173,6 +193,7 @@ def read_bundle(directory: Path) -> ModelBundle:
     facts = _parse(BundleFacts, raw, directory / FACTS)
     _verify_task(facts, directory / FACTS)
     golden = _read_golden(directory, facts, sums)
+    _refuse_unlisted(directory, sums)
     digest = sha256_file(directory / CHECKSUMS)
     _verify_preprocess(facts, directory / FACTS)
     return ModelBundle(directory, facts, golden, digest)
@@ -237,6 +258,16 @@ def _verify_checksums(directory: Path, sums: Mapping[str, Any]) -> None:
             raise BundleError(
                 f"{directory / path} is damaged: its sha256 is not that of {CHECKSUMS}",
                 hint=_AGAIN,
+            )
+
+
+def _refuse_unlisted(directory: Path, sums: Mapping[str, Any]) -> None:
+    for path in sorted(directory.rglob("*")):
+        listed = path.relative_to(directory).as_posix() in sums or path.name in UNLISTED
+        if not listed and (path.is_symlink() or not path.is_dir()):
+            raise BundleError(
+                f"{path} is not part of the model: {CHECKSUMS} does not list it",
+                hint=f"remove it, or {_AGAIN}",
             )
 
 

@@ -29,6 +29,7 @@ from rootstock.model.bundle import (
     MAX_GOLDEN,
     ONNX,
     REFERENCE,
+    SEEN,
     WEIGHTS,
     ModelBundle,
     largest_difference,
@@ -36,6 +37,7 @@ from rootstock.model.bundle import (
     read_bundle_json,
 )
 from rootstock.model.novelty import Reference
+from rootstock.model.seen import SeenImages
 from rootstock.system.files import sha256_file, write_atomic, write_json
 from rootstock.tasks.task import Calibration
 from rootstock.train.export import TorchOutputs, export_onnx, onnx_logits, torch_outputs
@@ -60,6 +62,7 @@ def write_bundle(
     golden: Sequence[tuple[str, bytes, str]],
     views: Views = "one",
     reference: Reference | None = None,
+    seen: SeenImages | None = None,
     unknown_share: float = 0.0,
 ) -> ModelBundle:
     """Write a model directory, replacing an older one, once ONNX has matched PyTorch.
@@ -67,7 +70,7 @@ def write_bundle(
     ``task`` is the name of the task and ``names`` are those of the outputs. ``golden`` holds
     (file name, image bytes, target as text) of 1 to 8 validation images; more are left out.
     ``views``: what a prediction averages; ``reference`` lets the model say what it does not know,
-    at most of ``unknown_share`` of the known.
+    at most of ``unknown_share`` of the known; ``seen`` lets it recognise its own images.
     Raises:
         BundleError: the directory holds something else, there is no golden image, the
             network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
@@ -113,6 +116,9 @@ def write_bundle(
         if reference:
             with write_atomic(folder / REFERENCE) as temporary:
                 save_arrays(reference.arrays(), temporary)
+        if seen:
+            with write_atomic(folder / SEEN) as temporary:
+                save_arrays(seen.arrays(), temporary)
         export_onnx(network, folder / ONNX, input_size=preprocess.input_size)
         for logits in onnx_logits(folder / ONNX, batch):
             _refuse_difference(largest_difference(logits, outputs.logits, outputs.sizes))

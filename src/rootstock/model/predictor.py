@@ -25,6 +25,8 @@ GOLDEN_TOLERANCE = 1e-3
 wrong resizing does."""
 
 _BATCH = 16
+_proved: dict[tuple[str, Engine], float] = {}
+"""Differences of golden images by the model's digest and the engine, proved in this process."""
 DEFAULT_OPTIONS = AnswerOptions()
 
 
@@ -49,8 +51,11 @@ class Predictor:
             the first 12 digits of its content's sha256.
         limits: what is accepted as an image.
 
+    Opening a model proves it: its golden images must give the recorded outputs.
+
     Raises:
-        BundleError: the model directory is damaged or does not fit its own list of outputs.
+        BundleError: the model directory is damaged, does not fit its own list of outputs, or
+            answers otherwise than when it was trained.
     """
 
     def __init__(
@@ -79,6 +84,11 @@ class Predictor:
         else:
             self.engine = installed_engines()[0] if engine == "auto" else engine
             self._forward = open_engine(self.bundle, self.engine, threads=threads)
+        key = (self.bundle.digest, self.engine)
+        if key not in _proved:
+            _proved[key] = self.check_golden()
+        self.golden_difference = _proved[key]
+        """The `largest_difference` of the golden images."""
 
     @property
     def names(self) -> list[str]:

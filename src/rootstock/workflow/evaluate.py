@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+import numpy as np
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.paths import Paths
@@ -27,8 +30,16 @@ from rootstock.workflow.forecast import (
     read_expected_minutes,
     training_minutes,
 )
-from rootstock.workflow.index import index_targets, log_notices
+from rootstock.workflow.index import index_labelled, log_notices
 from rootstock.workflow.project import Project
+
+
+class Measurement(NamedTuple):
+    """The metrics of a model on given images, and what to know before reading them."""
+
+    metrics: dict[str, float]
+    notes: list[str]
+
 
 COVERAGE = 0.95
 """Of the prediction sets whose promise is checked."""
@@ -62,8 +73,8 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     return evaluation
 
 
-def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> dict[str, Any]:
-    """Measure any bundle on any labelled folder; return the metrics.
+def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> Measurement:
+    """Measure any bundle on any labelled images, of one class or more.
 
     The folder's own test split is used, or every image if it has none. What the labels are is
     said by the model, not by the settings.
@@ -71,13 +82,42 @@ def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> dict[str, A
         DataError: the folder has classes that the model does not know.
     """
     predictor = Predictor(model)
-    manifest = index_targets(config, paths, predictor.task)
+    manifest = index_labelled(config, paths, predictor.task)
     log_notices(manifest)
     root = Project(config, paths).root
     rows = manifest.rows("test" if "test" in manifest.given_splits else None)
     evaluation = _evaluate(predictor, rows, root)
-    write_evaluation(evaluation, paths.reports, root=root)
-    return evaluation.metrics
+    metrics, notes = _compare_with_training(predictor, rows, evaluation)
+    write_evaluation(evaluation, paths.reports, root=root, notes=notes)
+    return Measurement(evaluation.metrics | metrics, notes)
+
+
+def _compare_with_training(
+    predictor: Predictor, rows: list[ImageRow], evaluation: Evaluation
+) -> tuple[dict[str, float], list[str]]:
+    """Return metrics and notes about images that the model was made with; none if there is none."""
+    seen = predictor.bundle.seen
+    if seen is None:
+        return {}, []
+    counts = Counter(seen.split(row.sha256) for row in rows)
+    n_seen = counts["train"] + counts["val"]
+    if not n_seen:
+        return {}, []
+    metrics: dict[str, float] = {"n_seen_in_training": n_seen}
+    note = (
+        f"{n_seen} of these {len(rows)} images are files that the model was made with "
+        f"({counts['train']} to train, {counts['val']} to validate), so the figures say little of "
+        "new images."
+    )
+    if n_new := counts[""]:
+        name = evaluation.task.headline
+        fresh = np.flatnonzero([not seen.split(row.sha256) for row in rows])
+        value = evaluation.task.metrics(
+            evaluation.decisions[fresh], evaluation.targets.take(fresh)
+        )[name]
+        metrics[f"{name}_of_new"] = round(value, 6)
+        note += f" On the other {n_new} images: {name.replace('_', ' ')} {value:.3f}."
+    return metrics, [note]
 
 
 def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluation:

@@ -10,15 +10,16 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from heapq import nsmallest
 from pathlib import Path
+from typing import Any, cast
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.decode import DecodeLimits
 from rootstock.data.inspect import Inspected
 from rootstock.data.layout import Layout, find_images
-from rootstock.data.manifest import Manifest, build_manifest
+from rootstock.data.manifest import Manifest, TargetRules, build_manifest
 from rootstock.data.notices import list_notices
-from rootstock.errors import ArtifactError
+from rootstock.errors import ArtifactError, DataError
 from rootstock.plots.background import BackgroundPlots, background_plots
 from rootstock.plots.data import plot_class_counts, plot_image_sizes
 from rootstock.plots.sheet import MAX_COLUMNS, plot_contact_sheet
@@ -53,13 +54,20 @@ def index_images(config: Config, paths: Paths) -> Manifest:
     """Decode every image once; write the manifest, reports/data.json and three pictures."""
     task = get_task(config.task.name)
     check_task(config, task)
-    return index_targets(config, paths, task)
-
-
-def index_targets(config: Config, paths: Paths, task: Task) -> Manifest:
-    """Do the same with the targets of ``task``, whichever the settings name."""
     with _no_garbage():
         return _index(config, paths, task)
+
+
+def index_labelled(config: Config, paths: Paths, task: Task) -> Manifest:
+    """Do the same with images to measure a model of ``task`` on, whichever task the settings name.
+
+    They need not be enough to learn from: one class, one image, or a test split without a training
+    split will do. Images without a given split are in the split `train`.
+    """
+    unsplit = {"val_fraction": 0.0, "test_fraction": 0.0, "duplicates": "off", "group": None}
+    data = config.data.model_copy(update=unsplit)
+    with _no_garbage():
+        return _index(config.model_copy(update={"data": data}), paths, task, learn=False)
 
 
 @contextmanager
@@ -77,7 +85,7 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _index(config: Config, paths: Paths, task: Task) -> Manifest:
+def _index(config: Config, paths: Paths, task: Task, *, learn: bool = True) -> Manifest:
     data = config.data
     root = paths.below(data.root)
     layout = find_images(
@@ -85,6 +93,7 @@ def _index(config: Config, paths: Paths, task: Task) -> Manifest:
         columns=task.columns,
         in_folders=task.in_folders,
         reading=data.layout,
+        need_train=learn,
     )
     check_place(root, paths.root)
     folder = paths.reports / PICTURES
@@ -98,7 +107,7 @@ def _index(config: Config, paths: Paths, task: Task) -> Manifest:
     with background_plots(in_process=in_process) as plots:
         manifest = build_manifest(
             layout,
-            rules=task,
+            rules=task if learn else cast(TargetRules, _MeasureRules(task)),
             limits=DecodeLimits(data.max_bytes, data.max_pixels, data.max_aspect_ratio),
             val_fraction=data.val_fraction,
             test_fraction=data.test_fraction,
@@ -118,6 +127,25 @@ def _index(config: Config, paths: Paths, task: Task) -> Manifest:
             plots.finish()
             manifest.write(paths.manifest)
     return manifest
+
+
+class _MeasureRules:
+    """The rules of a task for images that need not be enough to learn from."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], _: int) -> None:
+        """Refuse a set without a usable image."""
+        if not texts:
+            raise DataError(f"none of the {len(listed)} files in {root} is a usable image")
+
+    def check_splits(self, *_: object) -> list[str]:
+        """Accept any splits."""
+        return []
 
 
 def _is_written(manifest: Manifest, paths: Paths) -> bool:

@@ -15,6 +15,7 @@ from rootstock.model.bundle import MAX_GOLDEN, ModelBundle
 from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.lineage import experiment, trace
 from rootstock.model.novelty import Reference
+from rootstock.model.seen import SeenImages
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports.runs import Run, RunLogger
@@ -140,6 +141,10 @@ def _write_bundle(
         views=calibrated.views,
         reference=Reference.measure(
             train, val, data.task.remember(calibrated.decisions, data.targets("val"))
+        ),
+        seen=SeenImages.of(
+            train=(row.sha256 for row in data.rows("train")),
+            val=(row.sha256 for row in data.rows("val")),
         ),
         unknown_share=project.config.train.unknown_share,
     )

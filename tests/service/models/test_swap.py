@@ -216,7 +216,7 @@ def test_a_folder_that_is_still_being_copied_is_served_once_it_is_whole(tmp_path
     folder = shutil.copytree(tiny_bundle(), tmp_path / "model")
     holder = ModelHolder(str(folder), cache=tmp_path, connect=lambda: None, engine="onnx")
     holder.load()
-    write_tiny_bundle(tmp_path / "new", unknown_share=0.07)
+    write_tiny_bundle(tmp_path / "new", strategy="full_finetune", with_reference=True)
     shutil.copy(tmp_path / "new/checksums.json", folder)
     with pytest.raises(BundleError):
         holder.refresh()

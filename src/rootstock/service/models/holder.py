@@ -248,7 +248,6 @@ class ModelHolder:
             version=identity.version,
             limits=self._limits,
         )
-        difference = predictor.check_golden()
         batch = predictor.best_batch  # measured here, where no request waits for it
         before = (
             self._predictor.info["version"] if self._predictor else self._cache.read_note("version")
@@ -263,7 +262,7 @@ class ModelHolder:
             predictor.info["version"],
             predictor.engine,
             batch,
-            difference,
+            predictor.golden_difference,
             extra={"milliseconds": predictor.milliseconds},
         )
 
