@@ -21,8 +21,10 @@ from rootstock.integrations.mlflow.client import (
     sqlite_file,
     translated,
 )
+from rootstock.integrations.mlflow.model_files import write_model_files
 from rootstock.integrations.mlflow.places import locate
 from rootstock.integrations.mlflow.tracking import MlflowRun
+from rootstock.model.bundle import CHECKSUMS, read_bundle
 from rootstock.ports.registry import Record, RegistryEntry
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class MlflowRegistry:
             )
         with self._translated(f"register {name!r}") as client:
             folder = self._free_folder(client, run_id)
-            MlflowRun(self.tracking_uri, run_id).log_files(bundle, folder=folder)
+            self._upload(bundle, run_id=run_id, folder=folder)
             mlflow_log.ensure_model(client, name)
             version = client.create_model_version(
                 name,
@@ -195,6 +197,16 @@ class MlflowRegistry:
             page = client.search_registered_models(max_results=MAX_NAMES)
             raise missing_model(name, [known.name for known in page])
         return {alias: str(version) for alias, version in model.aliases.items()}
+
+    def _upload(self, bundle: Path, *, run_id: str, folder: str) -> None:
+        """Upload a bundle, and the files that make it an MLflow model if it is a whole one."""
+        run = MlflowRun(self.tracking_uri, run_id)
+        run.log_files(bundle, folder=folder)
+        if not (bundle / CHECKSUMS).is_file():
+            return
+        with tempfile.TemporaryDirectory(prefix="rootstock-") as extra:
+            write_model_files(read_bundle(bundle), Path(extra), run_id=run_id, folder=folder)
+            run.log_files(Path(extra), folder=folder)
 
     def _free_folder(self, client: MlflowClient, run_id: str) -> str:
         taken = {item.path for item in client.list_artifacts(run_id)}
