@@ -10,7 +10,6 @@ from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
 from rootstock.integrations.connect import check_tracking, quiet_environment
 from rootstock.system.escape import escape_lines
-from rootstock.workflow.start import check_start
 
 
 def run(stage: Callable[[Config, Paths], object]) -> None:
@@ -18,7 +17,6 @@ def run(stage: Callable[[Config, Paths], object]) -> None:
     quiet_environment()
     try:
         config, paths = load_config(Path("params.yaml")), Paths(Path.cwd())
-        check_start(config, paths)
         # A server that refuses is known of before the first stage, not after the last feature.
         check_tracking(config, paths)
         stage(config, paths)

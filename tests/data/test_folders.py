@@ -136,6 +136,7 @@ SYSTEM_FOLDERS = [
     "__macosx",
     ".ipynb_checkpoints",
     ".Trash-1000",
+    "FOUND.001",
 ]
 
 

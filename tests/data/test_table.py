@@ -119,3 +119,13 @@ def test_a_missing_value_in_parquet_is_an_empty_label(root):
     pq.write_table(pa.table({"path": ["a.png"], "label": pa.nulls(1)}), root / "labels.parquet")
     with pytest.raises(DataError, match="row 1: path or label is empty"):
         find_images(root / "labels.parquet")
+
+
+def test_an_address_is_no_path(root):
+    with pytest.raises(DataError, match="row 1: 'https://x.org/a.png' is an address"):
+        read(root, "path,label\nhttps://x.org/a.png,a\n")
+
+
+def test_blanks_after_the_delimiters_are_no_part_of_names_and_values(root):
+    rows, _ = read(root, "path, label, split\nimg/ant/0.png, 007, train\n")
+    assert rows == {"img/ant/0.png": ("007", "train")}

@@ -1,26 +1,27 @@
 import pytest
 import torch
 
+from rootstock.cli.main import main
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.errors import ConfigError, DataError
+from rootstock.errors import ArtifactError, BackboneError, ConfigError, DataError
 from rootstock.workflow.start import check_start
 from tests.data.folders import write_classes
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("key", ["train.device", "features.device"])
-def test_a_gpu_that_is_not_there_is_told_with_its_setting(key):
+def test_a_gpu_that_is_not_there_is_told_with_its_setting(key, tmp_path):
     config = load_config(None, overrides=[f"{key}=cuda"])
     with pytest.raises(ConfigError, match=f"{key}: device 'cuda' asked for, but there is no GPU"):
-        check_start(config, None)
+        check_start(config, Paths(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("key", ["train.device", "features.device"])
-def test_an_unknown_device_is_told_with_its_setting(key):
+def test_an_unknown_device_is_told_with_its_setting(key, tmp_path):
     config = load_config(None, overrides=[f"{key}=gpu"])
     with pytest.raises(ConfigError, match=f"{key}: unknown device 'gpu'"):
-        check_start(config, None)
+        check_start(config, Paths(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("place", [".", "run1", "ants/run1", "../link/run1"])
@@ -35,3 +36,26 @@ def test_results_may_be_next_to_a_table(tmp_path):
     (tmp_path / "labels.csv").write_text("path,label\n")
     config = load_config(None, overrides=[f"data.root={tmp_path}/labels.csv"])
     check_start(config, Paths(tmp_path))
+
+
+def test_missing_weights_are_told(tmp_path):
+    config = load_config(None, overrides=[f"backbone.weights={tmp_path}/net.safetensors"])
+    with pytest.raises(BackboneError, match=r"there is no weights file .*net\.safetensors"):
+        check_start(config, Paths(tmp_path / "out"))
+
+
+def test_a_place_where_nothing_can_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ArtifactError, match="nothing can be written to .*file is a file"):
+        check_start(load_config(None), Paths(tmp_path / "file/out"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["plan", "train"])
+def test_a_command_is_refused_before_an_image_is_read(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / "images", {"ants": 6, "bees": 6})
+    with pytest.raises(SystemExit) as caught:
+        main([command, "images", "--out", "run", "--set", "train.device=cuda"])
+    assert "there is no GPU" in str(caught.value.code)
+    assert not (tmp_path / "run/artifacts").exists()

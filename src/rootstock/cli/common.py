@@ -31,15 +31,16 @@ def own_params() -> Path | None:
 def read_config(options: argparse.Namespace) -> Config:
     """params.yaml of the current folder, if any, with the data folder and --set on top.
 
-    What can be known before any work is checked.
+    Raises:
+        DataError: the results would be written among the images.
     """
-    from rootstock.workflow.start import check_start
+    from rootstock.workflow.start import check_place
 
     path = options.params or own_params()
     root = json.dumps(str(options.data.absolute()))
     config = load_config(path, overrides=[f"data.root={root}", *options.set])
-    out = getattr(options, "out", None)
-    check_start(config, Paths(out.resolve()) if out else None)
+    if getattr(options, "out", None):
+        check_place(config.data.root, options.out)
     return config
 
 

@@ -14,6 +14,7 @@ from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.errors import RootstockError, TrackingError, TrainingError
 from rootstock.system.cpu import usable_cores
+from rootstock.workflow.start import check_start
 
 EXTRAS = {
     "torch": "train",
@@ -98,6 +99,10 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
     root = paths.below(config.data.root)
     found = root.exists()
     yield Finding("ok" if found else "warn", "data.root", f"{root}{'' if found else ' is missing'}")
+    try:
+        check_start(config, paths)
+    except RootstockError as error:
+        yield Finding("fail", "settings", str(error))
 
 
 def _services(paths: Paths) -> Iterator[Finding]:

@@ -69,6 +69,7 @@ def plan(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """All stages on one folder; print the test metrics and where things are."""
     from rootstock.integrations.connect import (
+        check_cluster,
         check_tracking,
         connect_racer,
         connect_registry,
@@ -82,6 +83,7 @@ def train(options: argparse.Namespace) -> None:
     quiet_environment()
     config, paths = read_config(options), Paths(options.out.resolve())
     check_tracking(config, paths)
+    check_cluster(config)
     run_all(
         config,
         paths,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 _TEXT_ENDINGS = {"txt", "md", "html", "log", "ini", "py", "ipynb", "sh", "url"}
 _RECORD_ENDINGS = {"json", "jsonl", "csv", "tsv", "parquet", "xml", "yaml", "yml", "toml"}
 _SIDE_ENDINGS = _TEXT_ENDINGS | _RECORD_ENDINGS | {"db", "dvc", "lnk", "xmp", "aae"}
 _PROGRAM_FOLDERS = {"__macosx", "__pycache__", "node_modules", "_gsdata_"}
-_WINDOWS_FOLDERS = {"$recycle.bin", "recycler", "system volume information", "found.000"}
+_WINDOWS_FOLDERS = {"$recycle.bin", "recycler", "system volume information"}
 _UNIX_FOLDERS = {"lost+found", "lost.dir"}
-_NAS_FOLDERS = {"@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"}
-_SYSTEM_FOLDERS = _PROGRAM_FOLDERS | _WINDOWS_FOLDERS | _UNIX_FOLDERS | _NAS_FOLDERS
+_NAS_FOLDERS = {"@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "@synoresource"}
+_NAS_BINS = {"#recycle", "#snapshot"}
+_SYSTEM_FOLDERS = _PROGRAM_FOLDERS | _WINDOWS_FOLDERS | _UNIX_FOLDERS | _NAS_FOLDERS | _NAS_BINS
+_FOUND = re.compile(r"found\.\d{3}")
+"""What chkdsk of Windows saves."""
 PLACEHOLDER_ENDING = ".icloud"
 """Of the hidden file `.NAME.icloud` that macOS leaves for a photo that is not on this disk."""
 
@@ -28,4 +33,5 @@ def is_placeholder(name: str) -> bool:
 
 def is_side_folder(name: str) -> bool:
     """Whether a folder is hidden, or one that a system, a NAS or a program keeps for itself."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+    folded = name.lower()
+    return name.startswith(".") or folded in _SYSTEM_FOLDERS or bool(_FOUND.fullmatch(folded))

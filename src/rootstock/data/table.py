@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -43,6 +44,7 @@ class TableReader:
             DataError: it is no table, or a row or column is wrong.
         """
         table = self._read_table()
+        table = table.rename_columns([name.strip() for name in table.column_names])
         needed = {"path", *self.columns}
         for name in sorted(needed | {"split"}):
             if table.column_names.count(name) > 1:
@@ -52,7 +54,8 @@ class TableReader:
             raise DataError(
                 f"{self.path} has no column {' and no column '.join(sorted(missing))}; "
                 f"it has {list_names(table.column_names)}",
-                hint=f"a table needs the columns path,{','.join(self.columns)} and may have split",
+                hint=f"its first line names the columns: path,{','.join(self.columns)} and, if you "
+                "like, split",
             )
         targets = _joined([self._texts(table, name) for name in self.columns])
         paths = self._texts(table, "path", clean=False)
@@ -89,7 +92,7 @@ class TableReader:
                     column_types=dict.fromkeys(names, pa.string())
                 ),
             )
-        except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowInvalid, csv.Error, OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{self.path} cannot be read as a table: {error}",
                 hint="save it as CSV in UTF-8 or as Parquet",
@@ -151,6 +154,11 @@ class TableReader:
         return paths
 
     def _relative(self, number: int, text: str, disk: _Names) -> str:
+        if "://" in text:
+            raise DataError(
+                f"{self.path}, row {number}: {text!r} is an address, not a file",
+                hint="download the images first, and give their paths",
+            )
         if "\\" in text and disk.find(text) is None:
             text = text.replace("\\", "/")
         path = PurePosixPath(text)
@@ -174,17 +182,17 @@ def read_column_names(path: Path) -> list[str]:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return list(pa.parquet.read_schema(path).names)
-        return _read_header(path)[1]
-    except (pa.ArrowException, OSError, ValueError):
+        return [name.strip() for name in _read_header(path)[1]]
+    except (pa.ArrowException, csv.Error, OSError, ValueError):
         return []
 
 
 def _read_header(path: Path) -> tuple[str, list[str]]:
     """Return the delimiter of a CSV file, and the names of its columns."""
     with path.open(encoding="utf-8-sig") as file:
-        header = file.readline().strip()
+        header = file.readline().rstrip("\r\n")
     delimiter = max(_DELIMITERS, key=header.count)
-    return delimiter, [name.strip().strip('"') for name in header.split(delimiter)]
+    return delimiter, next(csv.reader([header], delimiter=delimiter), [])
 
 
 class _Names:

@@ -65,6 +65,21 @@ def check_tracking(config: Config, paths: Paths) -> None:
         probe(uri)
 
 
+def check_cluster(config: Config) -> None:
+    """Ask the Ray cluster that RAY_ADDRESS names for an answer, before work is done for it.
+
+    Raises:
+        TrainingError: no cluster answers there, or it refuses.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address in ("", "local") or config.search.engine != "ray":
+        return
+    _require("ray", key="RAY_ADDRESS is set", way_out="search.engine=sequential")
+    from rootstock.integrations.ray.cluster import probe
+
+    probe(address)
+
+
 def connect_runs(config: Config, paths: Paths) -> RunLogger:
     """Return MLflow's run logger, or one that forgets everything if tracking is off."""
     if not config.tracking.enabled:

@@ -28,7 +28,7 @@ from rootstock.system.escape import escape_log
 from rootstock.system.files import write_json
 from rootstock.tasks import get_task
 from rootstock.tasks.task import Task
-from rootstock.workflow.start import check_place
+from rootstock.workflow.start import check_place, check_start
 from rootstock.workflow.task_settings import check_task
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ MIN_DRAWN_ASIDE_IMAGES = 10_000
 
 
 def index_and_warn(config: Config, paths: Paths) -> Manifest:
-    """Do as `index_images`, and log what the user should know."""
+    """Do as `index_images` at the start of all stages: check what can be known, log notices."""
+    check_start(config, paths)
     manifest = index_images(config, paths)
     log_notices(manifest)
     return manifest

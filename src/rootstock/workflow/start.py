@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from rootstock.config.paths import Paths
+from rootstock.backbones.card import read_card
+from rootstock.config.paths import Paths, find_file
 from rootstock.config.schema import Config
-from rootstock.errors import BackboneError, ConfigError, DataError
+from rootstock.errors import ArtifactError, BackboneError, ConfigError, DataError
 
 
-def check_start(config: Config, paths: Paths | None) -> None:
-    """Refuse what a later stage would refuse: the place of the results, a device that is not here.
+def check_start(config: Config, paths: Paths) -> None:
+    """Refuse what a later stage would refuse.
 
-    ``paths``: None if the results are not kept.
     Raises:
         DataError: the results would be written among the images.
+        ArtifactError: the results cannot be written.
         ConfigError: a device is not here.
+        BackboneError: the weights file or its card is missing or not complete.
     """
-    if paths:
-        check_place(paths.below(config.data.root), paths.root)
+    check_place(paths.below(config.data.root), paths.root)
+    _check_writable(paths.root)
+    weights = config.backbone.weights
+    if weights not in ("embedded", "hub"):
+        read_card(find_file(Path(weights)))
     for key, device in (
         ("features.device", config.features.device),
         ("train.device", config.train.device),
@@ -36,6 +42,18 @@ def check_place(root: Path, out: Path) -> None:
         raise DataError(
             f"the results would be written to {out}, which is in the folder of the images, {root}",
             hint="choose a folder outside of it (--out), or move the images to one of their own",
+        )
+
+
+def _check_writable(out: Path) -> None:
+    place = out.resolve()
+    while not place.exists():
+        place = place.parent
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise ArtifactError(
+            f"nothing can be written to {out}: {place} is "
+            f"{'not writable for you' if place.is_dir() else 'a file'}",
+            hint="choose another folder (--out), or check the folder's permissions",
         )
 
 
