@@ -9,7 +9,7 @@ import pytest
 
 import rootstock
 from rootstock.cli.main import build_parser
-from rootstock.config.load import describe_keys
+from rootstock.config.describe import describe_keys
 from rootstock.service.http.schemas import make_predict_answer
 from rootstock.tasks import task_names
 from rootstock.tasks.task import Task
@@ -56,7 +56,7 @@ def test_every_make_target_the_readme_shows_exists():
 
 
 def test_every_key_the_readme_shows_exists():
-    keys = {key for key, _, _ in describe_keys()}
+    keys = {key.name for key in describe_keys()}
     sections = "data|backbone|assess|plan|features|train|search|tracking|registry"
     shown = set(re.findall(rf"\b((?:{sections})\.[a-z_]+)", README))
     assert shown - {"plan.md", "data.md", "registry.md", "registry.name", "registry.gate"} <= keys

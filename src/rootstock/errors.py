@@ -16,6 +16,9 @@ RootstockError
     └── ConflictError    another change of the champion came first
 """
 
+MESSAGE_CHARACTERS = 4000
+"""A longer message is cut in the middle: it may quote a file that is not what it should be."""
+
 
 class RootstockError(Exception):
     """What went wrong (message), a stable ``code``, and the way out (``hint``)."""
@@ -23,6 +26,7 @@ class RootstockError(Exception):
     code = "error"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
+        message, hint = shorten(message), shorten(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -115,3 +119,11 @@ class ConflictError(TrackingError):
     """The champion is not the one that was expected: somebody else's change came first."""
 
     code = "conflict"
+
+
+def shorten(text: str, limit: int = MESSAGE_CHARACTERS) -> str:
+    """Return ``text`` without its middle if it has more than ``limit`` characters."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} … ({len(text) - 2 * half:,} characters left out) … {text[-half:]}"

@@ -3,33 +3,55 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.config.load import describe_keys, load_config
+from rootstock.config.describe import describe_keys
+from rootstock.config.load import load_config
 from rootstock.config.schema import Config
 from rootstock.errors import ConfigError
 
 BROKEN = {
     "not yaml": ("data: [", r"not valid YAML"),
     "a list": ("- data", r"must hold sections such as `data:`"),
-    "a bare word": ("hello", r"must hold sections such as `data:`, not 'hello'"),
+    "a bare word": ("hello", r"must hold sections such as `data:`, not hello"),
     "unknown section": ("dta: {root: x}", r"dta: no such key; did you mean data\?"),
     "unknown key": ("plan: {strategi: auto}", r"plan\.strategi: no such key; did you mean"),
     "guessed key": ("train: {epoch: 3}", r"train\.epoch: no such key; did you mean train\.epochs"),
-    "unknown strategy": ("plan: {strategy: magic}", r"plan\.strategy: .*got 'magic'"),
-    "negative seed": ("seed: -1", r"seed: .*greater than or equal to 0, got -1"),
-    "text for a number": ("seed: often", r"seed: .*integer.*got 'often'"),
+    "unknown strategy": (
+        "plan: {strategy: magic}",
+        r"plan\.strategy: .*must be linear_probe, .* or auto, got magic",
+    ),
+    "negative seed": ("seed: -1", r"seed: must be a whole number from 0 to 2147483647, got -1"),
+    "text for a number": ("seed: often", r"seed: must be a whole number from .*, got often"),
     "fraction of one": (
         "data: {val_fraction: 1.0}",
-        r"data\.val_fraction: .*less than 1, got 1\.0",
+        r"data\.val_fraction: must be a number from 0 and below 1, got 1\.0",
     ),
     "tiny input": ("plan: {input_size: 8}", r"plan\.input_size: .*got 8"),
     "zero epochs": ("train: {epochs: 0}", r"train\.epochs: .*got 0"),
-    "empty grid": ("train: {l2_grid: []}", r"train\.l2_grid: .*at least 1 item"),
+    "empty grid": (
+        "train: {l2_grid: []}",
+        r"train\.l2_grid: must be a list of 1 or more: .*got \[\]",
+    ),
     "negative strength": ("train: {l2_grid: [-1]}", r"train\.l2_grid\.0: .*got -1"),
-    "unknown engine": ("search: {engine: slurm}", r"search\.engine: .*got 'slurm'"),
-    "name with a space": ("registry: {name: 'my model'}", r"registry\.name: .*got 'my model'"),
+    "a slip in a value": (
+        "train: {views: crop}",
+        r"train\.views: must be one, flip or crops, got crop; did you mean crops\?",
+    ),
+    "a slip among several types": (
+        "plan: {strategy: ful_finetune}",
+        r"has a problem:\n  plan\.strategy: .*; did you mean full_finetune\?\n",
+    ),
+    "null for a word": ("search: {engine: null}", r"search\.engine: .*got null"),
+    "unknown engine": (
+        "search: {engine: slurm}",
+        r"search\.engine: .*must be ray or sequential, got slurm",
+    ),
+    "name with a space": (
+        "registry: {name: 'my model'}",
+        r"registry\.name: .*text that matches .*got my model",
+    ),
     "nested too deep": (
         "registry: {gate: {min_gain: luck}}",
-        r"registry\.gate\.min_gain: .*'luck'",
+        r"registry\.gate\.min_gain: must be a number from -1 to 1, got luck",
     ),
     "nothing to train on": (
         "data: {val_fraction: 0.5, test_fraction: 0.5}",
@@ -41,7 +63,7 @@ BROKEN = {
     ),
     "a key twice": ("seed: 1\nseed: 2", r"the key 'seed' is given twice(.|\n)*line 2"),
     "a nested key twice": ("data:\n  root: a\n  root: b", r"the key 'root' is given twice"),
-    "section is a value": ("plan: auto", r"plan: .*got 'auto'"),
+    "section is a value": ("plan: auto", r"plan: must be a section of keys, got auto"),
 }
 
 
@@ -65,7 +87,7 @@ def test_binary_in_the_parameter_file_is_an_error(tmp_path):
 
 def test_all_problems_are_reported_at_once(tmp_path):
     (tmp_path / "params.yaml").write_text("seed: -1\ntrain: {epoch: 3}\n")
-    with pytest.raises(ConfigError, match=r"2 problem\(s\)") as caught:
+    with pytest.raises(ConfigError, match="2 problems") as caught:
         load_config(tmp_path / "params.yaml")
     assert "seed" in str(caught.value)
     assert "train.epoch" in str(caught.value)
@@ -105,9 +127,44 @@ def test_the_projects_own_params_yaml_holds_every_key_at_its_default():
     path = Path(__file__).parents[2] / "params.yaml"
     assert load_config(path) == Config()
     written = path.read_text()
-    assert all(f"{key.split('.')[-1]}:" in written for key, _, _ in describe_keys())
+    assert all(f"{key.name.split('.')[-1]}:" in written for key in describe_keys())
+
+
+def test_a_try_of_dvc_changes_one_line_of_the_projects_params_yaml(tmp_path):
+    from dvc.utils.hydra import apply_overrides
+
+    before = (Path(__file__).parents[2] / "params.yaml").read_text()
+    copy = tmp_path / "params.yaml"
+    copy.write_text(before)
+    apply_overrides(str(copy), ["plan.strategy=full_finetune"])
+    after = copy.read_text()
+    assert after == before.replace("  strategy: auto", "  strategy: full_finetune")
+    assert after != before
 
 
 def test_every_key_has_a_description():
-    assert all(description for _, _, description in describe_keys())
-    assert "registry.gate.metric" in {key for key, _, _ in describe_keys()}
+    assert all(key.meaning for key in describe_keys())
+    assert "registry.gate.metric" in {key.name for key in describe_keys()}
+
+
+def test_a_key_is_described_with_its_default_and_what_it_takes():
+    keys = {key.name: key for key in describe_keys()}
+    assert keys["plan.max_params"].default is None
+    assert keys["plan.max_params"].allowed == "a whole number from 1 on, or null"
+    assert keys["train.learning_rates"].allowed == "a list: a number above 0 to 1, or auto"
+    assert keys["train.class_weight"].allowed.endswith("balanced or balanced_sampling")
+    assert keys["train.recompute"].allowed == "true or false"
+
+
+def test_a_message_about_a_huge_value_stays_short(tmp_path):
+    (tmp_path / "params.yaml").write_text(f"seed: {'9' * 4000}x\ntrain: {{views: {'a' * 10**6}}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "params.yaml")
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_message_about_a_thousand_problems_names_some(tmp_path):
+    (tmp_path / "params.yaml").write_text("\n".join(f"key{n}: 1" for n in range(1000)))
+    with pytest.raises(ConfigError, match="1000 problems(.|\n)*and others") as caught:
+        load_config(tmp_path / "params.yaml")
+    assert len(str(caught.value).splitlines()) < 30

@@ -15,7 +15,8 @@ from rootstock.cli.common import (
     read_config,
     workspace,
 )
-from rootstock.config.load import describe_keys, load_config
+from rootstock.config.describe import describe_keys, show_value
+from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.errors import RootstockError
 from rootstock.system.escape import escape_terminal
@@ -72,13 +73,23 @@ def check(options: argparse.Namespace) -> None:
 
 
 def params(options: argparse.Namespace) -> None:
-    """List every key of params.yaml with its default and meaning."""
-    keys = list(describe_keys())
+    """List every key of params.yaml with its default, its meaning and what it takes."""
     if options.json:
-        print_json([dict(zip(("key", "default", "meaning"), row, strict=True)) for row in keys])
+        print_json(
+            [
+                {
+                    "key": key.name,
+                    "default": key.default,
+                    "allowed": key.allowed,
+                    "meaning": key.meaning,
+                }
+                for key in describe_keys()
+            ]
+        )
         return
-    for key, default, meaning in keys:
-        print(f"{key} = {default}\n    {meaning}")
+    for key in describe_keys():
+        print(f"{key.name} = {show_value(key.default)}")
+        print(f"    {key.meaning}\n    Allowed: {key.allowed}.")
 
 
 def doctor(options: argparse.Namespace) -> None:

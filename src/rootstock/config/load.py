@@ -6,17 +6,20 @@ meant.
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from rootstock.config.describe import describe_keys, did_you_mean, show_value
 from rootstock.config.schema import Config
 from rootstock.errors import ConfigError
+
+MAX_PROBLEMS, MAX_NAME_CHARACTERS = 20, 100
+"""Of a message: a file may be anything."""
 
 
 def load_config(path: Path | None, *, overrides: Sequence[str] = ()) -> Config:
@@ -33,25 +36,15 @@ def load_config(path: Path | None, *, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(item)}" for item in error.errors())
+        problems = list(_explain(error.errors(include_url=False)))
+        count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        if len(problems) > MAX_PROBLEMS:
+            problems[MAX_PROBLEMS:] = ["and others"]
+        lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(
-            f"{where} has {error.error_count()} problem(s):\n{problems}",
-            hint="`rootstock params` lists every key with its bounds and default",
+            f"{where} has {count}:\n{lines}",
+            hint="`rootstock params` lists every key with its default and the values it takes",
         ) from None
-
-
-def describe_keys() -> Iterator[tuple[str, str, str]]:
-    """Yield (dotted key, default, description) for every key of params.yaml."""
-    yield from _describe(Config, "")
-
-
-def _describe(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _describe(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(field.default), field.description or ""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -81,7 +74,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold sections such as `data:`, not {tree!r}")
+        raise ConfigError(f"{path} must hold sections such as `data:`, not {show_value(tree)}")
     return tree
 
 
@@ -104,18 +97,29 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"the value of the override {override!r} is not valid: {error}") from None
 
 
-def _explain(item: typing.Mapping[str, Any]) -> str:
-    # pydantic puts the branch of a union into the place; users only know the keys.
-    known = {part for key, _, _ in describe_keys() for part in key.split(".")}
-    place = [str(part) for part in item["loc"] if isinstance(part, int) or part in known]
-    if item["type"] == "extra_forbidden":
-        key = ".".join(str(part) for part in item["loc"])
-        return f"{key}: no such key{_did_you_mean(key)}"
-    return f"{'.'.join(place)}: {item['msg']}, got {item['input']!r}"
-
-
-def _did_you_mean(key: str) -> str:
-    keys = [known for known, _, _ in describe_keys()]
-    sections = sorted({known.split(".")[0] for known in keys})
-    close = difflib.get_close_matches(key, keys + sections, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+def _explain(errors: Sequence[typing.Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each wrong key; a union of types has an error for each of its types."""
+    keys = {key.name: key for key in describe_keys()}
+    seen = set()
+    for item in errors:
+        place = [str(part) for part in item["loc"]]
+        longest = max(
+            (n for n in range(1, len(place) + 1) if ".".join(place[:n]) in keys), default=0
+        )
+        key = keys.get(".".join(place[:longest]))
+        # pydantic adds the branch of a union; users only know keys and numbers in a list
+        rest = [str(part) for part in item["loc"][longest:] if isinstance(part, int)]
+        name = ".".join([*place[:longest], *rest] if key else place)[:MAX_NAME_CHARACTERS]
+        if name in seen:
+            continue
+        seen.add(name)
+        value = show_value(item["input"])
+        if item["type"] == "extra_forbidden":
+            sections = sorted({known.split(".")[0] for known in keys})
+            yield f"{name}: no such key{did_you_mean(name, (*keys, *sections))}"
+        elif item["type"] == "value_error":
+            yield f"{name}: {item['msg'].removeprefix('Value error, ')}"
+        elif key is None:
+            yield f"{name}: must be a section of keys, got {value}"
+        else:
+            yield f"{name}: must be {key.allowed}, got {value}" + did_you_mean(value, key.choices)
