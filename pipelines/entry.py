@@ -1,24 +1,23 @@
 """What every stage file does around its one call: read params.yaml, report errors in a line."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rootstock.config.load import load_config
-from rootstock.config.paths import Paths
-from rootstock.config.schema import Config
-from rootstock.errors import RootstockError
-from rootstock.integrations.connect import check_tracking, quiet_environment
-from rootstock.system.escape import escape_lines
+from rootstock.system.failure import exit_on_failure, install_hook
+
+install_hook()  # before a stage's own imports, which take seconds
+
+from rootstock.config.load import load_config  # noqa: E402
+from rootstock.config.paths import Paths  # noqa: E402
+from rootstock.config.schema import Config  # noqa: E402
+from rootstock.integrations.connect import check_tracking, quiet_environment  # noqa: E402
 
 
 def run(stage: Callable[[Config, Paths], object]) -> None:
-    """Call ``stage`` with the project in the current folder; exit 1 with the message on error."""
+    """Call ``stage`` with the project in the current folder; exit with a message on an error."""
     quiet_environment()
-    try:
+    with exit_on_failure():
         config, paths = load_config(Path("params.yaml")), Paths(Path.cwd())
         # A server that refuses is known of before the first stage, not after the last feature.
         check_tracking(config, paths)
         stage(config, paths)
-    except RootstockError as error:
-        sys.exit(f"error: {escape_lines(str(error))}")

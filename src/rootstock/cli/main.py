@@ -12,8 +12,7 @@ from contextlib import nullcontext
 
 from rootstock.cli import data, predict, registry, serve, train
 from rootstock.cli.common import only_documents
-from rootstock.errors import RootstockError
-from rootstock.system.escape import escape_lines
+from rootstock.system.failure import exit_on_failure
 
 EXAMPLES = """\
 examples:
@@ -33,27 +32,37 @@ ANSWERING_COMMANDS = ("key", "predict", "serve")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the console script; exits 1 with one clear message on a known error."""
+    """Entry point of the console script; an error is a message and an exit status."""
     options = build_parser().parse_args(arguments)
-    try:
-        with only_documents() if getattr(options, "json", False) else nullcontext():
-            options.handler(options)
-    except RootstockError as error:
-        sys.exit(f"error: {escape_lines(str(error))}")
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "rootstock"):
-            raise
-        command = options.handler.__name__
-        extra = "serve" if command in ANSWERING_COMMANDS else "train"
-        sys.exit(
-            f"error: `rootstock {command}` needs {package}, which is not installed\n"
-            f"  -> pip install 'rootstock-vision[{extra}]'"
-        )
-    except BrokenPipeError:
-        sys.exit(141)
-    except KeyboardInterrupt:
-        sys.exit("stopped; what was finished is kept, and the same command goes on from there")
+    with exit_on_failure():
+        try:
+            with only_documents() if getattr(options, "json", False) else nullcontext():
+                options.handler(options)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package in ("", "rootstock"):
+                raise
+            command = options.handler.__name__
+            extra = "serve" if command in ANSWERING_COMMANDS else "train"
+            sys.exit(
+                f"error: `rootstock {command}` needs {package}, which is not installed\n"
+                f"  -> pip install 'rootstock-vision[{extra}]'"
+            )
+        except BrokenPipeError:
+            sys.exit(141)
+
+
+class _Version(argparse.Action):
+    """Prints the version; only then is it looked up among the installed packages."""
+
+    def __call__(self, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"rootstock {version('rootstock-vision')}")
+        except PackageNotFoundError:  # run from a folder, not installed
+            print("rootstock, not installed as a package")
+        raise SystemExit(0)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for group in (data, train, predict, serve, registry):
         group.add_commands(commands)

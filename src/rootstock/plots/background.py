@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rootstock.plots.style import canvas
+from rootstock.system.failure import hush_interrupts
 
 
 class BackgroundPlots:
@@ -48,7 +49,7 @@ def background_plots(*, in_process: bool) -> Iterator[BackgroundPlots]:
         return
     # As for the decoding processes, forking could hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as process:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=hush_interrupts) as process:
         process.submit(_warm_up)
         try:
             yield BackgroundPlots(process)
