@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rootstock.plots.data import plot_class_counts, plot_image_sizes
+from rootstock.plots.data import log_ticks, plot_class_counts, plot_image_sizes
 from rootstock.plots.sheet import plot_contact_sheet, plot_mistakes
+from rootstock.plots.style import canvas, fit
 from rootstock.plots.training import plot_depth, plot_head_search, plot_training_curves
 from rootstock.tasks.single_label.plots import plot_confusion, plot_reliability
 from tests.data.folders import write_classes
@@ -71,3 +72,26 @@ def test_sheets_show_images_from_disk(tmp_path):
     plot_mistakes(mistakes, tmp_path / "mistakes.png", root=root, n_test=5, n_wrong=1)
     plot_mistakes([], tmp_path / "none.png", root=root, n_test=5, n_wrong=0)
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (8, 5000, [10, 20, 50, 100, 200, 500, 1000, 2000, 5000]),
+        (30.9, 33.1, [31, 32, 33]),
+        (26, 40, [26, 31, 35, 40]),
+        (500, 501, [500, 501]),
+    ],
+)
+def test_no_tick_of_a_log_axis_repeats(low, high, ticks):
+    assert log_ticks(low, high) == ticks
+
+
+def test_a_caption_is_cut_to_the_width_of_its_image(tmp_path):
+    with canvas(tmp_path / "a.png", width=2, height=2) as figure:
+        axes = figure.add_subplot()
+        cut = fit("→ a class with a very long name 93%", axes, points=7, pixels=128)
+        assert fit("→ short 93%", axes, points=7, pixels=128) == "→ short 93%"
+    assert cut.startswith("→ a cl")
+    assert cut.endswith("93%")
+    assert len(cut) < 30

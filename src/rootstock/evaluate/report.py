@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -60,12 +61,18 @@ class Evaluation:
 
 
 def write_evaluation(
-    evaluation: Evaluation, reports: Path, *, root: Path, notes: Sequence[str] = ()
+    evaluation: Evaluation,
+    reports: Path,
+    *,
+    root: Path,
+    notes: Sequence[str] = (),
+    training: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write metrics.json, predictions.csv, per_class.csv, evaluation.md and the task's pictures.
 
     ``root`` is the folder that the images' paths are relative to; ``notes`` come first in
-    evaluation.md, after its title.
+    evaluation.md, after its title; ``training`` are pictures of the training at its end, their
+    paths below ``reports`` by title.
     """
     report = evaluation.task.report(evaluation.evidence, evaluation.metrics, root)
     for picture in report.pictures:
@@ -75,8 +82,15 @@ def write_evaluation(
     with write_atomic(reports / "evaluation.md") as temporary:
         title, _, body = report.text.partition("\n")
         text = "\n".join([title, *(f"\n**Note.** {note}" for note in notes), body])
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text + _show(training), encoding="utf-8")
     write_json(reports / "metrics.json", evaluation.metrics)
+
+
+def _show(training: Mapping[str, str]) -> str:
+    if not training:
+        return ""
+    pictures = (f"![{title}]({file})" for title, file in training.items())
+    return "\n".join(["", "## How it was trained", "", "\n\n".join(pictures)]) + "\n"
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +20,11 @@ from rootstock.plots.style import (
     write_note,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MAX_BARS = 40
+MAX_EVEN_TICKS = 4
 
 
 def plot_class_counts(counts: Mapping[str, Mapping[str, int]], path: Path) -> None:
@@ -83,16 +88,29 @@ def plot_image_sizes(
             _plain_log_ticks(axes)
 
 
-def _plain_log_ticks(axes: object) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+def _plain_log_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     plain = FuncFormatter(lambda value, _: f"{value:,.0f}")
-    for name in ("xaxis", "yaxis"):
-        axis = getattr(axes, name)
+    for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         if axis.get_scale() == "log":
-            axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+            axis.set_major_locator(FixedLocator(log_ticks(*limits)))
             axis.set_major_formatter(plain)
             axis.set_minor_locator(NullLocator())
+
+
+def log_ticks(low: float, high: float) -> list[int]:
+    """Return whole numbers to mark between ``low`` and ``high``: 1, 2, 5, 10, ...
+
+    A range that holds fewer than two of these is marked evenly, no number twice.
+    """
+    decades = range(int(np.floor(np.log10(max(low, 1)))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [step * 10**decade for decade in decades for step in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    if len(inside) >= 2:
+        return inside
+    even = np.linspace(np.ceil(low), np.floor(high), MAX_EVEN_TICKS)
+    return sorted({int(tick) for tick in even.round()})
 
 
 def _bars(names: list[str], table: np.ndarray, path: Path, subtitle: str) -> None:

@@ -20,6 +20,11 @@ from rootstock.plots.style import (
     write_note,
 )
 
+MARKERS = ("o", "^", "s", "D", "v", "P")
+"""Each for as many classes as there are colours."""
+MAX_NAMED, NAMED_PER_COLUMN = len(MARKERS) * len(PALETTE), 21
+"""Classes that the legend of the map names."""
+
 Point = tuple[int, float, float, float]
 """Training images, accuracy, and the low and high end of its range."""
 
@@ -69,14 +74,20 @@ def plot_feature_map(
     classes = sorted(set(labels))
     names = display_names(classes)
     kinds = np.array([classes.index(label) for label in labels])
-    with canvas(path, width=7.0, height=5.0) as figure:
+    columns = -(-min(len(classes), MAX_NAMED) // NAMED_PER_COLUMN)
+    with canvas(path, width=7.0 + 2.0 * (columns - 1), height=5.0) as figure:
         axes = figure.add_subplot()
         for number, name in enumerate(names):
             own = places[kinds == number]
-            colour = PALETTE[number % len(PALETTE)]
-            shown = name if number < len(PALETTE) else None
             axes.scatter(
-                own[:, 0], own[:, 1], s=9, color=colour, alpha=0.65, linewidths=0, label=shown
+                own[:, 0],
+                own[:, 1],
+                s=11,
+                color=PALETTE[number % len(PALETTE)],
+                marker=MARKERS[number // len(PALETTE) % len(MARKERS)],
+                alpha=0.65,
+                linewidths=0,
+                label=name if number < MAX_NAMED else None,
             )
         if len(marked):
             ringed = places[list(marked)]
@@ -90,8 +101,11 @@ def plot_feature_map(
                 label="label in doubt",
             )
         axes.set(xticks=[], yticks=[])
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor=INK)
-        more = (
-            f"; colours repeat over {len(classes)} classes" if len(classes) > len(PALETTE) else ""
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            labelcolor=INK,
+            ncols=columns,
         )
+        more = f"; {MAX_NAMED} of {len(classes)} classes named" if len(classes) > MAX_NAMED else ""
         headline(axes, "The images as the backbone sees them", f"two principal components{more}")

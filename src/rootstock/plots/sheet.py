@@ -18,9 +18,9 @@ from rootstock.plots.style import (
     RED,
     canvas,
     display_names,
+    fit,
     headline,
     is_drawable,
-    shorten,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ GAP_PIXELS = 6
 STEP_PIXELS = THUMB_PIXELS + GAP_PIXELS
 CAPTION_PIXELS = 46
 """Below each captioned image, for two lines of text."""
+CAPTION_POINTS = 7.0
 MAX_CAPTIONED_COLUMNS, MAX_CAPTIONED_ROWS = 6, 4
 MAX_CLASSES, MAX_COLUMNS = 24, 8
 """On a contact sheet."""
@@ -133,7 +134,7 @@ def plot_captioned(
 
 
 def _drawable(text: str) -> str:
-    return shorten(text, 17) if is_drawable(text) else "(see the table)"
+    return text if is_drawable(text) else "(see the table)"
 
 
 def _thumbnail(path: Path) -> np.ndarray:
@@ -183,9 +184,10 @@ def _show(
 
 
 def _caption(axes: Axes, black: str, red: str, left: float, bottom: float) -> None:
-    style: dict[str, Any] = {"fontsize": 7.0, "va": "top", "ha": "left"}
-    axes.text(left, bottom + 4, black, color=INK, **style)
-    axes.text(left, bottom + 22, red, color=RED, **style)
+    style: dict[str, Any] = {"fontsize": CAPTION_POINTS, "va": "top", "ha": "left"}
+    for text, colour, drop in ((black, INK, 4), (red, RED, 22)):
+        fitting = fit(text, axes, points=CAPTION_POINTS, pixels=THUMB_PIXELS)
+        axes.text(left, bottom + drop, fitting, color=colour, **style)
 
 
 def _about(classes: int, shown: int, quarantined: int) -> str:

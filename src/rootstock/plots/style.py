@@ -98,6 +98,19 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
 
 
+def fit(text: str, axes: Axes, *, points: float, pixels: float) -> str:
+    """Return ``text``, cut in the middle until it is at most ``pixels`` wide in this size."""
+    from matplotlib.font_manager import FontProperties
+
+    renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    font = FontProperties(family=list(_fonts()), size=points)  # type: ignore[arg-type]
+    limit, shown = len(text), shorten(text, len(text))
+    while limit > 3 and renderer.get_text_width_height_descent(shown, font, False)[0] > pixels:
+        limit -= 1
+        shown = shorten(text, limit)
+    return shown
+
+
 def is_drawable(text: str) -> bool:
     """Return whether the fonts of this machine have every character of ``text``."""
     return {ord(character) for character in _flat(text)} <= _glyphs()

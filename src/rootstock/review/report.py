@@ -44,6 +44,10 @@ def render_review(
     rest = review.findings[MAX_TOP_FINDINGS:]
     if rest:
         lines += ["", "Also:", "", *(f"- {finding.what} *{finding.todo}*" for finding in rest)]
+    lines += ["", "## The images at a glance"]
+    lines += _picture(pictures, "sheet", "some images of each class")
+    lines += _picture(pictures, "classes", "images by class and split")
+    lines += _picture(pictures, "sizes", "sizes of the images")
     lines += ["", "## What accuracy is feasible", "", *_feasibility(review.feasibility)]
     lines += _picture(pictures, "curve", "learning curve")
     lines += ["", "## Labels in doubt", "", *_suspects(review)]

@@ -22,6 +22,12 @@ from rootstock.system.files import write_atomic
 from rootstock.tasks.dataset import Dataset
 
 FOLDER = "plots/review"
+INDEXED = {
+    "sheet": "plots/data/contact_sheet.png",
+    "classes": "plots/data/classes.png",
+    "sizes": "plots/data/sizes.png",
+}
+"""Pictures of stage `index`."""
 BORDER_IMAGES = 300
 """Images whose borders are looked at."""
 
@@ -73,7 +79,8 @@ def _draw(
     root: Path,
 ) -> dict[str, str]:
     """Draw the pictures; return their paths, relative to the reports, by name."""
-    pictures = {"map": f"{FOLDER}/map.png"}
+    pictures = {name: file for name, file in INDEXED.items() if (reports / file).exists()}
+    pictures["map"] = f"{FOLDER}/map.png"
     suspects = {suspect.path for suspect in review.suspects}
     plot_feature_map(
         features,

@@ -51,7 +51,10 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     rows = project.manifest.rows("test")
     training = read_json(paths.training, made_by="train")
     evaluation = _evaluate(Predictor(paths.model), rows, project.root)
-    write_evaluation(evaluation, paths.reports, root=project.root)
+    pictures = {"search of the head": "plots/training/heads.png"}
+    if training["finetuning"]:
+        pictures["fine-tuning by epoch"] = "plots/training/finetuning.png"
+    write_evaluation(evaluation, paths.reports, root=project.root, training=pictures)
     write_decisions(paths.decisions, rows, evaluation.decisions)
     plan = TransferPlan.read(paths.plan)
     row = make_row(

@@ -81,7 +81,7 @@ def plot_reliability(
     used = number > 0
     rate = right[used] / number[used]
     centre = (edges[:-1] + edges[1:])[used] / 2
-    with canvas(path, width=5.0, height=5.6) as figure:
+    with canvas(path, width=6.8, height=5.6) as figure:
         upper, lower = figure.subplots(2, 1, height_ratios=(3.2, 1), sharex=True)
         upper.bar(centre, rate, 0.92 / BINS, color=BLUE, label="how often right")
         sums = np.bincount(where, weights=np.asarray(confidences, float), minlength=BINS)
@@ -93,7 +93,7 @@ def plot_reliability(
         upper.plot([], [], color=ORANGE, linewidth=2.4, label="how sure on average")
         upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--", zorder=0)
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
-        upper.legend(loc="upper left")
+        upper.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
         headline(upper, "Calibration", f"expected calibration error {ece:.3f}; lower is better")
         lower.bar((edges[:-1] + edges[1:]) / 2, number, 0.92 / BINS, color="#A9B8C4")
         lower.set(xlabel="confidence of the prediction", ylabel="images")
