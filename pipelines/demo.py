@@ -1,9 +1,13 @@
 """The demo: real handwritten digits as PNG files, `dvc repro`, and what to do next."""
 
-import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+from rootstock.config.paths import Paths
+from rootstock.system.failure import exit_on_failure
+from rootstock.workflow.result import render_result
 
 DATA = Path("data/raw")
 MARKER = DATA / ".rootstock-demo"
@@ -44,31 +48,30 @@ def prepare_data() -> None:
 
 
 def show_results() -> None:
-    """Print the plan, the test metrics and the next commands."""
-    print("\n" + Path("reports/plan.md").read_text(encoding="utf-8"))
-    metrics = json.loads(Path("reports/metrics.json").read_text(encoding="utf-8"))
-    registration = json.loads(Path("artifacts/registration.json").read_text(encoding="utf-8"))
-    print("test metrics")
-    for name, value in metrics.items():
-        print(f"  {name:20} {value}")
-    print(f"\n{registration['reason']}")
+    """Print what to do with the demo's model."""
     image = next(iter(sorted(DATA.glob("7/*.png"))), DATA)
     print(
-        "\nnext\n"
+        "try it\n"
         "  make serve                                    serve the champion on port 8000\n"
         f"  curl -F files=@{image} http://127.0.0.1:8000/v1/predict\n"
         "  .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db    see every run\n"
-        "  xdg-open reports/data.md                      what the images are like\n"
-        "  xdg-open reports/evaluation.md                what the model gets wrong\n"
-        "  your own images: point data.root in params.yaml at them, then `dvc repro`"
+        "  your own images: remove data/raw, put yours there, then `dvc repro`"
     )
 
 
 def main() -> None:
     """Write the images, run the pipeline, show what came out."""
-    prepare_data()
-    subprocess.run([sys.executable, "-m", "dvc", "repro"], check=True)
-    show_results()
+    with exit_on_failure():
+        prepare_data()
+        begun = time.time()
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
+        if done.returncode:
+            # DVC and the stage have said why
+            sys.exit(done.returncode)
+        paths = Paths(Path.cwd())
+        if paths.registration.stat().st_mtime < begun:  # nothing was to do
+            print(f"\n{render_result(paths)}\n")
+        show_results()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,10 @@ from rootstock.cli.common import (
 )
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.errors import RootstockError
+from rootstock.errors import ConfigError, RootstockError
+
+RUNS = Path("runs")
+"""Where `rootstock train` writes without --out, one folder for each data folder."""
 
 
 def add_commands(commands: Any) -> None:
@@ -36,7 +38,9 @@ def add_commands(commands: Any) -> None:
 
     command = add_command(commands, "train", train, "all stages on a folder, without DVC")
     command.add_argument("data", type=Path)
-    command.add_argument("--out", type=Path, required=True, help="folder for all that is written")
+    command.add_argument(
+        "--out", type=Path, help=f"folder for all that is written; default: {RUNS}/NAME-OF-DATA"
+    )
     add_options(command, "set", "json")
 
     command = add_command(commands, "evaluate", evaluate, "measure a model on labelled images")
@@ -67,7 +71,7 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """All stages on one folder; print the test metrics and where things are."""
+    """Run all stages on one folder; print the result and the next commands."""
     from rootstock.integrations.connect import (
         check_cluster,
         check_tracking,
@@ -78,10 +82,12 @@ def train(options: argparse.Namespace) -> None:
         connect_spreader,
         quiet_environment,
     )
+    from rootstock.system.files import read_json
+    from rootstock.workflow.result import render_result
     from rootstock.workflow.run import run_all
 
     quiet_environment()
-    config, paths = read_config(options), Paths(options.out.resolve())
+    config, paths = read_config(options), Paths(_output_folder(options))
     check_tracking(config, paths)
     check_cluster(config)
     run_all(
@@ -93,16 +99,32 @@ def train(options: argparse.Namespace) -> None:
         spreader=connect_spreader(config),
         registry=connect_registry(config, paths),
     )
-    metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
-    registration = json.loads(paths.registration.read_text(encoding="utf-8"))
     if options.json:
+        metrics = read_json(paths.metrics, made_by="evaluate")
+        registration = read_json(paths.registration, made_by="register")
         print_json({"metrics": metrics, "model": str(paths.model), "registration": registration})
-        return
-    print((paths.reports / "plan.md").read_text(encoding="utf-8"))
-    print_metrics(metrics)
-    print(f"\n{registration['reason']}")
-    print(f"\nmodel    {paths.model}\nreports  {paths.reports}")
-    print(f"serve    rootstock serve --model {paths.model}")
+    else:
+        print(render_result(paths))
+
+
+def _output_folder(options: argparse.Namespace) -> Path:
+    """Return --out, or the folder that stands for these images among `RUNS`.
+
+    Raises:
+        ConfigError: it would be among the images.
+    """
+    data: Path = options.data.resolve()
+    if options.out is not None:
+        out: Path = options.out.resolve()
+        return out
+    out = (RUNS / data.stem).resolve()
+    if out.is_relative_to(data):
+        raise ConfigError(
+            f"the results would be written to {out}, which is among the images",
+            hint="give another folder: --out ../run1",
+        )
+    print(f"writing to {RUNS / data.stem}; --out gives another folder", file=sys.stderr)
+    return out
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -1,0 +1,77 @@
+"""What a run ends with on the terminal: how good the model is, what became of it, what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from rootstock.config.paths import Paths
+from rootstock.data.manifest import Manifest
+from rootstock.system.files import read_json
+from rootstock.tasks import get_task
+
+REPORTS = {
+    "data.md": "faults of the images, labels to review, accuracy to expect",
+    "plan.md": "the choices, and the reason for each",
+    "evaluation.md": "the classes one by one, and the wrong answers",
+    "model_card.md": "one page for people who use the model",
+}
+
+
+def render_result(paths: Paths) -> str:
+    """Return the outcome of the last run as a few lines.
+
+    Raises:
+        ArtifactError: a stage has not run yet.
+    """
+    metrics = read_json(paths.metrics, made_by="evaluate")
+    registration = read_json(paths.registration, made_by="register")
+    training = read_json(paths.training, made_by="train")
+    forecast = read_json(paths.forecast, made_by="evaluate")
+    task = get_task(Manifest.read(paths.manifest).task)
+    quality = task.describe_quality(metrics, [], 0.0)[0].removeprefix("- ").replace("**", "")
+    expected = ""
+    if forecast["expected_accuracy"]:
+        low, high = forecast["expected_accuracy"]
+        expected = f"; the plan expected {low:.1%} to {high:.1%}"
+    lines = _block("result", [quality])
+    lines += _block("model", [f"{training['strategy']}: {training['won']}{expected}"])
+    lines += _block("registry", [registration["reason"]])
+    lines += _block(
+        "reports",
+        (
+            f"{_shown(paths.reports / name):32} {what}"
+            for name, what in REPORTS.items()
+            if (paths.reports / name).exists()
+        ),
+    )
+    lines += _block("next", _next_commands(paths, registration.get("alias", ""), task.headline))
+    return "\n".join(lines)
+
+
+def _next_commands(paths: Paths, alias: str, headline: str) -> list[str]:
+    """Return what one does after a run, each command as it is typed in the current folder."""
+    model = _shown(paths.model)
+    commands = [
+        f"rootstock predict IMAGE --model {model}",
+        f"rootstock serve --model {model}",
+    ]
+    there = "" if paths.root.resolve() == Path.cwd() else f"cd {_shown(paths.root)} && "
+    if alias == "challenger":
+        commands.append(f"{there}rootstock compare    # champion and this model, image by image")
+    if (paths.root / "dvc.yaml").exists():
+        commands.append("dvc exp run -S plan.strategy=full_finetune    # another try")
+        columns = f"^(Experiment|{headline}|plan.strategy)"  # all parameters would be 70 more
+        commands.append(f"dvc exp show -A --drop '.*' --keep '{columns}'    # compare the tries")
+    return commands
+
+
+def _block(title: str, lines: Iterable[str]) -> list[str]:
+    return [f"{title if number == 0 else '':9} {line}" for number, line in enumerate(lines)]
+
+
+def _shown(path: Path) -> str:
+    """Return ``path`` as one types it here: relative if it is below the current folder."""
+    path, here = path.resolve(), Path.cwd()
+    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
