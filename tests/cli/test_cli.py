@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -175,8 +176,6 @@ def test_json_is_all_that_standard_output_holds(tmp_path, capfd, monkeypatch):
     ],
 )
 def test_a_known_error_is_one_message_without_a_traceback(arguments, message, tmp_path):
-    import re
-
     assert re.search(message, fails(*arguments))
 
 
@@ -214,7 +213,37 @@ def test_tidy_names_a_manifest_that_is_not_there(tmp_path):
 
 def test_params_lists_keys_with_defaults(capsys):
     found = json.loads(run(capsys, "params", "--json"))
-    assert {"key": "seed", "default": "0", "meaning": "Seed of everything random."} in found
+    keys = {one["key"]: one for one in found}
+    assert keys["seed"]["default"] == 0
+    assert keys["plan.max_params"]["default"] is None
+    assert keys["search.engine"]["allowed"] == "ray or sequential"
+    text = run(capsys, "params")
+    assert "plan.race = auto\n" in text
+    assert "Allowed: auto or never." in text
+    assert "None" not in text
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert not caught.value.code
+    assert re.fullmatch(r"rootstock \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_an_unexpected_failure_is_two_lines_and_exit_status_70(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("rootstock.cli.data.describe_keys", lambda: 1 / 0)
+    assert fails("params") == "70"
+    told = capsys.readouterr().err
+    assert told.startswith("error: unexpected ZeroDivisionError: division by zero\n")
+    assert len(told.splitlines()) == 2
+
+
+def test_results_without_out_are_never_among_the_images(tmp_path, monkeypatch):
+    write_classes(tmp_path / "data", {"ants": 9, "bees": 9})
+    monkeypatch.chdir(tmp_path / "data")
+    assert "is among the images\n  -> give another folder: --out" in fails("train", ".")
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["ants", "bees"]
 
 
 def test_doctor_reads_the_parameters_of_the_folder(tmp_path, capsys):
@@ -253,7 +282,21 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     assert "Registered already as version 1" in run(capsys, "register")
     assert "no challenger and no earlier champion" in fails("compare")
     command += ["--set", "train.l2_grid=[0.2]"]
-    assert "Version 2 against champion 1: not promoted" in run(capsys, *command)
+    pages = "".join(page.read_text() for page in (tmp_path / "reports").glob("*.md"))
+    pictures = (tmp_path / "reports").rglob("*.png")
+    assert not [
+        picture.name
+        for picture in pictures
+        if picture.relative_to(tmp_path / "reports").as_posix() not in pages
+    ]
+    main(command)
+    told = capsys.readouterr()
+    assert "Version 2 against champion 1: not promoted" in told.out
+    assert told.out.startswith("result    ")
+    assert " test images are right (95 % interval" in told.out
+    assert "rootstock serve --model artifacts/model" in told.out
+    assert len(told.out.splitlines()) < 15
+    assert "\ntrain: linear_probe, about " in told.err
     page = run(capsys, "compare")
     assert page.startswith("# version 1 (champion) against version 2 (challenger)")
     assert "do not tell which of the two is better" in page

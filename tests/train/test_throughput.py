@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from rootstock.system.files import write_json
+from rootstock.train import throughput
 from rootstock.train.compute import Compute
 from rootstock.train.ema import WeightAverage
-from rootstock.train.throughput import Throughput, measure_throughput
+from rootstock.train.throughput import Throughput, known_throughput, measure_throughput
 from tests.bundles import tiny_backbone
 
 RATES = Throughput(
@@ -42,6 +44,26 @@ def test_a_measurement_says_where_it_was_made_and_finds_every_rate():
     assert min(found.tuning_forward_per_second, found.tuning_steps_per_second) > 0
     assert min(found.forward_per_second, found.latency_ms) > 0
     assert found.tuning.device == "cpu"
+
+
+@pytest.mark.parametrize(("factor", "measured"), [(1.0, 0), (100.0, 1), (0.01, 1)])
+def test_a_pace_that_is_far_off_is_measured_again(tmp_path, monkeypatch, factor, measured):
+    backbone, ways = tiny_backbone(), []
+    first = known_throughput(tmp_path, backbone, tuning_size=32)
+    (file,) = tmp_path.glob("*.json")
+    write_json(file, first.model_dump(mode="json") | {"tuning_forward_per_second": 100 * factor})
+    monkeypatch.setattr(throughput, "_forward_rates", lambda *_, **__: {32: 100.0})
+
+    def measure(backbone, *, machine, tuning_size, tuning):
+        ways.append(tuning)
+        return first
+
+    monkeypatch.setattr(throughput, "measure_throughput", measure)
+    found = known_throughput(tmp_path, backbone, tuning_size=32, check=True)
+    assert ways == [first.tuning] * measured  # weights depend on the way, so it stays
+    assert (found == first) is bool(measured)
+    known_throughput(tmp_path, backbone, tuning_size=32)  # unchecked, as by the trials
+    assert len(ways) == measured
 
 
 def layer(value, count=0):

@@ -22,6 +22,7 @@ from rootstock.data.manifest import ImageRow
 from rootstock.features.reader import FeatureReader
 from rootstock.heads.linear import PROBE_L2
 from rootstock.system.artifacts import measured_once
+from rootstock.system.progress import Progress
 from rootstock.tasks.dataset import Dataset, read_targets
 from rootstock.tasks.task import Task
 
@@ -175,17 +176,19 @@ def _probe_taps(
     solver = task.head()
     taps = reader.backbone.tap_names
     reader.extract(rows, taps, batch_size=batch_size)
-    for tap in taps:
-        features = reader.read(rows, tap).astype(np.float32)
-        score, std = solver.probe(features, targets, folds=folds, l2=PROBE_L2, seed=seed)
-        neighbours = task.neighbour_score(features, targets)
-        yield Probe(
-            tap=tap,
-            accuracy=round(score, 4),
-            std=round(std, 4),
-            n_images=len(rows),
-            knn=None if neighbours is None else round(neighbours, 4),
-        )
+    with Progress("probes", len(taps), "depth") as progress:
+        for tap in taps:
+            features = reader.read(rows, tap).astype(np.float32)
+            score, std = solver.probe(features, targets, folds=folds, l2=PROBE_L2, seed=seed)
+            neighbours = task.neighbour_score(features, targets)
+            progress.update()
+            yield Probe(
+                tap=tap,
+                accuracy=round(score, 4),
+                std=round(std, 4),
+                n_images=len(rows),
+                knn=None if neighbours is None else round(neighbours, 4),
+            )
 
 
 def _facts(backbone: Backbone) -> BackboneFacts:

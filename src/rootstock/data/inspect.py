@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from rootstock.data.candidates import Thumbnail
 from rootstock.data.decode import DecodeLimits, decode_grey, no_warnings, read_file
 from rootstock.data.duplicates import thumbnail
 from rootstock.errors import DataError, ImageError
 from rootstock.system.cpu import usable_cores
+from rootstock.system.failure import hush_interrupts
+from rootstock.system.progress import Progress
 
 CHUNK_IMAGES = 64
 """Images a task; also the number from which on processes are worth their start."""
@@ -89,7 +89,7 @@ def inspect_images(
         DataError: no process can be started.
     """
     workers = workers or usable_cores()
-    with tqdm(total=len(paths), desc="index", unit="image", disable=None) as bar:
+    with Progress("index", len(paths), "image") as bar:
         if workers == 1 or len(paths) <= CHUNK_IMAGES:
             return [_counted(bar, inspect_image(path, limits)) for path in paths]
         chunks = [
@@ -156,9 +156,9 @@ def _check_that_processes_start() -> None:
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Forking a process that holds torch's threads can hang.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=hush_interrupts)
 
 
-def _counted(bar: tqdm, result: Inspected) -> Inspected:
+def _counted(bar: Progress, result: Inspected) -> Inspected:
     bar.update()
     return result

@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from tqdm import tqdm
 
 from rootstock.data.manifest import ImageRow
 from rootstock.features.fastest import TASK_IMAGES
 from rootstock.features.forward import Features, ForwardPass
 from rootstock.features.loading import spread
 from rootstock.features.store.store import FeatureSpace
+from rootstock.system.progress import Progress
 
 SEGMENT_ROWS, SEGMENT_SECONDS = 512, 20.0
 """After this many images or seconds the work is put on disk: no crash loses more."""
@@ -31,9 +31,10 @@ class FeatureWriter:
         self._keys: list[str] = []
         self._parts: list[Features] = []
         self._flushed = time.monotonic()
-        self._bar = tqdm(total=n_images, desc="features", unit="image", disable=None)
+        self._bar = Progress("features", n_images, "image")
 
     def __enter__(self) -> Self:
+        self._bar.__enter__()
         return self
 
     def __exit__(
@@ -42,7 +43,7 @@ class FeatureWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.close()
+        self._bar.__exit__(kind, error, traceback)
         if error is None and self._keys:
             self._flush()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from rootstock.data.manifest import ImageRow
 from rootstock.features.loading import read_pixels, spread
 from rootstock.model.predictor import Inferred, Predictor
+from rootstock.system.progress import Progress
 
 BATCH_IMAGES = 32
 
@@ -22,8 +22,9 @@ def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> Infe
     """
     answers, side = [], predictor.bundle.preprocess.decoded_side
     views = spread(lambda row: predictor.cut(read_pixels(row, root, short_side=side)), rows)
-    for start in tqdm(
-        range(0, len(rows), BATCH_IMAGES), desc="predict", unit="batch", disable=None
-    ):
-        answers.append(predictor.infer([next(views) for _ in rows[start : start + BATCH_IMAGES]]))
+    with Progress("predict", len(rows), "image") as progress:
+        for start in range(0, len(rows), BATCH_IMAGES):
+            batch = [next(views) for _ in rows[start : start + BATCH_IMAGES]]
+            answers.append(predictor.infer(batch))
+            progress.update(len(batch))
     return Inferred(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))

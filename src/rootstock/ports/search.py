@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rootstock.ports.progress import TrialWatch
 from rootstock.ports.search_space import Exploration, draw
 from rootstock.system.digest import digest_json
+from rootstock.system.progress import Progress
 
 Params = Mapping[str, Any]
 
@@ -102,16 +104,24 @@ class SequentialSearcher:
             planned += [draw(exploration.space, random) for _ in range(extra)]
         started = time.monotonic()
         trials = []
-        for params in planned:
-            home = directory / trial_name(params)
-            home.mkdir(parents=True, exist_ok=True)
-            if seconds is not None and time.monotonic() - started > seconds:
-                trials.append(Trial(params, {}, home, NO_TIME_MESSAGE, timed_out=True))
-                continue
-            try:
-                metrics = objective(params, home, lambda step, values: None)
-            except Exception as error:  # noqa: BLE001 - one trial's crash must not end the others
-                trials.append(Trial(params, {}, home, error=f"{type(error).__name__}: {error}"))
-            else:
-                trials.append(Trial(params, metrics, home))
+        with watch_trials(directory, len(planned)) as progress:
+            for params in planned:
+                home = directory / trial_name(params)
+                home.mkdir(parents=True, exist_ok=True)
+                if seconds is not None and time.monotonic() - started > seconds:
+                    trials.append(Trial(params, {}, home, NO_TIME_MESSAGE, timed_out=True))
+                    continue
+                try:
+                    metrics = objective(params, home, lambda step, values: None)
+                except Exception as error:  # noqa: BLE001 - a crash must not end the other trials
+                    trials.append(Trial(params, {}, home, error=f"{type(error).__name__}: {error}"))
+                else:
+                    trials.append(Trial(params, metrics, home))
+                progress.update()
         return trials
+
+
+def watch_trials(directory: Path, total: int) -> Progress:
+    """Return what shows how far ``total`` trials below ``directory`` are."""
+    watch = TrialWatch(directory, total)
+    return Progress(directory.name, total, "trial", describe=watch.describe)

@@ -29,19 +29,26 @@ def measured_once(
     measure: Callable[[], R],
     *,
     digits: int = 20,
+    renew: Callable[[R], R] | None = None,
 ) -> R:
     """Return what ``measure`` gave the first time, which a file in ``folder`` keeps.
+
+    ``renew`` may replace a record from an earlier process by a newer one.
 
     A file that is damaged or of another version is measured again. ``identity`` is all that the
     measurement depends on; the file's name is the first ``digits`` of its digest.
     """
     path = folder / f"{digest_json(identity, digits=digits)}.json"
     try:
-        return kind.model_validate(read_json(path, made_by=""))
+        known = kind.model_validate(read_json(path, made_by=""))
     except (ArtifactError, ValidationError):
         record = measure()
-        write_json(path, record.model_dump(mode="json"))
-        return record
+    else:
+        record = renew(known) if renew else known
+        if record == known:
+            return known
+    write_json(path, record.model_dump(mode="json"))
+    return record
 
 
 class Artifact(Record):

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rootstock.errors import TrainingError
+from rootstock.ports.progress import TrialReporter
 from rootstock.ports.search import Report
 from rootstock.system.files import write_atomic, write_json
 from rootstock.tasks.learning import TargetLoss
@@ -94,6 +95,7 @@ def finetune(
     }
     best, waited, history = progress["best"], progress["waited"], progress["history"]
     micro.size = progress["micro_batch"]
+    reporter = TrialReporter(directory, settings.epochs, steps)
     if average:
         average.steps = progress["averaged_steps"]
 
@@ -147,6 +149,8 @@ def finetune(
             if average:
                 average.update(network)
             losses.append(loss)
+            if processes.is_main:
+                reporter.step(epoch + 1, step + 1, float(np.mean(losses)))
             if until and processes.broadcast(time.time() > until):
                 break
         # Validation: the best epoch is kept, and too many worse ones end the training
@@ -181,6 +185,7 @@ def finetune(
 
     if processes.is_main:
         drop_checkpoint(directory)
+        reporter.finish(len(history), history[-1]["train_loss"] if history else math.nan)
     return best
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib.format import open_memmap
-from tqdm import tqdm
 
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.features.loading import prepared_batches
 from rootstock.system.files import write_atomic
+from rootstock.system.progress import Progress
 from rootstock.tasks.targets import Targets
 
 SIZE_RATIO = 1.15
@@ -70,7 +70,7 @@ def prepare_images(
             shape = (len(rows), side, side, 3)
             pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             start = 0
-            with tqdm(total=len(rows), desc="pixels", unit="image", disable=None) as bar:
+            with Progress("pixels", len(rows), "image") as bar:
                 for block, found in prepared_batches(
                     rows, root, preprocess, batch_size=_BLOCK_IMAGES
                 ):

@@ -1,7 +1,7 @@
 """How fast this machine is with one backbone: measured in seconds, kept, used for estimates.
 
 Measured times differ from run to run, so they stay out of every artifact that has to be the same
-bit for bit; a file per backbone, size and machine keeps what was measured first.
+bit for bit; a file per backbone, size and machine keeps them until they are far off.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import platform
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from rootstock.backbones.load import LAST, Backbone
 from rootstock.config.choices import Strategy
 from rootstock.heads.linear import LinearHead
 from rootstock.plan import rules
-from rootstock.runtimes.choose import time_in_turns
+from rootstock.runtimes.choose import ROUNDS, time_in_turns
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.system.artifacts import Record, measured_once
 from rootstock.system.cpu import usable_cores
@@ -30,6 +30,8 @@ from rootstock.train.network import TransferNet
 
 GPU_BATCH_IMAGES, CPU_BATCH_IMAGES = 32, 8
 """On a processor an image costs nearly the same in a small batch."""
+FAR_OFF_FACTOR = 1.5
+"""A machine that is this much faster or slower than it was is measured again."""
 
 
 class Throughput(Record):
@@ -60,34 +62,49 @@ class Throughput(Record):
         return seconds / 60
 
 
-def known_throughput(folder: Path, backbone: Backbone, *, tuning_size: int) -> Throughput:
-    """Return what ``folder`` keeps of an earlier measurement on this machine, or measure now."""
+def known_throughput(
+    folder: Path, backbone: Backbone, *, tuning_size: int, check: bool = False
+) -> Throughput:
+    """Return what ``folder`` keeps of an earlier measurement on this machine, or measure now.
+
+    ``check``: time a forward pass, and measure again if the machine was busy then and is idle now,
+    or the other way round. The way to compute a step stays, since trained weights depend on it.
+    """
     device = backbone.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
     machine = f"{platform.machine()} {usable_cores()} cores, {gpu}"
     identity = [machine, torch.__version__, backbone.card.weights_sha256, backbone.card.name]
     identity += [*map(str, backbone.card.input_size), str(tuning_size)]
+    measure = partial(measure_throughput, backbone, machine=machine, tuning_size=tuning_size)
+
+    def renew(known: Throughput) -> Throughput:
+        now = _forward_rates(_network(backbone), [tuning_size], rounds=2)[tuning_size]
+        ratio = now / known.tuning_forward_per_second
+        if 1 / FAR_OFF_FACTOR < ratio < FAR_OFF_FACTOR:
+            return known
+        return measure(tuning=known.tuning)
+
     return measured_once(
-        folder,
-        identity,
-        Throughput,
-        lambda: measure_throughput(backbone, machine=machine, tuning_size=tuning_size),
-        digits=16,
+        folder, identity, Throughput, measure, digits=16, renew=renew if check else None
     )
 
 
-def measure_throughput(backbone: Backbone, *, machine: str, tuning_size: int) -> Throughput:
-    """Time the backbone with a head of ten classes; takes a few seconds."""
+def measure_throughput(
+    backbone: Backbone, *, machine: str, tuning_size: int, tuning: Compute | None = None
+) -> Throughput:
+    """Time the backbone with a head of ten classes; takes a few seconds.
+
+    ``tuning`` is the way to compute a training step; None: the fastest one is found.
+    """
     size = backbone.card.input_size[1]
-    width = backbone.taps[-1].channels
-    head = LinearHead(np.zeros((10, width), np.float32), np.zeros(10, np.float32))
-    network = TransferNet.build(backbone, tap=LAST, head=head)
+    network = _network(backbone)
     rates = _forward_rates(network, {size, tuning_size})
     forward, tuning_forward = rates[size], rates[tuning_size]
     latency_ms = _latency_ms(network.cpu(), size)
     if backbone.device.type == "cpu":
         forward = max(forward, 1000 / latency_ms)  # features of many images take this way
-    training = _training_rates(network.to(backbone.device), tuning_size)
+    ways = possible_ways(backbone.device) if tuning is None else [tuning]
+    training = _training_rates(network.to(backbone.device), tuning_size, ways)
     tuning = choose_compute(training)
     return Throughput(
         machine=machine,
@@ -99,24 +116,35 @@ def measure_throughput(backbone: Backbone, *, machine: str, tuning_size: int) ->
     )
 
 
-def _forward_rates(network: TransferNet, sizes: Iterable[int]) -> dict[int, float]:
+def _network(backbone: Backbone) -> TransferNet:
+    width = backbone.taps[-1].channels
+    head = LinearHead(np.zeros((10, width), np.float32), np.zeros(10, np.float32))
+    return TransferNet.build(backbone, tap=LAST, head=head)
+
+
+def _forward_rates(
+    network: TransferNet, sizes: Iterable[int], *, rounds: int = ROUNDS
+) -> dict[int, float]:
     @torch.inference_mode()
     def forward(images: torch.Tensor) -> None:
         network(images).sum().item()
 
     batches = {size: _images(network, size) for size in sizes}
-    seconds = time_in_turns({size: partial(forward, batches[size]) for size in batches})
+    ways = {size: partial(forward, batches[size]) for size in batches}
+    seconds = time_in_turns(ways, rounds=rounds)
     return {size: len(batches[size]) / one for size, one in seconds.items()}
 
 
-def _training_rates(network: TransferNet, size: int) -> dict[Compute, float]:
+def _training_rates(
+    network: TransferNet, size: int, possible: Sequence[Compute]
+) -> dict[Compute, float]:
     """Return the images per second of each way; one hopeless step is enough to know it."""
     images = _images(network, size)
     device = images.device
     # Two networks, since converting one takes longer than a step.
     layouts = {
         layout: copy.deepcopy(network).requires_grad_(True).to(memory_format=layout)
-        for layout in {way.memory_format for way in possible_ways(device)}
+        for layout in {way.memory_format for way in possible}
     }
 
     def step(way: Compute) -> None:
@@ -128,7 +156,7 @@ def _training_rates(network: TransferNet, size: int) -> dict[Compute, float]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    ways = {way: partial(step, way) for way in possible_ways(device)}
+    ways = {way: partial(step, way) for way in possible}
     seconds = time_in_turns(ways, drop_hopeless=True)
     return {way: len(images) / one for way, one in seconds.items()}
 

@@ -11,6 +11,7 @@ from rootstock.config.schema import Config
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.review.borders import Borders
+from rootstock.system.progress import Progress, say
 from rootstock.tasks import get_task
 from rootstock.tasks.dataset import Dataset
 from rootstock.workflow.backbone_choice import measure_candidates
@@ -27,6 +28,8 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     backbone = load_backbone(
         config.backbone.weights, config.backbone.name, device=config.features.device
     )
+    card = backbone.card
+    say(f"assess: {len(project.manifest.rows('train')):,} training images as {card.name} sees them")
     rows = sample_rows(project.manifest.rows(), options.review_images)
     borders = Borders(sample_rows(rows, BORDER_IMAGES))
     reader = FeatureReader(
@@ -53,20 +56,21 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     if config.backbone.candidates:
         profile = _with_candidates(project, profile)
     profile.write(paths.profile)
-    review_data(
-        dataset,
-        profile,
-        reader,
-        rows=rows,
-        borders=borders,
-        batch_size=config.features.batch_size,
-        target_accuracy=options.target_accuracy,
-        folds=options.probe_folds,
-        seed=config.seed,
-        minutes=estimate_minutes(paths.paces, profile, backbone, read_cost_pins(config))[1],
-        artifact=paths.review,
-        reports=paths.reports,
-    )
+    with Progress("review", 0, "step"):
+        review_data(
+            dataset,
+            profile,
+            reader,
+            rows=rows,
+            borders=borders,
+            batch_size=config.features.batch_size,
+            target_accuracy=options.target_accuracy,
+            folds=options.probe_folds,
+            seed=config.seed,
+            minutes=estimate_minutes(paths.paces, profile, backbone, read_cost_pins(config))[1],
+            artifact=paths.review,
+            reports=paths.reports,
+        )
     return profile
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tqdm import tqdm
-
 from rootstock.assess.profile import BackboneProfile, DatasetProfile, Unusable
 from rootstock.errors import BackboneError
 from rootstock.plan.backbone import Limits, choose_backbone
 from rootstock.plan.transfer_plan import BackboneScore
+from rootstock.system.progress import Progress
 from rootstock.workflow.estimates import Estimate
 
 
@@ -20,11 +19,13 @@ def measure_candidates(
     """Return what each candidate makes of the same images, and those that cannot be used."""
     profiles: list[BackboneProfile] = []
     unusable: list[Unusable] = []
-    for name in tqdm(names, desc="backbones", unit="backbone", disable=None):
-        try:
-            profiles.append(measure(name))
-        except BackboneError as error:  # a hub that cannot be reached is a reason, not an end
-            unusable.append(Unusable(candidate=name, why=error.message))
+    with Progress("backbones", len(names), "backbone") as progress:
+        for name in names:
+            try:
+                profiles.append(measure(name))
+            except BackboneError as error:  # a hub that cannot be reached is a reason, not an end
+                unusable.append(Unusable(candidate=name, why=error.message))
+            progress.update()
     return tuple(profiles), tuple(unusable)
 
 

@@ -19,8 +19,9 @@ Estimate = tuple[Throughput, dict[Strategy, float]]
 def estimate_minutes(
     folder: Path, profile: DatasetProfile, backbone: Backbone, pins: Pins
 ) -> Estimate:
-    """Return what ``folder`` keeps of this machine's throughput, or measure it, and minutes."""
-    throughput = known_throughput(folder, backbone, tuning_size=tuning_size(profile, pins))
+    """Return this machine's throughput, which ``folder`` keeps while it is near, and minutes."""
+    size = tuning_size(profile, pins)
+    throughput = known_throughput(folder, backbone, tuning_size=size, check=True)
     minutes = {
         strategy: throughput.minutes(
             strategy,

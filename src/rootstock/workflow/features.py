@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-from tqdm import tqdm
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
@@ -18,10 +15,10 @@ from rootstock.features.store.compaction import compact
 from rootstock.features.store.store import FeatureStore
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.spread import InProcess, Spreader
+from rootstock.system.progress import Progress, say
 from rootstock.workflow.planned_backbone import load_planned_backbone
 from rootstock.workflow.project import Project
 
-_log = logging.getLogger(__name__)
 COMPACT_PARTS = 32
 """Until then each adds a handful of segments, which every part after it has to open."""
 SPLITS = ("train", "val")
@@ -82,12 +79,12 @@ def cache_features(
     parts = [unique[at : at + PART_IMAGES] for at in range(0, len(unique), PART_IMAGES)]
     with (
         (spreader or InProcess()).spread(job, parts) as reports,
-        tqdm(total=len(parts), desc="parts", disable=None if len(parts) > 1 else True) as bar,
+        Progress("features in all", len(unique), "image") as progress,
     ):
         done = []
         for report in reports:
             done.append(report)
-            bar.update()
+            progress.update(report.computed + report.reused)
             # Here, by one process: parts on many machines would merge the same small segments.
             if len(done) % COMPACT_PARTS == 0 or len(done) == len(parts):
                 compact(space)
@@ -99,5 +96,5 @@ def cache_features(
     )
     engines = sorted({report.engine for report in done if report.engine})
     by = f" by {' and '.join(engines)}" if engines else ""
-    _log.info("features: %d computed%s, %d there already", total.computed, by, total.reused)
+    say(f"features: {total.computed:,} computed{by}, {total.reused:,} there already")
     return total

@@ -26,6 +26,7 @@ from rootstock.plots.sheet import MAX_COLUMNS, plot_contact_sheet
 from rootstock.system.cpu import usable_cores
 from rootstock.system.escape import escape_log
 from rootstock.system.files import write_json
+from rootstock.system.progress import say
 from rootstock.tasks import get_task
 from rootstock.tasks.task import Task
 from rootstock.workflow.start import check_place, check_start
@@ -127,6 +128,11 @@ def _index(config: Config, paths: Paths, task: Task, *, learn: bool = True) -> M
             write_json(paths.reports / "data.json", summary)
             plots.finish()
             manifest.write(paths.manifest)
+    splits = ", ".join(
+        f"{len(manifest.rows(split)):,} {split}" for split in ("train", "val", "test")
+    )
+    out = f"; {n} quarantined" if (n := len(manifest.quarantined)) else ""
+    say(f"index: {len(manifest.rows()):,} usable images ({splits}){out}")
     return manifest
 
 

@@ -18,6 +18,7 @@ from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.plots.training import plot_depth
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_atomic, write_json
+from rootstock.system.progress import say, show_seconds
 from rootstock.workflow.backbone_choice import BackboneChoice, choose_candidate
 from rootstock.workflow.estimates import Estimate, estimate_minutes
 from rootstock.workflow.pins import read_pins
@@ -66,6 +67,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
             folder=paths.races,
             scratch=paths.heats,
             open_job=partial(open_job, project),
+            throughput=estimate[0],
         ).run(searcher)
     plan = make_transfer_plan(
         profile,
@@ -82,7 +84,20 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     # Not in the plan itself, which is the same on every machine.
     write_json(paths.estimates / f"{plan.hash}.json", {"minutes": estimate[1][plan.strategy]})
     _write_report(paths, plan, choice, estimate, list_notices(project.manifest))
+    say(f"plan: {_summarise(plan, estimate[1][plan.strategy])} ({paths.reports / 'plan.md'})")
     return plan
+
+
+def _summarise(plan: TransferPlan, minutes: float) -> str:
+    """Return what the plan chose, expects and costs here, in a line."""
+    parts: list[str] = [plan.strategy]
+    expected = next(
+        (one.expected_accuracy for one in plan.candidates if one.strategy == plan.strategy), None
+    )
+    if expected:
+        parts.append(f"test accuracy of {expected[0]:.1%} to {expected[1]:.1%} expected")
+    parts.append(f"about {show_seconds(60 * minutes)} of training on this machine")
+    return ", ".join(parts)
 
 
 def _write_report(

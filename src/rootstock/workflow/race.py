@@ -34,6 +34,8 @@ from rootstock.plan.transfer_plan import Heat, Race, TransferPlan
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.digest import digest_json
+from rootstock.system.progress import say, show_seconds
+from rootstock.train.throughput import Throughput
 from rootstock.train.tracked import Tracking
 from rootstock.train.training_job import TrainingJob
 from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
@@ -71,6 +73,8 @@ class StrategyRace:
     folder: Path
     scratch: Path
     open_job: JobOpener
+    throughput: Throughput | None = None
+    """Of this machine, for the minutes that are announced."""
 
     def run(self, searcher: Searcher) -> Race:
         """Return the outcome, after one round of training, or two if the first leaves a doubt.
@@ -87,10 +91,15 @@ class StrategyRace:
         heats: list[Heat] = []
         folders: dict[Strategy, Path] = {}
         losses: dict[Strategy, np.ndarray] = {}
-        for n_train in round_sizes(self.profile.n_train):
+        sizes = round_sizes(self.profile.n_train)
+        plans = {(n, one): self._plan(one, n) for n in sizes for one in self.contest}
+        minutes = sum(self._minutes(plan, n) for (n, _), plan in plans.items())
+        about = f" (at most {show_seconds(60 * minutes)})" if minutes else ""
+        say(f"race: {' and '.join(self.contest)} are trained briefly, the better is taken{about}")
+        for n_train in sizes:
             for strategy in self.contest:
-                log.info("race: %s on %d training images", strategy, n_train)
-                job = self._open(strategy, n_train)
+                say(f"race: {strategy} on {n_train:,} training images")
+                job = self._open(plans[n_train, strategy], n_train)
                 folders[strategy] = job.directory
                 heat, losses[strategy] = run_heat(job, searcher)
                 heats.append(heat)
@@ -119,19 +128,30 @@ class StrategyRace:
         ]
         return digest_json(parts, digits=16)
 
-    def _open(self, strategy: Strategy, n_train: int) -> TrainingJob:
+    def _plan(self, strategy: Strategy, n_train: int) -> TransferPlan:
         whole = is_whole(self.profile.n_train)
-        plan = make_transfer_plan(
-            self.profile,
-            pins=_shorten(self.pins, strategy, n_train=n_train, whole=whole),
-            l2_grid=self.options.l2_grid,
+        pins = _shorten(self.pins, strategy, n_train=n_train, whole=whole)
+        return make_transfer_plan(self.profile, pins=pins, l2_grid=self.options.l2_grid)
+
+    def _minutes(self, plan: TransferPlan, n_train: int) -> float:
+        """Return the minutes of a heat at most; 0 if this machine was not measured."""
+        if self.throughput is None:
+            return 0.0
+        return self.throughput.minutes(
+            plan.strategy,
+            n_train=n_train,
+            n_val=min(VAL_IMAGES, self.profile.n_val),
+            epochs=plan.finetune.epochs if plan.finetune else 0,
+            n_rates=len(plan.finetune_candidates),
         )
-        if whole:
+
+    def _open(self, plan: TransferPlan, n_train: int) -> TrainingJob:
+        if is_whole(self.profile.n_train):
             return self.open_job(plan)
         return self.open_job(
             plan,
             manifest=_sample(self.manifest, n_train),
-            directory=self.scratch / self.name / f"{strategy}-{n_train}",
+            directory=self.scratch / self.name / f"{plan.strategy}-{n_train}",
         )
 
 

@@ -21,6 +21,7 @@ from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports.runs import Run, RunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_json
+from rootstock.system.progress import Progress, say, show_seconds
 from rootstock.train.resume import resumed_run
 from rootstock.train.tracked import Tracking
 from rootstock.train.training_job import TrainingJob
@@ -32,6 +33,7 @@ from rootstock.train.trials import (
 )
 from rootstock.workflow.choice import Calibrated, Choice, SearchResult, calibrate, choose_trial
 from rootstock.workflow.features import SPLITS
+from rootstock.workflow.forecast import read_expected_minutes
 from rootstock.workflow.project import Project
 from rootstock.workflow.training_job import open_job
 
@@ -65,6 +67,7 @@ def train_model(
     started = time.monotonic()
     project = Project(config, paths)
     job = open_planned_job(project)
+    _announce(job, read_expected_minutes(paths.estimates, job.plan))
     name, tags = _describe_run(job)
     with resumed_run(runs, job.directory / "run.json", name, tags=tags) as (run, fresh):
         if fresh:
@@ -72,9 +75,10 @@ def train_model(
         result = search(
             job, searcher, Tracking(runs, run.id, tags), seconds=_seconds_left(job.plan, started)
         )
-        choice = choose_trial(job, result)
-        calibrated = calibrate(job, choice.trial, option=config.train.views)
-        bundle = _write_bundle(project, job, choice, calibrated)
+        with Progress("calibration and export", 0, "step"):
+            choice = choose_trial(job, result)
+            calibrated = calibrate(job, choice.trial, option=config.train.views)
+            bundle = _write_bundle(project, job, choice, calibrated)
         run.log_metrics(calibrated.metrics)
         _draw(paths.reports / "plots/training", result, choice.trial, job.data.task.selection)
         for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
@@ -205,6 +209,20 @@ def _record(
         "heads": as_records(result.heads),
         "finetuning": as_records(result.tuned),
     }
+
+
+def _announce(job: TrainingJob, minutes: float | None) -> None:
+    """Print what is about to be trained, and for how long."""
+    parts: list[str] = [job.plan.strategy]
+    if job.plan.finetune:
+        n_trials = len(job.plan.finetune_candidates)
+        trials = f"{n_trials} trials" if n_trials > 1 else "one trial"
+        parts.append(f"{trials} of at most {job.plan.finetune.epochs} epochs")
+    if minutes is not None:
+        parts.append(f"about {show_seconds(60 * minutes)} expected")
+    if job.plan.race and len(job.data.rows("train")) == job.plan.race.heats[-1].n_train:
+        parts.append("the race has done it in part")
+    say(f"train: {', '.join(parts)}")
 
 
 def _describe_run(job: TrainingJob) -> tuple[str, dict[str, str]]:

@@ -37,9 +37,11 @@ from rootstock.ports.search import (
     Params,
     Trial,
     trial_name,
+    watch_trials,
 )
 from rootstock.ports.search_space import Exploration, Interval
 from rootstock.system.files import write_json
+from rootstock.system.progress import Progress
 
 # The first epochs warm the learning rate up and say little.
 GRACE_STEPS = 3
@@ -173,6 +175,7 @@ class RaySearcher:
         )
         total = max(len(planned), exploration.trials) if exploration else len(planned)
         shared = group_size(objective) > 1
+        progress = watch_trials(directory, total)
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 0.001} if shared else resources),
             param_space=None
@@ -192,12 +195,14 @@ class RaySearcher:
                 # One place for Ray's own notes; those of an earlier search mean nothing now.
                 storage_path=str(_fresh(directory / ".ray")),
                 failure_config=tune.FailureConfig(max_failures=self.max_failures),
-                callbacks=[_progress(total, metric=metric, mode=mode)],
+                callbacks=[_count_trials(progress)],
                 verbose=0,
             ),
         )
+        with progress:
+            results = tuner.fit()
         trials = {}
-        for result in tuner.fit():
+        for result in results:
             if result.config is None:
                 continue  # the time ended before Ray had a process for this trial
             params = _params_of(result.config, list(planned.values()))
@@ -337,36 +342,26 @@ def _outcome(params: Params, home: Path, result: Any, max_failures: int) -> Tria
     return Trial(params, values, home, error, timed_out=metrics.get("timed_out", False))
 
 
-def _progress(total: int, *, metric: str, mode: str) -> Any:
+def _count_trials(progress: Progress) -> Any:
+    """Return a callback of Ray Tune that counts the trials that have ended."""
     from ray.tune import Callback
-    from tqdm import tqdm
 
-    better = max if mode == "max" else min
+    class Counter(Callback):
+        """Ray pickles it with the search; what it counts in stays behind."""
 
-    class Progress(Callback):
-        """One bar over the trials; Ray pickles it with the search, the bar stays behind."""
-
-        def __init__(self) -> None:
-            self.best: float | None = None
-            self.bar: Any = tqdm(total=total, desc="trials", unit="trial", disable=None)
+        def __init__(self, progress: Progress) -> None:
+            self.progress: Progress | None = progress
 
         def __getstate__(self) -> dict[str, Any]:
-            return {"best": self.best, "bar": None}
+            return {"progress": None}
 
-        def on_trial_complete(self, **info: Any) -> None:
-            value = info["trial"].last_result.get("value")
-            if value is not None and math.isfinite(value):
-                self.best = value if self.best is None else better(self.best, value)
-                self.bar.set_postfix_str(f"best {metric} {self.best:.4f}")
-            self.bar.update()
+        def on_trial_complete(self, **_: Any) -> None:
+            if self.progress:
+                self.progress.update()
 
-        def on_trial_error(self, **_: Any) -> None:
-            self.bar.update()
+        on_trial_error = on_trial_complete
 
-        def on_experiment_end(self, **_: Any) -> None:
-            self.bar.close()
-
-    return Progress()
+    return Counter(progress)
 
 
 def _fresh(folder: Path) -> Path:
