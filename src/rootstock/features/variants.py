@@ -17,7 +17,7 @@ from rootstock.backbones.load import Backbone
 
 HALF_TOLERANCE = 1e-2
 """Of the largest feature. A head learns and answers the same with features that are off by so much;
-bfloat16, which is no faster, moves them by up to a twelfth (docs/benchmarks.md)."""
+bfloat16, which is no faster, moves them by up to a twelfth."""
 
 Network = Callable[[Tensor], Tensor]
 """Prepared images float32[N,3,S,S] in, the taps' joined features float32[N,C] out."""

@@ -11,8 +11,9 @@ from rootstock.plan.pins import AUTO, Pins
 from rootstock.plan.transfer_plan import StrategyForecast
 
 REFERENCE_GFLOPS = 20.0
-"""1e9 operations a second that the two-core reference machine reaches on small networks, see
-docs/benchmarks.md. A constant, not measured at run time: a plan is the same on every machine."""
+"""1e9 operations a second that the two-core reference machine reaches on small networks.
+
+A constant, not measured at run time: a plan is the same on every machine."""
 
 
 def tuning_size(profile: DatasetProfile, pins: Pins) -> int:

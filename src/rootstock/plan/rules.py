@@ -61,7 +61,7 @@ class FinetuneRule:
 #
 # Many images mean many steps, in which a low rate gets as far without undoing what backbone and
 # probed head know. On CIFAR-10 with 5,000 images 1e-4 gave .852; 3e-4, which fell below the probe
-# at first, gave .835 (docs/benchmarks.md).
+# at first, gave .835.
 MANY_IMAGES = 2_000
 _EPOCHS: dict[SizeClass, int] = {"small": 15, "medium": 8, "large": 4}
 RECIPES: dict[Strategy, FinetuneRule] = {
@@ -121,7 +121,7 @@ def finetune_input_size(short_side: float, card_size: int, *, smallest: int = 12
 
     Images smaller than the backbone's own size gain nothing from enlarging that fine-tuning
     cannot make up for, and cost grows with the area. Below ``smallest`` they do: 32-pixel images
-    (CIFAR-10, 5,000 of them) came to .822 at 96 pixels and to .852 at 128 (docs/benchmarks.md).
+    (CIFAR-10, 5,000 of them) came to .822 at 96 pixels and to .852 at 128.
     """
     rounded = -(-int(short_side) // 32) * 32
     return min(card_size, max(smallest, rounded))

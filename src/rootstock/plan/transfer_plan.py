@@ -27,7 +27,7 @@ class StrategyForecast(Record):
     basis: str
     gflop: float
     reference_minutes: float
-    """On the reference machine of docs/benchmarks.md; a GPU needs a small part of it."""
+    """On a machine of `REFERENCE_GFLOPS`, see `plan.costs`; a GPU needs a small part of it."""
 
 
 class BackboneScore(Record):
