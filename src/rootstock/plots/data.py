@@ -38,10 +38,9 @@ def plot_class_counts(counts: Mapping[str, Mapping[str, int]], path: Path) -> No
         [[counts[name].get(split, 0) for split in SPLIT_COLOURS] for name in counts], dtype=int
     ).reshape(-1, len(SPLIT_COLOURS))
     totals = table.sum(axis=1)
-    subtitle = (
-        f"{totals.sum():,} usable images in {len(counts)} classes; "
-        f"{totals.min():,} to {totals.max():,} a class"
-    )
+    least, most = totals.min(), totals.max()
+    each = f"{most:,} per class" if least == most else f"{least:,} to {most:,} per class"
+    subtitle = f"{totals.sum():,} usable images in {len(counts)} classes; {each}"
     if len(counts) <= MAX_BARS:
         _bars(list(counts), table, path, subtitle)
     else:
@@ -56,6 +55,8 @@ def plot_image_sizes(
     Args:
         input_size: the network's input side, drawn for comparison.
     """
+    from matplotlib.ticker import MaxNLocator
+
     wide, high = np.asarray(widths, float), np.asarray(heights, float)
     short = np.minimum(wide, high)
     with canvas(path, width=9.0, height=3.9) as figure:
@@ -76,6 +77,7 @@ def plot_image_sizes(
         edges = np.geomspace(short.min() * 0.97, short.max() * 1.03, 31)
         right.hist(short, bins=edges.tolist(), color=BLUE)
         right.set(xscale="log", xlabel="short side in pixels", ylabel="images")
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
         smaller = ""
         if input_size:
             right.axvline(input_size, color=ORANGE)
@@ -104,13 +106,15 @@ def log_ticks(low: float, high: float) -> list[int]:
 
     A range that holds fewer than two of these is marked evenly, no number twice.
     """
+    from matplotlib.ticker import MaxNLocator
+
     decades = range(int(np.floor(np.log10(max(low, 1)))), int(np.ceil(np.log10(high))) + 1)
     ticks = [step * 10**decade for decade in decades for step in (1, 2, 5)]
     inside = [tick for tick in ticks if low <= tick <= high]
     if len(inside) >= 2:
         return inside
-    even = np.linspace(np.ceil(low), np.floor(high), MAX_EVEN_TICKS)
-    return sorted({int(tick) for tick in even.round()})
+    even = MaxNLocator(MAX_EVEN_TICKS, integer=True, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [int(tick) for tick in even if low <= tick <= high]
 
 
 def _bars(names: list[str], table: np.ndarray, path: Path, subtitle: str) -> None:
