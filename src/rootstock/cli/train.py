@@ -21,7 +21,7 @@ from rootstock.cli.common import (
 )
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.errors import ConfigError, RootstockError
+from rootstock.errors import RootstockError
 
 RUNS = Path("runs")
 """Where `rootstock train` writes without --out, one folder for each data folder."""
@@ -87,7 +87,8 @@ def train(options: argparse.Namespace) -> None:
     from rootstock.workflow.run import run_all
 
     quiet_environment()
-    config, paths = read_config(options), Paths(_output_folder(options))
+    options.out = options.out or _default_folder(options.data)
+    config, paths = read_config(options), Paths(options.out.resolve())
     check_tracking(config, paths)
     check_cluster(config)
     run_all(
@@ -107,23 +108,10 @@ def train(options: argparse.Namespace) -> None:
         print(render_result(paths))
 
 
-def _output_folder(options: argparse.Namespace) -> Path:
-    """Return --out, or the folder that stands for these images among `RUNS`.
-
-    Raises:
-        ConfigError: it would be among the images.
-    """
-    data: Path = options.data.resolve()
-    if options.out is not None:
-        out: Path = options.out.resolve()
-        return out
-    out = (RUNS / data.stem).resolve()
-    if out.is_relative_to(data):
-        raise ConfigError(
-            f"the results would be written to {out}, which is among the images",
-            hint="give another folder: --out ../run1",
-        )
-    print(f"writing to {RUNS / data.stem}; --out gives another folder", file=sys.stderr)
+def _default_folder(data: Path) -> Path:
+    """Return the folder that stands for these images among `RUNS`."""
+    out = RUNS / (data.stem if data.is_file() else data.resolve().name)
+    print(f"writing to {out}; --out gives another folder", file=sys.stderr)
     return out
 
 
