@@ -14,12 +14,12 @@ from itertools import islice
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from rootstock.data.candidates import TURNS, Pairs, turn
 from rootstock.data.decode import DecodeLimits, decode_image, no_warnings, read_file
 from rootstock.errors import ImageError
 from rootstock.system.cpu import usable_cores
+from rootstock.system.progress import Progress
 
 SIDE_PIXELS = 96
 """Of the grey picture that is compared; smaller images are compared at a half or a quarter."""
@@ -84,7 +84,7 @@ class Likeness:
     def _decode(self, numbers: np.ndarray, stored: np.ndarray) -> np.ndarray:
         """Write the pictures of these images; return which could be read."""
         usable = np.zeros(len(numbers), bool)
-        bar = tqdm(total=len(numbers), desc="copies", unit="image", disable=None)
+        bar = Progress("copies", len(numbers), "image")
         with no_warnings(), bar, ThreadPoolExecutor(usable_cores()) as pool:
             for row, picture in enumerate(_run_ahead(pool, self._read, numbers.tolist())):
                 if picture is not None:
