@@ -130,6 +130,7 @@ def test_the_projects_own_params_yaml_holds_every_key_at_its_default():
     assert all(f"{key.name.split('.')[-1]}:" in written for key in describe_keys())
 
 
+@pytest.mark.integration
 def test_a_try_of_dvc_changes_one_line_of_the_projects_params_yaml(tmp_path):
     from dvc.utils.hydra import apply_overrides
 
