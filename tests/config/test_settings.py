@@ -32,6 +32,7 @@ NOTICED_BY = {
     "data.max_bytes": [LIMITS],
     "data.max_pixels": [LIMITS],
     "data.max_aspect_ratio": [LIMITS],
+    "data.truncated": [f"{STAGES}::test_a_file_that_ends_early_is_used_if_so_set"],
     "data.near_duplicate_bits": [
         f"{STAGES}::test_near_duplicates_differ_in_as_many_bits_as_the_setting_says"
     ],

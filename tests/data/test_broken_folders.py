@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from rootstock.data.decode import DecodeLimits
 from rootstock.data.layout import find_images
+from rootstock.data.limits import DecodeLimits
 from rootstock.data.manifest import build_manifest
 from rootstock.errors import DataError
 from rootstock.tasks.single_label.task import SingleLabel

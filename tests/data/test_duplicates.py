@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from rootstock.data import candidates
-from rootstock.data.decode import DecodeLimits, decode_grey
+from rootstock.data.decode import decode_grey
 from rootstock.data.duplicates import group_duplicates, thumbnail
+from rootstock.data.limits import DecodeLimits
 from tests.data.folders import photo
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from rootstock.data import inspect as inspecting
 from rootstock.data import inspection_cache as seen
-from rootstock.data.decode import DecodeLimits
+from rootstock.data.limits import DecodeLimits
 from tests.data.folders import flip_two_bits, photo, write_classes
 from tests.data.test_broken_folders import index as index_folder
 
@@ -22,8 +22,14 @@ def folder(tmp_path):
 
 
 def age(path, seconds):
+    """Set the content's time back; that of the entry, which cannot be set, has passed long ago."""
     then = time.time() - seconds
     os.utime(path, (then, then))
+
+
+@pytest.fixture(autouse=True)
+def _no_wait_for_the_clock(monkeypatch):
+    monkeypatch.setattr(seen, "MIN_ENTRY_AGE_NS", 0)
 
 
 @pytest.fixture

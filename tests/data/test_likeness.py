@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from rootstock.data.candidates import TURNS, Pairs, turn
-from rootstock.data.decode import DecodeLimits
 from rootstock.data.likeness import Likeness
+from rootstock.data.limits import DecodeLimits
 from tests.data.folders import photo
 
 SIDE = 160

@@ -165,7 +165,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from rootstock.data.decode import DecodeLimits\n"
+        "from rootstock.data.limits import DecodeLimits\n"
         "from rootstock.data.inspect import inspect_images\n"
         f"paths = sorted(Path({str(tmp_path / 'data')!r}).rglob('*.png'))\n"
         "inspect_images(paths, limits=DecodeLimits(), workers=2)\n"
@@ -181,7 +181,7 @@ import sys
 from pathlib import Path
 
 from rootstock.data import inspect
-from rootstock.data.decode import DecodeLimits
+from rootstock.data.limits import DecodeLimits
 
 decode = inspect.decode_grey
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from rootstock.data.decode import DecodeLimits
+from rootstock.data.limits import DecodeLimits
 from rootstock.errors import BundleError
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor

@@ -22,9 +22,9 @@ def test_images_that_were_noted_are_not_decoded_again(data, monkeypatch):
         noted.note(row, loading.read_pixels(row, root))
     decoded = []
 
-    def note(row, *arguments, real=loading.read_pixels):
+    def note(row, *arguments, real=loading.read_pixels, **options):
         decoded.append(row)
-        return real(row, *arguments)
+        return real(row, *arguments, **options)
 
     monkeypatch.setattr(borders, "read_pixels", note)
     np.testing.assert_array_equal(noted.read(root), expected)

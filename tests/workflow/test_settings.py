@@ -96,6 +96,16 @@ def test_an_image_over_a_limit_is_quarantined(tmp_path, setting, reason):
     assert row.quarantine == reason
 
 
+def test_a_file_that_ends_early_is_used_if_so_set(tmp_path):
+    root = write_classes(tmp_path / "images", {"ants": 6, "bees": 6})
+    whole = photo(99)
+    (root / "ants/cut.png").write_bytes(whole[: len(whole) // 2])
+    assert [row.quarantine for row in indexed(root).quarantined] == ["truncated"]
+    manifest = indexed(root, "data.truncated=use")
+    assert not manifest.quarantined
+    assert manifest.limits.truncated == "use"
+
+
 def crop(content, width, height):
     buffer = io.BytesIO()
     Image.open(io.BytesIO(content)).crop((0, 0, width, height)).save(buffer, "PNG")

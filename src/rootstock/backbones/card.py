@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from rootstock.data.preprocess import Preprocess
+from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.errors import BackboneError
 from rootstock.system.files import sha256_file
 
@@ -76,8 +77,11 @@ class BackboneCard(BaseModel):
             raise ValueError("num_classes has a field of its own")
         return kwargs
 
-    def preprocess(self, input_size: int | None = None) -> Preprocess:
-        """Return how images are prepared for this backbone, at its own or another input size."""
+    def preprocess(self, input_size: int | None = None, rendering: Rendering = PLAIN) -> Preprocess:
+        """Return how images are prepared for this backbone, at its own or another input size.
+
+        ``rendering``: that of the images, as the manifest says.
+        """
         return Preprocess(
             input_size=input_size or self.input_size[1],
             mean=self.mean,
@@ -85,6 +89,7 @@ class BackboneCard(BaseModel):
             interpolation=self.interpolation,
             crop_pct=self.crop_pct,
             scaled=True,
+            rendering=rendering,
         )
 
 

@@ -54,6 +54,12 @@ def workspace(out: Path | None) -> Iterator[Paths]:
         yield Paths(Path(folder))
 
 
+def forget_seen(options: argparse.Namespace, paths: Paths) -> None:
+    """Let the index read every image again if ``--recheck`` is given."""
+    if options.recheck:
+        paths.seen.unlink(missing_ok=True)
+
+
 @contextmanager
 def open_model(name: str) -> Iterator[Path]:
     """The directory of a model given as directory or models:/ URI; default: the champion."""
@@ -134,6 +140,12 @@ def add_options(command: argparse.ArgumentParser, *names: str) -> None:
             default=[],
             metavar="KEY=VALUE",
             help="override a key of params.yaml, e.g. --set plan.strategy=linear_probe",
+        )
+    if "recheck" in names:
+        command.add_argument(
+            "--recheck",
+            action="store_true",
+            help="read every image again, also those that look as they did in the last run",
         )
     if "json" in names:
         command.add_argument("--json", action="store_true", help="one JSON object for machines")

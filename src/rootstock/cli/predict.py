@@ -77,7 +77,7 @@ def _list_images(given: Path) -> Iterator[Path]:
 
 def _answer(predictor: Predictor, paths: Sequence[Path], top_k: int) -> Iterator[Answer]:
     """Yield an answer for each file, in order; one that cannot be used has an ``error``."""
-    from rootstock.data.decode import read_file
+    from rootstock.data.read import read_file
     from rootstock.tasks import answer_type
     from rootstock.tasks.answer import AnswerError
 

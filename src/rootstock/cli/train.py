@@ -11,6 +11,7 @@ from typing import Any
 from rootstock.cli.common import (
     add_command,
     add_options,
+    forget_seen,
     open_model,
     own_params,
     print_document,
@@ -34,14 +35,14 @@ def add_commands(commands: Any) -> None:
     )
     command.add_argument("data", type=Path)
     command.add_argument("--out", type=Path, help="keep artifacts and reports there")
-    add_options(command, "set", "json")
+    add_options(command, "set", "recheck", "json")
 
     command = add_command(commands, "train", train, "all stages on a folder, without DVC")
     command.add_argument("data", type=Path)
     command.add_argument(
         "--out", type=Path, help=f"folder for all that is written; default: {RUNS}/NAME-OF-DATA"
     )
-    add_options(command, "set", "json")
+    add_options(command, "set", "recheck", "json")
 
     command = add_command(commands, "evaluate", evaluate, "measure a model on labelled images")
     command.add_argument("data", type=Path)
@@ -65,6 +66,7 @@ def plan(options: argparse.Namespace) -> None:
 
     config = read_config(options)
     with workspace(options.out) as paths:
+        forget_seen(options, paths)
         prepare_plan(config, paths, searcher=SequentialSearcher())
         result = paths.plan if options.json else paths.reports / "plan.md"
         print_document(result.read_text(encoding="utf-8"))
@@ -89,6 +91,7 @@ def train(options: argparse.Namespace) -> None:
     quiet_environment()
     options.out = options.out or _default_folder(options.data)
     config, paths = read_config(options), Paths(options.out.resolve())
+    forget_seen(options, paths)
     check_tracking(config, paths)
     check_cluster(config)
     run_all(

@@ -56,6 +56,10 @@ class DataConfig(Section):
     max_aspect_ratio: float = Field(
         50.0, ge=1.0, description="A longer, thinner image is quarantined undecoded."
     )
+    truncated: Literal["refuse", "use"] = Field(
+        "refuse",
+        description="An image whose file ends early is quarantined, or used as far as it goes.",
+    )
     duplicates: Literal["off", "exact", "near"] = Field(
         "near",
         description="Which copies stay in one split. `near`: also resized, compressed, turned or "

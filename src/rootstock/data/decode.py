@@ -4,45 +4,46 @@ The header is judged before a pixel is decoded, so that a small file cannot ask 
 What is decided, for training and service alike:
 
 - EXIF orientation is applied; colour profiles are ignored.
-- Transparency is laid on white; of an animation the first frame is taken.
-- 16-bit grey keeps its upper eight bits; float and 32-bit grey is stretched over its range.
+- Of an animation the first frame is taken.
 - CMYK, palette, grey and bilevel images become RGB.
+- Deep greys, floats and transparency become RGB as a `Rendering` says.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import stat
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rootstock.data.headers import (
+    check_headers,
+    check_scans,
+    find_unread_format,
+    fits_tags,
+    without_metadata,
+)
+from rootstock.data.limits import DecodeLimits
+from rootstock.data.read import check_bytes, read_file
+from rootstock.data.rendering import PLAIN, Rendering, Tones, choose_rendering, to_rgb
+from rootstock.data.rendering import to_grey_of_its_own as to_grey
 from rootstock.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 _ORIENTATION_KEYS = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
 """Where Pillow looks for an orientation; without them looking costs more than a small decode."""
-_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+_END_OF_JPEG = b"\xff\xd9"
+T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class DecodeLimits:
-    """What is refused undecoded: file size in bytes, pixels, longer over shorter side, more.
-
-    ``max_side`` None: any. Frames of an animation after the first are never read.
-    """
-
-    max_bytes: int = 100_000_000
-    max_pixels: int = 100_000_000
-    max_aspect_ratio: float = 50.0
-    max_side: int | None = None
+# Pillow's own limit comes before ours and cannot be set for one image; `_check_header` is stricter.
+Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
@@ -62,95 +63,59 @@ class DecodedImage:
         return int(self.pixels.shape[0])
 
 
-def read_image(
-    path: Path, limits: DecodeLimits | None = None, *, short_side: int | None = None
-) -> DecodedImage:
-    """Decode an image file.
+def read_image(path: Path, limits: DecodeLimits | None = None) -> DecodedImage:
+    """Decode an image file to be looked at: deep greys over its own range, on a visible ground.
 
     Raises:
         ImageError: with the reasons of `decode_image`, or ``unreadable``.
     """
     limits = limits or DecodeLimits()
-    return decode_image(read_file(path, limits).content, limits, short_side=short_side)
-
-
-class ReadFile(NamedTuple):
-    """``changed`` is the file's time of change in nanoseconds, before it was read."""
-
-    content: bytes
-    changed: int
-
-
-def read_file(path: Path | str, limits: DecodeLimits) -> ReadFile:
-    """The content of an image file, refused unread where it is too large.
-
-    Raises:
-        ImageError: ``unreadable``, ``too-large`` or ``empty``.
-    """
-    try:
-        # The system's own calls: Python's files and pathlib's take twice as long for a small one.
-        handle = _open_file(path)
-        try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("unreadable", "it is not a regular file")
-            if status.st_size > limits.max_bytes:
-                raise _too_large(limits)
-            size = status.st_size + 1
-            content = os.read(handle, size)
-            # One read may give less than there is.
-            while len(content) < size and (more := os.read(handle, size - len(content))):
-                content += more
-        finally:
-            os.close(handle)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ImageError("unreadable", f"the file cannot be read: {why}") from None
-    _check_bytes(content, limits)
-    return ReadFile(content, status.st_mtime_ns)
-
-
-def _open_file(path: Path | str) -> int:
-    try:
-        # A pipe is opened without waiting for its writer.
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except BlockingIOError:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a path may be text
-            raise
-        return os.open(path, os.O_RDONLY)  # another holds a lease on it, and now gives it back
+    return decode_image(read_file(path, limits).content, limits, rendering=None)
 
 
 class GreyImage(NamedTuple):
-    """``levels`` is Pillow's ``L``, upright; ``mode`` and ``format`` as they were in the file."""
+    """``levels`` is Pillow's ``L``, upright; ``mode`` and ``format`` as they were in the file.
+
+    ``tones``: what a set's `Rendering` is chosen by, see `choose_rendering`.
+    """
 
     levels: Image.Image
     mode: str
     format: str
+    tones: Tones = ()
 
 
 def decode_image(
-    content: bytes, limits: DecodeLimits | None = None, *, short_side: int | None = None
+    content: bytes,
+    limits: DecodeLimits | None = None,
+    *,
+    short_side: int | None = None,
+    rendering: Rendering | None = PLAIN,
 ) -> DecodedImage:
     """Decode the bytes of one image file.
 
     With a ``short_side`` a JPEG is decoded at an eighth, a quarter or half its size if its shorter
     side is still at least that long: a photo of 12 megapixels costs a quarter of the time.
+    ``rendering`` None: what suits the image itself, to look at it.
 
     Raises:
-        ImageError: ``empty``, ``too-large``, ``not-an-image``, ``unsupported``,
-            ``too-many-pixels``, ``aspect-ratio``, ``truncated`` or ``damaged``.
+        ImageError: ``empty``, ``too-large``, ``not-an-image``, ``unsupported-FORMAT``,
+            ``too-many-parts``, ``too-many-pixels``, ``aspect-ratio``, ``truncated`` or ``damaged``.
     """
-    with no_warnings():
-        image = _open(content, limits or DecodeLimits())
-        if short_side is not None:
-            image.draft(None, (short_side, short_side))
+    limits = limits or DecodeLimits()
+
+    def decode(content: bytes) -> DecodedImage:
+        image = _open(content, limits)
         mode, kind = image.mode, image.format or ""
-        upright = _load(image, _to_rgb)
-    try:
-        pixels = np.asarray(upright, dtype=np.uint8)
-    except MemoryError:
-        raise _no_memory() from None
-    return DecodedImage(pixels, mode, kind)
+        if short_side is not None and image.draft(None, (short_side, short_side)):
+            with suppress(ImageError):  # a lossless one has no smaller size
+                return _pixels(_load(image, limits, convert), mode, kind)
+            image = _open(content, limits)
+        return _pixels(_load(image, limits, convert), mode, kind)
+
+    convert = _to_rgb_of_its_own if rendering is None else partial(to_rgb, rendering=rendering)
+    with no_warnings():
+        return _with_repairs(content, limits, decode)
 
 
 def decode_grey(content: bytes, limits: DecodeLimits) -> GreyImage:
@@ -158,14 +123,47 @@ def decode_grey(content: bytes, limits: DecodeLimits) -> GreyImage:
 
     Call it within `no_warnings`: once for many images, since it costs as much as reading one.
     """
-    image = _open(content, limits)
-    mode, kind = image.mode, image.format or ""
-    if kind == "JPEG" and mode == "RGB" and _has_plain_colours(image):
-        with suppress(ImageError):  # of a lossless one the brightness alone cannot be had
-            image.draft("L", None)  # the file's own brightness: colours are read, but not computed
-            return GreyImage(_load(image, _to_grey), mode, kind)
+
+    def decode(content: bytes) -> GreyImage:
         image = _open(content, limits)
-    return GreyImage(_load(image, _to_grey), mode, kind)
+        mode, kind = image.mode, image.format or ""
+        if kind == "JPEG" and mode == "RGB" and _has_plain_colours(image):
+            with suppress(ImageError):  # of a lossless one the brightness alone cannot be had
+                image.draft("L", None)  # the file's own: colours are read, but not computed
+                return GreyImage(_load(image, limits, to_grey)[0], mode, kind)
+            image = _open(content, limits)
+        levels, tones = _load(image, limits, to_grey)
+        return GreyImage(levels, mode, kind, tones)
+
+    return _with_repairs(content, limits, decode)
+
+
+def _to_rgb_of_its_own(image: Image.Image) -> Image.Image:
+    return to_rgb(image, choose_rendering([(image.mode, to_grey(image)[1])]))
+
+
+def _pixels(upright: Image.Image, mode: str, kind: str) -> DecodedImage:
+    try:
+        return DecodedImage(np.asarray(upright, dtype=np.uint8), mode, kind)
+    except MemoryError:
+        raise _no_memory() from None
+
+
+def _with_repairs(content: bytes, limits: DecodeLimits, decode: Callable[[bytes], T]) -> T:
+    """Decode what is sound but for its metadata, or its end if the limits allow that."""
+    try:
+        return decode(content)
+    except ImageError as error:
+        repaired = content
+        if error.reason == "damaged":
+            repaired = without_metadata(content)
+        elif error.reason == "truncated" and limits.truncated == "use":
+            repaired = content + _END_OF_JPEG if content.startswith(b"\xff\xd8") else content
+        if len(repaired) == len(content):
+            raise
+        with suppress(ImageError):
+            return decode(repaired)
+        raise
 
 
 def _has_plain_colours(image: Image.Image) -> bool:
@@ -178,32 +176,29 @@ def no_warnings() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore")
 
 
-def _check_bytes(content: bytes, limits: DecodeLimits) -> None:
-    if not content:
-        raise ImageError("empty", "the file is empty")
-    if len(content) > limits.max_bytes:
-        raise _too_large(limits)
-
-
-def _too_large(limits: DecodeLimits) -> ImageError:
-    return ImageError("too-large", f"the file has more than {limits.max_bytes:,} bytes")
-
-
 def _open(content: bytes, limits: DecodeLimits) -> Image.Image:
-    _check_bytes(content, limits)
+    check_bytes(content, limits)
+    check_headers(content, limits)
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        names = ", ".join(FORMATS)
-        raise ImageError(
-            "not-an-image", f"the content is not an image of a known format ({names})"
-        ) from None
-    except Image.DecompressionBombError:
-        raise ImageError("too-many-pixels", "the header asks for far too many pixels") from None
+        raise _unknown(content) from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they meet
         raise ImageError("damaged", f"the header is damaged: {_one_line(error)}") from None
     _check_header(image, limits)
+    if _is_jpeg(image):
+        check_scans(content, image)
     return image
+
+
+def _unknown(content: bytes) -> ImageError:
+    if name := find_unread_format(content):
+        return ImageError(
+            f"unsupported-{name.lower().replace(' ', '-')}",
+            f"{name} files cannot be read; convert it to JPEG, PNG or TIFF",
+        )
+    names = ", ".join(FORMATS)
+    return ImageError("not-an-image", f"the content is not an image of a known format ({names})")
 
 
 def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
@@ -226,10 +221,15 @@ def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
         )
 
 
-def _load(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _load(image: Image.Image, limits: DecodeLimits, convert: Callable[[Image.Image], T]) -> T:
     try:
         image.seek(0)
-        image.load()
+        try:
+            image.load()
+        except OSError as error:
+            if limits.truncated == "refuse" or not _is_truncation(error) or _is_jpeg(image):
+                raise
+            image.tile = []  # type: ignore[attr-defined]  # what has been decoded so far is kept
         if image.format == "TIFF" or not _ORIENTATION_KEYS.isdisjoint(image.info):
             _drop_broken_exif(image)
             ImageOps.exif_transpose(image, in_place=True)
@@ -237,10 +237,17 @@ def _load(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> 
     except MemoryError:
         raise _no_memory() from None
     except Exception as error:  # noqa: BLE001 - as above, and the image is unusable
-        text = _one_line(error)
-        truncated = "truncated" in text or "unexpected end" in text.lower()
-        reason = "truncated" if truncated else "damaged"
-        raise ImageError(reason, f"the pixels cannot be decoded: {text}") from None
+        reason = "truncated" if _is_truncation(error) else "damaged"
+        raise ImageError(reason, f"the pixels cannot be decoded: {_one_line(error)}") from None
+
+
+def _is_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO")
+
+
+def _is_truncation(error: Exception) -> bool:
+    text = _one_line(error)
+    return "truncated" in text or "unexpected end" in text.lower()
 
 
 def _no_memory() -> ImageError:
@@ -248,44 +255,18 @@ def _no_memory() -> ImageError:
 
 
 def _drop_broken_exif(image: Image.Image) -> None:
+    """Damaged metadata is no reason to lose the pixels."""
+    block = image.info.get("exif", b"")
+    raw = image.info.get("Raw profile type exif", "")
     try:
+        if raw:
+            block = bytes.fromhex("".join(raw.split("\n")[3:]))
+        if block and not fits_tags(block):
+            raise ValueError
         image.getexif()
-    except Exception:  # noqa: BLE001 - damaged metadata is no reason to lose the pixels
+    except Exception:  # noqa: BLE001 - Pillow's parsers raise whatever they meet
         image.info.pop("exif", None)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image  # convert would copy it
-    if image.mode in _SIXTEEN_BIT_MODES:
-        deep = np.asarray(image).astype(np.uint16)
-        return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "I":
-        # Pillow opens 16-bit PNG files so where it has no better mode.
-        values = np.asarray(image)
-        if values.min() >= 0 and values.max() <= 65_535:
-            return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-        return _stretch(values)
-    if image.mode == "F":
-        return _stretch(np.asarray(image))
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        layer = image.convert("RGBA")
-        paper = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(paper, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    if image.mode == "L" and "transparency" not in image.info:
-        return image
-    return _to_rgb(image).convert("L")
-
-
-def _stretch(values: np.ndarray) -> Image.Image:
-    finite = np.where(np.isfinite(values), values, 0.0).astype(np.float64)
-    low, high = finite.min(), finite.max()
-    scaled = (finite - low) * (255.0 / max(high - low, 1e-12))
-    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+        image.info.pop("Raw profile type exif", None)
 
 
 def _one_line(error: Exception) -> str:

@@ -17,10 +17,10 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from rootstock.data.decode import DecodeLimits
 from rootstock.data.duplicates import group_duplicates
 from rootstock.data.inspect import Inspected
 from rootstock.data.likeness import Likeness
+from rootstock.data.limits import DecodeLimits
 from rootstock.errors import DataError
 
 Duplicates = Literal["off", "exact", "near"]

@@ -13,23 +13,39 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from rootstock.data.candidates import Thumbnail
-from rootstock.data.decode import DecodeLimits, decode_grey, no_warnings, read_file
+from rootstock.data.decode import decode_grey, no_warnings
 from rootstock.data.duplicates import thumbnail
+from rootstock.data.limits import DecodeLimits
+from rootstock.data.read import read_file
+from rootstock.data.rendering import Tones
 from rootstock.errors import DataError, ImageError
+from rootstock.system.bounds import bound_memory, bound_seconds
 from rootstock.system.cpu import usable_cores
 from rootstock.system.failure import hush_interrupts
 from rootstock.system.progress import Progress
 
 CHUNK_IMAGES = 64
 """Images a task; also the number from which on processes are worth their start."""
+MAX_SECONDS = 60
+"""Of a core's time for one image, after which its process ends; it is quarantined as crashed."""
+MIN_LEVELS = 8
+"""Grey levels between the darkest and the brightest, below which an image shows nothing."""
+_EDGE_SHARE = 0.005
+"""Of the pixels, which may be darker or brighter."""
+BYTES_PER_PIXEL = 16
+"""Memory that a process may take for an image: pixels in the file's mode, and as RGB, twice."""
 
 
 class Inspected(NamedTuple):
     """What was seen of one file; ``reason`` is empty for a usable image.
 
-    ``changed``: the file's time of change in nanoseconds, before it was read; None if it was not.
-    A tuple, since workers send a hundred thousand of them.
+    ``changed`` and ``status_changed``: when its content and its entry were changed, in nanoseconds,
+    before it was read; None if it was not. ``tones``: see `choose_rendering`; ``flat``: it has one
+    colour. A tuple, since workers send a hundred thousand of them.
     """
 
     sha256: str = ""
@@ -40,7 +56,11 @@ class Inspected(NamedTuple):
     format: str = ""
     reason: str = ""
     changed: int | None = None
+    status_changed: int | None = None
+    inode: int | None = None
     thumb: Thumbnail = b""
+    tones: Tones = ()
+    flat: bool = False
 
 
 def inspect_image(path: Path | str, limits: DecodeLimits) -> Inspected:
@@ -56,17 +76,39 @@ def _inspect_chunk(paths: Sequence[Path | str], limits: DecodeLimits) -> list[In
 def _inspect_file(path: Path | str, limits: DecodeLimits) -> Inspected:
     try:
         os.fspath(path).encode()
-        content, changed = read_file(path, limits)
+        content, status = read_file(path, limits)
     except UnicodeEncodeError:
         return Inspected(reason="file-name")
     except ImageError as error:
         return _describe_unread(path, error.reason)
     sha256, size = hashlib.sha256(content).hexdigest(), len(content)
+    when = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     try:
-        levels, mode, kind = decode_grey(content, limits)
+        levels, mode, kind, tones = decode_grey(content, limits)
     except ImageError as error:
-        return Inspected(sha256, size, reason=error.reason, changed=changed)
-    return Inspected(sha256, size, *levels.size, mode, kind, "", changed, thumbnail(levels))
+        return Inspected(sha256, size, 0, 0, "", "", error.reason, *when)
+    thumb = thumbnail(levels)
+    facts = (sha256, size, *levels.size, mode, kind, "", *when)
+    return Inspected(*facts, thumb, tones, _is_flat(levels, thumb))
+
+
+def _is_flat(levels: Image.Image, thumb: Thumbnail) -> bool:
+    if max(thumb) - min(thumb) >= MIN_LEVELS:
+        return False
+    counts = np.cumsum(levels.histogram())
+    low, high = np.searchsorted(counts, counts[-1] * np.array([_EDGE_SHARE, 1 - _EDGE_SHARE]))
+    return bool(high - low < MIN_LEVELS)
+
+
+def _inspect_in_process(paths: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
+    """Do the same in a process that may end: an image that takes too long ends it."""
+    results = []
+    with no_warnings():
+        for path in paths:
+            bound_seconds(MAX_SECONDS)
+            results.append(_inspect_file(path, limits))
+    bound_seconds(0)
+    return results
 
 
 def _describe_unread(path: Path | str, reason: str) -> Inspected:
@@ -117,32 +159,32 @@ def _spread(
     workers: int,
 ) -> Iterator[tuple[int, list[Inspected]]]:
     """Numbers and results of chunks; a process that dies takes along those not yet done."""
-    with _pool(workers) as pool:
+    with _pool(workers, limits) as pool:
         futures: list[Future[list[Inspected]]] = []
         with suppress(BrokenProcessPool):
             for number in numbers:
-                futures.append(pool.submit(_inspect_chunk, chunks[number], limits))
+                futures.append(pool.submit(_inspect_in_process, chunks[number], limits))
         for number, future in zip(numbers, futures, strict=False):
             with suppress(BrokenProcessPool):
                 yield number, future.result()
 
 
 def _one_by_one(chunk: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
-    _check_that_processes_start()
+    _check_that_processes_start(limits)
     results: list[Inspected] = []
     while len(results) < len(chunk):
-        with _pool(1) as pool, suppress(BrokenProcessPool):
+        with _pool(1, limits) as pool, suppress(BrokenProcessPool):
             for path in chunk[len(results) :]:
-                results += pool.submit(_inspect_chunk, [path], limits).result()
+                results += pool.submit(_inspect_in_process, [path], limits).result()
         if len(results) < len(chunk):
             size = Path(chunk[len(results)]).stat().st_size
             results.append(Inspected(bytes=size, reason="crashed"))
     return results
 
 
-def _check_that_processes_start() -> None:
+def _check_that_processes_start(limits: DecodeLimits) -> None:
     """Else every image would be blamed for it."""
-    with _pool(1) as pool:
+    with _pool(1, limits) as pool:
         try:
             pool.submit(len, ()).result()
         except BrokenProcessPool:
@@ -153,10 +195,18 @@ def _check_that_processes_start() -> None:
             ) from None
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def _pool(workers: int, limits: DecodeLimits) -> ProcessPoolExecutor:
     # Forking a process that holds torch's threads can hang.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=hush_interrupts)
+    memory = BYTES_PER_PIXEL * limits.max_pixels + 4 * limits.max_bytes
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin_process, initargs=(memory,)
+    )
+
+
+def _begin_process(memory: int) -> None:
+    hush_interrupts()
+    bound_memory(memory)
 
 
 def _counted(bar: Progress, result: Inspected) -> Inspected:

@@ -1,8 +1,9 @@
 """What was seen of each file before: an image that is as it was is not read again.
 
-A file of the same size and time of change is taken for the same file. One that was
-written in the seconds before it was read is not trusted: it may be written again within one tick
-of the file system's clock.
+A file of the same size, number (inode) and times of change is taken for the same file, as git
+does: its content's time can be set back, that of its entry cannot. One that was written in the
+seconds before it was read is not trusted: it may be written again within one tick of the file
+system's clock.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from pathlib import Path
 import PIL
 import pyarrow as pa
 
-from rootstock.data.decode import DecodeLimits
 from rootstock.data.inspect import Inspected, inspect_images
 from rootstock.data.layout import Layout
+from rootstock.data.limits import DecodeLimits
 from rootstock.system.tables import DAMAGE, read_table, write_rows
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same file would be seen differently."""
 MIN_AGE_NS = 2_000_000_000
+"""Of the content's time, which some file systems keep in steps of two seconds."""
+MIN_ENTRY_AGE_NS = 100_000_000
+"""Of the entry's time, which is the system's own clock."""
 FILE_COLUMNS = (
     ("sha256", pa.string()),
     ("bytes", pa.int64()),
@@ -38,7 +42,11 @@ _INSPECTED_COLUMNS = (
     *FILE_COLUMNS,
     ("reason", pa.string()),
     ("changed", pa.int64()),
+    ("status_changed", pa.int64()),
+    ("inode", pa.uint64()),
     ("thumb", pa.binary()),
+    ("tones", pa.list_(pa.float64())),
+    ("flat", pa.bool_()),
 )
 """The fields of `Inspected`, in its order."""
 _SCHEMA = pa.schema([("path", pa.string()), *_INSPECTED_COLUMNS])
@@ -102,12 +110,15 @@ class InspectionCache:
         self, names: Sequence[str], inspected: Sequence[Inspected], *, since: float
     ) -> None:
         """Write what was seen; ``since`` is the time in seconds before the first was read."""
-        latest = since * 1e9 - MIN_AGE_NS
+        now = since * 1e9
         rows = [
             (name, *image)
             for name, image in zip(names, inspected, strict=True)
             # A file that cannot be read now may be readable though it has not changed.
-            if image.changed is not None and image.changed < latest and image.reason != "unreadable"
+            if image.changed is not None
+            and image.changed < now - MIN_AGE_NS
+            and (image.status_changed or 0) < now - MIN_ENTRY_AGE_NS
+            and image.reason != "unreadable"
         ]
         write_rows(rows, _SCHEMA.with_metadata({b"rootstock": self._rules}), self.path)
 
@@ -116,7 +127,8 @@ class InspectionCache:
             status = os.stat(f"{self.base}/{name}")  # noqa: PTH116 - as for reading it
         except (OSError, ValueError):
             return False
-        return (status.st_size, status.st_mtime_ns) == (image.bytes, image.changed)
+        now = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        return now == (image.bytes, image.changed, image.status_changed, image.inode)
 
     @property
     def _rules(self) -> bytes:

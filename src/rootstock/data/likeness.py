@@ -16,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from rootstock.data.candidates import TURNS, Pairs, turn
-from rootstock.data.decode import DecodeLimits, decode_image, no_warnings, read_file
+from rootstock.data.decode import decode_image, no_warnings
+from rootstock.data.limits import DecodeLimits
+from rootstock.data.read import read_file
 from rootstock.errors import ImageError
 from rootstock.system.cpu import usable_cores
 from rootstock.system.progress import Progress
@@ -95,7 +97,7 @@ class Likeness:
     def _read(self, number: int) -> np.ndarray | None:
         try:
             content = read_file(self._paths[number], self._limits).content
-            image = decode_image(content, self._limits, short_side=2 * SIDE_PIXELS)
+            image = decode_image(content, self._limits, short_side=2 * SIDE_PIXELS, rendering=None)
         except ImageError:
             return None  # changed since it was inspected: nothing is concluded
         return reduce_picture(image.pixels)

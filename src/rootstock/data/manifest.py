@@ -11,17 +11,20 @@ from functools import cached_property
 from itertools import starmap
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from rootstock.data.decode import DecodeLimits
+from rootstock.data.blank import decide_rendering
 from rootstock.data.entry import describe_faults
 from rootstock.data.groups import Duplicates, group_images, list_groups, read_groups
 from rootstock.data.inspect import Inspected
 from rootstock.data.inspection_cache import FILE_COLUMNS, inspect_layout
 from rootstock.data.layout import Layout
+from rootstock.data.limits import DecodeLimits
+from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.data.splits import SPLITS, assign_splits
+from rootstock.data.target_rules import TargetRules
 from rootstock.errors import ArtifactError, DataError
 from rootstock.system.files import explain_format
 from rootstock.system.tables import DAMAGE, read_table, write_rows
@@ -41,32 +44,6 @@ SCHEMA = pa.schema(
         ("picture", pa.int64()),
     ]
 )
-
-
-class TargetRules(Protocol):
-    """What the index asks of the kind of target; every task answers it."""
-
-    name: ClassVar[str]
-
-    def check_texts(self, root: Path, texts: Sequence[str]) -> None:
-        """Refuse targets that cannot be read."""
-        ...
-
-    def strata(self, texts: Sequence[str]) -> list[str]:
-        """Return the stratum of each target."""
-        ...
-
-    def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
-        """Refuse targets of usable and of all listed images that cannot be learnt from."""
-        ...
-
-    def warn(self, texts: Sequence[str]) -> list[str]:
-        """Return what looks odd about the targets."""
-        ...
-
-    def check_splits(self, root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:
-        """Return warnings about how the strata fell into the splits."""
-        ...
 
 
 class ImageRow(NamedTuple):
@@ -97,13 +74,16 @@ class ImageRow(NamedTuple):
 class Manifest:
     """All rows in order of path, and what was noticed while listing them.
 
-    ``task`` is the name of the task whose targets the rows hold.
+    ``task`` is the name of the task whose targets the rows hold; ``rendering`` is how the images
+    are shown, and ``limits`` is what was accepted as one.
     """
 
     images: tuple[ImageRow, ...]
     warnings: tuple[str, ...] = ()
     given_splits: tuple[str, ...] = ()
     task: str = FIRST_TASK
+    rendering: Rendering = PLAIN
+    limits: DecodeLimits = DecodeLimits()
 
     @cached_property
     def strata(self) -> list[str]:
@@ -125,6 +105,8 @@ class Manifest:
         digest = hashlib.sha256()
         if self.task != FIRST_TASK:  # manifests of format 1 have no task, and keep their hash
             digest.update(self.task.encode())
+        if self.rendering != PLAIN:
+            digest.update(json.dumps(self.rendering.to_dict()).encode())
         for row in self.images:
             fields = (row.path, row.sha256, row.target, row.split, row.quarantine)
             digest.update(json.dumps(fields).encode())
@@ -137,7 +119,10 @@ class Manifest:
             "task": self.task,
             "warnings": self.warnings,
             "given_splits": self.given_splits,
+            "limits": self.limits.to_dict(),
         }
+        if self.rendering != PLAIN:
+            header["rendering"] = self.rendering.to_dict()
         write_rows(self.images, SCHEMA.with_metadata({"rootstock": json.dumps(header)}), path)
 
     @classmethod
@@ -161,6 +146,8 @@ class Manifest:
                 tuple(header["warnings"]),
                 tuple(header["given_splits"]),
                 "" if problem else header["task"],
+                Rendering.from_dict(header.get("rendering", {})),
+                DecodeLimits.from_dict(header.get("limits", {})),
             )
         except FileNotFoundError:
             raise ArtifactError(f"{path} is missing", hint=hint) from None
@@ -276,23 +263,28 @@ def build_manifest(
         test_fraction=test_fraction,
         seed=seed,
     )
+    looked_at = [(layout.entries[i].path, inspected[i]) for i in usable]
+    rendering, about_rendering = decide_rendering(looked_at, strata, splits)
     warnings = [
         *layout.warnings,
         *rules.warn(listed),
         *together.warnings,
         *rules.check_splits(layout.root, strata, splits),
+        *about_rendering,
     ]
     numbers = (together.groups.tolist(), together.pictures.tolist())
     cells = dict(zip(usable, zip(strata, splits, *numbers, strict=True), strict=True))
     decided = [cells.get(i, ("", "", 0, 0)) for i in range(len(inspected))]
     stratum_of, split_of, group_of, picture_of = zip(*decided, strict=True)
     files, labels, _ = zip(*layout.entries, strict=True)
-    *columns, reasons, _, _ = zip(*inspected, strict=True)
+    fields = list(zip(*inspected, strict=True))
+    columns, reasons = fields[: len(FILE_COLUMNS)], fields[len(FILE_COLUMNS)]
     texts = [map(_storable, column) for column in (files, labels, stratum_of)]
     stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons, picture_of)
     rows = starmap(ImageRow, zip(*stored, strict=True))
     given_splits = tuple(sorted({entry.split for entry in layout.entries if entry.split}))
-    return Manifest(tuple(rows), tuple(warnings), given_splits, rules.name)
+    given = tuple(rows), tuple(warnings), given_splits
+    return Manifest(*given, rules.name, rendering, limits)
 
 
 def _storable(text: str) -> str:

@@ -14,6 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from rootstock.data.decode import decode_image
+from rootstock.data.limits import DecodeLimits
+from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.errors import BackboneError
 from rootstock.system.digest import digest_json
 
@@ -29,7 +32,8 @@ class Preprocess:
 
     ``mean`` and ``std`` are per channel, for pixels in [0, 1]. Resizing is Pillow's, which always
     filters before it shrinks (antialiasing). ``scaled``: a large JPEG may be decoded at an eighth,
-    a quarter or half its size as long as that is twice what resizing asks for.
+    a quarter or half its size as long as that is twice what resizing asks for. ``rendering`` says
+    how deep greys and transparency become RGB.
     """
 
     input_size: int
@@ -38,6 +42,7 @@ class Preprocess:
     interpolation: Literal["bilinear", "bicubic"]
     crop_pct: float
     scaled: bool = False
+    rendering: Rendering = PLAIN
 
     def __post_init__(self) -> None:
         if self.interpolation not in _RESAMPLING:
@@ -63,6 +68,15 @@ class Preprocess:
     @property
     def _resized_side(self) -> int:
         return round(self.input_size / self.crop_pct)
+
+    def decode(self, content: bytes, limits: DecodeLimits | None = None) -> np.ndarray:
+        """Turn the bytes of an image file into uint8[H,W,3].
+
+        Raises:
+            ImageError: with the reasons of `decode_image`.
+        """
+        side, rendering = self.decoded_side, self.rendering
+        return decode_image(content, limits, short_side=side, rendering=rendering).pixels
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Turn uint8[H,W,3] into float32[3,S,S]."""
@@ -112,12 +126,17 @@ class Preprocess:
         fields = dataclasses.asdict(self)
         if not self.scaled:
             del fields["scaled"]  # models made before there was the choice keep their hash
+        fields["rendering"] = self.rendering.to_dict()
+        if not fields["rendering"]:
+            del fields["rendering"]  # as above
         return fields | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocess:
         """Return what `to_dict` made the fields of."""
-        return cls(**(fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}))
+        exact = {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
+        rendering = Rendering.from_dict(fields.get("rendering", {}))
+        return cls(**(fields | exact | {"rendering": rendering}))
 
 
 def _centre_box(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

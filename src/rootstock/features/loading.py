@@ -6,21 +6,28 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from rootstock.data.decode import DecodeLimits, decode_image
+from rootstock.data.decode import decode_image
+from rootstock.data.limits import INDEXED
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
+from rootstock.data.read import read_file
+from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.errors import DataError, ImageError
 from rootstock.system.cpu import usable_cores
 
-_NO_LIMITS = DecodeLimits(max_bytes=2**62, max_pixels=2**62, max_aspect_ratio=1e9)
-"""Indexed images have passed the limits of the index already."""
 MAX_THREAD_CORES = 4
 """Beyond, threads that decode wait for the interpreter's lock, and processes do not."""
+_PROBLEMS = {
+    "unreadable": "cannot be read any more",
+    "too-large": "has changed",
+    "empty": "has changed",
+}
 _TASKS_AHEAD = 3
 """Per worker."""
 OnImage = Callable[[ImageRow, np.ndarray], None]
@@ -29,21 +36,22 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def read_pixels(row: ImageRow, root: Path, *, short_side: int | None = None) -> np.ndarray:
-    """Decode an indexed image: uint8[H,W,3]; ``short_side`` as for `decode_image`.
+def read_pixels(
+    row: ImageRow, root: Path, *, short_side: int | None = None, rendering: Rendering = PLAIN
+) -> np.ndarray:
+    """Decode an indexed image: uint8[H,W,3]; the options are those of `decode_image`.
 
     Raises:
         DataError: the image has changed or vanished since it was indexed.
     """
     try:
-        content = (root / row.path).read_bytes()
+        # What has grown since, or is a pipe by now, is not read.
+        content = read_file(root / row.path, replace(INDEXED, max_bytes=row.bytes)).content
         if hashlib.sha256(content).hexdigest() == row.sha256:
-            return decode_image(content, _NO_LIMITS, short_side=short_side).pixels
+            return decode_image(content, INDEXED, short_side=short_side, rendering=rendering).pixels
         problem = "has changed"
-    except OSError:
-        problem = "cannot be read any more"
     except ImageError as error:
-        problem = f"cannot be decoded any more: {error.message}"
+        problem = _PROBLEMS.get(error.reason, f"cannot be decoded any more: {error.message}")
     raise DataError(
         f"{root / row.path} {problem} since it was indexed", hint="run the stage `index` again"
     )
@@ -62,7 +70,9 @@ def read_prepared(
     """
     prepared = []
     for row in rows:
-        pixels = read_pixels(row, root, short_side=preprocess.decoded_side)
+        pixels = read_pixels(
+            row, root, short_side=preprocess.decoded_side, rendering=preprocess.rendering
+        )
         if on_image:
             on_image(row, pixels)
         prepared.append(preprocess.geometry(pixels))

@@ -20,8 +20,13 @@ def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> Infe
     Raises:
         DataError: an image has changed or vanished since it was indexed.
     """
-    answers, side = [], predictor.bundle.preprocess.decoded_side
-    views = spread(lambda row: predictor.cut(read_pixels(row, root, short_side=side)), rows)
+    answers, preprocess = [], predictor.bundle.preprocess
+    side, rendering = preprocess.decoded_side, preprocess.rendering
+
+    def cut(row: ImageRow) -> np.ndarray:
+        return predictor.cut(read_pixels(row, root, short_side=side, rendering=rendering))
+
+    views = spread(cut, rows)
     with Progress("predict", len(rows), "image") as progress:
         for start in range(0, len(rows), BATCH_IMAGES):
             batch = [next(views) for _ in rows[start : start + BATCH_IMAGES]]

@@ -27,6 +27,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from rootstock.data.limits import DecodeLimits
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views
 from rootstock.errors import BackboneError, BundleError, ConfigError
@@ -74,6 +75,8 @@ class BundleFacts(BaseModel):
     metrics: dict[str, Any]
     lineage: dict[str, Any]
     card: dict[str, Any]
+    limits: dict[str, Any] = Field(default_factory=dict)
+    """What was accepted as an image in training; empty in models made before it was kept."""
 
 
 class GoldenSample(BaseModel):
@@ -123,6 +126,10 @@ class ModelBundle:
     @cached_property
     def preprocess(self) -> Preprocess:
         return Preprocess.from_dict(self.facts.preprocess)
+
+    @cached_property
+    def limits(self) -> DecodeLimits:
+        return DecodeLimits.from_dict(self.facts.limits)
 
     @cached_property
     def reference(self) -> Reference | None:

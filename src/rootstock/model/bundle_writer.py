@@ -16,7 +16,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from rootstock.backbones.card import BackboneCard
-from rootstock.data.decode import decode_image
+from rootstock.data.limits import DecodeLimits
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views
 from rootstock.errors import ArtifactError, BundleError
@@ -64,13 +64,15 @@ def write_bundle(
     reference: Reference | None = None,
     seen: SeenImages | None = None,
     unknown_share: float = 0.0,
+    limits: DecodeLimits | None = None,
 ) -> ModelBundle:
     """Write a model directory, replacing an older one, once ONNX has matched PyTorch.
 
     ``task`` is the name of the task and ``names`` are those of the outputs. ``golden`` holds
     (file name, image bytes, target as text) of 1 to 8 validation images; more are left out.
     ``views``: what a prediction averages; ``reference`` lets the model say what it does not know,
-    at most of ``unknown_share`` of the known; ``seen`` lets it recognise its own images.
+    at most of ``unknown_share`` of the known; ``seen`` lets it recognise its own images;
+    ``limits`` is what it accepts as an image.
     Raises:
         BundleError: the directory holds something else, there is no golden image, the
             network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
@@ -82,10 +84,8 @@ def write_bundle(
             hint="pass images of the validation split",
         )
     network = copy.deepcopy(network).cpu().eval()
-    side = preprocess.decoded_side
-    images = [
-        decode_image(content, short_side=side).pixels for _, content, _ in golden[:MAX_GOLDEN]
-    ]
+    limits = limits or DecodeLimits()
+    images = [preprocess.decode(content, limits) for _, content, _ in golden[:MAX_GOLDEN]]
     batch = np.stack([preprocess.apply(pixels) for pixels in images])
     outputs = torch_outputs(network, batch)
     if outputs.logits.shape[1] != len(names):
@@ -108,6 +108,7 @@ def write_bundle(
         "metrics": dict(metrics),
         "lineage": dict(lineage),
         "card": card.model_dump(mode="json", exclude={"weights"}),
+        "limits": limits.to_dict(),
     }
     with _whole_directory(directory) as folder:
         state = {name: value.contiguous() for name, value in network.state_dict().items()}

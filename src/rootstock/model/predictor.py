@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from rootstock.data.decode import DecodeLimits, decode_image
+from rootstock.data.limits import DecodeLimits
 from rootstock.data.views import FORWARD_PASSES, Views, average_views, cut_views
 from rootstock.errors import BundleError, ImageError
 from rootstock.model.bundle import ModelBundle, largest_difference, read_bundle
@@ -49,7 +49,7 @@ class Predictor:
         threads: threads of one forward pass; None lets the engine take every core.
         name, version: under which the model is known; by default the directory's name and
             the first 12 digits of its content's sha256.
-        limits: what is accepted as an image.
+        limits: what is accepted as an image; None: what was in training.
 
     Opening a model proves it: its golden images must give the recorded outputs.
 
@@ -70,7 +70,7 @@ class Predictor:
     ) -> None:
         self.bundle = bundle if isinstance(bundle, ModelBundle) else read_bundle(Path(bundle))
         self.task = get_task(self.bundle.facts.task)
-        self.limits = limits or DecodeLimits()
+        self.limits = limits or self.bundle.limits
         self._name = name or self.bundle.directory.resolve().name
         self._version = version or self.bundle.digest[:12]
         # Read now: a cache may drop the files of a model that is still in use.
@@ -127,8 +127,7 @@ class Predictor:
         Raises:
             ImageError: it cannot be used.
         """
-        side = self.bundle.preprocess.decoded_side
-        return self.cut(decode_image(content, self.limits, short_side=side).pixels)
+        return self.cut(self.bundle.preprocess.decode(content, self.limits))
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
         """uint8[H,W,3] -> uint8[V,S,S,3], the views of a decoded image."""
@@ -228,8 +227,7 @@ class Predictor:
         preprocess = self.bundle.preprocess
         found = []
         for sample in self.bundle.golden:
-            content = self.bundle.golden_bytes(sample)
-            pixels = decode_image(content, short_side=preprocess.decoded_side).pixels
+            pixels = preprocess.decode(self.bundle.golden_bytes(sample), self.bundle.limits)
             found.append((sample.file, preprocess.geometry(pixels)))
         return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.data.manifest import ImageRow
+from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.features.loading import read_pixels, spread
 from rootstock.review.shortcuts import border_facts
 
@@ -25,7 +26,7 @@ class Borders:
         if row.sha256 in self._wanted and pixels.shape[:2] == (row.height, row.width):
             self._facts[row.sha256] = border_facts(pixels)
 
-    def read(self, root: Path) -> np.ndarray:
+    def read(self, root: Path, rendering: Rendering = PLAIN) -> np.ndarray:
         """Return float64[N,6] of the rows; images that were not noted are decoded.
 
         Raises:
@@ -34,6 +35,8 @@ class Borders:
 
         def measure(row: ImageRow) -> np.ndarray:
             facts = self._facts.get(row.sha256)
-            return border_facts(read_pixels(row, root)) if facts is None else facts
+            if facts is None:
+                facts = border_facts(read_pixels(row, root, rendering=rendering))
+            return facts
 
         return np.stack(list(spread(measure, self.rows)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from rootstock.data.limits import DecodeLimits
 from rootstock.system.cpu import usable_cores
 
 MEBIBYTE = 2**20
@@ -74,18 +76,33 @@ class Settings(BaseSettings):
         512 * MEBIBYTE, ge=1_000, description="All request bodies in memory; more are answered 503."
     )
     max_images: int = Field(64, ge=1, description="Images in one request.")
-    max_pixels: int = Field(
-        50_000_000, ge=1_000, description="An image with more pixels is refused before decoding."
+    max_pixels: int | None = Field(
+        None,
+        ge=1_000,
+        description="An image with more pixels is refused before decoding; by default as in the "
+        "model's training.",
     )
-    max_side: int = Field(
-        20_000, ge=16, description="An image with a longer side is refused before decoding."
+    max_side: int | None = Field(
+        None,
+        ge=16,
+        description="An image with a longer side is refused before decoding; by default any side.",
     )
-    max_aspect_ratio: float = Field(
-        50.0, ge=1, description="Longer divided by shorter side; above it, refused before decoding."
+    max_aspect_ratio: float | None = Field(
+        None,
+        ge=1,
+        description="Longer divided by shorter side; above it, refused before decoding; by default "
+        "as in the model's training.",
+    )
+    truncated: Literal["refuse", "use"] | None = Field(
+        None,
+        description="What to do with an image whose file ends early; by default as in the model's "
+        "training.",
     )
     decode_seconds: float = Field(5.0, gt=0, description="Time limit for decoding one image.")
     decode_memory_bytes: int = Field(
-        1024 * MEBIBYTE, ge=64 * MEBIBYTE, description="Memory limit for decoding one image."
+        1536 * MEBIBYTE,
+        ge=64 * MEBIBYTE,
+        description="Memory limit for decoding one image; 16 bytes per pixel are enough.",
     )
     deadline_seconds: float = Field(10.0, gt=0, description="Time limit for an answer (503).")
     header_seconds: float = Field(
@@ -164,6 +181,12 @@ class Settings(BaseSettings):
                     "https://shop.example:8443, without a path or *"
                 )
         return text
+
+    def limits(self, own: DecodeLimits) -> DecodeLimits:
+        """Return a model's own limits of images, with those that are set here in their place."""
+        names = ("max_pixels", "max_side", "max_aspect_ratio", "truncated")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(own, **given, max_bytes=min(own.max_bytes, self.max_body_bytes))
 
 
 def split_origins(text: str) -> list[str]:

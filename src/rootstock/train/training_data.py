@@ -70,8 +70,14 @@ class TrainingData:
 
     def view_inputs(self, row: ImageRow, views: Views) -> np.ndarray:
         """Return the views float32[V,3,S,S] of an image, prepared."""
-        pixels = read_pixels(row, self.reader.root, short_side=self.reader.preprocess.decoded_side)
-        return self.reader.preprocess.normalise(cut_views(self.reader.preprocess, pixels, views))
+        preprocess = self.reader.preprocess
+        pixels = read_pixels(
+            row,
+            self.reader.root,
+            short_side=preprocess.decoded_side,
+            rendering=preprocess.rendering,
+        )
+        return preprocess.normalise(cut_views(preprocess, pixels, views))
 
     def feature_file(self, split: str, tap: str) -> Path:
         """Return a .npy file of the features float16[N,C] at ``tap``, written now if need be."""

@@ -35,7 +35,7 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     reader = FeatureReader(
         project.root,
         backbone,
-        backbone.card.preprocess(),
+        backbone.card.preprocess(rendering=project.manifest.rendering),
         FeatureStore(project.store),
         on_image=borders.note,
     )
@@ -82,7 +82,8 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
     def measure(candidate: str) -> BackboneProfile:
         weights, name = split_candidate(candidate)
         backbone = load_backbone(weights, name, device=config.features.device)
-        preprocess, store = backbone.card.preprocess(), FeatureStore(project.store)
+        preprocess = backbone.card.preprocess(rendering=project.manifest.rendering)
+        store = FeatureStore(project.store)
         return measure_backbone(
             candidate,
             FeatureReader(project.root, backbone, preprocess, store),

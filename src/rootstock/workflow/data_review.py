@@ -58,7 +58,7 @@ def review_data(
         profile,
         rows=rows,
         features=features,
-        borders=(borders.rows, borders.read(reader.root)),
+        borders=(borders.rows, borders.read(reader.root, reader.preprocess.rendering)),
         target_accuracy=target_accuracy,
         folds=folds,
         seed=seed,

@@ -10,6 +10,7 @@ from pathlib import Path
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
+from rootstock.data.rendering import Rendering
 from rootstock.features.reader import ExtractionReport, FeatureReader
 from rootstock.features.store.compaction import compact
 from rootstock.features.store.store import FeatureStore
@@ -36,12 +37,13 @@ class PartJob:
     device: str
     batch_size: int
     n_images: int
+    rendering: Rendering
 
     @cached_property
     def reader(self) -> FeatureReader:
         """Loads its backbone once for all parts of this process; a task on a cluster its own."""
         backbone = load_planned_backbone(self.plan, device=self.device)
-        preprocess = backbone.card.preprocess(self.plan.input_size)
+        preprocess = backbone.card.preprocess(self.plan.input_size, self.rendering)
         return FeatureReader(self.root, backbone, preprocess, FeatureStore(self.store))
 
     def __getstate__(self) -> dict[str, object]:
@@ -74,6 +76,7 @@ def cache_features(
         config.features.device,
         config.features.batch_size,
         n_images=len(unique),
+        rendering=project.manifest.rendering,
     )
     space = job.reader.space
     parts = [unique[at : at + PART_IMAGES] for at in range(0, len(unique), PART_IMAGES)]

@@ -14,11 +14,12 @@ from typing import Any, cast
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.data.decode import DecodeLimits
 from rootstock.data.inspect import Inspected
 from rootstock.data.layout import Layout, find_images
-from rootstock.data.manifest import Manifest, TargetRules, build_manifest
+from rootstock.data.limits import DecodeLimits
+from rootstock.data.manifest import Manifest, build_manifest
 from rootstock.data.notices import list_notices
+from rootstock.data.target_rules import TargetRules
 from rootstock.errors import ArtifactError, DataError
 from rootstock.plots.background import BackgroundPlots, background_plots
 from rootstock.plots.data import plot_class_counts, plot_image_sizes
@@ -110,7 +111,9 @@ def _index(config: Config, paths: Paths, task: Task, *, learn: bool = True) -> M
         manifest = build_manifest(
             layout,
             rules=task if learn else cast(TargetRules, _MeasureRules(task)),
-            limits=DecodeLimits(data.max_bytes, data.max_pixels, data.max_aspect_ratio),
+            limits=DecodeLimits(
+                data.max_bytes, data.max_pixels, data.max_aspect_ratio, truncated=data.truncated
+            ),
             val_fraction=data.val_fraction,
             test_fraction=data.test_fraction,
             near_duplicate_bits=data.near_duplicate_bits,

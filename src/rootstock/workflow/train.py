@@ -151,6 +151,7 @@ def _write_bundle(
             val=(row.sha256 for row in data.rows("val")),
         ),
         unknown_share=project.config.train.unknown_share,
+        limits=data.dataset.manifest.limits,
     )
 
 

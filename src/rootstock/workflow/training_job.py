@@ -45,7 +45,7 @@ def open_job(
             reader=FeatureReader(
                 project.root,
                 backbone,
-                backbone.card.preprocess(plan.input_size),
+                backbone.card.preprocess(plan.input_size, project.manifest.rendering),
                 FeatureStore(project.store),
             ),
             batch_size=config.features.batch_size,

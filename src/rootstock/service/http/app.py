@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.data.decode import DecodeLimits
 from rootstock.errors import NoModelError, RootstockError, TrackingError
 from rootstock.ports.registry import RegistryReader
 from rootstock.service.daemon import run_in_daemon
@@ -141,12 +140,7 @@ def make_holder(settings: Settings, model: str = "") -> ModelHolder:
         model or f"models:/{_config(settings.root).registry.name}@champion",
         cache=settings.root / ".rootstock/models",
         connect=partial(_connect, settings.root),
-        limits=DecodeLimits(
-            max_bytes=settings.max_body_bytes,
-            max_pixels=settings.max_pixels,
-            max_aspect_ratio=settings.max_aspect_ratio,
-            max_side=settings.max_side,
-        ),
+        limits=settings.limits,
         engine=settings.engine,
         name=settings.model_name,
         retry_seconds=settings.retry_seconds,

@@ -9,25 +9,23 @@ and the error as JSON. The parent unpickles nothing.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import resource
 import signal
 import socket
 import sys
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from rootstock.data.decode import DecodeLimits, decode_image
+from rootstock.data.limits import DecodeLimits
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views, cut_views
 from rootstock.errors import ImageError
+from rootstock.system.bounds import bound_memory
 
 
 def recipe_bytes(preprocess: Preprocess, views: Views, limits: DecodeLimits) -> bytes:
     """Return what a worker needs to prepare images for one model."""
-    tree = {"preprocess": preprocess.to_dict(), "views": views, "limits": vars(limits)}
+    tree = {"preprocess": preprocess.to_dict(), "views": views, "limits": limits.to_dict()}
     return json.dumps(tree).encode()
 
 
@@ -35,7 +33,7 @@ def prepare(recipe: bytes, content: bytes) -> bytes:
     """Return the answer to one job."""
     preprocess, views, limits = _parse(recipe)
     try:
-        pixels = decode_image(content, limits, short_side=preprocess.decoded_side).pixels
+        pixels = preprocess.decode(content, limits)
         return b"+" + cut_views(preprocess, pixels, views).tobytes()
     except ImageError as error:
         return b"-" + json.dumps({"reason": error.reason, "message": error.message}).encode()
@@ -56,22 +54,14 @@ def frame(content: bytes) -> bytes:
 def _parse(recipe: bytes) -> tuple[Preprocess, Views, DecodeLimits]:
     tree: dict[str, Any] = json.loads(recipe)
     preprocess = Preprocess.from_dict(tree["preprocess"])
-    return preprocess, tree["views"], DecodeLimits(**tree["limits"])
-
-
-def _cap_memory(extra: int) -> None:
-    """Limit this process to ``extra`` bytes more than it has, if the system supports it."""
-    with contextlib.suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        limit = pages * resource.getpagesize() + extra
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return preprocess, tree["views"], DecodeLimits.from_dict(tree["limits"])
 
 
 def main() -> None:
     """Answer jobs until the parent closes the socket."""
     # Ctrl-C reaches the whole process group; the parent decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _cap_memory(int(sys.argv[2]))
+    bound_memory(int(sys.argv[2]))
     with socket.socket(fileno=int(sys.argv[1])) as parent, parent.makefile("rb") as jobs:
         while True:
             frames = [jobs.read(int.from_bytes(jobs.read(4), "big")) for _ in range(2)]

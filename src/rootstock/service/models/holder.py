@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rootstock.data.decode import DecodeLimits
+from rootstock.data.limits import DecodeLimits
 from rootstock.errors import BundleError, NoModelError, RootstockError, TrackingError
 from rootstock.model.bundle import ModelBundle
 from rootstock.model.predictor import Predictor
@@ -59,7 +59,7 @@ class ModelHolder:
         model: a directory, models:/NAME@ALIAS or models:/NAME/VERSION.
         cache: folder of downloaded versions.
         connect: opens the registry; called only for a registered model.
-        limits: which images are accepted.
+        limits: makes the limits of images from a model's own; None: those are kept.
         engine: as for `Predictor`.
         name: of a model from a directory; empty for the directory's.
         retry_seconds: how long clients should wait while there is no model.
@@ -73,7 +73,7 @@ class ModelHolder:
         *,
         cache: Path,
         connect: Connect,
-        limits: DecodeLimits | None = None,
+        limits: Callable[[DecodeLimits], DecodeLimits] | None = None,
         engine: Any = "fastest",
         name: str = "",
         retry_seconds: float = 10.0,
@@ -86,7 +86,7 @@ class ModelHolder:
         self.on_swap = on_swap
         self._cache = ModelCache(cache, self.source.name, self.source.alias or self.source.version)
         self._connect = connect
-        self._limits = limits or DecodeLimits()
+        self._limits = limits or (lambda own: own)
         self._engine = engine
         self._name = name
         self._retry_seconds = max(1, round(retry_seconds))
@@ -246,7 +246,7 @@ class ModelHolder:
             threads=1,  # for each forward pass: the service runs several at once
             name=identity.name or self._name,
             version=identity.version,
-            limits=self._limits,
+            limits=self._limits(bundle.limits),
         )
         batch = predictor.best_batch  # measured here, where no request waits for it
         before = (

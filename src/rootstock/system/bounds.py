@@ -1,0 +1,26 @@
+"""Bounds of a process on its own memory and time, so that one bad file cannot take a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+
+
+def bound_memory(extra: int) -> None:
+    """Limit this process to ``extra`` bytes more than it has, if the system supports it."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + extra
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def bound_seconds(seconds: float) -> None:
+    """End this process after so many more seconds of a core's time; 0: no bound any more.
+
+    Waiting for a disk or for a busy machine does not count.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
