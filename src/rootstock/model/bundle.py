@@ -7,6 +7,7 @@
     seen.safetensors     short hashes of the training and validation images
     golden/              a few validation images and golden.json, the outputs they must give
     card.md              what people should know; in registered models
+    evaluation.json      the metrics on the test images; in registered models
     checksums.json       sha256 of every file above
 
 Reading needs neither torch nor a network, and no file holds a pickle. A registered model also has
@@ -42,7 +43,7 @@ MAX_GOLDEN = 8
 
 FACTS, WEIGHTS, ONNX = "bundle.json", "model.safetensors", "model.onnx"
 REFERENCE, SEEN = "reference.safetensors", "seen.safetensors"
-CARD = "card.md"
+CARD, EVALUATION = "card.md", "evaluation.json"
 GOLDEN, CHECKSUMS = "golden/golden.json", "checksums.json"
 UNLISTED = (CHECKSUMS, "registered_model_meta", ".DS_Store")
 """Files that checksums.json need not list: itself, MLflow's note on a folder that it downloaded,
@@ -164,6 +165,22 @@ class ModelBundle:
             return SeenImages.from_arrays(read_arrays(path))
         except (KeyError, OSError, ValueError) as error:
             raise BundleError(f"{path} is damaged: {error}", hint=_AGAIN) from None
+
+    @property
+    def model_card(self) -> str:
+        """The model card as Markdown; empty in a model that is not registered."""
+        path = self.directory / CARD
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of training, and those on the test images if the model keeps them.
+
+        Raises:
+            BundleError: the file is damaged.
+        """
+        path = self.directory / EVALUATION
+        return self.facts.metrics | (read_bundle_json(path) if path.is_file() else {})
 
     @property
     def weights_path(self) -> Path:

@@ -23,6 +23,7 @@ from rootstock.errors import ArtifactError, BundleError
 from rootstock.model.bundle import (
     CARD,
     CHECKSUMS,
+    EVALUATION,
     FACTS,
     FORMAT_VERSION,
     GOLDEN,
@@ -132,12 +133,16 @@ def write_bundle(
     return dataclasses.replace(bundle, directory=directory)
 
 
-def copy_with_card(bundle: ModelBundle, target: Path, text: str) -> Path:
-    """A copy of a model directory that holds ``text`` as card.md; returns ``target``."""
+def copy_with_card(
+    bundle: ModelBundle, target: Path, text: str, metrics: Mapping[str, Any]
+) -> Path:
+    """Copy a model directory, and add ``text`` as card.md and the test metrics; return ``target``."""
     shutil.copytree(bundle.directory, target)
     (target / CARD).write_text(text, encoding="utf-8")
+    write_json(target / EVALUATION, dict(metrics))
     sums = read_bundle_json(target / CHECKSUMS)
-    write_json(target / CHECKSUMS, dict(sorted({**sums, CARD: sha256_file(target / CARD)}.items())))
+    sums |= {name: sha256_file(target / name) for name in (CARD, EVALUATION)}
+    write_json(target / CHECKSUMS, dict(sorted(sums.items())))
     return target
 
 

@@ -128,13 +128,14 @@ def _register(
     from rootstock.model.bundle_writer import copy_with_card  # loads torch
 
     training = read_json(project.paths.training, made_by="train")
+    metrics = read_json(project.paths.metrics, made_by="evaluate")
     with (
         training_run(runs, training, project.paths.runs) as run,
         tempfile.TemporaryDirectory(prefix="rootstock-") as folder,
     ):
         return registry.register(
             project.config.registry.name,
-            copy_with_card(bundle, Path(folder) / "model", card),
+            copy_with_card(bundle, Path(folder) / "model", card, metrics),
             run_id=run.id,
             tags={
                 "strategy": bundle.strategy,

@@ -123,7 +123,8 @@ def make_router(service: Service) -> Router:
         facts = predictor.bundle.facts
         return predictor.info | {
             "classes": predictor.names,
-            "metrics": facts.metrics,
+            "metrics": predictor.bundle.metrics,
+            "card": predictor.bundle.model_card or None,
             "lineage": facts.lineage,
             "preprocess": facts.preprocess,
             "preprocess_hash": facts.preprocess_hash,
