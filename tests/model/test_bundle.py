@@ -12,6 +12,7 @@ import torch
 
 from rootstock.errors import BundleError
 from rootstock.model.bundle import ModelBundle, largest_difference, read_bundle
+from rootstock.model.bundle_writer import copy_with_card
 from rootstock.model.seen import SeenImages
 from rootstock.system.files import sha256_file, write_json
 from tests.bundles import CLASSES, jpeg, tiny_bundle, tiny_network, write_tiny_bundle
@@ -347,3 +348,16 @@ def test_damaged_arrays_are_refused(tmp_path, content):
     write_json(bundle.directory / "checksums.json", sums | {path.name: sha256_file(path)})
     with pytest.raises(BundleError, match="reference.safetensors is damaged"):
         _ = read_bundle(bundle.directory).reference
+
+
+def test_a_registered_copy_keeps_card_and_test_metrics(tmp_path):
+    bundle = read_bundle(tiny_bundle())
+    assert (bundle.model_card, bundle.metrics) == ("", bundle.facts.metrics)
+    copy_with_card(bundle, tmp_path / "copy", "# Card", {"accuracy": 0.75, "n_test": 8})
+    copy = read_bundle(tmp_path / "copy")
+    assert copy.model_card == "# Card"
+    assert copy.metrics["accuracy"] == 0.75
+    assert copy.metrics["n_test"] == 8
+    (tmp_path / "copy/evaluation.json").write_text('{"accuracy": 1.0}')
+    with pytest.raises(BundleError, match="evaluation.json is damaged"):
+        read_bundle(tmp_path / "copy")

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,8 +35,9 @@ def fails(**environment):
 
 
 def start(*arguments, module="services.inference", **environment):
+    port = () if "ROOTSTOCK_PORT" in environment else ("--port", "0")
     return subprocess.Popen(
-        [sys.executable, "-m", module, "--port", "0", *arguments],
+        [sys.executable, "-m", module, *port, *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"src{os.pathsep}."} | environment,
         stdout=subprocess.PIPE,
@@ -134,6 +136,34 @@ def test_a_directory_that_is_no_model_ends_the_start(module):
     assert process.returncode == 1
     assert "error: there is no model directory no/such/model" in output
     assert "Traceback" not in output
+
+
+def test_a_folder_above_the_model_is_told(tmp_path):
+    shutil.copytree(tiny_bundle(), tmp_path / "run/artifacts/model")
+    output = fails(ROOTSTOCK_MODEL=str(tmp_path / "run"))
+    assert f"{tmp_path}/run is not a model" in output
+    assert f"did you mean {tmp_path}/run/artifacts/model?" in output
+
+
+def test_a_port_in_use_ends_the_start_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        output = fails(ROOTSTOCK_MODEL="no/such/model", ROOTSTOCK_PORT=str(port))
+    assert f"cannot listen on 127.0.0.1, port {port}: address already in use" in output
+    assert "--port 8001" in output
+
+
+def test_a_service_with_nothing_trained_says_what_to_do(tmp_path):
+    process = start(ROOTSTOCK_ROOT=str(tmp_path))
+    try:
+        lines = iter(process.stdout.readline, "")
+        line = next(line for line in lines if "no model yet" in line)
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+    assert "rootstock train" in line
+    assert "--model" in line
 
 
 def test_a_wrong_setting_ends_the_start():

@@ -114,7 +114,8 @@ def connect_registry(config: Config, paths: Paths, *, make: bool = True) -> Mode
     if not make and database is not None and not database.is_file():
         raise TrackingError(
             f"there is no registry at {database}",
-            hint="run this in the project's folder, or set MLFLOW_TRACKING_URI",
+            hint="run this in the project's folder, train a model there (`rootstock train`), "
+            "or set MLFLOW_TRACKING_URI",
         )
     return MlflowRegistry(uri)
 

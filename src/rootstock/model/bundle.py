@@ -174,11 +174,7 @@ class ModelBundle:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of training, and those on the test images if the model keeps them.
-
-        Raises:
-            BundleError: the file is damaged.
-        """
+        """The metrics of training, and those on the test images if the model keeps them."""
         path = self.directory / EVALUATION
         return self.facts.metrics | (read_bundle_json(path) if path.is_file() else {})
 
@@ -204,6 +200,13 @@ def read_bundle(directory: Path) -> ModelBundle:
         raise BundleError(
             f"there is no model directory {directory}",
             hint="give the folder that holds bundle.json, for example artifacts/model",
+        )
+    if not (directory / FACTS).is_file():
+        below = (directory / "artifacts/model", directory / "model")
+        near = [one for one in below if (one / FACTS).is_file()]
+        raise BundleError(
+            f"{directory / FACTS} is missing: {directory} is not a model",
+            hint=f"did you mean {near[0]}?" if near else _AGAIN,
         )
     raw = _upgrade(read_bundle_json(directory / FACTS))
     # The version comes first: a bundle of a later format may differ in everything else.

@@ -136,7 +136,7 @@ def write_bundle(
 def copy_with_card(
     bundle: ModelBundle, target: Path, text: str, metrics: Mapping[str, Any]
 ) -> Path:
-    """Copy a model directory, and add ``text`` as card.md and the test metrics; return ``target``."""
+    """Copy a model directory, add ``text`` as card.md and the test metrics; return ``target``."""
     shutil.copytree(bundle.directory, target)
     (target / CARD).write_text(text, encoding="utf-8")
     write_json(target / EVALUATION, dict(metrics))

@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import contextlib
 import difflib
+import errno
 import logging
 import os
 import signal
+import socket
 import sys
 import textwrap
 import threading
@@ -27,8 +29,6 @@ from rootstock.system.escape import escape_lines
 from rootstock.system.malloc import SERVICE_BYTES, keep_freed_memory
 
 if TYPE_CHECKING:
-    import socket
-
     import uvicorn
 
     from rootstock.service.inference.service import Service
@@ -45,10 +45,11 @@ def serve(**options: Any) -> int:
 
     The ``options`` are settings, and override the ROOTSTOCK_* variables.
     Raises:
-        ConfigError: a setting is wrong, or needs a package that is not installed.
+        ConfigError: a setting is wrong, needs a package that is not installed, or names a port
+            that is taken.
         BundleError: `model` is a directory that cannot be used. A registry without a model is not
             an error: the service starts, answers 503, and waits for one.
-        SystemExit: 0 after SIGTERM, 3 if the port is taken.
+        SystemExit: 0 after SIGTERM.
     """
     import uvicorn
 
@@ -59,6 +60,7 @@ def serve(**options: Any) -> int:
     settings = _read_settings(**options)
     set_up_logs(settings.log_format)
     set_up_tracing()
+    _require_port(settings.host, settings.port)
     holder = make_holder(settings)
     if holder.source.directory is not None:
         holder.load()
@@ -160,6 +162,27 @@ def _read_settings(**options: Any) -> Settings:
         raise ConfigError(
             f"invalid settings of the service: {problems}",
             hint="they are arguments of `rootstock serve` or variables such as ROOTSTOCK_PORT",
+        ) from None
+
+
+def _require_port(host: str, port: int) -> None:
+    """Check before a model is loaded that the service can listen.
+
+    Raises:
+        ConfigError: the port is taken or not allowed, or this machine has no such address.
+    """
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(
+            f"the service cannot listen on {host}, port {port}: {reason}",
+            hint="end the other program, or choose another port: --port 8001 (0: any free one)"
+            if error.errno == errno.EADDRINUSE
+            else "choose another --port or --host",
         ) from None
 
 

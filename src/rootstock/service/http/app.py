@@ -206,7 +206,8 @@ async def _follow(holder: ModelHolder, settings: Settings) -> None:
             last_error = ""
         except RootstockError as error:
             if str(error) != last_error:
-                state = "the model in use stays" if holder.ready else "no model yet"
+                waits = "no model yet, so answers are 503 (--model serves a model's folder)"
+                state = "the model in use stays" if holder.ready else waits
                 _log.warning("%s: %s: %s", holder.source, state, error)
             last_error = str(error)
         except Exception:  # noqa: BLE001 - the service must live to try again

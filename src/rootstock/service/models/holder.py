@@ -21,10 +21,8 @@ from rootstock.service.models.source import AvailableModel, Connect, ModelIdenti
 
 RETRY_REFUSED_SECONDS = 300.0
 """A refused version is tried again after this time: its files may have been repaired."""
-
 ADMIN_SECONDS = 10.0
 """How long an operator's reload or pin waits for the registry."""
-
 _log = logging.getLogger("rootstock.service")
 
 
@@ -272,7 +270,8 @@ class ModelHolder:
             self.refused = Refusal(version, self._hide_folders(error.message), time.time())
             self.on_swap("refused")
         outcome = "the model in use stays" if self.ready else "there is no model yet"
-        _log.error("version %s is refused, %s: %s", version, outcome, error.message)
+        model = f"version {version}" if version else "the model"
+        _log.error("%s is refused, %s: %s", model, outcome, error.message)
 
     def _hide_folders(self, text: str) -> str:
         """Clients see the names of files, not their folders."""
