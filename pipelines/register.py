@@ -3,7 +3,7 @@
 from pipelines.entry import run
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.integrations.connect import connect_registry, connect_runs
+from rootstock.integrations.connect import connect_registry, connect_runs, locate_runs
 from rootstock.workflow.register import register_model
 from rootstock.workflow.result import render_result
 
@@ -16,7 +16,8 @@ def main(config: Config, paths: Paths) -> None:
         runs=connect_runs(config, paths),
         registry=connect_registry(config, paths),
     )
-    print(f"\n{render_result(paths)}\n", flush=True)
+    runs = f"\nruns      {locate_runs(config, paths)}" if config.tracking.enabled else ""
+    print(f"\n{render_result(paths)}{runs}\n", flush=True)
 
 
 if __name__ == "__main__":

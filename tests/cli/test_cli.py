@@ -278,7 +278,9 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     options = ["--set", f"backbone.weights={tiny_backbone().card.weights}", "--set"]
     command = ["train", "data", "--out", ".", *options, "search.engine=sequential"]
     assert json.loads(run(capsys, *command, "--json"))["registration"]["alias"] == "champion"
-    assert "Registered already as version 1 (champion)" in run(capsys, *command)
+    told = run(capsys, *command)
+    assert "Registered already as version 1 (champion)" in told
+    assert "/#/experiments/1/runs?workflowType=machine_learning" in told
     assert "Registered already as version 1" in run(capsys, "register")
     assert "no challenger and no earlier champion" in fails("compare")
     command += ["--set", "train.l2_grid=[0.2]"]

@@ -82,6 +82,7 @@ def train(options: argparse.Namespace) -> None:
         connect_runs,
         connect_searcher,
         connect_spreader,
+        locate_runs,
         quiet_environment,
     )
     from rootstock.system.files import read_json
@@ -109,6 +110,8 @@ def train(options: argparse.Namespace) -> None:
         print_json({"metrics": metrics, "model": str(paths.model), "registration": registration})
     else:
         print(render_result(paths))
+        if address := locate_runs(config, paths):
+            print(f"runs      {address}")
 
 
 def _default_folder(data: Path) -> Path:

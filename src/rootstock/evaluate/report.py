@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from rootstock.errors import DataError
+from rootstock.evaluate.html_report import render_html
 from rootstock.system.files import write_atomic, write_json
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.targets import Targets
@@ -70,9 +71,9 @@ def write_evaluation(
 ) -> None:
     """Write metrics.json, predictions.csv, per_class.csv, evaluation.md and the task's pictures.
 
-    ``root`` is the folder that the images' paths are relative to; ``notes`` come first in
-    evaluation.md, after its title; ``training`` are pictures of the training at its end, their
-    paths below ``reports`` by title.
+    report.html is evaluation.md with its pictures in one file. ``root`` is the folder that the
+    images' paths are relative to; ``notes`` come first in evaluation.md, after its title;
+    ``training`` are pictures of the training at its end, their paths below ``reports`` by title.
     """
     report = evaluation.task.report(evaluation.evidence, evaluation.metrics, root)
     for picture in report.pictures:
@@ -82,7 +83,10 @@ def write_evaluation(
     with write_atomic(reports / "evaluation.md") as temporary:
         title, _, body = report.text.partition("\n")
         text = "\n".join([title, *(f"\n**Note.** {note}" for note in notes), body])
-        temporary.write_text(text + _show(training), encoding="utf-8")
+        text += _show(training)
+        temporary.write_text(text, encoding="utf-8")
+    with write_atomic(reports / "report.html") as temporary:
+        temporary.write_text(render_html(text, reports), encoding="utf-8")
     write_json(reports / "metrics.json", evaluation.metrics)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 from pathlib import Path
 from urllib.parse import quote
 
@@ -47,6 +48,26 @@ def tracking_uri(paths: Paths) -> str:
     if prefix == "sqlite" and slashes and path and not path.startswith((":", "/")):
         return f"sqlite:///{quote(str(find_home(Path.cwd())), safe=SAFE_CHARACTERS)}/{path}"
     return uri
+
+
+def locate_runs(config: Config, paths: Paths) -> str:
+    """Return the address that shows the runs, after the command that serves it if it needs one.
+
+    Returns an empty text if tracking is off. MLflow's own front page shows tools for language
+    models instead.
+    """
+    if not config.tracking.enabled:
+        return ""
+    from rootstock.integrations.mlflow.client import is_http, mlflow_client, redact, translated
+
+    uri = tracking_uri(paths)
+    with translated(uri, "look for the runs"):
+        experiment = mlflow_client(uri).get_experiment_by_name(config.tracking.experiment)
+    page = f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    if is_http(uri):
+        return redact(uri, uri).rstrip("/") + page
+    command = f"mlflow ui --backend-store-uri {shlex.quote(redact(uri, uri))}"
+    return f"{command}\n          then open http://127.0.0.1:5000{page}"
 
 
 def check_tracking(config: Config, paths: Paths) -> None:

@@ -54,6 +54,11 @@ def experiment() -> str:
     return os.environ.get("DVC_EXP_NAME", "")
 
 
+def find_commit() -> str:
+    """Return the git commit of the current folder; empty if there is none."""
+    return _git("rev-parse", "HEAD").strip()
+
+
 def trace_libraries() -> dict[str, str]:
     """The versions of the libraries that are installed here."""
     return {name: _version(name) for name in LIBRARIES if _version(name)}

@@ -9,6 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 
+@dataclass(frozen=True)
+class RunData:
+    """A data set: its name, the hash of its content, where it is, and counts of it."""
+
+    name: str
+    digest: str
+    source: str
+    counts: Mapping[str, int]
+
+
 class Run(Protocol):
     """One tracked run."""
 
@@ -18,6 +28,13 @@ class Run(Protocol):
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None: ...
     def log_files(self, path: Path, *, folder: str = "") -> None: ...
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
+    def describe(self, text: str) -> None:
+        """Set the description that people read first."""
+        ...
+
+    def log_data(self, data: RunData) -> None:
+        """Log which images the run learns from."""
+        ...
 
 
 class RunLogger(Protocol):
@@ -46,6 +63,8 @@ class NullRun:
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None: ...
     def log_files(self, path: Path, *, folder: str = "") -> None: ...
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
+    def describe(self, text: str) -> None: ...
+    def log_data(self, data: RunData) -> None: ...
 
 
 class NullRunLogger:

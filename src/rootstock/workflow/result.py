@@ -14,7 +14,7 @@ from rootstock.tasks import get_task
 REPORTS = {
     "data.md": "faults of the images, labels to review, accuracy to expect",
     "plan.md": "the choices, and the reason for each",
-    "evaluation.md": "the classes one by one, and the wrong answers",
+    "report.html": "the classes one by one, and the wrong answers",
     "model_card.md": "one page for people who use the model",
 }
 

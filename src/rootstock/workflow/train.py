@@ -13,12 +13,12 @@ from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
 from rootstock.model.bundle import MAX_GOLDEN, ModelBundle
 from rootstock.model.bundle_writer import write_bundle
-from rootstock.model.lineage import experiment, trace
+from rootstock.model.lineage import experiment, shareable, trace
 from rootstock.model.novelty import Reference
 from rootstock.model.seen import SeenImages
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.plots.training import plot_head_search, plot_training_curves
-from rootstock.ports.runs import Run, RunLogger
+from rootstock.ports.runs import Run, RunData, RunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_json
 from rootstock.system.progress import Progress, say, show_seconds
@@ -72,6 +72,7 @@ def train_model(
     with resumed_run(runs, job.directory / "run.json", name, tags=tags) as (run, fresh):
         if fresh:
             _log_params(run, config, job.plan)
+            run.log_data(_describe_data(project))
         result = search(
             job, searcher, Tracking(runs, run.id, tags), seconds=_seconds_left(job.plan, started)
         )
@@ -80,6 +81,7 @@ def train_model(
             calibrated = calibrate(job, choice.trial, option=config.train.views)
             bundle = _write_bundle(project, job, choice, calibrated)
         run.log_metrics(calibrated.metrics)
+        run.describe(_describe_model(job, choice, calibrated))
         _draw(paths.reports / "plots/training", result, choice.trial, job.data.task.selection)
         for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
             run.log_files(file, folder="training")
@@ -239,6 +241,22 @@ def _describe_run(job: TrainingJob) -> tuple[str, dict[str, str]]:
         f"{experiment()}: {job.plan.strategy}",
         tags | {"rootstock.experiment": experiment()},
     )
+
+
+def _describe_model(job: TrainingJob, choice: Choice, calibrated: Calibrated) -> str:
+    task, dataset = job.data.task, job.data.dataset
+    score, card = calibrated.metrics[task.val_headline], job.data.reader.backbone.card
+    return (
+        f"{task.describe(dataset.names)} Strategy `{choice.strategy}` on "
+        f"`{card.name or card.architecture}`; "
+        f"{task.headline.replace('_', ' ')} on the validation images: {score:.4g}."
+    )
+
+
+def _describe_data(project: Project) -> RunData:
+    root, manifest = project.config.data.root, project.manifest
+    counts = {name: len(manifest.rows(name)) for name in ("train", "val", "test")}
+    return RunData(root.name, manifest.content_hash, shareable(str(root)), counts)
 
 
 def _log_params(run: Run, config: Config, plan: TransferPlan) -> None:

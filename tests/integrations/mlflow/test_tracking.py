@@ -1,6 +1,9 @@
+import getpass
+import json
 import math
 import os
 import pickle
+import re
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -9,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rootstock.errors import ArtifactError, TrackingError
-from rootstock.integrations.mlflow.tracking import MlflowRunLogger
+from rootstock.integrations.mlflow.tracking import MlflowRunLogger, origin_tags
+from rootstock.ports.runs import RunData
 
 pytestmark = pytest.mark.integration
 
@@ -50,6 +54,34 @@ def test_metrics_without_value_become_tags(logger, client):
     assert data.metrics == {"acc": 0.5}
     assert data.tags["nonfinite.loss"] == "nan at step 4"
     assert data.tags["nonfinite.gap"] == "-inf at step 4"
+
+
+def test_run_carries_user_source_commit_data_and_description(logger, client, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent)
+    origin_tags.cache_clear()
+    with logger.run("origin") as run:
+        run.describe("Classifies an image as one of 3 classes.")
+        run.log_data(RunData("flowers", "ab" * 32, "data/flowers", {"train": 7, "test": 2}))
+    found = client.get_run(run.id)
+    assert found.data.tags["mlflow.user"] == getpass.getuser()
+    assert found.data.tags["mlflow.source.name"]
+    assert re.fullmatch("[0-9a-f]{40}", found.data.tags["mlflow.source.git.commit"])
+    assert found.data.tags["mlflow.note.content"].startswith("Classifies")
+    [entry] = found.inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("flowers", "ab" * 18)
+    assert json.loads(entry.dataset.profile) == {"train": 7, "test": 2}
+
+
+def test_experiment_opens_with_its_runs(logger, client):
+    with logger.run("kind"):
+        pass
+    found = client.get_experiment_by_name("tests")
+    assert found.tags["mlflow.experimentKind"] == "custom_model_development"
+    client.delete_experiment_tag(found.experiment_id, "mlflow.experimentKind")
+    with logger.run("older experiment"):
+        pass
+    found = client.get_experiment_by_name("tests")
+    assert found.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_run_ends_finished_with_its_tags(logger, client):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LOG_SUFFIX = " champions"
 """The space is not allowed in registry.name, so no model of a user has such a name."""
+LOG_TAGS = {"rootstock": "history of the champions, not a model"}
+"""Shown in MLflow's list of models, which leaves out descriptions."""
 LOG_DESCRIPTION = (
     "Who was champion when, and why: one version a change. Rootstock appends to it and decides by "
     "it; please change nothing here. `rootstock history` shows it."
@@ -31,7 +33,7 @@ def log_name(name: str) -> str:
 
 def append_record(client: MlflowClient, name: str, version: str, facts: Mapping[str, str]) -> int:
     """Append a record and return its number."""
-    ensure_model(client, log_name(name), LOG_DESCRIPTION)
+    ensure_model(client, log_name(name), LOG_DESCRIPTION, LOG_TAGS)
     made = again_if_crowded(
         client.create_model_version,
         log_name(name),
@@ -76,11 +78,16 @@ def note_on_record(client: MlflowClient, name: str, number: int, facts: Mapping[
         again_if_crowded(client.set_model_version_tag, log_name(name), str(number), key, str(value))
 
 
-def ensure_model(client: MlflowClient, name: str, description: str = "") -> None:
+def ensure_model(
+    client: MlflowClient,
+    name: str,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> None:
     """Create the registered model if there is none."""
     if or_none(client.get_registered_model, name) is None:
         try:
-            client.create_registered_model(name, description=description or None)
+            client.create_registered_model(name, tags=tags, description=description or None)
         except Exception as error:
             # Another process may have made it in between.
             if or_none(client.get_registered_model, name) is None:

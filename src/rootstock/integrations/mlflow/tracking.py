@@ -5,8 +5,12 @@ Works in any process next to a user's own MLflow.
 
 from __future__ import annotations
 
+import functools
+import getpass
+import json
 import math
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +27,8 @@ from rootstock.integrations.mlflow.client import (
     translated,
 )
 from rootstock.integrations.mlflow.places import artifacts_of, bring_home
-from rootstock.ports.runs import Run
+from rootstock.model.lineage import find_commit
+from rootstock.ports.runs import Run, RunData
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,6 +38,9 @@ MAX_PARAM_CHARACTERS = 500
 MAX_TAG_CHARACTERS = 5_000
 MAX_KEY_CHARACTERS = 250
 BATCH_ITEMS = 100
+MAX_DIGEST_CHARACTERS = 36
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow then opens the experiment with its runs, not with the pages for language models."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class MlflowRunLogger:
     def _create(self, name: str, parent_id: str) -> str:
         with translated(self.tracking_uri, f"start the run {name!r}"):
             client = mlflow_client(self.tracking_uri)
-            tags = {"mlflow.parentRunId": parent_id} if parent_id else {}
+            tags = origin_tags() | ({"mlflow.parentRunId": parent_id} if parent_id else {})
             run = patiently(
                 lambda: client.create_run(self._experiment_id(client), run_name=name, tags=tags),
                 self.patience if parent_id else 0.0,
@@ -105,7 +113,11 @@ class MlflowRunLogger:
         if experiment is None:
             root = self.artifact_root or _artifacts_next_to(self.tracking_uri)
             try:
-                return str(client.create_experiment(self.experiment, artifact_location=root))
+                return str(
+                    client.create_experiment(
+                        self.experiment, artifact_location=root, tags=EXPERIMENT_TAGS
+                    )
+                )
             except Exception as error:
                 # Another process may have made it in between.
                 experiment = client.get_experiment_by_name(self.experiment)
@@ -117,6 +129,9 @@ class MlflowRunLogger:
                 hint=f"`mlflow experiments restore -x {experiment.experiment_id}`, or name another "
                 "with --set tracking.experiment=NAME",
             )
+        for key, value in EXPERIMENT_TAGS.items():
+            if key not in experiment.tags:
+                client.set_experiment_tag(experiment.experiment_id, key, value)
         return str(experiment.experiment_id)
 
 
@@ -178,6 +193,24 @@ class MlflowRun:
         ]
         self._send_batches("tag", "tags", flat)
 
+    def describe(self, text: str) -> None:
+        """Set the description, which MLflow shows above everything else."""
+        self.set_tags({"mlflow.note.content": text})
+
+    def log_data(self, data: RunData) -> None:
+        """Log the images as the run's training data set."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=data.name,
+            digest=data.digest[:MAX_DIGEST_CHARACTERS],
+            source_type="local",
+            source=json.dumps({"uri": data.source}),
+            profile=json.dumps(dict(data.counts)),
+        )
+        tag = InputTag("mlflow.data.context", "training")
+        self._send("log the data of", "log_inputs", datasets=[DatasetInput(dataset, [tag])])
+
     def _send_batches(self, doing: str, kind: str, entities: Sequence[Any]) -> None:
         for start in range(0, len(entities), BATCH_ITEMS):
             self._send(doing, "log_batch", **{kind: entities[start : start + BATCH_ITEMS]})
@@ -195,6 +228,22 @@ class MlflowRun:
                 ),
                 self.patience,
             )
+
+
+@functools.cache
+def origin_tags() -> dict[str, str]:
+    """Return who runs what at which commit, under the names that MLflow shows."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = ""
+    found = {
+        "mlflow.user": user,
+        "mlflow.source.name": Path(sys.argv[0]).name,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": find_commit(),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
