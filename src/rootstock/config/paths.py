@@ -77,6 +77,10 @@ class Paths:
         return self.reports / "metrics.json"
 
     @property
+    def listed(self) -> Path:
+        return self.root / "artifacts/images.json"
+
+    @property
     def seen(self) -> Path:
         return self.root / ".rootstock/seen.parquet"
 

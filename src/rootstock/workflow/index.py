@@ -16,7 +16,6 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.inspect import Inspected
 from rootstock.data.layout import Layout, find_images
-from rootstock.data.limits import DecodeLimits
 from rootstock.data.manifest import Manifest, build_manifest
 from rootstock.data.notices import list_notices
 from rootstock.data.target_rules import TargetRules
@@ -31,6 +30,7 @@ from rootstock.system.progress import say
 from rootstock.tasks import get_task
 from rootstock.tasks.task import Task
 from rootstock.workflow.start import check_place, check_start
+from rootstock.workflow.listed import read_limits
 from rootstock.workflow.task_settings import check_task
 
 _log = logging.getLogger(__name__)
@@ -111,9 +111,7 @@ def _index(config: Config, paths: Paths, task: Task, *, learn: bool = True) -> M
         manifest = build_manifest(
             layout,
             rules=task if learn else cast(TargetRules, _MeasureRules(task)),
-            limits=DecodeLimits(
-                data.max_bytes, data.max_pixels, data.max_aspect_ratio, truncated=data.truncated
-            ),
+            limits=read_limits(config),
             val_fraction=data.val_fraction,
             test_fraction=data.test_fraction,
             near_duplicate_bits=data.near_duplicate_bits,

@@ -1,0 +1,56 @@
+"""Stage `images`: what the images of a table are now, so that DVC sees when one has changed.
+
+DVC depends on `data.root`. A folder is all of the data, but a table only names its images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
+from rootstock.data.inspection_cache import InspectionCache
+from rootstock.data.layout import find_images
+from rootstock.data.limits import DecodeLimits
+from rootstock.data.read import read_file
+from rootstock.errors import ImageError
+from rootstock.system.files import write_json
+
+
+def write_listed(config: Config, paths: Paths) -> None:
+    """Write artifacts/images.json: a hash of all images that the table `data.root` lists.
+
+    For a folder it says nothing. An image that the index has seen, and that looks as it did then,
+    is not read again.
+    """
+    root = paths.below(config.data.root)
+    digest = digest_listed(config, paths) if root.is_file() else None
+    write_json(paths.listed, {"format_version": 1, "sha256": digest})
+
+
+def digest_listed(config: Config, paths: Paths) -> str:
+    """Return the SHA-256 of the paths and contents of the listed images; 64 hex digits."""
+    limits = read_limits(config)
+    # The labels do not matter: DVC knows the table itself.
+    layout = find_images(paths.below(config.data.root), columns=("path",))
+    names = [entry.path for entry in layout.entries]
+    known = InspectionCache(paths.seen, layout.base, limits).recall(names)
+    digest = hashlib.sha256()
+    for number, name in enumerate(names):
+        content = known[number].sha256 if number in known else ""
+        if not content:
+            try:
+                image = read_file(f"{layout.base}/{name}", limits).content
+                content = hashlib.sha256(image).hexdigest()
+            except ImageError as error:
+                content = error.reason
+        digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def read_limits(config: Config) -> DecodeLimits:
+    """Return what the settings accept as an image."""
+    data = config.data
+    return DecodeLimits(
+        data.max_bytes, data.max_pixels, data.max_aspect_ratio, truncated=data.truncated
+    )
