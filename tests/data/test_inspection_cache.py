@@ -1,9 +1,11 @@
+import io
 import os
 import time
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rootstock.data import inspect as inspecting
 from rootstock.data import inspection_cache as seen
@@ -76,6 +78,36 @@ def test_either_another_time_or_another_size_is_enough(folder, read, change):
         age(path, 1800)
     index(folder)
     assert read == ["0.png"]
+
+
+def as_bitmap(path, seed):
+    """Write an image whose size in bytes says nothing of its content."""
+    Image.open(io.BytesIO(photo(seed))).save(path, "BMP")
+    os.utime(path, (1_577_836_800, 1_577_836_800))
+
+
+def test_files_that_change_places_take_their_content_along(folder, read):
+    for number in range(3):
+        as_bitmap(folder / f"a/bitmap{number}.bmp", 200 + number)
+        as_bitmap(folder / f"b/bitmap{number}.bmp", 300 + number)
+    index(folder)
+    for number in range(3):
+        one, other = (folder / f"{name}/bitmap{number}.bmp" for name in "ab")
+        one.rename(folder / "aside")
+        other.rename(one)
+        (folder / "aside").rename(other)
+    read.clear()
+    assert index(folder) == index(folder, cache_file=None)
+    assert len([name for name in read if name.startswith("bitmap")]) == 6 + 6
+
+
+def test_an_image_replaced_by_one_of_equal_size_and_time_is_read_again(folder, read):
+    as_bitmap(folder / "a/bitmap.bmp", 200)
+    index(folder)
+    as_bitmap(folder / "a/bitmap.bmp", 300)
+    read.clear()
+    assert index(folder) == index(folder, cache_file=None)
+    assert read[0] == "bitmap.bmp"
 
 
 def test_a_known_image_that_vanishes_is_no_fault_of_the_others(folder, read):

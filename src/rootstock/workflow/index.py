@@ -29,8 +29,8 @@ from rootstock.system.files import write_json
 from rootstock.system.progress import say
 from rootstock.tasks import get_task
 from rootstock.tasks.task import Task
-from rootstock.workflow.start import check_place, check_start
 from rootstock.workflow.listed import read_limits
+from rootstock.workflow.start import check_place, check_start
 from rootstock.workflow.task_settings import check_task
 
 _log = logging.getLogger(__name__)
