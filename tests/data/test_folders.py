@@ -58,7 +58,15 @@ def test_images_without_a_class_in_a_split_are_told(tmp_path):
     write_classes(tmp_path, {"test1": 3})
     counts, warnings = read(tmp_path)
     assert counts == {("ants", "train"): 1, ("bees", "train"): 1}
-    assert "3 files lie directly in test1/, not in a class folder" in warnings
+    assert "ignored 3 files directly in test1/, which have no label" in warnings
+
+
+@pytest.mark.parametrize("name", ["test1/test1", "test/unknown", "test/images"])
+def test_images_of_a_test_without_labels_are_told(tmp_path, name):
+    write_classes(tmp_path, {"train/ants": 1, "train/bees": 1, name: 3})
+    counts, warnings = read(tmp_path)
+    assert counts == {("ants", "train"): 1, ("bees", "train"): 1}
+    assert "ignored 3 files in test" in warnings
 
 
 AMBIGUOUS = {
@@ -68,6 +76,7 @@ AMBIGUOUS = {
     "training images without class folders": {"train": 2, "test/ants": 1, "test/bees": 1},
     "splits that have no class in common": {"my_train/a": 1, "my_train/b": 1, "my_test/c": 1},
     "classes copied into the folder of the classes": {"ants": 2, "bees": 2, "set/ants": 1},
+    "the same folders in all folders": {f"{a}/{b}": 1 for a in "xy" for b in "pq"},
     "a folder of folders next to folders of images": {"0": 1, "1": 1, "set/a": 1, "set/b": 1},
 }
 
@@ -89,12 +98,14 @@ def test_folders_are_splits_if_the_settings_say_so(tmp_path):
 
 def test_classes_named_like_splits_with_an_affix_stay_classes(tmp_path):
     write_classes(tmp_path, {"steam_train": 1, "crash_test": 1, "bus": 1, "train": 1})
-    assert set(read(tmp_path)[0]) == {
-        ("steam_train", None),
-        ("crash_test", None),
-        ("bus", None),
-        ("train", None),
-    }
+    counts, warnings = read(tmp_path)
+    assert set(counts) == {(name, None) for name in ("steam_train", "crash_test", "bus", "train")}
+    assert warnings == "read as classes, though named like splits: crash_test, steam_train, train"
+
+
+def test_a_class_folder_may_hold_a_folder_of_its_own_name(tmp_path):
+    write_classes(tmp_path, {"ants/ants": 1, "bees/bees": 1})
+    assert read(tmp_path)[0] == {("ants", None): 1, ("bees", None): 1}
 
 
 def test_splits_inside_of_class_folders_are_used(tmp_path):
@@ -149,7 +160,7 @@ def test_folders_of_systems_are_passed_over_at_any_depth(tmp_path, name):
 def test_photos_that_are_only_in_icloud_are_told(tmp_path):
     write_classes(tmp_path, {"ants": 1, "bees": 1})
     (tmp_path / "ants/.beach.jpg.icloud").write_bytes(b"bplist00")
-    assert "1 images are in iCloud" in read(tmp_path)[1]
+    assert "1 image missing, only in iCloud" in read(tmp_path)[1]
     assert "ants/.beach.jpg.icloud" in read(tmp_path)[1]
 
 
@@ -221,7 +232,9 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path):
     finally:
         (root / "ants/wild").chmod(0o755)
     assert counts == {("ants", None): 1, ("bees", None): 1}
-    assert "folders that cannot be read, so their images are missing: ants/wild (Perm" in warnings
+    assert (
+        "folders that cannot be read, so that their images are missing: ants/wild (Perm" in warnings
+    )
 
 
 def test_a_root_that_cannot_be_read_is_an_error(tmp_path):

@@ -56,7 +56,7 @@ def test_what_lies_beside_is_said(tmp_path):
     write_classes(tmp_path, {"notes": 1, "train/empty": 0})
     (tmp_path / "cover.png").write_bytes(photo(2))
     warnings = "\n".join(find_images(tmp_path).warnings)
-    assert "1 files lie beside" in warnings
+    assert "ignored 1 file next to the class folders: cover.png" in warnings
     assert "ignored: notes" in warnings
     assert "train/empty is empty" in warnings
 

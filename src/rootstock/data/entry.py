@@ -1,12 +1,14 @@
-"""One candidate image of a data set, and how the name of its class is written."""
+"""One candidate image of a data set, and how names, counts and faults are written."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
+from rootstock.errors import DataError
 from rootstock.system.escape import escape_terminal, list_names
 
 MAX_FAULTY = 10
@@ -35,6 +37,11 @@ def fold_label(text: str) -> str:
     return clean_label(text).casefold()
 
 
+def count(number: int, noun: str) -> str:
+    """Return ``1 file``, ``3 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shorten(names: Sequence[str], *, most: int = 5) -> str:
     """Return the first ``most`` names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
@@ -56,3 +63,12 @@ def describe_faults(entries: Sequence[Entry], reasons: Sequence[str]) -> Iterato
             f"{len(files)} of {counts[target]} files of {escape_terminal(target)} are not usable: "
             f"{shorten(files, most=3)}"
         )
+
+
+@contextmanager
+def explaining(*notes: str) -> Iterator[None]:
+    """Add to a `DataError` what else was seen of the data set."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError("\n  ".join([error.message, *notes]), hint=error.hint) from None

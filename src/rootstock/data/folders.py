@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rootstock.data.entry import Entry, clean_label, fold_label, shorten
+from rootstock.data.entry import Entry, clean_label, count, fold_label, shorten
 from rootstock.data.split_folders import LAYOUT_HINT, find_splits, read_inner_splits, read_splits
 from rootstock.data.split_names import read_split_name
 from rootstock.data.tree import Folder, scan_folder
@@ -41,7 +41,9 @@ class FolderReader:
         """
         top, self.warnings = scan_folder(self.root)
         if not top.folders:
-            what = f"{len(top.files)} files but no class folders" if top.files else "no images"
+            what = "no images"
+            if top.files:
+                what = f"{count(len(top.files), 'file')} but no class folders"
             raise DataError(f"{self.root} holds {what}", hint=LAYOUT_HINT)
         prefix, folder = self._descend(top) if self.reading == "auto" else ("", top)
         for place, one in {"": top, prefix: folder}.items():
@@ -82,7 +84,7 @@ class FolderReader:
         if folder.files:
             where = f" in {prefix}" if prefix else ""
             self.warnings.append(
-                f"{len(folder.files)} files lie beside the class folders{where} and are ignored: "
+                f"ignored {count(len(folder.files), 'file')} next to the class folders{where}: "
                 f"{shorten(folder.files, most=3)}"
             )
 
@@ -102,6 +104,9 @@ class FolderReader:
                             yield Entry(f"{prefix}{label}/{name}/{path}", label, inner[name])
                 return
             self._check_depth(folder, prefix)
+            named = [name for name in classes if read_split_name(name)]
+            if named:
+                self.warnings.append(f"read as classes, though named like splits: {shorten(named)}")
         for label, images in classes.items():
             yield from (Entry(f"{prefix}{label}/{path}", label) for path in images.paths())
 
@@ -111,23 +116,23 @@ class FolderReader:
         labels = {fold_label(label): label for label in classes}
         flat = [label for label, images in classes.items() if images.files]
         nested = {label: one for label, one in classes.items() if len(one.folders) > 1}
-        for label, images in classes.items():
-            same = [name for name in images.folders if labels.get(fold_label(name), label) != label]
-            odd = flat and not images.files and label in nested
-            if not (same or odd):
-                continue
-            inside = shorten(same or list(images.folders), most=3)
-            why = (
-                f"which {'is a class' if len(same) == 1 else 'are classes'} too"
-                if same
-                else (f"while {shorten(flat, most=3)} holds images directly")
-            )
+        inside = [frozenset(map(fold_label, one.folders)) for one in classes.values()]
+        if len(nested) == len(classes) > 1 and not flat and len(set(inside)) == 1:
+            inner = list(next(iter(classes.values())).folders)
             raise DataError(
-                f"{self.root / prefix / label} can be read in two ways: as one class, or as a "
-                f"folder of classes, since it holds {inside}, {why}",
-                hint=f"for classes, move the folders in {label}/ one level up (or give that "
-                "folder as the data); for one class, set data.layout to `classes`",
+                f"{self.root / prefix} can be read in two ways: {shorten(list(classes), most=3)} "
+                f"as classes, or {shorten(inner, most=3)}, which are in each of them",
+                hint="for the inner ones, put all images of a class into one folder, or list them "
+                "in a table; for the outer ones, set data.layout to `classes`",
             )
+        for label, images in classes.items():
+            if any(labels.get(fold_label(name), label) != label for name in images.folders):
+                raise self._two_depths(
+                    f"{prefix}{label}/", images, "a class is called like one of them"
+                )
+            if flat and not images.files and label in nested:
+                why = f"the images of {shorten(flat, most=3)} are not in inner folders"
+                raise self._two_depths(f"{prefix}{label}/", images, why)
         if nested:
             examples = [
                 f"{label} ({shorten(list(one.folders), most=3)})" for label, one in nested.items()
@@ -136,6 +141,14 @@ class FolderReader:
                 "images in folders below a class folder count as that class: "
                 f"{shorten(examples, most=3)}"
             )
+
+    def _two_depths(self, place: str, images: Folder, why: str) -> DataError:
+        return DataError(
+            f"{self.root / place} can be read in two ways: as one class, or as a folder of the "
+            f"classes {shorten(list(images.folders), most=3)}, since {why}",
+            hint="for classes, move the folders in it one level up, or give it as the data; for "
+            "one class, set data.layout to `classes`",
+        )
 
     def _warn_of_empty(self, folder: Folder, prefix: str) -> None:
         self.warnings += [
@@ -157,6 +170,6 @@ class FolderReader:
             if len(names) > 1:
                 self.warnings.append(
                     f"{len(names)} class folders are read as one class, {label}: their names "
-                    "differ in blanks at the ends or in how letters are composed only"
+                    "differ only in blanks at the ends or in how letters are composed"
                 )
         entries[:] = [entry._replace(target=clean_label(entry.target)) for entry in entries]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from rootstock.data.blank import decide_rendering
-from rootstock.data.entry import describe_faults
+from rootstock.data.entry import describe_faults, explaining
 from rootstock.data.groups import Duplicates, group_images, list_groups, read_groups
 from rootstock.data.inspect import Inspected
 from rootstock.data.inspection_cache import FILE_COLUMNS, inspect_layout
@@ -25,7 +25,7 @@ from rootstock.data.limits import DecodeLimits
 from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.data.splits import SPLITS, assign_splits
 from rootstock.data.target_rules import TargetRules
-from rootstock.errors import ArtifactError, DataError
+from rootstock.errors import ArtifactError
 from rootstock.system.files import explain_format
 from rootstock.system.tables import DAMAGE, read_table, write_rows
 
@@ -238,12 +238,10 @@ def build_manifest(
     )
     usable = [i for i, image in enumerate(inspected) if not image.reason]
     targets = [listed[i] for i in usable]
-    try:
+    warnings = [*layout.warnings, *rules.warn(listed)]
+    reasons = [image.reason for image in inspected]
+    with explaining(*describe_faults(layout.entries, reasons), *warnings):
         rules.check(layout.root, targets, listed, min_per_class)
-    except DataError as error:
-        seen = [*describe_faults(layout.entries, [image.reason for image in inspected])]
-        seen += layout.warnings
-        raise DataError("\n  ".join([error.message, *seen]), hint=error.hint) from None
     strata = rules.strata(targets)
     together = group_images(
         layout.base,
@@ -265,20 +263,15 @@ def build_manifest(
     )
     looked_at = [(layout.entries[i].path, inspected[i]) for i in usable]
     rendering, about_rendering = decide_rendering(looked_at, strata, splits)
-    warnings = [
-        *layout.warnings,
-        *rules.warn(listed),
-        *together.warnings,
-        *rules.check_splits(layout.root, strata, splits),
-        *about_rendering,
-    ]
+    with explaining(*warnings):
+        warnings += [*together.warnings, *rules.check_splits(layout.root, strata, splits)]
+    warnings += about_rendering
     numbers = (together.groups.tolist(), together.pictures.tolist())
     cells = dict(zip(usable, zip(strata, splits, *numbers, strict=True), strict=True))
     decided = [cells.get(i, ("", "", 0, 0)) for i in range(len(inspected))]
     stratum_of, split_of, group_of, picture_of = zip(*decided, strict=True)
     files, labels, _ = zip(*layout.entries, strict=True)
-    fields = list(zip(*inspected, strict=True))
-    columns, reasons = fields[: len(FILE_COLUMNS)], fields[len(FILE_COLUMNS)]
+    columns = list(zip(*inspected, strict=True))[: len(FILE_COLUMNS)]
     texts = [map(_storable, column) for column in (files, labels, stratum_of)]
     stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons, picture_of)
     rows = starmap(ImageRow, zip(*stored, strict=True))

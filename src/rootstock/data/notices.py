@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rootstock.data.entry import shorten
+from rootstock.data.entry import count, shorten
 from rootstock.data.manifest import Manifest
 
 _GROUPS = {
-    "label_conflicts": "groups of copies have more than one label",
-    "leaks_across_given_splits": "groups of copies are in more than one of the splits you gave",
+    "label_conflicts": "of copies with more than one label",
+    "leaks_across_given_splits": "of copies in more than one of the splits you gave",
 }
 """Keys of the summary, and what a group of files in them means."""
 
@@ -19,8 +19,12 @@ def list_notices(manifest: Manifest) -> list[str]:
     if summary["quarantined"]:
         reasons = ", ".join(f"{n} {name}" for name, n in summary["quarantine_reasons"].items())
         first = shorten([row.path for row in manifest.quarantined], most=3)
-        notices.append(f"{len(manifest.quarantined)} files are not usable ({reasons}): {first}")
+        notices.append(
+            f"{count(len(manifest.quarantined), 'file')} not usable ({reasons}): {first}"
+        )
     for key, what in _GROUPS.items():
         if groups := summary[key]:
-            notices.append(f"{len(groups)} {what}, such as {groups[0][0]} and {groups[0][1]}")
+            notices.append(
+                f"{count(len(groups), 'group')} {what}, such as {groups[0][0]} and {groups[0][1]}"
+            )
     return notices

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rootstock.data.entry import Entry, fold_label, shorten
-from rootstock.data.split_names import read_split_name, settle_eval
+from rootstock.data.entry import Entry, count, fold_label, shorten
+from rootstock.data.split_names import is_plain_name, read_split_name, settle_eval
 from rootstock.data.tree import Folder
 from rootstock.errors import DataError
 from rootstock.system.escape import list_names
 
 LAYOUT_HINT = "expected root/<class>/*.jpg, root/train/<class>/*.jpg, or a CSV with path,label"
+_UNLABELLED_NAMES = ("unknown", "unlabeled", "unlabelled", "all")
 _USUAL_NAMES = ("train", "training", "val", "valid", "validation", "test")
 
 
@@ -58,7 +59,7 @@ def find_splits(folder: Folder, where: Path, *, certain: bool, need_train: bool)
 
 def _two_readings(folder: Folder, where: Path, names: Sequence[str]) -> DataError:
     flat = [name for name in names if not folder.folders[name].folders]
-    lack = f", but {shorten(flat)} holds no class folders" if flat else ""
+    lack = f" (without class folders in {shorten(flat)})" if flat else ""
     others = sorted(set(folder.folders) - set(names))
     beside = f" next to {shorten(others)}" if others else ""
     return DataError(
@@ -77,7 +78,7 @@ def read_splits(
     """
     others = sorted(set(folder.folders) - set(splits))
     if others:
-        warnings.append(f"folders beside train/val/test are ignored: {shorten(others)}")
+        warnings.append(f"folders next to train/val/test are ignored: {shorten(others)}")
     warnings += [f"the folder {prefix}{name} is empty and is ignored" for name in folder.empty]
     unusual = [f"{name} as {one}" for name, one in splits.items() if _is_unusual(name, splits)]
     if unusual:
@@ -88,15 +89,29 @@ def read_splits(
         place = f"{prefix}{name}/{below}"
         if home.files:
             warnings.append(
-                f"{len(home.files)} files lie directly in {place}, not in a class folder, and are "
-                f"ignored: {shorten(home.files, most=3)}"
+                f"ignored {count(len(home.files), 'file')} directly in {place}, which have no "
+                f"label: {shorten(home.files, most=3)}"
             )
         warnings += [
             f"the class folder {place}{label} is empty and is ignored" for label in home.empty
         ]
+        if split != "train" and _is_unlabelled(home, known):
+            warnings.append(
+                f"ignored {count(home.n_images, 'file')} in {place}, which have no label"
+            )
+            continue
         for label, images in home.folders.items():
             for path in images.paths():
                 yield Entry(f"{place}{label}/{path}", label, split)
+
+
+def _is_unlabelled(home: Folder, known: set[str]) -> bool:
+    """Whether all images are in one folder that is no class: `test/test/`, `test/unknown/`."""
+    if len(home.folders) != 1 or home.files:
+        return False
+    (name,) = home.folders
+    named = is_plain_name(name) or name.lower() in _UNLABELLED_NAMES
+    return named and fold_label(name) not in known
 
 
 def _is_unusual(name: str, splits: Mapping[str, str]) -> bool:

@@ -43,6 +43,12 @@ def read_split_name(name: str) -> SplitName | None:
     return SplitName(splits.pop(), not others)
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name says no more than that images of a split are there: `test1`, `images`."""
+    words = [_unglue(word.lower()) for word in _WORD.findall(name)]
+    return bool(words) and all(word in _SPLIT_OF_WORD or word in _PLAIN_WORDS for word in words)
+
+
 def settle_eval(splits: dict[str, str]) -> dict[str, str]:
     """Return splits by name without ``eval``: it is test, or val where another one is test."""
     other = "val" if "test" in splits.values() else "test"

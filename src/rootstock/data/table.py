@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from rootstock.data.entry import Entry, clean_label, fold_label
+from rootstock.data.entry import Entry, clean_label, count, fold_label
 from rootstock.data.split_folders import LAYOUT_HINT
 from rootstock.data.split_names import read_split_name, settle_eval
 from rootstock.data.splits import SPLITS
@@ -142,13 +142,13 @@ class TableReader:
             paths.append(path or wanted)
         if respelt:
             self.warnings.append(
-                f"{len(respelt)} paths are not spelt as the files are called (backslashes, letter "
-                f"case or how letters are composed); the files are used: {respelt[0]}"
+                f"{count(len(respelt), 'path')} not spelt as the files are called (backslashes, "
+                f"case, or how letters are composed); the files are used: {respelt[0]}"
             )
         if missing:
             there = disk.find_similar(missing[0])
             self.warnings.append(
-                f"{len(missing)} of {len(paths)} listed files are not there, the first: "
+                f"{len(missing)} of {count(len(paths), 'listed file')} not found, the first: "
                 f"{self.path.parent / missing[0]}{f'; {there} is there' if there else ''}"
             )
         return paths

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rootstock.data.entry import shorten
+from rootstock.data.entry import count, shorten
 from rootstock.data.ignored import is_placeholder, is_side_file, is_side_folder
 from rootstock.errors import DataError
 
@@ -54,7 +54,7 @@ class _Notes:
         texts = []
         if self.unreadable:
             texts.append(
-                "folders that cannot be read, so their images are missing: "
+                "folders that cannot be read, so that their images are missing: "
                 f"{shorten(self.unreadable)}"
             )
         if self.circles:
@@ -65,8 +65,8 @@ class _Notes:
             texts.append(f"folders with results of Rootstock are ignored: {shorten(self.own)}")
         if self.placeholders:
             texts.append(
-                f"{len(self.placeholders)} images are in iCloud and not on this disk, so they are "
-                f"missing: {shorten(self.placeholders)}; download them in the Finder"
+                f"{count(len(self.placeholders), 'image')} missing, only in iCloud and not on this "
+                f"disk: {shorten(self.placeholders)}; download them in the Finder"
             )
         return texts
 
