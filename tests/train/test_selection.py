@@ -74,6 +74,10 @@ def test_the_winner_is_described_with_what_it_beat():
     assert line.endswith("; uncalibrated 0.4500, the best single trial 0.4800")
     line = describe_winner(head(0.4, "block2"), head(0.4, "block2"), [], [0.3], metric=METRIC)
     assert line == "the head at `block2`, calibrated validation loss 0.3000"
+    layered = HeadTrial({"tap": "last", "hidden": 64}, {METRIC: 0.4, "l2": 0.3}, None)
+    assert (layered.name, head(0.4).name) == ("last, hidden layer of 64", "last")
+    line = describe_winner(layered, layered, [], [0.3], metric=METRIC)
+    assert line.startswith("the head at `last` with a hidden layer of 64, calibrated")
 
 
 def test_the_best_trial_has_the_lowest_loss_and_no_error():

@@ -57,7 +57,8 @@ def describe_winner(
     what trials are chosen by.
     """
     if not tuned:
-        return f"the head at `{head.tap}`, calibrated validation loss {losses[0]:.4f}"
+        layer = f" with a hidden layer of {head.hidden}" if head.hidden else ""
+        return f"the head at `{head.tap}`{layer}, calibrated validation loss {losses[0]:.4f}"
     if isinstance(best, HeadTrial):
         return (
             f"the head, which fine-tuning did not improve, calibrated validation loss "

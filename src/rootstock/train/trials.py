@@ -34,6 +34,16 @@ class HeadTrial(Trial):
         return str(self.params["tap"])
 
     @property
+    def hidden(self) -> int:
+        """The width of the hidden layer; 0: the head is linear."""
+        return int(self.params.get("hidden", 0))
+
+    @property
+    def name(self) -> str:
+        """What the head is and where it reads, for a legend or a line."""
+        return f"{self.tap}, hidden layer of {self.hidden}" if self.hidden else self.tap
+
+    @property
     def l2(self) -> float:
         """The penalty that was chosen."""
         return float(self.metrics["l2"])

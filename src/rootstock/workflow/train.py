@@ -171,9 +171,9 @@ def _draw(
     folder: Path, result: SearchResult, chosen: HeadTrial | FinetunedTrial, metric: str
 ) -> None:
     scores = {
-        trial.tap: trial.losses_by_penalty(metric) for trial in result.heads if not trial.error
+        trial.name: trial.losses_by_penalty(metric) for trial in result.heads if not trial.error
     }
-    best = (chosen.tap, chosen.l2) if isinstance(chosen, HeadTrial) else None
+    best = (chosen.name, chosen.l2) if isinstance(chosen, HeadTrial) else None
     plot_head_search(scores, folder / "heads.png", metric=metric, best=best)
     if result.tuned:
         curves = {
@@ -203,7 +203,7 @@ def _record(
         "planned_strategy": plan.strategy,
         "strategy": choice.strategy,
         "kept_head": choice.kept_head,
-        "best": {"tap": best.tap, "l2": best.l2}
+        "best": {"tap": best.tap, "hidden": best.hidden or None, "l2": best.l2}
         if isinstance(best, HeadTrial)
         else dict(best.params),
         "won": choice.why,
