@@ -9,6 +9,7 @@ import pytest
 
 from rootstock.errors import TrainingError
 from rootstock.integrations.ray.search import RaySearcher
+from rootstock.ports.progress import TrialReporter
 from rootstock.ports.search import trial_name
 from rootstock.ports.search_space import Exploration, Interval
 
@@ -53,6 +54,14 @@ def learn(params, home, report):
     report(1, {"acc": 0.0})
     (home / "seen").write_text(os.getcwd())
     return {"acc": params["lr"], "threads": int(os.environ["OMP_NUM_THREADS"])}
+
+
+def report_slowly(params, home, report):
+    reporter = TrialReporter(home, epochs=4, steps=1)
+    reporter.step(2, 1, 0.5)
+    time.sleep(2)
+    reporter.finish(2, 0.5)
+    return {"acc": 1.0}
 
 
 def tell_process(params, home, report):
@@ -114,6 +123,14 @@ def test_trials_come_in_order_with_their_directories(ray, tmp_path, monkeypatch)
     assert {trial.metrics["threads"] for trial in trials} == {1}
     assert (trials[0].directory / "seen").read_text() == str(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trials"]
+
+
+def test_the_progress_of_a_worker_is_printed_here(ray, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rootstock.system.progress.LINE_SECONDS", 0.1)
+    search(report_slowly, [{"lr": 0.1}], tmp_path / "finetune")
+    told = capsys.readouterr().err
+    assert "finetune: 0 of 1 trials; epoch 2 of 4, loss 0.500; at most " in told
+    assert "\nfinetune: done in " in told
 
 
 def test_one_process_runs_trial_after_trial(ray, tmp_path):
