@@ -12,7 +12,16 @@ def test_model_uris_are_split():
 
 
 @pytest.mark.parametrize(
-    "uri", ["flowers", "models:/flowers", "models:/flowers/latest", "models:/a/b@c", "models:/@x"]
+    "uri",
+    [
+        "flowers",
+        "models:/flowers",
+        "models:/flowers/latest",
+        "models:/a/b@c",
+        "models:/@x",
+        "models:/..@x",
+        "models:/.a/3",
+    ],
 )
 def test_other_model_uris_are_refused(uri):
     with pytest.raises(ConfigError, match=r"names no registered model\n.*models:/NAME@ALIAS"):

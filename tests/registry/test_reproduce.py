@@ -1,6 +1,7 @@
 """From a version back to what it was made of."""
 
 import re
+import shlex
 
 import pytest
 
@@ -14,7 +15,7 @@ COMMIT = "a" * 40
 LINEAGE = {
     "git_commit": f"{COMMIT}+changes",
     "git_changes": ["params.yaml", "data/raw.dvc", "dvc.lock"],
-    "data_dvc": "outs: [...]",
+    "data_dvc": "outs:\n- md5: abc.dir\n  path: raw\n",
     "params": Config().model_dump(mode="json"),
     "data_hash": "d",
     "plan_hash": "p",
@@ -122,3 +123,27 @@ def test_other_data_are_found_out(tmp_path, monkeypatch):
         (tmp_path / folder / "model.safetensors").write_bytes(b"w")
     found = reproduce.check_folder(LINEAGE, tmp_path / "mine/model.safetensors", tmp_path)
     assert [same for _, same in found] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"git_commit": "--upload-pack=x"}, "as its commit, which is not one"),
+        ({"params": {"data": {"root": "../../home"}}}, "'../../home', outside of its project"),
+        ({"params": {"backbone": {"weights": "a/../../b.safetensors"}}}, "outside of its project"),
+        ({"params": {"backbone": {"candidates": ["-rf"]}}}, "outside of its project"),
+        ({"data_dvc": "outs:\n- path: ../../x\n"}, r"names \.\./\.\./x instead of raw"),
+        ({"data_dvc": "outs:\n- path: raw\ncmd: rm x\n"}, "more than its images"),
+        ({"data_dvc": "- 1"}, "cannot be read"),
+    ],
+)
+def test_a_model_cannot_name_files_elsewhere(change, words, tmp_path):
+    with pytest.raises(RootstockError, match=words):
+        make_recipe(LINEAGE | change, tmp_path)
+
+
+def test_names_with_blanks_and_quotes_stay_one_word(tmp_path):
+    params = {"data": {"root": "my photos; touch x"}, "backbone": {}}
+    recipe = make_recipe(LINEAGE | {"params": params, "data_dvc": ""}, tmp_path)
+    [copy] = [line for line in recipe.commands if line.startswith("cp -r")]
+    assert shlex.split(copy, comments=True)[2] == "my photos; touch x"

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from rootstock.errors import TrackingError
+
+TOKEN = r"\w[\w.\- ]{0,254}"
+"""What names, versions, run ids and aliases look like: they become parts of paths."""
+
+
+def is_token(text: str) -> bool:
+    """Return whether ``text`` may be a part of a path: no separator, and no dot at its start."""
+    return re.fullmatch(TOKEN, text) is not None
+
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """One registered version of a model."""
+    """One registered version of a model.
+
+    Raises:
+        TrackingError: the registry gives a name, version, run id or alias that could lead out of a
+            folder.
+    """
 
     name: str
     version: str
     run_id: str = ""
     aliases: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a token."""
+        for text in (self.name, self.version, self.run_id or "none", *self.aliases):
+            if not is_token(text):
+                raise TrackingError(
+                    f"the registry holds {text!r} as a name, version, run or alias",
+                    hint="they consist of letters, digits and . _ - and blanks; is the registry "
+                    "yours?",
+                )
 
 
 @dataclass(frozen=True)

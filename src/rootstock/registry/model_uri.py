@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from rootstock.errors import ConfigError
+from rootstock.ports.registry import is_token
 
 
 class ModelName(NamedTuple):
@@ -23,7 +24,7 @@ def parse_model_uri(uri: str) -> ModelName:
         ConfigError: the address has another form.
     """
     match = re.fullmatch(r"models:/([^/@:]+)(?:@([^/@]+)|/(\d+))", uri)
-    if not match:
+    if not match or not all(is_token(part) for part in match.groups() if part):
         raise ConfigError(
             f"{uri!r} names no registered model",
             hint="write models:/NAME@ALIAS such as models:/rootstock@champion, or "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -40,8 +41,9 @@ class Recipe:
 
 def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path, project: Path) -> Recipe:
     """The commands that make a version again in ``folder``; to be run in the folder ``project``."""
+    _refuse_escapes(lineage)
     commit = _commit(lineage)
-    root = _images_root(lineage)
+    root, images = _images_root(lineage), shlex.quote(str(_images_root(lineage)))
     recorded = lineage.get("data_dvc", "")
     here = shlex.quote(str(folder))
     if commit:
@@ -53,21 +55,22 @@ def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path, proje
     missing = open_ends(lineage)
     for file in _uncommitted_files(lineage, project):
         if (project / file).is_file():
-            commands.append(f"mkdir -p {here}/{file.parent} && cp {file} {here}/{file}")
+            parent, name = shlex.quote(str(file.parent)), shlex.quote(str(file))
+            commands.append(f"mkdir -p {here}/{parent} && cp {name} {here}/{name}")
         else:
             missing.append(f"{file} is neither in the commit nor here: put it into {folder}")
     inside = [f"cd {here}", "make setup", "source .venv/bin/activate"]
     if recorded:
-        data = f"{root}.dvc"
-        commands.append(f"mkdir -p {here}/{root.parent}")
+        data = shlex.quote(f"{root}.dvc")
+        commands.append(f"mkdir -p {here}/{shlex.quote(str(root.parent))}")
         commands.append(f"rootstock reproduce {version} --data > {here}/{data}")
         # The remote may have been named after the commit; the project's cache needs none.
         commands += [f"cp {file} {here}/{file}" for file in _dvc_settings(project)]
         inside.append(f"dvc cache dir --local {shlex.quote(str(project.resolve() / DVC_CACHE))}")
         inside.append(f"(dvc checkout {data} || dvc pull {data})")
     else:
-        commands.append(f"mkdir -p {here}/{root.parent}")
-        commands.append(f"cp -r {root} {here}/{root}    # the same images, see below")
+        commands.append(f"mkdir -p {here}/{shlex.quote(str(root.parent))}")
+        commands.append(f"cp -r {images} {here}/{images}    # the same images, see below")
     # The registry of the project must not get the runs of a rehearsal.
     inside.append("env -u MLFLOW_TRACKING_URI dvc repro --force evaluate")
     commands += [f"({' && '.join(inside)})", f"rootstock reproduce {version} --check {here}"]
@@ -141,6 +144,42 @@ def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> Non
             _copy(project / file, folder / file)
     _fetch_images(recipe.data, lineage, project, folder)
     _run([sys.executable, "-m", "dvc", "repro", "--force", "evaluate"], folder)
+
+
+def _refuse_escapes(lineage: Mapping[str, Any]) -> None:
+    """Refuse a model that would have files written outside of the folder, or options passed to git.
+
+    Raises:
+        RootstockError: names what the model says.
+    """
+    commit = _commit(lineage)
+    if commit and not re.fullmatch(r"[\w.][\w./+-]*", commit):
+        raise RootstockError(f"the model names {commit!r} as its commit, which is not one")
+    backbone = lineage.get("params", {}).get("backbone", {})
+    named = [
+        _images_root(lineage),
+        backbone.get("weights", ""),
+        *(backbone.get("candidates") or ()),
+    ]
+    for path in map(PurePosixPath, map(str, named)):
+        if ".." in path.parts or str(path).startswith("-"):
+            raise RootstockError(f"the model names {str(path)!r}, outside of its project")
+    if recorded := lineage.get("data_dvc", ""):
+        _check_dvc_file(recorded, _images_root(lineage).name)
+
+
+def _check_dvc_file(text: str, name: str) -> None:
+    """Refuse a .dvc file that does more than to name the images by their checksum."""
+    try:
+        tree = yaml.safe_load(text)
+        paths = [out["path"] for out in tree["outs"]]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise RootstockError(f"the model's .dvc file cannot be read: {error}") from None
+    if paths != [name] or not set(tree) <= {"outs", "md5", "meta", "desc", "deps", "frozen"}:
+        raise RootstockError(
+            f"the model's .dvc file names {', '.join(map(str, paths))} instead of {name}, or more "
+            "than its images"
+        )
 
 
 def _commit(lineage: Mapping[str, Any]) -> str:

@@ -104,6 +104,16 @@ class Settings(BaseSettings):
         ge=64 * MEBIBYTE,
         description="Memory limit for decoding one image; 16 bytes per pixel are enough.",
     )
+    proof_seconds: float = Field(
+        120.0,
+        gt=0,
+        description="Time limit for opening a new model and answering its golden images.",
+    )
+    proof_memory_bytes: int = Field(
+        4096 * MEBIBYTE,
+        ge=512 * MEBIBYTE,
+        description="Memory limit for that, without the model's own weights.",
+    )
     deadline_seconds: float = Field(10.0, gt=0, description="Time limit for an answer (503).")
     header_seconds: float = Field(
         10.0, gt=0, description="Time limit for a request's header; the connection is closed."

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from rootstock.errors import BundleError, NoModelError
+from rootstock.service.models.cache import ModelCache
 from rootstock.service.models.holder import ModelHolder
 from tests.bundles import tiny_bundle
 from tests.folder_registry import FolderRegistry
@@ -84,3 +86,15 @@ def test_a_model_with_other_golden_answers_is_refused(tmp_path):
     with pytest.raises(BundleError, match="golden image 0.* off by 0.1"):
         holder.load()
     assert not holder.ready
+
+
+def test_a_registry_cannot_name_a_folder_outside_of_the_cache(registry, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis.txt").write_text("years of work")
+    cache = ModelCache(tmp_path / "cache", "flowers", "champion")
+    entry = SimpleNamespace(name="flowers", version="1", run_id="x/../../../victim", aliases=())
+    with pytest.raises(BundleError, match="outside of the cache"):
+        cache.fetch(registry, entry)
+    assert (victim / "thesis.txt").exists()
+    assert cache.find("../*") is None

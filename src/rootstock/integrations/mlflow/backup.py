@@ -142,6 +142,10 @@ def verify(source: Path) -> dict[str, dict[str, str]]:
         raise ArtifactError(
             f"{source / INDEX} is damaged: it lists no files", hint="use another back-up"
         )
+    if links := sorted(path for path in source.rglob("*") if path.is_symlink()):
+        raise ArtifactError(
+            f"{links[0]} is a link, and a back-up has none", hint="use another back-up"
+        )
     present = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
     missing, more = sorted(set(files) - present), sorted(present - set(files) - {INDEX})
     damaged = [

@@ -35,6 +35,7 @@ from rootstock.service.http.routes import make_router
 from rootstock.service.http.v2 import make_v2_router
 from rootstock.service.inference.service import Service
 from rootstock.service.models.holder import ModelHolder
+from rootstock.service.models.proof import ProofLimits
 from rootstock.service.settings import Settings, split_origins
 
 _DESCRIPTION = (
@@ -142,6 +143,7 @@ def make_holder(settings: Settings, model: str = "") -> ModelHolder:
         connect=partial(_connect, settings.root),
         limits=settings.limits,
         engine=settings.engine,
+        proof=ProofLimits(settings.proof_seconds, settings.proof_memory_bytes),
         name=settings.model_name,
         retry_seconds=settings.retry_seconds,
         registry_seconds=settings.registry_seconds,

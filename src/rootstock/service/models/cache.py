@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
@@ -11,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootstock.errors import ArtifactError, BundleError
+from rootstock.errors import ArtifactError, BundleError, TrackingError
 from rootstock.model.bundle import ModelBundle, read_bundle
-from rootstock.ports.registry import RegistryEntry, RegistryReader
+from rootstock.ports.registry import RegistryEntry, RegistryReader, is_token
 from rootstock.service.models.source import ModelIdentity
 from rootstock.system.files import write_json
 
 MAX_VERSIONS = 3
 """Versions of a name that stay on disk: the present one, the one before, and the next one."""
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 _log = logging.getLogger("rootstock.service")
 
 
@@ -58,9 +60,14 @@ class ModelCache:
                 _log.warning("the cached model is damaged and is fetched again: %s", error.message)
         try:
             return _download(registry, entry, home)
-        except OSError as error:
+        except (OSError, TrackingError) as error:
+            cause: BaseException | None = error
+            if isinstance(error, TrackingError):  # so MLflow's client reports a full disk
+                cause = error.__cause__
+                if not isinstance(cause, OSError) or cause.errno not in DISK_ERRORS:
+                    raise
             raise BundleError(
-                f"the model cannot be stored in {home}: {error.strerror or error}",
+                f"the model cannot be stored in {home}: {getattr(cause, 'strerror', '') or cause}",
                 hint="free some disk space or check the folder's permissions",
             ) from error
 
@@ -92,6 +99,8 @@ class ModelCache:
 
     def find(self, version: str) -> CachedModel | None:
         """Return a version that is whole on disk; the newest, if two registries had it."""
+        if not is_token(version):
+            return None
         folders = [path for path in self.home.glob(f"{version}-*") if path.is_dir()]
         for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
             with suppress(BundleError):
@@ -112,7 +121,10 @@ class ModelCache:
         return CachedModel(bundle, ModelIdentity(self._name, version, run_id))
 
     def _folder(self, version: str, run_id: str) -> Path:
-        return self.home / f"{version}-{run_id or 'no-run'}"
+        folder = self.home / f"{version}-{run_id or 'no-run'}"
+        if not folder.resolve().is_relative_to(self.home.resolve()) or folder.parent != self.home:
+            raise BundleError(f"version {version!r} of run {run_id!r} is outside of the cache")
+        return folder
 
     def _last_folder(self, state: Path) -> Path:
         tree = _read(state)

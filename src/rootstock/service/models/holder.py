@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from rootstock.model.bundle import ModelBundle
 from rootstock.model.predictor import Predictor
 from rootstock.service.daemon import start_daemon
 from rootstock.service.models.cache import ModelCache
+from rootstock.service.models.proof import ProofLimits, Refusal, open_proved
 from rootstock.service.models.source import AvailableModel, Connect, ModelIdentity, ModelSource
 
 RETRY_REFUSED_SECONDS = 300.0
@@ -38,15 +38,6 @@ class _SlowError(TrackingError):
     """The registry has not answered so far."""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A model that was not swapped in, and why."""
-
-    version: str
-    reason: str
-    at: float
-
-
 class ModelHolder:
     """Holds the Predictor in use, or none.
 
@@ -59,6 +50,7 @@ class ModelHolder:
         connect: opens the registry; called only for a registered model.
         limits: makes the limits of images from a model's own; None: those are kept.
         engine: as for `Predictor`.
+        proof: what proving a model in a process of its own may take; None proves it in this one.
         name: of a model from a directory; empty for the directory's.
         retry_seconds: how long clients should wait while there is no model.
         registry_seconds: how long the first look waits if an earlier model can be served.
@@ -73,6 +65,7 @@ class ModelHolder:
         connect: Connect,
         limits: Callable[[DecodeLimits], DecodeLimits] | None = None,
         engine: Any = "fastest",
+        proof: ProofLimits | None = None,
         name: str = "",
         retry_seconds: float = 10.0,
         registry_seconds: float = 1.5,
@@ -86,6 +79,7 @@ class ModelHolder:
         self._connect = connect
         self._limits = limits or (lambda own: own)
         self._engine = engine
+        self._proof = proof
         self._name = name
         self._retry_seconds = max(1, round(retry_seconds))
         self._registry_seconds = registry_seconds
@@ -229,8 +223,7 @@ class ModelHolder:
         try:
             self._swap(model.fetch(), model.identity)
         except RootstockError as error:
-            self._refuse(model.identity.label, error)
-            self._refused_state = state
+            self._refuse(model.identity.label, error, state)
             raise
         if self.source.name:
             self._cache.remember(model.identity, previous=self._previous)
@@ -238,15 +231,14 @@ class ModelHolder:
 
     def _swap(self, bundle: ModelBundle, identity: ModelIdentity) -> None:
         """Prove a model while the old one is still in use, then replace that."""
-        predictor = Predictor(
+        predictor = open_proved(
             bundle,
-            engine=self._engine,
-            threads=1,  # for each forward pass: the service runs several at once
+            self._engine,
+            self._proof,
             name=identity.name or self._name,
             version=identity.version,
             limits=self._limits(bundle.limits),
         )
-        batch = predictor.best_batch  # measured here, where no request waits for it
         before = (
             self._predictor.info["version"] if self._predictor else self._cache.read_note("version")
         )
@@ -259,15 +251,16 @@ class ModelHolder:
             predictor.info["name"],
             predictor.info["version"],
             predictor.engine,
-            batch,
+            predictor.best_batch,
             predictor.golden_difference,
             extra={"milliseconds": predictor.milliseconds},
         )
 
-    def _refuse(self, version: str, error: RootstockError) -> None:
+    def _refuse(self, version: str, error: RootstockError, state: str) -> None:
         # A NoModelError means that its files are gone. Other errors may be the registry's.
         if isinstance(error, BundleError | NoModelError):
             self.refused = Refusal(version, self._hide_folders(error.message), time.time())
+            self._refused_state = state
             self.on_swap("refused")
         outcome = "the model in use stays" if self.ready else "there is no model yet"
         model = f"version {version}" if version else "the model"

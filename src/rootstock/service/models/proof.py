@@ -1,0 +1,174 @@
+"""A model proved in a process of its own, which may hang, crash or run out of memory without harm.
+
+    python -m rootstock.service.models.proof DIRECTORY ENGINE MEMORY_BYTES
+
+The child does everything that the service will do with the model: open it, answer its golden
+images, and measure engines and batches. It prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock.errors import BundleError, RootstockError
+from rootstock.model.bundle import ModelBundle
+from rootstock.model.engine import has_gpu
+from rootstock.model.predictor import Predictor
+from rootstock.runtimes.engines import Engine
+
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2), Linux."""
+MODEL_COPIES = 8
+"""Copies of the network's weights that opening it in several engines may hold, beyond the limit."""
+PASSED_VARIABLES = (
+    "PATH", "PYTHONPATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD",
+    "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY",
+)  # fmt: skip
+"""What the child sees of the environment: the service's holds passwords."""
+
+
+@dataclass(frozen=True)
+class ProofLimits:
+    """What proving a model may take; ``memory`` in bytes, not counting its own weights."""
+
+    seconds: float = 120.0
+    memory: int = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was measured: the engine to use, its batch, and milliseconds per image by engine."""
+
+    engine: Engine
+    batch: int
+    milliseconds: dict[Engine, float]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A model that was not swapped in, and why; ``at`` in Unix seconds."""
+
+    version: str
+    reason: str
+    at: float
+
+
+def open_proved(
+    bundle: ModelBundle, engine: Any, bounds: ProofLimits | None, **options: Any
+) -> Predictor:
+    """Return the predictor of a model that was proved within ``bounds``; None: without a child.
+
+    ``options`` are those of `Predictor`. Its batch is measured too, so that no request waits for
+    that.
+    Raises:
+        BundleError: the model is refused, whatever went wrong with it.
+    """
+    proof = prove(bundle, engine, bounds) if bounds else None
+    try:
+        # One thread for each forward pass: the service runs several at once.
+        predictor = Predictor(
+            bundle, engine=proof.engine if proof else engine, threads=1, **options
+        )
+        if proof:
+            predictor.best_batch, predictor.milliseconds = proof.batch, proof.milliseconds
+        else:
+            _ = predictor.best_batch
+        return predictor
+    except RootstockError:
+        raise
+    except Exception as error:
+        raise BundleError(f"the model cannot be opened: {type(error).__name__}: {error}") from error
+
+
+def prove(bundle: ModelBundle, engine: str, limits: ProofLimits) -> Proof:
+    """Open a model in a child process and let it answer its golden images.
+
+    Raises:
+        BundleError: the model is refused, or the child hung, crashed or took too much memory.
+    """
+    memory = limits.memory + MODEL_COPIES * bundle.onnx_path.stat().st_size
+    command = [sys.executable, "-m", __name__, str(bundle.directory), engine, str(memory)]
+    environment = {key: value for key, value in os.environ.items() if key in PASSED_VARIABLES}
+    name = bundle.directory.name
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=limits.seconds,
+            env=environment | {"OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BundleError(
+            f"the model {name} did not answer its golden images within {limits.seconds:g} seconds",
+            hint="train it again, or raise ROOTSTOCK_PROOF_SECONDS for a large model",
+        ) from None
+    except OSError as error:
+        raise BundleError(f"the model {name} cannot be proved: {error}") from error
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise BundleError(
+            f"the model {name} ended the process that opened it ({_describe(done.returncode)})",
+            hint="train it again, or raise ROOTSTOCK_PROOF_MEMORY_BYTES for a large model",
+        ) from None
+    if "error" in found:
+        raise BundleError(found["error"], hint=found["hint"])
+    return Proof(**found)
+
+
+def _describe(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _limit_memory(memory: int) -> None:
+    # A GPU's driver reserves more addresses than any limit allows.
+    if not has_gpu():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+def _end_with_parent() -> None:
+    """Let the system end this process if the service is killed while it proves a model."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _attempt(directory: Path, engine: Any) -> dict[str, Any]:
+    try:
+        predictor = Predictor(directory, engine=engine, threads=1)
+        proof = Proof(predictor.engine, predictor.best_batch, predictor.milliseconds)
+        return asdict(proof)
+    except MemoryError:
+        return {"error": f"opening the model {directory.name} takes too much memory", "hint": ""}
+    except Exception as error:  # noqa: BLE001 - whatever a model does, it is refused
+        message = getattr(error, "message", f"{type(error).__name__}: {error}")
+        return {"error": str(message)[:1000], "hint": getattr(error, "hint", "")}
+
+
+def main() -> None:
+    """Prove the model that the arguments name."""
+    directory, engine, memory = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+    _limit_memory(int(memory))
+    sys.stdout.write(json.dumps(_attempt(Path(directory), engine)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
