@@ -52,7 +52,23 @@ def test_leaks_come_first():
     }
     found = findings(summary=summary)
     assert "`test/a.jpg` and `train/a.jpg`" in found[0]
-    assert len(found) == 2
+    assert len(found) == 1
+
+
+def test_copies_that_leak_are_not_said_to_need_nothing():
+    leak, held = ["test/a.jpg", "train/a.jpg"], ["train/b.jpg", "train/c.jpg", "train/d.jpg"]
+    summary = CLEAN | {"leaks_across_given_splits": [leak], "duplicate_groups": [leak, held]}
+    first, second = gather_findings(a_review(), make_profile(), summary)
+    assert "Keep each picture in one split" in first.todo
+    assert second.what.startswith("2 more images are copies")
+
+
+def test_no_finding_advises_to_delete_a_picture_of_two_labels():
+    pair = ["good/a.jpg", "scratched/b.jpg"]
+    summary = CLEAN | {"label_conflicts": [pair], "duplicate_groups": [pair]}
+    (only,) = gather_findings(a_review(), make_profile(), summary)
+    assert "both may be right" in only.todo
+    assert "emove" not in only.todo
 
 
 def test_every_question_can_become_a_finding():
@@ -141,7 +157,7 @@ def test_a_cut_list_of_doubts_is_no_count():
 def test_a_class_of_few_images_is_left_out_of_the_curve_and_named(tmp_path):
     rows = index(write_classes(tmp_path / "images", {"a": 40, "b": 40, "rare": 4})).rows()
     features = np.random.default_rng(0).normal(size=(len(rows), 8)).astype(np.float32)
-    curve = build._feasibility(SingleLabel(), rows, features, None, 3, 0)
+    curve = build._feasibility(SingleLabel(), rows, features, None, 3, 0, np.arange(len(rows)))
     assert curve.left_out == ("rare",)
     text = render_review(a_review(feasibility=curve), make_profile(), pictures={}, minutes={})
     assert "Without rare: too few images." in text

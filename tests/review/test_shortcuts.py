@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from rootstock.review.shortcuts import border_facts, collect_facts, find_shortcuts
+from rootstock.review.shortcuts import (
+    Fact,
+    border_facts,
+    collect_facts,
+    collect_picture_facts,
+    find_shortcuts,
+    measure_picture,
+)
 from tests.review.test_doubts import row
 
 
@@ -24,7 +31,7 @@ def test_a_fact_that_gives_the_class_away_is_named(fact, change):
     rows = rows_of(**change)
     found = {s.fact: s for s in find_shortcuts(collect_facts(rows), rows, seed=0)}
     assert found[fact].accuracy == 1.0
-    assert found[fact].example.startswith("100% of `dog`")
+    assert found[fact].example.startswith("100% of `cat` have")
 
 
 def test_files_alike_have_no_shortcut():
@@ -34,17 +41,100 @@ def test_files_alike_have_no_shortcut():
 
 def test_facts_that_vary_by_chance_are_no_shortcut():
     random = np.random.default_rng(0)
-    rows = [row(f"{i}.jpg", "cat" if i % 2 else "dog", bytes=int(random.integers(1, 10**5)))
-            for i in range(200)]  # fmt: skip
-    assert find_shortcuts(collect_facts(rows), rows, seed=0) == []
+    rows = rows_of(200)
+    facts = {"bytes": Fact(random.integers(1, 10**5, (200, 1)).astype(float))}
+    assert find_shortcuts(facts, rows, seed=0) == []
 
 
-def test_the_border_of_one_class_is_a_shortcut():
+def of_pictures(rows, pictures):
+    measured = np.stack([measure_picture(picture) for picture in pictures])
+    return find_shortcuts(collect_picture_facts(rows, measured), rows, seed=0)
+
+
+def pictures_of(rows, *, border=None, inside=None):
+    """Random pictures, with a border or an inside of another brightness for each class."""
+    random = np.random.default_rng(0)
+    for row in rows:
+        picture = random.integers(0, 256, (48, 56, 3)).astype(np.uint8)
+        if inside:
+            picture[:] = (picture // 4 + inside.get(row.target, 90)).astype(np.uint8)
+        if border and row.target in border:
+            for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]):
+                edge[:] = border[row.target]
+        yield picture
+
+
+def test_the_border_of_one_of_two_classes_is_a_shortcut():
     rows = rows_of()
-    pixels = [np.full((32, 40, 3), 10 if row.target == "cat" else 200, np.uint8) for row in rows]
-    borders = np.stack([border_facts(image) for image in pixels])
-    (found,) = find_shortcuts({"border": borders}, rows, seed=0)
-    assert found.accuracy == 1.0
+    (found,) = of_pictures(rows, pictures_of(rows, border={"cat": (10, 10, 10)}))
+    assert (found.fact, found.accuracy, found.label) == ("colour of the border", 1.0, "")
+
+
+def twelve_classes(each=20, **changes):
+    """Twelve classes of files that are the same, but for the first."""
+    return [
+        row(f"{label}/{n}.jpg", f"class{label:02}", **(changes if label == 0 else {}))
+        for label in range(12)
+        for n in range(each)
+    ]
+
+
+def test_a_frame_around_each_picture_of_one_class_of_twelve_is_a_shortcut():
+    rows = twelve_classes()
+    (found,) = of_pictures(rows, pictures_of(rows, border={"class00": (220, 20, 20)}))
+    assert (found.fact, found.label) == ("colour of the border", "class00")
+    assert found.accuracy > 0.98
+
+
+def test_a_border_that_is_like_the_rest_of_the_picture_is_no_shortcut():
+    """The sky of photos of the weather, the texture of steel."""
+    rows = rows_of()
+    assert of_pictures(rows, pictures_of(rows, inside={"cat": 20, "dog": 180})) == []
+
+
+def test_files_that_are_large_since_their_pictures_are_rich_are_no_shortcut():
+    random = np.random.default_rng(0)
+    plain = np.full((48, 48, 3), 120, np.uint8)
+    rich = random.integers(0, 256, (48, 48, 3)).astype(np.uint8)
+    rows = [
+        each._replace(bytes=(9_000 if each.target == "cat" else 900) + int(random.integers(99)))
+        for each in rows_of()
+    ]
+    assert of_pictures(rows, [rich if each.target == "cat" else plain for each in rows]) == []
+    (found,) = of_pictures(rows, [rich for _ in rows])
+    assert found.fact == "bytes per pixel"
+
+
+def test_a_size_that_one_class_never_has_is_told():
+    rows = twelve_classes(width=300, height=260)
+    (found,) = [s for s in find_shortcuts(collect_facts(rows), rows, seed=0) if s.fact == "size"]
+    assert found.label == "class00"
+    assert "`class00` have 300 x 260" in found.example
+    varied = [
+        each._replace(width=1024, height=1024)
+        if each.target != "class00"
+        else each._replace(width=400 + n, height=300 + n // 2)
+        for n, each in enumerate(rows)
+    ]
+    (found,) = [
+        s for s in find_shortcuts(collect_facts(varied), varied, seed=0) if s.fact == "size"
+    ]
+    assert found.example == "no image of `class00` is 1024 x 1024, but 100% of the others"
+
+
+def test_sizes_that_are_those_of_a_track_are_no_shortcut():
+    """All frames of a track have a size of its own: it is learnt by heart, and says nothing."""
+    random = np.random.default_rng(0)
+    sides = random.integers(40, 200, 24).tolist()
+    rows = [
+        row(f"{track}_{n}.png", f"class{track % 4}", width=sides[track], height=sides[track] + 1)
+        for track in range(24)
+        for n in range(12)
+    ]
+    facts = collect_facts(rows)
+    assert find_shortcuts(facts, rows, seed=0)
+    tracks = [each.path.split("_")[0] for each in rows]
+    assert find_shortcuts(facts, rows, seed=0, groups=tracks) == []
 
 
 def test_a_border_is_what_lies_around_the_picture():

@@ -186,7 +186,7 @@ def join_groups(
         ],
         [("name", name) if name else ("file", index) for index, name in enumerate(names)],
     ]
-    roots = _join(keys)
+    roots = join_keys(keys)
     ids = [
         _number(name) if name else int(sha[:15], 16)
         for name, sha in zip(names, sha256s, strict=True)
@@ -212,7 +212,7 @@ def list_groups(rows: Sequence[T], key: Callable[[T], object]) -> list[list[T]]:
     return [group for group in members.values() if len(group) > 1]
 
 
-def _join(columns: Sequence[Sequence[tuple[object, ...]]]) -> list[int]:
+def join_keys(columns: Sequence[Sequence[tuple[object, ...]]]) -> list[int]:
     """Return the smallest row number of each row's group: rows of an equal key are joined."""
     parent = list(range(len(columns[0])))
 

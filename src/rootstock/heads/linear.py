@@ -105,15 +105,43 @@ class HeadProblem:
         return heads
 
 
-def split_folds(strata: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
+def split_folds(
+    strata: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Return the row numbers of each fold; each holds the same share of every stratum int[N].
 
-    There are fewer folds, two at least, where a stratum has fewer rows than ``folds``.
+    Rows of one of the ``groups`` int[N] are in one fold. There are fewer folds, two at least, where
+    a stratum has fewer rows or groups than ``folds``.
     """
-    _, sizes = np.unique(strata, return_counts=True)
+    single = strata
+    if groups is not None and len(np.unique(groups)) == len(groups):
+        groups = None
+    if groups is not None:
+        single = np.unique(np.stack([strata, groups]), axis=1)[0]
+    _, sizes = np.unique(single, return_counts=True)
     folds = max(2, min(folds, int(sizes.min())))
+    if groups is not None:
+        return _split_groups(strata, folds, seed, groups)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     return [test for _, test in splitter.split(strata, strata)]
+
+
+def _split_groups(
+    strata: np.ndarray, folds: int, seed: int, groups: np.ndarray
+) -> list[np.ndarray]:
+    """Give each group, the largest first, to the fold that has least of its strata."""
+    _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    names, numbers = np.unique(strata, return_inverse=True)
+    counts = np.zeros((len(sizes), len(names)))
+    np.add.at(counts, (codes, numbers), 1)
+    chance = np.random.default_rng(seed).permutation(len(sizes))
+    filled = np.zeros((folds, counts.shape[1]))
+    fold_of = np.empty(len(sizes), int)
+    for group in np.lexsort((chance, -sizes)):
+        in_strata = filled[:, counts[group] > 0].sum(axis=1)
+        fold_of[group] = np.lexsort((filled.sum(axis=1), in_strata))[0]
+        filled[fold_of[group]] += counts[group]
+    return [np.flatnonzero(fold_of[codes] == fold) for fold in range(folds)]
 
 
 def fold_weights(row_weights: Tensor, tests: Sequence[np.ndarray]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Colours along the borders of some images, measured while these are decoded for something else."""
+"""Facts of the pixels of some images, measured while these are decoded for something else."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from rootstock.data.manifest import ImageRow
 from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.features.loading import read_pixels, spread
-from rootstock.review.shortcuts import border_facts
+from rootstock.review.shortcuts import measure_picture
 
 
 class Borders:
-    """What `border_facts` says of ``rows``."""
+    """What `measure_picture` says of ``rows``."""
 
     def __init__(self, rows: Sequence[ImageRow]) -> None:
         self.rows = rows
@@ -24,10 +24,10 @@ class Borders:
     def note(self, row: ImageRow, pixels: np.ndarray) -> None:
         """Measure an image uint8[H,W,3] that is one of the rows and was decoded at full size."""
         if row.sha256 in self._wanted and pixels.shape[:2] == (row.height, row.width):
-            self._facts[row.sha256] = border_facts(pixels)
+            self._facts[row.sha256] = measure_picture(pixels)
 
     def read(self, root: Path, rendering: Rendering = PLAIN) -> np.ndarray:
-        """Return float64[N,6] of the rows; images that were not noted are decoded.
+        """Return float64[N,20] of the rows; images that were not noted are decoded.
 
         Raises:
             DataError: an image has changed or vanished since it was indexed.
@@ -36,7 +36,7 @@ class Borders:
         def measure(row: ImageRow) -> np.ndarray:
             facts = self._facts.get(row.sha256)
             if facts is None:
-                facts = border_facts(read_pixels(row, root, rendering=rendering))
+                facts = measure_picture(read_pixels(row, root, rendering=rendering))
             return facts
 
         return np.stack(list(spread(measure, self.rows)))

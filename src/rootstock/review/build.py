@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from rootstock.assess.profile import DatasetProfile
+from rootstock.data.groups import join_keys
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.review.doubts import find_bursts, find_outliers
 from rootstock.review.feasible import MIN_STRATUM_IMAGES, measure_feasibility
 from rootstock.review.findings import gather_findings
+from rootstock.review.grouping import find_groups, measure_groups
 from rootstock.review.record import MAX_SUSPECTS, Copies, DataReview, Feasibility, Suspect
-from rootstock.review.shortcuts import collect_facts, find_shortcuts
+from rootstock.review.shortcuts import collect_facts, collect_picture_facts, find_shortcuts
 from rootstock.tasks.dataset import Dataset, read_targets
 from rootstock.tasks.task import Task
 
@@ -34,25 +36,49 @@ def build_review(
 ) -> DataReview:
     """Return the answers to every question about ``features`` [N,C], which belong to ``rows``.
 
-    ``borders``: some rows and what `border_facts` returns for them. Nothing is changed.
+    ``borders``: some rows and what `measure_picture` returns for them. Nothing is changed.
     """
     manifest, task = dataset.manifest, dataset.task
-    shortcuts = [
-        *find_shortcuts(collect_facts(rows), rows, seed=seed),
-        *find_shortcuts({"colour of the border": borders[1]}, borders[0], seed=seed),
-    ]
+    suspected, names = find_groups(rows, features) or (None, [""] * len(rows))
+    if suspected:
+        scores = measure_groups(task, rows, features, names, folds=folds, seed=seed)
+        divided, whole = (round(score, 4) for score in scores) if scores else (None, None)
+        suspected = suspected.model_copy(
+            update={
+                "score_divided": divided,
+                "score_whole": whole,
+                "splits_given": bool(manifest.given_splits),
+            }
+        )
+    groups = join_keys(
+        [
+            [("group", row.group) for row in rows],
+            [("name", name) if name else ("row", i) for i, name in enumerate(names)],
+        ]
+    )
+    group_of = {row.path: group for row, group in zip(rows, groups, strict=True)}
+    shortcuts = []
+    for facts, some in (
+        (collect_facts(rows), rows),
+        (collect_picture_facts(*borders), borders[0]),
+    ):
+        together = [group_of[row.path] for row in some]
+        shortcuts += find_shortcuts(facts, some, seed=seed, groups=together)
     shortcuts.sort(key=lambda shortcut: -shortcut.accuracy)
     review = DataReview(
         data_hash=manifest.content_hash,
         backbone=profile.backbone.name,
         n_reviewed=len(rows),
         findings=(),
-        feasibility=_feasibility(task, rows, features, target_accuracy, folds, seed),
+        feasibility=_feasibility(
+            task, rows, features, target_accuracy, folds, seed, np.array(groups)
+        ),
         suspects=tuple(_suspects(dataset, rows, features, folds, seed)),
         outliers=tuple(find_outliers(rows, features)),
         bursts=tuple(find_bursts(rows, features)),
         copies=tuple(find_copies(manifest)),
         shortcuts=tuple(shortcuts),
+        groups=suspected,
     )
     findings = gather_findings(review, profile, manifest.summary())
     return review.model_copy(update={"findings": findings})
@@ -94,11 +120,18 @@ def _feasibility(
     target_accuracy: float | None,
     folds: int,
     seed: int,
+    groups: np.ndarray,
 ) -> Feasibility | None:
     # A copy next to its original would be recognised, not predicted; test images stay unseen.
-    first = {row.group: i for i, row in reversed(list(enumerate(rows))) if row.split != "test"}
+    first = {row.picture: i for i, row in reversed(list(enumerate(rows))) if row.split != "test"}
     counts = Counter(rows[i].stratum for i in first.values())
-    scarce = sorted(name for name, count in counts.items() if count < MIN_STRATUM_IMAGES)
+    pairs = {(rows[i].stratum, groups[i]) for i in first.values()}
+    group_counts = Counter(stratum for stratum, _ in pairs)
+    scarce = sorted(
+        name
+        for name, count in counts.items()
+        if count < MIN_STRATUM_IMAGES or group_counts[name] < 2
+    )
     used = sorted(i for i in first.values() if rows[i].stratum not in scarce)
     if len(counts) - len(scarce) < 2:
         return None
@@ -106,6 +139,12 @@ def _feasibility(
     targets = read_targets(task, [rows[i] for i in used], task.read_names(texts))
     goals = (target_accuracy,) if target_accuracy else USUAL_TARGET_ACCURACIES
     feasibility = measure_feasibility(
-        task, features[used], targets, folds=folds, goals=goals, seed=seed
+        task,
+        features[used],
+        targets,
+        folds=folds,
+        goals=goals,
+        seed=seed,
+        groups=groups[used],
     )
     return feasibility and feasibility.model_copy(update={"left_out": tuple(scarce)})

@@ -26,7 +26,7 @@ def find_outliers(rows: Sequence[ImageRow], features: np.ndarray) -> list[Outlie
     """
     if len(rows) < 4 * NEIGHBOURS:
         return []
-    directions = _directions(features)
+    directions = directions_of(features)
     distance = np.empty(len(rows))
     for start in range(0, len(rows), BLOCK_ROWS):
         cosine = directions[start : start + BLOCK_ROWS] @ directions.T
@@ -47,8 +47,8 @@ def find_outliers(rows: Sequence[ImageRow], features: np.ndarray) -> list[Outlie
 
 def find_bursts(rows: Sequence[ImageRow], features: np.ndarray) -> list[Burst]:
     """Runs of consecutive file names of one stratum that look nearly the same, longest first."""
-    directions = _directions(features)
-    border = _burst_border(directions, np.array([row.stratum for row in rows]))
+    directions = directions_of(features)
+    border = burst_border(directions, np.array([row.stratum for row in rows]))
     order = sorted(range(len(rows)), key=lambda i: (rows[i].stratum, rows[i].path))
     bursts: list[list[int]] = []
     for before, here in zip(order, order[1:], strict=False):
@@ -71,8 +71,8 @@ def find_bursts(rows: Sequence[ImageRow], features: np.ndarray) -> list[Burst]:
     ]
 
 
-def _burst_border(directions: np.ndarray, strata: np.ndarray) -> float:
-    """As near as images of different strata come by chance, or `MIN_BURST_COSINE`."""
+def burst_border(directions: np.ndarray, strata: np.ndarray) -> float:
+    """Return the cosine that images of different strata reach by chance, or the least."""
     random = np.random.default_rng(0)
     left, right = random.integers(0, len(strata), (2, 20_000))
     different = strata[left] != strata[right]
@@ -82,6 +82,7 @@ def _burst_border(directions: np.ndarray, strata: np.ndarray) -> float:
     return max(MIN_BURST_COSINE, float(np.quantile(cosine, BURST_QUANTILE)))
 
 
-def _directions(features: np.ndarray) -> np.ndarray:
+def directions_of(features: np.ndarray) -> np.ndarray:
+    """Return features [N,C] centred and of length 1."""
     centred = features.astype(np.float32) - features.mean(axis=0, dtype=np.float32)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)

@@ -33,13 +33,21 @@ def measure_feasibility(
     folds: int,
     goals: Sequence[float],
     seed: int,
+    groups: np.ndarray | None = None,
 ) -> Feasibility | None:
-    """Return the ceiling and the learning curve of features [N,C]; None for too few images."""
+    """Return the ceiling and the learning curve of features [N,C]; None for too few images.
+
+    Images of one of the ``groups`` int64[N] are not predicted from each other.
+    """
+    groups = np.arange(len(targets)) if groups is None else groups
     _, counts = np.unique(targets.strata, return_counts=True)
     if len(counts) < 2 or counts.min() < MIN_STRATUM_IMAGES:
         return None
-    ceiling = task.score_bound(features, targets)
-    sizes, errors = _measure_curve(task, features, targets, folds, seed)
+    _, firsts = np.unique(groups, return_index=True)
+    firsts.sort()
+    # Next to the others of its group, the nearest image would be one of them.
+    ceiling = task.score_bound(features[firsts], targets.take(firsts))
+    sizes, errors = _measure_curve(task, features, targets, groups, folds, seed)
     curves = _fit(sizes, np.transpose(errors))
     measured = [_point(size, 1.0 - values) for size, values in zip(sizes, errors, strict=True)]
     ahead = [sizes[-1] * times for times in EXTRAPOLATED_TIMES]
@@ -59,7 +67,12 @@ def measure_feasibility(
 
 
 def _measure_curve(
-    task: Task, features: np.ndarray, targets: Targets, folds: int, seed: int
+    task: Task,
+    features: np.ndarray,
+    targets: Targets,
+    groups: np.ndarray,
+    folds: int,
+    seed: int,
 ) -> tuple[list[int], list[np.ndarray]]:
     """Sizes of the training part, and errors [N_BOOTSTRAPS] at them: draws with binomial noise."""
     sizes, errors = [], []
@@ -67,10 +80,18 @@ def _measure_curve(
     random = np.random.default_rng(seed)
     for share in CURVE_SHARES:
         draws = [
-            _draw(targets.strata, share, seed + n) for n in range(MAX_DRAWS if share < 1 else 1)
+            _draw(targets.strata, groups, share, seed + n)
+            for n in range(MAX_DRAWS if share < 1 else 1)
         ]
         scores = [
-            solver.probe(features[rows], targets.take(rows), folds=folds, l2=PROBE_L2, seed=seed)[0]
+            solver.probe(
+                features[rows],
+                targets.take(rows),
+                folds=folds,
+                l2=PROBE_L2,
+                seed=seed,
+                groups=groups[rows],
+            )[0]
             for rows in draws
         ]
         drawn = random.choice(scores, N_BOOTSTRAPS)
@@ -80,13 +101,16 @@ def _measure_curve(
     return sizes, errors
 
 
-def _draw(strata: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return the rows of a stratified part of the images."""
+def _draw(strata: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return the rows of a stratified part of the images, of whole groups."""
     random = np.random.default_rng(seed)
     parts = []
     for stratum in np.unique(strata):
-        members = random.permutation(np.flatnonzero(strata == stratum))
-        parts.append(members[: max(2, round(share * len(members)))])
+        members = np.flatnonzero(strata == stratum)
+        _, firsts = np.unique(groups[members], return_index=True)
+        order = random.permutation(members[np.sort(firsts)])
+        chosen = order[: max(2, round(share * len(order)))]
+        parts.append(members[np.isin(groups[members], groups[chosen])])
     return np.sort(np.concatenate(parts))
 
 

@@ -6,11 +6,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rootstock.assess.profile import DatasetProfile
-from rootstock.review.record import MAX_SUSPECTS, DataReview, Feasibility, Finding, Shortcut
+from rootstock.review.record import (
+    MAX_SUSPECTS,
+    DataReview,
+    Feasibility,
+    Finding,
+    Shortcut,
+    SuspectedGroups,
+)
 from rootstock.system.escape import code_span, escape_markdown
 
 MIN_IMBALANCE_RATIO = 10.0
 """Largest over smallest class: from here on the loss should be balanced."""
+MIN_GROUP_LOSS = 0.02
+"""What a head loses when groups are kept whole: from here on the test is far too good."""
 MIN_CLASS_IMAGES = 20
 """With fewer training images the test accuracy of a class is mostly luck."""
 MIN_SIDE_PIXELS, MAX_SIDE_PIXELS = 48, 2000
@@ -22,6 +31,7 @@ def gather_findings(
 ) -> tuple[Finding, ...]:
     """Return all findings, the weightiest first; ``summary`` is the manifest's."""
     findings = [
+        *_from_groups(review.groups),
         *_from_index(summary),
         *_from_shortcuts(review.shortcuts),
         *_from_doubts(review),
@@ -47,21 +57,28 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
             what=f"{len(leaks)} groups of copies lie in more than one of the splits you gave, "
             f"such as {code_span(leaks[0][0])} and {code_span(leaks[0][1])}: the test "
             "is easier than reality.",
-            todo="Remove the copies from one of the splits.",
+            todo="Keep each picture in one split: move its copies there, or leave it to the index "
+            "to divide the images.",
         )
     if conflicts:
         yield Finding(
             weight=3,
             what=f"{len(conflicts)} groups of copies carry different labels, such as "
             f"{code_span(conflicts[0][0])} and {code_span(conflicts[0][1])}.",
-            todo="Decide which label is right and remove the other file.",
+            todo="Look at them. Correct the label that is wrong; if the classes differ in a small "
+            "detail, such as a scratch, both may be right.",
         )
-    copies = sum(len(group) - 1 for group in summary["duplicate_groups"])
+    elsewhere = {path for group in (*leaks, *conflicts) for path in group}
+    copies = sum(
+        len(group) - 1 for group in summary["duplicate_groups"] if elsewhere.isdisjoint(group)
+    )
     if copies:
         yield Finding(
             weight=1,
-            what=f"Copies or near-copies of other images: {copies}.",
-            todo="Nothing has to be done: copies stay together in one split.",
+            what=f"{copies} {'more ' if elsewhere else ''}images are copies or near-copies of "
+            "others of their class.",
+            todo="Nothing has to be done about them: the index keeps copies in one split, unless "
+            "they are most of a class.",
         )
     if summary["quarantined"]:
         reasons = ", ".join(f"{n} {name}" for name, n in summary["quarantine_reasons"].items())
@@ -77,11 +94,49 @@ def _from_shortcuts(shortcuts: Sequence[Shortcut]) -> Iterator[Finding]:
         example = f" ({escape_markdown(shortcut.example)})" if shortcut.example else ""
         yield Finding(
             weight=3 if shortcut.accuracy - shortcut.chance > 0.25 else 2,
-            what=f"The {shortcut.fact} alone tells the class with {shortcut.accuracy:.0%} balanced "
-            f"accuracy, where chance is {shortcut.chance:.0%}{example}.",
+            what=f"The {shortcut.fact} alone tells {_which_class(shortcut)} with "
+            f"{shortcut.accuracy:.0%} balanced accuracy, where chance is "
+            f"{shortcut.chance:.0%}{example}.",
             todo="If that is how the images were collected and not what they show, collect each "
             "class from the same sources, or expect less accuracy in use than in the test.",
         )
+
+
+def _which_class(shortcut: Shortcut) -> str:
+    return f"{code_span(shortcut.label)} from all other classes" if shortcut.label else "the class"
+
+
+def _from_groups(groups: SuspectedGroups | None) -> Iterator[Finding]:
+    if groups is None:
+        return
+    known = f"by their names (`{groups.pattern}`)" if groups.pattern else "as they look"
+    what = (
+        f"{groups.n_divided} of {groups.n_groups} groups of images that belong together, {known}, "
+        f"are divided between the splits, such as {code_span(groups.example[0])} and "
+        f"{code_span(groups.example[1])}: the test shows what training has nearly seen."
+    )
+    divided, whole = groups.score_divided, groups.score_whole
+    if divided is not None and whole is not None:
+        what += (
+            f" A head on these features is at {divided:.1%} when groups are divided, and at "
+            f"{whole:.1%} when they are kept whole."
+        )
+        weight = 3 if divided - whole >= MIN_GROUP_LOSS else 1
+    else:
+        weight = 2
+    if groups.splits_given:
+        todo = "Give splits that keep each group whole."
+    elif groups.pattern:
+        todo = (
+            f"If the images of a group show the same thing, set `data.group: {groups.pattern}`, so "
+            "that the splits keep it whole."
+        )
+    else:
+        todo = (
+            "If they do show the same thing, set `data.group` to a pattern of their names, or give "
+            "splits that keep them together."
+        )
+    yield Finding(weight=weight, what=what, todo=todo)
 
 
 def _from_doubts(review: DataReview) -> Iterator[Finding]:
@@ -104,7 +159,7 @@ def _from_doubts(review: DataReview) -> Iterator[Finding]:
             todo="Look whether they belong to the data set at all.",
         )
     divided = [burst for burst in bursts if len(burst.splits) > 1]
-    if bursts:
+    if bursts and not review.groups:
         yield Finding(
             weight=2 if divided else 1,
             what=f"Consecutive files that look nearly the same: {len(bursts)} runs, the longest of "

@@ -63,6 +63,24 @@ class Burst(Record):
     splits: tuple[str, ...]
 
 
+class SuspectedGroups(Record):
+    """Images that seem to belong together, and that the splits divide."""
+
+    pattern: str
+    """The value of `data.group` that names them; empty: known by their closeness only."""
+    n_groups: int
+    n_divided: int
+    largest: int
+    example: tuple[str, str]
+    """Two files of one group in different splits."""
+    splits_given: bool = False
+    """Whether you gave the splits."""
+    score_divided: float | None = None
+    """Of a head on unseen images when folds divide groups as the splits do."""
+    score_whole: float | None = None
+    """The same when folds keep the groups whole."""
+
+
 class Copies(Record):
     """Files that hold the same picture, or nearly."""
 
@@ -79,6 +97,8 @@ class Shortcut(Record):
     """Balanced, cross-validated, from this fact alone."""
     chance: float
     example: str
+    label: str = ""
+    """The one class that the fact tells from all others; empty: it tells all of them apart."""
 
 
 class Finding(Record):
@@ -106,3 +126,4 @@ class DataReview(Artifact):
     bursts: tuple[Burst, ...]
     copies: tuple[Copies, ...] = ()
     shortcuts: tuple[Shortcut, ...]
+    groups: SuspectedGroups | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.choices import Strategy
-from rootstock.review.record import DataReview, Feasibility
+from rootstock.review.record import DataReview
 from rootstock.system.escape import escape_markdown, markdown_table
 
 MAX_TOP_FINDINGS = 5
@@ -48,7 +48,7 @@ def render_review(
     lines += _picture(pictures, "sheet", "some images of each class")
     lines += _picture(pictures, "classes", "images by class and split")
     lines += _picture(pictures, "sizes", "sizes of the images")
-    lines += ["", "## What accuracy is feasible", "", *_feasibility(review.feasibility)]
+    lines += ["", "## What accuracy is feasible", "", *_feasibility(review)]
     lines += _picture(pictures, "curve", "learning curve")
     lines += ["", "## Labels in doubt", "", *_suspects(review)]
     lines += _picture(pictures, "suspects", "images whose label is in doubt")
@@ -84,7 +84,8 @@ def _listing(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[st
     return [*lines, "", f"{more} more are in artifacts/review.json."] if more > 0 else lines
 
 
-def _feasibility(feasibility: Feasibility | None) -> list[str]:
+def _feasibility(review: DataReview) -> list[str]:
+    feasibility, groups = review.feasibility, review.groups
     if feasibility is None:
         return ["There are too few images to measure a learning curve."]
     points = [(point, "measured") for point in feasibility.measured]
@@ -113,6 +114,12 @@ def _feasibility(feasibility: Feasibility | None) -> list[str]:
             f" and {more} more classes" if more > 0 else ""
         )
         lines += ["", f"Without {text}: too few images."]
+    if groups:
+        lines += [
+            "",
+            "Measured with suspected groups kept whole; the splits divide them, so the test will "
+            "show more.",
+        ]
     return [*lines, "", "Extrapolation by a power law is a guide, not a promise."]
 
 
@@ -130,10 +137,17 @@ def _suspects(review: DataReview) -> list[str]:
 
 
 def _shortcuts(review: DataReview) -> list[str]:
-    rows = [(s.fact, f"{s.accuracy:.3f}", f"{s.chance:.3f}", s.example) for s in review.shortcuts]
+    rows = [
+        (s.fact, s.label or "all", f"{s.accuracy:.3f}", f"{s.chance:.3f}", s.example)
+        for s in review.shortcuts
+    ]
     if not rows:
-        return ["No fact of the files alone (size, format, colour mode, border) tells the class."]
-    return markdown_table(("fact", "balanced accuracy from it alone", "chance", ""), rows)
+        return [
+            "No fact of the files alone (size, format, colour mode, bytes per pixel, border) tells "
+            "the classes apart, or one class from the others, unless the picture does too."
+        ]
+    header = ("fact", "class", "balanced accuracy from it alone", "chance", "")
+    return markdown_table(header, rows)
 
 
 def _copies(review: DataReview) -> list[str]:

@@ -3,16 +3,22 @@
 A collected set often has one source per class, and a network learns the source: the size, the
 format, the colour of the border. Such a model is excellent on its test split and useless elsewhere
 (Geirhos et al. 2020, "Shortcut learning in deep neural networks", arXiv:2004.07780).
+
+A fact counts only if the picture itself does not say the same: on photos of the weather the border
+is sky, and so is much of the rest.
 """
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
 from rootstock.data.manifest import ImageRow
@@ -21,70 +27,206 @@ from rootstock.review.record import Shortcut
 
 MIN_GAIN_SHARE = 0.20
 """Share of the way from chance to certainty that makes a shortcut worth reporting."""
+MIN_ONE_CLASS_ACCURACY = 0.85
+"""Balanced accuracy for one class against all others; chance is .5."""
+MAX_EXPLAINED_SHARE = 0.5
+"""Share of a fact's gain over chance that the picture itself may explain."""
+MAX_ERROR_SHARE = 0.25
+"""Or the share of the picture's errors that are left by the fact: a frame is no chance."""
 BORDER_SHARE = 0.04
+INSIDE_SHARE = 0.12
+"""Depth of the border, and of the ring inside of it that it is compared with."""
+SAMPLED_SIDE_PIXELS = 256
+CROP_PIXELS = 384
+"""Side of the middle that is encoded again, to see how many bytes the picture itself needs."""
+QUALITY = 75
 FOLDS = 5
 
 
-def collect_facts(rows: Sequence[ImageRow]) -> dict[str, np.ndarray]:
-    """Return numbers float64[N,d] of what the index knows of each file, by fact."""
+class Fact(NamedTuple):
+    """Numbers float64[N,d] of a fact, and what the picture itself says of the same kind."""
+
+    values: np.ndarray
+    picture: np.ndarray | None = None
+
+
+def collect_facts(rows: Sequence[ImageRow]) -> dict[str, Fact]:
+    """Return what the index knows of each file, by fact."""
     return {
-        "size": np.array([(row.width, row.height) for row in rows], float),
-        "aspect ratio": np.array([[row.width / row.height] for row in rows]),
-        "colour mode": _numbered([row.mode for row in rows]),
-        "file format": _numbered([row.format for row in rows]),
-        "bytes per pixel": np.array([[row.bytes / (row.width * row.height)] for row in rows]),
+        "size": Fact(np.array([(row.width, row.height) for row in rows], float)),
+        "aspect ratio": Fact(np.array([[row.width / row.height] for row in rows])),
+        "colour mode": Fact(_numbered([row.mode for row in rows])),
+        "file format": Fact(_numbered([row.format for row in rows])),
     }
 
 
-def border_facts(pixels: np.ndarray) -> np.ndarray:
+def collect_picture_facts(rows: Sequence[ImageRow], measured: np.ndarray) -> dict[str, Fact]:
+    """Return facts that need the pixels; ``measured`` [N,20] holds `measure_picture` of rows."""
+    density = np.array([[row.bytes / (row.width * row.height)] for row in rows])
+    sizes = np.array([(row.width, row.height) for row in rows], float)
+    return {
+        "colour of the border": Fact(measured[:, :6], measured[:, 6:18]),
+        # Small files have more header than picture: the size is a part of what explains them.
+        "bytes per pixel": Fact(density, np.hstack([measured[:, 18:], sizes])),
+    }
+
+
+def measure_picture(pixels: np.ndarray) -> np.ndarray:
+    """Return float64[20] of uint8[H,W,3]: its border, what is inside of it, and its bytes.
+
+    `border_facts`, the same of the ring inside of the border and of the middle, bytes per pixel
+    of the middle encoded as JPEG, and the mean gradient.
+    """
+    step = max(1, min(pixels.shape[:2]) // SAMPLED_SIDE_PIXELS)
+    small = pixels[::step, ::step]
+    inner = _cut(small, BORDER_SHARE)
+    ring, middle = border_facts(inner, INSIDE_SHARE - BORDER_SHARE), _cut(inner, INSIDE_SHARE)
+    flat = middle.reshape(-1, 3).astype(np.float64)
+    height, width = pixels.shape[:2]
+    top, left = max(0, (height - CROP_PIXELS) // 2), max(0, (width - CROP_PIXELS) // 2)
+    crop = np.ascontiguousarray(pixels[top : top + CROP_PIXELS, left : left + CROP_PIXELS])
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, "JPEG", quality=QUALITY)
+    density = buffer.tell() / (crop.shape[0] * crop.shape[1])
+    gradient = np.abs(np.diff(crop.astype(np.int16), axis=1)).mean() if crop.shape[1] > 1 else 0.0
+    return np.concatenate(
+        [border_facts(pixels), ring, flat.mean(axis=0), flat.std(axis=0), [density, gradient]]
+    )
+
+
+def border_facts(pixels: np.ndarray, share: float = BORDER_SHARE) -> np.ndarray:
     """Return each channel's mean and spread float64[6] along the border of uint8[H,W,3]."""
-    depth = max(1, round(BORDER_SHARE * min(pixels.shape[:2])))
+    depth = max(1, round(share * min(pixels.shape[:2])))
     parts = (pixels[:depth], pixels[-depth:], pixels[:, :depth], pixels[:, -depth:])
     border = np.concatenate([part.reshape(-1, 3) for part in parts]).astype(np.float64)
     return np.concatenate([border.mean(axis=0), border.std(axis=0)])
 
 
+def _cut(pixels: np.ndarray, share: float) -> np.ndarray:
+    """Return the pixels without a border; all of them where nothing would be left."""
+    depth = max(1, round(share * min(pixels.shape[:2]))) + 1
+    inner = pixels[depth:-depth, depth:-depth]
+    return inner if inner.size else pixels
+
+
 def find_shortcuts(
-    facts: Mapping[str, np.ndarray], rows: Sequence[ImageRow], *, seed: int
+    facts: Mapping[str, Fact],
+    rows: Sequence[ImageRow],
+    *,
+    seed: int,
+    groups: Sequence[object] | None = None,
 ) -> list[Shortcut]:
-    """Return the facts from which a small tree predicts the class far above chance, best first."""
+    """Return the facts from which a small tree predicts the class far above chance, best first.
+
+    Either all classes, or one class against all others. Images of one of the ``groups`` are not
+    predicted from each other.
+    """
     names = np.array([row.stratum for row in rows])
     counts = Counter(names.tolist())
-    frequent = np.array([counts[name] >= FOLDS for name in names])
-    classes, labels = np.unique(names[frequent], return_inverse=True)
+    kept = [i for i, name in enumerate(names.tolist()) if counts[name] >= FOLDS]
+    classes, labels = np.unique(names[kept], return_inverse=True)
     if len(classes) < 2:
         return []
+    group_of = None
+    if groups is not None and len(set(groups)) < len(groups):
+        _, group_of = np.unique([str(groups[i]) for i in kept], return_inverse=True)
+    chosen = [rows[i] for i in kept]
     shortcuts = []
-    for fact, values in facts.items():
-        accuracy = _tree_accuracy(values[frequent], labels, seed)
+    for name, fact in facts.items():
+        judge = _Judge(
+            fact.values[kept], None if fact.picture is None else fact.picture[kept], group_of, seed
+        )
+        accuracy = judge.accuracy(labels)
         chance = 1.0 / len(classes)
-        noise = standard_error(accuracy, len(labels))
-        if accuracy > chance + max(MIN_GAIN_SHARE * (1 - chance), 2 * noise):
-            example = _example(
-                fact, [row for row, keep in zip(rows, frequent, strict=True) if keep]
-            )
-            shortcuts.append(
-                Shortcut(
-                    fact=fact,
-                    accuracy=round(accuracy, 4),
-                    chance=round(chance, 4),
-                    example=example,
-                )
-            )
+        noise = standard_error(accuracy, judge.count(labels >= 0))
+        least = chance + max(MIN_GAIN_SHARE * (1 - chance), 2 * noise)
+        if accuracy > least and not judge.is_explained(labels, accuracy, chance):
+            example = _describe_example(name, chosen)
+            shortcuts.append(_shortcut(name, accuracy, chance, example))
+        elif len(classes) > 2:
+            shortcuts += _tell_one_class(name, judge, classes, labels, chosen)
     return sorted(shortcuts, key=lambda shortcut: -shortcut.accuracy)
 
 
-def _tree_accuracy(values: np.ndarray, labels: np.ndarray, seed: int) -> float:
-    leaf = max(3, len(labels) // 100)
-    tree = DecisionTreeClassifier(
-        max_depth=4, min_samples_leaf=leaf, class_weight="balanced", random_state=seed
+def _tell_one_class(
+    fact: str,
+    judge: _Judge,
+    classes: np.ndarray,
+    labels: np.ndarray,
+    rows: Sequence[ImageRow],
+) -> list[Shortcut]:
+    shortcuts = []
+    for number, label in enumerate(classes.tolist()):
+        ours = (labels == number).astype(int)
+        if judge.fit(ours) < MIN_ONE_CLASS_ACCURACY:
+            continue
+        accuracy = judge.accuracy(ours)
+        noise = standard_error(accuracy, judge.count(ours > 0))
+        if accuracy < max(MIN_ONE_CLASS_ACCURACY, 0.5 + 3 * noise):
+            continue
+        if not judge.is_explained(ours, accuracy, 0.5):
+            example = _describe_example(fact, rows, label)
+            shortcuts.append(_shortcut(fact, accuracy, 0.5, example, label))
+    return shortcuts
+
+
+def _shortcut(fact: str, accuracy: float, chance: float, example: str, label: str = "") -> Shortcut:
+    return Shortcut(
+        fact=fact,
+        accuracy=round(accuracy, 4),
+        chance=round(chance, 4),
+        example=example,
+        label=label,
     )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    predicted = cross_val_predict(tree, values, labels, cv=folds)
-    return float(balanced_accuracy_score(labels, predicted))
 
 
-def _example(fact: str, rows: Sequence[ImageRow]) -> str:
+class _Judge(NamedTuple):
+    """Small trees on a fact, and on what the picture says of the same kind."""
+
+    values: np.ndarray
+    picture: np.ndarray | None
+    groups: np.ndarray | None
+    seed: int
+
+    def fit(self, labels: np.ndarray) -> float:
+        """Return the balanced accuracy on the images that the tree was fitted to."""
+        tree = self._tree(labels).fit(self.values, labels)
+        return float(balanced_accuracy_score(labels, tree.predict(self.values)))
+
+    def accuracy(self, labels: np.ndarray) -> float:
+        """Return the balanced accuracy on images that the tree did not see."""
+        return self._cross_validate(self.values, labels)
+
+    def is_explained(self, labels: np.ndarray, accuracy: float, chance: float) -> bool:
+        """Return whether the picture itself tells as much, or nearly."""
+        if self.picture is None:
+            return False
+        picture = self._cross_validate(self.picture, labels)
+        explains = picture - chance > MAX_EXPLAINED_SHARE * (accuracy - chance)
+        return explains and 1 - accuracy > MAX_ERROR_SHARE * (1 - picture)
+
+    def count(self, chosen: np.ndarray) -> int:
+        """Return how many images are chosen, bool[N], or how many groups of them."""
+        return int(chosen.sum()) if self.groups is None else len(set(self.groups[chosen].tolist()))
+
+    def _cross_validate(self, values: np.ndarray, labels: np.ndarray) -> float:
+        if self.groups is None:
+            folds = StratifiedKFold(FOLDS, shuffle=True, random_state=self.seed)
+        else:
+            folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self.seed)
+        tree = self._tree(labels)
+        predicted = cross_val_predict(tree, values, labels, cv=folds, groups=self.groups)
+        return float(balanced_accuracy_score(labels, predicted))
+
+    def _tree(self, labels: np.ndarray) -> DecisionTreeClassifier:
+        leaf = max(3, len(labels) // 100)
+        return DecisionTreeClassifier(
+            max_depth=4, min_samples_leaf=leaf, class_weight="balanced", random_state=self.seed
+        )
+
+
+def _describe_example(fact: str, rows: Sequence[ImageRow], label: str = "") -> str:
+    """Return how often one class has a value, and the others; of ``label``, or the clearest."""
     describe = {
         "size": lambda row: f"{row.width} x {row.height}",
         "colour mode": lambda row: row.mode,
@@ -92,17 +234,22 @@ def _example(fact: str, rows: Sequence[ImageRow]) -> str:
     }.get(fact)
     if describe is None:
         return ""
-    by_class = Counter((row.stratum, describe(row)) for row in rows)
+    pairs = Counter((row.stratum, describe(row)) for row in rows)
     totals = Counter(row.stratum for row in rows)
     overall = Counter(describe(row) for row in rows)
-    (label, value), count = max(
-        by_class.items(),
-        key=lambda item: item[1] / totals[item[0][0]] - overall[item[0][1]] / len(rows),
+    shares = {}
+    for name in [label] if label else sorted(totals):
+        for value in sorted(overall):
+            others = len(rows) - totals[name]
+            of_others = (overall[value] - pairs[name, value]) / others
+            shares[name, value] = (pairs[name, value] / totals[name], of_others)
+    (name, value), (share, of_others) = max(
+        shares.items(), key=lambda item: (abs(item[1][0] - item[1][1]), item[1][0])
     )
-    return (
-        f"{count / totals[label]:.0%} of `{label}` have {value}, of all images "
-        f"{overall[value] / len(rows):.0%}"
-    )
+    if share < of_others:
+        has = "no image" if share == 0 else f"only {share:.0%}"
+        return f"{has} of `{name}` is {value}, but {of_others:.0%} of the others"
+    return f"{share:.0%} of `{name}` have {value}, of the others {of_others:.0%}"
 
 
 def _numbered(values: Sequence[str]) -> np.ndarray:

@@ -141,10 +141,11 @@ class HeadSolver(ABC):
         seed: int,
         enough: Callable[[np.ndarray], bool] | None = None,
         device: torch.device = CPU,
+        groups: np.ndarray | None = None,
     ) -> PathScores:
         """Score every strength on images that the head did not see, all folds side by side.
 
-        Folds keep the strata's shares; there are fewer where a stratum has fewer images than folds.
+        Folds are those of `split_folds`, which keeps ``groups`` int[N] whole.
         Features are standardised once, over all folds. The strongest is tried first; ``enough``
         is asked about the losses [S,N] so far, and ends the walk.
         Raises:
@@ -153,7 +154,8 @@ class HeadSolver(ABC):
         tried: list[float] = []
         scores: list[list[float]] = []
         losses: list[np.ndarray] = []
-        tests, walk = self._walk_folds(features, targets, folds, strengths, seed, device)
+        tests = split_folds(targets.strata, folds, seed, groups)
+        walk = self._walk_folds(features, targets, tests, strengths, device)
         for strength, heads in walk:
             fold_scores = []
             unseen = np.empty(len(targets))
@@ -170,10 +172,19 @@ class HeadSolver(ABC):
         )
 
     def probe(
-        self, features: np.ndarray, targets: Targets, *, folds: int, l2: float, seed: int
+        self,
+        features: np.ndarray,
+        targets: Targets,
+        *,
+        folds: int,
+        l2: float,
+        seed: int,
+        groups: np.ndarray | None = None,
     ) -> tuple[float, float]:
         """Return mean and deviation over folds of the score on unseen images."""
-        path = self.cross_validate(features, targets, folds=folds, strengths=[l2], seed=seed)
+        path = self.cross_validate(
+            features, targets, folds=folds, strengths=[l2], seed=seed, groups=groups
+        )
         return float(path.scores[0]), float(path.std[0])
 
     def out_of_fold(
@@ -181,8 +192,8 @@ class HeadSolver(ABC):
     ) -> np.ndarray:
         """Return outputs float32[N,K] of each image by the head fitted without its fold."""
         outputs = np.empty((len(targets), len(targets.names)), np.float32)
-        tests, walk = self._walk_folds(features, targets, folds, [l2], seed, CPU)
-        ((_, heads),) = walk
+        tests = split_folds(targets.strata, folds, seed)
+        ((_, heads),) = self._walk_folds(features, targets, tests, [l2], CPU)
         for head, test in zip(heads, tests, strict=True):
             outputs[test] = head.outputs(features[test])
         return outputs
@@ -191,15 +202,13 @@ class HeadSolver(ABC):
         self,
         features: np.ndarray,
         targets: Targets,
-        folds: int,
+        tests: Sequence[np.ndarray],
         strengths: Sequence[float],
-        seed: int,
         device: torch.device,
-    ) -> tuple[list[np.ndarray], Iterator[tuple[float, list[LinearHead]]]]:
-        """Return the rows of each fold, and each strength with the heads fitted without them."""
+    ) -> Iterator[tuple[float, list[LinearHead]]]:
+        """Yield each strength with the heads fitted without the rows of each fold."""
         coded = self.code(targets, device)
         problem = HeadProblem.of(features, device)
-        tests = split_folds(targets.strata, folds, seed)
         given = {strength * coded.penalty_scale: strength for strength in strengths}
         path = problem.walk(
             coded.loss,
@@ -207,8 +216,8 @@ class HeadSolver(ABC):
             list(given),
             tolerance=FOLD_TOLERANCE,
         )
-        walk = ((given[scaled], [coded.complete(head) for head in heads]) for scaled, heads in path)
-        return tests, walk
+        for scaled, heads in path:
+            yield given[scaled], [coded.complete(head) for head in heads]
 
 
 class TargetLoss(ABC):

@@ -15,7 +15,7 @@ from rootstock.system.progress import Progress, say
 from rootstock.tasks import get_task
 from rootstock.tasks.dataset import Dataset
 from rootstock.workflow.backbone_choice import measure_candidates
-from rootstock.workflow.data_review import BORDER_IMAGES, review_data
+from rootstock.workflow.data_review import BORDER_IMAGES, BORDER_IMAGES_PER_CLASS, review_data
 from rootstock.workflow.estimates import estimate_minutes
 from rootstock.workflow.pins import read_cost_pins
 from rootstock.workflow.project import Project
@@ -31,7 +31,8 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     card = backbone.card
     say(f"assess: {len(project.manifest.rows('train')):,} training images as {card.name} sees them")
     rows = sample_rows(project.manifest.rows(), options.review_images)
-    borders = Borders(sample_rows(rows, BORDER_IMAGES))
+    n_borders = max(BORDER_IMAGES, BORDER_IMAGES_PER_CLASS * len(project.manifest.strata))
+    borders = Borders(sample_rows(rows, n_borders))
     reader = FeatureReader(
         project.root,
         backbone,

@@ -29,7 +29,8 @@ INDEXED = {
 }
 """Pictures of stage `index`."""
 BORDER_IMAGES = 300
-"""Images whose borders are looked at."""
+"""Images whose borders are looked at, and how many of each class at least."""
+BORDER_IMAGES_PER_CLASS = 12
 
 
 def review_data(

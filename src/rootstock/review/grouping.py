@@ -1,0 +1,162 @@
+"""Images that seem to belong together: frames of a scene, turned copies, scans of one patient.
+
+Where the splits divide such groups, the test shows what training has nearly seen. The names of the
+files suggest groups, and the features say whether to believe them; without names, images that are
+close to each other are a group.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from rootstock.data.groups import join_keys, suggest_groups
+from rootstock.data.manifest import ImageRow
+from rootstock.heads.linear import PROBE_L2
+from rootstock.review.doubts import burst_border, directions_of
+from rootstock.review.record import SuspectedGroups
+from rootstock.tasks.dataset import read_targets
+from rootstock.tasks.task import Task
+
+MIN_LIFT = 0.2
+"""How much oftener than by chance the nearest image of a class has to be one of the same group."""
+MIN_CLOSE_SHARE = 0.2
+"""Share of the images in groups by closeness from which on they are a finding."""
+NEIGHBOURS = 8
+BLOCK_ROWS = 1024
+EXAMPLE_FILES = 2
+
+
+def find_groups(
+    rows: Sequence[ImageRow], features: np.ndarray
+) -> tuple[SuspectedGroups, list[str]] | None:
+    """Return what seems to belong together among ``rows``, with the name of each row's group.
+
+    ``features`` [N,C] belong to the rows; a name is empty for a row of no group. None: nothing
+    seems to, or all of it is in one split.
+    """
+    strata = [row.stratum for row in rows]
+    nearest, close = _neighbours(rows, features)
+    best: tuple[float, str, list[str]] | None = None
+    for pattern, names in suggest_groups([row.path for row in rows], strata):
+        lift = _lift(names, strata, nearest)
+        if lift >= MIN_LIFT and (best is None or lift > best[0]):
+            best = (lift, pattern, names)
+    if best is None:
+        names = _close_groups(nearest, close)
+        if sum(map(bool, names)) < MIN_CLOSE_SHARE * len(rows):
+            return None
+        best = (1.0, "", names)
+    _, pattern, names = best
+    members: dict[str, list[ImageRow]] = defaultdict(list)
+    for row, name in zip(rows, names, strict=True):
+        if name:
+            members[name].append(row)
+    several = [group for group in members.values() if len(group) > 1]
+    divided = [group for group in several if len({row.split for row in group}) > 1]
+    if not divided:
+        return None
+    example = max(divided, key=len)
+    other = next(row for row in example if row.split != example[0].split)
+    suspected = SuspectedGroups(
+        pattern=pattern,
+        n_groups=len(several),
+        n_divided=len(divided),
+        largest=max(map(len, several)),
+        example=(example[0].path, other.path),
+    )
+    return suspected, names
+
+
+def measure_groups(
+    task: Task,
+    rows: Sequence[ImageRow],
+    features: np.ndarray,
+    names: Sequence[str],
+    *,
+    folds: int,
+    seed: int,
+) -> tuple[float, float] | None:
+    """Return the score of a head when folds divide the groups, and when they keep them whole.
+
+    Test images are not looked at. None: fewer than two strata have two groups.
+    """
+    known = [i for i, row in enumerate(rows) if row.split != "test"]
+    whole = join_keys(
+        [
+            [("group", rows[i].group) for i in known],
+            [("name", names[i]) if names[i] else ("row", i) for i in known],
+        ]
+    )
+    groups_of: dict[str, set[int]] = defaultdict(set)
+    for i, group in zip(known, whole, strict=True):
+        groups_of[rows[i].stratum].add(group)
+    places = [at for at, i in enumerate(known) if len(groups_of[rows[i].stratum]) > 1]
+    used = [known[at] for at in places]
+    if len({rows[i].stratum for i in used}) < 2:
+        return None
+    chosen = [rows[i] for i in used]
+    targets = read_targets(task, chosen, task.read_names([row.target for row in chosen]))
+    divided, kept = (
+        task.head().probe(
+            features[used], targets, folds=folds, l2=PROBE_L2, seed=seed, groups=groups
+        )[0]
+        for groups in (
+            np.array([rows[i].group for i in used]),
+            np.array([whole[at] for at in places]),
+        )
+    )
+    return divided, kept
+
+
+def _neighbours(rows: Sequence[ImageRow], features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest rows of the same stratum int64[N,8], and which of them are close."""
+    directions = directions_of(features)
+    _, strata = np.unique([row.stratum for row in rows], return_inverse=True)
+    border = burst_border(directions, strata)
+    nearest = np.tile(np.arange(len(rows))[:, None], NEIGHBOURS)
+    close = np.zeros(nearest.shape, bool)
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        count = min(NEIGHBOURS, len(members) - 1)
+        for start in range(0, len(members), BLOCK_ROWS):
+            part = members[start : start + BLOCK_ROWS]
+            cosine = directions[part] @ directions[members].T
+            cosine[np.arange(len(part)), np.arange(start, start + len(part))] = -2.0
+            order = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
+            nearest[part, :count] = members[order]
+            close[part, :count] = np.take_along_axis(cosine, order, axis=1) >= border
+    return nearest, close
+
+
+def _lift(names: Sequence[str], strata: Sequence[str], nearest: np.ndarray) -> float:
+    """Return how much oftener than by chance the nearest image is of the same group."""
+    sizes, totals = Counter(zip(strata, names, strict=True)), Counter(strata)
+    grouped = [
+        i
+        for i, name in enumerate(names)
+        if name and sizes[strata[i], name] > 1 and nearest[i, 0] != i
+    ]
+    if not grouped:
+        return 0.0
+    same = np.mean([names[nearest[i, 0]] == names[i] for i in grouped])
+    chance = np.mean([(sizes[strata[i], names[i]] - 1) / (totals[strata[i]] - 1) for i in grouped])
+    return float(same - chance)
+
+
+def _close_groups(nearest: np.ndarray, close: np.ndarray) -> list[str]:
+    """Return the core of each row that has close neighbours; links go to a core only."""
+    neighbours: dict[int, set[int]] = defaultdict(set)
+    for row, column in zip(*np.nonzero(close), strict=True):
+        other = int(nearest[row, column])
+        neighbours[int(row)].add(other)
+        neighbours[other].add(int(row))
+    names = [""] * len(nearest)
+    for row in sorted(neighbours, key=lambda row: (-len(neighbours[row]), row)):
+        free = [other for other in sorted(neighbours[row]) if not names[other]]
+        if not names[row] and free:
+            for member in (row, *free):
+                names[member] = str(row)
+    return names
