@@ -54,13 +54,13 @@ def of_pictures(rows, pictures):
 def pictures_of(rows, *, border=None, inside=None):
     """Random pictures, with a border or an inside of another brightness for each class."""
     random = np.random.default_rng(0)
-    for row in rows:
+    for each in rows:
         picture = random.integers(0, 256, (48, 56, 3)).astype(np.uint8)
         if inside:
-            picture[:] = (picture // 4 + inside.get(row.target, 90)).astype(np.uint8)
-        if border and row.target in border:
+            picture[:] = (picture // 4 + inside[each.target]).astype(np.uint8)
+        if border and each.target in border:
             for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]):
-                edge[:] = border[row.target]
+                edge[:] = border[each.target]
         yield picture
 
 
@@ -116,9 +116,8 @@ def test_a_size_that_one_class_never_has_is_told():
         else each._replace(width=400 + n, height=300 + n // 2)
         for n, each in enumerate(rows)
     ]
-    (found,) = [
-        s for s in find_shortcuts(collect_facts(varied), varied, seed=0) if s.fact == "size"
-    ]
+    shortcuts = find_shortcuts(collect_facts(varied), varied, seed=0)
+    (found,) = [shortcut for shortcut in shortcuts if shortcut.fact == "size"]
     assert found.example == "no image of `class00` is 1024 x 1024, but 100% of the others"
 
 
