@@ -32,7 +32,7 @@ MIN_ONE_CLASS_ACCURACY = 0.85
 MAX_EXPLAINED_SHARE = 0.5
 """Share of a fact's gain over chance that the picture itself may explain."""
 MAX_ERROR_SHARE = 0.25
-"""Or the share of the picture's errors that are left by the fact: a frame is no chance."""
+"""A fact that leaves less than this share of the errors of the picture says more than it."""
 BORDER_SHARE = 0.04
 INSIDE_SHARE = 0.12
 """Depth of the border, and of the ring inside of it that it is compared with."""
@@ -203,7 +203,7 @@ class _Judge(NamedTuple):
             return False
         picture = self._cross_validate(self.picture, labels)
         explains = picture - chance > MAX_EXPLAINED_SHARE * (accuracy - chance)
-        return explains and 1 - accuracy > MAX_ERROR_SHARE * (1 - picture)
+        return explains and 1 - accuracy >= MAX_ERROR_SHARE * (1 - picture)
 
     def count(self, chosen: np.ndarray) -> int:
         """Return how many images are chosen, bool[N], or how many groups of them."""
