@@ -191,7 +191,7 @@ def run_trained(name: str, config: Config, paths: Paths) -> None:
     from rootstock.workflow.plan import make_plan
     from rootstock.workflow.register import register_model
     from rootstock.workflow.train import train_model
-    from tests.folder_registry import FolderRegistry
+    from tests.folder_registry import FolderRegistry, alter_bundle
 
     if name == "plan":
         make_plan(config, paths, searcher=SequentialSearcher())
@@ -203,6 +203,7 @@ def run_trained(name: str, config: Config, paths: Paths) -> None:
         registry = FolderRegistry(paths.root / "registry")
         for _ in ("first", "meets it"):
             register_model(config, paths, runs=NullRunLogger(), registry=registry)
+            alter_bundle(paths.model)
 
 
 def configuration(images: Path) -> Config:
