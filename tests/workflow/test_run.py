@@ -326,6 +326,11 @@ def test_a_registration_that_was_interrupted_passes_the_gate_later(data, copied,
     outcome = register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
     assert (outcome["version"], outcome["alias"]) == ("1", "champion")
     assert "first model" in outcome["reason"]
+    # Interrupted after the promotion, before it was noted on the version
+    registry.entries["rootstock", "1"] = replace(registry.entries["rootstock", "1"], tags=tags)
+    outcome = register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
+    assert outcome["reason"] == "Registered already as version 1 (champion)."
+    assert registry.find("rootstock", version="1").aliases == ("champion",)
 
 
 def test_a_rollback_returns_to_the_champion_before(data, copied, tmp_path):

@@ -92,10 +92,8 @@ def register_model(
     comparison = None
     if known and not _may_meet(registry, entry, gate):
         alias = next((one for one in ALIASES if one in entry.aliases), "")
-        reason = (
-            f"Registered already as version {entry.version}{alias and f' ({alias})'}; "
-            f"at the gate: {entry.tags[REASON_TAG]}"
-        )
+        reason = f"Registered already as version {entry.version}{alias and f' ({alias})'}"
+        reason += f"; at the gate: {entry.tags[REASON_TAG]}" if REASON_TAG in entry.tags else "."
     else:
         meet = partial(_meet, bundle, registry=registry, project=project, gate=gate)
         comparison, promoted, reason = _pass_gate(registry, name, entry, meet)
@@ -148,9 +146,10 @@ def _register(
 
 
 def _may_meet(registry: ModelRegistry, entry: RegistryEntry, gate: Gate) -> bool:
-    """Return whether a version that is registered is still to pass the gate, or another gate."""
-    if REASON_TAG not in entry.tags:
-        return True  # its registration was interrupted
+    """Return whether a version that is registered is still to pass the gate, or another gate.
+
+    A registration that was interrupted has not passed any.
+    """
     if entry.tags.get(GATE_TAG) == gate.text:
         return False
     # People may have replaced a former champion: the gate does not bring it back.
