@@ -84,7 +84,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     # Not in the plan itself, which is the same on every machine.
     write_json(paths.estimates / f"{plan.hash}.json", {"minutes": estimate[1][plan.strategy]})
     _write_report(paths, plan, choice, estimate, list_notices(project.manifest))
-    say(f"plan: {_summarise(plan, estimate[1][plan.strategy])} ({paths.reports / 'plan.md'})")
+    say(f"plan: {_summarise(plan, estimate[1][plan.strategy])}; see reports/plan.md")
     return plan
 
 
