@@ -53,6 +53,13 @@ def test_no_page_holds_what_its_reader_would_run_or_follow(finished, name):
     assert 'http://z/y.png"' not in shown
 
 
+def test_the_report_for_browsers_shows_the_label_as_text(finished):
+    page = (finished.reports / "report.html").read_text(encoding="utf-8")
+    assert f"<td>{html.escape(SHOWN)}</td>" in page
+    assert "<script" not in page
+    assert "\x1b" not in page
+
+
 def test_the_tables_of_the_reports_show_the_label(finished):
     for name in ("evaluation.md", "model_card.md"):
         page = (finished.reports / name).read_text(encoding="utf-8")

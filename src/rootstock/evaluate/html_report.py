@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from rootstock.system.escape import escape_html
+
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
     "color:#1b1b1b;background:#fff}table{border-collapse:collapse;margin:1rem 0}"
@@ -20,7 +22,7 @@ STYLE = (
     "code{background:#f2f2f2;padding:0 .2rem}"
 )
 _INLINE = re.compile(
-    r"\\(?P<char>\W)|(?P<fence>`+) ?(?P<code>.+?) ?(?P=fence)|\*\*(?P<bold>.+?)\*\*"
+    r"\\(?P<char>[\W_])|(?P<fence>`+) ?(?P<code>.+?) ?(?P=fence)|\*\*(?P<bold>.+?)\*\*"
 )
 _PICTURE = re.compile(r"!\[(?P<text>.*)\]\((?P<path>[^()\s]+)\)")
 
@@ -93,7 +95,8 @@ def _inline(text: str) -> str:
         if match["char"]:
             parts.append(_text(match["char"]))
         elif match["code"]:
-            parts.append(f"<code>{html.escape(match['code'])}</code>")
+            code = match["code"].replace("\\|", "|")  # as the cell of a table needs it
+            parts.append(f"<code>{escape_html(code)}</code>")
         else:
             parts.append(f"<b>{_inline(match['bold'])}</b>")
     return "".join([*parts, _text(text[end:])])
@@ -101,4 +104,4 @@ def _inline(text: str) -> str:
 
 def _text(text: str) -> str:
     """Return text as HTML; entities of the Markdown are what they stand for."""
-    return html.escape(html.unescape(text))
+    return escape_html(html.unescape(text))

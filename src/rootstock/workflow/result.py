@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rootstock.config.paths import Paths
 from rootstock.data.manifest import Manifest
+from rootstock.system.escape import escape_terminal
 from rootstock.system.files import read_json
 from rootstock.tasks import get_task
 
@@ -68,7 +69,10 @@ def _next_commands(paths: Paths, alias: str, headline: str) -> list[str]:
 
 
 def _block(title: str, lines: Iterable[str]) -> list[str]:
-    return [f"{title if number == 0 else '':9} {line}" for number, line in enumerate(lines)]
+    return [
+        f"{title if number == 0 else '':9} {escape_terminal(line)}"
+        for number, line in enumerate(lines)
+    ]
 
 
 def _shown(path: Path) -> str:
