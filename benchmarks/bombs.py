@@ -19,6 +19,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.bundles import jpeg, tiny_bundle
+from tests.data.test_headers import BOMBS as HEADER_BOMBS
 from tests.service.http.test_fuzz import BOMBS, FRAMES, forget_peak, many_frames, resident
 from tests.service.test_serve import running
 
@@ -29,6 +30,7 @@ def main() -> None:
     """One row a bomb."""
     good = {"a good photo": jpeg(0)}
     bodies = good | {name: make() for name, (make, _) in BOMBS.items()}
+    bodies |= {name: make() for name, (make, _) in HEADER_BOMBS.items()}
     bodies |= {f"{kind} of {n:,} frames": many_frames(kind) for kind, n in FRAMES.items()}
     print("| file | bytes | answer | slowest ms | growth MB |\n| --- | --- | --- | --- | --- |")
     with (

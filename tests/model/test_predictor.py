@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from rootstock.data.limits import DecodeLimits
-from rootstock.errors import BundleError
+from rootstock.errors import BundleError, ImageError
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor
 from rootstock.runtimes.onnx import onnx_session
+from rootstock.service.settings import Settings
 from tests.bundles import CLASSES, SIZE, jpeg, tiny_bundle, tiny_network, write_tiny_bundle
 from tests.model.test_bundle import change
 
@@ -87,6 +88,28 @@ def test_top_k_below_one_is_refused(predictor):
 def test_limits_of_the_caller_count(predictor):
     strict = Predictor(tiny_bundle(), limits=DecodeLimits(max_pixels=1_000))
     assert strict.predict([jpeg(0)])[0].error.reason == "too-many-pixels"
+
+
+def test_the_limits_of_training_are_those_of_the_model(tmp_path):
+    whole = jpeg(0)
+    strict = write_tiny_bundle(tmp_path / "strict", limits=DecodeLimits(max_pixels=6_400))
+    assert Predictor(strict.directory).predict([whole])[0].error is None
+    (tmp_path / "small").mkdir()
+    small = DecodeLimits(max_pixels=6_000, truncated="use")
+    golden = [("cut.jpg", whole[:-2], CLASSES[0])]
+    with pytest.raises(ImageError, match="more than 6,000 pixels"):
+        write_tiny_bundle(tmp_path / "small", limits=small, golden=golden)
+    use = write_tiny_bundle(tmp_path / "use", limits=DecodeLimits(truncated="use"), golden=golden)
+    answers = Predictor(use.directory).predict([whole, whole[:-2]])
+    assert [answer.error for answer in answers] == [None, None]
+
+
+def test_the_service_keeps_a_models_limits_unless_told_otherwise():
+    own = DecodeLimits(max_bytes=5_000, max_pixels=300_000_000, truncated="use")
+    assert Settings().limits(own) == own
+    told = Settings(max_pixels=1_000, truncated="refuse", max_side=90).limits(own)
+    assert told == DecodeLimits(5_000, 1_000, max_side=90)
+    assert Settings(max_body_bytes=2_000).limits(own).max_bytes == 2_000
 
 
 def test_torch_and_onnx_agree(predictor):

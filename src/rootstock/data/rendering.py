@@ -203,13 +203,14 @@ def _no_data(image: Image.Image) -> float | None:
 
 def _measure_contrasts(image: Image.Image, on_white: Image.Image) -> Tones:
     """Return the standard deviation of the image's thumbnail on each of `GROUNDS`."""
-    alpha = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+    layer = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+    alpha = layer.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return ()  # nothing shows through
     thumb, opaque = (
         np.asarray(one.resize(_THUMB_SIZE, Image.Resampling.BOX), np.float64)
-        for one in (on_white, alpha.getchannel("A"))
+        for one in (on_white, alpha)
     )
-    if opaque.min() == 255:
-        return ()  # nothing shows through
     clear = 1 - opaque / 255
     return tuple(float((thumb - (255 - ground) * clear).std().round(3)) for ground in GROUNDS)
 

@@ -1,6 +1,7 @@
 """Decoding processes: as the Predictor decodes, and replaced when they hang, die or run out."""
 
 import asyncio
+import dataclasses
 import io
 import os
 import signal
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rootstock.data.limits import DecodeLimits
+from rootstock.data.rendering import Rendering
 from rootstock.errors import ImageError
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.problems import Problem
+from rootstock.service.inference.decode_worker import prepare, recipe_bytes
 from rootstock.service.inference.decoder import DecodePool
 from tests.bundles import jpeg, tiny_bundle
 
@@ -168,6 +172,21 @@ def test_limits_travel_to_the_worker():
             await pool.prepare(strict, jpeg(0))
 
     with_pool(body)
+
+
+def test_the_rendering_of_the_set_travels_to_the_worker():
+    """Values of 10 bits are as bright in the service as they were in training."""
+    values = np.linspace(0, 1_000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    size = Predictor(tiny_bundle(), threads=1).bundle.preprocess
+    deep = dataclasses.replace(size, rendering=Rendering(deep=(0.0, 1_000.0)))
+    answers = [
+        prepare(recipe_bytes(way, "one", DecodeLimits()), buffer.getvalue()) for way in (size, deep)
+    ]
+    brightest = [np.frombuffer(answer, np.uint8, offset=1).max() for answer in answers]
+    assert brightest[0] < 8
+    assert brightest[1] > 200
 
 
 def test_a_worker_that_answers_more_than_fits_is_replaced(predictor):
