@@ -54,7 +54,11 @@ def serve(**options: Any) -> int:
     import uvicorn
 
     from rootstock.service.http.app import check_registry, create_app, make_holder
-    from rootstock.service.http.header_timeout import header_timeout_protocol
+    from rootstock.service.http.connections import (
+        ConnectionLimits,
+        allow_connections,
+        make_protocol,
+    )
 
     keep_freed_memory(SERVICE_BYTES)
     settings = _read_settings(**options)
@@ -67,6 +71,14 @@ def serve(**options: Any) -> int:
     else:
         check_registry(settings.root)
     app = create_app(settings, holder=holder)
+    service: Service = app.state.service
+    limits = ConnectionLimits(
+        header_seconds=settings.header_seconds,
+        body_seconds=settings.body_seconds,
+        most=allow_connections(settings.max_connections),
+        most_per_address=settings.max_connections_per_address,
+        draining=lambda: service.draining,
+    )
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -76,7 +88,8 @@ def serve(**options: Any) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
         timeout_keep_alive=30,
-        http=header_timeout_protocol(settings.header_seconds),
+        http=make_protocol(limits),
+        ws="none",
         # Any client can send X-Forwarded-For: it counts only from proxies that are configured.
         proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )
@@ -86,12 +99,14 @@ def serve(**options: Any) -> int:
         # A closed terminal must not cost the running requests.
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with contextlib.suppress(KeyboardInterrupt):
-        _make_server(config, app.state.service).run()
+        _make_server(config, service).run()
     return 0
 
 
 def _make_server(config: uvicorn.Config, service: Service) -> uvicorn.Server:
     import uvicorn
+
+    from rootstock.service.http.connections import refuse_handshakes
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -109,10 +124,13 @@ def _make_server(config: uvicorn.Config, service: Service) -> uvicorn.Server:
             """Refuse new connections first, and close those without a request a moment later.
 
             A client that is refused connects elsewhere; a connection that closes just as its
-            request arrives loses the request.
+            request arrives loses the request. Each answer meanwhile is the last of its connection.
             """
-            for listener in self.servers:
-                listener.close()
+            listeners = [one for server in self.servers for one in server.sockets]
+            refusals = [refuse_handshakes(listener) for listener in listeners]
+            if not all(refusals):
+                for server in self.servers:
+                    server.close()
             if not self.force_exit:
                 await asyncio.sleep(IDLE_SECONDS)
             await super().shutdown(sockets)

@@ -115,6 +115,14 @@ class Settings(BaseSettings):
         description="Memory limit for that, without the model's own weights.",
     )
     deadline_seconds: float = Field(10.0, gt=0, description="Time limit for an answer (503).")
+    max_connections: int = Field(
+        1_000,
+        ge=1,
+        description="Connections at once; above it, the one that has waited longest is closed.",
+    )
+    max_connections_per_address: int = Field(
+        500, ge=1, description="Connections at once of one address, such as a proxy's."
+    )
     header_seconds: float = Field(
         10.0, gt=0, description="Time limit for a request's header; the connection is closed."
     )
