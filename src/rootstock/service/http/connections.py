@@ -141,7 +141,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._enter("header")
+        if self._phase != "header":  # the first one begins with the connection
+            self._enter("header")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase == "header":  # what comes later is a trailer, which no route reads
