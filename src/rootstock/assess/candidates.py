@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+HUBS = ("hub", "torchvision")
+"""Values of backbone.weights that need a name."""
 HUB_SHORTLIST = (
     "mobilenetv3_large_100",
     "resnet50",
@@ -16,18 +18,19 @@ HUB_SHORTLIST = (
 
 
 def list_candidates(chosen: Sequence[str] | str, *, weights: str, name: str) -> list[str]:
-    """Candidate names: ``embedded``, weights files and ``hub:NAME``, the configured one first.
+    """Return ``embedded``, weights files, ``hub:NAME`` and ``torchvision:NAME``.
 
+    The configured one comes first.
     ``chosen`` is backbone.candidates: those names, or ``auto`` for the embedded network, what
     lies beside a configured weights file, and a short list where the hub is configured.
     """
-    own = f"hub:{name}" if weights == "hub" else weights
+    own = f"{weights}:{name}" if weights in HUBS else weights
     if chosen != "auto":
         return list(dict.fromkeys([own, *chosen]))
     more = ["embedded"]
     if weights == "hub":
         more += [f"hub:{known}" for known in HUB_SHORTLIST]
-    elif weights != "embedded":
+    elif weights not in ("embedded", *HUBS):
         more += sorted(map(str, Path(weights).parent.glob("*.safetensors")))
     return list(dict.fromkeys([own, *more]))
 
@@ -35,4 +38,4 @@ def list_candidates(chosen: Sequence[str] | str, *, weights: str, name: str) -> 
 def split_candidate(candidate: str) -> tuple[str, str]:
     """(weights, name) as `load_backbone` takes them."""
     kind, _, name = candidate.partition(":")
-    return ("hub", name) if kind == "hub" and name else (candidate, "")
+    return (kind, name) if kind in HUBS and name else (candidate, "")

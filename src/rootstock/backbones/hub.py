@@ -42,7 +42,7 @@ def load_from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
     try:
         module = create_pretrained(name)
     except (OSError, RuntimeError) as error:
-        raise _unavailable(name, str(error).splitlines()[0]) from None
+        raise unavailable(name, str(error).splitlines()[0]) from None
     card = BackboneCard(
         name=name,
         architecture=name,
@@ -55,7 +55,7 @@ def load_from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
         pretrained_on=config.tag or "unknown",
         license=config.license or "unknown",
         weights="hub",
-        weights_sha256=_hash_state(module.state_dict()),
+        weights_sha256=hash_state(module.state_dict()),
     )
     return card, module
 
@@ -67,10 +67,18 @@ def _is_cached(hub_id: str | None) -> bool:
 
 
 def _require_hub(name: str) -> None:
-    """Ask the hub for a first answer: its own client would try for most of a minute."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True"):
-        raise _unavailable(name, "HF_HUB_OFFLINE is set and the weights are not in the cache")
+        raise unavailable(name, "HF_HUB_OFFLINE is set and the weights are not in the cache")
+    require_answer(endpoint, name)
+
+
+def require_answer(endpoint: str, name: str) -> None:
+    """Ask a server for a first answer: the clients of hubs would try for most of a minute.
+
+    Raises:
+        WeightsUnavailable: it does not answer within ten seconds.
+    """
     answers: list[str] = []
 
     def ask() -> None:
@@ -86,18 +94,20 @@ def _require_hub(name: str) -> None:
     asking.join(HUB_TIMEOUT_SECONDS)
     problem = answers[0] if answers else f"no answer within {HUB_TIMEOUT_SECONDS:g} seconds"
     if problem:
-        raise _unavailable(name, f"{endpoint}: {problem}")
+        raise unavailable(name, f"{endpoint}: {problem}")
 
 
-def _unavailable(name: str, why: str) -> WeightsUnavailable:
+def unavailable(name: str, why: str) -> WeightsUnavailable:
+    """Return the error for weights that cannot be fetched."""
     return WeightsUnavailable(
-        f"the pretrained weights of {name} cannot be fetched from the hub ({why})",
+        f"the pretrained weights of {name} cannot be fetched ({why})",
         hint="set backbone.weights to `embedded`, or to the path of a .safetensors file whose "
         "card NAME.json lies beside it (README, 'Which backbone')",
     )
 
 
-def _hash_state(state: dict[str, Any]) -> str:
+def hash_state(state: dict[str, Any]) -> str:
+    """Return the SHA-256 of all values of a state, by name."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())

@@ -16,6 +16,7 @@ from rootstock.backbones.card import BackboneCard, Tap, read_card, split_taps
 from rootstock.backbones.create import create_module
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.hub import load_from_hub
+from rootstock.backbones.published import load_from_torchvision
 from rootstock.config.paths import find_file
 from rootstock.errors import BackboneError
 from rootstock.system.malloc import keep_freed_memory
@@ -131,7 +132,7 @@ class Backbone:
 
 
 def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
-    """Load pretrained weights: ``embedded``, ``hub`` (of timm model ``name``), or a file.
+    """Load pretrained weights: ``embedded``, ``hub`` or ``torchvision`` (of ``name``), or a file.
 
     Raises:
         BackboneError: the file, its card or the name is wrong.
@@ -140,6 +141,8 @@ def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
     keep_freed_memory()  # all that compute with a backbone call this
     if weights == "hub":
         card, module = load_from_hub(name)
+    elif weights == "torchvision":
+        card, module = load_from_torchvision(name)
     else:
         path = embedded_weights() if weights == "embedded" else find_file(Path(weights))
         card = read_card(path).model_copy(update={"weights": weights})

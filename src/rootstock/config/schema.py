@@ -105,19 +105,21 @@ class BackboneConfig(Section):
 
     name: str = Field(
         "mobilenetv3_small_100",
-        description="A timm name; used with `weights: hub`. Embedded weights and files name "
-        "their own architecture.",
+        description="A timm name for `weights: hub`; alexnet, googlenet, squeezenet1_0 or "
+        "squeezenet1_1 for `weights: torchvision`. Embedded weights and files name their own "
+        "architecture.",
     )
     weights: str = Field(
         "embedded",
-        description="`embedded` (small, for demos), `hub`, or the path of a .safetensors file "
-        "whose card NAME.json lies beside it.",
+        description="`embedded` (small, for demos), `hub`, `torchvision`, or the path of "
+        "a .safetensors file whose card NAME.json lies beside it.",
     )
     candidates: tuple[str, ...] | Auto = Field(
         (),
         description="More backbones to compare by probes on your images, the best within the "
-        "limits of `plan` is taken: `embedded`, weights files, `hub:NAME`; auto: the embedded "
-        "one, the files beside `weights`, or a short list of the hub.",
+        "limits of `plan` is taken: `embedded`, weights files, `hub:NAME`, "
+        "`torchvision:NAME`; auto: the embedded one, the files beside `weights`, or a short list "
+        "of the hub.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rootstock.assess.candidates import HUBS
 from rootstock.backbones.card import read_card
 from rootstock.config.paths import Paths, find_file
 from rootstock.config.schema import Config
@@ -23,7 +24,7 @@ def check_start(config: Config, paths: Paths) -> None:
     check_place(paths.below(config.data.root), paths.root)
     _check_writable(paths.root)
     weights = config.backbone.weights
-    if weights not in ("embedded", "hub"):
+    if weights not in ("embedded", *HUBS):
         read_card(find_file(Path(weights)))
     for key, device in (
         ("features.device", config.features.device),
