@@ -76,11 +76,11 @@ def test_divided_groups_are_the_first_finding_with_both_figures():
     assert "data.group: first_number" in first.todo
 
 
-def test_groups_that_change_nothing_are_worth_a_line_only():
+def test_groups_that_change_nothing_are_no_reason_to_stop():
     found, _ = find_groups(*tracks())
     found = found.model_copy(update={"score_divided": 0.9, "score_whole": 0.895})
     (only,) = gather_findings(a_review(groups=found), make_profile(), CLEAN)
-    assert only.weight == 1
+    assert only.weight == 2
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -115,15 +115,13 @@ def _from_groups(groups: SuspectedGroups | None) -> Iterator[Finding]:
         f"are divided between the splits, such as {code_span(groups.example[0])} and "
         f"{code_span(groups.example[1])}: the test shows what training has nearly seen."
     )
-    divided, whole = groups.score_divided, groups.score_whole
+    divided, whole, weight = groups.score_divided, groups.score_whole, 2
     if divided is not None and whole is not None:
         what += (
             f" A head on these features is at {divided:.1%} when groups are divided, and at "
             f"{whole:.1%} when they are kept whole."
         )
-        weight = 3 if divided - whole >= MIN_GROUP_LOSS else 1
-    else:
-        weight = 2
+        weight = 3 if divided - whole >= MIN_GROUP_LOSS else 2
     if groups.splits_given:
         todo = "Give splits that keep each group whole."
     elif groups.pattern:
