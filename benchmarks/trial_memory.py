@@ -20,7 +20,6 @@ import numpy as np
 import psutil
 from watch import sampled
 
-from rootstock.integrations.connect import quiet_environment
 from rootstock.integrations.ray.search import RaySearcher
 from rootstock.ports.runs import NullRunLogger
 from rootstock.train.objectives import HeadObjective
@@ -37,7 +36,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=50_000)
     options = parser.parse_args()
-    quiet_environment()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         objective = objective_over(folder, options.rows)

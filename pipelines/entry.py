@@ -10,12 +10,11 @@ install_hook()  # before a stage's own imports, which take seconds
 from rootstock.config.load import load_config  # noqa: E402
 from rootstock.config.paths import Paths  # noqa: E402
 from rootstock.config.schema import Config  # noqa: E402
-from rootstock.integrations.connect import check_tracking, quiet_environment  # noqa: E402
+from rootstock.integrations.connect import check_tracking  # noqa: E402
 
 
 def run(stage: Callable[[Config, Paths], object]) -> None:
     """Call ``stage`` with the project in the current folder; exit with a message on an error."""
-    quiet_environment()
     with exit_on_failure():
         config, paths = load_config(Path("params.yaml")), Paths(Path.cwd())
         # A server that refuses is known of before the first stage, not after the last feature.

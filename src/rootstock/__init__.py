@@ -6,6 +6,8 @@ The names below are loaded when they are first used: `import rootstock` costs no
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rootstock.system.privacy import switch_telemetry_off
+
 if TYPE_CHECKING:
     from rootstock.config.load import load_config
     from rootstock.config.paths import Paths
@@ -36,6 +38,9 @@ _HOMES = {
     "load_config": "config.load",
     "read_bundle": "model.bundle",
 }
+
+# Before any other import: libraries read their switches when they are loaded.
+switch_telemetry_off()
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.integrations.connect import quiet_environment
+from rootstock.integrations.mlflow.client import prepare_mlflow
 from rootstock.integrations.mlflow.registry import MlflowRegistry
 
 
@@ -20,7 +20,7 @@ from rootstock.integrations.mlflow.registry import MlflowRegistry
 def quiet():
     """The environment of a command that uses MLflow or Ray."""
     before = dict(os.environ)
-    quiet_environment()
+    prepare_mlflow()
     yield
     os.environ.clear()
     os.environ.update(before)

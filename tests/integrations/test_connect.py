@@ -15,7 +15,6 @@ from rootstock.integrations.connect import (
     connect_registry,
     connect_runs,
     connect_searcher,
-    quiet_environment,
     tracking_uri,
 )
 from rootstock.ports.runs import NullRunLogger
@@ -126,15 +125,6 @@ def test_missing_package_names_install_and_switch(tmp_path, monkeypatch):
         connect_runs(Config(), Paths(tmp_path))
     with pytest.raises(ConfigError, match=r"ray is not installed[\s\S]*search.engine=sequential"):
         connect_searcher(Config())
-
-
-def test_quiet_environment_respects_what_is_set(monkeypatch):
-    monkeypatch.setitem(os.environ, "DO_NOT_TRACK", "0")
-    monkeypatch.delitem(os.environ, "MLFLOW_DISABLE_TELEMETRY", raising=False)
-    quiet_environment()
-    assert os.environ["DO_NOT_TRACK"] == "0"
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_a_race_runs_in_this_process_unless_a_cluster_is_named(monkeypatch):

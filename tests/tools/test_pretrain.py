@@ -18,6 +18,8 @@ from tools.pretrain import pretrain as module
 from tools.pretrain.corpus import centre_boxes, crop, read_corpus
 from tools.pretrain.pretrain import pretrain
 
+pytestmark = pytest.mark.integration  # from images to a network, many times
+
 ARCHITECTURE = "mobilenetv3_small_050"
 TINY = {
     "architecture": ARCHITECTURE,

@@ -12,6 +12,8 @@ from rootstock.train.distributed import ProcessGroup
 from rootstock.train.finetune import BEST, HISTORY
 from tests.train.test_finetune import images, run  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.integration  # it starts processes that each load torch
+
 SIZE = 2
 
 

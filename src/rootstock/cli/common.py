@@ -79,9 +79,8 @@ def open_model(name: str) -> Iterator[Path]:
 
 def open_registry(connect: Callable[..., Any] | None = None) -> tuple[Config, Any]:
     """Return the parameters here and their registry, opened by ``connect``; default: in full."""
-    from rootstock.integrations.connect import connect_registry, quiet_environment
+    from rootstock.integrations.connect import connect_registry
 
-    quiet_environment()
     config = load_config(own_params())
     connect = connect or partial(connect_registry, make=False)
     registry = connect(config, Paths(Path.cwd()))

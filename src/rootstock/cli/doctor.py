@@ -108,9 +108,6 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
 def _services(paths: Paths) -> Iterator[Finding]:
     """Ask MLflow and Ray, where they are installed; nothing is made that is not there."""
     if importlib.util.find_spec("mlflow") is not None:
-        from rootstock.integrations.connect import quiet_environment
-
-        quiet_environment()
         yield _tracking(paths)
     if importlib.util.find_spec("ray") is not None:
         yield _cluster(os.environ.get("RAY_ADDRESS", ""))

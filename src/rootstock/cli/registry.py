@@ -97,10 +97,9 @@ def _given(text: str) -> str:
 def register(options: argparse.Namespace) -> None:
     """Do what the stage `register` does, for the model in artifacts/model."""
     from rootstock.config.load import load_config
-    from rootstock.integrations.connect import connect_registry, connect_runs, quiet_environment
+    from rootstock.integrations.connect import connect_registry, connect_runs
     from rootstock.workflow.register import register_model
 
-    quiet_environment()
     config = load_config(options.params or own_params(), overrides=options.set)
     paths = Paths(Path.cwd())
     outcome = register_model(

@@ -34,9 +34,6 @@ def add_commands(commands: Any) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """Serve a model over HTTP."""
-    from rootstock.integrations.connect import quiet_environment
-
-    quiet_environment()
     from rootstock.service.serve import serve as serve_http
 
     given = {"host": options.host, "port": options.port, "model": options.model}

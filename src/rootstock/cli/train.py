@@ -83,13 +83,11 @@ def train(options: argparse.Namespace) -> None:
         connect_searcher,
         connect_spreader,
         locate_runs,
-        quiet_environment,
     )
     from rootstock.system.files import read_json
     from rootstock.workflow.result import render_result
     from rootstock.workflow.run import run_all
 
-    quiet_environment()
     options.out = options.out or _default_folder(options.data)
     config, paths = read_config(options), Paths(options.out.resolve())
     forget_seen(options, paths)

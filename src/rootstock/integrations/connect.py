@@ -17,23 +17,6 @@ from rootstock.ports.search import Searcher, SequentialSearcher
 from rootstock.ports.spread import InProcess, Spreader
 
 
-def quiet_environment() -> None:
-    """Set the variables that turn telemetry off, unless the user has set them.
-
-    Call it before anything heavy is imported: libraries read them once.
-    """
-    from rootstock.integrations.mlflow.client import prepare_mlflow
-    from rootstock.integrations.ray.cluster import QUIET_VARIABLES
-
-    prepare_mlflow()
-    for key, value in {
-        **QUIET_VARIABLES,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DVC_NO_ANALYTICS": "1",
-    }.items():
-        os.environ.setdefault(key, value)
-
-
 def tracking_uri(paths: Paths) -> str:
     """Return MLFLOW_TRACKING_URI, or the SQLite file ``mlflow.db`` in the project's folder.
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from rootstock.errors import ConfigError, RootstockError
-from rootstock.integrations.connect import quiet_environment
 from rootstock.service.settings import Settings
 from rootstock.service.watch.logs import set_up_logs
 from rootstock.service.watch.tracing import set_up_tracing
@@ -150,7 +149,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = Settings.model_fields[name].description
         parser.add_argument(f"--{name}", help=text, default=argparse.SUPPRESS)
     options = vars(parser.parse_args(argv))
-    quiet_environment()
     try:
         serve(**options)
     except RootstockError as error:

@@ -29,13 +29,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 QUIET_VARIABLES = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""No telemetry, no chatter."""
+"""No chatter."""
 
 TIMEOUT_VARIABLES = {
     # Defaults of 7 retries and 120 s were measured to hold a dead server's caller for 4 minutes.

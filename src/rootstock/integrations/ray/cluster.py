@@ -21,9 +21,6 @@ from typing import Any
 from rootstock.errors import TrainingError
 from rootstock.system.malloc import keeping_variables
 
-QUIET_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "true"}
-"""No telemetry."""
-
 TUNE_VARIABLES = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -54,7 +51,7 @@ def ray_session(address: str) -> Iterator[None]:
     """
     local = address in ("", "local")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment({**QUIET_VARIABLES, **TUNE_VARIABLES}))
+        stack.enter_context(_environment(TUNE_VARIABLES))
         # Ray's threads report dead workers by print; standard output is for results.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         import ray
