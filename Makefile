@@ -26,6 +26,7 @@ setup-test: $(VENV)/.test-ready
 $(VENV)/.run-ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Rootstock needs Python 3.11 or newer; name one with make PYTHON=python3.11"; exit 1; }
+	mkdir -p .rootstock/dvc && chmod o= .rootstock/dvc
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve]'
 	touch $@

@@ -47,6 +47,7 @@ def examine(paths: Paths) -> list[Finding]:
         _gpu(),
         _disk(paths),
         *_parameters(paths),
+        *_dvc_cache(paths),
         *_services(paths),
     ]
 
@@ -103,6 +104,21 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
         check_start(config, paths)
     except RootstockError as error:
         yield Finding("fail", "settings", str(error))
+
+
+def _dvc_cache(paths: Paths) -> Iterator[Finding]:
+    """Look at where DVC keeps pickles; its default folder is open to every user."""
+    settings = paths.root / ".dvc/config"
+    if not settings.is_file():
+        return
+    named = "DVC_SITE_CACHE_DIR" in os.environ or any(
+        "site_cache_dir" in line.partition("#")[0]
+        for line in settings.read_text(encoding="utf-8").splitlines()
+    )
+    detail = "not in the folder that every user of the machine can write"
+    if not named:
+        detail = "other users can plant code in it: dvc config core.site_cache_dir .rootstock/dvc"
+    yield Finding("ok" if named else "warn", "dvc cache", detail)
 
 
 def _services(paths: Paths) -> Iterator[Finding]:

@@ -60,6 +60,7 @@ def ray_session(address: str) -> Iterator[None]:
             scratch = stack.enter_context(_scratch_folder())
             if local:
                 stack.enter_context(_loopback_only())
+                stack.enter_context(_no_metadata_requests(scratch))
             stack.callback(ray.shutdown)
             _start_local(scratch) if local else _attach(address)
         yield
@@ -77,6 +78,29 @@ def _loopback_only() -> Iterator[None]:
             yield
         finally:
             ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _no_metadata_requests(home: str) -> Iterator[None]:
+    """Keep Ray's dashboard from asking which cloud it runs in, which it does without telemetry too.
+
+    It asks where its home folder has no cluster file (`usage_stats_head.py`, Ray 2.60).
+    """
+    from ray._private import ray_constants, services
+
+    Path(home, "ray_bootstrap_config.yaml").write_text("{}\n", encoding="utf-8")
+    start = services.start_ray_process
+
+    def start_quietly(command: Any, process_type: str, *args: Any, **options: Any) -> Any:
+        if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
+            options["env_updates"] = {**(options.get("env_updates") or {}), "HOME": home}
+        return start(command, process_type, *args, **options)
+
+    services.start_ray_process = start_quietly
+    try:
+        yield
+    finally:
+        services.start_ray_process = start
 
 
 @contextlib.contextmanager
