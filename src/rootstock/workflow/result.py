@@ -35,9 +35,9 @@ def render_result(paths: Paths) -> str:
     expected = ""
     if forecast["expected_accuracy"]:
         low, high = forecast["expected_accuracy"]
-        expected = f"; the plan expected {low:.1%} to {high:.1%}"
-    lines = _block("result", [quality])
-    lines += _block("model", [f"{training['strategy']}: {training['won']}{expected}"])
+        expected = f" The plan expected {low:.1%} to {high:.1%}."
+    lines = _block("result", [f"{quality}{expected}"])
+    lines += _block("model", [f"{training['strategy']}: {training['won']}"])
     lines += _block("registry", [registration["reason"]])
     lines += _block(
         "reports",
