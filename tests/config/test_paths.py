@@ -4,6 +4,9 @@ import pytest
 
 from rootstock.config.paths import Paths, find_file, find_home
 
+PLACES = (".dvc/tmp/exps/tmpab12", ".dvc/tmp/exps/standalone/tmpab12")
+"""Where DVC copies a repository to: for `--queue`, and for `--temp`."""
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
@@ -14,9 +17,11 @@ def project(tmp_path, monkeypatch):
     return tmp_path / "repository/insects"
 
 
-def test_a_try_keeps_what_lasts_in_its_project(project):
-    tried = project / ".dvc/tmp/exps/tmpab12/insects"
-    tried.mkdir(parents=True)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_try_keeps_what_lasts_in_its_project(project, place):
+    tried = project / place / "insects"
+    (tried.parent / ".git").mkdir(parents=True)
+    tried.mkdir()
     paths = Paths(tried)
     assert paths.home == project
     assert paths.races == project / ".rootstock/races"
@@ -25,11 +30,13 @@ def test_a_try_keeps_what_lasts_in_its_project(project):
     assert paths.trials == tried / ".rootstock/trials"
 
 
-def test_a_dvc_repository_may_hold_several_projects(tmp_path, monkeypatch):
-    (tmp_path / ".git").mkdir()
+@pytest.mark.parametrize("place", PLACES)
+def test_a_dvc_repository_may_hold_several_projects(tmp_path, monkeypatch, place):
+    for repository in (tmp_path, tmp_path / place):
+        (repository / ".git").mkdir(parents=True)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    assert find_home(tmp_path / ".dvc/tmp/exps/tmp1") == tmp_path
-    assert find_home(tmp_path / ".dvc/tmp/exps/tmp1/a/b") == tmp_path / "a/b"
+    assert find_home(tmp_path / place) == tmp_path
+    assert find_home(tmp_path / place / "a/b") == tmp_path / "a/b"
     assert find_home(tmp_path / "a/b") == tmp_path / "a/b"
 
 
@@ -43,6 +50,7 @@ def test_any_other_folder_is_its_own_home(project, tmp_path, monkeypatch):
 def test_a_file_that_git_does_not_copy_is_found_in_the_project(project, monkeypatch):
     tried = project / ".dvc/tmp/exps/tmpab12/insects"
     tried.mkdir(parents=True)
+    (tried.parent / ".git").mkdir()
     (project / "own.safetensors").write_bytes(b"w")
     monkeypatch.chdir(tried)
     name = Path("own.safetensors")

@@ -59,8 +59,9 @@ def test_relative_sqlite_variable_becomes_absolute(tmp_path, monkeypatch):
 
 
 def test_a_try_of_dvc_uses_the_registry_of_its_project(tmp_path, monkeypatch):
-    tried = tmp_path / ".dvc/tmp/exps/tmpab12"
-    tried.mkdir(parents=True)
+    tried = tmp_path / ".dvc/tmp/exps/standalone/tmpab12"
+    for repository in (tmp_path, tried):
+        (repository / ".git").mkdir(parents=True)
     monkeypatch.chdir(tried)
     monkeypatch.setitem(os.environ, "DVC_ROOT", str(tmp_path))
     assert tracking_uri(Paths(tried)) == f"sqlite:///{tmp_path}/mlflow.db"

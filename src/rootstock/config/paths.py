@@ -137,15 +137,15 @@ def find_home(folder: Path) -> Path:
     in which the project may be a folder further down.
     """
     named = os.environ.get("DVC_ROOT", "")
-    tries = (Path(named) / TRIES).resolve()
     here = folder.resolve()
-    if not named or tries not in here.parents:
+    if not named or (Path(named) / TRIES).resolve() not in here.parents:
         return folder
-    repository = Path(named).resolve()
-    top = next(
-        (one for one in (repository, *repository.parents) if (one / ".git").exists()), repository
-    )
-    return top.joinpath(*here.relative_to(tries).parts[1:])
+    return _top(Path(named).resolve()) / here.relative_to(_top(here))
+
+
+def _top(folder: Path) -> Path:
+    """Return the folder of the git repository that ``folder`` is in."""
+    return next((one for one in (folder, *folder.parents) if (one / ".git").exists()), folder)
 
 
 def find_file(path: Path) -> Path:
