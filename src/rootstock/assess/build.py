@@ -128,8 +128,8 @@ def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
 
 def _probed_rows(rows: Sequence[ImageRow]) -> list[ImageRow]:
     """Return the rows that probes can use; none if they have only one stratum."""
-    counts = Counter(row.stratum for row in rows)
-    # A fold needs every stratum in its training part, so one image of its kind cannot be probed.
+    counts = Counter(stratum for stratum, _ in {(row.stratum, row.group) for row in rows})
+    # A fold needs every stratum in its training part, so one group of its kind cannot be probed.
     probed = [row for row in rows if counts[row.stratum] >= 2]
     return probed if len({row.stratum for row in probed}) >= 2 else []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
@@ -73,7 +74,7 @@ def build_review(
         feasibility=_feasibility(
             task, rows, features, target_accuracy, folds, seed, np.array(groups)
         ),
-        suspects=tuple(_suspects(dataset, rows, features, folds, seed)),
+        suspects=tuple(_suspects(dataset, rows, features, np.array(groups), folds, seed)),
         outliers=tuple(find_outliers(rows, features)),
         bursts=tuple(find_bursts(rows, features)),
         copies=tuple(find_copies(manifest)),
@@ -99,9 +100,15 @@ def find_copies(manifest: Manifest) -> list[Copies]:
 
 
 def _suspects(
-    dataset: Dataset, rows: Sequence[ImageRow], features: np.ndarray, folds: int, seed: int
+    dataset: Dataset,
+    rows: Sequence[ImageRow],
+    features: np.ndarray,
+    groups: np.ndarray,
+    folds: int,
+    seed: int,
 ) -> list[Suspect]:
-    doubts = dataset.task.doubts(features, dataset.targets_of(rows), folds=folds, seed=seed)
+    targets = dataclasses.replace(dataset.targets_of(rows), groups=groups)
+    doubts = dataset.task.doubts(features, targets, folds=folds, seed=seed)
     return [
         Suspect(
             path=rows[doubt.row].path,
@@ -137,6 +144,7 @@ def _feasibility(
         return None
     texts = [rows[i].target for i in used]
     targets = read_targets(task, [rows[i] for i in used], task.read_names(texts))
+    targets = dataclasses.replace(targets, groups=groups[used])
     goals = (target_accuracy,) if target_accuracy else USUAL_TARGET_ACCURACIES
     feasibility = measure_feasibility(
         task,
@@ -145,6 +153,5 @@ def _feasibility(
         folds=folds,
         goals=goals,
         seed=seed,
-        groups=groups[used],
     )
     return feasibility and feasibility.model_copy(update={"left_out": tuple(scarce)})

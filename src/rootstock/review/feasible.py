@@ -33,21 +33,13 @@ def measure_feasibility(
     folds: int,
     goals: Sequence[float],
     seed: int,
-    groups: np.ndarray | None = None,
 ) -> Feasibility | None:
-    """Return the ceiling and the learning curve of features [N,C]; None for too few images.
-
-    Images of one of the ``groups`` int64[N] are not predicted from each other.
-    """
-    groups = np.arange(len(targets)) if groups is None else groups
+    """Return the ceiling and the learning curve of features [N,C]; None for too few images."""
     _, counts = np.unique(targets.strata, return_counts=True)
     if len(counts) < 2 or counts.min() < MIN_STRATUM_IMAGES:
         return None
-    _, firsts = np.unique(groups, return_index=True)
-    firsts.sort()
-    # Next to the others of its group, the nearest image would be one of them.
-    ceiling = task.score_bound(features[firsts], targets.take(firsts))
-    sizes, errors = _measure_curve(task, features, targets, groups, folds, seed)
+    ceiling = task.score_bound(features, targets)
+    sizes, errors = _measure_curve(task, features, targets, folds, seed)
     curves = _fit(sizes, np.transpose(errors))
     measured = [_point(size, 1.0 - values) for size, values in zip(sizes, errors, strict=True)]
     ahead = [sizes[-1] * times for times in EXTRAPOLATED_TIMES]
@@ -70,7 +62,6 @@ def _measure_curve(
     task: Task,
     features: np.ndarray,
     targets: Targets,
-    groups: np.ndarray,
     folds: int,
     seed: int,
 ) -> tuple[list[int], list[np.ndarray]]:
@@ -78,20 +69,14 @@ def _measure_curve(
     sizes, errors = [], []
     solver = task.head()
     random = np.random.default_rng(seed)
+    groups = np.arange(len(targets)) if targets.groups is None else targets.groups
     for share in CURVE_SHARES:
         draws = [
             _draw(targets.strata, groups, share, seed + n)
             for n in range(MAX_DRAWS if share < 1 else 1)
         ]
         scores = [
-            solver.probe(
-                features[rows],
-                targets.take(rows),
-                folds=folds,
-                l2=PROBE_L2,
-                seed=seed,
-                groups=groups[rows],
-            )[0]
+            solver.probe(features[rows], targets.take(rows), folds=folds, l2=PROBE_L2, seed=seed)[0]
             for rows in draws
         ]
         drawn = random.choice(scores, N_BOOTSTRAPS)

@@ -7,6 +7,7 @@ close to each other are a group.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -90,23 +91,17 @@ def measure_groups(
             [("name", names[i]) if names[i] else ("row", i) for i in known],
         ]
     )
-    groups_of: dict[str, set[int]] = defaultdict(set)
-    for i, group in zip(known, whole, strict=True):
-        groups_of[rows[i].stratum].add(group)
-    places = [at for at, i in enumerate(known) if len(groups_of[rows[i].stratum]) > 1]
-    used = [known[at] for at in places]
-    if len({rows[i].stratum for i in used}) < 2:
-        return None
-    chosen = [rows[i] for i in used]
+    chosen = [rows[i] for i in known]
     targets = read_targets(task, chosen, task.read_names([row.target for row in chosen]))
+    joined = dataclasses.replace(targets, groups=np.array(whole, np.int64))
+    used = joined.foldable()
+    if len(np.unique(targets.strata[used])) < 2:
+        return None
     divided, kept = (
         task.head().probe(
-            features[used], targets, folds=folds, l2=PROBE_L2, seed=seed, groups=groups
+            features[known][used], some.take(used), folds=folds, l2=PROBE_L2, seed=seed
         )[0]
-        for groups in (
-            np.array([rows[i].group for i in used]),
-            np.array([whole[at] for at in places]),
-        )
+        for some in (targets, joined)
     )
     return divided, kept
 

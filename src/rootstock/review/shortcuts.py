@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
 from rootstock.data.manifest import ImageRow
+from rootstock.heads.linear import split_folds
 from rootstock.metrics import standard_error
 from rootstock.review.record import Shortcut
 
@@ -210,12 +210,11 @@ class _Judge(NamedTuple):
         return int(chosen.sum()) if self.groups is None else len(set(self.groups[chosen].tolist()))
 
     def _cross_validate(self, values: np.ndarray, labels: np.ndarray) -> float:
-        if self.groups is None:
-            folds = StratifiedKFold(FOLDS, shuffle=True, random_state=self.seed)
-        else:
-            folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self.seed)
         tree = self._tree(labels)
-        predicted = cross_val_predict(tree, values, labels, cv=folds, groups=self.groups)
+        predicted = np.empty_like(labels)
+        for test in split_folds(labels, FOLDS, self.seed, self.groups):
+            known = np.delete(np.arange(len(labels)), test)
+            predicted[test] = tree.fit(values[known], labels[known]).predict(values[test])
         return float(balanced_accuracy_score(labels, predicted))
 
     def _tree(self, labels: np.ndarray) -> DecisionTreeClassifier:

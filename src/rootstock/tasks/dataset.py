@@ -48,4 +48,5 @@ def read_targets(task: Task, rows: Sequence[ImageRow], names: Sequence[str]) -> 
     """
     values = task.parse([row.target for row in rows], names)
     _, strata = np.unique([row.stratum for row in rows], return_inverse=True)
-    return Targets(values, tuple(names), strata)
+    groups = np.array([row.group for row in rows], np.int64)
+    return Targets(values, tuple(names), strata, groups)

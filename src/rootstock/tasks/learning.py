@@ -141,11 +141,10 @@ class HeadSolver(ABC):
         seed: int,
         enough: Callable[[np.ndarray], bool] | None = None,
         device: torch.device = CPU,
-        groups: np.ndarray | None = None,
     ) -> PathScores:
         """Score every strength on images that the head did not see, all folds side by side.
 
-        Folds are those of `split_folds`, which keeps ``groups`` int[N] whole.
+        The folds keep the groups of the targets whole; see `split_folds`.
         Features are standardised once, over all folds. The strongest is tried first; ``enough``
         is asked about the losses [S,N] so far, and ends the walk.
         Raises:
@@ -154,7 +153,7 @@ class HeadSolver(ABC):
         tried: list[float] = []
         scores: list[list[float]] = []
         losses: list[np.ndarray] = []
-        tests = split_folds(targets.strata, folds, seed, groups)
+        tests = split_folds(targets.strata, folds, seed, targets.groups)
         walk = self._walk_folds(features, targets, tests, strengths, device)
         for strength, heads in walk:
             fold_scores = []
@@ -179,12 +178,9 @@ class HeadSolver(ABC):
         folds: int,
         l2: float,
         seed: int,
-        groups: np.ndarray | None = None,
     ) -> tuple[float, float]:
         """Return mean and deviation over folds of the score on unseen images."""
-        path = self.cross_validate(
-            features, targets, folds=folds, strengths=[l2], seed=seed, groups=groups
-        )
+        path = self.cross_validate(features, targets, folds=folds, strengths=[l2], seed=seed)
         return float(path.scores[0]), float(path.std[0])
 
     def out_of_fold(
@@ -192,7 +188,7 @@ class HeadSolver(ABC):
     ) -> np.ndarray:
         """Return outputs float32[N,K] of each image by the head fitted without its fold."""
         outputs = np.empty((len(targets), len(targets.names)), np.float32)
-        tests = split_folds(targets.strata, folds, seed)
+        tests = split_folds(targets.strata, folds, seed, targets.groups)
         ((_, heads),) = self._walk_folds(features, targets, tests, [l2], CPU)
         for head, test in zip(heads, tests, strict=True):
             outputs[test] = head.outputs(features[test])

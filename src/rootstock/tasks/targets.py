@@ -15,15 +15,32 @@ class Targets:
     ``values`` [N,...]: class numbers int64[N], numbers float32[N,D], or what else the task reads.
     ``names``: what the model's outputs are called, such as the classes in their order.
     ``strata`` int64[N]: images of one stratum are spread evenly over folds and samples.
+    ``groups`` int64[N]: images of one group, such as copies, are never predicted from each other;
+    None: each image is a group.
     """
 
     values: np.ndarray
     names: tuple[str, ...]
     strata: np.ndarray
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def take(self, rows: np.ndarray | Sequence[int]) -> Targets:
         """Return the targets of some rows."""
-        return Targets(self.values[rows], self.names, self.strata[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return Targets(self.values[rows], self.names, self.strata[rows], groups)
+
+    def foldable(self) -> np.ndarray:
+        """Return the rows whose stratum can be left out in part: it has two groups or more.
+
+        There are none if that leaves one of several strata.
+        """
+        groups = np.arange(len(self)) if self.groups is None else self.groups
+        pairs = np.unique(np.stack([self.strata, groups]), axis=1)
+        strata, counts = np.unique(pairs[0], return_counts=True)
+        several = strata[counts > 1]
+        if len(several) < min(2, len(strata)):
+            return np.empty(0, np.int64)
+        return np.flatnonzero(np.isin(self.strata, several))

@@ -81,8 +81,9 @@ class HeadObjective:
         strengths, hidden = sorted(params["strengths"], reverse=True), params.get("hidden", 0)
         quick = len(features) * len(self.train_targets.names) <= CROSS_VALIDATED and not hidden
         unseen = None
-        if quick and len(strengths) > 1:
-            unseen = self._cross_validated(features, strengths, device)
+        rows = self.train_targets.foldable()
+        if quick and len(strengths) > 1 and len(rows):
+            unseen = self._cross_validated(features, rows, strengths, device)
             strengths = list(unseen.strengths)
         heads: list[Head] = []
         path: list[dict[str, float]] = []
@@ -142,13 +143,12 @@ class HeadObjective:
         return metrics, self.task.losses(outputs, self.val_targets)
 
     def _cross_validated(
-        self, features: np.ndarray, strengths: Sequence[float], device: torch.device
+        self,
+        features: np.ndarray,
+        rows: np.ndarray,
+        strengths: Sequence[float],
+        device: torch.device,
     ) -> PathScores:
-        # One image of its kind cannot be left out and learnt at once.
-        _, stratum, sizes = np.unique(
-            self.train_targets.strata, return_inverse=True, return_counts=True
-        )
-        rows = np.flatnonzero(sizes[stratum] > 1)
         return self._solver.cross_validate(
             features[rows],
             self.train_targets.take(rows),

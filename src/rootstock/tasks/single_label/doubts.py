@@ -21,15 +21,18 @@ def doubt_labels(features: np.ndarray, targets: Targets, *, folds: int, seed: in
     that class have; a label is doubted where the likeliest possible class is another
     (Northcutt et al. 2021, arXiv:1911.00068).
     """
-    labels = targets.values
-    counts = np.bincount(labels, minlength=len(targets.names))
-    rows = np.flatnonzero(counts[labels] >= 2)
-    if len(np.unique(labels[rows])) < 2:
+    rows = targets.foldable()
+    if not len(rows):
         return []
-    present, numbers = np.unique(labels[rows], return_inverse=True)
+    some = targets.take(rows)
+    present, numbers = np.unique(some.values, return_inverse=True)
     names = tuple(targets.names[k] for k in present)
     outputs = SoftmaxSolver().out_of_fold(
-        features[rows], Targets(numbers, names, numbers), folds=folds, l2=PROBE_L2, seed=seed
+        features[rows],
+        Targets(numbers, names, some.strata, some.groups),
+        folds=folds,
+        l2=PROBE_L2,
+        seed=seed,
     )
     probabilities = softmax(outputs)
     own = probabilities[np.arange(len(rows)), numbers]

@@ -15,13 +15,18 @@ BLOCK_ROWS = 2048
 
 
 def leave_one_out_accuracy(
-    features: np.ndarray, labels: np.ndarray, *, neighbours: int = NEIGHBOURS
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    groups: np.ndarray | None = None,
+    neighbours: int = NEIGHBOURS,
 ) -> float:
-    """Return the accuracy of a vote among each image's nearest other images by cosine.
+    """Return the accuracy of a vote among each image's nearest images of other groups by cosine.
 
-    ``features`` float[N,C], ``labels`` int64[N]. Votes weigh by similarity, so ties are rare and
-    fall to the lower class number.
+    ``features`` float[N,C], ``labels`` and ``groups`` int64[N]; None: each image is a group. Votes
+    weigh by similarity, so ties are rare and fall to the lower class number.
     """
+    groups = np.arange(len(labels)) if groups is None else groups
     directions = features.astype(np.float32)
     directions -= directions.mean(axis=0)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
@@ -31,9 +36,9 @@ def leave_one_out_accuracy(
     for start in range(0, len(labels), BLOCK_ROWS):
         rows = np.arange(start, min(start + BLOCK_ROWS, len(labels)))
         cosine = directions[rows] @ directions.T
-        cosine[np.arange(len(rows)), rows] = -np.inf  # an image is no neighbour of its own
+        cosine[groups[rows, None] == groups] = -np.inf  # an image is not its own neighbour
         nearest = np.argpartition(-cosine, neighbours - 1, axis=1)[:, :neighbours]
-        weights = 1.0 + np.take_along_axis(cosine, nearest, axis=1)
+        weights = np.maximum(1.0 + np.take_along_axis(cosine, nearest, axis=1), 0.0)
         for column in range(neighbours):
             np.add.at(votes, (rows, labels[nearest[:, column]]), weights[:, column])
     return float(np.mean(votes.argmax(axis=1) == labels))

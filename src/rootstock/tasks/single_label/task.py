@@ -169,7 +169,7 @@ class SingleLabel(Task):
         """Return the leave-one-out accuracy of the nearest neighbours."""
         from rootstock.tasks.single_label.neighbours import leave_one_out_accuracy
 
-        return leave_one_out_accuracy(features, targets.values)
+        return leave_one_out_accuracy(features, targets.values, groups=targets.groups)
 
     def score_bound(self, features: np.ndarray, targets: Targets) -> float:
         """Return the bound of Cover and Hart on the accuracy."""
@@ -178,7 +178,9 @@ class SingleLabel(Task):
             leave_one_out_accuracy,
         )
 
-        nearest = leave_one_out_accuracy(features, targets.values, neighbours=1)
+        nearest = leave_one_out_accuracy(
+            features, targets.values, groups=targets.groups, neighbours=1
+        )
         return bayes_accuracy_bound(nearest, len(targets.names))
 
     # Prediction
