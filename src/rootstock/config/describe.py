@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,9 +38,20 @@ def describe_keys() -> tuple[Key, ...]:
 
 def show_value(value: object) -> str:
     """Return a value as params.yaml would hold it, shortened to a line."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else _write_start(value)
     text = " ".join(text[: 10 * MAX_SHOWN_CHARACTERS].split())
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+
+
+def _write_start(value: object) -> str:
+    """Return the start of ``value`` as JSON; it may hold itself, or a billion values."""
+    text = ""
+    with suppress(ArithmeticError, RecursionError, TypeError, ValueError):
+        for part in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value):
+            text += part
+            if len(text) > MAX_SHOWN_CHARACTERS:
+                return text
+    return text or "a value too large to show"
 
 
 def did_you_mean(word: str, known: tuple[str, ...]) -> str:

@@ -20,6 +20,12 @@ from rootstock.errors import ConfigError
 
 MAX_PROBLEMS, MAX_NAME_CHARACTERS = 20, 100
 """Of a message: a file may be anything."""
+MAX_FILE_BYTES = 1_000_000
+_FAULTS = (
+    *(yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError),
+    *(TypeError, ValueError),
+)
+"""What PyYAML raises for a text that is not YAML, or is not a value of the type it names."""
 
 
 def load_config(path: Path | None, *, overrides: Sequence[str] = ()) -> Config:
@@ -51,7 +57,7 @@ class _StrictLoader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice: YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = set()
+        keys: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in keys:
@@ -64,17 +70,36 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - it is safe
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+        if len(text) > MAX_FILE_BYTES:
+            raise ConfigError(
+                f"{path} has more than {MAX_FILE_BYTES:,} bytes; it is not a file of parameters",
+                hint="give another file (--params), or remove what does not belong there",
+            )
+        tree = yaml.load(text.decode(), Loader=_StrictLoader)  # noqa: S506 - it is safe
     except FileNotFoundError:
         raise ConfigError(
             f"there is no {path}", hint="run from the project's folder, or leave it out"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="it must be a file that you may read",
+        ) from None
+    except _FAULTS as error:
+        raise ConfigError(
+            f"{path} is not valid YAML: {error or type(error).__name__}",
+            hint="it holds sections of keys, such as `train: {epochs: 3}`, in UTF-8; put text that "
+            "looks like a number, a date or a tag into quotes",
+        ) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold sections such as `data:`, not {show_value(tree)}")
+        raise ConfigError(
+            f"{path} must hold sections such as `data:`, not {show_value(tree)}",
+            hint="`rootstock params` lists every key with its section",
+        )
     return tree
 
 
@@ -89,12 +114,19 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     for section in sections:
         branch = tree.setdefault(section, {})
         if not isinstance(branch, dict):
-            raise ConfigError(f"{key}: `{section}` is a value, not a section")
+            raise ConfigError(
+                f"{key}: `{section}` is a value, not a section",
+                hint="`rootstock params` lists every key with its section",
+            )
         tree = branch
     try:
         tree[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of the override {override!r} is not valid: {error}") from None
+    except _FAULTS as error:
+        raise ConfigError(
+            f"the value of the override {show_value(override)!r} is not valid YAML: "
+            f"{error or type(error).__name__}",
+            hint="put text that looks like a number, a date or a tag into quotes",
+        ) from None
 
 
 def _explain(errors: Sequence[typing.Mapping[str, Any]]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rootstock.config.choices import PRIOR_SHARES, Augmentation, Shares, SizeClass, Strategy
 
@@ -20,7 +20,22 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 class Section(BaseModel):
     """Unknown keys are errors, values are never coerced from another type silently."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_what_no_file_can_be_called(cls, value: object) -> object:
+        if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
+            raise ValueError("a text must not contain the character 0 or half of a character")
+        return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class DataConfig(Section):
@@ -89,7 +104,7 @@ class DataConfig(Section):
     def _compile_the_group(self) -> DataConfig:
         try:
             re.compile(self.group or "")
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"group is not a regular expression: {error}") from None
         return self
 

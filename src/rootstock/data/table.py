@@ -25,6 +25,9 @@ from rootstock.system.escape import escape_terminal, list_names
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
 _DELIMITERS = (",", ";", "\t")
+MAX_PATH_CHARACTERS = 4096
+"""Linux has no longer paths; without a bound, a long one of `..` takes minutes to look for."""
+_UNREADABLE = (pa.ArrowException, csv.Error, OSError, TypeError, ValueError)
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
@@ -44,11 +47,12 @@ class TableReader:
             DataError: it is no table, or a row or column is wrong.
         """
         table = self._read_table()
-        table = table.rename_columns([name.strip() for name in table.column_names])
         needed = {"path", *self.columns}
         for name in sorted(needed | {"split"}):
             if table.column_names.count(name) > 1:
-                raise DataError(f"{self.path} has more than one column {name}")
+                raise DataError(
+                    f"{self.path} has more than one column {name}", hint="rename or remove one"
+                )
         missing = needed - set(table.column_names)
         if missing:
             raise DataError(
@@ -61,7 +65,10 @@ class TableReader:
         paths = self._texts(table, "path", clean=False)
         for number, (path, target) in enumerate(zip(paths, targets, strict=True), start=1):
             if not path or not target:
-                raise DataError(f"{self.path}, row {number}: path or label is empty")
+                raise DataError(
+                    f"{self.path}, row {number}: path or label is empty",
+                    hint="give each image a path and a label, or remove the row",
+                )
         paths = self._find_files(paths)
         splits: list[str | None] = [None] * len(paths)
         if "split" in table.column_names:
@@ -82,17 +89,19 @@ class TableReader:
             )
         try:
             if ending in (".parquet", ".pq"):
-                return pa.parquet.read_table(self.path)
+                table = pa.parquet.read_table(self.path)
+                return table.rename_columns([name.strip() for name in table.column_names])
             delimiter, names = _read_header(self.path)
             # Everything is text: labels such as 007 must not become the number 7.
-            return pa.csv.read_csv(
+            table = pa.csv.read_csv(
                 self.path,
                 parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.string())
                 ),
             )
-        except (pa.ArrowInvalid, csv.Error, OSError, UnicodeDecodeError) as error:
+            return table.rename_columns([name.strip() for name in table.column_names])
+        except _UNREADABLE as error:
             raise DataError(
                 f"{self.path} cannot be read as a table: {error}",
                 hint="save it as CSV in UTF-8 or as Parquet",
@@ -121,11 +130,15 @@ class TableReader:
             name = names.get(cell)
             if cell and not (name and name.bare):
                 raise DataError(
-                    f"{self.path}, row {number}: split {cell!r} is not one of {', '.join(SPLITS)}"
+                    f"{self.path}, row {number}: split {cell!r} is not one of {', '.join(SPLITS)}",
+                    hint="correct it, or leave the cell empty",
                 )
         splits = settle_eval({cell: name.split for cell, name in names.items() if name})
         if splits and self.need_train and "train" not in splits.values():
-            raise DataError(f"{self.path} gives splits but no row of the split train")
+            raise DataError(
+                f"{self.path} gives splits but no row of the split train",
+                hint="name the training images `train`, or leave the column empty",
+            )
         return [splits.get(cell) for cell in cells]
 
     def _find_files(self, texts: Sequence[str]) -> list[str]:
@@ -154,6 +167,11 @@ class TableReader:
         return paths
 
     def _relative(self, number: int, text: str, disk: _Names) -> str:
+        if len(text) > MAX_PATH_CHARACTERS:
+            raise DataError(
+                f"{self.path}, row {number}: a path of {len(text):,} characters",
+                hint=f"no file has a path of more than {MAX_PATH_CHARACTERS:,} characters",
+            )
         if "://" in text:
             raise DataError(
                 f"{self.path}, row {number}: {text!r} is an address, not a file",
@@ -183,7 +201,7 @@ def read_column_names(path: Path) -> list[str]:
         if path.suffix.lower() in (".parquet", ".pq"):
             return list(pa.parquet.read_schema(path).names)
         return [name.strip() for name in _read_header(path)[1]]
-    except (pa.ArrowException, csv.Error, OSError, ValueError):
+    except _UNREADABLE:
         return []
 
 
