@@ -8,23 +8,30 @@ def test_auto_lists_the_files_beside_the_configured_one(tmp_path):
         (tmp_path / f"{name}.safetensors").touch()
     own = str(tmp_path / "b.safetensors")
     found = list_candidates("auto", weights=own, name="")
-    assert found == [own, "embedded", str(tmp_path / "a.safetensors")]
+    assert found == [own, "packaged:tf_efficientnet_lite0", str(tmp_path / "a.safetensors")]
 
 
 def test_a_list_is_taken_as_it_is_after_the_configured_one():
-    assert list_candidates(("hub:resnet50", "embedded"), weights="embedded", name="x") == [
-        "embedded",
-        "hub:resnet50",
-    ]
+    chosen = ("hub:resnet50", "packaged:x")
+    assert list_candidates(chosen, weights="packaged", name="x") == ["packaged:x", "hub:resnet50"]
     assert list_candidates("auto", weights="hub", name="resnet50")[:2] == [
         "hub:resnet50",
-        "embedded",
+        "packaged:tf_efficientnet_lite0",
     ]
+
+
+def test_the_automatic_weights_are_listed_once_as_what_they_are():
+    name = "tf_efficientnet_lite0"
+    assert list_candidates("auto", weights="auto", name=name) == [f"packaged:{name}"]
 
 
 @pytest.mark.parametrize(
     ("candidate", "expected"),
-    [("hub:resnet50", ("hub", "resnet50")), ("embedded", ("embedded", "")), ("w.st", ("w.st", ""))],
+    [
+        ("hub:resnet50", ("hub", "resnet50")),
+        ("packaged:x", ("packaged", "x")),
+        ("w.st", ("w.st", "")),
+    ],
 )
 def test_a_candidate_names_weights_and_model(candidate, expected):
     assert split_candidate(candidate) == expected

@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from rootstock.backbones import hub, load
+from rootstock.backbones import hub
 from rootstock.backbones.card import BackboneCard
 from rootstock.backbones.create import create_module
 from rootstock.backbones.device import pick_device
@@ -91,13 +91,6 @@ def test_stages_follow_the_depth_of_the_taps(architecture):
     assert set(stages.values()) <= set(order)
     names = [info["module"] for info in module.feature_info]
     assert [stages[name] for name in names] == order[: len(names)]
-
-
-def test_the_embedded_backbone_loads_and_says_what_it_is():
-    backbone = load_backbone("embedded", "")
-    assert backbone.card.weights == "embedded"
-    assert "Tiny ImageNet" in backbone.card.pretrained_on
-    assert load.embedded_weights().stat().st_size < 8_000_000
 
 
 def test_an_unknown_tap_lists_the_taps():

@@ -197,6 +197,9 @@ NOTICED_BY = {
         "integrations/mlflow/test_outage.py::"
         "test_a_server_killed_in_the_middle_of_a_run_loses_and_doubles_nothing",
     ],
+    "backbone.require_commercial": [
+        "workflow/test_start.py::test_weights_without_commercial_rights_are_refused_where_asked"
+    ],
     "task.name": ["tasks/test_second_task.py::test_the_numbers_are_learnt_and_written"],
     "registry.name": [f"{STAGES}::test_a_version_is_registered_under_the_name_that_is_given"],
     "registry.gate.metric": [f"{STAGES}::test_the_gate_compares_by_the_metric_that_is_given"],

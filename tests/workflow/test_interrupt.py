@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("project"))
-    project.set(weights="embedded", engine="ray")
+    project.set(weights="packaged", engine="ray")
     return project
 
 

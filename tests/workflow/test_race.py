@@ -175,11 +175,12 @@ def test_fine_tuning_is_undone_where_the_head_is_clearly_better(accuracy, losses
 
 @pytest.fixture(scope="module")
 def compared(assessed, tmp_path_factory):
-    """The same images with the embedded backbone and one that is not there as candidates."""
+    """The same images with the packaged backbone and one that is not there as candidates."""
     _, paths = assessed
     other = Paths(tmp_path_factory.mktemp("compared"))
     config = configure(
-        paths.root.parent / "data", "backbone.candidates=[embedded, gone.safetensors]"
+        paths.root.parent / "data",
+        "backbone.candidates=[packaged:tf_efficientnet_lite0, gone.safetensors]",
     )
     index_images(config, other)
     assess_data(config, other)
@@ -188,7 +189,7 @@ def compared(assessed, tmp_path_factory):
 
 def test_every_candidate_is_looked_at_and_a_missing_one_is_told(compared):
     profile = DatasetProfile.read(compared[1].profile)
-    assert [other.candidate for other in profile.alternatives] == ["embedded"]
+    assert [other.candidate for other in profile.alternatives] == ["packaged:tf_efficientnet_lite0"]
     assert [gone.candidate for gone in profile.unusable] == ["gone.safetensors"]
 
 

@@ -1,3 +1,7 @@
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -6,6 +10,7 @@ from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.errors import ArtifactError, BackboneError, ConfigError, DataError
 from rootstock.workflow.start import check_start
+from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 
 
@@ -59,3 +64,16 @@ def test_a_command_is_refused_before_an_image_is_read(tmp_path, monkeypatch, com
         main([command, "images", "--out", "run", "--set", "train.device=cuda"])
     assert "there is no GPU" in str(caught.value.code)
     assert not (tmp_path / "run/artifacts").exists()
+
+
+def test_weights_without_commercial_rights_are_refused_where_asked(tmp_path):
+    weights = tmp_path / "own.safetensors"
+    weights.touch()
+    card = json.loads(Path(tiny_backbone().card.weights).with_suffix(".json").read_text())
+    own = f"backbone.weights={weights}"
+    asked = "backbone.require_commercial=true"
+    for licence, refused in (("CC-BY-NC-4.0", True), ("MIT", False)):
+        weights.with_suffix(".json").write_text(json.dumps(card | {"license": licence}))
+        check_start(load_config(None, overrides=[own]), Paths(tmp_path))
+        with pytest.raises(BackboneError, match=licence) if refused else nullcontext():
+            check_start(load_config(None, overrides=[own, asked]), Paths(tmp_path))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-HUBS = ("hub", "torchvision")
-"""Values of backbone.weights that need a name."""
+from rootstock.backbones.packaged import installed_packages, resolve_weights
+
+NAMED = ("packaged", "hub", "torchvision")
+"""Weights that go by the name of an architecture."""
 HUB_SHORTLIST = (
     "mobilenetv3_large_100",
     "resnet50",
@@ -18,19 +20,20 @@ HUB_SHORTLIST = (
 
 
 def list_candidates(chosen: Sequence[str] | str, *, weights: str, name: str) -> list[str]:
-    """Return ``embedded``, weights files, ``hub:NAME`` and ``torchvision:NAME``.
+    """Return weights files, ``packaged:NAME``, ``hub:NAME`` and ``torchvision:NAME``.
 
     The configured one comes first.
-    ``chosen`` is backbone.candidates: those names, or ``auto`` for the embedded network, what
+    ``chosen`` is backbone.candidates: those names, or ``auto`` for the installed packages, what
     lies beside a configured weights file, and a short list where the hub is configured.
     """
-    own = f"{weights}:{name}" if weights in HUBS else weights
+    weights = resolve_weights(weights, name)
+    own = f"{weights}:{name}" if weights in NAMED else weights
     if chosen != "auto":
         return list(dict.fromkeys([own, *chosen]))
-    more = ["embedded"]
+    more = [f"packaged:{known}" for known in installed_packages()]
     if weights == "hub":
         more += [f"hub:{known}" for known in HUB_SHORTLIST]
-    elif weights not in ("embedded", *HUBS):
+    elif weights not in NAMED:
         more += sorted(map(str, Path(weights).parent.glob("*.safetensors")))
     return list(dict.fromkeys([own, *more]))
 
@@ -38,4 +41,4 @@ def list_candidates(chosen: Sequence[str] | str, *, weights: str, name: str) -> 
 def split_candidate(candidate: str) -> tuple[str, str]:
     """(weights, name) as `load_backbone` takes them."""
     kind, _, name = candidate.partition(":")
-    return (kind, name) if kind in HUBS and name else (candidate, "")
+    return (kind, name) if kind in NAMED and name else (candidate, "")

@@ -108,7 +108,7 @@ def read_card(weights: Path) -> BackboneCard:
     if not weights.is_file():
         raise BackboneError(
             f"there is no weights file {weights}",
-            hint="set backbone.weights to embedded, hub or the path of a .safetensors file",
+            hint="set backbone.weights to auto, packaged, hub or the path of a .safetensors file",
         )
     path = weights.with_suffix(".json")
     try:

@@ -101,8 +101,8 @@ def unavailable(name: str, why: str) -> WeightsUnavailable:
     """Return the error for weights that cannot be fetched."""
     return WeightsUnavailable(
         f"the pretrained weights of {name} cannot be fetched ({why})",
-        hint="set backbone.weights to `embedded`, or to the path of a .safetensors file whose "
-        "card NAME.json lies beside it (README, 'Which backbone')",
+        hint="set backbone.weights to `packaged` and backbone.name to tf_efficientnet_lite0, or "
+        "backbone.weights to the path of a .safetensors file whose card NAME.json lies beside it",
     )
 
 

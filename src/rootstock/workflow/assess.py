@@ -5,7 +5,8 @@ from __future__ import annotations
 from rootstock.assess.build import build_profile, measure_backbone, sample_rows
 from rootstock.assess.candidates import list_candidates, split_candidate
 from rootstock.assess.profile import BackboneProfile, DatasetProfile
-from rootstock.backbones.load import load_backbone
+from rootstock.backbones.licence import require_commercial_use
+from rootstock.backbones.load import Backbone, load_backbone
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.features.reader import FeatureReader
@@ -25,9 +26,7 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     """Write artifacts/profile.json (size, similarity, probes by depth) and the review."""
     project, options = Project(config, paths), config.assess
     dataset = Dataset.of(project.manifest)
-    backbone = load_backbone(
-        config.backbone.weights, config.backbone.name, device=config.features.device
-    )
+    backbone = _load_allowed(config, config.backbone.weights, config.backbone.name)
     card = backbone.card
     say(f"assess: {len(project.manifest.rows('train')):,} training images as {card.name} sees them")
     rows = sample_rows(project.manifest.rows(), options.review_images)
@@ -75,6 +74,13 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     return profile
 
 
+def _load_allowed(config: Config, weights: str, name: str) -> Backbone:
+    backbone = load_backbone(weights, name, device=config.features.device)
+    if config.backbone.require_commercial:
+        require_commercial_use(backbone.card.name, backbone.card.license)
+    return backbone
+
+
 def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfile:
     """Return ``profile`` with what every other candidate makes of the same images."""
     config = project.config
@@ -82,7 +88,7 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
 
     def measure(candidate: str) -> BackboneProfile:
         weights, name = split_candidate(candidate)
-        backbone = load_backbone(weights, name, device=config.features.device)
+        backbone = _load_allowed(config, weights, name)
         preprocess = backbone.card.preprocess(rendering=project.manifest.rendering)
         store = FeatureStore(project.store)
         return measure_backbone(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rootstock.assess.candidates import HUBS
-from rootstock.backbones.card import read_card
+from rootstock.backbones.card import BackboneCard, read_card
+from rootstock.backbones.licence import require_commercial_use
+from rootstock.backbones.packaged import packaged_weights, resolve_weights
 from rootstock.config.paths import Paths, find_file
-from rootstock.config.schema import Config
+from rootstock.config.schema import BackboneConfig, Config
 from rootstock.errors import ArtifactError, BackboneError, ConfigError, DataError
 
 
@@ -19,18 +20,32 @@ def check_start(config: Config, paths: Paths) -> None:
         DataError: the results would be written among the images.
         ArtifactError: the results cannot be written.
         ConfigError: a device is not here.
-        BackboneError: the weights file or its card is missing or not complete.
+        BackboneError: the weights or their card are missing or not complete, or the licence is not
+            known to allow commercial use where that is required.
     """
     check_place(paths.below(config.data.root), paths.root)
     _check_writable(paths.root)
-    weights = config.backbone.weights
-    if weights not in ("embedded", *HUBS):
-        read_card(find_file(Path(weights)))
+    card = read_configured_card(config.backbone)
+    if card and config.backbone.require_commercial:
+        require_commercial_use(card.name, card.license)
     for key, device in (
         ("features.device", config.features.device),
         ("train.device", config.train.device),
     ):
         _check_device(key, device)
+
+
+def read_configured_card(backbone: BackboneConfig) -> BackboneCard | None:
+    """Return the card of the configured weights; None if they come from a hub.
+
+    Raises:
+        BackboneError: the weights or their card are missing, or not complete.
+    """
+    weights = resolve_weights(backbone.weights, backbone.name)
+    if weights in ("hub", "torchvision"):
+        return None
+    packaged = weights == "packaged"
+    return read_card(packaged_weights(backbone.name) if packaged else find_file(Path(weights)))
 
 
 def check_place(root: Path, out: Path) -> None:
