@@ -60,7 +60,7 @@ serve: setup ## serve the champion on http://127.0.0.1:8000
 
 bench: setup-test ## the long checks and the benchmarks (see docs/benchmarks.md)
 	$(BIN)/python -m pytest -m "slow or gpu"
-	$(BIN)/python benchmarks/embedded_backbone.py
+	$(BIN)/python benchmarks/default_backbone.py
 	$(BIN)/python benchmarks/head.py
 	$(BIN)/python benchmarks/estimators.py
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from extraction import enlarge
 
 from rootstock.backbones.load import LAST, load_backbone
+from rootstock.backbones.packaged import DEFAULT_NAME
 from rootstock.data.manifest import ImageRow
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
@@ -42,7 +43,7 @@ class Work:
     n_images: int
 
     def __call__(self, rows: Sequence[ImageRow]) -> int:
-        backbone = load_backbone(self.weights, "", device="auto")
+        backbone = load_backbone(self.weights, DEFAULT_NAME, device="auto")
         preprocess = backbone.card.preprocess()
         store = FeatureStore(self.store)
         reader = FeatureReader(self.root, backbone, preprocess, store)
@@ -55,9 +56,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="a folder with photos")
     parser.add_argument("--count", type=int, default=4096)
     parser.add_argument("--part", type=int, default=512, help="photos of one task")
-    parser.add_argument("--weights", default="embedded")
+    parser.add_argument("--weights", default="packaged")
     options = parser.parse_args()
-    options.weights = str(Path(options.weights).resolve()) if "." in options.weights else "embedded"
+    options.weights = str(Path(options.weights).resolve()) if "." in options.weights else "packaged"
     # Sockets below a long path cannot be opened
     scratch = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(scratch)}

@@ -22,6 +22,7 @@ from sets import class_targets, find_sets, list_images
 
 from rootstock.assess.build import sample_rows
 from rootstock.backbones.load import LAST, Backbone, load_backbone
+from rootstock.backbones.packaged import DEFAULT_NAME
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
@@ -41,11 +42,11 @@ def main() -> int:
     parser.add_argument("--backbones", type=Path, default=Path("../shared/backbones"))
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     options = parser.parse_args()
-    weights = ["embedded", *map(str, sorted(options.backbones.glob("*.safetensors")))]
+    weights = ["packaged", *map(str, sorted(options.backbones.glob("*.safetensors")))]
     if len(weights) < 3:
         print(f"{options.backbones} holds too few weights to compare", file=sys.stderr)
         return 1
-    backbones = [load_backbone(path, "") for path in weights]
+    backbones = [load_backbone(path, DEFAULT_NAME) for path in weights]
     print(
         "| set | " + " | ".join(b.card.name for b in backbones) + " | estimator | pick costs |",
         end="",

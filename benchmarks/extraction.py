@@ -29,6 +29,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from rootstock.backbones.load import LAST, Backbone, load_backbone
+from rootstock.backbones.packaged import DEFAULT_NAME
 from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.features.fastest import choose_pass
@@ -48,10 +49,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="a folder with photos")
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--plain-count", type=int, default=400, help="images of the plain way")
-    parser.add_argument("--weights", default="embedded")
+    parser.add_argument("--weights", default="packaged")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    backbone = load_backbone(options.weights, "", device=options.device)
+    backbone = load_backbone(options.weights, DEFAULT_NAME, device=options.device)
     preprocess = backbone.card.preprocess()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "photos"

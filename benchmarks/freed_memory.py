@@ -19,7 +19,7 @@ SIDES = {"given back": False, "kept": True}
 def main() -> None:
     """Images a second of both sides by batch and input size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", default="embedded")
+    parser.add_argument("--weights", default="packaged")
     weights = parser.parse_args().weights
     print("| batch | pixels | given back, images/s | kept, images/s | ratio |")
     print("| --- " * 5 + "|")
@@ -40,10 +40,11 @@ def train(weights: str, batch: int, size: int, *, keep: bool) -> float:
     import torch
 
     from rootstock.backbones import load
+    from rootstock.backbones.packaged import DEFAULT_NAME
 
     if not keep:
         load.keep_freed_memory = lambda: False
-    module = load.load_backbone(weights, "").module
+    module = load.load_backbone(weights, DEFAULT_NAME).module
     images = torch.zeros(batch, 3, size, size)
 
     def step() -> None:

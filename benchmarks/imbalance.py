@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--images", type=int, default=5_000, help="training images")
-    parser.add_argument("--weights", default="embedded", help="as backbone.weights")
+    parser.add_argument("--weights", default="packaged", help="as backbone.weights")
     parser.add_argument("--class-weight", default="logit_adjusted", help="of the rare side")
     parser.add_argument("--share", type=float, default=0.01, help="of the rare class")
     parser.add_argument("--strategy", default="auto", help="as plan.strategy")

@@ -62,7 +62,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=[100, 500, ALL])
     parser.add_argument("--strategies", nargs="+", default=[*MEANING, AUTO])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--weights", default="embedded", help="as backbone.weights")
+    parser.add_argument("--weights", default="packaged", help="as backbone.weights")
     parser.add_argument("--out", type=Path, default=Path("regret.jsonl"))
     parser.add_argument("--plot", type=Path, help="write a picture there")
     return parser.parse_args()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rootstock.backbones.packaged import DEFAULT_NAME
 from rootstock.features.store.key_index import KEY
 from rootstock.features.store.segment import Segment
 from rootstock.features.store.store import FeatureSpace, FeatureStore
@@ -191,7 +192,7 @@ def measure_growth(root: Path, images: int) -> None:
             coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
             coarse.resize((500, 375)).save(folder / label / f"{number}.jpg", quality=90)
 
-    backbone = load_backbone("embedded", "", device="cpu")
+    backbone = load_backbone("packaged", DEFAULT_NAME, device="cpu")
     store = FeatureStore(root / "grown")
     print(f"\n| {images:,} JPEG photos of 500 x 375 | computed | seconds | of the cold run |")
     print("| --- | --- | --- | --- |")

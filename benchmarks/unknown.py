@@ -20,6 +20,7 @@ from sets import class_targets, find_set, list_images
 from sklearn.metrics import roc_auc_score
 
 from rootstock.backbones.load import LAST, Backbone, load_backbone
+from rootstock.backbones.packaged import DEFAULT_NAME
 from rootstock.data.decode import read_image
 from rootstock.model.novelty import Reference
 from rootstock.tasks.single_label.measures import softmax
@@ -34,10 +35,10 @@ def main() -> int:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--weights", default="embedded", help="as backbone.weights")
+    parser.add_argument("--weights", default="packaged", help="as backbone.weights")
     parser.add_argument("--share", type=float, default=0.05, help="of known images called unknown")
     options = parser.parse_args()
-    backbone = load_backbone(options.weights, "mobilenetv3_small_100")
+    backbone = load_backbone(options.weights, DEFAULT_NAME)
     with tempfile.TemporaryDirectory() as scratch:
         found = {name: features_of(options.data_dir, name, backbone, scratch) for name in SETS}
     print("| trained on | shown | AUC by distance | by probability | unknown | by probability |")

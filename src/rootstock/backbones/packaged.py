@@ -19,6 +19,7 @@ from rootstock.backbones.create import create_module
 from rootstock.errors import BackboneError, WeightsUnavailable
 from rootstock.system.files import sha256_file, write_atomic
 
+DEFAULT_NAME = "tf_efficientnet_lite0"
 _CARDS = Path(__file__).parent / "cards"
 
 

