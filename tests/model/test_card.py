@@ -98,10 +98,8 @@ def test_the_card_names_what_the_model_was_made_of():
 
 def test_backbone_and_its_licence_are_named():
     text = card()
-    assert (
-        "Backbone `tiny`, pretrained on nothing, licence Apache-2.0, which allows commercial use; from"
-        in text
-    )
+    assert "Backbone `tiny`, pretrained on nothing, licence Apache-2.0, which allows" in text
+    assert "commercial use; from" in text
     facts = tiny_backbone().card.model_dump(mode="json") | {"name": "", "source": ""}
     text = card(facts={"card": facts})
     assert "Backbone `test_efficientnet`" in text

@@ -19,7 +19,7 @@ def by_command(tmp_path_factory):
     files = {name: folder / f"{number}.bin" for number, name in enumerate(ODD_IMAGES)}
     for name, file in files.items():
         file.write_bytes(ODD_IMAGES[name].build())
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
         main(["predict", *map(str, files.values()), "--model", str(tiny_bundle()), "--json"])
     rows = json.loads(printed.getvalue())["predictions"]
     return dict(zip(files, rows, strict=True))
