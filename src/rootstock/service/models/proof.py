@@ -1,9 +1,10 @@
 """A model proved in a process of its own, which may hang, crash or run out of memory without harm.
 
-    python -m rootstock.service.models.proof DIRECTORY ENGINE MEMORY_BYTES
+    python -m rootstock.service.models.proof DIRECTORY ENGINE MEMORY_BYTES TASK
 
 The child does everything that the service will do with the model: open it, answer its golden
-images, and measure engines and batches. It prints one JSON object.
+images, and measure engines and batches. TASK is a JSON list: the name of the model's task, which the
+service may have registered itself, and its registration. It prints one JSON object.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rootstock.model.bundle import ModelBundle
 from rootstock.model.engine import has_gpu
 from rootstock.model.predictor import Predictor
 from rootstock.runtimes.engines import Engine
+from rootstock.tasks import Place, find_registration, register_task
 
 PR_SET_PDEATHSIG = 1
 """Of prctl(2), Linux."""
@@ -96,7 +98,8 @@ def prove(bundle: ModelBundle, engine: str, limits: ProofLimits) -> Proof:
         BundleError: the model is refused, or the child hung, crashed or took too much memory.
     """
     memory = limits.memory + MODEL_COPIES * bundle.onnx_path.stat().st_size
-    command = [sys.executable, "-m", __name__, str(bundle.directory), engine, str(memory)]
+    task = json.dumps([bundle.facts.task, *find_registration(bundle.facts.task)])
+    command = [sys.executable, "-m", __name__, str(bundle.directory), engine, str(memory), task]
     environment = {key: value for key, value in os.environ.items() if key in PASSED_VARIABLES}
     name = bundle.directory.name
     try:
@@ -163,7 +166,9 @@ def _attempt(directory: Path, engine: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Prove the model that the arguments name."""
-    directory, engine, memory = sys.argv[1:]
+    directory, engine, memory, text = sys.argv[1:]
+    name, task, answer = json.loads(text)
+    register_task(name, task=Place(*task), answer=Place(*answer))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     _limit_memory(int(memory))
