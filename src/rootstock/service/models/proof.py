@@ -3,8 +3,8 @@
     python -m rootstock.service.models.proof DIRECTORY ENGINE MEMORY_BYTES TASK
 
 The child does everything that the service will do with the model: open it, answer its golden
-images, and measure engines and batches. TASK is a JSON list: the name of the model's task, which the
-service may have registered itself, and its registration. It prints one JSON object.
+images, and measure engines and batches. TASK is a JSON list: the name of the model's task, and its
+registration, which the service may have made itself. It prints one JSON object.
 """
 
 from __future__ import annotations
