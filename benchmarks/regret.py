@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 from sets import Assessed, assess, find_sets, link_subset, list_images, train_and_measure
 
-from rootstock.plan.rules import MEANING
+from rootstock.plan.rules import MEANING, REGRET_SETS
 from rootstock.plots.style import BLUE, GRID, ORANGE, QUIET, canvas, headline
 
-SETS = ("ants_bees", "brain_mri", "flowers12", "sign_digits", "cifar10", "tiny_imagenet")
 CLASSES = {"tiny_imagenet": 20}
 ALL = 5_000
 """`all` is at most this many training images, so that the largest set fits an afternoon."""
@@ -58,7 +57,9 @@ def parse_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--sets", nargs="+", default=list(SETS), help="folders in --data-dir")
+    parser.add_argument(
+        "--sets", nargs="+", default=list(REGRET_SETS), help="folders in --data-dir"
+    )
     parser.add_argument("--sizes", nargs="+", type=int, default=[100, 500, ALL])
     parser.add_argument("--strategies", nargs="+", default=[*MEANING, AUTO])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

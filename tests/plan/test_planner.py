@@ -58,10 +58,19 @@ EARLY_PROBES = tuple(
 )
 
 
-def a_race(winner: str) -> Race:
+def a_race(winner: str, rates=()) -> Race:
+    tuned = "partial_finetune" if winner == "linear_probe" else winner
     heats = [
-        Heat(strategy=name, n_train=500, n_val=40, epochs=epochs, accuracy=0.9, log_loss=0.3)
-        for name, epochs in (("linear_probe", 0), ("partial_finetune", 5))
+        Heat(
+            strategy=name,
+            n_train=500,
+            n_val=40,
+            epochs=epochs,
+            accuracy=0.9,
+            log_loss=0.3,
+            rates=rates if epochs else (),
+        )
+        for name, epochs in (("linear_probe", 0), (tuned, 5))
     ]
     return Race(heats=tuple(heats), winner=winner, why="on 500 images it was better.")
 
@@ -83,7 +92,7 @@ def test_every_cell_becomes_a_plan_with_reasons(cell, strategy):
 
 def test_heads_are_searched_over_taps_and_strengths():
     plan = plan_for(make_profile(similar=False, probes=EARLY_PROBES))
-    assert plan.taps == ("block4", "block3", "block2", "block4+last")
+    assert plan.taps == ("block4", "last", "block4+last", "+".join(TAPS))
     assert [c["tap"] for c in plan.head_candidates] == list(plan.taps)
     assert plan.head_candidates[0]["strengths"] == list(L2_GRID)
     assert plan.finetune is None
@@ -319,13 +328,13 @@ def test_the_winner_of_a_race_is_trained_at_the_rates_of_the_race():
             make_profile(similar=False, n_train=n_train),
             pins=Pins(**pins),
             l2_grid=L2_GRID,
-            race=a_race(winner),
+            race=a_race(winner, rates=(2e-4,)),
         )
         return [trial["learning_rate"] for trial in plan.finetune_candidates]
 
     few, many = RECIPES["probe_then_finetune"].learning_rates, (1e-4, 3e-4)
-    assert rates(200) == list(few)
-    assert rates(1000) == [max(few)]
+    assert rates(200) == [2e-4]
+    assert rates(1000) == [2e-4]
     assert rates(5000) == [min(many)]
     assert rates(1000, learning_rates=(0.5, 0.6)) == [0.5, 0.6]
     assert rates(1000, winner="linear_probe", strategy="probe_then_finetune") == list(few)

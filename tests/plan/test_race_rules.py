@@ -1,10 +1,16 @@
 import pytest
 
-from rootstock.plan.race_rules import decide, is_settled, race_rates, round_sizes
+from rootstock.plan.race_rules import (
+    decide,
+    is_settled,
+    lower_rate,
+    rates_after_race,
+    round_sizes,
+)
 from rootstock.plan.transfer_plan import Heat
 
 
-def heat(strategy, accuracy, *, log_loss=0.5, n_val=200):
+def heat(strategy, accuracy, *, log_loss=0.5, n_val=200, rates=(), valid=True):
     return Heat(
         strategy=strategy,
         n_train=500,
@@ -12,11 +18,13 @@ def heat(strategy, accuracy, *, log_loss=0.5, n_val=200):
         epochs=5,
         accuracy=accuracy,
         log_loss=log_loss,
+        rates=rates,
+        valid=valid,
     )
 
 
-def judge(*heats, noise=0.02, similar=True):
-    return decide(heats, noise=noise, similar=similar)
+def judge(*heats, noise=0.02):
+    return decide(heats, noise=noise)
 
 
 def test_a_lead_beyond_the_noise_wins_whatever_the_log_loss():
@@ -33,17 +41,23 @@ def test_within_the_noise_the_lower_log_loss_wins(loss, winner):
     assert "the calibrated log-loss decides" in race.why
 
 
-@pytest.mark.parametrize(
-    ("similar", "winner", "words"),
-    [(True, "linear_probe", "so the head is kept"), (False, "full_finetune", "are not similar")],
-)
 @pytest.mark.parametrize("loss", [0.49, 0.51])
-def test_a_draw_by_both_measures_is_left_to_the_similarity(similar, winner, words, loss):
+def test_a_draw_by_both_measures_takes_the_cheaper_one(loss):
     heats = heat("full_finetune", 0.9, log_loss=loss), heat("linear_probe", 0.9)
     for contest in (heats, heats[::-1]):
-        race = judge(*contest, similar=similar)
-        assert race.winner == winner
-        assert words in race.why
+        race = judge(*contest)
+        assert race.winner == "linear_probe"
+        assert "a tie as well, 0.500 against" in race.why
+        assert "(± 0.020), so the head is taken, which is cheaper" in race.why
+
+
+@pytest.mark.parametrize("accuracy", [0.3, 0.95])
+def test_fine_tuning_that_ended_below_its_own_head_decides_nothing(accuracy):
+    tuned = heat("full_finetune", accuracy, log_loss=0.1, rates=(1e-3,), valid=False)
+    race = judge(heat("early_features", 0.8), tuned)
+    assert race.winner == "early_features"
+    assert "learning rate 0.001), which says nothing about other rates" in race.why
+    assert not is_settled(*race.heats)  # another round is due
 
 
 def test_only_the_last_round_counts():
@@ -67,19 +81,16 @@ def test_few_images_are_raced_whole_and_more_in_rounds(n_train, sizes):
     assert round_sizes(int(n_train)) == sizes
 
 
-@pytest.mark.parametrize(
-    ("n_train", "rates"), [(200, (3e-4, 1e-3)), (500, (1e-3,)), (5000, (3e-4,))]
-)
-def test_the_fewer_the_images_the_more_and_higher_the_rates(n_train, rates):
-    assert race_rates("probe_then_finetune", (3e-4, 1e-3), n_train) == rates
+@pytest.mark.parametrize(("rate", "lower"), [(1e-3, 3e-4), (3e-4, 1e-4)])
+def test_after_a_rate_that_failed_comes_the_next_lower_one(rate, lower):
+    assert lower_rate(rate, (3e-4, 1e-3)) == pytest.approx(lower)
 
 
-def test_similar_data_are_tuned_gently():
-    assert race_rates("partial_finetune", (3e-4, 1e-3), 500) == (3e-4,)
-
-
-def test_a_head_has_no_rates_however_many_images():
-    assert [race_rates("linear_probe", (), n_train) for n_train in (100, 500, 5000)] == [()] * 3
+def test_training_takes_the_rates_of_the_race_but_on_many_images_the_lowest_planned():
+    heats = heat("linear_probe", 0.8), heat("full_finetune", 0.9, rates=(3e-4,))
+    race = judge(*heats)
+    tried = {n: rates_after_race(race, (1e-4, 1e-3), n) for n in (200, 2000, 2001)}
+    assert tried == {200: (3e-4,), 2000: (3e-4,), 2001: (1e-4,)}
 
 
 def test_the_reason_names_winner_and_loser_with_their_scores():
@@ -91,11 +102,5 @@ def test_the_reason_names_winner_and_loser_with_their_scores():
 
 def test_a_lead_of_exactly_the_noise_decides_nothing():
     heats = heat("linear_probe", 0.9, log_loss=0.75), heat("full_finetune", 0.9, log_loss=0.5)
-    assert judge(*heats, noise=0.25).winner == "linear_probe"  # similar images keep the head
+    assert judge(*heats, noise=0.25).winner == "linear_probe"
     assert judge(*heats, noise=0.249).winner == "full_finetune"
-
-
-def test_rates_change_at_three_hundred_and_at_two_thousand_images():
-    rates = (3e-4, 1e-3)
-    tried = {n: race_rates("full_finetune", rates, n) for n in (300, 301, 2000, 2001)}
-    assert tried == {300: rates, 301: (1e-3,), 2000: (1e-3,), 2001: (3e-4,)}

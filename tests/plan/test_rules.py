@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 
 from rootstock.config.choices import PRIOR_SHARES
@@ -34,14 +36,26 @@ def test_only_early_features_looks_below_the_last_tap():
 def test_early_features_tries_the_best_probed_taps_first():
     accuracy = {"block1": 0.2, "block2": 0.9, "block3": 0.5, "block4": 0.8, "last": 0.99}
     found = rules.candidate_taps("early_features", TAPS, accuracy)
-    assert found == ["block2", "block4", "block3", "block2+last"]
+    assert found == ["block2", "block4", "block3", "block2+last", "+".join(TAPS)]
 
 
 def test_early_features_without_evidence_takes_the_deepest_taps():
     assert rules.candidate_taps("early_features", TAPS, {}, keep=1) == [
         "block4",
         "block4+last",
+        "+".join(TAPS),
     ]
+
+
+def test_a_free_choice_of_a_head_compares_both_kinds_and_their_joins():
+    accuracy = {"block1": 0.2, "block2": 0.9, "block3": 0.5, "block4": 0.8, "last": 0.99}
+    every = "+".join(TAPS)
+    taps = partial(rules.candidate_taps, taps=TAPS, probe_accuracy=accuracy, pinned=False)
+    assert taps("linear_probe") == ["last", "block2", "block2+last", every]
+    assert taps("early_features") == ["block2", "last", "block2+last", every]
+    assert taps("full_finetune") == ["last"]
+    two = rules.candidate_taps("linear_probe", ["block1", "last"], {}, pinned=False)
+    assert two == ["last", "block1", "block1+last"]
 
 
 def test_a_backbone_of_one_tap_has_nothing_earlier():

@@ -22,7 +22,8 @@ TUNED = FinetunedTrial({"learning_rate": 1e-3}, {}, None)
         (EARLIER, "full_finetune", "early_features"),
         (LAST, "linear_probe", "linear_probe"),
         (EARLIER, "early_features", "early_features"),
-        (EARLIER, "linear_probe", "linear_probe"),  # the tap is pinned
+        (EARLIER, "linear_probe", "early_features"),
+        (LAST, "early_features", "linear_probe"),
     ],
 )
 def test_a_kept_head_is_not_called_fine_tuned(trial, planned, strategy):

@@ -10,11 +10,12 @@ import pytest
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.paths import Paths
 from rootstock.errors import BackboneError
+from rootstock.model.predictor import Predictor
 from rootstock.plan.pins import Pins
-from rootstock.plan.race_rules import decide
-from rootstock.plan.transfer_plan import Evidence
+from rootstock.plan.transfer_plan import Evidence, Race
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher, Trial
+from rootstock.train.objectives import HeadObjective
 from rootstock.train.selection import is_spoilt
 from rootstock.train.throughput import known_throughput
 from rootstock.workflow.assess import assess_data
@@ -22,7 +23,7 @@ from rootstock.workflow.features import cache_features
 from rootstock.workflow.index import index_images
 from rootstock.workflow.plan import make_plan
 from rootstock.workflow.project import Project
-from rootstock.workflow.race import StrategyRace
+from rootstock.workflow.race import StrategyRace, _is_below
 from rootstock.workflow.train import train_model
 from rootstock.workflow.training_job import open_job
 from tests.bundles import tiny_backbone
@@ -46,19 +47,24 @@ def assessed(tmp_path_factory):
     return config, paths
 
 
-def race(config, paths, searcher=None):
+def race(config, paths, searcher=None, *, seed=0, pins=None):
     project = Project(config, paths)
     return StrategyRace(
         contest=CONTEST,
         profile=DatasetProfile.read(paths.profile),
-        pins=Pins(),
+        pins=pins or Pins(),
         manifest=project.manifest,
         options=config.train,
-        seed=config.seed,
+        seed=seed,
         folder=paths.races,
         scratch=paths.heats,
         open_job=partial(open_job, project),
     ).run(searcher or SequentialSearcher())
+
+
+def tuning_wins(heats):
+    tuned = next(heat for heat in heats if heat.epochs)
+    return Race(heats=tuple(heats), winner=tuned.strategy, why="for the test.")
 
 
 class CountingSearcher(SequentialSearcher):
@@ -68,6 +74,18 @@ class CountingSearcher(SequentialSearcher):
     def search(self, *arguments, **options):
         self.searches += 1
         return super().search(*arguments, **options)
+
+
+class NotingSearcher(SequentialSearcher):
+    """Keeps the candidates of every search of a fine-tuning."""
+
+    def __init__(self):
+        self.tuned = []
+
+    def search(self, objective, candidates, **options):
+        if "learning_rate" in candidates[0]:
+            self.tuned.append(list(candidates))
+        return super().search(objective, candidates, **options)
 
 
 def test_both_contenders_are_measured_and_the_outcome_is_kept(assessed):
@@ -93,10 +111,7 @@ def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkey
         ),
     )
     monkeypatch.setattr("rootstock.plan.race_rules.is_settled", lambda *_: False)
-    monkeypatch.setattr(
-        "rootstock.workflow.race.decide",
-        lambda heats, **_: decide(heats, noise=float("inf"), similar=False),
-    )
+    monkeypatch.setattr("rootstock.workflow.race.decide", lambda heats, **_: tuning_wins(heats))
     plan = make_plan(config, paths, searcher=SequentialSearcher())
     assert plan.race.winner == plan.strategy == "partial_finetune"
     cache_features(config, paths)
@@ -105,6 +120,84 @@ def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkey
     train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
     assert not trained
     assert not list(paths.trials.iterdir())  # the loser's are gone, too
+
+
+def test_each_rate_is_tried_briefly_and_one_is_trained_in_full(assessed, monkeypatch):
+    config, paths = assessed
+    monkeypatch.setattr("rootstock.workflow.race.ALL_RATES_MAX_IMAGES", 0)
+    noting = NotingSearcher()
+    tuned = race(config, paths, noting, seed=5).heats[-1]
+    briefly, *in_full = noting.tuned
+    assert briefly == [{"learning_rate": rate, "epochs": 2} for rate in (3e-4, 1e-3)]
+    assert in_full[0] in ([{"learning_rate": 3e-4}], [{"learning_rate": 1e-3}])
+    assert tuned.rates == (in_full[-1][0]["learning_rate"],)
+
+
+def test_fine_tuning_that_ends_below_its_head_is_tried_at_a_lower_rate(assessed, monkeypatch):
+    config, paths = assessed
+    verdicts = iter([True, False])  # below the head at first, and no longer
+    monkeypatch.setattr("rootstock.workflow.race._is_below", lambda *_: next(verdicts))
+    noting = NotingSearcher()
+    tuned = race(config, paths, noting, seed=6).heats[-1]
+    assert noting.tuned == [
+        [{"learning_rate": 3e-4}, {"learning_rate": 1e-3}],
+        [{"learning_rate": pytest.approx(1e-4)}],
+    ]
+    assert (tuned.rates, tuned.valid) == ((pytest.approx(1e-4),), True)
+
+
+def test_a_heat_below_its_head_at_every_rate_is_not_valid(assessed, monkeypatch):
+    config, paths = assessed
+    monkeypatch.setattr("rootstock.workflow.race._is_below", lambda *_: True)
+    outcome = race(config, paths, seed=7)
+    assert not outcome.heats[-1].valid
+    assert outcome.winner == "linear_probe"
+
+
+def test_losses_above_those_of_the_start_count_beyond_the_noise_only():
+    start = np.array([0.1, 0.2, 0.3, 0.4])
+    assert _is_below(start + 0.1, start)
+    assert not _is_below(start - 0.1, start)
+    assert not _is_below(start + np.array([0.9, -0.5, 0.3, -0.4]), start)
+
+
+def test_rates_that_the_user_has_pinned_are_all_trained_in_full(assessed, monkeypatch):
+    config, paths = assessed
+    monkeypatch.setattr("rootstock.workflow.race.ALL_RATES_MAX_IMAGES", 0)
+    monkeypatch.setattr("rootstock.workflow.race._is_below", lambda *_: True)
+    noting = NotingSearcher()
+    race(config, paths, noting, seed=8, pins=Pins(learning_rates=(1e-4, 2e-4)))
+    assert noting.tuned == [[{"learning_rate": 1e-4}, {"learning_rate": 2e-4}]]
+
+
+def test_the_head_that_lost_is_compared_again_after_training(assessed, monkeypatch):
+    config, paths = assessed
+    monkeypatch.setattr(
+        "rootstock.workflow.plan.judge_profile",
+        lambda *_, **__: Evidence(
+            ruled="linear_probe", choice="linear_probe", contest=CONTEST, why="a race decides."
+        ),
+    )
+    monkeypatch.setattr("rootstock.workflow.race.decide", lambda heats, **_: tuning_wins(heats))
+    shutil.rmtree(paths.races, ignore_errors=True)
+    plan = make_plan(config, paths, searcher=SequentialSearcher())
+    assert plan.raced_head.taps == plan.for_raced_head().taps
+    assert len(plan.raced_head.taps) > len(plan.taps) == 1
+    cache_features(config, paths)
+    fitted = []
+    real = HeadObjective._fit
+    monkeypatch.setattr(HeadObjective, "_fit", lambda *a: fitted.append(a[1]["tap"]) or real(*a))
+    monkeypatch.setattr("rootstock.workflow.choice.is_spoilt", lambda *_, **__: True)
+    bundle = train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
+    told = json.loads(paths.training.read_text())
+    assert fitted == []  # all of them were fitted in the race
+    taps = [trial["params"]["tap"] for trial in told["heads"]]
+    assert taps == ["last", *plan.raced_head.taps]
+    assert told["kept_head"]
+    least = min(told["heads"], key=lambda trial: trial["metrics"]["unseen_loss"])
+    assert told["best"]["tap"] == bundle.facts.tap == least["params"]["tap"]
+    assert not list(paths.trials.iterdir())
+    assert Predictor(bundle).predict([next(config.data.root.rglob("*.png")).read_bytes()])
 
 
 def test_a_damaged_outcome_is_raced_again(assessed):

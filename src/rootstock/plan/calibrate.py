@@ -17,7 +17,9 @@ from rootstock.plan import rules
 from rootstock.plan.ledger import LedgerRow
 
 PRIOR_RUNS = 5
-"""The prior counts like this many runs, so that one odd run does not overturn it."""
+"""The prior counts like this many runs, so that one odd run does not overturn it.
+
+A judgement, fitted to no set."""
 MIN_DATA_SETS = 3
 """With fewer data sets on which strategies were compared the thresholds stay as they are."""
 SMALL_BELOW = (250, 500, 750, 1000, 1500, 2000, 3000, 5000)

@@ -9,8 +9,8 @@ from rootstock.config.choices import Augmentation, Strategy
 from rootstock.plan import rules
 from rootstock.plan.draft import Draft, check_tap
 from rootstock.plan.pins import AUTO, Pins
-from rootstock.plan.race_rules import race_rates
-from rootstock.plan.transfer_plan import FinetuneRecipe
+from rootstock.plan.race_rules import rates_after_race
+from rootstock.plan.transfer_plan import FinetuneRecipe, Race
 
 
 def choose_finetuning(
@@ -61,7 +61,7 @@ def _choose_freezing(
     draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
 ) -> str | None:
     if strategy != "partial_finetune":
-        draft.note("freezing", "nothing", "every layer is fine-tuned, lower ones more slowly.")
+        draft.note("freezing", "nothing", _describe_pace(rules.RECIPES[strategy].layer_decay))
         return None
     ruled = rules.freeze_through(profile.backbone.taps)
     pinned = pins.freeze_through != AUTO
@@ -79,14 +79,14 @@ def _choose_freezing(
 
 
 def choose_rates(
-    draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy, *, raced: bool
+    draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy, *, race: Race | None
 ) -> tuple[float, ...]:
-    """Return the peak learning rates to try; those of the race if the strategy has won one."""
+    """Return the peak learning rates to try; those of ``race`` if the strategy has won it."""
     if not rules.is_finetune(strategy):
         return ()
     ruled = rules.learning_rates(strategy, profile.n_train)
-    if raced and pins.learning_rates == AUTO:
-        rates = race_rates(strategy, ruled, profile.n_train)
+    if race and race.winner == strategy and pins.learning_rates == AUTO:
+        rates = rates_after_race(race, ruled, profile.n_train)
         value = ", ".join(f"{rate:g}" for rate in rates)
         why = "as in the race" if profile.n_train <= rules.MANY_IMAGES else "low, for many steps"
         draft.note("learning rate", value, f"{why}; a peak rate for AdamW.")
@@ -97,6 +97,11 @@ def choose_rates(
     why = f"a peak rate of {text} for AdamW, one trial each; the validation loss decides."
     draft.note("learning rate", ", ".join(f"{rate:g}" for rate in rates), why, pinned=pinned)
     return rates
+
+
+def _describe_pace(layer_decay: float) -> str:
+    pace = "at the same rate" if layer_decay == 1.0 else "lower ones more slowly"
+    return f"every layer is fine-tuned, {pace}."
 
 
 def pinned_settings(pins: Pins) -> set[str]:

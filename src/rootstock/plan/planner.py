@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.licence import describe_licence
@@ -20,6 +20,7 @@ from rootstock.plan.transfer_plan import (
     BackboneScore,
     Evidence,
     Race,
+    RacedHead,
     TransferPlan,
 )
 from rootstock.system.escape import escape_markdown
@@ -58,6 +59,7 @@ def make_transfer_plan(
     l2_grid: tuple[float, ...],
     shares: Shares = PRIOR_SHARES,
     race: Race | None = None,
+    contender: Strategy | None = None,
     too_slow: Mapping[Strategy, str] = NONE_TOO_SLOW,
     backbones: tuple[BackboneScore, ...] = (),
     backbone_why: str = "",
@@ -65,7 +67,8 @@ def make_transfer_plan(
 ) -> TransferPlan:
     """Choose strategy, depth, freezing, input size, augmentation and search space.
 
-    ``race`` is the outcome of the race that `judge_profile` asked for, if it was run;
+    ``race`` is the outcome of the race that `judge_profile` asked for, if it was run; for the race
+    itself ``contender`` names the strategy in place of the evidence;
     ``too_slow`` maps strategies that are over the limit of minutes to the reason;
     ``backbones`` and ``backbone_why`` say how the profile's backbone was chosen.
     Raises:
@@ -74,12 +77,11 @@ def make_transfer_plan(
     draft = Draft()
     _note_data(draft, profile, backbone_why)
     evidence = judge_profile(profile, shares=shares)
-    strategy = _choose_strategy(draft, profile, pins, evidence, race, too_slow)
+    strategy = contender or _choose_strategy(draft, profile, pins, evidence, race, too_slow)
     taps = _choose_taps(draft, profile, pins, strategy)
     input_size = _choose_input_size(draft, profile, pins, strategy)
     finetune = choose_finetuning(draft, profile, pins, strategy)
-    raced = race is not None and race.winner == strategy
-    rates = choose_rates(draft, profile, pins, strategy, raced=raced)
+    rates = choose_rates(draft, profile, pins, strategy, race=race)
     return TransferPlan(
         data_hash=profile.data_hash,
         strategy=strategy,
@@ -92,7 +94,7 @@ def make_transfer_plan(
         taps=tuple(taps),
         input_size=input_size,
         finetune=finetune,
-        head_candidates=tuple({"tap": tap, "strengths": list(l2_grid)} for tap in taps),
+        head_candidates=_head_candidates(taps, l2_grid),
         finetune_candidates=tuple({"learning_rate": rate} for rate in rates),
         finetune_space=rules.search_space(
             strategy,
@@ -108,7 +110,34 @@ def make_transfer_plan(
         backbones=backbones,
         evidence=evidence,
         race=race,
+        raced_head=_raced_head(profile, pins, strategy, race, l2_grid),
         reasons=tuple(draft.reasons),
+    )
+
+
+def _head_candidates(taps: Sequence[str], l2_grid: tuple[float, ...]) -> tuple[dict[str, Any], ...]:
+    return tuple({"tap": tap, "strengths": list(l2_grid)} for tap in taps)
+
+
+def _raced_head(
+    profile: DatasetProfile,
+    pins: Pins,
+    strategy: Strategy,
+    race: Race | None,
+    l2_grid: tuple[float, ...],
+) -> RacedHead | None:
+    """Return the head that ``strategy`` has beaten in ``race``; None if there is none."""
+    if race is None or race.winner != strategy:
+        return None
+    head = next((h.strategy for h in race.heats if not rules.is_finetune(h.strategy)), None)
+    if head is None or head == strategy:
+        return None
+    taps = _choose_taps(Draft(), profile, pins, head)
+    return RacedHead(
+        strategy=head,
+        taps=tuple(taps),
+        input_size=_choose_input_size(Draft(), profile, pins, head),
+        head_candidates=_head_candidates(taps, l2_grid),
     )
 
 
@@ -177,13 +206,13 @@ def _choose_taps(
 ) -> list[str]:
     taps = profile.backbone.taps
     probes = {probe.tap: probe.accuracy for probe in profile.probes}
-    ruled = rules.candidate_taps(strategy, taps, probes)
+    ruled = rules.candidate_taps(strategy, taps, probes, pinned=pins.strategy != AUTO)
     measured = ", ".join(f"{tap} {accuracy:.3f}" for tap, accuracy in probes.items())
     why = (
         f"the head reads `{ruled[0]}`; probe accuracy by depth: {measured or 'not measured'}."
         if len(ruled) == 1
-        else f"the earlier layers with the best probes ({measured}) are tried, "
-        "the validation images decide."
+        else f"these are compared by the loss on all training and validation images, each by a "
+        f"head that has not seen it; probe accuracy by depth: {measured or 'not measured'}."
     )
     if pins.tap == AUTO:
         draft.note("tap", ", ".join(ruled), why)

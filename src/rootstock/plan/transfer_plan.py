@@ -71,6 +71,10 @@ class Heat(Record):
     accuracy: float
     log_loss: float
     """Calibrated: with the temperature that fits best."""
+    rates: tuple[float, ...] = ()
+    """The peak learning rates that were trained in full; empty for a head."""
+    valid: bool = True
+    """Whether fine-tuning ended above the head that it started from, within the noise."""
 
 
 class Race(Artifact):
@@ -81,6 +85,15 @@ class Race(Artifact):
     heats: tuple[Heat, ...]
     winner: Strategy
     why: str
+
+
+class RacedHead(Record):
+    """The head that lost a race against fine-tuning: it is compared again after training."""
+
+    strategy: Strategy
+    taps: tuple[str, ...]
+    input_size: int
+    head_candidates: tuple[dict[str, Any], ...]
 
 
 class FinetuneRecipe(Record):
@@ -124,7 +137,17 @@ class TransferPlan(Artifact):
     """Empty where one backbone was named."""
     evidence: Evidence
     race: Race | None
+    raced_head: RacedHead | None = None
+    """None if no head was raced, or it has won."""
     reasons: tuple[Reason, ...]
+
+    def for_raced_head(self) -> TransferPlan | None:
+        """Return the plan that trains the head which lost the race; None without one."""
+        if self.raced_head is None:
+            return None
+        nothing: dict[str, Any] = {"finetune": None, "finetune_candidates": (), "race": None}
+        nothing |= {"finetune_space": {}, "raced_head": None}
+        return self.model_copy(update=dict(self.raced_head) | nothing)
 
     @property
     def hash(self) -> str:

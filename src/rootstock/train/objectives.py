@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 HEAD_FILE = "head.safetensors"
 PATH_FILE = "path.json"
+UNSEEN_LOSS = "unseen_loss"
+"""Metric of a head: the mean loss on validation and training images, each by a head that has not
+seen it, at the penalty with the lowest; missing if it was not measured on training images."""
 CROSS_VALIDATED = 400_000
 """Up to this many training images times classes the strength is cross-validated on them too:
 beyond, it would take minutes, and the validation images are enough."""
@@ -82,7 +85,7 @@ class HeadObjective:
         quick = len(features) * len(self.train_targets.names) <= CROSS_VALIDATED and not hidden
         unseen = None
         rows = self.train_targets.foldable()
-        if quick and len(strengths) > 1 and len(rows):
+        if quick and len(rows):
             unseen = self._cross_validated(features, rows, strengths, device)
             strengths = list(unseen.strengths)
         heads: list[Head] = []
@@ -101,7 +104,9 @@ class HeadObjective:
             means = unseen.losses.mean(axis=1).tolist()
             path = [{**row, "cv_log_loss": loss} for row, loss in zip(path, means, strict=True)]
         best = strongest_of_equals([row["l2"] for row in path], known)
-        head, metrics = heads[best], path[best]
+        head, metrics = heads[best], dict(path[best])
+        if unseen:
+            metrics[UNSEEN_LOSS] = float(known.mean(axis=1).min())
         finished = self._solver.finish(head, self.train_targets)
         if finished is not head:
             head = finished

@@ -101,14 +101,18 @@ class TrainingJob:
         tracking: Tracking,
         head: HeadTrial,
         *,
+        candidates: Sequence[dict[str, Any]] | None = None,
         seconds: float | None = None,
     ) -> list[FinetunedTrial]:
         """Fine-tune from the probed head: the plan's trials, and more if the user wants them.
 
-        After ``seconds`` the trials end with what they have; there are none if that is nothing.
+        ``candidates`` are trained in place of these. After ``seconds`` the trials end with what
+        they have; there are none if that is nothing.
         """
         settings = self._finetune_settings()
         planned, exploration = self._exploration(settings)
+        if candidates is not None:
+            planned, exploration = list(candidates), None
         objective = FinetuneObjective(
             task=self.data.task,
             weights=self.plan.weights,

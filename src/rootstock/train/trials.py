@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 from rootstock.backbones.load import LAST
 from rootstock.config.choices import Strategy
 from rootstock.errors import TrainingError
-from rootstock.plan.rules import is_finetune
 from rootstock.ports.search import Trial
 from rootstock.system.files import read_json
 from rootstock.train.finetune import HISTORY
-from rootstock.train.objectives import PATH_FILE
+from rootstock.train.objectives import PATH_FILE, UNSEEN_LOSS
 
 AnyTrial = TypeVar("AnyTrial", bound=Trial)
 
@@ -115,12 +114,24 @@ def best_trial(trials: Sequence[AnyTrial], metric: str) -> AnyTrial:
     return min(done, key=lambda trial: trial.metrics[metric])
 
 
+def best_head(trials: Sequence[HeadTrial], metric: str) -> HeadTrial:
+    """Return the head with the lowest loss on all labelled images, or on the validation images.
+
+    ``metric``, that on the validation images, decides if some head lacks `UNSEEN_LOSS`.
+    Raises:
+        TrainingError: every trial failed.
+    """
+    known = all(UNSEEN_LOSS in trial.metrics for trial in trials if not trial.error)
+    return best_trial(trials, UNSEEN_LOSS if known else metric)
+
+
 def trained_strategy(trial: HeadTrial | FinetunedTrial, planned: Strategy) -> Strategy:
     """Return the strategy that made ``trial``, of a training in which ``planned`` was carried out.
 
-    It is another one if the plan was to fine-tune and the head that this began from was kept.
+    It is another one if the plan was to fine-tune and a head was kept, or if a head at another
+    depth than the expected one was best.
     """
-    if isinstance(trial, FinetunedTrial) or not is_finetune(planned):
+    if isinstance(trial, FinetunedTrial):
         return planned
     return "linear_probe" if trial.tap == LAST else "early_features"
 

@@ -11,42 +11,60 @@ from rootstock.data.views import Views
 from rootstock.tasks.task import Calibration
 from rootstock.train.selection import choose_views, describe_winner, is_spoilt
 from rootstock.train.training_job import TrainingJob
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial, trained_strategy
+from rootstock.train.trials import FinetunedTrial, HeadTrial, best_head, trained_strategy
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The trials of both searches; ``tuned`` is empty if nothing was fine-tuned."""
+    """The trials of both searches; ``tuned`` is empty if nothing was fine-tuned.
+
+    ``raced`` are heads of another job, which lost a race against the fine-tuning.
+    """
 
     heads: Sequence[HeadTrial]
     tuned: Sequence[FinetunedTrial]
+    raced: Sequence[HeadTrial] = ()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The trial that becomes the model, the strategy that made it, and why, in one line."""
+    """The trial that becomes the model, the strategy that made it, and why, in one line.
 
+    ``job`` is the training that the trial is from.
+    """
+
+    job: TrainingJob
     trial: HeadTrial | FinetunedTrial
     strategy: str
     kept_head: bool
-    """Whether the head won against the fine-tuning that started from it."""
+    """Whether a head won against the fine-tuning."""
     why: str
 
 
-def choose_trial(job: TrainingJob, result: SearchResult) -> Choice:
-    """Choose the best fine-tuned trial or average, unless it is worse than the head."""
+def choose_trial(
+    job: TrainingJob, result: SearchResult, *, raced_job: TrainingJob | None = None
+) -> Choice:
+    """Choose the best fine-tuned trial or average, unless it is worse than the best head.
+
+    ``raced_job`` is the training of the raced heads of ``result``.
+    """
     task = job.data.task
-    head = best_trial(result.heads, task.selection)
+    start = best_head(result.heads, task.selection)
+    head, head_job = start, job
+    if result.raced and raced_job:
+        head = best_head([start, *result.raced], task.selection)
+        head_job = job if head is start else raced_job
     best: HeadTrial | FinetunedTrial = head
-    losses = [job.calibrated_losses(head)]
+    losses = [head_job.calibrated_losses(head)]
     if result.tuned:
-        best = job.best_tuned(head, result.tuned)
+        best = job.best_tuned(start, result.tuned)
         losses.append(job.calibrated_losses(best))
         if is_spoilt(
             head, best, score=task.val_headline, head_losses=losses[0], tuned_losses=losses[1]
         ):
             best = head
     return Choice(
+        job if isinstance(best, FinetunedTrial) else head_job,
         best,
         trained_strategy(best, job.plan.strategy),
         kept_head=bool(result.tuned) and isinstance(best, HeadTrial),

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -23,11 +24,13 @@ from rootstock.plan import rules
 from rootstock.plan.pins import AUTO, Pins
 from rootstock.plan.planner import make_transfer_plan
 from rootstock.plan.race_rules import (
+    ALL_RATES_MAX_IMAGES,
     EPOCHS,
+    RATE_EPOCHS,
     decide,
     is_settled,
     is_whole,
-    race_rates,
+    lower_rate,
     round_sizes,
 )
 from rootstock.plan.transfer_plan import Heat, Race, TransferPlan
@@ -38,11 +41,11 @@ from rootstock.system.progress import say, show_seconds
 from rootstock.train.throughput import Throughput
 from rootstock.train.tracked import Tracking
 from rootstock.train.training_job import TrainingJob
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
+from rootstock.train.trials import FinetunedTrial, HeadTrial, best_head, best_trial
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same contest would be judged another way."""
 VAL_IMAGES = 1000
 """At most so many validation images judge a heat: their noise is below a point then."""
@@ -101,17 +104,20 @@ class StrategyRace:
                 say(f"race: {strategy} on {n_train:,} training images")
                 job = self._open(plans[n_train, strategy], n_train)
                 folders[strategy] = job.directory
-                heat, losses[strategy] = run_heat(job, searcher)
+                heat, losses[strategy] = run_heat(
+                    job, searcher, free_rates=self.pins.learning_rates == AUTO
+                )
                 heats.append(heat)
             if is_settled(*heats[-2:]):
                 break
         _, noise = lead(*(losses[strategy] for strategy in self.contest))
-        race = decide(heats, noise=noise, similar=self.profile.similarity.similar)
+        race = decide(heats, noise=noise)
         race.write(outcome)
         shutil.rmtree(self.scratch / self.name, ignore_errors=True)
-        for strategy, folder in folders.items():
-            if strategy != race.winner:
-                shutil.rmtree(folder, ignore_errors=True)
+        if not rules.is_finetune(race.winner):  # a head that lost is compared again after training
+            for strategy, folder in folders.items():
+                if strategy != race.winner:
+                    shutil.rmtree(folder, ignore_errors=True)
         return race
 
     @property
@@ -123,15 +129,21 @@ class StrategyRace:
             list(self.contest),
             dataclasses.asdict(self.pins),
             self.options.model_dump(mode="json"),
-            [_rates(strategy, self.profile.n_train) for strategy in self.contest],
+            [rules.learning_rates(strategy, self.profile.n_train) for strategy in self.contest],
             self.seed,
         ]
         return digest_json(parts, digits=16)
 
     def _plan(self, strategy: Strategy, n_train: int) -> TransferPlan:
-        whole = is_whole(self.profile.n_train)
-        pins = _shorten(self.pins, strategy, n_train=n_train, whole=whole)
-        return make_transfer_plan(self.profile, pins=pins, l2_grid=self.options.l2_grid)
+        pins = self.pins
+        if rules.is_finetune(strategy) and pins.learning_rates == AUTO:
+            rates = rules.learning_rates(strategy, n_train)
+            pins = dataclasses.replace(pins, learning_rates=rates)
+        if not is_whole(self.profile.n_train):
+            pins = dataclasses.replace(pins, epochs=EPOCHS)
+        return make_transfer_plan(
+            self.profile, pins=pins, l2_grid=self.options.l2_grid, contender=strategy
+        )
 
     def _minutes(self, plan: TransferPlan, n_train: int) -> float:
         """Return the minutes of a heat at most; 0 if this machine was not measured."""
@@ -155,42 +167,82 @@ class StrategyRace:
         )
 
 
-def run_heat(job: TrainingJob, searcher: Searcher) -> tuple[Heat, np.ndarray]:
-    """Train a contender; return the heat and each validation image's calibrated loss float[V]."""
+def run_heat(job: TrainingJob, searcher: Searcher, *, free_rates: bool) -> tuple[Heat, np.ndarray]:
+    """Train a contender; return the heat and each validation image's calibrated loss float[V].
+
+    ``free_rates``: the learning rate is part of the race. Except on few images, each rate of the
+    plan is tried briefly and the better one is trained in full. If that ends below the head that it
+    started from, the next lower rate is trained too.
+    """
     tracking = Tracking(NullRunLogger(), "", {})
     best: HeadTrial | FinetunedTrial
+    task, valid = job.data.task, True
+    rates: tuple[float, ...] = ()
     with searcher.session():
-        heads = job.search_heads(searcher, tracking)
-        best = head = best_trial(heads, job.data.task.selection)
+        best = head = best_head(job.search_heads(searcher, tracking), task.selection)
+        losses = job.calibrated_losses(head)
         if job.plan.finetune:
-            best = job.best_tuned(head, job.search_finetuning(searcher, tracking, head))
-    losses = job.calibrated_losses(best)
+            planned = tuple(one["learning_rate"] for one in job.plan.finetune_candidates)
+            start, tune = losses, partial(_tune, job, searcher, tracking, head)
+            rates = planned
+            if free_rates and len(job.data.rows("train")) > ALL_RATES_MAX_IMAGES:
+                rates = (_best_rate(job, searcher, tracking, head, planned),)
+            best, losses = tune(rates)
+            valid = not _is_below(losses, start)
+            if not valid and free_rates:
+                rates = (lower_rate(min(rates), planned),)
+                say(f"race: it ended below the head it started from; rate {rates[0]:g} is tried")
+                best, losses = tune(rates)
+                valid = not _is_below(losses, start)
     heat = Heat(
         strategy=job.plan.strategy,
         n_train=len(job.data.rows("train")),
         n_val=len(job.data.rows("val")),
         epochs=job.plan.finetune.epochs if job.plan.finetune else 0,
-        accuracy=round(best.metrics[job.data.task.val_headline], 4),
+        accuracy=round(best.metrics[task.val_headline], 4),
         log_loss=round(float(losses.mean()), 4),
+        rates=rates,
+        valid=valid,
     )
     return heat, losses
 
 
-def _rates(strategy: Strategy, n_train: int) -> tuple[float, ...]:
-    return race_rates(strategy, rules.learning_rates(strategy, n_train), n_train)
+def _tune(
+    job: TrainingJob,
+    searcher: Searcher,
+    tracking: Tracking,
+    head: HeadTrial,
+    rates: Sequence[float],
+) -> tuple[FinetunedTrial, np.ndarray]:
+    """Return the best of the trainings at ``rates`` and their averages, and its losses."""
+    candidates = [{"learning_rate": rate} for rate in rates]
+    trials = job.search_finetuning(searcher, tracking, head, candidates=candidates)
+    best = job.best_tuned(head, trials)
+    return best, job.calibrated_losses(best)
+
+
+def _best_rate(
+    job: TrainingJob,
+    searcher: Searcher,
+    tracking: Tracking,
+    head: HeadTrial,
+    rates: Sequence[float],
+) -> float:
+    """Return the rate with the lowest validation loss after `RATE_EPOCHS`."""
+    if len(rates) == 1:
+        return rates[0]
+    candidates = [{"learning_rate": rate, "epochs": RATE_EPOCHS} for rate in rates]
+    trials = job.search_finetuning(searcher, tracking, head, candidates=candidates)
+    return float(best_trial(trials, job.data.task.selection).params["learning_rate"])
+
+
+def _is_below(losses: np.ndarray, start: np.ndarray) -> bool:
+    """Return whether ``losses`` are higher than those of the ``start`` beyond the noise."""
+    ahead, noise = lead(start, losses)
+    return ahead > noise
 
 
 def _sample(manifest: Manifest, n_train: int) -> Manifest:
     rows = sample_rows(manifest.rows("train"), n_train)
     rows += sample_rows(manifest.rows("val"), VAL_IMAGES)
     return dataclasses.replace(manifest, images=tuple(rows))
-
-
-def _shorten(pins: Pins, strategy: Strategy, *, n_train: int, whole: bool) -> Pins:
-    """Return the rates of a race, and few epochs unless it is the ``whole`` training."""
-    pins = dataclasses.replace(pins, strategy=strategy)
-    if not rules.is_finetune(strategy):
-        return pins
-    if pins.learning_rates == AUTO:
-        pins = dataclasses.replace(pins, learning_rates=_rates(strategy, n_train))
-    return pins if whole else dataclasses.replace(pins, epochs=EPOCHS)

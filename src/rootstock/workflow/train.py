@@ -29,6 +29,7 @@ from rootstock.train.trials import (
     FinetunedTrial,
     HeadTrial,
     as_records,
+    best_head,
     best_trial,
 )
 from rootstock.workflow.choice import Calibrated, Choice, SearchResult, calibrate, choose_trial
@@ -67,6 +68,8 @@ def train_model(
     started = time.monotonic()
     project = Project(config, paths)
     job = open_planned_job(project)
+    raced_plan = job.plan.for_raced_head()
+    raced_job = open_job(project, raced_plan) if raced_plan else None
     _announce(job, read_expected_minutes(paths.estimates, job.plan))
     name, tags = _describe_run(job)
     with resumed_run(runs, job.directory / "run.json", name, tags=tags) as (run, fresh):
@@ -74,11 +77,15 @@ def train_model(
             _log_params(run, config, job.plan)
             run.log_data(_describe_data(project))
         result = search(
-            job, searcher, Tracking(runs, run.id, tags), seconds=_seconds_left(job.plan, started)
+            job,
+            searcher,
+            Tracking(runs, run.id, tags),
+            raced_job=raced_job,
+            seconds=_seconds_left(job.plan, started),
         )
         with Progress("calibration and export", 0, "step"):
-            choice = choose_trial(job, result)
-            calibrated = calibrate(job, choice.trial, option=config.train.views)
+            choice = choose_trial(job, result, raced_job=raced_job)
+            calibrated = calibrate(choice.job, choice.trial, option=config.train.views)
             bundle = _write_bundle(project, job, choice, calibrated)
         run.log_metrics(calibrated.metrics)
         run.describe(_describe_model(job, choice, calibrated))
@@ -86,7 +93,9 @@ def train_model(
         for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
             run.log_files(file, folder="training")
     write_json(paths.training, _record(run.id, job.plan, result, choice, calibrated))
-    shutil.rmtree(job.directory, ignore_errors=True)
+    for done in (job, raced_job):
+        if done:
+            shutil.rmtree(done.directory, ignore_errors=True)
     return bundle
 
 
@@ -105,16 +114,25 @@ def open_planned_job(project: Project) -> TrainingJob:
 
 
 def search(
-    job: TrainingJob, searcher: Searcher, tracking: Tracking, *, seconds: float | None
+    job: TrainingJob,
+    searcher: Searcher,
+    tracking: Tracking,
+    *,
+    raced_job: TrainingJob | None = None,
+    seconds: float | None,
 ) -> SearchResult:
-    """Fit heads; then, if the plan says so, fine-tune from the best for at most ``seconds``."""
+    """Fit heads; then, if the plan says so, fine-tune from the best for at most ``seconds``.
+
+    ``raced_job`` fits the heads that lost a race.
+    """
     with searcher.session():
         heads = job.search_heads(searcher, tracking)
         tuned: list[FinetunedTrial] = []
         if job.plan.finetune:
-            head = best_trial(heads, job.data.task.selection)
+            head = best_head(heads, job.data.task.selection)
             tuned = job.search_finetuning(searcher, tracking, head, seconds=seconds)
-    return SearchResult(heads, tuned)
+        raced = raced_job.search_heads(searcher, tracking) if raced_job else []
+    return SearchResult(heads, tuned, raced)
 
 
 def _write_bundle(
@@ -123,14 +141,14 @@ def _write_bundle(
     choice: Choice,
     calibrated: Calibrated,
 ) -> ModelBundle:
-    network = job.build_network(choice.trial)
-    train, val = job.head_features(choice.trial, network)
+    network = choice.job.build_network(choice.trial)
+    train, val = choice.job.head_features(choice.trial, network)
     data = job.data
     return write_bundle(
         project.paths.model,
         network=network,
         card=data.reader.backbone.card,
-        preprocess=data.reader.preprocess,
+        preprocess=choice.job.data.reader.preprocess,
         task=data.task.name,
         names=data.dataset.names,
         strategy=choice.strategy,
@@ -171,7 +189,9 @@ def _draw(
     folder: Path, result: SearchResult, chosen: HeadTrial | FinetunedTrial, metric: str
 ) -> None:
     scores = {
-        trial.name: trial.losses_by_penalty(metric) for trial in result.heads if not trial.error
+        trial.name: trial.losses_by_penalty(metric)
+        for trial in result.raced or result.heads
+        if not trial.error
     }
     best = (chosen.name, chosen.l2) if isinstance(chosen, HeadTrial) else None
     plot_head_search(scores, folder / "heads.png", metric=metric, best=best)
@@ -209,7 +229,7 @@ def _record(
         "won": choice.why,
         "views": {"kept": calibrated.views, "why": calibrated.views_why},
         "metrics": calibrated.metrics,
-        "heads": as_records(result.heads),
+        "heads": as_records([*result.heads, *result.raced]),
         "finetuning": as_records(result.tuned),
     }
 
