@@ -1,6 +1,7 @@
 import os
 import tempfile
 
+import numpy as np
 import pytest
 
 from rootstock.errors import ArtifactError
@@ -63,3 +64,17 @@ def test_damaged_json_says_which_stage_to_run(tmp_path, content, message):
 def test_a_file_s_hash_is_that_of_its_content(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_file(tmp_path / "x").startswith("ba7816bf")
+
+
+def test_a_full_disk_that_a_library_reports_is_told_as_one(tmp_path):
+    resource = pytest.importorskip("resource")
+    numpy = pytest.importorskip("safetensors.numpy")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
+    try:
+        with pytest.raises(ArtifactError, match="cannot be written: File too large"):  # noqa: SIM117
+            with write_atomic(tmp_path / "x.safetensors") as temporary:
+                numpy.save_file({"a": np.zeros(9000)}, temporary)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not list(tmp_path.iterdir())

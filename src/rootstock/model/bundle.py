@@ -254,7 +254,9 @@ def read_bundle_json(path: Path) -> dict[str, Any]:
         tree = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise BundleError(f"{path} is missing", hint=_AGAIN) from None
-    except ValueError as error:
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}", hint=_AGAIN) from None
+    except (RecursionError, ValueError) as error:
         raise BundleError(f"{path} is damaged: not JSON ({error})", hint=_AGAIN) from None
     if not isinstance(tree, dict):
         raise BundleError(f"{path} is damaged: not a JSON object", hint=_AGAIN)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.choices import SizeClass, Strategy
+from rootstock.errors import ArtifactError
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.artifacts import Record
 
@@ -100,9 +101,19 @@ def append_row(path: Path, row: LedgerRow) -> None:
     """Add one line; several writers at once do not mix theirs.
 
     The same run repeated adds nothing: its row is there already but for the minutes.
+
+    Raises:
+        ArtifactError: the file cannot be read or written.
     """
     if any(_same_run(row, old) for old in read_ledger(path)):
         return
+    try:
+        _append(path, row)
+    except OSError as error:
+        raise _unusable(path, error) from None
+
+
+def _append(path: Path, row: LedgerRow) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # One write at the end of the file is not torn apart by another writer's.
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -115,15 +126,27 @@ def append_row(path: Path, row: LedgerRow) -> None:
 
 def read_ledger(path: Path) -> Iterator[LedgerRow]:
     """Every row; a line that is damaged or of another version is told and left out."""
-    if not path.exists():
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    except OSError as error:
+        raise _unusable(path, error) from None
+    for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             yield LedgerRow.model_validate_json(line)
         except ValidationError as error:
             log.warning("%s line %d is left out: %s", path, number, error.errors()[0]["msg"])
+
+
+def _unusable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"the ledger {path} cannot be used: {error.strerror or error}",
+        hint="move what is in its place away, free some disk space, or set plan.ledger to another "
+        "file",
+    )
 
 
 def _same_run(row: LedgerRow, old: LedgerRow) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.errors import ArtifactError
+
+_SYSTEM_ERROR = re.compile(r"(?:os error|[Ee]rrno:?) (\d+)")
+
+
+class _Tree(dict[str, Any]):
+    """A JSON object from a file; a key that is missing is an `ArtifactError`."""
+
+    def __init__(self, tree: dict[str, Any], path: Path, hint: str) -> None:
+        super().__init__(tree)
+        self._path, self._hint = path, hint
+
+    def __missing__(self, key: str) -> Any:
+        raise ArtifactError(f"{self._path} has no `{key}`", hint=self._hint)
 
 
 @contextmanager
@@ -35,14 +49,32 @@ def write_atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except ArtifactError:
+        raise
+    except Exception as error:
+        number = _system_error(error)
+        if number is None:
+            raise
         raise ArtifactError(
-            f"{path} cannot be written: {error.strerror or error}",
-            hint="free some disk space or check the folder's permissions, then run again",
+            f"{path} cannot be written: {os.strerror(number) if number else error}",
+            hint=f"a folder is in its place: move {path} away, then run again"
+            if path.is_dir()
+            else "free some disk space or check the folder's permissions, then run again",
         ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _system_error(error: Exception) -> int | None:
+    """Return the system's number for why a file could not be written; None for other errors.
+
+    Libraries in Rust and C++ (safetensors, Arrow, ONNX) have it in the text of errors of their own.
+    """
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = _SYSTEM_ERROR.search(str(error))
+    return int(found[1]) if found else None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -58,18 +90,24 @@ def read_json(path: Path, *, made_by: str) -> dict[str, Any]:
     """Read a JSON object that the stage ``made_by`` wrote.
 
     Raises:
-        ArtifactError: the file is missing, or is not a JSON object.
+        ArtifactError: the file is missing, or is not a JSON object; also later, for a key that
+            it does not have.
     """
     hint = f"run the stage `{made_by}` again"
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing", hint=hint) from None
-    except ValueError as error:
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint=f"move it away, then {hint}" if path.is_dir() else hint,
+        ) from None
+    except (RecursionError, ValueError) as error:
         raise ArtifactError(f"{path} is not valid JSON: {error}", hint=hint) from None
     if not isinstance(value, dict):
         raise ArtifactError(f"{path} must hold a JSON object", hint=hint)
-    return value
+    return _Tree(value, path, hint)
 
 
 def explain_format(found: Any, known: int, *, path: Path, again: str) -> tuple[str, str] | None:

@@ -261,8 +261,11 @@ def write_card(project: Project, bundle: ModelBundle) -> str:
 def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
+            rows = list(csv.DictReader(file, strict=True))
+        if any(None in row.values() for row in rows):
+            raise ValueError("a row has too few cells")
+        return rows
+    except (OSError, ValueError, csv.Error) as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}", hint="run the stage `evaluate` again"
         ) from None

@@ -4,6 +4,8 @@ import json
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient
@@ -495,3 +497,69 @@ def test_fifty_swaps_under_load_lose_no_request(registry, hold):
     assert len(served) > 50
     assert set(served) == {(200, True)}
     assert read_bundle(holder.predictor.bundle.directory).digest
+
+
+@pytest.fixture
+def slow_download(registry, monkeypatch):
+    """Downloads of version 2 begin, and end when the test says so."""
+    begun, release = threading.Event(), threading.Event()
+    download, calls = registry.download, []
+
+    def wait(entry, target):
+        if entry.version == "2":
+            calls.append(entry.version)
+            begun.set()
+            assert release.wait(30)
+        return download(entry, target)
+
+    monkeypatch.setattr(registry, "download", wait)
+    yield SimpleNamespace(begun=begun, release=release, calls=calls)
+    release.set()
+
+
+def test_a_pin_does_not_wait_for_the_download_of_another_version(registry, hold, slow_download):
+    holder = hold()
+    holder.load()
+    registry.add()
+    with ThreadPoolExecutor() as pool:
+        looking = pool.submit(holder.refresh)
+        assert slow_download.begun.wait(10)
+        holder.pin("1")
+        assert holder.pinned == "1"
+        assert not looking.done()
+        slow_download.release.set()
+        # What was begun before the pin does not undo it
+        assert looking.result(timeout=30) is False
+    assert holder.predictor.info["version"] == "1"
+
+
+def test_a_pin_of_a_slow_version_is_answered_and_later_done(
+    registry, hold, slow_download, monkeypatch
+):
+    monkeypatch.setattr("rootstock.service.models.holder.ADMIN_SECONDS", 1.0)
+    holder = hold()
+    holder.load()
+    registry.add()
+    start = time.monotonic()
+    with pytest.raises(RootstockError, match="version 2 is not here yet after"):
+        holder.pin("2")
+    assert time.monotonic() - start < 5
+    assert holder.predictor.info["version"] == "1"
+    assert holder.refused is None
+    slow_download.release.set()
+    monkeypatch.setattr("rootstock.service.models.holder.ADMIN_SECONDS", 30.0)
+    holder.pin("2")
+    assert holder.predictor.info["version"] == "2"
+    assert slow_download.calls == ["2"]
+
+
+def test_a_rollback_does_not_ask_a_registry_that_hangs(registry, hold):
+    holder = hold()
+    holder.load()
+    registry.add()
+    holder.refresh()
+    registry.seconds = 30.0
+    start = time.monotonic()
+    holder.rollback()
+    assert time.monotonic() - start < 10
+    assert holder.predictor.info["version"] == holder.pinned == "1"

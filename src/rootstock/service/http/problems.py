@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope, Send
 
 from rootstock.errors import ImageError
-from rootstock.service.models.holder import NotLoadedError
+from rootstock.service.models.waits import NotLoadedError
 
 MEDIA_TYPE = "application/problem+json"
 PREFIX = "urn:rootstock:problem:"

@@ -8,41 +8,44 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rootstock.data.limits import DecodeLimits
 from rootstock.errors import BundleError, NoModelError, RootstockError, TrackingError
 from rootstock.model.bundle import ModelBundle
 from rootstock.model.predictor import Predictor
-from rootstock.service.daemon import start_daemon
 from rootstock.service.models.cache import ModelCache
-from rootstock.service.models.proof import ProofLimits, Refusal, open_proved
+from rootstock.service.models.proof import (
+    ProofLimits,
+    Refusal,
+    hide_folder,
+    log_opened,
+    open_proved,
+)
 from rootstock.service.models.source import AvailableModel, Connect, ModelIdentity, ModelSource
+from rootstock.service.models.waits import Downloads, NotLoadedError, SlowError, call_within
 
 RETRY_REFUSED_SECONDS = 300.0
 """A refused version is tried again after this time: its files may have been repaired."""
 ADMIN_SECONDS = 10.0
-"""How long an operator's reload or pin waits for the registry."""
+"""How long an operator's reload, pin or rollback waits for the registry and a download."""
 _log = logging.getLogger("rootstock.service")
 
 
-class NotLoadedError(NoModelError):
-    """No model is loaded yet; ask again after ``retry_seconds``."""
+class _Order(NamedTuple):
+    """Whether a change pins its model or ends the pin; ``after``: orders that it knows of."""
 
-    def __init__(self, retry_seconds: int) -> None:
-        super().__init__("No model is loaded yet; /readyz answers 200 once there is one.")
-        self.retry_seconds = retry_seconds
-
-
-class _SlowError(TrackingError):
-    """The registry has not answered so far."""
+    pin: bool | None = None
+    after: int | None = None
 
 
 class ModelHolder:
     """Holds the Predictor in use, or none.
 
     `refresh` blocks and may run in any thread; reading `predictor` never waits. A request keeps the
-    Predictor it began with, so an old one ends with its last request.
+    Predictor it began with, so an old one ends with its last request. Finding, fetching and proving
+    a model take no lock: an operator's order does not wait for another change, and what was begun
+    before it and ends after it is dropped.
 
     Args:
         model: a directory, models:/NAME@ALIAS or models:/NAME/VERSION.
@@ -88,6 +91,8 @@ class ModelHolder:
         self._previous = self._cache.read_note("previous")
         self._refused_state = ""
         self._pinned = self._cache.read_note("pinned") if self.source.alias else ""
+        self._downloads = Downloads()
+        self._orders = 0
         self._turn = threading.Lock()
 
     @property
@@ -116,29 +121,31 @@ class ModelHolder:
         Raises:
             RootstockError: there is no such model, or it is damaged or fails its golden images.
         """
+        earlier = self._cache.last() if self.source.name else None
         try:
-            self.refresh(wait_seconds=self._registry_seconds)
+            # Without a model to serve instead, the registry gets all the time it needs.
+            self.refresh(wait_seconds=self._registry_seconds if earlier else None)
         except (TrackingError, BundleError) as error:
-            cached = self._cache.last() if self.source.name else None
-            if cached is None:
+            if earlier is None:
                 raise
             _log.warning("serving the last good model: %s", error.message)
-            with self._turn:
-                if self._predictor is None:  # no other thread was faster
-                    self._swap(cached.bundle, cached.identity)
+            if self._predictor is None:  # no other thread was faster
+                self._settle(
+                    earlier.identity, self._prove(earlier.bundle, earlier.identity), _Order()
+                )
         return self.predictor
 
     def refresh(self, *, again: bool = False, wait_seconds: float | None = None) -> bool:
         """Look for another model than the one in use; return whether it was swapped in.
 
         ``again`` also tries a version that was refused before; ``wait_seconds`` bounds the wait
-        for the registry.
+        for the registry, and with ``again`` that for a download, which continues.
         Raises:
             RootstockError: there is no such model, the registry cannot be reached, or the model
                 was refused; the one in use stays.
         """
-        with self._turn:
-            return self._follow(self._pinned, again=again, wait_seconds=wait_seconds)
+        order = _Order(after=self._orders)
+        return self._follow(self._pinned, again, wait_seconds, order)
 
     def pin(self, version: str) -> None:
         """Serve this version, whatever the alias says, until `unpin`; also after a restart.
@@ -149,11 +156,7 @@ class ModelHolder:
         """
         if not self.source.alias:
             raise RootstockError(f"{self.source} is served, and it has no other versions")
-        with self._turn:
-            self._follow(version, again=True, wait_seconds=ADMIN_SECONDS)
-            # As the registry writes it: "02" is version 2.
-            self._pinned = self.predictor.info["version"]
-            self._cache.note(pinned=self._pinned)
+        self._follow(version, True, ADMIN_SECONDS, _Order(pin=True))
 
     def unpin(self) -> None:
         """Follow the alias again.
@@ -161,12 +164,8 @@ class ModelHolder:
         Raises:
             RootstockError: the alias's version cannot be served; the pin stays.
         """
-        if not self.source.alias:
-            return
-        with self._turn:
-            self._follow("", again=True, wait_seconds=ADMIN_SECONDS)
-            self._pinned = ""
-            self._cache.note(pinned="")
+        if self.source.alias:
+            self._follow("", True, ADMIN_SECONDS, _Order(pin=False))
 
     def rollback(self) -> None:
         """Pin the version that was served before the present one; a second call changes nothing.
@@ -174,39 +173,44 @@ class ModelHolder:
         Raises:
             RootstockError: no version was served before, or it cannot be served.
         """
-        if not self._previous:
+        version = self._previous
+        if not version:
             raise RootstockError("no other version was served before this one")
-        self.pin(self._previous)
+        # From disk, if it is there: a registry that hangs is a reason to roll back.
+        cached = self._cache.find(version)
+        if cached is None:
+            self.pin(version)
+        else:
+            self._take(
+                AvailableModel(cached.identity, lambda: cached.bundle), None, _Order(pin=True)
+            )
         # An operator who missed the answer may ask again, and must not get the bad version back.
         self._previous = ""
         self._cache.note(previous="")
 
-    def _follow(self, pinned: str, *, again: bool, wait_seconds: float | None) -> bool:
+    def _follow(self, pinned: str, again: bool, wait_seconds: float | None, order: _Order) -> bool:
         """Serve the version ``pinned``, or the source's present model if it is empty."""
+        start = time.monotonic()
         try:
             model = self._look(pinned, wait_seconds)
         except TrackingError as error:
             cached = self._cache.find(pinned) if pinned else None
-            if cached is None or cached.identity == self._identity:
+            if cached is None or (order.pin is None and cached.identity == self._identity):
                 raise
             _log.warning("version %s is served from disk: %s", pinned, error.message)
-            self._swap(cached.bundle, cached.identity)
-            self._cache.remember(cached.identity, previous=self._previous)
-            return True
-        if model.identity == self._identity:
-            self.refused = None  # the refused version is no longer asked for
+            model = AvailableModel(cached.identity, lambda: cached.bundle)
+        if not again and self.ready and self._was_refused(model.identity.label, model.state()):
             return False
-        return self._take(model, again=again)
+        seconds = None
+        if again and wait_seconds is not None:
+            seconds = max(0.1, wait_seconds - (time.monotonic() - start))
+        return self._take(model, seconds, order)
 
     def _look(self, pinned: str, wait_seconds: float | None) -> AvailableModel:
         look = partial(self.source.look, self._connect, self._cache.fetch, pinned)
         try:
-            # Without a model to serve instead, the registry gets all the time it needs.
-            if wait_seconds is not None and self.source.name and self._cache.last() is not None:
-                model = _call_within(wait_seconds, look)
-            else:
-                model = look()
-        except _SlowError:
+            model = call_within(wait_seconds if self.source.name else None, look)
+        except SlowError:
             raise  # it may only be slow: importing MLflow takes seconds
         except TrackingError as error:
             self.registry_up = isinstance(error, NoModelError)
@@ -214,24 +218,26 @@ class ModelHolder:
         self.registry_up = True
         return model
 
-    def _take(self, model: AvailableModel, *, again: bool) -> bool:
-        """Fetch and swap in ``model``, unless it was refused lately."""
+    def _take(self, model: AvailableModel, seconds: float | None, order: _Order) -> bool:
+        """Fetch and prove ``model`` unless it is in use; return whether it was swapped in."""
+        if model.identity == self._identity:
+            self.refused = None  # the refused version is no longer asked for
+            return self._settle(model.identity, None, order)
         # While a directory is being copied its files still change, and it is tried again.
         state = model.state() if self.ready else ""
-        if not again and self._was_refused(model.identity.label, state):
-            return False
         try:
-            self._swap(model.fetch(), model.identity)
+            bundle = self._downloads.fetch(model, seconds)
+            predictor = self._prove(bundle, model.identity)
+        except SlowError:
+            raise
         except RootstockError as error:
             self._refuse(model.identity.label, error, state)
             raise
-        if self.source.name:
-            self._cache.remember(model.identity, previous=self._previous)
-        return True
+        return self._settle(model.identity, predictor, order)
 
-    def _swap(self, bundle: ModelBundle, identity: ModelIdentity) -> None:
-        """Prove a model while the old one is still in use, then replace that."""
-        predictor = open_proved(
+    def _prove(self, bundle: ModelBundle, identity: ModelIdentity) -> Predictor:
+        """Open a model while the old one is still in use."""
+        return open_proved(
             bundle,
             self._engine,
             self._proof,
@@ -239,39 +245,50 @@ class ModelHolder:
             version=identity.version,
             limits=self._limits(bundle.limits),
         )
+
+    def _settle(self, identity: ModelIdentity, predictor: Predictor | None, order: _Order) -> bool:
+        """Swap in what was proved, note the pin or its end; return whether there was a swap.
+
+        ``predictor``: None if the model was in use already.
+        Raises:
+            RootstockError: the model is no longer in use.
+        """
+        with self._turn:
+            if order.after not in (None, self._orders):
+                return False
+            if predictor is not None:
+                self._swap(predictor, identity)
+            elif identity != self._identity:
+                raise RootstockError("another model came into use meanwhile", hint="ask again")
+            if order.pin is not None:
+                self._orders += 1
+                # As the registry writes it: "02" is version 2.
+                self._pinned = identity.version if order.pin else ""
+                self._cache.note(pinned=self._pinned)
+        return predictor is not None
+
+    def _swap(self, predictor: Predictor, identity: ModelIdentity) -> None:
         before = (
             self._predictor.info["version"] if self._predictor else self._cache.read_note("version")
         )
         if before and before != identity.version:
             self._previous = before
         self._predictor, self._identity, self.refused = predictor, identity, None
+        if self.source.name:
+            self._cache.remember(identity, previous=self._previous)
         self.on_swap("swapped")
-        _log.info(
-            "serving %s version %s with %s in batches of %d, golden images within %.1g",
-            predictor.info["name"],
-            predictor.info["version"],
-            predictor.engine,
-            predictor.best_batch,
-            predictor.golden_difference,
-            extra={"milliseconds": predictor.milliseconds},
-        )
+        log_opened(predictor)
 
     def _refuse(self, version: str, error: RootstockError, state: str) -> None:
+        folder = self.source.directory or self._cache.home
         # A NoModelError means that its files are gone. Other errors may be the registry's.
         if isinstance(error, BundleError | NoModelError):
-            self.refused = Refusal(version, self._hide_folders(error.message), time.time())
+            self.refused = Refusal(version, hide_folder(error.message, folder), time.time())
             self._refused_state = state
             self.on_swap("refused")
         outcome = "the model in use stays" if self.ready else "there is no model yet"
         model = f"version {version}" if version else "the model"
         _log.error("%s is refused, %s: %s", model, outcome, error.message)
-
-    def _hide_folders(self, text: str) -> str:
-        """Clients see the names of files, not their folders."""
-        folder = self.source.directory or self._cache.home
-        for place in (folder.resolve(), folder):
-            text = text.replace(f"{place}/", "")
-        return text
 
     def _was_refused(self, version: str, state: str) -> bool:
         """Whether it was refused lately; without any model it is tried again at every look."""
@@ -281,12 +298,3 @@ class ModelHolder:
             and (self.refused.version, self._refused_state) == (version, state)
             and time.time() - self.refused.at < RETRY_REFUSED_SECONDS
         )
-
-
-def _call_within(seconds: float, look: Callable[[], AvailableModel]) -> AvailableModel:
-    try:
-        return start_daemon(look).result(timeout=seconds)
-    except TimeoutError:
-        raise _SlowError(
-            f"the registry has not answered after {seconds:g} seconds; it is asked again"
-        ) from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -26,6 +27,8 @@ from rootstock.model.engine import has_gpu
 from rootstock.model.predictor import Predictor
 from rootstock.runtimes.engines import Engine
 from rootstock.tasks import Place, find_registration, register_task
+
+_log = logging.getLogger("rootstock.service")
 
 PR_SET_PDEATHSIG = 1
 """Of prctl(2), Linux."""
@@ -177,3 +180,23 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def log_opened(predictor: Predictor) -> None:
+    """Log which model is served from now on, and how fast it is."""
+    _log.info(
+        "serving %s version %s with %s in batches of %d, golden images within %.1g",
+        predictor.info["name"],
+        predictor.info["version"],
+        predictor.engine,
+        predictor.best_batch,
+        predictor.golden_difference,
+        extra={"milliseconds": predictor.milliseconds},
+    )
+
+
+def hide_folder(text: str, folder: Path) -> str:
+    """Return ``text`` without ``folder``: clients see the names of files, not where they are."""
+    for place in (folder.resolve(), folder):
+        text = text.replace(f"{place}/", "")
+    return text
