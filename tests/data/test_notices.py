@@ -16,6 +16,6 @@ def test_conflicts_leaks_and_unusable_files_are_noticed(tmp_path):
         "1 file not usable (1 empty): train/ants/broken.png",
         "1 group of copies with more than one label, such as test/bees/again.png and "
         "train/ants/0.png",
-        "1 group of copies in more than one of the splits you gave, such as "
+        "1 group of copies in more than one split, such as "
         "test/bees/again.png and train/ants/0.png",
     ]

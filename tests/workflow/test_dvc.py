@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from rootstock.config.paths import Paths
+from rootstock.data.manifest import Manifest
 from rootstock.integrations.connect import tracking_uri
 from rootstock.integrations.mlflow.registry import MlflowRegistry
 from tests.bundles import tiny_backbone
@@ -172,13 +173,20 @@ def test_another_strategy_leaves_index_and_assess_alone(project):
     assert "against champion 1" in registration["reason"]
 
 
-def test_new_images_keep_the_features_of_the_old_ones(project):
-    before = project.segments()
-    for number in range(4):
+def test_new_images_leave_features_and_splits_of_the_old_ones(project):
+    before, old = project.segments(), splits(project)
+    for number in range(40):
         (project.root / "data/raw/ants" / f"new-{number}.png").write_bytes(photo(900 + number))
     assert project.repro() == STAGES
     after = project.segments()
     assert before.items() <= after.items()
+    assert old.items() <= splits(project).items()
+
+
+def splits(project):
+    """The split of each image."""
+    manifest = Manifest.read(project.root / "artifacts/manifest.parquet")
+    return {row.path: row.split for row in manifest.rows()}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
-"""What the index accepts, training finishes: down to three images per class, the default minimum."""
+"""What the index accepts, training finishes, down to three images per class, the default."""
 
 import json
 
 import pytest
 
 from rootstock.config.paths import Paths
+from rootstock.errors import DataError
 from rootstock.model.predictor import Predictor
+from rootstock.workflow.index import index_images
 from tests.data.folders import write_classes
 from tests.folder_registry import FolderRegistry
 from tests.workflow.test_run import configure, go
@@ -44,3 +46,14 @@ def test_two_classes_of_three_images_take_every_strategy(tmp_path, strategy):
     data = write_classes(tmp_path / "images", {"a": 3, "b": 3})
     bundle = go(configure(data, f"plan.strategy={strategy}"), tmp_path / "out")
     assert bundle.strategy == strategy
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_copies_that_leave_a_split_empty_are_refused_by_the_index(tmp_path, pictures):
+    data = write_classes(tmp_path / "images", {"a": 4, "b": 4})
+    for name in "ab":
+        files = sorted((data / name).iterdir())
+        for number, file in enumerate(files):
+            file.write_bytes(files[number % pictures].read_bytes())
+    with pytest.raises(DataError, match="split `val`"):
+        index_images(configure(data), Paths(tmp_path / "out"))

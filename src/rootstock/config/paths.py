@@ -90,6 +90,11 @@ class Paths:
         return self.root / ".rootstock/seen.parquet"
 
     @property
+    def last_manifest(self) -> Path:
+        """A copy of the manifest, since DVC deletes it before it runs the stage `index`."""
+        return self.root / ".rootstock/manifest.parquet"
+
+    @property
     def kept(self) -> Path:
         return self.root / ".rootstock/stages"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
@@ -23,7 +23,7 @@ from rootstock.data.inspection_cache import FILE_COLUMNS, inspect_layout
 from rootstock.data.layout import Layout
 from rootstock.data.limits import DecodeLimits
 from rootstock.data.rendering import PLAIN, Rendering
-from rootstock.data.splits import SPLITS, assign_splits
+from rootstock.data.splits import SPLITS, assign_splits, recall_splits
 from rootstock.data.target_rules import TargetRules
 from rootstock.errors import ArtifactError
 from rootstock.system.files import explain_format
@@ -75,7 +75,8 @@ class Manifest:
     """All rows in order of path, and what was noticed while listing them.
 
     ``task`` is the name of the task whose targets the rows hold; ``rendering`` is how the images
-    are shown, and ``limits`` is what was accepted as one.
+    are shown, and ``limits`` is what was accepted as one. ``drawn_by`` are the settings that the
+    splits were drawn by, as JSON; empty in manifests of versions that did not note them.
     """
 
     images: tuple[ImageRow, ...]
@@ -84,6 +85,7 @@ class Manifest:
     task: str = FIRST_TASK
     rendering: Rendering = PLAIN
     limits: DecodeLimits = DecodeLimits()
+    drawn_by: str = ""
 
     @cached_property
     def strata(self) -> list[str]:
@@ -120,6 +122,7 @@ class Manifest:
             "warnings": self.warnings,
             "given_splits": self.given_splits,
             "limits": self.limits.to_dict(),
+            "drawn_by": self.drawn_by,
         }
         if self.rendering != PLAIN:
             header["rendering"] = self.rendering.to_dict()
@@ -148,6 +151,7 @@ class Manifest:
                 "" if problem else header["task"],
                 Rendering.from_dict(header.get("rendering", {})),
                 DecodeLimits.from_dict(header.get("limits", {})),
+                header.get("drawn_by", ""),
             )
         except FileNotFoundError:
             raise ArtifactError(f"{path} is missing", hint=hint) from None
@@ -175,10 +179,12 @@ class Manifest:
             },
             "quarantined": [{"path": r.path, "reason": r.quarantine} for r in self.quarantined],
             "quarantine_reasons": dict(Counter(r.quarantine for r in self.quarantined)),
-            "duplicate_groups": [_paths(rows) for rows in groups],
-            "label_conflicts": [_paths(g) for g in groups if len({r.target for r in g}) > 1],
+            "duplicate_groups": [[r.path for r in g] for g in groups],
+            "label_conflicts": [
+                [r.path for r in g] for g in groups if len({r.target for r in g}) > 1
+            ],
             "leaks_across_given_splits": [
-                _paths(g)
+                [r.path for r in g]
                 for g in list_groups(usable, attrgetter("picture", "group"))
                 if len({r.split for r in g}) > 1
             ],
@@ -200,10 +206,6 @@ def _upgrade(table: pa.Table, header: dict[str, Any]) -> tuple[pa.Table, dict[st
     return table, {**header, "format_version": FORMAT_VERSION, "task": FIRST_TASK}
 
 
-def _paths(rows: Sequence[ImageRow]) -> list[str]:
-    return [row.path for row in rows]
-
-
 def build_manifest(
     layout: Layout,
     *,
@@ -219,6 +221,7 @@ def build_manifest(
     workers: int | None = None,
     cache_file: Path | None = None,
     on_inspected: Callable[[list[Inspected]], None] | None = None,
+    previous: Manifest | None = None,
 ) -> Manifest:
     """Decode every image of ``layout`` once and decide its split.
 
@@ -226,6 +229,7 @@ def build_manifest(
     keeps what was seen, so that the next run reads what is new or has changed, nothing else.
     ``duplicates`` says which copies stay in one split, ``group`` which other images do, as in
     `read_groups`. ``on_inspected`` is called with what was seen, before anything is made of it.
+    Images of ``previous`` keep their split if it was drawn by the same settings.
     Raises:
         DataError: there is nothing to learn from these targets; ``min_per_class`` is how many
             usable images each stratum needs.
@@ -253,6 +257,17 @@ def build_manifest(
         bits=near_duplicate_bits,
         limits=limits,
     )
+    given_splits = tuple(sorted({entry.split for entry in layout.entries if entry.split}))
+    drawn_by = json.dumps(
+        [seed, val_fraction, test_fraction, duplicates, near_duplicate_bits, group]
+    )
+    old_splits = recall_splits(
+        previous,
+        [(_storable(layout.entries[i].path), inspected[i].sha256) for i in usable],
+        together.groups,
+        given_splits=given_splits,
+        drawn_by=drawn_by,
+    )
     splits = assign_splits(
         together.groups,
         strata,
@@ -260,6 +275,7 @@ def build_manifest(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         seed=seed,
+        old_splits=old_splits,
     )
     looked_at = [(layout.entries[i].path, inspected[i]) for i in usable]
     rendering, about_rendering = decide_rendering(looked_at, strata, splits)
@@ -275,9 +291,8 @@ def build_manifest(
     texts = [map(_storable, column) for column in (files, labels, stratum_of)]
     stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons, picture_of)
     rows = starmap(ImageRow, zip(*stored, strict=True))
-    given_splits = tuple(sorted({entry.split for entry in layout.entries if entry.split}))
     given = tuple(rows), tuple(warnings), given_splits
-    return Manifest(*given, rules.name, rendering, limits)
+    return Manifest(*given, rules.name, rendering, limits, drawn_by)
 
 
 def _storable(text: str) -> str:

@@ -7,7 +7,7 @@ from rootstock.data.manifest import Manifest
 
 _GROUPS = {
     "label_conflicts": "of copies with more than one label",
-    "leaks_across_given_splits": "of copies in more than one of the splits you gave",
+    "leaks_across_given_splits": "of copies in more than one split",
 }
 """Keys of the summary, and what a group of files in them means."""
 

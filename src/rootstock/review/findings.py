@@ -54,7 +54,7 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
     if leaks:
         yield Finding(
             weight=3,
-            what=f"{len(leaks)} groups of copies lie in more than one of the splits you gave, "
+            what=f"{len(leaks)} groups of copies are in more than one split, "
             f"such as {code_span(leaks[0][0])} and {code_span(leaks[0][1])}: the test "
             "is easier than reality.",
             todo="Keep each picture in one split: move its copies there, or leave it to the index "

@@ -18,6 +18,7 @@ from rootstock.data.inspect import Inspected
 from rootstock.data.layout import Layout, find_images
 from rootstock.data.manifest import Manifest, build_manifest
 from rootstock.data.notices import list_notices
+from rootstock.data.splits import SPLITS
 from rootstock.data.target_rules import TargetRules
 from rootstock.errors import ArtifactError, DataError
 from rootstock.plots.background import BackgroundPlots, background_plots
@@ -107,6 +108,7 @@ def _index(config: Config, paths: Paths, task: Task, *, learn: bool = True) -> M
         and workers > 1
         and not paths.manifest.exists()
     )
+    written = _read_manifest(paths.manifest)
     with background_plots(in_process=in_process) as plots:
         manifest = build_manifest(
             layout,
@@ -122,8 +124,12 @@ def _index(config: Config, paths: Paths, task: Task, *, learn: bool = True) -> M
             workers=workers,
             cache_file=paths.seen,
             on_inspected=partial(_begin_with_images, plots, layout, task, folder),
+            previous=written or _recall_manifest(paths) if learn else None,
         )
-        if not _is_written(manifest, paths):
+        if learn:
+            _check_every_split(manifest, root)
+        # An earlier run may have left this very manifest, written last, with its pictures.
+        if manifest != written or not any(folder.glob("*.png")):
             summary = manifest.summary()
             plots.draw(plot_class_counts, summary["classes"], folder / "classes.png")
             write_json(paths.reports / "data.json", summary)
@@ -135,6 +141,17 @@ def _index(config: Config, paths: Paths, task: Task, *, learn: bool = True) -> M
     out = f"; {n} quarantined" if (n := len(manifest.quarantined)) else ""
     say(f"index: {len(manifest.rows()):,} usable images ({splits}){out}")
     return manifest
+
+
+def _check_every_split(manifest: Manifest, root: Path) -> None:
+    for split in SPLITS:
+        if not manifest.rows(split):
+            raise DataError(
+                f"no image of {root} is in the split `{split}`: images that are copies, or that "
+                "`data.group` joins, stay in one split",
+                hint="add images that are no copies of each other, at least three in one class; "
+                "or give the split; or raise data.val_fraction or data.test_fraction if it is 0",
+            )
 
 
 class _MeasureRules:
@@ -156,12 +173,19 @@ class _MeasureRules:
         return []
 
 
-def _is_written(manifest: Manifest, paths: Paths) -> bool:
-    """Whether an earlier run has left this very manifest, written last, with its pictures."""
+def _recall_manifest(paths: Paths) -> Manifest | None:
+    """Return the manifest of the last index; in a try of DVC's, that of the project."""
+    home = Paths(paths.home)
+    for path in (paths.last_manifest, home.manifest, home.last_manifest):
+        if manifest := _read_manifest(path):
+            return manifest
+    return None
+
+
+def _read_manifest(path: Path) -> Manifest | None:
     with suppress(ArtifactError):
-        drawn = any((paths.reports / PICTURES).glob("*.png"))
-        return drawn and Manifest.read(paths.manifest) == manifest
-    return False
+        return Manifest.read(path)
+    return None
 
 
 def _begin_with_images(

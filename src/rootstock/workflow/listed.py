@@ -1,11 +1,14 @@
-"""Stage `images`: what the images of a table are now, so that DVC sees when one has changed.
+"""Stage `images`: what the stage `index` needs to know, and DVC does not tell it.
 
-DVC depends on `data.root`. A folder is all of the data, but a table only names its images.
+DVC depends on `data.root`. A folder is all of the data, but a table only names its images: their
+hash shows when one has changed. And DVC deletes the manifest before it runs `index`, which takes
+the splits of old images from it: it is copied.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
@@ -14,17 +17,21 @@ from rootstock.data.layout import find_images
 from rootstock.data.limits import DecodeLimits
 from rootstock.data.read import read_file
 from rootstock.errors import ImageError
-from rootstock.system.files import write_json
+from rootstock.system.files import write_atomic, write_json
 
 
 def write_listed(config: Config, paths: Paths) -> None:
     """Write artifacts/images.json: a hash of all images that the table `data.root` lists.
 
+    A manifest that is there is copied to ``paths.last_manifest``.
     For a folder it says nothing. An image that the index has seen, and that looks as it did then,
     is not read again.
     """
     root = paths.below(config.data.root)
     digest = digest_listed(config, paths) if root.is_file() else None
+    if paths.manifest.exists():
+        with write_atomic(paths.last_manifest) as temporary:
+            shutil.copyfile(paths.manifest, temporary)
     write_json(paths.listed, {"format_version": 1, "sha256": digest})
 
 

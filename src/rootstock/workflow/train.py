@@ -62,7 +62,6 @@ def train_model(
     was killed continues from them.
     Raises:
         ArtifactError: an artifact is missing, or was made for other inputs.
-        DataError: there is no training or no validation image.
         TrainingError: no trial succeeded.
     """
     started = time.monotonic()
@@ -104,7 +103,6 @@ def open_planned_job(project: Project) -> TrainingJob:
 
     Raises:
         ArtifactError: an artifact is missing, or was made for other inputs.
-        DataError: there is no training or no validation image.
     """
     manifest = project.manifest
     job = open_job(project, TransferPlan.read(project.paths.plan))
