@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.manifest import Manifest
 from rootstock.errors import RootstockError
@@ -79,6 +80,15 @@ def test_the_commands_name_commit_data_and_check(tmp_path):
     assert "(dvc checkout data/raw.dvc || dvc pull data/raw.dvc)" in text
     assert recipe.commands[-1] == f"rootstock reproduce 7 --check {tmp_path / 'again'}"
     assert "batch_size: 32" in recipe.params
+
+
+def test_the_splits_of_the_project_come_along(tmp_path):
+    Manifest(()).write(tmp_path / "artifacts/manifest.parquet")
+    commands = reproduce.make_recipe(
+        LINEAGE, version="7", folder=tmp_path / "again", project=tmp_path
+    ).commands
+    last = Paths(tmp_path / "again").last_manifest
+    assert any(line.startswith(f"cp artifacts/manifest.parquet {last} ") for line in commands)
 
 
 def test_another_library_version_is_told():

@@ -23,6 +23,8 @@ from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.files import sha256_file
 
 DVC_CACHE = Path(".dvc/cache")
+LAST_MANIFEST = Paths(Path()).last_manifest
+"""Where the index looks for the splits that images had."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path, proje
             commands.append(f"mkdir -p {here}/{parent} && cp {name} {here}/{name}")
         else:
             missing.append(f"{file} is neither in the commit nor here: put it into {folder}")
+    last = Paths(project).manifest
+    if last.is_file():
+        commands.append(f"mkdir -p {here}/.rootstock")
+        commands.append(
+            f"cp {last.relative_to(project)} {here}/{LAST_MANIFEST}    # the old images' splits"
+        )
     inside = [f"cd {here}", "make setup", "source .venv/bin/activate"]
     if recorded:
         data = shlex.quote(f"{root}.dvc")
@@ -142,6 +150,8 @@ def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> Non
     for file in _uncommitted_files(lineage, project):
         if (project / file).is_file():
             _copy(project / file, folder / file)
+    if Paths(project).manifest.is_file():
+        _copy(Paths(project).manifest, folder / LAST_MANIFEST)
     _fetch_images(recipe.data, lineage, project, folder)
     _run([sys.executable, "-m", "dvc", "repro", "--force", "evaluate"], folder)
 
