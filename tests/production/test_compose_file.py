@@ -192,6 +192,9 @@ def test_an_image_is_pinned_and_not_roots(path):
     (base,) = re.findall(r"^FROM (.+)$", text, flags=re.MULTILINE)
     assert re.fullmatch(r"\$\{[A-Z]+_IMAGE\}", base), "the base is a setting, for its digest"
     assert all("-c /build/constraints.txt" in line for line in re.findall("pip install.*", text))
+    assert not re.search(r"^ARG .*(INDEX|TOKEN|PASSWORD)", text, flags=re.MULTILINE)
+    for command in re.findall("^RUN .*pip install.*$", text, flags=re.MULTILINE):
+        assert command.startswith("RUN --mount=type=secret,id=pip_extra_index_url ")
     users = [spec["user"] for spec in SERVICES.values() if _builds(spec, path)]
     (last,) = re.findall(r"^USER (.+)$", text, flags=re.MULTILINE)
     assert set(users) == {last}

@@ -1,12 +1,14 @@
 """Results of earlier stages that are damaged, or not files: refused in words by the next stage."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.errors import RootstockError
+from rootstock.errors import DataError, RootstockError
 from rootstock.model.bundle import read_bundle
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
@@ -24,6 +26,13 @@ from tests.refusals import find_refusal
 
 pytestmark = pytest.mark.integration
 
+SETTINGS = [
+    "assess.probe_folds=2",
+    f"backbone.weights={tiny_backbone().card.weights}",
+    "train.epochs=1",
+    "train.l2_grid=[0.1]",
+    "plan.strategy=linear_probe",
+]
 NULL, IN_TURN = NullRunLogger(), SequentialSearcher()
 STAGES = {
     "plan": lambda config, paths: make_plan(config, paths, searcher=IN_TURN),
@@ -65,10 +74,7 @@ DAMAGE = {
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     root = write_classes(tmp_path_factory.mktemp("photos"), {"ants": 24, "bees": 24})
-    quick = ["train.epochs=1", "train.l2_grid=[0.1]", "plan.strategy=linear_probe"]
-    weights = f"backbone.weights={tiny_backbone().card.weights}"
-    overrides = [f"data.root={root}", "assess.probe_folds=2", weights, *quick]
-    return load_config(None, overrides=overrides)
+    return load_config(None, overrides=[f"data.root={root}", *SETTINGS])
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +135,15 @@ def test_a_folder_in_the_place_of_a_result_is_named(project, config, file, write
     assert str(path) in str(caught.value)
     assert "away" in caught.value.hint
     assert (path / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("swap", [os.mkfifo, Path.touch, Path.mkdir, lambda path: None])
+def test_an_image_that_is_swapped_during_a_run_is_named(project, config, swap, tmp_path):
+    root = shutil.copytree(config.data.root, tmp_path / "photos")
+    for path in [*root.rglob("*.png"), *root.rglob("*.jpg")]:
+        path.unlink()
+        swap(path)
+    moved = load_config(None, overrides=[f"data.root={root}", *SETTINGS])
+    with pytest.raises(DataError, match="since it was indexed") as caught:
+        STAGES["train"](moved, project)
+    assert caught.value.hint

@@ -44,15 +44,31 @@ def read_pixels(
     Raises:
         DataError: the image has changed or vanished since it was indexed.
     """
+    content = read_indexed(row, root)
+    try:
+        return decode_image(content, INDEXED, short_side=short_side, rendering=rendering).pixels
+    except ImageError as error:
+        raise _not_as_indexed(row, root, f"cannot be decoded any more: {error.message}") from None
+
+
+def read_indexed(row: ImageRow, root: Path) -> bytes:
+    """Return the content of an image's file.
+
+    Raises:
+        DataError: it has changed or vanished since it was indexed.
+    """
     try:
         # What has grown since, or is a pipe by now, is not read.
         content = read_file(root / row.path, replace(INDEXED, max_bytes=row.bytes)).content
-        if hashlib.sha256(content).hexdigest() == row.sha256:
-            return decode_image(content, INDEXED, short_side=short_side, rendering=rendering).pixels
-        problem = "has changed"
     except ImageError as error:
-        problem = _PROBLEMS.get(error.reason, f"cannot be decoded any more: {error.message}")
-    raise DataError(
+        raise _not_as_indexed(row, root, _PROBLEMS[error.reason]) from None
+    if hashlib.sha256(content).hexdigest() != row.sha256:
+        raise _not_as_indexed(row, root, "has changed")
+    return content
+
+
+def _not_as_indexed(row: ImageRow, root: Path, problem: str) -> DataError:
+    return DataError(
         f"{root / row.path} {problem} since it was indexed", hint="run the stage `index` again"
     )
 

@@ -9,10 +9,12 @@ from rootstock.ports.registry import ModelRegistry
 from rootstock.ports.runs import RunLogger
 from rootstock.ports.search import Searcher
 from rootstock.ports.spread import Spreader
+from rootstock.system.exclusive import claim_folder
 from rootstock.workflow.evaluate import evaluate_model
 from rootstock.workflow.features import cache_features
 from rootstock.workflow.prepare import prepare_plan
 from rootstock.workflow.register import register_model
+from rootstock.workflow.start import check_start
 from rootstock.workflow.train import train_model
 
 
@@ -26,10 +28,16 @@ def run_all(
     spreader: Spreader,
     registry: ModelRegistry | None,
 ) -> ModelBundle:
-    """From images to a registered model."""
-    prepare_plan(config, paths, searcher=racer)
-    cache_features(config, paths, spreader=spreader)
-    train_model(config, paths, runs=runs, searcher=searcher)
-    evaluate_model(config, paths, runs=runs)
-    register_model(config, paths, runs=runs, registry=registry)
-    return read_bundle(paths.model)
+    """From images to a registered model.
+
+    Raises:
+        ArtifactError: another run is writing to the same folder.
+    """
+    check_start(config, paths)
+    with claim_folder(paths.root):
+        prepare_plan(config, paths, searcher=racer)
+        cache_features(config, paths, spreader=spreader)
+        train_model(config, paths, runs=runs, searcher=searcher)
+        evaluate_model(config, paths, runs=runs)
+        register_model(config, paths, runs=runs, registry=registry)
+        return read_bundle(paths.model)

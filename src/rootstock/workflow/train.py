@@ -11,6 +11,7 @@ from typing import Any
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
+from rootstock.features.loading import read_indexed
 from rootstock.model.bundle import MAX_GOLDEN, ModelBundle
 from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.lineage import experiment, shareable, trace
@@ -180,7 +181,7 @@ def _golden_images(rows: Sequence[ImageRow], root: Path) -> list[tuple[str, byte
         by_stratum.setdefault(row.stratum, []).append(row)
     longest = max(len(members) for members in by_stratum.values())
     turns = [group[i] for i in range(longest) for group in by_stratum.values() if i < len(group)]
-    return [(row.path, (root / row.path).read_bytes(), row.target) for row in turns[:MAX_GOLDEN]]
+    return [(row.path, read_indexed(row, root), row.target) for row in turns[:MAX_GOLDEN]]
 
 
 def _draw(

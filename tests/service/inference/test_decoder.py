@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,3 +201,22 @@ def test_a_worker_that_answers_more_than_fits_is_replaced(predictor):
     found, events = with_pool(body)
     np.testing.assert_array_equal(found, predictor.prepare(jpeg(0)))
     assert events.count("lost") == 1
+
+
+def test_a_worker_sees_no_secret_and_no_network(predictor, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+    async def body(pool):
+        await pool.prepare(predictor, jpeg(0))
+        process = Path(f"/proc/{process_of(pool).pid}")
+        status = (process / "status").read_text()
+        return (process / "environ").read_bytes(), status, (process / "net/dev").read_text()
+
+    (environment, status, devices), _ = with_pool(body)
+    assert b"secret" not in environment
+    assert "NoNewPrivs:\t1" in status
+    names = [line.partition(":")[0].strip() for line in devices.splitlines()[2:]]
+    if "share the service's network" in caplog.text:
+        pytest.skip("this system gives no network namespace")
+    assert names == ["lo"]

@@ -1,9 +1,13 @@
 """The journal of answers."""
 
+import threading
+import time
+
 import pyarrow.parquet as pq
 import pytest
 
 from rootstock.model.predictor import Predictor
+from rootstock.service.watch import journal as journal_module
 from rootstock.service.watch.journal import Journal
 from tests.bundles import jpeg, tiny_bundle
 from tests.service.conftest import make_client
@@ -80,3 +84,47 @@ def test_every_protocol_is_counted_and_what_is_refused_is_not_journalled(tmp_pat
         assert "image[1]: " in check_problem(refused, 422, "unusable-image")
     (journal,) = tmp_path.glob("*.parquet")
     assert pq.read_table(journal).num_rows == 3
+
+
+@pytest.fixture
+def hanging_disk(monkeypatch):
+    """Nothing is written until the test says so."""
+    release = threading.Event()
+    write = journal_module.write_atomic
+
+    def hang(path):
+        release.wait(30)
+        return write(path)
+
+    monkeypatch.setattr(journal_module, "write_atomic", hang)
+    yield release
+    release.set()
+
+
+def test_a_disk_that_hangs_holds_up_no_answer(tmp_path, hanging_disk, monkeypatch):
+    monkeypatch.setattr(journal_module, "MAX_ROWS", 1)
+    with make_client(journal=tmp_path, journal_images=True) as client:
+        start = time.monotonic()
+        for seed in range(5):
+            assert post_files(client, ("a", jpeg(seed))).status_code == 200
+        assert time.monotonic() - start < 10
+        hanging_disk.set()
+    rows = [row for file in tmp_path.glob("*.parquet") for row in pq.read_table(file).to_pylist()]
+    assert len(rows) == 5
+
+
+def test_what_no_longer_waits_for_a_disk_is_counted(tmp_path, hanging_disk, monkeypatch, caplog):
+    monkeypatch.setattr(journal_module, "MAX_ROWS", 2)
+    monkeypatch.setattr(journal_module, "MAX_WAITING_ROWS", 6)
+    predictor = Predictor(tiny_bundle(), engine="onnx")
+    answers = predictor.predict([jpeg(0)])
+    journal = Journal(tmp_path, images=False)
+    for number in range(10):
+        journal.note(str(number), predictor, [b"a"], answers)
+    assert journal.dropped == 4
+    journal.write(seconds=0.1)
+    assert "10 answers are not in the journal" in caplog.text
+    hanging_disk.set()
+    journal.write(seconds=30)
+    rows = [row for file in tmp_path.glob("*.parquet") for row in pq.read_table(file).to_pylist()]
+    assert sorted(row["request_id"] for row in rows) == list("012345")

@@ -21,6 +21,7 @@ from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views, cut_views
 from rootstock.errors import ImageError
 from rootstock.system.bounds import bound_memory
+from rootstock.system.isolation import leave_network
 
 
 def recipe_bytes(preprocess: Preprocess, views: Views, limits: DecodeLimits) -> bytes:
@@ -61,6 +62,7 @@ def main() -> None:
     """Answer jobs until the parent closes the socket."""
     # Ctrl-C reaches the whole process group; the parent decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_network()
     bound_memory(int(sys.argv[2]))
     with socket.socket(fileno=int(sys.argv[1])) as parent, parent.makefile("rb") as jobs:
         while True:

@@ -26,6 +26,8 @@ from rootstock.errors import ImageError
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.problems import Problem
 from rootstock.service.inference.decode_worker import recipe_bytes
+from rootstock.service.models.proof import passed_environment
+from rootstock.system.isolation import shares_network
 from rootstock.system.malloc import SERVICE_BYTES, keeping_variables
 
 _log = logging.getLogger("rootstock.service")
@@ -63,7 +65,7 @@ class DecodePool:
         self._workers: set[_Worker] = set()
         self._free: deque[_Worker] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopped = False
+        self._stopped = self._checked = False
         self._recipes: WeakKeyDictionary[Predictor, bytes] = WeakKeyDictionary()
         self._waiters: deque[asyncio.Future[_Worker]] = deque()
 
@@ -118,6 +120,12 @@ class DecodePool:
             return
         self._release(worker)
         self._on_event("decode", time.perf_counter() - start)
+        if not self._checked:
+            self._checked = True
+            if shares_network(worker.process.pid):
+                _log.warning(
+                    "decoders share the service's network: the system gives them no own namespace"
+                )
 
     def _recipe(self, predictor: Predictor) -> bytes:
         if predictor not in self._recipes:
@@ -213,7 +221,7 @@ class _Worker(asyncio.BufferedProtocol):
                 ],
                 pass_fds=[worker_end.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": path} | _ENVIRONMENT,
+                env=passed_environment() | {"PYTHONPATH": path} | _ENVIRONMENT,
             )
         own_end.setblocking(False)
         worker = cls(process)

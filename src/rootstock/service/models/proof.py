@@ -103,14 +103,13 @@ def prove(bundle: ModelBundle, engine: str, limits: ProofLimits) -> Proof:
     memory = limits.memory + MODEL_COPIES * bundle.onnx_path.stat().st_size
     task = json.dumps([bundle.facts.task, *find_registration(bundle.facts.task)])
     command = [sys.executable, "-m", __name__, str(bundle.directory), engine, str(memory), task]
-    environment = {key: value for key, value in os.environ.items() if key in PASSED_VARIABLES}
     name = bundle.directory.name
     try:
         done = subprocess.run(
             command,
             capture_output=True,
             timeout=limits.seconds,
-            env=environment | {"OMP_NUM_THREADS": "1"},
+            env=passed_environment() | {"OMP_NUM_THREADS": "1"},
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -180,6 +179,11 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def passed_environment() -> dict[str, str]:
+    """Return what a child process sees of this environment."""
+    return {key: value for key, value in os.environ.items() if key in PASSED_VARIABLES}
 
 
 def log_opened(predictor: Predictor) -> None:

@@ -14,25 +14,41 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rootstock.errors import ArtifactError, ConfigError
 from rootstock.model.predictor import Predictor
+from rootstock.service.daemon import start_daemon
 from rootstock.system.files import write_atomic
 from rootstock.tasks.answer import Answer
 
 MAX_ROWS = 1_000
 """Rows of a file; fewer if a minute passes or the service ends."""
 WRITE_SECONDS = 60.0
+MAX_WAITING_ROWS = 20_000
+MAX_WAITING_BYTES = 2**27
+"""What may wait for a disk that is slow; further answers are left out of the journal."""
+END_SECONDS = 5.0
+"""How long the end of the service waits for the disk."""
 
 _log = logging.getLogger("rootstock.service")
 
 
-class Journal:
-    """Collects rows and writes them per thousand or per minute; a failure is only logged.
+class _Row(NamedTuple):
+    """An answer, and its image if images are kept."""
 
-    A file holds the answers of one task.
+    kind: type[Answer]
+    columns: dict[str, Any]
+    content: bytes
+
+
+class Journal:
+    """Collects rows and writes them per thousand or per minute, off the path of the answers.
+
+    A failure is only logged. A disk that hangs holds up no answer: what no longer fits among the
+    rows that wait is left out and counted in ``dropped``. A file holds the answers of one task.
 
     Raises:
         ConfigError: nothing can be written to ``folder``, or pyarrow is not installed.
@@ -54,7 +70,10 @@ class Journal:
             ) from None
         self._folder = folder
         self._images = images
-        self._rows: list[tuple[type[Answer], dict[str, Any]]] = []
+        self.dropped = 0
+        self._rows: list[_Row] = []
+        self._writing: list[_Row] = []
+        self._writer: Future[None] | None = None
         self._turn = threading.Lock()
 
     def note(
@@ -64,52 +83,86 @@ class Journal:
         contents: Sequence[bytes],
         answers: Sequence[Answer],
     ) -> None:
-        """Note the answers of one request; block while a file is written."""
-        with self._turn:
-            for content, answer in zip(contents, answers, strict=True):
-                row = {
+        """Note the answers of one request; no disk is waited for."""
+        rows = [
+            _Row(
+                type(answer),
+                {
                     "time_ms": int(1000 * time.time()),
                     "request_id": request_id,
                     "model": predictor.info["name"],
                     "version": predictor.info["version"],
-                    "sha256": self._store(content),
+                    "sha256": hashlib.sha256(content).hexdigest(),
                     "novelty": answer.novelty,
                     **answer.columns(),
-                }
-                self._rows.append((type(answer), row))
+                },
+                content if self._images else b"",
+            )
+            for content, answer in zip(contents, answers, strict=True)
+        ]
+        with self._turn:
+            waiting = [*self._writing, *self._rows, *rows]
+            size = sum(len(row.content) for row in waiting)
+            if len(waiting) > MAX_WAITING_ROWS or size > MAX_WAITING_BYTES:
+                if not self.dropped:
+                    _log.error("the journal's disk is too slow; answers are left out of it")
+                self.dropped += len(rows)
+                return
+            self._rows += rows
             if len(self._rows) >= MAX_ROWS:
-                self._write()
+                self._start()
 
     async def keep_writing(self) -> None:
         """Write every minute, until cancelled."""
         while True:
             await asyncio.sleep(WRITE_SECONDS)
-            await asyncio.to_thread(self.write)
+            with self._turn:
+                self._start()
 
-    def write(self) -> None:
-        """Write the rows that were noted so far."""
+    def write(self, seconds: float = END_SECONDS) -> None:
+        """Write the rows that were noted so far; give up after ``seconds``."""
+        end = time.monotonic() + seconds
+        for _ in range(2):  # what is being written, and what has waited for that
+            with self._turn:
+                self._start()
+                writer = self._writer
+            if writer is not None:
+                wait([writer], max(0.0, end - time.monotonic()))
         with self._turn:
-            self._write()
+            lost = self.dropped + len(self._rows) + len(self._writing)
+        if lost:
+            _log.error("%d answers are not in the journal", lost)
 
-    def _store(self, content: bytes) -> str:
-        digest = hashlib.sha256(content).hexdigest()
-        path = self._folder / "images" / digest[:2] / digest
-        if self._images and not path.exists():
-            try:
-                with write_atomic(path) as temporary:
-                    temporary.write_bytes(content)
-            except ArtifactError as error:
-                _log.warning("an image was not stored: %s", error.message)
-        return digest
+    def _start(self) -> None:
+        """Let a thread write what waits, unless one is still at it; call with the lock."""
+        if self._rows and not self._writing:
+            self._writing, self._rows = self._rows, []
+            self._writer = start_daemon(self._write)
 
     def _write(self) -> None:
-        rows, self._rows = self._rows, []
-        # Models of two tasks may follow each other, and their answers have other columns.
-        by_kind: dict[type[Answer], list[dict[str, Any]]] = {}
-        for kind, row in rows:
-            by_kind.setdefault(kind, []).append(row)
-        for group in by_kind.values():
-            self._write_file(group)
+        try:
+            # Models of two tasks may follow each other, and their answers have other columns.
+            by_kind: dict[type[Answer], list[dict[str, Any]]] = {}
+            for row in self._writing:
+                by_kind.setdefault(row.kind, []).append(row.columns)
+                if row.content:
+                    self._store(row.columns["sha256"], row.content)
+            for group in by_kind.values():
+                self._write_file(group)
+        finally:
+            with self._turn:
+                self._writing = []
+                if len(self._rows) >= MAX_ROWS:
+                    self._start()
+
+    def _store(self, digest: str, content: bytes) -> None:
+        path = self._folder / "images" / digest[:2] / digest
+        try:
+            if not path.exists():
+                with write_atomic(path) as temporary:
+                    temporary.write_bytes(content)
+        except (ArtifactError, OSError) as error:
+            _log.warning("an image was not stored: %s", error)
 
     def _write_file(self, rows: list[dict[str, Any]]) -> None:
         import pyarrow as pa
