@@ -7,6 +7,8 @@ WORKERS ?= 2
 SHARE := --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# DVC unpickles what lies there; its default, /var/tmp/dvc, is open to every user (CVE-2025-69872).
+DVC_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rootstock-dvc
 # Nothing phones home, whichever tool a target starts.
 export DVC_NO_ANALYTICS := 1
 export RAY_USAGE_STATS_ENABLED := 0
@@ -26,9 +28,9 @@ setup-test: $(VENV)/.test-ready
 $(VENV)/.run-ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Rootstock needs Python 3.11 or newer; name one with make PYTHON=python3.11"; exit 1; }
-	mkdir -p .rootstock/dvc && chmod o= .rootstock/dvc
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve]'
+	mkdir -p -m 700 "$(DVC_CACHE)" && $(BIN)/dvc config --quiet --local core.site_cache_dir "$(DVC_CACHE)"
 	touch $@
 
 $(VENV)/.test-ready: $(VENV)/.run-ready tests/interop/alone.txt

@@ -11,7 +11,6 @@ from rootstock.config.load import load_config  # noqa: E402
 from rootstock.config.paths import Paths  # noqa: E402
 from rootstock.config.schema import Config  # noqa: E402
 from rootstock.integrations.connect import check_tracking  # noqa: E402
-from rootstock.system.private import close_to_others  # noqa: E402
 
 
 def run(stage: Callable[[Config, Paths], object]) -> None:
@@ -20,5 +19,4 @@ def run(stage: Callable[[Config, Paths], object]) -> None:
         config, paths = load_config(Path("params.yaml")), Paths(Path.cwd())
         # A server that refuses is known of before the first stage, not after the last feature.
         check_tracking(config, paths)
-        close_to_others(paths.dvc_cache)
         stage(config, paths)

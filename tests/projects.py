@@ -39,6 +39,7 @@ def environment(root: Path) -> dict[str, str]:
         | people
         | {
             "PYTHONPATH": str(root / "src"),
+            "DVC_SITE_CACHE_DIR": str(root / ".rootstock/dvc"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
     )

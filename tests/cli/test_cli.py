@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -249,6 +250,27 @@ def test_doctor_reads_the_parameters_of_the_folder(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["doctor"])
     assert "seeds: no such key; did you mean seed?" in capsys.readouterr().out
+
+
+@pytest.mark.integration
+def test_doctor_looks_at_where_dvc_keeps_what_it_unpickles(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "mine").mkdir(mode=0o700)
+
+    def verdict(text):
+        (tmp_path / ".dvc/config.local").write_text(text)
+        with contextlib.suppress(SystemExit):
+            main(["doctor", "--json"])
+        rows = json.loads(capsys.readouterr().out)
+        return next(row["verdict"] for row in rows if row["name"] == "dvc cache")
+
+    assert verdict("") == "warn"
+    own = f"[core]\n    site_cache_dir = {tmp_path}/mine\n['remote \"team\"']\n    url = /100%\n"
+    assert verdict(own) == "ok"
+    (tmp_path / "mine").chmod(0o777)
+    assert verdict(own) == "warn"
 
 
 @pytest.mark.integration

@@ -43,12 +43,6 @@ def versions(project):
     return MlflowRegistry(tracking_uri(Paths(project.root))).versions("rootstock")
 
 
-def test_what_dvc_unpickles_is_out_of_the_reach_of_other_users(project):
-    cache = project.root / ".rootstock/dvc"
-    assert (cache / "repo").is_dir()
-    assert not cache.stat().st_mode & 0o007
-
-
 def stale(project, *modules):
     """The stages that DVC would run if these modules of Rootstock were others."""
     files = [project.root / "src/rootstock" / module for module in modules]

@@ -6,8 +6,11 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
 from typing import NamedTuple
 
 from rootstock.config.load import load_config
@@ -111,17 +114,24 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
 
 def _dvc_cache(paths: Paths) -> Iterator[Finding]:
     """Look at where DVC keeps pickles; its default folder is open to every user."""
-    settings = paths.root / ".dvc/config"
-    if not settings.is_file():
+    if not (paths.root / ".dvc").is_dir():
         return
-    named = "DVC_SITE_CACHE_DIR" in os.environ or any(
-        "site_cache_dir" in line.partition("#")[0]
-        for line in settings.read_text(encoding="utf-8").splitlines()
+    folder = os.environ.get("DVC_SITE_CACHE_DIR", "")
+    for name in ("config.local", "config"):
+        settings = ConfigParser(interpolation=None)
+        settings.read(paths.root / ".dvc" / name, encoding="utf-8")
+        folder = folder or settings.get("core", "site_cache_dir", fallback="")
+    place = Path(folder or "/var/tmp/dvc")
+    if place.is_dir() and not place.stat().st_mode & stat.S_IWOTH:
+        yield Finding("ok", "dvc cache", f"{place}, which other users cannot write")
+        return
+    own = '"$HOME/.cache/rootstock-dvc"'
+    yield Finding(
+        "warn",
+        "dvc cache",
+        f"other users can plant code in {place}: mkdir -p -m 700 {own} && "
+        f"dvc config --local core.site_cache_dir {own}",
     )
-    detail = "not in the folder that every user of the machine can write"
-    if not named:
-        detail = "other users can plant code in it: dvc config core.site_cache_dir .rootstock/dvc"
-    yield Finding("ok" if named else "warn", "dvc cache", detail)
 
 
 def _backbone(chosen: BackboneConfig) -> Finding:

@@ -49,11 +49,6 @@ class Paths:
         return self.root / "artifacts/model"
 
     @property
-    def dvc_cache(self) -> Path:
-        """DVC's cache of pickles, as .dvc/config names it."""
-        return self.root / ".rootstock/dvc"
-
-    @property
     def decisions(self) -> Path:
         return self.root / "artifacts/decisions.parquet"
 

@@ -46,7 +46,7 @@ def train(folder, model):
 
 
 def files(folder):
-    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
 
 
 def download(folder, target, version="1"):
@@ -62,12 +62,12 @@ def addresses(folder):
 
 def test_a_renamed_project_keeps_its_models(project, model, tmp_path):
     renamed = project.rename(tmp_path / "renamed")
-    assert files(download(renamed, tmp_path / "found")) == files(model)
+    assert files(model) <= files(download(renamed, tmp_path / "found"))
     assert any("a%20project" in one for one in addresses(renamed))
     train(renamed, model)
     assert not any("a%20project" in one for one in addresses(renamed))
     assert not project.exists()
-    assert files(download(renamed, tmp_path / "again", "2")) == files(model)
+    assert files(model) <= files(download(renamed, tmp_path / "again", "2"))
 
 
 def test_a_copied_project_writes_nothing_into_the_original(project, model, tmp_path):
@@ -77,7 +77,7 @@ def test_a_copied_project_writes_nothing_into_the_original(project, model, tmp_p
     assert files(project) == before
     shutil.rmtree(project)
     for version in ("1", "2"):
-        assert files(download(copied, tmp_path / version, version)) == files(model)
+        assert files(model) <= files(download(copied, tmp_path / version, version))
 
 
 def test_a_database_that_was_copied_alone_reads_there_and_writes_here(project, model, tmp_path):
@@ -87,7 +87,7 @@ def test_a_database_that_was_copied_alone_reads_there_and_writes_here(project, m
     train(tmp_path / "copied", model)
     assert files(project) == before
     for version in ("1", "2"):
-        assert files(download(tmp_path / "copied", tmp_path / version, version)) == files(model)
+        assert files(model) <= files(download(tmp_path / "copied", tmp_path / version, version))
 
 
 def test_a_folder_of_artifacts_that_was_chosen_is_left(mlflow_tables, model, tmp_path):
@@ -120,7 +120,7 @@ def test_a_renamed_project_is_backed_up_whole(project, model, tmp_path):
     assert backup(tracking_uri(Paths(renamed)), tmp_path / "saved")["not_included"] == 0
     restore(tmp_path / "saved", tracking_uri(Paths(tmp_path / "new")))
     shutil.rmtree(renamed)
-    assert files(download(tmp_path / "new", tmp_path / "found")) == files(model)
+    assert files(model) <= files(download(tmp_path / "new", tmp_path / "found"))
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/mlruns/1/artifacts", "mlflow-artifacts:/1/a"])
