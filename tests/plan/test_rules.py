@@ -105,9 +105,26 @@ def test_heads_are_expected_near_their_probe():
         shares=PRIOR_SHARES,
         probe_last=0.5,
         probe_early=0.8,
+        error=0.02,
     )
-    assert low < 0.8 < high
-    assert high - low == pytest.approx(0.04)
+    assert (low, high) == (pytest.approx(0.8 - 1.645 * 0.02), pytest.approx(0.8 + 1.645 * 0.02))
+
+
+def test_the_noise_widens_what_fine_tuning_is_expected_to_reach():
+    ranges = [
+        rules.expected_accuracy(
+            "full_finetune",
+            "small",
+            shares={"small": (0.0, 0.4)},
+            probe_last=0.5,
+            probe_early=0.5,
+            error=error,
+        )
+        for error in (0.0, 0.1)
+    ]
+    assert ranges[0] == (pytest.approx(0.5), pytest.approx(0.7))
+    half = (0.1**2 + (1.645 * 0.1) ** 2) ** 0.5
+    assert ranges[1] == (pytest.approx(0.6 - half), pytest.approx(0.6 + half))
 
 
 def test_fine_tuning_is_expected_to_gain_more_where_data_are_dissimilar():
@@ -118,6 +135,7 @@ def test_fine_tuning_is_expected_to_gain_more_where_data_are_dissimilar():
             shares=rules.expected_shares(PRIOR_SHARES, similar=similar),
             probe_last=0.9,
             probe_early=0.9,
+            error=0.01,
         )
         for similar in (True, False)
     )
@@ -133,6 +151,7 @@ def test_expected_accuracy_stays_a_probability():
                 shares=PRIOR_SHARES,
                 probe_last=probe,
                 probe_early=probe,
+                error=0.1,
             )
             assert 0.0 <= low <= high <= 1.0
 

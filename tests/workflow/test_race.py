@@ -1,6 +1,7 @@
 """The race on real images and a small network."""
 
 import json
+import re
 import shutil
 from functools import partial
 
@@ -12,6 +13,7 @@ from rootstock.config.paths import Paths
 from rootstock.errors import BackboneError
 from rootstock.model.predictor import Predictor
 from rootstock.plan.pins import Pins
+from rootstock.plan.planner import make_transfer_plan
 from rootstock.plan.transfer_plan import Evidence, Race
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher, Trial
@@ -19,7 +21,9 @@ from rootstock.train.objectives import HeadObjective
 from rootstock.train.selection import is_spoilt
 from rootstock.train.throughput import known_throughput
 from rootstock.workflow.assess import assess_data
+from rootstock.workflow.estimates import trial_minutes
 from rootstock.workflow.features import cache_features
+from rootstock.workflow.forecast import plan_minutes
 from rootstock.workflow.index import index_images
 from rootstock.workflow.plan import make_plan
 from rootstock.workflow.project import Project
@@ -97,6 +101,45 @@ def test_both_contenders_are_measured_and_the_outcome_is_kept(assessed):
     assert ran >= 3  # a head, and a head with fine-tuning
     assert race(config, paths, counting) == first
     assert counting.searches == ran
+
+
+def test_the_plan_says_what_assessment_and_race_have_taken(assessed, monkeypatch):
+    config, paths = assessed
+    monkeypatch.setattr(
+        "rootstock.workflow.plan.judge_profile",
+        lambda *_, **__: Evidence(
+            ruled="linear_probe", choice="linear_probe", contest=CONTEST, why="a race decides."
+        ),
+    )
+    shutil.rmtree(paths.races, ignore_errors=True)
+    for _ in range(2):  # the second time the outcome is there
+        plan = make_plan(config, paths, searcher=SequentialSearcher())
+        minutes = plan_minutes(paths.estimates, plan)
+        assert minutes["race_minutes"] > 0
+        assert minutes["assessment_minutes"] > 0
+        report = (paths.reports / "plan.md").read_text()
+        assert re.search(r"^\| race \| [\w. ]+ \| [\w. ]+ \|$", report, re.MULTILINE)
+        assert "not measured" not in report
+
+
+def test_the_expected_minutes_are_those_of_what_will_be_run(assessed):
+    config, paths = assessed
+    profile, backbone = DatasetProfile.read(paths.profile), tiny_backbone()
+    throughput = known_throughput(paths.paces, backbone, tuning_size=32)
+
+    def minutes(**pins):
+        plan = make_transfer_plan(profile, pins=Pins(**pins), l2_grid=(1.0,))
+        return trial_minutes(throughput, profile, backbone, plan)
+
+    one, two = (
+        minutes(strategy="full_finetune", learning_rates=rates) for rates in ((1e-3,), (1e-3, 1e-4))
+    )
+    epoch = throughput.tuning_minutes(
+        "full_finetune", n_train=profile.n_train, n_val=profile.n_val, epochs=15
+    )
+    assert two - one == pytest.approx(epoch)
+    last, several = (minutes(strategy=name) for name in ("linear_probe", "early_features"))
+    assert 0 < last < several < one
 
 
 def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkeypatch):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-from rootstock.assess.profile import DatasetProfile
+from rootstock.assess.profile import DatasetProfile, Probe
 from rootstock.config.choices import Shares, Strategy
+from rootstock.metrics import standard_error
 from rootstock.plan import rules
 from rootstock.plan.pins import AUTO, Pins
 from rootstock.plan.transfer_plan import StrategyForecast
@@ -14,6 +16,9 @@ REFERENCE_GFLOPS = 20.0
 """1e9 operations a second that the two-core reference machine reaches on small networks.
 
 A constant, not measured at run time: a plan is the same on every machine."""
+
+DEGREES_OF_FREEDOM = 4
+"""Of the deviation of the default five folds."""
 
 
 def tuning_size(profile: DatasetProfile, pins: Pins) -> int:
@@ -47,22 +52,37 @@ def expect_candidate(
     early = max((probes.get(tap, 0.0) for tap in taps[:-1]), default=0.0)
     expected = None
     if taps[-1] in probes:
+        best = early if strategy == "early_features" else probes[taps[-1]]
+        probe = min(profile.probes, key=lambda probe: abs(probe.accuracy - best))
         low, high = rules.expected_accuracy(
             strategy,
             profile.size_class,
             shares=rules.expected_shares(shares, similar=profile.similarity.similar),
             probe_last=probes[taps[-1]],
             probe_early=early,
+            error=accuracy_error(probe, n_test=profile.n_test),
         )
         expected = (round(low, 3), round(high, 3))
     gflop = _gflop(profile, pins, strategy)
     return StrategyForecast(
         strategy=strategy,
         expected_accuracy=expected,
+        level=None if expected is None else rules.EXPECTED_LEVEL,
         basis="prior" if rules.is_finetune(strategy) else "cross-validated probe",
         gflop=round(gflop, 1),
         reference_minutes=round(gflop / REFERENCE_GFLOPS / 60, 1),
     )
+
+
+def accuracy_error(probe: Probe, *, n_test: int) -> float:
+    """Return the standard error of an accuracy on ``n_test`` images about that of ``probe``.
+
+    The probe's own error is the larger of the binomial one and of what its folds differ by; the
+    test images add theirs.
+    """
+    by_folds = probe.std / math.sqrt(DEGREES_OF_FREEDOM)
+    own = max(standard_error(probe.accuracy, probe.n_images), by_folds)
+    return math.hypot(own, standard_error(probe.accuracy, n_test or probe.n_images))
 
 
 def find_too_slow(minutes: Mapping[Strategy, float], *, limit: float | None) -> dict[Strategy, str]:

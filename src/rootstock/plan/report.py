@@ -9,7 +9,7 @@ from typing import get_args
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.choices import SizeClass, Strategy
 from rootstock.plan.costs import REFERENCE_GFLOPS
-from rootstock.plan.rules import MEANING, TABLE
+from rootstock.plan.rules import EXPECTED_LEVEL, MEANING, TABLE
 from rootstock.plan.transfer_plan import StrategyForecast, TransferPlan
 from rootstock.system.escape import Markdown, escape_markdown, markdown_table
 
@@ -23,6 +23,7 @@ def render_plan(
     latency_ms: float | None = None,
     machine: str = "",
     backbones_here: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    times: Mapping[str, tuple[float | None, float | None]] = MappingProxyType({}),
     notices: Sequence[str] = (),
 ) -> str:
     """The plan as Markdown.
@@ -30,7 +31,8 @@ def render_plan(
     ``picture`` is the path of the evidence plot, if there is one; ``minutes`` and ``latency_ms``
     are what was measured on ``machine``, where it was; ``backbones_here`` the milliseconds to
     serve an image and the minutes to train by the plan's strategy, by the weights' SHA-256;
-    ``notices`` what the index noticed.
+    ``times`` the minutes expected and taken, by what takes them; ``notices`` what the index
+    noticed.
     """
     lines = [
         f"# Plan: {plan.strategy}",
@@ -52,6 +54,8 @@ def render_plan(
     lines += ["", "## Rule, evidence, race", "", *_judgement(plan)]
     lines += ["", "## What each strategy would cost and give", ""]
     lines += _candidates(plan, minutes, latency_ms, machine)
+    if times:
+        lines += ["", "## Time on this machine", "", *_times(times)]
     if plan.backbones:
         lines += ["", "## Backbones compared", "", *_backbones(plan, backbones_here)]
     lines += ["", "## Evidence", "", *_evidence(profile)]
@@ -113,14 +117,18 @@ def _candidates(
     machine: str,
 ) -> list[str]:
     lines = [
-        "| strategy | expected test accuracy | basis | minutes here | on the reference machine |",
+        f"| strategy | expected test accuracy ({EXPECTED_LEVEL:.0%}) | basis | minutes here "
+        "| on the reference machine |",
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [_candidate_row(candidate, plan, minutes) for candidate in plan.candidates]
     lines += [
         "",
+        f"{EXPECTED_LEVEL:.0%} of the runs should have a test accuracy in the expected range: the "
+        "probe with the noise of the probed and of the test images. "
         "A *prior* is an expectation from the literature or from the runs in the ledger, not a "
-        "measurement on your images. Minutes of training, the decoding of images not counted: "
+        "measurement on your images. Minutes of features and of training at every "
+        "planned rate, the decoding of images not counted: "
         f"measured speed of this machine{f' ({machine})' if machine else ''}, and operations over "
         f"{REFERENCE_GFLOPS:g} GFLOP/s, the speed of two CPU cores.",
     ]
@@ -142,6 +150,28 @@ def _candidate_row(
     return (
         f"| {name} | {expected} | {candidate.basis} | {here} | {candidate.reference_minutes:.1f} |"
     )
+
+
+def _times(times: Mapping[str, tuple[float | None, float | None]]) -> list[str]:
+    rows = [
+        (
+            name,
+            _minutes(expected, "not estimated"),
+            "in reports/forecast.json" if name == "training" else _minutes(taken, "not measured"),
+        )
+        for name, (expected, taken) in times.items()
+    ]
+    return [
+        *markdown_table(("what", "expected minutes", "minutes taken"), rows),
+        "",
+        "Training counts all trials as if one had followed the other, those of the race included.",
+    ]
+
+
+def _minutes(value: float | None, unknown: str) -> str:
+    if value is None:
+        return unknown
+    return f"{value:.1f}" if value >= 0.05 else "under 0.1"
 
 
 def _backbones(plan: TransferPlan, here: Mapping[str, tuple[float, float]]) -> list[str]:

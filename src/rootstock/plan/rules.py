@@ -12,6 +12,7 @@ good prior and cost rule rather than a law: see docs/architecture.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -206,6 +207,12 @@ def tuned_rival(*, similar: bool) -> Strategy:
     return TABLE["medium", similar]
 
 
+EXPECTED_LEVEL = 0.9
+"""Share of the runs whose test accuracy is to be in the expected range."""
+_LEVEL_ERRORS = 1.645
+"""Half of a normal distribution's range of that level, in standard errors."""
+
+
 def expected_accuracy(
     strategy: Strategy,
     size: SizeClass,
@@ -213,18 +220,21 @@ def expected_accuracy(
     shares: Shares,
     probe_last: float,
     probe_early: float,
+    error: float,
 ) -> tuple[float, float]:
-    """A range (low, high) for the test accuracy of a strategy.
+    """Return the range (low, high) that holds the test accuracy at `EXPECTED_LEVEL`.
 
-    Heads: the measured probe, plus or minus two points. Fine-tuning removes a share of the
-    probe's errors, between the two of ``shares``.
+    ``error`` is the standard error of a test accuracy about the probe. Heads: the measured probe
+    plus or minus its noise. Fine-tuning removes a share of the probe's errors, between the two of
+    ``shares``; the noise is added to that.
     """
-    if not is_finetune(strategy):
-        probe = probe_early if strategy == "early_features" else probe_last
-        return max(0.0, probe - 0.02), min(1.0, probe + 0.02)
-    error = 1.0 - probe_last
-    low, high = (1.0 - error * (1.0 - share) for share in shares[size])
-    return max(0.0, low), min(1.0, high)
+    if is_finetune(strategy):
+        low, high = (1.0 - (1.0 - probe_last) * (1.0 - share) for share in shares[size])
+    else:
+        low = high = probe_early if strategy == "early_features" else probe_last
+    half = math.hypot((high - low) / 2, _LEVEL_ERRORS * error)
+    middle = min(max(0.0, (low + high) / 2), 1.0)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def training_gflop(

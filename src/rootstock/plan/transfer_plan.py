@@ -24,6 +24,8 @@ class StrategyForecast(Record):
 
     strategy: Strategy
     expected_accuracy: tuple[float, float] | None
+    level: float | None = None
+    """Share of the runs whose test accuracy is to be in that range; None of old plans."""
     basis: str
     gflop: float
     reference_minutes: float

@@ -52,14 +52,20 @@ class Throughput(Record):
     def minutes(
         self, strategy: Strategy, *, n_train: int, n_val: int, epochs: int, n_rates: int
     ) -> float:
-        """Return what training by ``strategy`` will take here, without decoding."""
+        """Return what features and training by ``strategy`` will take here, without decoding."""
         seconds = (n_train + n_val) / self.forward_per_second
-        if rules.is_finetune(strategy):
-            whole = 1.0 / self.tuning_steps_per_second
-            forward = 1.0 / self.tuning_forward_per_second
-            step = (whole + forward) / 2 if strategy == "partial_finetune" else whole
-            seconds += n_rates * epochs * (n_train * step + n_val * forward)
-        return seconds / 60
+        return seconds / 60 + self.tuning_minutes(
+            strategy, n_train=n_train, n_val=n_val, epochs=epochs * n_rates
+        )
+
+    def tuning_minutes(self, strategy: Strategy, *, n_train: int, n_val: int, epochs: int) -> float:
+        """Return what ``epochs`` of fine-tuning, all rates together, take here; 0 for a head."""
+        if not rules.is_finetune(strategy):
+            return 0.0
+        whole = 1.0 / self.tuning_steps_per_second
+        forward = 1.0 / self.tuning_forward_per_second
+        step = (whole + forward) / 2 if strategy == "partial_finetune" else whole
+        return epochs * (n_train * step + n_val * forward) / 60
 
 
 def known_throughput(

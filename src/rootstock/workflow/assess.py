@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from rootstock.assess.build import build_profile, measure_backbone, sample_rows
 from rootstock.assess.candidates import list_candidates, split_candidate
 from rootstock.assess.profile import BackboneProfile, DatasetProfile
@@ -17,13 +19,14 @@ from rootstock.tasks import get_task
 from rootstock.tasks.dataset import Dataset
 from rootstock.workflow.backbone_choice import measure_candidates
 from rootstock.workflow.data_review import BORDER_IMAGES, BORDER_IMAGES_PER_CLASS, review_data
-from rootstock.workflow.estimates import estimate_minutes
+from rootstock.workflow.estimates import PlanMinutes, assessment_file, estimate_minutes
 from rootstock.workflow.pins import read_cost_pins
 from rootstock.workflow.project import Project
 
 
 def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     """Write artifacts/profile.json (size, similarity, probes by depth) and the review."""
+    started = time.monotonic()
     project, options = Project(config, paths), config.assess
     dataset = Dataset.of(project.manifest)
     backbone = _load_allowed(config, config.backbone.weights, config.backbone.name)
@@ -71,6 +74,8 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
             artifact=paths.review,
             reports=paths.reports,
         )
+    taken = (time.monotonic() - started) / 60
+    PlanMinutes(None, taken).write(assessment_file(paths.estimates, profile))
     return profile
 
 

@@ -1,17 +1,30 @@
-"""What training by each strategy is expected to take on this machine."""
+"""What training is expected to take on this machine, and what the plan itself took."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.backbones.load import Backbone
 from rootstock.config.choices import Strategy
 from rootstock.plan import rules
-from rootstock.plan.costs import planned_epochs, planned_rates, tuning_size
+from rootstock.plan.costs import (
+    REFERENCE_GFLOPS,
+    planned_epochs,
+    planned_rates,
+    tuning_size,
+)
 from rootstock.plan.pins import Pins
+from rootstock.plan.transfer_plan import TransferPlan
+from rootstock.system.files import read_json, write_json
 from rootstock.train.throughput import Throughput, known_throughput
 
+HEAD_OPERATIONS = 4_000
+"""Operations of a head's whole search for each image, feature and class: measured on random
+features, 160 to 1,500 images, 2 to 12 classes."""
+HEAD_SECONDS = 0.1
+"""What a head takes besides."""
 Estimate = tuple[Throughput, dict[Strategy, float]]
 """The throughput of this machine, and the minutes of training by strategy."""
 
@@ -33,3 +46,42 @@ def estimate_minutes(
         for strategy in rules.MEANING
     }
     return throughput, minutes
+
+
+def trial_minutes(
+    throughput: Throughput, profile: DatasetProfile, backbone: Backbone, plan: TransferPlan
+) -> float:
+    """Return the minutes of all trials of ``plan``, those that a race has done included."""
+    seconds = 0.0
+    for part in (plan, plan.for_raced_head()):
+        for tap in part.taps if part else ():
+            products = profile.n_train * backbone.width(tap) * len(profile.classes)
+            seconds += HEAD_SECONDS + HEAD_OPERATIONS * products / (REFERENCE_GFLOPS * 1e9)
+    epochs = plan.finetune.epochs * len(plan.finetune_candidates) if plan.finetune else 0
+    return seconds / 60 + throughput.tuning_minutes(
+        plan.strategy, n_train=profile.n_train, n_val=profile.n_val, epochs=epochs
+    )
+
+
+@dataclass(frozen=True)
+class PlanMinutes:
+    """Minutes of one stage or race on this machine; None: not expected, or not measured."""
+
+    expected: float | None
+    taken: float | None
+
+    @classmethod
+    def read(cls, file: Path) -> PlanMinutes:
+        """Return what `write` wrote; nothing is known without the file."""
+        if not file.exists():
+            return cls(None, None)
+        return cls(**read_json(file, made_by="plan"))
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON."""
+        write_json(file, {"expected": self.expected, "taken": self.taken})
+
+
+def assessment_file(folder: Path, profile: DatasetProfile) -> Path:
+    """Return the file in ``folder`` that holds the minutes of an assessment."""
+    return folder / f"assess-{profile.data_hash[:16]}.json"

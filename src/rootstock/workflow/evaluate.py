@@ -27,6 +27,7 @@ from rootstock.train.resume import training_run
 from rootstock.workflow.forecast import (
     forecast_metrics,
     forecast_record,
+    plan_minutes,
     read_expected_minutes,
     training_minutes,
 )
@@ -68,7 +69,7 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
         seed=config.seed,
     )
     append_row(paths.lasting(config.plan.ledger), row)
-    write_json(paths.forecast, forecast_record(row))
+    write_json(paths.forecast, forecast_record(row, plan_minutes(paths.estimates, plan)))
     with training_run(runs, training, paths.runs) as run:
         run.log_metrics(forecast_metrics(row))
         headline = evaluation.task.headline

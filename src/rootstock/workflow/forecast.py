@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.plan.ledger import LedgerRow
+from rootstock.plan.rules import EXPECTED_LEVEL
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.files import read_json
 
@@ -23,9 +24,18 @@ def training_minutes(training: Mapping[str, Any]) -> float:
     return sum(trial["metrics"].get("seconds", 0.0) for trial in trials) / 60
 
 
-def forecast_record(row: LedgerRow) -> dict[str, Any]:
-    """Return what reports/forecast.json holds."""
+def plan_minutes(estimates: Path, plan: TransferPlan) -> dict[str, float]:
+    """Return the minutes that assessment and race took here, by name; those that are known."""
+    file = estimates / f"{plan.hash}.json"
+    known = read_json(file, made_by="plan") if file.exists() else {}
+    return {name: round(value, 3) for name, value in known.items() if name != "minutes"}
+
+
+def forecast_record(row: LedgerRow, own: Mapping[str, float]) -> dict[str, Any]:
+    """Return what reports/forecast.json holds; ``own`` are the minutes of the plan itself."""
     return {
+        **own,
+        "level": EXPECTED_LEVEL,
         "strategy": row.strategy,
         "expected_accuracy": row.expected_accuracy,
         "test_accuracy": row.test_accuracy,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.paths import Paths
@@ -14,13 +16,20 @@ from rootstock.plan.costs import find_too_slow, tuning_size
 from rootstock.plan.evidence import contest_to_race
 from rootstock.plan.planner import judge_profile, make_transfer_plan
 from rootstock.plan.report import render_plan
-from rootstock.plan.transfer_plan import TransferPlan
+from rootstock.plan.rules import EXPECTED_LEVEL
+from rootstock.plan.transfer_plan import Race, TransferPlan
 from rootstock.plots.training import plot_depth
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_atomic, write_json
 from rootstock.system.progress import say, show_seconds
 from rootstock.workflow.backbone_choice import BackboneChoice, choose_candidate
-from rootstock.workflow.estimates import Estimate, estimate_minutes
+from rootstock.workflow.estimates import (
+    Estimate,
+    PlanMinutes,
+    assessment_file,
+    estimate_minutes,
+    trial_minutes,
+)
 from rootstock.workflow.pins import read_pins
 from rootstock.workflow.planned_backbone import load_profiled_backbone
 from rootstock.workflow.project import Project
@@ -55,9 +64,9 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
         allowed=options.race != "never",
         pinned=pins.strategy,
     )
-    race = None
+    race, race_minutes = None, None
     if contest:
-        race = StrategyRace(
+        contenders = StrategyRace(
             contest=contest,
             profile=profile,
             pins=pins,
@@ -68,7 +77,8 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
             scratch=paths.heats,
             open_job=partial(open_job, project),
             throughput=estimate[0],
-        ).run(searcher)
+        )
+        race, race_minutes = _run_race(contenders, searcher, paths.estimates)
     plan = make_transfer_plan(
         profile,
         pins=pins,
@@ -81,11 +91,32 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
         budget_minutes=options.budget.minutes,
     )
     plan.write(paths.plan)
+    times = {"assessment": PlanMinutes.read(assessment_file(paths.estimates, profile))}
+    if race_minutes:
+        times["race"] = race_minutes
+    minutes = trial_minutes(estimate[0], profile, backbone, plan)
+    times["training"] = PlanMinutes(minutes, None)
     # Not in the plan itself, which is the same on every machine.
-    write_json(paths.estimates / f"{plan.hash}.json", {"minutes": estimate[1][plan.strategy]})
-    _write_report(paths, plan, choice, estimate, list_notices(project.manifest))
-    say(f"plan: {_summarise(plan, estimate[1][plan.strategy])}; see reports/plan.md")
+    own = {f"{name}_minutes": one.taken for name, one in times.items() if one.taken is not None}
+    write_json(paths.estimates / f"{plan.hash}.json", {"minutes": minutes} | own)
+    _write_report(paths, plan, choice, estimate, times, list_notices(project.manifest))
+    say(f"plan: {_summarise(plan, minutes)}; see reports/plan.md")
     return plan
+
+
+def _run_race(
+    contenders: StrategyRace, searcher: Searcher, folder: Path
+) -> tuple[Race, PlanMinutes]:
+    """Return the outcome, and the minutes that the race took when it was run."""
+    file = folder / f"race-{contenders.name}.json"
+    expected = contenders.expected_minutes
+    if contenders.outcome.exists():
+        return contenders.run(searcher), PlanMinutes.read(file)
+    started = time.monotonic()
+    race = contenders.run(searcher)
+    minutes = PlanMinutes(expected, (time.monotonic() - started) / 60)
+    minutes.write(file)
+    return race, minutes
 
 
 def _summarise(plan: TransferPlan, minutes: float) -> str:
@@ -95,7 +126,8 @@ def _summarise(plan: TransferPlan, minutes: float) -> str:
         (one.expected_accuracy for one in plan.candidates if one.strategy == plan.strategy), None
     )
     if expected:
-        parts.append(f"test accuracy of {expected[0]:.1%} to {expected[1]:.1%} expected")
+        level = f"{EXPECTED_LEVEL:.0%}"
+        parts.append(f"test accuracy of {expected[0]:.1%} to {expected[1]:.1%} expected ({level})")
     parts.append(f"about {show_seconds(60 * minutes)} of training on this machine")
     return ", ".join(parts)
 
@@ -105,6 +137,7 @@ def _write_report(
     plan: TransferPlan,
     choice: BackboneChoice,
     estimate: Estimate,
+    times: Mapping[str, PlanMinutes],
     notices: Sequence[str],
 ) -> None:
     profile, (throughput, minutes) = choice.profile, estimate
@@ -125,6 +158,7 @@ def _write_report(
             weights: (other.latency_ms, needed[plan.strategy])
             for weights, (other, needed) in choice.estimates.items()
         },
+        times={name: (one.expected, one.taken) for name, one in times.items()},
         notices=notices,
     )
     with write_atomic(paths.reports / "plan.md") as temporary:

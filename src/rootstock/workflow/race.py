@@ -85,10 +85,9 @@ class StrategyRace:
         Raises:
             TrainingError: a contender could not be trained.
         """
-        outcome = self.folder / f"{self.name}.json"
-        if outcome.exists():
+        if self.outcome.exists():
             try:
-                return Race.read(outcome)
+                return Race.read(self.outcome)
             except ArtifactError as error:
                 log.warning("%s; the race is run again", error)
         heats: list[Heat] = []
@@ -96,8 +95,8 @@ class StrategyRace:
         losses: dict[Strategy, np.ndarray] = {}
         sizes = round_sizes(self.profile.n_train)
         plans = {(n, one): self._plan(one, n) for n in sizes for one in self.contest}
-        minutes = sum(self._minutes(plan, n) for (n, _), plan in plans.items())
-        about = f" (at most {show_seconds(60 * minutes)})" if minutes else ""
+        minutes = self.expected_minutes
+        about = f" (about {show_seconds(60 * minutes)})" if minutes else ""
         say(f"race: {' and '.join(self.contest)} are trained briefly, the better is taken{about}")
         for n_train in sizes:
             for strategy in self.contest:
@@ -112,13 +111,24 @@ class StrategyRace:
                 break
         _, noise = lead(*(losses[strategy] for strategy in self.contest))
         race = decide(heats, noise=noise)
-        race.write(outcome)
+        race.write(self.outcome)
         shutil.rmtree(self.scratch / self.name, ignore_errors=True)
         if not rules.is_finetune(race.winner):  # a head that lost is compared again after training
             for strategy, folder in folders.items():
                 if strategy != race.winner:
                     shutil.rmtree(folder, ignore_errors=True)
         return race
+
+    @property
+    def outcome(self) -> Path:
+        """The file that keeps the outcome."""
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def expected_minutes(self) -> float:
+        """What all rounds take here; 0 if this machine was not measured."""
+        sizes = round_sizes(self.profile.n_train)
+        return sum(self._minutes(self._plan(one, n), n) for n in sizes for one in self.contest)
 
     @property
     def name(self) -> str:
@@ -146,15 +156,18 @@ class StrategyRace:
         )
 
     def _minutes(self, plan: TransferPlan, n_train: int) -> float:
-        """Return the minutes of a heat at most; 0 if this machine was not measured."""
+        """Return the minutes of a heat; 0 if this machine was not measured."""
         if self.throughput is None:
             return 0.0
+        epochs, rates = plan.finetune.epochs if plan.finetune else 0, len(plan.finetune_candidates)
+        if self.pins.learning_rates == AUTO and n_train > ALL_RATES_MAX_IMAGES and rates > 1:
+            epochs, rates = epochs + rates * RATE_EPOCHS, 1
         return self.throughput.minutes(
             plan.strategy,
             n_train=n_train,
             n_val=min(VAL_IMAGES, self.profile.n_val),
-            epochs=plan.finetune.epochs if plan.finetune else 0,
-            n_rates=len(plan.finetune_candidates),
+            epochs=epochs,
+            n_rates=rates,
         )
 
     def _open(self, plan: TransferPlan, n_train: int) -> TrainingJob:
