@@ -260,7 +260,7 @@ def test_a_registered_model_carries_its_card(finished):
     card = (finished / "registry/rootstock/1/card.md").read_text()
     assert card == (finished / "reports/model_card.md").read_text()
     assert "Licence of the images: not stated." in card
-    assert "licence of its weights: Apache-2.0" in card
+    assert "licence Apache-2.0, which allows commercial use" in card
     assert "the images were not versioned by DVC" in card
     assert read_bundle(finished / "registry/rootstock/1").strategy
 
