@@ -138,8 +138,9 @@ def running_cluster(short_path, tmp_path, **variables):
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--port={port}", f"--temp-dir={short_path}", "--include-dashboard=false"]
     command += ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
-    # A token in the home folder would count otherwise.
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"} | variables
+    # The mode of this process, which a Ray of its own has set; otherwise a token in the home folder
+    # would count.
+    environment = {"RAY_AUTH_MODE": "disabled"} | os.environ | variables
     with (tmp_path / "log").open("w") as log:
         head = subprocess.Popen(
             command, stdout=log, stderr=log, start_new_session=True, env=environment
