@@ -51,7 +51,7 @@ def test_check_shows_leaks_without_json(tmp_path, capsys):
     write_classes(tmp_path / "train", {"ants": 8, "bees": 8})
     write_classes(tmp_path / "test", {"ants": 4, "bees": 4}, seed=1)
     (tmp_path / "test/ants/again.png").write_bytes(photo(0))
-    assert "1 group of copies in more than one of the splits" in run(capsys, "check", str(tmp_path))
+    assert "1 group of copies in more than one split" in run(capsys, "check", str(tmp_path))
 
 
 @pytest.mark.parametrize("command", ["plan", "train", "evaluate"])

@@ -122,7 +122,7 @@ def test_it_holds_the_package_its_data_and_its_licence(wheel):
     assert facts["Name"] == "rootstock-vision"
     assert facts["License-Expression"] == "Apache-2.0"
     suffixes = {path.suffix for path in names}
-    assert {".html", ".safetensors", ".typed"} <= suffixes
+    assert {".html", ".json", ".typed"} <= suffixes
 
 
 def test_the_licence_is_the_full_apache_text_of_the_authors():

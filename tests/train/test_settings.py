@@ -107,15 +107,15 @@ def mixtures(shown, before):
     """For each image of a mixed batch the share of its own, and the number of its partner."""
     found = []
     for own, mixed in zip(before, shown, strict=True):
-        best = None
+        # Its own partner first: any other fits what is not mixed about as well.
+        best = (float((own - mixed).abs().mean()), 1.0, len(found))
         for number, other in enumerate(before):
+            if best[0] < 1e-6 or number == len(found):
+                continue
             away = own - other
-            share = 1.0
-            if number != len(found):
-                share = float(((mixed - other) * away).sum() / away.square().sum())
+            share = float(((mixed - other) * away).sum() / away.square().sum())
             left = float((share * own + (1 - share) * other - mixed).abs().mean())
-            if best is None or left < best[0]:
-                best = (left, share, number)
+            best = min(best, (left, share, number))
         found.append(best)
     return found
 
@@ -160,7 +160,7 @@ def test_label_smoothing_gives_every_class_a_share_of_the_target(images, tmp_pat
     own = F.one_hot(labels_of(plain.inputs[0], images), 3).double()
     assert plain.losses[0] == pytest.approx(cross_entropy(plain.logits[0], own), rel=1e-4)
     expected = cross_entropy(smooth.logits[0], 0.7 * own + 0.3 / 3)
-    assert expected > 1.01 * cross_entropy(smooth.logits[0], own)
+    assert expected != pytest.approx(cross_entropy(smooth.logits[0], own), rel=1e-3)
     assert smooth.losses[0] == pytest.approx(expected, rel=1e-4)
 
 
@@ -260,8 +260,8 @@ def test_balanced_sampling_shows_the_rare_class_as_often(unequal, tmp_path):
 
 def test_a_step_takes_as_many_images_as_the_batch_size_says(images, tmp_path):
     sizes = [len(batch) for batch in train(images, tmp_path, batch_size=8).inputs]
-    assert sizes[:-1] == [8] * (len(images[0]) // 8)
-    assert sum(sizes) == len(images[0])
+    full, rest = divmod(len(images[0]), 8)
+    assert sizes == [8] * full + [rest] * (rest > 0)
 
 
 def test_no_more_images_than_a_micro_batch_pass_the_network_at_once(images, tmp_path):
