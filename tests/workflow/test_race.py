@@ -103,14 +103,16 @@ def test_both_contenders_are_measured_and_the_outcome_is_kept(assessed):
     assert counting.searches == ran
 
 
+def let_a_race_decide(monkeypatch):
+    evidence = Evidence(
+        ruled="linear_probe", choice="linear_probe", contest=CONTEST, why="a race decides."
+    )
+    monkeypatch.setattr("rootstock.workflow.plan.judge_profile", lambda *_, **__: evidence)
+
+
 def test_the_plan_says_what_assessment_and_race_have_taken(assessed, monkeypatch):
     config, paths = assessed
-    monkeypatch.setattr(
-        "rootstock.workflow.plan.judge_profile",
-        lambda *_, **__: Evidence(
-            ruled="linear_probe", choice="linear_probe", contest=CONTEST, why="a race decides."
-        ),
-    )
+    let_a_race_decide(monkeypatch)
     shutil.rmtree(paths.races, ignore_errors=True)
     for _ in range(2):  # the second time the outcome is there
         plan = make_plan(config, paths, searcher=SequentialSearcher())
@@ -147,12 +149,7 @@ def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkey
     config = configure(paths.root.parent / "data", "plan.budget.minutes=100")
     for folder in (paths.races, paths.trials):
         shutil.rmtree(folder, ignore_errors=True)
-    monkeypatch.setattr(
-        "rootstock.workflow.plan.judge_profile",
-        lambda *_, **__: Evidence(
-            ruled="linear_probe", choice="linear_probe", contest=CONTEST, why="a race tells."
-        ),
-    )
+    let_a_race_decide(monkeypatch)
     monkeypatch.setattr("rootstock.plan.race_rules.is_settled", lambda *_: False)
     monkeypatch.setattr("rootstock.workflow.race.decide", lambda heats, **_: tuning_wins(heats))
     plan = make_plan(config, paths, searcher=SequentialSearcher())
@@ -215,12 +212,7 @@ def test_rates_that_the_user_has_pinned_are_all_trained_in_full(assessed, monkey
 
 def test_the_head_that_lost_is_compared_again_after_training(assessed, monkeypatch):
     config, paths = assessed
-    monkeypatch.setattr(
-        "rootstock.workflow.plan.judge_profile",
-        lambda *_, **__: Evidence(
-            ruled="linear_probe", choice="linear_probe", contest=CONTEST, why="a race decides."
-        ),
-    )
+    let_a_race_decide(monkeypatch)
     monkeypatch.setattr("rootstock.workflow.race.decide", lambda heats, **_: tuning_wins(heats))
     shutil.rmtree(paths.races, ignore_errors=True)
     plan = make_plan(config, paths, searcher=SequentialSearcher())

@@ -27,7 +27,6 @@ MIN_CLOSE_SHARE = 0.2
 """Share of the images in groups by closeness from which on they are a finding."""
 NEIGHBOURS = 8
 BLOCK_ROWS = 1024
-EXAMPLE_FILES = 2
 
 
 def find_groups(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rootstock.assess.candidates import NAMED
 from rootstock.backbones.card import BackboneCard, read_card
 from rootstock.backbones.licence import require_commercial_use
 from rootstock.backbones.packaged import packaged_weights, resolve_weights
@@ -42,10 +43,9 @@ def read_configured_card(backbone: BackboneConfig) -> BackboneCard | None:
         BackboneError: the weights or their card are missing, or not complete.
     """
     weights = resolve_weights(backbone.weights, backbone.name)
-    if weights in ("hub", "torchvision"):
-        return None
-    packaged = weights == "packaged"
-    return read_card(packaged_weights(backbone.name) if packaged else find_file(Path(weights)))
+    if weights == "packaged":
+        return read_card(packaged_weights(backbone.name))
+    return None if weights in NAMED else read_card(find_file(Path(weights)))
 
 
 def check_place(root: Path, out: Path) -> None:
