@@ -29,6 +29,7 @@ FLOORS = {
     "evaluate": 7,
     "model": 8,
     "registry": 9,
+    "explain": 9,
     "workflow": 10,
     "client": 5,
     "integrations": 11,

@@ -10,6 +10,7 @@ RootstockError
 ├── PlanError            a pinned choice that the data or backbone cannot serve
 ├── TrainingError        no trial of the search succeeded
 ├── BundleError          a model directory
+├── ExplainError         an answer that cannot be explained as asked
 ├── ArtifactError        a stage's input is missing or from another version
 └── TrackingError        MLflow cannot be reached or refuses
     ├── NoModelError     the registry holds no model of that name or alias
@@ -95,6 +96,12 @@ class BundleError(RootstockError):
     """A model directory is incomplete, damaged or of an unknown format version."""
 
     code = "bundle"
+
+
+class ExplainError(RootstockError):
+    """The model has no such output, or its network does not allow this kind of explanation."""
+
+    code = "explain"
 
 
 class ArtifactError(RootstockError):

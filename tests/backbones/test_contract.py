@@ -190,7 +190,7 @@ def image_set(case: Case, folder) -> ImageSet:
 
 def test_onnxruntime_gives_the_same_logits(case, tmp_path, capfd):
     network = network_of(case)
-    export_onnx(network, tmp_path / "model.onnx", input_size=case.family.size)
+    export_onnx(network, tmp_path / "model.onnx", case.images.numpy())
     assert capfd.readouterr() == ("", "")
     with torch.inference_mode():
         expected = network(case.images).numpy()

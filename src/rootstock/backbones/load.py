@@ -40,16 +40,25 @@ class TapFeatures(nn.Module):
         self.last = last
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.with_maps(images)[0]
+
+    def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the features and, for each tap, what is pooled to them: maps [N,c,h,w].
+
+        What is pooled for ``last`` may be tokens, and the network may compute more after pooling.
+        """
         if not self.indices:
-            return self.module.forward_head(self.module.forward_features(images), pre_logits=True)
+            final = self.module.forward_features(images)
+            return self.module.forward_head(final, pre_logits=True), [final]
         if not self.last:
             maps = self.module.forward_intermediates(
                 images, indices=self.indices, intermediates_only=True, stop_early=True
             )
-            return torch.cat([part.mean(dim=(2, 3)) for part in maps], dim=1)
+            return torch.cat([part.mean(dim=(2, 3)) for part in maps], dim=1), maps
         final, maps = self.module.forward_intermediates(images, indices=self.indices)
         parts = [part.mean(dim=(2, 3)) for part in maps]
-        return torch.cat([*parts, self.module.forward_head(final, pre_logits=True)], dim=1)
+        parts.append(self.module.forward_head(final, pre_logits=True))
+        return torch.cat(parts, dim=1), [*maps, final]
 
 
 class Backbone:

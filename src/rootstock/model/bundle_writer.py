@@ -121,7 +121,7 @@ def write_bundle(
         if seen:
             with write_atomic(folder / SEEN) as temporary:
                 save_arrays(seen.arrays(), temporary)
-        export_onnx(network, folder / ONNX, input_size=preprocess.input_size)
+        export_onnx(network, folder / ONNX, batch)
         for logits in onnx_logits(folder / ONNX, batch):
             _refuse_difference(largest_difference(logits, outputs.logits, outputs.sizes))
         _write_golden(folder, golden[:MAX_GOLDEN], outputs)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,17 +27,26 @@ from rootstock.runtimes.openvino import make_caller, openvino_model
 
 _log = logging.getLogger(__name__)
 _BATCH_SIZES = (1, 8, 64)
+_OUTPUTS = ["logits", "features"]
 
 
 class Outputs(NamedTuple):
-    """``logits`` float32[N,K] before the temperature, ``features`` float32[N,D] of the head."""
+    """``logits`` float32[N,K] before the temperature, ``features`` float32[N,D] of the head.
+
+    ``maps`` float32[N,c,h,w] of each tap, whose means are the features; empty if they were not
+    asked for, or the network has none.
+    """
 
     logits: np.ndarray
     features: np.ndarray
+    maps: tuple[np.ndarray, ...] = ()
 
 
-Forward = Callable[[np.ndarray], Outputs]
-"""Prepared images float32[N,3,S,S] in; may be called from several threads at once."""
+class Forward(Protocol):
+    """Runs the network; may be called from several threads at once."""
+
+    def __call__(self, images: np.ndarray, *, with_maps: bool = False) -> Outputs:
+        """Return the outputs of prepared images float32[N,3,S,S]."""
 
 
 def open_engine(bundle: ModelBundle, engine: Engine, *, threads: int | None = None) -> Forward:
@@ -134,20 +144,34 @@ def _onnx(bundle: ModelBundle, threads: int | None) -> Forward:
     session = onnx_session(bundle.onnx_path, threads=threads)
     outputs = {output.name: output.shape for output in session.get_outputs()}
     _check_width(bundle, (outputs.get("logits") or [None])[-1])
-    return lambda images: Outputs(*session.run(["logits", "features"], {"images": images}))
+    maps = _name_maps(outputs)
+
+    def forward(images: np.ndarray, *, with_maps: bool = False) -> Outputs:
+        names = [*_OUTPUTS, *maps] if with_maps else _OUTPUTS
+        logits, features, *found = session.run(names, {"images": images})
+        return Outputs(logits, features, tuple(found))
+
+    return forward
 
 
 def _openvino(bundle: ModelBundle, threads: int | None) -> Forward:
     model = openvino_model(bundle.onnx_path, threads=threads)
     _check_width(bundle, model.output("logits").partial_shape[1].get_length())
-    call = make_caller(model, ["logits", "features"])
-    return lambda images: Outputs(*call(images))
+    maps = _name_maps(name for output in model.outputs for name in output.names)
+    plain, mapped = make_caller(model, _OUTPUTS), make_caller(model, [*_OUTPUTS, *maps])
+
+    def forward(images: np.ndarray, *, with_maps: bool = False) -> Outputs:
+        logits, features, *found = (mapped if with_maps else plain)(images)
+        return Outputs(logits, features, tuple(found))
+
+    return forward
 
 
 def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
     import torch
     from safetensors.torch import load_file
 
+    from rootstock.train.export import are_means
     from rootstock.train.network import TransferNet
 
     facts = bundle.facts
@@ -171,14 +195,23 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
         torch.backends.cudnn.allow_tf32 = False
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
 
-    def forward(images: np.ndarray) -> Outputs:
+    def forward(images: np.ndarray, *, with_maps: bool = False) -> Outputs:
         with torch.inference_mode():
             prepared = torch.from_numpy(images).to(device, memory_format=layout)
-            features = network.features(prepared)
+            features, maps = network.extractor.with_maps(prepared)
             logits = network.head(features)
-        return Outputs(logits.cpu().numpy(), features.cpu().numpy())
+            if not (with_maps and are_means(features, maps)):
+                maps = []
+        found = tuple(part.cpu().numpy() for part in maps)
+        return Outputs(logits.cpu().numpy(), features.cpu().numpy(), found)
 
     return forward
+
+
+def _name_maps(outputs: Iterable[str]) -> list[str]:
+    """Return the names of the maps among those of the outputs, in their order."""
+    names = (name for name in outputs if re.fullmatch(r"map[0-9]+", name))
+    return sorted(names, key=lambda name: int(name[3:]))
 
 
 def _check_width(bundle: ModelBundle, width: int | None) -> None:

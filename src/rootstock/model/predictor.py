@@ -15,6 +15,7 @@ from rootstock.data.views import FORWARD_PASSES, Views, average_views, cut_views
 from rootstock.errors import BundleError, ImageError
 from rootstock.model.bundle import ModelBundle, largest_difference, read_bundle
 from rootstock.model.engine import Forward, best_batch, fastest_engine, has_gpu, open_engine
+from rootstock.model.head_layers import HeadLayers
 from rootstock.runtimes.engines import Engine, installed_engines
 from rootstock.tasks import answer_type, get_task
 from rootstock.tasks.answer import Answer, AnswerError
@@ -37,6 +38,17 @@ class Inferred(NamedTuple):
 
     decisions: np.ndarray
     features: np.ndarray
+
+
+class Mapped(NamedTuple):
+    """What the network makes of N images, with the maps float32[N,c,h,w] of each tap.
+
+    All of the first view, the centre; the features are the means of the maps.
+    """
+
+    decisions: np.ndarray
+    features: np.ndarray
+    maps: tuple[np.ndarray, ...]
 
 
 class Predictor:
@@ -75,6 +87,7 @@ class Predictor:
         self._version = version or self.bundle.digest[:12]
         # Read now: a cache may drop the files of a model that is still in use.
         self._reference = self.bundle.reference
+        self.head = HeadLayers.read(self.bundle.weights_path)
         self.milliseconds: dict[Engine, float] = {}
         """What one image takes in each engine that was measured."""
         if engine == "fastest":
@@ -152,6 +165,19 @@ class Predictor:
             outputs = average_views(self._finite(given.logits), views)
             features = given.features[:: FORWARD_PASSES[views]]
         return Inferred(self.task.decide(outputs, facts.calibration), features)
+
+    def infer_maps(self, prepared: Sequence[np.ndarray]) -> Mapped:
+        """Return decisions like `infer`, and the maps of the first view of each of N images.
+
+        There are no maps if the features of this network are not means of maps.
+        """
+        facts = self.bundle.facts
+        images = self.bundle.preprocess.normalise(np.concatenate(list(prepared)))
+        given = self._forward(images, with_maps=True)
+        step = FORWARD_PASSES[facts.views]
+        outputs = average_views(self._finite(given.logits), facts.views)
+        decisions = self.task.decide(outputs, facts.calibration)
+        return Mapped(decisions, given.features[::step], tuple(one[::step] for one in given.maps))
 
     def answer(
         self,

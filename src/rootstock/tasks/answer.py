@@ -31,6 +31,20 @@ class AnswerError:
         return _without_none(dataclasses.asdict(self))
 
 
+@dataclass(frozen=True)
+class HeatMapAnswer:
+    """Where in the image the evidence is, in the view that the model looked at."""
+
+    output: str = field(metadata={"examples": ["tulip"]})
+    method: str = field(metadata={"examples": ["maps"]})
+    values: list[list[int]] = field(
+        metadata={
+            "description": "Rows of a grid over the view: 255 is the strongest evidence.",
+            "examples": [[[0, 64], [128, 255]]],
+        }
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a model says of one image, or why it says nothing; each task adds what it decides."""
@@ -49,6 +63,7 @@ class Answer:
             "examples": [0.21],
         },
     )
+    heat_map: HeatMapAnswer | None = None
     error: AnswerError | None = None
 
     @property
@@ -83,10 +98,11 @@ class Answer:
         """
         names = {one.name for one in dataclasses.fields(cls)}
         values = {name: value for name, value in entry.items() if name in names}
-        if values.get("error") is not None:
-            known = {one.name for one in dataclasses.fields(AnswerError)}
-            error = {name: value for name, value in values["error"].items() if name in known}
-            values["error"] = AnswerError(**error)
+        for name, kind in (("error", AnswerError), ("heat_map", HeatMapAnswer)):
+            if values.get(name) is not None:
+                known = {one.name for one in dataclasses.fields(kind)}
+                parts = {key: value for key, value in values[name].items() if key in known}
+                values[name] = kind(**parts)
         return cls(**values)
 
 

@@ -108,6 +108,8 @@ class Task(ABC):
     """Whether the name of a class folder is a target."""
     discrete: ClassVar[bool] = False
     """Whether an answer is either right or wrong, so that two models can be compared by image."""
+    competing: ClassVar[bool] = False
+    """Whether only the differences of outputs count, as in a softmax."""
     weightings: ClassVar[tuple[str, ...]] = ("none",)
     """Values of `train.class_weight` that the loss knows."""
     gate_metrics: ClassVar[tuple[str, ...]]
@@ -241,6 +243,10 @@ class Task(ABC):
         reference: Arrays,
     ) -> Answer:
         """Return the answer for one decision [...]; ``reference`` is what `remember` returned."""
+
+    def main_output(self, decision: np.ndarray) -> int:
+        """Return the number of the output that a decision [...] rests on most."""
+        return 0
 
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Return what a model keeps of its validation images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,16 +16,25 @@ if TYPE_CHECKING:
     from rootstock.train.network import TransferNet
 
 
-class LogitsAndFeatures(nn.Module):
-    """images float32[N,3,S,S] -> (logits [N,K], features [N,D] that the head reads)."""
+MAP_TOLERANCE = 1e-4
+"""How far the mean of a map may be from the feature, in proportion to the largest feature."""
 
-    def __init__(self, network: TransferNet) -> None:
+
+class NetworkOutputs(nn.Module):
+    """images float32[N,3,S,S] -> logits [N,K], features [N,D] that the head reads, and maps.
+
+    The maps [N,c,h,w] are those whose means are the features, for each tap of the network in turn;
+    ``with_maps`` False: none.
+    """
+
+    def __init__(self, network: TransferNet, *, with_maps: bool) -> None:
         super().__init__()
         self.network = network
+        self.with_maps = with_maps
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.network.features(images)
-        return self.network.head(features), features
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features, maps = self.network.extractor.with_maps(images)
+        return self.network.head(features), features, *(maps if self.with_maps else ())
 
 
 class TorchOutputs(NamedTuple):
@@ -41,22 +51,47 @@ class TorchOutputs(NamedTuple):
 def torch_outputs(network: TransferNet, images: np.ndarray) -> TorchOutputs:
     """What ``network`` gives for prepared images float32[N,3,S,S]."""
     with torch.inference_mode():
-        logits, features = LogitsAndFeatures(network)(torch.from_numpy(images))
+        features = network.features(torch.from_numpy(images))
+        logits = network.head(features)
         sizes = features.abs()
         for layer in network.head_layers:
             sizes = sizes @ layer.weight.abs().T + layer.bias.abs()
     return TorchOutputs(logits.numpy(), features.numpy(), sizes.numpy())
 
 
-def export_onnx(network: TransferNet, path: Path, *, input_size: int) -> None:
+def export_onnx(network: TransferNet, path: Path, images: np.ndarray) -> None:
     """Write ``network`` (on the CPU, in eval mode) to ``path``, weights included.
 
-    Input "images" float32[N,3,S,S], already prepared; outputs "logits" and "features".
+    Input "images" float32[N,3,S,S], already prepared, such as ``images``; outputs "logits" and
+    "features", and "map0", "map1", ... of the taps if the features are means of maps.
     Raises:
         BackboneError: torch cannot translate the network.
     """
-    module = LogitsAndFeatures(network)
-    write_onnx(module, path, input_size=input_size, outputs=["logits", "features"])
+    n_maps = count_maps(network, images)
+    module = NetworkOutputs(network, with_maps=n_maps > 0)
+    outputs = ["logits", "features", *(f"map{number}" for number in range(n_maps))]
+    write_onnx(module, path, input_size=images.shape[-1], outputs=outputs)
+
+
+def count_maps(network: TransferNet, images: np.ndarray) -> int:
+    """Return how many maps have the features of prepared images as their means; 0 if not all do.
+
+    Networks of tokens have none, and some networks have layers behind the pooling.
+    """
+    with torch.inference_mode():
+        features, maps = network.extractor.with_maps(torch.from_numpy(images))
+        return len(maps) if are_means(features, maps) else 0
+
+
+def are_means(features: Tensor, maps: Sequence[Tensor]) -> bool:
+    """Return whether features [N,D] are the means of maps [N,c,h,w] over their positions."""
+    if any(part.ndim != 4 for part in maps):
+        return False
+    means = torch.cat([part.mean(dim=(2, 3)) for part in maps], dim=1)
+    if means.shape != features.shape:
+        return False
+    allowed = MAP_TOLERANCE * max(1.0, float(features.abs().max()))
+    return float((means - features).abs().max()) <= allowed
 
 
 def onnx_logits(path: Path, images: np.ndarray) -> list[np.ndarray]:

@@ -170,9 +170,9 @@ def _training_rates(
 def _latency_ms(network: TransferNet, size: int) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.onnx"
-        export_onnx(network, path, input_size=size)
-        run = partial(onnx_session(path).run, ["logits"])
         image = np.zeros((1, 3, size, size), np.float32)
+        export_onnx(network, path, image)
+        run = partial(onnx_session(path).run, ["logits"])
         return 1000 * time_in_turns({"onnx": partial(run, {"images": image})})["onnx"]
 
 

@@ -48,6 +48,7 @@ class SingleLabel(Task):
     columns: ClassVar[tuple[str, ...]] = ("label",)
     in_folders: ClassVar[bool] = True
     discrete: ClassVar[bool] = True
+    competing: ClassVar[bool] = True
     weightings: ClassVar[tuple[str, ...]] = (
         "none",
         "logit_adjusted",
@@ -203,6 +204,10 @@ class SingleLabel(Task):
             return ClassAnswer(top=top)
         chosen = prediction_set(decision, options.coverage, reference["scores"])
         return ClassAnswer(top=top, labels=tuple(names[index] for index in chosen))
+
+    def main_output(self, decision: np.ndarray) -> int:
+        """Return the most probable class."""
+        return int(decision.argmax())
 
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Return ``scores`` float32[V] and ``shares`` float32[K] of the validation images.

@@ -1,0 +1,47 @@
+"""The head of a model as arrays, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.errors import BundleError
+from rootstock.system.arrays import read_arrays
+
+
+@dataclass(frozen=True)
+class HeadLayers:
+    """The linear layers of a head, with a ReLU between two: weights [H,D] and biases [H]."""
+
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> HeadLayers:
+        """Read the head of a network from its weights as safetensors.
+
+        Raises:
+            BundleError: the file holds no head.
+        """
+        arrays = read_arrays(path, prefix="head.")
+        names = sorted(name for name in arrays if name.endswith("weight"))
+        if not names:
+            raise BundleError(f"{path} holds no head", hint="train the model again")
+        biases = (name.replace("weight", "bias") for name in names)
+        return cls(tuple(arrays[name] for name in names), tuple(arrays[name] for name in biases))
+
+    def linear_part(self, features: np.ndarray) -> np.ndarray:
+        """Return weights float32[K,D] by which the outputs depend on features [D] of one image.
+
+        A head with hidden layers is linear around each image: its ReLUs are open or closed.
+        """
+        product = np.eye(len(features), dtype=np.float32)
+        for number, (weights, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            product = weights @ product
+            features = weights @ features + bias
+            if number + 1 < len(self.weights):
+                is_open = features > 0
+                product, features = product * is_open[:, None], features * is_open
+        return product
