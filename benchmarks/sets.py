@@ -18,9 +18,10 @@ import numpy as np
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
+from rootstock.data.build_manifest import build_manifest
 from rootstock.data.layout import find_images
 from rootstock.data.limits import DecodeLimits
-from rootstock.data.manifest import Manifest, build_manifest
+from rootstock.data.manifest import Manifest
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher

@@ -178,9 +178,9 @@ def measure_growth(root: Path, images: int) -> None:
     from PIL import Image
 
     from rootstock.backbones.load import load_backbone
+    from rootstock.data.build_manifest import build_manifest
     from rootstock.data.layout import find_images
     from rootstock.data.limits import DecodeLimits
-    from rootstock.data.manifest import build_manifest
     from rootstock.features.reader import FeatureReader
     from rootstock.tasks.single_label.task import SingleLabel
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from rootstock.data.build_manifest import build_manifest
 from rootstock.data.layout import find_images
 from rootstock.data.limits import DecodeLimits
-from rootstock.data.manifest import build_manifest
 from rootstock.errors import DataError
 from rootstock.tasks.single_label.task import SingleLabel
 from tests.data.folders import photo, write_classes

@@ -114,7 +114,7 @@ def test_the_numbers_are_learnt_and_written(trained):
 def test_a_model_is_measured_on_the_labels_of_its_own_task(trained, table, tmp_path):
     """Settings name the task that is trained, not that of any model."""
     config = load_config(None, overrides=[f"data.root={table}", "train.class_weight=balanced"])
-    assert config.task.name == "single_label"
+    assert config.task.name == "auto"
     metrics = evaluate_folder(config, Paths(tmp_path), model=trained.model).metrics
     assert list(metrics)[0] == "r2"
     assert metrics["n_test"] == 60

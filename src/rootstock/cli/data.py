@@ -61,6 +61,8 @@ def check(options: argparse.Namespace) -> None:
         print_json(summary)
         return
     print(f"{summary['n_usable']} usable images of {summary['n_images']}")
+    why = f", recognised by {summary['recognised']}" if summary["recognised"] else ""
+    print(f"  task: {summary['task']}{escape_terminal(why)}")
     for label, splits in summary["classes"].items():
         print(
             f"  {escape_terminal(label):24} "

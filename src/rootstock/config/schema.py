@@ -44,7 +44,12 @@ class DataConfig(Section):
     root: Path = Field(
         Path("data/raw"),
         description="Class folders, train/val/test folders of class folders, or a CSV or "
-        "Parquet file with the columns path,label[,split].",
+        "Parquet file with the columns path,label[,split] (or those of another task).",
+    )
+    columns: dict[str, str | tuple[str, ...]] = Field(
+        {},
+        description="What the columns of a table are called, such as `{path: file, label: "
+        "species}`; a list for several columns, such as `{labels: [cat, dog]}`.",
     )
     layout: Literal["auto", "classes", "splits"] = Field(
         "auto",
@@ -89,9 +94,15 @@ class DataConfig(Section):
     )
     group: str | None = Field(
         None,
-        description="Images of one group stay in one split. The group's name is what a regular "
-        "expression captures in the path without its ending; `last_number`, `first_number`, "
-        "`patient`, `original` and `folder` are built in; null: no groups.",
+        description="Images of one group stay in one split. A column of the table; or the group's "
+        "name is what a regular expression captures in the path without its ending; `last_number`, "
+        "`first_number`, `patient`, `original` and `folder` are built in; null: no groups.",
+    )
+    time: str | None = Field(
+        None,
+        min_length=1,
+        description="A column of the table with times: the newest images are the test split; null: "
+        "the test split is drawn.",
     )
     min_per_class: int = Field(
         3, ge=2, description="A class with fewer usable images than this is an error."
@@ -360,7 +371,11 @@ class SearchConfig(Section):
 class TaskConfig(Section):
     """What a label is."""
 
-    name: str = Field("single_label", description="`single_label`: one class per image.")
+    name: str = Field(
+        "auto",
+        description="`single_label`: one class per image. auto: the columns of the table decide, "
+        "and folders are classes.",
+    )
 
 
 class TrackingConfig(Section):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rootstock.errors import DataError
@@ -16,11 +17,15 @@ MAX_FAULTY = 10
 
 
 class Entry(NamedTuple):
-    """One candidate image: path relative to the base folder, target, given split or None."""
+    """One candidate image: path relative to the base folder, target, given split or None.
+
+    ``metadata``: what else a table says of it, by the names of the columns.
+    """
 
     path: str
     target: str
     split: str | None = None
+    metadata: Mapping[str, str] = MappingProxyType({})
 
 
 def clean_label(text: str) -> str:

@@ -18,10 +18,12 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 
 from rootstock.data.duplicates import group_duplicates
+from rootstock.data.entry import Entry
 from rootstock.data.inspect import Inspected
 from rootstock.data.likeness import Likeness
 from rootstock.data.limits import DecodeLimits
 from rootstock.errors import DataError
+from rootstock.system.escape import list_names
 
 Duplicates = Literal["off", "exact", "near"]
 T = TypeVar("T")
@@ -97,6 +99,24 @@ class NameGroups(NamedTuple):
 
     pattern: str
     names: list[str]
+
+
+def name_groups(group: str | None, entries: Sequence[Entry]) -> list[str]:
+    """Return the name of each image's group, empty for an image without one.
+
+    ``group`` is a column of the table, or a pattern of the paths as in `read_groups`.
+    Raises:
+        DataError: there is no such column, and no path matches.
+    """
+    if group is not None and entries and group in entries[0].metadata:
+        return [entry.metadata[group] for entry in entries]
+    try:
+        return read_groups(group, [entry.path for entry in entries])
+    except DataError as error:
+        if not (entries and entries[0].metadata):
+            raise
+        columns = list_names(entries[0].metadata)
+        raise DataError(f"{error.message}; the columns are {columns}", hint=error.hint) from None
 
 
 def read_groups(pattern: str | None, paths: Sequence[str]) -> list[str]:

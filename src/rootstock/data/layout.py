@@ -21,10 +21,12 @@ from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 
+from rootstock.data.columns import TABLE_ENDINGS, ColumnRoles, read_column_names
 from rootstock.data.entry import Entry, shorten
 from rootstock.data.folders import FolderReader, Reading
 from rootstock.data.split_folders import LAYOUT_HINT
-from rootstock.data.table import TABLE_ENDINGS, TableReader, read_column_names
+from rootstock.data.table import TableReader
+from rootstock.data.target_rules import PlainReader, TargetReader
 from rootstock.errors import DataError
 
 _IMAGE_COLUMNS = {"path", "label", "image", "filename", "file_name", "file", "class", "id"}
@@ -53,16 +55,16 @@ def base_folder(root: Path) -> Path:
 def find_images(
     root: Path,
     *,
-    columns: Sequence[str] = ("label",),
-    in_folders: bool = True,
+    target: TargetReader | None = None,
+    roles: ColumnRoles | None = None,
     reading: Reading = "auto",
     need_train: bool = True,
 ) -> Layout:
     """List the images of a data set with their targets.
 
-    ``columns`` hold the target in a table, several of them joined as a JSON list; ``in_folders``:
-    the name of a class folder is a target too; ``reading`` of folders as in `data.layout`;
-    ``need_train``: given splits without one of training are refused.
+    ``target`` reads the targets, a class per image by default; ``roles`` say what the columns of a
+    table are for; ``reading`` of folders is as in `data.layout`; ``need_train``: given splits
+    without one of training are refused.
     Raises:
         DataError: there is nothing there, or no layout can be recognised, or more than one.
     """
@@ -72,9 +74,11 @@ def find_images(
             hint="set data.root in params.yaml, or give another folder",
         )
     reader: TableReader | FolderReader
+    target = target or PlainReader()
+    columns = target.columns
     if root.is_file():
-        reader = TableReader(root, columns, need_train)
-    elif in_folders:
+        reader = TableReader(root, target, roles or ColumnRoles(), need_train)
+    elif target.in_folders:
         reader = FolderReader(root, reading, need_train)
     else:
         raise DataError(

@@ -1,30 +1,23 @@
-"""Manifest: the table of images, one row each, made by decoding every image once."""
+"""Manifest: the table of images, one row each."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import starmap
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from rootstock.data.blank import decide_rendering
-from rootstock.data.entry import describe_faults, explaining
-from rootstock.data.groups import Duplicates, group_images, list_groups, read_groups
-from rootstock.data.inspect import Inspected
-from rootstock.data.inspection_cache import FILE_COLUMNS, inspect_layout
-from rootstock.data.layout import Layout
+from rootstock.data.groups import list_groups
+from rootstock.data.inspection_cache import FILE_COLUMNS
 from rootstock.data.limits import DecodeLimits
 from rootstock.data.rendering import PLAIN, Rendering
-from rootstock.data.splits import SPLITS, assign_splits, recall_splits
-from rootstock.data.target_rules import TargetRules
+from rootstock.data.splits import SPLITS
 from rootstock.errors import ArtifactError
 from rootstock.system.files import explain_format
 from rootstock.system.tables import DAMAGE, read_table, write_rows
@@ -44,6 +37,8 @@ SCHEMA = pa.schema(
         ("picture", pa.int64()),
     ]
 )
+METADATA = pa.field("metadata", pa.string())
+"""A further column, if a table says more of the images."""
 
 
 class ImageRow(NamedTuple):
@@ -52,7 +47,7 @@ class ImageRow(NamedTuple):
     ``target`` is what it should get, as text that the task reads; images of one ``stratum`` are
     spread evenly over splits and samples. Images of one ``group`` are in one split, unless splits
     were given; images of one ``picture`` are copies. ``quarantine`` is the reason why an image is
-    not used, empty where it is.
+    not used, empty where it is. ``metadata`` is what else a table says of the image, as JSON.
     """
 
     path: str
@@ -68,15 +63,22 @@ class ImageRow(NamedTuple):
     group: int
     quarantine: str
     picture: int = 0
+    metadata: str = ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The metadata: texts by the names of the table's columns."""
+        return dict(json.loads(self.metadata)) if self.metadata else {}
 
 
 @dataclass(frozen=True)
 class Manifest:
     """All rows in order of path, and what was noticed while listing them.
 
-    ``task`` is the name of the task whose targets the rows hold; ``rendering`` is how the images
-    are shown, and ``limits`` is what was accepted as one. ``drawn_by`` are the settings that the
-    splits were drawn by, as JSON; empty in manifests of versions that did not note them.
+    ``task`` is the name of the task whose targets the rows hold, ``recognised`` why it was taken,
+    empty if the settings name it; ``rendering`` is how the images are shown, and ``limits`` is
+    what was accepted as one. ``drawn_by`` are the settings that the splits were drawn by, as JSON;
+    empty in manifests of versions that did not note them.
     """
 
     images: tuple[ImageRow, ...]
@@ -86,6 +88,7 @@ class Manifest:
     rendering: Rendering = PLAIN
     limits: DecodeLimits = DecodeLimits()
     drawn_by: str = ""
+    recognised: str = ""
 
     @cached_property
     def strata(self) -> list[str]:
@@ -126,7 +129,11 @@ class Manifest:
         }
         if self.rendering != PLAIN:
             header["rendering"] = self.rendering.to_dict()
-        write_rows(self.images, SCHEMA.with_metadata({"rootstock": json.dumps(header)}), path)
+        if self.recognised:
+            header["recognised"] = self.recognised
+        schema = SCHEMA.append(METADATA) if any(row.metadata for row in self.images) else SCHEMA
+        rows = [row[: len(schema)] for row in self.images]
+        write_rows(rows, schema.with_metadata({"rootstock": json.dumps(header)}), path)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -152,6 +159,7 @@ class Manifest:
                 Rendering.from_dict(header.get("rendering", {})),
                 DecodeLimits.from_dict(header.get("limits", {})),
                 header.get("drawn_by", ""),
+                header.get("recognised", ""),
             )
         except FileNotFoundError:
             raise ArtifactError(f"{path} is missing", hint=hint) from None
@@ -171,6 +179,8 @@ class Manifest:
         counts = Counter((row.stratum, row.split) for row in usable)
         groups = self.copies()
         return {
+            "task": self.task,
+            "recognised": self.recognised,
             "n_images": len(self.images),
             "n_usable": len(usable),
             "classes": {
@@ -204,97 +214,3 @@ def _upgrade(table: pa.Table, header: dict[str, Any]) -> tuple[pa.Table, dict[st
     columns = ["target" if name == "label" else name for name in table.column_names]
     table = table.rename_columns(columns).append_column("stratum", table["label"])
     return table, {**header, "format_version": FORMAT_VERSION, "task": FIRST_TASK}
-
-
-def build_manifest(
-    layout: Layout,
-    *,
-    rules: TargetRules,
-    limits: DecodeLimits,
-    val_fraction: float,
-    test_fraction: float,
-    near_duplicate_bits: int,
-    duplicates: Duplicates = "near",
-    group: str | None = None,
-    min_per_class: int,
-    seed: int,
-    workers: int | None = None,
-    cache_file: Path | None = None,
-    on_inspected: Callable[[list[Inspected]], None] | None = None,
-    previous: Manifest | None = None,
-) -> Manifest:
-    """Decode every image of ``layout`` once and decide its split.
-
-    ``workers`` is the number of decoding processes; None: one a core. ``cache_file`` is a file that
-    keeps what was seen, so that the next run reads what is new or has changed, nothing else.
-    ``duplicates`` says which copies stay in one split, ``group`` which other images do, as in
-    `read_groups`. ``on_inspected`` is called with what was seen, before anything is made of it.
-    Images of ``previous`` keep their split if it was drawn by the same settings.
-    Raises:
-        DataError: there is nothing to learn from these targets; ``min_per_class`` is how many
-            usable images each stratum needs.
-    """
-    listed = [entry.target for entry in layout.entries]
-    rules.check_texts(layout.root, listed)
-    names = read_groups(group, [entry.path for entry in layout.entries])
-    inspected = inspect_layout(
-        layout, limits=limits, workers=workers, cache_file=cache_file, on_inspected=on_inspected
-    )
-    usable = [i for i, image in enumerate(inspected) if not image.reason]
-    targets = [listed[i] for i in usable]
-    warnings = [*layout.warnings, *rules.warn(listed)]
-    reasons = [image.reason for image in inspected]
-    with explaining(*describe_faults(layout.entries, reasons), *warnings):
-        rules.check(layout.root, targets, listed, min_per_class)
-    strata = rules.strata(targets)
-    together = group_images(
-        layout.base,
-        [layout.entries[i].path for i in usable],
-        [inspected[i] for i in usable],
-        strata,
-        [names[i] for i in usable],
-        duplicates=duplicates,
-        bits=near_duplicate_bits,
-        limits=limits,
-    )
-    given_splits = tuple(sorted({entry.split for entry in layout.entries if entry.split}))
-    drawn_by = json.dumps(
-        [seed, val_fraction, test_fraction, duplicates, near_duplicate_bits, group]
-    )
-    old_splits = recall_splits(
-        previous,
-        [(_storable(layout.entries[i].path), inspected[i].sha256) for i in usable],
-        together.groups,
-        given_splits=given_splits,
-        drawn_by=drawn_by,
-    )
-    splits = assign_splits(
-        together.groups,
-        strata,
-        [layout.entries[i].split for i in usable],
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        seed=seed,
-        old_splits=old_splits,
-    )
-    looked_at = [(layout.entries[i].path, inspected[i]) for i in usable]
-    rendering, about_rendering = decide_rendering(looked_at, strata, splits)
-    with explaining(*warnings):
-        warnings += [*together.warnings, *rules.check_splits(layout.root, strata, splits)]
-    warnings += about_rendering
-    numbers = (together.groups.tolist(), together.pictures.tolist())
-    cells = dict(zip(usable, zip(strata, splits, *numbers, strict=True), strict=True))
-    decided = [cells.get(i, ("", "", 0, 0)) for i in range(len(inspected))]
-    stratum_of, split_of, group_of, picture_of = zip(*decided, strict=True)
-    files, labels, _ = zip(*layout.entries, strict=True)
-    columns = list(zip(*inspected, strict=True))[: len(FILE_COLUMNS)]
-    texts = [map(_storable, column) for column in (files, labels, stratum_of)]
-    stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons, picture_of)
-    rows = starmap(ImageRow, zip(*stored, strict=True))
-    given = tuple(rows), tuple(warnings), given_splits
-    return Manifest(*given, rules.name, rendering, limits, drawn_by)
-
-
-def _storable(text: str) -> str:
-    """As it is, but what no UTF-8 can hold (a file name of other bytes) is spelt out."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -3,11 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from rootstock.data.columns import Columns
 
 
-class TargetRules(Protocol):
+class TargetReader(Protocol):
+    """What reads the targets of a table or of folders; every task does."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that hold a target."""
+        ...
+
+    @property
+    def in_folders(self) -> bool:
+        """Whether the name of a class folder is a target."""
+        ...
+
+    def find_columns(self, columns: Columns) -> tuple[str, ...]:
+        """Return the names of the table's columns that hold the target; none if it has none."""
+        ...
+
+    def read_cells(self, columns: Columns, names: Sequence[str]) -> list[str]:
+        """Return the target of each row as one text."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlainReader:
+    """Reads columns of fixed names; several are joined as a JSON list."""
+
+    columns: tuple[str, ...] = ("label",)
+    in_folders: bool = True
+
+    def find_columns(self, columns: Columns) -> tuple[str, ...]:
+        """Return one column for each name; none if one is missing."""
+        found = [columns.find(role) for role in self.columns]
+        return tuple(names[0] for names in found) if all(len(one) == 1 for one in found) else ()
+
+    def read_cells(self, columns: Columns, names: Sequence[str]) -> list[str]:
+        """Return the text of the only column, or those of all as a JSON list."""
+        return columns.join(names)
+
+
+class TargetRules(TargetReader, Protocol):
     """What the index asks of the kind of target; every task answers it."""
 
     name: ClassVar[str]

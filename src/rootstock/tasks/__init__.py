@@ -31,6 +31,11 @@ class Registration(NamedTuple):
     answer: Place
 
 
+AUTO = "auto"
+"""The setting of `task.name` that lets the data decide."""
+DEFAULT_TASK = "single_label"
+
+# In the order in which they are asked whether data is theirs: what is special comes first.
 _TASKS = {
     "single_label": Registration(
         Place("rootstock.tasks.single_label.task", "SingleLabel"),
@@ -47,6 +52,11 @@ def register_task(name: str, *, task: Place, answer: Place) -> None:
 def task_names() -> list[str]:
     """Return the names of all tasks, sorted."""
     return sorted(_TASKS)
+
+
+def listed_tasks() -> list[str]:
+    """Return the names of all tasks, in the order in which they are asked about data."""
+    return list(_TASKS)
 
 
 def get_task(name: str) -> Task:
@@ -79,7 +89,8 @@ def find_registration(name: str) -> Registration:
         return _TASKS[name]
     except KeyError:
         raise ConfigError(
-            f"there is no task {name!r}", hint=f"the tasks are: {', '.join(task_names())}"
+            f"there is no task {name!r}",
+            hint=f"task.name may be: {', '.join([AUTO, *task_names()])}",
         ) from None
 
 

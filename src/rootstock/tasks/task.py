@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rootstock.system.escape import escape_markdown, markdown_table
+from rootstock.data.target_rules import PlainReader
+from rootstock.system.escape import escape_markdown, list_names, markdown_table
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.targets import Targets
@@ -29,6 +30,7 @@ from rootstock.tasks.targets import Targets
 if TYPE_CHECKING:
     import torch
 
+    from rootstock.data.columns import Columns
     from rootstock.tasks.learning import HeadSolver, TargetLoss
 
 Calibration = Mapping[str, Any]
@@ -128,6 +130,33 @@ class Task(ABC):
         return f"val_{self.headline}"
 
     # Data
+
+    def recognise(self, root: Path, columns: Columns | None) -> str:
+        """Return what shows that data is of this task, in a few words; empty if nothing does.
+
+        ``columns`` are those of a table; None for a folder. The tasks are asked in the order of
+        their registration.
+        """
+        if columns is None:
+            return "class folders" if self.in_folders and root.is_dir() else ""
+        names = self.find_columns(columns)
+        return f"the column{'s' if names[1:] else ''} {list_names(names)}" if names else ""
+
+    def find_columns(self, columns: Columns) -> tuple[str, ...]:
+        """Return the names of a table's columns that hold the target; none if it has none.
+
+        Raises:
+            DataError: the columns are those of this task, and wrong.
+        """
+        return PlainReader(self.columns).find_columns(columns)
+
+    def read_cells(self, columns: Columns, names: Sequence[str]) -> list[str]:
+        """Return the target of each row as a text; those of several columns as a JSON list.
+
+        Raises:
+            DataError: says which row is wrong; an empty text is refused afterwards.
+        """
+        return columns.join(names)
 
     @abstractmethod
     def read_names(self, texts: Sequence[str]) -> tuple[str, ...]:

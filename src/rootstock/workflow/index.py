@@ -14,9 +14,10 @@ from typing import Any, cast
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
+from rootstock.data.build_manifest import build_manifest
 from rootstock.data.inspect import Inspected
 from rootstock.data.layout import Layout, find_images
-from rootstock.data.manifest import Manifest, build_manifest
+from rootstock.data.manifest import Manifest
 from rootstock.data.notices import list_notices
 from rootstock.data.splits import SPLITS
 from rootstock.data.target_rules import TargetRules
@@ -28,9 +29,9 @@ from rootstock.system.cpu import usable_cores
 from rootstock.system.escape import escape_log
 from rootstock.system.files import write_json
 from rootstock.system.progress import say
-from rootstock.tasks import get_task
+from rootstock.tasks.recognise import find_task
 from rootstock.tasks.task import Task
-from rootstock.workflow.listed import read_limits
+from rootstock.workflow.listed import read_limits, read_roles
 from rootstock.workflow.start import check_place, check_start
 from rootstock.workflow.task_settings import check_task
 
@@ -56,10 +57,10 @@ def log_notices(manifest: Manifest) -> None:
 
 def index_images(config: Config, paths: Paths) -> Manifest:
     """Decode every image once; write the manifest, reports/data.json and three pictures."""
-    task = get_task(config.task.name)
-    check_task(config, task)
+    found = find_task(config.task.name, paths.below(config.data.root), read_roles(config.data))
+    check_task(config, found.task)
     with _no_garbage():
-        return _index(config, paths, task)
+        return _index(config, paths, found.task, recognised=found.reason)
 
 
 def index_labelled(config: Config, paths: Paths, task: Task) -> Manifest:
@@ -68,7 +69,8 @@ def index_labelled(config: Config, paths: Paths, task: Task) -> Manifest:
     They need not be enough to learn from: one class, one image, or a test split without a training
     split will do. Images without a given split are in the split `train`.
     """
-    unsplit = {"val_fraction": 0.0, "test_fraction": 0.0, "duplicates": "off", "group": None}
+    shares = {"val_fraction": 0.0, "test_fraction": 0.0}
+    unsplit = {**shares, "duplicates": "off", "group": None, "time": None}
     data = config.data.model_copy(update=unsplit)
     with _no_garbage():
         return _index(config.model_copy(update={"data": data}), paths, task, learn=False)
@@ -89,15 +91,18 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _index(config: Config, paths: Paths, task: Task, *, learn: bool = True) -> Manifest:
+def _index(
+    config: Config, paths: Paths, task: Task, *, learn: bool = True, recognised: str = ""
+) -> Manifest:
     data = config.data
     root = paths.below(data.root)
+    if data.time and root.is_dir():
+        raise DataError(
+            f"data.time is {data.time!r}, and {root} is a folder",
+            hint="set data.root to a table with this column, or data.time to null",
+        )
     layout = find_images(
-        root,
-        columns=task.columns,
-        in_folders=task.in_folders,
-        reading=data.layout,
-        need_train=learn,
+        root, target=task, roles=read_roles(data), reading=data.layout, need_train=learn
     )
     check_place(root, paths.root)
     folder = paths.reports / PICTURES
@@ -119,6 +124,8 @@ def _index(config: Config, paths: Paths, task: Task, *, learn: bool = True) -> M
             near_duplicate_bits=data.near_duplicate_bits,
             duplicates=data.duplicates,
             group=data.group,
+            time=data.time,
+            recognised=recognised,
             min_per_class=data.min_per_class,
             seed=config.seed,
             workers=workers,

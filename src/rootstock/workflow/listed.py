@@ -11,11 +11,13 @@ import hashlib
 import shutil
 
 from rootstock.config.paths import Paths
-from rootstock.config.schema import Config
+from rootstock.config.schema import Config, DataConfig
+from rootstock.data.columns import ColumnRoles
 from rootstock.data.inspection_cache import InspectionCache
 from rootstock.data.layout import find_images
 from rootstock.data.limits import DecodeLimits
 from rootstock.data.read import read_file
+from rootstock.data.target_rules import PlainReader
 from rootstock.errors import ImageError
 from rootstock.system.files import write_atomic, write_json
 
@@ -39,7 +41,11 @@ def digest_listed(config: Config, paths: Paths) -> str:
     """Return the SHA-256 of the paths and contents of the listed images; 64 hex digits."""
     limits = read_limits(config)
     # The labels do not matter: DVC knows the table itself.
-    layout = find_images(paths.below(config.data.root), columns=("path",))
+    layout = find_images(
+        paths.below(config.data.root),
+        target=PlainReader(columns=("path",)),
+        roles=read_roles(config.data),
+    )
     names = [entry.path for entry in layout.entries]
     known = InspectionCache(paths.seen, layout.base, limits).recall(names)
     digest = hashlib.sha256()
@@ -53,6 +59,12 @@ def digest_listed(config: Config, paths: Paths) -> str:
                 content = error.reason
         digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def read_roles(data: DataConfig) -> ColumnRoles:
+    """Return what the settings say of a table's columns."""
+    aside = [name for name in (data.group, data.time) if name is not None]
+    return ColumnRoles(data.columns, aside, [data.time] if data.time else [])
 
 
 def read_limits(config: Config) -> DecodeLimits:

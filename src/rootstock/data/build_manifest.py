@@ -1,0 +1,125 @@
+"""The manifest made from a layout: every image is decoded once, and its split is decided."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import starmap
+from pathlib import Path
+
+from rootstock.data.blank import decide_rendering
+from rootstock.data.entry import describe_faults, explaining
+from rootstock.data.groups import Duplicates, group_images, name_groups
+from rootstock.data.inspect import Inspected
+from rootstock.data.inspection_cache import FILE_COLUMNS, inspect_layout
+from rootstock.data.layout import Layout
+from rootstock.data.limits import DecodeLimits
+from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.data.splits import assign_splits, recall_splits
+from rootstock.data.target_rules import TargetRules
+from rootstock.data.temporal import split_off_newest
+
+
+def build_manifest(
+    layout: Layout,
+    *,
+    rules: TargetRules,
+    limits: DecodeLimits,
+    val_fraction: float,
+    test_fraction: float,
+    near_duplicate_bits: int,
+    duplicates: Duplicates = "near",
+    group: str | None = None,
+    time: str | None = None,
+    recognised: str = "",
+    min_per_class: int,
+    seed: int,
+    workers: int | None = None,
+    cache_file: Path | None = None,
+    on_inspected: Callable[[list[Inspected]], None] | None = None,
+    previous: Manifest | None = None,
+) -> Manifest:
+    """Decode every image of ``layout`` once and decide its split.
+
+    ``workers`` is the number of decoding processes; None: one a core. ``cache_file`` is a file that
+    keeps what was seen, so that the next run reads what is new or has changed, nothing else.
+    ``duplicates`` says which copies stay in one split, ``group`` which other images do, as in
+    `name_groups`. ``time`` names the metadata that the newest images are tested by.
+    ``recognised`` is why the task of ``rules`` was taken. ``on_inspected`` is called with what was
+    seen, before anything is made of it.
+    Images of ``previous`` keep their split if it was drawn by the same settings.
+    Raises:
+        DataError: there is nothing to learn from these targets; ``min_per_class`` is how many
+            usable images each stratum needs.
+    """
+    listed = [entry.target for entry in layout.entries]
+    rules.check_texts(layout.root, listed)
+    names = name_groups(group, layout.entries)
+    inspected = inspect_layout(
+        layout, limits=limits, workers=workers, cache_file=cache_file, on_inspected=on_inspected
+    )
+    usable = [i for i, image in enumerate(inspected) if not image.reason]
+    targets = [listed[i] for i in usable]
+    warnings = [*layout.warnings, *rules.warn(listed)]
+    reasons = [image.reason for image in inspected]
+    with explaining(*describe_faults(layout.entries, reasons), *warnings):
+        rules.check(layout.root, targets, listed, min_per_class)
+    strata = rules.strata(targets)
+    together = group_images(
+        layout.base,
+        [layout.entries[i].path for i in usable],
+        [inspected[i] for i in usable],
+        strata,
+        [names[i] for i in usable],
+        duplicates=duplicates,
+        bits=near_duplicate_bits,
+        limits=limits,
+    )
+    given = [layout.entries[i].split for i in usable]
+    given_splits = tuple(sorted({entry.split for entry in layout.entries if entry.split}))
+    settings = [seed, val_fraction, test_fraction, duplicates, near_duplicate_bits, group]
+    if time is not None:
+        given = split_off_newest(
+            [layout.entries[i] for i in usable], together.groups, column=time, share=test_fraction
+        )
+        given_splits = tuple(sorted({*given_splits, "test"}))
+        settings.append(time)
+    drawn_by = json.dumps(settings)
+    old_splits = recall_splits(
+        previous,
+        [(_storable(layout.entries[i].path), inspected[i].sha256) for i in usable],
+        together.groups,
+        given_splits=given_splits,
+        drawn_by=drawn_by,
+    )
+    splits = assign_splits(
+        together.groups,
+        strata,
+        given,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        old_splits=old_splits,
+    )
+    looked_at = [(layout.entries[i].path, inspected[i]) for i in usable]
+    rendering, about_rendering = decide_rendering(looked_at, strata, splits)
+    with explaining(*warnings):
+        warnings += [*together.warnings, *rules.check_splits(layout.root, strata, splits)]
+    warnings += about_rendering
+    numbers = (together.groups.tolist(), together.pictures.tolist())
+    cells = dict(zip(usable, zip(strata, splits, *numbers, strict=True), strict=True))
+    decided = [cells.get(i, ("", "", 0, 0)) for i in range(len(inspected))]
+    stratum_of, split_of, group_of, picture_of = zip(*decided, strict=True)
+    files, labels, _, facts = zip(*layout.entries, strict=True)
+    columns = list(zip(*inspected, strict=True))[: len(FILE_COLUMNS)]
+    texts = [map(_storable, column) for column in (files, labels, stratum_of)]
+    metadata = [json.dumps(dict(one), ensure_ascii=False) if one else "" for one in facts]
+    stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons, picture_of)
+    rows = tuple(starmap(ImageRow, zip(*stored, metadata, strict=True)))
+    found = rows, tuple(warnings), given_splits
+    return Manifest(*found, rules.name, rendering, limits, drawn_by, recognised)
+
+
+def _storable(text: str) -> str:
+    """As it is, but what no UTF-8 can hold (a file name of other bytes) is spelt out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,234 @@
+"""The columns of a table of images: what is in them, and what each of them is for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from rootstock.data.entry import clean_label
+from rootstock.errors import DataError
+from rootstock.system.escape import escape_terminal
+
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
+_DELIMITERS = (",", ";", "\t")
+_UNREADABLE = (pa.ArrowException, csv.Error, OSError, TypeError, ValueError)
+ColumnSettings = Mapping[str, str | Sequence[str]]
+"""`data.columns`: what a column is for, and its name in the table, or several names."""
+Kind = Literal["binary", "number", "list", "text"]
+MIN_KIND_SHARE = 0.9
+"""Cells of a column that have to be numbers, or 0 and 1, before the others are called wrong."""
+TRUTH_VALUES = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+MAX_METADATA_COLUMNS = 64
+MAX_METADATA_CHARACTERS = 200
+"""A longer name of a column is no metadata; a longer cell is cut."""
+
+
+@dataclass(frozen=True)
+class ColumnRoles:
+    """What the settings say of a table's columns.
+
+    ``told`` are those of `data.columns`. Columns in ``aside``, such as that of the group, hold no
+    target; ``required`` are those among them that the table must have.
+    """
+
+    told: ColumnSettings = field(default_factory=dict)
+    aside: Collection[str] = ()
+    required: Collection[str] = ()
+
+    def names(self, role: str) -> tuple[str, ...]:
+        """Return the names that were told for ``role``; none if nothing was."""
+        told = self.told.get(role, ())
+        return (told,) if isinstance(told, str) else tuple(told)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of the table at ``path``."""
+
+    path: Path
+    table: pa.Table
+    roles: ColumnRoles = field(default_factory=ColumnRoles)
+
+    @classmethod
+    def read(cls, path: Path, roles: ColumnRoles) -> Columns:
+        """Read a CSV or Parquet file.
+
+        Raises:
+            DataError: it is no table, or has no column of a name that was told.
+        """
+        columns = cls(path, _read_table(path), roles)
+        told = [(role, name) for role in roles.told for name in roles.names(role)]
+        needed = [*told, *((f"`{name}`", name) for name in roles.required)]
+        for role, name in needed:
+            if name not in columns.table.column_names:
+                raise DataError(
+                    f"{path} has no column {escape_terminal(name)} for {role}; it has "
+                    f"{columns.describe_names()}",
+                    hint="correct data.columns, data.group or data.time",
+                )
+        return columns
+
+    def describe_names(self) -> str:
+        """Return the names of all columns for a message."""
+        return ", ".join(map(escape_terminal, self.table.column_names))
+
+    def find(self, role: str) -> tuple[str, ...]:
+        """Return the names of the columns for ``role``: those told, or the one of this name.
+
+        Raises:
+            DataError: the table has more than one column of this name.
+        """
+        names = self.roles.names(role) or ((role,) if role in self.table.column_names else ())
+        for name in names:
+            if self.table.column_names.count(name) > 1:
+                raise DataError(
+                    f"{self.path} has more than one column {name}", hint="rename or remove one"
+                )
+        return names
+
+    @cached_property
+    def unnamed(self) -> tuple[str, ...]:
+        """Names of the columns that may hold targets: those without another use."""
+        used = {*self.find("path"), *self.find("split"), *self.roles.aside}
+        return tuple(name for name in self._single_names if name not in used)
+
+    @cached_property
+    def _single_names(self) -> tuple[str, ...]:
+        names = self.table.column_names
+        return tuple(name for name in dict.fromkeys(names) if name and names.count(name) == 1)
+
+    def kind(self, name: str) -> Kind:
+        """Return what nearly all cells of a column hold."""
+        if self.is_list(name):
+            return "list"
+        try:
+            cells = self.texts(name)
+        except DataError:
+            return "text"
+        least = MIN_KIND_SHARE * len(cells)
+        if sum(cell.lower() in TRUTH_VALUES for cell in cells) >= least:
+            return "binary"
+        return "number" if sum(map(_is_number, cells)) >= least else "text"
+
+    def is_list(self, name: str) -> bool:
+        """Whether each cell of a column is a list."""
+        kind = self.table[name].type
+        return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+    def lists(self, name: str) -> list[list[str]]:
+        """Return the cells of a column of lists; a missing one is empty."""
+        cells = self.table[name].to_pylist()
+        return [
+            [clean_label(str(item)) for item in cell or () if item is not None] for cell in cells
+        ]
+
+    def texts(self, name: str, *, clean: bool = True) -> list[str]:
+        """Return the cells of a column without blanks at their ends; "" for a missing value.
+
+        ``clean``: as labels are written.
+        Raises:
+            DataError: the cells are not single values.
+        """
+        kind = self.table[name].type
+        try:
+            if pa.types.is_nested(kind):
+                raise pa.ArrowInvalid(f"{kind} is not one value")
+            texts = pc.cast(self.table[name], pa.string()).to_pylist()
+        except (pa.ArrowException, UnicodeDecodeError):
+            raise DataError(
+                f"the column {name} of {self.path} holds {kind}, not one text or number a row",
+                hint="write one text or number into each row of it",
+            ) from None
+        return [clean_label(value or "") if clean else (value or "").strip() for value in texts]
+
+    def join(self, names: Sequence[str]) -> list[str]:
+        """Return one text per row: that of the only column, or those of all as a JSON list."""
+        columns = [self.texts(name) for name in names]
+        if len(columns) == 1:
+            return columns[0]
+        return [json.dumps(row, ensure_ascii=False) for row in zip(*columns, strict=True)]
+
+    def metadata(self, targets: Collection[str]) -> tuple[dict[str, list[str]], list[str]]:
+        """Return the cells of the columns with no other use than to describe, and warnings."""
+        used = {*self.find("path"), *self.find("split"), *targets}
+        names = [
+            name
+            for name in self._single_names
+            if name not in used and len(name) <= MAX_METADATA_CHARACTERS
+        ]
+        kept: dict[str, list[str]] = {}
+        # Those that settings name are never among the ones that are too many.
+        for name in sorted(names, key=lambda name: name not in self.roles.aside):
+            if len(kept) == MAX_METADATA_COLUMNS:
+                return kept, [
+                    f"{self.path} has {len(names)} columns that describe the images; the first "
+                    f"{MAX_METADATA_COLUMNS} are kept"
+                ]
+            try:
+                cells = self.texts(name)
+            except DataError:
+                continue
+            kept[name] = [cell[:MAX_METADATA_CHARACTERS] for cell in cells]
+        return kept, []
+
+
+def read_column_names(path: Path) -> list[str]:
+    """Return the names of a table's columns; none if it cannot be read."""
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return list(pa.parquet.read_schema(path).names)
+        return [name.strip() for name in _read_header(path)[1]]
+    except _UNREADABLE:
+        return []
+
+
+def _read_table(path: Path) -> pa.Table:
+    ending = path.suffix.lower()
+    if ending not in TABLE_ENDINGS:
+        raise DataError(
+            f"{path} is a file, but not a CSV or Parquet table",
+            hint=f"give a folder of class folders, or a table ({', '.join(TABLE_ENDINGS)})",
+        )
+    try:
+        if ending in (".parquet", ".pq"):
+            table = pa.parquet.read_table(path)
+            return table.rename_columns([name.strip() for name in table.column_names])
+        delimiter, names = _read_header(path)
+        # Everything is text: labels such as 007 must not become the number 7.
+        table = pa.csv.read_csv(
+            path,
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
+        return table.rename_columns([name.strip() for name in table.column_names])
+    except _UNREADABLE as error:
+        raise DataError(
+            f"{path} cannot be read as a table: {error}",
+            hint="save it as CSV in UTF-8 or as Parquet",
+        ) from None
+
+
+def _read_header(path: Path) -> tuple[str, list[str]]:
+    """Return the delimiter of a CSV file, and the names of its columns."""
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline().rstrip("\r\n")
+    delimiter = max(_DELIMITERS, key=header.count)
+    return delimiter, next(csv.reader([header], delimiter=delimiter), [])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""A test on the newest images: what a model meets after it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from rootstock.data.entry import Entry
+from rootstock.errors import DataError
+
+
+def split_off_newest(
+    entries: Sequence[Entry], groups: np.ndarray, *, column: str, share: float
+) -> list[str | None]:
+    """Return the given splits of images, `test` for the newest ``share`` of those without one.
+
+    The time is in the metadata ``column``: ISO 8601 dates, or numbers. Images of one time are in
+    one split. A group (``groups`` int64[N]) is tested if its newest image is.
+    Raises:
+        DataError: a time cannot be read, a test split is given, or there is one time only.
+    """
+    if any(entry.split == "test" for entry in entries):
+        raise DataError(
+            "the data gives a test split, and data.time asks for one by time",
+            hint="remove the test rows of the column split, or set data.time to null",
+        )
+    times = np.array([_read_time(entry, column) for entry in entries])
+    _, codes = np.unique(groups, return_inverse=True)
+    newest = np.full(codes.max() + 1, -np.inf)
+    np.maximum.at(newest, codes, times)
+    times = newest[codes]
+    free = np.array([entry.split is None for entry in entries])
+    if not share or not free.any():
+        return [entry.split for entry in entries]
+    count = max(1, round(share * int(free.sum())))
+    cutoff = np.sort(times[free])[-count]
+    if cutoff <= times[free].min():
+        raise DataError(
+            f"data.time: a test split of the newest images by {column} would be all of them",
+            hint="give times that differ, or set data.time to null",
+        )
+    return [
+        "test" if is_free and time >= cutoff else entry.split
+        for entry, time, is_free in zip(entries, times, free, strict=True)
+    ]
+
+
+def _read_time(entry: Entry, column: str) -> float:
+    text = entry.metadata.get(column, "")
+    try:
+        number = float(text)
+    except ValueError:
+        try:
+            when = datetime.fromisoformat(text)
+        except ValueError:
+            raise DataError(
+                f"{entry.path}: the time {text!r} in the column {column} cannot be read",
+                hint="write times as 2026-11-30 or 2026-11-30T14:05:00, or as numbers",
+            ) from None
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    if not np.isfinite(number):
+        raise DataError(
+            f"{entry.path}: the time {text!r} in the column {column} is not a time",
+            hint="write times as 2026-11-30 or 2026-11-30T14:05:00, or as finite numbers",
+        )
+    return number

@@ -1,0 +1,46 @@
+"""Which task data is for: what the settings say, or what the data looks like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rootstock.data.columns import TABLE_ENDINGS, ColumnRoles, Columns
+from rootstock.errors import DataError
+from rootstock.tasks import AUTO, DEFAULT_TASK, get_task, listed_tasks
+from rootstock.tasks.task import Task
+
+
+class FoundTask(NamedTuple):
+    """A task; ``reason`` is what it was recognised by, empty if the settings name it."""
+
+    task: Task
+    reason: str
+
+
+def find_task(name: str, root: Path, roles: ColumnRoles) -> FoundTask:
+    """Return the task called ``name``; `auto`: the first one that the data looks like.
+
+    Data that looks like none is left to the default task, whose refusal says what is missing.
+    Raises:
+        ConfigError: there is no such task.
+        DataError: the table cannot be read.
+    """
+    if name != AUTO:
+        return FoundTask(get_task(name), "")
+    columns = None
+    if root.is_file() and root.suffix.lower() in TABLE_ENDINGS:
+        columns = Columns.read(root, roles)
+        if not columns.find("path"):
+            return FoundTask(get_task(DEFAULT_TASK), "")
+    for task in map(get_task, listed_tasks()):
+        if reason := task.recognise(root, columns):
+            return FoundTask(task, reason)
+    if columns is not None:
+        raise DataError(
+            f"{root} has no columns that say what the images show; it has "
+            f"{columns.describe_names()}",
+            hint="add a column `label` (one class), `labels` (several) or `target` (a number), "
+            "name yours with data.columns, such as {label: species}, or set task.name",
+        )
+    return FoundTask(get_task(DEFAULT_TASK), "")
