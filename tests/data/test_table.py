@@ -129,3 +129,17 @@ def test_an_address_is_no_path(root):
 def test_blanks_after_the_delimiters_are_no_part_of_names_and_values(root):
     rows, _ = read(root, "path, label, split\nimg/ant/0.png, 007, train\n")
     assert rows == {"img/ant/0.png": ("007", "train")}
+
+
+def test_empty_rows_behind_the_last_one_are_no_rows(root):
+    rows, _ = read(root, "path,label,split\nimg/ant/0.png,ant,train\n,,\n, ,\n")
+    assert rows == {"img/ant/0.png": ("ant", "train")}
+    with pytest.raises(DataError, match="row 1: path or label is empty"):
+        read(root, "path,label\n,\nimg/ant/0.png,ant\n")
+
+
+def test_columns_are_known_in_any_case(root):
+    rows, _ = read(root, "Path,LABEL,Split\nimg/ant/0.png,ant,train\n")
+    assert rows == {"img/ant/0.png": ("ant", "train")}
+    rows, _ = read(root, "path,Label,label\nimg/ant/0.png,wrong,ant\n")
+    assert rows == {"img/ant/0.png": ("ant", None)}

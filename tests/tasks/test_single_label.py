@@ -57,6 +57,26 @@ def test_classes_that_cannot_be_learnt_are_refused(texts, listed, message):
     TASK.check(ROOT, ["a"] * 3 + ["b"] * 3, ["a", "b"], 3)
 
 
+def test_values_in_place_of_classes_are_listed_in_short():
+    values = [f"{number / 7:.2f}" for number in range(40)]
+    with pytest.raises(DataError, match=r"0\.00 \(1\).* and 30 more") as caught:
+        TASK.check(ROOT, values, values, 3)
+    assert "are these numbers" in caught.value.hint
+
+
+def test_classes_in_other_cases_are_one_warning():
+    (warning,) = TASK.warn(["ANT", "ant", "Ant", "bee", "BEE", "cat"])
+    assert "'ANT' and 'Ant' and 'ant', 'BEE' and 'bee' differ in case only" in warning
+
+
+def test_classes_that_list_others_are_warned_of():
+    (warning,) = TASK.warn(["ant", "ant;dog", "bee", "rock, paper", "a|b"])
+    assert warning.startswith(
+        "1 of 5 classes look like several labels of one image, such as ant;dog"
+    )
+    assert not TASK.warn(["rock, paper", "stone, scissors"])
+
+
 def test_a_class_that_is_missing_in_a_split_is_refused_or_warned_of():
     strata = ["a", "a", "b", "b"]
     splits = ["train", "val", "train", "train"]

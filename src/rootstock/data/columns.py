@@ -85,10 +85,18 @@ class Columns:
     def find(self, role: str) -> tuple[str, ...]:
         """Return the names of the columns for ``role``: those told, or the one of this name.
 
+        The name may be in another case if the table does not have it as it is.
         Raises:
             DataError: the table has more than one column of this name.
         """
-        names = self.roles.names(role) or ((role,) if role in self.table.column_names else ())
+        there = self.table.column_names
+        same = (role,) if role in there else tuple(n for n in there if n.lower() == role)
+        if len(same) > 1 and not self.roles.names(role):
+            raise DataError(
+                f"{self.path} has more than one column {role}: {', '.join(same)}",
+                hint="rename or remove one",
+            )
+        names = self.roles.names(role) or same
         for name in names:
             if self.table.column_names.count(name) > 1:
                 raise DataError(
@@ -210,12 +218,23 @@ def _read_table(path: Path) -> pa.Table:
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
-        return table.rename_columns([name.strip() for name in table.column_names])
+        table = table.rename_columns([name.strip() for name in table.column_names])
+        return _without_empty_end(table)
     except _UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as a table: {error}",
             hint="save it as CSV in UTF-8 or as Parquet",
         ) from None
+
+
+def _without_empty_end(table: pa.Table) -> pa.Table:
+    """Return the table without the empty rows that spreadsheets write behind the last one."""
+    length = table.num_rows
+    while length and not any(
+        (column[length - 1].as_py() or "").strip() for column in table.columns
+    ):
+        length -= 1
+    return table.slice(0, length)
 
 
 def _read_header(path: Path) -> tuple[str, list[str]]:

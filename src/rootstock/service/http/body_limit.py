@@ -39,7 +39,8 @@ class BodyLimit:
                 # Closing the connection spares both sides the rest of the body.
                 raise Problem(
                     "too-large",
-                    f"The body is longer than {self.max_bytes} bytes.",
+                    f"The body is longer than {self.max_bytes:,} bytes, the service's "
+                    "MAX_BODY_BYTES.",
                     headers={"Connection": "close"},
                 )
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from rootstock.data.entry import shorten
 from rootstock.data.splits import SPLITS
 from rootstock.errors import DataError
-from rootstock.system.escape import list_names
+from rootstock.system.escape import escape_terminal, list_names
+
+MAX_LONE_CLASSES = 10
+"""More classes of one or two images each are no classes."""
+_SEPARATORS = re.compile(r"[,;|]")
 
 
 def number_labels(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -48,24 +54,41 @@ def check_classes(root: Path, texts: Sequence[str], listed: Sequence[str], least
         )
     scarce = {label: counts[label] for label in classes if counts[label] < least}
     if scarce:
-        text = list_names(f"{label} ({count})" for label, count in scarce.items())
+        text = shorten([f"{label} ({count})" for label, count in scarce.items()], most=10)
+        hint = "add images, remove the class, or lower data.min_per_class (not under 2)"
+        if len(scarce) == len(classes) > MAX_LONE_CLASSES:
+            hint = "a class needs several images: are these numbers, or names of single images?"
         raise DataError(
-            f"{root} has classes with fewer than {least} usable images: {text}",
-            hint="add images, remove the class, or lower data.min_per_class (not under 2)",
+            f"{root} has classes with fewer than {least} usable images: {text}", hint=hint
         )
 
 
 def name_twins(texts: Sequence[str]) -> list[str]:
-    """Return a warning for each pair of classes that differ in case only."""
-    warnings = []
-    first: dict[str, str] = {}
+    """Return a warning if classes differ in case only."""
+    spellings: dict[str, list[str]] = {}
     for label in sorted(set(texts)):
-        twin = first.setdefault(label.casefold(), label)
-        if twin != label:
-            warnings.append(
-                f"the classes {twin!r} and {label!r} differ in case only; are they one?"
-            )
-    return warnings
+        spellings.setdefault(label.casefold(), []).append(label)
+    twins = [" and ".join(map(repr, labels)) for labels in spellings.values() if len(labels) > 1]
+    if not twins:
+        return []
+    return [f"the classes {shorten(twins)} differ in case only; should each of these be one class?"]
+
+
+def name_lists(texts: Sequence[str]) -> list[str]:
+    """Return a warning if classes look like several labels of one image, such as `ant;bee`."""
+    classes = set(texts)
+    lists = [label for label in sorted(classes) if _names_another(label, classes)]
+    if not lists:
+        return []
+    return [
+        f"{len(lists)} of {len(classes)} classes look like several labels of one image, such as "
+        f"{escape_terminal(lists[0])}: each is read as one class"
+    ]
+
+
+def _names_another(label: str, classes: Collection[str]) -> bool:
+    parts = [part.strip() for part in _SEPARATORS.split(label)]
+    return len(parts) > 1 and all(parts) and any(part in classes for part in parts)
 
 
 def check_splits(root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from rootstock.tasks.single_label.answer import Candidate, ClassAnswer
 from rootstock.tasks.single_label.labels import (
     check_classes,
     check_splits,
+    name_lists,
     name_twins,
     number_labels,
 )
@@ -77,8 +78,8 @@ class SingleLabel(Task):
         check_classes(root, texts, listed, least)
 
     def warn(self, texts: Sequence[str]) -> list[str]:
-        """Name classes that differ in case only."""
-        return name_twins(texts)
+        """Name classes that differ in case only, or that look like several labels."""
+        return name_twins(texts) + name_lists(texts)
 
     def check_splits(self, root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:
         """Refuse a class without training images; warn of one without others."""
