@@ -123,7 +123,7 @@ def test_a_long_body_is_a_413(client):
     response = client.post(
         "/v1/predict", content=b"x" * 2_000_001, headers={"content-type": "image/jpeg"}
     )
-    assert "2000000 bytes" in check_problem(response, 413, "too-large")
+    assert "2,000,000 bytes" in check_problem(response, 413, "too-large")
 
 
 @pytest.mark.parametrize("boundary", ["", "; boundary=b"])
