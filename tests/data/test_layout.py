@@ -61,6 +61,25 @@ def test_what_lies_beside_is_said(tmp_path):
     assert "train/empty is empty" in warnings
 
 
+def test_a_link_to_nowhere_next_to_the_classes_is_called_so(tmp_path):
+    write_classes(tmp_path, {"ants": 1, "bees": 1})
+    (tmp_path / "wasps").symlink_to("/not/mounted")
+    warnings = find_images(tmp_path).warnings
+    assert warnings == ["ignored 1 broken link next to the class folders: wasps"]
+
+
+def test_classes_in_the_names_of_files_are_pointed_out(tmp_path):
+    for number in range(6):
+        (tmp_path / f"cat.{number}.png").write_bytes(photo(number))
+        (tmp_path / f"dog_{number}.png").write_bytes(photo(number))
+    with pytest.raises(DataError, match="names begin with cat, dog: if these are the classes"):
+        find_images(tmp_path)
+    (tmp_path / "7.png").write_bytes(photo(7))
+    with pytest.raises(DataError) as caught:
+        find_images(tmp_path)
+    assert caught.value.message.endswith("13 files but no class folders")
+
+
 def test_classes_that_differ_in_case_only_are_warned_of(tmp_path):
     write_classes(tmp_path, {"Ants": 1, "ants": 1})
     texts = [entry.target for entry in find_images(tmp_path).entries]

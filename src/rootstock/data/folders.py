@@ -6,8 +6,9 @@ ways is refused with both, and `data.layout` chooses.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,8 @@ from rootstock.data.tree import Folder, scan_folder
 from rootstock.errors import DataError
 
 Reading = Literal["auto", "classes", "splits"]
+_WORD = re.compile(r"[^\W\d_]+")
+_MIN_FILES_PER_WORD = 5
 
 
 @dataclass
@@ -44,6 +47,7 @@ class FolderReader:
             what = "no images"
             if top.files:
                 what = f"{count(len(top.files), 'file')} but no class folders"
+                what += _describe_beginnings(top.files)
             raise DataError(f"{self.root} holds {what}", hint=LAYOUT_HINT)
         prefix, folder = self._descend(top) if self.reading == "auto" else ("", top)
         for place, one in {"": top, prefix: folder}.items():
@@ -81,12 +85,17 @@ class FolderReader:
         return prefix, folder
 
     def _warn_of_loose(self, folder: Folder, prefix: str) -> None:
-        if folder.files:
-            where = f" in {prefix}" if prefix else ""
-            self.warnings.append(
-                f"ignored {count(len(folder.files), 'file')} next to the class folders{where}: "
-                f"{shorten(folder.files, most=3)}"
-            )
+        names: dict[str, list[str]] = {"file": [], "broken link": []}
+        for name in folder.files:
+            noun = "file" if Path(folder.path, name).exists() else "broken link"
+            names[noun].append(name)
+        where = f" in {prefix}" if prefix else ""
+        self.warnings += [
+            f"ignored {count(len(some), noun)} next to the class folders{where}: "
+            f"{shorten(some, most=3)}"
+            for noun, some in names.items()
+            if some
+        ]
 
     def _read_classes(self, folder: Folder, prefix: str) -> Iterator[Entry]:
         self._warn_of_empty(folder, prefix)
@@ -173,3 +182,14 @@ class FolderReader:
                     "differ only in blanks at the ends or in how letters are composed"
                 )
         entries[:] = [entry._replace(target=clean_label(entry.target)) for entry in entries]
+
+
+def _describe_beginnings(names: Sequence[str]) -> str:
+    """Return what is said of files whose names begin with a few words, such as `cat.0.jpg`."""
+    words = Counter(found[0] if (found := _WORD.match(name)) else "" for name in names)
+    if words[""] or not 2 <= len(words) <= len(names) / _MIN_FILES_PER_WORD:
+        return ""
+    return (
+        f"; their names begin with {shorten(sorted(words), most=3)}: if these are the classes, "
+        "put the files of each into a folder of its own"
+    )
