@@ -29,6 +29,7 @@ $(VENV)/.run-ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Rootstock needs Python 3.11 or newer; name one with make PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing about 7 GB of packages into $(VENV); this takes some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve]'
 	mkdir -p -m 700 "$(DVC_CACHE)" && $(BIN)/dvc config --quiet --local core.site_cache_dir "$(DVC_CACHE)"
 	touch $@

@@ -46,6 +46,9 @@ PLOTS = {
     "depth": lambda path: plot_depth(
         path, divergence=[(0.0, 0.1), (1.0, 0.2)], probes={"last": (0.9, 0.01)}, chosen="last"
     ),
+    "a depth that is always right": lambda path: plot_depth(
+        path, divergence=[], probes={"block1": (1.0, 0.05), "last": (1 + 1e-9, 0.0)}
+    ),
     "nothing measured": lambda path: plot_depth(path, divergence=[], probes={}),
 }  # fmt: skip
 

@@ -20,8 +20,6 @@ from rootstock.plots.style import (
     write_note,
 )
 
-BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
-"""A ground that keeps lines out of a note."""
 MARKERS = ("o", "^", "s", "D", "v", "P")
 """Each for as many classes as there are colours."""
 MAX_NAMED, NAMED_PER_COLUMN = len(MARKERS) * len(PALETTE), 21
@@ -47,14 +45,8 @@ def plot_learning_curve(
             axes.fill_between(counts, low, high, color=BLUE, alpha=0.12, linewidth=0)
             axes.plot(counts, middle, style, color=BLUE, marker="o", markersize=4.5)
         axes.axhline(ceiling, color=ORANGE, linewidth=1.2)
-        look = {
-            "xycoords": ("axes fraction", "data"),
-            "color": ORANGE,
-            "ha": "right",
-            "va": "top",
-            "bbox": BEHIND,
-        }
-        write_note(axes, f"ceiling {ceiling:.1%}", (1.0, ceiling), (-2, -4), **look)
+        look = {"xycoords": ("axes fraction", "data"), "color": ORANGE, "va": "center"}
+        write_note(axes, f"ceiling {ceiling:.1%}", (1.0, ceiling), (4, 0), **look)
         for target in targets:
             axes.axhline(target, color=QUIET, linewidth=0.8, linestyle=":")
         counts = [point[0] for point in (*measured, *extrapolated)]

@@ -154,8 +154,11 @@ def _draw_probes(axes: Axes, probes: Mapping[str, tuple[float, float]], chosen: 
     spread = np.array([deviation for _, deviation in probes.values()])
     place = np.arange(len(mean))
     axes.plot(place, mean, color=BLUE, zorder=2)
-    axes.errorbar(place, mean, yerr=spread, fmt="o", color=BLUE, capsize=3, elinewidth=1, zorder=3)
-    for x, (y, up) in enumerate(zip(mean, spread, strict=True)):
+    above = np.clip(1.0 - mean, 0.0, spread)  # no score is over 1
+    axes.errorbar(
+        place, mean, yerr=(spread, above), fmt="o", color=BLUE, capsize=3, elinewidth=1, zorder=3
+    )
+    for x, (y, up) in enumerate(zip(mean, above, strict=True)):
         write_note(axes, f"{y:.3f}", (x, y + up), (0, 5), ha="center")
     if chosen in probes:
         at = list(probes).index(chosen)
