@@ -237,8 +237,10 @@ def _load(image: Image.Image, limits: DecodeLimits, convert: Callable[[Image.Ima
     except MemoryError:
         raise _no_memory() from None
     except Exception as error:  # noqa: BLE001 - as above, and the image is unusable
-        reason = "truncated" if _is_truncation(error) else "damaged"
-        raise ImageError(reason, f"the pixels cannot be decoded: {_one_line(error)}") from None
+        what, reason = "the pixels cannot be decoded", "damaged"
+        if _is_truncation(error):
+            what, reason = "the file ends early", "truncated"
+        raise ImageError(reason, f"{what}: {_one_line(error)}") from None
 
 
 def _is_jpeg(image: Image.Image) -> bool:

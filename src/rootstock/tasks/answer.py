@@ -16,7 +16,7 @@ from typing import Any, Self
 class AnswerError:
     """Why an image has no answer."""
 
-    detail: str = field(metadata={"examples": ["The image ends before its last row."]})
+    detail: str = field(metadata={"examples": ["the file ends early: image file is truncated"]})
     reason: str | None = field(default=None, metadata={"examples": ["truncated"]})
     type: str | None = field(
         default=None, metadata={"examples": ["urn:rootstock:problem:unusable-image"]}

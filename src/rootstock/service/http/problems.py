@@ -182,7 +182,7 @@ def document(*kinds: str) -> dict[int | str, dict[str, Any]]:
 _EXAMPLES = {
     "too-large": "The body is longer than 67,108,864 bytes, the service's MAX_BODY_BYTES.",
     "unsupported-media-type": "text/plain is not an image type.",
-    "unusable-image": "The image ends before its last row.",
+    "unusable-image": "the file ends early: image file is truncated",
     "invalid-request": "query.top_k: Input should be greater than or equal to 1",
 }
 SCHEMA_NAME = "ProblemDetails"

@@ -40,7 +40,7 @@ EXAMPLES: list[Any] = [
                 "error": {
                     "type": "urn:rootstock:problem:unusable-image",
                     "title": "Unusable image",
-                    "detail": "The image ends before its last row.",
+                    "detail": "the file ends early: image file is truncated",
                     "reason": "truncated",
                 },
             },
