@@ -143,3 +143,11 @@ def test_columns_are_known_in_any_case(root):
     assert rows == {"img/ant/0.png": ("ant", "train")}
     rows, _ = read(root, "path,Label,label\nimg/ant/0.png,wrong,ant\n")
     assert rows == {"img/ant/0.png": ("ant", None)}
+
+
+@pytest.mark.parametrize(("name", "hint"), [("a.tar.gz", "unpack it"), ("a.txt", "class folders")])
+def test_a_file_that_is_no_table_has_a_way_out(root, name, hint):
+    (root / name).write_bytes(b"x")
+    with pytest.raises(DataError) as caught:
+        find_images(root / name)
+    assert hint in caught.value.hint

@@ -20,6 +20,7 @@ from rootstock.errors import DataError
 from rootstock.system.escape import escape_terminal
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
+_ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _DELIMITERS = (",", ";", "\t")
 _UNREADABLE = (pa.ArrowException, csv.Error, OSError, TypeError, ValueError)
 ColumnSettings = Mapping[str, str | Sequence[str]]
@@ -205,7 +206,9 @@ def _read_table(path: Path) -> pa.Table:
     if ending not in TABLE_ENDINGS:
         raise DataError(
             f"{path} is a file, but not a CSV or Parquet table",
-            hint=f"give a folder of class folders, or a table ({', '.join(TABLE_ENDINGS)})",
+            hint="unpack it, and give the folder"
+            if ending in _ARCHIVE_ENDINGS
+            else f"give a folder of class folders, or a table ({', '.join(TABLE_ENDINGS)})",
         )
     try:
         if ending in (".parquet", ".pq"):
