@@ -123,12 +123,17 @@ def test_predict_answers_the_images_of_a_folder(tmp_path, capsys):
     for seed, name in enumerate(["b.jpg", "a.JPEG", "deep/c.jpg", ".hidden/d.jpg", ".e.jpg"]):
         (tmp_path / "new" / name).write_bytes(jpeg(seed))
     (tmp_path / "new/notes.txt").write_text("not an image")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/f.jpg").write_bytes(jpeg(9))
+    (tmp_path / "new/linked").symlink_to("../elsewhere")
+    (tmp_path / "new/circle").symlink_to(".")
     code, text = predict(capsys, "new")
     assert code == 0
     assert [line.partition(": ")[0] for line in text.splitlines()] == [
         "new/a.JPEG",
         "new/b.jpg",
         "new/deep/c.jpg",
+        "new/linked/f.jpg",
     ]
 
 

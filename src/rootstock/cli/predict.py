@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rootstock.cli.common import add_command, add_options, open_model, print_json
-from rootstock.data.ignored import is_side_file, is_side_folder
+from rootstock.data.tree import scan_folder
 from rootstock.errors import ImageError, RootstockError
 from rootstock.system.escape import escape_terminal
 
@@ -56,23 +55,21 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def _list_images(given: Path) -> Iterator[Path]:
-    """Yield the file itself, or the files at any depth of a folder that training would look at.
+    """Yield the file itself, or the files of a folder that training would look at.
 
+    Those are at any depth, also behind links; what is passed over is a warning.
     Raises:
-        RootstockError: the folder has no image.
+        RootstockError: the folder has no image, or cannot be read.
     """
     if not given.is_dir():
         yield given
         return
-    n_images = 0
-    for here, folders, files in os.walk(given):
-        folders[:] = sorted(name for name in folders if not is_side_folder(name))
-        for name in sorted(files):
-            if not is_side_file(name):
-                n_images += 1
-                yield Path(here, name)
-    if not n_images:
+    folder, warnings = scan_folder(given)
+    for warning in warnings:
+        print(f"warning: {escape_terminal(warning)}", file=sys.stderr)
+    if not folder.n_images:
         raise RootstockError(f"{given} is a folder without images")
+    yield from (given / path for path in sorted(folder.paths()))
 
 
 def _answer(predictor: Predictor, paths: Sequence[Path], top_k: int) -> Iterator[Answer]:
