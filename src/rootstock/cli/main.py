@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from rootstock.cli import data, predict, registry, serve, train
+from rootstock.cli import data, explain, predict, registry, serve, train
 from rootstock.cli.common import only_documents
 from rootstock.system.failure import exit_on_failure
 
@@ -20,6 +20,7 @@ examples:
   rootstock plan photos/                        which transfer strategy, and why
   rootstock train photos/ --out run1            the whole way: artifacts/ and reports/ in run1
   rootstock predict cat.jpg --model run1/artifacts/model
+  rootstock explain cat.jpg --model run1/artifacts/model --out maps
   rootstock serve --model run1/artifacts/model
 in a project with a registry:
   rootstock compare                             champion and challenger on the same test images
@@ -27,7 +28,7 @@ in a project with a registry:
 """
 
 
-ANSWERING_COMMANDS = ("key", "predict", "serve")
+ANSWERING_COMMANDS = ("explain", "key", "predict", "serve")
 """Commands for which the extra `serve` is enough; the others need `train`."""
 
 
@@ -75,6 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (data, train, predict, serve, registry):
+    for group in (data, train, predict, explain, serve, registry):
         group.add_commands(commands)
     return parser

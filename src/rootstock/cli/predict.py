@@ -39,7 +39,7 @@ def predict(options: argparse.Namespace) -> None:
     """Classify image files; exit with 1 if one of them has no answer."""
     from rootstock.model.predictor import Predictor
 
-    paths = [path for given in options.images for path in _list_images(given)]
+    paths = [path for given in options.images for path in list_images(given)]
     with open_model(options.model) as directory:
         predictor = Predictor(directory)
     answers = []
@@ -54,7 +54,7 @@ def predict(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _list_images(given: Path) -> Iterator[Path]:
+def list_images(given: Path) -> Iterator[Path]:
     """Yield the file itself, or the files of a folder that training would look at.
 
     Those are at any depth, also behind links; what is passed over is a warning.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rootstock.explain.heat_map import explain_images
 from rootstock.model.novelty import Reference
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.single_label.task import SingleLabel
@@ -195,6 +196,53 @@ def test_refusals_are_counted_and_keep_their_protocol_and_ids(path):
     assert all(("error" in answer.json()) == path.startswith("/v2") for answer in answers)
     route = path.replace("tiny", "{name}")
     assert f'method="POST",route="{route}",status="503"}} 3.0' in counted
+
+
+def test_explained_answer_is_the_same_with_a_heat_map(client, predictor):
+    plain = post_files(client, ("a.jpg", jpeg(0))).json()["predictions"][0]
+    answer = post_files(client, ("a.jpg", jpeg(0)), explain="true").json()["predictions"][0]
+    heat_map = answer.pop("heat_map")
+    assert answer == plain
+    assert heat_map["output"] == plain["top"][0]["label"]
+    assert heat_map["method"] == "maps"
+    (expected,) = explain_images(predictor, [predictor.prepare(jpeg(0))])
+    assert heat_map["values"] == expected.heat_map.grid.tolist()
+
+
+def test_another_output_is_explained_on_request(client):
+    answers = [
+        post_files(client, ("a.jpg", jpeg(0)), output=name).json()["predictions"][0]
+        for name in CLASSES
+    ]
+    assert [answer["heat_map"]["output"] for answer in answers] == CLASSES
+    assert len({str(answer["heat_map"]["values"]) for answer in answers}) == len(CLASSES)
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/explain"])
+def test_unknown_output_is_a_problem_that_names_the_outputs(client, path):
+    response = client.post(path, params={"output": "oak"}, content=jpeg(0))
+    assert "tulip" in check_problem(response, 422, "invalid-request")
+
+
+def test_picture_of_an_explanation_is_a_png_of_the_view(client, predictor):
+    response = client.post("/v1/explain", content=jpeg(0))
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/png"
+    picture = np.asarray(Image.open(io.BytesIO(response.content)))
+    view = predictor.prepare(jpeg(0))[0]
+    assert picture.shape == view.shape
+    plain = client.post("/v1/explain", params={"strength": 0}, content=jpeg(0))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(plain.content))), view)
+    assert not np.array_equal(picture, view)
+
+
+def test_explanation_is_of_one_image(client):
+    files = [("files", ("a.jpg", jpeg(0))), ("files", ("b.jpg", jpeg(1)))]
+    check_problem(client.post("/v1/explain", files=files), 422, "invalid-request")
+
+
+def test_unusable_image_is_not_explained(client):
+    check_problem(client.post("/v1/explain", content=b"no image"), 422, "unusable-image")
 
 
 def test_embeddings_are_the_features_of_the_head(client, predictor):

@@ -47,8 +47,11 @@ async def classify(
     options: AnswerOptions,
     *,
     all_or_none: bool = False,
+    explained: str | None = None,
 ) -> tuple[Predictor, list[Answer]]:
     """Return the model that answered, and an answer for each upload, in order.
+
+    ``explained`` names the output to make heat maps of, as in `Service.infer`.
 
     If the challenger fails, the champion answers. Drift, challenger and journal see the answers of
     every route. With ``all_or_none``, one unusable upload refuses the request.
@@ -56,14 +59,14 @@ async def classify(
         Problem: as `Service.answer`; with ``all_or_none`` also that of the first unusable upload.
     """
     started = time.perf_counter()
-    predictor, results = await _infer_or_fall_back(service, request, predictor, uploads)
+    predictor, results = await _infer_or_fall_back(service, request, predictor, uploads, explained)
     seconds = time.perf_counter() - started
     if all_or_none:
         _require_all(uploads, results)
     answers = [
         answer_type(predictor.task.name)(filename=upload.filename, error=describe(result))
         if isinstance(result, Problem)
-        else replace(predictor.answer(*result, options), filename=upload.filename)
+        else _answer(predictor, result, options, upload.filename)
         for upload, result in zip(uploads, results, strict=True)
     ]
     usable = [
@@ -74,6 +77,12 @@ async def classify(
     if usable:
         await _inform_watchers(service, request, predictor, usable, seconds)
     return predictor, answers
+
+
+def _answer(predictor: Predictor, row: Row, options: AnswerOptions, filename: str) -> Answer:
+    answer = predictor.answer(row.decision, row.features, options)
+    heat_map = row.heat_map.to_answer() if row.heat_map else None
+    return replace(answer, filename=filename, heat_map=heat_map)
 
 
 async def classify_all(
@@ -101,22 +110,30 @@ def describe(problem: Problem) -> AnswerError:
 
 
 async def infer_uploads(
-    service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
+    service: Service,
+    request: Request,
+    predictor: Predictor,
+    uploads: Sequence[Upload],
+    explained: str | None = None,
 ) -> list[Row | Problem]:
     """Return a Row or a Problem for each upload, in order, and count the outcomes."""
-    results = await _infer(service, request, predictor, uploads)
+    results = await _infer(service, request, predictor, uploads, explained)
     _count(service, results)
     return results
 
 
 async def _infer_or_fall_back(
-    service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
+    service: Service,
+    request: Request,
+    predictor: Predictor,
+    uploads: Sequence[Upload],
+    explained: str | None,
 ) -> tuple[Predictor, list[Row | Problem]]:
     """Infer with ``predictor``, or with the champion if that is the challenger and fails."""
     champion = service.holder.predictor
     if predictor is not champion:
         try:
-            results = await _infer(service, request, predictor, uploads)
+            results = await _infer(service, request, predictor, uploads, explained)
             failed = any(isinstance(one, Problem) and one.kind == "internal" for one in results)
         except Problem as problem:
             if problem.kind != "internal":
@@ -125,13 +142,18 @@ async def _infer_or_fall_back(
         if not failed:
             _count(service, results)
             return predictor, results
-    return champion, await infer_uploads(service, request, champion, uploads)
+    return champion, await infer_uploads(service, request, champion, uploads, explained)
 
 
 async def _infer(
-    service: Service, request: Request, predictor: Predictor, uploads: Sequence[Upload]
+    service: Service,
+    request: Request,
+    predictor: Predictor,
+    uploads: Sequence[Upload],
+    explained: str | None,
 ) -> list[Row | Problem]:
-    outcomes = await service.answer(request, predictor, [upload.content for upload in uploads])
+    contents = [upload.content for upload in uploads]
+    outcomes = await service.answer(request, predictor, contents, explained)
     return [
         image_problem(outcome) if isinstance(outcome, ImageError) else outcome
         for outcome in outcomes

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import Query, Request
 from fastapi.responses import Response
 
+from rootstock.explain.overlay import draw_overlay, encode_png
 from rootstock.service.http.access import Router
 from rootstock.service.http.answers import (
     choose_model,
@@ -40,6 +43,21 @@ Coverage = Annotated[
     ),
 ]
 
+Explain = Annotated[
+    bool, Query(description="Also return a heat map: where in the image the evidence is.")
+]
+Output = Annotated[
+    str, Query(description="The class or other output to explain; by default the answer.")
+]
+Strength = Annotated[float, Query(ge=0, le=1, description="0 leaves the image as it is.")]
+
+
+class PngResponse(Response):
+    """A picture."""
+
+    media_type = "image/png"
+
+
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -70,7 +88,13 @@ def make_router(service: Service) -> Router:
         openapi_extra=_BODY,
         responses=_PROBLEMS,
     )
-    async def predict(request: Request, top_k: TopK = None, coverage: Coverage = None) -> Response:
+    async def predict(
+        request: Request,
+        top_k: TopK = None,
+        coverage: Coverage = None,
+        explain: Explain = False,
+        output: Output = "",
+    ) -> Response:
         """An unusable image gets an `error` in its place; if no image is usable, it is a 422."""
         predictor = choose_model(service, coverage=coverage)
         uploads = await read_uploads(request, max_images=settings.max_images)
@@ -80,10 +104,32 @@ def make_router(service: Service) -> Router:
             predictor,
             uploads,
             AnswerOptions(top_k or settings.top_k_default, coverage),
+            explained=output if explain or output else None,
         )
         _require_any_usable([(answer.filename, answer.error) for answer in answers])
         checked = PredictAnswer(model=predictor.info, predictions=answers)
         return Response(checked.model_dump_json(exclude_none=True), media_type="application/json")
+
+    @router.post(
+        "/v1/explain",
+        summary="Picture of what an answer rests on",
+        tags=["prediction"],
+        response_class=PngResponse,
+        openapi_extra=_BODY,
+        responses=_PROBLEMS,
+    )
+    async def explain(
+        request: Request, output: Output = "", strength: Strength = 1.0
+    ) -> PngResponse:
+        """The part of one image that the model looked at, tinted where the evidence is."""
+        predictor = holder.predictor
+        (upload,) = await read_uploads(request, max_images=1)
+        (result,) = await infer_uploads(service, request, predictor, [upload], output)
+        if isinstance(result, Problem):
+            raise result
+        assert result.heat_map is not None
+        pixels = await run_sync(partial(draw_overlay, result.heat_map, strength=strength))
+        return PngResponse(await run_sync(encode_png, pixels))
 
     @router.post(
         "/v1/embeddings",

@@ -177,7 +177,7 @@ async def _infer(
         images = read_tensor(request, predictor, tensor, max_images)
         rows = await service.infer_tensor(request, predictor, images)
         service.telemetry.count_images("ok", len(rows))
-        return predictor, [predictor.answer(*row, ALL_NAMES) for row in rows]
+        return predictor, [predictor.answer(row.decision, row.features, ALL_NAMES) for row in rows]
     contents = read_images(request, tensor, max_images)
     return await classify_all(
         service, request, predictor, contents, column="images", options=ALL_NAMES

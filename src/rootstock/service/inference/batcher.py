@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from rootstock.explain.heat_map import HeatMap
 from rootstock.model.predictor import Inferred, Predictor
 
 _log = logging.getLogger("rootstock.service")
@@ -23,11 +24,15 @@ STUCK_SECONDS = 60.0
 """A batch that takes longer never ends: the engine hangs, and only a restart helps."""
 
 
+Result = TypeVar("Result")
+
+
 class Row(NamedTuple):
-    """One image's decision [...] and features float32[D]."""
+    """One image's decision [...] and features float32[D], and a heat map if it was asked for."""
 
     decision: np.ndarray
     features: np.ndarray
+    heat_map: HeatMap | None = None
 
 
 @dataclass
@@ -111,7 +116,7 @@ class Batcher:
         self._wake.set()
         return await item.answer
 
-    async def run(self, work: Callable[..., Inferred], *arguments: Any) -> Inferred:
+    async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
         """Run other work in the engine's threads, past the queue."""
         loop = asyncio.get_running_loop()
         self._runs += 1
@@ -184,7 +189,7 @@ class Batcher:
         summary = Batch(len(batch), started - batch[0].arrival, seconds)
         _call_in_loop(loop, self._answer_items, batch, rows, summary)
 
-    def _run_timed(self, work: Callable[..., Inferred], *arguments: Any) -> Inferred:
+    def _run_timed(self, work: Callable[..., Result], *arguments: Any) -> Result:
         thread = threading.get_ident()
         self._starts[thread] = time.perf_counter()
         try:

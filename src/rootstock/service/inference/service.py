@@ -15,7 +15,8 @@ import numpy as np
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from rootstock.errors import BundleError, ImageError
+from rootstock.errors import BundleError, ExplainError, ImageError
+from rootstock.explain.heat_map import explain_images
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.problems import Problem
 from rootstock.service.inference.batcher import Batch, Batcher, Row
@@ -107,15 +108,26 @@ class Service:
             headers={"Retry-After": str(self._seconds_of_queue())},
         )
 
-    async def infer(self, predictor: Predictor, content: bytes) -> Row | ImageError:
-        """Decode one image and run the model on it; return an ImageError if it cannot be used."""
+    async def infer(
+        self, predictor: Predictor, content: bytes, explained: str | None = None
+    ) -> Row | ImageError:
+        """Decode one image and run the model on it; return an ImageError if it cannot be used.
+
+        ``explained`` names the output to make a heat map of; empty: the answer; None: no heat map.
+        Raises:
+            ExplainError: this model cannot be explained so.
+        """
         try:
             with tracer.start_as_current_span("decode"):
                 prepared = await self.decoders.prepare(predictor, content)
         except ImageError as error:
             return error
         with tracer.start_as_current_span("infer"):
-            return await self.batcher.submit(predictor, prepared)
+            if explained is None:
+                return await self.batcher.submit(predictor, prepared)
+            work = partial(explain_images, predictor, [prepared], output=explained, method="maps")
+            (one,) = await self.batcher.run(work)
+            return Row(one.decision, one.features, one.heat_map)
 
     async def infer_tensor(
         self, request: Request, predictor: Predictor, images: np.ndarray
@@ -131,9 +143,15 @@ class Service:
         return [Row(*row) for row in zip(*inferred, strict=True)]
 
     async def answer(
-        self, request: Request, predictor: Predictor, contents: Sequence[bytes]
+        self,
+        request: Request,
+        predictor: Predictor,
+        contents: Sequence[bytes],
+        explained: str | None = None,
     ) -> list[Outcome]:
         """Return the outcome of each image, in time and only while the client waits.
+
+        ``explained`` as in `infer`.
 
         An image that the model fails on, or whose decoder is lost, does not affect the others.
         Raises:
@@ -141,7 +159,7 @@ class Service:
                 model failed on all images (500).
             ClientDisconnect: the client has left.
         """
-        work = partial(self._outcomes, predictor, contents)
+        work = partial(self._outcomes, predictor, contents, explained)
         outcomes: list[Outcome] = await self._run_in_time(request, work, len(contents))
         problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
         if problems and len(problems) == len(outcomes):
@@ -180,17 +198,23 @@ class Service:
             leaving.cancel()
             self.in_flight -= images
 
-    async def _outcomes(self, predictor: Predictor, contents: Sequence[bytes]) -> list[Outcome]:
+    async def _outcomes(
+        self, predictor: Predictor, contents: Sequence[bytes], explained: str | None
+    ) -> list[Outcome]:
         if len(contents) == 1:
-            return [await self._outcome(predictor, contents[0])]
-        work = (self._outcome(predictor, content) for content in contents)
+            return [await self._outcome(predictor, contents[0], explained)]
+        work = (self._outcome(predictor, content, explained) for content in contents)
         return await asyncio.gather(*work)
 
-    async def _outcome(self, predictor: Predictor, content: bytes) -> Outcome:
+    async def _outcome(
+        self, predictor: Predictor, content: bytes, explained: str | None
+    ) -> Outcome:
         try:
-            return await self.infer(predictor, content)
+            return await self.infer(predictor, content, explained)
         except Problem as problem:
             return problem
+        except ExplainError as error:
+            return Problem("invalid-request", f"explain: {error.message} ({error.hint})")
         except Exception:  # noqa: BLE001 - an error of one image must not cost the others
             _log.exception("an image was lost")
             return _failed_model()

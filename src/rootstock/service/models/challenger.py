@@ -104,7 +104,7 @@ class Challenger:
         if isinstance(found, ImageError):
             self._unusable += 1
             return
-        other = challenger.answer(*found).text
+        other = challenger.answer(found.decision, found.features).text
         self._champion.append(1000 * seconds)
         self._own.append(1000 * (time.perf_counter() - started))
         if other == text:

@@ -1,0 +1,181 @@
+"""Whether heat maps show what answers rest on, on images whose animals have boxes.
+
+    python benchmarks/explain.py --data-dir ../shared/data
+
+Trains a linear head on `animals_boxes` (raccoon or kangaroo, the default backbone, no race). For
+the test images: the pointing game (is the strongest position inside the box?), deletion and
+insertion against random orders, both again for a map of the centre, the same maps by a head with
+shuffled weights (a map that does not change does not explain the model), and the time of one
+image with and without its map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sets import find_set
+
+from rootstock.cli.main import main as rootstock
+from rootstock.data.manifest import Manifest
+from rootstock.data.read import read_file
+from rootstock.explain.faithfulness import measure_faithfulness
+from rootstock.explain.heat_map import HeatMap, explain_images
+from rootstock.model.predictor import Predictor
+
+RESULT = Path(__file__).parent / "results/explain.json"
+ROUNDS = 40
+
+
+def main() -> None:
+    """Print one table and write benchmarks/results/explain.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = find_set(options.data_dir, "animals_boxes", Path(scratch))
+        if folder is None:
+            print(f"{options.data_dir} holds no animals_boxes; nothing is downloaded.")
+            return
+        figures = measure(folder, Path(scratch))
+    for name, value in figures.items():
+        print(f"{name:40} {value}")
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
+    about = {
+        "command": "python benchmarks/explain.py --data-dir ../shared/data",
+        "machine": f"{platform.machine()}, {len_cores()} cores",
+        "date": date.today().isoformat(),
+        "commit": commit.stdout.strip(),
+    }
+    RESULT.write_text(json.dumps(about | figures, indent=2) + "\n", encoding="utf-8")
+
+
+def len_cores() -> int:
+    """Return how many cores this process may use."""
+    from rootstock.system.cpu import usable_cores
+
+    return usable_cores()
+
+
+def measure(folder: Path, scratch: Path) -> dict[str, float]:
+    """Train, explain the test images and return the figures."""
+    with (folder / "largest_box.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = folder / "classes.csv"
+    lines = [f"{row['path']},{row['label']}" for row in rows]
+    table.write_text("\n".join(["path,label", *lines]) + "\n", encoding="utf-8")
+    out = scratch / "run"
+    settings = ["plan.strategy=linear_probe", "tracking.enabled=false"]
+    flags = [part for setting in settings for part in ("--set", setting)]
+    rootstock(["train", str(table), "--out", str(out), *flags])
+    predictor = Predictor(out / "artifacts/model")
+    boxes = {row["path"]: [float(row[k]) for k in ("x", "y", "width", "height")] for row in rows}
+    paths = [row.path for row in Manifest.read(out / "artifacts/manifest.parquet").rows("test")]
+    heat_maps, hits, centre_hits = [], [], []
+    for path in paths:
+        content = read_file(folder / path, predictor.limits).content
+        (one,) = explain_images(predictor, [predictor.prepare(content)])
+        heat_maps.append(one.heat_map)
+        box = box_in_view(folder / path, boxes[path], predictor)
+        if box is not None:
+            hits.append(is_inside(one.heat_map, box))
+            centre_hits.append(is_inside(at_centre(one.heat_map), box))
+    figures = {
+        "test_images": len(paths),
+        "boxes_in_view": len(hits),
+        "pointing_game": float(np.mean(hits)),
+        "pointing_game_of_the_centre": float(np.mean(centre_hits)),
+    }
+    figures |= measure_faithfulness(predictor, heat_maps).metrics()
+    figures["rank_correlation_with_shuffled_head"] = compare_with_shuffled(
+        predictor, folder, paths, heat_maps
+    )
+    figures |= time_both(predictor, (folder / paths[0]).read_bytes())
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def box_in_view(path: Path, box: list[float], predictor: Predictor) -> list[float] | None:
+    """Return left, top, right, bottom of a box as shares of the view; None: outside of it."""
+    preprocess = predictor.bundle.preprocess
+    with Image.open(path) as image:
+        width, height = image.size
+    # The centre square that is left after resizing the short side to input_size / crop_pct.
+    side = min(width, height) * preprocess.crop_pct
+    left, top = (width - side) / 2, (height - side) / 2
+    x, y, w, h = box
+    corners = np.array([x - left, y - top, x + w - left, y + h - top]) / side
+    corners = corners.clip(0, 1)
+    return None if corners[2] <= corners[0] or corners[3] <= corners[1] else corners.tolist()
+
+
+def is_inside(heat_map: HeatMap, box: list[float]) -> bool:
+    """Return whether the centre of the strongest position is inside the box."""
+    evidence = heat_map.evidence
+    row, column = np.unravel_index(evidence.argmax(), evidence.shape)
+    y, x = (row + 0.5) / evidence.shape[0], (column + 0.5) / evidence.shape[1]
+    return bool(box[0] <= x <= box[2] and box[1] <= y <= box[3])
+
+
+def at_centre(heat_map: HeatMap) -> HeatMap:
+    """Return a map whose only evidence is in the middle."""
+    evidence = np.zeros_like(heat_map.evidence)
+    evidence[tuple(side // 2 for side in evidence.shape)] = 1
+    return replace(heat_map, evidence=evidence)
+
+
+def compare_with_shuffled(
+    predictor: Predictor, folder: Path, paths: list[str], heat_maps: list[HeatMap]
+) -> float:
+    """Return the mean rank correlation of maps with those of a head whose weights are shuffled."""
+    from scipy.stats import spearmanr
+
+    true_head = predictor.head
+    chance = np.random.default_rng(0)
+    shuffled = tuple(chance.permuted(one, axis=1) for one in true_head.weights)
+    predictor.head = replace(true_head, weights=shuffled)
+    values = []
+    for path, heat_map in zip(paths, heat_maps, strict=True):
+        content = read_file(folder / path, predictor.limits).content
+        prepared = predictor.prepare(content)
+        (one,) = explain_images(predictor, [prepared], output=heat_map.output)
+        pair = heat_map.evidence.ravel(), one.heat_map.evidence.ravel()
+        values.append(float(spearmanr(*pair).statistic))
+    predictor.head = true_head
+    return float(np.mean(values))
+
+
+def time_both(predictor: Predictor, content: bytes) -> dict[str, float]:
+    """Return milliseconds of one image from its bytes, in turns, with and without its map."""
+    seconds: dict[str, list[float]] = {"plain": [], "explained": []}
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        (inferred,) = zip(*predictor.infer([predictor.prepare(content)]), strict=True)
+        predictor.answer(*inferred)
+        seconds["plain"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        (one,) = explain_images(predictor, [predictor.prepare(content)])
+        predictor.answer(one.decision, one.features)
+        one.heat_map.to_answer()
+        seconds["explained"].append(time.perf_counter() - start)
+    plain, explained = (1000 * float(np.median(values)) for values in seconds.values())
+    return {
+        "milliseconds_plain": plain,
+        "milliseconds_explained": explained,
+        "ratio": explained / plain,
+    }
+
+
+if __name__ == "__main__":
+    main()

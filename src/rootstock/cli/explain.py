@@ -1,0 +1,80 @@
+"""The command explain: images in, pictures of what the answers rest on out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from rootstock.cli.common import add_command, add_options, open_model, print_json
+from rootstock.cli.predict import list_images
+from rootstock.errors import ConfigError, ImageError
+from rootstock.system.escape import escape_terminal
+
+
+def add_commands(commands: Any) -> None:
+    """Add explain."""
+    command = add_command(
+        commands, "explain", explain, "draw where in an image a model sees the evidence"
+    )
+    command.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="a file, or a folder of images"
+    )
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("--out", type=Path, required=True, help="folder for the pictures (PNG)")
+    command.add_argument(
+        "--output", default="", metavar="NAME", help="the class to explain; default: the answer"
+    )
+    command.add_argument(
+        "--method",
+        choices=("auto", "maps", "occlusion"),
+        default="auto",
+        help="maps: exact, from the same pass; occlusion: hides parts, works for every network",
+    )
+    add_options(command, "json")
+
+
+def explain(options: argparse.Namespace) -> None:
+    """Write one picture per image; exit with 1 if an image cannot be used."""
+    from rootstock.data.read import read_file
+    from rootstock.explain.heat_map import explain_images
+    from rootstock.explain.overlay import draw_overlay, encode_png
+    from rootstock.model.predictor import Predictor
+    from rootstock.system.files import write_atomic
+
+    paths = [path for given in options.images for path in list_images(given)]
+    with open_model(options.model) as directory:
+        predictor = Predictor(directory)
+        if options.output and options.output not in predictor.names:
+            raise ConfigError(
+                f"--output: the model has no output {options.output!r}",
+                hint=f"it has: {', '.join(predictor.names[:10])}",
+            )
+    options.out.mkdir(parents=True, exist_ok=True)
+    answers, failed = [], False
+    for number, path in enumerate(paths):
+        try:
+            prepared = predictor.prepare(read_file(path, predictor.limits).content)
+        except ImageError as error:
+            failed = True
+            print(f"{escape_terminal(str(path))}: {error.message}", file=sys.stderr)
+            continue
+        (one,) = explain_images(predictor, [prepared], output=options.output, method=options.method)
+        picture = options.out / f"{number:04d}-{path.stem}.png"
+        with write_atomic(picture) as temporary:
+            temporary.write_bytes(encode_png(draw_overlay(one.heat_map)))
+        answer = dataclasses.replace(
+            predictor.answer(one.decision, one.features),
+            filename=str(path),
+            heat_map=one.heat_map.to_answer(),
+        )
+        answers.append(answer.to_json() | {"picture": str(picture)})
+        if not options.json:
+            said = f"{path}: {answer.summary}; {one.heat_map.output}: {picture}"
+            print(escape_terminal(said))
+    if options.json:
+        print_json({"explanations": answers})
+    if failed:
+        sys.exit(1)

@@ -1,0 +1,48 @@
+"""The command explain: pictures out, wrong names told before any work."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from rootstock.cli.main import main
+from tests.bundles import CLASSES, SIZE, jpeg, tiny_bundle
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a", "b"):
+        (images / f"{name}.jpg").write_bytes(jpeg(ord(name)))
+    return images
+
+
+def run(folder, *options):
+    return main(["explain", str(folder), "--model", str(tiny_bundle()), *map(str, options)])
+
+
+@pytest.mark.parametrize("method", ["auto", "occlusion"])
+def test_every_image_gets_a_picture_and_an_answer(folder, tmp_path, capsys, method):
+    run(folder, "--out", tmp_path / "out", "--json", "--method", method)
+    entries = json.loads(capsys.readouterr().out)["explanations"]
+    assert [entry["filename"] for entry in entries] == [str(folder / f"{n}.jpg") for n in "ab"]
+    for entry in entries:
+        assert Image.open(entry["picture"]).size == (SIZE, SIZE)
+        assert entry["heat_map"]["output"] == entry["top"][0]["label"]
+
+
+def test_bad_file_does_not_cost_the_others(folder, tmp_path, capsys):
+    (folder / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(SystemExit) as caught:
+        run(folder, "--out", tmp_path / "out", "--output", CLASSES[0])
+    assert caught.value.code == 1
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    assert "a.jpg" in capsys.readouterr().err
+
+
+def test_wrong_output_is_told_before_anything_is_written(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(folder, "--out", tmp_path / "out", "--output", "oak")
+    assert "tulip" in f"{caught.value.code}{capsys.readouterr().err}"
+    assert not (tmp_path / "out").exists()
