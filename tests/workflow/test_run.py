@@ -411,6 +411,14 @@ def test_measuring_on_unusable_images_says_so(finished, tmp_path):
         )
 
 
+def test_evaluation_shows_what_the_answers_rest_on(finished):
+    text = (finished / "reports/evaluation.md").read_text()
+    assert "## What the answers rest on" in text
+    assert "![heat maps](plots/evaluation/heat_maps.png)" in text
+    assert re.search(r"the mean probability of the answer is 0\.\d\d", text)
+    assert (finished / "reports/plots/evaluation/heat_maps.png").stat().st_size > 10_000
+
+
 def test_an_evaluation_names_images_that_the_model_was_made_with(data, finished, tmp_path):
     shutil.copytree(data, tmp_path / "mixed")
     new = write_classes(tmp_path / "new", {"ants": 3, "bees": 3}, seed=3)

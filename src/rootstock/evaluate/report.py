@@ -67,12 +67,14 @@ def write_evaluation(
     *,
     root: Path,
     notes: Sequence[str] = (),
+    explanations: str = "",
     training: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write metrics.json, predictions.csv, per_class.csv, evaluation.md and the task's pictures.
 
     report.html is evaluation.md with its pictures in one file. ``root`` is the folder that the
     images' paths are relative to; ``notes`` come first in evaluation.md, after its title;
+    ``explanations`` is a further section in Markdown;
     ``training`` are pictures of the training at its end, their paths below ``reports`` by title.
     """
     report = evaluation.task.report(evaluation.evidence, evaluation.metrics, root)
@@ -83,6 +85,7 @@ def write_evaluation(
     with write_atomic(reports / "evaluation.md") as temporary:
         title, _, body = report.text.partition("\n")
         text = "\n".join([title, *(f"\n**Note.** {note}" for note in notes), body])
+        text += f"\n{explanations}" if explanations else ""
         text += _show(training)
         temporary.write_text(text, encoding="utf-8")
     with write_atomic(reports / "report.html") as temporary:

@@ -11,12 +11,13 @@ from rootstock.explain.heat_map import HeatMap
 
 COLOUR = (255, 96, 0)
 """Of the strongest evidence: an orange that colour-blind readers tell from green and blue."""
-MAX_COVER, DIMMED = 0.6, 0.45
-"""How much of a pixel the strongest evidence covers; brightness of pixels without any."""
+MAX_COVER, DIMMED, GREYED = 0.7, 0.5, 0.8
+"""How much of a pixel the strongest evidence covers; brightness of pixels without any, and how much
+colour the view loses so that the tint shows."""
 
 
 def draw_overlay(heat_map: HeatMap, *, strength: float = 1.0) -> np.ndarray:
-    """Return uint8[S,S,3]: the view, tinted by evidence and dimmed without it.
+    """Return uint8[S,S,3]: the view in greys, tinted by evidence and dimmed without it.
 
     ``strength`` 0 leaves the view as it is.
     """
@@ -24,7 +25,9 @@ def draw_overlay(heat_map: HeatMap, *, strength: float = 1.0) -> np.ndarray:
     side = len(view)
     share = np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255
     share = share[..., None]
-    dimmed = view * (1 - strength * (1 - DIMMED) * (1 - share))
+    grey = view.mean(axis=2, keepdims=True)
+    base = view + strength * GREYED * (grey - view)
+    dimmed = base * (1 - strength * (1 - DIMMED) * (1 - share))
     cover = strength * MAX_COVER * share
     return np.round(dimmed * (1 - cover) + np.array(COLOUR) * cover).astype(np.uint8)
 

@@ -107,6 +107,18 @@ def plot_captioned(
 
     ``headlines``: title and the quiet line below it. Without items only these are drawn.
     """
+    shown = items[: MAX_CAPTIONED_COLUMNS * MAX_CAPTIONED_ROWS]
+    tiles = [(_thumbnail(root / name), black, red) for name, black, red in shown]
+    plot_captioned_tiles(tiles, path, headlines=headlines)
+
+
+def plot_captioned_tiles(
+    items: Sequence[tuple[np.ndarray, str, str]], path: Path, *, headlines: tuple[str, str]
+) -> None:
+    """Draw pictures with two lines of text each: (uint8[S,S,3], black, red); see `plot_captioned`.
+
+    At most 24 are drawn, at 128 pixels.
+    """
     items = items[: MAX_CAPTIONED_COLUMNS * MAX_CAPTIONED_ROWS]
     if not items:
         with canvas(path, width=5, height=1.6) as figure:
@@ -116,7 +128,7 @@ def plot_captioned(
         return
     columns = max(3, min(MAX_CAPTIONED_COLUMNS, len(items)))
     rows = [items[start : start + columns] for start in range(0, len(items), columns)]
-    tiles = [[_thumbnail(root / item[0]) for item in row] for row in rows]
+    tiles = [[_shrink(item[0]) for item in row] for row in rows]
     width = columns * STEP_PIXELS / DPI * 1.12 + 0.3
     height = len(rows) * (STEP_PIXELS + CAPTION_PIXELS) / DPI * 1.12 + 0.9
     with canvas(path, width=width, height=height) as figure:
@@ -149,8 +161,14 @@ def _thumbnail(path: Path) -> np.ndarray:
 @lru_cache(MAX_CACHED_TILES)
 def _read_tile(path: Path, _state: tuple[int, int]) -> np.ndarray:
     """Return `_thumbnail` of a file; one that was written again has another ``_state``."""
-    pixels = read_image(path).pixels
+    return _shrink(read_image(path).pixels)
+
+
+def _shrink(pixels: np.ndarray) -> np.ndarray:
+    """Return the centre square of uint8[H,W,3] as uint8[128,128,3]."""
     height, width = pixels.shape[:2]
+    if (height, width) == (THUMB_PIXELS, THUMB_PIXELS):
+        return pixels
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     crop = Image.fromarray(pixels[top : top + side, left : left + side])

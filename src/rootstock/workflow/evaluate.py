@@ -14,6 +14,7 @@ from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
 from rootstock.evaluate.decisions import write_decisions
 from rootstock.evaluate.report import Evaluation, write_evaluation
+from rootstock.explain.report import PICTURE, explain_tests
 from rootstock.model.batch_predict import predict_rows
 from rootstock.model.predictor import Predictor
 from rootstock.plan.ledger import append_row, make_row
@@ -51,11 +52,19 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     project = Project(config, paths)
     rows = project.manifest.rows("test")
     training = read_json(paths.training, made_by="train")
-    evaluation = _evaluate(Predictor(paths.model), rows, project.root)
+    predictor = Predictor(paths.model)
+    evaluation = _evaluate(predictor, rows, project.root)
     pictures = {"search of the head": "plots/training/heads.png"}
     if training["finetuning"]:
         pictures["fine-tuning by epoch"] = "plots/training/finetuning.png"
-    write_evaluation(evaluation, paths.reports, root=project.root, training=pictures)
+    explanations = _explain(predictor, rows, evaluation, project.root, paths.reports)
+    write_evaluation(
+        evaluation,
+        paths.reports,
+        root=project.root,
+        explanations=explanations,
+        training=pictures,
+    )
     write_decisions(paths.decisions, rows, evaluation.decisions)
     plan = TransferPlan.read(paths.plan)
     row = make_row(
@@ -95,7 +104,8 @@ def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> Measurement
     rows = manifest.rows("test" if "test" in manifest.given_splits else None)
     evaluation = _evaluate(predictor, rows, root)
     metrics, notes = _compare_with_training(predictor, rows, evaluation)
-    write_evaluation(evaluation, paths.reports, root=root, notes=notes)
+    explanations = _explain(predictor, rows, evaluation, root, paths.reports)
+    write_evaluation(evaluation, paths.reports, root=root, notes=notes, explanations=explanations)
     return Measurement(evaluation.metrics | metrics, notes)
 
 
@@ -125,6 +135,17 @@ def _compare_with_training(
         metrics[f"{name}_of_new"] = round(value, 6)
         note += f" On the other {n_new} images: {name.replace('_', ' ')} {value:.3f}."
     return metrics, [note]
+
+
+def _explain(
+    predictor: Predictor, rows: list[ImageRow], evaluation: Evaluation, root: Path, reports: Path
+) -> str:
+    """Draw heat maps of some test images; return the section about them, or nothing."""
+    explanations = explain_tests(predictor, rows, evaluation.decisions, root)
+    if explanations is None:
+        return ""
+    explanations.draw(reports / PICTURE)
+    return explanations.render()
 
 
 def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluation:

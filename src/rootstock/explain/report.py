@@ -1,0 +1,110 @@
+"""What the answers rest on: the section of the evaluation, and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.data.manifest import ImageRow
+from rootstock.data.read import read_file
+from rootstock.errors import ExplainError
+from rootstock.explain.faithfulness import Faithfulness, measure_faithfulness
+from rootstock.explain.heat_map import HeatMap, explain_images
+from rootstock.explain.overlay import draw_overlay
+from rootstock.model.predictor import Predictor
+from rootstock.plots.sheet import plot_captioned_tiles
+from rootstock.tasks.task import PICTURE_FOLDER
+
+MAX_SHOWN = 24
+MAX_MEASURED = 12
+"""Images whose maps are compared with random orders: 36 forward passes each."""
+PICTURE = f"{PICTURE_FOLDER}/heat_maps.png"
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Heat maps of some test images, the wrong answers first; ``wrong`` bool of each."""
+
+    rows: Sequence[ImageRow]
+    heat_maps: Sequence[HeatMap]
+    wrong: Sequence[bool]
+    faithfulness: Faithfulness | None
+    """None for tasks whose decisions are not probabilities."""
+
+    def draw(self, path: Path) -> None:
+        """Draw the maps over their images."""
+        tiles = [
+            (
+                draw_overlay(heat_map),
+                row.target if not wrong else f"is {row.target}",
+                f"taken for {heat_map.output}" if wrong else "",
+            )
+            for row, heat_map, wrong in zip(self.rows, self.heat_maps, self.wrong, strict=True)
+        ]
+        n_wrong = sum(self.wrong)
+        about = (
+            f"orange: evidence for the answer; {n_wrong} of these {len(tiles)} answers are wrong"
+        )
+        plot_captioned_tiles(tiles, path, headlines=("What the answers rest on", about))
+
+    def render(self) -> str:
+        """Return the section as Markdown."""
+        lines = [
+            "## What the answers rest on",
+            "",
+            "The evidence for each answer is orange, on the part of the image that the model sees. "
+            "If it is not where the subject is, the model may have learnt a shortcut.",
+            "",
+            f"![heat maps]({PICTURE})",
+        ]
+        if self.faithfulness:
+            lines += ["", _say(self.faithfulness)]
+        return "\n".join(lines) + "\n"
+
+
+def explain_tests(
+    predictor: Predictor, rows: Sequence[ImageRow], decisions: np.ndarray, root: Path
+) -> Explanations | None:
+    """Explain up to 24 test images, wrong answers first; None if the network has no maps."""
+    task = predictor.task
+    is_wrong = np.zeros(len(rows), bool)
+    if task.discrete:
+        decided = task.decided(decisions, predictor.names)
+        is_wrong = np.array(
+            [said != row.target for said, row in zip(decided, rows, strict=True)], bool
+        )
+    chosen = _choose(is_wrong)
+    shown = [rows[index] for index in chosen]
+    heat_maps = []
+    for row in shown:
+        prepared = predictor.prepare(read_file(root / row.path, predictor.limits).content)
+        try:
+            explained = explain_images(predictor, [prepared], method="maps")
+        except ExplainError:
+            return None
+        heat_maps += [one.heat_map for one in explained]
+    measured = heat_maps[:: max(1, len(heat_maps) // MAX_MEASURED)][:MAX_MEASURED]
+    faithfulness = measure_faithfulness(predictor, measured) if task.competing else None
+    wrong = [bool(is_wrong[index]) for index in chosen]
+    return Explanations(shown, heat_maps, wrong, faithfulness)
+
+
+def _choose(is_wrong: np.ndarray) -> np.ndarray:
+    """Return the numbers of up to 24 images: the wrong ones, then right ones evenly spread."""
+    wrong, right = np.flatnonzero(is_wrong)[:MAX_SHOWN], np.flatnonzero(~is_wrong)
+    n_right = min(MAX_SHOWN - len(wrong), len(right))
+    picks = np.linspace(0, len(right) - 1, n_right).round().astype(int)
+    return np.concatenate([wrong, right[picks]])
+
+
+def _say(measured: Faithfulness) -> str:
+    return (
+        f"A check on {measured.n_images} images: if their parts are blurred in the order of the "
+        f"map, the mean probability of the answer is {measured.deletion:.2f} "
+        f"({measured.random_deletion:.2f} in a random order; lower is better). If the parts are "
+        f"shown in that order, it is {measured.insertion:.2f} ({measured.random_insertion:.2f}; "
+        "higher is better)."
+    )
