@@ -48,6 +48,12 @@ def test_the_median_may_be_asked_for(clock):
     assert seconds == pytest.approx({"a": 3.0})
 
 
+def test_a_slow_machine_is_not_timed_for_minutes(clock):
+    ways = {name: clock.way(name, 30.0) for name in "ab"}
+    assert time_in_turns(ways) == pytest.approx({"a": 30.0, "b": 30.0})
+    assert "".join(clock.calls) == "ab" + "ab"
+
+
 def test_a_hopeless_way_is_timed_once(clock):
     ways = {"a": clock.way("a", 1.0), "b": clock.way("b", 2.1), "c": clock.way("c", 1.9)}
     assert time_in_turns(ways, drop_hopeless=True) == pytest.approx({"a": 1.0, "b": 2.1, "c": 1.9})

@@ -20,6 +20,8 @@ MAX_BATCH_TIME_SHARE = 0.9
 HOPELESS_FACTOR = 2.0
 """A way that takes this many times as long as the fastest is not timed again."""
 ROUNDS, SECONDS_PER_WAY = 3, 0.5
+MAX_SECONDS_PER_WAY = 10.0
+"""After which no further round begins, on a machine that is slow or busy."""
 LATENCY_ROUNDS = 9
 """Rounds for the time of one image, of which the median counts: it is shown to people."""
 
@@ -38,8 +40,9 @@ def time_in_turns(
     """Return the seconds that each way takes, by default in its best round.
 
     The ways take turns, so that other load on the machine, which only ever adds, hits all of them.
-    Rounds go on for at least ``rounds`` and ``seconds_per_way``. ``drop_hopeless`` leaves a way
-    over `HOPELESS_FACTOR` out of later rounds.
+    Rounds continue for at least ``rounds`` and ``seconds_per_way``, but none begins after
+    `MAX_SECONDS_PER_WAY`. ``drop_hopeless`` leaves a way over `HOPELESS_FACTOR` out of later
+    rounds.
     """
     for run in ways.values():
         for _ in range(warm_ups):
@@ -53,6 +56,8 @@ def time_in_turns(
                 run()
                 times[way].append(max(perf_counter() - begun, 1e-9))
         n_rounds += 1
+        if perf_counter() - started > MAX_SECONDS_PER_WAY * len(ways):
+            break
         if drop_hopeless:
             limit = HOPELESS_FACTOR * min(map(min, times.values()))
     return {way: summary(laps) for way, laps in times.items()}

@@ -59,6 +59,8 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     if config.backbone.candidates:
         profile = _with_candidates(project, profile)
     profile.write(paths.profile)
+    with Progress("speed of this machine", 0, "step"):
+        minutes = estimate_minutes(paths.paces, profile, backbone, read_cost_pins(config))[1]
     with Progress("review", 0, "step"):
         review_data(
             dataset,
@@ -70,7 +72,7 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
             target_accuracy=options.target_accuracy,
             folds=options.probe_folds,
             seed=config.seed,
-            minutes=estimate_minutes(paths.paces, profile, backbone, read_cost_pins(config))[1],
+            minutes=minutes,
             artifact=paths.review,
             reports=paths.reports,
         )
