@@ -1,4 +1,4 @@
-"""The command explain: images in, pictures of what the answers rest on out."""
+"""The commands that look into a model: what answers rest on, and how easily it is fooled."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rootstock.cli.common import add_command, add_options, open_model, print_json
-from rootstock.cli.predict import list_images
+from rootstock.cli.common import (
+    add_command,
+    add_options,
+    open_model,
+    print_json,
+    read_config,
+    workspace,
+)
+from rootstock.cli.predict import list_images, positive
 from rootstock.errors import ConfigError, ImageError
 from rootstock.system.escape import escape_terminal
 
 
 def add_commands(commands: Any) -> None:
-    """Add explain."""
+    """Add explain and robustness."""
     command = add_command(
         commands, "explain", explain, "draw where in an image a model sees the evidence"
     )
@@ -34,6 +41,20 @@ def add_commands(commands: Any) -> None:
         help="maps: exact, from the same pass; occlusion: hides parts, works for every network",
     )
     add_options(command, "json")
+
+    command = add_command(
+        commands,
+        "robustness",
+        robustness,
+        "measure how easily corruptions and attacks fool a model",
+    )
+    command.add_argument("data", type=Path, help="labelled images; their test split, if any")
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("--out", type=Path, required=True, help="folder for the report")
+    command.add_argument(
+        "--images", type=positive, default=100, metavar="N", help="images at most (default 100)"
+    )
+    add_options(command, "set", "json")
 
 
 def explain(options: argparse.Namespace) -> None:
@@ -78,3 +99,20 @@ def explain(options: argparse.Namespace) -> None:
         print_json({"explanations": answers})
     if failed:
         sys.exit(1)
+
+
+def robustness(options: argparse.Namespace) -> None:
+    """Write robustness.md and its pictures; print the summary."""
+    from rootstock.explain.robustness_report import summarise
+    from rootstock.workflow.robustness import measure_robustness
+
+    config = read_config(options)
+    with open_model(options.model) as model, workspace(None) as paths:
+        numbers = measure_robustness(
+            config, paths, model=model, out=options.out, most=options.images
+        )
+    if options.json:
+        print_json(numbers)
+        return
+    print(summarise(numbers))
+    print(f"report: {options.out / 'robustness.md'}")

@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
     )
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument(
-        "--top-k", type=_positive, default=3, metavar="N", help="labels per image (default 3)"
+        "--top-k", type=positive, default=3, metavar="N", help="labels per image (default 3)"
     )
     add_options(command, "json")
 
@@ -101,7 +101,7 @@ def _print_answer(answer: Answer) -> None:
     print(f"{escape_terminal(answer.filename)}: {text}")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)

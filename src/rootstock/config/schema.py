@@ -413,6 +413,14 @@ class GateConfig(Section):
         "`better` allows a loss of less than a point.",
     )
 
+    max_robustness_loss: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="How much lower the challenger's headline on corrupted test images may be than "
+        "the champion's; null: not asked. 0.05 is five points of accuracy.",
+    )
+
 
 class RegistryConfig(Section):
     """The registered model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,8 @@ class Evaluation:
     targets: Targets
     paths: Sequence[str]
     answers: Sequence[Answer] = ()
+    more_metrics: Mapping[str, float] = field(default_factory=dict)
+    """What was measured on a part of the images, or on changed ones."""
 
     def __post_init__(self) -> None:
         """Refuse an empty test.
@@ -57,6 +59,7 @@ class Evaluation:
         if self.answers:
             values |= self.task.check_promises(self.answers, self.targets)
             values["unknown_share"] = float(np.mean([bool(one.unknown) for one in self.answers]))
+        values |= self.more_metrics
         rounded = {name: round(value, 6) for name, value in values.items()}
         return rounded | {"n_test": len(self.targets)}
 

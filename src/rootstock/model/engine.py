@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from rootstock.runtimes.choose import LATENCY_ROUNDS, MAX_BATCH_TIME_SHARE, time
 from rootstock.runtimes.engines import EXTRAS, PACKAGES, Engine, installed_engines
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.runtimes.openvino import make_caller, openvino_model
+
+if TYPE_CHECKING:
+    from rootstock.train.network import TransferNet
 
 _log = logging.getLogger(__name__)
 _BATCH_SIZES = (1, 8, 64)
@@ -167,11 +170,14 @@ def _openvino(bundle: ModelBundle, threads: int | None) -> Forward:
     return forward
 
 
-def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
-    import torch
+def load_network(bundle: ModelBundle) -> TransferNet:
+    """Return the network of a model in PyTorch, on the processor and in eval mode.
+
+    Raises:
+        BundleError: the weights do not fit bundle.json.
+    """
     from safetensors.torch import load_file
 
-    from rootstock.train.export import are_means
     from rootstock.train.network import TransferNet
 
     facts = bundle.facts
@@ -185,6 +191,15 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
             f"{bundle.weights_path} does not fit bundle.json: {str(error).splitlines()[0]}",
             hint="download or train the model again",
         ) from None
+    return network
+
+
+def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
+    import torch
+
+    from rootstock.train.export import are_means
+
+    network = load_network(bundle)
     if threads is not None:
         torch.set_num_threads(threads)  # of the whole process: torch knows no other
     device, layout = torch.device("cpu"), torch.contiguous_format

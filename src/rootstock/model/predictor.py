@@ -203,6 +203,12 @@ class Predictor:
         distance = float(reference.distance(features[None])[0])
         return replace(answer, novelty=round(distance, 4), unknown=distance > self._limit)
 
+    def are_unknown(self, features: np.ndarray) -> np.ndarray:
+        """Return bool[N]: which features [N,D] are unlike those of the training images."""
+        if self._reference is None:
+            return np.zeros(len(features), bool)
+        return self._reference.distance(features) > self._limit
+
     def predict(
         self, contents: Sequence[bytes], *, top_k: int = 5, coverage: float | None = None
     ) -> list[Answer]:

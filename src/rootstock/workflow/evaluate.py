@@ -15,6 +15,12 @@ from rootstock.data.manifest import ImageRow
 from rootstock.evaluate.decisions import write_decisions
 from rootstock.evaluate.report import Evaluation, write_evaluation
 from rootstock.explain.report import PICTURE, explain_tests
+from rootstock.explain.robustness import (
+    ROBUST_PREFIX,
+    TYPICAL_SEVERITY,
+    Sample,
+    measure_corruptions,
+)
 from rootstock.model.batch_predict import predict_rows
 from rootstock.model.predictor import Predictor
 from rootstock.plan.ledger import append_row, make_row
@@ -43,6 +49,8 @@ class Measurement(NamedTuple):
     notes: list[str]
 
 
+CORRUPTED_IMAGES = 32
+"""Test images that are also measured after each of eight corruptions."""
 COVERAGE = 0.95
 """Of the prediction sets whose promise is checked."""
 
@@ -156,4 +164,7 @@ def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluat
         options = AnswerOptions(top_k=1, coverage=COVERAGE)
         answers = [predictor.answer(*row, options) for row in zip(*inferred, strict=True)]
     paths = [row.path for row in rows]
-    return Evaluation(predictor.task, inferred.decisions, targets, paths, answers)
+    sample = Sample.read(predictor, rows, root, most=CORRUPTED_IMAGES)
+    corrupted = measure_corruptions(predictor, sample, severities=[TYPICAL_SEVERITY])
+    robust = {ROBUST_PREFIX + predictor.task.headline: corrupted.typical}
+    return Evaluation(predictor.task, inferred.decisions, targets, paths, answers, robust)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.dataset import read_targets
 from rootstock.train.resume import training_run
 from rootstock.workflow.project import Project
+from rootstock.workflow.robustness import refuse_fragile
 from rootstock.workflow.task_settings import gate_metric
 
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -55,7 +57,9 @@ class Gate:
     @property
     def text(self) -> str:
         """Return the same for gates that decide the same."""
-        return f"{self.config.rule} {self.metric} {self.config.min_gain:g}"
+        text = f"{self.config.rule} {self.metric} {self.config.min_gain:g}"
+        loss = self.config.max_robustness_loss
+        return text if loss is None else f"{text} robust {loss:g}"
 
 
 def register_model(
@@ -230,14 +234,20 @@ def _meet(
             )
         rows = project.manifest.rows("test")
         champion_decisions = predict_rows(defender, rows, project.root).decisions
-    return task.compare(
-        champion_decisions,
-        read_decisions(project.paths.decisions, rows),
-        read_targets(task, rows, challenger.names),
-        metric=gate.metric,
-        rule=gate.config.rule,
-        min_gain=gate.config.min_gain,
-    )
+        comparison = task.compare(
+            champion_decisions,
+            read_decisions(project.paths.decisions, rows),
+            read_targets(task, rows, challenger.names),
+            metric=gate.metric,
+            rule=gate.config.rule,
+            min_gain=gate.config.min_gain,
+        )
+        if comparison.promote and gate.config.max_robustness_loss is not None:
+            allowed = gate.config.max_robustness_loss
+            refusal = refuse_fragile(Predictor(challenger), defender, rows, project.root, allowed)
+            if refusal:
+                return dataclasses.replace(comparison, promote=False, reason=refusal)
+    return comparison
 
 
 def write_card(project: Project, bundle: ModelBundle) -> str:

@@ -1,0 +1,139 @@
+"""Adversarial images of a model: how far a pixel must move until the answer is another.
+
+Needs torch, since the gradient is that of the network itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from rootstock.explain.attacks import PGD_STEPS, attack
+from rootstock.explain.robustness import Sample
+from rootstock.model.engine import load_network
+from rootstock.model.predictor import Predictor
+from rootstock.system.progress import Progress
+
+RADII = (1, 2, 4, 8)
+"""In levels of 255, as files hold them: nobody sees a change of 2."""
+METHODS = {"FGSM": 1, "PGD": PGD_STEPS}
+"""Steps of each."""
+BATCH_IMAGES = 16
+MAX_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Example:
+    """A view uint8[S,S,3] before and after the smallest attack that changed a right answer."""
+
+    path: str
+    before: np.ndarray
+    after: np.ndarray
+    said: str
+    says: str
+    radius: int
+
+
+@dataclass(frozen=True)
+class FoolingScores:
+    """The score without an attack, and after each method for every radius.
+
+    ``smallest`` float[N]: the smallest radius of PGD that makes a right answer wrong, infinite if
+    none does, nan if the answer was wrong before; empty for tasks without right and wrong.
+    """
+
+    n_images: int
+    radii: Sequence[int]
+    clean: float
+    scores: dict[str, list[float]]
+    smallest: np.ndarray
+    examples: Sequence[Example]
+
+
+def measure_fooling(
+    predictor: Predictor, sample: Sample, *, radii: Sequence[int] = RADII
+) -> FoolingScores:
+    """Attack the first view of every image by FGSM and PGD at every radius, rising."""
+    task = predictor.task
+    views = np.stack([predictor.bundle.preprocess.geometry(pixels) for pixels in sample.pixels])
+    decisions = _decide(predictor, views)
+    right = _are_right(predictor, sample, decisions)
+    smallest = np.where(right, np.inf, np.nan) if task.discrete else np.empty(0)
+    clean = _headline(predictor, sample, decisions)
+    scores: dict[str, list[float]] = {name: [] for name in METHODS}
+    examples: list[Example] = []
+    make = _Attacker(predictor, sample, views)
+    with Progress("attacks", len(METHODS) * len(radii), "setting") as progress:
+        for name, steps in METHODS.items():
+            for radius in radii:
+                changed = make(radius, steps)
+                attacked = _decide(predictor, changed)
+                scores[name].append(_headline(predictor, sample, attacked))
+                progress.update(1)
+                if name != "PGD" or not task.discrete:
+                    continue
+                fooled = np.isinf(smallest) & ~_are_right(predictor, sample, attacked)
+                smallest[fooled] = radius
+                said, says = (task.decided(one, predictor.names) for one in (decisions, attacked))
+                examples += [
+                    Example(sample.paths[i], views[i], changed[i], said[i], says[i], radius)
+                    for i in np.flatnonzero(fooled)[: MAX_EXAMPLES - len(examples)]
+                ]
+    return FoolingScores(len(views), tuple(radii), clean, scores, smallest, examples)
+
+
+class _Attacker:
+    """Attacks the same views again and again."""
+
+    def __init__(self, predictor: Predictor, sample: Sample, views: np.ndarray) -> None:
+        preprocess = predictor.bundle.preprocess
+        self._network = load_network(predictor.bundle).requires_grad_(False)
+        self._mean = torch.tensor(preprocess.mean)[:, None, None]
+        self._std = torch.tensor(preprocess.std)[:, None, None]
+        self._targets, self._views = sample.targets, views
+        self._loss = predictor.task.loss(
+            sample.targets, weighting="none", label_smoothing=0.0, device=torch.device("cpu")
+        )
+
+    def __call__(self, radius: int, steps: int) -> np.ndarray:
+        """Return the changed views uint8[N,S,S,3]."""
+        changed = np.empty_like(self._views)
+        for start in range(0, len(changed), BATCH_IMAGES):
+            rows = slice(start, start + BATCH_IMAGES)
+            encoded = self._loss.encode(self._targets.values[rows])
+            found = attack(
+                self._network,
+                torch.from_numpy(self._views[rows]).permute(0, 3, 1, 2).float(),
+                self._mean,
+                self._std,
+                partial(self._loss.total, targets=encoded),
+                radius=float(radius),
+                steps=steps,
+            )
+            changed[rows] = found.round().byte().permute(0, 2, 3, 1).numpy()
+        return changed
+
+
+def _decide(predictor: Predictor, views: np.ndarray) -> np.ndarray:
+    decisions = []
+    for start in range(0, len(views), BATCH_IMAGES):
+        images = predictor.bundle.preprocess.normalise(views[start : start + BATCH_IMAGES])
+        decisions.append(predictor.infer_normalised(images, "one").decisions)
+    return np.concatenate(decisions)
+
+
+def _headline(predictor: Predictor, sample: Sample, decisions: np.ndarray) -> float:
+    task = predictor.task
+    return round(float(task.metrics(decisions, sample.targets)[task.headline]), 6)
+
+
+def _are_right(predictor: Predictor, sample: Sample, decisions: np.ndarray) -> np.ndarray:
+    """Return bool[N]; all True for tasks without right and wrong."""
+    if not predictor.task.discrete:
+        return np.ones(len(decisions), bool)
+    said = predictor.task.decided(decisions, predictor.names)
+    return np.array([one == text for one, text in zip(said, sample.texts, strict=True)], bool)

@@ -1,0 +1,57 @@
+"""How easily a model is fooled, on any labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
+from rootstock.data.manifest import ImageRow
+from rootstock.explain.fooling import measure_fooling
+from rootstock.explain.robustness import TYPICAL_SEVERITY, Sample, measure_corruptions
+from rootstock.explain.robustness_report import write_robustness
+from rootstock.model.predictor import Predictor
+from rootstock.workflow.index import index_labelled, log_notices
+from rootstock.workflow.project import Project
+
+GATE_IMAGES = 100
+"""Test images that both models are measured on after each corruption, if the gate asks for it."""
+
+
+def measure_robustness(
+    config: Config, paths: Paths, *, model: Path, out: Path, most: int
+) -> dict[str, Any]:
+    """Write what corruptions and attacks do to up to ``most`` images; return the numbers.
+
+    The folder's own test split is used, or every image if it has none.
+    Raises:
+        DataError: the folder has classes that the model does not know.
+    """
+    predictor = Predictor(model)
+    manifest = index_labelled(config, paths, predictor.task)
+    log_notices(manifest)
+    rows = manifest.rows("test" if "test" in manifest.given_splits else None)
+    sample = Sample.read(predictor, rows, Project(config, paths).root, most=most)
+    corruptions = measure_corruptions(predictor, sample)
+    fooling = measure_fooling(predictor, sample)
+    return write_robustness(predictor.task.headline, sample, corruptions, fooling, out)
+
+
+def refuse_fragile(
+    challenger: Predictor, champion: Predictor, rows: list[ImageRow], root: Path, allowed: float
+) -> str:
+    """Return why the challenger stands corrupted test images too badly; empty if it does not."""
+    typical = []
+    for predictor in (challenger, champion):
+        sample = Sample.read(predictor, rows, root, most=GATE_IMAGES)
+        scores = measure_corruptions(predictor, sample, severities=[TYPICAL_SEVERITY])
+        typical.append(scores.typical)
+    loss = typical[1] - typical[0]
+    if loss <= allowed:
+        return ""
+    return (
+        f"not promoted: on corrupted images its {challenger.task.headline.replace('_', ' ')} is "
+        f"{typical[0]:.3f}, the champion's {typical[1]:.3f}; `registry.gate.max_robustness_loss` "
+        f"allows a loss of {allowed:g}"
+    )
