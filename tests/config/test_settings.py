@@ -207,7 +207,7 @@ NOTICED_BY = {
     "registry.gate.metric": [f"{STAGES}::test_the_gate_compares_by_the_metric_that_is_given"],
     "registry.gate.rule": [f"{STAGE_RUNS}::test_another_gate_is_passed_once_more"],
     "registry.gate.max_robustness_loss": [
-        "tests/workflow/test_robustness.py::test_model_that_corruptions_fool_more_is_refused"
+        "workflow/test_robustness.py::test_model_that_corruptions_fool_more_is_refused"
     ],
     "registry.gate.min_gain": [f"{STAGE_RUNS}::test_another_gate_is_passed_once_more"],
 }
