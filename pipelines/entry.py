@@ -11,6 +11,7 @@ from rootstock.config.load import load_config  # noqa: E402
 from rootstock.config.paths import Paths  # noqa: E402
 from rootstock.config.schema import Config  # noqa: E402
 from rootstock.integrations.connect import check_tracking  # noqa: E402
+from rootstock.system.exclusive import claim_folder  # noqa: E402
 
 
 def run(stage: Callable[[Config, Paths], object]) -> None:
@@ -19,4 +20,5 @@ def run(stage: Callable[[Config, Paths], object]) -> None:
         config, paths = load_config(Path("params.yaml")), Paths(Path.cwd())
         # A server that refuses is known of before the first stage, not after the last feature.
         check_tracking(config, paths)
-        stage(config, paths)
+        with claim_folder(paths.root):
+            stage(config, paths)

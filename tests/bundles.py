@@ -8,6 +8,8 @@ import io
 import json
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.tasks.targets import Targets
 from rootstock.train.network import TransferNet
 
+PREFIX = "rootstock-test-"
+FORGOTTEN_SECONDS = 24 * 3600
+"""Age of a folder from which on the process that made it was killed."""
+_folders: list[Path] = []
 CLASSES = ["iris", "rose", "tulip"]
 SIZE = 64
 
@@ -41,11 +47,26 @@ def jpeg(seed: int, *, width: int = 90, height: int = 70) -> bytes:
     return buffer.getvalue()
 
 
+def _make_folder(kind: str) -> Path:
+    for old in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > FORGOTTEN_SECONDS:
+                shutil.rmtree(old)
+    _folders.append(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-")))
+    return _folders[-1]
+
+
+@atexit.register
+def remove_folders() -> None:
+    """Remove the folders of this process; pytest calls it too: a worker of xdist ends without."""
+    for folder in _folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @functools.cache
 def tiny_backbone() -> Backbone:
     """`test_efficientnet` of timm with seeded random weights, loaded from a file with a card."""
-    folder = Path(tempfile.mkdtemp(prefix="rootstock-test-backbone-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _make_folder("backbone")
     torch.manual_seed(0)
     model = timm.create_model("test_efficientnet", num_classes=10)
     save_file(model.state_dict(), folder / "tiny.safetensors")
@@ -116,6 +137,5 @@ def tiny_reference(network: TransferNet) -> Reference:
 @functools.cache
 def tiny_bundle() -> Path:
     """The directory of the tiny bundle; tests that change it must copy it first."""
-    folder = Path(tempfile.mkdtemp(prefix="rootstock-test-bundle-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _make_folder("bundle")
     return write_tiny_bundle(folder / "tiny", with_reference=True).directory

@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import tarfile
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items):
         return next((i for i, room in enumerate(LONG_ROOMS) if path.startswith(room)), 99)
 
     items.sort(key=rank)
+
+
+def pytest_sessionfinish():
+    """Remove what tests share; in a worker of xdist nothing is run at the exit."""
+    if bundles := sys.modules.get("tests.bundles"):
+        bundles.remove_folders()
 
 
 @pytest.hookimpl(wrapper=True)

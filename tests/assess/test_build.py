@@ -122,6 +122,15 @@ def test_many_classes_are_probed_however_few_images_a_sample_has(tmp_path):
     assert min(probe.n_images for probe in found.probes) > 40
 
 
+def test_a_sample_for_a_report_holds_only_as_many_classes_as_fit(tmp_path):
+    write_classes(tmp_path / "images", {f"{number:03}": 4 for number in range(40)})
+    rows = index(tmp_path / "images", val_fraction=0.0, test_fraction=0.0).rows()
+    chosen = sample_rows(rows, 20, every_stratum=False)
+    assert sorted(Counter(row.target for row in chosen).values()) == [3] * 6
+    assert sample_rows(rows[::-1], 20, every_stratum=False) == chosen
+    assert len(sample_rows(rows, 120, every_stratum=False)) == 120
+
+
 def test_the_images_a_sample_takes_do_not_depend_on_their_names(root):
     rows = index(root, val_fraction=0.0, test_fraction=0.0).rows()
     chosen = {row.sha256 for row in sample_rows(rows, 12)}

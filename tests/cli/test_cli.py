@@ -11,6 +11,7 @@ import pytest
 from rootstock.cli.main import main
 from rootstock.config.load import load_config
 from rootstock.plan.ledger import append_row
+from rootstock.system.exclusive import claim_folder
 from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle
 from tests.data.folders import photo, write_classes
 from tests.plan.test_ledger import a_row
@@ -52,6 +53,23 @@ def test_check_shows_leaks_without_json(tmp_path, capsys):
     write_classes(tmp_path / "test", {"ants": 4, "bees": 4}, seed=1)
     (tmp_path / "test/ants/again.png").write_bytes(photo(0))
     assert "1 group of copies in more than one split" in run(capsys, "check", str(tmp_path))
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(tmp_path):
+    write_classes(tmp_path / "data", {"ants": 8, "bees": 8})
+    with claim_folder(tmp_path):
+        message = fails("plan", "data", "--out", ".")
+        assert f"another run is writing to {tmp_path}" in message
+        stage = subprocess.run(
+            [sys.executable, "-m", "pipelines.index"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+            input="",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert stage.returncode == 1
+    assert "another run is writing to" in stage.stderr
 
 
 @pytest.mark.parametrize("command", ["plan", "train", "evaluate"])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rootstock.errors import TrainingError
-from rootstock.heads.solver import Axes, walk_path
+from rootstock.heads import solver
+from rootstock.heads.solver import Axes, count_steps, walk_path
 from rootstock.tasks.single_label.learning import SoftmaxLoss
 from tests.tasks.classes import fit_mlp_head
 
@@ -67,6 +68,32 @@ def test_weightings_side_by_side_take_few_steps_more_than_one():
     for number, (path, _) in enumerate(alone):
         for (_, one), (_, several) in zip(path, together, strict=True):
             torch.testing.assert_close(several[number], one[0], atol=1e-2, rtol=1e-2)
+
+
+def test_many_outputs_take_fewer_steps_from_their_own_metric(monkeypatch):
+    labels = torch.arange(360) % 120
+    centres = torch.randn(120, 40, generator=torch.Generator().manual_seed(2))
+    rows = features(360, 40) + centres[labels]
+
+    def solve_many():
+        loss = CountedLoss(SoftmaxLoss(labels, 120))
+        ((_, point),) = walk_path(Axes.of(rows), loss, torch.ones(1, 360), strengths=[0.01])
+        return point, loss.calls
+
+    own, calls = solve_many()
+    monkeypatch.setattr(solver, "FEW_OUTPUTS", 120)
+    bound, calls_from_bound = solve_many()
+    assert calls < 0.8 * calls_from_bound
+    torch.testing.assert_close(own, bound, atol=2e-2, rtol=2e-2)
+
+
+def test_the_memory_of_steps_is_bounded():
+    """Thirty steps of 2,000 outputs in five folds took 3 GB."""
+    many = torch.empty(5, 1281, 2000, device="meta")
+    assert count_steps(torch.empty(5, 1281, 10)) == solver.MEMORY_STEPS
+    assert count_steps(many) == solver.MIN_MEMORY_STEPS
+    bytes_of_two = 2 * many.numel() * 4
+    assert count_steps(many[:1, :, :1000]) * bytes_of_two / 10 <= solver.MEMORY_BYTES
 
 
 def test_the_penalty_of_a_hidden_layer_is_half_its_squared_norm():

@@ -1,5 +1,7 @@
 import numpy as np
 
+import pytest
+
 from rootstock.review import build
 from rootstock.review.build import find_copies
 from rootstock.review.findings import gather_findings
@@ -161,3 +163,11 @@ def test_a_class_of_few_images_is_left_out_of_the_curve_and_named(tmp_path):
     assert curve.left_out == ("rare",)
     text = render_review(a_review(feasibility=curve), make_profile(), pictures={}, minutes={})
     assert "Without rare: too few images." in text
+
+
+@pytest.mark.parametrize(("n_strata", "words"), [(1, "of 1 classes"), (2, ""), (0, "")])
+def test_the_page_says_if_only_a_part_of_the_classes_was_looked_at(n_strata, words):
+    profile = make_profile()
+    assert len(profile.train_per_class) == 2
+    text = render_review(a_review(n_strata=n_strata), profile, pictures={}, minutes={})
+    assert ("200 of them, " + words + ", were" in text) == bool(words)

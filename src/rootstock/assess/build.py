@@ -109,11 +109,14 @@ def measure_backbone(
     )
 
 
-def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
+def sample_rows(
+    rows: Sequence[ImageRow], limit: int, *, every_stratum: bool = True
+) -> list[ImageRow]:
     """Return about ``limit`` rows at most, the same share of each stratum, chosen by content.
 
-    Three of each stratum are taken where it has them, however many strata there are: one image of
-    its kind cannot be probed.
+    Three of each stratum are taken if it has them, because a single image cannot be probed. So
+    many strata make the sample larger than ``limit``, unless ``every_stratum`` is False: then the
+    sample holds only as many strata as fit.
     """
     if len(rows) <= limit:
         return list(rows)
@@ -121,7 +124,10 @@ def sample_rows(rows: Sequence[ImageRow], limit: int) -> list[ImageRow]:
     for row in sorted(rows, key=lambda row: row.sha256):
         by_stratum.setdefault(row.stratum, []).append(row)
     chosen: list[ImageRow] = []
-    for members in by_stratum.values():
+    parts = list(by_stratum.values())  # in the order of their first image's hash
+    if not every_stratum:
+        parts = parts[: max(2, limit // MIN_STRATUM_IMAGES)]
+    for members in parts:
         chosen += members[: max(MIN_STRATUM_IMAGES, round(limit * len(members) / len(rows)))]
     return sorted(chosen, key=lambda row: row.path)
 

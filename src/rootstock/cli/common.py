@@ -16,6 +16,7 @@ from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
+from rootstock.system.exclusive import claim_folder
 from rootstock.system.output import divert_stdout
 
 DEFAULT_PARAMS = Path("params.yaml")
@@ -46,9 +47,14 @@ def read_config(options: argparse.Namespace) -> Config:
 
 @contextmanager
 def workspace(out: Path | None) -> Iterator[Paths]:
-    """The folder asked for, or one that is removed afterwards."""
+    """The folder asked for, or one that is removed afterwards.
+
+    Raises:
+        ArtifactError: another run is writing to it.
+    """
     if out is not None:
-        yield Paths(out.resolve())
+        with claim_folder(out.resolve()):
+            yield Paths(out.resolve())
         return
     with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
         yield Paths(Path(folder))

@@ -157,7 +157,8 @@ def _services(paths: Paths) -> Iterator[Finding]:
 
 def _tracking(paths: Paths) -> Finding:
     from rootstock.integrations.connect import tracking_uri
-    from rootstock.integrations.mlflow.client import probe, redact, sqlite_file, translated
+    from rootstock.integrations.mlflow.client import probe, redact, translated
+    from rootstock.integrations.mlflow.database import sqlite_file
     from rootstock.integrations.mlflow.places import bring_home
 
     uri = tracking_uri(paths)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,10 @@ def load_config(path: Path | None, *, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        problems = list(_explain(error.errors(include_url=False)))
+        problems = list(islice(_explain(error.errors(include_url=False)), MAX_PROBLEMS + 1))
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         if len(problems) > MAX_PROBLEMS:
-            problems[MAX_PROBLEMS:] = ["and others"]
+            count, problems[MAX_PROBLEMS:] = f"more than {MAX_PROBLEMS} problems", ["and others"]
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(
             f"{where} has {count}:\n{lines}",

@@ -176,7 +176,10 @@ class AssessConfig(Section):
         500, ge=20, description="Training images used to measure similarity and probe accuracy."
     )
     review_images: int = Field(
-        2_000, ge=20, description="Images that the review in reports/data.md looks at."
+        2_000,
+        ge=20,
+        description="Images that the review in reports/data.md looks at. If they do not suffice "
+        "for three of each class, it looks at a part of the classes.",
     )
     target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,

@@ -20,6 +20,10 @@ from torch.nn.functional import linear
 
 MEMORY_STEPS = 30
 """Steps remembered, from one strength to the next too: they cost little beside a product."""
+MIN_MEMORY_STEPS, MEMORY_BYTES = 6, 2**28
+"""Fewer steps are remembered if they take more bytes than this, as with many outputs."""
+FEW_OUTPUTS = 100
+"""Up to this many outputs the bound itself is the starting metric."""
 MAX_STEPS = 300
 TOLERANCE = 5e-6
 """Norm of the gradient in the metric of the bound, where a loss of about 1 is far from 0."""
@@ -171,20 +175,32 @@ def _minimise(
     tolerance: float,
 ) -> tuple[Tensor, History]:
     value, slope = problem.value_and_slope(point, penalty)
+    n_outputs = point.shape[2]
+    start = metric
+    if n_outputs > FEW_OUTPUTS:
+        # The bound holds for two outputs; at even odds of K outputs softmax has 2/K of it.
+        start = (metric - penalty) * (2.0 / n_outputs) + penalty
+    n_steps = count_steps(point)
     for _ in range(MAX_STEPS):
         going = _dot(slope, slope / metric).sqrt() > tolerance
         if not going.any():
             break
-        direction = _direction(slope, history, metric) * going.view(-1, 1, 1)
+        direction = _direction(slope, history, start) * going.view(-1, 1, 1)
         moved, new_value, new_slope = _search_line(
             problem, point, value, slope, direction, penalty=penalty
         )
         step, change = moved - point, new_slope - slope
         if not step.any():
             break  # as good as the precision allows
-        history = [*history[-MEMORY_STEPS + 1 :], (step, change, _inverse(step, change))]
+        history = [*history[1 - n_steps :], (step, change, _inverse(step, change))]
         point, value, slope = moved, new_value, new_slope
     return point, history
+
+
+def count_steps(point: Tensor) -> int:
+    """Return how many steps of the size of ``point`` are remembered, each with its change."""
+    room = MEMORY_BYTES // (2 * point.numel() * point.element_size())
+    return max(MIN_MEMORY_STEPS, min(MEMORY_STEPS, room))
 
 
 def _direction(slope: Tensor, history: History, metric: Tensor) -> Tensor:

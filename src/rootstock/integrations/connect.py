@@ -110,7 +110,7 @@ def connect_registry(config: Config, paths: Paths, *, make: bool = True) -> Mode
     if not config.tracking.enabled:
         return None
     _require("mlflow", key="tracking.enabled is true", way_out="tracking.enabled=false")
-    from rootstock.integrations.mlflow.client import sqlite_file
+    from rootstock.integrations.mlflow.database import sqlite_file
     from rootstock.integrations.mlflow.registry import MlflowRegistry
 
     uri = tracking_uri(paths)

@@ -70,6 +70,7 @@ def build_review(
         data_hash=manifest.content_hash,
         backbone=profile.backbone.name,
         n_reviewed=len(rows),
+        n_strata=len({row.stratum for row in rows}),
         findings=(),
         feasibility=_feasibility(
             task, rows, features, target_accuracy, folds, seed, np.array(groups)

@@ -119,6 +119,8 @@ class DataReview(Artifact):
     data_hash: str
     backbone: str
     n_reviewed: int
+    n_strata: int = 0
+    """Strata of the images that were reviewed; 0 in files of an older Rootstock."""
     findings: tuple[Finding, ...]
     feasibility: Feasibility | None
     suspects: tuple[Suspect, ...]

@@ -27,12 +27,15 @@ def render_review(
 
     ``pictures`` maps a name to a path, ``minutes`` a strategy to its time.
     """
+    partly = ""
+    if 0 < review.n_strata < len(profile.train_per_class):
+        partly = f", of {review.n_strata} classes,"
     lines = [
         "# Your data",
         "",
         f"{profile.n_train} training, {profile.n_val} validation and {profile.n_test} test images "
-        f"of {len(profile.classes)} classes. {review.n_reviewed} of them were looked at through "
-        f"the features of `{review.backbone}`; nothing was changed.",
+        f"of {len(profile.classes)} classes. {review.n_reviewed} of them{partly} were looked at "
+        f"through the features of `{review.backbone}`; nothing was changed.",
         "",
         "## In short",
         "",

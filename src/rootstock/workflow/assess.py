@@ -32,8 +32,8 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     backbone = _load_allowed(config, config.backbone.weights, config.backbone.name)
     card = backbone.card
     say(f"assess: {len(project.manifest.rows('train')):,} training images as {card.name} sees them")
-    rows = sample_rows(project.manifest.rows(), options.review_images)
-    n_borders = max(BORDER_IMAGES, BORDER_IMAGES_PER_CLASS * len(project.manifest.strata))
+    rows = sample_rows(project.manifest.rows(), options.review_images, every_stratum=False)
+    n_borders = max(BORDER_IMAGES, BORDER_IMAGES_PER_CLASS * len({row.stratum for row in rows}))
     borders = Borders(sample_rows(rows, n_borders))
     reader = FeatureReader(
         project.root,

@@ -10,9 +10,10 @@ import pytest
 
 from rootstock.cli.doctor import examine
 from rootstock.config.paths import Paths
+from rootstock.errors import TrackingError
 from rootstock.integrations.connect import tracking_uri
 from rootstock.integrations.mlflow.backup import backup, restore
-from rootstock.integrations.mlflow.places import bring_home, locate
+from rootstock.integrations.mlflow.places import bring_home, check_model_folder, locate
 from rootstock.integrations.mlflow.registry import MlflowRegistry
 from rootstock.integrations.mlflow.tracking import MlflowRunLogger
 
@@ -127,3 +128,30 @@ def test_a_renamed_project_is_backed_up_whole(project, model, tmp_path):
 def test_an_address_elsewhere_is_left(address, tmp_path):
     (tmp_path / "mlruns/1/artifacts").mkdir(parents=True)
     assert locate(address, tmp_path / "mlflow.db") == address
+
+
+@pytest.mark.parametrize("trick", ["no model", "a file", "a link in a model"])
+def test_a_folder_that_is_not_a_model_is_refused_before_it_is_copied(
+    project, tmp_path, monkeypatch, trick
+):
+    """Who writes to the database may name any folder that the service can read."""
+    secret = tmp_path / "private"
+    secret.mkdir()
+    (secret / "key").write_text("secret")
+    address = (secret / "key" if trick == "a file" else secret).as_uri()
+    if trick == "a link in a model":
+        (secret / "bundle.json").write_text("{}")
+        (secret / "link").symlink_to(tmp_path)
+    copied = []
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda **asked: copied.append(asked))
+    with closing(sqlite3.connect(project / "mlflow.db")) as database, database:
+        database.execute("UPDATE model_versions SET source = ?, storage_location = NULL", [address])
+    with pytest.raises(TrackingError, match="not a model|no files any more"):
+        download(project, tmp_path / "got")
+    assert copied == []
+    assert not (tmp_path / "got").exists()
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/model", "mlflow-artifacts:/1/2/model"])
+def test_files_of_a_store_elsewhere_are_checked_after_the_download(address):
+    check_model_folder(address)

@@ -3,7 +3,8 @@ import shutil
 import pytest
 
 from rootstock.errors import NoModelError, TrackingError
-from rootstock.integrations.mlflow.client import mlflow_client, sqlite_file
+from rootstock.integrations.mlflow.client import mlflow_client
+from rootstock.integrations.mlflow.database import sqlite_file
 from rootstock.integrations.mlflow.registry import MlflowRegistry
 from rootstock.integrations.mlflow.tracking import MlflowRunLogger
 

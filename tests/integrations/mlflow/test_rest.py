@@ -163,6 +163,15 @@ def test_files_in_a_folder_of_this_machine_are_copied(server, mlflow_uri, client
     assert (tmp_path / "got/bundle.json").read_text() == "one"
 
 
+def test_a_folder_of_this_machine_that_is_not_a_model_is_refused(tmp_path, monkeypatch, alone):
+    (tmp_path / "key").write_text("secret")
+    reader = RestRegistry("http://127.0.0.1:9")
+    monkeypatch.setattr(RestRegistry, "_artifact_uri", lambda *_: tmp_path.as_uri())
+    with pytest.raises(TrackingError, match="which is not a model"):
+        reader.download(ENTRY, tmp_path / "got")
+    assert not (tmp_path / "got").exists()
+
+
 @pytest.mark.parametrize("uri", ["s3://bucket/model", "mlflow-artifacts://elsewhere:5000/model"])
 def test_files_that_only_mlflow_can_fetch_are_named(uri, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)

@@ -128,3 +128,25 @@ def test_what_no_longer_waits_for_a_disk_is_counted(tmp_path, hanging_disk, monk
     journal.write(seconds=30)
     rows = [row for file in tmp_path.glob("*.parquet") for row in pq.read_table(file).to_pylist()]
     assert sorted(row["request_id"] for row in rows) == list("012345")
+
+
+def test_answers_that_are_left_out_are_counted(tmp_path, hanging_disk, monkeypatch):
+    monkeypatch.setattr(journal_module, "MAX_ROWS", 1)
+    monkeypatch.setattr(journal_module, "MAX_WAITING_ROWS", 2)
+    with make_client(journal=tmp_path) as client:
+        assert "rootstock_journal_rows_dropped_total 0.0" in client.get("/metrics").text
+        for seed in range(5):
+            assert post_files(client, ("a", jpeg(seed))).status_code == 200
+        assert "rootstock_journal_rows_dropped_total 3.0" in client.get("/metrics").text
+        hanging_disk.set()
+
+
+def test_rows_that_cannot_be_written_are_counted(tmp_path):
+    lost = []
+    journal = Journal(tmp_path / "journal", images=False, on_loss=lost.append)
+    predictor = Predictor(tiny_bundle(), engine="onnx")
+    journal.note("1", predictor, [b"a", b"b"], predictor.predict([jpeg(0), jpeg(1)]))
+    (tmp_path / "journal").rmdir()
+    (tmp_path / "journal").touch()
+    journal.write()
+    assert lost == [2]

@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rootstock.errors import ArtifactError, TrackingError
-from rootstock.integrations.mlflow.client import is_http, sqlite_file
+from rootstock.integrations.mlflow.client import is_http
+from rootstock.integrations.mlflow.database import sqlite_file
 from rootstock.integrations.mlflow.places import ARTIFACTS, bring_home, local_path, move_addresses
 from rootstock.system.files import explain_format, read_json, sha256_file, write_json
 

@@ -7,22 +7,25 @@ are set only where the user has not.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 import random
 import re
 import sqlite3
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rootstock.errors import TrackingError
+from rootstock.integrations.mlflow.database import (
+    is_disk_full,
+    open_database,
+    sqlite_file,
+    try_database,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,12 +59,12 @@ def mlflow_client(tracking_uri: str) -> MlflowClient:
 
     if is_http(tracking_uri):
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
-    # MLflow makes a fresh database's tables unlocked: two processes at once break each other.
     database = sqlite_file(tracking_uri)
-    with _lock_for(database) if database else nullcontext():
-        if re.match(r"(sqlite|postgresql|mysql|mssql)\b", tracking_uri):
-            _try_database(tracking_uri)
-        return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    if database is not None:
+        return open_database(tracking_uri, database)
+    if re.match(r"(sqlite|postgresql|mysql|mssql)\b", tracking_uri):
+        try_database(tracking_uri)
+    return MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
 
 def probe(uri: str) -> None:
@@ -72,28 +75,6 @@ def probe(uri: str) -> None:
     """
     with translated(uri, "look for runs"):
         mlflow_client(uri).search_experiments(max_results=1)
-
-
-def _try_database(uri: str) -> None:
-    """Open the database once: MLflow itself would retry a hopeless one for 100 s."""
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(uri)
-    try:
-        sqlalchemy.inspect(engine).get_table_names()
-    finally:
-        engine.dispose()
-
-
-def _lock_for(database: Path) -> Any:
-    from filelock import FileLock
-
-    name = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:16]
-    database.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the file where that can be written, so that containers sharing it share the lock.
-    beside = os.access(database.parent, os.W_OK)
-    lock = Path(f"{database}.lock") if beside else Path(tempfile.gettempdir(), f"{name}.lock")
-    return FileLock(lock, timeout=60)
 
 
 @contextmanager
@@ -120,11 +101,17 @@ def translated(uri: str, doing: str) -> Iterator[None]:
         ImportError,  # the driver of a database that is not installed
         *_store_errors(),
     ) as error:
-        reason = cut(str(error).strip().partition("\n")[0], 400)
+        reason = cut(_first_line(str(error)), 400)
         raise TrackingError(
             redact(f"cannot {doing} in MLflow at {uri}: {reason}", uri),
             hint=_way_out(uri, error),
         ) from error
+
+
+def _first_line(text: str) -> str:
+    """Return the first line that says what happened; SQLAlchemy may put one about when before."""
+    lines = [line for line in text.strip().split("\n") if not line.startswith("(raised as a res")]
+    return lines[0] if lines else text
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
@@ -159,6 +146,10 @@ def _way_out(uri: str, error: Exception) -> str:
         way = "the server failed: is its disk or its artifact volume full? Its log says more"
     elif is_http(uri):
         way = f"is the server up? `curl {redact(uri, uri)}/health`; MLFLOW_TRACKING_URI names it"
+    elif is_disk_full(error):
+        way = "free some disk space, then run again"
+    elif sqlite_file(uri) and "database is locked" in reason:
+        way = "another process holds the file: end it, then run again"
     elif sqlite_file(uri) and any(words in reason for words in DAMAGE_PHRASES):
         way = "the file is damaged: `rootstock restore` puts a back-up into an empty project"
     elif sqlite_file(uri):
@@ -245,6 +236,8 @@ def _is_outage(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import InterfaceError, OperationalError
 
+    if is_disk_full(error):
+        return False
     if isinstance(error, MlflowException):
         # What a server refuses has a code of its own; MLflow's word for the rest is this one.
         return error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
@@ -259,13 +252,3 @@ def cut(text: str, length: int) -> str:
 def is_http(uri: str) -> bool:
     """Whether a tracking server is meant."""
     return uri.startswith(("http://", "https://"))
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file behind an ``sqlite:`` URI; None for any other."""
-    if not uri.startswith("sqlite"):
-        return None
-    import sqlalchemy
-
-    database = sqlalchemy.make_url(uri).database
-    return Path(database) if database and database != ":memory:" else None

@@ -14,6 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from rootstock.errors import TrackingError
+from rootstock.model.bundle import FACTS
+
 ARTIFACTS = "mlruns"
 ADDRESS_COLUMNS = ("artifact_location", "artifact_uri", "source", "storage_location")
 """Columns of MLflow's tables that hold the address of files."""
@@ -71,6 +74,27 @@ def local_path(address: str) -> Path | None:
     if scheme == "file":
         return Path(url2pathname(urlsplit(address).path))
     return Path(address) if not scheme else None
+
+
+def check_model_folder(address: str) -> None:
+    """Refuse to copy a folder of this machine that is not a model: a registry may name any.
+
+    Raises:
+        TrackingError: it has files but no `bundle.json`, or has links, which may lead anywhere.
+    """
+    folder = local_path(address)
+    if folder is None or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / FACTS).is_file():
+        wrong = f"it has no {FACTS}"
+    elif any(path.is_symlink() for path in folder.rglob("*")):
+        wrong = "it holds links"
+    else:
+        return
+    raise TrackingError(
+        f"the registry names {folder}, which is not a model: {wrong}",
+        hint="is the registry yours? Register the model again",
+    )
 
 
 def move_addresses(

@@ -18,11 +18,11 @@ from rootstock.integrations.mlflow.client import (
     cut,
     mlflow_client,
     or_none,
-    sqlite_file,
     translated,
 )
+from rootstock.integrations.mlflow.database import sqlite_file
 from rootstock.integrations.mlflow.model_files import write_model_files
-from rootstock.integrations.mlflow.places import locate
+from rootstock.integrations.mlflow.places import check_model_folder, locate
 from rootstock.integrations.mlflow.tracking import MlflowRun
 from rootstock.model.bundle import CHECKSUMS, read_bundle
 from rootstock.ports.registry import Record, RegistryEntry
@@ -162,7 +162,7 @@ class MlflowRegistry:
 
         Raises:
             NoModelError: the version has no files any more.
-            TrackingError: MLflow fails.
+            TrackingError: MLflow fails, or the version's folder on this machine is not a model.
         """
         if not self.holds_files(entry):
             raise missing_files(entry)
@@ -172,6 +172,7 @@ class MlflowRegistry:
                 from mlflow.artifacts import download_artifacts
 
                 source = self._find_files(client, entry)
+                check_model_folder(source)
                 return Path(
                     download_artifacts(
                         artifact_uri=source, dst_path=str(folder), tracking_uri=self.tracking_uri

@@ -25,6 +25,7 @@ import httpx
 
 from rootstock.errors import TrackingError
 from rootstock.integrations.mlflow.client import LOGIN_HINT, TIMEOUT_VARIABLES, cut, redact
+from rootstock.integrations.mlflow.places import check_model_folder
 from rootstock.integrations.mlflow.registry import (
     MAX_NAMES,
     MlflowRegistry,
@@ -124,6 +125,7 @@ class RestRegistry:
             else:
                 source = Path(url2pathname(place.path))
                 if source.is_dir():
+                    check_model_folder(uri)
                     shutil.copytree(source, folder, dirs_exist_ok=True)
             if not any(folder.iterdir()):
                 raise missing_files(entry)

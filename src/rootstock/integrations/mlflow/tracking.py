@@ -23,9 +23,9 @@ from rootstock.integrations.mlflow.client import (
     cut,
     mlflow_client,
     patiently,
-    sqlite_file,
     translated,
 )
+from rootstock.integrations.mlflow.database import sqlite_file
 from rootstock.integrations.mlflow.places import artifacts_of, bring_home
 from rootstock.model.lineage import find_commit
 from rootstock.ports.runs import Run, RunData

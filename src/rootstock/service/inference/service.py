@@ -69,7 +69,13 @@ class Service:
             on_batch=self._count_batch,
         )
         self.journal = (
-            Journal(settings.journal, images=settings.journal_images) if settings.journal else None
+            Journal(
+                settings.journal,
+                images=settings.journal_images,
+                on_loss=self.telemetry.dropped_rows.inc,
+            )
+            if settings.journal
+            else None
         )
         self.challenger = Challenger(challenger, settings, self.infer) if challenger else None
 

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,13 +48,16 @@ class Journal:
     """Collects rows and writes them per thousand or per minute, off the path of the answers.
 
     A failure is only logged. A disk that hangs holds up no answer: what no longer fits among the
-    rows that wait is left out and counted in ``dropped``. A file holds the answers of one task.
+    rows that wait is left out. ``on_loss`` is called with the number of rows that are left out or
+    cannot be written. A file holds the answers of one task.
 
     Raises:
         ConfigError: nothing can be written to ``folder``, or pyarrow is not installed.
     """
 
-    def __init__(self, folder: Path, *, images: bool) -> None:
+    def __init__(
+        self, folder: Path, *, images: bool, on_loss: Callable[[int], None] | None = None
+    ) -> None:
         if importlib.util.find_spec("pyarrow") is None:
             raise ConfigError(
                 "the journal is written by pyarrow, which is not installed",
@@ -70,7 +73,8 @@ class Journal:
             ) from None
         self._folder = folder
         self._images = images
-        self.dropped = 0
+        self._on_loss = on_loss
+        self._dropped = 0
         self._rows: list[_Row] = []
         self._writing: list[_Row] = []
         self._writer: Future[None] | None = None
@@ -104,9 +108,10 @@ class Journal:
             waiting = [*self._writing, *self._rows, *rows]
             size = sum(len(row.content) for row in waiting)
             if len(waiting) > MAX_WAITING_ROWS or size > MAX_WAITING_BYTES:
-                if not self.dropped:
+                if not self._dropped:
                     _log.error("the journal's disk is too slow; answers are left out of it")
-                self.dropped += len(rows)
+                self._dropped += len(rows)
+                self._count_loss(len(rows))
                 return
             self._rows += rows
             if len(self._rows) >= MAX_ROWS:
@@ -129,7 +134,7 @@ class Journal:
             if writer is not None:
                 wait([writer], max(0.0, end - time.monotonic()))
         with self._turn:
-            lost = self.dropped + len(self._rows) + len(self._writing)
+            lost = self._dropped + len(self._rows) + len(self._writing)
         if lost:
             _log.error("%d answers are not in the journal", lost)
 
@@ -174,3 +179,8 @@ class Journal:
                 pq.write_table(pa.Table.from_pylist(rows), temporary)
         except (ArtifactError, OSError, pa.ArrowException) as error:
             _log.error("%d rows of the journal are lost: %s", len(rows), error)
+            self._count_loss(len(rows))
+
+    def _count_loss(self, rows: int) -> None:
+        if self._on_loss is not None:
+            self._on_loss(rows)

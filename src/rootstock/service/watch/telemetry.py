@@ -81,6 +81,10 @@ class Telemetry:
         self.lost_decoders = counter(
             "rootstock_decoder_restarts_total", "Decoding processes that were killed or ended."
         )
+        self.dropped_rows = counter(
+            "rootstock_journal_rows_dropped_total",
+            "Answers that are not in the journal: its disk is too slow, or cannot be written.",
+        )
         self._queue = gauge("rootstock_queue_images", "Images accepted and not answered yet.")
         self._registry_up = gauge(
             "rootstock_registry_up", "1 if the last look at the registry worked."
