@@ -60,6 +60,7 @@ def test_a_folder_that_another_run_writes_to_is_refused(tmp_path):
     with claim_folder(tmp_path):
         message = fails("plan", "data", "--out", ".")
         assert f"another run is writing to {tmp_path}" in message
+        (tmp_path / "params.yaml").write_text("tracking: {enabled: false}\n")
         stage = subprocess.run(
             [sys.executable, "-m", "pipelines.index"],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},

@@ -48,8 +48,8 @@ class Journal:
     """Collects rows and writes them per thousand or per minute, off the path of the answers.
 
     A failure is only logged. A disk that hangs holds up no answer: what no longer fits among the
-    rows that wait is left out. ``on_loss`` is called with the number of rows that are left out or
-    cannot be written. A file holds the answers of one task.
+    rows that wait is left out and counted in ``dropped``. ``on_loss`` is called with the number of
+    rows that are left out, or cannot be written. A file holds the answers of one task.
 
     Raises:
         ConfigError: nothing can be written to ``folder``, or pyarrow is not installed.
@@ -74,7 +74,7 @@ class Journal:
         self._folder = folder
         self._images = images
         self._on_loss = on_loss
-        self._dropped = 0
+        self.dropped = 0
         self._rows: list[_Row] = []
         self._writing: list[_Row] = []
         self._writer: Future[None] | None = None
@@ -108,9 +108,9 @@ class Journal:
             waiting = [*self._writing, *self._rows, *rows]
             size = sum(len(row.content) for row in waiting)
             if len(waiting) > MAX_WAITING_ROWS or size > MAX_WAITING_BYTES:
-                if not self._dropped:
+                if not self.dropped:
                     _log.error("the journal's disk is too slow; answers are left out of it")
-                self._dropped += len(rows)
+                self.dropped += len(rows)
                 self._count_loss(len(rows))
                 return
             self._rows += rows
@@ -134,7 +134,7 @@ class Journal:
             if writer is not None:
                 wait([writer], max(0.0, end - time.monotonic()))
         with self._turn:
-            lost = self._dropped + len(self._rows) + len(self._writing)
+            lost = self.dropped + len(self._rows) + len(self._writing)
         if lost:
             _log.error("%d answers are not in the journal", lost)
 
