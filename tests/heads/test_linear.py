@@ -3,11 +3,16 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from rootstock.errors import TrainingError
-from rootstock.heads.linear import LinearHead, MlpHead, read_head, write_head
+from rootstock.heads.linear import (
+    PRIOR_IMAGES,
+    LinearHead,
+    MlpHead,
+    read_head,
+    shrink_scale,
+    write_head,
+)
 from rootstock.tasks.single_label.learning import adjust_logits, log_shares
 from rootstock.tasks.single_label.measures import softmax
 from tests.tasks.classes import (
@@ -28,15 +33,46 @@ def blobs(n_classes=3, per_class=40, width=6, spread=1.0):
     return (centres[labels] + random.normal(0, spread, (len(labels), width))) * scale, labels
 
 
+def standardise(features):
+    """The features as a head is fitted on them, in the words of the rule."""
+    variances, n_images = features.var(axis=0), len(features)
+    common = PRIOR_IMAGES * variances.mean()
+    shrunk = (n_images * variances + common) / (n_images + PRIOR_IMAGES)
+    return (features - features.mean(axis=0)) / np.sqrt(shrunk)
+
+
+def test_a_feature_that_hardly_varies_in_few_images_stays_small():
+    random = np.random.default_rng(0)
+    features = random.normal(0, [0.01, 1.0, 1.0, 1.0], (4, 4))
+    scale = shrink_scale(features.var(axis=0), 4)
+    assert scale.max() / scale.min() < 1.2
+    many = shrink_scale(np.array([1e-4, 1.0, 1.0, 1.0]), 1_000_000)
+    assert many == pytest.approx([0.0131, 1.0, 1.0, 1.0], abs=1e-3)
+
+
+def test_two_images_of_each_class_are_enough_where_most_features_are_quiet():
+    """Dividing by the deviations of a few images would make the quiet features as loud."""
+    random = np.random.default_rng(0)
+    centres, quiet = np.zeros((3, 400)), np.r_[np.full(3, 0.5), np.full(397, 0.05)]
+    centres[:, :3] = 2 * np.eye(3)
+
+    def draw(per_class):
+        labels = np.repeat(np.arange(3), per_class)
+        return centres[labels] + quiet * random.normal(size=(len(labels), 400)), labels
+
+    head = fit_linear_head(*draw(2), l2=0.1, n_classes=3)
+    features, labels = draw(200)
+    assert np.mean(head.outputs(features).argmax(axis=1) == labels) > 0.9
+
+
 @pytest.mark.parametrize("n_classes", [2, 3, 10])
 def test_the_folded_head_equals_scaler_and_regression(n_classes):
     features, labels = blobs(n_classes)
     head = fit_linear_head(features, labels, l2=0.1, n_classes=n_classes)
     model = LogisticRegression(C=1 / (0.1 * len(labels)), max_iter=10_000, tol=1e-9)
-    expected = make_pipeline(StandardScaler(), model).fit(features, labels)
-    np.testing.assert_allclose(
-        softmax(head.outputs(features)), expected.predict_proba(features), atol=1e-4
-    )
+    scaled = standardise(features)
+    expected = model.fit(scaled, labels).predict_proba(scaled)
+    np.testing.assert_allclose(softmax(head.outputs(features)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(40, 200), (300, 30)], ids=["wide", "tall"])
@@ -48,7 +84,7 @@ def test_a_path_is_the_optimum_at_every_strength(shape):
     )
     strengths = [1e-4, 10.0, 0.03]
     heads = fit_head_path(features, labels, strengths=strengths, n_classes=4)
-    scaled = StandardScaler().fit_transform(features)
+    scaled = standardise(features)
     for strength, head in zip(strengths, heads, strict=True):
         model = LogisticRegression(C=1 / (strength * len(labels)), max_iter=10_000, tol=1e-9)
         np.testing.assert_allclose(
@@ -65,15 +101,14 @@ def test_balanced_weights_are_those_of_scikit_learn():
     model = LogisticRegression(
         C=1 / (0.03 * len(labels)), max_iter=10_000, tol=1e-9, class_weight="balanced"
     )
-    expected = make_pipeline(StandardScaler(), model).fit(features, labels)
-    np.testing.assert_allclose(
-        softmax(head.outputs(features)), expected.predict_proba(features), atol=1e-3
-    )
+    scaled = standardise(features)
+    expected = model.fit(scaled, labels).predict_proba(scaled)
+    np.testing.assert_allclose(softmax(head.outputs(features)), expected, atol=1e-3)
 
 
 def test_folds_solved_together_score_as_folds_solved_alone():
     features, labels = blobs(spread=4.0)
-    scaled = StandardScaler().fit_transform(features)
+    scaled = standardise(features)
     scores = cross_validate_path(features, labels, folds=4, strengths=[0.01, 0.3], seed=0)
     splitter = StratifiedKFold(4, shuffle=True, random_state=0)
     assert scores.strengths == (0.3, 0.01)
@@ -108,7 +143,8 @@ def test_a_stronger_penalty_gives_smaller_weights():
 
 
 def test_a_strength_means_the_same_for_twice_the_images():
-    features, labels = blobs()
+    features, labels = blobs(per_class=4_000)
+    features = features / features.std(axis=0)  # on few images, unequal ones are drawn together
     once = fit_linear_head(features, labels, l2=0.1, n_classes=3)
     twice = fit_linear_head(np.tile(features, (2, 1)), np.tile(labels, 2), l2=0.1, n_classes=3)
     np.testing.assert_allclose(once.weights, twice.weights, rtol=1e-2, atol=1e-4)

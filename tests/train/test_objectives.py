@@ -22,6 +22,7 @@ from rootstock.train.objectives import FinetuneObjective, HeadObjective
 from rootstock.train.optim import FinetuneSettings
 from rootstock.train.penalty import strongest_of_equals
 from rootstock.train.tracked import Tracking
+from rootstock.train.trials import HeadTrial
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.data.test_broken_folders import index
@@ -319,3 +320,29 @@ def test_features_that_a_gpu_cannot_hold_are_fitted_on_the_processor(
     (trial,) = search(objective, tmp_path / "search", CANDIDATES[:1])
     assert not trial.error
     assert "do not fit into the memory of meta" in caplog.text
+
+
+def test_class_means_are_a_head_that_competes_on_unseen_images(objective, tmp_path):
+    candidates = [{"tap": "last", "prototypes": True}, {"tap": "last", "strengths": [1e-4]}]
+    means, linear = map(HeadTrial.of, search(objective, tmp_path, candidates))
+    assert (means.prototypes, means.l2, means.name) == (True, None, "last, class means")
+    assert not linear.prototypes
+    assert means.losses_by_penalty("val_log_loss") == {}
+    head = read_head(means.directory / "head.safetensors")
+    features, targets = np.load(objective.val_features["last"]), objective.val_targets
+    loss = objective.task.losses(head.outputs(features), targets).mean()
+    assert means.metrics["val_log_loss"] == pytest.approx(loss, abs=1e-5)
+    assert means.metrics["unseen_loss"] >= loss - 1e-6
+
+
+def test_one_image_of_each_class_gives_class_means_without_folds(objective, tmp_path):
+    features = np.load(objective.train_features["last"])[:3]
+    np.save(tmp_path / "few.npy", features)
+    few = dataclasses.replace(
+        objective,
+        train_features={"last": tmp_path / "few.npy"},
+        train_targets=classes(np.arange(3)),
+    )
+    (trial,) = search(few, tmp_path / "search", [{"tap": "last", "prototypes": True}])
+    assert "unseen_loss" not in trial.metrics
+    assert trial.metrics["val_accuracy"] > 0.8

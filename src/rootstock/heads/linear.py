@@ -29,6 +29,10 @@ BLOCK_ROWS = 1024
 """Rows that are standardised at a time."""
 MIN_SCALE = 1e-8
 """A feature of a smaller deviation is constant, and is left as it is."""
+PRIOR_IMAGES = 100
+"""Of so many images the mean variance of all features counts next to a feature's own: that of a few
+images is chance, and to divide by it turns noise into weights. Chosen on ants_bees and flowers12
+with 1 to 75 images per class; checked on sign_digits, brain_mri, cifar10 and tiny_imagenet."""
 
 
 @dataclass(frozen=True)
@@ -155,16 +159,29 @@ def fold_weights(row_weights: Tensor, tests: Sequence[np.ndarray]) -> Tensor:
 def _standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return float32[N,D] of mean 0 and deviation 1, and the float64[D] means and deviations.
 
-    A block of rows at a time: whole float64 copies would be most of a trial's memory.
+    On few images deviations are drawn towards a common one, see `shrink_scale`. A block of rows at
+    a time: whole float64 copies would be most of a trial's memory.
     """
     blocks = [slice(start, start + BLOCK_ROWS) for start in range(0, len(features), BLOCK_ROWS)]
     mean = features.mean(axis=0, dtype=np.float64)
-    scale = np.sqrt(sum(np.square(features[b] - mean).sum(axis=0) for b in blocks) / len(features))
-    scale[scale < MIN_SCALE] = 1.0
+    squares = np.sum([np.square(features[b] - mean).sum(axis=0) for b in blocks], axis=0)
+    scale = shrink_scale(squares / len(features), len(features))
     standardised = np.empty(features.shape, np.float32)
     for block in blocks:
         standardised[block] = (features[block] - mean) / scale
     return standardised, mean, scale
+
+
+def shrink_scale(variances: np.ndarray, n_images: int) -> np.ndarray:
+    """Return what to divide features by, float64[D]: their deviations, drawn towards a common one.
+
+    The mean of the variances float64[D] has the weight of `PRIOR_IMAGES` images, as the prior of an
+    empirical Bayes estimate (James and Stein 1961; Schaefer and Strimmer 2005 for variances).
+    """
+    shrunk = (n_images * variances + PRIOR_IMAGES * variances.mean()) / (n_images + PRIOR_IMAGES)
+    scale = np.sqrt(shrunk)
+    scale[np.sqrt(variances) < MIN_SCALE] = 1.0
+    return scale
 
 
 def write_head(head: Head, path: Path) -> None:

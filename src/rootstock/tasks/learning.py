@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -130,6 +131,17 @@ class HeadSolver(ABC):
             seed=seed,
             device=device,
         )
+
+    has_prototypes: ClassVar[bool] = False
+    """Whether `fit_prototypes` is there: targets have classes."""
+
+    def fit_prototypes(self, features: np.ndarray, targets: Targets) -> LinearHead:
+        """Return a head of the class means on features [N,D]."""
+        raise NotImplementedError
+
+    def best_scale(self, outputs: np.ndarray, targets: Targets) -> float:
+        """Return what to multiply outputs [N,K] for unseen images by: their loss is lowest then."""
+        return 1.0
 
     def cross_validate(
         self,

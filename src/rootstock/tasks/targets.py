@@ -32,6 +32,11 @@ class Targets:
         groups = None if self.groups is None else self.groups[rows]
         return Targets(self.values[rows], self.names, self.strata[rows], groups)
 
+    def joined(self, other: Targets) -> Targets:
+        """Return these targets and those of other images; each image is a group."""
+        values = np.concatenate([self.values, other.values])
+        return Targets(values, self.names, np.concatenate([self.strata, other.strata]))
+
     def foldable(self) -> np.ndarray:
         """Return the rows whose stratum can be left out in part: it has two groups or more.
 

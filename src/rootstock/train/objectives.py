@@ -13,7 +13,7 @@ import torch
 
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.load import load_backbone
-from rootstock.heads.linear import CPU, Head, read_head, write_head
+from rootstock.heads.linear import CPU, Head, LinearHead, read_head, split_folds, write_head
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_json
 from rootstock.tasks.learning import HeadSolver, PathScores
@@ -43,7 +43,8 @@ FOLDS = 5
 class HeadObjective:
     """Fits heads for params ``tap`` and ``strengths``, keeps the best, notes all in `PATH_FILE`.
 
-    With a param ``hidden`` they have a hidden layer of that width, otherwise they are linear.
+    With a param ``hidden`` they have a hidden layer of that width, otherwise they are linear. With
+    a param ``prototypes`` there are no strengths: the head compares with the mean of each class.
 
     ``train_features`` and ``val_features`` map a tap to a .npy file of float16[N,C]; trials share
     its pages in memory. The strength is chosen by the loss on images the head did not see: those
@@ -81,6 +82,8 @@ class HeadObjective:
     ) -> dict[str, float]:
         features = np.load(self.train_features[params["tap"]], mmap_mode="r")
         val = np.load(self.val_features[params["tap"]], mmap_mode="r")
+        if params.get("prototypes"):
+            return self._fit_prototypes(features, val, directory, report)
         strengths, hidden = sorted(params["strengths"], reverse=True), params.get("hidden", 0)
         quick = len(features) * len(self.train_targets.names) <= CROSS_VALIDATED and not hidden
         unseen = None
@@ -113,6 +116,31 @@ class HeadObjective:
             metrics = metrics | self._measure(head, val)[0]
         write_head(head, directory / HEAD_FILE)
         write_json(directory / PATH_FILE, {"path": path})
+        report(1, metrics)
+        return metrics
+
+    def _fit_prototypes(
+        self, features: np.ndarray, val: np.ndarray, directory: Path, report: Report
+    ) -> dict[str, float]:
+        """Fit the class means, and scale them by images that they were not made of."""
+        targets = self.train_targets
+        head = self._solver.fit_prototypes(features, targets)
+        outputs, known = head.outputs(val), self.val_targets
+        rows = targets.foldable()
+        if len(rows):
+            some, unseen = targets.take(rows), np.empty((len(rows), len(targets.names)), np.float32)
+            for test in split_folds(some.strata, FOLDS, 0, some.groups):
+                rest = np.setdiff1d(np.arange(len(targets)), rows[test])
+                part = self._solver.fit_prototypes(features[rest], targets.take(rest))
+                unseen[test] = part.outputs(features[rows[test]])
+            outputs, known = np.concatenate([outputs, unseen]), known.joined(some)
+        scale = self._solver.best_scale(outputs, known)
+        head = LinearHead(head.weights * np.float32(scale), head.bias * np.float32(scale))
+        metrics, _ = self._measure(head, val)
+        if len(rows):
+            metrics[UNSEEN_LOSS] = float(self.task.losses(outputs * scale, known).mean())
+        write_head(head, directory / HEAD_FILE)
+        write_json(directory / PATH_FILE, {"path": []})
         report(1, metrics)
         return metrics
 

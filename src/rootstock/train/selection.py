@@ -58,6 +58,7 @@ def describe_winner(
     """
     if not tuned:
         layer = f" with a hidden layer of {head.hidden}" if head.hidden else ""
+        layer += " that compares with the mean of each class" * head.prototypes
         return f"the head at `{head.tap}`{layer}, calibrated validation loss {losses[0]:.4f}"
     if isinstance(best, HeadTrial):
         return (

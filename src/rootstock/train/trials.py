@@ -20,7 +20,7 @@ AnyTrial = TypeVar("AnyTrial", bound=Trial)
 
 @dataclass(frozen=True)
 class HeadTrial(Trial):
-    """A head on the cached features of one tap, at the best of several penalties."""
+    """A head on the cached features of one tap, at the best of several penalties if it has any."""
 
     @classmethod
     def of(cls, trial: Trial) -> HeadTrial:
@@ -38,14 +38,21 @@ class HeadTrial(Trial):
         return int(self.params.get("hidden", 0))
 
     @property
+    def prototypes(self) -> bool:
+        """Whether the head compares with the mean of each class."""
+        return bool(self.params.get("prototypes", False))
+
+    @property
     def name(self) -> str:
         """What the head is and where it reads, for a legend or a line."""
+        if self.prototypes:
+            return f"{self.tap}, class means"
         return f"{self.tap}, hidden layer of {self.hidden}" if self.hidden else self.tap
 
     @property
-    def l2(self) -> float:
-        """The penalty that was chosen."""
-        return float(self.metrics["l2"])
+    def l2(self) -> float | None:
+        """The penalty that was chosen; None: class means have none."""
+        return self.metrics.get("l2")
 
     def losses_by_penalty(self, metric: str) -> dict[float, float]:
         """Return the validation loss ``metric`` of every penalty that was tried."""

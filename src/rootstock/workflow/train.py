@@ -190,9 +190,9 @@ def _draw(
     scores = {
         trial.name: trial.losses_by_penalty(metric)
         for trial in result.raced or result.heads
-        if not trial.error
+        if not trial.error and not trial.prototypes
     }
-    best = (chosen.name, chosen.l2) if isinstance(chosen, HeadTrial) else None
+    best = (chosen.name, chosen.l2) if isinstance(chosen, HeadTrial) and chosen.l2 else None
     plot_head_search(scores, folder / "heads.png", metric=metric, best=best)
     if result.tuned:
         curves = {
@@ -222,7 +222,12 @@ def _record(
         "planned_strategy": plan.strategy,
         "strategy": choice.strategy,
         "kept_head": choice.kept_head,
-        "best": {"tap": best.tap, "hidden": best.hidden or None, "l2": best.l2}
+        "best": {
+            "tap": best.tap,
+            "hidden": best.hidden or None,
+            "prototypes": best.prototypes,
+            "l2": best.l2,
+        }
         if isinstance(best, HeadTrial)
         else dict(best.params),
         "won": choice.why,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from rootstock.errors import TrainingError
 from rootstock.heads.linear import Head, LinearHead, MlpHead
+from rootstock.heads.prototypes import fit_prototypes
 from rootstock.tasks.learning import Coded, HeadSolver, TargetLoss
-from rootstock.tasks.single_label.measures import accuracy, log_losses, softmax
+from rootstock.tasks.single_label.measures import accuracy, fit_temperature, log_losses, softmax
 from rootstock.tasks.targets import Targets
 
 UNSEEN_BIAS = -1e4
@@ -45,6 +47,7 @@ class SoftmaxLoss:
 class SoftmaxSolver(HeadSolver):
     """Multinomial logistic regression; two classes are penalised as one vector of weights."""
 
+    has_prototypes: ClassVar[bool] = True
     weighting: str = "none"
 
     def code(self, targets: Targets, device: torch.device) -> Coded:
@@ -76,6 +79,15 @@ class SoftmaxSolver(HeadSolver):
         """See `HeadSolver`."""
         balanced = "balanced" if self.weighting.startswith("balanced") else "none"
         return CrossEntropy.of(targets, weighting=balanced, label_smoothing=0.0, device=device)
+
+    def fit_prototypes(self, features: np.ndarray, targets: Targets) -> LinearHead:
+        """See `HeadSolver`. A class without images is never predicted."""
+        present, numbers = np.unique(targets.values, return_inverse=True)
+        return _complete(fit_prototypes(features, numbers), present, len(targets.names))
+
+    def best_scale(self, outputs: np.ndarray, targets: Targets) -> float:
+        """Return the inverse of the temperature."""
+        return 1.0 / fit_temperature(outputs, targets.values)
 
     def finish(self, head: Head, targets: Targets) -> Head:
         """Adjust the logits where that is the weighting."""
