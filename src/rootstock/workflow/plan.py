@@ -126,8 +126,8 @@ def _summarise(plan: TransferPlan, minutes: float) -> str:
         (one.expected_accuracy for one in plan.candidates if one.strategy == plan.strategy), None
     )
     if expected:
-        level = f"{EXPECTED_LEVEL:.0%}"
-        parts.append(f"test accuracy of {expected[0]:.1%} to {expected[1]:.1%} expected ({level})")
+        low, high = (f"{edge:.1%}" for edge in expected)
+        parts.append(f"test accuracy of {low} to {high} in {EXPECTED_LEVEL:.0%} of such runs")
     parts.append(f"about {show_seconds(60 * minutes)} of training on this machine")
     return ", ".join(parts)
 
