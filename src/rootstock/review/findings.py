@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rootstock.assess.profile import DatasetProfile
+from rootstock.data.entry import count
 from rootstock.review.record import (
     MAX_SUSPECTS,
     DataReview,
@@ -141,27 +142,28 @@ def _from_doubts(review: DataReview) -> Iterator[Finding]:
     suspects, outliers, bursts = review.suspects, review.outliers, review.bursts
     if suspects:
         first = suspects[0]
-        number = f"{len(suspects)} or more" if len(suspects) == MAX_SUSPECTS else len(suspects)
+        more = " or more" if len(suspects) == MAX_SUSPECTS else ""
+        verb = "looks" if len(suspects) == 1 else "look"
         yield Finding(
             weight=2 if len(suspects) > 0.02 * review.n_reviewed else 1,
-            what=f"{number} labels of {review.n_reviewed} images looked at are in doubt, first "
-            f"{code_span(first.path)}: labelled {code_span(first.label)}, looks like "
-            f"{code_span(first.suggested)}.",
-            todo="Look at the sheet of doubtful labels: wrong ones teach the model wrong.",
+            what=f"{len(suspects)}{more} of {review.n_reviewed:,} labels {verb} wrong, starting "
+            f"with {code_span(first.path)} (labelled {code_span(first.label)}, looks like "
+            f"{code_span(first.suggested)}).",
+            todo="Review the doubtful labels: wrong labels hurt the model.",
         )
     if outliers:
         yield Finding(
             weight=1,
-            what=f"{len(outliers)} images are unlike all others, first "
+            what=f"Unlike all others: {count(len(outliers), 'image')}, starting with "
             f"{code_span(outliers[0].path)}.",
-            todo="Look whether they belong to the data set at all.",
+            todo="Check whether they belong to the data set.",
         )
     divided = [burst for burst in bursts if len(burst.splits) > 1]
     if bursts and not review.groups:
         yield Finding(
             weight=2 if divided else 1,
-            what=f"Consecutive files that look nearly the same: {len(bursts)} runs, the longest of "
-            f"{len(bursts[0].paths)} files; the splits tear {len(divided)} of them apart.",
+            what=f"Consecutive files that look nearly the same: {count(len(bursts), 'burst')} "
+            f"(longest: {len(bursts[0].paths)} files); {len(divided)} divided between splits.",
             todo="If they are frames of one scene, give splits that keep scenes together.",
         )
 
