@@ -117,10 +117,6 @@ def _scratch_folder() -> Iterator[str]:
 def _start_local(scratch: str) -> None:
     import ray
 
-    # A lost dashboard is no loss, but Ray writes its last twenty lines as errors.
-    logger = logging.getLogger("ray._private.services")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
     try:
         ray.init(
             address="local",
@@ -135,8 +131,6 @@ def _start_local(scratch: str) -> None:
             hint="RAY_TMPDIR names another, short folder; --set search.engine=sequential goes "
             "without Ray",
         ) from error
-    finally:
-        logger.setLevel(before)
 
 
 def _attach(address: str) -> None:
