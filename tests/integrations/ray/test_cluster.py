@@ -80,6 +80,13 @@ def test_a_search_whose_driver_was_killed_goes_on_where_its_trials_were(tmp_path
     assert again.stdout.strip() == "[3.0, 2.0]"
 
 
+def test_a_local_ray_starts_without_a_word(capfd, short_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(short_path))  # where Ray writes its token
+    with ray_session("local"):
+        pass
+    assert capfd.readouterr() == ("", "")
+
+
 def test_dead_address_fails_at_once():
     began = time.monotonic()
     with pytest.raises(TrainingError, match=r"no Ray at 127.0.0.1:1: .*refused[\s\S]*RAY_ADDRESS"):

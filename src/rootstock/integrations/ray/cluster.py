@@ -37,6 +37,7 @@ CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Objectives carry paths, not arrays; Ray would take a third of the memory by default.
 OBJECT_STORE_BYTES = 200_000_000
 CONNECT_SECONDS = 25
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 CLUSTER_HINT = "is the cluster up? Unset RAY_ADDRESS to search on this machine"
 
 
@@ -93,7 +94,11 @@ def _no_metadata_requests(home: str) -> Iterator[None]:
 
     def start_quietly(command: Any, process_type: str, *args: Any, **options: Any) -> Any:
         if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
-            options["env_updates"] = {**(options.get("env_updates") or {}), "HOME": home}
+            updates = {**(options.get("env_updates") or {}), "HOME": home}
+            token = Path("~/.ray/auth_token").expanduser()  # Ray writes it before, if it wants one
+            if token.exists() and not any(name in os.environ for name in TOKEN_VARIABLES):
+                updates["RAY_AUTH_TOKEN_PATH"] = str(token)
+            options["env_updates"] = updates
         return start(command, process_type, *args, **options)
 
     services.start_ray_process = start_quietly
@@ -183,8 +188,7 @@ def _refuse_token(address: str, output: Path) -> None:
     """Raise as soon as Ray writes that the cluster wants another token: it would try for long."""
     if b"InvalidAuthToken" not in output.read_bytes():
         return
-    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    given = [name for name in names if os.environ.get(name)]
+    given = [name for name in TOKEN_VARIABLES if os.environ.get(name)]
     fault = f"refuses the token of {given[0]}" if given else "wants a token, and none is given"
     raise TrainingError(
         f"the Ray at {address} {fault}",
