@@ -64,7 +64,8 @@ def _next_commands(paths: Paths, alias: str, headline: str) -> list[str]:
     if (paths.root / "dvc.yaml").exists():
         commands.append("dvc exp run -S plan.strategy=full_finetune    # another try")
         columns = f"^(Experiment|{headline}|plan.strategy)"  # all parameters would be 70 more
-        commands.append(f"dvc exp show -A --drop '.*' --keep '{columns}'    # compare the tries")
+        # Tries of the last five commits: -A reads the whole history, minutes for a clone.
+        commands.append(f"dvc exp show -n 5 --drop '.*' --keep '{columns}'    # compare the tries")
     return commands
 
 
