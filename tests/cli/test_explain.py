@@ -46,3 +46,12 @@ def test_wrong_output_is_told_before_anything_is_written(folder, tmp_path, capsy
         run(folder, "--out", tmp_path / "out", "--output", "oak")
     assert "tulip" in f"{caught.value.code}{capsys.readouterr().err}"
     assert not (tmp_path / "out").exists()
+
+
+def test_page_of_what_is_inside_holds_every_picture(folder, tmp_path, capsys):
+    page = tmp_path / "inside.html"
+    main(["visualise", str(folder), "--model", str(tiny_bundle()), "--out", str(page)])
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 7
+    assert 'src="http' not in text
+    assert str(page) in capsys.readouterr().out

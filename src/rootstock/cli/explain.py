@@ -22,7 +22,7 @@ from rootstock.system.escape import escape_terminal
 
 
 def add_commands(commands: Any) -> None:
-    """Add explain and robustness."""
+    """Add explain, visualise and robustness."""
     command = add_command(
         commands, "explain", explain, "draw where in an image a model sees the evidence"
     )
@@ -41,6 +41,15 @@ def add_commands(commands: Any) -> None:
         help="maps: exact, from the same pass; occlusion: hides parts, works for every network",
     )
     add_options(command, "json")
+
+    command = add_command(
+        commands, "visualise", visualise, "make a page with pictures of what is inside a network"
+    )
+    command.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="a file, or a folder of images"
+    )
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("--out", type=Path, required=True, help="the page to write (HTML)")
 
     command = add_command(
         commands,
@@ -116,3 +125,31 @@ def robustness(options: argparse.Namespace) -> None:
         return
     print(summarise(numbers))
     print(f"report: {options.out / 'robustness.md'}")
+
+
+def visualise(options: argparse.Namespace) -> None:
+    """Write one page; exit with 1 if no image can be used."""
+    from rootstock.data.read import read_file
+    from rootstock.explain.inside_report import MAX_IMAGES, write_inside
+    from rootstock.explain.lens import Lens
+    from rootstock.model.predictor import Predictor
+
+    paths = [path for given in options.images for path in list_images(given)]
+    with open_model(options.model) as directory:
+        predictor = Predictor(directory)
+        lens = Lens.open(predictor.bundle)
+    prepared = []
+    for path in paths:
+        try:
+            prepared.append(predictor.prepare(read_file(path, predictor.limits).content))
+        except ImageError as error:
+            print(f"{escape_terminal(str(path))}: {error.message}", file=sys.stderr)
+        if len(prepared) == MAX_IMAGES:
+            break
+    if not prepared:
+        sys.exit(1)
+    decisions = predictor.infer(prepared).decisions
+    answers = [predictor.task.main_output(decision) for decision in decisions]
+    views = [one[0] for one in prepared]
+    write_inside(lens, views, answers, predictor.names, options.out)
+    print(f"page: {options.out}")

@@ -1,0 +1,196 @@
+"""A look inside a network: one HTML page with pictures, for people who want to understand it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from rootstock.evaluate.html_report import render_html
+from rootstock.explain.inside import (
+    busiest_channels,
+    exciting_patches,
+    read_filters,
+    strongest_maps,
+)
+from rootstock.explain.lens import Lens, guided_gradient, receptive_field, to_tensor, to_view
+from rootstock.explain.optimise import dream, invert, maximise
+from rootstock.plots.sheet import plot_captioned_tiles
+from rootstock.system.files import write_atomic
+from rootstock.system.progress import Progress
+
+Tile = tuple[np.ndarray, str, str]
+MAX_TILES = 24
+MAX_CLASSES, MAX_MAPS, MAX_IMAGES = 12, 4, 8
+CHANNELS, PATCHES = 2, 6
+
+_TEXT = """# A look inside the model
+
+{about}
+
+## First layer
+
+Each picture is one filter of the first convolution: what a single position of the first map looks
+for. Pretrained networks have edges in all directions, and spots of colour.
+
+![filters](filters.png)
+
+## What each depth makes of an image
+
+The maps that differ most over the image, from the first tap to the last: the deeper, the coarser,
+and the more about things instead of edges.
+
+![activation maps](maps.png)
+
+## What excites a channel
+
+The parts of the given images that excite a channel most, as large as what one position of the map
+sees (the effective receptive field, Luo et al. 2016): {fields}.
+
+![patches](patches.png)
+
+## Which pixels matter
+
+Next to each image, the pixels that raise its answer (guided back-propagation, Springenberg et al.
+2015).
+
+![guided gradients](guided.png)
+
+## The image that a class would like best
+
+Made from grey noise by gradient ascent with jitter and smoothing (Simonyan et al. 2014,
+Mordvintsev et al. 2015). It shows what the network looks for, and also how little it takes to
+please it.
+
+![maximised classes](classes.png)
+
+## What each depth still knows of an image
+
+Images painted so that the maps of a tap are those of the first image (Mahendran and Vedaldi 2015).
+What is lost was of no use for telling things apart.
+
+![inversions](inversions.png)
+
+## A dream
+
+The first image, changed so that each tap sees more of what it sees (Mordvintsev et al. 2015).
+
+![dreams](dreams.png)
+"""
+
+
+def write_inside(
+    lens: Lens, views: Sequence[np.ndarray], answers: Sequence[int], names: Sequence[str], out: Path
+) -> None:
+    """Write the page to the file ``out``.
+
+    Args:
+        views: uint8[S,S,3] of one image or more; up to 8 are used.
+        answers: the number of the output that is explained for each.
+        names: what the outputs are called.
+    """
+    views, answers = views[:MAX_IMAGES], answers[:MAX_IMAGES]
+    taps = list(range(lens.n_taps))
+    titles = [f"tap {tap + 1} of {lens.n_taps}" for tap in taps]
+    sections = {
+        "filters": partial(_filters, lens),
+        "maps": partial(_maps, lens, views[0], titles),
+        "patches": partial(_patches, lens, views, titles),
+        "guided": partial(_guided, lens, views, answers, names),
+        "classes": partial(_classes, lens, names),
+        "inversions": partial(_inversions, lens, views[0], titles),
+        "dreams": partial(_dreams, lens, views[0], titles),
+    }
+    fields = ", ".join(f"{receptive_field(lens, tap)} pixels at {titles[tap]}" for tap in taps)
+    side = lens.preprocess.input_size
+    about = (
+        f"The network sees images of {side} x {side} pixels and has {len(names)} outputs. All "
+        "pictures are computed from the model and the given images; the same ones come out again."
+    )
+    with tempfile.TemporaryDirectory(prefix="rootstock-") as scratch:
+        with Progress("pictures", len(sections), "section") as progress:
+            for name, make in sections.items():
+                plot_captioned_tiles(
+                    make()[:MAX_TILES],
+                    Path(scratch) / f"{name}.png",
+                    headlines=(name.capitalize(), ""),
+                )
+                progress.update(1)
+        page = render_html(_TEXT.format(about=about, fields=fields), Path(scratch))
+    with write_atomic(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _filters(lens: Lens) -> list[Tile]:
+    return [(_enlarge(one), "", "") for one in read_filters(lens)]
+
+
+def _maps(lens: Lens, view: np.ndarray, titles: Sequence[str]) -> list[Tile]:
+    strongest = strongest_maps(lens, view, count=MAX_MAPS)
+    return [(view, "the image", "")] + [
+        (_enlarge(_grey(one)), title, "")
+        for title, maps in zip(titles, strongest, strict=True)
+        for one in maps
+    ]
+
+
+def _patches(lens: Lens, views: Sequence[np.ndarray], titles: Sequence[str]) -> list[Tile]:
+    tiles = []
+    for tap in (lens.n_taps // 2, lens.n_taps - 1):
+        for channel in busiest_channels(lens, views, tap, count=CHANNELS):
+            patches = exciting_patches(lens, views, tap, channel, count=PATCHES)
+            tiles += [(one.pixels, titles[tap], f"channel {channel}") for one in patches]
+    return tiles
+
+
+def _guided(
+    lens: Lens, views: Sequence[np.ndarray], answers: Sequence[int], names: Sequence[str]
+) -> list[Tile]:
+    tiles = []
+    for view, answer in zip(views, answers, strict=True):
+        gradient = guided_gradient(lens, view, answer)
+        top = np.percentile(gradient, 99.5)
+        tiles += [(view, names[answer], ""), (_grey(np.minimum(gradient, top)), "its pixels", "")]
+    return tiles
+
+
+def _classes(lens: Lens, names: Sequence[str]) -> list[Tile]:
+    def margin(image: Tensor, output: int) -> Tensor:
+        outputs = lens.outputs(image)[0]
+        return outputs[output] - outputs.mean() if len(names) > 1 else outputs[output]
+
+    return [
+        (to_view(maximise(lens, partial(margin, output=output))), name, "")
+        for output, name in enumerate(names[:MAX_CLASSES])
+    ]
+
+
+def _inversions(lens: Lens, view: np.ndarray, titles: Sequence[str]) -> list[Tile]:
+    target = to_tensor(view)
+    return [(view, "the image", "")] + [
+        (to_view(invert(lens, target, tap)), title, "") for tap, title in enumerate(titles)
+    ]
+
+
+def _dreams(lens: Lens, view: np.ndarray, titles: Sequence[str]) -> list[Tile]:
+    image = to_tensor(view)
+    return [(view, "the image", "")] + [
+        (to_view(dream(lens, image, tap)), title, "") for tap, title in enumerate(titles)
+    ]
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    """Return float[h,w] as uint8[h,w,3], from the lowest value to the highest."""
+    low, high = float(values.min()), float(values.max())
+    levels = np.round(255 * (values - low) / max(high - low, 1e-12)).astype(np.uint8)
+    return np.repeat(levels[..., None], 3, axis=2)
+
+
+def _enlarge(pixels: np.ndarray, side: int = 128) -> np.ndarray:
+    """Return uint8[side,side,3] with sharp cells."""
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST))
