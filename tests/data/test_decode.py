@@ -186,7 +186,7 @@ def test_scaled_decoding_gives_the_network_nearly_the_same_pixels(orientation):
     scaled = decode_image(content, short_side=preprocess.decoded_side)
     whole = decode_image(content)
     assert scaled.pixels.size < whole.pixels.size / 3
-    first, second = (preprocess.geometry(one.pixels).astype(int) for one in (scaled, whole))
+    first, second = (preprocess.fit(one.pixels).astype(int) for one in (scaled, whole))
     assert np.abs(first - second).max() <= 4
     assert np.abs(first - second).mean() <= 0.5
 

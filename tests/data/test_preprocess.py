@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,14 +26,14 @@ def test_normalisation_is_by_channel():
 
 
 def test_one_image_and_a_batch_give_the_same():
-    images = np.stack([STANDARD.geometry(pixels(90, 70)), STANDARD.geometry(pixels(70, 90))])
+    images = np.stack([STANDARD.fit(pixels(90, 70)), STANDARD.fit(pixels(70, 90))])
     batch = STANDARD.normalise(images)
     assert (batch[0] == STANDARD.apply(pixels(90, 70))).all()
 
 
 def test_the_golden_picture_has_not_changed():
     ramp = np.add.outer(np.arange(90), np.arange(120)).astype(np.uint8)
-    found = STANDARD.geometry(np.stack([ramp, ramp[::-1], 255 - ramp], axis=2))
+    found = STANDARD.fit(np.stack([ramp, ramp[::-1], 255 - ramp], axis=2))
     assert found[0, 0].tolist() == [25, 104, 230]
     assert found[40, 20].tolist() == [99, 80, 156]
 
@@ -47,8 +49,10 @@ def test_the_hash_knows_every_field():
         Preprocess(64, (0.5, 0.4, 0.31), STANDARD.std, "bicubic", 0.875),
         Preprocess(64, STANDARD.mean, STANDARD.std, "bilinear", 0.875),
         Preprocess(64, STANDARD.mean, STANDARD.std, "bicubic", 1.0),
+        replace(STANDARD, geometry="pad"),
+        replace(STANDARD, geometry="squash"),
     ]
-    assert len({STANDARD.hash, *(other.hash for other in others)}) == 5
+    assert len({STANDARD.hash, *(other.hash for other in others)}) == 7
     assert Preprocess.from_dict(STANDARD.to_dict()).hash == STANDARD.hash
 
 
@@ -61,9 +65,9 @@ def test_impossible_values_are_refused(change):
 def test_a_picture_is_cut_in_its_middle():
     ramp = np.add.outer(np.zeros(64, int), np.arange(201)).astype(np.uint8)
     whole = Preprocess(64, (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0)
-    found = whole.geometry(np.stack([ramp] * 3, axis=2))
+    found = whole.fit(np.stack([ramp] * 3, axis=2))
     assert found[0, :, 0].tolist() == list(range(68, 132))  # (201 - 64) // 2
-    found = whole.geometry(np.stack([ramp.T] * 3, axis=2))
+    found = whole.fit(np.stack([ramp.T] * 3, axis=2))
     assert found[:, 0, 0].tolist() == list(range(68, 132))
 
 
@@ -96,3 +100,37 @@ def test_values_out_of_bounds_are_refused(change):
 def test_the_smallest_and_the_largest_values_are_taken():
     least = Preprocess(1, (0.0,) * 3, (1e-6,) * 3, "bilinear", 1.0)
     assert least.apply(pixels(3, 3)).shape == (3, 1, 1)
+
+
+def test_a_padded_image_is_whole_and_the_rest_has_the_mean():
+    padded = replace(STANDARD, geometry="pad")
+    wide = np.zeros((20, 80, 3), np.uint8)
+    found = padded.fit(wide)
+    assert (found[24:40] == 0).all()  # 16 of 64 rows, in the middle
+    assert found[0, 0].tolist() == [128, 102, 76]
+    assert np.abs(padded.apply(wide)[:, 0]).max() < 0.02  # next to nothing, once normalised
+    np.testing.assert_array_equal(padded.fit(wide.transpose(1, 0, 2)), found.transpose(1, 0, 2))
+
+
+def test_a_squashed_image_keeps_both_ends():
+    ramp = np.repeat(np.linspace(0, 255, 200)[None, :, None], 50, axis=0).repeat(3, axis=2)
+    found = replace(STANDARD, geometry="squash").fit(ramp.astype(np.uint8))
+    assert found[0, 0].max() < 8
+    assert found[0, -1].min() > 247
+
+
+@pytest.mark.parametrize("geometry", ["pad", "squash"])
+@pytest.mark.parametrize("size", [(64, 64), (30, 500), (500, 3), (1, 1), (3000, 40)])
+def test_any_image_fits_in_any_geometry(geometry, size):
+    other = replace(STANDARD, geometry=geometry)
+    assert other.fit(pixels(*size)).shape == (64, 64, 3)
+    assert replace(other, scaled=True).decoded_side == 128
+
+
+def test_fields_of_old_models_crop_and_keep_their_hash():
+    fields = STANDARD.to_dict()
+    assert "geometry" not in fields
+    assert Preprocess.from_dict(fields).geometry == "crop"
+    assert Preprocess.from_dict(replace(STANDARD, geometry="pad").to_dict()).geometry == "pad"
+    with pytest.raises(BackboneError, match="'stretch' is not one of crop, pad, squash"):
+        Preprocess.from_dict(fields | {"geometry": "stretch"})

@@ -18,7 +18,18 @@ def test_every_view_has_the_input_size(views, shape):
     preprocess = tiny_backbone().card.preprocess()
     found = cut_views(preprocess, gradient(*shape), views)
     assert found.shape == (FORWARD_PASSES[views], preprocess.input_size, preprocess.input_size, 3)
-    np.testing.assert_array_equal(found[0], preprocess.geometry(gradient(*shape)))
+    np.testing.assert_array_equal(found[0], preprocess.fit(gradient(*shape)))
+
+
+@pytest.mark.parametrize("geometry", ["pad", "squash"])
+def test_crops_of_a_whole_image_are_its_corners(geometry):
+    preprocess = tiny_backbone().card.preprocess(geometry=geometry)
+    size, pixels = preprocess.input_size, gradient(100, 300)
+    larger = preprocess.with_size(round(size * 1.15)).fit(pixels)
+    views = cut_views(preprocess, pixels, "crops")
+    np.testing.assert_array_equal(views[0], preprocess.fit(pixels))
+    np.testing.assert_array_equal(views[1], larger[:size, :size])
+    np.testing.assert_array_equal(views[4], larger[-size:, -size:])
 
 
 def test_crops_are_the_corners():

@@ -390,8 +390,8 @@ def test_the_rows_of_the_report_hold_the_numbers_of_plan_and_profile():
     lines = text.splitlines()
     assert "| small | linear_probe | **early_features** (here) |" in lines
     assert "| medium | partial_finetune | probe_then_finetune |" in lines
-    assert "| linear_probe | 500 | head only | 0.900 | 0.300 |" in lines
-    assert "| partial_finetune | 500 | 5 | 0.900 | 0.300 |" in lines
+    assert "| linear_probe | 500 | 40 | head only | 0.900 | 0.300 |" in lines
+    assert "| partial_finetune | 500 | 40 | 5 | 0.900 | 0.300 |" in lines
     assert "| block2 | 0.600 | 0.010 |  |" in lines
     assert any(line.startswith("| input size | 96 (pinned) |") for line in lines)
     assert any("0.100, 0.200, 0.300, 0.400 (measured on 77 images)" in line for line in lines)

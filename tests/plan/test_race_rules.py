@@ -2,6 +2,7 @@ import pytest
 
 from rootstock.plan.race_rules import (
     decide,
+    is_in_doubt,
     is_settled,
     lower_rate,
     rates_after_race,
@@ -10,7 +11,7 @@ from rootstock.plan.race_rules import (
 from rootstock.plan.transfer_plan import Heat
 
 
-def heat(strategy, accuracy, *, log_loss=0.5, n_val=200, rates=(), valid=True):
+def heat(strategy, accuracy, *, log_loss=0.5, n_val=200, rates=(), valid=True, splits=1):
     return Heat(
         strategy=strategy,
         n_train=500,
@@ -20,6 +21,7 @@ def heat(strategy, accuracy, *, log_loss=0.5, n_val=200, rates=(), valid=True):
         log_loss=log_loss,
         rates=rates,
         valid=valid,
+        splits=splits,
     )
 
 
@@ -58,6 +60,31 @@ def test_fine_tuning_that_ended_below_its_own_head_decides_nothing(accuracy):
     assert race.winner == "early_features"
     assert "learning rate 0.001), which says nothing about other rates" in race.why
     assert not is_settled(*race.heats)  # another round is due
+
+
+@pytest.mark.parametrize("lead", [{"accuracy": 0.95}, {"accuracy": 0.8, "log_loss": 0.1}])
+def test_a_lead_of_fine_tuning_on_few_images_is_in_doubt(lead):
+    head = heat("linear_probe", 0.8, n_val=35)
+    heats = head, heat("full_finetune", **lead, n_val=35)
+    assert is_in_doubt(heats)
+    race = judge(*heats)
+    assert race.winner == "linear_probe"
+    assert "plan.budget.minutes leaves no time for more splits" in race.why
+    pooled = [one.model_copy(update={"splits": 3, "n_val": 50}) for one in heats]
+    assert not is_in_doubt(pooled)
+    assert judge(*heats, *pooled).winner == "full_finetune"
+
+
+def test_no_other_lead_is_in_doubt():
+    many = heat("linear_probe", 0.8), heat("full_finetune", 0.9)
+    behind = heat("linear_probe", 0.8, n_val=35), heat("full_finetune", 0.7, n_val=35)
+    assert not is_in_doubt(many)
+    assert not is_in_doubt(behind)
+
+
+def test_a_lead_in_accuracy_has_the_noise_of_both():
+    assert not is_settled(heat("linear_probe", 0.87), heat("full_finetune", 0.9))
+    assert is_settled(heat("linear_probe", 0.86), heat("full_finetune", 0.9))
 
 
 def test_only_the_last_round_counts():

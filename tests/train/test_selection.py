@@ -8,7 +8,7 @@ import pytest
 from rootstock.errors import TrainingError
 from rootstock.ports.search import Trial
 from rootstock.train.penalty import is_past_best, strongest_of_equals
-from rootstock.train.selection import choose_views, describe_winner, is_spoilt
+from rootstock.train.selection import choose_tuned, choose_views, describe_winner, is_spoilt
 from rootstock.train.trials import FinetunedTrial, HeadTrial, as_records, best_trial
 
 METRIC = "val_loss"
@@ -118,3 +118,26 @@ def test_a_penalty_within_the_error_of_the_best_is_as_good():
     noisy = np.tile([0.0, 20.0], 5)  # mean 10, an error of 3.2, of which a tenth of 10 counts
     assert is_past_best(np.stack([noisy, noisy + 1.1]))
     assert not is_past_best(np.stack([noisy, noisy + 0.9]))
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ([0.3, -0.2, 0.1, -0.1], 3e-4),  # the higher rate leads within the noise
+        ([0.4, 0.3, 0.5, 0.4], 1e-3),  # and beyond it
+        ([-0.4, -0.3, -0.5, -0.4], 3e-4),
+    ],
+)
+def test_of_rates_that_are_as_good_the_lower_one_is_kept(change, kept):
+    trials = [tuned(0.0, learning_rate=rate) for rate in (1e-3, 3e-4)]
+    at_high = np.array([0.5, 0.6, 0.7, 0.6])
+    chosen = trials[choose_tuned(trials, [at_high, at_high + change])]
+    assert chosen.params["learning_rate"] == kept
+
+
+def test_of_trials_that_are_as_good_the_one_nearest_to_the_start_is_kept():
+    single, mean = tuned(0.0, learning_rate=1e-3), tuned(0.0, average_of=2)
+    with_start = tuned(0.0, average_of=2, with_start=True)
+    losses = np.array([0.3, 0.7]), np.array([0.4, 0.65]), np.array([0.6, 0.6])
+    assert choose_tuned([single, mean, with_start], losses) == 2
+    assert choose_tuned([single, mean, with_start], [*losses[:2], losses[2] + 1]) == 1

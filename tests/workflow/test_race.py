@@ -1,5 +1,6 @@
 """The race on real images and a small network."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -27,7 +28,8 @@ from rootstock.workflow.forecast import plan_minutes
 from rootstock.workflow.index import index_images
 from rootstock.workflow.plan import make_plan
 from rootstock.workflow.project import Project
-from rootstock.workflow.race import StrategyRace, _is_below
+from rootstock.workflow.race import StrategyRace
+from rootstock.workflow.race_heat import _is_below, further_splits
 from rootstock.workflow.train import train_model
 from rootstock.workflow.training_job import open_job
 from tests.bundles import tiny_backbone
@@ -51,7 +53,13 @@ def assessed(tmp_path_factory):
     return config, paths
 
 
-def race(config, paths, searcher=None, *, seed=0, pins=None):
+@pytest.fixture(autouse=True)
+def one_split(monkeypatch):
+    """No lead is in doubt, although the validation images are few."""
+    monkeypatch.setattr("rootstock.plan.race_rules.SURE_VAL_IMAGES", 0)
+
+
+def race(config, paths, searcher=None, *, seed=0, pins=None, **limits):
     project = Project(config, paths)
     return StrategyRace(
         contest=CONTEST,
@@ -63,6 +71,7 @@ def race(config, paths, searcher=None, *, seed=0, pins=None):
         folder=paths.races,
         scratch=paths.heats,
         open_job=partial(open_job, project),
+        **limits,
     ).run(searcher or SequentialSearcher())
 
 
@@ -164,7 +173,7 @@ def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkey
 
 def test_each_rate_is_tried_briefly_and_one_is_trained_in_full(assessed, monkeypatch):
     config, paths = assessed
-    monkeypatch.setattr("rootstock.workflow.race.ALL_RATES_MAX_IMAGES", 0)
+    monkeypatch.setattr("rootstock.workflow.race_heat.ALL_RATES_MAX_IMAGES", 0)
     noting = NotingSearcher()
     tuned = race(config, paths, noting, seed=5).heats[-1]
     briefly, *in_full = noting.tuned
@@ -176,7 +185,7 @@ def test_each_rate_is_tried_briefly_and_one_is_trained_in_full(assessed, monkeyp
 def test_fine_tuning_that_ends_below_its_head_is_tried_at_a_lower_rate(assessed, monkeypatch):
     config, paths = assessed
     verdicts = iter([True, False])  # below the head at first, and no longer
-    monkeypatch.setattr("rootstock.workflow.race._is_below", lambda *_: next(verdicts))
+    monkeypatch.setattr("rootstock.workflow.race_heat._is_below", lambda *_: next(verdicts))
     noting = NotingSearcher()
     tuned = race(config, paths, noting, seed=6).heats[-1]
     assert noting.tuned == [
@@ -188,7 +197,7 @@ def test_fine_tuning_that_ends_below_its_head_is_tried_at_a_lower_rate(assessed,
 
 def test_a_heat_below_its_head_at_every_rate_is_not_valid(assessed, monkeypatch):
     config, paths = assessed
-    monkeypatch.setattr("rootstock.workflow.race._is_below", lambda *_: True)
+    monkeypatch.setattr("rootstock.workflow.race_heat._is_below", lambda *_: True)
     outcome = race(config, paths, seed=7)
     assert not outcome.heats[-1].valid
     assert outcome.winner == "linear_probe"
@@ -201,10 +210,71 @@ def test_losses_above_those_of_the_start_count_beyond_the_noise_only():
     assert not _is_below(start + np.array([0.9, -0.5, 0.3, -0.4]), start)
 
 
+def leave_a_doubt(monkeypatch):
+    monkeypatch.setattr("rootstock.workflow.race.is_in_doubt", lambda _: True)
+    monkeypatch.setattr("rootstock.workflow.race_heat._is_below", lambda *_: False)
+
+
+def test_a_lead_on_few_images_is_measured_on_more_splits(assessed, monkeypatch):
+    config, paths = assessed
+    leave_a_doubt(monkeypatch)
+    noting = NotingSearcher()
+    outcome = race(config, paths, noting, seed=9)
+    n_val = DatasetProfile.read(paths.profile).n_val
+    head, tuned = outcome.heats[-2:]
+    assert [heat.splits for heat in outcome.heats] == [1, 1, 3, 3]
+    assert head.n_val == tuned.n_val >= 2.5 * n_val
+    assert "validation images of 3 splits" in outcome.why
+    at_all_rates, *again = noting.tuned
+    assert len(at_all_rates) == 2
+    assert len(again) == 2
+    assert again[0] == again[1]  # at the rates that have won, and only at those
+    assert {one["learning_rate"] for one in again[0]} <= {3e-4, 1e-3}
+
+
+def test_no_further_split_is_trained_beyond_the_budget(assessed, monkeypatch):
+    config, paths = assessed
+    leave_a_doubt(monkeypatch)
+    throughput = known_throughput(paths.paces, tiny_backbone(), tuning_size=32)
+    limits = {"throughput": throughput, "budget_minutes": 1e-6}
+    outcome = race(config, paths, seed=10, **limits)
+    assert [heat.splits for heat in outcome.heats] == [1, 1]
+
+
+def test_further_splits_share_no_validation_image_and_no_group(assessed):
+    manifest = Project(*assessed).manifest
+    pairs = [row._replace(group=number // 2) for number, row in enumerate(manifest.images)]
+    grouped = dataclasses.replace(manifest, images=tuple(pairs))
+    n_val = len(manifest.rows("val"))
+    splits = [grouped, *further_splits(grouped, n_val=n_val, count=2, seed=0)]
+    held_out = [{row.path for row in split.rows("val")} for split in splits]
+    assert len(splits) == 3
+    assert len(set().union(*held_out)) == sum(map(len, held_out))
+    for split in splits[1:]:
+        assert split.rows("test") == grouped.rows("test")
+        assert 0.6 * n_val < len(split.rows("val")) < 1.5 * n_val
+        train, val = ({row.group for row in split.rows(name)} for name in ("train", "val"))
+        held = {row.group for row in grouped.rows("val")}  # these pairs were divided before
+        assert not (train & val) - held
+        assert {row.stratum for row in split.rows("val")} == set(manifest.strata)
+
+
+def test_there_are_no_further_splits_of_classes_too_small(assessed):
+    manifest = Project(*assessed).manifest
+    few = [row for row in manifest.rows("train") if row.stratum == "ants"][:2]
+    images = [row for row in manifest.images if row.stratum == "bees"] + few
+    assert (
+        further_splits(
+            dataclasses.replace(manifest, images=tuple(images)), n_val=20, count=2, seed=0
+        )
+        == []
+    )
+
+
 def test_rates_that_the_user_has_pinned_are_all_trained_in_full(assessed, monkeypatch):
     config, paths = assessed
-    monkeypatch.setattr("rootstock.workflow.race.ALL_RATES_MAX_IMAGES", 0)
-    monkeypatch.setattr("rootstock.workflow.race._is_below", lambda *_: True)
+    monkeypatch.setattr("rootstock.workflow.race_heat.ALL_RATES_MAX_IMAGES", 0)
+    monkeypatch.setattr("rootstock.workflow.race_heat._is_below", lambda *_: True)
     noting = NotingSearcher()
     race(config, paths, noting, seed=8, pins=Pins(learning_rates=(1e-4, 2e-4)))
     assert noting.tuned == [[{"learning_rate": 1e-4}, {"learning_rate": 2e-4}]]

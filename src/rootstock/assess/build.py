@@ -100,7 +100,7 @@ def measure_backbone(
     Raises:
         DataError: an image has changed since it was indexed.
     """
-    probed = _probed_rows(rows)
+    probed = probed_rows(rows)
     return BackboneProfile(
         candidate=candidate,
         backbone=_facts(reader.backbone),
@@ -132,7 +132,7 @@ def sample_rows(
     return sorted(chosen, key=lambda row: row.path)
 
 
-def _probed_rows(rows: Sequence[ImageRow]) -> list[ImageRow]:
+def probed_rows(rows: Sequence[ImageRow]) -> list[ImageRow]:
     """Return the rows that probes can use; none if they have only one stratum."""
     counts = Counter(stratum for stratum, _ in {(row.stratum, row.group) for row in rows})
     # A fold needs every stratum in its training part, so one group of its kind cannot be probed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rootstock.config.choices import SizeClass
+from rootstock.data.preprocess import Geometry
 from rootstock.system.artifacts import Artifact, Record
 
 
@@ -44,6 +45,20 @@ class Probe(Record):
     n_images: int
     knn: float | None = None
     """Leave-one-out score of the nearest neighbours on the same features."""
+
+
+class GeometryProbe(Record):
+    """What a probe made of a sample of the images, brought to a square in one way.
+
+    ``log_loss`` is that of unseen images at the best tap, ``noise`` the standard error of its
+    difference to that of `crop`.
+    """
+
+    geometry: Geometry
+    tap: str
+    log_loss: float
+    noise: float
+    n_images: int
 
 
 class BackboneFacts(Record):
@@ -101,9 +116,21 @@ class DatasetProfile(Artifact):
     similarity: Similarity
     probes: tuple[Probe, ...]
     backbone: BackboneFacts
+    aspect_ratio: float = 1.0
+    """Long side over short side of the median image."""
+    geometry: Geometry = "crop"
+    """How images become square: as the user says, or as the probes do."""
+    geometry_probes: tuple[GeometryProbe, ...] = ()
+    """Empty if nothing was compared."""
     alternatives: tuple[BackboneProfile, ...] = ()
     """backbone.candidates beside the configured one."""
     unusable: tuple[Unusable, ...] = ()
+
+    @property
+    def fitted_side(self) -> float:
+        """The side of the median image, in pixels, that has to fit into the input."""
+        short_side = self.short_side_quantiles[2]
+        return short_side if self.geometry == "crop" else short_side * self.aspect_ratio
 
     def seen_by(self, weights_sha256: str) -> DatasetProfile:
         """The profile as the backbone of these weights sees it; itself where none has them."""

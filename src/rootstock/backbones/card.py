@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from rootstock.data.preprocess import Preprocess
+from rootstock.data.preprocess import Geometry, Preprocess
 from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.errors import BackboneError
 from rootstock.system.files import sha256_file
@@ -77,7 +77,12 @@ class BackboneCard(BaseModel):
             raise ValueError("num_classes has a field of its own")
         return kwargs
 
-    def preprocess(self, input_size: int | None = None, rendering: Rendering = PLAIN) -> Preprocess:
+    def preprocess(
+        self,
+        input_size: int | None = None,
+        rendering: Rendering = PLAIN,
+        geometry: Geometry = "crop",
+    ) -> Preprocess:
         """Return how images are prepared for this backbone, at its own or another input size.
 
         ``rendering``: that of the images, as the manifest says.
@@ -90,6 +95,7 @@ class BackboneCard(BaseModel):
             crop_pct=self.crop_pct,
             scaled=True,
             rendering=rendering,
+            geometry=geometry,
         )
 
 

@@ -80,6 +80,13 @@ class DataConfig(Section):
         "refuse",
         description="An image whose file ends early is quarantined, or used as far as it goes.",
     )
+    geometry: Literal["auto", "crop", "pad", "squash"] = Field(
+        "auto",
+        description="How an image that is not square becomes a square input. `crop`: its centre; "
+        "`pad`: the whole image, the rest is filled; `squash`: the whole image, its sides resized "
+        "to the same length. auto: crop, unless most images are far from square and another one "
+        "probes better on some of them.",
+    )
     duplicates: Literal["off", "exact", "near"] = Field(
         "near",
         description="Which copies stay in one split. `near`: also resized, compressed, turned or "

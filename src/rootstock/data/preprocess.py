@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -23,13 +23,19 @@ from rootstock.system.digest import digest_json
 VERSION = 1
 """Raised whenever the same fields would give other pixels; part of the hash."""
 
+Geometry = Literal["crop", "pad", "squash"]
+"""How an image that is not square becomes a square input."""
+GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize the short side to ``input_size / crop_pct``, crop the centre, normalise.
+    """Bring an image to ``input_size``, normalise it.
 
+    ``geometry``: `crop` resizes the short side to ``input_size / crop_pct`` and cuts the centre;
+    `pad` resizes the long side to ``input_size`` and fills the rest with the mean; `squash` resizes
+    both sides to ``input_size``.
     ``mean`` and ``std`` are per channel, for pixels in [0, 1]. Resizing is Pillow's, which always
     filters before it shrinks (antialiasing). ``scaled``: a large JPEG may be decoded at an eighth,
     a quarter or half its size as long as that is twice what resizing asks for. ``rendering`` says
@@ -43,12 +49,15 @@ class Preprocess:
     crop_pct: float
     scaled: bool = False
     rendering: Rendering = PLAIN
+    geometry: Geometry = "crop"
 
     def __post_init__(self) -> None:
         if self.interpolation not in _RESAMPLING:
             raise BackboneError(
                 f"interpolation {self.interpolation!r} is not one of {', '.join(_RESAMPLING)}"
             )
+        if self.geometry not in GEOMETRIES:
+            raise BackboneError(f"geometry {self.geometry!r} is not one of {', '.join(GEOMETRIES)}")
         if self.input_size < 1 or not 0 < self.crop_pct <= 1 or min(self.std) <= 0:
             raise BackboneError(
                 f"input_size {self.input_size}, crop_pct {self.crop_pct} or std {self.std} "
@@ -67,7 +76,9 @@ class Preprocess:
 
     @property
     def _resized_side(self) -> int:
-        return round(self.input_size / self.crop_pct)
+        return (
+            round(self.input_size / self.crop_pct) if self.geometry == "crop" else self.input_size
+        )
 
     def decode(self, content: bytes, limits: DecodeLimits | None = None) -> np.ndarray:
         """Turn the bytes of an image file into uint8[H,W,3].
@@ -80,12 +91,21 @@ class Preprocess:
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Turn uint8[H,W,3] into float32[3,S,S]."""
-        return self.normalise(self.geometry(pixels)[None])[0]
+        return self.normalise(self.fit(pixels)[None])[0]
 
-    def geometry(self, pixels: np.ndarray) -> np.ndarray:
-        """Resize and crop uint8[H,W,3] to uint8[S,S,3], not yet normalised."""
-        resized = self.resize(pixels, self._resized_side)
-        return _centre_box(resized, self.input_size, self.input_size)
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Bring uint8[H,W,3] to uint8[S,S,3] as `geometry` says, not yet normalised."""
+        size = self.input_size
+        if self.geometry == "crop":
+            return _centre_box(self.resize(pixels, self._resized_side), size, size)
+        if self.geometry == "squash":
+            return self._scale(pixels, size, size)
+        scale = size / max(pixels.shape[:2])
+        height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+        padded = np.empty((size, size, 3), np.uint8)
+        padded[:] = np.round(255 * np.asarray(self.mean))
+        _centre_box(padded, height, width)[:] = self._scale(pixels, height, width)
+        return padded
 
     def resize(self, pixels: np.ndarray, short_side: int) -> np.ndarray:
         """Resize uint8[H,W,3] to this short side; of a very long image, only the middle."""
@@ -99,9 +119,13 @@ class Preprocess:
         if short == short_side:
             return pixels
         scale = short_side / short
-        target = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+        return self._scale(
+            pixels, max(short_side, round(height * scale)), max(short_side, round(width * scale))
+        )
+
+    def _scale(self, pixels: np.ndarray, height: int, width: int) -> np.ndarray:
         filter_ = _RESAMPLING[self.interpolation]
-        return np.asarray(Image.fromarray(pixels).resize(target, filter_))
+        return np.asarray(Image.fromarray(pixels).resize((width, height), filter_))
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """Turn uint8[N,S,S,3] into float32[N,3,S,S]."""
@@ -126,6 +150,8 @@ class Preprocess:
         fields = dataclasses.asdict(self)
         if not self.scaled:
             del fields["scaled"]  # models made before there was the choice keep their hash
+        if self.geometry == "crop":
+            del fields["geometry"]  # as above
         fields["rendering"] = self.rendering.to_dict()
         if not fields["rendering"]:
             del fields["rendering"]  # as above

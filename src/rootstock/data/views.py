@@ -26,14 +26,17 @@ def cut_views(preprocess: Preprocess, pixels: np.ndarray, views: Views) -> np.nd
 
     ``flip``: the image and its mirror image; ``crops``: the centre and the four corners.
     """
-    centre = preprocess.geometry(pixels)
+    centre = preprocess.fit(pixels)
     if views == "one":
         return centre[None]
     if views == "flip":
         return np.stack([centre, centre[:, ::-1]])
     size = preprocess.input_size
-    larger = preprocess.resize(
-        pixels, max(round(size / preprocess.crop_pct), round(size * MIN_CROP_RATIO))
+    least = round(size * MIN_CROP_RATIO)
+    larger = (
+        preprocess.resize(pixels, max(round(size / preprocess.crop_pct), least))
+        if preprocess.geometry == "crop"
+        else preprocess.with_size(least).fit(pixels)
     )
     height, width = larger.shape[:2]
     corners = [

@@ -79,7 +79,7 @@ def read_prepared(
     preprocess: Preprocess,
     on_image: OnImage | None = None,
 ) -> np.ndarray:
-    """Decode, resize and crop indexed images: uint8[N,S,S,3].
+    """Decode indexed images and fit them into the input: uint8[N,S,S,3].
 
     Raises:
         DataError: an image has changed or vanished since it was indexed.
@@ -91,7 +91,7 @@ def read_prepared(
         )
         if on_image:
             on_image(row, pixels)
-        prepared.append(preprocess.geometry(pixels))
+        prepared.append(preprocess.fit(pixels))
     return np.stack(prepared)
 
 

@@ -44,7 +44,8 @@ def render_card(
             "",
             f"{task.describe(facts['names'])} "
             f"Architecture {code_span(card['architecture'])}, strategy `{facts['strategy']}`, "
-            f"input {facts['preprocess']['input_size']} pixels.",
+            f"input {facts['preprocess']['input_size']} pixels, "
+            f"{_describe_geometry(facts['preprocess'])}.",
             "",
             "## How good it is",
             "",
@@ -115,6 +116,15 @@ def _describe_departure(*, planned: str, strategy: str) -> list[str]:
         f"- Fine-tuning by `{planned}` did not improve the head that it began from, so that head "
         f"is the model: its strategy is `{strategy}`."
     ]
+
+
+def _describe_geometry(preprocess: Mapping[str, Any]) -> str:
+    """Return what is seen of an image that is not square; old models crop."""
+    return {
+        "crop": "the centre of an image",
+        "pad": "the whole image, padded to a square",
+        "squash": "the whole image, squashed to a square",
+    }[preprocess.get("geometry", "crop")]
 
 
 def _list_strata(counts: Mapping[str, Mapping[str, int]]) -> str:

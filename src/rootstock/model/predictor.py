@@ -260,7 +260,7 @@ class Predictor:
         found = []
         for sample in self.bundle.golden:
             pixels = preprocess.decode(self.bundle.golden_bytes(sample), self.bundle.limits)
-            found.append((sample.file, preprocess.geometry(pixels)))
+            found.append((sample.file, preprocess.fit(pixels)))
         return found
 
     @cached_property

@@ -25,7 +25,7 @@ def tuning_size(profile: DatasetProfile, pins: Pins) -> int:
     """Side of the input in pixels if the backbone is fine-tuned."""
     if pins.input_size != AUTO:
         return pins.input_size
-    return rules.finetune_input_size(profile.short_side_quantiles[2], profile.backbone.input_size)
+    return rules.finetune_input_size(profile.fitted_side, profile.backbone.input_size)
 
 
 def planned_epochs(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> int:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from rootstock.assess.profile import DatasetProfile
+from rootstock.assess.shape import MIN_LEAD_ERRORS
 from rootstock.backbones.licence import describe_licence
 from rootstock.config.choices import PRIOR_SHARES, Shares, Strategy
 from rootstock.errors import PlanError
@@ -93,6 +94,7 @@ def make_transfer_plan(
         weights_sha256=profile.backbone.weights_sha256,
         taps=tuple(taps),
         input_size=input_size,
+        geometry=profile.geometry,
         finetune=finetune,
         head_candidates=_head_candidates(taps, l2_grid),
         finetune_candidates=tuple({"learning_rate": rate} for rate in rates),
@@ -165,12 +167,27 @@ def _note_data(draft: Draft, profile: DatasetProfile, backbone_why: str) -> None
         f"{similarity.score:.2f} ({word})",
         f"Measured from {source}; {similarity.threshold:g} or more counts as similar.",
     )
+    _note_geometry(draft, profile)
     weights = profile.backbone.weights
     origin, licence = profile.backbone.pretrained_on, profile.backbone.license
     why = f"pretrained on {escape_markdown(origin)}, {escape_markdown(describe_licence(licence))}."
     if backbone_why:
         why = f"{backbone_why} It was {why}"
     draft.note("backbone", f"{profile.backbone.name} ({weights})", why, pinned=False)
+
+
+def _note_geometry(draft: Draft, profile: DatasetProfile) -> None:
+    probes = profile.geometry_probes
+    why = f"the long side of the median image is {profile.aspect_ratio:.2f} times the short one"
+    if probes:
+        measured = ", ".join(
+            f"{one.geometry} {one.log_loss:.3f} (± {one.noise:.3f})" for one in probes
+        )
+        why += (
+            f"; log-loss of probes on {probes[0].n_images} images: {measured}. Another one than "
+            f"crop is taken if it leads by {MIN_LEAD_ERRORS:g} standard errors"
+        )
+    draft.note("geometry", profile.geometry, f"{why}.")
 
 
 def _choose_strategy(
@@ -235,12 +252,13 @@ def _choose_input_size(
     draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
 ) -> int:
     card_size = profile.backbone.input_size
-    short_side = profile.short_side_quantiles[2]
     if rules.is_finetune(strategy):
-        ruled = rules.finetune_input_size(short_side, card_size)
+        ruled = rules.finetune_input_size(profile.fitted_side, card_size)
+        side = "short" if profile.geometry == "crop" else "long"
         why = (
-            f"the median image is {short_side} pixels on its short side and the backbone was "
-            f"trained at {card_size}; fine-tuning adapts to a smaller input, which is cheaper."
+            f"the median image is {profile.fitted_side:.0f} pixels on its {side} side and the "
+            f"backbone was trained at {card_size}; fine-tuning adapts to a smaller input, which is "
+            "cheaper."
         )
     else:
         ruled = card_size

@@ -98,13 +98,16 @@ def _judgement(plan: TransferPlan) -> list[str]:
     lines += [
         f"- **Race** won by `{plan.race.winner}`: {plan.race.why}",
         "",
-        "| contender | training images | epochs | validation accuracy | calibrated log-loss |",
-        "| --- | --- | --- | --- | --- |",
+        "| contender | training images | validation images | epochs | validation accuracy "
+        "| calibrated log-loss |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for heat in plan.race.heats:
         epochs = heat.epochs or "head only"
+        splits = f" in {heat.splits} splits" if heat.splits > 1 else ""
         lines.append(
-            f"| {heat.strategy} | {heat.n_train} | {epochs} | {heat.accuracy:.3f} "
+            f"| {heat.strategy} | {heat.n_train} | {heat.n_val}{splits} | {epochs} "
+            f"| {heat.accuracy:.3f} "
             f"| {heat.log_loss:.3f} |"
         )
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from rootstock.config.choices import Augmentation, SizeClass, Strategy
+from rootstock.data.preprocess import Geometry
 from rootstock.ports.search_space import Interval
 from rootstock.system.artifacts import Artifact, Record
 from rootstock.system.digest import digest_json
@@ -68,6 +69,7 @@ class Heat(Record):
     strategy: Strategy
     n_train: int
     n_val: int
+    """Of all ``splits`` together."""
     epochs: int
     """0: a head on frozen features."""
     accuracy: float
@@ -77,6 +79,8 @@ class Heat(Record):
     """The peak learning rates that were trained in full; empty for a head."""
     valid: bool = True
     """Whether fine-tuning ended above the head that it started from, within the noise."""
+    splits: int = 1
+    """How many splits into training and validation images were trained on."""
 
 
 class Race(Artifact):
@@ -127,6 +131,8 @@ class TransferPlan(Artifact):
     taps: tuple[str, ...]
     """Candidate depths for the head, the preferred one first."""
     input_size: int
+    geometry: Geometry = "crop"
+    """How images become square; old plans crop them."""
     finetune: FinetuneRecipe | None
     head_candidates: tuple[dict[str, Any], ...]
     finetune_candidates: tuple[dict[str, Any], ...]

@@ -29,6 +29,7 @@ from rootstock.train.network import TransferNet
 from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective
 from rootstock.train.optim import FinetuneSettings
 from rootstock.train.predict import predict_features, predict_outputs, validate
+from rootstock.train.selection import choose_tuned
 from rootstock.train.tracked import Tracking
 from rootstock.train.training_data import TrainingData
 from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
@@ -39,6 +40,8 @@ PROTOTYPE_IMAGES = 5
 """Up to this many training images of the median class its mean is tried as a head too. Chosen on
 ants_bees and flowers12; checked on sign_digits, brain_mri, cifar10 and tiny_imagenet: with more
 images a linear head was as good or better."""
+CALIBRATED_TRIALS = 6
+"""At most this many trials are compared by calibrated losses: each costs a pass over the images."""
 MLP_STRIDE = 3
 """Heads with a hidden layer are tried at every third strength: each is trained from nothing."""
 
@@ -174,13 +177,30 @@ class TrainingJob:
         planned = [start | {k: v for k, v in trial.items() if k in space} for trial in planned]
         return planned, Exploration(space, count, self.seed)
 
-    def best_tuned(self, head: HeadTrial, tuned: Sequence[FinetunedTrial]) -> FinetunedTrial:
-        """Return the best of the fine-tuned trials and their `averages`.
+    def best_tuned(
+        self, head: HeadTrial, tuned: Sequence[FinetunedTrial]
+    ) -> tuple[FinetunedTrial, np.ndarray]:
+        """Return the best of the fine-tuned trials and their `averages`, and its losses.
 
         Raises:
             TrainingError: every trial failed.
         """
-        return best_trial([*tuned, *self.averages(head, tuned)], self.data.task.selection)
+        return self.choose_tuned([*tuned, *self.averages(head, tuned)])
+
+    def choose_tuned(self, trials: Sequence[FinetunedTrial]) -> tuple[FinetunedTrial, np.ndarray]:
+        """Return the best trial by its calibrated losses float[V], and these; see `choose_tuned`.
+
+        Raises:
+            TrainingError: every trial failed.
+        """
+        metric = self.data.task.selection
+        first = best_trial(trials, metric)
+        others = [trial for trial in trials if not trial.error and trial is not first]
+        others.sort(key=lambda trial: trial.metrics[metric])
+        near = [first, *others[: CALIBRATED_TRIALS - 1]]
+        losses = [self.calibrated_losses(trial) for trial in near]
+        chosen = choose_tuned(near, losses)
+        return near[chosen], losses[chosen]
 
     def averages(self, head: HeadTrial, tuned: Sequence[FinetunedTrial]) -> list[FinetunedTrial]:
         """Return more trials, made of the fine-tuned ones: their mean, and that with the start.

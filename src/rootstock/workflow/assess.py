@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from functools import partial
+from typing import Any
 
 from rootstock.assess.build import build_profile, measure_backbone, sample_rows
 from rootstock.assess.candidates import list_candidates, split_candidate
-from rootstock.assess.profile import BackboneProfile, DatasetProfile
+from rootstock.assess.geometry import probe_geometries
+from rootstock.assess.profile import BackboneProfile, DatasetProfile, GeometryProbe
+from rootstock.assess.shape import FAR_FROM_SQUARE, choose_geometry, median_aspect_ratio
 from rootstock.backbones.licence import require_commercial_use
 from rootstock.backbones.load import Backbone, load_backbone
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
+from rootstock.data.preprocess import Geometry
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.review.borders import Borders
@@ -35,12 +41,9 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     rows = sample_rows(project.manifest.rows(), options.review_images, every_stratum=False)
     n_borders = max(BORDER_IMAGES, BORDER_IMAGES_PER_CLASS * len({row.stratum for row in rows}))
     borders = Borders(sample_rows(rows, n_borders))
-    reader = FeatureReader(
-        project.root,
-        backbone,
-        backbone.card.preprocess(rendering=project.manifest.rendering),
-        FeatureStore(project.store),
-        on_image=borders.note,
+    shape = _measure_shape(project, backbone)
+    reader = dataclasses.replace(
+        _open_reader(project, backbone, shape["geometry"]), on_image=borders.note
     )
     profile = build_profile(
         dataset,
@@ -55,7 +58,7 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
         folds=options.probe_folds,
         batch_size=config.features.batch_size,
         seed=config.seed,
-    )
+    ).model_copy(update=shape)
     if config.backbone.candidates:
         profile = _with_candidates(project, profile)
     profile.write(paths.profile)
@@ -81,6 +84,29 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
     return profile
 
 
+def _open_reader(project: Project, backbone: Backbone, geometry: Geometry) -> FeatureReader:
+    preprocess = backbone.card.preprocess(rendering=project.manifest.rendering, geometry=geometry)
+    return FeatureReader(project.root, backbone, preprocess, FeatureStore(project.store))
+
+
+def _measure_shape(project: Project, backbone: Backbone) -> dict[str, Any]:
+    """Return the fields of the profile that say how images become square, and why."""
+    config, rows = project.config, project.manifest.rows("train")
+    wish, ratio = config.data.geometry, median_aspect_ratio(rows)
+    probes: tuple[GeometryProbe, ...] = ()
+    if wish == "auto" and ratio >= FAR_FROM_SQUARE:
+        probes = probe_geometries(
+            rows,
+            partial(_open_reader, project, backbone),
+            task=get_task(project.manifest.task),
+            folds=config.assess.probe_folds,
+            batch_size=config.features.batch_size,
+            seed=config.seed,
+        )
+    geometry = choose_geometry(probes) if wish == "auto" else wish
+    return {"geometry": geometry, "aspect_ratio": ratio, "geometry_probes": probes}
+
+
 def _load_allowed(config: Config, weights: str, name: str) -> Backbone:
     backbone = load_backbone(weights, name, device=config.features.device)
     if config.backbone.require_commercial:
@@ -96,11 +122,9 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
     def measure(candidate: str) -> BackboneProfile:
         weights, name = split_candidate(candidate)
         backbone = _load_allowed(config, weights, name)
-        preprocess = backbone.card.preprocess(rendering=project.manifest.rendering)
-        store = FeatureStore(project.store)
         return measure_backbone(
             candidate,
-            FeatureReader(project.root, backbone, preprocess, store),
+            _open_reader(project, backbone, profile.geometry),
             rows,
             task=get_task(project.manifest.task),
             similar_from=config.assess.similar_from,

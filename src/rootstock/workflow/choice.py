@@ -57,8 +57,8 @@ def choose_trial(
     best: HeadTrial | FinetunedTrial = head
     losses = [head_job.calibrated_losses(head)]
     if result.tuned:
-        best = job.best_tuned(start, result.tuned)
-        losses.append(job.calibrated_losses(best))
+        best, tuned_losses = job.best_tuned(start, result.tuned)
+        losses.append(tuned_losses)
         if is_spoilt(
             head, best, score=task.val_headline, head_losses=losses[0], tuned_losses=losses[1]
         ):

@@ -43,7 +43,9 @@ class PartJob:
     def reader(self) -> FeatureReader:
         """Loads its backbone once for all parts of this process; a task on a cluster its own."""
         backbone = load_planned_backbone(self.plan, device=self.device)
-        preprocess = backbone.card.preprocess(self.plan.input_size, self.rendering)
+        preprocess = backbone.card.preprocess(
+            self.plan.input_size, self.rendering, self.plan.geometry
+        )
         return FeatureReader(self.root, backbone, preprocess, FeatureStore(self.store))
 
     def __getstate__(self) -> dict[str, object]:

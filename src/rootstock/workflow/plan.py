@@ -77,6 +77,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
             scratch=paths.heats,
             open_job=partial(open_job, project),
             throughput=estimate[0],
+            budget_minutes=options.budget.minutes,
         )
         race, race_minutes = _run_race(contenders, searcher, paths.estimates)
     plan = make_transfer_plan(

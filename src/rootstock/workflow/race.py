@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
-
-import numpy as np
 
 from rootstock.assess.build import sample_rows
 from rootstock.assess.profile import DatasetProfile
@@ -26,26 +23,25 @@ from rootstock.plan.planner import make_transfer_plan
 from rootstock.plan.race_rules import (
     ALL_RATES_MAX_IMAGES,
     EPOCHS,
+    FURTHER_SPLITS,
     RATE_EPOCHS,
     decide,
+    is_in_doubt,
     is_settled,
     is_whole,
-    lower_rate,
     round_sizes,
 )
 from rootstock.plan.transfer_plan import Heat, Race, TransferPlan
-from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.digest import digest_json
 from rootstock.system.progress import say, show_seconds
 from rootstock.train.throughput import Throughput
-from rootstock.train.tracked import Tracking
 from rootstock.train.training_job import TrainingJob
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_head, best_trial
+from rootstock.workflow.race_heat import RunHeat, further_splits, pool_heats, run_heat
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Raised whenever the same contest would be judged another way."""
 VAL_IMAGES = 1000
 """At most so many validation images judge a heat: their noise is below a point then."""
@@ -78,6 +74,8 @@ class StrategyRace:
     open_job: JobOpener
     throughput: Throughput | None = None
     """Of this machine, for the minutes that are announced."""
+    budget_minutes: float | None = None
+    """Splits beyond the first are trained on only within it."""
 
     def run(self, searcher: Searcher) -> Race:
         """Return the outcome, after one round of training, or two if the first leaves a doubt.
@@ -92,7 +90,7 @@ class StrategyRace:
                 log.warning("%s; the race is run again", error)
         heats: list[Heat] = []
         folders: dict[Strategy, Path] = {}
-        losses: dict[Strategy, np.ndarray] = {}
+        last: dict[Strategy, RunHeat] = {}
         sizes = round_sizes(self.profile.n_train)
         plans = {(n, one): self._plan(one, n) for n in sizes for one in self.contest}
         minutes = self.expected_minutes
@@ -103,13 +101,16 @@ class StrategyRace:
                 say(f"race: {strategy} on {n_train:,} training images")
                 job = self._open(plans[n_train, strategy], n_train)
                 folders[strategy] = job.directory
-                heat, losses[strategy] = run_heat(
+                last[strategy] = run_heat(
                     job, searcher, free_rates=self.pins.learning_rates == AUTO
                 )
-                heats.append(heat)
+                heats.append(last[strategy].heat)
             if is_settled(*heats[-2:]):
                 break
-        _, noise = lead(*(losses[strategy] for strategy in self.contest))
+        if is_in_doubt(heats):
+            last = self._repeat(last, {one: plans[sizes[-1], one] for one in last}, searcher)
+            heats += [one.heat for one in last.values() if one.heat.splits > 1]
+        _, noise = lead(*(last[strategy].losses for strategy in self.contest))
         race = decide(heats, noise=noise)
         race.write(self.outcome)
         shutil.rmtree(self.scratch / self.name, ignore_errors=True)
@@ -118,6 +119,49 @@ class StrategyRace:
                 if strategy != race.winner:
                     shutil.rmtree(folder, ignore_errors=True)
         return race
+
+    def _repeat(
+        self,
+        first: Mapping[Strategy, RunHeat],
+        plans: Mapping[Strategy, TransferPlan],
+        searcher: Searcher,
+    ) -> dict[Strategy, RunHeat]:
+        """Return the heats on more splits, pooled; ``first`` itself if there is no time for it.
+
+        Fine-tuning is trained at the rates that have won its first heat.
+        """
+        splits = further_splits(
+            self.manifest, n_val=self.profile.n_val, count=FURTHER_SPLITS, seed=self.seed
+        )
+        if not splits or not self._has_time(first):
+            return dict(first)
+        heats = {strategy: [heat] for strategy, heat in first.items()}
+        for number, manifest in enumerate(splits, start=2):
+            say(f"race: {' and '.join(first)} on another split, {number} of {len(splits) + 1}")
+            for strategy, (heat, *_) in heats.items():
+                job = self.open_job(
+                    plans[strategy],
+                    manifest=_sample(manifest, heat.heat.n_train),
+                    directory=self.scratch / self.name / f"{strategy}-split-{number}",
+                )
+                again = run_heat(job, searcher, free_rates=False, rates=heat.won_rates)
+                heats[strategy].append(again)
+        return {strategy: pool_heats(several) for strategy, several in heats.items()}
+
+    def _has_time(self, first: Mapping[Strategy, RunHeat]) -> bool:
+        """Return whether the further splits and the race so far fit into the budget."""
+        if self.budget_minutes is None or self.throughput is None:
+            return True
+        once = sum(
+            self.throughput.tuning_minutes(
+                strategy,
+                n_train=one.heat.n_train,
+                n_val=one.heat.n_val,
+                epochs=one.heat.epochs * len(one.won_rates),
+            )
+            for strategy, one in first.items()
+        )
+        return self.expected_minutes + FURTHER_SPLITS * once <= self.budget_minutes
 
     @property
     def outcome(self) -> Path:
@@ -178,81 +222,6 @@ class StrategyRace:
             manifest=_sample(self.manifest, n_train),
             directory=self.scratch / self.name / f"{plan.strategy}-{n_train}",
         )
-
-
-def run_heat(job: TrainingJob, searcher: Searcher, *, free_rates: bool) -> tuple[Heat, np.ndarray]:
-    """Train a contender; return the heat and each validation image's calibrated loss float[V].
-
-    ``free_rates``: the learning rate is part of the race. Except on few images, each rate of the
-    plan is tried briefly and the better one is trained in full. If that ends below the head that it
-    started from, the next lower rate is trained too.
-    """
-    tracking = Tracking(NullRunLogger(), "", {})
-    best: HeadTrial | FinetunedTrial
-    task, valid = job.data.task, True
-    rates: tuple[float, ...] = ()
-    with searcher.session():
-        best = head = best_head(job.search_heads(searcher, tracking), task.selection)
-        losses = job.calibrated_losses(head)
-        if job.plan.finetune:
-            planned = tuple(one["learning_rate"] for one in job.plan.finetune_candidates)
-            start, tune = losses, partial(_tune, job, searcher, tracking, head)
-            rates = planned
-            if free_rates and len(job.data.rows("train")) > ALL_RATES_MAX_IMAGES:
-                rates = (_best_rate(job, searcher, tracking, head, planned),)
-            best, losses = tune(rates)
-            valid = not _is_below(losses, start)
-            if not valid and free_rates:
-                rates = (lower_rate(min(rates), planned),)
-                say(f"race: it ended below the head it started from; rate {rates[0]:g} is tried")
-                best, losses = tune(rates)
-                valid = not _is_below(losses, start)
-    heat = Heat(
-        strategy=job.plan.strategy,
-        n_train=len(job.data.rows("train")),
-        n_val=len(job.data.rows("val")),
-        epochs=job.plan.finetune.epochs if job.plan.finetune else 0,
-        accuracy=round(best.metrics[task.val_headline], 4),
-        log_loss=round(float(losses.mean()), 4),
-        rates=rates,
-        valid=valid,
-    )
-    return heat, losses
-
-
-def _tune(
-    job: TrainingJob,
-    searcher: Searcher,
-    tracking: Tracking,
-    head: HeadTrial,
-    rates: Sequence[float],
-) -> tuple[FinetunedTrial, np.ndarray]:
-    """Return the best of the trainings at ``rates`` and their averages, and its losses."""
-    candidates = [{"learning_rate": rate} for rate in rates]
-    trials = job.search_finetuning(searcher, tracking, head, candidates=candidates)
-    best = job.best_tuned(head, trials)
-    return best, job.calibrated_losses(best)
-
-
-def _best_rate(
-    job: TrainingJob,
-    searcher: Searcher,
-    tracking: Tracking,
-    head: HeadTrial,
-    rates: Sequence[float],
-) -> float:
-    """Return the rate with the lowest validation loss after `RATE_EPOCHS`."""
-    if len(rates) == 1:
-        return rates[0]
-    candidates = [{"learning_rate": rate, "epochs": RATE_EPOCHS} for rate in rates]
-    trials = job.search_finetuning(searcher, tracking, head, candidates=candidates)
-    return float(best_trial(trials, job.data.task.selection).params["learning_rate"])
-
-
-def _is_below(losses: np.ndarray, start: np.ndarray) -> bool:
-    """Return whether ``losses`` are higher than those of the ``start`` beyond the noise."""
-    ahead, noise = lead(start, losses)
-    return ahead > noise
 
 
 def _sample(manifest: Manifest, n_train: int) -> Manifest:

@@ -45,7 +45,9 @@ def open_job(
             reader=FeatureReader(
                 project.root,
                 backbone,
-                backbone.card.preprocess(plan.input_size, project.manifest.rendering),
+                backbone.card.preprocess(
+                    plan.input_size, project.manifest.rendering, plan.geometry
+                ),
                 FeatureStore(project.store),
             ),
             batch_size=config.features.batch_size,
@@ -63,7 +65,7 @@ def _job_name(project: Project, plan: TransferPlan) -> str:
 
     A race on all training images is such a job: training uses the trials that it finished.
     """
-    recipe = {"weights_sha256", "backbone", "taps", "input_size", "finetune"}
+    recipe = {"weights_sha256", "backbone", "taps", "input_size", "finetune", "geometry"}
     options, free = project.config.train, {"learning_rates", "epochs", "trials"}
     parts = [
         plan.model_dump(mode="json", include=recipe),
