@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from derived_sets import DERIVED, derive_set, reduce_image
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
@@ -54,9 +55,12 @@ def find_set(root: Path, name: str, scratch: Path) -> Path | None:
 def find_sets(root: Path, names: Iterable[str], scratch: Path) -> Iterator[tuple[str, Path]]:
     """Name and folder of every set that is there; of the others a line says that they are not."""
     for name in names:
-        folder = find_set(root, name, scratch)
+        source = DERIVED[name][0] if name in DERIVED else name
+        folder = find_set(root, source, scratch)
         if folder is None:
-            print(f"{root} holds no folder or tar of {name}", file=sys.stderr)
+            print(f"{root} holds no folder or tar of {source}", file=sys.stderr)
+        elif name in DERIVED:
+            yield name, derive_set(name, folder, scratch / f"derived-{name}")
         else:
             yield name, folder
 
@@ -94,10 +98,17 @@ def class_targets(labels: np.ndarray, n_classes: int | None = None) -> Targets:
 
 
 def link_subset(
-    manifest: Manifest, folder: Path, out: Path, *, limits: dict[str, int], classes: int | None
+    manifest: Manifest,
+    folder: Path,
+    out: Path,
+    *,
+    limits: dict[str, int],
+    classes: int | None,
+    short_side: int | None = None,
 ) -> int:
     """Fill ``out`` with links, so many a split at most, evenly over classes; returns train's count.
 
+    With ``short_side`` there are reduced copies in place of links.
     Rows are taken in the order of their content's hash, so that a larger subset of the same seed
     holds the smaller one.
     """
@@ -114,7 +125,9 @@ def link_subset(
         for row in order[:limit]:
             link = out / split / row.target / f"{row.sha256[:16]}{Path(row.path).suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():  # byte-equal copies are one image here
+            if short_side:
+                reduce_image(folder / row.path, link, short_side)
+            elif not link.is_symlink():  # byte-equal copies are one image here
                 link.symlink_to(folder / row.path)
     return counts["train"]
 
@@ -127,6 +140,9 @@ class Outcome:
     metrics: dict[str, float]
     training: dict[str, Any]
     minutes: float
+    forecast: dict[str, Any]
+    right: str
+    """A digit for each test image: 1 if its class was found."""
 
 
 def train_and_measure(
@@ -146,8 +162,21 @@ def train_and_measure(
         cache_features(config, paths)
         train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
         minutes = assessed.minutes + processor_minutes() - started
-        metrics = evaluate_model(config, paths, runs=NullRunLogger()).metrics
-        return Outcome(plan, metrics, json.loads(paths.training.read_text()), minutes)
+        evaluation = evaluate_model(config, paths, runs=NullRunLogger())
+        right = evaluation.decisions.argmax(axis=1) == evaluation.targets.values
+        return Outcome(
+            plan,
+            evaluation.metrics,
+            json.loads(paths.training.read_text()),
+            minutes,
+            json.loads(paths.forecast.read_text()),
+            digits(right),
+        )
+
+
+def digits(right: np.ndarray) -> str:
+    """A digit for each of bool[N]."""
+    return "".join(map(str, right.astype(int)))
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,12 @@ def test_of_rates_that_are_as_good_the_lower_one_is_kept(change, kept):
     assert chosen.params["learning_rate"] == kept
 
 
-def test_of_trials_that_are_as_good_the_one_nearest_to_the_start_is_kept():
-    single, mean = tuned(0.0, learning_rate=1e-3), tuned(0.0, average_of=2)
+def test_an_average_is_kept_if_its_loss_is_lower():
+    low, high = (tuned(0.0, learning_rate=rate) for rate in (3e-4, 1e-3))
+    mean = tuned(0.0, average_of=2)
     with_start = tuned(0.0, average_of=2, with_start=True)
-    losses = np.array([0.3, 0.7]), np.array([0.4, 0.65]), np.array([0.6, 0.6])
-    assert choose_tuned([single, mean, with_start], losses) == 2
-    assert choose_tuned([single, mean, with_start], [*losses[:2], losses[2] + 1]) == 1
+    trials = [high, mean, with_start, low]
+    losses = [np.array(each) for each in ([0.3, 0.7], [0.4, 0.65], [0.6, 0.4], [0.2, 0.84])]
+    assert choose_tuned(trials, losses) == 2
+    assert choose_tuned(trials, [losses[0], losses[1], losses[2] + 1, losses[3]]) == 3
+    assert choose_tuned(trials[1:3], losses[1:3]) == 1  # without any training
