@@ -25,6 +25,7 @@ PARAMS = {
     "assess": (
         "assess",
         "backbone",
+        "data.geometry",
         "plan.input_size",
         "train.epochs",
         "train.learning_rates",
