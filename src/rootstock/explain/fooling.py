@@ -59,7 +59,7 @@ def measure_fooling(
 ) -> FoolingScores:
     """Attack the first view of every image by FGSM and PGD at every radius, rising."""
     task = predictor.task
-    views = np.stack([predictor.bundle.preprocess.geometry(pixels) for pixels in sample.pixels])
+    views = np.stack([predictor.bundle.preprocess.fit(pixels) for pixels in sample.pixels])
     decisions = _decide(predictor, views)
     right = _are_right(predictor, sample, decisions)
     smallest = np.where(right, np.inf, np.nan) if task.discrete else np.empty(0)
