@@ -91,16 +91,23 @@ class Client:
         top_k: int | None = None,
         coverage: float | None = None,
         explain: bool = False,
+        neighbours: int | None = None,
     ) -> list[Answer]:
         """Return one answer for each image (a path, or encoded bytes), in order.
 
-        An image that cannot be used has an ``error``. ``explain`` adds a ``heat_map``.
+        An image that cannot be used has an ``error``. ``explain`` adds a ``heat_map``,
+        ``neighbours`` the names of this many similar training images.
         Raises:
             ServiceError: the service cannot be reached or refuses the request as a whole.
             OSError: a path cannot be read.
             TypeError: one image instead of a list of them.
         """
-        given = {"top_k": top_k, "coverage": coverage, "explain": explain or None}
+        given = {
+            "top_k": top_k,
+            "coverage": coverage,
+            "explain": explain or None,
+            "neighbours": neighbours,
+        }
         params = {name: value for name, value in given.items() if value is not None}
         entries = list(self._ask_all("predict", "predictions", images, params))
         return [self._answer_type.from_json(entry) for entry in entries]

@@ -206,6 +206,9 @@ NOTICED_BY = {
     "registry.name": [f"{STAGES}::test_a_version_is_registered_under_the_name_that_is_given"],
     "registry.gate.metric": [f"{STAGES}::test_the_gate_compares_by_the_metric_that_is_given"],
     "registry.gate.rule": [f"{STAGE_RUNS}::test_another_gate_is_passed_once_more"],
+    "registry.reference": [
+        "workflow/test_run.py::test_model_names_the_training_images_that_it_carries"
+    ],
     "registry.gate.max_robustness_loss": [
         "workflow/test_robustness.py::test_model_that_corruptions_fool_more_is_refused"
     ],

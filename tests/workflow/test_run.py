@@ -7,6 +7,7 @@ import shutil
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +39,7 @@ from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
 from rootstock.workflow import features
 from rootstock.workflow.evaluate import evaluate_folder, evaluate_model
 from rootstock.workflow.features import cache_features
+from rootstock.workflow.known_images import name_images
 from rootstock.workflow.plan import make_plan
 from rootstock.workflow.project import Project
 from rootstock.workflow.register import register_model
@@ -411,10 +413,35 @@ def test_measuring_on_unusable_images_says_so(finished, tmp_path):
         )
 
 
+def test_model_names_the_training_images_that_it_carries(finished):
+    bundle = read_bundle(finished / "artifacts/model")
+    rows = Manifest.read(Paths(finished).manifest).rows("train")
+    images = bundle.known_images.images
+    assert [(one.path, one.target, one.sha256) for one in images] == [
+        (row.path, row.target, row.sha256) for row in rows
+    ]
+    assert len(images) == len(bundle.reference.features)
+    assert not any(one.thumbnail for one in images)
+
+
+@pytest.mark.parametrize("keep", ["features", "names", "thumbnails"])
+def test_what_is_kept_of_training_images_is_a_choice(data, finished, keep):
+    project = Project(configure(data), Paths(finished))
+    job = open_planned_job(project)
+    rows = job.data.rows("train")[:3]
+    known = name_images(rows, np.ones((3, 4)), job.data.reader, keep)
+    if keep == "features":
+        assert known is None
+    else:
+        assert all(bool(one.thumbnail) is (keep == "thumbnails") for one in known.images)
+
+
 def test_evaluation_shows_what_the_answers_rest_on(finished):
     text = (finished / "reports/evaluation.md").read_text()
     assert "## What the answers rest on" in text
     assert "![heat maps](plots/evaluation/heat_maps.png)" in text
+    assert "## Similar images" in text
+    assert re.search(r"\| all \| [01]\.\d{3} \| [01]\.\d{3} \| [01]\.\d{3} \|", text)
     assert re.search(r"the mean probability of the answer is 0\.\d\d", text)
     assert (finished / "reports/plots/evaluation/heat_maps.png").stat().st_size > 10_000
 

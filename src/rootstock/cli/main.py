@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from rootstock.cli import data, explain, predict, registry, serve, train
+from rootstock.cli import data, explain, predict, registry, serve, similar, train
 from rootstock.cli.common import only_documents
 from rootstock.system.failure import exit_on_failure
 
@@ -28,7 +28,7 @@ in a project with a registry:
 """
 
 
-ANSWERING_COMMANDS = ("explain", "key", "predict", "serve")
+ANSWERING_COMMANDS = ("explain", "index_images", "key", "predict", "serve", "similar")
 """Commands for which the extra `serve` is enough; the others need `train`."""
 
 
@@ -76,6 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (data, train, predict, explain, serve, registry):
+    for group in (data, train, predict, explain, similar, serve, registry):
         group.add_commands(commands)
     return parser

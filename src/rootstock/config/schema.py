@@ -438,6 +438,11 @@ class RegistryConfig(Section):
     name: str = Field(
         "rootstock", pattern=r"^[A-Za-z0-9_.-]+$", description="Name in the model registry."
     )
+    reference: Literal["features", "names", "thumbnails"] = Field(
+        "names",
+        description="What a model keeps of up to 1,000 training images, for `unknown`, neighbours "
+        "and new classes: their features; also paths and targets; also small pictures.",
+    )
     gate: GateConfig = GateConfig()
 
 

@@ -14,13 +14,18 @@ from rootstock.errors import ExplainError
 from rootstock.explain.faithfulness import Faithfulness, measure_faithfulness
 from rootstock.explain.heat_map import HeatMap, explain_images
 from rootstock.explain.overlay import draw_overlay
+from rootstock.explain.similar import ImageIndex, precision_at
 from rootstock.model.predictor import Predictor
 from rootstock.plots.sheet import plot_captioned_tiles
+from rootstock.system.escape import markdown_table
 from rootstock.tasks.task import PICTURE_FOLDER
 
 MAX_SHOWN = 24
 MAX_MEASURED = 12
 """Images whose maps are compared with random orders: 36 forward passes each."""
+RETRIEVED = (1, 5, 10)
+MAX_SEARCHED, MAX_TARGETS = 2_000, 20
+"""Test images that are searched, and classes that the table names."""
 PICTURE = f"{PICTURE_FOLDER}/heat_maps.png"
 
 
@@ -90,6 +95,40 @@ def explain_tests(
     faithfulness = measure_faithfulness(predictor, measured) if task.competing else None
     wrong = [bool(is_wrong[index]) for index in chosen]
     return Explanations(shown, heat_maps, wrong, faithfulness)
+
+
+def render_retrieval(features: np.ndarray, rows: Sequence[ImageRow]) -> str:
+    """Return the section on images found by features [N,D]; empty for very few images."""
+    if len(rows) <= max(RETRIEVED):
+        return ""
+    picks = np.linspace(0, len(rows) - 1, min(MAX_SEARCHED, len(rows))).round().astype(int)
+    paths, targets = zip(*((rows[i].path, rows[i].target) for i in picks), strict=True)
+    index = ImageIndex.make(features[picks], paths, targets, "")
+    precision = precision_at(index, RETRIEVED)
+    lowest = sorted(precision, key=lambda target: precision[target][RETRIEVED[0]])[:MAX_TARGETS]
+    overall = [
+        float(np.average([one[n] for one in precision.values()],
+                         weights=[targets.count(target) for target in precision]))
+        for n in RETRIEVED
+    ]  # fmt: skip
+    lines = [
+        "## Similar images",
+        "",
+        "How many of the nearest test images of a test image, by the model's features, have its "
+        "class (precision at 1, 5 and 10), the lowest first:",
+        "",
+        *markdown_table(
+            ("class", *(f"at {n}" for n in RETRIEVED)),
+            [
+                ("all", *(f"{value:.3f}" for value in overall)),
+                *(
+                    (target, *(f"{precision[target][n]:.3f}" for n in RETRIEVED))
+                    for target in lowest
+                ),
+            ],
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _choose(is_wrong: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@
     model.safetensors    the weights, for PyTorch
     model.onnx           the same network: "images" -> "logits", "features"; any batch size
     reference.safetensors  what the training and validation images looked like to it
+    known.safetensors      which training images those are
     seen.safetensors     short hashes of the training and validation images
     golden/              a few validation images and golden.json, the outputs they must give
     card.md              what people should know; in registered models
@@ -32,6 +33,7 @@ from rootstock.data.limits import DecodeLimits
 from rootstock.data.preprocess import Preprocess
 from rootstock.data.views import Views
 from rootstock.errors import BackboneError, BundleError, ConfigError
+from rootstock.model.known_images import KnownImages
 from rootstock.model.novelty import Reference
 from rootstock.model.seen import SeenImages
 from rootstock.system.arrays import read_arrays
@@ -42,7 +44,7 @@ FORMAT_VERSION = 2
 MAX_GOLDEN = 8
 
 FACTS, WEIGHTS, ONNX = "bundle.json", "model.safetensors", "model.onnx"
-REFERENCE, SEEN = "reference.safetensors", "seen.safetensors"
+REFERENCE, KNOWN, SEEN = "reference.safetensors", "known.safetensors", "seen.safetensors"
 CARD, EVALUATION = "card.md", "evaluation.json"
 GOLDEN, CHECKSUMS = "golden/golden.json", "checksums.json"
 UNLISTED = (CHECKSUMS, "registered_model_meta", ".DS_Store")
@@ -150,6 +152,24 @@ class ModelBundle:
         if reference.features.shape[1:] != width or not len(reference.distances):
             raise BundleError(f"{path} does not fit {FACTS}", hint=_AGAIN)
         return reference
+
+    @cached_property
+    def known_images(self) -> KnownImages | None:
+        """Which training images the reference holds; None if the model does not name them.
+
+        Raises:
+            BundleError: the file is damaged, or does not fit the reference.
+        """
+        path = self.directory / KNOWN
+        if not path.is_file():
+            return None
+        try:
+            known = KnownImages.from_arrays(read_arrays(path))
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise BundleError(f"{path} is damaged: {error}", hint=_AGAIN) from None
+        if self.reference is None or len(known.images) != len(self.reference.features):
+            raise BundleError(f"{path} does not fit {REFERENCE}", hint=_AGAIN)
+        return known
 
     @cached_property
     def seen(self) -> SeenImages | None:

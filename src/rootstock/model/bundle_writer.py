@@ -27,6 +27,7 @@ from rootstock.model.bundle import (
     FACTS,
     FORMAT_VERSION,
     GOLDEN,
+    KNOWN,
     MAX_GOLDEN,
     ONNX,
     REFERENCE,
@@ -37,6 +38,7 @@ from rootstock.model.bundle import (
     read_bundle,
     read_bundle_json,
 )
+from rootstock.model.known_images import KnownImages
 from rootstock.model.novelty import Reference
 from rootstock.model.seen import SeenImages
 from rootstock.system.files import sha256_file, write_atomic, write_json
@@ -63,6 +65,7 @@ def write_bundle(
     golden: Sequence[tuple[str, bytes, str]],
     views: Views = "one",
     reference: Reference | None = None,
+    known: KnownImages | None = None,
     seen: SeenImages | None = None,
     unknown_share: float = 0.0,
     limits: DecodeLimits | None = None,
@@ -72,8 +75,8 @@ def write_bundle(
     ``task`` is the name of the task and ``names`` are those of the outputs. ``golden`` holds
     (file name, image bytes, target as text) of 1 to 8 validation images; more are left out.
     ``views``: what a prediction averages; ``reference`` lets the model say what it does not know,
-    at most of ``unknown_share`` of the known; ``seen`` lets it recognise its own images;
-    ``limits`` is what it accepts as an image.
+    at most of ``unknown_share`` of the known; ``known`` names the images of the reference;
+    ``seen`` lets it recognise its own images; ``limits`` is what it accepts as an image.
     Raises:
         BundleError: the directory holds something else, there is no golden image, the
             network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
@@ -118,6 +121,9 @@ def write_bundle(
         if reference:
             with write_atomic(folder / REFERENCE) as temporary:
                 save_arrays(reference.arrays(), temporary)
+        if known:
+            with write_atomic(folder / KNOWN) as temporary:
+                save_arrays(known.arrays(), temporary)
         if seen:
             with write_atomic(folder / SEEN) as temporary:
                 save_arrays(seen.arrays(), temporary)

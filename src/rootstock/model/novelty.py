@@ -40,7 +40,7 @@ class Reference:
         remembered: Mapping[str, np.ndarray],
     ) -> Reference:
         """Return the reference of features float[M,D] and [V,D]."""
-        rows = _spread(len(train_features), MAX_FEATURES)
+        rows = reference_rows(len(train_features))
         features = _unit(train_features[rows]).astype(np.float16)
         some = _spread(len(val_features), MAX_DISTANCES)
         blank = cls(features, np.empty(0, np.float32))
@@ -58,6 +58,15 @@ class Reference:
         k = min(NEIGHBOURS, likeness.shape[1])
         nearest = np.partition(likeness, -k, axis=1)[:, -k:]
         return (1 - nearest.mean(axis=1)).astype(np.float32)
+
+    def nearest(self, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows int64[k] and distances float32[k] of the nearest to features [D].
+
+        Equal distances are in the order of the rows.
+        """
+        likeness = np.vecdot(_unit(features[None]), self._wide)
+        rows = np.argsort(-likeness, kind="stable")[:count]
+        return rows, 1 - likeness[rows]
 
     def limit(self, share: float) -> float:
         """Return the distance that this share of images like the validation images exceed."""
@@ -81,6 +90,11 @@ class Reference:
     @cached_property
     def _wide(self) -> np.ndarray:
         return self.features.astype(np.float32)
+
+
+def reference_rows(n_train: int) -> np.ndarray:
+    """Return the numbers of the training images whose features a model keeps."""
+    return _spread(n_train, MAX_FEATURES)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from rootstock.model.engine import Forward, best_batch, fastest_engine, has_gpu,
 from rootstock.model.head_layers import HeadLayers
 from rootstock.runtimes.engines import Engine, installed_engines
 from rootstock.tasks import answer_type, get_task
-from rootstock.tasks.answer import Answer, AnswerError
+from rootstock.tasks.answer import Answer, AnswerError, Neighbour
 from rootstock.tasks.task import AnswerOptions
 
 GOLDEN_TOLERANCE = 1e-3
@@ -87,6 +87,7 @@ class Predictor:
         self._version = version or self.bundle.digest[:12]
         # Read now: a cache may drop the files of a model that is still in use.
         self._reference = self.bundle.reference
+        self._known = self.bundle.known_images
         self.head = HeadLayers.read(self.bundle.weights_path)
         self.milliseconds: dict[Engine, float] = {}
         """What one image takes in each engine that was measured."""
@@ -201,7 +202,12 @@ class Predictor:
             return self.task.answer(decision, self.names, options, {})
         answer = self.task.answer(decision, self.names, options, reference.remembered)
         distance = float(reference.distance(features[None])[0])
-        return replace(answer, novelty=round(distance, 4), unknown=distance > self._limit)
+        return replace(
+            answer,
+            novelty=round(distance, 4),
+            unknown=distance > self._limit,
+            neighbours=self._neighbours(features, options.neighbours),
+        )
 
     def are_unknown(self, features: np.ndarray) -> np.ndarray:
         """Return bool[N]: which features [N,D] are unlike those of the training images."""
@@ -275,6 +281,21 @@ class Predictor:
                 hint="train it again",
             )
         return logits
+
+    def _neighbours(self, features: np.ndarray, count: int) -> tuple[Neighbour, ...] | None:
+        if not count:
+            return None
+        if self._known is None or self._reference is None:
+            raise BundleError(
+                f"the model {self._name} {self._version} does not name its training images",
+                hint="train it with `registry.reference: names` (the default) or `thumbnails`",
+            )
+        rows, distances = self._reference.nearest(features, count)
+        images = [self._known.images[row] for row in rows]
+        return tuple(
+            Neighbour(image.path, image.target, round(float(distance), 4), image.thumbnail or None)
+            for image, distance in zip(images, distances, strict=True)
+        )
 
     def _prepare(self, content: bytes) -> np.ndarray | Answer:
         try:

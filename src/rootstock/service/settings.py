@@ -37,6 +37,11 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_. -]{0,128}$",
         description="Name of a model that is served from a directory; by default the directory's.",
     )
+    index: Path | None = Field(
+        None,
+        description="Folder that `rootstock index-images` wrote: what /v1/similar searches; by "
+        "default the training images that the model carries.",
+    )
     root: Path = Field(
         Path("."),
         description="Project folder: its registry is the default, its .rootstock the cache.",

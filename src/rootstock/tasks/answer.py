@@ -45,6 +45,20 @@ class HeatMapAnswer:
     )
 
 
+@dataclass(frozen=True)
+class Neighbour:
+    """A similar image."""
+
+    path: str = field(metadata={"examples": ["tulip/0012.jpg"]})
+    target: str = field(metadata={"examples": ["tulip"]})
+    distance: float = field(
+        metadata={"description": "0 is the same, 1 has nothing in common.", "examples": [0.12]}
+    )
+    thumbnail: str | None = field(
+        default=None, metadata={"description": "A JPEG in base64, if the model keeps them."}
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a model says of one image, or why it says nothing; each task adds what it decides."""
@@ -64,6 +78,9 @@ class Answer:
         },
     )
     heat_map: HeatMapAnswer | None = None
+    neighbours: tuple[Neighbour, ...] | None = field(
+        default=None, metadata={"description": "With `neighbours`: similar training images."}
+    )
     error: AnswerError | None = None
 
     @property
@@ -103,6 +120,12 @@ class Answer:
                 known = {one.name for one in dataclasses.fields(kind)}
                 parts = {key: value for key, value in values[name].items() if key in known}
                 values[name] = kind(**parts)
+        if values.get("neighbours") is not None:
+            known = {one.name for one in dataclasses.fields(Neighbour)}
+            values["neighbours"] = tuple(
+                Neighbour(**{key: value for key, value in one.items() if key in known})
+                for one in values["neighbours"]
+            )
         return cls(**values)
 
 

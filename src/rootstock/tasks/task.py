@@ -50,6 +50,8 @@ class AnswerOptions(NamedTuple):
     """How many names an answer holds at most."""
     coverage: float | None = None
     """Also give the set or interval that holds the truth in this share of cases."""
+    neighbours: int = 0
+    """Also name this many of the nearest training images."""
 
 
 class Doubt(NamedTuple):

@@ -14,7 +14,7 @@ from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
 from rootstock.evaluate.decisions import write_decisions
 from rootstock.evaluate.report import Evaluation, write_evaluation
-from rootstock.explain.report import PICTURE, explain_tests
+from rootstock.explain.report import PICTURE, explain_tests, render_retrieval
 from rootstock.explain.robustness import (
     ROBUST_PREFIX,
     TYPICAL_SEVERITY,
@@ -61,11 +61,11 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     rows = project.manifest.rows("test")
     training = read_json(paths.training, made_by="train")
     predictor = Predictor(paths.model)
-    evaluation = _evaluate(predictor, rows, project.root)
+    evaluation, features = _evaluate(predictor, rows, project.root)
     pictures = {"search of the head": "plots/training/heads.png"}
     if training["finetuning"]:
         pictures["fine-tuning by epoch"] = "plots/training/finetuning.png"
-    explanations = _explain(predictor, rows, evaluation, project.root, paths.reports)
+    explanations = _explain(predictor, rows, evaluation, features, project.root, paths.reports)
     write_evaluation(
         evaluation,
         paths.reports,
@@ -110,9 +110,9 @@ def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> Measurement
     log_notices(manifest)
     root = Project(config, paths).root
     rows = manifest.rows("test" if "test" in manifest.given_splits else None)
-    evaluation = _evaluate(predictor, rows, root)
+    evaluation, features = _evaluate(predictor, rows, root)
     metrics, notes = _compare_with_training(predictor, rows, evaluation)
-    explanations = _explain(predictor, rows, evaluation, root, paths.reports)
+    explanations = _explain(predictor, rows, evaluation, features, root, paths.reports)
     write_evaluation(evaluation, paths.reports, root=root, notes=notes, explanations=explanations)
     return Measurement(evaluation.metrics | metrics, notes)
 
@@ -146,17 +146,28 @@ def _compare_with_training(
 
 
 def _explain(
-    predictor: Predictor, rows: list[ImageRow], evaluation: Evaluation, root: Path, reports: Path
+    predictor: Predictor,
+    rows: list[ImageRow],
+    evaluation: Evaluation,
+    features: np.ndarray,
+    root: Path,
+    reports: Path,
 ) -> str:
-    """Draw heat maps of some test images; return the section about them, or nothing."""
+    """Draw heat maps of some test images; return the sections on them and on retrieval."""
+    sections = []
     explanations = explain_tests(predictor, rows, evaluation.decisions, root)
-    if explanations is None:
-        return ""
-    explanations.draw(reports / PICTURE)
-    return explanations.render()
+    if explanations is not None:
+        explanations.draw(reports / PICTURE)
+        sections.append(explanations.render())
+    if predictor.task.discrete:
+        sections.append(render_retrieval(features, rows))
+    return "\n".join(filter(None, sections))
 
 
-def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluation:
+def _evaluate(
+    predictor: Predictor, rows: list[ImageRow], root: Path
+) -> tuple[Evaluation, np.ndarray]:
+    """Return the evaluation, and the features [N,D] of the images."""
     targets = read_targets(predictor.task, rows, predictor.names)
     inferred = predict_rows(predictor, rows, root)
     answers: list[Answer] = []
@@ -167,4 +178,5 @@ def _evaluate(predictor: Predictor, rows: list[ImageRow], root: Path) -> Evaluat
     sample = Sample.read(predictor, rows, root, most=CORRUPTED_IMAGES)
     corrupted = measure_corruptions(predictor, sample, severities=[TYPICAL_SEVERITY])
     robust = {ROBUST_PREFIX + predictor.task.headline: corrupted.typical}
-    return Evaluation(predictor.task, inferred.decisions, targets, paths, answers, robust)
+    evaluation = Evaluation(predictor.task, inferred.decisions, targets, paths, answers, robust)
+    return evaluation, inferred.features

@@ -36,6 +36,7 @@ from rootstock.train.trials import (
 from rootstock.workflow.choice import Calibrated, Choice, SearchResult, calibrate, choose_trial
 from rootstock.workflow.features import SPLITS
 from rootstock.workflow.forecast import read_expected_minutes
+from rootstock.workflow.known_images import name_images
 from rootstock.workflow.project import Project
 from rootstock.workflow.training_job import open_job
 
@@ -164,6 +165,9 @@ def _write_bundle(
         views=calibrated.views,
         reference=Reference.measure(
             train, val, data.task.remember(calibrated.decisions, data.targets("val"))
+        ),
+        known=name_images(
+            data.rows("train"), train, data.reader, project.config.registry.reference
         ),
         seen=SeenImages.of(
             train=(row.sha256 for row in data.rows("train")),

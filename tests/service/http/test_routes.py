@@ -7,11 +7,20 @@ import pytest
 from PIL import Image
 
 from rootstock.explain.heat_map import explain_images
+from rootstock.explain.similar import ImageIndex
+from rootstock.model.known_images import KnownImage, KnownImages
 from rootstock.model.novelty import Reference
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.tasks.targets import Targets
-from tests.bundles import CLASSES, jpeg, tiny_bundle, write_tiny_bundle
+from tests.bundles import (
+    CLASSES,
+    jpeg,
+    tiny_bundle,
+    tiny_network,
+    tiny_reference,
+    write_tiny_bundle,
+)
 from tests.service.conftest import make_client
 from tests.service.requests import PROBLEM, check_problem, post_files
 
@@ -243,6 +252,55 @@ def test_explanation_is_of_one_image(client):
 
 def test_unusable_image_is_not_explained(client):
     check_problem(client.post("/v1/explain", content=b"no image"), 422, "unusable-image")
+
+
+@pytest.fixture(scope="module")
+def naming_client(tmp_path_factory):
+    """A service whose model names the images of its reference."""
+    images = [KnownImage(f"{seed}.jpg", CLASSES[seed % 3], "") for seed in range(200, 240)]
+    folder = tmp_path_factory.mktemp("naming") / "model"
+    known = KnownImages(images, np.ones(40, np.float32))
+    write_tiny_bundle(folder, reference=tiny_reference(tiny_network()), known=known)
+    with make_client(model=str(folder)) as client:
+        yield client
+
+
+def test_neighbours_are_named_on_request(naming_client):
+    answer = post_files(naming_client, ("a.jpg", jpeg(207)), neighbours=3).json()["predictions"][0]
+    assert [one["path"] for one in answer["neighbours"]][0] == "207.jpg"
+    assert answer["neighbours"][0]["target"] == CLASSES[0]
+    distances = [one["distance"] for one in answer["neighbours"]]
+    assert distances == sorted(distances)
+    assert (
+        "neighbours" not in post_files(naming_client, ("a.jpg", jpeg(207))).json()["predictions"][0]
+    )
+
+
+def test_similar_images_are_those_of_the_training(naming_client):
+    response = naming_client.post("/v1/similar", params={"n": 4}, content=jpeg(211))
+    assert response.status_code == 200
+    found = response.json()["similar"]
+    assert len(found) == 4
+    assert found[0]["path"] == "211.jpg"
+
+
+def test_similar_images_are_searched_in_an_index(tmp_path):
+    predictor = Predictor(tiny_bundle())
+    prepared = [predictor.prepare(jpeg(seed)) for seed in range(5)]
+    names = [f"shop/{seed}.jpg" for seed in range(5)]
+    features = predictor.infer(prepared).features
+    ImageIndex.make(features, names, [""] * 5, predictor.bundle.digest).write(tmp_path / "index")
+    with make_client(index=str(tmp_path / "index")) as client:
+        found = client.post("/v1/similar", content=jpeg(3)).json()["similar"]
+    assert found[0]["path"] == "shop/3.jpg"
+
+
+def test_model_without_names_refuses_neighbours(client):
+    detail = check_problem(
+        post_files(client, ("a.jpg", jpeg(0)), neighbours=3), 422, "invalid-request"
+    )
+    assert "registry.reference" in detail
+    check_problem(client.post("/v1/similar", content=jpeg(0)), 404, "not-found")
 
 
 def test_embeddings_are_the_features_of_the_head(client, predictor):

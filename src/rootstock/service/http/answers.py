@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from fastapi import Request
 
 from rootstock.errors import ImageError
-from rootstock.model.predictor import Predictor
+from rootstock.model.predictor import DEFAULT_OPTIONS, Predictor
 from rootstock.service.http.problems import Problem, image_problem
 from rootstock.service.http.uploads import Upload
 from rootstock.service.inference.batcher import Row
@@ -20,23 +20,33 @@ from rootstock.tasks.answer import Answer, AnswerError
 from rootstock.tasks.task import AnswerOptions
 
 
-def choose_model(service: Service, *, coverage: float | None = None) -> Predictor:
+def choose_model(service: Service, options: AnswerOptions = DEFAULT_OPTIONS) -> Predictor:
     """Return the model for this request: the champion, or the challenger for its share.
 
     Raises:
         NotLoadedError: there is no model yet.
-        Problem: no model can give prediction sets.
+        Problem: no model can give what the options ask for.
     """
     champion = service.holder.predictor
     chosen = service.challenger.canary(champion) if service.challenger else champion
-    if coverage is None or chosen.bundle.reference is not None:
+    if not _lacks(chosen, options):
         return chosen
-    if champion.bundle.reference is None:
-        raise Problem(
-            "invalid-request",
-            "coverage: this model keeps no validation scores; train it again to have them.",
-        )
+    if lack := _lacks(champion, options):
+        raise Problem("invalid-request", lack)
     return champion
+
+
+def _lacks(predictor: Predictor, options: AnswerOptions) -> str:
+    """Return what a model cannot give of the options; empty if it can give all."""
+    bundle = predictor.bundle
+    if options.coverage is not None and bundle.reference is None:
+        return "coverage: this model keeps no validation scores; train it again to have them."
+    if options.neighbours and bundle.known_images is None:
+        return (
+            "neighbours: this model does not name its training images; train it with "
+            "`registry.reference: names` or `thumbnails`."
+        )
+    return ""
 
 
 async def classify(

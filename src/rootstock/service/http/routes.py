@@ -25,11 +25,13 @@ from rootstock.service.http.schemas import (
     Embedding,
     EmbeddingsAnswer,
     ModelAnswer,
+    ModelName,
+    SimilarAnswer,
     make_predict_answer,
 )
 from rootstock.service.http.uploads import read_uploads
 from rootstock.service.inference.service import Service
-from rootstock.tasks.answer import AnswerError
+from rootstock.tasks.answer import AnswerError, Neighbour
 from rootstock.tasks.task import AnswerOptions
 
 TopK = Annotated[int | None, Query(ge=1, description="Labels per image; by default 5.")]
@@ -43,6 +45,10 @@ Coverage = Annotated[
     ),
 ]
 
+Neighbours = Annotated[
+    int, Query(ge=0, le=50, description="Also name this many of the nearest training images.")
+]
+Count = Annotated[int, Query(ge=1, le=1000, description="Images to return.")]
 Explain = Annotated[
     bool, Query(description="Also return a heat map: where in the image the evidence is.")
 ]
@@ -92,18 +98,20 @@ def make_router(service: Service) -> Router:
         request: Request,
         top_k: TopK = None,
         coverage: Coverage = None,
+        neighbours: Neighbours = 0,
         explain: Explain = False,
         output: Output = "",
     ) -> Response:
         """An unusable image gets an `error` in its place; if no image is usable, it is a 422."""
-        predictor = choose_model(service, coverage=coverage)
+        options = AnswerOptions(top_k or settings.top_k_default, coverage, neighbours)
+        predictor = choose_model(service, options)
         uploads = await read_uploads(request, max_images=settings.max_images)
         predictor, answers = await classify(
             service,
             request,
             predictor,
             uploads,
-            AnswerOptions(top_k or settings.top_k_default, coverage),
+            options,
             explained=output if explain or output else None,
         )
         _require_any_usable([(answer.filename, answer.error) for answer in answers])
@@ -130,6 +138,30 @@ def make_router(service: Service) -> Router:
         assert result.heat_map is not None
         pixels = await run_sync(partial(draw_overlay, result.heat_map, strength=strength))
         return PngResponse(await run_sync(encode_png, pixels))
+
+    @router.post(
+        "/v1/similar",
+        summary="Similar images",
+        tags=["prediction"],
+        response_model=SimilarAnswer,
+        response_model_exclude_none=True,
+        openapi_extra=_BODY,
+        responses=document("unusable-image", "not-found"),
+    )
+    async def similar(request: Request, n: Count = 5) -> SimilarAnswer:
+        """The most similar images of the index (`ROOTSTOCK_INDEX`), or of the training images."""
+        predictor = holder.predictor
+        (upload,) = await read_uploads(request, max_images=1)
+        index = await run_sync(service.open_index, predictor)
+        (result,) = await infer_uploads(service, request, predictor, [upload])
+        if isinstance(result, Problem):
+            raise result
+        (matches,) = await run_sync(index.search, result.features[None], n)
+        found = [
+            Neighbour(index.paths[one.row], index.targets[one.row], round(one.distance, 4))
+            for one in matches
+        ]
+        return SimilarAnswer(model=ModelName(**predictor.info), similar=found)
 
     @router.post(
         "/v1/embeddings",

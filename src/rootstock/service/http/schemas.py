@@ -7,7 +7,7 @@ from typing import Any, Union
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rootstock.tasks import answer_type, task_names
-from rootstock.tasks.answer import AnswerError
+from rootstock.tasks.answer import AnswerError, Neighbour
 
 
 class ModelName(BaseModel):
@@ -85,6 +85,13 @@ class EmbeddingsAnswer(BaseModel):
     model: ModelName
     width: int = Field(examples=[1280])
     embeddings: list[Embedding]
+
+
+class SimilarAnswer(BaseModel):
+    """The images that are most alike, the nearest first."""
+
+    model: ModelName
+    similar: list[Neighbour]
 
 
 class AdminAnswer(BaseModel):

@@ -15,8 +15,9 @@ import numpy as np
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from rootstock.errors import BundleError, ExplainError, ImageError
+from rootstock.errors import BundleError, ExplainError, ImageError, RootstockError
 from rootstock.explain.heat_map import explain_images
+from rootstock.explain.similar import ImageIndex
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.problems import Problem
 from rootstock.service.inference.batcher import Batch, Batcher, Row
@@ -51,6 +52,7 @@ class Service:
         self.draining = False
         self.in_flight = 0
         """Images that were accepted and are not answered yet."""
+        self._index: ImageIndex | None = None
         self._image_seconds = 0.0
         self._last_answer = 0.0
         holder.on_swap = partial(self._count_swap, "champion")
@@ -94,6 +96,22 @@ class Service:
             self.decoders.stop()
             if self.journal is not None:
                 self.journal.write()
+
+    def open_index(self, predictor: Predictor) -> ImageIndex:
+        """Return what images are searched in; read once for each model.
+
+        Raises:
+            Problem: there is no index of this model.
+        """
+        if self._index is None or self._index.model != predictor.bundle.digest:
+            try:
+                if self.settings.index:
+                    self._index = ImageIndex.read(self.settings.index, predictor)
+                else:
+                    self._index = ImageIndex.of_reference(predictor)
+            except RootstockError as error:
+                raise Problem("not-found", f"{error.message} ({error.hint})") from None
+        return self._index
 
     @property
     def ready(self) -> bool:

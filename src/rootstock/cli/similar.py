@@ -1,0 +1,109 @@
+"""The commands index-images and similar: search a folder for images like a given one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rootstock.cli.common import add_command, add_options, open_model, print_json
+from rootstock.cli.predict import list_images, positive
+from rootstock.errors import ImageError
+from rootstock.system.escape import escape_terminal
+
+if TYPE_CHECKING:
+    from rootstock.model.predictor import Predictor
+
+BATCH_IMAGES = 16
+
+
+def add_commands(commands: Any) -> None:
+    """Add index-images and similar."""
+    command = add_command(
+        commands, "index-images", index_images, "make the images of a folder searchable"
+    )
+    command.add_argument("folder", type=Path)
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("--out", type=Path, required=True, help="folder for the index")
+
+    command = add_command(commands, "similar", similar, "find the images that are most alike")
+    command.add_argument("image", type=Path)
+    command.add_argument(
+        "index",
+        type=Path,
+        nargs="?",
+        help="folder that index-images wrote; default: the training images that the model carries",
+    )
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("-n", type=positive, default=5, metavar="N", help="images (default 5)")
+    add_options(command, "json")
+
+
+def index_images(options: argparse.Namespace) -> None:
+    """Write the features of all images of a folder; those that cannot be used are named."""
+    from rootstock.explain.similar import ImageIndex
+    from rootstock.model.predictor import Predictor
+    from rootstock.system.progress import Progress
+
+    with open_model(options.model) as directory:
+        predictor = Predictor(directory)
+    paths = list(list_images(options.folder))
+    kept, features = [], [np.zeros((0, predictor.bundle.facts.feature_width), np.float32)]
+    with Progress("index", len(paths), "image") as progress:
+        for start in range(0, len(paths), BATCH_IMAGES):
+            batch = paths[start : start + BATCH_IMAGES]
+            usable = list(_prepare(predictor, batch))
+            kept += [os.path.relpath(path, options.folder) for path, _ in usable]
+            features.append(predictor.infer([prepared for _, prepared in usable]).features)
+            progress.update(len(batch))
+    joined = np.concatenate(features)
+    index = ImageIndex.make(joined, kept, [""] * len(kept), predictor.bundle.digest)
+    index.write(options.out)
+    print(f"{len(kept)} of {len(paths)} images: {options.out}")
+
+
+def similar(options: argparse.Namespace) -> None:
+    """Print the nearest images with their distances."""
+    from rootstock.explain.similar import ImageIndex
+    from rootstock.model.predictor import Predictor
+
+    with open_model(options.model) as directory:
+        predictor = Predictor(directory)
+        index = (
+            ImageIndex.read(options.index, predictor)
+            if options.index
+            else ImageIndex.of_reference(predictor)
+        )
+    prepared = [one for _, one in _prepare(predictor, [options.image])]
+    if not prepared:
+        sys.exit(1)
+    (matches,) = index.search(predictor.infer(prepared).features, options.n)
+    found = [
+        {
+            "path": index.paths[match.row],
+            "target": index.targets[match.row],
+            "distance": round(match.distance, 4),
+        }
+        for match in matches
+    ]
+    if options.json:
+        print_json({"similar": found})
+        return
+    for one in found:
+        print(escape_terminal(f"{one['distance']:.3f}  {one['path']}  {one['target']}".rstrip()))
+
+
+def _prepare(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+    """Yield each path with its prepared image; name those that cannot be used."""
+    from rootstock.data.read import read_file
+
+    for path in paths:
+        try:
+            yield path, predictor.prepare(read_file(path, predictor.limits).content)
+        except ImageError as error:
+            print(escape_terminal(f"{path}: {error.message}"), file=sys.stderr)

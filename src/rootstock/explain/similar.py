@@ -1,0 +1,148 @@
+"""Similar images: exact search among features, of the training images or of any folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from rootstock.errors import ArtifactError, BundleError
+from rootstock.model.predictor import Predictor
+from rootstock.system.arrays import read_arrays
+from rootstock.system.files import write_atomic
+
+BLOCK_ROWS = 65_536
+"""Rows that are compared at a time, which bounds memory to 330 MB for 1,280 features."""
+INDEX_HINT = "make it again with `rootstock index-images`"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A row of an index and its cosine distance: 0 is the same direction, 1 at right angles."""
+
+    row: int
+    distance: float
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """Features float16[N,D] of unit length, and the paths and targets (or empty) of their images.
+
+    ``model`` is the digest of the model that computed them.
+    """
+
+    features: np.ndarray
+    paths: Sequence[str]
+    targets: Sequence[str]
+    model: str
+
+    @classmethod
+    def make(
+        cls, features: np.ndarray, paths: Sequence[str], targets: Sequence[str], model: str
+    ) -> ImageIndex:
+        """Return the index of features float[N,D] of any length."""
+        return cls(unit_rows(features).astype(np.float16), list(paths), list(targets), model)
+
+    @classmethod
+    def of_reference(cls, predictor: Predictor) -> ImageIndex:
+        """Return the training images that a model carries.
+
+        Raises:
+            BundleError: it carries none, or not their names.
+        """
+        reference, known = predictor.bundle.reference, predictor.bundle.known_images
+        if reference is None or known is None:
+            raise BundleError(
+                "this model does not name its training images",
+                hint="train it with `registry.reference: names` (the default) or `thumbnails`",
+            )
+        paths = [image.path for image in known.images]
+        targets = [image.target for image in known.images]
+        return cls(reference.features, paths, targets, predictor.bundle.digest)
+
+    def search(self, features: np.ndarray, count: int) -> list[list[Match]]:
+        """Return the nearest rows for each of features float[Q,D], the nearest first.
+
+        Exact: every row is compared. Equal distances are in the order of the rows.
+        """
+        queries = unit_rows(features)
+        best = np.full((len(queries), 0), 0.0, np.float32)
+        rows = np.zeros((len(queries), 0), np.int64)
+        for start in range(0, len(self.features), BLOCK_ROWS):
+            block = self.features[start : start + BLOCK_ROWS].astype(np.float32)
+            likeness = queries @ block.T
+            best = np.concatenate([best, likeness], axis=1)
+            numbers = np.arange(start, start + len(block))
+            rows = np.concatenate([rows, np.tile(numbers, (len(queries), 1))], axis=1)
+            if best.shape[1] > count:
+                keep = np.argpartition(-best, count - 1, axis=1)[:, :count]
+                best = np.take_along_axis(best, keep, axis=1)
+                rows = np.take_along_axis(rows, keep, axis=1)
+        return [
+            [Match(int(rows[i, j]), float(1 - best[i, j])) for j in np.lexsort((rows[i], -best[i]))]
+            for i in range(len(queries))
+        ]
+
+    def write(self, folder: Path) -> None:
+        """Write the index to a folder, which may be there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with write_atomic(folder / "features.safetensors") as temporary:
+            save_file({"features": self.features}, temporary)
+        facts = {"model": self.model, "paths": list(self.paths), "targets": list(self.targets)}
+        with write_atomic(folder / "index.json") as temporary:
+            temporary.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path, predictor: Predictor) -> ImageIndex:
+        """Read what `write` wrote for the same model.
+
+        Raises:
+            ArtifactError: there is no index, it is damaged, or another model made it.
+        """
+        try:
+            facts = json.loads((folder / "index.json").read_bytes())
+            features = read_arrays(folder / "features.safetensors")["features"]
+            index = cls(features, facts["paths"], facts["targets"], facts["model"])
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{error.filename} is missing", hint=INDEX_HINT) from None
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{folder} holds no index: {error}", hint=INDEX_HINT) from None
+        if index.model != predictor.bundle.digest:
+            raise ArtifactError(f"{folder} was made with another model", hint=INDEX_HINT)
+        if not len(features) == len(index.paths) == len(index.targets):
+            raise ArtifactError(f"{folder} holds no index: its files differ", hint=INDEX_HINT)
+        return index
+
+
+def precision_at(index: ImageIndex, counts: Sequence[int]) -> dict[str, dict[int, float]]:
+    """Return by target how many of the nearest images of an image have its target, on average.
+
+    Each image of the index is searched among the others (retrieval by leave-one-out).
+    """
+    most = max(counts)
+    sums: dict[str, list[np.ndarray]] = {}
+    for number, matches in _search_others(index, most):
+        same = np.array([index.targets[one.row] == index.targets[number] for one in matches])
+        sums.setdefault(index.targets[number], []).append(same)
+    return {
+        target: {count: float(np.mean([one[:count].mean() for one in found])) for count in counts}
+        for target, found in sorted(sums.items())
+    }
+
+
+def _search_others(index: ImageIndex, count: int) -> Iterator[tuple[int, list[Match]]]:
+    for start in range(0, len(index.features), 256):
+        part = index.features[start : start + 256]
+        for offset, matches in enumerate(index.search(part, count + 1)):
+            others = [one for one in matches if one.row != start + offset]
+            yield start + offset, others[:count]
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Return float32[N,D] of length 1; rows of zeros stay."""
+    wide = np.asarray(rows, np.float32)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

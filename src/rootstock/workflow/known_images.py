@@ -1,0 +1,34 @@
+"""What a model says of the training images that it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rootstock.data.manifest import ImageRow
+from rootstock.features.loading import read_indexed
+from rootstock.features.reader import FeatureReader
+from rootstock.model.known_images import KnownImage, KnownImages, make_thumbnail
+from rootstock.model.novelty import reference_rows
+
+
+def name_images(
+    rows: Sequence[ImageRow], features: np.ndarray, reader: FeatureReader, keep: str
+) -> KnownImages | None:
+    """Return which training images [N] with features [N,D] the reference holds.
+
+    ``keep`` is `registry.reference`; None if only features are kept.
+    """
+    if keep == "features":
+        return None
+    numbers = reference_rows(len(rows))
+    lengths = np.linalg.norm(features[numbers].astype(np.float32), axis=1)
+    images = []
+    for row in (rows[number] for number in numbers):
+        thumbnail = ""
+        if keep == "thumbnails":
+            content = read_indexed(row, reader.root)
+            thumbnail = make_thumbnail(reader.preprocess.decode(content))
+        images.append(KnownImage(row.path, row.target, row.sha256, thumbnail))
+    return KnownImages(images, lengths)
