@@ -38,6 +38,9 @@ NOTICED_BY = {
     ],
     "data.duplicates": ["data/test_groups.py::test_which_copies_are_held_together_is_a_setting"],
     "data.group": ["data/test_groups.py::test_groups_by_name_stay_in_one_split"],
+    "data.geometry": [
+        "workflow/test_geometry.py::test_a_geometry_that_is_set_is_trained_and_served"
+    ],
     "data.min_per_class": [f"{STAGES}::test_a_class_of_fewer_images_than_the_least_is_an_error"],
     "data.workers": [f"{STAGES}::test_the_index_decodes_in_as_many_processes_as_the_setting_says"],
     "backbone.name": [f"{STAGES}::test_the_backbone_is_the_one_that_is_named"],
