@@ -105,7 +105,7 @@ def test_an_answer_says_the_same_to_people_tables_and_programs():
         top=(Candidate("ants", 0.75), Candidate("bees", 0.25)),
         labels=("ants",),
     )
-    assert (answer.label, answer.text, answer.category) == ("ants",) * 3
+    assert (answer.label, answer.text, answer.categories) == ("ants", "ants", ("ants",))
     assert answer.probability == 0.75
     assert answer.summary == "ants 0.750  bees 0.250"
     assert answer.columns() == {"label": "ants", "probability": 0.75, "unknown": False}
@@ -125,7 +125,7 @@ def test_an_answer_that_failed_says_why_and_nothing_else():
     }
     assert ClassAnswer.from_json(entry) == failed
     assert str(failed.error) == "it ends early"
-    assert Answer(filename="a").category is None
+    assert Answer(filename="a").categories == ()
 
 
 def test_tensors_have_the_probabilities_in_the_order_of_the_classes():

@@ -383,8 +383,15 @@ class TaskConfig(Section):
 
     name: str = Field(
         "auto",
-        description="`single_label`: one class per image. auto: the columns of the table decide, "
-        "and folders are classes.",
+        description="`single_label`: one class per image; `multi_label`: any number of labels per "
+        "image; `regression`: one or several numbers. auto: the columns of the table decide, and "
+        "folders are classes.",
+    )
+    threshold: str = Field(
+        "f1",
+        description="multi_label: the probability from which a label applies. `f1`: of each label "
+        "the one with the best F1 on the validation images; `precision=0.95`, `recall=0.9`: the "
+        "one that reaches this there; a number: that one for all labels.",
     )
 
 

@@ -69,7 +69,7 @@ def build_manifest(
         layout.base,
         [layout.entries[i].path for i in usable],
         [inspected[i] for i in usable],
-        strata,
+        strata if rules.discrete else [""] * len(usable),
         [names[i] for i in usable],
         duplicates=duplicates,
         bits=near_duplicate_bits,
@@ -100,6 +100,7 @@ def build_manifest(
         test_fraction=test_fraction,
         seed=seed,
         old_splits=old_splits,
+        balance=rules.balance(targets),
     )
     looked_at = [(layout.entries[i].path, inspected[i]) for i in usable]
     rendering, about_rendering = decide_rendering(looked_at, strata, splits)

@@ -59,6 +59,8 @@ class Columns:
     path: Path
     table: pa.Table
     roles: ColumnRoles = field(default_factory=ColumnRoles)
+    notes: list[str] = field(default_factory=list)
+    """What the task noticed while reading, for the user."""
 
     @classmethod
     def read(cls, path: Path, roles: ColumnRoles) -> Columns:

@@ -217,11 +217,15 @@ def join_groups(
         if bool(name) == (root in named):
             smallest[root] = min(number, smallest.get(root, number))
     warnings = [
-        f"{len(parts[part])} of {sizes[part[1]]} images of {part[1]} are nearly the same picture; "
+        f"{len(parts[part])} of {sizes[part[1]]} images{_of(part[1])} are nearly the same picture; "
         "they are divided between the splits all the same: accuracy on them says little"
         for part in sorted(scenes, key=lambda part: part[1])
     ]
     return np.array([smallest[root] for root in roots], np.int64), warnings
+
+
+def _of(stratum: str) -> str:
+    return f" of {stratum}" if stratum else ""
 
 
 def list_groups(rows: Sequence[T], key: Callable[[T], object]) -> list[list[T]]:

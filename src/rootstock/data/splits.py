@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rootstock.data.iterative import deal_out
+
 if TYPE_CHECKING:
     from rootstock.data.manifest import Manifest
 
@@ -64,8 +66,11 @@ def assign_splits(
     test_fraction: float,
     seed: int,
     old_splits: Sequence[str | None] = (),
+    balance: Sequence[tuple[str, ...]] = (),
 ) -> list[str]:
     """Return the split of each image: ``train``, ``val`` or ``test``.
+
+    ``balance``: the labels of each image, if there may be several; their shares are kept then.
 
     Images with a given split keep it. A split that is given nowhere is split off from those of
     ``train`` and those without one. ``groups`` int64[N] are duplicate groups; one that has a
@@ -88,7 +93,10 @@ def assign_splits(
     drawn = {group: _draw(group, seed) for group in set(numbers) - fixed - homes.keys()}
     for i in pool:
         splits[i] = old.get(i) or homes.get(numbers[i], "")
-    shared = _share_out(drawn, fractions, splits, pool, numbers, strata)
+    if any(len(labels) > 1 for labels in balance):
+        shared = deal_out(drawn, fractions, splits, pool, numbers, balance)
+    else:
+        shared = _share_out(drawn, fractions, splits, pool, numbers, strata)
     for i in pool:
         splits[i] = splits[i] or shared[numbers[i]]
     # A group of several strata that is moved may be the last of one of them: train comes again.

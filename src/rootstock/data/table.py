@@ -65,7 +65,7 @@ class TableReader:
                 hint="keep one row an image",
             )
         metadata, warnings = columns.metadata(names)
-        self.warnings += warnings
+        self.warnings += columns.notes + warnings
         if not metadata:
             return list(map(Entry, paths, targets, splits))
         facts = [

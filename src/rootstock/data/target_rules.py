@@ -54,6 +54,12 @@ class TargetRules(TargetReader, Protocol):
     """What the index asks of the kind of target; every task answers it."""
 
     name: ClassVar[str]
+    discrete: ClassVar[bool]
+    """Whether each image is of one class: pictures of two classes are not the same then."""
+
+    def balance(self, texts: Sequence[str]) -> Sequence[tuple[str, ...]]:
+        """Return what splits keep the shares of, for each target."""
+        ...
 
     def check_texts(self, root: Path, texts: Sequence[str]) -> None:
         """Refuse targets that cannot be read."""

@@ -41,6 +41,10 @@ _TASKS = {
         Place("rootstock.tasks.single_label.task", "SingleLabel"),
         Place("rootstock.tasks.single_label.answer", "ClassAnswer"),
     ),
+    "multi_label": Registration(
+        Place("rootstock.tasks.multi_label.task", "MultiLabel"),
+        Place("rootstock.tasks.multi_label.answer", "LabelsAnswer"),
+    ),
 }
 
 

@@ -94,9 +94,9 @@ class Answer:
         return self.text
 
     @property
-    def category(self) -> str | None:
-        """The name that counts towards drift; None where decisions have no names."""
-        return None
+    def categories(self) -> tuple[str, ...]:
+        """The names that count towards drift; none where decisions have no names."""
+        return ()
 
     def columns(self) -> dict[str, str | float | bool | None]:
         """Return the decision as flat columns, for tables."""

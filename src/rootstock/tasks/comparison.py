@@ -6,6 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from rootstock.metrics import percentile_interval
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -46,14 +50,16 @@ def decide_gate(
     rule: str,
     min_gain: float,
     count: int,
+    lower_is_better: bool = False,
 ) -> tuple[bool, str]:
     """Return whether the challenger is promoted, and why, in one sentence.
 
-    ``interval`` is the 95 % interval of the gain on ``count`` test images. The rule `better` asks
+    ``interval`` is the 95 % interval of the gain on ``count`` test images; if
+    ``lower_is_better``, the gain is how far the metric falls. The rule `better` asks
     that all of it is above ``min_gain``, `not_worse` that not all of it is below, `higher` that the
     measured gain is above.
     """
-    gain = round(challenger - champion, 9)
+    gain = round(champion - challenger if lower_is_better else challenger - champion, 9)
     low, high = interval
     wins = {"better": low > min_gain, "not_worse": high >= min_gain, "higher": gain > min_gain}
     promote = wins[rule]
@@ -73,3 +79,43 @@ def decide_gate(
         finding = f"these images do not show whether it is better{than}"
     verdict = "promoted" if promote else "not promoted"
     return promote, f"{verdict}: {measured}; {finding} (rule `{rule}`)."
+
+
+def compare_scores(
+    metric: str,
+    champion: tuple[np.ndarray, np.ndarray],
+    challenger: tuple[np.ndarray, np.ndarray],
+    *,
+    rule: str,
+    min_gain: float,
+    count: int,
+    lower_is_better: bool = False,
+) -> Comparison:
+    """Compare two models by their metric on all images, [1], and on draws of them, [R].
+
+    The draws are the same for both: a paired bootstrap.
+    """
+    gains = challenger[1] - champion[1]
+    interval = percentile_interval(-gains if lower_is_better else gains)
+    scores = float(champion[0][0]), float(challenger[0][0])
+    promote, reason = decide_gate(
+        metric,
+        *scores,
+        interval=interval,
+        rule=rule,
+        min_gain=min_gain,
+        count=count,
+        lower_is_better=lower_is_better,
+    )
+    return Comparison(
+        metric=metric,
+        champion=round(scores[0], 6),
+        challenger=round(scores[1], 6),
+        n=count,
+        only_champion_right=0,
+        only_challenger_right=0,
+        p_value=None,
+        promote=promote,
+        reason=reason,
+        gain_interval=(round(interval[0], 6), round(interval[1], 6)),
+    )

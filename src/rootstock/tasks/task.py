@@ -14,6 +14,7 @@ it; what needs torch is behind `Task.head` and `Task.loss`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from rootstock.data.target_rules import PlainReader
+from rootstock.errors import ConfigError
+from rootstock.metrics import stability_index
 from rootstock.system.escape import escape_markdown, list_names, markdown_table
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
@@ -39,6 +42,8 @@ Arrays = Mapping[str, np.ndarray]
 """What a model keeps of its validation images, for prediction sets and drift."""
 
 
+DEFAULT_THRESHOLD = "f1"
+"""The default of `task.threshold`; a task without thresholds ignores it."""
 PICTURE_FOLDER = "plots/evaluation"
 """Where the pictures of a `Report` are, relative to its text."""
 
@@ -118,18 +123,30 @@ class Task(ABC):
     """Values of `train.class_weight` that the loss knows."""
     gate_metrics: ClassVar[tuple[str, ...]]
     """Metrics that the gate can compare; the first is the headline of every report."""
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    """Those of the gate's metrics that are errors."""
     selection: ClassVar[str] = "val_loss"
     """The validation metric that trials are chosen by; lower is better."""
 
     @property
     def headline(self) -> str:
-        """The metric that comes first in every report; higher is better."""
+        """The metric that comes first in every report."""
         return self.gate_metrics[0]
 
     @property
+    def score(self) -> str:
+        """The metric that plans and races compare: at most 1, higher is better."""
+        return self.headline
+
+    @property
     def val_headline(self) -> str:
-        """The same of the validation images."""
+        """The headline of the validation images."""
         return f"val_{self.headline}"
+
+    @property
+    def val_score(self) -> str:
+        """The score of the validation images."""
+        return f"val_{self.score}"
 
     # Data
 
@@ -175,6 +192,10 @@ class Task(ABC):
     @abstractmethod
     def strata(self, texts: Sequence[str]) -> list[str]:
         """Return the stratum of each text; splits, folds and samples keep the strata's shares."""
+
+    def balance(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return what splits keep the shares of, for each text; its stratum by default."""
+        return [(stratum,) for stratum in self.strata(texts)]
 
     def check_texts(self, root: Path, texts: Sequence[str]) -> None:
         """Refuse targets that cannot be read, before any image is decoded.
@@ -234,6 +255,24 @@ class Task(ABC):
     @abstractmethod
     def calibrate(self, outputs: np.ndarray, targets: Targets) -> Calibration:
         """Return the calibration that fits the validation images best."""
+
+    def check_threshold(self, wish: str) -> None:
+        """Refuse a `task.threshold` that means nothing to this task.
+
+        Raises:
+            ConfigError: says what it may be.
+        """
+        if wish != DEFAULT_THRESHOLD:
+            raise ConfigError(
+                f"task.threshold is {wish!r}, and the task `{self.name}` has no thresholds",
+                hint=f"leave it at {DEFAULT_THRESHOLD}",
+            )
+
+    def choose_thresholds(
+        self, outputs: np.ndarray, targets: Targets, calibration: Calibration, wish: str
+    ) -> Calibration:
+        """Return the calibration with the thresholds that ``wish`` asks for, if it has any."""
+        return calibration
 
     def find_fault(self, names: Sequence[str], calibration: Calibration) -> str:
         """Return what is wrong with the facts of a model directory; empty if nothing is."""
@@ -295,6 +334,19 @@ class Task(ABC):
         """Return the flat data of each output; the answers hold all names."""
         return {"answer": [answer.text for answer in answers]}
 
+    def drift(
+        self, answers: Sequence[Answer], names: Sequence[str], reference: Arrays
+    ) -> dict[str, float]:
+        """Return how far recent answers are from those of the validation images, by index.
+
+        Names that are said are compared with the ``shares`` of ``reference``, if it has them.
+        """
+        votes = Counter(name for answer in answers for name in answer.categories)
+        if "shares" not in reference or not votes:
+            return {}
+        shares = np.array([votes[name] for name in names]) / votes.total()
+        return {"classes": stability_index(shares, reference["shares"])}
+
     def rankings(
         self, answers: Sequence[Answer], names: Sequence[str], count: int
     ) -> dict[str, list[list[str]]]:
@@ -309,6 +361,10 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, decisions: np.ndarray, targets: Targets) -> dict[str, float]:
         """Return the test metrics, the headline first."""
+
+    def errors(self, decisions: np.ndarray, targets: Targets) -> np.ndarray | None:
+        """Return how wrong the decision on each image is, float64[N]; None if that is unknown."""
+        return None
 
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return metrics of what the answers promised, such as the coverage of sets."""

@@ -60,7 +60,7 @@ def choose_trial(
         best, tuned_losses = job.best_tuned(start, result.tuned)
         losses.append(tuned_losses)
         if is_spoilt(
-            head, best, score=task.val_headline, head_losses=losses[0], tuned_losses=losses[1]
+            head, best, score=task.val_score, head_losses=losses[0], tuned_losses=losses[1]
         ):
             best = head
     return Choice(
@@ -92,8 +92,13 @@ class Calibrated:
     metrics: Mapping[str, float]
 
 
-def calibrate(job: TrainingJob, trial: HeadTrial | FinetunedTrial, *, option: Views) -> Calibrated:
-    """Choose the views, fit the calibration, and measure the validation images with both."""
+def calibrate(
+    job: TrainingJob, trial: HeadTrial | FinetunedTrial, *, option: Views, threshold: str
+) -> Calibrated:
+    """Choose the views, fit the calibration, and measure the validation images with both.
+
+    ``threshold`` is `task.threshold`.
+    """
     task, targets = job.data.task, job.data.targets("val")
     views, why = choose_views(
         option,
@@ -102,6 +107,7 @@ def calibrate(job: TrainingJob, trial: HeadTrial | FinetunedTrial, *, option: Vi
     )
     outputs = job.val_outputs(trial, views)
     calibration = task.calibrate(outputs, targets)
+    calibration = task.choose_thresholds(outputs, targets, calibration, threshold)
     return Calibrated(
         views,
         why,

@@ -79,7 +79,7 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
         DatasetProfile.read(paths.profile).seen_by(plan.weights_sha256),
         plan,
         kept_head=training["kept_head"],
-        test_accuracy=evaluation.metrics[evaluation.task.headline],
+        test_accuracy=evaluation.metrics[evaluation.task.score],
         n_test=int(evaluation.metrics["n_test"]),
         expected_minutes=read_expected_minutes(paths.estimates, plan),
         minutes=round(training_minutes(training), 4),

@@ -70,7 +70,7 @@ def run_heat(
         n_train=len(job.data.rows("train")),
         n_val=len(job.data.rows("val")),
         epochs=job.plan.finetune.epochs if job.plan.finetune else 0,
-        accuracy=round(best.metrics[task.val_headline], 4),
+        accuracy=round(best.metrics[task.val_score], 4),
         log_loss=round(float(losses.mean()), 4),
         rates=trained,
         valid=valid,

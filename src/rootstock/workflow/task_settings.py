@@ -41,6 +41,7 @@ def check_task(config: Config, task: Task) -> None:
         ConfigError: names the setting and what it may be.
     """
     check_class_weight(config, task)
+    task.check_threshold(config.task.threshold)
     gate_metric(config, task)
 
 

@@ -86,7 +86,9 @@ def train_model(
         )
         with Progress("calibration and export", 0, "step"):
             choice = choose_trial(job, result, raced_job=raced_job)
-            calibrated = calibrate(choice.job, choice.trial, option=config.train.views)
+            calibrated = calibrate(
+                choice.job, choice.trial, option=config.train.views, threshold=config.task.threshold
+            )
             bundle = _write_bundle(project, job, choice, calibrated)
         run.log_metrics(calibrated.metrics)
         run.describe(_describe_model(job, choice, calibrated))

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from rootstock.metrics import stability_index
 from rootstock.model.predictor import Predictor
-from rootstock.service.watch.drift import MIN_IMAGES, Drift, psi
+from rootstock.service.watch.drift import MIN_IMAGES, Drift
 from rootstock.tasks.single_label.answer import Candidate, ClassAnswer
 from tests.bundles import CLASSES, jpeg, tiny_bundle, write_tiny_bundle
 from tests.service.conftest import make_client
@@ -73,8 +74,8 @@ def test_a_new_model_starts_again_from_none(watched, tmp_path):
 
 def test_the_index_is_that_of_the_formula():
     found, expected = np.array([0.7, 0.3]), np.array([0.5, 0.5])
-    assert psi(found, expected) == pytest.approx(0.2 * np.log(1.4) - 0.2 * np.log(0.6))
-    assert psi(expected, expected) == 0
+    assert stability_index(found, expected) == pytest.approx(0.2 * np.log(1.4) - 0.2 * np.log(0.6))
+    assert stability_index(expected, expected) == 0
 
 
 def test_route_and_metric_show_the_drift():

@@ -52,9 +52,9 @@ class ClassAnswer(Answer):
         return "  ".join(f"{one.label} {one.probability:.3f}" for one in self.top or ())
 
     @property
-    def category(self) -> str | None:
+    def categories(self) -> tuple[str, ...]:
         """The most probable class."""
-        return self.label
+        return (self.label,)
 
     def columns(self) -> dict[str, str | float | bool | None]:
         """Return label, probability and whether the image is unknown."""

@@ -1,0 +1,1 @@
+"""Several classes per image, or none."""

@@ -1,0 +1,109 @@
+"""What turns outputs into probabilities and decisions, a label at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rootstock.errors import ConfigError
+from rootstock.tasks.multi_label.measures import sigmoid
+
+DEFAULT_THRESHOLD = "f1"
+MIN_SLOPE, MAX_SLOPE = 0.05, 20.0
+PRIOR_IMAGES = 2.0
+"""How many images' worth of trust the outputs get as they are, in a fit to few images."""
+
+
+def fit_slopes(outputs: np.ndarray, present: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return slope and offset of each label, so that sigmoid(slope output + offset) fits.
+
+    Platt scaling (1999) by outputs float[N,K] and labels [N,K], pulled towards slope 1 and offset
+    0 where there are few images.
+    """
+    # A service needs the rest of this module and not a fifth of a second of imports.
+    from scipy.optimize import minimize
+
+    slopes, offsets = [], []
+    for scores, truth in zip(outputs.T.astype(np.float64), present.T > 0, strict=True):
+
+        def loss(
+            point: np.ndarray, scores: np.ndarray = scores, truth: np.ndarray = truth
+        ) -> tuple[float, np.ndarray]:
+            slope = math.exp(point[0])
+            logits = slope * scores + point[1]
+            losses = np.logaddexp(0, logits) - truth * logits
+            residual = sigmoid(logits) - truth
+            value = losses.sum() + 0.5 * PRIOR_IMAGES * float(point @ point)
+            slopes_at = np.array([slope * (residual @ scores), residual.sum()])
+            return value, slopes_at + PRIOR_IMAGES * point
+
+        bounds = [(math.log(MIN_SLOPE), math.log(MAX_SLOPE)), (-50.0, 50.0)]
+        found = minimize(loss, np.zeros(2), jac=True, bounds=bounds, method="L-BFGS-B")
+        slopes.append(float(math.exp(found.x[0])))
+        offsets.append(float(found.x[1]))
+    return slopes, offsets
+
+
+def check_threshold(wish: str) -> None:
+    """Refuse a `task.threshold` that means nothing.
+
+    Raises:
+        ConfigError: says what it may be.
+    """
+    try:
+        _read_wish(wish)
+    except ValueError:
+        raise ConfigError(
+            f"task.threshold is {wish!r}",
+            hint="it may be: f1, precision=0.95, recall=0.9 (each above 0, at most 1), or a "
+            "probability between 0 and 1",
+        ) from None
+
+
+def choose_thresholds(probabilities: np.ndarray, present: np.ndarray, wish: str) -> list[float]:
+    """Return the probability of each label from which it applies.
+
+    ``wish`` is `f1`: the best F1 on these images [N,K]; `precision=P`: the lowest threshold with
+    that precision, above 1 if there is none; `recall=R`: the highest with that recall; or the
+    threshold of all labels. A label that no image has, or each one, gets .5.
+    """
+    kind, level = _read_wish(wish)
+    if kind == "fixed":
+        return [level] * present.shape[1]
+    return [
+        _choose(scores.astype(np.float64), truth, kind, level)
+        for scores, truth in zip(probabilities.T, present.T > 0, strict=True)
+    ]
+
+
+def _read_wish(wish: str) -> tuple[str, float]:
+    kind, sign, level = str(wish).partition("=")
+    if kind == "f1" and not sign:
+        return "f1", 0.0
+    if kind in ("precision", "recall") and sign and 0 < float(level) <= 1:
+        return kind, float(level)
+    if not sign and 0 < float(kind) < 1:
+        return "fixed", float(kind)
+    raise ValueError(wish)
+
+
+def _choose(scores: np.ndarray, truth: np.ndarray, kind: str, level: float) -> float:
+    if truth.all() or not truth.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(truth[order])
+    ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
+    ranked, hits, named = ranked[ends], hits[ends], ends + 1
+    # Halfway to the next lower score, so that images like the last one stay in.
+    lower = np.append(ranked[1:], 0.0)
+    thresholds = (ranked + lower) / 2
+    precision, recall = hits / named, hits / truth.sum()
+    if kind == "precision":
+        enough = np.flatnonzero(precision >= level)
+        return float(thresholds[enough[-1]]) if len(enough) else 1.01
+    if kind == "recall":
+        return float(thresholds[np.flatnonzero(recall >= level - 1e-12)[0]])
+    f1 = 2 * hits / (named + truth.sum())
+    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    return float(thresholds[best[np.argmin(np.abs(thresholds[best] - 0.5))]])
