@@ -214,6 +214,12 @@ def test_a_head_survives_the_disk(tmp_path):
     assert (found.outputs(features) == head.outputs(features)).all()
 
 
+def test_a_head_survives_the_disk_whatever_the_order_of_its_numbers(tmp_path):
+    weights = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    write_head(LinearHead(weights, np.zeros(2, np.float32)), tmp_path / "head.safetensors")
+    assert (read_head(tmp_path / "head.safetensors").weights == weights).all()
+
+
 def test_an_adjusted_head_favours_no_class_for_being_frequent():
     labels = np.array([0] * 90 + [1] * 10)
     head = LinearHead(np.zeros((2, 1), np.float32), np.log([0.9, 0.1]).astype(np.float32))

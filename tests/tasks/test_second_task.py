@@ -12,17 +12,14 @@ from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ConfigError, DataError
-from rootstock.ports.runs import NullRunLogger
-from rootstock.ports.search import SequentialSearcher
-from rootstock.ports.spread import InProcess
 from rootstock.system.files import read_json
 from rootstock.tasks import Place
 from rootstock.workflow.evaluate import evaluate_folder
 from rootstock.workflow.index import index_images
-from rootstock.workflow.run import run_all
-from tests.bundles import tiny_backbone
 from tests.folder_registry import FolderRegistry
 from tests.service.conftest import make_client
+from tests.tasks import whole_way
+from tests.tasks.whole_way import go
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,33 +56,7 @@ def table(tmp_path_factory):
 
 
 def configure(table, *more):
-    return load_config(
-        None,
-        overrides=[
-            f"data.root={table}",
-            "task.name=brightness",
-            f"backbone.weights={tiny_backbone().card.weights}",
-            "assess.probe_folds=2",
-            "features.batch_size=16",
-            "train.l2_grid=[0.0001,0.01]",
-            "plan.race=never",
-            *more,
-        ],
-    )
-
-
-def go(config, out, registry):
-    paths = Paths(out)
-    run_all(
-        config,
-        paths,
-        runs=NullRunLogger(),
-        searcher=SequentialSearcher(),
-        racer=SequentialSearcher(),
-        spreader=InProcess(),
-        registry=registry,
-    )
-    return paths
+    return whole_way.configure(table, "task.name=brightness", *more)
 
 
 @pytest.fixture(scope="module")

@@ -185,11 +185,13 @@ def shrink_scale(variances: np.ndarray, n_images: int) -> np.ndarray:
 
 
 def write_head(head: Head, path: Path) -> None:
-    """Write a head as safetensors."""
+    """Write a head as safetensors, which writes the bytes as they are, whatever their order."""
     layers = {"": head} if isinstance(head, LinearHead) else {"inner.": head.inner}
     if isinstance(head, MlpHead):
         layers["outer."] = head.outer
-    tensors = {f"{name}weights": layer.weights for name, layer in layers.items()}
+    tensors = {
+        f"{name}weights": np.ascontiguousarray(layer.weights) for name, layer in layers.items()
+    }
     with write_atomic(path) as temporary:
         save_file(tensors | {f"{n}bias": layer.bias for n, layer in layers.items()}, temporary)
 

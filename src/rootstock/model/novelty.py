@@ -75,7 +75,9 @@ class Reference:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what a model directory stores."""
-        return {"features": self.features, "distances": self.distances, **self.remembered}
+        arrays = {"features": self.features, "distances": self.distances, **self.remembered}
+        # safetensors writes the bytes as they are, whatever their order.
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Reference:

@@ -45,6 +45,10 @@ _TASKS = {
         Place("rootstock.tasks.multi_label.task", "MultiLabel"),
         Place("rootstock.tasks.multi_label.answer", "LabelsAnswer"),
     ),
+    "regression": Registration(
+        Place("rootstock.tasks.regression.task", "Regression"),
+        Place("rootstock.tasks.regression.answer", "NumbersAnswer"),
+    ),
 }
 
 

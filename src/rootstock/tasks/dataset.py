@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,13 +36,20 @@ class Dataset:
         """Return the targets of the usable images of one split, or of all."""
         return self.targets_of(self.manifest.rows(split))
 
+    @cached_property
+    def units(self) -> np.ndarray | None:
+        """The units of the outputs, from the training images."""
+        texts = [row.target for row in self.manifest.rows("train")]
+        return self.task.measure_units(self.task.parse(texts, self.names))
+
     def targets_of(self, rows: Sequence[ImageRow]) -> Targets:
         """Return the targets of some rows."""
-        return read_targets(self.task, rows, self.names)
+        targets = read_targets(self.task, rows, self.names)
+        return dataclasses.replace(targets, units=self.units)
 
 
 def read_targets(task: Task, rows: Sequence[ImageRow], names: Sequence[str]) -> Targets:
-    """Return the targets of rows for outputs called ``names``.
+    """Return the targets of rows for outputs called ``names``, in units of these rows.
 
     Raises:
         DataError: a target names what is not among them.
@@ -49,4 +57,4 @@ def read_targets(task: Task, rows: Sequence[ImageRow], names: Sequence[str]) -> 
     values = task.parse([row.target for row in rows], names)
     _, strata = np.unique([row.stratum for row in rows], return_inverse=True)
     groups = np.array([row.group for row in rows], np.int64)
-    return Targets(values, tuple(names), strata, groups)
+    return Targets(values, tuple(names), strata, groups, task.measure_units(values))

@@ -17,12 +17,15 @@ class Targets:
     ``strata`` int64[N]: images of one stratum are spread evenly over folds and samples.
     ``groups`` int64[N]: images of one group, such as copies, are never predicted from each other;
     None: each image is a group.
+    ``units`` float64[2,...]: mean and deviation that the outputs of a network count from and in,
+    for tasks of numbers.
     """
 
     values: np.ndarray
     names: tuple[str, ...]
     strata: np.ndarray
     groups: np.ndarray | None = None
+    units: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -30,7 +33,7 @@ class Targets:
     def take(self, rows: np.ndarray | Sequence[int]) -> Targets:
         """Return the targets of some rows."""
         groups = None if self.groups is None else self.groups[rows]
-        return Targets(self.values[rows], self.names, self.strata[rows], groups)
+        return Targets(self.values[rows], self.names, self.strata[rows], groups, self.units)
 
     def joined(self, other: Targets) -> Targets:
         """Return these targets and those of other images; each image is a group."""

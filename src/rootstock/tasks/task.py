@@ -197,6 +197,10 @@ class Task(ABC):
         """Return what splits keep the shares of, for each text; its stratum by default."""
         return [(stratum,) for stratum in self.strata(texts)]
 
+    def measure_units(self, values: np.ndarray) -> np.ndarray | None:
+        """Return the `Targets.units` of training values [N,...]; None if there are none."""
+        return None
+
     def check_texts(self, root: Path, texts: Sequence[str]) -> None:
         """Refuse targets that cannot be read, before any image is decoded.
 
