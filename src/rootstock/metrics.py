@@ -20,7 +20,7 @@ def standard_error(accuracy: float, n_images: int) -> float:
     return math.sqrt(smoothed * (1.0 - smoothed) / max(1, n_images))
 
 
-def wilson_interval(right: int, total: int, *, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(right: float, total: float, *, z: float = 1.96) -> tuple[float, float]:
     """Interval (low, high) of a share, 95 % by default (Wilson 1927); (0, 1) for nothing seen."""
     if total == 0:
         return 0.0, 1.0
@@ -61,15 +61,49 @@ def newcombe_interval(
     return max(-1.0, gain - below), min(1.0, gain + above)
 
 
+def are_grouped(groups: np.ndarray | None) -> bool:
+    """Return whether a group int64[N] has two images or more."""
+    return groups is not None and len(np.unique(groups)) < len(groups)
+
+
+def effective_size(right: np.ndarray, groups: np.ndarray | None) -> float:
+    """Return how many independent images bool[N] in groups int64[N] are worth.
+
+    N over the design effect of their share (Kish 1965); if all images are right, or none, as if
+    each group were one image.
+    """
+    if groups is None or not are_grouped(groups):
+        return float(len(right))
+    _, codes = np.unique(groups, return_inverse=True)
+    sizes, residuals = np.zeros(codes.max() + 1), np.zeros(codes.max() + 1)
+    np.add.at(sizes, codes, 1)
+    np.add.at(residuals, codes, right - right.mean())
+    count, variance = len(sizes), float(right.mean() * (1 - right.mean()))
+    effect = float(np.square(sizes).sum() / len(right))
+    if variance and count > 1:
+        effect = np.square(residuals).sum() * count / (count - 1) / (len(right) * variance)
+    return len(right) / max(1.0, effect)
+
+
 def bootstrap_interval(
-    gain: Callable[[np.ndarray], float], strata: np.ndarray, *, seed: int = 0
+    gain: Callable[[np.ndarray], float],
+    strata: np.ndarray,
+    *,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of a gain measured on images drawn again from the same images.
 
     ``gain`` measures it on the images of indices int64[N]; ``strata`` int64[N] numbers groups, such
     as classes, that each draw has as many images of. The percentile bootstrap, see Efron and
-    Tibshirani (1993), chapter 13; the two models are measured on the same draws.
+    Tibshirani (1993), chapter 13; the two models are measured on the same draws. If ``groups``
+    int64[N] have several images, they are drawn whole, whatever their strata.
     """
+    if are_grouped(groups):
+        counts = draw_counts(groups, len(strata), seed=seed).astype(np.int64)
+        return percentile_interval(
+            np.array([gain(np.repeat(np.arange(len(strata)), drawn)) for drawn in counts])
+        )
     order = np.argsort(strata, kind="stable")
     _, first, count = np.unique(strata[order], return_index=True, return_counts=True)
     start, size = np.repeat(first, count), np.repeat(count, count)

@@ -189,13 +189,15 @@ def test_calibration_finds_the_slope_and_offset_of_many_images():
 
 
 def test_calibration_of_few_images_stays_near_the_outputs():
-    slopes, offsets = fit_slopes(np.array([[3.0], [-3.0]]), np.array([[1], [0]]))
-    assert 0.5 < slopes[0] < 2
-    assert abs(offsets[0]) < 0.5
+    outputs, present = np.array([[3.0], [-3.0]] * 5), np.array([[1], [0]] * 5)
+    (slope,), (offset,) = fit_slopes(outputs, present)
+    assert 0.5 < slope < 3
+    assert abs(offset) < 0.5
+    assert fit_slopes(outputs, np.ones_like(present)) == ([1.0], [0.0])
 
 
-SCORES = np.array([[0.9], [0.8], [0.6], [0.4], [0.2]])
-TRUTH = np.array([[1], [0], [1], [1], [0]])
+SCORES = np.repeat([[0.9], [0.8], [0.6], [0.4], [0.2]], 5, axis=0)
+TRUTH = np.repeat([[1], [0], [1], [1], [0]], 5, axis=0)
 
 
 @pytest.mark.parametrize(

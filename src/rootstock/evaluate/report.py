@@ -13,6 +13,7 @@ import numpy as np
 
 from rootstock.errors import DataError
 from rootstock.evaluate.html_report import render_html
+from rootstock.evaluate.slices import SliceSearch, describe_slices, find_worse_slices
 from rootstock.system.files import write_atomic, write_json
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.targets import Targets
@@ -24,7 +25,7 @@ class Evaluation:
     """What a model decided on N test images, ``decisions`` [N,...], and what was right.
 
     ``answers``, one per image, hold sets of a stated coverage; empty for a model that keeps no
-    reference.
+    reference. ``facts`` are the metadata of the images.
     """
 
     task: Task
@@ -34,6 +35,7 @@ class Evaluation:
     answers: Sequence[Answer] = ()
     more_metrics: Mapping[str, float] = field(default_factory=dict)
     """What was measured on a part of the images, or on changed ones."""
+    facts: Sequence[Mapping[str, str]] = ()
 
     def __post_init__(self) -> None:
         """Refuse an empty test.
@@ -51,6 +53,14 @@ class Evaluation:
     def evidence(self) -> Evidence:
         """Decisions, targets and paths."""
         return Evidence(self.decisions, self.targets, self.paths)
+
+    @cached_property
+    def slices(self) -> SliceSearch:
+        """Parts of the images, by their metadata, that are worse beyond chance."""
+        errors = self.task.errors(self.decisions, self.targets) if any(self.facts) else None
+        if errors is None:
+            return SliceSearch([], 0)
+        return find_worse_slices(errors, self.facts, self.targets.groups)
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -88,6 +98,7 @@ def write_evaluation(
     with write_atomic(reports / "evaluation.md") as temporary:
         title, _, body = report.text.partition("\n")
         text = "\n".join([title, *(f"\n**Note.** {note}" for note in notes), body])
+        text += "".join(f"{line}\n" for line in describe_slices(evaluation.slices))
         text += f"\n{explanations}" if explanations else ""
         text += _show(training)
         temporary.write_text(text, encoding="utf-8")

@@ -178,5 +178,13 @@ def _evaluate(
     sample = Sample.read(predictor, rows, root, most=CORRUPTED_IMAGES)
     corrupted = measure_corruptions(predictor, sample, severities=[TYPICAL_SEVERITY])
     robust = {ROBUST_PREFIX + predictor.task.headline: corrupted.typical}
-    evaluation = Evaluation(predictor.task, inferred.decisions, targets, paths, answers, robust)
+    evaluation = Evaluation(
+        predictor.task,
+        inferred.decisions,
+        targets,
+        paths,
+        answers,
+        more_metrics=robust,
+        facts=[row.facts for row in rows],
+    )
     return evaluation, inferred.features

@@ -11,6 +11,8 @@ from rootstock.tasks.multi_label.measures import sigmoid
 
 DEFAULT_THRESHOLD = "f1"
 MIN_SLOPE, MAX_SLOPE = 0.05, 20.0
+MIN_IMAGES = 5
+"""With fewer images that have a label, or have it not, its outputs are taken as they are."""
 PRIOR_IMAGES = 2.0
 """How many images' worth of trust the outputs get as they are, in a fit to few images."""
 
@@ -19,13 +21,17 @@ def fit_slopes(outputs: np.ndarray, present: np.ndarray) -> tuple[list[float], l
     """Return slope and offset of each label, so that sigmoid(slope output + offset) fits.
 
     Platt scaling (1999) by outputs float[N,K] and labels [N,K], pulled towards slope 1 and offset
-    0 where there are few images.
+    0 where there are few images; these are kept where there are hardly any of one kind.
     """
     # A service needs the rest of this module and not a fifth of a second of imports.
     from scipy.optimize import minimize
 
     slopes, offsets = [], []
     for scores, truth in zip(outputs.T.astype(np.float64), present.T > 0, strict=True):
+        if _is_scarce(truth):
+            slopes.append(1.0)
+            offsets.append(0.0)
+            continue
 
         def loss(
             point: np.ndarray, scores: np.ndarray = scores, truth: np.ndarray = truth
@@ -66,7 +72,7 @@ def choose_thresholds(probabilities: np.ndarray, present: np.ndarray, wish: str)
 
     ``wish`` is `f1`: the best F1 on these images [N,K]; `precision=P`: the lowest threshold with
     that precision, above 1 if there is none; `recall=R`: the highest with that recall; or the
-    threshold of all labels. A label that no image has, or each one, gets .5.
+    threshold of all labels. A label that hardly any image has, or nearly each one, gets .5.
     """
     kind, level = _read_wish(wish)
     if kind == "fixed":
@@ -88,8 +94,12 @@ def _read_wish(wish: str) -> tuple[str, float]:
     raise ValueError(wish)
 
 
+def _is_scarce(truth: np.ndarray) -> bool:
+    return bool(min(truth.sum(), (~truth).sum()) < MIN_IMAGES)
+
+
 def _choose(scores: np.ndarray, truth: np.ndarray, kind: str, level: float) -> float:
-    if truth.all() or not truth.any():
+    if _is_scarce(truth):
         return 0.5
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(truth[order])

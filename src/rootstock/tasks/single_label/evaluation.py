@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rootstock.metrics import wilson_interval
+from rootstock.metrics import effective_size, wilson_interval
 from rootstock.plots.sheet import plot_mistakes
 from rootstock.system.escape import markdown_table
 from rootstock.tasks.single_label import measures
@@ -85,11 +85,18 @@ class Classified:
         return [("class", "precision", "recall", "f1", "images"), *rows]
 
 
-def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return the test metrics of probabilities float[N,K] and class numbers int64[N]."""
+def measure(
+    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
+) -> dict[str, float]:
+    """Return the test metrics of probabilities float[N,K] and class numbers int64[N].
+
+    Images of one of ``groups`` int64[N] are not independent: the interval is wider then.
+    """
     count, n_classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
-    low, high = wilson_interval(int((predicted == labels).sum()), count)
+    right = predicted == labels
+    size = effective_size(right, groups)
+    low, high = wilson_interval(float(right.sum()) * size / count, size)
     return {
         "accuracy": measures.accuracy(predicted, labels),
         "accuracy_low": low,

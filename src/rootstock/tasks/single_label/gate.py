@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import binomtest
 
-from rootstock.metrics import bootstrap_interval, newcombe_interval
+from rootstock.metrics import are_grouped, bootstrap_interval, newcombe_interval
 from rootstock.tasks.comparison import Comparison, decide_gate
 from rootstock.tasks.single_label import measures
 
@@ -15,6 +15,7 @@ def compare(
     challenger: np.ndarray,
     labels: np.ndarray,
     *,
+    groups: np.ndarray | None = None,
     metric: str,
     rule: str,
     min_gain: float,
@@ -23,8 +24,9 @@ def compare(
 
     ``metric`` is accuracy, balanced_accuracy or macro_f1; `decide_gate` explains ``rule`` and
     ``min_gain``. The interval of the gain is Newcombe's for the accuracy, as on the page of
-    `rootstock compare`, and a paired bootstrap otherwise. The p-value is that of McNemar's exact
-    test on the images that only one of the two gets right.
+    `rootstock compare`, and a paired bootstrap otherwise, and if ``groups`` int64[N] have several
+    images. The p-value is that of McNemar's exact test on the images that only one of the two gets
+    right.
     """
     first, second = champion.argmax(axis=1), challenger.argmax(axis=1)
     n_classes = champion.shape[1]
@@ -35,13 +37,13 @@ def compare(
     right_first, right_second = first == labels, second == labels
     only_first = int((right_first & ~right_second).sum())
     only_second = int((right_second & ~right_first).sum())
-    if metric == "accuracy":
+    if metric == "accuracy" and not are_grouped(groups):
         both = int((right_first & right_second).sum())
         neither = len(labels) - both - only_first - only_second
         interval = newcombe_interval(both, only_second, only_first, neither)
     else:
         interval = bootstrap_interval(
-            lambda rows: score(second, rows) - score(first, rows), strata=labels
+            lambda rows: score(second, rows) - score(first, rows), strata=labels, groups=groups
         )
     differing = only_first + only_second
     p_value = float(binomtest(only_first, differing).pvalue) if differing else 1.0

@@ -257,7 +257,11 @@ class SingleLabel(Task):
         """Return accuracy with its interval, and the other measures of a classifier."""
         from rootstock.tasks.single_label.evaluation import measure
 
-        return measure(decisions, targets.values)
+        return measure(decisions, targets.values, targets.groups)
+
+    def errors(self, decisions: np.ndarray, targets: Targets) -> np.ndarray:
+        """Return 1 for each image whose most probable class is wrong."""
+        return np.asarray(decisions.argmax(axis=1) != targets.values, np.float64)
 
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return in how many sets the true class is, and how many classes they hold."""
@@ -296,7 +300,13 @@ class SingleLabel(Task):
         from rootstock.tasks.single_label.gate import compare
 
         return compare(
-            champion, challenger, targets.values, metric=metric, rule=rule, min_gain=min_gain
+            champion,
+            challenger,
+            targets.values,
+            groups=targets.groups,
+            metric=metric,
+            rule=rule,
+            min_gain=min_gain,
         )
 
     def describe(self, names: Sequence[str]) -> str:
