@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rootstock import metrics
-from rootstock.metrics import bootstrap_interval, newcombe_interval
+from rootstock.metrics import bootstrap_interval, draw_counts, effective_size, newcombe_interval
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,30 @@ def test_each_draw_of_the_bootstrap_has_as_many_images_of_each_stratum():
 
     assert bootstrap_interval(gain, strata) == (0.0, 0.0)
     assert seen == {(2, 3, 1)}
+
+
+def test_groups_are_drawn_whole():
+    groups = np.array([7, 7, 3, 3, 3, 9])
+    counts = draw_counts(groups, 6)
+    assert len(counts) == metrics.BOOTSTRAP_ROUNDS
+    assert (counts[:, 0] == counts[:, 1]).all()
+    assert (counts[:, 2] == counts[:, 4]).all()
+    assert counts[:, [0, 2, 5]].sum(axis=1) == pytest.approx(3)
+
+
+def test_images_of_groups_are_worth_fewer():
+    right = np.array([True, True, False, False] * 10)
+    assert effective_size(right, None) == 40
+    assert effective_size(right, np.arange(40)) == 40
+    assert effective_size(right, np.arange(40) // 2) == pytest.approx(20, rel=0.1)
+    assert effective_size(np.ones(40, bool), np.arange(40) // 4) == pytest.approx(10)
+
+
+def test_a_grouped_bootstrap_is_wider():
+    values = np.repeat(np.random.default_rng(0).normal(size=20), 10)
+    strata = np.zeros(200, int)
+    plain = bootstrap_interval(lambda rows: values[rows].mean(), strata)
+    grouped = bootstrap_interval(
+        lambda rows: values[rows].mean(), strata, groups=np.repeat(np.arange(20), 10)
+    )
+    assert np.diff(grouped) > 2 * np.diff(plain)

@@ -205,6 +205,7 @@ NOTICED_BY = {
     ],
     "data.columns": ["data/test_columns.py::test_columns_may_have_other_names"],
     "data.time": ["data/test_temporal.py::test_the_newest_images_are_the_test_split"],
+    "task.threshold": ["tasks/test_multi_label.py::test_thresholds_give_what_is_asked"],
     "task.name": ["tasks/test_second_task.py::test_the_numbers_are_learnt_and_written"],
     "registry.name": [f"{STAGES}::test_a_version_is_registered_under_the_name_that_is_given"],
     "registry.gate.metric": [f"{STAGES}::test_the_gate_compares_by_the_metric_that_is_given"],

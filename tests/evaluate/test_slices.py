@@ -25,11 +25,11 @@ def test_a_slice_with_more_errors_is_found_and_no_other():
 def test_chance_is_rarely_taken_for_a_slice():
     random = np.random.default_rng(1)
     found = 0
-    for _ in range(20):
+    for _ in range(10):
         columns = {f"c{k}": random.integers(0, 5, 150) for k in range(4)}
         search = find_worse_slices((random.random(150) < 0.2).astype(float), facts(**columns))
         found += bool(search.worse)
-    assert found <= 3
+    assert found <= 2
     assert "None of" in "\n".join(describe_slices(search))
 
 

@@ -19,6 +19,8 @@ MIN_SLICE_IMAGES = 20
 MAX_VALUES = 20
 """A column of more values is read as numbers, or not at all."""
 ROUNDS = 5_000
+ENOUGH_AS_BAD = 50
+"""Random slices that are as bad, after which more rounds change nothing (Besag, Clifford 1991)."""
 LEVEL = 0.05
 
 
@@ -133,8 +135,9 @@ def _compare(
     inside[codes[mask]] = True
     error, others = float(errors[mask].mean()), float(errors[~mask].mean())
     random = np.random.default_rng(seed)
-    as_bad = 0
-    for _ in range(ROUNDS):
+    as_bad = rounds = 0
+    while rounds < ROUNDS and as_bad < ENOUGH_AS_BAD:
         drawn = random.permutation(count)[: inside.sum()]
-        as_bad += sums[drawn].sum() / sizes[drawn].sum() >= error - 1e-12
-    return Slice(column, value, int(mask.sum()), error, others, (as_bad + 1) / (ROUNDS + 1))
+        as_bad += bool(sums[drawn].sum() / sizes[drawn].sum() >= error - 1e-12)
+        rounds += 1
+    return Slice(column, value, int(mask.sum()), error, others, (as_bad + 1) / (rounds + 1))

@@ -70,9 +70,10 @@ def check_threshold(wish: str) -> None:
 def choose_thresholds(probabilities: np.ndarray, present: np.ndarray, wish: str) -> list[float]:
     """Return the probability of each label from which it applies.
 
-    ``wish`` is `f1`: the best F1 on these images [N,K]; `precision=P`: the lowest threshold with
-    that precision, above 1 if there is none; `recall=R`: the highest with that recall; or the
-    threshold of all labels. A label that hardly any image has, or nearly each one, gets .5.
+    ``wish`` is `f1`: the best F1 that is to be expected on these images [N,K]; `precision=P`: the
+    lowest threshold with that precision, above 1 if there is none; `recall=R`: the highest with
+    that recall; or the threshold of all labels. A label that hardly any image has, or nearly each
+    one, gets .5.
     """
     kind, level = _read_wish(wish)
     if kind == "fixed":
@@ -101,6 +102,9 @@ def _is_scarce(truth: np.ndarray) -> bool:
 def _choose(scores: np.ndarray, truth: np.ndarray, kind: str, level: float) -> float:
     if _is_scarce(truth):
         return 0.5
+    if kind == "f1":
+        # Counted half by the labels, half by their probabilities, few images choose more steadily.
+        truth = (truth + scores) / 2
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(truth[order])
     ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
