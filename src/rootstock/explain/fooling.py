@@ -128,7 +128,7 @@ def _decide(predictor: Predictor, views: np.ndarray) -> np.ndarray:
 
 def _headline(predictor: Predictor, sample: Sample, decisions: np.ndarray) -> float:
     task = predictor.task
-    return round(float(task.metrics(decisions, sample.targets)[task.headline]), 6)
+    return round(float(task.metrics(decisions, sample.targets)[task.score]), 6)
 
 
 def _are_right(predictor: Predictor, sample: Sample, decisions: np.ndarray) -> np.ndarray:

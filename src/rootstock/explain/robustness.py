@@ -101,5 +101,5 @@ def _score(
         decisions.append(inferred.decisions)
         unknown += int(np.sum(predictor.are_unknown(inferred.features)))
     task = predictor.task
-    value = task.metrics(np.concatenate(decisions), sample.targets)[task.headline]
+    value = task.metrics(np.concatenate(decisions), sample.targets)[task.score]
     return float(value), unknown / len(pixels)

@@ -50,7 +50,7 @@ def render_card(
             "## How good it is",
             "",
             *task.describe_quality(metrics, rows, facts["unknown_share"]),
-            *_describe_robustness(task.headline, metrics),
+            *_describe_robustness(task.score, metrics),
             "",
             "## What it learnt from",
             "",
@@ -95,15 +95,15 @@ def render_card(
     )
 
 
-def _describe_robustness(headline: str, metrics: Mapping[str, float]) -> list[str]:
+def _describe_robustness(score: str, metrics: Mapping[str, float]) -> list[str]:
     """Return a line on spoiled images; none for models made before it was measured."""
-    if f"robust_{headline}" not in metrics:
+    if f"robust_{score}" not in metrics:
         return []
-    name = headline.replace("_", " ")
+    name = score.replace("_", " ")
     return [
         "",
         f"On test images spoiled as by a bad camera (noise, blur, JPEG, brightness, contrast, "
-        f"rotation, scale, crop) the {name} is {metrics[f'robust_{headline}']:.3f} on average. "
+        f"rotation, scale, crop) the {name} is {metrics[f'robust_{score}']:.3f} on average. "
         "`rootstock robustness` measures more, and what an attacker can do.",
     ]
 

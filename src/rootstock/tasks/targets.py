@@ -38,7 +38,8 @@ class Targets:
     def joined(self, other: Targets) -> Targets:
         """Return these targets and those of other images; each image is a group."""
         values = np.concatenate([self.values, other.values])
-        return Targets(values, self.names, np.concatenate([self.strata, other.strata]))
+        strata = np.concatenate([self.strata, other.strata])
+        return Targets(values, self.names, strata, units=self.units)
 
     def foldable(self) -> np.ndarray:
         """Return the rows whose stratum can be left out in part: it has two groups or more.

@@ -177,7 +177,7 @@ def _evaluate(
     paths = [row.path for row in rows]
     sample = Sample.read(predictor, rows, root, most=CORRUPTED_IMAGES)
     corrupted = measure_corruptions(predictor, sample, severities=[TYPICAL_SEVERITY])
-    robust = {ROBUST_PREFIX + predictor.task.headline: corrupted.typical}
+    robust = {ROBUST_PREFIX + predictor.task.score: corrupted.typical}
     evaluation = Evaluation(
         predictor.task,
         inferred.decisions,

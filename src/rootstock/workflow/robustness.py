@@ -35,7 +35,7 @@ def measure_robustness(
     sample = Sample.read(predictor, rows, Project(config, paths).root, most=most)
     corruptions = measure_corruptions(predictor, sample)
     fooling = measure_fooling(predictor, sample)
-    return write_robustness(predictor.task.headline, sample, corruptions, fooling, out)
+    return write_robustness(predictor.task.score, sample, corruptions, fooling, out)
 
 
 def refuse_fragile(
@@ -51,7 +51,7 @@ def refuse_fragile(
     if loss <= allowed:
         return ""
     return (
-        f"not promoted: on corrupted images its {challenger.task.headline.replace('_', ' ')} is "
+        f"not promoted: on corrupted images its {challenger.task.score.replace('_', ' ')} is "
         f"{typical[0]:.3f}, the champion's {typical[1]:.3f}; `registry.gate.max_robustness_loss` "
         f"allows a loss of {allowed:g}"
     )
