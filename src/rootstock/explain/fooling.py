@@ -63,7 +63,7 @@ def measure_fooling(
     decisions = _decide(predictor, views)
     right = _are_right(predictor, sample, decisions)
     smallest = np.where(right, np.inf, np.nan) if task.discrete else np.empty(0)
-    clean = _headline(predictor, sample, decisions)
+    clean = _score(predictor, sample, decisions)
     scores: dict[str, list[float]] = {name: [] for name in METHODS}
     examples: list[Example] = []
     make = _Attacker(predictor, sample, views)
@@ -72,7 +72,7 @@ def measure_fooling(
             for radius in radii:
                 changed = make(radius, steps)
                 attacked = _decide(predictor, changed)
-                scores[name].append(_headline(predictor, sample, attacked))
+                scores[name].append(_score(predictor, sample, attacked))
                 progress.update(1)
                 if name != "PGD" or not task.discrete:
                     continue
@@ -126,7 +126,7 @@ def _decide(predictor: Predictor, views: np.ndarray) -> np.ndarray:
     return np.concatenate(decisions)
 
 
-def _headline(predictor: Predictor, sample: Sample, decisions: np.ndarray) -> float:
+def _score(predictor: Predictor, sample: Sample, decisions: np.ndarray) -> float:
     task = predictor.task
     return round(float(task.metrics(decisions, sample.targets)[task.score]), 6)
 

@@ -1,6 +1,6 @@
 """How easily is a model fooled: common corruptions, and adversarial images.
 
-The score is the task's headline, so that the same works for every task.
+The score is that of the task, so that the same works for every task.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rootstock.tasks.targets import Targets
 
 TYPICAL_SEVERITY = 3
 ROBUST_PREFIX = "robust_"
-"""Before the headline's name: its mean over the corruptions at severity 3."""
+"""Before the score's name: its mean over the corruptions at severity 3."""
 BATCH_IMAGES = 16
 
 
@@ -93,7 +93,7 @@ def measure_corruptions(
 def _score(
     predictor: Predictor, sample: Sample, pixels: Sequence[np.ndarray]
 ) -> tuple[float, float]:
-    """Return the headline, and the share of images that the model calls unknown."""
+    """Return the score, and the share of images that the model calls unknown."""
     decisions, unknown = [], 0
     for start in range(0, len(pixels), BATCH_IMAGES):
         batch = [predictor.cut(one) for one in pixels[start : start + BATCH_IMAGES]]
