@@ -123,7 +123,8 @@ def separable():
 def test_the_head_is_a_logistic_regression_per_label(separable):
     features, targets = separable
     head = TASK.head().fit(features, targets, l2=0.01)
-    mean, scale = features.mean(axis=0), features.std(axis=0)
+    problem = HeadProblem.of(features)
+    mean, scale = problem.mean, problem.scale
     for k in range(3):
         known = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000)
         known.fit((features - mean) / scale, targets.values[:, k])

@@ -9,6 +9,7 @@ from sklearn.metrics import r2_score
 
 from rootstock.data.columns import ColumnRoles, Columns
 from rootstock.errors import DataError
+from rootstock.heads.linear import HeadProblem
 from rootstock.tasks import get_task
 from rootstock.tasks.recognise import find_task
 from rootstock.tasks.regression.answer import NumbersAnswer
@@ -114,8 +115,8 @@ def _fields(targets):
 def test_the_head_is_ridge_regression_in_the_units_of_the_targets(linear):
     features, targets = linear
     head = TASK.head().fit(features, targets, l2=0.003)
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    standard = (features - mean) / scale
+    problem = HeadProblem.of(features)
+    standard = (features - problem.mean) / problem.scale
     known = Ridge(alpha=0.003 * PENALTY_SCALE * 200).fit(standard, standardise(targets))
     assert head.outputs(features) == pytest.approx(known.predict(standard), abs=1e-3)
     decisions = TASK.decide(head.outputs(features), TASK.calibrate(head.outputs(features), targets))
