@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from rootstock.data.columns import ColumnRoles, Columns
 from rootstock.errors import ConfigError, DataError
+from rootstock.heads.linear import HeadProblem
 from rootstock.tasks import get_task
 from rootstock.tasks.multi_label.answer import LabelsAnswer
 from rootstock.tasks.multi_label.calibration import choose_thresholds, fit_slopes
