@@ -5,8 +5,8 @@
 For every image set and number of training images the choice is left to the planner, then each
 strategy is forced; same splits, same epochs. The assessment is the same for all: it is done once
 and its processor time is counted for each; beyond it every run starts with a cold feature cache.
-Beside them stands scikit-learn's LogisticRegressionCV on pooled features of the same backbone,
-fitted to the training and validation images. Every run is appended to --out, a line each, and a
+The outside reference is scikit-learn's LogisticRegressionCV on pooled features of the same
+backbone, fitted to the training images, and once more to those of validation too. Every run is appended to --out, a line each, and a
 repeated command continues from there; `regret_table.py` prints the tables and writes the results.
 """
 
@@ -139,6 +139,7 @@ def run_once(part: Path, settings: list[str], assessed: Assessed) -> Run:
         "trained": done.training["strategy"],
         "ruled": done.plan.evidence.ruled,
         "raced": done.plan.race is not None,
+        "race": done.plan.race.why if done.plan.race else "",
         "splits": done.plan.race.heats[-1].splits if done.plan.race else 0,
         "accuracy": done.metrics["accuracy"],
         "n_test": done.metrics["n_test"],
@@ -153,7 +154,10 @@ def run_once(part: Path, settings: list[str], assessed: Assessed) -> Run:
 
 
 def fit_reference(part: Path, settings: list[str], assessed: Assessed) -> Run:
-    """Logistic regression of scikit-learn on features of the last tap, and on those of all."""
+    """Logistic regression of scikit-learn, on features of the last tap or of all.
+
+    It is fitted to the training images; with ``_with_val`` also to those of validation.
+    """
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -162,20 +166,24 @@ def fit_reference(part: Path, settings: list[str], assessed: Assessed) -> Run:
     backbone = load_backbone(project.config.backbone.weights, project.config.backbone.name)
     preprocess = backbone.card.preprocess(rendering=project.manifest.rendering)
     reader = FeatureReader(project.root, backbone, preprocess, FeatureStore(project.store))
-    known = [*project.manifest.rows("train"), *project.manifest.rows("val")]
-    test, taps = project.manifest.rows("test"), list(backbone.tap_names)
-    reader.extract([*known, *test], taps)
-    labels, truth = ([row.target for row in rows] for rows in (known, test))
+    train, val, test = (project.manifest.rows(split) for split in ("train", "val", "test"))
+    taps = list(backbone.tap_names)
+    reader.extract([*train, *val, *test], taps)
     found: dict[str, Any] = {}
-    for key, tap in (("", taps[-1]), ("_of_all_taps", "+".join(taps))):
+    for key, tap, known in (
+        ("", taps[-1], train),
+        ("_with_val", taps[-1], [*train, *val]),
+        ("_of_all_taps_with_val", "+".join(taps), [*train, *val]),
+    ):
         model = make_pipeline(
             StandardScaler(),
             LogisticRegressionCV(
                 Cs=np.logspace(-5, 1, 7), cv=5, scoring="neg_log_loss", max_iter=300
             ),
         )
-        model.fit(reader.read(known, tap).astype(np.float32), labels)
-        right = model.predict(reader.read(test, tap).astype(np.float32)) == np.array(truth)
+        model.fit(reader.read(known, tap).astype(np.float32), [row.target for row in known])
+        found_classes = model.predict(reader.read(test, tap).astype(np.float32))
+        right = found_classes == np.array([row.target for row in test])
         found[f"accuracy{key}"] = round(float(right.mean()), 6)
         found[f"right{key}"] = digits(right)
     return found | {"n_test": len(test)}

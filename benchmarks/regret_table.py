@@ -88,13 +88,12 @@ class Cell:
             for name, times in counts.most_common()
         )
 
-    @property
-    def against_reference(self) -> tuple[float, float] | None:
+    def against_reference(self, key: str = "right") -> tuple[float, float] | None:
         """Points that auto leads the reference by, and the paired standard error; None without."""
-        if not all(REFERENCE in scores for scores in self.tries):
+        if not all(key in scores.get(REFERENCE, {}) for scores in self.tries):
             return None
         leads = np.concatenate(
-            [as_array(scores[AUTO]) - as_array(scores[REFERENCE]) for scores in self.tries]
+            [as_array(scores[AUTO]) - as_array(scores[REFERENCE], key) for scores in self.tries]
         )
         return 100 * leads.mean(), 100 * leads.std() / math.sqrt(len(leads))
 
@@ -112,9 +111,9 @@ class Cell:
         return [taken / expected for taken, expected in found if expected and taken > 0.2]
 
 
-def as_array(run: Run) -> np.ndarray:
+def as_array(run: Run, key: str = "right") -> np.ndarray:
     """float[N]: 1 for each test image whose class was found."""
-    return np.array([float(digit) for digit in run["right"]])
+    return np.array([float(digit) for digit in run[key]])
 
 
 def complete_cells(runs: list[Run]) -> list[Cell]:
@@ -202,7 +201,8 @@ def summarise(cells: Sequence[Cell]) -> dict[str, Any]:
     intervals = [one for cell in cells for one in cell.intervals if one is not None]
     autos = [run["forecast"]["as_expected"] for cell in cells for run in cell.autos]
     ratios = [ratio for cell in cells for ratio in cell.minutes]
-    leads = [lead for cell in cells if (lead := cell.against_reference)]
+    leads = [lead for cell in cells if (lead := cell.against_reference())]
+    with_val = [lead for cell in cells if (lead := cell.against_reference("right_with_val"))]
     out = leave_one_out(cells)
     return {
         "cells": len(cells),
@@ -220,6 +220,10 @@ def summarise(cells: Sequence[Cell]) -> dict[str, Any]:
         else None,
         "below_the_reference_by_more_than_its_error": sum(lead < -noise for lead, noise in leads),
         "compared_with_the_reference": len(leads),
+        "mean_lead_over_the_reference_with_val": round(float(np.mean([a for a, _ in with_val])), 2)
+        if with_val
+        else None,
+        "below_it_with_val_by_more_than_its_error": sum(a < -noise for a, noise in with_val),
     }
 
 
@@ -230,15 +234,16 @@ def show(runs: list[Run], *, plot: Path | None = None) -> None:
         return
     names = [*MEANING, AUTO]
     columns = ["backbone", "set", "train", "seeds", *names, "chosen", "regret", "time"]
-    print("| " + " | ".join([*columns, "lead over scikit-learn"]) + " |")
-    print("| --- " * (len(columns) + 1) + "|")
+    columns += ["lead over scikit-learn", "the same fitted to validation too"]
+    print("| " + " | ".join(columns) + " |")
+    print("| --- " * len(columns) + "|")
     for cell in cells:
         scores = [f"{cell.points(s):.1f} ({cell.mean(s, 'minutes'):.1f})" for s in names]
-        lead = cell.against_reference
+        leads = [cell.against_reference(key) for key in ("right", "right_with_val")]
         row = [cell.weights, cell.name, f"{cell.mean(AUTO, 'n_train'):.0f}", str(len(cell.tries))]
         row += [*scores, cell.chosen, f"{cell.regret:+.1f}"]
         row += [f"{cell.mean(AUTO, 'minutes') / cell.tried:.0%}"]
-        row += [f"{lead[0]:+.1f} ± {lead[1]:.1f}" if lead else ""]
+        row += [f"{lead[0]:+.1f} ± {lead[1]:.1f}" if lead else "" for lead in leads]
         print("| " + " | ".join(row) + " |")
     for name, value in summarise(cells).items():
         print(f"{name.replace('_', ' ')}: {value}")
