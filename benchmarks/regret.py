@@ -6,8 +6,9 @@ For every image set and number of training images the choice is left to the plan
 strategy is forced; same splits, same epochs. The assessment is the same for all: it is done once
 and its processor time is counted for each; beyond it every run starts with a cold feature cache.
 The outside reference is scikit-learn's LogisticRegressionCV on pooled features of the same
-backbone, fitted to the training images, and once more to those of validation too. Every run is appended to --out, a line each, and a
-repeated command continues from there; `regret_table.py` prints the tables and writes the results.
+backbone, fitted to the training images, and once more to those of validation too. Every run is
+appended to --out, a line each, and a repeated command continues from there; `regret_table.py`
+prints the tables and writes the results.
 """
 
 from __future__ import annotations

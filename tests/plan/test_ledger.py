@@ -2,7 +2,7 @@ import pytest
 
 from rootstock.config.choices import PRIOR_SHARES
 from rootstock.plan.calibrate import calibrate
-from rootstock.plan.ledger import LedgerRow, append_row, make_row, read_ledger
+from rootstock.plan.ledger import LedgerRow, append_row, make_row, measure_pace, read_ledger
 from rootstock.plan.pins import Pins
 from rootstock.plan.planner import make_transfer_plan
 from tests.plan.test_planner import EARLY_PROBES, a_race, make_profile, plan_for
@@ -271,3 +271,18 @@ def test_shares_are_the_tenth_and_the_ninetieth_percentile_of_what_was_seen():
 def test_a_ledger_may_lie_in_folders_that_are_not_there(tmp_path):
     append_row(tmp_path / "a/b/c/ledger", a_row())
     assert list(read_ledger(tmp_path / "a/b/c/ledger")) == [a_row()]
+
+
+def test_the_pace_is_learnt_from_runs_of_the_same_kind():
+    def run(strategy, minutes, uncorrected):
+        row = a_row(strategy=strategy, minutes=minutes)
+        return row.model_copy(update={"uncorrected_minutes": uncorrected})
+
+    early = [run("full_finetune", 1.0, 2.0)] * 9
+    rows = [*early, run("linear_probe", 9.0, 1.0), run("full_finetune", 9.0, None)]
+    assert measure_pace([], tuned=True) == 1
+    assert measure_pace(rows, tuned=True) == pytest.approx(0.5, abs=0.05)
+    assert measure_pace(early[:1], tuned=True) == pytest.approx(0.5**0.5)
+    assert measure_pace(rows, tuned=False) == pytest.approx(3)
+    slow = [run("full_finetune", 4.0, 2.0)] * 20
+    assert measure_pace([*early, *slow], tuned=True) > 1.9  # only the last runs count

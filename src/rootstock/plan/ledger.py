@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,16 @@ from pydantic import ValidationError
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.choices import SizeClass, Strategy
 from rootstock.errors import ArtifactError
+from rootstock.plan import rules
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.artifacts import Record
 
 log = logging.getLogger(__name__)
+
+PACE_RUNS = 20
+"""How many of the last runs `measure_pace` looks at: machines change. A judgement."""
+PACE_PRIOR_RUNS = 1
+"""A factor of 1 counts like this many runs. A judgement, fitted to no set."""
 
 
 class LedgerRow(Record):
@@ -45,6 +52,8 @@ class LedgerRow(Record):
     expected_minutes: float | None
     minutes: float
     seed: int
+    uncorrected_minutes: float | None = None
+    """What this machine's throughput says, before `measure_pace`; None of old rows."""
 
     @property
     def as_expected(self) -> bool | None:
@@ -67,6 +76,7 @@ def make_row(
     expected_minutes: float | None,
     minutes: float,
     seed: int,
+    uncorrected_minutes: float | None = None,
 ) -> LedgerRow:
     """The row of a finished run; minutes are those of all trials together."""
     probes = {probe.tap: probe.accuracy for probe in profile.probes}
@@ -94,7 +104,22 @@ def make_row(
         expected_minutes=expected_minutes,
         minutes=minutes,
         seed=seed,
+        uncorrected_minutes=uncorrected_minutes,
     )
+
+
+def measure_pace(rows: Iterable[LedgerRow], *, tuned: bool) -> float:
+    """Return by which factor training has taken longer than the machine's throughput says.
+
+    Training that stops early makes it smaller, decoding and validation make it larger. Heads and
+    fine-tuning (``tuned``) each have their own; it is 1 without a run on record.
+    """
+    ratios = [
+        math.log(row.minutes / row.uncorrected_minutes)
+        for row in rows
+        if row.uncorrected_minutes and row.minutes > 0 and rules.is_finetune(row.strategy) == tuned
+    ][-PACE_RUNS:]
+    return math.exp(sum(ratios) / (len(ratios) + PACE_PRIOR_RUNS))
 
 
 def append_row(path: Path, row: LedgerRow) -> None:
@@ -150,7 +175,7 @@ def _unusable(path: Path, error: OSError) -> ArtifactError:
 
 
 def _same_run(row: LedgerRow, old: LedgerRow) -> bool:
-    clocks = {"minutes", "expected_minutes"}
+    clocks = {"minutes", "expected_minutes", "uncorrected_minutes"}
     return row.model_dump(exclude=clocks) == old.model_dump(exclude=clocks)
 
 

@@ -32,6 +32,7 @@ from rootstock.tasks.dataset import read_targets
 from rootstock.tasks.task import AnswerOptions
 from rootstock.train.resume import training_run
 from rootstock.workflow.forecast import (
+    UNCORRECTED,
     forecast_metrics,
     forecast_record,
     plan_minutes,
@@ -82,6 +83,7 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
         test_accuracy=evaluation.metrics[evaluation.task.score],
         n_test=int(evaluation.metrics["n_test"]),
         expected_minutes=read_expected_minutes(paths.estimates, plan),
+        uncorrected_minutes=read_expected_minutes(paths.estimates, plan, key=UNCORRECTED),
         minutes=round(training_minutes(training), 4),
         seed=config.seed,
     )

@@ -11,11 +11,17 @@ from rootstock.plan.rules import EXPECTED_LEVEL
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.files import read_json
 
+EXPECTED, UNCORRECTED = "minutes", "uncorrected_minutes"
+"""What a file of estimates calls the expected minutes, and those before `measure_pace`."""
 
-def read_expected_minutes(estimates: Path, plan: TransferPlan) -> float | None:
+
+def read_expected_minutes(
+    estimates: Path, plan: TransferPlan, *, key: str = EXPECTED
+) -> float | None:
     """Return the minutes that ``plan`` was expected to train; None if made on another machine."""
     file = estimates / f"{plan.hash}.json"
-    return round(read_json(file, made_by="plan")["minutes"], 3) if file.exists() else None
+    minutes = read_json(file, made_by="plan").get(key) if file.exists() else None
+    return None if minutes is None else round(minutes, 4)
 
 
 def training_minutes(training: Mapping[str, Any]) -> float:
@@ -28,7 +34,11 @@ def plan_minutes(estimates: Path, plan: TransferPlan) -> dict[str, float]:
     """Return the minutes that assessment and race took here, by name; those that are known."""
     file = estimates / f"{plan.hash}.json"
     known = read_json(file, made_by="plan") if file.exists() else {}
-    return {name: round(value, 3) for name, value in known.items() if name != "minutes"}
+    return {
+        name: round(value, 3)
+        for name, value in known.items()
+        if name not in (EXPECTED, UNCORRECTED)
+    }
 
 
 def forecast_record(row: LedgerRow, own: Mapping[str, float]) -> dict[str, Any]:

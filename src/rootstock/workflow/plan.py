@@ -14,6 +14,7 @@ from rootstock.data.notices import list_notices
 from rootstock.plan.backbone import Limits
 from rootstock.plan.costs import find_too_slow, tuning_size
 from rootstock.plan.evidence import contest_to_race
+from rootstock.plan.ledger import measure_pace, read_ledger
 from rootstock.plan.planner import judge_profile, make_transfer_plan
 from rootstock.plan.report import render_plan
 from rootstock.plan.rules import EXPECTED_LEVEL
@@ -30,6 +31,7 @@ from rootstock.workflow.estimates import (
     estimate_minutes,
     trial_minutes,
 )
+from rootstock.workflow.forecast import EXPECTED, UNCORRECTED
 from rootstock.workflow.pins import read_pins
 from rootstock.workflow.planned_backbone import load_profiled_backbone
 from rootstock.workflow.project import Project
@@ -95,11 +97,15 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     times = {"assessment": PlanMinutes.read(assessment_file(paths.estimates, profile))}
     if race_minutes:
         times["race"] = race_minutes
-    minutes = trial_minutes(estimate[0], profile, backbone, plan)
+    uncorrected = trial_minutes(estimate[0], profile, backbone, plan)
+    ledger = read_ledger(paths.lasting(options.ledger))
+    minutes = uncorrected * measure_pace(ledger, tuned=plan.finetune is not None)
     times["training"] = PlanMinutes(minutes, None)
     # Not in the plan itself, which is the same on every machine.
     own = {f"{name}_minutes": one.taken for name, one in times.items() if one.taken is not None}
-    write_json(paths.estimates / f"{plan.hash}.json", {"minutes": minutes} | own)
+    write_json(
+        paths.estimates / f"{plan.hash}.json", {EXPECTED: minutes, UNCORRECTED: uncorrected} | own
+    )
     _write_report(paths, plan, choice, estimate, times, list_notices(project.manifest))
     say(f"plan: {_summarise(plan, minutes)}; see reports/plan.md")
     return plan
