@@ -1,4 +1,4 @@
-"""The commands index-images and similar: search a folder for images like a given one."""
+"""The commands that use features alone: index-images, similar and enroll."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BATCH_IMAGES = 16
 
 
 def add_commands(commands: Any) -> None:
-    """Add index-images and similar."""
+    """Add index-images, similar and enroll."""
     command = add_command(
         commands, "index-images", index_images, "make the images of a folder searchable"
     )
@@ -41,6 +41,17 @@ def add_commands(commands: Any) -> None:
     )
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("-n", type=positive, default=5, metavar="N", help="images (default 5)")
+    add_options(command, "json")
+
+    command = add_command(
+        commands, "enroll", enroll, "add a class to a model from a few images, without a training"
+    )
+    command.add_argument("name", metavar="CLASS")
+    command.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="files, or a folder of images"
+    )
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("--out", type=Path, required=True, help="folder for the new model")
     add_options(command, "json")
 
 
@@ -96,6 +107,42 @@ def similar(options: argparse.Namespace) -> None:
         return
     for one in found:
         print(escape_terminal(f"{one['distance']:.3f}  {one['path']}  {one['target']}".rstrip()))
+
+
+def enroll(options: argparse.Namespace) -> None:
+    """Write a model with one class more; print what it does to the others."""
+    from hashlib import sha256
+
+    from rootstock.data.read import read_file
+    from rootstock.explain.enroll import NewImage, enroll_class
+    from rootstock.model.predictor import Predictor
+
+    with open_model(options.model) as directory:
+        predictor = Predictor(directory)
+        images = []
+        for path in (path for given in options.images for path in list_images(given)):
+            try:
+                content = read_file(path, predictor.limits).content
+                (features,) = predictor.infer([predictor.prepare(content)]).features
+            except ImageError as error:
+                print(escape_terminal(f"{path}: {error.message}"), file=sys.stderr)
+                continue
+            digest = sha256(content).hexdigest()
+            images.append(NewImage(path.name, content, digest, features))
+        enrolled = enroll_class(predictor, options.name, images, options.out)
+    if options.json:
+        facts = {
+            "class": enrolled.name,
+            "images": enrolled.n_new,
+            "recall": enrolled.recall,
+            "accuracy_before": enrolled.before,
+            "accuracy_after": enrolled.after,
+            "model": str(options.out),
+        }
+        print_json(facts)
+        return
+    print(escape_terminal(enrolled.summary()))
+    print(f"model: {options.out}")
 
 
 def _prepare(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[Path, np.ndarray]]:
