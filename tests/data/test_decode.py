@@ -261,3 +261,17 @@ def test_grey_levels_of_a_photo_are_the_brightness_that_its_file_stores():
     found = decode_grey(content, DecodeLimits())
     assert found.levels.tobytes() == stored.tobytes()
     assert (found.mode, found.format) == ("RGB", "JPEG")
+
+
+@pytest.mark.parametrize("side", [None, 40])
+@pytest.mark.parametrize(("orientation", "size"), [(1, (1600, 1201)), (6, (1201, 1600))])
+def test_the_size_is_that_of_the_whole_upright_image(side, orientation, size):
+    """Also of a photo that is decoded at a fraction of its size."""
+    image = Image.new("RGB", (1600, 1201))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    decoded = decode_image(buffer.getvalue(), short_side=side)
+    assert decoded.size == size
+    assert decoded.width < decoded.height if orientation == 6 else decoded.width > decoded.height

@@ -31,7 +31,7 @@ def sample(predictor):
     """Twelve images; the labels are what the model says, so that each answer is right."""
     contents = [jpeg(seed) for seed in range(300, 312)]
     labels = np.array([CLASSES.index(a.label) for a in predictor.predict(contents)])
-    pixels = [predictor.bundle.preprocess.decode(content) for content in contents]
+    pixels = [predictor.bundle.preprocess.decode(content).pixels for content in contents]
     texts = [CLASSES[label] for label in labels]
     names = [f"{number}.jpg" for number in range(len(contents))]
     return Sample(pixels, Targets(labels, tuple(CLASSES), labels), texts, names)

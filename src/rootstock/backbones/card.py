@@ -41,6 +41,12 @@ def split_taps(tap: str) -> list[str]:
     return tap.split("+")
 
 
+def split_grid(tap: str) -> tuple[str, int]:
+    """Split ``"block5@7"`` into a tap and the side of the grid of its map; 0: it is averaged."""
+    name, _, grid = tap.partition("@")
+    return name, int(grid or 0)
+
+
 class SimilarityScale(BaseModel):
     """Turns a mean divergence into a score, see `rootstock.assess.similarity`."""
 
@@ -85,7 +91,7 @@ class BackboneCard(BaseModel):
     ) -> Preprocess:
         """Return how images are prepared for this backbone, at its own or another input size.
 
-        ``rendering``: that of the images, as the manifest says.
+        ``rendering``: that of the images, as the manifest says; ``fit``: as the task needs it.
         """
         return Preprocess(
             input_size=input_size or self.input_size[1],

@@ -12,53 +12,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rootstock.backbones.card import BackboneCard, Tap, read_card, split_taps
+from rootstock.backbones.card import BackboneCard, Tap, read_card, split_grid, split_taps
 from rootstock.backbones.create import create_module
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.hub import load_from_hub
 from rootstock.backbones.packaged import packaged_weights, resolve_weights
 from rootstock.backbones.published import load_from_torchvision
+from rootstock.backbones.tap_features import TapFeatures, TapPart
 from rootstock.config.paths import find_file
 from rootstock.errors import BackboneError
 from rootstock.system.malloc import keep_freed_memory
 
 LAST = "last"
 """The deepest tap: pooled features as the original classifier sees them."""
-
-
-class TapFeatures(nn.Module):
-    """images float32[N,3,S,S] -> features [N,C] of one or more taps, spatial maps averaged.
-
-    ``indices`` are the maps to read, shallow to deep; ``last`` adds what the classifier reads.
-    """
-
-    def __init__(self, module: nn.Module, indices: Sequence[int], *, last: bool) -> None:
-        super().__init__()
-        # Any: timm's networks have methods that nn.Module does not declare.
-        self.module: Any = module
-        self.indices = list(indices)
-        self.last = last
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.with_maps(images)[0]
-
-    def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the features and, for each tap, what is pooled to them: maps [N,c,h,w].
-
-        What is pooled for ``last`` may be tokens, and the network may compute more after pooling.
-        """
-        if not self.indices:
-            final = self.module.forward_features(images)
-            return self.module.forward_head(final, pre_logits=True), [final]
-        if not self.last:
-            maps = self.module.forward_intermediates(
-                images, indices=self.indices, intermediates_only=True, stop_early=True
-            )
-            return torch.cat([part.mean(dim=(2, 3)) for part in maps], dim=1), maps
-        final, maps = self.module.forward_intermediates(images, indices=self.indices)
-        parts = [part.mean(dim=(2, 3)) for part in maps]
-        parts.append(self.module.forward_head(final, pre_logits=True))
-        return torch.cat(parts, dim=1), [*maps, final]
 
 
 class Backbone:
@@ -83,11 +49,13 @@ class Backbone:
     def features(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """Return features float32[N,C] per tap of prepared images float32[N,3,S,S], in one pass.
 
-        Those of taps joined by ``+`` are joined along C.
+        Those of taps joined by ``+`` are joined along C; ``block5@7`` is the map of a tap on a grid
+        of 7 x 7, flat.
         Raises:
             BackboneError: there is no such tap.
         """
-        single = sorted({one for tap in taps for one in split_taps(tap)}, key=self.tap_index)
+        single = list(dict.fromkeys(one for tap in taps for one in split_taps(tap)))
+        single.sort(key=self.tap_index)
         joined = self._tap_features(self.module, single)(images)
         parts = joined.split([self.width(name) for name in single], dim=1)
         features = dict(zip(single, parts, strict=True))
@@ -120,12 +88,19 @@ class Backbone:
         return self._tap_features(module, split_taps(tap))
 
     def _tap_features(self, module: nn.Module, names: Sequence[str]) -> TapFeatures:
-        indices = [self.tap_index(name) for name in names if name != LAST]
-        return TapFeatures(module, indices, last=LAST in names)
+        return TapFeatures(module, self.parts("+".join(names)))
+
+    def parts(self, tap: str) -> tuple[TapPart, ...]:
+        """Return what the features of a tap, or of taps joined by ``+``, are made of."""
+        parts = []
+        for one in split_taps(tap):
+            index, (name, grid) = self.tap_index(one), split_grid(one)
+            parts.append(TapPart(self.taps[index].channels, grid, None if name == LAST else index))
+        return tuple(parts)
 
     def width(self, tap: str) -> int:
         """Return C of the features [N,C] of a tap, or of taps joined by ``+``."""
-        return sum(self.taps[self.tap_index(name)].channels for name in split_taps(tap))
+        return sum(part.width for part in self.parts(tap))
 
     def tap_index(self, tap: str) -> int:
         """Return the position of a tap.
@@ -133,11 +108,12 @@ class Backbone:
         Raises:
             BackboneError: there is no such tap.
         """
-        if tap not in self.tap_names:
+        name, grid = split_grid(tap)
+        if name not in self.tap_names or (grid and name == LAST):
             raise BackboneError(
                 f"{self.card.name} has no tap {tap!r}", hint=f"taps: {', '.join(self.tap_names)}"
             )
-        return self.tap_names.index(tap)
+        return self.tap_names.index(name)
 
 
 def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:

@@ -384,8 +384,8 @@ class TaskConfig(Section):
     name: str = Field(
         "auto",
         description="`single_label`: one class per image; `multi_label`: any number of labels per "
-        "image; `regression`: one or several numbers. auto: the columns of the table decide, and "
-        "folders are classes.",
+        "image; `regression`: one or several numbers; `localisation`: one class and one box. auto: "
+        "the columns of the table decide, and folders are classes.",
     )
     threshold: str = Field(
         "f1",

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from itertools import starmap
 from pathlib import Path
 
+import numpy as np
+
 from rootstock.data.blank import decide_rendering
 from rootstock.data.entry import describe_faults, explaining
 from rootstock.data.groups import Duplicates, group_images, name_groups
@@ -64,6 +66,11 @@ def build_manifest(
     reasons = [image.reason for image in inspected]
     with explaining(*describe_faults(layout.entries, reasons), *warnings):
         rules.check(layout.root, targets, listed, min_per_class)
+        sizes = np.array([(inspected[i].width, inspected[i].height) for i in usable])
+        settled = rules.settle(
+            layout.base, targets, [layout.entries[i].path for i in usable], sizes
+        )
+    targets, warnings = settled.texts, [*warnings, *settled.warnings]
     strata = rules.strata(targets)
     together = group_images(
         layout.base,
@@ -111,8 +118,10 @@ def build_manifest(
     cells = dict(zip(usable, zip(strata, splits, *numbers, strict=True), strict=True))
     decided = [cells.get(i, ("", "", 0, 0)) for i in range(len(inspected))]
     stratum_of, split_of, group_of, picture_of = zip(*decided, strict=True)
-    files, labels, _, facts = zip(*layout.entries, strict=True)
+    files, told, _, facts = zip(*layout.entries, strict=True)
     columns = list(zip(*inspected, strict=True))[: len(FILE_COLUMNS)]
+    kept = dict(zip(usable, targets, strict=True))
+    labels = [kept.get(i, text) for i, text in enumerate(told)]
     texts = [map(_storable, column) for column in (files, labels, stratum_of)]
     metadata = [json.dumps(dict(one), ensure_ascii=False) if one else "" for one in facts]
     stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons, picture_of)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from rootstock.data.coco import COCO_ENDING, NOTE, read_coco
 from rootstock.data.entry import clean_label
 from rootstock.errors import DataError
 from rootstock.system.escape import escape_terminal
@@ -80,6 +81,11 @@ class Columns:
                     hint="correct data.columns, data.group or data.time",
                 )
         return columns
+
+    @property
+    def note(self) -> str:
+        """What the user should know of the table; empty if there is nothing."""
+        return (self.table.schema.metadata or {}).get(NOTE, b"").decode()
 
     def describe_names(self) -> str:
         """Return the names of all columns for a message."""
@@ -205,12 +211,15 @@ def read_column_names(path: Path) -> list[str]:
 
 def _read_table(path: Path) -> pa.Table:
     ending = path.suffix.lower()
+    if ending == COCO_ENDING:
+        return read_coco(path)
     if ending not in TABLE_ENDINGS:
         raise DataError(
             f"{path} is a file, but not a CSV or Parquet table",
             hint="unpack it, and give the folder"
             if ending in _ARCHIVE_ENDINGS
-            else f"give a folder of class folders, or a table ({', '.join(TABLE_ENDINGS)})",
+            else f"give a folder of class folders, a table ({', '.join(TABLE_ENDINGS)}), or "
+            "annotations in COCO's format (.json)",
         )
     try:
         if ending in (".parquet", ".pq"):

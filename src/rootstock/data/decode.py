@@ -48,11 +48,16 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """``pixels`` uint8[H,W,3] RGB, upright; ``mode`` and ``format`` as they were in the file."""
+    """``pixels`` uint8[H,W,3] RGB, upright; ``mode`` and ``format`` as they were in the file.
+
+    ``size`` is width and height of the upright image in the file; a JPEG that is decoded at a
+    fraction of its size has fewer pixels.
+    """
 
     pixels: np.ndarray
     mode: str
     format: str
+    size: tuple[int, int]
 
     @property
     def width(self) -> int:
@@ -106,12 +111,15 @@ def decode_image(
 
     def decode(content: bytes) -> DecodedImage:
         image = _open(content, limits)
-        mode, kind = image.mode, image.format or ""
+        mode, kind, size = image.mode, image.format or "", image.size
         if short_side is not None and image.draft(None, (short_side, short_side)):
+            drawn = image.size
             with suppress(ImageError):  # a lossless one has no smaller size
-                return _pixels(_load(image, limits, convert), mode, kind)
+                upright = _load(image, limits, convert)
+                return _pixels(upright, mode, kind, size if upright.size == drawn else size[::-1])
             image = _open(content, limits)
-        return _pixels(_load(image, limits, convert), mode, kind)
+        upright = _load(image, limits, convert)
+        return _pixels(upright, mode, kind, upright.size)
 
     convert = _to_rgb_of_its_own if rendering is None else partial(to_rgb, rendering=rendering)
     with no_warnings():
@@ -142,9 +150,9 @@ def _to_rgb_of_its_own(image: Image.Image) -> Image.Image:
     return to_rgb(image, choose_rendering([(image.mode, to_grey(image)[1])]))
 
 
-def _pixels(upright: Image.Image, mode: str, kind: str) -> DecodedImage:
+def _pixels(upright: Image.Image, mode: str, kind: str, size: tuple[int, int]) -> DecodedImage:
     try:
-        return DecodedImage(np.asarray(upright, dtype=np.uint8), mode, kind)
+        return DecodedImage(np.asarray(upright, dtype=np.uint8), mode, kind, size)
     except MemoryError:
         raise _no_memory() from None
 

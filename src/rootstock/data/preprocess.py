@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from rootstock.data.decode import decode_image
+from rootstock.data.decode import DecodedImage, decode_image
 from rootstock.data.limits import DecodeLimits
 from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.errors import BackboneError
@@ -80,14 +80,14 @@ class Preprocess:
             round(self.input_size / self.crop_pct) if self.geometry == "crop" else self.input_size
         )
 
-    def decode(self, content: bytes, limits: DecodeLimits | None = None) -> np.ndarray:
-        """Turn the bytes of an image file into uint8[H,W,3].
+    def decode(self, content: bytes, limits: DecodeLimits | None = None) -> DecodedImage:
+        """Decode the bytes of an image file.
 
         Raises:
             ImageError: with the reasons of `decode_image`.
         """
         side, rendering = self.decoded_side, self.rendering
-        return decode_image(content, limits, short_side=side, rendering=rendering).pixels
+        return decode_image(content, limits, short_side=side, rendering=rendering)
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Turn uint8[H,W,3] into float32[3,S,S]."""

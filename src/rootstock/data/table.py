@@ -43,6 +43,8 @@ class TableReader:
         """
         columns = Columns.read(self.path, self.roles)
         self._require(columns, ("path",))
+        if columns.note:
+            self.warnings.append(f"{self.path}: {columns.note}")
         names = self.target.find_columns(columns)
         if not names:
             self._require(columns, ("path", *self.target.columns))

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+import numpy as np
 
 if TYPE_CHECKING:
     from rootstock.data.columns import Columns
+
+
+class Settled(NamedTuple):
+    """Targets as the manifest keeps them, and what the user should know of them."""
+
+    texts: list[str]
+    warnings: list[str]
 
 
 class TargetReader(Protocol):
@@ -63,6 +72,12 @@ class TargetRules(TargetReader, Protocol):
 
     def check_texts(self, root: Path, texts: Sequence[str]) -> None:
         """Refuse targets that cannot be read."""
+        ...
+
+    def settle(
+        self, root: Path, texts: Sequence[str], paths: Sequence[str], sizes: np.ndarray
+    ) -> Settled:
+        """Return the targets of usable images as the manifest keeps them."""
         ...
 
     def strata(self, texts: Sequence[str]) -> list[str]:

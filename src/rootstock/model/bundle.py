@@ -119,6 +119,11 @@ class ModelBundle:
         return self.facts.names
 
     @property
+    def width(self) -> int:
+        """How many outputs the network has."""
+        return get_task(self.facts.task).width(self.names)
+
+    @property
     def strategy(self) -> str:
         return self.facts.strategy
 
@@ -345,13 +350,14 @@ def _verify_preprocess(facts: BundleFacts, path: Path) -> None:
 def _read_golden(directory: Path, facts: BundleFacts, sums: Any) -> tuple[GoldenSample, ...]:
     path = directory / GOLDEN
     samples = _parse(GoldenFile, read_bundle_json(path), path).samples
+    width = get_task(facts.task).width(facts.names)
     for sample in samples:
         if f"golden/{sample.file}" not in sums:
             raise BundleError(
                 f"{directory / CHECKSUMS} has no checksum of golden/{sample.file}", hint=_AGAIN
             )
         for values in (sample.logits, sample.sizes):
-            if len(values) != len(facts.names):
+            if len(values) != width:
                 raise BundleError(
                     f"{path} has {len(values)} outputs for the {len(facts.names)} names of {FACTS}",
                     hint=_AGAIN,

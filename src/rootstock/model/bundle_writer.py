@@ -42,6 +42,7 @@ from rootstock.model.known_images import KnownImages
 from rootstock.model.novelty import Reference
 from rootstock.model.seen import SeenImages
 from rootstock.system.files import sha256_file, write_atomic, write_json
+from rootstock.tasks import get_task
 from rootstock.tasks.task import Calibration
 from rootstock.train.export import TorchOutputs, export_onnx, onnx_logits, torch_outputs
 from rootstock.train.network import TransferNet
@@ -89,10 +90,10 @@ def write_bundle(
         )
     network = copy.deepcopy(network).cpu().eval()
     limits = limits or DecodeLimits()
-    images = [preprocess.decode(content, limits) for _, content, _ in golden[:MAX_GOLDEN]]
+    images = [preprocess.decode(content, limits).pixels for _, content, _ in golden[:MAX_GOLDEN]]
     batch = np.stack([preprocess.apply(pixels) for pixels in images])
     outputs = torch_outputs(network, batch)
-    if outputs.logits.shape[1] != len(names):
+    if outputs.logits.shape[1] != get_task(task).width(names):
         width = outputs.logits.shape[1]
         raise BundleError(f"the network has {width} outputs for {len(names)} names")
     # Where the weights were at training is of no use elsewhere, and private.

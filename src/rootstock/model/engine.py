@@ -182,7 +182,7 @@ def load_network(bundle: ModelBundle) -> TransferNet:
 
     facts = bundle.facts
     network = TransferNet.from_card(
-        facts.card, tap=facts.tap, n_outputs=len(bundle.names), hidden=facts.hidden
+        facts.card, tap=facts.tap, n_outputs=bundle.width, hidden=facts.hidden
     )
     try:
         network.load_state_dict(load_file(bundle.weights_path))
@@ -214,11 +214,11 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
         with torch.inference_mode():
             prepared = torch.from_numpy(images).to(device, memory_format=layout)
             features, maps = network.extractor.with_maps(prepared)
-            logits = network.head(features)
-            if not (with_maps and are_means(features, maps)):
+            logits, described = network.head(features), network.describe(features)
+            if not (with_maps and are_means(described, maps)):
                 maps = []
         found = tuple(part.cpu().numpy() for part in maps)
-        return Outputs(logits.cpu().numpy(), features.cpu().numpy(), found)
+        return Outputs(logits.cpu().numpy(), described.cpu().numpy(), found)
 
     return forward
 
@@ -230,7 +230,7 @@ def _name_maps(outputs: Iterable[str]) -> list[str]:
 
 
 def _check_width(bundle: ModelBundle, width: int | None) -> None:
-    if width != len(bundle.names):
+    if width != bundle.width:
         raise BundleError(
             f"{bundle.onnx_path} gives {width} outputs for the {len(bundle.names)} names "
             "of bundle.json",

@@ -51,6 +51,13 @@ class Mapped(NamedTuple):
     maps: tuple[np.ndarray, ...]
 
 
+class Prepared(NamedTuple):
+    """The views uint8[V,S,S,3] of an image, and its width and height in pixels."""
+
+    views: np.ndarray
+    size: tuple[int, int]
+
+
 class Predictor:
     """One loaded model; its methods may be called from several threads at once.
 
@@ -132,7 +139,7 @@ class Predictor:
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """Return outputs float32[N,K], before the calibration, of prepared [N,3,S,S]."""
         if not len(images):
-            return np.zeros((0, len(self.names)), np.float32)
+            return np.zeros((0, self.bundle.width), np.float32)
         return self._finite(self._forward(images).logits)
 
     def prepare(self, content: bytes) -> np.ndarray:
@@ -141,7 +148,16 @@ class Predictor:
         Raises:
             ImageError: it cannot be used.
         """
-        return self.cut(self.bundle.preprocess.decode(content, self.limits))
+        return self.prepare_sized(content).views
+
+    def prepare_sized(self, content: bytes) -> Prepared:
+        """Return the same, and how large the image is.
+
+        Raises:
+            ImageError: it cannot be used.
+        """
+        image = self.bundle.preprocess.decode(content, self.limits)
+        return Prepared(self.cut(image.pixels), image.size)
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
         """uint8[H,W,3] -> uint8[V,S,S,3], the views of a decoded image."""
@@ -159,7 +175,7 @@ class Predictor:
         facts = self.bundle.facts
         views = views or facts.views
         if not len(images):
-            outputs = np.zeros((0, len(self.names)), np.float32)
+            outputs = np.zeros((0, self.bundle.width), np.float32)
             features = np.zeros((0, facts.feature_width), np.float32)
         else:
             given = self._forward(images)
@@ -228,10 +244,12 @@ class Predictor:
         answers: list[Answer] = []
         for start in range(0, len(contents), _BATCH):
             batch = [self._prepare(content) for content in contents[start : start + _BATCH]]
-            usable = [image for image in batch if isinstance(image, np.ndarray)]
+            usable = [image.views for image in batch if isinstance(image, Prepared)]
             rows = iter(zip(*self.infer(usable), strict=True))
             answers += [
-                image if isinstance(image, Answer) else self.answer(*next(rows), options)
+                image
+                if isinstance(image, Answer)
+                else self.answer(*next(rows), options._replace(size=image.size))
                 for image in batch
             ]
         return answers
@@ -265,8 +283,8 @@ class Predictor:
         preprocess = self.bundle.preprocess
         found = []
         for sample in self.bundle.golden:
-            pixels = preprocess.decode(self.bundle.golden_bytes(sample), self.bundle.limits)
-            found.append((sample.file, preprocess.fit(pixels)))
+            image = preprocess.decode(self.bundle.golden_bytes(sample), self.bundle.limits)
+            found.append((sample.file, preprocess.fit(image.pixels)))
         return found
 
     @cached_property
@@ -297,9 +315,9 @@ class Predictor:
             for image, distance in zip(images, distances, strict=True)
         )
 
-    def _prepare(self, content: bytes) -> np.ndarray | Answer:
+    def _prepare(self, content: bytes) -> Prepared | Answer:
         try:
-            return self.prepare(content)
+            return self.prepare_sized(content)
         except ImageError as error:
             answer = answer_type(self.task.name)
             return answer(error=AnswerError(error.message, error.reason))

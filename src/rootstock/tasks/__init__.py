@@ -37,6 +37,10 @@ DEFAULT_TASK = "single_label"
 
 # In the order in which they are asked whether data is theirs: what is special comes first.
 _TASKS = {
+    "localisation": Registration(
+        Place("rootstock.tasks.localisation.task", "Localisation"),
+        Place("rootstock.tasks.localisation.answer", "BoxAnswer"),
+    ),
     "single_label": Registration(
         Place("rootstock.tasks.single_label.task", "SingleLabel"),
         Place("rootstock.tasks.single_label.answer", "ClassAnswer"),

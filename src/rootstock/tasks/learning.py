@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rootstock.backbones.tap_features import TapPart
 from rootstock.heads.linear import (
     CPU,
     FOLD_TOLERANCE,
@@ -78,6 +79,14 @@ class HeadSolver(ABC):
     def target_loss(self, targets: Targets, device: torch.device) -> TargetLoss:
         """Return the same loss for a head with a hidden layer."""
 
+    def reading(self, parts: Sequence[TapPart]) -> HeadSolver:
+        """Return the solver for features that are made of these parts."""
+        return self
+
+    def width(self, targets: Targets) -> int:
+        """Return how many outputs a head has."""
+        return len(targets.names)
+
     def finish(self, head: Head, targets: Targets) -> Head:
         """Return the head as it is to be used, where the weighting asks for a last step."""
         return head
@@ -126,7 +135,7 @@ class HeadSolver(ABC):
             loss.encode(targets.values),
             hidden=hidden,
             l2=l2,
-            n_outputs=len(targets.names),
+            n_outputs=self.width(targets),
             mean_loss=lambda outputs, encoded: loss.total(outputs, encoded) / loss.weight(encoded),
             seed=seed,
             device=device,
@@ -199,7 +208,7 @@ class HeadSolver(ABC):
         self, features: np.ndarray, targets: Targets, *, folds: int, l2: float, seed: int
     ) -> np.ndarray:
         """Return outputs float32[N,K] of each image by the head fitted without its fold."""
-        outputs = np.empty((len(targets), len(targets.names)), np.float32)
+        outputs = np.empty((len(targets), self.width(targets)), np.float32)
         tests = split_folds(targets.strata, folds, seed, targets.groups)
         ((_, heads),) = self._walk_folds(features, targets, tests, [l2], CPU)
         for head, test in zip(heads, tests, strict=True):
@@ -242,3 +251,10 @@ class TargetLoss(ABC):
     def weight(self, targets: Tensor) -> Tensor:
         """Return the sum of the weights of encoded targets [B,...]."""
         return torch.tensor(float(len(targets)), device=targets.device)
+
+    def move(self, targets: Tensor, maps: Tensor) -> Tensor:
+        """Return encoded targets [B,...] of images that were changed by ``maps`` [B,2,3].
+
+        A map leads from the new image to where its pixels were, in coordinates from -1 to 1.
+        """
+        return targets

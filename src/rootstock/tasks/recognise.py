@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from rootstock.data.coco import COCO_ENDING
 from rootstock.data.columns import TABLE_ENDINGS, ColumnRoles, Columns
 from rootstock.errors import DataError
 from rootstock.tasks import AUTO, DEFAULT_TASK, get_task, listed_tasks
@@ -29,7 +30,7 @@ def find_task(name: str, root: Path, roles: ColumnRoles) -> FoundTask:
     if name != AUTO:
         return FoundTask(get_task(name), "")
     columns = None
-    if root.is_file() and root.suffix.lower() in TABLE_ENDINGS:
+    if root.is_file() and root.suffix.lower() in (*TABLE_ENDINGS, COCO_ENDING):
         columns = Columns.read(root, roles)
         if not columns.find("path"):
             return FoundTask(get_task(DEFAULT_TASK), "")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rootstock.data.target_rules import PlainReader
+from rootstock.data.target_rules import PlainReader, Settled
 from rootstock.errors import ConfigError
 from rootstock.metrics import stability_index
 from rootstock.system.escape import escape_markdown, list_names, markdown_table
@@ -57,6 +57,8 @@ class AnswerOptions(NamedTuple):
     """Also give the set or interval that holds the truth in this share of cases."""
     neighbours: int = 0
     """Also name this many of the nearest training images."""
+    size: tuple[int, int] = (1, 1)
+    """Width and height in pixels of the upright image that is answered."""
 
 
 class Doubt(NamedTuple):
@@ -125,6 +127,9 @@ class Task(ABC):
     """Metrics that the gate can compare; the first is the headline of every report."""
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     """Those of the gate's metrics that are errors."""
+    spatial: ClassVar[bool] = False
+    """Whether a target has a place in the image: the whole image is seen, and the target moves with
+    every crop; outputs of several views are not averaged, nor targets mixed."""
     selection: ClassVar[str] = "val_loss"
     """The validation metric that trials are chosen by; lower is better."""
 
@@ -208,6 +213,18 @@ class Task(ABC):
             DataError: says which text of ``root`` is wrong, and what it may be.
         """
 
+    def settle(
+        self, root: Path, texts: Sequence[str], paths: Sequence[str], sizes: np.ndarray
+    ) -> Settled:
+        """Return the texts of usable images as the manifest keeps them.
+
+        ``paths`` are relative to the folder ``root``; ``sizes`` int[N,2] are width and height of
+        the upright images.
+        Raises:
+            DataError: a target does not fit its image.
+        """
+        return Settled(list(texts), [])
+
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse targets that cannot be learnt from.
 
@@ -228,6 +245,17 @@ class Task(ABC):
             DataError: nothing can be learnt from this training split.
         """
         return []
+
+    def width(self, names: Sequence[str]) -> int:
+        """Return how many outputs K a network has: one for each name."""
+        return len(names)
+
+    def read_tap(self, depth: str, taps: Sequence[str]) -> str:
+        """Return the tap that a head reads at ``depth``: maps besides, such as `block5@7+last`.
+
+        ``taps`` are those of the backbone, shallow to deep; the last has no map.
+        """
+        return depth
 
     # Training (needs torch)
 

@@ -21,7 +21,7 @@ MAP_TOLERANCE = 1e-4
 
 
 class NetworkOutputs(nn.Module):
-    """images float32[N,3,S,S] -> logits [N,K], features [N,D] that the head reads, and maps.
+    """images float32[N,3,S,S] -> logits [N,K], features [N,D] that tell images apart, and maps.
 
     The maps [N,c,h,w] are those whose means are the features, for each tap of the network in turn;
     ``with_maps`` False: none.
@@ -34,7 +34,8 @@ class NetworkOutputs(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features, maps = self.network.extractor.with_maps(images)
-        return self.network.head(features), features, *(maps if self.with_maps else ())
+        described = self.network.describe(features)
+        return self.network.head(features), described, *(maps if self.with_maps else ())
 
 
 class TorchOutputs(NamedTuple):
@@ -43,7 +44,7 @@ class TorchOutputs(NamedTuple):
     logits: np.ndarray
     """[N,K]"""
     features: np.ndarray
-    """[N,D], as the head reads them"""
+    """[N,D], as the head reads them, with maps averaged"""
     sizes: np.ndarray
     """[N,K]: the sum of the absolute terms of each logit, which rounding errors grow with."""
 
@@ -52,11 +53,11 @@ def torch_outputs(network: TransferNet, images: np.ndarray) -> TorchOutputs:
     """What ``network`` gives for prepared images float32[N,3,S,S]."""
     with torch.inference_mode():
         features = network.features(torch.from_numpy(images))
-        logits = network.head(features)
+        logits, described = network.head(features), network.describe(features)
         sizes = features.abs()
         for layer in network.head_layers:
             sizes = sizes @ layer.weight.abs().T + layer.bias.abs()
-    return TorchOutputs(logits.numpy(), features.numpy(), sizes.numpy())
+    return TorchOutputs(logits.numpy(), described.numpy(), sizes.numpy())
 
 
 def export_onnx(network: TransferNet, path: Path, images: np.ndarray) -> None:
@@ -85,7 +86,7 @@ def count_maps(network: TransferNet, images: np.ndarray) -> int:
 
 def are_means(features: Tensor, maps: Sequence[Tensor]) -> bool:
     """Return whether features [N,D] are the means of maps [N,c,h,w] over their positions."""
-    if any(part.ndim != 4 for part in maps):
+    if not maps or any(part.ndim != 4 for part in maps):
         return False
     means = torch.cat([part.mean(dim=(2, 3)) for part in maps], dim=1)
     if means.shape != features.shape:

@@ -83,6 +83,10 @@ def finetune(
         label_smoothing=settings.label_smoothing,
         device=device,
     )
+    level = settings.augmentation
+    if task.spatial and level == "strong":
+        level = "medium"  # what TrivialAugment turns or shifts, the target would not follow
+    mixup, cutmix = (0.0, 0.0) if task.spatial else (settings.mixup, settings.cutmix)
     steps = math.ceil(len(train) / settings.batch_size)
     averaged = average.network if average else None
     progress = read_checkpoint(directory, network, optimizer, average=averaged) or {
@@ -109,7 +113,7 @@ def finetune(
             order = balanced_order(train.targets.strata, seed=settings.seed, epoch=epoch)
         changes = draw_changes(
             len(train),
-            level=settings.augmentation,
+            level=level,
             flip=settings.flip,
             seed=settings.seed,
             epoch=epoch,
@@ -127,11 +131,12 @@ def finetune(
             images = _normalise(
                 augment(raw, changes[shard], output_size=val.preprocess.input_size), val
             ).contiguous(memory_format=compute.memory_format)
+            targets = loss_function.encode(train.targets.values[shard.numpy()])
             images, targets = mix_batch(
                 images,
-                loss_function.encode(train.targets.values[shard.numpy()]),
-                mixup=settings.mixup,
-                cutmix=settings.cutmix,
+                loss_function.move(targets, changes.maps[shard]),
+                mixup=mixup,
+                cutmix=cutmix,
                 draw=(settings.seed, epoch, step * processes.size + processes.rank),
             )
             # Forward and backward, in parts where memory asks for it; then the step

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rootstock.backbones.card import BackboneCard
 from rootstock.backbones.load import Backbone, build_backbone
+from rootstock.backbones.tap_features import TapPart, average_grids
 from rootstock.heads.linear import Head, LinearHead, MlpHead
 
 
@@ -22,6 +23,12 @@ class TransferNet(nn.Module):
         self.extractor = extractor
         self.head = head
         self.tap = tap
+
+    @property
+    def parts(self) -> tuple[TapPart, ...]:
+        """What the features are made of."""
+        parts: tuple[TapPart, ...] = self.extractor.parts
+        return parts
 
     @property
     def head_layers(self) -> list[nn.Linear]:
@@ -66,6 +73,10 @@ class TransferNet(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Features [N,D] that the head reads."""
         return self.extractor(images)
+
+    def describe(self, features: Tensor) -> Tensor:
+        """Return what tells images apart: those features, with maps averaged."""
+        return average_grids(features, self.parts)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.load import load_backbone
+from rootstock.backbones.tap_features import TapPart
 from rootstock.heads.linear import CPU, Head, LinearHead, read_head, split_folds, write_head
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_json
@@ -61,10 +62,11 @@ class HeadObjective:
     seed: int = 0
     device: str = "cpu"
     """As `pick_device` reads it, where the trial runs."""
+    parts: Mapping[str, Sequence[TapPart]] = field(default_factory=dict)
+    """What the features of a tap are made of, if that matters to the task."""
 
-    @property
-    def _solver(self) -> HeadSolver:
-        return self.task.head(self.weighting)
+    def _solver(self, tap: str) -> HeadSolver:
+        return self.task.head(self.weighting).reading(self.parts.get(tap, ()))
 
     def __call__(self, params: Params, directory: Path, report: Report) -> Mapping[str, float]:
         return run_tracked(self._fit, params, directory, report, self.tracking)
@@ -80,21 +82,23 @@ class HeadObjective:
     def _fit_on(
         self, device: torch.device, params: Params, directory: Path, report: Report
     ) -> dict[str, float]:
+        solver = self._solver(params["tap"])
         features = np.load(self.train_features[params["tap"]], mmap_mode="r")
         val = np.load(self.val_features[params["tap"]], mmap_mode="r")
         if params.get("prototypes"):
-            return self._fit_prototypes(features, val, directory, report)
+            return self._fit_prototypes(solver, features, val, directory, report)
         strengths, hidden = sorted(params["strengths"], reverse=True), params.get("hidden", 0)
         quick = len(features) * len(self.train_targets.names) <= CROSS_VALIDATED and not hidden
         unseen = None
         rows = self.train_targets.foldable()
         if quick and len(rows):
-            unseen = self._cross_validated(features, rows, strengths, device)
+            unseen = self._cross_validated(solver, features, rows, strengths, device)
             strengths = list(unseen.strengths)
         heads: list[Head] = []
         path: list[dict[str, float]] = []
         losses: list[np.ndarray] = []
-        for strength, head in self._walk_heads(features, strengths, hidden=hidden, device=device):
+        walk = self._walk_heads(solver, features, strengths, hidden=hidden, device=device)
+        for strength, head in walk:
             metrics, of_each = self._measure(head, val)
             heads.append(head)
             path.append({"l2": strength, **metrics})
@@ -110,7 +114,7 @@ class HeadObjective:
         head, metrics = heads[best], dict(path[best])
         if unseen:
             metrics[UNSEEN_LOSS] = float(known.mean(axis=1).min())
-        finished = self._solver.finish(head, self.train_targets)
+        finished = solver.finish(head, self.train_targets)
         if finished is not head:
             head = finished
             metrics = metrics | self._measure(head, val)[0]
@@ -120,21 +124,26 @@ class HeadObjective:
         return metrics
 
     def _fit_prototypes(
-        self, features: np.ndarray, val: np.ndarray, directory: Path, report: Report
+        self,
+        solver: HeadSolver,
+        features: np.ndarray,
+        val: np.ndarray,
+        directory: Path,
+        report: Report,
     ) -> dict[str, float]:
         """Fit the class means, and scale them by images that they were not made of."""
         targets = self.train_targets
-        head = self._solver.fit_prototypes(features, targets)
+        head = solver.fit_prototypes(features, targets)
         outputs, known = head.outputs(val), self.val_targets
         rows = targets.foldable()
         if len(rows):
             some, unseen = targets.take(rows), np.empty((len(rows), len(targets.names)), np.float32)
             for test in split_folds(some.strata, FOLDS, 0, some.groups):
                 rest = np.setdiff1d(np.arange(len(targets)), rows[test])
-                part = self._solver.fit_prototypes(features[rest], targets.take(rest))
+                part = solver.fit_prototypes(features[rest], targets.take(rest))
                 unseen[test] = part.outputs(features[rows[test]])
             outputs, known = np.concatenate([outputs, unseen]), known.joined(some)
-        scale = self._solver.best_scale(outputs, known)
+        scale = solver.best_scale(outputs, known)
         head = LinearHead(head.weights * np.float32(scale), head.bias * np.float32(scale))
         metrics, _ = self._measure(head, val)
         if len(rows):
@@ -146,6 +155,7 @@ class HeadObjective:
 
     def _walk_heads(
         self,
+        solver: HeadSolver,
         features: np.ndarray,
         strengths: Sequence[float],
         *,
@@ -154,12 +164,10 @@ class HeadObjective:
     ) -> Iterator[tuple[float, Head]]:
         """Yield each strength with its head, the strongest first."""
         if not hidden:
-            yield from self._solver.walk(
-                features, self.train_targets, strengths=strengths, device=device
-            )
+            yield from solver.walk(features, self.train_targets, strengths=strengths, device=device)
             return
         for strength in strengths:
-            head = self._solver.fit_hidden(
+            head = solver.fit_hidden(
                 features,
                 self.train_targets,
                 hidden=hidden,
@@ -177,12 +185,13 @@ class HeadObjective:
 
     def _cross_validated(
         self,
+        solver: HeadSolver,
         features: np.ndarray,
         rows: np.ndarray,
         strengths: Sequence[float],
         device: torch.device,
     ) -> PathScores:
-        return self._solver.cross_validate(
+        return solver.cross_validate(
             features[rows],
             self.train_targets.take(rows),
             folds=FOLDS,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rootstock.backbones.tap_features import average_width
 from rootstock.backbones.taps import module_stages
 from rootstock.config.choices import Augmentation
 from rootstock.config.schema import TrainConfig
@@ -103,11 +104,14 @@ def rate_factor(done: float) -> float:
 def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[dict[str, Any]]:
     """Groups for the optimizer with their ``peak`` rate and ``stage``; frozen ones are left out.
 
+    A head that reads maps learns more slowly by as much as they are wider than their averages: a
+    step moves an output by the sum over its features (Yang et al. 2021, arXiv:2203.03466).
     Biases and normalisation have no weight decay. Frozen parameters stop requiring gradients.
     """
     stages = _stages(network)
     depth = _depths(network)
     frozen = _frozen(settings, depth)
+    share = average_width(network.parts) / sum(part.width for part in network.parts)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         stage = stages[name.rpartition(".")[0]]
@@ -120,7 +124,7 @@ def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[d
             {
                 "params": [],
                 "stage": stage,
-                "peak": _peak_rate(stage, depth, settings),
+                "peak": _peak_rate(stage, depth, settings) * (share if stage == HEAD else 1.0),
                 **({"weight_decay": 0.0} if plain else {}),
             },
         )

@@ -25,7 +25,7 @@ def predict_outputs(network: TransferNet, images: ImageSet) -> np.ndarray:
 
 
 def predict_features(network: TransferNet, images: ImageSet) -> np.ndarray:
-    """Return the features float32[N,D] that the head reads, of images as they are evaluated."""
+    """Return the features float32[N,D] that tell images apart, of images as they are evaluated."""
     batches = _forward(network, images, np.arange(len(images)))
     return np.concatenate([features for _, features in batches])
 
@@ -42,7 +42,8 @@ def _forward(
         batch = torch.from_numpy(images.preprocess.normalise(pixels)).to(device)
         features = network.features(batch)
         outputs = network.head(features)
-        yield outputs.float().cpu().numpy(), features.float().cpu().numpy()
+        described = network.describe(features)
+        yield outputs.float().cpu().numpy(), described.float().cpu().numpy()
 
 
 def validate(network: TransferNet, images: ImageSet, task: Task) -> dict[str, float]:

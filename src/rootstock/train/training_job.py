@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rootstock.backbones.load import LAST
+from rootstock.backbones.tap_features import average_grids
 from rootstock.config.schema import TrainConfig
 from rootstock.data.views import Views, average_views
 from rootstock.heads.linear import read_head
@@ -65,11 +66,21 @@ class TrainingJob:
         """Named by what decides the trials, so that a killed job's work is used again."""
         return self.data.directory
 
+    @property
+    def taps(self) -> list[str]:
+        """What heads read at the plan's depths."""
+        return [self._read_tap(depth) for depth in self.plan.taps]
+
+    def _read_tap(self, depth: str) -> str:
+        return self.data.task.read_tap(depth, self.data.reader.backbone.tap_names)
+
     def search_heads(self, searcher: Searcher, tracking: Tracking) -> list[HeadTrial]:
         """Fit heads on the cached features, one trial for each tap and kind of head."""
+        backbone = self.data.reader.backbone
         objective = HeadObjective(
-            train_features={tap: self.data.feature_file("train", tap) for tap in self.plan.taps},
-            val_features={tap: self.data.feature_file("val", tap) for tap in self.plan.taps},
+            parts={tap: backbone.parts(tap) for tap in self.taps},
+            train_features={tap: self.data.feature_file("train", tap) for tap in self.taps},
+            val_features={tap: self.data.feature_file("val", tap) for tap in self.taps},
             task=self.data.task,
             train_targets=self.data.targets("train"),
             val_targets=self.data.targets("val"),
@@ -89,7 +100,8 @@ class TrainingJob:
         return [HeadTrial.of(trial) for trial in trials]
 
     def _head_candidates(self) -> list[dict[str, Any]]:
-        linear = list(self.plan.head_candidates)
+        linear = [one | {"tap": self._read_tap(one["tap"])} for one in self.plan.head_candidates]
+        with_penalty = list(linear)
         _, counts = np.unique(self.data.targets("train").strata, return_counts=True)
         if np.median(counts) <= PROTOTYPE_IMAGES and self.data.task.head().has_prototypes:
             linear += [{"tap": one["tap"], "prototypes": True} for one in linear]
@@ -101,7 +113,7 @@ class TrainingJob:
                 "hidden": self.options.mlp_hidden,
                 "strengths": candidate["strengths"][::MLP_STRIDE],
             }
-            for candidate in self.plan.head_candidates
+            for candidate in with_penalty
         ]
         return linear + hidden
 
@@ -128,7 +140,7 @@ class TrainingJob:
             weights=self.plan.weights,
             backbone=self.plan.backbone,
             device=self.options.device,
-            tap=LAST,
+            tap=head.tap,
             head=head.directory / HEAD_FILE,
             train=self.data.training_images(),
             val=self.data.validation_images(),
@@ -234,7 +246,7 @@ class TrainingJob:
 
     def _tuned_network(self, state: dict[str, Tensor]) -> TransferNet:
         head = read_head(next((self.directory / "heads").rglob(HEAD_FILE)))
-        network = TransferNet.build(self.data.reader.backbone, tap=LAST, head=head)
+        network = TransferNet.build(self.data.reader.backbone, tap=self._read_tap(LAST), head=head)
         network.load_state_dict(state)
         return network.eval()
 
@@ -269,8 +281,10 @@ class TrainingJob:
     def head_features(
         self, trial: HeadTrial | FinetunedTrial, network: TransferNet
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the features [N,D] that the head reads, of training and validation images."""
+        """Return the features [N,D] of training and validation images, with maps averaged."""
         if isinstance(trial, HeadTrial):
-            return self.data.features("train", trial.tap), self.data.features("val", trial.tap)
+            parts = self.data.reader.backbone.parts(trial.tap)
+            train, val = (self.data.features(split, trial.tap) for split in ("train", "val"))
+            return average_grids(train, parts), average_grids(val, parts)
         train = predict_features(network, self.data.reference_images())
         return train, predict_features(network, self.data.validation_images())

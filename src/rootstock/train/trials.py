@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rootstock.backbones.card import split_taps
 from rootstock.backbones.load import LAST
 from rootstock.config.choices import Strategy
 from rootstock.errors import TrainingError
@@ -140,7 +141,7 @@ def trained_strategy(trial: HeadTrial | FinetunedTrial, planned: Strategy) -> St
     """
     if isinstance(trial, FinetunedTrial):
         return planned
-    return "linear_probe" if trial.tap == LAST else "early_features"
+    return "linear_probe" if split_taps(trial.tap)[-1] == LAST else "early_features"
 
 
 def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:

@@ -92,7 +92,8 @@ def _open_reader(project: Project, backbone: Backbone, geometry: Geometry) -> Fe
 def _measure_shape(project: Project, backbone: Backbone) -> dict[str, Any]:
     """Return the fields of the profile that say how images become square, and why."""
     config, rows = project.config, project.manifest.rows("train")
-    wish, ratio = config.data.geometry, median_aspect_ratio(rows)
+    ratio = median_aspect_ratio(rows)
+    wish = "squash" if get_task(project.manifest.task).spatial else config.data.geometry
     probes: tuple[GeometryProbe, ...] = ()
     if wish == "auto" and ratio >= FAR_FROM_SQUARE:
         probes = probe_geometries(
@@ -118,6 +119,7 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
     """Return ``profile`` with what every other candidate makes of the same images."""
     config = project.config
     rows = sample_rows(project.manifest.rows("train"), config.assess.sample)
+    task = get_task(project.manifest.task)
 
     def measure(candidate: str) -> BackboneProfile:
         weights, name = split_candidate(candidate)
@@ -126,7 +128,7 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
             candidate,
             _open_reader(project, backbone, profile.geometry),
             rows,
-            task=get_task(project.manifest.task),
+            task=task,
             similar_from=config.assess.similar_from,
             folds=config.assess.probe_folds,
             batch_size=config.features.batch_size,

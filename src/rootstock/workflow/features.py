@@ -17,6 +17,7 @@ from rootstock.features.store.store import FeatureStore
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.spread import InProcess, Spreader
 from rootstock.system.progress import Progress, say
+from rootstock.tasks import get_task
 from rootstock.workflow.planned_backbone import load_planned_backbone
 from rootstock.workflow.project import Project
 
@@ -32,6 +33,7 @@ class PartJob:
     """Extracts a part of the images; picklable, so that any machine that sees the files can."""
 
     plan: TransferPlan
+    task: str
     root: Path
     store: Path
     device: str
@@ -48,6 +50,12 @@ class PartJob:
         )
         return FeatureReader(self.root, backbone, preprocess, FeatureStore(self.store))
 
+    @property
+    def taps(self) -> list[str]:
+        """What heads of the task read at the plan's depths."""
+        depths = self.reader.backbone.tap_names
+        return [get_task(self.task).read_tap(depth, depths) for depth in self.plan.taps]
+
     def __getstate__(self) -> dict[str, object]:
         """Without the network: where the job goes there may be another device for it."""
         return {name: value for name, value in vars(self).items() if name != "reader"}
@@ -56,7 +64,7 @@ class PartJob:
         """Compute what the store lacks of these rows."""
         return self.reader.extract(
             rows,
-            self.plan.taps,
+            self.taps,
             batch_size=self.batch_size,
             n_images=self.n_images,
             measure=True,
@@ -73,6 +81,7 @@ def cache_features(
     unique = list({row.sha256: row for row in rows}.values())
     job = PartJob(
         plan,
+        project.manifest.task,
         project.root,
         project.store,
         config.features.device,
@@ -93,7 +102,7 @@ def cache_features(
             # Here, by one process: parts on many machines would merge the same small segments.
             if len(done) % COMPACT_PARTS == 0 or len(done) == len(parts):
                 compact(space)
-    job.reader.write_index(paths.features, rows, plan.taps)
+    job.reader.write_index(paths.features, rows, job.taps)
     total = ExtractionReport(
         sum(report.computed for report in done),
         sum(report.reused for report in done),

@@ -43,6 +43,12 @@ def check_task(config: Config, task: Task) -> None:
     check_class_weight(config, task)
     task.check_threshold(config.task.threshold)
     gate_metric(config, task)
+    if task.spatial:
+        train = config.train
+        _require("data.geometry", config.data.geometry, (AUTO, "squash"), task)
+        _require("train.views", train.views, ("one",), task)
+        _require("train.mixup", str(train.mixup), (AUTO, "0.0"), task)
+        _require("train.cutmix", str(train.cutmix), ("0.0",), task)
 
 
 def _require(key: str, value: str, allowed: Sequence[str], task: Task) -> None:

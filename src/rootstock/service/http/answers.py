@@ -76,7 +76,7 @@ async def classify(
     answers = [
         answer_type(predictor.task.name)(filename=upload.filename, error=describe(result))
         if isinstance(result, Problem)
-        else _answer(predictor, result, options, upload.filename)
+        else replace(answer_row(predictor, result, options), filename=upload.filename)
         for upload, result in zip(uploads, results, strict=True)
     ]
     usable = [
@@ -89,10 +89,11 @@ async def classify(
     return predictor, answers
 
 
-def _answer(predictor: Predictor, row: Row, options: AnswerOptions, filename: str) -> Answer:
-    answer = predictor.answer(row.decision, row.features, options)
+def answer_row(predictor: Predictor, row: Row, options: AnswerOptions) -> Answer:
+    """Return the answer for one row."""
+    answer = predictor.answer(row.decision, row.features, options._replace(size=row.size))
     heat_map = row.heat_map.to_answer() if row.heat_map else None
-    return replace(answer, filename=filename, heat_map=heat_map)
+    return replace(answer, heat_map=heat_map)
 
 
 async def classify_all(

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.access import Router
-from rootstock.service.http.answers import choose_model, classify_all
+from rootstock.service.http.answers import answer_row, choose_model, classify_all
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.uploads import bounded_route
 from rootstock.service.http.v2_tensors import (
@@ -177,7 +177,7 @@ async def _infer(
         images = read_tensor(request, predictor, tensor, max_images)
         rows = await service.infer_tensor(request, predictor, images)
         service.telemetry.count_images("ok", len(rows))
-        return predictor, [predictor.answer(row.decision, row.features, ALL_NAMES) for row in rows]
+        return predictor, [answer_row(predictor, row, ALL_NAMES) for row in rows]
     contents = read_images(request, tensor, max_images)
     return await classify_all(
         service, request, predictor, contents, column="images", options=ALL_NAMES

@@ -28,10 +28,14 @@ Result = TypeVar("Result")
 
 
 class Row(NamedTuple):
-    """One image's decision [...] and features float32[D], and a heat map if it was asked for."""
+    """One image's decision [...] and features float32[D], its width and height.
+
+    The heat map is there if it was asked for.
+    """
 
     decision: np.ndarray
     features: np.ndarray
+    size: tuple[int, int] = (1, 1)
     heat_map: HeatMap | None = None
 
 

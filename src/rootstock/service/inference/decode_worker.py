@@ -3,8 +3,9 @@
     python -m rootstock.service.inference.decode_worker FD MEMORY_BYTES
 
 A frame is four bytes of length and that many bytes. The parent sends two frames per job, the recipe
-as JSON and the encoded image; the answer is one frame: `+` and the pixels uint8[V,S,S,3], or `-`
-and the error as JSON. The parent unpickles nothing.
+as JSON and the encoded image; the answer is one frame: `+`, width and height of the image (four
+bytes each) and the pixels uint8[V,S,S,3]; or `-` and the error as JSON. The parent unpickles
+nothing.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def prepare(recipe: bytes, content: bytes) -> bytes:
     """Return the answer to one job."""
     preprocess, views, limits = _parse(recipe)
     try:
-        pixels = preprocess.decode(content, limits)
-        return b"+" + cut_views(preprocess, pixels, views).tobytes()
+        image = preprocess.decode(content, limits)
+        size = b"".join(side.to_bytes(4, "big") for side in image.size)
+        return b"+" + size + cut_views(preprocess, image.pixels, views).tobytes()
     except ImageError as error:
         return b"-" + json.dumps({"reason": error.reason, "message": error.message}).encode()
     except MemoryError:

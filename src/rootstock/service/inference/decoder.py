@@ -23,7 +23,7 @@ import numpy as np
 
 from rootstock.data.views import FORWARD_PASSES
 from rootstock.errors import ImageError
-from rootstock.model.predictor import Predictor
+from rootstock.model.predictor import Predictor, Prepared
 from rootstock.service.http.problems import Problem
 from rootstock.service.inference.decode_worker import recipe_bytes
 from rootstock.service.models.proof import passed_environment
@@ -90,8 +90,8 @@ class DecodePool:
         self._workers.clear()
         self._free.clear()
 
-    async def prepare(self, predictor: Predictor, content: bytes) -> np.ndarray:
-        """Return the views uint8[V,S,S,3] of an encoded image, as `Predictor.prepare` makes them.
+    async def prepare(self, predictor: Predictor, content: bytes) -> Prepared:
+        """Return the views of an encoded image and its size, as `Predictor.prepare_sized` does.
 
         Raises:
             ImageError: the image cannot be used; ``too-slow`` if decoding took too long.
@@ -102,7 +102,7 @@ class DecodePool:
         self._on_event("queue", time.perf_counter() - arrival)
         size = predictor.bundle.preprocess.input_size
         shape = (FORWARD_PASSES[predictor.bundle.facts.views], size, size, 3)
-        max_bytes = max(1 + math.prod(shape), _MAX_ERROR_BYTES)
+        max_bytes = max(9 + math.prod(shape), _MAX_ERROR_BYTES)
         job = worker.submit(self._recipe(predictor), content, max_bytes, self._seconds)
         job.add_done_callback(partial(self._finish, worker, time.perf_counter()))
         # The job runs on if the caller leaves: the worker could not stop in the middle.
@@ -110,7 +110,9 @@ class DecodePool:
         if answer[0] == ord("-"):
             error = json.loads(bytes(answer[1:]))
             raise ImageError(error["reason"], error["message"])
-        return np.frombuffer(answer, np.uint8, offset=1).reshape(shape)
+        sides = (int.from_bytes(answer[start : start + 4], "big") for start in (1, 5))
+        views = np.frombuffer(answer, np.uint8, offset=9).reshape(shape)
+        return Prepared(views, (next(sides), next(sides)))
 
     def _finish(self, worker: _Worker, start: float, job: asyncio.Future[memoryview]) -> None:
         # exception() also marks the error as retrieved, in case the caller has left.

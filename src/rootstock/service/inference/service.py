@@ -148,10 +148,14 @@ class Service:
             return error
         with tracer.start_as_current_span("infer"):
             if explained is None:
-                return await self.batcher.submit(predictor, prepared)
-            work = partial(explain_images, predictor, [prepared], output=explained, method="maps")
-            (one,) = await self.batcher.run(work)
-            return Row(one.decision, one.features, one.heat_map)
+                row = await self.batcher.submit(predictor, prepared.views)
+            else:
+                work = partial(
+                    explain_images, predictor, [prepared.views], output=explained, method="maps"
+                )
+                (one,) = await self.batcher.run(work)
+                row = Row(one.decision, one.features, heat_map=one.heat_map)
+        return row._replace(size=prepared.size)
 
     async def infer_tensor(
         self, request: Request, predictor: Predictor, images: np.ndarray
@@ -164,7 +168,11 @@ class Service:
         """
         work = partial(self.batcher.run, predictor.infer_normalised, images, "one")
         inferred = await self._run_in_time(request, work, len(images))
-        return [Row(*row) for row in zip(*inferred, strict=True)]
+        height, width = images.shape[2:]
+        return [
+            Row(decision, features, (width, height))
+            for decision, features in zip(*inferred, strict=True)
+        ]
 
     async def answer(
         self,

@@ -36,7 +36,7 @@ from rootstock.tasks.task import (
 if TYPE_CHECKING:
     import torch
 
-    from rootstock.tasks.single_label.learning import CrossEntropy, SoftmaxSolver
+    from rootstock.tasks.learning import HeadSolver, TargetLoss
 
 TEMPERATURES = (0.001, 1000.0)
 """The lowest and the highest that a model may have; a fit gives .05 to 20."""
@@ -87,7 +87,7 @@ class SingleLabel(Task):
 
     # Training
 
-    def head(self, weighting: str = "none") -> SoftmaxSolver:
+    def head(self, weighting: str = "none") -> HeadSolver:
         """Return multinomial logistic regression."""
         from rootstock.tasks.single_label.learning import SoftmaxSolver
 
@@ -100,7 +100,7 @@ class SingleLabel(Task):
         weighting: str,
         label_smoothing: float,
         device: torch.device,
-    ) -> CrossEntropy:
+    ) -> TargetLoss:
         """Return cross-entropy."""
         from rootstock.tasks.single_label.learning import CrossEntropy
 
@@ -167,7 +167,7 @@ class SingleLabel(Task):
 
         return doubt_labels(features, targets, folds=folds, seed=seed)
 
-    def neighbour_score(self, features: np.ndarray, targets: Targets) -> float:
+    def neighbour_score(self, features: np.ndarray, targets: Targets) -> float | None:
         """Return the leave-one-out accuracy of the nearest neighbours."""
         from rootstock.tasks.single_label.neighbours import leave_one_out_accuracy
 

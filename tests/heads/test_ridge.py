@@ -1,0 +1,45 @@
+"""Ridge regression with the penalty that leave-one-out chooses."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge, RidgeCV
+
+from rootstock.heads import ridge
+from rootstock.heads.linear import HeadProblem
+from rootstock.heads.ridge import PENALTIES, fit_ridge
+
+
+@pytest.fixture
+def data():
+    random = np.random.default_rng(0)
+    features = random.normal(3, 2, (60, 150)).astype(np.float32)
+    weights = random.normal(0, 1, (150, 2)) * (np.arange(150) < 12)[:, None]
+    values = features @ weights + random.normal(0, 3, (60, 2)) + 5
+    return features, values.astype(np.float32)
+
+
+def scale(features):
+    """As heads are fitted: the deviations of few images are drawn together."""
+    problem = HeadProblem.of(features)
+    return (features - problem.mean) / problem.scale
+
+
+def test_the_head_is_that_of_scikit_learn_with_cross_validation(data):
+    features, values = data
+    scaled = scale(features)
+    penalties = [share * np.square(scaled).sum() / len(scaled) for share in PENALTIES]
+    theirs = RidgeCV(penalties).fit(scaled, values)
+    np.testing.assert_allclose(
+        fit_ridge(features, values).outputs(features), theirs.predict(scaled), rtol=1e-3, atol=0.02
+    )
+
+
+def test_more_rows_than_axes_are_solved_with_the_penalty_of_a_part(data, monkeypatch):
+    random = np.random.default_rng(1)
+    features = random.normal(0, 1, (90, 20)).astype(np.float32)
+    values = (features[:, :2] + random.normal(0, 0.1, (90, 2))).astype(np.float32)
+    monkeypatch.setattr(ridge, "MAX_AXES", 45)
+    head = fit_ridge(features, values, penalties=[0.1])
+    scaled, part = scale(features), scale(features[::2])
+    theirs = Ridge(0.1 * np.square(part).sum() / len(part)).fit(scaled, values)
+    np.testing.assert_allclose(head.outputs(features), theirs.predict(scaled), atol=1e-3)
