@@ -29,6 +29,6 @@ def name_images(
         thumbnail = ""
         if keep == "thumbnails":
             content = read_indexed(row, reader.root)
-            thumbnail = make_thumbnail(reader.preprocess.decode(content))
+            thumbnail = make_thumbnail(reader.preprocess.decode(content).pixels)
         images.append(KnownImage(row.path, row.target, row.sha256, thumbnail))
     return KnownImages(images, lengths)
