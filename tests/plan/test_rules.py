@@ -54,8 +54,9 @@ def test_a_free_choice_of_a_head_compares_both_kinds_and_their_joins():
     assert taps("linear_probe") == ["last", "block2", "block2+last", every]
     assert taps("early_features") == ["block2", "last", "block2+last", every]
     assert taps("full_finetune") == ["last"]
-    two = rules.candidate_taps("linear_probe", ["block1", "last"], {}, pinned=False)
-    assert two == ["last", "block1", "block1+last"]
+    assert taps("linear_probe", probe_accuracy={}) == ["last"]
+    two = partial(rules.candidate_taps, "linear_probe", ["block1", "last"], pinned=False)
+    assert two({"block1": 0.5}) == ["last", "block1", "block1+last"]
 
 
 def test_a_backbone_of_one_tap_has_nothing_earlier():

@@ -318,6 +318,12 @@ TUNED = "plan.strategy=partial_finetune"
         (f"{TUNED} plan.flip=false", "finetune.flip", False),
         (f"{TUNED} plan.flip=true", "finetune.flip", True),
         (f"{TUNED} plan.freeze_through=block1", "finetune.freeze_through", "block1"),
+        (f"{TUNED} plan.freeze_through=last", "finetune.freeze_through", "last"),
+        (
+            "quality=best plan.strategy=full_finetune train.learning_rates=[0.1]",
+            "rates",
+            [0.1],
+        ),
         (f"{TUNED} train.epochs=9", "finetune.epochs", 9),
         (f"{TUNED} train.learning_rates=[0.2, 0.1]", "rates", [0.2, 0.1]),
     ],

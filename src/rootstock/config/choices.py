@@ -7,6 +7,7 @@ from typing import Literal
 Strategy = Literal[
     "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
 ]
+Quality = Literal["fast", "balanced", "best"]
 SizeClass = Literal["small", "medium", "large"]
 Augmentation = Literal["none", "light", "medium", "strong"]
 Shares = dict[SizeClass, tuple[float, float]]

@@ -11,7 +11,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rootstock.config.choices import PRIOR_SHARES, Augmentation, Shares, SizeClass, Strategy
+from rootstock.config.choices import (
+    PRIOR_SHARES,
+    Augmentation,
+    Quality,
+    Shares,
+    SizeClass,
+    Strategy,
+)
 
 Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -221,7 +228,9 @@ class PlanConfig(Section):
         "`block4+last` reads both.",
     )
     freeze_through: str = Field(
-        "auto", description="partial_finetune: the deepest tap that stays frozen, e.g. `block3`."
+        "auto",
+        description="partial_finetune: the deepest tap that stays frozen, e.g. `block3`; `last`: "
+        "the whole backbone, so that the head is trained by gradient on augmented images.",
     )
     input_size: Annotated[int, Field(ge=32, le=1024)] | Auto = Field(
         "auto", description="Side of the square input in pixels."
@@ -457,6 +466,13 @@ class Config(Section):
     """All of params.yaml."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
+    quality: Quality = Field(
+        "balanced",
+        description="What a model may cost, in a word. `fast`: heads only, no race; `balanced`: "
+        "fine-tuning if it is expected to pay; `best`: all installed backbones are compared, and "
+        "fine-tuning takes twice the epochs, more rates and the backbone's own input size. Single "
+        "settings that are not `auto` take precedence.",
+    )
     task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()

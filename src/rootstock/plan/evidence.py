@@ -50,7 +50,9 @@ def judge(
         return Evidence(ruled=ruled, choice=choice, contest=contest, why=why)
 
     if taps[-1] not in probes:
-        return conclude(ruled, "nothing could be probed, so the table decides.")
+        if rules.is_finetune(ruled):
+            return conclude(ruled, "nothing could be probed, so the table decides.")
+        return conclude("linear_probe", "nothing could be probed, so the last layer is read.")
     head, head_why = _better_head(ruled, taps, probes, n_probed)
     accuracy = probes[taps[-1]] if head == "linear_probe" else max(probes[t] for t in taps[:-1])
     noise = standard_error(accuracy, n_probed)

@@ -66,7 +66,7 @@ def _choose_freezing(
     ruled = rules.freeze_through(profile.backbone.taps)
     pinned = pins.freeze_through != AUTO
     if pinned:
-        check_tap(pins.freeze_through, profile.backbone.taps[:-1], key="plan.freeze_through")
+        check_tap(pins.freeze_through, profile.backbone.taps, key="plan.freeze_through")
     frozen = pins.freeze_through if pinned else ruled
     draft.note(
         "freezing",

@@ -9,7 +9,7 @@ from typing import Any, cast
 from rootstock.assess.profile import DatasetProfile
 from rootstock.assess.shape import MIN_LEAD_ERRORS
 from rootstock.backbones.licence import describe_licence
-from rootstock.config.choices import PRIOR_SHARES, Shares, Strategy
+from rootstock.config.choices import PRIOR_SHARES, Quality, Shares, Strategy
 from rootstock.errors import PlanError
 from rootstock.plan import rules
 from rootstock.plan.costs import expect_candidate
@@ -17,6 +17,7 @@ from rootstock.plan.draft import Draft, check_tap
 from rootstock.plan.evidence import judge
 from rootstock.plan.finetune_choices import choose_finetuning, choose_rates, pinned_settings
 from rootstock.plan.pins import AUTO, Pins
+from rootstock.plan.quality import describe_quality
 from rootstock.plan.transfer_plan import (
     BackboneScore,
     Evidence,
@@ -65,6 +66,7 @@ def make_transfer_plan(
     backbones: tuple[BackboneScore, ...] = (),
     backbone_why: str = "",
     budget_minutes: float | None = None,
+    quality: Quality = "balanced",
 ) -> TransferPlan:
     """Choose strategy, depth, freezing, input size, augmentation and search space.
 
@@ -76,6 +78,7 @@ def make_transfer_plan(
         PlanError: a pinned choice cannot be carried out with this backbone.
     """
     draft = Draft()
+    draft.note("quality", quality, describe_quality(quality))
     _note_data(draft, profile, backbone_why)
     evidence = judge_profile(profile, shares=shares)
     strategy = contender or _choose_strategy(draft, profile, pins, evidence, race, too_slow)

@@ -113,10 +113,13 @@ def candidate_taps(
     at the best of them joined with the last (``block3+last``), and at all taps joined (Head2Toe,
     Evci et al. 2022). If the strategy is not ``pinned``, the best earlier tap, the last one and
     both joins are compared, whichever of the two heads was chosen: probes on a part of the images
-    do not know the joined ones.
+    do not know the joined ones. If nothing was probed, since there is one image of each class, the
+    last tap is read: a few validation images cannot tell depths apart.
     """
     last = taps[-1]
     if is_finetune(strategy) or len(taps) < 2 or (pinned and strategy == "linear_probe"):
+        return [last]
+    if not pinned and not probe_accuracy and strategy == "linear_probe":
         return [last]
     earlier = list(enumerate(taps[:-1]))
     earlier.sort(key=lambda tap: (-probe_accuracy.get(tap[1], 0.0), -tap[0]))

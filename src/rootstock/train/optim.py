@@ -168,7 +168,8 @@ def _timm_module(network: TransferNet) -> Any:
 def _frozen(settings: FinetuneSettings, depth: dict[str, int]) -> set[str]:
     if settings.freeze_through is None:
         return set()
-    border = depth[settings.freeze_through]
+    # A network may have nothing between its last block and the pooling
+    border = depth.get(settings.freeze_through, 0)
     return {name for name, distance in depth.items() if distance >= border}
 
 

@@ -26,7 +26,7 @@ from rootstock.tasks.dataset import Dataset
 from rootstock.workflow.backbone_choice import measure_candidates
 from rootstock.workflow.data_review import BORDER_IMAGES, BORDER_IMAGES_PER_CLASS, review_data
 from rootstock.workflow.estimates import PlanMinutes, assessment_file, estimate_minutes
-from rootstock.workflow.pins import read_cost_pins
+from rootstock.workflow.pins import read_candidates, read_cost_pins
 from rootstock.workflow.project import Project
 
 
@@ -59,7 +59,7 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
         batch_size=config.features.batch_size,
         seed=config.seed,
     ).model_copy(update=shape)
-    if config.backbone.candidates:
+    if read_candidates(config):
         profile = _with_candidates(project, profile)
     profile.write(paths.profile)
     with Progress("speed of this machine", 0, "step"):
@@ -136,7 +136,7 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
         )
 
     names = list_candidates(
-        config.backbone.candidates, weights=config.backbone.weights, name=config.backbone.name
+        read_candidates(config), weights=config.backbone.weights, name=config.backbone.name
     )
     alternatives, unusable = measure_candidates(names[1:], measure)
     return profile.model_copy(update={"alternatives": alternatives, "unusable": unusable})

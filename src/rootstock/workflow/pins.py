@@ -5,8 +5,10 @@ A stage depends on each key of params.yaml that it reads, so costs read only wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rootstock.config.schema import Config
-from rootstock.plan.pins import Pins
+from rootstock.plan.pins import AUTO, Pins
 
 
 def read_pins(config: Config) -> Pins:
@@ -22,6 +24,12 @@ def read_pins(config: Config) -> Pins:
         epochs=config.train.epochs,
         learning_rates=config.train.learning_rates,
     )
+
+
+def read_candidates(config: Config) -> Sequence[str] | str:
+    """Return `backbone.candidates`; `auto` for `quality: best` where none are named."""
+    named = config.backbone.candidates
+    return AUTO if config.quality == "best" and not named else named
 
 
 def read_cost_pins(config: Config) -> Pins:

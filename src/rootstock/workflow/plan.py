@@ -16,6 +16,7 @@ from rootstock.plan.costs import find_too_slow, tuning_size
 from rootstock.plan.evidence import contest_to_race
 from rootstock.plan.ledger import measure_pace, read_ledger
 from rootstock.plan.planner import judge_profile, make_transfer_plan
+from rootstock.plan.quality import ruled_out, spend_more
 from rootstock.plan.report import render_plan
 from rootstock.plan.rules import EXPECTED_LEVEL
 from rootstock.plan.transfer_plan import Race, TransferPlan
@@ -56,10 +57,12 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
         ),
     )
     profile = choice.profile
+    pins = spend_more(pins, profile, config.quality)
     backbone = load_profiled_backbone(profile, device=device)
     backbone.require_size(tuning_size(profile, pins))
     estimate = estimate_minutes(paths.paces, profile, backbone, pins)
     too_slow = find_too_slow(estimate[1], limit=options.budget.minutes)
+    too_slow |= ruled_out(pins, config.quality)
     contest = contest_to_race(
         judge_profile(profile, shares=options.shares),
         too_slow=too_slow,
@@ -92,6 +95,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
         backbones=choice.scores,
         backbone_why=choice.why,
         budget_minutes=options.budget.minutes,
+        quality=config.quality,
     )
     plan.write(paths.plan)
     times = {"assessment": PlanMinutes.read(assessment_file(paths.estimates, profile))}

@@ -19,6 +19,7 @@ from rootstock.ports.search import Searcher
 from rootstock.system.files import sha256_file
 from rootstock.workflow.code_dependencies import digest_code
 from rootstock.workflow.index import index_and_warn
+from rootstock.workflow.pins import read_candidates
 from rootstock.workflow.stage_cache import run_if_changed
 
 PARAMS = {
@@ -29,9 +30,10 @@ PARAMS = {
         "plan.input_size",
         "train.epochs",
         "train.learning_rates",
+        "quality",
         "seed",
     ),
-    "plan": ("plan", "train", "seed"),
+    "plan": ("plan", "train", "quality", "seed"),
 }
 """The keys of params.yaml that each stage depends on, as in dvc.yaml."""
 
@@ -78,7 +80,7 @@ def prepare_plan(config: Config, paths: Paths, *, searcher: Searcher) -> None:
 def hash_weights(config: Config) -> dict[str, str]:
     """Return the SHA-256 of each file that a candidate backbone is read from: weights and card."""
     backbone = config.backbone
-    names = list_candidates(backbone.candidates, weights=backbone.weights, name=backbone.name)
+    names = list_candidates(read_candidates(config), weights=backbone.weights, name=backbone.name)
     files = [file for name in names for file in (Path(name), Path(name).with_suffix(".json"))]
     return {str(file): sha256_file(file) for file in files if file.is_file()}
 
