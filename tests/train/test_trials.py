@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from rootstock.config.schema import TrainConfig
 from rootstock.plan.transfer_plan import FinetuneRecipe
 from rootstock.train.compute import Compute
 from rootstock.train.optim import FinetuneSettings
-from rootstock.train.trials import FinetunedTrial, HeadTrial, trained_strategy
+from rootstock.train.trials import FinetunedTrial, HeadTrial, best_head, trained_strategy
 
 LAST, EARLIER = (HeadTrial({"tap": tap}, {}, None) for tap in ("last", "block2"))
 TUNED = FinetunedTrial({"learning_rate": 1e-3}, {}, None)
@@ -81,3 +82,36 @@ def test_settings_of_fine_tuning_are_the_plans_and_the_users():
         "recompute": True,
         "compute": compute,
     }
+
+
+def a_head(folder, tap, losses, **params):
+    directory = folder / f"{tap}-{len(params)}"
+    directory.mkdir()
+    if not params:
+        np.save(directory / "unseen.npy", np.array(losses))
+    return HeadTrial({"tap": tap} | params, {"unseen_loss": float(np.mean(losses))}, directory)
+
+
+@pytest.mark.parametrize(
+    ("joined", "taken"),
+    [([0.1, 0.2, 0.3, 0.25], "block1+last"), ([0.1, 0.9, 0.3, 0.4], "last")],
+)
+def test_of_heads_that_are_as_good_the_preferred_one_is_taken(tmp_path, joined, taken):
+    heads = [
+        a_head(tmp_path, "last", [0.4, 0.6, 0.5, 0.5]),
+        a_head(tmp_path, "block1+last", joined),
+    ]
+    assert best_head(heads, "val_loss").tap == taken
+
+
+def test_class_means_that_are_best_are_taken(tmp_path):
+    linear = a_head(tmp_path, "last", [0.4, 0.6, 0.5, 0.5])
+    means = a_head(tmp_path, "last", [0.4, 0.6, 0.5, 0.4], prototypes=True)
+    assert best_head([linear, means], "val_loss") is means
+
+
+def test_a_head_without_losses_of_each_image_is_taken_by_their_mean(tmp_path):
+    heads = [a_head(tmp_path, tap, [loss]) for tap, loss in (("last", 0.5), ("block1", 0.4))]
+    for head in heads:
+        (head.directory / "unseen.npy").unlink()
+    assert best_head(heads, "val_loss").tap == "block1"

@@ -16,7 +16,7 @@ from rootstock.backbones.load import load_backbone
 from rootstock.backbones.tap_features import TapPart
 from rootstock.heads.linear import CPU, Head, LinearHead, read_head, split_folds, write_head
 from rootstock.ports.search import Params, Report
-from rootstock.system.files import write_json
+from rootstock.system.files import write_atomic, write_json
 from rootstock.tasks.learning import HeadSolver, PathScores
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Task
@@ -34,6 +34,8 @@ PATH_FILE = "path.json"
 UNSEEN_LOSS = "unseen_loss"
 """Metric of a head: the mean loss on validation and training images, each by a head that has not
 seen it, at the penalty with the lowest; missing if it was not measured on training images."""
+UNSEEN_FILE = "unseen.npy"
+"""The losses float64[N] that `UNSEEN_LOSS` is the mean of; a linear head has it with the metric."""
 CROSS_VALIDATED = 400_000
 """Up to this many training images times classes the strength is cross-validated on them too:
 beyond, it would take minutes, and the validation images are enough."""
@@ -113,7 +115,10 @@ class HeadObjective:
         best = strongest_of_equals([row["l2"] for row in path], known)
         head, metrics = heads[best], dict(path[best])
         if unseen:
-            metrics[UNSEEN_LOSS] = float(known.mean(axis=1).min())
+            least = known[known.mean(axis=1).argmin()]
+            metrics[UNSEEN_LOSS] = float(least.mean())
+            with write_atomic(directory / UNSEEN_FILE) as temporary, temporary.open("wb") as file:
+                np.save(file, least)
         finished = solver.finish(head, self.train_targets)
         if finished is not head:
             head = finished

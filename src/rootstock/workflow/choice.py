@@ -52,7 +52,7 @@ def choose_trial(
     start = best_head(result.heads, task.selection)
     head, head_job = start, job
     if result.raced and raced_job:
-        head = best_head([start, *result.raced], task.selection)
+        head = best_head([*result.raced, start], task.selection)
         head_job = job if head is start else raced_job
     best: HeadTrial | FinetunedTrial = head
     losses = [head_job.calibrated_losses(head)]
