@@ -105,23 +105,25 @@ class Labelled:
             )
         return rows
 
-    def mistakes(self) -> list[tuple[str, str, str]]:
+    def mistakes(self) -> list[tuple[str, str, list[str]]]:
         """Return (path, labels it has, what is wrong) of images with wrong labels, worst first."""
         wrong = self.chosen != self.present
         surprise = np.where(wrong, np.abs(self.probabilities - self.present), 0).sum(axis=1)
         order = np.argsort(-surprise, kind="stable")
         return [
-            (self.paths[i], _join(self.targets.names, self.present[i]), self._fault(i))
+            (self.paths[i], _join(self.targets.names, self.present[i]), self._faults(i))
             for i in order
             if wrong[i].any()
         ]
 
-    def _fault(self, row: int) -> str:
-        extra = self.chosen[row] & ~self.present[row]
-        missed = ~self.chosen[row] & self.present[row]
-        parts = [f"+ {name}" for name in np.array(self.targets.names)[extra]]
-        parts += [f"− {name}" for name in np.array(self.targets.names)[missed]]
-        return ", ".join(parts)
+    def _faults(self, row: int) -> list[str]:
+        """Return the wrong labels of an image, the surest mistakes first."""
+        wrong = np.flatnonzero(self.chosen[row] != self.present[row])
+        surprise = np.abs(self.probabilities[row, wrong] - self.present[row, wrong])
+        return [
+            f"{'+' if self.chosen[row, k] else '−'} {self.targets.names[k]}"
+            for k in wrong[np.argsort(-surprise, kind="stable")]
+        ]
 
     def prediction_rows(self) -> list[Sequence[object]]:
         """Return the rows of predictions.csv, its header first."""
@@ -142,6 +144,11 @@ def make_report(evidence: Evidence, metrics: Mapping[str, float], root: Path) ->
     rows = images.label_rows()
     about = f"{len(mistakes):,} of {len(images.paths):,} test images have a wrong label; + is said "
     headlines = ("Worst mistakes", f"{about}and not there, − is missed")
+    # A caption has room for two mistakes, each on a line of its own.
+    captioned = [
+        (path, faults[0], faults[1] if faults[1:] else "")
+        for path, _, faults in mistakes[:MAX_MISTAKES]
+    ]
     pictures = [
         Picture(
             "precision_recall.png",
@@ -156,7 +163,7 @@ def make_report(evidence: Evidence, metrics: Mapping[str, float], root: Path) ->
         Picture("labels.png", partial(plot_label_precisions, rows[1:])),
         Picture(
             "mistakes.png",
-            partial(plot_captioned, mistakes[:MAX_MISTAKES], root=root, headlines=headlines),
+            partial(plot_captioned, captioned, root=root, headlines=headlines),
         ),
     ]
     return Report(_render(metrics, rows, mistakes), rows, pictures)
@@ -165,7 +172,7 @@ def make_report(evidence: Evidence, metrics: Mapping[str, float], root: Path) ->
 def _render(
     values: Mapping[str, float],
     rows: Sequence[Sequence[object]],
-    mistakes: Sequence[tuple[str, str, str]],
+    mistakes: Sequence[tuple[str, str, Sequence[str]]],
 ) -> str:
     lines = [
         "# Evaluation on the test split",
@@ -205,7 +212,8 @@ def _render(
     if not mistakes:
         return "\n".join([*lines, "None: all labels of each test image are right."]) + "\n"
     lines += markdown_table(
-        ("image", "has", "mistake (+ said and not there, − missed)"), mistakes[:MAX_MISTAKES]
+        ("image", "has", "mistake (+ said and not there, − missed)"),
+        [(path, has, ", ".join(faults)) for path, has, faults in mistakes[:MAX_MISTAKES]],
     )
     return "\n".join([*lines, "", f"![worst mistakes]({PICTURE_FOLDER}/mistakes.png)"]) + "\n"
 
