@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rootstock.data.manifest import Manifest
+from rootstock.model.python_function import DETAILS, PythonFunction
 from rootstock.system.files import read_json
 from tests.folder_registry import FolderRegistry
 from tests.service.conftest import make_client
@@ -159,6 +160,17 @@ def test_the_service_answers_with_numbers_and_intervals(trained):
         assert grams["low"] < grams["value"] < grams["high"]
         [output] = client.get(f"/v2/models/{body['model']['name']}").json()["outputs"]
         assert output == {"name": "values", "datatype": "FP64", "shape": [-1, 2]}
+
+
+def test_a_batch_and_mlflow_get_the_same_answers(trained):
+    red = PythonFunction(trained["multi_label"].model)
+    pictures = [coloured(["red"], 97), coloured([], 96), b"no"]
+    assert red.predict(pictures).tolist() == ["red", "", None]
+    table = red.predict(pictures, {DETAILS: True})
+    assert json.loads(table["probabilities"][0])["red"] > 0.5
+    assert table["error"].notna().tolist() == [False, False, True]
+    [value] = PythonFunction(trained["regression"].model).predict([grey(128, 99)])
+    assert value == pytest.approx(128_000, abs=20_000)
 
 
 @pytest.mark.parametrize("name", ["multi_label", "regression"])

@@ -33,7 +33,7 @@ def render_result(paths: Paths) -> str:
     task = get_task(Manifest.read(paths.manifest).task)
     quality = task.describe_quality(metrics, [], 0.0)[0].removeprefix("- ").replace("**", "")
     expected = ""
-    if forecast["expected_accuracy"]:
+    if forecast["expected_accuracy"] and task.score == task.headline:
         low, high = forecast["expected_accuracy"]
         expected = f" The plan expected {low:.1%} to {high:.1%}."
     lines = _block("result", [f"{quality}{expected}"])

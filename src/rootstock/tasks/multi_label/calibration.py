@@ -11,7 +11,7 @@ from rootstock.tasks.multi_label.measures import sigmoid
 
 DEFAULT_THRESHOLD = "f1"
 MIN_SLOPE, MAX_SLOPE = 0.05, 20.0
-MIN_IMAGES = 5
+MIN_IMAGES = 10
 """With fewer images that have a label, or have it not, its outputs are taken as they are."""
 PRIOR_IMAGES = 2.0
 """How many images' worth of trust the outputs get as they are, in a fit to few images."""
