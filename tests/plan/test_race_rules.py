@@ -38,7 +38,7 @@ def test_a_lead_beyond_the_noise_wins_whatever_the_log_loss():
 
 @pytest.mark.parametrize(("loss", "winner"), [(0.6, "linear_probe"), (0.4, "full_finetune")])
 def test_within_the_noise_the_lower_log_loss_wins(loss, winner):
-    race = judge(heat("linear_probe", 0.91), heat("full_finetune", 0.9, log_loss=loss))
+    race = judge(heat("linear_probe", 0.9), heat("full_finetune", 0.91, log_loss=loss))
     assert race.winner == winner
     assert "the calibrated log-loss decides" in race.why
 
@@ -62,7 +62,7 @@ def test_fine_tuning_that_ended_below_its_own_head_decides_nothing(accuracy):
     assert not is_settled(*race.heats)  # another round is due
 
 
-@pytest.mark.parametrize("lead", [{"accuracy": 0.95}, {"accuracy": 0.8, "log_loss": 0.1}])
+@pytest.mark.parametrize("lead", [{"accuracy": 0.95}, {"accuracy": 0.81, "log_loss": 0.1}])
 def test_a_lead_of_fine_tuning_on_few_images_is_in_doubt(lead):
     head = heat("linear_probe", 0.8, n_val=35)
     heats = head, heat("full_finetune", **lead, n_val=35)
@@ -85,6 +85,15 @@ def test_no_other_lead_is_in_doubt():
 def test_a_lead_in_accuracy_has_the_noise_of_both():
     assert not is_settled(heat("linear_probe", 0.87), heat("full_finetune", 0.9))
     assert is_settled(heat("linear_probe", 0.86), heat("full_finetune", 0.9))
+
+
+@pytest.mark.parametrize("accuracy", [0.89, 0.9])
+def test_fine_tuning_that_is_only_surer_does_not_win(accuracy):
+    race = judge(heat("linear_probe", 0.9), heat("full_finetune", accuracy, log_loss=0.1))
+    assert race.winner == "linear_probe"
+    assert (
+        "0.500 against 0.100 (± 0.020); as no more images are right, the head is taken" in race.why
+    )
 
 
 def test_only_the_last_round_counts():
@@ -128,6 +137,6 @@ def test_the_reason_names_winner_and_loser_with_their_scores():
 
 
 def test_a_lead_of_exactly_the_noise_decides_nothing():
-    heats = heat("linear_probe", 0.9, log_loss=0.75), heat("full_finetune", 0.9, log_loss=0.5)
+    heats = heat("linear_probe", 0.9, log_loss=0.75), heat("full_finetune", 0.91, log_loss=0.5)
     assert judge(*heats, noise=0.25).winner == "linear_probe"
     assert judge(*heats, noise=0.249).winner == "full_finetune"

@@ -41,7 +41,7 @@ from rootstock.workflow.race_heat import RunHeat, further_splits, pool_heats, ru
 
 log = logging.getLogger(__name__)
 
-VERSION = 6
+VERSION = 7
 """Raised whenever the same contest would be judged another way."""
 VAL_IMAGES = 1000
 """At most so many validation images judge a heat: their noise is below a point then."""
