@@ -2,9 +2,9 @@
 
 python benchmarks/tasks.py --data-dir DIR [--store FOLDER] [--out benchmarks/results/tasks.json]
 
-``DIR`` holds street_scenes and blood_boxes, as folders or tars. Features are those of the default
-backbone; the baselines read those of the last depth, pooled, and the same splits. Rows of other
-tasks in the file are kept.
+``DIR`` holds street_scenes, blood_boxes and animals_boxes, as folders or tars. Features are of
+the default backbone; the baselines read those of the last depth, pooled (boxes: the same map as our
+head), and the same splits. Rows of other tasks in the file are kept.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from benchmarks.sets import find_set
 from rootstock.backbones.load import LAST, load_backbone
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
+from rootstock.data.preprocess import Geometry
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.heads.linear import read_head
 from rootstock.ports.runs import NullRunLogger
 from rootstock.tasks.dataset import Dataset
+from rootstock.tasks.localisation.boxes import tidy
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import AnswerOptions
 from rootstock.train.objectives import HEAD_FILE, UNSEEN_LOSS, HeadObjective
@@ -52,11 +54,15 @@ class Prepared:
         config = load_config(None, overrides=[f"data.root={table}", *overrides])
         self.dataset = Dataset.of(index_images(config, Paths(scratch / "index")))
         backbone = load_backbone("packaged", config.backbone.name)
-        self.taps = backbone.tap_names
+        task, depths = self.dataset.task, backbone.tap_names
+        # Places are read from the deepest map, whatever the depth of the class
+        self.taps = [task.read_tap(LAST, depths)] if task.spatial else depths
+        self.parts = {tap: backbone.parts(tap) for tap in self.taps}
+        geometry: Geometry = "squash" if task.spatial else "crop"
         self.reader = FeatureReader(
             table.parent,
             backbone,
-            backbone.card.preprocess(rendering=self.dataset.manifest.rendering),
+            backbone.card.preprocess(rendering=self.dataset.manifest.rendering, geometry=geometry),
             FeatureStore(store),
         )
         self.grid = config.train.l2_grid
@@ -86,6 +92,7 @@ def fit_heads(data: Prepared, scratch: Path) -> tuple[str, dict[str, np.ndarray]
         val_targets=data.targets("val"),
         weighting="none",
         tracking=Tracking(NullRunLogger(), "", {}),
+        parts=data.parts,
     )
     losses = {}
     for tap in data.taps:
@@ -154,10 +161,37 @@ def measure_numbers(data: Prepared, scratch: Path) -> dict[str, Any]:
     }
 
 
+def measure_boxes(data: Prepared, scratch: Path) -> dict[str, Any]:
+    """Measure one class and one box per image on animals."""
+    task, test, val = data.dataset.task, data.targets("test"), data.targets("val")
+    tap, outputs = fit_heads(data, scratch)
+    metrics = task.metrics(task.decide(outputs["test"], task.calibrate(outputs["val"], val)), test)
+    grid = data.parts[tap][0].width
+    train = data.targets("train").values
+    of_class = make_pipeline(
+        StandardScaler(), LogisticRegressionCV(Cs=BASELINE_STRENGTHS, cv=5, max_iter=2000)
+    )
+    of_class.fit(data.features("train", tap)[:, grid:], train[:, 0])
+    of_box = make_pipeline(StandardScaler(), RidgeCV(RIDGE_STRENGTHS))
+    of_box.fit(data.features("train", tap)[:, :grid], train[:, 1:])
+    said = data.features("test", tap)
+    probabilities = of_class.predict_proba(said[:, grid:])
+    baseline = task.metrics(
+        np.column_stack([probabilities, tidy(of_box.predict(said[:, :grid]))]), test
+    )
+    names = ("localisation_accuracy", "accuracy", "mean_iou")
+    return {
+        "tap": tap,
+        **{name: metrics[name] for name in names},
+        **{f"baseline_{name}": baseline[name] for name in names},
+    }
+
+
 Measure = Callable[[Prepared, Path], dict[str, Any]]
 SETS: Mapping[str, tuple[str, str, Measure]] = {
     "multi_label": ("street_scenes", "labels.csv", measure_labels),
     "regression": ("blood_boxes", "red_cells.csv", measure_numbers),
+    "localisation": ("animals_boxes", "largest_box.csv", measure_boxes),
 }
 
 

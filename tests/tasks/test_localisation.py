@@ -151,6 +151,8 @@ def test_the_service_answers_in_pixels_of_the_upright_upload(trained):
         for side, value in first["box"].items():
             assert second["box"][side] == pytest.approx(value, abs=3)
         assert bad["error"]["reason"] == "not-an-image"
+        alike = client.post("/v1/predict?neighbours=2", files=files[:1]).json()["predictions"][0]
+        assert {one["target"] for one in alike["neighbours"]} <= set(COLOURS)
         name = body["model"]["name"]
         outputs = {
             one["name"]: one["shape"] for one in client.get(f"/v2/models/{name}").json()["outputs"]

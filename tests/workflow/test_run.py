@@ -429,7 +429,7 @@ def test_what_is_kept_of_training_images_is_a_choice(data, finished, keep):
     project = Project(configure(data), Paths(finished))
     job = open_planned_job(project)
     rows = job.data.rows("train")[:3]
-    known = name_images(rows, np.ones((3, 4)), job.data.reader, keep)
+    known = name_images(rows, np.ones((3, 4)), job.data.reader, job.data.task, keep)
     if keep == "features":
         assert known is None
     else:

@@ -206,6 +206,10 @@ class Task(ABC):
         """Return the `Targets.units` of training values [N,...]; None if there are none."""
         return None
 
+    def caption(self, text: str) -> str:
+        """Return a target for people."""
+        return text
+
     def check_texts(self, root: Path, texts: Sequence[str]) -> None:
         """Refuse targets that cannot be read, before any image is decoded.
 

@@ -11,10 +11,11 @@ from rootstock.features.loading import read_indexed
 from rootstock.features.reader import FeatureReader
 from rootstock.model.known_images import KnownImage, KnownImages, make_thumbnail
 from rootstock.model.novelty import reference_rows
+from rootstock.tasks.task import Task
 
 
 def name_images(
-    rows: Sequence[ImageRow], features: np.ndarray, reader: FeatureReader, keep: str
+    rows: Sequence[ImageRow], features: np.ndarray, reader: FeatureReader, task: Task, keep: str
 ) -> KnownImages | None:
     """Return which training images [N] with features [N,D] the reference holds.
 
@@ -30,5 +31,5 @@ def name_images(
         if keep == "thumbnails":
             content = read_indexed(row, reader.root)
             thumbnail = make_thumbnail(reader.preprocess.decode(content).pixels)
-        images.append(KnownImage(row.path, row.target, row.sha256, thumbnail))
+        images.append(KnownImage(row.path, task.caption(row.target), row.sha256, thumbnail))
     return KnownImages(images, lengths)

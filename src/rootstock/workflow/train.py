@@ -169,7 +169,7 @@ def _write_bundle(
             train, val, data.task.remember(calibrated.decisions, data.targets("val"))
         ),
         known=name_images(
-            data.rows("train"), train, data.reader, project.config.registry.reference
+            data.rows("train"), train, data.reader, data.task, project.config.registry.reference
         ),
         seen=SeenImages.of(
             train=(row.sha256 for row in data.rows("train")),

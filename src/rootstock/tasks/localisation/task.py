@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
+from rootstock.data.entry import count
 from rootstock.data.target_rules import Settled
 from rootstock.errors import DataError
 from rootstock.tasks.answer import Answer
@@ -52,6 +53,7 @@ class Localisation(SingleLabel):
     columns: ClassVar[tuple[str, ...]] = ("label", *boxes.SIDES)
     in_folders: ClassVar[bool] = False
     discrete: ClassVar[bool] = False
+    competing: ClassVar[bool] = False
     spatial: ClassVar[bool] = True
     weightings: ClassVar[tuple[str, ...]] = ("none",)
     gate_metrics: ClassVar[tuple[str, ...]] = ("localisation_accuracy", "mean_iou", "accuracy")
@@ -81,6 +83,10 @@ class Localisation(SingleLabel):
         """Return the classes."""
         return _labels(texts)
 
+    def caption(self, text: str) -> str:
+        """Return the class."""
+        return boxes.read_label(text)
+
     def check_texts(self, root: Path, texts: Sequence[str]) -> None:
         """Refuse boxes that are not four numbers or have no area."""
         for number, text in enumerate(texts, start=1):
@@ -109,8 +115,8 @@ class Localisation(SingleLabel):
         warnings = []
         if leaving:
             warnings.append(
-                f"{len(leaving)} boxes are partly outside their image, the first of {leaving[0]}; "
-                "the part inside is used"
+                f"{count(len(leaving), 'image')} with a box that is partly outside, the first "
+                f"{leaving[0]}; the part inside is used"
             )
         return Settled([text for text, _ in placed], warnings)
 
