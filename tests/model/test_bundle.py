@@ -13,6 +13,7 @@ import torch
 from rootstock.errors import BundleError
 from rootstock.model.bundle import ModelBundle, largest_difference, read_bundle
 from rootstock.model.bundle_writer import copy_with_card
+from rootstock.model.predictor import Predictor
 from rootstock.model.seen import SeenImages
 from rootstock.system.files import sha256_file, write_json
 from tests.bundles import CLASSES, jpeg, tiny_bundle, tiny_network, write_tiny_bundle
@@ -273,6 +274,16 @@ def test_a_damaged_reference_is_named(folder):
     write_json(folder / "checksums.json", sums)
     with pytest.raises(BundleError, match=r"reference.safetensors is damaged"):
         read_bundle(folder).reference  # noqa: B018 - read when it is asked for
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "golden/2.jpg"])
+def test_rubbish_with_a_right_checksum_is_refused_with_a_way_out(folder, file):
+    sums = json.loads((folder / "checksums.json").read_text())
+    (folder / file).write_bytes(b"rubbish")
+    write_json(folder / "checksums.json", sums | {file: sha256_file(folder / file)})
+    with pytest.raises(BundleError, match=file.rpartition("/")[2]) as caught:
+        Predictor(folder)
+    assert caught.value.hint
 
 
 def test_a_reference_of_another_width_is_refused(folder):

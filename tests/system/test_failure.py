@@ -34,6 +34,23 @@ def test_an_unexpected_error_is_two_lines_and_a_private_file(tmp_path, capsys):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def make_circle(folder):
+    (folder / "link").symlink_to("link")
+    return folder / "link"
+
+
+def make_file(folder):
+    (folder / "file").touch()
+    return folder / "file/in it"
+
+
+@pytest.mark.parametrize("path", [lambda folder: folder / ("x" * 300), make_circle, make_file])
+def test_a_path_that_no_file_can_have_is_an_error_of_the_user(tmp_path, path):
+    with pytest.raises(SystemExit, match="^error: .*\n  -> give another path"), exit_on_failure():
+        path(tmp_path).stat()
+    assert not list(tmp_path.glob("rootstock-error-*"))
+
+
 def test_a_full_disk_still_shows_the_traceback(monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
     with pytest.raises(SystemExit), exit_on_failure():

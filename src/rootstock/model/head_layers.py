@@ -23,14 +23,19 @@ class HeadLayers:
         """Read the head of a network from its weights as safetensors.
 
         Raises:
-            BundleError: the file holds no head.
+            BundleError: the file is damaged, or holds no head.
         """
-        arrays = read_arrays(path, prefix="head.")
-        names = sorted(name for name in arrays if name.endswith("weight"))
+        try:
+            arrays = read_arrays(path, prefix="head.")
+            names = sorted(name for name in arrays if name.endswith("weight"))
+            biases = tuple(arrays[name.replace("weight", "bias")] for name in names)
+        except (KeyError, OSError, ValueError) as error:
+            raise BundleError(
+                f"{path} is damaged: {error}", hint="download the model again, or train it again"
+            ) from None
         if not names:
             raise BundleError(f"{path} holds no head", hint="train the model again")
-        biases = (name.replace("weight", "bias") for name in names)
-        return cls(tuple(arrays[name] for name in names), tuple(arrays[name] for name in biases))
+        return cls(tuple(arrays[name] for name in names), biases)
 
     def linear_part(self, features: np.ndarray) -> np.ndarray:
         """Return weights float32[K,D] by which the outputs depend on features [D] of one image.

@@ -283,7 +283,13 @@ class Predictor:
         preprocess = self.bundle.preprocess
         found = []
         for sample in self.bundle.golden:
-            image = preprocess.decode(self.bundle.golden_bytes(sample), self.bundle.limits)
+            try:
+                image = preprocess.decode(self.bundle.golden_bytes(sample), self.bundle.limits)
+            except ImageError as error:
+                raise BundleError(
+                    f"golden image {sample.file} of {self.bundle.directory}: {error.message}",
+                    hint="download the model again, or train it again",
+                ) from None
             found.append((sample.file, preprocess.fit(image.pixels)))
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 import tempfile
@@ -17,13 +19,15 @@ UNEXPECTED, INTERRUPTED = 70, 130
 """Exit statuses: EX_SOFTWARE of sysexits.h, and 128 + SIGINT as shells report it."""
 STOPPED = "stopped; finished work is kept, and the same command continues from there"
 TRACEBACK_CHARACTERS = 1_000_000
+_PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 @contextmanager
 def exit_on_failure() -> Iterator[None]:
     """Turn an error into a message and an exit status: 1, 70 if unexpected, 130 for Ctrl-C.
 
-    The traceback of an unexpected error goes into a file that only this user can read.
+    The traceback of an unexpected error goes into a file that only this user can read. A path that
+    no file can have is not unexpected: users give paths.
     """
     try:
         yield
@@ -33,6 +37,13 @@ def exit_on_failure() -> Iterator[None]:
         say(STOPPED)
         sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - whatever it is, a user gets a line
+        if isinstance(error, OSError) and error.filename and error.errno in _PATH_ERRORS:
+            name = shorten(str(error.filename), 300)
+            sys.exit(
+                f"error: {escape_lines(name)}: {os.strerror(error.errno)}\n"
+                "  -> give another path: a name has at most 255 bytes, links must not form a "
+                "circle, and only folders contain files"
+            )
         say(describe_unexpected(error))
         sys.exit(UNEXPECTED)
 

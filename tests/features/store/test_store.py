@@ -151,6 +151,12 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(space, monkeypatch):
     assert list((space.folder / "last").iterdir()) == []
 
 
+def test_a_store_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be written to .*Not a directory"):
+        fresh(tmp_path / "file").append([key(1)], {"last": vectors([1])})
+
+
 def test_a_segment_merged_between_listing_and_opening_is_no_loss(space, tmp_path, monkeypatch):
     keys = [key(n) for n in range(16)]
     for name in keys:

@@ -27,6 +27,7 @@ from rootstock.service.http.access import AccessTable, Guard
 from rootstock.service.http.admin import make_admin_router
 from rootstock.service.http.body_limit import BodyLimit
 from rootstock.service.http.keys import KeyRing, RateLimit
+from rootstock.service.http.linger import Linger
 from rootstock.service.http.mlflow import make_mlflow_router
 from rootstock.service.http.observer import Observer
 from rootstock.service.http.openapi import describe
@@ -103,7 +104,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
             allow_headers=["Authorization", "Content-Type", "X-API-Key", *_SHARED_HEADERS],
             expose_headers=["Retry-After", *_SHARED_HEADERS],
         )
-    app.gate = Observer(guarded, app.access, service.telemetry)
+    app.gate = Observer(Linger(guarded), app.access, service.telemetry)
     return app
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootstock.service.http.problems import Problem
-
-LINGER_SECONDS, SILENCE_SECONDS = 2.0, 0.25
-"""How long the rest of a refused body is read: in all, and without a new byte."""
 
 
 @dataclass
@@ -29,13 +25,11 @@ class BodyLimit:
     buffered: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received, is_whole, is_refused = 0, False, False
+        received, is_whole = 0, False
         deadline = time.monotonic() + self.seconds
 
         def require_fit(size: int) -> None:
-            nonlocal is_refused
             if size > self.max_bytes:
-                is_refused = True
                 # Closing the connection spares both sides the rest of the body.
                 raise Problem(
                     "too-large",
@@ -71,17 +65,8 @@ class BodyLimit:
                 )
             return message
 
-        async def send_last(message: Message) -> None:
-            is_last = message["type"] == "http.response.body" and not message.get("more_body")
-            if is_refused and is_last:
-                # A connection that is closed over unread bytes loses the answer.
-                await send({**message, "more_body": True})
-                await _discard_rest(receive)
-                message = {"type": "http.response.body", "body": b""}
-            await send(message)
-
         try:
-            await self.app(scope, receive_counted, send_last)
+            await self.app(scope, receive_counted, send)
         finally:
             self.buffered -= received
 
@@ -89,14 +74,3 @@ class BodyLimit:
 def _declared_length(scope: Scope) -> int:
     values = [value for name, value in scope["headers"] if name == b"content-length"]
     return int(values[0]) if values and values[0].isdigit() else 0
-
-
-async def _discard_rest(receive: Receive) -> None:
-    """Read the rest of a body for a moment, and discard it."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            while True:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    message = await receive()
-                if not message.get("more_body", False):
-                    return
