@@ -24,6 +24,7 @@ ROUTES = {
     "/v2/health/ready": "open",
     "/v1/predict": "predict",
     "/v1/embeddings": "predict",
+    "/v1/explain": "predict",
     "/v1/model": "predict",
     "/v1/drift": "predict",
     "/v1/challenger": "predict",
