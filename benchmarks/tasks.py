@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sets import find_set
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.sets import find_set
 from rootstock.backbones.load import LAST, load_backbone
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
@@ -221,9 +221,11 @@ def main() -> None:
                     of_seeds.append(measure(data, Path(scratch)))
                 print(name, json.dumps(of_seeds[-1]))
         numbers = [key for key in of_seeds[0] if key != "tap"]
-        means = {key: round(float(np.mean([one[key] for one in of_seeds])), 4) for key in numbers}
+        of_each = {key: [round(float(one[key]), 4) for one in of_seeds] for key in numbers}
+        # Not the mean: a baseline may fail on one split, which would flatter the other side.
+        medians = {key: round(float(np.median(values)), 4) for key, values in of_each.items()}
         taps = [one["tap"] for one in of_seeds]
-        rows[name] = {"set": folder, "seeds": options.seeds, "taps": taps, **means}
+        rows[name] = {"set": folder, "taps": taps, "median": medians, "of_seeds": of_each}
     rows["machine"] = f"{platform.machine()}, Python {platform.python_version()}"
     options.out.write_text(json.dumps(rows, indent=2) + "\n")
 
