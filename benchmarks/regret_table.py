@@ -95,7 +95,7 @@ class Cell:
         leads = np.concatenate(
             [as_array(scores[AUTO]) - as_array(scores[REFERENCE], key) for scores in self.tries]
         )
-        return 100 * leads.mean(), 100 * leads.std() / math.sqrt(len(leads))
+        return 100 * float(leads.mean()), 100 * float(leads.std()) / math.sqrt(len(leads))
 
     @property
     def intervals(self) -> list[bool]:
@@ -218,7 +218,9 @@ def summarise(cells: Sequence[Cell]) -> dict[str, Any]:
         "mean_lead_over_the_reference": round(float(np.mean([lead for lead, _ in leads])), 2)
         if leads
         else None,
-        "below_the_reference_by_more_than_its_error": sum(lead < -noise for lead, noise in leads),
+        "below_the_reference_by_more_than_its_error": int(
+            sum(lead < -noise for lead, noise in leads)
+        ),
         "compared_with_the_reference": len(leads),
         "mean_lead_over_the_reference_with_val": round(float(np.mean([a for a, _ in with_val])), 2)
         if with_val
