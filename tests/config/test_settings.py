@@ -23,6 +23,7 @@ NOTICED_BY = {
         f"{STAGES}::test_what_the_plan_chose_is_handed_over",
         f"{TRAINING}::test_another_seed_shows_the_images_in_another_order",
     ],
+    "quality": ["plan/test_quality.py::test_fast_trains_a_head_where_balanced_fine_tunes"],
     "data.root": ["workflow/test_run.py::test_a_champion_of_other_classes_is_not_replaced"],
     "data.layout": [f"{STAGES}::test_the_layout_says_what_the_folders_are"],
     "data.licence": [f"{STAGES}::test_the_card_has_licence_and_source_of_the_images"],
