@@ -95,7 +95,7 @@ def test_mlflow_uses_a_version_without_rootstock(mlflow_uri, entry, tmp_path):
     assert found["details"][6]["label"] is None
     assert found["own"]["predictions"][0] in CLASSES
     assert found["accuracy"] == pytest.approx(5 / 6)
-    assert found["onnx"] == ["logits", "features"]
+    assert found["onnx"] == ["logits", "features", "map0"]
 
 
 def test_a_version_comes_back_as_a_whole_bundle(mlflow_uri, entry, tmp_path):
