@@ -77,7 +77,7 @@ def measure(folder: Path, scratch: Path) -> dict[str, float]:
     lines = [f"{row['path']},{row['label']}" for row in rows]
     table.write_text("\n".join(["path,label", *lines]) + "\n", encoding="utf-8")
     out = scratch / "run"
-    settings = ["plan.strategy=linear_probe", "tracking.enabled=false"]
+    settings = ["plan.strategy=linear_probe", "tracking.enabled=false", "data.geometry=crop"]
     flags = [part for setting in settings for part in ("--set", setting)]
     rootstock(["train", str(table), "--out", str(out), *flags])
     predictor = Predictor(out / "artifacts/model")
