@@ -22,6 +22,8 @@ CLASS_WORDS = {
 ELSEWHERE = {
     # The original classifier of the backbone, whose classes are not the user's.
     "assess/similarity.py": {"softmax"},
+    # The position of the strongest activation in a map.
+    "explain/inside.py": {"argmax"},
     # The largest point of a histogram of sizes, and the sign of a principal axis.
     "plots/data.py": {"argmax"},
     "plots/review.py": {"argmax"},

@@ -97,13 +97,12 @@ def enroll_class(
     solver = predictor.task.head("balanced")
     l2 = _choose_strength(solver, old, targets.take(rows))
     head = solver.fit(features, targets, l2=l2)
-    before = _out_of_fold(solver, old, targets.take(rows), l2).argmax(axis=1)
     outputs = _out_of_fold(solver, features, targets, l2)
-    after = outputs.argmax(axis=1)
-    is_new = labels == len(names) - 1
-    recall = float((after[is_new] == len(names) - 1).mean())
     calibration = predictor.task.calibrate(outputs, targets)
     decisions = predictor.task.decide(outputs, calibration)
+    old_outputs = _out_of_fold(solver, old, targets.take(rows), l2)
+    before = _are_right(predictor, old_outputs, targets.take(rows))
+    after = _are_right(predictor, outputs, targets)
     new_known = [KnownImage(one.name, name, one.sha256) for one in images]
     lengths = np.linalg.norm(features, axis=1).astype(np.float32)
     facts = bundle.facts
@@ -134,9 +133,9 @@ def enroll_class(
         name,
         len(images),
         len(old),
-        float((before == old_labels).mean()),
-        float((after[rows] == old_labels).mean()),
-        recall if len(images) >= FOLDED_IMAGES else None,
+        float(before.mean()),
+        float(after[rows].mean()),
+        float(after[len(old) :].mean()) if len(images) >= FOLDED_IMAGES else None,
         written,
     )
 
@@ -185,6 +184,14 @@ def _out_of_fold(solver: Any, features: np.ndarray, targets: Targets, l2: float)
             features[some], targets.take(some), folds=FOLDS, l2=l2, seed=SEED
         )
     return np.asarray(outputs)
+
+
+def _are_right(predictor: Predictor, outputs: np.ndarray, targets: Targets) -> np.ndarray:
+    """Return bool[N]."""
+    task, names = predictor.task, targets.names
+    calibration = predictor.bundle.facts.calibration
+    said = task.decided(task.decide(outputs, calibration), names)
+    return np.array([names.index(one) for one in said]) == targets.values
 
 
 def _replace_head(predictor: Predictor, head: LinearHead) -> TransferNet:

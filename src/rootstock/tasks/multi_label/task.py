@@ -233,10 +233,6 @@ class MultiLabel(Task):
         """Return the most probable label."""
         return int(decision[0].argmax())
 
-    def main_output(self, decision: np.ndarray) -> int:
-        """Return the most probable label."""
-        return int(decision[0].argmax())
-
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Return the ranked scores of each label, and the ``shares`` of the labels said."""
         said = decisions[:, 1].sum(axis=0) + 1e-9
