@@ -211,7 +211,6 @@ NOTICED_BY = {
     "registry.name": [f"{STAGES}::test_a_version_is_registered_under_the_name_that_is_given"],
     "registry.gate.metric": [f"{STAGES}::test_the_gate_compares_by_the_metric_that_is_given"],
     "registry.gate.rule": [f"{STAGE_RUNS}::test_another_gate_is_passed_once_more"],
-    "quality": ["plan/test_quality.py::test_fast_trains_a_head_where_balanced_fine_tunes"],
     "registry.reference": [
         "workflow/test_run.py::test_model_names_the_training_images_that_it_carries"
     ],
