@@ -19,15 +19,16 @@ RESULTS = ["manifest.parquet", "profile.json", "plan.json", "features.json"]
 
 PARAMS = """
 seed: 0
-task: {{name: single_label}}
-data: {{root: data/raw, licence: not stated, source: not stated}}
+quality: balanced
+task: {{name: single_label, threshold: f1}}
+data: {{geometry: auto, root: data/raw, licence: not stated, source: not stated}}
 backbone: {{weights: {weights}}}
 assess: {{probe_folds: 2}}
 plan: {{strategy: {strategy}, input_size: auto}}
 features: {{store: .rootstock/features, batch_size: 16}}
 train: {{epochs: 1, learning_rates: [0.001], l2_grid: [0.1], class_weight: {weight}}}
 search: {{engine: {engine}}}
-registry: {{name: {name}}}
+registry: {{reference: names, name: {name}}}
 """
 
 
