@@ -16,7 +16,7 @@ more than of a square one. Not fitted to any set."""
 MIN_LEAD_ERRORS = 2.0
 """A way replaces the crop if it leads by this many standard errors: of two ways and several depths
 the best leads by one of them by chance. A judgement, fitted to no set; checked on drawn images of
-3 : 1 and on ants_bees."""
+3 : 1 only."""
 
 
 def median_aspect_ratio(rows: Sequence[ImageRow]) -> float:

@@ -140,7 +140,7 @@ def best_head(trials: Sequence[HeadTrial], metric: str) -> HeadTrial:
 
     ``metric``, that on the validation images, decides if some head lacks `UNSEEN_LOSS`. Of linear
     heads that the best one leads by no more than a standard error, the first is taken: candidates
-    are in the order of preference. Not fitted to any set; checked on street_fence and animals.
+    are in the order of preference. Chosen with street_fence and animals in view.
     Raises:
         TrainingError: every trial failed.
     """

@@ -1,0 +1,127 @@
+"""Classes that the training never saw, from one or five images: k-shot evaluation, and search.
+
+    python benchmarks/fewshot.py --data-dir ../shared/data
+
+Episodes of five classes (Vinyals et al. 2016) on features of the default backbone, which nothing
+was fitted to: one or five images of each class are shown, fifteen others are to be told apart.
+`class means` and `linear head` are the two ways of `rootstock enroll` and of small classes. The
+second table times the exact search of similar images among random rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from few_images import read_set
+
+from rootstock.explain.similar import ImageIndex
+from rootstock.heads.prototypes import fit_prototypes
+from rootstock.system.cpu import usable_cores
+from rootstock.system.files import write_json
+from rootstock.tasks.single_label.learning import SoftmaxSolver
+from rootstock.tasks.targets import Targets
+
+SETS = ("flowers12", "sign_digits", "cifar10", "tiny_imagenet")
+WAYS, QUERIES, SHOTS = 5, 15, (1, 5)
+L2 = 0.1
+RESULT = Path(__file__).parent / "results/fewshot.json"
+ROWS, WIDTH = (10_000, 100_000), 1_280
+
+
+def main() -> None:
+    """Print two tables and write benchmarks/results/fewshot.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--cache", type=Path, help="folder that keeps the features")
+    options = parser.parse_args()
+    cells = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in options.sets:
+            arrays = read_set(name, options.data_dir, options.cache or Path(scratch))
+            if arrays:
+                cells += [measure(name, arrays, shots, options.episodes) for shots in SHOTS]
+    searches = [time_search(rows) for rows in ROWS]
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
+    about = {
+        "command": "python benchmarks/fewshot.py --data-dir ../shared/data",
+        "machine": f"{platform.machine()}, {usable_cores()} cores",
+        "date": date.today().isoformat(),
+        "commit": commit.stdout.strip(),
+    }
+    write_json(RESULT, about | {"episodes": cells, "search": searches})
+    print(json.dumps({"episodes": cells, "search": searches}, indent=2))
+
+
+def measure(
+    name: str, arrays: dict[str, np.ndarray], shots: int, episodes: int
+) -> dict[str, object]:
+    """Return the mean accuracy over episodes, with its standard error."""
+    features = np.concatenate([arrays["train_last"], arrays["test_last"]])
+    labels = np.concatenate([arrays["train_y"], arrays["test_y"]])
+    chance = np.random.default_rng(0)
+    classes = [one for one in np.unique(labels) if (labels == one).sum() >= max(SHOTS) + QUERIES]
+    scores: dict[str, list[float]] = {"class means": [], "linear head": []}
+    for _ in range(episodes):
+        chosen = chance.choice(classes, WAYS, replace=False)
+        drawn = [
+            chance.permutation(np.flatnonzero(labels == one))[: shots + QUERIES] for one in chosen
+        ]
+        shown = np.concatenate([rows[:shots] for rows in drawn])
+        asked = np.concatenate([rows[shots:] for rows in drawn])
+        numbers = np.repeat(np.arange(WAYS), shots)
+        answers = np.repeat(np.arange(WAYS), QUERIES)
+        targets = Targets(numbers, tuple(map(str, range(WAYS))), numbers)
+        heads = {
+            "class means": fit_prototypes(features[shown], numbers),
+            "linear head": SoftmaxSolver().fit(features[shown], targets, l2=L2),
+        }
+        for way, head in heads.items():
+            right = head.outputs(features[asked]).argmax(axis=1) == answers
+            scores[way].append(float(right.mean()))
+    return {
+        "set": name,
+        "ways": WAYS,
+        "shots": shots,
+        "episodes": episodes,
+        "accuracy": {way: round(float(np.mean(values)), 4) for way, values in scores.items()},
+        "standard_error": {
+            way: round(float(np.std(values) / len(values) ** 0.5), 4)
+            for way, values in scores.items()
+        },
+    }
+
+
+def time_search(rows: int) -> dict[str, float]:
+    """Return the milliseconds of one search for the ten nearest, the median of nine."""
+    chance = np.random.default_rng(0)
+    features = chance.normal(size=(rows, WIDTH)).astype(np.float32)
+    names = [""] * rows
+    index = ImageIndex.make(features, names, names, "")
+    query = features[7:8]
+    assert index.search(query, 10)[0][0].row == 7
+    seconds = []
+    for _ in range(9):
+        start = time.perf_counter()
+        index.search(query, 10)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "rows": rows,
+        "width": WIDTH,
+        "milliseconds": round(1000 * float(np.median(seconds)), 1),
+    }
+
+
+if __name__ == "__main__":
+    main()
