@@ -90,7 +90,9 @@ def test_openapi_python_clients_client_classifies(served, document, use, tmp_pat
         program("openapi-python-client"), "generate", "--path", document, "--meta", "none",
         "--output-path", tmp_path / "made", "--config", tmp_path / "config.yml", cwd=tmp_path,
     )  # fmt: skip
-    assert "WARNING" not in output
+    # It knows no pictures: of the route that answers with one, the client has errors only.
+    warnings = [part for part in output.split("WARNING")[1:] if "image/png" not in part]
+    assert not warnings
     assert len(list((tmp_path / "made/models").iterdir())) < 60
     assert use(USE_OPENAPI_PYTHON_CLIENT) == served.labels
 

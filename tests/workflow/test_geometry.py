@@ -84,7 +84,7 @@ def test_a_geometry_that_is_set_is_trained_and_served(wide, tmp_path, geometry):
     assert bundle.preprocess.geometry == geometry
     predictor, content = Predictor(bundle), wide_image(79, "red")
     recipe = recipe_bytes(bundle.preprocess, "one", DecodeLimits())
-    served = np.frombuffer(prepare(recipe, content)[1:], np.uint8)
+    served = np.frombuffer(prepare(recipe, content)[9:], np.uint8)  # after mark and upright size
     np.testing.assert_array_equal(served, predictor.prepare(content).ravel())
 
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rootstock.cli.common import add_command, add_options, open_model, print_json
 from rootstock.cli.predict import list_images, positive
 from rootstock.errors import ImageError
 from rootstock.system.escape import escape_terminal
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rootstock.model.predictor import Predictor
 
 BATCH_IMAGES = 16
@@ -57,6 +57,8 @@ def add_commands(commands: Any) -> None:
 
 def index_images(options: argparse.Namespace) -> None:
     """Write the features of all images of a folder; those that cannot be used are named."""
+    import numpy as np
+
     from rootstock.explain.similar import ImageIndex
     from rootstock.model.predictor import Predictor
     from rootstock.system.progress import Progress

@@ -8,6 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
+from rootstock.errors import TrackingError
 from rootstock.integrations.mlflow.model_files import write_model_files
 from rootstock.integrations.mlflow.registry import MlflowRegistry
 from rootstock.integrations.mlflow.tracking import MlflowRunLogger
@@ -132,7 +133,7 @@ def test_same_code_is_the_same_archive(tmp_path):
     assert (tmp_path / "a/code.zip").read_bytes() == (tmp_path / "b/code.zip").read_bytes()
 
 
-def test_folder_that_is_not_a_bundle_is_stored_as_it_is(mlflow_uri, tmp_path):
+def test_folder_that_is_not_a_bundle_is_not_fetched(mlflow_uri, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/notes.txt").write_text("n")
     with MlflowRunLogger(mlflow_uri, "models").run("train") as run:
@@ -140,8 +141,9 @@ def test_folder_that_is_not_a_bundle_is_stored_as_it_is(mlflow_uri, tmp_path):
         entry = registry.register(
             "plain", tmp_path / "model", run_id=run.id, tags={}, description=""
         )
-    fetched = registry.download(entry, tmp_path / "back")
-    assert [one.name for one in fetched.iterdir()] == ["notes.txt"]
+    with pytest.raises(TrackingError, match=r"no bundle\.json"):
+        registry.download(entry, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
 
 
 def test_base64_text_and_bytes_are_the_same_image():

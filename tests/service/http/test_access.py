@@ -25,6 +25,7 @@ ROUTES = {
     "/v1/predict": "predict",
     "/v1/embeddings": "predict",
     "/v1/explain": "predict",
+    "/v1/similar": "predict",
     "/v1/model": "predict",
     "/v1/drift": "predict",
     "/v1/challenger": "predict",

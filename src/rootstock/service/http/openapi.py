@@ -36,12 +36,36 @@ def describe(app: FastAPI, access: AccessTable) -> None:
             for path, verbs in schema["paths"].items():
                 for verb, operation in verbs.items():
                     _complete(operation, access.of_route(path), verb)
+            _merge_predictions(schema["components"]["schemas"])
             schema["components"]["schemas"] |= {SCHEMA_NAME: SCHEMA, **BODY_SCHEMAS}
             for unused in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(unused, None)
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _merge_predictions(schemas: dict[str, Any]) -> None:
+    """Describe the answers of all tasks as one `Prediction` with the fields of each.
+
+    Generated clients try the types of an `anyOf` in turn, and each has optional fields only.
+    """
+    items = schemas["PredictAnswer"]["properties"]["predictions"]["items"]
+    if "anyOf" not in items:
+        return
+    names = [one["$ref"].rpartition("/")[2] for one in items["anyOf"]]
+    properties: dict[str, Any] = {}
+    for name in names:
+        properties = schemas.pop(name)["properties"] | properties
+    schemas["Prediction"] = {
+        "title": "Prediction",
+        "description": "The answer for one image; which fields it has depends on the task.",
+        "type": "object",
+        "properties": properties,
+    }
+    schemas["PredictAnswer"]["properties"]["predictions"]["items"] = {
+        "$ref": "#/components/schemas/Prediction"
+    }
 
 
 def _complete(operation: dict[str, Any], access: Access, verb: str) -> None:
