@@ -101,7 +101,8 @@ def test_the_service_answers_with_the_number(trained):
         assert bad["error"]["reason"] == "not-an-image"
         [output] = client.get(f"/v2/models/{body['model']['name']}").json()["outputs"]
         assert output == {"name": "answer", "datatype": "BYTES", "shape": [-1]}
-        assert "NumberAnswer" in client.get("/openapi.json").json()["components"]["schemas"]
+        schemas = client.get("/openapi.json").json()["components"]["schemas"]
+        assert "value" in schemas["Prediction"]["properties"]
 
 
 def test_fine_tuning_learns_the_number_and_meets_the_champion(table, tmp_path, registry, trained):

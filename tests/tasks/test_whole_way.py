@@ -131,7 +131,8 @@ def test_the_service_answers_with_every_label_and_its_decision(trained):
             ("probabilities", "FP32", [-1, 3]),
             ("applies", "BOOL", [-1, 3]),
         ]
-        assert "LabelsAnswer" in client.get("/openapi.json").json()["components"]["schemas"]
+        schemas = client.get("/openapi.json").json()["components"]["schemas"]
+        assert "scores" in schemas["Prediction"]["properties"]
 
 
 def test_numbers_are_learnt_in_their_own_units(trained):
