@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from rootstock.cli.common import (
     read_config,
     workspace,
 )
-from rootstock.cli.predict import list_images, positive
-from rootstock.errors import ConfigError, ImageError
+from rootstock.cli.predict import list_images, positive, prepare_files
+from rootstock.errors import ConfigError
 from rootstock.system.escape import escape_terminal
 
 
@@ -68,7 +69,6 @@ def add_commands(commands: Any) -> None:
 
 def explain(options: argparse.Namespace) -> None:
     """Write one picture per image; exit with 1 if an image cannot be used."""
-    from rootstock.data.read import read_file
     from rootstock.explain.heat_map import explain_images
     from rootstock.explain.overlay import draw_overlay, encode_png
     from rootstock.model.predictor import Predictor
@@ -83,13 +83,10 @@ def explain(options: argparse.Namespace) -> None:
                 hint=f"it has: {', '.join(predictor.names[:10])}",
             )
     options.out.mkdir(parents=True, exist_ok=True)
-    answers, failed = [], False
+    answers = []
     for number, path in enumerate(paths):
-        try:
-            prepared = predictor.prepare(read_file(path, predictor.limits).content)
-        except ImageError as error:
-            failed = True
-            print(f"{escape_terminal(str(path))}: {error.message}", file=sys.stderr)
+        prepared = next((image for *_, image in prepare_files(predictor, [path])), None)
+        if prepared is None:
             continue
         (one,) = explain_images(predictor, [prepared], output=options.output, method=options.method)
         picture = options.out / f"{number:04d}-{path.stem}.png"
@@ -106,7 +103,7 @@ def explain(options: argparse.Namespace) -> None:
             print(escape_terminal(said))
     if options.json:
         print_json({"explanations": answers})
-    if failed:
+    if len(answers) < len(paths):
         sys.exit(1)
 
 
@@ -129,7 +126,6 @@ def robustness(options: argparse.Namespace) -> None:
 
 def visualise(options: argparse.Namespace) -> None:
     """Write one page; exit with 1 if no image can be used."""
-    from rootstock.data.read import read_file
     from rootstock.explain.inside_report import MAX_IMAGES, write_inside
     from rootstock.explain.lens import Lens
     from rootstock.model.predictor import Predictor
@@ -138,14 +134,8 @@ def visualise(options: argparse.Namespace) -> None:
     with open_model(options.model) as directory:
         predictor = Predictor(directory)
         lens = Lens.open(predictor.bundle)
-    prepared = []
-    for path in paths:
-        try:
-            prepared.append(predictor.prepare(read_file(path, predictor.limits).content))
-        except ImageError as error:
-            print(f"{escape_terminal(str(path))}: {error.message}", file=sys.stderr)
-        if len(prepared) == MAX_IMAGES:
-            break
+    usable = islice(prepare_files(predictor, paths), MAX_IMAGES)
+    prepared = [image for *_, image in usable]
     if not prepared:
         sys.exit(1)
     decisions = predictor.infer(prepared).decisions

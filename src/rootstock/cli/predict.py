@@ -15,6 +15,8 @@ from rootstock.errors import ImageError, RootstockError
 from rootstock.system.escape import escape_terminal
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rootstock.model.predictor import Predictor
     from rootstock.tasks.answer import Answer
 
@@ -70,6 +72,22 @@ def list_images(given: Path) -> Iterator[Path]:
     if not folder.n_images:
         raise RootstockError(f"{given} is a folder without images")
     yield from (given / path for path in sorted(folder.paths()))
+
+
+def prepare_files(
+    predictor: Predictor, paths: Sequence[Path]
+) -> Iterator[tuple[Path, bytes, np.ndarray]]:
+    """Yield path, content and prepared image of each file; name those that cannot be used."""
+    from rootstock.data.read import read_file
+
+    for path in paths:
+        try:
+            content = read_file(path, predictor.limits).content
+            prepared = predictor.prepare(content)
+        except ImageError as error:
+            print(escape_terminal(f"{path}: {error.message}"), file=sys.stderr)
+        else:
+            yield path, content, prepared
 
 
 def _answer(predictor: Predictor, paths: Sequence[Path], top_k: int) -> Iterator[Answer]:

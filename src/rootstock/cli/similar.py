@@ -5,19 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rootstock.cli.common import add_command, add_options, open_model, print_json
-from rootstock.cli.predict import list_images, positive
-from rootstock.errors import ImageError
+from rootstock.cli.predict import list_images, positive, prepare_files
 from rootstock.system.escape import escape_terminal
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rootstock.model.predictor import Predictor
 
 BATCH_IMAGES = 16
 
@@ -70,9 +63,9 @@ def index_images(options: argparse.Namespace) -> None:
     with Progress("index", len(paths), "image") as progress:
         for start in range(0, len(paths), BATCH_IMAGES):
             batch = paths[start : start + BATCH_IMAGES]
-            usable = list(_prepare(predictor, batch))
-            kept += [os.path.relpath(path, options.folder) for path, _ in usable]
-            features.append(predictor.infer([prepared for _, prepared in usable]).features)
+            usable = list(prepare_files(predictor, batch))
+            kept += [os.path.relpath(path, options.folder) for path, *_ in usable]
+            features.append(predictor.infer([prepared for *_, prepared in usable]).features)
             progress.update(len(batch))
     joined = np.concatenate(features)
     index = ImageIndex.make(joined, kept, [""] * len(kept), predictor.bundle.digest)
@@ -92,7 +85,7 @@ def similar(options: argparse.Namespace) -> None:
             if options.index
             else ImageIndex.of_reference(predictor)
         )
-    prepared = [one for _, one in _prepare(predictor, [options.image])]
+    prepared = [one for *_, one in prepare_files(predictor, [options.image])]
     if not prepared:
         sys.exit(1)
     (matches,) = index.search(predictor.infer(prepared).features, options.n)
@@ -115,22 +108,16 @@ def enroll(options: argparse.Namespace) -> None:
     """Write a model with one class more; print what it does to the others."""
     from hashlib import sha256
 
-    from rootstock.data.read import read_file
     from rootstock.explain.enroll import NewImage, enroll_class
     from rootstock.model.predictor import Predictor
 
     with open_model(options.model) as directory:
         predictor = Predictor(directory)
         images = []
-        for path in (path for given in options.images for path in list_images(given)):
-            try:
-                content = read_file(path, predictor.limits).content
-                (features,) = predictor.infer([predictor.prepare(content)]).features
-            except ImageError as error:
-                print(escape_terminal(f"{path}: {error.message}"), file=sys.stderr)
-                continue
-            digest = sha256(content).hexdigest()
-            images.append(NewImage(path.name, content, digest, features))
+        paths = [path for given in options.images for path in list_images(given)]
+        for path, content, prepared in prepare_files(predictor, paths):
+            (features,) = predictor.infer([prepared]).features
+            images.append(NewImage(path.name, content, sha256(content).hexdigest(), features))
         enrolled = enroll_class(predictor, options.name, images, options.out)
     if options.json:
         facts = {
@@ -145,14 +132,3 @@ def enroll(options: argparse.Namespace) -> None:
         return
     print(escape_terminal(enrolled.summary()))
     print(f"model: {options.out}")
-
-
-def _prepare(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yield each path with its prepared image; name those that cannot be used."""
-    from rootstock.data.read import read_file
-
-    for path in paths:
-        try:
-            yield path, predictor.prepare(read_file(path, predictor.limits).content)
-        except ImageError as error:
-            print(escape_terminal(f"{path}: {error.message}"), file=sys.stderr)

@@ -16,13 +16,12 @@ import numpy as np
 from rootstock.backbones.card import BackboneCard
 from rootstock.backbones.load import build_backbone
 from rootstock.errors import DataError
-from rootstock.explain.similar import unit_rows
 from rootstock.heads.linear import LinearHead
 from rootstock.model.bundle import MAX_GOLDEN, ModelBundle
 from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.engine import load_network
 from rootstock.model.known_images import KnownImage, KnownImages
-from rootstock.model.novelty import Reference
+from rootstock.model.novelty import Reference, unit_rows
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.targets import Targets
 from rootstock.train.network import TransferNet

@@ -24,7 +24,7 @@ def read_filters(lens: Lens) -> list[np.ndarray]:
     """Return the filters of the first convolution as uint8[k,k,3], each over its own range."""
     first = next(one for one in lens.backbone.modules() if isinstance(one, nn.Conv2d))
     weights = first.weight.detach().permute(0, 2, 3, 1).numpy()
-    return [_stretch(one if one.shape[-1] == 3 else one[..., :1].repeat(3, -1)) for one in weights]
+    return [stretch(one if one.shape[-1] == 3 else one[..., :1].repeat(3, -1)) for one in weights]
 
 
 def strongest_maps(lens: Lens, view: np.ndarray, *, count: int) -> list[list[np.ndarray]]:
@@ -68,6 +68,7 @@ def _map(lens: Lens, view: np.ndarray, tap: int) -> np.ndarray:
         return lens.map_at(to_tensor(view), tap)[0].numpy()
 
 
-def _stretch(values: np.ndarray) -> np.ndarray:
+def stretch(values: np.ndarray) -> np.ndarray:
+    """Return uint8 of the same shape, from the lowest value to the highest."""
     low, high = float(values.min()), float(values.max())
     return np.round(255 * (values - low) / max(high - low, 1e-12)).astype(np.uint8)

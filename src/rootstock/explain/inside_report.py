@@ -16,6 +16,7 @@ from rootstock.explain.inside import (
     busiest_channels,
     exciting_patches,
     read_filters,
+    stretch,
     strongest_maps,
 )
 from rootstock.explain.lens import Lens, guided_gradient, receptive_field, to_tensor, to_view
@@ -186,9 +187,7 @@ def _dreams(lens: Lens, view: np.ndarray, titles: Sequence[str]) -> list[Tile]:
 
 def _grey(values: np.ndarray) -> np.ndarray:
     """Return float[h,w] as uint8[h,w,3], from the lowest value to the highest."""
-    low, high = float(values.min()), float(values.max())
-    levels = np.round(255 * (values - low) / max(high - low, 1e-12)).astype(np.uint8)
-    return np.repeat(levels[..., None], 3, axis=2)
+    return np.repeat(stretch(values)[..., None], 3, axis=2)
 
 
 def _enlarge(pixels: np.ndarray, side: int = 128) -> np.ndarray:

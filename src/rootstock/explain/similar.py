@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rootstock.errors import ArtifactError, BundleError
+from rootstock.model.novelty import unit_rows
 from rootstock.model.predictor import Predictor
 from rootstock.system.arrays import read_arrays
 from rootstock.system.files import write_atomic
@@ -140,9 +141,3 @@ def _search_others(index: ImageIndex, count: int) -> Iterator[tuple[int, list[Ma
         for offset, matches in enumerate(index.search(part, count + 1)):
             others = [one for one in matches if one.row != start + offset]
             yield start + offset, others[:count]
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Return float32[N,D] of length 1; rows of zeros stay."""
-    wide = np.asarray(rows, np.float32)
-    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

@@ -41,7 +41,7 @@ class Reference:
     ) -> Reference:
         """Return the reference of features float[M,D] and [V,D]."""
         rows = reference_rows(len(train_features))
-        features = _unit(train_features[rows]).astype(np.float16)
+        features = unit_rows(train_features[rows]).astype(np.float16)
         some = _spread(len(val_features), MAX_DISTANCES)
         blank = cls(features, np.empty(0, np.float32))
         return cls(features, np.sort(blank.distance(val_features[some])), remembered)
@@ -54,7 +54,7 @@ class Reference:
         # Not a matrix product: BLAS would start a thread a core for a tenth of a millisecond's
         # work, while a service keeps every core busy already (measured: 12 ms instead of .1).
         # Row by row it starts none; einsum takes up to twice the time.
-        likeness = np.vecdot(_unit(features)[:, None], self._wide)
+        likeness = np.vecdot(unit_rows(features)[:, None], self._wide)
         k = min(NEIGHBOURS, likeness.shape[1])
         nearest = np.partition(likeness, -k, axis=1)[:, -k:]
         return (1 - nearest.mean(axis=1)).astype(np.float32)
@@ -64,7 +64,7 @@ class Reference:
 
         Equal distances are in the order of the rows.
         """
-        likeness = np.vecdot(_unit(features[None]), self._wide)
+        likeness = np.vecdot(unit_rows(features[None]), self._wide)
         rows = np.argsort(-likeness, kind="stable")[:count]
         return rows, 1 - likeness[rows]
 
@@ -99,8 +99,9 @@ def reference_rows(n_train: int) -> np.ndarray:
     return _spread(n_train, MAX_FEATURES)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    wide = rows.astype(np.float32)
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Return rows [N,D] as float32 of length 1; rows of zeros stay."""
+    wide = np.asarray(rows, np.float32)
     return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
 
 
