@@ -234,7 +234,7 @@ def _hold(path: Path) -> Iterator[bytes]:
 def _lock(path: Path) -> BinaryIO:
     while True:
         try:
-            file = path.open("a+b")
+            file: BinaryIO = path.open("a+b")
         except PermissionError:  # DVC may link to a file of its cache, which nobody may write
             file = path.open("rb")
         with suppress(ImportError, OSError):
