@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--cache", type=Path, help="folder that keeps the features")
     options = parser.parse_args()
+    if options.cache:
+        options.cache.mkdir(parents=True, exist_ok=True)
     cells = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.sets:

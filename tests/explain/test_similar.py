@@ -5,10 +5,11 @@ import pytest
 
 from rootstock.errors import ArtifactError, BundleError
 from rootstock.explain import similar
+from rootstock.explain.coarse import CoarseRows
 from rootstock.explain.similar import ImageIndex, Match, precision_at
 from rootstock.model.bundle import read_bundle
 from rootstock.model.known_images import KnownImage, KnownImages, make_thumbnail
-from rootstock.model.novelty import Reference
+from rootstock.model.novelty import Reference, unit_rows
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.task import AnswerOptions
 from tests.bundles import jpeg, tiny_bundle, tiny_network, tiny_reference, write_tiny_bundle
@@ -108,3 +109,51 @@ def test_damaged_names_are_refused(tmp_path):
     broken = write_tiny_bundle(tmp_path / "broken", reference=reference, known=known)
     with pytest.raises(BundleError, match="does not fit"):
         _ = broken.known_images
+
+
+def make_clusters(count, width, *, negative):
+    """Rows like features of images: close to few directions, with copies and a blank row."""
+    random = np.random.default_rng(3)
+    centres = random.gamma(0.5, size=(20, width))
+    rows = centres[random.integers(0, 20, count)] + 0.3 * random.normal(size=(count, width))
+    rows = rows if negative else np.maximum(rows, 0)
+    rows[count // 2 : count // 2 + 40] = rows[7]
+    rows[11] = 0
+    return rows.astype(np.float32)
+
+
+@pytest.mark.parametrize("negative", [True, False])
+def test_no_likeness_is_above_its_coarse_bound(negative):
+    index = make_index(make_clusters(300, 96, negative=negative))
+    coarse = CoarseRows.make(index.features)
+    for query in unit_rows(make_clusters(30, 96, negative=negative)):
+        likeness = index.features.astype(np.float64) @ query.astype(np.float64)
+        excess = coarse.bounds(query) - likeness
+        assert excess.min() >= 0
+        # A bound that is far off would be no help.
+        assert np.median(excess) < 0.1
+
+
+@pytest.mark.parametrize("negative", [True, False])
+@pytest.mark.parametrize("count", [1, 10, 300])
+def test_coarse_search_finds_what_comparing_all_does(negative, count):
+    rows = make_clusters(similar.COARSE_ROWS, 48, negative=negative)
+    index = make_index(rows)
+    assert index.coarse is not None
+    queries = np.concatenate([rows[5:9], make_clusters(30, 48, negative=negative)[:4]])
+    unit = index.features.astype(np.float32)
+    for query, matches in zip(unit_rows(queries), index.search(queries, count), strict=True):
+        likeness = np.vecdot(unit, query)
+        expected = np.argsort(-likeness, kind="stable")[:count]
+        assert [one.row for one in matches] == expected.tolist()
+
+
+def test_coarse_rows_come_back_from_disk(tmp_path):
+    predictor = Predictor(tiny_bundle())
+    rows = make_clusters(similar.COARSE_ROWS, 16, negative=False)
+    names = ["a"] * len(rows)
+    index = ImageIndex.make(rows, names, names, predictor.bundle.digest)
+    index.write(tmp_path)
+    again = ImageIndex.read(tmp_path, predictor)
+    assert again.search(rows[:3], 5) == index.search(rows[:3], 5)
+    np.testing.assert_array_equal(again.coarse.codes, index.coarse.codes)

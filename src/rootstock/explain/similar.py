@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rootstock.errors import ArtifactError, BundleError
+from rootstock.explain.coarse import CoarseRows
 from rootstock.model.novelty import unit_rows
 from rootstock.model.predictor import Predictor
 from rootstock.system.arrays import read_arrays
@@ -18,6 +19,10 @@ from rootstock.system.files import write_atomic
 
 BLOCK_ROWS = 65_536
 """Rows that are compared at a time, which bounds memory to 330 MB for 1,280 features."""
+COARSE_ROWS = 4_096
+"""From this many rows on, an index has coarse rows, which make a search several times as fast."""
+FIRST_ROWS = 256
+"""Rows with the highest bounds that are compared first, at least four for each that is asked."""
 INDEX_HINT = "make it again with `rootstock index-images`"
 
 
@@ -33,20 +38,23 @@ class Match:
 class ImageIndex:
     """Features float16[N,D] of unit length, and the paths and targets (or empty) of their images.
 
-    ``model`` is the digest of the model that computed them.
+    ``model`` is the digest of the model that computed them; ``coarse`` None: the index is small.
     """
 
     features: np.ndarray
     paths: Sequence[str]
     targets: Sequence[str]
     model: str
+    coarse: CoarseRows | None = None
 
     @classmethod
     def make(
         cls, features: np.ndarray, paths: Sequence[str], targets: Sequence[str], model: str
     ) -> ImageIndex:
         """Return the index of features float[N,D] of any length."""
-        return cls(unit_rows(features).astype(np.float16), list(paths), list(targets), model)
+        rows = unit_rows(features).astype(np.float16)
+        coarse = CoarseRows.make(rows) if len(rows) >= COARSE_ROWS else None
+        return cls(rows, list(paths), list(targets), model, coarse)
 
     @classmethod
     def of_reference(cls, predictor: Predictor) -> ImageIndex:
@@ -68,31 +76,53 @@ class ImageIndex:
     def search(self, features: np.ndarray, count: int) -> list[list[Match]]:
         """Return the nearest rows for each of features float[Q,D], the nearest first.
 
-        Exact: every row is compared. Equal distances are in the order of the rows.
+        Exact: a row is left out only if a bound of its likeness says that it is farther away.
+        Equal distances are in the order of the rows.
         """
         queries = unit_rows(features)
-        best = np.full((len(queries), 0), 0.0, np.float32)
+        if self.coarse is None:
+            return self._search_all(queries, count)
+        return [self._search_coarse(self.coarse, query, count) for query in queries]
+
+    def _search_all(self, queries: np.ndarray, count: int) -> list[list[Match]]:
+        best = np.zeros((len(queries), 0), np.float32)
         rows = np.zeros((len(queries), 0), np.int64)
         for start in range(0, len(self.features), BLOCK_ROWS):
             block = self.features[start : start + BLOCK_ROWS].astype(np.float32)
-            likeness = queries @ block.T
-            best = np.concatenate([best, likeness], axis=1)
+            best = np.concatenate([best, queries @ block.T], axis=1)
             numbers = np.arange(start, start + len(block))
             rows = np.concatenate([rows, np.tile(numbers, (len(queries), 1))], axis=1)
             if best.shape[1] > count:
                 keep = np.argpartition(-best, count - 1, axis=1)[:, :count]
                 best = np.take_along_axis(best, keep, axis=1)
                 rows = np.take_along_axis(rows, keep, axis=1)
-        return [
-            [Match(int(rows[i, j]), float(1 - best[i, j])) for j in np.lexsort((rows[i], -best[i]))]
-            for i in range(len(queries))
-        ]
+        return [_sort(*pair, count) for pair in zip(rows, best, strict=True)]
+
+    def _search_coarse(self, coarse: CoarseRows, query: np.ndarray, count: int) -> list[Match]:
+        bounds = coarse.bounds(query)
+        n_first = min(max(FIRST_ROWS, 4 * count), len(bounds))
+        first = np.argpartition(-bounds, n_first - 1)[:n_first]
+        best = self._compare(query, first)
+        least = np.partition(best, -count)[-count] if len(best) >= count else -np.inf
+        bounds[first] = -np.inf
+        others = np.flatnonzero(bounds >= least)
+        rows = np.concatenate([first, others])
+        return _sort(rows, np.concatenate([best, self._compare(query, others)]), count)
+
+    def _compare(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the cosines float32[M] of a query with some rows."""
+        parts = [np.zeros(0, np.float32)]
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = self.features[rows[start : start + BLOCK_ROWS]].astype(np.float32)
+            parts.append(np.vecdot(block, query))
+        return np.concatenate(parts)
 
     def write(self, folder: Path) -> None:
         """Write the index to a folder, which may be there."""
         folder.mkdir(parents=True, exist_ok=True)
         with write_atomic(folder / "features.safetensors") as temporary:
-            save_file({"features": self.features}, temporary)
+            coarse = self.coarse.arrays() if self.coarse else {}
+            save_file({"features": self.features, **coarse}, temporary)
         facts = {"model": self.model, "paths": list(self.paths), "targets": list(self.targets)}
         with write_atomic(folder / "index.json") as temporary:
             temporary.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
@@ -106,8 +136,9 @@ class ImageIndex:
         """
         try:
             facts = json.loads((folder / "index.json").read_bytes())
-            features = read_arrays(folder / "features.safetensors")["features"]
-            index = cls(features, facts["paths"], facts["targets"], facts["model"])
+            arrays = read_arrays(folder / "features.safetensors")
+            features, coarse = arrays["features"], CoarseRows.from_arrays(arrays)
+            index = cls(features, facts["paths"], facts["targets"], facts["model"], coarse)
         except FileNotFoundError as error:
             raise ArtifactError(f"{error.filename} is missing", hint=INDEX_HINT) from None
         except (KeyError, OSError, TypeError, ValueError) as error:
@@ -117,6 +148,11 @@ class ImageIndex:
         if not len(features) == len(index.paths) == len(index.targets):
             raise ArtifactError(f"{folder} holds no index: its files differ", hint=INDEX_HINT)
         return index
+
+
+def _sort(rows: np.ndarray, likeness: np.ndarray, count: int) -> list[Match]:
+    order = np.lexsort((rows, -likeness))[:count]
+    return [Match(int(rows[i]), float(1 - likeness[i])) for i in order]
 
 
 def precision_at(index: ImageIndex, counts: Sequence[int]) -> dict[str, dict[int, float]]:

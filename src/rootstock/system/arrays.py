@@ -14,7 +14,8 @@ from typing import BinaryIO
 import numpy as np
 
 TYPES = {
-    "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "u1", "BOOL": "?"
+    "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "I8": "i1", "U8": "u1",
+    "BOOL": "?",
 }  # fmt: skip
 
 
