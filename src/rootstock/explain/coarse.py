@@ -40,7 +40,7 @@ class CoarseRows:
     def make(cls, rows: np.ndarray) -> CoarseRows:
         """Round rows float16[N,D] of unit length."""
         count, width = rows.shape
-        mean = np.mean(rows, axis=0, dtype=np.float64).astype(np.float32)
+        mean = np.asarray(np.mean(rows, axis=0, dtype=np.float64), np.float32)
         codes, facts = np.empty((width, count), np.int8), np.empty((4, count))
         for start in range(0, count, _BLOCK_ROWS):
             part = slice(start, start + _BLOCK_ROWS)
