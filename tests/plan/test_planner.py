@@ -402,7 +402,7 @@ def test_the_rows_of_the_report_hold_the_numbers_of_plan_and_profile():
     assert f"| full_finetune | {low:.3f} to {high:.3f} | prior | 2.0 | {minutes:.1f} |" in lines
     assert any(line.startswith("| **partial_finetune** | ") for line in lines)
     assert any("| not measured |" in line for line in lines if "| linear_probe | " in line)
-    assert "![divergence and probe accuracy by depth](plots/depth.png)" in lines
+    assert "![divergence and probes by depth](plots/depth.png)" in lines
     assert "Backbones compared" not in text
     assert "Serving one image" not in text
 

@@ -92,7 +92,7 @@ def test_fine_tuning_that_is_only_surer_does_not_win(accuracy):
     race = judge(heat("linear_probe", 0.9), heat("full_finetune", accuracy, log_loss=0.1))
     assert race.winner == "linear_probe"
     assert (
-        "0.500 against 0.100 (± 0.020); as no more images are right, the head is taken" in race.why
+        "0.500 against 0.100 (± 0.020); as the accuracy is no higher, the head is taken" in race.why
     )
 
 
@@ -131,7 +131,8 @@ def test_training_takes_the_rates_of_the_race_but_on_many_images_the_lowest_plan
 
 def test_the_reason_names_winner_and_loser_with_their_scores():
     race = judge(heat("linear_probe", 0.8), heat("full_finetune", 0.9), noise=0.0)
-    assert "`full_finetune` reached 0.900 and `linear_probe` 0.800 of the 200" in race.why
+    scores = "`full_finetune` reached 0.900 and `linear_probe` 0.800 in accuracy on the 200"
+    assert scores in race.why
     race = judge(heat("linear_probe", 0.9, log_loss=0.3), heat("full_finetune", 0.9, log_loss=0.4))
     assert "log-loss decides, 0.300 against 0.400" in race.why
 

@@ -81,6 +81,7 @@ def build_profile(
         similarity=profile.similarity,
         probes=profile.probes,
         backbone=profile.backbone,
+        score_name=dataset.task.score_name,
     )
 
 

@@ -116,6 +116,8 @@ class DatasetProfile(Artifact):
     similarity: Similarity
     probes: tuple[Probe, ...]
     backbone: BackboneFacts
+    score_name: str = "accuracy"
+    """What the probes measured, in words."""
     aspect_ratio: float = 1.0
     """Long side over short side of the median image."""
     geometry: Geometry = "crop"

@@ -433,12 +433,9 @@ class GateConfig(Section):
     )
     min_gain: float = Field(
         0.0,
-        ge=-1,
-        le=1,
-        description="The gain that the rule asks for: 0.01 is a point of accuracy; -0.01 with "
-        "`better` allows a loss of less than a point.",
+        description="The gain that the rule asks for, in the metric's own unit: 0.01 is a point of "
+        "accuracy; -0.01 with `better` allows a loss of less than a point.",
     )
-
     max_robustness_loss: float | None = Field(
         None,
         ge=0,

@@ -98,6 +98,7 @@ def make_transfer_plan(
         taps=tuple(taps),
         input_size=input_size,
         geometry=profile.geometry,
+        score_name=profile.score_name,
         finetune=finetune,
         head_candidates=_head_candidates(taps, l2_grid),
         finetune_candidates=tuple({"learning_rate": rate} for rate in rates),
@@ -227,12 +228,13 @@ def _choose_taps(
     taps = profile.backbone.taps
     probes = {probe.tap: probe.accuracy for probe in profile.probes}
     ruled = rules.candidate_taps(strategy, taps, probes, pinned=pins.strategy != AUTO)
-    measured = ", ".join(f"{tap} {accuracy:.3f}" for tap, accuracy in probes.items())
+    score = profile.score_name
+    measured = ", ".join(f"{tap} {value:.3f}" for tap, value in probes.items())
     why = (
-        f"the head reads `{ruled[0]}`; probe accuracy by depth: {measured or 'not measured'}."
+        f"the head reads `{ruled[0]}`; {score} of probes by depth: {measured or 'not measured'}."
         if len(ruled) == 1
         else f"these are compared by the loss on all training and validation images, each by a "
-        f"head that has not seen it; probe accuracy by depth: {measured or 'not measured'}."
+        f"head that has not seen it; {score} of probes by depth: {measured or 'not measured'}."
     )
     if pins.tap == AUTO:
         draft.note("tap", ", ".join(ruled), why)

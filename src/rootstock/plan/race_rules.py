@@ -54,9 +54,10 @@ def is_in_doubt(heats: Sequence[Heat]) -> bool:
     return leads and tuned.valid and tuned.splits == 1 and tuned.n_val < SURE_VAL_IMAGES
 
 
-def decide(heats: Sequence[Heat], *, noise: float) -> Race:
+def decide(heats: Sequence[Heat], *, noise: float, score_name: str = "accuracy") -> Race:
     """Return the outcome by the last round, the two last ``heats``: a head and fine-tuning.
 
+    ``score_name`` says in words what the heats' `accuracy` is.
     A lead in accuracy beyond its noise wins; then a lead in calibrated log-loss beyond ``noise``,
     the standard error of the paired difference, which is the finer measure if images are few. If
     neither decides, the head is taken: it is cheaper. So it is if the fine-tuning is not valid, if
@@ -79,8 +80,8 @@ def decide(heats: Sequence[Heat], *, noise: float) -> Race:
     splits = f" of {winner.splits} splits" if winner.splits > 1 else ""
     why = (
         f"on {winner.n_train} training images `{winner.strategy}` reached {winner.accuracy:.3f} "
-        f"and `{loser.strategy}` {loser.accuracy:.3f} of the {winner.n_val} validation images"
-        f"{splits} (± {_noise(head, tuned):.3f})"
+        f"and `{loser.strategy}` {loser.accuracy:.3f} in {score_name} on the {winner.n_val} "
+        f"validation images{splits} (± {_noise(head, tuned):.3f})"
     )
     losses = f"{winner.log_loss:.3f} against {loser.log_loss:.3f} (± {noise:.3f})"
     if not tuned.valid:
@@ -96,8 +97,8 @@ def decide(heats: Sequence[Heat], *, noise: float) -> Race:
         )
     elif only_surer and not by_accuracy:
         why += (
-            f", calibrated log-loss {losses}; as no more images are right, the head is taken, "
-            "which is cheaper"
+            f", calibrated log-loss {losses}; as the {score_name} is no higher, the head is "
+            "taken, which is cheaper"
         )
     elif not by_accuracy:
         why += ", a difference within chance; the calibrated log-loss "

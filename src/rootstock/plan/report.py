@@ -60,7 +60,7 @@ def render_plan(
         lines += ["", "## Backbones compared", "", *_backbones(plan, backbones_here)]
     lines += ["", "## Evidence", "", *_evidence(profile)]
     if picture:
-        lines += ["", f"![divergence and probe accuracy by depth]({picture})"]
+        lines += ["", f"![divergence and probes by depth]({picture})"]
     lines += [
         "",
         "Every choice can be pinned in `params.yaml` under `plan:`; `rootstock params` lists them.",
@@ -98,8 +98,8 @@ def _judgement(plan: TransferPlan) -> list[str]:
     lines += [
         f"- **Race** won by `{plan.race.winner}`: {plan.race.why}",
         "",
-        "| contender | training images | validation images | epochs | validation accuracy "
-        "| calibrated log-loss |",
+        "| contender | training images | validation images | epochs "
+        f"| validation {plan.score_name} | calibrated log-loss |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for heat in plan.race.heats:
@@ -120,15 +120,15 @@ def _candidates(
     machine: str,
 ) -> list[str]:
     lines = [
-        f"| strategy | expected test accuracy ({EXPECTED_LEVEL:.0%}) | basis | minutes here "
-        "| on the reference machine |",
+        f"| strategy | expected test {plan.score_name} ({EXPECTED_LEVEL:.0%}) | basis "
+        "| minutes here | on the reference machine |",
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [_candidate_row(candidate, plan, minutes) for candidate in plan.candidates]
     lines += [
         "",
-        f"{EXPECTED_LEVEL:.0%} of the runs should have a test accuracy in the expected range: the "
-        "probe with the noise of the probed and of the test images. "
+        f"{EXPECTED_LEVEL:.0%} of the runs should have a test {plan.score_name} in the expected "
+        "range: the probe with the noise of the probed and of the test images. "
         "A *prior* is an expectation from the literature or from the runs in the ledger, not a "
         "measurement on your images. Minutes of features and of training at every "
         "planned rate, the decoding of images not counted: "
@@ -214,7 +214,7 @@ def _evidence(profile: DatasetProfile) -> list[str]:
             f"late: {quarters} (measured on {similarity.n_images} images)."
         )
     if profile.probes:
-        lines += ["", "| tap | cross-validated probe accuracy | spread over folds | k-NN |"]
+        lines += ["", f"| tap | cross-validated {profile.score_name} | spread over folds | k-NN |"]
         lines += ["| --- | --- | --- | --- |"]
         lines += [
             f"| {p.tap} | {p.accuracy:.3f} | {p.std:.3f} | {_or_nothing(p.knn)} |"

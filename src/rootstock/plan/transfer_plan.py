@@ -133,6 +133,8 @@ class TransferPlan(Artifact):
     input_size: int
     geometry: Geometry = "crop"
     """How images become square; old plans crop them."""
+    score_name: str = "accuracy"
+    """What probes and races compare, in words."""
     finetune: FinetuneRecipe | None
     head_candidates: tuple[dict[str, Any], ...]
     finetune_candidates: tuple[dict[str, Any], ...]

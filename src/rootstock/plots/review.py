@@ -36,8 +36,9 @@ def plot_learning_curve(
     *,
     ceiling: float,
     targets: Sequence[float],
+    score_name: str = "accuracy",
 ) -> None:
-    """Draw probe accuracy over the number of training images, with what lies ahead dashed."""
+    """Draw the score of a head over the number of training images, with what lies ahead dashed."""
     with canvas(path, width=7.0, height=4.0) as figure:
         axes = figure.add_subplot()
         for points, style in ((measured, "-"), ([measured[-1], *extrapolated], "--")):
@@ -46,14 +47,14 @@ def plot_learning_curve(
             axes.plot(counts, middle, style, color=BLUE, marker="o", markersize=4.5)
         axes.axhline(ceiling, color=ORANGE, linewidth=1.2)
         look = {"xycoords": ("axes fraction", "data"), "color": ORANGE, "va": "center"}
-        write_note(axes, f"ceiling {ceiling:.1%}", (1.0, ceiling), (4, 0), **look)
+        write_note(axes, f"ceiling {ceiling:.3f}", (1.0, ceiling), (4, 0), **look)
         for target in targets:
             axes.axhline(target, color=QUIET, linewidth=0.8, linestyle=":")
         counts = [point[0] for point in (*measured, *extrapolated)]
         axes.set_xscale("log")
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.minorticks_off()
-        axes.set(xlabel="training images", ylabel="accuracy of a head")
+        axes.set(xlabel="training images", ylabel=f"{score_name} of a head")
         axes.grid(axis="y")
         headline(axes, "Learning curve", "dashed: extrapolated; dotted: targets; shade: 80 % range")
 

@@ -111,13 +111,15 @@ def plot_depth(
     divergence: Sequence[tuple[float, float]],
     probes: Mapping[str, tuple[float, float]],
     chosen: str = "",
+    score_name: str = "accuracy",
 ) -> None:
     """Draw how far the data is from the pretraining data by depth, and what each depth gives.
 
     Args:
         divergence: (depth in 0..1, divergence) for each layer; may be empty.
-        probes: tap, shallow to deep -> (cross-validated accuracy, its standard deviation).
+        probes: tap, shallow to deep -> (cross-validated score, its standard deviation).
         chosen: the tap that the plan reads.
+        score_name: what the probes measured, in words.
     """
     panels = int(bool(divergence)) + int(bool(probes))
     with canvas(path, width=4.6 * max(panels, 1), height=3.9) as figure:
@@ -128,7 +130,7 @@ def plot_depth(
         if divergence:
             _draw_divergence(areas.pop(0), np.asarray(divergence, float))
         if probes:
-            _draw_probes(areas.pop(0), probes, chosen)
+            _draw_probes(areas.pop(0), probes, chosen, score_name)
 
 
 def _draw_divergence(axes: Axes, layers: np.ndarray) -> None:
@@ -149,7 +151,9 @@ def _draw_divergence(axes: Axes, layers: np.ndarray) -> None:
     headline(axes, "Distance from the pretraining data", "lower is nearer")
 
 
-def _draw_probes(axes: Axes, probes: Mapping[str, tuple[float, float]], chosen: str) -> None:
+def _draw_probes(
+    axes: Axes, probes: Mapping[str, tuple[float, float]], chosen: str, score_name: str
+) -> None:
     mean = np.array([score for score, _ in probes.values()])
     spread = np.array([deviation for _, deviation in probes.values()])
     place = np.arange(len(mean))
@@ -166,7 +170,7 @@ def _draw_probes(axes: Axes, probes: Mapping[str, tuple[float, float]], chosen: 
     axes.set_xticks(place, list(probes), rotation=0 if len(mean) <= 7 else 45)
     axes.set_xlim(-0.6, len(mean) - 0.4)
     axes.margins(y=0.18)
-    axes.set_ylabel("cross-validated accuracy")
+    axes.set_ylabel(f"cross-validated {score_name}")
     axes.grid(axis="y")
     note = "mean and standard deviation over the folds"
     headline(axes, "What a linear head reads at each depth", note)

@@ -55,6 +55,7 @@ def measure_feasibility(
             for goal in goals
             if goal > best
         ),
+        score_name=task.score_name,
     )
 
 

@@ -211,9 +211,9 @@ def _from_curve(feasibility: Feasibility | None) -> Iterator[Finding]:
     gain = 100 * (twice.accuracy - now.accuracy)
     yield Finding(
         weight=2 if gain >= 2 else 1,
-        what=f"A head on these features is at {now.accuracy:.1%}; with twice the images about "
-        f"{twice.accuracy:.1%} ({gain:+.1f} points), and hardly ever above "
-        f"{feasibility.ceiling:.1%}.",
+        what=f"A head on these features is at {feasibility.score_name} {now.accuracy:.3f}; with "
+        f"twice the images at about {twice.accuracy:.3f} ({gain:+.1f} points), and hardly ever "
+        f"above {feasibility.ceiling:.3f}.",
         todo="More images are worth collecting."
         if gain >= 2
         else "More images alone will change little; fine-tuning or a larger backbone may.",

@@ -33,6 +33,8 @@ class Feasibility(Record):
     measured: tuple[CurvePoint, ...]
     extrapolated: tuple[CurvePoint, ...]
     targets: tuple[Target, ...]
+    score_name: str = "accuracy"
+    """What the accuracies of the curve are, in words."""
     left_out: tuple[str, ...] = ()
     """Classes with too few images to draw from."""
 

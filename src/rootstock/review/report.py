@@ -98,11 +98,14 @@ def _feasibility(review: DataReview) -> list[str]:
         for p, kind in points
     ]
     lines = [
-        f"With these features no classifier is expected above **{feasibility.ceiling:.1%}** (the "
+        f"With these features no head is expected above {feasibility.score_name} "
+        f"**{feasibility.ceiling:.3f}** (the "
         "bound of Cover and Hart on the error, from nearest neighbours, or what the curve below "
         "reaches if that is more). Fine-tuning changes the features and may pass it.",
         "",
-        *markdown_table(("training images", "probe accuracy", "80 % range", ""), curve),
+        *markdown_table(
+            ("training images", f"{feasibility.score_name} of a head", "80 % range", ""), curve
+        ),
     ]
     for target in feasibility.targets:
         needed = (
@@ -110,7 +113,11 @@ def _feasibility(review: DataReview) -> list[str]:
             if target.n_images
             else "not within reach of this curve, however many images"
         )
-        lines += ["", f"For {target.accuracy:.0%} with a head on these features: {needed}."]
+        lines += [
+            "",
+            f"For {feasibility.score_name} {target.accuracy:g} with a head on these features: "
+            f"{needed}.",
+        ]
     if feasibility.left_out:
         names, more = feasibility.left_out[:5], len(feasibility.left_out) - 5
         text = ", ".join(map(escape_markdown, names)) + (

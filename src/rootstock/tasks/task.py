@@ -144,6 +144,12 @@ class Task(ABC):
         return self.headline
 
     @property
+    def score_name(self) -> str:
+        """The score in words."""
+        words = {"iou": "IoU", "r2": "R²"}
+        return " ".join(words.get(word, word) for word in self.score.split("_"))
+
+    @property
     def val_headline(self) -> str:
         """The headline of the validation images."""
         return f"val_{self.headline}"

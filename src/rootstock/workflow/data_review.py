@@ -98,6 +98,7 @@ def _draw(
             reports / pictures["curve"],
             ceiling=curve.ceiling,
             targets=[target.accuracy for target in curve.targets],
+            score_name=curve.score_name,
         )
     sheets = {
         "suspects": (

@@ -137,8 +137,10 @@ def _summarise(plan: TransferPlan, minutes: float) -> str:
         (one.expected_accuracy for one in plan.candidates if one.strategy == plan.strategy), None
     )
     if expected:
-        low, high = (f"{edge:.1%}" for edge in expected)
-        parts.append(f"test accuracy of {low} to {high} in {EXPECTED_LEVEL:.0%} of such runs")
+        low, high = (f"{edge:.3f}" for edge in expected)
+        parts.append(
+            f"test {plan.score_name} of {low} to {high} in {EXPECTED_LEVEL:.0%} of such runs"
+        )
     parts.append(f"about {show_seconds(60 * minutes)} of training on this machine")
     return ", ".join(parts)
 
@@ -157,6 +159,7 @@ def _write_report(
         divergence=[(layer.depth, layer.divergence) for layer in profile.similarity.layers],
         probes={probe.tap: (probe.accuracy, probe.std) for probe in profile.probes},
         chosen=plan.taps[0],
+        score_name=profile.score_name,
     )
     text = render_plan(
         plan,

@@ -111,7 +111,7 @@ class StrategyRace:
             last = self._repeat(last, {one: plans[sizes[-1], one] for one in last}, searcher)
             heats += [one.heat for one in last.values() if one.heat.splits > 1]
         _, noise = lead(*(last[strategy].losses for strategy in self.contest))
-        race = decide(heats, noise=noise)
+        race = decide(heats, noise=noise, score_name=self.profile.score_name)
         race.write(self.outcome)
         shutil.rmtree(self.scratch / self.name, ignore_errors=True)
         if not rules.is_finetune(race.winner):  # a head that lost is compared again after training

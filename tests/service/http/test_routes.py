@@ -390,4 +390,5 @@ def test_the_model_route_describes_the_model(client, predictor):
     assert body["preprocess_hash"] == predictor.bundle.preprocess.hash
     assert body["digest"] == predictor.bundle.digest
     assert body["metrics"]["accuracy"] == 0.5
+    assert body["headline"] == "accuracy"
     assert body["lineage"]["data_hash"] == "d"

@@ -202,6 +202,7 @@ def make_router(service: Service) -> Router:
         return predictor.info | {
             "classes": predictor.names,
             "metrics": predictor.bundle.metrics,
+            "headline": predictor.task.headline,
             "card": predictor.bundle.model_card or None,
             "lineage": facts.lineage,
             "preprocess": facts.preprocess,

@@ -127,6 +127,7 @@ class ModelAnswer(ModelName):
 
     classes: list[str] = Field(examples=[["rose", "tulip"]])
     metrics: dict[str, Any] = Field(examples=[{"accuracy": 0.958, "n_test": 160}])
+    headline: str = Field(description="The metric that comes first.", examples=["accuracy"])
     card: str | None = Field(None, description="The model card as Markdown, if it has one.")
     lineage: dict[str, Any] = Field(examples=[{"git_commit": "163f74a", "data_hash": "9f2c"}])
     preprocess: dict[str, Any] = Field(examples=[{"input_size": 224, "crop_pct": 0.875}])
