@@ -170,3 +170,16 @@ def test_the_page_says_if_only_a_part_of_the_classes_was_looked_at(n_strata, wor
     assert len(profile.train_per_class) == 2
     text = render_review(a_review(n_strata=n_strata), profile, pictures={}, minutes={})
     assert ("200 of them, " + words + ", were" in text) == bool(words)
+
+
+def test_corrections_are_a_finding_and_removed_images_are_no_fault():
+    summary = CLEAN | {
+        "corrected": 3,
+        "removed": 1,
+        "quarantined": [{"path": "a.png", "reason": "removed"}],
+        "quarantine_reasons": {"removed": 1},
+        "warnings": ["new names that only corrections.csv has: wasp"],
+    }
+    first, second = gather_findings(a_review(), make_profile(), summary)
+    assert "`rootstock corrections list`" in first.todo
+    assert second.what == "3 labels corrected and 1 image removed by `corrections.csv`."

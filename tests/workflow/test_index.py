@@ -1,3 +1,4 @@
+import json
 import os
 from functools import partial
 
@@ -5,7 +6,8 @@ import pytest
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.errors import ArtifactError
+from rootstock.data.label_corrections import Correction, append_corrections, stamp_time
+from rootstock.errors import ArtifactError, DataError
 from rootstock.plots import background as artist
 from rootstock.workflow import index
 from tests.data.folders import write_classes
@@ -46,3 +48,30 @@ def test_a_picture_that_cannot_be_written_is_said_and_there_is_no_manifest(draw,
         draw("full", many=20)
     assert "free some disk space" in caught.value.hint
     assert not Paths(tmp_path / "full").manifest.exists()
+
+
+def test_corrections_next_to_the_images_are_applied(tmp_path):
+    images = write_classes(tmp_path / "images", {"a": 12, "b": 12})
+    config = load_config(None, overrides=[f"data.root={images}"])
+    before = index.index_images(config, Paths(tmp_path / "one"))
+    row = before.rows("train")[0]
+    append_corrections(
+        images / "corrections.csv",
+        [Correction(row.sha256, row.target, "b", "Ada", stamp_time())],
+    )
+    after = index.index_images(config, Paths(tmp_path / "two"))
+    assert after.originals == {row.path: row.target}
+    assert len(after.images) == len(before.images)
+    assert after.warnings == before.warnings
+    assert json.loads((tmp_path / "two/reports/data.json").read_text())["corrected"] == 1
+
+
+def test_a_wrong_correction_is_refused_before_any_image_is_read(tmp_path):
+    images = write_classes(tmp_path / "images", {"a": 12, "b": 12})
+    append_corrections(
+        images / "corrections.csv", [Correction("0" * 64, "a", " ", "Ada", stamp_time())]
+    )
+    paths = Paths(tmp_path / "work")
+    with pytest.raises(DataError, match="the image 000000000000 the label ' '"):
+        index.index_images(load_config(None, overrides=[f"data.root={images}"]), paths)
+    assert not paths.seen.exists()

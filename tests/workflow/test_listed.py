@@ -8,6 +8,7 @@ import pytest
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
+from rootstock.data.label_corrections import Correction, append_corrections, stamp_time
 from rootstock.data.manifest import Manifest
 from rootstock.workflow.index import index_images
 from rootstock.workflow.listed import write_listed
@@ -44,6 +45,15 @@ def test_the_hash_is_the_same_before_and_after_the_index(listed):
     index_images(listed.config, listed.paths)
     assert listed() == before
     assert len(before) == 64
+
+
+def test_a_correction_next_to_the_table_changes_the_hash(listed):
+    before = listed()
+    row = Correction("0" * 64, "ants", "bees", "Ada", stamp_time())
+    append_corrections(listed.folder / "corrections.csv", [row])
+    assert listed() != before
+    (listed.folder / "corrections.csv").unlink()
+    assert listed() == before
 
 
 def test_another_image_of_equal_size_and_time_changes_the_hash(listed):
@@ -86,3 +96,8 @@ def test_dvc_indexes_again_when_a_listed_image_was_replaced(tmp_path):
     project.run("dvc", "repro", "--quiet", "index")
     changed = Manifest.read(Paths(tmp_path).manifest)
     assert [a.path for a, b in zip(first.images, changed.images, strict=True) if a != b]
+    row = changed.rows("train")[0]
+    correction = Correction(row.sha256, row.target, "bees", "Ada", stamp_time())
+    append_corrections(tmp_path / "data/listed/corrections.csv", [correction])
+    project.run("dvc", "repro", "--quiet", "index")
+    assert Manifest.read(Paths(tmp_path).manifest).originals == {row.path: row.target}

@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Index a folder and print what is in it."""
-    from rootstock.data.notices import list_notices
+    from rootstock.data.notices import describe_corrections, list_notices
     from rootstock.workflow.index import index_images
 
     with workspace(None) as paths:
@@ -70,6 +70,8 @@ def check(options: argparse.Namespace) -> None:
         )
     for item in summary["quarantined"]:
         print(f"  quarantined: {escape_terminal(item['path'])}: {item['reason']}")
+    if corrections := describe_corrections(summary):
+        print(f"  {corrections}")
     for notice in list_notices(manifest):
         print(f"  warning: {escape_terminal(notice)}")
 

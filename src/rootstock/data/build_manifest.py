@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import starmap
 from pathlib import Path
 
 import numpy as np
 
+from rootstock.data.apply_corrections import apply_corrections
 from rootstock.data.blank import decide_rendering
 from rootstock.data.entry import describe_faults, explaining
 from rootstock.data.groups import Duplicates, group_images, name_groups
 from rootstock.data.inspect import Inspected
 from rootstock.data.inspection_cache import FILE_COLUMNS, inspect_layout
+from rootstock.data.label_corrections import Correction
 from rootstock.data.layout import Layout
 from rootstock.data.limits import DecodeLimits
-from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.data.manifest import REMOVED, ImageRow, Manifest
 from rootstock.data.splits import assign_splits, recall_splits
 from rootstock.data.target_rules import TargetRules
 from rootstock.data.temporal import split_off_newest
@@ -40,6 +42,7 @@ def build_manifest(
     cache_file: Path | None = None,
     on_inspected: Callable[[list[Inspected]], None] | None = None,
     previous: Manifest | None = None,
+    corrections: Sequence[Correction] = (),
 ) -> Manifest:
     """Decode every image of ``layout`` once and decide its split.
 
@@ -50,6 +53,8 @@ def build_manifest(
     ``recognised`` is why the task of ``rules`` was taken. ``on_inspected`` is called with what was
     seen, before anything is made of it.
     Images of ``previous`` keep their split if it was drawn by the same settings.
+    ``corrections`` change targets and remove images. They change no split and no group: those are
+    drawn by the targets before.
     Raises:
         DataError: there is nothing to learn from these targets; ``min_per_class`` is how many
             usable images each stratum needs.
@@ -61,20 +66,26 @@ def build_manifest(
         layout, limits=limits, workers=workers, cache_file=cache_file, on_inspected=on_inspected
     )
     usable = [i for i, image in enumerate(inspected) if not image.reason]
-    targets = [listed[i] for i in usable]
-    warnings = [*layout.warnings, *rules.warn(listed)]
     reasons = [image.reason for image in inspected]
-    with explaining(*describe_faults(layout.entries, reasons), *warnings):
-        rules.check(layout.root, targets, listed, min_per_class)
-        sizes = np.array([(inspected[i].width, inspected[i].height) for i in usable])
-        settled = rules.settle(
-            layout.base, targets, [layout.entries[i].path for i in usable], sizes
+    paths = [layout.entries[i].path for i in usable]
+    sizes = np.array([(inspected[i].width, inspected[i].height) for i in usable])
+    with explaining(*describe_faults(layout.entries, reasons), *layout.warnings):
+        settled = rules.settle(layout.base, [listed[i] for i in usable], paths, sizes)
+        targets = settled.texts
+        corrected = apply_corrections(
+            corrections, [inspected[i].sha256 for i in usable], paths, targets, rules
         )
-    targets, warnings = settled.texts, [*warnings, *settled.warnings]
+    pairs = zip(usable, corrected.texts, strict=True)
+    kept = {i: text for i, text in pairs if text is not None}
+    still_listed = [kept.get(i, text) for i, text in enumerate(listed) if i in kept or reasons[i]]
+    warnings = [*layout.warnings, *corrected.warnings, *rules.warn(still_listed)]
+    with explaining(*describe_faults(layout.entries, reasons), *warnings):
+        rules.check(layout.root, list(kept.values()), still_listed, min_per_class)
+    warnings += settled.warnings
     strata = rules.strata(targets)
     together = group_images(
         layout.base,
-        [layout.entries[i].path for i in usable],
+        paths,
         [inspected[i] for i in usable],
         strata if rules.discrete else [""] * len(usable),
         [names[i] for i in usable],
@@ -109,25 +120,31 @@ def build_manifest(
         old_splits=old_splits,
         balance=rules.balance(targets),
     )
-    looked_at = [(layout.entries[i].path, inspected[i]) for i in usable]
+    looked_at = [(path, inspected[i]) for i, path in zip(usable, paths, strict=True)]
     rendering, about_rendering = decide_rendering(looked_at, strata, splits)
+    final_strata = dict(zip(kept, rules.strata(list(kept.values())), strict=True))
+    kept_splits = [split for i, split in zip(usable, splits, strict=True) if i in kept]
     with explaining(*warnings):
-        warnings += [*together.warnings, *rules.check_splits(layout.root, strata, splits)]
-    warnings += about_rendering
+        about_splits = rules.check_splits(layout.root, list(final_strata.values()), kept_splits)
+    warnings += [*together.warnings, *about_splits, *about_rendering]
+    strata = [final_strata.get(i, stratum) for i, stratum in zip(usable, strata, strict=True)]
     numbers = (together.groups.tolist(), together.pictures.tolist())
     cells = dict(zip(usable, zip(strata, splits, *numbers, strict=True), strict=True))
     decided = [cells.get(i, ("", "", 0, 0)) for i in range(len(inspected))]
     stratum_of, split_of, group_of, picture_of = zip(*decided, strict=True)
     files, told, _, facts = zip(*layout.entries, strict=True)
     columns = list(zip(*inspected, strict=True))[: len(FILE_COLUMNS)]
-    kept = dict(zip(usable, targets, strict=True))
-    labels = [kept.get(i, text) for i, text in enumerate(told)]
+    before = dict(zip(usable, targets, strict=True))
+    labels = [kept.get(i, before.get(i, text)) for i, text in enumerate(told)]
+    changed = [i for i, text in before.items() if kept.get(i) != text]
+    originals = {_storable(files[i]): _storable(before[i]) for i in changed}
+    reasons = [REMOVED if i in before and i not in kept else why for i, why in enumerate(reasons)]
     texts = [map(_storable, column) for column in (files, labels, stratum_of)]
     metadata = [json.dumps(dict(one), ensure_ascii=False) if one else "" for one in facts]
     stored = (texts[0], *columns, texts[1], texts[2], split_of, group_of, reasons, picture_of)
     rows = tuple(starmap(ImageRow, zip(*stored, metadata, strict=True)))
     found = rows, tuple(warnings), given_splits
-    return Manifest(*found, rules.name, rendering, limits, drawn_by, recognised)
+    return Manifest(*found, rules.name, rendering, limits, drawn_by, recognised, originals)
 
 
 def _storable(text: str) -> str:

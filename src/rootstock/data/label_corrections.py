@@ -77,7 +77,7 @@ def read_corrections(path: Path) -> tuple[Correction, ...]:
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}", hint="save it as UTF-8") from None
@@ -105,6 +105,12 @@ def read_corrections(path: Path) -> tuple[Correction, ...]:
                 hint=f"a line is {','.join(COLUMNS)}; correct it, or put {NOTE_SIGN} before it",
             ) from None
     return tuple(rows)
+
+
+def read_corrections_of(root: Path) -> tuple[Correction, ...]:
+    """Return the corrections of the data set ``root``; none if that is a table of their name."""
+    path = locate_corrections(root)
+    return () if path == root else read_corrections(path)
 
 
 def append_corrections(path: Path, corrections: Sequence[Correction]) -> None:
@@ -152,7 +158,8 @@ def _check_header(path: Path, line: str) -> None:
     if line != ",".join(COLUMNS):
         raise DataError(
             f"{path}, line 1: the columns are {escape_terminal(line)}",
-            hint=f"they have to be {','.join(COLUMNS)}, separated by commas",
+            hint=f"they have to be {','.join(COLUMNS)}, separated by commas; if it is a file of "
+            "something else, rename it",
         )
 
 

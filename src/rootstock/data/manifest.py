@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -39,6 +40,8 @@ SCHEMA = pa.schema(
 )
 METADATA = pa.field("metadata", pa.string())
 """A further column, if a table says more of the images."""
+REMOVED = "removed"
+"""The quarantine reason of an image that a correction took out; it keeps its split."""
 
 
 class ImageRow(NamedTuple):
@@ -78,7 +81,8 @@ class Manifest:
     ``task`` is the name of the task whose targets the rows hold, ``recognised`` why it was taken,
     empty if the settings name it; ``rendering`` is how the images are shown, and ``limits`` is
     what was accepted as one. ``drawn_by`` are the settings that the splits were drawn by, as JSON;
-    empty in manifests of versions that did not note them.
+    empty in manifests of versions that did not note them. ``originals`` are the targets of
+    corrected and removed images before that, by path.
     """
 
     images: tuple[ImageRow, ...]
@@ -89,6 +93,7 @@ class Manifest:
     limits: DecodeLimits = DecodeLimits()
     drawn_by: str = ""
     recognised: str = ""
+    originals: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def strata(self) -> list[str]:
@@ -131,6 +136,8 @@ class Manifest:
             header["rendering"] = self.rendering.to_dict()
         if self.recognised:
             header["recognised"] = self.recognised
+        if self.originals:
+            header["originals"] = dict(self.originals)
         schema = SCHEMA.append(METADATA) if any(row.metadata for row in self.images) else SCHEMA
         rows = [row[: len(schema)] for row in self.images]
         write_rows(rows, schema.with_metadata({"rootstock": json.dumps(header)}), path)
@@ -160,6 +167,7 @@ class Manifest:
                 DecodeLimits.from_dict(header.get("limits", {})),
                 header.get("drawn_by", ""),
                 header.get("recognised", ""),
+                header.get("originals", {}),
             )
         except FileNotFoundError:
             raise ArtifactError(f"{path} is missing", hint=hint) from None
@@ -178,6 +186,7 @@ class Manifest:
         usable = self.rows()
         counts = Counter((row.stratum, row.split) for row in usable)
         groups = self.copies()
+        reasons = Counter(r.quarantine for r in self.quarantined)
         return {
             "task": self.task,
             "recognised": self.recognised,
@@ -187,8 +196,10 @@ class Manifest:
                 stratum: {split: counts[stratum, split] for split in SPLITS}
                 for stratum in self.strata
             },
+            "corrected": len(self.originals) - reasons[REMOVED],
+            "removed": reasons[REMOVED],
             "quarantined": [{"path": r.path, "reason": r.quarantine} for r in self.quarantined],
-            "quarantine_reasons": dict(Counter(r.quarantine for r in self.quarantined)),
+            "quarantine_reasons": dict(reasons),
             "duplicate_groups": [[r.path for r in g] for g in groups],
             "label_conflicts": [
                 [r.path for r in g] for g in groups if len({r.target for r in g}) > 1

@@ -44,7 +44,7 @@ def recall_splits(
         or previous.drawn_by not in ("", drawn_by)
     ):
         return [None] * len(images)
-    of_file = {(row.path, row.sha256): row.split for row in previous.rows()}
+    of_file = {(row.path, row.sha256): row.split for row in previous.images if row.split}
     of_content = {sha256: split for (_, sha256), split in of_file.items()}
     splits = [of_file.get(image) or of_content.get(image[1]) for image in images]
     if previous.drawn_by:

@@ -80,6 +80,14 @@ class TargetRules(TargetReader, Protocol):
         """Return the targets of usable images as the manifest keeps them."""
         ...
 
+    def correct(self, old: str, new: str) -> str:
+        """Return ``new``, given by a person in place of the target ``old``, as a target."""
+        ...
+
+    def read_names(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Return the names in the targets, such as classes."""
+        ...
+
     def strata(self, texts: Sequence[str]) -> list[str]:
         """Return the stratum of each target."""
         ...

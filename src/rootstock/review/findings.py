@@ -7,6 +7,8 @@ from typing import Any
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.data.entry import count
+from rootstock.data.label_corrections import FILE_NAME
+from rootstock.data.notices import describe_corrections, describe_reasons
 from rootstock.review.record import (
     MAX_SUSPECTS,
     DataReview,
@@ -48,7 +50,9 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             weight=2,
             what=f"{escape_markdown(warning[:1].upper() + warning[1:])}.",
-            todo="If that is not what you want, change the folders or the table, or set "
+            todo="`rootstock corrections list` shows the rows; a later row settles it."
+            if FILE_NAME in warning
+            else "If that is not what you want, change the folders or the table, or set "
             "`data.layout`.",
         )
     leaks, conflicts = summary["leaks_across_given_splits"], summary["label_conflicts"]
@@ -81,12 +85,18 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
             todo="Nothing has to be done about them: the index keeps copies in one split, unless "
             "they are most of a class.",
         )
-    if summary["quarantined"]:
-        reasons = ", ".join(f"{n} {name}" for name, n in summary["quarantine_reasons"].items())
+    if reasons := describe_reasons(summary):
         yield Finding(
             weight=2,
-            what=f"{len(summary['quarantined'])} files are left out ({reasons}).",
+            what=f"{len(summary['quarantined']) - summary.get('removed', 0)} files are left out "
+            f"({reasons}).",
             todo="`rootstock check` lists them; repair or delete them.",
+        )
+    if corrections := describe_corrections(summary):
+        yield Finding(
+            weight=1,
+            what=f"{corrections.replace(FILE_NAME, f'`{FILE_NAME}`')}.",
+            todo="`rootstock corrections list` shows them; a later row undoes one.",
         )
 
 

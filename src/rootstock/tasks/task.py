@@ -235,6 +235,16 @@ class Task(ABC):
         """
         return Settled(list(texts), [])
 
+    def correct(self, old: str, new: str) -> str:
+        """Return ``new``, given by a person in place of the text ``old``, as the manifest keeps it.
+
+        ``old`` is empty if the image had no target.
+        Raises:
+            DataError: it is not a target.
+        """
+        self.check_texts(Path(), [new])
+        return new
+
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse targets that cannot be learnt from.
 

@@ -14,8 +14,15 @@ from typing import Any, cast
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
+from rootstock.data.apply_corrections import check_corrections
 from rootstock.data.build_manifest import build_manifest
 from rootstock.data.inspect import Inspected
+from rootstock.data.label_corrections import (
+    REMOVE,
+    Correction,
+    current,
+    read_corrections_of,
+)
 from rootstock.data.layout import Layout, find_images
 from rootstock.data.manifest import Manifest
 from rootstock.data.notices import list_notices
@@ -105,6 +112,8 @@ def _index(
         root, target=task, roles=read_roles(data), reading=data.layout, need_train=learn
     )
     check_place(root, paths.root)
+    corrections = read_corrections_of(root)
+    check_corrections(corrections, task)
     folder = paths.reports / PICTURES
     workers = usable_cores() if data.workers == "auto" else data.workers
     # Where there is a manifest already, there may be nothing to draw.
@@ -130,8 +139,9 @@ def _index(
             seed=config.seed,
             workers=workers,
             cache_file=paths.seen,
-            on_inspected=partial(_begin_with_images, plots, layout, task, folder),
+            on_inspected=partial(_begin_with_images, plots, layout, task, folder, corrections),
             previous=written or _recall_manifest(paths) if learn else None,
+            corrections=corrections,
         )
         if learn:
             _check_every_split(manifest, root)
@@ -146,6 +156,7 @@ def _index(
         f"{len(manifest.rows(split)):,} {split}" for split in ("train", "val", "test")
     )
     out = f"; {n} quarantined" if (n := len(manifest.quarantined)) else ""
+    out += f"; {n} corrected or removed" if (n := len(manifest.originals)) else ""
     say(f"index: {len(manifest.rows()):,} usable images ({splits}){out}")
     return manifest
 
@@ -196,7 +207,12 @@ def _read_manifest(path: Path) -> Manifest | None:
 
 
 def _begin_with_images(
-    plots: BackgroundPlots, layout: Layout, task: Task, folder: Path, inspected: Sequence[Inspected]
+    plots: BackgroundPlots,
+    layout: Layout,
+    task: Task,
+    folder: Path,
+    corrections: Sequence[Correction],
+    inspected: Sequence[Inspected],
 ) -> None:
     """The two pictures that need no splits."""
     sizes = [(image.width, image.height) for image in inspected if not image.reason]
@@ -205,7 +221,9 @@ def _begin_with_images(
     plots.draw(plot_image_sizes, *zip(*sizes, strict=True), folder / "sizes.png")
     pairs = zip(layout.entries, inspected, strict=True)
     usable = [(entry, image.sha256) for entry, image in pairs if not image.reason]
-    strata = task.strata([entry.target for entry, _ in usable])
+    in_force = {sha256: row.new for sha256, row in current(corrections).items()}
+    usable = [pair for pair in usable if in_force.get(pair[1]) != REMOVE]
+    strata = task.strata([in_force.get(sha256, entry.target) for entry, sha256 in usable])
     by_stratum: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for stratum, (entry, sha256) in zip(strata, usable, strict=True):
         by_stratum[stratum].append((sha256, entry.path))

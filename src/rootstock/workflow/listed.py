@@ -14,6 +14,7 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config, DataConfig
 from rootstock.data.columns import ColumnRoles
 from rootstock.data.inspection_cache import InspectionCache
+from rootstock.data.label_corrections import locate_corrections
 from rootstock.data.layout import find_images
 from rootstock.data.limits import DecodeLimits
 from rootstock.data.read import read_file
@@ -38,7 +39,7 @@ def write_listed(config: Config, paths: Paths) -> None:
 
 
 def digest_listed(config: Config, paths: Paths) -> str:
-    """Return the SHA-256 of the paths and contents of the listed images; 64 hex digits."""
+    """Return the SHA-256 of the listed images, their paths and corrections; 64 hex digits."""
     limits = read_limits(config)
     # The labels do not matter: DVC knows the table itself.
     layout = find_images(
@@ -58,6 +59,9 @@ def digest_listed(config: Config, paths: Paths) -> str:
             except ImageError as error:
                 content = error.reason
         digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
+    corrections = locate_corrections(layout.root)
+    if corrections.is_file():
+        digest.update(corrections.read_bytes())
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rootstock.errors import DataError
+from rootstock.tasks.single_label.labels import require_label
 
 SIDES = ("x", "y", "width", "height")
 MIN_SHARE = 1e-6
@@ -62,6 +63,27 @@ def place_text(text: str, size: tuple[int, int]) -> tuple[str, float]:
     inside = (right - left) * size[0] * (bottom - top) * size[1] / (width * height)
     shares = [round(share, 6) for share in (left, top, right, bottom)]
     return json.dumps([label, *shares], ensure_ascii=False), 1.0 - inside
+
+
+def correct_text(text: str) -> str:
+    """Return the text of a class and a box in shares that a person gave.
+
+    Raises:
+        DataError: it is not such a text, or the box has no area within the image.
+    """
+    try:
+        label, *cells = json.loads(text)
+        left, top, right, bottom = (min(max(float(cell), 0.0), 1.0) for cell in cells)
+        good = isinstance(label, str) and left < right and top < bottom
+    except (RecursionError, TypeError, ValueError):
+        good = False
+    if not good:
+        raise DataError(
+            f"{text!r} is not a class and a box",
+            hint='write ["cat", left, top, right, bottom], with shares of the sides from 0 to 1',
+        )
+    shares = [round(share, 6) for share in (left, top, right, bottom)]
+    return json.dumps([require_label(label), *shares], ensure_ascii=False)
 
 
 def read_label(text: str) -> str:

@@ -120,6 +120,10 @@ class Localisation(SingleLabel):
             )
         return Settled([text for text, _ in placed], warnings)
 
+    def correct(self, old: str, new: str) -> str:
+        """Return the class and its box in shares of the image's sides."""
+        return boxes.correct_text(new)
+
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse fewer than two classes, and classes of fewer than ``least`` images."""
         CLASSES.check(root, _labels(texts), _labels(listed), least)

@@ -103,6 +103,23 @@ def read_set(text: str) -> list[str]:
     return list(json.loads(text))
 
 
+def parse_set(text: str) -> list[str]:
+    """Return the labels of a set that a person wrote.
+
+    Raises:
+        DataError: it is not a JSON list of texts.
+    """
+    try:
+        labels = json.loads(text)
+    except (RecursionError, ValueError):
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise DataError(
+            f"{text!r} is not a list of labels", hint='write it as ["cat", "dog"], or [] for none'
+        )
+    return labels
+
+
 def code_labels(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Return float32[N,K], 1 for the labels that each set has.
 

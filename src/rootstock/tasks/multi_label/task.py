@@ -85,6 +85,10 @@ class MultiLabel(Task):
         """Return the labels of each image."""
         return [tuple(labels.read_set(text)) or (labels.NO_LABEL,) for text in texts]
 
+    def correct(self, old: str, new: str) -> str:
+        """Return the labels in order; refuse what is not a JSON list of names."""
+        return labels.write_set(labels.parse_set(new))
+
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse images that all have the same labels."""
         labels.check_labels(root, texts)

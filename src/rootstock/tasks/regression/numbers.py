@@ -71,6 +71,33 @@ def _find_fault(text: str) -> str:
     return "larger than a model can learn" if abs(value) > MAX_MAGNITUDE else ""
 
 
+def correct_numbers(old: str, new: str) -> str:
+    """Return the text ``new`` if it holds finite numbers of the names in ``old``, if that has any.
+
+    Raises:
+        DataError: says what is wrong.
+    """
+    text = new.strip()
+    try:
+        cells = json.loads(text) if text.startswith("{") else {TARGET: text}
+        faults = [
+            f"{name} is {cell!r}, {_find_fault(str(cell))}"
+            for name, cell in cells.items()
+            if _find_fault(str(cell))
+        ]
+    except (RecursionError, ValueError) as error:
+        faults = [f"{text!r} is not valid JSON: {error}"]
+        cells = {}
+    names = list(read_numbers(old)) if old else list(cells)
+    if not faults and (not cells or set(cells) != set(names)):
+        faults = [f"{text!r} has the numbers {list_names(cells)}, not {list_names(names)}"]
+    if faults:
+        raise DataError(
+            faults[0], hint='write a number, such as 3.5, or {"width": 3.5, "height": 2}'
+        )
+    return text
+
+
 def read_numbers(text: str) -> dict[str, float]:
     """Return the numbers of a text by their names."""
     if text.startswith("{"):

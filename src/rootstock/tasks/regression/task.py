@@ -90,6 +90,10 @@ class Regression(Task):
         """Return mean and deviation."""
         return measures.measure_units(values) if len(values) else None
 
+    def correct(self, old: str, new: str) -> str:
+        """Return the numbers; refuse others than ``old`` has, and what is not finite."""
+        return numbers.correct_numbers(old, new)
+
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse numbers that are all the same."""
         numbers.check_numbers(root, texts)

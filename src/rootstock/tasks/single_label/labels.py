@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rootstock.data.entry import shorten
+from rootstock.data.entry import clean_label, shorten
 from rootstock.data.splits import SPLITS
 from rootstock.errors import DataError
 from rootstock.system.escape import escape_terminal, list_names
@@ -33,6 +33,18 @@ def number_labels(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
             hint=f"it knows {list_names(names)}",
         )
     return np.array([number[text] for text in texts], dtype=np.int64)
+
+
+def require_label(text: str) -> str:
+    """Return the name of a class as folders and tables are read.
+
+    Raises:
+        DataError: it is empty.
+    """
+    label = clean_label(text)
+    if not label:
+        raise DataError("a class has an empty name", hint="give the name of a class")
+    return label
 
 
 def check_classes(root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:

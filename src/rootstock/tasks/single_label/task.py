@@ -19,6 +19,7 @@ from rootstock.tasks.single_label.labels import (
     name_lists,
     name_twins,
     number_labels,
+    require_label,
 )
 from rootstock.tasks.single_label.prediction_set import prediction_set
 from rootstock.tasks.targets import Targets
@@ -72,6 +73,10 @@ class SingleLabel(Task):
     def strata(self, texts: Sequence[str]) -> list[str]:
         """Return the classes."""
         return list(texts)
+
+    def correct(self, old: str, new: str) -> str:
+        """Return the class without blanks at its ends; refuse an empty one."""
+        return require_label(new)
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse fewer than two classes, and classes of fewer than ``least`` images."""
