@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
@@ -206,8 +207,27 @@ def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeyp
 
     monkeypatch.setattr(SoftmaxSolver, "walk", count)
     train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
-    assert len(again) == n_taps - 1
+    assert len(again) == n_taps - 1 + 1  # the last is the final head
     assert not list(copied.trials.iterdir())
+
+
+def test_the_served_head_has_learnt_from_the_validation_images_too(data, copied):
+    config = configure(data, "plan.strategy=linear_probe")
+    make_plan(config, copied, searcher=SequentialSearcher())
+    cache_features(config, copied)
+    bundle = train_model(config, copied, runs=NullRunLogger(), searcher=SequentialSearcher())
+    job = open_planned_job(Project(config, copied))
+    (trial,) = job.search_heads(SequentialSearcher(), Tracking(NullRunLogger(), ""))
+    served = load_file(copied.model / "model.safetensors")["head.weight"].numpy()
+    final = read_head(job.fit_final_head(trial).trial.directory / HEAD_FILE)
+    assert np.array_equal(served, final.weights)
+    assert not np.array_equal(served, read_head(trial.directory / HEAD_FILE).weights)
+    assert bundle.facts.fitted_to == "train+val"
+    training = json.loads(copied.training.read_text())
+    assert training["metrics"]["val_accuracy"] == trial.metrics["val_accuracy"]
+    assert "training and validation images together" in training["final_head"]
+    counts = [len(job.data.rows(split)) for split in ("train", "val")]
+    assert len(bundle.reference.remembered["scores"]) == sum(counts)
 
 
 def test_a_head_on_joined_taps_becomes_a_model_that_predicts(data, tmp_path):

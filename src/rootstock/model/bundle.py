@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
@@ -42,6 +42,7 @@ from rootstock.tasks import get_task
 
 FORMAT_VERSION = 2
 MAX_GOLDEN = 8
+FittedTo = Literal["train", "train+val"]
 
 FACTS, WEIGHTS, ONNX = "bundle.json", "model.safetensors", "model.onnx"
 REFERENCE, KNOWN, SEEN = "reference.safetensors", "known.safetensors", "seen.safetensors"
@@ -68,6 +69,8 @@ class BundleFacts(BaseModel):
     tap: str
     feature_width: Annotated[int, Field(ge=1)]
     hidden: Annotated[int, Field(ge=0)] = 0
+    fitted_to: FittedTo = "train"
+    """The splits that the head has learnt from."""
     views: Views = "one"
     unknown_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """How many images like the validation images may be called unknown; 0: none is."""

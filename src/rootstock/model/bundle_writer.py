@@ -33,6 +33,7 @@ from rootstock.model.bundle import (
     REFERENCE,
     SEEN,
     WEIGHTS,
+    FittedTo,
     ModelBundle,
     largest_difference,
     read_bundle,
@@ -64,6 +65,7 @@ def write_bundle(
     metrics: Mapping[str, Any],
     lineage: Mapping[str, Any],
     golden: Sequence[tuple[str, bytes, str]],
+    fitted_to: FittedTo = "train",
     views: Views = "one",
     reference: Reference | None = None,
     known: KnownImages | None = None,
@@ -75,6 +77,7 @@ def write_bundle(
 
     ``task`` is the name of the task and ``names`` are those of the outputs. ``golden`` holds
     (file name, image bytes, target as text) of 1 to 8 validation images; more are left out.
+    ``fitted_to``: the splits that the head has learnt from.
     ``views``: what a prediction averages; ``reference`` lets the model say what it does not know,
     at most of ``unknown_share`` of the known; ``known`` names the images of the reference;
     ``seen`` lets it recognise its own images; ``limits`` is what it accepts as an image.
@@ -103,6 +106,7 @@ def write_bundle(
         "names": list(names),
         "strategy": strategy,
         "tap": network.tap,
+        "fitted_to": fitted_to,
         "feature_width": outputs.features.shape[1],
         "hidden": network.hidden,
         "views": views,

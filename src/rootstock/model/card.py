@@ -73,6 +73,7 @@ def render_card(
                 for one in reasons
             ),
             *_describe_departure(planned=plan["strategy"], strategy=facts["strategy"]),
+            *_describe_final_head(facts),
             "",
             "## What it is for, and what not",
             "",
@@ -115,6 +116,17 @@ def _describe_departure(*, planned: str, strategy: str) -> list[str]:
     return [
         f"- Fine-tuning by `{planned}` did not improve the head that it began from, so that head "
         f"is the model: its strategy is `{strategy}`."
+    ]
+
+
+def _describe_final_head(facts: Mapping[str, Any]) -> list[str]:
+    """Return a line if the head has learnt from the validation images too."""
+    if facts.get("fitted_to", "train") == "train":
+        return []
+    return [
+        "- The head was chosen with the training images, and then fitted again to training and "
+        "validation images together. The metrics of the validation images in `bundle.json` are "
+        "those of the head before that; those of the test images are of this model."
     ]
 
 

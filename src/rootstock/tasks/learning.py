@@ -113,9 +113,11 @@ class HeadSolver(ABC):
         ):
             yield given[scaled], coded.complete(head)
 
-    def fit(self, features: np.ndarray, targets: Targets, *, l2: float) -> LinearHead:
+    def fit(
+        self, features: np.ndarray, targets: Targets, *, l2: float, device: torch.device = CPU
+    ) -> LinearHead:
         """Return the head of one strength; see `walk`."""
-        ((_, head),) = self.walk(features, targets, strengths=[l2])
+        ((_, head),) = self.walk(features, targets, strengths=[l2], device=device)
         return head
 
     def fit_hidden(
@@ -205,14 +207,41 @@ class HeadSolver(ABC):
         return float(path.scores[0]), float(path.std[0])
 
     def out_of_fold(
-        self, features: np.ndarray, targets: Targets, *, folds: int, l2: float, seed: int
+        self,
+        features: np.ndarray,
+        targets: Targets,
+        *,
+        folds: int,
+        l2: float | None,
+        seed: int,
+        rows: np.ndarray | None = None,
+        device: torch.device = CPU,
     ) -> np.ndarray:
-        """Return outputs float32[N,K] of each image by the head fitted without its fold."""
-        outputs = np.empty((len(targets), self.width(targets)), np.float32)
-        tests = split_folds(targets.strata, folds, seed, targets.groups)
-        ((_, heads),) = self._walk_folds(features, targets, tests, [l2], CPU)
-        for head, test in zip(heads, tests, strict=True):
-            outputs[test] = head.outputs(features[test])
+        """Return outputs float32[M,K] of images by the finished head fitted without their fold.
+
+        ``rows`` int[M] are divided into folds, all by default; the others are in no fold, and every
+        head is fitted to them. ``l2`` None: the heads are class means.
+        Raises:
+            TrainingError: no head can be fitted to these targets or features.
+        """
+        every = np.arange(len(targets))
+        rows = every if rows is None else rows
+        known = targets.take(rows)
+        tests = split_folds(known.strata, folds, seed, known.groups)
+        places = [rows[test] for test in tests]
+        parts = [np.setdiff1d(every, place) for place in places]
+        heads: list[Head]
+        if l2 is None:
+            heads = [self.fit_prototypes(features[part], targets.take(part)) for part in parts]
+        else:
+            ((_, fitted),) = self._walk_folds(features, targets, places, [l2], device)
+            heads = [
+                self.finish(head, targets.take(part))
+                for head, part in zip(fitted, parts, strict=True)
+            ]
+        outputs = np.empty((len(rows), self.width(targets)), np.float32)
+        for head, test, place in zip(heads, tests, places, strict=True):
+            outputs[test] = head.outputs(features[place])
         return outputs
 
     def _walk_folds(

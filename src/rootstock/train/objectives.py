@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.load import load_backbone
 from rootstock.backbones.tap_features import TapPart
-from rootstock.heads.linear import CPU, Head, LinearHead, read_head, split_folds, write_head
+from rootstock.heads.linear import CPU, Head, LinearHead, read_head, write_head
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_atomic, write_json
 from rootstock.tasks.learning import HeadSolver, PathScores
@@ -40,6 +41,20 @@ CROSS_VALIDATED = 400_000
 """Up to this many training images times classes the strength is cross-validated on them too:
 beyond, it would take minutes, and the validation images are enough."""
 FOLDS = 5
+Fitted = TypeVar("Fitted")
+
+
+def fit_with_memory(device: str, fit: Callable[[torch.device], Fitted]) -> Fitted:
+    """Return what ``fit`` makes on the device, or on the processor if its memory is too small.
+
+    ``device`` is read by `pick_device`.
+    """
+    place = pick_device(device)
+    try:
+        return fit(place)
+    except torch.cuda.OutOfMemoryError:
+        log.warning("the features do not fit into the memory of %s: fitted on the CPU", place)
+    return fit(CPU)
 
 
 @dataclass(frozen=True)
@@ -74,12 +89,9 @@ class HeadObjective:
         return run_tracked(self._fit, params, directory, report, self.tracking)
 
     def _fit(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
-        device = pick_device(self.device)
-        try:
-            return self._fit_on(device, params, directory, report)
-        except torch.cuda.OutOfMemoryError:
-            log.warning("the features do not fit into the memory of %s: fitted on the CPU", device)
-        return self._fit_on(CPU, params, directory, report)
+        return fit_with_memory(
+            self.device, lambda device: self._fit_on(device, params, directory, report)
+        )
 
     def _fit_on(
         self, device: torch.device, params: Params, directory: Path, report: Report
@@ -142,12 +154,8 @@ class HeadObjective:
         outputs, known = head.outputs(val), self.val_targets
         rows = targets.foldable()
         if len(rows):
-            some, unseen = targets.take(rows), np.empty((len(rows), len(targets.names)), np.float32)
-            for test in split_folds(some.strata, FOLDS, 0, some.groups):
-                rest = np.setdiff1d(np.arange(len(targets)), rows[test])
-                part = solver.fit_prototypes(features[rest], targets.take(rest))
-                unseen[test] = part.outputs(features[rows[test]])
-            outputs, known = np.concatenate([outputs, unseen]), known.joined(some)
+            unseen = solver.out_of_fold(features, targets, folds=FOLDS, l2=None, seed=0, rows=rows)
+            outputs, known = np.concatenate([outputs, unseen]), known.joined(targets.take(rows))
         scale = solver.best_scale(outputs, known)
         head = LinearHead(head.weights * np.float32(scale), head.bias * np.float32(scale))
         metrics, _ = self._measure(head, val)

@@ -25,6 +25,7 @@ from rootstock.ports.search import Searcher
 from rootstock.ports.search_space import Exploration
 from rootstock.train.average import average_weights
 from rootstock.train.compute import Compute
+from rootstock.train.final_head import FinalHead, fit_final_head
 from rootstock.train.finetune import BEST, write_weights
 from rootstock.train.network import TransferNet
 from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective
@@ -277,6 +278,21 @@ class TrainingJob:
         """
         task, outputs, targets = self.data.task, self.val_outputs(trial), self.data.targets("val")
         return task.losses(outputs, targets, task.calibrate(outputs, targets))
+
+    def fit_final_head(self, trial: HeadTrial | FinetunedTrial) -> FinalHead | None:
+        """Return the head of ``trial`` fitted to training and validation images; see there."""
+        if isinstance(trial, FinetunedTrial):
+            return None
+        rows = [row for split in ("train", "val") for row in self.data.rows(split)]
+        features = [self.data.features(split, trial.tap) for split in ("train", "val")]
+        parts = self.data.reader.backbone.parts(trial.tap)
+        return fit_final_head(
+            trial,
+            self.data.task.head(self.options.class_weight).reading(parts),
+            np.concatenate(features),
+            self.data.dataset.targets_of(rows),
+            device=self.options.device,
+        )
 
     def head_features(
         self, trial: HeadTrial | FinetunedTrial, network: TransferNet

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rootstock.data.views import Views
+from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Calibration
 from rootstock.train.selection import choose_views, describe_winner, is_spoilt
 from rootstock.train.training_job import TrainingJob
@@ -80,38 +81,52 @@ def choose_trial(
 
 @dataclass(frozen=True)
 class Calibrated:
-    """How the model is served: its views, calibration, and what it then does on validation.
+    """How the model is served: its head, views and calibration, and what it does on validation.
 
-    ``decisions`` [V,...] are those of the validation images.
+    ``decisions`` [M,...] are those on the images of ``targets``, none of which the model that
+    decided has seen. ``metrics`` are those of ``trial`` before its head was fitted again.
     """
 
+    trial: HeadTrial | FinetunedTrial
     views: Views
     views_why: str
     calibration: Calibration
     decisions: np.ndarray
+    targets: Targets
     metrics: Mapping[str, float]
+    final: bool = False
+    """Whether the head was fitted again, to the validation images too."""
 
 
 def calibrate(
     job: TrainingJob, trial: HeadTrial | FinetunedTrial, *, option: Views, threshold: str
 ) -> Calibrated:
-    """Choose the views, fit the calibration, and measure the validation images with both.
+    """Choose the views, fit the final head and the calibration, and measure the validation images.
 
-    ``threshold`` is `task.threshold`.
+    The calibration of a final head is fitted to outputs of heads that have not seen the image; that
+    of another model, or of several views, to the validation images. ``threshold`` is
+    `task.threshold`.
     """
-    task, targets = job.data.task, job.data.targets("val")
+    task, val = job.data.task, job.data.targets("val")
     views, why = choose_views(
         option,
         mirror_is_safe=not job.plan.finetune or job.plan.finetune.flip,
-        loss=lambda views: float(task.losses(job.val_outputs(trial, views), targets).mean()),
+        loss=lambda views: float(task.losses(job.val_outputs(trial, views), val).mean()),
     )
     outputs = job.val_outputs(trial, views)
-    calibration = task.calibrate(outputs, targets)
-    calibration = task.choose_thresholds(outputs, targets, calibration, threshold)
+    final = job.fit_final_head(trial)
+    unseen, targets = outputs, val
+    if final and len(final.outputs) and views == "one":
+        unseen, targets = final.outputs, final.targets
+    calibration = task.calibrate(unseen, targets)
+    calibration = task.choose_thresholds(unseen, targets, calibration, threshold)
     return Calibrated(
-        views,
-        why,
-        calibration,
-        task.decide(outputs, calibration),
-        task.describe_calibration(outputs, targets, calibration),
+        trial=final.trial if final else trial,
+        views=views,
+        views_why=why,
+        calibration=calibration,
+        decisions=task.decide(unseen, calibration),
+        targets=targets,
+        metrics=task.describe_calibration(outputs, val, calibration),
+        final=final is not None,
     )

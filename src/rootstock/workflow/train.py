@@ -42,6 +42,10 @@ from rootstock.workflow.training_job import open_job
 
 WRITING_SECONDS = 15.0
 """Averaging, calibration and export of a model of a few million parameters on two cores."""
+FINAL_HEAD = (
+    "fitted again to training and validation images together; `metrics` are those of the head "
+    "that was fitted to the training images only"
+)
 BULKY_FIELDS = {
     "reasons",
     "candidates",
@@ -143,8 +147,8 @@ def _write_bundle(
     choice: Choice,
     calibrated: Calibrated,
 ) -> ModelBundle:
-    network = choice.job.build_network(choice.trial)
-    train, val = choice.job.head_features(choice.trial, network)
+    network = choice.job.build_network(calibrated.trial)
+    train, val = choice.job.head_features(calibrated.trial, network)
     data = job.data
     return write_bundle(
         project.paths.model,
@@ -154,6 +158,7 @@ def _write_bundle(
         task=data.task.name,
         names=data.dataset.names,
         strategy=choice.strategy,
+        fitted_to="train+val" if calibrated.final else "train",
         calibration=calibrated.calibration,
         metrics=calibrated.metrics,
         lineage=trace(
@@ -166,7 +171,7 @@ def _write_bundle(
         golden=_golden_images(data.rows("val"), data.reader.root),
         views=calibrated.views,
         reference=Reference.measure(
-            train, val, data.task.remember(calibrated.decisions, data.targets("val"))
+            train, val, data.task.remember(calibrated.decisions, calibrated.targets)
         ),
         known=name_images(
             data.rows("train"), train, data.reader, data.task, project.config.registry.reference
@@ -239,6 +244,7 @@ def _record(
         "won": choice.why,
         "views": {"kept": calibrated.views, "why": calibrated.views_why},
         "metrics": calibrated.metrics,
+        "final_head": FINAL_HEAD if calibrated.final else None,
         "heads": as_records([*result.heads, *result.raced]),
         "finetuning": as_records(result.tuned),
     }
