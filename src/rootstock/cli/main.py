@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from rootstock.cli import data, explain, predict, registry, serve, similar, train
+from rootstock.cli import corrections, data, explain, predict, registry, serve, similar, train
 from rootstock.cli.common import only_documents
 from rootstock.system.failure import exit_on_failure
 
@@ -76,6 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (data, train, predict, explain, similar, serve, registry):
+    for group in (data, corrections, train, predict, explain, similar, serve, registry):
         group.add_commands(commands)
     return parser

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from rootstock.data.target_rules import PlainReader, Settled
-from rootstock.errors import ConfigError
+from rootstock.errors import ConfigError, DataError
 from rootstock.metrics import stability_index
 from rootstock.system.escape import escape_markdown, list_names, markdown_table
+from rootstock.tasks.annotation import Annotation
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.targets import Targets
@@ -244,6 +245,18 @@ class Task(ABC):
         """
         self.check_texts(Path(), [new])
         return new
+
+    def annotate(self, text: str) -> Annotation:
+        """Return a text of the manifest as tools for labelling write it."""
+        raise DataError(f"the task `{self.name}` has no form of its labels for other tools")
+
+    def read_annotation(self, annotation: Annotation) -> str:
+        """Return the inverse of `annotate`.
+
+        Raises:
+            DataError: it is not an annotation of this task.
+        """
+        raise DataError(f"the task `{self.name}` reads no labels of other tools")
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse targets that cannot be learnt from.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -11,6 +12,7 @@ import numpy as np
 from rootstock.data.entry import count
 from rootstock.data.target_rules import Settled
 from rootstock.errors import DataError
+from rootstock.tasks.annotation import Annotation
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.localisation import boxes, measures
@@ -123,6 +125,16 @@ class Localisation(SingleLabel):
     def correct(self, old: str, new: str) -> str:
         """Return the class and its box in shares of the image's sides."""
         return boxes.correct_text(new)
+
+    def annotate(self, text: str) -> Annotation:
+        """Return the class and its box."""
+        left, top, right, bottom = map(float, boxes.read_shares([text])[0].round(6))
+        return Annotation((boxes.read_label(text),), (left, top, right, bottom))
+
+    def read_annotation(self, annotation: Annotation) -> str:
+        """Return the text of the only class and its box."""
+        label = CLASSES.read_annotation(annotation)
+        return boxes.correct_text(json.dumps([label, *(annotation.box or ())]))
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse fewer than two classes, and classes of fewer than ``least`` images."""

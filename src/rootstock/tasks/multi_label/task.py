@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from rootstock.system.escape import list_names
+from rootstock.tasks.annotation import Annotation
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.multi_label import calibration as fitting
@@ -88,6 +89,14 @@ class MultiLabel(Task):
     def correct(self, old: str, new: str) -> str:
         """Return the labels in order; refuse what is not a JSON list of names."""
         return labels.write_set(labels.parse_set(new))
+
+    def annotate(self, text: str) -> Annotation:
+        """Return the labels."""
+        return Annotation(tuple(labels.read_set(text)))
+
+    def read_annotation(self, annotation: Annotation) -> str:
+        """Return the set of the labels."""
+        return labels.write_set(annotation.labels)
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse images that all have the same labels."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,19 @@ def read_numbers(text: str) -> dict[str, float]:
     if text.startswith("{"):
         return {name: float(value) for name, value in json.loads(text).items()}
     return {TARGET: float(text)}
+
+
+def write_numbers(values: Mapping[str, float]) -> str:
+    """Return the text of numbers by their names.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not values:
+        raise DataError("the image has no number", hint="give it one")
+    if list(values) == [TARGET]:
+        return f"{values[TARGET]:g}"
+    return json.dumps(dict(values), ensure_ascii=False)
 
 
 def read_values(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from rootstock.metrics import stability_index
 from rootstock.system.escape import escape_markdown, list_names
+from rootstock.tasks.annotation import Annotation
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.regression import measures, numbers
@@ -93,6 +94,14 @@ class Regression(Task):
     def correct(self, old: str, new: str) -> str:
         """Return the numbers; refuse others than ``old`` has, and what is not finite."""
         return numbers.correct_numbers(old, new)
+
+    def annotate(self, text: str) -> Annotation:
+        """Return the numbers."""
+        return Annotation(numbers=numbers.read_numbers(text))
+
+    def read_annotation(self, annotation: Annotation) -> str:
+        """Return the text of the numbers."""
+        return numbers.write_numbers(annotation.numbers)
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse numbers that are all the same."""

@@ -47,6 +47,20 @@ def require_label(text: str) -> str:
     return label
 
 
+def only_label(labels: Sequence[str]) -> str:
+    """Return the class of an image that another tool labelled.
+
+    Raises:
+        DataError: it has no class or several.
+    """
+    if len(labels) != 1:
+        raise DataError(
+            f"the image has {len(labels)} classes: {list_names(labels) or 'none'}",
+            hint="give it one class",
+        )
+    return require_label(labels[0])
+
+
 def check_classes(root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
     """Refuse fewer than two classes, and classes of fewer than ``least`` images.
 

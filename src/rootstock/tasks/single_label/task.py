@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
+from rootstock.tasks.annotation import Annotation
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.single_label import measures
@@ -19,6 +20,7 @@ from rootstock.tasks.single_label.labels import (
     name_lists,
     name_twins,
     number_labels,
+    only_label,
     require_label,
 )
 from rootstock.tasks.single_label.prediction_set import prediction_set
@@ -77,6 +79,14 @@ class SingleLabel(Task):
     def correct(self, old: str, new: str) -> str:
         """Return the class without blanks at its ends; refuse an empty one."""
         return require_label(new)
+
+    def annotate(self, text: str) -> Annotation:
+        """Return the class."""
+        return Annotation((text,))
+
+    def read_annotation(self, annotation: Annotation) -> str:
+        """Return the only class."""
+        return only_label(annotation.labels)
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse fewer than two classes, and classes of fewer than ``least`` images."""
