@@ -95,7 +95,7 @@ class Client:
     ) -> list[Answer]:
         """Return one answer for each image (a path, or encoded bytes), in order.
 
-        An image that cannot be used has an ``error``. ``explain`` adds a ``heat_map``,
+        An image that cannot be used has an ``error``. ``explain`` adds ``heat_maps``,
         ``neighbours`` the names of this many similar training images.
         Raises:
             ServiceError: the service cannot be reached or refuses the request as a whole.

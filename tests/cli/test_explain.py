@@ -28,8 +28,9 @@ def test_every_image_gets_a_picture_and_an_answer(folder, tmp_path, capsys, meth
     entries = json.loads(capsys.readouterr().out)["explanations"]
     assert [entry["filename"] for entry in entries] == [str(folder / f"{n}.jpg") for n in "ab"]
     for entry in entries:
-        assert Image.open(entry["picture"]).size == (SIZE, SIZE)
-        assert entry["heat_map"]["output"] == entry["top"][0]["label"]
+        (picture,), (heat_map,) = entry["pictures"], entry["heat_maps"]
+        assert Image.open(picture).size == (SIZE, SIZE)
+        assert heat_map["output"] == entry["top"][0]["label"]
 
 
 def test_bad_file_does_not_cost_the_others(folder, tmp_path, capsys):

@@ -8,7 +8,7 @@ import torch
 
 from rootstock.backbones.load import build_backbone
 from rootstock.errors import ExplainError
-from rootstock.explain.activation_maps import map_evidence
+from rootstock.explain.activation_maps import join_maps, map_evidence, read_grids
 from rootstock.explain.faithfulness import measure_faithfulness
 from rootstock.explain.heat_map import explain_images
 from rootstock.explain.overlay import draw_overlay
@@ -64,7 +64,7 @@ def spots(tmp_path_factory):
     return Predictor(folder)
 
 
-@pytest.mark.parametrize("tap", ["last", "block2", "block1+block3+last"])
+@pytest.mark.parametrize("tap", ["last", "block2", "block1+block3+last", "block3@3+last"])
 @pytest.mark.parametrize("hidden", [0, 16])
 def test_evidence_of_all_positions_is_the_output(tmp_path, tap, hidden):
     network = TransferNet.build(tiny_backbone(), tap=tap, head=make_head(tap, hidden))
@@ -72,12 +72,15 @@ def test_evidence_of_all_positions_is_the_output(tmp_path, tap, hidden):
     prepared = [predictor.prepare(jpeg(seed)) for seed in range(3)]
     mapped = predictor.infer_maps(prepared)
     outputs = predictor.outputs(predictor.bundle.preprocess.normalise(np.concatenate(prepared)))
-    layers = predictor.head
-    for number, features in enumerate(mapped.features):
+    layers, grids = predictor.head, read_grids(tap)
+    assert len(mapped.maps) == len(grids)
+    for number in range(len(prepared)):
+        maps = [one[number] for one in mapped.maps]
+        features = join_maps(maps, grids)
         linear = layers.linear_part(features)
         constant = outputs[number] - linear @ features
         for output in range(len(CLASSES)):
-            evidence = map_evidence([one[number] for one in mapped.maps], linear[output])
+            evidence = map_evidence(maps, linear[output], grids)
             expected = outputs[number, output] - constant[output]
             assert evidence.mean() == pytest.approx(expected, rel=1e-3, abs=1e-3)
 

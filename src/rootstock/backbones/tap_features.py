@@ -48,7 +48,7 @@ class TapFeatures(nn.Module):
         """Return the features and, for each part, what is pooled to it: maps [N,c,h,w].
 
         What is pooled for ``last`` may be tokens, and the network may compute more after pooling.
-        There are no maps if a part has a grid: its features are not their means.
+        The map of a part with a grid is that grid [N,c,G,G].
         """
         indices = sorted({part.position for part in self.parts if part.position is not None})
         final: Any = None
@@ -65,14 +65,15 @@ class TapFeatures(nn.Module):
         features: list[Tensor] = []
         pooled: list[Tensor] = []
         for part in self.parts:
-            pooled.append(final if part.position is None else by_index[part.position])
-            features.append(
-                self.module.forward_head(final, pre_logits=True)
-                if part.position is None
-                else pool_map(pooled[-1], part.grid)
-            )
-        joined = features[0] if len(features) == 1 else torch.cat(features, dim=1)
-        return joined, [] if any(part.grid for part in self.parts) else pooled
+            if part.position is None:
+                pooled.append(final)
+                features.append(self.module.forward_head(final, pre_logits=True))
+                continue
+            feature = pool_map(by_index[part.position], part.grid)
+            grid = (-1, part.channels, part.grid, part.grid)
+            pooled.append(feature.reshape(grid) if part.grid else by_index[part.position])
+            features.append(feature)
+        return features[0] if len(features) == 1 else torch.cat(features, dim=1), pooled
 
 
 def pool_map(maps: Tensor, grid: int) -> Tensor:

@@ -18,7 +18,6 @@ from rootstock.cli.common import (
     workspace,
 )
 from rootstock.cli.predict import list_images, positive, prepare_files
-from rootstock.errors import ConfigError
 from rootstock.system.escape import escape_terminal
 
 
@@ -33,7 +32,10 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("--out", type=Path, required=True, help="folder for the pictures (PNG)")
     command.add_argument(
-        "--output", default="", metavar="NAME", help="the class to explain; default: the answer"
+        "--output",
+        default="",
+        metavar="NAME",
+        help="the class, label or number to explain, or `box`; default: all of the answer",
     )
     command.add_argument(
         "--method",
@@ -71,36 +73,42 @@ def explain(options: argparse.Namespace) -> None:
     """Write one picture per image; exit with 1 if an image cannot be used."""
     from rootstock.explain.heat_map import explain_images
     from rootstock.explain.overlay import draw_overlay, encode_png
+    from rootstock.explain.subject import find_subject
     from rootstock.model.predictor import Predictor
     from rootstock.system.files import write_atomic
+    from rootstock.tasks.task import AnswerOptions
 
     paths = [path for given in options.images for path in list_images(given)]
     with open_model(options.model) as directory:
         predictor = Predictor(directory)
-        if options.output and options.output not in predictor.names:
-            raise ConfigError(
-                f"--output: the model has no output {options.output!r}",
-                hint=f"it has: {', '.join(predictor.names[:10])}",
-            )
+        if options.output:
+            find_subject(predictor, options.output)
     options.out.mkdir(parents=True, exist_ok=True)
     answers = []
     for number, path in enumerate(paths):
         prepared = next((image for *_, image in prepare_files(predictor, [path])), None)
         if prepared is None:
             continue
-        (one,) = explain_images(predictor, [prepared], output=options.output, method=options.method)
-        picture = options.out / f"{number:04d}-{path.stem}.png"
-        with write_atomic(picture) as temporary:
-            temporary.write_bytes(encode_png(draw_overlay(one.heat_map)))
-        answer = dataclasses.replace(
-            predictor.answer(one.decision, one.features),
-            filename=str(path),
-            heat_map=one.heat_map.to_answer(),
+        (one,) = explain_images(
+            predictor, [prepared.views], output=options.output, method=options.method
         )
-        answers.append(answer.to_json() | {"picture": str(picture)})
+        pictures = []
+        for rank, heat_map in enumerate(one.heat_maps):
+            more = f"-{rank + 1}" if rank else ""
+            picture = options.out / f"{number:04d}-{path.stem}{more}.png"
+            with write_atomic(picture) as temporary:
+                temporary.write_bytes(encode_png(draw_overlay(heat_map)))
+            pictures.append(str(picture))
+        answer = dataclasses.replace(
+            predictor.answer(one.decision, one.features, AnswerOptions(size=prepared.size)),
+            filename=str(path),
+            heat_maps=tuple(heat_map.to_answer() for heat_map in one.heat_maps),
+        )
+        answers.append(answer.to_json() | {"pictures": pictures})
         if not options.json:
-            said = f"{path}: {answer.summary}; {one.heat_map.output}: {picture}"
-            print(escape_terminal(said))
+            print(escape_terminal(f"{path}: {answer.summary}"))
+            for heat_map, drawn in zip(one.heat_maps, pictures, strict=True):
+                print(escape_terminal(f"  {heat_map.output}: {drawn}"))
     if options.json:
         print_json({"explanations": answers})
     if len(answers) < len(paths):
@@ -135,11 +143,12 @@ def visualise(options: argparse.Namespace) -> None:
         predictor = Predictor(directory)
         lens = Lens.open(predictor.bundle)
     usable = islice(prepare_files(predictor, paths), MAX_IMAGES)
-    prepared = [image for *_, image in usable]
+    prepared = [image.views for *_, image in usable]
     if not prepared:
         sys.exit(1)
     decisions = predictor.infer(prepared).decisions
-    answers = [predictor.task.main_output(decision) for decision in decisions]
+    task, names = predictor.task, predictor.names
+    answers = [task.explained(decision, names)[0] for decision in decisions]
     views = [one[0] for one in prepared]
-    write_inside(lens, views, answers, predictor.names, options.out)
+    write_inside(lens, views, answers, task.subjects(names), options.out)
     print(f"page: {options.out}")

@@ -15,9 +15,7 @@ from rootstock.errors import ImageError, RootstockError
 from rootstock.system.escape import escape_terminal
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from rootstock.model.predictor import Predictor
+    from rootstock.model.predictor import Predictor, Prepared
     from rootstock.tasks.answer import Answer
 
 BATCH_IMAGES = 16
@@ -76,14 +74,14 @@ def list_images(given: Path) -> Iterator[Path]:
 
 def prepare_files(
     predictor: Predictor, paths: Sequence[Path]
-) -> Iterator[tuple[Path, bytes, np.ndarray]]:
+) -> Iterator[tuple[Path, bytes, Prepared]]:
     """Yield path, content and prepared image of each file; name those that cannot be used."""
     from rootstock.data.read import read_file
 
     for path in paths:
         try:
             content = read_file(path, predictor.limits).content
-            prepared = predictor.prepare(content)
+            prepared = predictor.prepare_sized(content)
         except ImageError as error:
             print(escape_terminal(f"{path}: {error.message}"), file=sys.stderr)
         else:

@@ -65,7 +65,7 @@ def index_images(options: argparse.Namespace) -> None:
             batch = paths[start : start + BATCH_IMAGES]
             usable = list(prepare_files(predictor, batch))
             kept += [os.path.relpath(path, options.folder) for path, *_ in usable]
-            features.append(predictor.infer([prepared for *_, prepared in usable]).features)
+            features.append(predictor.infer([image.views for *_, image in usable]).features)
             progress.update(len(batch))
     joined = np.concatenate(features)
     index = ImageIndex.make(joined, kept, [""] * len(kept), predictor.bundle.digest)
@@ -85,7 +85,7 @@ def similar(options: argparse.Namespace) -> None:
             if options.index
             else ImageIndex.of_reference(predictor)
         )
-    prepared = [one for *_, one in prepare_files(predictor, [options.image])]
+    prepared = [image.views for *_, image in prepare_files(predictor, [options.image])]
     if not prepared:
         sys.exit(1)
     (matches,) = index.search(predictor.infer(prepared).features, options.n)
@@ -115,8 +115,8 @@ def enroll(options: argparse.Namespace) -> None:
         predictor = Predictor(directory)
         images = []
         paths = [path for given in options.images for path in list_images(given)]
-        for path, content, prepared in prepare_files(predictor, paths):
-            (features,) = predictor.infer([prepared]).features
+        for path, content, image in prepare_files(predictor, paths):
+            (features,) = predictor.infer([image.views]).features
             images.append(NewImage(path.name, content, sha256(content).hexdigest(), features))
         enrolled = enroll_class(predictor, options.name, images, options.out)
     if options.json:

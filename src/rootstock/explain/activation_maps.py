@@ -2,7 +2,8 @@
 
 The features of most networks are means of maps over all positions, and the head is linear in
 them. So an output is exactly the mean, over the positions, of what the head makes of each position:
-the map costs no second forward pass, and nothing in it is estimated.
+the map costs no second forward pass, and nothing in it is estimated. A head that reads the cells of
+a grid has weights for each, so its outputs are sums over positions as well.
 """
 
 from __future__ import annotations
@@ -11,38 +12,57 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rootstock.backbones.card import split_grid, split_taps
 
-def map_evidence(maps: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+
+def read_grids(tap: str) -> list[int]:
+    """Return the side of the grid that each part of a tap is read on; 0: its mean is read."""
+    return [split_grid(one)[1] for one in split_taps(tap)]
+
+
+def join_maps(maps: Sequence[np.ndarray], grids: Sequence[int]) -> np.ndarray:
+    """Return the features [D] that a head reads of maps [c,h,w]."""
+    parts = [
+        one.ravel() if grid else one.mean(axis=(1, 2))
+        for one, grid in zip(maps, grids, strict=True)
+    ]
+    return np.concatenate(parts)
+
+
+def map_evidence(
+    maps: Sequence[np.ndarray], weights: np.ndarray, grids: Sequence[int] = ()
+) -> np.ndarray:
     """Return float32[h,w]: what each position adds to an output; their mean is the whole.
 
     Args:
-        maps: [c,h,w] of each tap, whose means joined are the features.
-        weights: [D], of the output for each feature, with D the sum of all c.
+        maps: [c,h,w] of each tap.
+        weights: [D], of the output for each feature of `join_maps`.
+        grids: as of `read_grids`; empty: all features are means.
 
-    Maps of a coarser tap are repeated to the size of the finest.
+    Maps of a coarser tap are spread to the size of the finest.
     """
     height, width = max(one.shape[1:] for one in maps)
     evidence = np.zeros((height, width), np.float32)
     start = 0
-    for one in maps:
-        part = np.tensordot(weights[start : start + len(one)], one, axes=1)
-        start += len(one)
+    for one, grid in zip(maps, grids or [0] * len(maps), strict=True):
+        size = one.size if grid else len(one)
+        chosen, start = weights[start : start + size], start + size
+        if grid:
+            part = one[0].size * np.einsum("chw,chw->hw", chosen.reshape(one.shape), one)
+        else:
+            part = np.tensordot(chosen, one, axes=1)
         evidence += _enlarge(part, height, width)
     return evidence
 
 
-def contrast(weights: np.ndarray, output: int) -> np.ndarray:
-    """Return weights [D] of one of competing outputs, less the mean of all.
-
-    A softmax does not change when every output rises alike: what counts is the difference.
-    """
-    return weights[output] - weights.mean(axis=0)
-
-
 def _enlarge(grid: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Repeat the cells of a grid [h,w] so that the mean stays the same."""
-    if grid.shape == (height, width):
-        return grid
-    rows = np.arange(height) * grid.shape[0] // height
-    columns = np.arange(width) * grid.shape[1] // width
-    return grid[rows[:, None], columns]
+    """Spread the cells of a grid [h,w] over more cells, so that the mean stays the same."""
+    rows, columns = _overlaps(height, grid.shape[0]), _overlaps(width, grid.shape[1])
+    return np.asarray(rows @ grid @ columns.T, np.float32)
+
+
+def _overlaps(fine: int, coarse: int) -> np.ndarray:
+    """Return [fine,coarse]: which share of each fine cell of a side is in each coarse one."""
+    starts, ends = np.arange(fine)[:, None] / fine, np.arange(1, fine + 1)[:, None] / fine
+    first, last = np.arange(coarse) / coarse, np.arange(1, coarse + 1) / coarse
+    return fine * np.maximum(0, np.minimum(ends, last) - np.maximum(starts, first))

@@ -47,7 +47,7 @@ def measure_faithfulness(
 ) -> Faithfulness:
     """Compare maps with random orders of the same cells.
 
-    The curve is that of what the task decides for the output: a probability, or a number.
+    The curve is that of the probability of the output; the task must have some.
     """
     chance = np.random.default_rng(seed)
     areas = []
@@ -83,6 +83,9 @@ def _areas(
     images = [np.where(part, blurred, view) for part in first]
     images += [np.where(part, view, blurred) for part in first]
     normalised = predictor.bundle.preprocess.normalise(np.stack(images))
-    scores = predictor.infer_normalised(normalised, "one").decisions[:, output].astype(float)
+    decisions = predictor.infer_normalised(normalised, "one").decisions
+    confidences = predictor.task.confidences(decisions)
+    assert confidences is not None
+    scores = confidences[:, output].astype(float)
     deletion, insertion = scores[: STEPS + 1], scores[STEPS + 1 :]
     return float(np.trapezoid(deletion) / STEPS), float(np.trapezoid(insertion) / STEPS)

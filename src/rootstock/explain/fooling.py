@@ -6,7 +6,7 @@ Needs torch, since the gradient is that of the network itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -94,9 +94,10 @@ class _Attacker:
         self._network = load_network(predictor.bundle).requires_grad_(False)
         self._mean = torch.tensor(preprocess.mean)[:, None, None]
         self._std = torch.tensor(preprocess.std)[:, None, None]
-        self._targets, self._views = sample.targets, views
+        units = predictor.task.read_units(predictor.bundle.facts.calibration)
+        self._targets, self._views = replace(sample.targets, units=units), views
         self._loss = predictor.task.loss(
-            sample.targets, weighting="none", label_smoothing=0.0, device=torch.device("cpu")
+            self._targets, weighting="none", label_smoothing=0.0, device=torch.device("cpu")
         )
 
     def __call__(self, radius: int, steps: int) -> np.ndarray:

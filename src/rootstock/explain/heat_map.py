@@ -9,10 +9,12 @@ from typing import Literal
 import numpy as np
 
 from rootstock.errors import ExplainError
-from rootstock.explain.activation_maps import contrast, map_evidence
+from rootstock.explain.activation_maps import join_maps, map_evidence, read_grids
 from rootstock.explain.occlusion import occlude
+from rootstock.explain.subject import contrast, find_subject
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.answer import HeatMapAnswer
+from rootstock.tasks.task import Subject
 
 Method = Literal["auto", "maps", "occlusion"]
 
@@ -43,11 +45,16 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Explained:
-    """One image's decision [...], features float32[D] and heat map."""
+    """One image's decision [...], features float32[D] and heat maps, the main one first."""
 
     decision: np.ndarray
     features: np.ndarray
-    heat_map: HeatMap
+    heat_maps: tuple[HeatMap, ...]
+
+    @property
+    def heat_map(self) -> HeatMap:
+        """The main heat map."""
+        return self.heat_maps[0]
 
 
 def explain_images(
@@ -59,10 +66,10 @@ def explain_images(
 ) -> list[Explained]:
     """Explain the answers for images prepared as uint8[V,S,S,3].
 
-    ``output`` names what is explained; by default it is what the model answered. ``maps`` are exact
-    and cost no forward pass of their own; ``occlusion`` hides one part of the image after the
-    other, which works for every network and takes 64 forward passes. ``auto``: maps if there are
-    any.
+    ``output`` names what is explained; by default it is all that the model answered, such as the
+    labels that apply. ``maps`` are exact and cost no forward pass of their own; ``occlusion`` hides
+    one part of the image after the other, which works for every network and takes 64 forward
+    passes. ``auto``: maps if there are any.
 
     Raises:
         ExplainError: there is no such output, or only maps were asked for and there are none.
@@ -75,27 +82,26 @@ def explain_images(
             hint="use `rootstock explain --method occlusion`, or train the model again",
         )
     use_maps = bool(mapped.maps) and method != "occlusion"
+    task, names = predictor.task, predictor.names
     explained = []
     for number, view in enumerate(views[0] for views in prepared):
-        decision, features = mapped.decisions[number], mapped.features[number]
-        index = _find_output(predictor, output, decision)
+        decision = mapped.decisions[number]
+        asked = [output] if output else task.explained(decision, names)
+        subjects = [find_subject(predictor, name) for name in asked]
         if use_maps:
-            weights = predictor.head.linear_part(features)
-            chosen = contrast(weights, index) if predictor.task.competing else weights[index]
-            evidence = map_evidence([one[number] for one in mapped.maps], chosen)
+            maps = [one[number] for one in mapped.maps]
+            evidence = [_read_maps(predictor, maps, subject) for subject in subjects]
         else:
-            evidence = occlude(predictor, view, index)
+            evidence = occlude(predictor, view, subjects)
         kind = "maps" if use_maps else "occlusion"
-        heat_map = HeatMap(predictor.names[index], evidence, kind, view)
-        explained.append(Explained(decision, features, heat_map))
+        heat_maps = (HeatMap(*pair, kind, view) for pair in zip(asked, evidence, strict=True))
+        explained.append(Explained(decision, mapped.features[number], tuple(heat_maps)))
     return explained
 
 
-def _find_output(predictor: Predictor, output: str, decision: np.ndarray) -> int:
-    names = predictor.names
-    if not output:
-        return predictor.task.main_output(decision)
-    if output not in names:
-        shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
-        raise ExplainError(f"the model has no output {output!r}", hint=f"it has: {shown}")
-    return names.index(output)
+def _read_maps(predictor: Predictor, maps: Sequence[np.ndarray], subject: Subject) -> np.ndarray:
+    """Return the evidence float32[h,w]; of several outputs, the length of what they get."""
+    grids = read_grids(predictor.bundle.facts.tap)
+    weights = contrast(predictor.head.linear_part(join_maps(maps, grids)), subject)
+    parts = [map_evidence(maps, one, grids) for one in weights]
+    return parts[0] if len(parts) == 1 else np.linalg.norm(parts, axis=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from rootstock.explain.inside import (
 from rootstock.explain.lens import Lens, guided_gradient, receptive_field, to_tensor, to_view
 from rootstock.explain.optimise import dream, invert, maximise
 from rootstock.plots.sheet import plot_captioned_tiles
+from rootstock.system.escape import list_names
 from rootstock.system.files import write_atomic
 from rootstock.system.progress import Progress
+from rootstock.tasks.task import Subject
 
 Tile = tuple[np.ndarray, str, str]
 MAX_TILES = 24
@@ -62,13 +64,13 @@ Next to each image, the pixels that raise its answer (guided back-propagation, S
 
 ![guided gradients](guided.png)
 
-## The image that a class would like best
+## The image that raises an answer most
 
 Made from grey noise by gradient ascent with jitter and smoothing (Simonyan et al. 2014,
 Mordvintsev et al. 2015). It shows what the network looks for, and also how little it takes to
 please it.
 
-![maximised classes](classes.png)
+![maximised answers](answers.png)
 
 ## What each depth still knows of an image
 
@@ -86,14 +88,18 @@ The first image, changed so that each tap sees more of what it sees (Mordvintsev
 
 
 def write_inside(
-    lens: Lens, views: Sequence[np.ndarray], answers: Sequence[int], names: Sequence[str], out: Path
+    lens: Lens,
+    views: Sequence[np.ndarray],
+    answers: Sequence[str],
+    subjects: Mapping[str, Subject],
+    out: Path,
 ) -> None:
     """Write the page to the file ``out``.
 
     Args:
         views: uint8[S,S,3] of one image or more; up to 8 are used.
-        answers: the number of the output that is explained for each.
-        names: what the outputs are called.
+        answers: the name of the subject that is explained for each.
+        subjects: what can be explained, by name.
     """
     views, answers = views[:MAX_IMAGES], answers[:MAX_IMAGES]
     taps = list(range(lens.n_taps))
@@ -102,15 +108,17 @@ def write_inside(
         "filters": partial(_filters, lens),
         "maps": partial(_maps, lens, views[0], titles),
         "patches": partial(_patches, lens, views, titles),
-        "guided": partial(_guided, lens, views, answers, names),
-        "classes": partial(_classes, lens, names),
+        "guided": partial(_guided, lens, views, answers, subjects),
+        "answers": partial(_answers, lens, subjects),
         "inversions": partial(_inversions, lens, views[0], titles),
         "dreams": partial(_dreams, lens, views[0], titles),
     }
     fields = ", ".join(f"{receptive_field(lens, tap)} pixels at {titles[tap]}" for tap in taps)
     side = lens.preprocess.input_size
+    subjects_left = len(subjects) > MAX_CLASSES
     about = (
-        f"The network sees images of {side} x {side} pixels and has {len(names)} outputs. All "
+        f"The network sees images of {side} x {side} pixels and answers with: "
+        f"{list_names(list(subjects)[:MAX_CLASSES])}{' ...' if subjects_left else ''}. All "
         "pictures are computed from the model and the given images; the same ones come out again."
     )
     with tempfile.TemporaryDirectory(prefix="rootstock-") as scratch:
@@ -150,24 +158,30 @@ def _patches(lens: Lens, views: Sequence[np.ndarray], titles: Sequence[str]) -> 
 
 
 def _guided(
-    lens: Lens, views: Sequence[np.ndarray], answers: Sequence[int], names: Sequence[str]
+    lens: Lens,
+    views: Sequence[np.ndarray],
+    answers: Sequence[str],
+    subjects: Mapping[str, Subject],
 ) -> list[Tile]:
     tiles = []
     for view, answer in zip(views, answers, strict=True):
-        gradient = guided_gradient(lens, view, answer)
+        gradient = guided_gradient(lens, view, subjects[answer].outputs[0])
         top = np.percentile(gradient, 99.5)
-        tiles += [(view, names[answer], ""), (_grey(np.minimum(gradient, top)), "its pixels", "")]
+        tiles += [(view, answer, ""), (_grey(np.minimum(gradient, top)), "its pixels", "")]
     return tiles
 
 
-def _classes(lens: Lens, names: Sequence[str]) -> list[Tile]:
-    def margin(image: Tensor, output: int) -> Tensor:
+def _answers(lens: Lens, subjects: Mapping[str, Subject]) -> list[Tile]:
+    def margin(image: Tensor, subject: Subject) -> Tensor:
         outputs = lens.outputs(image)[0]
-        return outputs[output] - outputs.mean() if len(names) > 1 else outputs[output]
+        value = outputs[subject.outputs[0]]
+        return value - outputs[list(subject.rivals)].mean() if subject.rivals else value
 
+    # The largest or smallest box has no picture of its own.
+    single = [(name, one) for name, one in subjects.items() if len(one.outputs) == 1]
     return [
-        (to_view(maximise(lens, partial(margin, output=output))), name, "")
-        for output, name in enumerate(names[:MAX_CLASSES])
+        (to_view(maximise(lens, partial(margin, subject=subject))), name, "")
+        for name, subject in single[:MAX_CLASSES]
     ]
 
 

@@ -5,9 +5,13 @@ Works for every network and engine, at the price of one forward pass per part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from rootstock.explain.subject import contrast
 from rootstock.model.predictor import Predictor
+from rootstock.tasks.task import Subject
 
 CELLS = 8
 """Cells of the grid in each direction."""
@@ -16,11 +20,13 @@ PATCH_CELLS = 2
 BATCH_IMAGES = 16
 
 
-def occlude(predictor: Predictor, view: np.ndarray, output: int) -> np.ndarray:
-    """Return float32[8,8]: by how much the output falls if squares around a cell are hidden.
+def occlude(
+    predictor: Predictor, view: np.ndarray, subjects: Sequence[Subject]
+) -> list[np.ndarray]:
+    """Return float32[8,8] for each subject: how far it falls if squares around a cell are hidden.
 
-    A hidden square of the view uint8[S,S,3] gets the mean colour of the view. Where outputs
-    compete, an output counts by its distance to the mean of all.
+    A hidden square of the view uint8[S,S,3] gets the mean colour of the view. Of a subject of
+    several outputs, such as a box, it is how far they move together.
     """
     size = len(view)
     edges = np.linspace(0, size, CELLS + 1).round().astype(int)
@@ -32,17 +38,20 @@ def occlude(predictor: Predictor, view: np.ndarray, output: int) -> np.ndarray:
         rows = slice(max(0, edges[row] - margin), edges[row + 1] + margin)
         columns = slice(max(0, edges[column] - margin), edges[column + 1] + margin)
         hidden[number, rows, columns] = colour
-    scores = measure_output(predictor, np.concatenate([view[None], hidden]), output)
-    return (scores[0] - scores[1:]).reshape(CELLS, CELLS).astype(np.float32)
+    outputs = _run(predictor, np.concatenate([view[None], hidden])).T
+    evidence = []
+    for subject in subjects:
+        values = contrast(outputs, subject)
+        falls = values[:, :1] - values[:, 1:]
+        fall = falls[0] if len(falls) == 1 else np.linalg.norm(falls, axis=0)
+        evidence.append(fall.reshape(CELLS, CELLS).astype(np.float32))
+    return evidence
 
 
-def measure_output(predictor: Predictor, views: np.ndarray, output: int) -> np.ndarray:
-    """Return float32[N] of one output, before the calibration, of views uint8[N,S,S,3]."""
+def _run(predictor: Predictor, views: np.ndarray) -> np.ndarray:
+    """Return outputs float32[N,K], before the calibration, of views uint8[N,S,S,3]."""
     parts = []
     for start in range(0, len(views), BATCH_IMAGES):
         images = predictor.bundle.preprocess.normalise(views[start : start + BATCH_IMAGES])
         parts.append(predictor.outputs(images))
-    outputs = np.concatenate(parts)
-    if predictor.task.competing:
-        outputs = outputs - outputs.mean(axis=1, keepdims=True)
-    return outputs[:, output]
+    return np.concatenate(parts)

@@ -18,6 +18,7 @@ from rootstock.explain.similar import ImageIndex, precision_at
 from rootstock.model.predictor import Predictor
 from rootstock.plots.sheet import plot_captioned_tiles
 from rootstock.system.escape import markdown_table
+from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import PICTURE_FOLDER
 
 MAX_SHOWN = 24
@@ -31,28 +32,31 @@ PICTURE = f"{PICTURE_FOLDER}/heat_maps.png"
 
 @dataclass(frozen=True)
 class Explanations:
-    """Heat maps of some test images, the wrong answers first; ``wrong`` bool of each."""
+    """Heat maps of some test images, the largest errors first.
 
-    rows: Sequence[ImageRow]
+    ``targets`` are those of the images, for people; ``wrong`` bool of each is None for tasks
+    without right and wrong; ``faithfulness`` is None for tasks whose answers have no probability.
+    """
+
+    targets: Sequence[str]
     heat_maps: Sequence[HeatMap]
-    wrong: Sequence[bool]
+    wrong: Sequence[bool] | None
     faithfulness: Faithfulness | None
-    """None for tasks whose decisions are not probabilities."""
 
     def draw(self, path: Path) -> None:
         """Draw the maps over their images."""
-        tiles = [
-            (
-                draw_overlay(heat_map),
-                row.target if not wrong else f"is {row.target}",
-                f"taken for {heat_map.output}" if wrong else "",
-            )
-            for row, heat_map, wrong in zip(self.rows, self.heat_maps, self.wrong, strict=True)
-        ]
-        n_wrong = sum(self.wrong)
-        about = (
-            f"orange: evidence for the answer; {n_wrong} of these {len(tiles)} answers are wrong"
-        )
+        wrong = self.wrong or [False] * len(self.targets)
+        tiles = []
+        for target, heat_map, is_wrong in zip(self.targets, self.heat_maps, wrong, strict=True):
+            output, title = heat_map.output, f"is {target}" if is_wrong else target
+            if self.wrong is None and output != target:
+                title = f"{output} (is {target})"
+            said = f"taken for {output}" if is_wrong else ""
+            tiles.append((draw_overlay(heat_map), title, said))
+        order = "the largest errors first"
+        if self.wrong is not None:
+            order = f"{sum(wrong)} of these {len(tiles)} answers are wrong"
+        about = f"orange: evidence for the answer; {order}"
         plot_captioned_tiles(tiles, path, headlines=("What the answers rest on", about))
 
     def render(self) -> str:
@@ -71,17 +75,17 @@ class Explanations:
 
 
 def explain_tests(
-    predictor: Predictor, rows: Sequence[ImageRow], decisions: np.ndarray, root: Path
+    predictor: Predictor,
+    rows: Sequence[ImageRow],
+    decisions: np.ndarray,
+    targets: Targets,
+    root: Path,
 ) -> Explanations | None:
-    """Explain up to 24 test images, wrong answers first; None if the network has no maps."""
+    """Explain up to 24 test images, the largest errors first; None if the network has no maps."""
     task = predictor.task
-    is_wrong = np.zeros(len(rows), bool)
-    if task.discrete:
-        decided = task.decided(decisions, predictor.names)
-        is_wrong = np.array(
-            [said != row.target for said, row in zip(decided, rows, strict=True)], bool
-        )
-    chosen = _choose(is_wrong)
+    errors = task.errors(decisions, targets)
+    errors = np.zeros(len(rows)) if errors is None else np.nan_to_num(errors)
+    chosen = _choose(errors)
     shown = [rows[index] for index in chosen]
     heat_maps = []
     for row in shown:
@@ -92,9 +96,11 @@ def explain_tests(
             return None
         heat_maps += [one.heat_map for one in explained]
     measured = heat_maps[:: max(1, len(heat_maps) // MAX_MEASURED)][:MAX_MEASURED]
-    faithfulness = measure_faithfulness(predictor, measured) if task.competing else None
-    wrong = [bool(is_wrong[index]) for index in chosen]
-    return Explanations(shown, heat_maps, wrong, faithfulness)
+    can_measure = task.confidences(decisions) is not None
+    faithfulness = measure_faithfulness(predictor, measured) if can_measure else None
+    captions = [task.caption(row.target) for row in shown]
+    wrong = [bool(errors[index]) for index in chosen] if task.discrete else None
+    return Explanations(captions, heat_maps, wrong, faithfulness)
 
 
 def render_retrieval(features: np.ndarray, rows: Sequence[ImageRow]) -> str:
@@ -131,9 +137,10 @@ def render_retrieval(features: np.ndarray, rows: Sequence[ImageRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _choose(is_wrong: np.ndarray) -> np.ndarray:
-    """Return the numbers of up to 24 images: the wrong ones, then right ones evenly spread."""
-    wrong, right = np.flatnonzero(is_wrong)[:MAX_SHOWN], np.flatnonzero(~is_wrong)
+def _choose(errors: np.ndarray) -> np.ndarray:
+    """Return the numbers of up to 24 images: the largest errors, then right ones evenly spread."""
+    wrong = np.argsort(-errors, kind="stable")[: min(MAX_SHOWN, np.count_nonzero(errors))]
+    right = np.flatnonzero(errors == 0)
     n_right = min(MAX_SHOWN - len(wrong), len(right))
     picks = np.linspace(0, len(right) - 1, n_right).round().astype(int)
     return np.concatenate([wrong, right[picks]])

@@ -40,13 +40,15 @@ class HeadLayers:
     def linear_part(self, features: np.ndarray) -> np.ndarray:
         """Return weights float32[K,D] by which the outputs depend on features [D] of one image.
 
-        A head with hidden layers is linear around each image: its ReLUs are open or closed.
+        ``features`` are what the head reads: a map on a grid is flat. A head with hidden layers is
+        linear around each image: its ReLUs are open or closed.
         """
-        product = np.eye(len(features), dtype=np.float32)
+        product = None
         for number, (weights, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            product = weights @ product
+            product = weights if product is None else weights @ product
             features = weights @ features + bias
             if number + 1 < len(self.weights):
                 is_open = features > 0
                 product, features = product * is_open[:, None], features * is_open
+        assert product is not None
         return product

@@ -77,7 +77,10 @@ class Answer:
             "examples": [0.21],
         },
     )
-    heat_map: HeatMapAnswer | None = None
+    heat_maps: tuple[HeatMapAnswer, ...] | None = field(
+        default=None,
+        metadata={"description": "With `explain`: one for each output that the answer is about."},
+    )
     neighbours: tuple[Neighbour, ...] | None = field(
         default=None, metadata={"description": "With `neighbours`: similar training images."}
     )
@@ -115,18 +118,18 @@ class Answer:
         """
         names = {one.name for one in dataclasses.fields(cls)}
         values = {name: value for name, value in entry.items() if name in names}
-        for name, kind in (("error", AnswerError), ("heat_map", HeatMapAnswer)):
+        if values.get("error") is not None:
+            values["error"] = _read(AnswerError, values["error"])
+        for name, kind in (("heat_maps", HeatMapAnswer), ("neighbours", Neighbour)):
             if values.get(name) is not None:
-                known = {one.name for one in dataclasses.fields(kind)}
-                parts = {key: value for key, value in values[name].items() if key in known}
-                values[name] = kind(**parts)
-        if values.get("neighbours") is not None:
-            known = {one.name for one in dataclasses.fields(Neighbour)}
-            values["neighbours"] = tuple(
-                Neighbour(**{key: value for key, value in one.items() if key in known})
-                for one in values["neighbours"]
-            )
+                values[name] = tuple(_read(kind, one) for one in values[name])
         return cls(**values)
+
+
+def _read(kind: type[Any], entry: Mapping[str, Any]) -> Any:
+    """Return a part of an answer; keys that are not known are ignored."""
+    known = {one.name for one in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in entry.items() if key in known})
 
 
 def _without_none(value: Any) -> Any:

@@ -70,6 +70,16 @@ class Doubt(NamedTuple):
     confidence: float
 
 
+class Subject(NamedTuple):
+    """What a heat map can be asked about: the numbers of one or several outputs.
+
+    What counts of an output is its distance to the mean of its ``rivals``, if it has any.
+    """
+
+    outputs: tuple[int, ...]
+    rivals: tuple[int, ...] = ()
+
+
 class TensorSpec(NamedTuple):
     """An output of the Open Inference Protocol; ``width`` None: one element per image."""
 
@@ -333,6 +343,10 @@ class Task(ABC):
                 hint=f"leave it at {DEFAULT_THRESHOLD}",
             )
 
+    def read_units(self, calibration: Calibration) -> np.ndarray | None:
+        """Return the `Targets.units` that a model's outputs are in; None if there are none."""
+        return None
+
     def choose_thresholds(
         self, outputs: np.ndarray, targets: Targets, calibration: Calibration, wish: str
     ) -> Calibration:
@@ -379,9 +393,18 @@ class Task(ABC):
     ) -> Answer:
         """Return the answer for one decision [...]; ``reference`` is what `remember` returned."""
 
-    def main_output(self, decision: np.ndarray) -> int:
-        """Return the number of the output that a decision [...] rests on most."""
-        return 0
+    def subjects(self, names: Sequence[str]) -> dict[str, Subject]:
+        """Return by name what a heat map can be asked about: each output by default."""
+        rivals = tuple(range(len(names))) if self.competing else ()
+        return {name: Subject((number,), rivals) for number, name in enumerate(names)}
+
+    def explained(self, decision: np.ndarray, names: Sequence[str]) -> list[str]:
+        """Return the names of the subjects that a decision [...] is about, the main one first."""
+        return list(names)
+
+    def confidences(self, decisions: np.ndarray) -> np.ndarray | None:
+        """Return the probability [N,K] of each name; None if outputs are not probabilities."""
+        return None
 
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Return what a model keeps of its validation images."""

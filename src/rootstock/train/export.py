@@ -81,7 +81,7 @@ def count_maps(network: TransferNet, images: np.ndarray) -> int:
     """
     with torch.inference_mode():
         features, maps = network.extractor.with_maps(torch.from_numpy(images))
-        return len(maps) if are_means(features, maps) else 0
+        return len(maps) if are_means(network.describe(features), maps) else 0
 
 
 def are_means(features: Tensor, maps: Sequence[Tensor]) -> bool:

@@ -157,7 +157,7 @@ def _explain(
 ) -> str:
     """Draw heat maps of some test images; return the sections on them and on retrieval."""
     sections = []
-    explanations = explain_tests(predictor, rows, evaluation.decisions, root)
+    explanations = explain_tests(predictor, rows, evaluation.decisions, evaluation.targets, root)
     if explanations is not None:
         explanations.draw(reports / PICTURE)
         sections.append(explanations.render())

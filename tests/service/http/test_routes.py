@@ -210,7 +210,7 @@ def test_refusals_are_counted_and_keep_their_protocol_and_ids(path):
 def test_explained_answer_is_the_same_with_a_heat_map(client, predictor):
     plain = post_files(client, ("a.jpg", jpeg(0))).json()["predictions"][0]
     answer = post_files(client, ("a.jpg", jpeg(0)), explain="true").json()["predictions"][0]
-    heat_map = answer.pop("heat_map")
+    (heat_map,) = answer.pop("heat_maps")
     assert answer == plain
     assert heat_map["output"] == plain["top"][0]["label"]
     assert heat_map["method"] == "maps"
@@ -223,8 +223,9 @@ def test_another_output_is_explained_on_request(client):
         post_files(client, ("a.jpg", jpeg(0)), output=name).json()["predictions"][0]
         for name in CLASSES
     ]
-    assert [answer["heat_map"]["output"] for answer in answers] == CLASSES
-    assert len({str(answer["heat_map"]["values"]) for answer in answers}) == len(CLASSES)
+    heat_maps = [answer["heat_maps"][0] for answer in answers]
+    assert [one["output"] for one in heat_maps] == CLASSES
+    assert len({str(one["values"]) for one in heat_maps}) == len(CLASSES)
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/explain"])
@@ -243,6 +244,15 @@ def test_picture_of_an_explanation_is_a_png_of_the_view(client, predictor):
     plain = client.post("/v1/explain", params={"strength": 0}, content=jpeg(0))
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(plain.content))), view)
     assert not np.array_equal(picture, view)
+    both = client.post("/v1/explain", params={"strength": [0, 1]}, content=jpeg(0))
+    pair = np.asarray(Image.open(io.BytesIO(both.content)))
+    np.testing.assert_array_equal(pair, np.concatenate([view, picture], axis=1))
+
+
+@pytest.mark.parametrize("strength", ["2", "-1", "x", ["0"] * 5])
+def test_wrong_strengths_of_a_picture_are_refused(client, strength):
+    response = client.post("/v1/explain", params={"strength": strength}, content=jpeg(0))
+    check_problem(response, 422, "invalid-request")
 
 
 def test_explanation_is_of_one_image(client):

@@ -92,8 +92,8 @@ async def classify(
 def answer_row(predictor: Predictor, row: Row, options: AnswerOptions) -> Answer:
     """Return the answer for one row."""
     answer = predictor.answer(row.decision, row.features, options._replace(size=row.size))
-    heat_map = row.heat_map.to_answer() if row.heat_map else None
-    return replace(answer, heat_map=heat_map)
+    heat_maps = tuple(one.to_answer() for one in row.heat_maps)
+    return replace(answer, heat_maps=heat_maps or None)
 
 
 async def classify_all(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any
 
+import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import Query, Request
 from fastapi.responses import Response
 
+from rootstock.explain.heat_map import HeatMap
 from rootstock.explain.overlay import draw_overlay, encode_png
 from rootstock.service.http.access import Router
 from rootstock.service.http.answers import (
@@ -50,12 +51,20 @@ Neighbours = Annotated[
 ]
 Count = Annotated[int, Query(ge=1, le=1000, description="Images to return.")]
 Explain = Annotated[
-    bool, Query(description="Also return a heat map: where in the image the evidence is.")
+    bool, Query(description="Also return heat maps: where in the image the evidence is.")
 ]
 Output = Annotated[
-    str, Query(description="The class or other output to explain; by default the answer.")
+    str,
+    Query(description="The class, label or number to explain, or `box`; by default the answer."),
 ]
-Strength = Annotated[float, Query(ge=0, le=1, description="0 leaves the image as it is.")]
+Strengths = Annotated[
+    list[Annotated[float, Query(ge=0, le=1)]],
+    Query(
+        min_length=1,
+        max_length=4,
+        description="0 leaves the image as it is. Several give pictures side by side.",
+    ),
+]
 
 
 class PngResponse(Response):
@@ -64,6 +73,7 @@ class PngResponse(Response):
     media_type = "image/png"
 
 
+DEFAULT_STRENGTHS = [1.0]
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -127,7 +137,7 @@ def make_router(service: Service) -> Router:
         responses=_PROBLEMS,
     )
     async def explain(
-        request: Request, output: Output = "", strength: Strength = 1.0
+        request: Request, output: Output = "", strength: Strengths = DEFAULT_STRENGTHS
     ) -> PngResponse:
         """The part of one image that the model looked at, tinted where the evidence is."""
         predictor = holder.predictor
@@ -135,9 +145,7 @@ def make_router(service: Service) -> Router:
         (result,) = await infer_uploads(service, request, predictor, [upload], output)
         if isinstance(result, Problem):
             raise result
-        assert result.heat_map is not None
-        pixels = await run_sync(partial(draw_overlay, result.heat_map, strength=strength))
-        return PngResponse(await run_sync(encode_png, pixels))
+        return PngResponse(await run_sync(_draw, result.heat_maps[0], strength))
 
     @router.post(
         "/v1/similar",
@@ -242,6 +250,12 @@ def make_router(service: Service) -> Router:
         return service.challenger.report()
 
     return router
+
+
+def _draw(heat_map: HeatMap, strengths: Sequence[float]) -> bytes:
+    """Return a PNG of overlays side by side."""
+    parts = [draw_overlay(heat_map, strength=strength) for strength in strengths]
+    return encode_png(np.concatenate(parts, axis=1))
 
 
 def _require_any_usable(entries: Sequence[tuple[str, AnswerError | None]]) -> None:

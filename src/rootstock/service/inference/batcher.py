@@ -30,13 +30,13 @@ Result = TypeVar("Result")
 class Row(NamedTuple):
     """One image's decision [...] and features float32[D], its width and height.
 
-    The heat map is there if it was asked for.
+    The heat maps are there if they were asked for.
     """
 
     decision: np.ndarray
     features: np.ndarray
     size: tuple[int, int] = (1, 1)
-    heat_map: HeatMap | None = None
+    heat_maps: tuple[HeatMap, ...] = ()
 
 
 @dataclass

@@ -154,7 +154,7 @@ class Service:
                     explain_images, predictor, [prepared.views], output=explained, method="maps"
                 )
                 (one,) = await self.batcher.run(work)
-                row = Row(one.decision, one.features, heat_map=one.heat_map)
+                row = Row(one.decision, one.features, heat_maps=one.heat_maps)
         return row._replace(size=prepared.size)
 
     async def infer_tensor(

@@ -26,6 +26,7 @@ from rootstock.tasks.task import (
     Doubt,
     Evidence,
     Report,
+    Subject,
     TensorSpec,
 )
 
@@ -38,6 +39,8 @@ GRID = 7
 """Cells of the maps that the box is read from, along each side."""
 CLASSES = SingleLabel()
 """What is done with the class of an image."""
+BOX = "box"
+"""What a heat map calls the box."""
 MAX_OUTSIDE = 0.01
 """If more of a box is outside its image, the user is told."""
 
@@ -207,9 +210,19 @@ class Localisation(SingleLabel):
 
     # Prediction
 
-    def main_output(self, decision: np.ndarray) -> int:
-        """Return the most probable class."""
-        return CLASSES.main_output(decision[:-4])
+    def subjects(self, names: Sequence[str]) -> dict[str, Subject]:
+        """Return the classes, and the box unless a class has its name."""
+        sides = tuple(range(len(names), len(names) + 4))
+        return {BOX: Subject(sides)} | CLASSES.subjects(names)
+
+    def explained(self, decision: np.ndarray, names: Sequence[str]) -> list[str]:
+        """Return the most probable class, and the box."""
+        found = CLASSES.explained(decision[:-4], names)
+        return found if BOX in names else [*found, BOX]
+
+    def confidences(self, decisions: np.ndarray) -> np.ndarray:
+        """Return the probabilities of the classes."""
+        return decisions[:, :-4]
 
     def decide(self, outputs: np.ndarray, calibration: Calibration) -> np.ndarray:
         """Return calibrated probabilities and boxes [N,K+4] within the image."""

@@ -242,9 +242,15 @@ class MultiLabel(Task):
             certain=tuple(names[k] for k in certain),
         )
 
-    def main_output(self, decision: np.ndarray) -> int:
-        """Return the most probable label."""
-        return int(decision[0].argmax())
+    def explained(self, decision: np.ndarray, names: Sequence[str]) -> list[str]:
+        """Return the labels that apply, the most probable first; if none does, that one."""
+        probabilities, chosen = decision
+        order = np.argsort(-probabilities, kind="stable")
+        return [names[k] for k in order if chosen[k] > 0.5] or [names[order[0]]]
+
+    def confidences(self, decisions: np.ndarray) -> np.ndarray:
+        """Return the probabilities."""
+        return decisions[:, 0]
 
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Return the ranked scores of each label, and the ``shares`` of the labels said."""

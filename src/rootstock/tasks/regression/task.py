@@ -148,6 +148,10 @@ class Regression(Task):
         means, scales = measures.units_of(targets).tolist()
         return {"means": means, "scales": scales}
 
+    def read_units(self, calibration: Calibration) -> np.ndarray:
+        """Return mean and deviation of the training images."""
+        return np.array([calibration["means"], calibration["scales"]], np.float64)
+
     def find_fault(self, names: Sequence[str], calibration: Calibration) -> str:
         """Require a finite mean and a positive scale for each number."""
         if len(set(names)) < len(names):

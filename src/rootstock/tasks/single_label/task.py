@@ -221,9 +221,13 @@ class SingleLabel(Task):
         chosen = prediction_set(decision, options.coverage, reference["scores"])
         return ClassAnswer(top=top, labels=tuple(names[index] for index in chosen))
 
-    def main_output(self, decision: np.ndarray) -> int:
+    def explained(self, decision: np.ndarray, names: Sequence[str]) -> list[str]:
         """Return the most probable class."""
-        return int(decision.argmax())
+        return [names[int(decision.argmax())]]
+
+    def confidences(self, decisions: np.ndarray) -> np.ndarray:
+        """Return the probabilities."""
+        return decisions
 
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Return ``scores`` float32[V] and ``shares`` float32[K] of the validation images.
