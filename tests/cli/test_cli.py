@@ -156,6 +156,28 @@ def test_predict_answers_the_images_of_a_folder(tmp_path, capsys):
     ]
 
 
+def test_predict_writes_a_table_for_a_list(tmp_path, capsys):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.jpg").write_bytes(jpeg(1))
+    (tmp_path / "set/list.csv").write_text("path,owner\na.jpg,me\nnone.jpg,me\n")
+    code, text = predict(capsys, "set/list.csv", "--out", "answers.csv", "--coverage", "0.9")
+    assert code == 1
+    assert text.startswith("answers.csv: 2 images, ")
+    header, first, second = (tmp_path / "answers.csv").read_text().splitlines()
+    assert header.startswith('"path","label","probability"')
+    assert first.startswith('"a.jpg",')
+    assert second.startswith('"none.jpg",,')
+    code, text = predict(capsys, "set/list.csv", "--out", "answers.parquet", "--json")
+    assert json.loads(text)["failed"] == 1
+
+
+def test_predict_refuses_tables_that_it_cannot_write(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    asked = ("predict", "a.jpg", "--model", tiny_bundle())
+    assert "name one: --out" in fails(*asked, "--embeddings")
+    assert "ends in neither" in fails(*asked, "--out", "answers.json")
+
+
 def test_predict_says_that_a_folder_has_no_image(tmp_path):
     (tmp_path / "new").mkdir()
     assert "new is a folder without images" in fails("predict", "new", "--model", tiny_bundle())
@@ -171,7 +193,7 @@ def test_json_is_all_that_standard_output_holds(tmp_path, capfd, monkeypatch):
     from rootstock.model.predictor import Predictor
 
     (tmp_path / "good.jpg").write_bytes(jpeg(1))
-    decide = Predictor.predict
+    decide = Predictor.infer
 
     def chatty(*arguments, **others):
         sys.stdout.write("a library speaks\n")
@@ -179,7 +201,7 @@ def test_json_is_all_that_standard_output_holds(tmp_path, capfd, monkeypatch):
         subprocess.run(["echo", "a process speaks"], check=True)
         return decide(*arguments, **others)
 
-    monkeypatch.setattr(Predictor, "predict", chatty)
+    monkeypatch.setattr(Predictor, "infer", chatty)
     main(["predict", "good.jpg", "--model", str(tiny_bundle()), "--json"])
     out, err = capfd.readouterr()
     assert json.loads(out)["predictions"][0]["filename"] == "good.jpg"

@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise
             command = options.handler.__name__
             extra = "serve" if command in ANSWERING_COMMANDS else "train"
+            if extra == "serve" and package == "pyarrow":
+                extra = "serve,journal"
             sys.exit(
                 f"error: `rootstock {command}` needs {package}, which is not installed\n"
                 f"  -> pip install 'rootstock-vision[{extra}]'"

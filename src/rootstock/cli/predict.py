@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rootstock.cli.common import add_command, add_options, open_model, print_json
+from rootstock.cli.common import add_command, add_options, open_model, own_params, print_json
 from rootstock.data.tree import scan_folder
 from rootstock.errors import ImageError, RootstockError
 from rootstock.system.escape import escape_terminal
@@ -17,41 +16,131 @@ from rootstock.system.escape import escape_terminal
 if TYPE_CHECKING:
     from rootstock.model.predictor import Predictor, Prepared
     from rootstock.tasks.answer import Answer
-
-BATCH_IMAGES = 16
-"""Files in memory at once."""
+    from rootstock.tasks.task import AnswerOptions
 
 
 def add_commands(commands: Any) -> None:
     """Add predict."""
     command = add_command(commands, "predict", predict, "classify image files with a model")
     command.add_argument(
-        "images", type=Path, nargs="+", metavar="IMAGE", help="a file, or a folder of images"
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="a file, a folder of images, or a CSV or Parquet list with a column `path`",
     )
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument(
         "--top-k", type=positive, default=3, metavar="N", help="labels per image (default 3)"
     )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="TABLE",
+        help="write the answers to a .csv or .parquet file, for any number of images; a run that "
+        "was stopped goes on where it was",
+    )
+    command.add_argument(
+        "--coverage",
+        type=share,
+        metavar="SHARE",
+        help="also give the set or interval that holds the truth in this share of cases",
+    )
+    command.add_argument(
+        "--embeddings", action="store_true", help="with --out: also the features of each image"
+    )
     add_options(command, "json")
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Classify image files; exit with 1 if one of them has no answer."""
+    """Classify image files; exit with 1 if one of them has no answer.
+
+    Raises:
+        RootstockError: --embeddings without --out.
+    """
+    from rootstock.tasks.task import AnswerOptions
+
+    if options.embeddings and not options.out:
+        raise RootstockError(
+            "--embeddings is for tables only", hint="name one: --out answers.parquet"
+        )
+    asked = AnswerOptions(options.top_k, options.coverage)
+    files = [file for given in options.images for file in _list_files(given)]
+    with open_model(options.model) as directory:
+        failed = (
+            _write_table(options, directory, files, asked)
+            if options.out
+            else _print_answers(directory, [path for _, path in files], asked, json=options.json)
+        )
+    if failed:
+        sys.exit(1)
+
+
+def _print_answers(
+    directory: Path, paths: Sequence[Path], asked: AnswerOptions, *, json: bool
+) -> int:
+    """Print an answer for each file as it comes; return how many have none."""
+    from rootstock.model.batch_predict import answer_files
     from rootstock.model.predictor import Predictor
 
-    paths = [path for given in options.images for path in list_images(given)]
-    with open_model(options.model) as directory:
-        predictor = Predictor(directory)
     answers = []
-    for start in range(0, len(paths), BATCH_IMAGES):
-        for answer in _answer(predictor, paths[start : start + BATCH_IMAGES], options.top_k):
-            answers.append(answer)
-            if not options.json:
-                _print_answer(answer)
-    if options.json:
+    for answer, _ in answer_files(Predictor(directory), paths, asked):
+        answers.append(answer)
+        if not json:
+            _print_answer(answer)
+    if json:
         print_json({"predictions": [answer.to_json() for answer in answers]})
-    if any(answer.error for answer in answers):
-        sys.exit(1)
+    return sum(answer.error is not None for answer in answers)
+
+
+def _write_table(
+    options: argparse.Namespace,
+    directory: Path,
+    files: Sequence[tuple[str, Path]],
+    asked: AnswerOptions,
+) -> int:
+    """Write the answers to a table, here or on the Ray cluster that RAY_ADDRESS names."""
+    from rootstock.config.load import load_config
+    from rootstock.integrations.connect import connect_spreader
+    from rootstock.model.answer_table import AnswerTable
+    from rootstock.system.progress import Progress
+
+    out = options.out.absolute()
+    table = AnswerTable(directory.absolute(), out, asked, embeddings=options.embeddings)
+    spreader = connect_spreader(load_config(own_params()))
+    names, paths = [name for name, _ in files], [path.absolute() for _, path in files]
+    with Progress("predict", len(files), "image") as progress:
+        counts = table.write(names, paths, spreader=spreader, on_part=progress.update)
+    if options.json:
+        print_json({"table": str(out), **counts._asdict()})
+    else:
+        print(
+            f"{options.out}: {counts.images:,} images, {counts.unknown:,} of them unlike all that "
+            f"the model has seen, {counts.failed:,} without an answer"
+        )
+    return counts.failed
+
+
+def _list_files(given: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each file of ``given`` and what it is called there.
+
+    Raises:
+        RootstockError: a folder without images, or a list that cannot be read.
+    """
+    from rootstock.data.columns import TABLE_ENDINGS, ColumnRoles, Columns
+
+    if given.suffix.lower() not in TABLE_ENDINGS or given.is_dir():
+        yield from ((str(path), path) for path in list_images(given))
+        return
+    columns = Columns.read(given, ColumnRoles())
+    names = columns.find("path")
+    if not names:
+        raise RootstockError(
+            f"{given} has no column path; it has {columns.describe_names()}",
+            hint="name the column of the files `path`",
+        )
+    for name in columns.texts(names[0], clean=False):
+        yield name, given.parent / name
 
 
 def list_images(given: Path) -> Iterator[Path]:
@@ -88,29 +177,6 @@ def prepare_files(
             yield path, content, prepared
 
 
-def _answer(predictor: Predictor, paths: Sequence[Path], top_k: int) -> Iterator[Answer]:
-    """Yield an answer for each file, in order; one that cannot be used has an ``error``."""
-    from rootstock.data.read import read_file
-    from rootstock.tasks import answer_type
-    from rootstock.tasks.answer import AnswerError
-
-    contents: list[bytes] = []
-    errors: dict[Path, ImageError] = {}
-    for path in paths:
-        try:
-            contents.append(read_file(path, predictor.limits).content)
-        except ImageError as error:
-            errors[path] = error
-    answers = iter(predictor.predict(contents, top_k=top_k))
-    for path in paths:
-        if refusal := errors.get(path):
-            kind = answer_type(predictor.task.name)
-            answer = kind(error=AnswerError(refusal.message, refusal.reason))
-        else:
-            answer = next(answers)
-        yield dataclasses.replace(answer, filename=str(path))
-
-
 def _print_answer(answer: Answer) -> None:
     note = "  (unlike all the model has seen)" if answer.unknown else ""
     text = str(answer.error) if answer.error else f"{answer.summary}{note}"
@@ -121,3 +187,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1, such as 0.9")
+    return value

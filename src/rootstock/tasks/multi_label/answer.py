@@ -60,12 +60,17 @@ class LabelsAnswer(Answer):
         return self.labels or ()
 
     def columns(self) -> dict[str, str | float | bool | None]:
-        """Return the labels, all probabilities as a JSON object, and whether it is unknown."""
+        """Return the labels, all probabilities as a JSON object, and whether it is unknown.
+
+        With a coverage also the labels that are possible, and those that are certain.
+        """
+        sets = {"possible": self.possible, "certain": self.certain}
         shares = {one.label: round(one.probability, 6) for one in self.scores or ()}
         return {
             "labels": self.text,
             "probabilities": json.dumps(shares, ensure_ascii=False),
             "unknown": self.unknown,
+            **{name: ";".join(one) for name, one in sets.items() if one is not None},
         }
 
     @classmethod

@@ -42,9 +42,14 @@ class NumbersAnswer(Answer):
         return "  ".join(map(_describe, self.values or ()))
 
     def columns(self) -> dict[str, str | float | bool | None]:
-        """Return the first number, all numbers as text, and whether the image is unknown."""
-        first = self.values[0].value if self.values else None
-        return {"value": first, "values": self.text, "unknown": self.unknown}
+        """Return the first number, all numbers as text, and whether the image is unknown.
+
+        With a coverage also the ends of the first number's interval.
+        """
+        first = self.values[0] if self.values else None
+        ends = {"low": first.low, "high": first.high} if first and first.low is not None else {}
+        value = first.value if first else None
+        return {"value": value, "values": self.text, "unknown": self.unknown, **ends}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:

@@ -57,8 +57,14 @@ class ClassAnswer(Answer):
         return (self.label,)
 
     def columns(self) -> dict[str, str | float | bool | None]:
-        """Return label, probability and whether the image is unknown."""
-        return {"label": self.label, "probability": self.probability, "unknown": self.unknown}
+        """Return label, probability and whether the image is unknown; the set if there is one."""
+        sets = {} if self.labels is None else {"labels": ";".join(self.labels)}
+        return {
+            "label": self.label,
+            "probability": self.probability,
+            "unknown": self.unknown,
+            **sets,
+        }
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
