@@ -34,11 +34,12 @@ from rootstock.data.manifest import ImageRow
 from rootstock.data.preprocess import Preprocess
 from rootstock.features.fastest import choose_pass
 from rootstock.features.forward import open_passes
-from rootstock.features.loading import prepared_batches, read_prepared, spread
+from rootstock.features.loading import prepared_batches, read_prepared
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.runtimes.choose import time_in_turns
 from rootstock.system.cpu import usable_cores
+from rootstock.system.threads import spread
 
 BATCH = 64
 

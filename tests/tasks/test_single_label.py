@@ -108,7 +108,8 @@ def test_an_answer_says_the_same_to_people_tables_and_programs():
     assert (answer.label, answer.text, answer.categories) == ("ants", "ants", ("ants",))
     assert answer.probability == 0.75
     assert answer.summary == "ants 0.750  bees 0.250"
-    assert answer.columns() == {"label": "ants", "probability": 0.75, "unknown": False}
+    columns = {"label": "ants", "probability": 0.75, "unknown": False}
+    assert answer.columns() == columns | {"labels": "ants"}
     entry = answer.to_json()
     assert entry["top"][1] == {"label": "bees", "probability": 0.25}
     assert "error" not in entry

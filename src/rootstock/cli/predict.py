@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rootstock.cli.common import add_command, add_options, open_model, own_params, print_json
+from rootstock.data.entry import TABLE_ENDINGS
 from rootstock.data.tree import scan_folder
 from rootstock.errors import ImageError, RootstockError
 from rootstock.system.escape import escape_terminal
@@ -80,7 +81,7 @@ def _print_answers(
     directory: Path, paths: Sequence[Path], asked: AnswerOptions, *, json: bool
 ) -> int:
     """Print an answer for each file as it comes; return how many have none."""
-    from rootstock.model.batch_predict import answer_files
+    from rootstock.model.answer_files import answer_files
     from rootstock.model.predictor import Predictor
 
     answers = []
@@ -127,11 +128,11 @@ def _list_files(given: Path) -> Iterator[tuple[str, Path]]:
     Raises:
         RootstockError: a folder without images, or a list that cannot be read.
     """
-    from rootstock.data.columns import TABLE_ENDINGS, ColumnRoles, Columns
-
     if given.suffix.lower() not in TABLE_ENDINGS or given.is_dir():
         yield from ((str(path), path) for path in list_images(given))
         return
+    from rootstock.data.columns import ColumnRoles, Columns
+
     columns = Columns.read(given, ColumnRoles())
     names = columns.find("path")
     if not names:

@@ -16,11 +16,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from rootstock.data.coco import COCO_ENDING, NOTE, read_coco
-from rootstock.data.entry import clean_label
+from rootstock.data.entry import TABLE_ENDINGS, clean_label
 from rootstock.errors import DataError
 from rootstock.system.escape import escape_terminal
 
-TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
 _ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _DELIMITERS = (",", ";", "\t")
 _UNREADABLE = (pa.ArrowException, csv.Error, OSError, TypeError, ValueError)

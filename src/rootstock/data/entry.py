@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rootstock.errors import DataError
 from rootstock.system.escape import escape_terminal, list_names
 
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
 MAX_FAULTY = 10
 """Targets whose unusable files are listed."""
 

@@ -21,8 +21,8 @@ from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 
-from rootstock.data.columns import TABLE_ENDINGS, ColumnRoles, read_column_names
-from rootstock.data.entry import Entry, shorten
+from rootstock.data.columns import ColumnRoles, read_column_names
+from rootstock.data.entry import TABLE_ENDINGS, Entry, shorten
 from rootstock.data.folders import FolderReader, Reading
 from rootstock.data.split_folders import LAYOUT_HINT
 from rootstock.data.table import TableReader

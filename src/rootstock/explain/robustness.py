@@ -13,9 +13,10 @@ import numpy as np
 
 from rootstock.data.manifest import ImageRow
 from rootstock.explain.corruptions import CORRUPTIONS, SEVERITIES
-from rootstock.features.loading import read_pixels, spread
+from rootstock.features.loading import read_pixels
 from rootstock.model.predictor import Predictor
 from rootstock.system.progress import Progress
+from rootstock.system.threads import spread
 from rootstock.tasks.dataset import read_targets
 from rootstock.tasks.targets import Targets
 

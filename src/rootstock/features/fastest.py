@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from rootstock.features.forward import ForwardPass, ForwardPasses
-from rootstock.features.loading import spread
 from rootstock.runtimes.choose import SECONDS_PER_WAY, choose_fastest, time_in_turns
 from rootstock.runtimes.engines import PACKAGES, Engine
 from rootstock.system.artifacts import Record, measured_once
 from rootstock.system.cpu import processor_name, usable_cores
+from rootstock.system.threads import spread
 
 _log = logging.getLogger(__name__)
 MEASURE_FROM_IMAGES = 1_000

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,6 +18,7 @@ from rootstock.data.read import read_file
 from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.errors import DataError, ImageError
 from rootstock.system.cpu import usable_cores
+from rootstock.system.threads import TASKS_AHEAD, spread
 
 MAX_THREAD_CORES = 4
 """Beyond, threads that decode wait for the interpreter's lock, and processes do not."""
@@ -28,12 +27,8 @@ _PROBLEMS = {
     "too-large": "has changed",
     "empty": "has changed",
 }
-_TASKS_AHEAD = 3
-"""Per worker."""
 OnImage = Callable[[ImageRow, np.ndarray], None]
 """Called with each decoded image, uint8[H,W,3], in any order and by several threads."""
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def read_pixels(
@@ -95,26 +90,6 @@ def read_prepared(
     return np.stack(prepared)
 
 
-def spread(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
-    """Run ``work`` for each task in one thread per core; yield the results in order.
-
-    Pillow and ONNX Runtime release the interpreter's lock while they work.
-    """
-    workers = usable_cores()
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(work, task))
-                if len(waiting) > workers * _TASKS_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
 def prepared_batches(
     rows: Sequence[ImageRow],
     root: Path,
@@ -153,7 +128,7 @@ def _by_processes(
         cast("Dataset[Any]", _Batches(batches, root, preprocess)),
         batch_size=None,
         num_workers=min(usable_cores(), len(batches)),
-        prefetch_factor=_TASKS_AHEAD,
+        prefetch_factor=TASKS_AHEAD,
     )
     for batch in loader:
         if isinstance(batch, DataError):

@@ -19,11 +19,12 @@ from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ArtifactError
 from rootstock.features.fastest import MEASURE_FROM_IMAGES, TASK_IMAGES, choose_pass
 from rootstock.features.forward import Features, ForwardPass, open_passes
-from rootstock.features.loading import OnImage, prepared_batches, read_prepared, spread
+from rootstock.features.loading import OnImage, prepared_batches, read_prepared
 from rootstock.features.store.compaction import compact
 from rootstock.features.store.store import FeatureSpace, FeatureStore
 from rootstock.features.writer import FeatureWriter, store_along
 from rootstock.system.files import read_json, write_json
+from rootstock.system.threads import spread
 
 _PART_ROWS = 8_192
 

@@ -12,9 +12,9 @@ import numpy as np
 from rootstock.data.manifest import ImageRow
 from rootstock.features.fastest import TASK_IMAGES
 from rootstock.features.forward import Features, ForwardPass
-from rootstock.features.loading import spread
 from rootstock.features.store.store import FeatureSpace
 from rootstock.system.progress import Progress
+from rootstock.system.threads import spread
 
 SEGMENT_ROWS, SEGMENT_SECONDS = 512, 20.0
 """After this many images or seconds the work is put on disk: no crash loses more."""

@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from rootstock.errors import ArtifactError
-from rootstock.model.batch_predict import answer_files
+from rootstock.model.answer_files import answer_files
 from rootstock.model.predictor import Predictor
 from rootstock.ports.spread import InProcess, Spreader
 from rootstock.system.digest import digest_json

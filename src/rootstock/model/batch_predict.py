@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from rootstock.data.manifest import ImageRow
-from rootstock.data.read import read_file
-from rootstock.errors import ImageError
-from rootstock.features.loading import read_pixels, spread
-from rootstock.model.predictor import DEFAULT_OPTIONS, Inferred, Predictor, Prepared
+from rootstock.features.loading import read_pixels
+from rootstock.model.predictor import Inferred, Predictor
 from rootstock.system.progress import Progress
-from rootstock.tasks import answer_type
-from rootstock.tasks.answer import Answer, AnswerError
-from rootstock.tasks.task import AnswerOptions
+from rootstock.system.threads import spread
 
 BATCH_IMAGES = 32
 
@@ -40,36 +34,3 @@ def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> Infe
             answers.append(predictor.infer(batch))
             progress.update(len(batch))
     return Inferred(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
-
-
-def answer_files(
-    predictor: Predictor, paths: Sequence[Path], options: AnswerOptions = DEFAULT_OPTIONS
-) -> Iterator[tuple[Answer, np.ndarray | None]]:
-    """Yield the answer for each file, in order, and its features float32[D].
-
-    The answer of a file that cannot be used has an ``error``; there are no features then.
-    """
-
-    def prepare(path: Path) -> Prepared | AnswerError:
-        try:
-            return predictor.prepare_sized(read_file(path, predictor.limits).content)
-        except ImageError as error:
-            return AnswerError(error.message, error.reason)
-
-    kind, prepared = answer_type(predictor.task.name), spread(prepare, paths)
-    for start in range(0, len(paths), BATCH_IMAGES):
-        names = paths[start : start + BATCH_IMAGES]
-        batch = [next(prepared) for _ in names]
-        rows = iter(
-            zip(
-                *predictor.infer([one.views for one in batch if isinstance(one, Prepared)]),
-                strict=True,
-            )
-        )
-        for name, image in zip(names, batch, strict=True):
-            if isinstance(image, AnswerError):
-                yield kind(filename=str(name), error=image), None
-                continue
-            decision, features = next(rows)
-            answer = predictor.answer(decision, features, options._replace(size=image.size))
-            yield replace(answer, filename=str(name)), features

@@ -9,8 +9,9 @@ import numpy as np
 
 from rootstock.data.manifest import ImageRow
 from rootstock.data.rendering import PLAIN, Rendering
-from rootstock.features.loading import read_pixels, spread
+from rootstock.features.loading import read_pixels
 from rootstock.review.shortcuts import measure_picture
+from rootstock.system.threads import spread
 
 
 class Borders:

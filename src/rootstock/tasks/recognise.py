@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rootstock.data.coco import COCO_ENDING
-from rootstock.data.columns import TABLE_ENDINGS, ColumnRoles, Columns
+from rootstock.data.columns import ColumnRoles, Columns
+from rootstock.data.entry import TABLE_ENDINGS
 from rootstock.errors import DataError
 from rootstock.tasks import AUTO, DEFAULT_TASK, get_task, listed_tasks
 from rootstock.tasks.task import Task
