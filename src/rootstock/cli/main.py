@@ -10,7 +10,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from rootstock.cli import corrections, data, explain, predict, registry, serve, similar, train
+from rootstock.cli import (
+    corrections,
+    data,
+    explain,
+    predict,
+    registry,
+    serve,
+    similar,
+    suggest,
+    train,
+)
 from rootstock.cli.common import only_documents
 from rootstock.system.failure import exit_on_failure
 
@@ -28,7 +38,7 @@ in a project with a registry:
 """
 
 
-ANSWERING_COMMANDS = ("explain", "index_images", "key", "predict", "serve", "similar")
+ANSWERING_COMMANDS = ("explain", "index_images", "key", "predict", "serve", "similar", "suggest")
 """Commands for which the extra `serve` is enough; the others need `train`."""
 
 
@@ -78,6 +88,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (data, corrections, train, predict, explain, similar, serve, registry):
+    for group in (data, corrections, train, predict, explain, similar, suggest, serve, registry):
         group.add_commands(commands)
     return parser

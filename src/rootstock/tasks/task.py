@@ -454,6 +454,21 @@ class Task(ABC):
         """Return how wrong the decision on each image is, float64[N]; None if that is unknown."""
         return None
 
+    def uncertainty(self, decisions: np.ndarray) -> np.ndarray | None:
+        """Return how unsure each decision is, float64[N] from 0 to 1; None if it does not say."""
+        return None
+
+    def contradiction(self, decisions: np.ndarray, targets: Targets) -> np.ndarray | None:
+        """Return how strongly each decision speaks against the target, float64[N], 0 if it agrees.
+
+        Only the order counts; None if the task cannot say.
+        """
+        return self.errors(decisions, targets)
+
+    def read_uncertainty(self, row: Mapping[str, Any]) -> float | None:
+        """Return the `uncertainty` of an answer's `columns`, or about that; None if unknown."""
+        return None
+
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return metrics of what the answers promised, such as the coverage of sets."""
         return {}

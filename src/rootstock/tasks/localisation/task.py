@@ -274,6 +274,16 @@ class Localisation(SingleLabel):
         """Return 1 for each image whose class or box is wrong."""
         return 1.0 - measures.hits(decisions, targets.values)
 
+    def uncertainty(self, decisions: np.ndarray) -> np.ndarray:
+        """Return that of the class."""
+        return CLASSES.uncertainty(decisions[:, :-4])
+
+    def contradiction(self, decisions: np.ndarray, targets: Targets) -> np.ndarray:
+        """Return that of the class, or the part of the boxes that is not shared if it is more."""
+        apart = 1.0 - boxes.overlap(decisions[:, -4:], targets.values[:, 1:])
+        of_class = CLASSES.contradiction(decisions[:, :-4], _classes(targets))
+        return np.asarray(np.maximum(of_class, apart), np.float64)
+
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return in how many sets the true class is, and how many classes they hold."""
         return CLASSES.check_promises(answers, _classes(targets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -303,6 +304,20 @@ class MultiLabel(Task):
         """Return the share of wrong labels of each image."""
         wrong = (decisions[:, 1] > 0.5) != (targets.values > 0.5)
         return np.asarray(wrong.mean(axis=1))
+
+    def uncertainty(self, decisions: np.ndarray) -> np.ndarray:
+        """Return how near to .5 the least certain label is: 1 at .5."""
+        return np.asarray(1.0 - np.abs(2.0 * decisions[:, 0] - 1.0).min(axis=1), np.float64)
+
+    def contradiction(self, decisions: np.ndarray, targets: Targets) -> np.ndarray:
+        """Return the probability that speaks most against one of the labels, above .5."""
+        against = np.abs(decisions[:, 0] - targets.values).max(axis=1)
+        return np.asarray(np.maximum(against - 0.5, 0.0), np.float64)
+
+    def read_uncertainty(self, row: Mapping[str, Any]) -> float | None:
+        """Return the same for the probabilities of the row."""
+        shares = json.loads(row.get("probabilities") or "{}")
+        return max((1.0 - abs(2.0 * share - 1.0) for share in shares.values()), default=None)
 
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return how many of the labels that apply are possible, and how many labels are."""

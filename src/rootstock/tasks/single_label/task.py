@@ -282,6 +282,21 @@ class SingleLabel(Task):
         """Return 1 for each image whose most probable class is wrong."""
         return np.asarray(decisions.argmax(axis=1) != targets.values, np.float64)
 
+    def uncertainty(self, decisions: np.ndarray) -> np.ndarray:
+        """Return 1 - the margin between the two most probable classes (Scheffer et al. 2001)."""
+        best = np.sort(decisions, axis=1)[:, -2:]
+        return np.asarray(1.0 - (best[:, 1] - best[:, 0]), np.float64)
+
+    def contradiction(self, decisions: np.ndarray, targets: Targets) -> np.ndarray:
+        """Return how much more probable than the label the best class is."""
+        own = decisions[np.arange(len(targets)), targets.values]
+        return np.asarray(decisions.max(axis=1) - own, np.float64)
+
+    def read_uncertainty(self, row: Mapping[str, Any]) -> float | None:
+        """Return the probability that the class is wrong."""
+        probability = row.get("probability")
+        return None if probability is None else 1.0 - float(probability)
+
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return in how many sets the true class is, and how many classes they hold."""
         sets = [answer.labels or () for answer in cast(Sequence[ClassAnswer], answers)]
