@@ -56,7 +56,7 @@ def suggest(options: argparse.Namespace) -> None:
                     continue
                 seen.add(sha256)
                 files.append((os.path.relpath(path, options.pool), sha256))
-                batch.append(prepared)
+                batch.append(prepared.views)
             inferred = predictor.infer(batch)
             decisions.append(inferred.decisions)
             features.append(inferred.features.astype(np.float16))
