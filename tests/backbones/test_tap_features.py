@@ -5,6 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rootstock.backbones.card import pool_tap
+from rootstock.backbones.load import build_backbone
 from rootstock.backbones.tap_features import TapPart, average_grids, pool_map
 from rootstock.errors import BackboneError
 from tests.bundles import SIZE, tiny_backbone
@@ -30,6 +32,38 @@ def test_a_tap_with_a_grid_is_joined_to_an_averaged_one():
     means = average_grids(joined, backbone.parts(tap))
     torch.testing.assert_close(means, torch.cat([parts[name], parts["last"]], dim=1))
     np.testing.assert_allclose(average_grids(joined.numpy(), backbone.parts(tap)), means)
+
+
+def test_the_maximum_of_a_map_is_joined_to_its_mean():
+    backbone = tiny_backbone()
+    images = torch.randn(3, 3, SIZE, SIZE)
+    tap = pool_tap("block1+last", "both")
+    assert tap == "block1+block1@max+last+last@max"
+    module = backbone.feature_module(tap)
+    with torch.inference_mode():
+        joined, _ = module.with_maps(images)
+        (first, last) = backbone.feature_module("block1+last").with_maps(images)[1]
+    expected = [one for part in (first, last) for one in (part.mean((2, 3)), part.amax((2, 3)))]
+    torch.testing.assert_close(joined, torch.cat(expected, dim=1), atol=1e-5, rtol=1e-5)
+    parts = backbone.features(images, ["last@max", tap])
+    torch.testing.assert_close(parts["last@max"], last.amax((2, 3)))
+    torch.testing.assert_close(parts[tap], joined)
+    assert backbone.width(tap) == joined.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "tap"), [("avg", "block2"), ("max", "block2@max"), ("both", "block2+block2@max")]
+)
+def test_the_pooling_is_part_of_the_name_that_features_are_stored_by(pooling, tap):
+    assert pool_tap("block2", pooling) == tap
+
+
+def test_features_that_are_not_means_of_maps_have_no_maximum():
+    card = tiny_backbone().card.model_copy(update={"architecture": "mobilenetv3_small_050"})
+    backbone = build_backbone(card)
+    assert backbone.width("block1@max") == backbone.width("block1")
+    with pytest.raises(BackboneError, match=r"no maximum(.|\n)*features.pooling to avg"):
+        backbone.width("last@max")
 
 
 def test_what_has_no_map_has_no_grid():

@@ -201,6 +201,9 @@ NOTICED_BY = {
         "integrations/mlflow/test_outage.py::"
         "test_a_server_killed_in_the_middle_of_a_run_loses_and_doubles_nothing",
     ],
+    "features.pooling": [
+        "workflow/test_run.py::test_a_head_reads_means_and_maxima_if_both_are_asked_for"
+    ],
     "backbone.require_commercial": [
         "workflow/test_start.py::test_weights_without_commercial_rights_are_refused_where_asked"
     ],

@@ -239,6 +239,17 @@ def test_a_head_on_joined_taps_becomes_a_model_that_predicts(data, tmp_path):
     assert onnx.predict([image])[0].label == torch.predict([image])[0].label
 
 
+@pytest.mark.parametrize("strategy", ["linear_probe", "partial_finetune"])
+def test_a_head_reads_means_and_maxima_if_both_are_asked_for(data, tmp_path, strategy):
+    config = configure(data, f"plan.strategy={strategy}", "features.pooling=both")
+    bundle = go(config, tmp_path)
+    assert bundle.facts.tap == "last+last@max"
+    assert json.loads((tmp_path / "artifacts/profile.json").read_text())["pooling"] == "both"
+    image = next(data.rglob("*.png")).read_bytes()
+    onnx, torch = (Predictor(bundle.directory, engine=name) for name in ("onnx", "torch"))
+    assert onnx.predict([image])[0].label == torch.predict([image])[0].label
+
+
 def test_the_average_of_two_trials_is_kept_where_it_is_better(data, tmp_path):
     config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.001, 0.002]")
     go(config, tmp_path)

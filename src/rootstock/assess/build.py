@@ -16,8 +16,10 @@ from rootstock.assess.profile import (
 )
 from rootstock.assess.similarity import measure_similarity
 from rootstock.assess.size import size_class
+from rootstock.backbones.card import pool_tap
 from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
+from rootstock.config.choices import Pooling
 from rootstock.data.manifest import ImageRow
 from rootstock.features.reader import FeatureReader
 from rootstock.heads.linear import PROBE_L2
@@ -42,6 +44,7 @@ def build_profile(
     folds: int,
     batch_size: int,
     seed: int,
+    pooling: Pooling = "avg",
 ) -> DatasetProfile:
     """Measure size, balance, similarity and the probe accuracy of every tap.
 
@@ -61,6 +64,7 @@ def build_profile(
         folds=folds,
         batch_size=batch_size,
         seed=seed,
+        pooling=pooling,
     )
     per_stratum = Counter(row.stratum for row in train)
     median = float(np.median([per_stratum[stratum] for stratum in manifest.strata]))
@@ -82,6 +86,7 @@ def build_profile(
         probes=profile.probes,
         backbone=profile.backbone,
         score_name=dataset.task.score_name,
+        pooling=pooling,
     )
 
 
@@ -95,6 +100,7 @@ def measure_backbone(
     folds: int,
     batch_size: int,
     seed: int,
+    pooling: Pooling = "avg",
 ) -> BackboneProfile:
     """Measure similarity and the probe accuracy of every tap, on ``rows`` of the training images.
 
@@ -106,7 +112,7 @@ def measure_backbone(
         candidate=candidate,
         backbone=_facts(reader.backbone),
         similarity=_similarity(rows, probed, reader, batch_size, similar_from),
-        probes=tuple(_probe_taps(task, probed, reader, folds, batch_size, seed)),
+        probes=tuple(_probe_taps(task, probed, reader, folds, batch_size, seed, pooling)),
     )
 
 
@@ -175,22 +181,29 @@ def _quartiles(values: list[int]) -> tuple[int, int, int, int, int]:
 
 
 def _probe_taps(
-    task: Task, rows: list[ImageRow], reader: FeatureReader, folds: int, batch_size: int, seed: int
+    task: Task,
+    rows: list[ImageRow],
+    reader: FeatureReader,
+    folds: int,
+    batch_size: int,
+    seed: int,
+    pooling: Pooling,
 ) -> Iterator[Probe]:
     if not rows:
         return
     targets = read_targets(task, rows, task.read_names([row.target for row in rows]))
     solver = task.head()
-    taps = reader.backbone.tap_names
+    depths = reader.backbone.tap_names
+    taps = [pool_tap(depth, pooling) for depth in depths]
     reader.extract(rows, taps, batch_size=batch_size)
     with Progress("probes", len(taps), "depth") as progress:
-        for tap in taps:
+        for depth, tap in zip(depths, taps, strict=True):
             features = reader.read(rows, tap).astype(np.float32)
             score, std = solver.probe(features, targets, folds=folds, l2=PROBE_L2, seed=seed)
             neighbours = task.neighbour_score(features, targets)
             progress.update()
             yield Probe(
-                tap=tap,
+                tap=depth,
                 accuracy=round(score, 4),
                 std=round(std, 4),
                 n_images=len(rows),

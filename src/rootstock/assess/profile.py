@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from rootstock.config.choices import SizeClass
+from rootstock.config.choices import Pooling, SizeClass
 from rootstock.data.preprocess import Geometry
 from rootstock.system.artifacts import Artifact, Record
 
@@ -122,6 +122,8 @@ class DatasetProfile(Artifact):
     """Long side over short side of the median image."""
     geometry: Geometry = "crop"
     """How images become square: as the user says, or as the probes do."""
+    pooling: Pooling = "avg"
+    """What the probes have read of each map; old profiles average."""
     geometry_probes: tuple[GeometryProbe, ...] = ()
     """Empty if nothing was compared."""
     alternatives: tuple[BackboneProfile, ...] = ()

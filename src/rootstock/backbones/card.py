@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
+from rootstock.config.choices import Pooling
 from rootstock.data.preprocess import Geometry, Preprocess
 from rootstock.data.rendering import PLAIN, Rendering
 from rootstock.errors import BackboneError
@@ -36,15 +37,29 @@ class Tap:
     channels: int
 
 
+MAX = "max"
+
+
 def split_taps(tap: str) -> list[str]:
     """Split ``"block3+last"`` into its taps, shallow to deep: their features are joined."""
     return tap.split("+")
 
 
 def split_grid(tap: str) -> tuple[str, int]:
-    """Split ``"block5@7"`` into a tap and the side of the grid of its map; 0: it is averaged."""
+    """Split ``"block5@7"`` into a tap and the side of the grid of its map; 0: it has none."""
     name, _, grid = tap.partition("@")
-    return name, int(grid or 0)
+    return name, 0 if grid in ("", MAX) else int(grid)
+
+
+def takes_max(tap: str) -> bool:
+    """Return whether a tap such as ``"block5@max"`` gives the maximum of each channel."""
+    return tap.endswith(f"@{MAX}")
+
+
+def pool_tap(depth: str, pooling: Pooling) -> str:
+    """Return the tap that is read at a depth, or at depths joined by ``+``, with this pooling."""
+    ways = {"avg": ("",), "max": (f"@{MAX}",), "both": ("", f"@{MAX}")}[pooling]
+    return "+".join(f"{one}{way}" for one in split_taps(depth) for way in ways)
 
 
 class SimilarityScale(BaseModel):

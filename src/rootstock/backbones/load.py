@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rootstock.backbones.card import BackboneCard, Tap, read_card, split_grid, split_taps
+from rootstock.backbones.card import (
+    BackboneCard,
+    Tap,
+    read_card,
+    split_grid,
+    split_taps,
+    takes_max,
+)
 from rootstock.backbones.create import create_module
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.hub import load_from_hub
@@ -45,12 +53,23 @@ class Backbone:
         """Names of the taps, shallow to deep; the last one is ``last``."""
         return [tap.name for tap in self.taps]
 
+    @cached_property
+    @torch.inference_mode()
+    def _last_is_mean(self) -> bool:
+        """Whether the last features are means of as many maps."""
+        side = self.card.input_size[-1]
+        final = self.module.forward_features(torch.zeros(1, 3, side, side, device=self.device))
+        if final.ndim != 4 or final.shape[1] != self.taps[-1].channels:
+            return False
+        last = self.module.forward_head(final, pre_logits=True)
+        return torch.allclose(last, final.mean(dim=(2, 3)), atol=1e-3)
+
     @torch.inference_mode()
     def features(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """Return features float32[N,C] per tap of prepared images float32[N,3,S,S], in one pass.
 
         Those of taps joined by ``+`` are joined along C; ``block5@7`` is the map of a tap on a grid
-        of 7 x 7, flat.
+        of 7 x 7, flat, and ``block5@max`` the maximum of each of its channels.
         Raises:
             BackboneError: there is no such tap.
         """
@@ -95,7 +114,8 @@ class Backbone:
         parts = []
         for one in split_taps(tap):
             index, (name, grid) = self.tap_index(one), split_grid(one)
-            parts.append(TapPart(self.taps[index].channels, grid, None if name == LAST else index))
+            position = None if name == LAST else index
+            parts.append(TapPart(self.taps[index].channels, grid, position, takes_max(one)))
         return tuple(parts)
 
     def width(self, tap: str) -> int:
@@ -112,6 +132,12 @@ class Backbone:
         if name not in self.tap_names or (grid and name == LAST):
             raise BackboneError(
                 f"{self.card.name} has no tap {tap!r}", hint=f"taps: {', '.join(self.tap_names)}"
+            )
+        if name == LAST and takes_max(tap) and not self._last_is_mean:
+            raise BackboneError(
+                f"the last features of {self.card.name} are not means of maps, so there is no "
+                "maximum of them",
+                hint="set features.pooling to avg",
             )
         return self.tap_names.index(name)
 

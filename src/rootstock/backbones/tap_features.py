@@ -14,14 +14,16 @@ Features = TypeVar("Features", Tensor, np.ndarray)
 
 
 class TapPart(NamedTuple):
-    """One part of the features of joined taps: C channels, on a grid of G x G or averaged (0).
+    """One part of the features of joined taps: C channels, on a grid of G x G or pooled (0).
 
-    ``position`` is that of the map in the network; None: what the classifier reads.
+    Pooled is averaged, or the maximum if ``takes_max``. ``position`` is that of the map in the
+    network; None: what the classifier reads.
     """
 
     channels: int
     grid: int = 0
     position: int | None = None
+    takes_max: bool = False
 
     @property
     def width(self) -> int:
@@ -65,13 +67,15 @@ class TapFeatures(nn.Module):
         features: list[Tensor] = []
         pooled: list[Tensor] = []
         for part in self.parts:
-            if part.position is None:
-                pooled.append(final)
-                features.append(self.module.forward_head(final, pre_logits=True))
-                continue
-            feature = pool_map(by_index[part.position], part.grid)
+            whole = final if part.position is None else by_index[part.position]
+            if part.takes_max:
+                feature = whole.amax(dim=(2, 3))
+            elif part.position is None:
+                feature = self.module.forward_head(final, pre_logits=True)
+            else:
+                feature = pool_map(whole, part.grid)
             grid = (-1, part.channels, part.grid, part.grid)
-            pooled.append(feature.reshape(grid) if part.grid else by_index[part.position])
+            pooled.append(feature.reshape(grid) if part.grid else whole)
             features.append(feature)
         return features[0] if len(features) == 1 else torch.cat(features, dim=1), pooled
 

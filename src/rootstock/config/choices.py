@@ -7,6 +7,8 @@ from typing import Literal
 Strategy = Literal[
     "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
 ]
+Pooling = Literal["avg", "max", "both"]
+"""What a feature is of its map: the mean over all positions, the maximum, or both in turn."""
 Quality = Literal["fast", "balanced", "best"]
 SizeClass = Literal["small", "medium", "large"]
 Augmentation = Literal["none", "light", "medium", "strong"]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rootstock.config.choices import (
     PRIOR_SHARES,
     Augmentation,
+    Pooling,
     Quality,
     Shares,
     SizeClass,
@@ -290,6 +291,11 @@ class FeaturesConfig(Section):
     )
     batch_size: int = Field(64, ge=1, le=4096, description="Images a forward pass.")
     device: str = Field("auto", description="`cpu`, `cuda`, `cuda:1` ...; auto: a GPU if any.")
+    pooling: Pooling = Field(
+        "avg",
+        description="What a feature is of its map: the mean over all positions, the maximum "
+        "(`max`), or one feature for each (`both`).",
+    )
 
 
 class TrainConfig(Section):

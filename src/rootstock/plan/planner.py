@@ -98,6 +98,7 @@ def make_transfer_plan(
         taps=tuple(taps),
         input_size=input_size,
         geometry=profile.geometry,
+        pooling=profile.pooling,
         score_name=profile.score_name,
         finetune=finetune,
         head_candidates=_head_candidates(taps, l2_grid),
@@ -172,6 +173,10 @@ def _note_data(draft: Draft, profile: DatasetProfile, backbone_why: str) -> None
         f"Measured from {source}; {similarity.threshold:g} or more counts as similar.",
     )
     _note_geometry(draft, profile)
+    if profile.pooling != "avg":
+        why = "the head reads the maximum of each map"
+        why += ", in addition to its mean." if profile.pooling == "both" else ", not its mean."
+        draft.note("pooling", profile.pooling, why, pinned=True)
     weights = profile.backbone.weights
     origin, licence = profile.backbone.pretrained_on, profile.backbone.license
     why = f"pretrained on {escape_markdown(origin)}, {escape_markdown(describe_licence(licence))}."

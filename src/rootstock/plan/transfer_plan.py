@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from rootstock.config.choices import Augmentation, SizeClass, Strategy
+from rootstock.config.choices import Augmentation, Pooling, SizeClass, Strategy
 from rootstock.data.preprocess import Geometry
 from rootstock.ports.search_space import Interval
 from rootstock.system.artifacts import Artifact, Record
@@ -133,6 +133,8 @@ class TransferPlan(Artifact):
     input_size: int
     geometry: Geometry = "crop"
     """How images become square; old plans crop them."""
+    pooling: Pooling = "avg"
+    """What the head reads of each map; old plans average."""
     score_name: str = "accuracy"
     """What probes and races compare, in words."""
     finetune: FinetuneRecipe | None

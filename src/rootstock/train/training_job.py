@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rootstock.backbones.card import pool_tap
 from rootstock.backbones.load import LAST
 from rootstock.backbones.tap_features import average_grids
 from rootstock.config.schema import TrainConfig
@@ -73,7 +74,8 @@ class TrainingJob:
         return [self._read_tap(depth) for depth in self.plan.taps]
 
     def _read_tap(self, depth: str) -> str:
-        return self.data.task.read_tap(depth, self.data.reader.backbone.tap_names)
+        tap = self.data.task.read_tap(depth, self.data.reader.backbone.tap_names)
+        return pool_tap(tap, self.plan.pooling)
 
     def search_heads(self, searcher: Searcher, tracking: Tracking) -> list[HeadTrial]:
         """Fit heads on the cached features, one trial for each tap and kind of head."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from rootstock.backbones.card import split_taps
+from rootstock.backbones.card import split_grid, split_taps
 from rootstock.backbones.load import LAST
 from rootstock.config.choices import Strategy
 from rootstock.errors import TrainingError
@@ -166,7 +166,7 @@ def trained_strategy(trial: HeadTrial | FinetunedTrial, planned: Strategy) -> St
     """
     if isinstance(trial, FinetunedTrial):
         return planned
-    return "linear_probe" if split_taps(trial.tap)[-1] == LAST else "early_features"
+    return "linear_probe" if split_grid(split_taps(trial.tap)[-1])[0] == LAST else "early_features"
 
 
 def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:

@@ -58,6 +58,7 @@ def assess_data(config: Config, paths: Paths) -> DatasetProfile:
         folds=options.probe_folds,
         batch_size=config.features.batch_size,
         seed=config.seed,
+        pooling=config.features.pooling,
     ).model_copy(update=shape)
     if read_candidates(config):
         profile = _with_candidates(project, profile)
@@ -133,6 +134,7 @@ def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfil
             folds=config.assess.probe_folds,
             batch_size=config.features.batch_size,
             seed=config.seed,
+            pooling=config.features.pooling,
         )
 
     names = list_candidates(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.assess.profile import DatasetProfile
+from rootstock.backbones.card import pool_tap
 from rootstock.backbones.load import Backbone
 from rootstock.config.choices import Strategy
 from rootstock.plan import rules
@@ -55,7 +56,8 @@ def trial_minutes(
     seconds = 0.0
     for part in (plan, plan.for_raced_head()):
         for tap in part.taps if part else ():
-            products = profile.n_train * backbone.width(tap) * len(profile.classes)
+            width = backbone.width(pool_tap(tap, plan.pooling))
+            products = profile.n_train * width * len(profile.classes)
             seconds += HEAD_SECONDS + HEAD_OPERATIONS * products / (REFERENCE_GFLOPS * 1e9)
     epochs = plan.finetune.epochs * len(plan.finetune_candidates) if plan.finetune else 0
     return seconds / 60 + throughput.tuning_minutes(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from rootstock.backbones.card import pool_tap
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
@@ -54,7 +55,8 @@ class PartJob:
     def taps(self) -> list[str]:
         """What heads of the task read at the plan's depths."""
         depths = self.reader.backbone.tap_names
-        return [get_task(self.task).read_tap(depth, depths) for depth in self.plan.taps]
+        taps = [get_task(self.task).read_tap(depth, depths) for depth in self.plan.taps]
+        return [pool_tap(tap, self.plan.pooling) for tap in taps]
 
     def __getstate__(self) -> dict[str, object]:
         """Without the network: where the job goes there may be another device for it."""

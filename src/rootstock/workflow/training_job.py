@@ -66,6 +66,7 @@ def _job_name(project: Project, plan: TransferPlan) -> str:
     A race on all training images is such a job: training uses the trials that it finished.
     """
     recipe = {"weights_sha256", "backbone", "taps", "input_size", "finetune", "geometry"}
+    recipe |= {"pooling"}
     options, free = project.config.train, {"learning_rates", "epochs", "trials"}
     parts = [
         plan.model_dump(mode="json", include=recipe),
