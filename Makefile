@@ -17,7 +17,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test test-fast lint format serve bench mutation clean
+.PHONY: help setup setup-test demo test test-fast test-browser lint format serve bench mutation clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ test: setup-test lint ## lint, then every test that needs no GPU and no minutes
 
 test-fast: setup-test ## the unit tests only: no server, no Ray, no MLflow, no DVC
 	$(BIN)/python -m pytest -m "not integration and not slow and not gpu" -n $(WORKERS) $(SHARE)
+
+test-browser: setup-test ## drive the pages of the studio in Chromium, which has to be installed
+	BROWSER_REQUIRED=1 $(BIN)/python -m pytest tests/studio/test_browser.py
 
 lint: setup-test ## ruff and mypy
 	$(BIN)/ruff check .

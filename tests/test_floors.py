@@ -34,8 +34,9 @@ FLOORS = {
     "client": 5,
     "integrations": 11,
     "service": 12,
-    "cli": 13,
-    "__main__": 14,
+    "studio": 13,
+    "cli": 14,
+    "__main__": 15,
 }
 MODULES = sorted((SRC / "rootstock").rglob("*.py"))
 INTEGRATIONS_ONLY = {"mlflow", "ray", "dvc", "fastapi", "optuna"}

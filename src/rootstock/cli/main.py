@@ -18,6 +18,7 @@ from rootstock.cli import (
     registry,
     serve,
     similar,
+    studio,
     suggest,
     train,
 )
@@ -32,6 +33,7 @@ examples:
   rootstock predict cat.jpg --model run1/artifacts/model
   rootstock explain cat.jpg --model run1/artifacts/model --out maps
   rootstock serve --model run1/artifacts/model
+  rootstock studio run1 --data photos/           look at the images, correct them, decide
 in a project with a registry:
   rootstock compare                             champion and challenger on the same test images
   rootstock promote 7 --expect 5 --why "fewer false alarms"
@@ -88,6 +90,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (data, corrections, train, predict, explain, similar, suggest, serve, registry):
+    for group in (data, corrections, train, predict, explain, similar, suggest, serve, studio, registry):
         group.add_commands(commands)
     return parser

@@ -58,6 +58,7 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
     leaks, conflicts = summary["leaks_across_given_splits"], summary["label_conflicts"]
     if leaks:
         yield Finding(
+            about="leak",
             weight=3,
             what=f"{len(leaks)} groups of copies are in more than one split, "
             f"such as {code_span(leaks[0][0])} and {code_span(leaks[0][1])}: the test "
@@ -67,6 +68,7 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
         )
     if conflicts:
         yield Finding(
+            about="conflict",
             weight=3,
             what=f"{len(conflicts)} groups of copies carry different labels, such as "
             f"{code_span(conflicts[0][0])} and {code_span(conflicts[0][1])}.",
@@ -79,6 +81,7 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
     )
     if copies:
         yield Finding(
+            about="copies",
             weight=1,
             what=f"{copies} {'more ' if elsewhere else ''}images are copies or near-copies of "
             "others of their class.",
@@ -87,6 +90,7 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
         )
     if reasons := describe_reasons(summary):
         yield Finding(
+            about="quarantine",
             weight=2,
             what=f"{len(summary['quarantined']) - summary.get('removed', 0)} files are left out "
             f"({reasons}).",
@@ -155,6 +159,7 @@ def _from_doubts(review: DataReview) -> Iterator[Finding]:
         more = " or more" if len(suspects) == MAX_SUSPECTS else ""
         verb = "looks" if len(suspects) == 1 else "look"
         yield Finding(
+            about="doubt",
             weight=2 if len(suspects) > 0.02 * review.n_reviewed else 1,
             what=f"{len(suspects)}{more} of {review.n_reviewed:,} labels {verb} wrong, starting "
             f"with {code_span(first.path)} (labelled {code_span(first.label)}, looks like "
@@ -163,6 +168,7 @@ def _from_doubts(review: DataReview) -> Iterator[Finding]:
         )
     if outliers:
         yield Finding(
+            about="outlier",
             weight=1,
             what=f"Unlike all others: {count(len(outliers), 'image')}, starting with "
             f"{code_span(outliers[0].path)}.",
@@ -171,6 +177,7 @@ def _from_doubts(review: DataReview) -> Iterator[Finding]:
     divided = [burst for burst in bursts if len(burst.splits) > 1]
     if bursts and not review.groups:
         yield Finding(
+            about="burst",
             weight=2 if divided else 1,
             what=f"Consecutive files that look nearly the same: {count(len(bursts), 'burst')} "
             f"(longest: {len(bursts[0].paths)} files); {len(divided)} divided between splits.",
@@ -183,6 +190,7 @@ def _from_classes(profile: DatasetProfile) -> Iterator[Finding]:
     if scarce:
         names = ", ".join(map(escape_markdown, scarce[:5])) + (" ..." if len(scarce) > 5 else "")
         yield Finding(
+            about="scarce",
             weight=2,
             what=f"{len(scarce)} of {len(profile.classes)} classes have under {MIN_CLASS_IMAGES} "
             f"training images ({names}).",
@@ -201,12 +209,14 @@ def _from_sizes(profile: DatasetProfile) -> Iterator[Finding]:
     median = profile.short_side_quantiles[2]
     if median < MIN_SIDE_PIXELS:
         yield Finding(
+            about="smallest",
             weight=1,
             what=f"The images are tiny: {median} pixels on the median short side.",
             todo="They are enlarged to what the backbone expects; larger originals would help.",
         )
     if median > MAX_SIDE_PIXELS:
         yield Finding(
+            about="largest",
             weight=1,
             what=f"The images are huge: {median} pixels on the median short side.",
             todo="They are reduced to the backbone's input; where small details decide, crop "

@@ -110,6 +110,8 @@ class Finding(Record):
     """3: stop and look; 2: worth an hour; 1: good to know."""
     what: str
     todo: str
+    about: str = ""
+    """Which images it is about, such as `doubt` or `copies`; empty: the data set as a whole."""
 
 
 class DataReview(Artifact):

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from rootstock.service.inference.service import Service
 
 _log = logging.getLogger("rootstock.service")
-_OTHER_VARIABLES = ("ROOTSTOCK_CORES",)
-"""Variables that other parts of the project read."""
+_OTHER_VARIABLES = ("ROOTSTOCK_CORES", "ROOTSTOCK_STUDIO_")
+"""Beginnings of variables that other parts of the project read."""
 IDLE_SECONDS = 0.5
 """From the end of listening to the end of connections without a request."""
 
@@ -63,7 +63,7 @@ def serve(**options: Any) -> int:
     settings = _read_settings(**options)
     set_up_logs(settings.log_format)
     set_up_tracing()
-    _require_port(settings.host, settings.port)
+    require_port(settings.host, settings.port)
     holder = make_holder(settings)
     if holder.source.directory is not None:
         holder.load()
@@ -181,7 +181,7 @@ def _read_settings(**options: Any) -> Settings:
         ) from None
 
 
-def _require_port(host: str, port: int) -> None:
+def require_port(host: str, port: int) -> None:
     """Check before a model is loaded that the service can listen.
 
     Raises:
@@ -207,7 +207,7 @@ def _check_environment() -> None:
     fields = list(Settings.model_fields)
     for variable in os.environ:
         name = variable.removeprefix("ROOTSTOCK_").lower()
-        if name == variable.lower() or name in fields or variable in _OTHER_VARIABLES:
+        if name == variable.lower() or name in fields or variable.startswith(_OTHER_VARIABLES):
             continue
         similar = ["keys"] if "key" in name else difflib.get_close_matches(name, fields, 1, 0.75)
         similar = similar or [field for field in fields if _is_shortened(name, field)]

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,7 @@ Arrays = Mapping[str, np.ndarray]
 """What a model keeps of its validation images, for prediction sets and drift."""
 
 
+Editor = Literal["choice", "toggles", "numbers", "box", "text"]
 DEFAULT_THRESHOLD = "f1"
 """The default of `task.threshold`; a task without thresholds ignores it."""
 PICTURE_FOLDER = "plots/evaluation"
@@ -141,6 +142,8 @@ class Task(ABC):
     spatial: ClassVar[bool] = False
     """Whether a target has a place in the image: the whole image is seen, and the target moves with
     every crop; outputs of several views are not averaged, nor targets mixed."""
+    editor: ClassVar[Editor] = "text"
+    """How a person gives a target: one name, any number of names, numbers, or a name and a box."""
     selection: ClassVar[str] = "val_loss"
     """The validation metric that trials are chosen by; lower is better."""
 

@@ -24,6 +24,7 @@ from rootstock.tasks.task import (
     Arrays,
     Calibration,
     Doubt,
+    Editor,
     Evidence,
     Report,
     Subject,
@@ -62,6 +63,7 @@ class Localisation(SingleLabel):
     spatial: ClassVar[bool] = True
     weightings: ClassVar[tuple[str, ...]] = ("none",)
     gate_metrics: ClassVar[tuple[str, ...]] = ("localisation_accuracy", "mean_iou", "accuracy")
+    editor: ClassVar[Editor] = "box"
     selection: ClassVar[str] = "val_loss"
 
     # Data

@@ -24,6 +24,7 @@ from rootstock.tasks.task import (
     Arrays,
     Calibration,
     Doubt,
+    Editor,
     Evidence,
     Report,
     Task,
@@ -48,6 +49,7 @@ class MultiLabel(Task):
         "macro_f1",
         "exact_match",
     )
+    editor: ClassVar[Editor] = "toggles"
     selection: ClassVar[str] = "val_log_loss"
 
     # Data

@@ -23,6 +23,7 @@ from rootstock.tasks.task import (
     AnswerOptions,
     Arrays,
     Calibration,
+    Editor,
     Evidence,
     Report,
     Task,
@@ -51,6 +52,7 @@ class Regression(Task):
     lower_is_better: ClassVar[frozenset[str]] = frozenset(
         {"mean_absolute_error", "root_mean_squared_error"}
     )
+    editor: ClassVar[Editor] = "numbers"
     selection: ClassVar[str] = "val_loss"
 
     @property

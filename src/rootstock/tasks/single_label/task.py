@@ -30,6 +30,7 @@ from rootstock.tasks.task import (
     Arrays,
     Calibration,
     Doubt,
+    Editor,
     Evidence,
     Report,
     Task,
@@ -60,6 +61,7 @@ class SingleLabel(Task):
         "balanced_sampling",
     )
     gate_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "macro_f1")
+    editor: ClassVar[Editor] = "choice"
     selection: ClassVar[str] = "val_log_loss"
 
     # Data

@@ -1,0 +1,210 @@
+"""The map of the features: every image as a point, images that look alike near each other."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from rootstock.backbones.card import split_taps
+from rootstock.data.manifest import ImageRow
+from rootstock.errors import ArtifactError
+from rootstock.features.store.store import FeatureSpace, FeatureStore
+from rootstock.system.arrays import read_arrays
+from rootstock.system.files import write_atomic
+
+METHODS = ("pca", "tsne", "umap")
+_PACKAGES = {"tsne": "sklearn", "umap": "umap"}
+MAX_SLOW_IMAGES = 5_000
+"""t-SNE and UMAP of more images take minutes."""
+PCA_WIDTH = 50
+"""Components that t-SNE and UMAP start from."""
+_BLOCK_ROWS = 8_192
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """``points`` float32[M,2] in 0..1 of the images ``rows`` int64[M] of the manifest."""
+
+    rows: np.ndarray
+    points: np.ndarray
+
+
+def installed_methods() -> list[str]:
+    """Return the methods whose packages are installed; `pca` needs none."""
+    return [
+        name
+        for name in METHODS
+        if name not in _PACKAGES or importlib.util.find_spec(_PACKAGES[name]) is not None
+    ]
+
+
+class FeatureMaps:
+    """Maps that were computed; ``folder`` keeps them by their inputs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._last: tuple[str, FeatureMap] | None = None
+
+    def get(
+        self, rows: Sequence[ImageRow], store: Path, index: Mapping[str, Any], method: str
+    ) -> FeatureMap:
+        """Return the map of the usable images whose features are stored.
+
+        ``index`` is what artifacts/features.json holds.
+        Raises:
+            ArtifactError: there are no features, too many images for the method, or it is not
+                installed.
+        """
+        with self._lock:
+            tap = _deepest(index["taps"])
+            key = _digest(rows, str(index["weights_sha256"]), str(index["preprocess_hash"]), tap)
+            key = f"{method}-{key}"
+            if self._last is None or self._last[0] != key:
+                self._last = (key, self._read(key) or self._make(key, rows, store, index, method))
+            return self._last[1]
+
+    def _read(self, key: str) -> FeatureMap | None:
+        try:
+            arrays = read_arrays(self._folder / f"{key}.safetensors")
+            return FeatureMap(arrays["rows"], arrays["points"])
+        except (KeyError, OSError, ValueError):
+            return None
+
+    def _make(
+        self,
+        key: str,
+        rows: Sequence[ImageRow],
+        store: Path,
+        index: Mapping[str, Any],
+        method: str,
+    ) -> FeatureMap:
+        space = FeatureStore(store).space(
+            weights_sha256=index["weights_sha256"], preprocess_hash=index["preprocess_hash"]
+        )
+        tap = _deepest(index["taps"])
+        numbers = np.array([n for n, row in enumerate(rows) if not row.quarantine], np.int64)
+        digests = np.array([rows[n].sha256 for n in numbers.tolist()])
+        missing = space.missing(digests.tolist(), tap)
+        numbers = np.delete(numbers, missing)
+        digests = np.delete(digests, missing)
+        if len(numbers) < 3:
+            raise ArtifactError(
+                "the features of the images are not stored, so there is no map",
+                hint="run the stage `features`: dvc repro features",
+            )
+        points = place(_Stored(space, digests.tolist(), tap), method)
+        found = FeatureMap(numbers, points)
+        try:
+            with write_atomic(self._folder / f"{key}.safetensors") as temporary:
+                save_file({"rows": numbers, "points": points}, temporary)
+        except ArtifactError:
+            pass  # it is computed again next time
+        return found
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Stored features, read a block of rows at a time: all of them may not fit into memory."""
+
+    space: FeatureSpace
+    digests: list[str]
+    tap: str
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def block(self, start: int) -> np.ndarray:
+        """Return features float32[M,C] from this row on."""
+        return self.space.read(self.digests[start : start + _BLOCK_ROWS], self.tap).astype(
+            np.float32
+        )
+
+
+def place(features: Any, method: str) -> np.ndarray:
+    """Return points float32[N,2] in 0..1 for features with a length and `block`.
+
+    Raises:
+        ArtifactError: there are too many images for the method, or it is not installed.
+    """
+    if method not in installed_methods():
+        raise ArtifactError(
+            f"the method {method!r} is not installed; there are {', '.join(installed_methods())}",
+            hint="pip install umap-learn, or choose another method",
+        )
+    if method == "pca":
+        return _to_unit(project(features, 2))
+    if len(features) > MAX_SLOW_IMAGES:
+        raise ArtifactError(
+            f"{method} of {len(features):,} images takes too long; it is for at most "
+            f"{MAX_SLOW_IMAGES:,}",
+            hint="use pca",
+        )
+    components = project(features, PCA_WIDTH)
+    run: Callable[[np.ndarray], np.ndarray] = _run_tsne if method == "tsne" else _run_umap
+    return _to_unit(run(components))
+
+
+def project(features: Any, width: int) -> np.ndarray:
+    """Return the first principal components float32[N,W] of the rows, in blocks of them."""
+    starts = range(0, len(features), _BLOCK_ROWS)
+    total: Any = 0.0
+    squares: Any = 0.0
+    for start in starts:
+        block = features.block(start)
+        total = total + block.sum(axis=0, dtype=np.float64)
+        squares = squares + (block.T @ block).astype(np.float64)
+    mean = total / len(features)
+    covariance = squares / len(features) - np.outer(mean, mean)
+    _, axes = np.linalg.eigh(covariance)
+    axes = axes[:, ::-1][:, :width]
+    # The direction of an axis is arbitrary: its largest part is made positive.
+    largest = np.abs(axes).max(axis=0)
+    signs = np.sign(np.where(np.abs(axes) == largest, axes, 0).sum(axis=0))
+    axes = (axes * np.where(signs == 0, 1, signs)).astype(np.float32)
+    centre = mean.astype(np.float32)
+    return np.concatenate([(features.block(start) - centre) @ axes for start in starts])
+
+
+def _run_tsne(components: np.ndarray) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, max(2.0, (len(components) - 1) / 3))
+    return TSNE(2, init="pca", perplexity=perplexity, random_state=0).fit_transform(components)
+
+
+def _run_umap(components: np.ndarray) -> np.ndarray:
+    import umap  # type: ignore[import-not-found]
+
+    return umap.UMAP(random_state=0).fit_transform(components)
+
+
+def _to_unit(points: np.ndarray) -> np.ndarray:
+    """Return the points in 0..1; a few far ones do not squeeze all others into a corner."""
+    low, high = np.quantile(points, [0.002, 0.998], axis=0)
+    span = np.maximum(high - low, 1e-9)
+    return np.clip((points - low) / span, 0, 1).astype(np.float32)
+
+
+def _deepest(taps: Mapping[str, Any]) -> str:
+    """Return the tap of the map; the last of the network if it is stored."""
+    names = [name for tap in taps for name in split_taps(tap)]
+    if not names:
+        raise ArtifactError("no features are stored", hint="run the stage `features` again")
+    return "last" if "last" in names else names[-1]
+
+
+def _digest(rows: Sequence[ImageRow], *parts: str) -> str:
+    digest = hashlib.sha256("\0".join([str(_VERSION), *parts]).encode())
+    for row in rows:
+        digest.update(f"{row.sha256}{bool(row.quarantine)}".encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,77 @@
+"""Pictures for the browser: thumbnails, made once and kept by hash, and images to look at."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+from pathlib import Path
+
+from PIL import Image
+
+from rootstock.data.manifest import ImageRow
+from rootstock.data.rendering import Rendering
+from rootstock.errors import ArtifactError
+from rootstock.features.loading import read_pixels
+from rootstock.system.cpu import usable_cores
+from rootstock.system.files import write_atomic
+
+THUMBNAIL_PIXELS, VIEW_PIXELS = 224, 1600
+"""Longer side at most."""
+MEDIA_TYPE = "image/webp"
+_QUALITY = {THUMBNAIL_PIXELS: 78, VIEW_PIXELS: 88}
+
+_log = logging.getLogger("rootstock.studio")
+
+
+class Thumbnails:
+    """Pictures of indexed images; as many are decoded at a time as there are cores.
+
+    ``folder`` keeps thumbnails under the hash of the image. If nothing can be written there, they
+    are made each time, and ``problem`` says why.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problem = ""
+        self._turns = threading.BoundedSemaphore(usable_cores())
+
+    def read(self, row: ImageRow, root: Path, rendering: Rendering) -> bytes:
+        """Return the thumbnail of an image as WebP.
+
+        Raises:
+            DataError: the image has changed or vanished since it was indexed.
+        """
+        path = self.folder / row.sha256[:2] / f"{row.sha256}.webp"
+        try:
+            if content := path.read_bytes():
+                return content
+        except OSError:
+            pass
+        content = self._draw(row, root, rendering, THUMBNAIL_PIXELS)
+        try:
+            with write_atomic(path) as temporary:
+                temporary.write_bytes(content)
+            self.problem = ""
+        except ArtifactError as error:
+            if not self.problem:
+                _log.warning("thumbnails are not kept: %s", error.message)
+            self.problem = error.message
+        return content
+
+    def view(self, row: ImageRow, root: Path, rendering: Rendering) -> bytes:
+        """Return an image to look at, as WebP; metadata of its file is not in it.
+
+        Raises:
+            DataError: the image has changed or vanished since it was indexed.
+        """
+        return self._draw(row, root, rendering, VIEW_PIXELS)
+
+    def _draw(self, row: ImageRow, root: Path, rendering: Rendering, side: int) -> bytes:
+        with self._turns:
+            pixels = read_pixels(row, root, short_side=side, rendering=rendering)
+            image = Image.fromarray(pixels)
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
+            buffer = io.BytesIO()
+            image.save(buffer, "WEBP", quality=_QUALITY[side], method=2)
+            return buffer.getvalue()

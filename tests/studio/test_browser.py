@@ -1,0 +1,107 @@
+"""A real browser drives every page. `make test-browser` fails if there is none."""
+
+import os
+
+import pytest
+
+from tests.studio.browser import Browser, find_browser
+from tests.studio.conftest import IMAGES_PER_CLASS, SCRIPT, running
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        not find_browser() and not os.environ.get("BROWSER_REQUIRED"),
+        reason="Chromium is not installed (Debian: apt-get install chromium)",
+    ),
+]
+TOTAL = 2 * IMAGES_PER_CLASS + 2
+
+
+@pytest.fixture(scope="module")
+def address(finished):
+    with running(finished) as address:
+        yield address
+
+
+@pytest.fixture
+def page(address):
+    with Browser() as browser:
+        browser.open(address)
+        yield browser
+        assert not browser.errors
+        # A label or a file name that became an element would be one of these.
+        assert browser.run("document.querySelectorAll('img[src=x], [onerror]').length") == 0
+
+
+def wait_for_total(page, number):
+    noun = "image" if number == 1 else "images"
+    page.wait(f"document.querySelector('.total')?.textContent === '{number} {noun}'")
+
+
+def press_button(page, selector, text, within=""):
+    """Press the first button whose text, or that of the box around it, has this in it."""
+    box = f".closest('{within}')" if within else ""
+    page.wait(
+        f"(() => {{ const one = [...document.querySelectorAll({selector!r})].find((one) => "
+        f"one{box}.textContent.includes({text!r})); one?.click(); return !!one; }})()"
+    )
+
+
+def test_the_grid_shows_the_images_that_filters_let_through(page):
+    wait_for_total(page, TOTAL)
+    page.wait("document.querySelectorAll('.tile img.here').length > 8")
+    page.click(".side input[type=checkbox]")
+    page.wait("location.hash.includes('flag=')")
+    page.run("history.back()")
+    wait_for_total(page, TOTAL)
+
+
+def test_a_label_with_markup_is_text(page):
+    page.open(page.run("location.origin") + "/#/data?reason=none&text=odd-0")
+    wait_for_total(page, 1)
+    assert page.wait("document.querySelector('.tile .name').textContent.trim()") == SCRIPT
+
+
+def test_keys_move_through_the_images_and_open_one(page):
+    wait_for_total(page, TOTAL)
+    page.press("ArrowRight", "ArrowRight", "ArrowDown", "Enter")
+    page.wait("document.querySelector('.detail img')?.naturalWidth > 0")
+    first = page.run("document.querySelector('.detail .facts dd').textContent")
+    page.press("ArrowRight")
+    page.wait(f"document.querySelector('.detail .facts dd').textContent !== {first!r}")
+    page.press("Escape")
+    page.wait("!document.querySelector('.detail')")
+
+
+def test_a_finding_shows_its_images(page):
+    wait_for_total(page, TOTAL)
+    press_button(page, ".tools button", "finding")
+    press_button(page, ".finding button", "copies", within=".finding")
+    wait_for_total(page, 2)
+
+
+def test_a_line_on_the_map_filters_the_grid(page):
+    wait_for_total(page, TOTAL)
+    page.press("m")
+    page.wait("document.querySelectorAll('.map .legend span').length")
+    left, top, wide, high = page.run(
+        "(() => { const b = document.querySelector('.map').getBoundingClientRect();"
+        "return [b.x, b.y, b.width, b.height]; })()"
+    )
+    inner = [(0.02, 0.97), (0.02, 0.01), (0.5, 0.01), (0.98, 0.01), (0.98, 0.97)]
+    page.drag([(left + x * wide, top + y * high) for x, y in inner])
+    page.wait("location.hash.includes('lasso=')")
+    wait_for_total(page, TOTAL - 1)
+    page.press("m")
+
+
+def test_a_studio_that_was_ended_is_explained(finished):
+    with Browser() as page:
+        with running(finished) as address:
+            page.open(address)
+            wait_for_total(page, TOTAL)
+        page.run("location.hash = '#/data?term=plain'")
+        page.wait("document.querySelectorAll('.toast.bad').length")
+        text = page.run("document.querySelector('.toast.bad').textContent")
+        assert "The studio does not answer" in text
+        assert "rootstock studio" in text

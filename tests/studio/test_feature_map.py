@@ -1,0 +1,69 @@
+"""Points of the map, and which of them a line encloses."""
+
+import numpy as np
+import pytest
+
+from rootstock.errors import ArtifactError
+from rootstock.studio import feature_map
+from rootstock.studio.feature_map import place, project
+from rootstock.studio.query import inside_polygon
+
+
+class Stored:
+    """Features in memory, read a block at a time."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def block(self, start):
+        return self.values[start : start + feature_map._BLOCK_ROWS]
+
+
+@pytest.fixture
+def features():
+    random = np.random.default_rng(0)
+    scales = np.linspace(3, 0.1, 12)
+    return (random.normal(size=(300, 12)) * scales + 5).astype(np.float32)
+
+
+def test_blocks_give_the_same_components_as_the_whole(features, monkeypatch):
+    whole = project(Stored(features), 3)
+    monkeypatch.setattr(feature_map, "_BLOCK_ROWS", 37)
+    np.testing.assert_allclose(project(Stored(features), 3), whole, atol=2e-4)
+
+
+def test_components_are_those_of_a_singular_value_decomposition(features):
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = left[:, :2] * values[:2]
+    found = project(Stored(features), 2)
+    signs = np.sign((found * expected).sum(axis=0))
+    np.testing.assert_allclose(found * signs, expected, atol=1e-3)
+
+
+def test_one_far_image_does_not_squeeze_the_others(features):
+    features[0] += 1e4
+    points = place(Stored(np.repeat(features, 4, axis=0)), "pca")
+    assert points.min() >= 0
+    assert points.max() <= 1
+    assert points.std(axis=0).min() > 0.1
+
+
+def test_a_slow_method_refuses_many_images(features, monkeypatch):
+    monkeypatch.setattr(feature_map, "MAX_SLOW_IMAGES", 100)
+    with pytest.raises(ArtifactError, match="tsne of 300 images takes too long"):
+        place(Stored(features), "tsne")
+
+
+def test_a_method_that_is_not_installed_is_named(features):
+    with pytest.raises(ArtifactError, match="'magic' is not installed; there are pca"):
+        place(Stored(features), "magic")
+
+
+def test_a_polygon_with_a_bay_holds_what_is_inside():
+    bay = np.array([(0, 0), (4, 0), (4, 4), (2, 1), (0, 4)], float)
+    points = np.array([(0.5, 1), (2, 3), (3.5, 1), (2, 0.5), (5, 1), (-1, 2)], float)
+    assert inside_polygon(points, bay).tolist() == [True, False, True, True, False, False]
