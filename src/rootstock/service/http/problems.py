@@ -140,6 +140,8 @@ def _from_not_loaded(_request: Request, error: NotLoadedError) -> Problem:
 
 
 def _from_http(request: Request, error: HTTPException) -> Problem:
+    if isinstance(error.__cause__, Problem):
+        return error.__cause__  # FastAPI read a body that has a limit
     if error.status_code == 404:
         return Problem("not-found", "No route has this address; /docs lists all routes.")
     if error.status_code == 405:
