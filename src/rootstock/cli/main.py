@@ -90,6 +90,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (data, corrections, train, predict, explain, similar, suggest, serve, studio, registry):
+    for group in (
+        data,
+        corrections,
+        train,
+        predict,
+        explain,
+        similar,
+        suggest,
+        serve,
+        studio,
+        registry,
+    ):
         group.add_commands(commands)
     return parser

@@ -15,7 +15,7 @@ from rootstock.errors import ImageError
 from rootstock.service.http.access import Router
 from rootstock.service.http.problems import Problem
 from rootstock.studio.feature_map import FeatureMap, installed_methods
-from rootstock.studio.image_table import ImageTable
+from rootstock.studio.image_table import ImageTable, read_labels
 from rootstock.studio.query import MAX_CORNERS, Query, count_facets, inside_polygon
 from rootstock.studio.studio import Studio
 from rootstock.studio.thumbnails import MEDIA_TYPE
@@ -181,7 +181,7 @@ def _caption(row: ImageRow, task: Task) -> str:
     return (
         row.target
         if row.quarantine
-        else ", ".join(task.terms(row.target)) or task.caption(row.target)
+        else ", ".join(read_labels(task, row.target)) or task.caption(row.target)
     )
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rootstock.data.manifest import ImageRow, Manifest
+from rootstock.errors import DataError
 from rootstock.review.findings import MIN_CLASS_IMAGES
 from rootstock.review.record import DataReview
 from rootstock.tasks import get_task
+from rootstock.tasks.task import Task
 
 MAX_FACT_VALUES = 50
 """A column of metadata with more values, such as an id, is no filter."""
@@ -118,16 +120,24 @@ def build_table(manifest: Manifest, review: DataReview | None) -> ImageTable:
 
 def _index_terms(rows: Sequence[ImageRow], task: str) -> dict[str, np.ndarray]:
     numbers: dict[str, list[int]] = {}
-    split_target = get_task(task).terms
+    owner = get_task(task)
     known: dict[str, tuple[str, ...]] = {}
     for number, row in enumerate(rows):
         if row.quarantine:
             continue
         if row.target not in known:
-            known[row.target] = split_target(row.target)
+            known[row.target] = read_labels(owner, row.target)
         for term in known[row.target]:
             numbers.setdefault(term, []).append(number)
     return {term: np.array(found, np.int64) for term, found in sorted(numbers.items())}
+
+
+def read_labels(task: Task, target: str) -> tuple[str, ...]:
+    """Return the names in a target, which people filter images by; none if it has no names."""
+    try:
+        return task.annotate(target).labels
+    except DataError:  # a task that has no form of its labels for others
+        return ()
 
 
 def _read_facts(rows: Sequence[ImageRow]) -> dict[str, Coded]:
