@@ -5,8 +5,8 @@
 Trains a linear head on `animals_boxes` (raccoon or kangaroo, the default backbone, no race). For
 the test images: the pointing game (is the strongest position inside the box?), deletion and
 insertion against random orders, both again for a map of the centre, the same maps by a head with
-shuffled weights (a map that does not change does not explain the model), and the time of one
-image with and without its map.
+shuffled weights (a map that does not change does not explain the model), and the time of a request
+to the service with and without its map.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import httpx
 import numpy as np
 from PIL import Image
+from serving import served
 from sets import find_set
 
 from rootstock.cli.main import main as rootstock
@@ -32,22 +36,24 @@ from rootstock.data.read import read_file
 from rootstock.explain.faithfulness import measure_faithfulness
 from rootstock.explain.heat_map import HeatMap, explain_images
 from rootstock.model.predictor import Predictor
+from rootstock.system.cpu import usable_cores
 
 RESULT = Path(__file__).parent / "results/explain.json"
-ROUNDS = 40
+WARM_ROUNDS, ROUNDS = 20, 200
 
 
 def main() -> None:
     """Print one table and write benchmarks/results/explain.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--run", type=Path, help="folder that keeps the trained model")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = find_set(options.data_dir, "animals_boxes", Path(scratch))
         if folder is None:
             print(f"{options.data_dir} holds no animals_boxes; nothing is downloaded.")
             return
-        figures = measure(folder, Path(scratch))
+        figures = measure(folder, options.run or Path(scratch) / "run")
     for name, value in figures.items():
         print(f"{name:40} {value}")
     commit = subprocess.run(
@@ -55,32 +61,25 @@ def main() -> None:
     )
     about = {
         "command": "python benchmarks/explain.py --data-dir ../shared/data",
-        "machine": f"{platform.machine()}, {len_cores()} cores",
+        "machine": f"{platform.machine()}, {usable_cores()} cores",
         "date": date.today().isoformat(),
         "commit": commit.stdout.strip(),
     }
     RESULT.write_text(json.dumps(about | figures, indent=2) + "\n", encoding="utf-8")
 
 
-def len_cores() -> int:
-    """Return how many cores this process may use."""
-    from rootstock.system.cpu import usable_cores
-
-    return usable_cores()
-
-
-def measure(folder: Path, scratch: Path) -> dict[str, float]:
+def measure(folder: Path, out: Path) -> dict[str, float]:
     """Train, explain the test images and return the figures."""
     with (folder / "largest_box.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     table = folder / "classes.csv"
     lines = [f"{row['path']},{row['label']}" for row in rows]
     table.write_text("\n".join(["path,label", *lines]) + "\n", encoding="utf-8")
-    out = scratch / "run"
     settings = ["plan.strategy=linear_probe", "tracking.enabled=false", "data.geometry=crop"]
     flags = [part for setting in settings for part in ("--set", setting)]
     rootstock(["train", str(table), "--out", str(out), *flags])
-    predictor = Predictor(out / "artifacts/model")
+    model = out / "artifacts/model"
+    predictor = Predictor(model)
     boxes = {row["path"]: [float(row[k]) for k in ("x", "y", "width", "height")] for row in rows}
     paths = [row.path for row in Manifest.read(out / "artifacts/manifest.parquet").rows("test")]
     heat_maps, hits, centre_hits = [], [], []
@@ -102,7 +101,7 @@ def measure(folder: Path, scratch: Path) -> dict[str, float]:
     figures["rank_correlation_with_shuffled_head"] = compare_with_shuffled(
         predictor, folder, paths, heat_maps
     )
-    figures |= time_both(predictor, (folder / paths[0]).read_bytes())
+    figures |= time_service(model, [(folder / path).read_bytes() for path in paths])
     return {name: round(value, 4) for name, value in figures.items()}
 
 
@@ -156,20 +155,30 @@ def compare_with_shuffled(
     return float(np.mean(values))
 
 
-def time_both(predictor: Predictor, content: bytes) -> dict[str, float]:
-    """Return milliseconds of one image from its bytes, in turns, with and without its map."""
-    seconds: dict[str, list[float]] = {"plain": [], "explained": []}
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        (inferred,) = zip(*predictor.infer([predictor.prepare(content)]), strict=True)
-        predictor.answer(*inferred)
-        seconds["plain"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        (one,) = explain_images(predictor, [predictor.prepare(content)])
-        predictor.answer(one.decision, one.features)
-        one.heat_map.to_answer()
-        seconds["explained"].append(time.perf_counter() - start)
-    plain, explained = (1000 * float(np.median(values)) for values in seconds.values())
+def time_service(model: Path, contents: list[bytes]) -> dict[str, float]:
+    """Return milliseconds of a request with one image, in turns, with and without its map.
+
+    One client, one connection; the answers must be equal but for the map.
+    """
+    command = [sys.executable, "-m", "services.inference", "--port", "PORT", "--model", str(model)]
+    environment = os.environ | {"ROOTSTOCK_LOG_LEVEL": "warning"}
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    with (
+        served(command, environment, ready="/readyz") as (port, _),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
+        for number in range(WARM_ROUNDS + ROUNDS):
+            content, answers = contents[number % len(contents)], []
+            for explain in (number % 2 == 0, number % 2 == 1):
+                start = time.perf_counter()
+                response = client.post("/v1/predict", params={"explain": explain}, content=content)
+                if number >= WARM_ROUNDS:
+                    seconds[explain].append(time.perf_counter() - start)
+                (answer,) = response.raise_for_status().json()["predictions"]
+                assert (answer.pop("heat_maps", None) is not None) == explain
+                answers.append(answer)
+            assert answers[0] == answers[1]
+    plain, explained = (1000 * float(np.median(seconds[explain])) for explain in (False, True))
     return {
         "milliseconds_plain": plain,
         "milliseconds_explained": explained,

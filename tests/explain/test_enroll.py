@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from rootstock.cli.main import main
-from rootstock.errors import DataError
+from rootstock.errors import BundleError, DataError
 from rootstock.explain.enroll import NewImage, enroll_class
 from rootstock.model.known_images import KnownImage, KnownImages
 from rootstock.model.novelty import Reference
@@ -93,7 +93,7 @@ def test_class_that_is_there_is_refused(model, tmp_path):
 
 def test_model_without_named_images_is_refused(tmp_path):
     predictor = Predictor(tiny_bundle())
-    with pytest.raises(DataError, match="does not name its training images"):
+    with pytest.raises(BundleError, match="does not name its training images"):
         enroll_class(predictor, "green", make_images(predictor, "green", 1), tmp_path / "new")
 
 

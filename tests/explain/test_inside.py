@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from rootstock.backbones.load import build_backbone
 from rootstock.explain.inside import (
     busiest_channels,
     exciting_patches,
@@ -12,9 +13,11 @@ from rootstock.explain.inside import (
 )
 from rootstock.explain.lens import Lens, guided_gradient, receptive_field, to_tensor, to_view
 from rootstock.explain.optimise import dream, invert, maximise, total_variation
+from rootstock.heads.linear import LinearHead
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor
-from tests.bundles import CLASSES, SIZE, jpeg, tiny_bundle
+from rootstock.train.network import TransferNet
+from tests.bundles import CLASSES, SIZE, jpeg, tiny_backbone, tiny_bundle, write_tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,40 @@ def lens():
 def views():
     predictor = Predictor(tiny_bundle())
     return [predictor.prepare(jpeg(seed))[0] for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def token_lens(tmp_path_factory):
+    """A transformer with random weights: no BatchNorm, tokens instead of maps."""
+    card = tiny_backbone().card.model_copy(
+        update={"architecture": "test_vit", "architecture_kwargs": {"img_size": SIZE}}
+    )
+    backbone = build_backbone(card)
+    weights = np.random.default_rng(0).normal(size=(len(CLASSES), backbone.width("last")))
+    head = LinearHead(weights.astype("f4"), np.zeros(len(CLASSES), "f4"))
+    network = TransferNet.build(backbone, tap="last", head=head)
+    folder = tmp_path_factory.mktemp("tokens") / "model"
+    return Lens.open(write_tiny_bundle(folder, network=network, card=card))
+
+
+def test_tokens_are_looked_into_like_maps(token_lens, views):
+    image = to_tensor(views[0])
+    for tap in range(token_lens.n_taps):
+        assert token_lens.map_at(image, tap).ndim == 4
+        # Each token sees all others.
+        assert receptive_field(token_lens, tap, share=1e-9) == SIZE
+    assert read_filters(token_lens)[0].shape[-1] == 3
+    assert len(strongest_maps(token_lens, views[0], count=2)) == token_lens.n_taps
+    blank = np.full((SIZE, SIZE, 3), 120, np.uint8)
+    assert not guided_gradient(token_lens, blank, 0).any()
+    assert guided_gradient(token_lens, views[0], 0).any()
+    end, start = (
+        maximise(token_lens, lambda x: token_lens.outputs(x)[0, 1], steps=n) for n in (40, 0)
+    )
+    assert token_lens.outputs(end)[0, 1] > token_lens.outputs(start)[0, 1]
+    dreamt = dream(token_lens, image, token_lens.n_taps - 1)
+    assert dreamt.shape == image.shape
+    assert invert(token_lens, image, 0, steps=5).shape == image.shape
 
 
 def test_lens_sees_what_the_predictor_does(lens, views):

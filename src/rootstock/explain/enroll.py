@@ -20,7 +20,7 @@ from rootstock.heads.linear import LinearHead
 from rootstock.model.bundle import MAX_GOLDEN, ModelBundle
 from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.engine import load_network
-from rootstock.model.known_images import KnownImage, KnownImages
+from rootstock.model.known_images import KnownImage, KnownImages, unnamed
 from rootstock.model.novelty import Reference, unit_rows
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.targets import Targets
@@ -80,8 +80,8 @@ def enroll_class(
     """Write a model with one class more to the folder ``out``; the given one is not changed.
 
     Raises:
-        DataError: the model cannot take another class, has this one, or carries no named images.
-        BundleError: the folder holds something else.
+        DataError: the model cannot take another class, or has this one.
+        BundleError: it does not name its training images, or the folder holds something else.
     """
     bundle = predictor.bundle
     known, reference = _check(predictor, name, images)
@@ -153,10 +153,7 @@ def _check(
     if not images:
         raise DataError("no image of the new class can be used")
     if known is None or reference is None:
-        raise DataError(
-            "this model does not name its training images, so its head cannot be fitted again",
-            hint="train it with `registry.reference: names` (the default) or `thumbnails`",
-        )
+        raise unnamed()
     return known, reference
 
 

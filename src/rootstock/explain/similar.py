@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from rootstock.errors import ArtifactError, BundleError
+from rootstock.errors import ArtifactError
 from rootstock.explain.coarse import CoarseRows
+from rootstock.model.known_images import unnamed
 from rootstock.model.novelty import unit_rows
 from rootstock.model.predictor import Predictor
 from rootstock.system.arrays import read_arrays
@@ -65,10 +66,7 @@ class ImageIndex:
         """
         reference, known = predictor.bundle.reference, predictor.bundle.known_images
         if reference is None or known is None:
-            raise BundleError(
-                "this model does not name its training images",
-                hint="train it with `registry.reference: names` (the default) or `thumbnails`",
-            )
+            raise unnamed()
         paths = [image.path for image in known.images]
         targets = [image.target for image in known.images]
         return cls(reference.features, paths, targets, predictor.bundle.digest)

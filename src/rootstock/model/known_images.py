@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from PIL import Image
 
+from rootstock.errors import BundleError
+
 THUMBNAIL_PIXELS = 64
 
 
@@ -51,6 +53,14 @@ class KnownImages:
         if len(images) != len(arrays["lengths"]):
             raise ValueError(f"{len(images)} images, {len(arrays['lengths'])} lengths")
         return cls(images, arrays["lengths"])
+
+
+def unnamed(model: str = "this model") -> BundleError:
+    """Return the error of a model that does not carry the names of its training images."""
+    return BundleError(
+        f"{model} does not name its training images",
+        hint="train it with `registry.reference: names` (the default) or `thumbnails`",
+    )
 
 
 def make_thumbnail(pixels: np.ndarray) -> str:

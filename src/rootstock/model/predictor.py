@@ -16,6 +16,7 @@ from rootstock.errors import BundleError, ImageError
 from rootstock.model.bundle import ModelBundle, largest_difference, read_bundle
 from rootstock.model.engine import Forward, best_batch, fastest_engine, has_gpu, open_engine
 from rootstock.model.head_layers import HeadLayers
+from rootstock.model.known_images import unnamed
 from rootstock.runtimes.engines import Engine, installed_engines
 from rootstock.tasks import answer_type, get_task
 from rootstock.tasks.answer import Answer, AnswerError, Neighbour
@@ -310,10 +311,7 @@ class Predictor:
         if not count:
             return None
         if self._known is None or self._reference is None:
-            raise BundleError(
-                f"the model {self._name} {self._version} does not name its training images",
-                hint="train it with `registry.reference: names` (the default) or `thumbnails`",
-            )
+            raise unnamed(f"the model {self._name} {self._version}")
         rows, distances = self._reference.nearest(features, count)
         images = [self._known.images[row] for row in rows]
         return tuple(

@@ -10,6 +10,7 @@ from anyio.to_thread import run_sync
 from fastapi import Request
 
 from rootstock.errors import ImageError
+from rootstock.model.known_images import unnamed
 from rootstock.model.predictor import DEFAULT_OPTIONS, Predictor
 from rootstock.service.http.problems import Problem, image_problem
 from rootstock.service.http.uploads import Upload
@@ -42,10 +43,8 @@ def _lacks(predictor: Predictor, options: AnswerOptions) -> str:
     if options.coverage is not None and bundle.reference is None:
         return "coverage: this model keeps no validation scores; train it again to have them."
     if options.neighbours and bundle.known_images is None:
-        return (
-            "neighbours: this model does not name its training images; train it with "
-            "`registry.reference: names` or `thumbnails`."
-        )
+        error = unnamed()
+        return f"neighbours: {error.message}; {error.hint}."
     return ""
 
 
