@@ -294,9 +294,19 @@ def test_the_recipe_is_that_of_the_strategy():
         "epochs": RECIPES["partial_finetune"].epochs["medium"],
         "augmentation": "medium",
         "flip": True,
+        "norm_only": False,
     }
     assert plan_for(make_profile(size="medium", classes=("1", "2"))).finetune.flip is False
     assert plan_for(make_profile(size="large", similar=False)).finetune.augmentation == "light"
+
+
+def test_normalisation_layers_are_trained_if_that_is_pinned():
+    plan = plan_for(make_profile(), strategy="norm_finetune")
+    assert plan.finetune.norm_only
+    assert plan.finetune.freeze_through is None
+    assert next(one.value for one in plan.reasons if one.choice == "freezing") == (
+        "all but normalisation layers"
+    )
 
 
 PINS = {

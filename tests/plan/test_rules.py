@@ -22,7 +22,7 @@ def test_every_cell_of_the_table_is_reached(size, similar, expected):
 
 
 def test_every_strategy_is_explained_and_stands_in_the_table():
-    assert set(rules.TABLE.values()) == set(rules.MEANING)
+    assert set(rules.TABLE.values()) == set(rules.MEANING) - {"norm_finetune"}  # pinned only
 
 
 TAPS = ["block1", "block2", "block3", "block4", "last"]

@@ -114,6 +114,20 @@ def test_what_is_frozen_stays_bit_for_bit_its_batchnorm_too(images, tmp_path, ba
     assert not all(moved)
 
 
+def test_only_normalisation_layers_and_the_head_are_trained(images, tmp_path):
+    before = tiny_network().state_dict()
+    network, _ = run(images, tmp_path, norm_only=True)
+    norms = optim.norm_layers(network)
+    moved = {
+        name for name, value in network.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert {"head.weight", "head.bias"} <= moved
+    inner = moved - {"head.weight", "head.bias"}
+    assert len(inner) > 10
+    assert {name.rpartition(".")[0] for name in inner} <= norms
+    assert {name.rpartition(".")[2] for name in inner} == {"weight", "bias"}
+
+
 def test_batchnorm_in_eval_mode_keeps_every_statistic(images, tmp_path):
     before = tiny_network().state_dict()
     network, _ = run(images, tmp_path, batchnorm="eval")

@@ -59,7 +59,11 @@ def one_split(monkeypatch):
     monkeypatch.setattr("rootstock.plan.race_rules.SURE_VAL_IMAGES", 0)
 
 
-def race(config, paths, searcher=None, *, seed=0, pins=None, **limits):
+def race(config, paths, searcher=None, **options):
+    return open_race(config, paths, **options).run(searcher or SequentialSearcher())
+
+
+def open_race(config, paths, *, seed=0, pins=None, **limits):
     project = Project(config, paths)
     return StrategyRace(
         contest=CONTEST,
@@ -72,7 +76,7 @@ def race(config, paths, searcher=None, *, seed=0, pins=None, **limits):
         scratch=paths.heats,
         open_job=partial(open_job, project),
         **limits,
-    ).run(searcher or SequentialSearcher())
+    )
 
 
 def tuning_wins(heats):
@@ -151,6 +155,20 @@ def test_the_expected_minutes_are_those_of_what_will_be_run(assessed):
     assert two - one == pytest.approx(epoch)
     last, several = (minutes(strategy=name) for name in ("linear_probe", "early_features"))
     assert 0 < last < several < one
+
+
+def test_the_expected_minutes_of_a_race_hold_the_further_splits(assessed, monkeypatch):
+    config, paths = assessed
+    throughput = known_throughput(paths.paces, tiny_backbone(), tuning_size=32)
+
+    def minutes(budget=None):
+        opened = open_race(config, paths, throughput=throughput, budget_minutes=budget)
+        return opened.expected_minutes
+
+    rounds = minutes()
+    monkeypatch.setattr("rootstock.plan.race_rules.SURE_VAL_IMAGES", 60)
+    assert rounds < minutes() < 3.1 * rounds  # two more splits, at one rate each
+    assert minutes(budget=1.01 * rounds) == rounds
 
 
 def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkeypatch):

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 Strategy = Literal[
-    "linear_probe", "early_features", "partial_finetune", "probe_then_finetune", "full_finetune"
+    "linear_probe",
+    "early_features",
+    "norm_finetune",
+    "partial_finetune",
+    "probe_then_finetune",
+    "full_finetune",
 ]
 Pooling = Literal["avg", "max", "both"]
 """What a feature is of its map: the mean over all positions, the maximum, or both in turn."""

@@ -54,12 +54,17 @@ def choose_finetuning(
         epochs=epochs,
         augmentation=level if pins.augmentation == AUTO else cast(Augmentation, pins.augmentation),
         flip=safe if pins.flip == AUTO else bool(pins.flip),
+        norm_only=recipe.norm_only,
     )
 
 
 def _choose_freezing(
     draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
 ) -> str | None:
+    if rules.RECIPES[strategy].norm_only:
+        why = "only the scales and offsets of normalisation layers, and the head, are trained."
+        draft.note("freezing", "all but normalisation layers", why)
+        return None
     if strategy != "partial_finetune":
         draft.note("freezing", "nothing", _describe_pace(rules.RECIPES[strategy].layer_decay))
         return None

@@ -33,6 +33,7 @@ CHEAPER_STRATEGIES: Mapping[Strategy, tuple[Strategy, ...]] = MappingProxyType(
         "full_finetune": ("partial_finetune", "linear_probe"),
         "probe_then_finetune": ("partial_finetune", "linear_probe"),
         "partial_finetune": ("linear_probe",),
+        "norm_finetune": ("linear_probe",),
         "early_features": ("early_features",),
         "linear_probe": ("linear_probe",),
     }

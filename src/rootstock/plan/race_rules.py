@@ -51,7 +51,12 @@ def is_in_doubt(heats: Sequence[Heat]) -> bool:
     """Return whether fine-tuning leads in the last round, on too few images to be sure of it."""
     head, tuned = _contenders(heats)
     leads = tuned.log_loss < head.log_loss or tuned.accuracy > head.accuracy
-    return leads and tuned.valid and tuned.splits == 1 and tuned.n_val < SURE_VAL_IMAGES
+    return leads and tuned.valid and tuned.splits == 1 and needs_splits(tuned.n_val)
+
+
+def needs_splits(n_val: int) -> bool:
+    """Return whether a lead of fine-tuning on this many validation images is not sure."""
+    return n_val < SURE_VAL_IMAGES
 
 
 def decide(heats: Sequence[Heat], *, noise: float, score_name: str = "accuracy") -> Race:

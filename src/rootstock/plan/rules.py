@@ -32,6 +32,7 @@ TABLE: dict[tuple[SizeClass, bool], Strategy] = {
 MEANING: dict[Strategy, str] = {
     "linear_probe": "a linear classifier on the last bottleneck features; the backbone stays",
     "early_features": "a linear classifier on features of an earlier layer; the backbone stays",
+    "norm_finetune": "only normalisation layers and the head are trained, the other weights stay",
     "partial_finetune": "the early layers stay frozen, the later ones are fine-tuned",
     "probe_then_finetune": "a head is probed first, then all layers are fine-tuned with it",
     "full_finetune": "all layers are fine-tuned at a low rate",
@@ -51,6 +52,7 @@ class FinetuneRule:
     layer_decay: float
     batchnorm: Literal["eval", "train"]
     epochs: dict[SizeClass, int]
+    norm_only: bool = False
 
 
 # BatchNorm keeps its pretrained statistics, as in Kumar 2022 (LP-FT): renewing them disturbs the
@@ -74,10 +76,18 @@ MANY_IMAGES = 2_000
 both slow rates."""
 _EPOCHS: dict[SizeClass, int] = {"small": 15, "medium": 8, "large": 4}
 RECIPES: dict[Strategy, FinetuneRule] = {
+    "norm_finetune": FinetuneRule(
+        (1e-3, 3e-3), (3e-4, 1e-3), 1.0, 1.0, "eval", _EPOCHS, norm_only=True
+    ),
     "partial_finetune": FinetuneRule((3e-4, 1e-3), (1e-4, 3e-4), 1.0, 0.8, "eval", _EPOCHS),
     "probe_then_finetune": FinetuneRule((3e-4, 1e-3), (1e-4, 3e-4), 1.0, 0.9, "eval", _EPOCHS),
     "full_finetune": FinetuneRule((3e-4,), (1e-4,), 1.0, 1.0, "eval", _EPOCHS),
 }
+
+
+HALF_BACKWARD: tuple[Strategy, ...] = ("norm_finetune", "partial_finetune")
+"""Their backward pass costs about one forward pass: it ends half-way, or computes no gradients of
+convolutions. Others cost two."""
 
 
 def choose_strategy(size: SizeClass, *, similar: bool) -> Strategy:
@@ -257,6 +267,6 @@ def training_gflop(
     extraction = (n_train + n_val) * gflop_probe
     if not is_finetune(strategy):
         return extraction
-    backward_share = 1.0 if strategy == "partial_finetune" else 2.0
+    backward_share = 1.0 if strategy in HALF_BACKWARD else 2.0
     step = (1.0 + backward_share) * n_train + n_val
     return extraction + n_rates * epochs * step * gflop_finetune

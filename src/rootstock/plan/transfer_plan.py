@@ -112,6 +112,8 @@ class FinetuneRecipe(Record):
     epochs: int
     augmentation: Augmentation
     flip: bool
+    norm_only: bool = False
+    """Only normalisation layers and the head are trained."""
 
 
 class TransferPlan(Artifact):

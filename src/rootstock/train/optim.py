@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rootstock.backbones.tap_features import average_width
@@ -19,6 +20,7 @@ from rootstock.train.mix import choose_mixup
 from rootstock.train.network import TransferNet
 
 WARMUP = 0.1
+NORM = "norm"
 HEAD = "head"
 
 
@@ -45,6 +47,8 @@ class FinetuneSettings:
     flip: bool
     seed: int
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    norm_only: bool = False
+    """Train only normalisation layers and the head."""
     ema_decay: float = 0.0
     micro_batch: int | None = None
     """Images through the network at once; None: the whole batch."""
@@ -112,11 +116,14 @@ def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[d
     depth = _depths(network)
     frozen = _frozen(settings, depth)
     share = average_width(network.parts) / sum(part.width for part in network.parts)
+    norms = norm_layers(network)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
-        stage = stages[name.rpartition(".")[0]]
-        parameter.requires_grad_(stage not in frozen)
-        if stage in frozen:
+        module = name.rpartition(".")[0]
+        stage = stages[module]
+        is_fixed = settings.norm_only and stage != HEAD and module not in norms
+        parameter.requires_grad_(not is_fixed and stage not in frozen)
+        if not parameter.requires_grad:
             continue
         plain = parameter.ndim <= 1
         group = groups.setdefault(
@@ -130,6 +137,16 @@ def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[d
         )
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def norm_layers(network: nn.Module) -> set[str]:
+    """Return the names of the normalisation layers, whose scales and offsets can be trained.
+
+    Libraries have classes of their own for them, such as timm's `RmsNorm`: the class name counts.
+    """
+    return {
+        name for name, module in network.named_modules() if NORM in type(module).__name__.lower()
+    }
 
 
 def set_training_mode(network: TransferNet, settings: FinetuneSettings) -> None:

@@ -64,7 +64,7 @@ class Throughput(Record):
             return 0.0
         whole = 1.0 / self.tuning_steps_per_second
         forward = 1.0 / self.tuning_forward_per_second
-        step = (whole + forward) / 2 if strategy == "partial_finetune" else whole
+        step = (whole + forward) / 2 if strategy in rules.HALF_BACKWARD else whole
         return epochs * (n_train * step + n_val * forward) / 60
 
 

@@ -11,6 +11,7 @@ from rootstock.assess.profile import DatasetProfile
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.notices import list_notices
+from rootstock.errors import PlanError
 from rootstock.plan.backbone import Limits
 from rootstock.plan.costs import find_too_slow, tuning_size
 from rootstock.plan.evidence import contest_to_race
@@ -24,6 +25,7 @@ from rootstock.plots.training import plot_depth
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_atomic, write_json
 from rootstock.system.progress import say, show_seconds
+from rootstock.train.optim import norm_layers
 from rootstock.workflow.backbone_choice import BackboneChoice, choose_candidate
 from rootstock.workflow.estimates import (
     Estimate,
@@ -60,6 +62,12 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     pins = spend_more(pins, profile, config.quality)
     backbone = load_profiled_backbone(profile, device=device)
     backbone.require_size(tuning_size(profile, pins))
+    if pins.strategy == "norm_finetune" and not norm_layers(backbone.module):
+        raise PlanError(
+            f"plan.strategy is `norm_finetune`, but {backbone.card.name} has no normalisation "
+            "layers",
+            hint="choose another strategy, or another backbone",
+        )
     estimate = estimate_minutes(paths.paces, profile, backbone, pins)
     too_slow = find_too_slow(estimate[1], limit=options.budget.minutes)
     too_slow |= ruled_out(pins, config.quality)

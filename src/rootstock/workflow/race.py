@@ -29,6 +29,7 @@ from rootstock.plan.race_rules import (
     is_in_doubt,
     is_settled,
     is_whole,
+    needs_splits,
     round_sizes,
 )
 from rootstock.plan.transfer_plan import Heat, Race, TransferPlan
@@ -94,7 +95,7 @@ class StrategyRace:
         sizes = round_sizes(self.profile.n_train)
         plans = {(n, one): self._plan(one, n) for n in sizes for one in self.contest}
         minutes = self.expected_minutes
-        about = f" (about {show_seconds(60 * minutes)})" if minutes else ""
+        about = f" (at most about {show_seconds(60 * minutes)})" if minutes else ""
         say(f"race: {' and '.join(self.contest)} are trained briefly, the better is taken{about}")
         for n_train in sizes:
             for strategy in self.contest:
@@ -161,7 +162,7 @@ class StrategyRace:
             )
             for strategy, one in first.items()
         )
-        return self.expected_minutes + FURTHER_SPLITS * once <= self.budget_minutes
+        return self._rounds_minutes + FURTHER_SPLITS * once <= self.budget_minutes
 
     @property
     def outcome(self) -> Path:
@@ -170,7 +171,22 @@ class StrategyRace:
 
     @property
     def expected_minutes(self) -> float:
-        """What all rounds take here; 0 if this machine was not measured."""
+        """What all rounds take here at most; 0 if this machine was not measured.
+
+        The further splits count if the validation images are too few to be sure without them.
+        """
+        minutes = self._rounds_minutes
+        if needs_splits(min(VAL_IMAGES, self.profile.n_val)):
+            largest = round_sizes(self.profile.n_train)[-1]
+            plans = [self._plan(one, largest) for one in self.contest]
+            split = sum(self._minutes(plan, largest, one_rate=True) for plan in plans)
+            splits = FURTHER_SPLITS * split
+            if self.budget_minutes is None or minutes + splits <= self.budget_minutes:
+                minutes += splits
+        return minutes
+
+    @property
+    def _rounds_minutes(self) -> float:
         sizes = round_sizes(self.profile.n_train)
         return sum(self._minutes(self._plan(one, n), n) for n in sizes for one in self.contest)
 
@@ -199,12 +215,17 @@ class StrategyRace:
             self.profile, pins=pins, l2_grid=self.options.l2_grid, contender=strategy
         )
 
-    def _minutes(self, plan: TransferPlan, n_train: int) -> float:
-        """Return the minutes of a heat; 0 if this machine was not measured."""
+    def _minutes(self, plan: TransferPlan, n_train: int, *, one_rate: bool = False) -> float:
+        """Return the minutes of a heat; 0 if this machine was not measured.
+
+        ``one_rate``: fine-tuning is trained at the rate that has won another heat.
+        """
         if self.throughput is None:
             return 0.0
         epochs, rates = plan.finetune.epochs if plan.finetune else 0, len(plan.finetune_candidates)
-        if self.pins.learning_rates == AUTO and n_train > ALL_RATES_MAX_IMAGES and rates > 1:
+        if one_rate:
+            rates = min(rates, 1)
+        elif self.pins.learning_rates == AUTO and n_train > ALL_RATES_MAX_IMAGES and rates > 1:
             epochs, rates = epochs + rates * RATE_EPOCHS, 1
         return self.throughput.minutes(
             plan.strategy,
