@@ -35,7 +35,7 @@ WAYS, QUERIES, SHOTS = 5, 15, (1, 5)
 L2 = 0.1
 RESULT = Path(__file__).parent / "results/fewshot.json"
 ROWS, WIDTH = (10_000, 100_000), 1_280
-SEARCHES, NEAREST = 9, 10
+SEARCHES, NEAREST = 41, 10
 
 
 def main() -> None:
@@ -108,7 +108,7 @@ def measure(
 
 
 def time_search(rows: int) -> dict[str, float]:
-    """Return the milliseconds of one search for the ten nearest, the median of nine.
+    """Return the milliseconds of a search for the ten nearest: the median, and the fastest.
 
     ``recall``: how many of them a comparison with every row finds as well.
     """
@@ -116,20 +116,25 @@ def time_search(rows: int) -> dict[str, float]:
     features = chance.normal(size=(rows, WIDTH)).astype(np.float32)
     names = [""] * rows
     index = ImageIndex.make(features, names, names, "")
-    plain = replace(index, coarse=None)
-    index.search(features[:1], NEAREST)
     seconds, found = [], []
-    for query in chance.normal(size=(SEARCHES, 1, WIDTH)):
+    queries = chance.normal(size=(SEARCHES, WIDTH))
+    for query in queries[:, None]:
         start = time.perf_counter()
-        (matches,) = index.search(query, NEAREST)
+        found += index.search(query, NEAREST)
         seconds.append(time.perf_counter() - start)
-        (expected,) = plain.search(query, NEAREST)
-        found += [match.row in {one.row for one in expected} for match in matches]
+    del seconds[0]  # it opens the session
+    expected = replace(index, coarse=None).search(queries, NEAREST)
+    hits = [
+        match.row in {one.row for one in all_of_them}
+        for matches, all_of_them in zip(found, expected, strict=True)
+        for match in matches
+    ]
     return {
         "rows": rows,
         "width": WIDTH,
         "milliseconds": round(1000 * float(np.median(seconds)), 1),
-        "recall": float(np.mean(found)),
+        "fastest_milliseconds": round(1000 * min(seconds), 1),
+        "recall": float(np.mean(hits)),
     }
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from rootstock.backbones.card import pool_tap
 from rootstock.backbones.load import build_backbone
-from rootstock.backbones.tap_features import TapPart, average_grids, pool_map
+from rootstock.backbones.tap_features import TapPart, average_grids, keep_maxima, pool_map
 from rootstock.errors import BackboneError
 from tests.bundles import SIZE, tiny_backbone
 
@@ -49,6 +49,18 @@ def test_the_maximum_of_a_map_is_joined_to_its_mean():
     torch.testing.assert_close(parts["last@max"], last.amax((2, 3)))
     torch.testing.assert_close(parts[tap], joined)
     assert backbone.width(tap) == joined.shape[1]
+
+
+def test_map_of_a_maximum_is_where_it_is_and_has_it_as_its_mean():
+    maps = torch.randn(2, 3, 4, 5)
+    maps[0, 1] = 0.0  # every position is at the maximum
+    maps[1, 2] = -maps[1, 2].abs() - 1
+    maxima = maps.amax(dim=(2, 3))
+    kept = keep_maxima(maps, maxima)
+    torch.testing.assert_close(kept.mean(dim=(2, 3)), maxima)
+    wins = kept != 0
+    assert wins.sum() == 5
+    torch.testing.assert_close(maps[wins], kept[wins] / 20)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def spots(tmp_path_factory):
     return Predictor(folder)
 
 
-@pytest.mark.parametrize("tap", ["last", "block2", "block1+block3+last", "block3@3+last"])
+@pytest.mark.parametrize(
+    "tap", ["last", "block2", "block1+block3+last", "block3@3+last", "last@max+last"]
+)
 @pytest.mark.parametrize("hidden", [0, 16])
 def test_evidence_of_all_positions_is_the_output(tmp_path, tap, hidden):
     network = TransferNet.build(tiny_backbone(), tap=tap, head=make_head(tap, hidden))

@@ -44,14 +44,28 @@ class TapFeatures(nn.Module):
         self.parts = tuple(parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.with_maps(images)[0]
+        return _join([feature for _, feature in self._read(images)])
 
     def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the features and, for each part, what is pooled to it: maps [N,c,h,w].
+        """Return the features and, for each part, maps [N,c,h,w] whose means they are.
 
-        What is pooled for ``last`` may be tokens, and the network may compute more after pooling.
-        The map of a part with a grid is that grid [N,c,G,G].
+        The map of a part with a grid is that grid [N,c,G,G]; that of a maximum is `keep_maxima`.
+        What is pooled for ``last`` may be tokens, and the network may compute more after pooling:
+        then the features are not the means.
         """
+        read = self._read(images)
+        maps = []
+        for part, (whole, feature) in zip(self.parts, read, strict=True):
+            if part.takes_max:
+                maps.append(keep_maxima(whole, feature))
+            elif part.grid:
+                maps.append(feature.reshape(-1, part.channels, part.grid, part.grid))
+            else:
+                maps.append(whole)
+        return _join([feature for _, feature in read]), maps
+
+    def _read(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return for each part what is pooled, and the features [N,width] that it is pooled to."""
         indices = sorted({part.position for part in self.parts if part.position is not None})
         final: Any = None
         maps: list[Tensor] = []
@@ -64,8 +78,7 @@ class TapFeatures(nn.Module):
                 images, indices=indices, intermediates_only=True, stop_early=True
             )
         by_index = dict(zip(indices, maps, strict=True))
-        features: list[Tensor] = []
-        pooled: list[Tensor] = []
+        read = []
         for part in self.parts:
             whole = final if part.position is None else by_index[part.position]
             if part.takes_max:
@@ -74,10 +87,23 @@ class TapFeatures(nn.Module):
                 feature = self.module.forward_head(final, pre_logits=True)
             else:
                 feature = pool_map(whole, part.grid)
-            grid = (-1, part.channels, part.grid, part.grid)
-            pooled.append(feature.reshape(grid) if part.grid else whole)
-            features.append(feature)
-        return features[0] if len(features) == 1 else torch.cat(features, dim=1), pooled
+            read.append((whole, feature))
+        return read
+
+
+def keep_maxima(maps: Tensor, maxima: Tensor) -> Tensor:
+    """Return maps [N,C,H,W] that are 0 but where a channel is at its maximum [N,C].
+
+    They are scaled so that their means are the maxima; equal positions share one.
+    """
+    height, width = int(maps.shape[2]), int(maps.shape[3])
+    top = maxima[:, :, None, None]
+    wins = (maps == top).to(maps.dtype)
+    return wins * (top * float(height * width) / wins.sum(dim=(2, 3), keepdim=True))
+
+
+def _join(features: Sequence[Tensor]) -> Tensor:
+    return features[0] if len(features) == 1 else torch.cat(list(features), dim=1)
 
 
 def pool_map(maps: Tensor, grid: int) -> Tensor:

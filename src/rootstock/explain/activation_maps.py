@@ -3,7 +3,8 @@
 The features of most networks are means of maps over all positions, and the head is linear in
 them. So an output is exactly the mean, over the positions, of what the head makes of each position:
 the map costs no second forward pass, and nothing in it is estimated. A head that reads the cells of
-a grid has weights for each, so its outputs are sums over positions as well.
+a grid has weights for each, so its outputs are sums over positions as well. A maximum belongs to
+the position that has it.
 """
 
 from __future__ import annotations
