@@ -1,4 +1,4 @@
-"""Commands that learn and measure: plan, train, evaluate, calibrate."""
+"""Commands that learn and measure: plan, train, evaluate, refit, calibrate."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from rootstock.cli.common import (
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.errors import RootstockError
+from rootstock.system.exclusive import claim_folder
 
 RUNS = Path("runs")
 """Where `rootstock train` writes without --out, one folder for each data folder."""
 
 
 def add_commands(commands: Any) -> None:
-    """Add plan, train, evaluate and calibrate."""
+    """Add plan, train, evaluate, refit and calibrate."""
     command = add_command(
         commands, "plan", plan, "measure a data set and explain the transfer plan"
     )
@@ -49,6 +50,15 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("--out", type=Path, help="write the report there")
     add_options(command, "set", "json")
+
+    command = add_command(
+        commands, "refit", refit, "fit the model's head to the labels as they are now, in seconds"
+    )
+    command.add_argument("--model", type=Path, help="default: the model of this project")
+    command.add_argument(
+        "--register", action="store_true", help="let the result meet the champion at the gate"
+    )
+    add_options(command, "json")
 
     command = add_command(
         commands, "calibrate", calibrate, "fit the planner's numbers to the runs in the ledger"
@@ -132,6 +142,31 @@ def evaluate(options: argparse.Namespace) -> None:
         print_json(metrics)
     else:
         print_metrics(metrics)
+
+
+def refit(options: argparse.Namespace) -> None:
+    """Fit the head of the project's model to the labels as they are now; print what it gains."""
+    from rootstock.integrations.connect import connect_registry, connect_runs
+    from rootstock.workflow.refit import refit_head
+    from rootstock.workflow.register import register_model
+
+    config, paths = load_config(own_params()), Paths(Path.cwd())
+    with claim_folder(paths.root):
+        done = refit_head(config, paths, base=options.model)
+        outcome: dict[str, Any] = {}
+        if options.register:
+            runs, registry = connect_runs(config, paths), connect_registry(config, paths)
+            outcome = register_model(done.config, done.paths, runs=runs, registry=registry)
+    if options.json:
+        comparison = done.comparison and done.comparison.to_dict()
+        parts = {"metrics": done.metrics, "model": str(done.paths.model), "seconds": done.seconds}
+        print_json(parts | {"comparison": comparison, "registration": outcome})
+        return
+    said = done.comparison.reason if done.comparison else "the classes are others than before"
+    print(f"refitted in {done.seconds:.1f} s with {done.n_corrected} corrected labels: {said}")
+    print(f"model     {done.paths.model}")
+    if outcome:
+        print(f"registry  {outcome['reason']}")
 
 
 def calibrate(options: argparse.Namespace) -> None:

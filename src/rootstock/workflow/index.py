@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from heapq import nsmallest
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rootstock.config.paths import Paths
-from rootstock.config.schema import Config
+from rootstock.config.schema import Config, DataConfig
 from rootstock.data.apply_corrections import check_corrections
 from rootstock.data.build_manifest import build_manifest
 from rootstock.data.inspect import Inspected
@@ -70,6 +70,22 @@ def index_images(config: Config, paths: Paths) -> Manifest:
         return _index(config, paths, found.task, recognised=found.reason)
 
 
+def list_images(config: Config, paths: Paths) -> Manifest:
+    """Return what `index_images` would write, with the corrections as they are now.
+
+    Nothing is written, but for the record of which files were looked at.
+    """
+    root = paths.below(config.data.root)
+    task = find_task(config.task.name, root, read_roles(config.data)).task
+    layout = find_images(
+        root, target=task, roles=read_roles(config.data), reading=config.data.layout
+    )
+    corrections = read_corrections_of(root)
+    check_corrections(corrections, task)
+    previous = _read_manifest(paths.manifest) or _recall_manifest(paths)
+    return _build(config, paths, layout, task, corrections=corrections, previous=previous)
+
+
 def index_labelled(config: Config, paths: Paths, task: Task) -> Manifest:
     """Do the same with images to measure a model of ``task`` on, whichever task the settings name.
 
@@ -115,7 +131,7 @@ def _index(
     corrections = read_corrections_of(root)
     check_corrections(corrections, task)
     folder = paths.reports / PICTURES
-    workers = usable_cores() if data.workers == "auto" else data.workers
+    workers = _count_workers(data)
     # Where there is a manifest already, there may be nothing to draw.
     in_process = (
         len(layout.entries) >= MIN_DRAWN_ASIDE_IMAGES
@@ -124,21 +140,12 @@ def _index(
     )
     written = _read_manifest(paths.manifest)
     with background_plots(in_process=in_process) as plots:
-        manifest = build_manifest(
+        manifest = _build(
+            config,
+            paths,
             layout,
-            rules=task if learn else cast(TargetRules, _MeasureRules(task)),
-            limits=read_limits(config),
-            val_fraction=data.val_fraction,
-            test_fraction=data.test_fraction,
-            near_duplicate_bits=data.near_duplicate_bits,
-            duplicates=data.duplicates,
-            group=data.group,
-            time=data.time,
+            task if learn else cast(TargetRules, _MeasureRules(task)),
             recognised=recognised,
-            min_per_class=data.min_per_class,
-            seed=config.seed,
-            workers=workers,
-            cache_file=paths.seen,
             on_inspected=partial(_begin_with_images, plots, layout, task, folder, corrections),
             previous=written or _recall_manifest(paths) if learn else None,
             corrections=corrections,
@@ -159,6 +166,44 @@ def _index(
     out += f"; {n} corrected or removed" if (n := len(manifest.originals)) else ""
     say(f"index: {len(manifest.rows()):,} usable images ({splits}){out}")
     return manifest
+
+
+def _build(
+    config: Config,
+    paths: Paths,
+    layout: Layout,
+    rules: TargetRules,
+    *,
+    corrections: Sequence[Correction],
+    previous: Manifest | None,
+    recognised: str = "",
+    on_inspected: Callable[[list[Inspected]], None] | None = None,
+) -> Manifest:
+    """Return the manifest of a layout by the settings."""
+    data = config.data
+    return build_manifest(
+        layout,
+        rules=rules,
+        limits=read_limits(config),
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        near_duplicate_bits=data.near_duplicate_bits,
+        duplicates=data.duplicates,
+        group=data.group,
+        time=data.time,
+        recognised=recognised,
+        min_per_class=data.min_per_class,
+        seed=config.seed,
+        workers=_count_workers(data),
+        cache_file=paths.seen,
+        on_inspected=on_inspected,
+        previous=previous,
+        corrections=corrections,
+    )
+
+
+def _count_workers(data: DataConfig) -> int:
+    return usable_cores() if data.workers == "auto" else data.workers
 
 
 def _check_every_split(manifest: Manifest, root: Path) -> None:

@@ -93,13 +93,13 @@ def train_model(
             calibrated = calibrate(
                 choice.job, choice.trial, option=config.train.views, threshold=config.task.threshold
             )
-            bundle = _write_bundle(project, job, choice, calibrated)
+            bundle = write_trained(project, job, choice, calibrated)
         run.log_metrics(calibrated.metrics)
         run.describe(_describe_model(job, choice, calibrated))
         _draw(paths.reports / "plots/training", result, choice.trial, job.data.task.selection)
         for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
             run.log_files(file, folder="training")
-    write_json(paths.training, _record(run.id, job.plan, result, choice, calibrated))
+    write_json(paths.training, record_training(run.id, job.plan, result, choice, calibrated))
     for done in (job, raced_job):
         if done:
             shutil.rmtree(done.directory, ignore_errors=True)
@@ -141,12 +141,10 @@ def search(
     return SearchResult(heads, tuned, raced)
 
 
-def _write_bundle(
-    project: Project,
-    job: TrainingJob,
-    choice: Choice,
-    calibrated: Calibrated,
+def write_trained(
+    project: Project, job: TrainingJob, choice: Choice, calibrated: Calibrated
 ) -> ModelBundle:
+    """Write the model that was chosen to the project's folder for it."""
     network = choice.job.build_network(calibrated.trial)
     train, val = choice.job.head_features(calibrated.trial, network)
     data = job.data
@@ -219,7 +217,7 @@ def _draw(
         )
 
 
-def _record(
+def record_training(
     run_id: str,
     plan: TransferPlan,
     result: SearchResult,

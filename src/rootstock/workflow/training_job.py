@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rootstock.backbones.load import Backbone
 from rootstock.data.manifest import Manifest
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
@@ -24,8 +25,11 @@ def open_job(
     *,
     manifest: Manifest | None = None,
     directory: Path | None = None,
+    backbone: Backbone | None = None,
 ) -> TrainingJob:
     """Return the training of ``plan``; by default on all images, in the job's own folder.
+
+    ``backbone`` is used in place of the planned one.
 
     Raises:
         PlanError: the weights have changed since the plan was made.
@@ -34,7 +38,7 @@ def open_job(
     config, paths = project.config, project.paths
     dataset = Dataset.of(project.manifest if manifest is None else manifest)
     check_class_weight(config, dataset.task)
-    backbone = load_planned_backbone(plan, device=config.train.device)
+    backbone = backbone or load_planned_backbone(plan, device=config.train.device)
     compute = None
     if plan.finetune:
         compute = known_throughput(paths.paces, backbone, tuning_size=plan.input_size).tuning
