@@ -1,9 +1,11 @@
 """A real browser drives every page. `make test-browser` fails if there is none."""
 
 import os
+import time
 
 import pytest
 
+from rootstock.data.label_corrections import read_corrections
 from tests.studio.browser import Browser, find_browser
 from tests.studio.conftest import IMAGES_PER_CLASS, SCRIPT, running
 
@@ -93,6 +95,65 @@ def test_a_line_on_the_map_filters_the_grid(page):
     page.wait("location.hash.includes('lasso=')")
     wait_for_total(page, TOTAL - 1)
     page.press("m")
+
+
+@pytest.fixture
+def desk(project):
+    """The page Label of a project of its own, since labels are written."""
+    with running(project) as address, Browser() as page:
+        page.open(address)
+        page.wait("document.querySelectorAll('#nav a').length")
+        page.run("localStorage.setItem('studio.who', 'Ada')")
+        page.open(f"{address}#/label")
+        yield page, project
+        assert not page.errors
+
+
+def corrections(project):
+    return read_corrections(project / "images/corrections.csv")
+
+
+def wait_for_rows(page, project, count):
+    until = time.monotonic() + 10
+    while len(corrections(project)) < count:
+        assert time.monotonic() < until, page.run("document.body.innerText")
+        time.sleep(0.05)
+    return corrections(project)
+
+
+def test_one_key_labels_an_image_and_shows_the_next(desk):
+    page, project = desk
+    page.wait("document.querySelectorAll('.option .count').length === 2")
+    first = page.run("document.querySelector('.label .path').textContent")
+    said = page.run("document.querySelector('.option .what').firstChild.textContent")
+    page.press("1")
+    page.wait(f"document.querySelector('.label .path')?.textContent !== {first!r}")
+    (row,) = wait_for_rows(page, project, 1)
+    assert (row.who, row.new) == ("Ada", said)
+    page.press("u")
+    page.wait(f"document.querySelector('.label .path')?.textContent === {first!r}")
+    assert [row.why for row in wait_for_rows(page, project, 2)] == ["", "undone"]
+
+
+def test_the_evidence_and_similar_images_are_beside_the_image(desk):
+    page, _ = desk
+    page.wait("document.querySelector('.heat')?.naturalWidth > 0")
+    page.wait("document.querySelectorAll('.neighbours img.here').length > 1")
+
+
+def test_a_label_that_cannot_be_written_brings_its_image_back(desk):
+    page, project = desk
+    page.wait("document.querySelectorAll('.option .count').length === 2")
+    first = page.run("document.querySelector('.label .path').textContent")
+    file = project / "images/corrections.csv"
+    file.mkdir()
+    page.press("1")
+    page.wait("document.querySelectorAll('.toast.bad').length")
+    page.wait(f"document.querySelector('.label .path')?.textContent === {first!r}")
+    file.rmdir()
+    press_button(page, ".toast.bad button", "Try again")
+    wait_for_rows(page, project, 1)
+    page.errors.clear()  # the browser notes the refused request
 
 
 def test_a_studio_that_was_ended_is_explained(finished):

@@ -10,17 +10,15 @@ from fastapi import Depends
 from fastapi import Query as Parameter
 from fastapi.responses import Response
 
-from rootstock.data.manifest import ImageRow
 from rootstock.errors import ImageError
 from rootstock.service.http.access import Router
 from rootstock.service.http.problems import Problem
-from rootstock.studio.feature_map import FeatureMap, installed_methods
-from rootstock.studio.image_table import ImageTable, read_labels
-from rootstock.studio.query import MAX_CORNERS, Query, count_facets, inside_polygon
+from rootstock.studio.feature_map import installed_methods
+from rootstock.studio.image_table import ImageTable
+from rootstock.studio.labels import Labels
+from rootstock.studio.query import MAX_CORNERS, Query, count_facets
 from rootstock.studio.studio import Studio
 from rootstock.studio.thumbnails import MEDIA_TYPE
-from rootstock.tasks import get_task
-from rootstock.tasks.task import Task
 
 MAX_PAGE_IMAGES = 500
 KEPT = "private, max-age=31536000, immutable"
@@ -39,51 +37,42 @@ def read_query(
     max_side: int | None = None,
     text: str = "",
     order: str = "path",
+    lasso: str = "",
+    method: str = "pca",
 ) -> Query:
     """Return the filters of a request; a fact is `column=value`."""
     facts = [one.partition("=")[::2] for one in fact]
     return Query(
         *(tuple(term), tuple(split), tuple(reason), tuple(flag), tuple(facts)),
         *(picture, min_side, max_side, text, order),
+        *(_read_lasso(lasso), method),
     )
 
 
-_Filters = Annotated[Query, Depends(read_query)]
+Filters = Annotated[Query, Depends(read_query)]
 
 
 def make_data_router(studio: Studio) -> Router:
     """Make the routes of the page Data."""
     router = Router("predict", prefix="/api")
 
-    def select(filters: Query, lasso: str, method: str) -> tuple[ImageTable, np.ndarray]:
-        table = studio.table
-        inside = None
-        if lasso:
-            inside = _lasso(table, read_map(table, method), lasso)
-        return table, filters.apply(table, inside)
-
-    def read_map(table: ImageTable, method: str) -> FeatureMap:
-        index = studio.project.features.get()
-        return studio.maps.get(table.rows, studio.project.store, index, method)
-
     @router.get("/images")
     def images(
-        filters: _Filters,
+        filters: Filters,
         offset: Annotated[int, Parameter(ge=0)] = 0,
         limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE_IMAGES)] = 100,
-        lasso: str = "",
-        method: str = "pca",
     ) -> dict[str, Any]:
         """Return a page of the images that the filters let through."""
-        table, numbers = select(filters, lasso, method)
+        table, labels, numbers = studio.table, studio.desk.read(), studio.select(filters)
         shown = numbers[offset : offset + limit].tolist()
-        return {"total": len(numbers), "images": [describe(table, number) for number in shown]}
+        images = [describe(table, labels, number) for number in shown]
+        return {"total": len(numbers), "images": images}
 
     @router.get("/facets")
-    def facets(filters: _Filters, lasso: str = "", method: str = "pca") -> dict[str, Any]:
+    def facets(filters: Filters) -> dict[str, Any]:
         """Return how many images each value of each filter has among those shown."""
-        table, numbers = select(filters, lasso, method)
-        return {"total": len(numbers), "facets": count_facets(table, numbers)}
+        numbers = studio.select(filters)
+        return {"total": len(numbers), "facets": count_facets(studio.table, numbers)}
 
     @router.get("/findings")
     def findings() -> dict[str, Any]:
@@ -96,7 +85,7 @@ def make_data_router(studio: Studio) -> Router:
         """Return everything that is known of one image."""
         table = studio.table
         number = require(table, digest)
-        return describe(table, number) | {"facts": table.rows[number].facts}
+        return describe(table, studio.desk.read(), number) | {"facts": table.rows[number].facts}
 
     @router.get("/images/{digest}/thumbnail", response_class=Response)
     def thumbnail(digest: str) -> Response:
@@ -123,7 +112,7 @@ def make_data_router(studio: Studio) -> Router:
     def feature_map(method: str = "pca") -> dict[str, Any]:
         """Return which images are on the map, in which colours, and the ways to draw one."""
         table = studio.table
-        found = read_map(table, method)
+        found = studio.read_map(method)
         counts = table.stratum.count(found.rows)
         return {
             "method": method,
@@ -136,16 +125,16 @@ def make_data_router(studio: Studio) -> Router:
     def image_at(number: Annotated[int, Parameter(ge=0)], method: str = "pca") -> dict[str, Any]:
         """Return the image of a point of the map."""
         table = studio.table
-        found = read_map(table, method)
+        found = studio.read_map(method)
         if number >= len(found.rows):
             raise Problem("not-found", "The map has no such point. Load the page again.")
-        return describe(table, int(found.rows[number]))
+        return describe(table, studio.desk.read(), int(found.rows[number]))
 
     @router.get("/map/points", response_class=Response)
     def points(method: str = "pca") -> Response:
         """Return for each point x and y in 1/65535 and the number of its colour, as uint16."""
         table = studio.table
-        found = read_map(table, method)
+        found = studio.read_map(method)
         order = {name: number for number, name in enumerate(table.stratum.count(found.rows))}
         colours = np.array([order.get(name, 0) for name in table.stratum.names] or [0], np.uint16)
         packed = np.empty((len(found.rows), 3), "<u2")
@@ -156,15 +145,14 @@ def make_data_router(studio: Studio) -> Router:
     return router
 
 
-def describe(table: ImageTable, number: int) -> dict[str, Any]:
+def describe(table: ImageTable, labels: Labels, number: int) -> dict[str, Any]:
     """Return one image as the grid shows it."""
     row = table.rows[number]
     doubt = table.doubts.get(number)
-    task = get_task(table.task)
     return {
         "id": row.sha256,
         "path": row.path,
-        "label": _caption(row, task),
+        **labels.describe(row),
         "split": row.split,
         "reason": row.quarantine,
         "width": row.width,
@@ -174,15 +162,6 @@ def describe(table: ImageTable, number: int) -> dict[str, Any]:
         "flags": [flag for flag, has in table.flags.items() if has[number]],
         **({"doubt": asdict(doubt)} if doubt else {}),
     }
-
-
-def _caption(row: ImageRow, task: Task) -> str:
-    # The target of an image that is left out was never checked.
-    return (
-        row.target
-        if row.quarantine
-        else ", ".join(read_labels(task, row.target)) or task.caption(row.target)
-    )
 
 
 def asdict_record(record: Any) -> dict[str, Any]:
@@ -202,15 +181,14 @@ def require(table: ImageTable, digest: str) -> int:
     return number
 
 
-def _lasso(table: ImageTable, found: FeatureMap, text: str) -> np.ndarray:
-    """Return bool[N]: which images are inside a polygon given as `x,y,x,y,...` in 0..1."""
+def _read_lasso(text: str) -> tuple[float, ...]:
+    """Return the corners of a line given as `x,y,x,y,...`; none for an empty text."""
     try:
-        numbers = np.array([float(part) for part in text.split(",")])
-        corners = numbers.reshape(-1, 2)
+        numbers = tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise Problem("invalid-request", "The lasso is not a list of x and y.") from None
-    if not 3 <= len(corners) <= MAX_CORNERS or not np.isfinite(corners).all():
+    if numbers and (len(numbers) % 2 or not 6 <= len(numbers) <= 2 * MAX_CORNERS):
         raise Problem("invalid-request", f"A lasso has 3 to {MAX_CORNERS} corners.")
-    inside = np.zeros(len(table.rows), bool)
-    inside[found.rows[inside_polygon(found.points, corners)]] = True
-    return inside
+    if not np.isfinite(numbers).all():
+        raise Problem("invalid-request", "The corners of a lasso are numbers.")
+    return numbers

@@ -17,6 +17,7 @@ from rootstock.service.http.body_limit import BodyLimit
 from rootstock.service.http.keys import KeyRing
 from rootstock.service.http.problems import Problem
 from rootstock.studio.api_data import make_data_router
+from rootstock.studio.api_label import make_label_router
 from rootstock.studio.api_session import make_session_router
 from rootstock.studio.guard import StudioGuard
 from rootstock.studio.sessions import Sessions
@@ -49,6 +50,7 @@ def create_studio(settings: StudioSettings) -> FastAPI:
         make_page_router(),
         make_session_router(studio, sessions),
         make_data_router(studio),
+        make_label_router(studio),
     ):
         access.add(router)
         app.include_router(router)

@@ -56,7 +56,7 @@ class Doubt:
     distance: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageTable:
     """All images of a manifest, quarantined ones too, with what the review found.
 
@@ -80,6 +80,11 @@ class ImageTable:
     def find(self, digest: str) -> int | None:
         """Return the number of the image with this SHA-256; None if there is none."""
         return self.by_digest.get(digest) if _DIGEST.fullmatch(digest) else None
+
+    def mark(self, digests: Iterable[str]) -> np.ndarray:
+        """Return bool[N]: which images have one of these SHA-256."""
+        wanted = set(digests)
+        return np.array([row.sha256 in wanted for row in self.rows], bool)
 
     def positions(self, paths: Iterable[str]) -> list[int]:
         """Return the numbers of images by path; those that are not here are left out."""

@@ -12,6 +12,7 @@ from rootstock.assess.profile import DatasetProfile
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
+from rootstock.data.label_corrections import Correction, read_corrections_of
 from rootstock.data.layout import base_folder
 from rootstock.data.manifest import Manifest
 from rootstock.errors import ConfigError
@@ -92,9 +93,22 @@ class StudioProject:
         return self._config.get()
 
     @property
+    def data(self) -> Path:
+        """The folder or table of the images."""
+        return self._data or self.paths.below(self.config.data.root)
+
+    @property
     def images(self) -> Path:
         """The folder that the paths of the manifest are relative to."""
-        return base_folder(self._data or self.paths.below(self.config.data.root))
+        return base_folder(self.data)
+
+    def corrections(self) -> tuple[Correction, ...]:
+        """Return the corrections next to the images.
+
+        Raises:
+            DataError: the file is not one of corrections.
+        """
+        return read_corrections_of(self.data)
 
     @property
     def store(self) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rootstock.studio.feature_map import FeatureMap
 from rootstock.studio.image_table import Coded, ImageTable
 
 ORDERS = ("path", "doubt", "outlier", "smallest", "largest")
@@ -31,13 +32,17 @@ class Query:
     text: str = ""
     """A part of the path."""
     order: str = "path"
+    lasso: tuple[float, ...] = ()
+    """Corners x, y, x, y, ... of a line on the map of ``method``, in 0..1."""
+    method: str = "pca"
 
-    def apply(self, table: ImageTable, inside: np.ndarray | None = None) -> np.ndarray:
-        """Return the numbers int64[M] of the images, in order.
-
-        ``inside`` bool[N]: which images the lasso holds.
-        """
-        mask = np.ones(len(table.rows), bool) if inside is None else inside.copy()
+    def apply(self, table: ImageTable, found: FeatureMap | None = None) -> np.ndarray:
+        """Return the numbers int64[M] of the images, in order; ``found`` is the map of a lasso."""
+        mask = np.ones(len(table.rows), bool)
+        if found is not None:
+            corners = np.array(self.lasso).reshape(-1, 2)
+            mask[:] = False
+            mask[found.rows[inside_polygon(found.points, corners)]] = True
         if self.terms:
             mask &= _has_term(table, self.terms)
         if self.splits:

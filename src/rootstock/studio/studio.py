@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from rootstock.errors import ArtifactError, ConfigError, RootstockError
 from rootstock.review.record import DataReview
-from rootstock.studio.feature_map import FeatureMaps
+from rootstock.studio.feature_map import FeatureMap, FeatureMaps
 from rootstock.studio.image_table import ImageTable, build_table
+from rootstock.studio.labels import LabelDesk
+from rootstock.studio.opinions import Opinions
 from rootstock.studio.project import Stamp, StudioProject, stamp_of
+from rootstock.studio.query import Query
 from rootstock.studio.settings import StudioSettings
 from rootstock.studio.thumbnails import Thumbnails
-
-COMMAND = "rootstock train or dvc repro"
 
 
 class Studio:
@@ -31,14 +35,18 @@ class Studio:
         self.thumbnails = Thumbnails(self.project.cache / "thumbnails")
         self.maps = FeatureMaps(self.project.cache / "maps")
         self._lock = threading.Lock()
+        self.desk = LabelDesk(self.project)
+        self.opinions = Opinions(self.project.paths.model)
         self._table: tuple[tuple[Stamp, Stamp], ImageTable] | None = None
+        self._marked: tuple[ImageTable, Stamp, ImageTable] | None = None
 
     @property
     def table(self) -> ImageTable:
-        """The images as the index and the review left them.
+        """The images as the index and the review left them, and which of them people corrected.
 
         Raises:
             ArtifactError: there is no manifest, or it cannot be read.
+            DataError: the corrections cannot be read.
         """
         paths = self.project.paths
         with self._lock:
@@ -46,7 +54,34 @@ class Studio:
             if self._table is None or self._table[0] != stamps:
                 manifest = self.project.manifest.get()
                 self._table = (stamps, build_table(manifest, self.review))
-            return self._table[1]
+            table, stamp = self._table[1], self.desk.stamp
+            if self._marked is None or self._marked[:2] != (table, stamp):
+                self._marked = (table, stamp, self._mark(table))
+            return self._marked[2]
+
+    def _mark(self, table: ImageTable) -> ImageTable:
+        labels = self.desk.read()
+        flags = {
+            name: table.mark(digests)
+            for name, digests in (("corrected", labels.corrected), ("disputed", labels.disputed))
+            if digests
+        }
+        return replace(table, flags=table.flags | flags)
+
+    def read_map(self, method: str) -> FeatureMap:
+        """Return the map of the features.
+
+        Raises:
+            ArtifactError: there are no features, or the method cannot be used.
+        """
+        index = self.project.features.get()
+        return self.maps.get(self.table.rows, self.project.store, index, method)
+
+    def select(self, filters: Query) -> np.ndarray:
+        """Return the numbers of the images that the filters let through."""
+        table = self.table
+        found = self.read_map(filters.method) if filters.lasso else None
+        return filters.apply(table, found)
 
     @property
     def review(self) -> DataReview | None:

@@ -1,4 +1,5 @@
 // The page Data: filters, grid, map, and what the review found.
+import { address } from "./address.js";
 import { get, report } from "./api.js";
 import { count, fill, h, later, prose } from "./dom.js";
 import { showDetail } from "./detail.js";
@@ -29,9 +30,10 @@ export async function showData(root) {
     found.hidden = !found.hidden;
     findingsButton.setAttribute("aria-pressed", String(!found.hidden));
   } }, "Findings");
+  const labelLink = h("a", { class: "button", title: "Label these images", href: "#/label" }, "Label");
   const tools = h("div", { class: "tools" }, total,
     h("button", { class: "narrow-only", type: "button", onclick: () => side.classList.add("open") }, "Filters"),
-    findingsButton, mapButton, h("span", { class: "grow" }), text, order,
+    findingsButton, mapButton, labelLink, h("span", { class: "grow" }), text, order,
     h("input", { type: "range", min: 80, max: 280, value: 148, title: "Size of the pictures", "aria-label": "Size of the pictures",
       class: "wide-only", oninput: (event) => setSize(event.target.value) }));
   const empty = h("div", { class: "empty", hidden: true }, h("p", {}, "No image has all of these properties."),
@@ -62,6 +64,7 @@ export async function showData(root) {
     order.value = filters.order || "path";
     if (document.activeElement !== text) text.value = filters.text || "";
     drawChips(chips, filters);
+    labelLink.href = address("label", filters);
     map?.show(filters.method || "pca", filters.lasso);
     try {
       const [, counted] = await Promise.all([grid.show(filters), get("api/facets", filters)]);

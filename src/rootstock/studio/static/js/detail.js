@@ -62,6 +62,8 @@ function facts(image, number, total, close) {
     image.flags.length > 0 && h("div", { class: "row" },
       image.flags.map((flag) => flag === "copies" ? link("Show its copies", { picture: image.picture })
         : link(FLAGS[flag] || flag, { flag: [flag] }))),
+    image.correction && h("p", { class: "small quiet" }, `${image.correction.who} gave this label instead of ${image.correction.old_label || "none"}.`),
+    image.id && image.width > 0 && h("a", { class: "button", href: address("label", { text: image.path }), onclick: close }, "Correct the label"),
     h("dl", { class: "facts small" },
       h("dt", {}, "File"), h("dd", {}, image.path),
       image.width > 0 && [h("dt", {}, "Size"), h("dd", {}, `${image.width} × ${image.height} px, ${(image.bytes / 1000).toFixed(0)} kB`)],

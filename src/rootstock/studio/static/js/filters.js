@@ -7,6 +7,7 @@ const ONE = ["picture", "min_side", "max_side", "text", "order", "lasso", "metho
 export const FLAGS = {
   doubt: "Label looks wrong", outlier: "Unlike all others", copies: "Copies", conflict: "Copies with other labels",
   leak: "Copies in other splits", burst: "Bursts", scarce: "Small classes",
+  corrected: "Corrected by people", disputed: "Two people disagree",
 };
 const FOLDED = 12;
 

@@ -109,7 +109,8 @@ export class Grid {
       name.textContent = image.label || image.path;
       tile.title = image.path;
       frame.append(thumbnail(image));
-      if (image.doubt?.suggested) frame.append(h("span", { class: "chip warn mark" }, `${image.doubt.suggested}?`));
+      if (image.correction) frame.append(h("span", { class: "chip leaf mark" }, image.conflict ? "disputed" : "corrected"));
+      else if (image.doubt?.suggested) frame.append(h("span", { class: "chip warn mark" }, `${image.doubt.suggested}?`));
       else if (image.reason) frame.append(h("span", { class: "chip bad mark" }, image.reason));
     }).catch(report);
   }

@@ -4,9 +4,11 @@ import { explain, post, readSession, report, state } from "./api.js";
 import { fill, h } from "./dom.js";
 import { addShared, setKeys, showKeys } from "./keys.js";
 import { showData } from "./data.js";
+import { showLabel } from "./label.js";
 
 const PAGES = [
   { path: "data", name: "Data", key: "d", show: showData },
+  { path: "label", name: "Label", key: "l", show: showLabel },
 ];
 let leave = () => {};
 

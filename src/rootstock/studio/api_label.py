@@ -1,0 +1,111 @@
+"""Routes of the page Label: the queue, what the model says, and corrections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Body, Request
+from fastapi.responses import Response
+
+from rootstock.data.label_corrections import REMOVE
+from rootstock.errors import ImageError
+from rootstock.service.http.access import Router
+from rootstock.service.http.problems import Problem
+from rootstock.studio.api_data import Filters, describe, require
+from rootstock.studio.labels import MAX_QUEUE_IMAGES, read_annotation
+from rootstock.studio.opinions import Opinion
+from rootstock.studio.query import Query
+from rootstock.studio.studio import Studio
+
+MAX_TEXT = 500
+_Text = Annotated[str, Body(max_length=MAX_TEXT)]
+
+
+def make_label_router(studio: Studio) -> Router:
+    """Make the routes of the page Label."""
+    router = Router("predict", prefix="/api")
+
+    @router.get("/queue")
+    def queue(filters: Filters) -> dict[str, Any]:
+        """Return the images to look at: those of the filters, or the most doubtful ones."""
+        table, labels = studio.table, studio.desk.read()
+        if filters != Query():
+            numbers = studio.select(filters)
+            shown = [n for n in numbers.tolist() if table.rows[n].sha256][:MAX_QUEUE_IMAGES]
+            images = [describe(table, labels, number) for number in shown]
+            return {"total": len(numbers), "images": images, "by": "filters"}
+        rows = studio.desk.list_queue(labels.source.images)
+        images = []
+        for row in rows:
+            number = table.find(row.sha256)
+            if number is not None:
+                facts = {"reasons": row.reasons, "suggested": row.suggested}
+                images.append(describe(table, labels, number) | facts)
+        return {"total": len(images), "images": images, "by": "doubt"}
+
+    @router.get("/images/{digest}/opinion")
+    def opinion(digest: str) -> dict[str, Any]:
+        """Return the model's answer on an image, with similar training images."""
+        found = ask(digest)
+        table = studio.table
+        neighbours = [
+            dict(one) | {"id": table.rows[number].sha256}
+            for one in found.answer.get("neighbours", [])
+            if (number := table.by_path.get(one["path"])) is not None
+        ]
+        return {"answer": found.answer, "neighbours": neighbours, "explained": found.explained}
+
+    @router.get("/images/{digest}/heat-map", response_class=Response)
+    def heat_map(digest: str) -> Response:
+        """Return where in the image the model sees the evidence for its answer."""
+        return Response(ask(digest).heat_map, media_type="image/png")
+
+    def ask(digest: str) -> Opinion:
+        row = studio.table.rows[require(studio.table, digest)]
+        try:
+            return studio.opinions.get(row, studio.project.images)
+        except ImageError as error:
+            raise Problem("unusable-image", error.message) from None
+
+    @router.get("/images/{digest}/label")
+    def label(digest: str) -> dict[str, Any]:
+        """Return the label of an image in force, in parts."""
+        labels = studio.desk.read()
+        facts = labels.describe(studio.table.rows[require(studio.table, digest)])
+        return facts | {"parts": labels.annotate(facts["text"])}
+
+    @router.post("/images/{digest}/label")
+    def correct(
+        request: Request,
+        digest: str,
+        seen: _Text,
+        who: _Text = "",
+        why: _Text = "",
+        text: Annotated[str | None, Body(max_length=MAX_TEXT)] = None,
+        parts: Annotated[dict[str, Any] | None, Body()] = None,
+        remove: Annotated[bool, Body()] = False,
+    ) -> dict[str, Any]:
+        """Write a correction: a text of the manifest, its parts, or that the image is taken out."""
+        row = studio.table.rows[require(studio.table, digest)]
+        person = request.state.session.name or who.strip()
+        if not person:
+            raise Problem("invalid-request", "Say who you are: corrections are kept with a name.")
+        if text is None and parts is None and not remove:
+            raise Problem("invalid-request", "Give a label, or remove the image.")
+        new = REMOVE if remove else text if text is not None else read_annotation(parts or {})
+        facts = studio.desk.write(row, new, seen=seen, who=person, why=why)
+        return facts | {"parts": studio.desk.read().annotate(facts["text"])}
+
+    @router.get("/corrections")
+    def corrections() -> dict[str, Any]:
+        """Return how many labels people have corrected, and the conflicts between them."""
+        labels, table = studio.desk.read(), studio.table
+        numbers = [table.find(digest) for digest in labels.disputed]
+        return {
+            "total": len(labels.corrected),
+            "people": len({one.who for one in labels.corrected.values()}),
+            "file": str(labels.source.path),
+            "conflicts": [describe(table, labels, one) for one in numbers if one is not None],
+        }
+
+    return router

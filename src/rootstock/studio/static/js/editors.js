@@ -1,0 +1,174 @@
+// One editor for each kind of label. Each has an `element`, its `keys`, and `parts()`: the label as
+// {labels, box, numbers}, or null while it is not whole. `done` is called when a key decides.
+import { fill, h } from "./dom.js";
+
+const DIGITS = "123456789".split("");
+
+/** Make the editor of a kind: choice, toggles, numbers, box or text. */
+export function makeEditor(kind, options) {
+  return { choice, toggles, numbers, box: boxed }[kind]?.(options) || choice(options);
+}
+
+const key = (text) => h("kbd", {}, text);
+
+/** Names in the order in which the digits choose them: the model's first, then all others. */
+function ranked(names, proposals) {
+  const first = proposals.map((one) => one.label);
+  return [...first, ...names.filter((name) => !first.includes(name))];
+}
+
+const share = (proposals, name) => proposals.find((one) => one.label === name)?.probability;
+
+function option({ name, digit, chance, chosen, current, press }) {
+  const bar = h("span", { class: "chance" });
+  if (chance !== undefined) bar.style.setProperty("--share", chance);
+  return h("button", { class: "option", type: "button", "aria-pressed": String(chosen), onclick: press },
+    digit ? key(digit) : h("span", { class: "nokey" }), h("span", { class: "what" }, name, current && h("span", { class: "quiet small" }, " now")),
+    chance !== undefined && h("span", { class: "count number" }, `${Math.round(100 * chance)} %`), bar);
+}
+
+const MANY = 18;
+
+/** Return a field for a name: one of those known, or a new one. */
+function nameField(names, take) {
+  const id = "known-names";
+  const field = h("input", { type: "text", placeholder: "Another name", "aria-label": "Another name", maxLength: 200,
+    onkeydown: (event) => {
+      if (event.key !== "Enter" || !field.value.trim()) return;
+      event.preventDefault();
+      const name = field.value.trim();
+      field.value = "";
+      field.blur();
+      take(name);
+    } });
+  field.setAttribute("list", id);
+  return h("div", { class: "row nowrap" }, field, h("datalist", { id }, names.map((name) => h("option", { value: name }))));
+}
+
+function choice({ names, parts, done }) {
+  let proposals = [], now = parts?.labels?.[0];
+  const list = h("div", { class: "options" });
+  const take = (name) => done({ labels: [name] });
+  const draw = () => fill(list, ranked(names, proposals).slice(0, MANY).map((name, i) => option({ name, digit: DIGITS[i],
+    chance: share(proposals, name), chosen: name === now, current: name === now, press: () => take(name) })));
+  draw();
+  return {
+    element: h("div", { class: "stack" }, list, nameField(names, take)),
+    propose: (answer) => { proposals = answer.top || []; draw(); },
+    parts: () => (now ? { labels: [now] } : null),
+    keys: [{ keys: DIGITS, shown: ["1", "…", "9"], what: "Choose a label and go on", run: (event) => {
+      const name = ranked(names, proposals)[DIGITS.indexOf(event.key)];
+      if (name) take(name);
+    } }],
+  };
+}
+
+function toggles({ names, parts, done }) {
+  let proposals = [];
+  const before = parts?.labels || [], chosen = new Set(before);
+  const list = h("div", { class: "options" });
+  const all = () => ranked([...new Set([...names, ...chosen])], proposals);
+  const flip = (name) => { if (!chosen.delete(name)) chosen.add(name); draw(); };
+  const draw = () => fill(list, all().slice(0, 40).map((name, i) => option({ name, digit: DIGITS[i], chance: share(proposals, name),
+    chosen: chosen.has(name), current: before.includes(name), press: () => flip(name) })));
+  draw();
+  return {
+    element: h("div", { class: "stack" }, list, nameField(names, (name) => { chosen.add(name); draw(); }),
+      h("button", { class: "main", type: "button", onclick: () => done({ labels: [...chosen] }) }, "Save ", key("Enter"))),
+    propose: (answer) => { proposals = answer.scores || []; draw(); },
+    parts: () => ({ labels: [...chosen] }),
+    keys: [{ keys: DIGITS, shown: ["1", "…", "9"], what: "Set or clear a label", run: (event) => {
+      const name = all()[DIGITS.indexOf(event.key)];
+      if (name) flip(name);
+    } }],
+  };
+}
+
+function numbers({ parts, done }) {
+  const fields = new Map(), said = h("p", { class: "quiet" });
+  for (const [name, value] of Object.entries(parts?.numbers || { target: "" }))
+    fields.set(name, h("input", { type: "number", step: "any", value, "aria-label": name,
+      onkeydown: (event) => { if (event.key === "Enter") { event.preventDefault(); save(); } } }));
+  const whole = () => {
+    const values = [...fields].map(([name, field]) => [name, field.valueAsNumber]);
+    return values.some(([, value]) => Number.isNaN(value)) ? null : { numbers: Object.fromEntries(values) };
+  };
+  const save = () => { const found = whole(); if (found) { document.activeElement.blur(); done(found); } };
+  let proposed = [];
+  return {
+    element: h("div", { class: "stack" }, [...fields].map(([name, field]) => h("label", { class: "row nowrap" }, h("span", {}, name), field)),
+      said, h("button", { class: "main", type: "button", onclick: save }, "Save ", key("Enter"))),
+    propose: (answer) => {
+      proposed = answer.values || [];
+      fill(said, "The model says ", proposed.map((one) => `${one.name} ${Number(one.value.toPrecision(4))}`).join(", "), " ", key("1"));
+    },
+    parts: whole,
+    keys: [
+      { keys: ["1"], what: "Take the number of the model", run: () => {
+        for (const one of proposed) if (fields.has(one.name)) fields.get(one.name).value = Number(one.value.toPrecision(6));
+      } },
+      { keys: ["e"], what: "Edit the number", run: () => { const [field] = fields.values(); field.focus(); field.select(); } },
+    ],
+  };
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** A name and a box, which is dragged over the picture; shares of the sides of the image. */
+function boxed({ names, parts, done, picture, size }) {
+  let now = parts?.labels?.[0] || names[0], sides = parts?.box || null, proposals = [], proposed = null, from = null;
+  const overlay = document.createElementNS(SVG, "svg");
+  overlay.setAttribute("viewBox", "0 0 1 1");
+  overlay.setAttribute("preserveAspectRatio", "none");
+  overlay.classList.add("boxes");
+  const list = h("div", { class: "options" });
+  const rectangle = (box, name) => {
+    if (!box) return null;
+    const one = document.createElementNS(SVG, "rect");
+    const [left, top, right, bottom] = box;
+    for (const [key, value] of Object.entries({ x: left, y: top, width: right - left, height: bottom - top }))
+      one.setAttribute(key, value);
+    one.classList.add(name);
+    return one;
+  };
+  const draw = () => {
+    overlay.replaceChildren(...[rectangle(proposed, "proposed"), rectangle(sides, "own")].filter(Boolean));
+    fill(list, ranked(names, proposals).slice(0, MANY).map((name, i) => option({ name, digit: DIGITS[i], chance: share(proposals, name),
+      chosen: name === now, current: name === parts?.labels?.[0], press: () => { now = name; draw(); } })));
+  };
+  const at = (event) => {
+    const b = overlay.getBoundingClientRect();
+    return [(event.clientX - b.x) / b.width, (event.clientY - b.y) / b.height].map((one) => Math.min(1, Math.max(0, one)));
+  };
+  overlay.addEventListener("pointerdown", (event) => { overlay.setPointerCapture(event.pointerId); from = at(event); event.preventDefault(); });
+  overlay.addEventListener("pointermove", (event) => {
+    if (!from) return;
+    const to = at(event);
+    sides = [Math.min(from[0], to[0]), Math.min(from[1], to[1]), Math.max(from[0], to[0]), Math.max(from[1], to[1])];
+    draw();
+  });
+  overlay.addEventListener("pointerup", () => { from = null; });
+  picture.append(overlay);
+  const whole = () => (sides && sides[2] > sides[0] && sides[3] > sides[1] ? { labels: [now], box: sides } : null);
+  const save = () => { const found = whole(); if (found) done(found); };
+  draw();
+  return {
+    element: h("div", { class: "stack" }, h("p", { class: "quiet small" }, "Drag over the picture to draw the box."), list,
+      nameField(names, (name) => { now = name; if (!names.includes(name)) names = [...names, name]; draw(); }),
+      h("button", { class: "main", type: "button", onclick: save }, "Save ", key("Enter"))),
+    propose: (answer) => {
+      proposals = answer.top || [];
+      const { box } = answer;
+      proposed = box && [box.x / size[0], box.y / size[1], (box.x + box.width) / size[0], (box.y + box.height) / size[1]];
+      draw();
+    },
+    parts: whole,
+    keys: [
+      { keys: DIGITS, shown: ["1", "…", "9"], what: "Choose the class", run: (event) => {
+        const name = ranked(names, proposals)[DIGITS.indexOf(event.key)];
+        if (name) { now = name; draw(); }
+      } },
+      { keys: ["b"], what: "Take the box of the model", run: () => { if (proposed) { sides = proposed; draw(); } } },
+    ],
+  };
+}

@@ -1,0 +1,192 @@
+// The page Label: one image after the other, what the model says of it, and a key for each label.
+import { address, place } from "./address.js";
+import { get, post, report, state, toast } from "./api.js";
+import { count, fill, h } from "./dom.js";
+import { makeEditor } from "./editors.js";
+import { thumbnail } from "./grid.js";
+import { setKeys } from "./keys.js";
+
+const KEPT_NAME = "studio.who", AHEAD = 3;
+const REASONS = { "doubtful label": "Label looks wrong", "model and label differ": "The model disagrees",
+  unknown: "Unlike the training images", "low confidence": "The model is unsure", "not labelled": "No label" };
+
+/** Return the name that corrections are kept with; asked once. */
+async function askName() {
+  if (state.session.name) return state.session.name;
+  const known = localStorage.getItem(KEPT_NAME);
+  if (known) return known;
+  return new Promise((resolve) => {
+    const field = h("input", { type: "text", required: true, maxLength: 80, autocomplete: "name", "aria-label": "Your name" });
+    const dialog = h("dialog", {}, h("form", { onsubmit: (event) => {
+      event.preventDefault();
+      localStorage.setItem(KEPT_NAME, field.value.trim());
+      dialog.close();
+    } }, h("h1", {}, "Who are you?"), h("p", { class: "quiet" },
+      "Corrections are kept with a name, so that two people can be told apart. This browser remembers it."),
+    field, h("button", { class: "main" }, "Continue")));
+    dialog.addEventListener("close", () => { dialog.remove(); resolve(localStorage.getItem(KEPT_NAME) || ""); });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+export async function showLabel(root) {
+  const filters = Object.fromEntries([...new Set(place().parameters.keys())].map((key) => [key, place().parameters.getAll(key)]));
+  let queue = await get("api/queue", filters), at = 0, editor = null, shown = 0, showsHeat = false;
+  const undo = [], skipped = new Set(), opinions = new Map();
+  const stage = h("div", { class: "stage" }), side = h("aside", {}), head = h("div", { class: "tools" });
+  const page = h("div", { class: "label" }, head, h("div", { class: "label-body" }, stage, side));
+
+  const opinion = (image) => {
+    if (!opinions.has(image.id)) opinions.set(image.id, get(`api/images/${image.id}/opinion`));
+    return opinions.get(image.id);
+  };
+
+  function prefetch() {
+    for (const image of queue.images.slice(at + 1, at + 1 + AHEAD)) {
+      new Image().src = `api/images/${image.id}/picture`;
+      opinion(image).catch(() => {});
+    }
+  }
+
+  function drawHead() {
+    const left = queue.images.length - at;
+    fill(head, h("span", { class: "total" }, left > 0 ? `${count(left, "image")} to look at` : "Done"),
+      h("span", { class: "quiet small" }, queue.by === "filters" ? "those of your filters" : "the most doubtful first"),
+      queue.by === "filters" && h("a", { class: "button small", href: "#/label" }, "Most doubtful"),
+      h("span", { class: "grow" }),
+      h("button", { type: "button", disabled: !undo.length, onclick: takeBack }, "Undo ", h("kbd", {}, "u")));
+  }
+
+  async function draw() {
+    const image = queue.images[at], turn = ++shown;
+    drawHead();
+    if (!image) { drawEnd(); return; }
+    const picture = h("img", { src: `api/images/${image.id}/picture`, alt: "", onerror: () => fill(stage, h("div", { class: "empty" },
+      h("p", {}, "This image has changed or vanished since it was indexed."), h("p", {}, "→ run the stage index again"))) });
+    const frame = h("div", { class: "frame-fit" }, picture);
+    fill(stage, frame);
+    const label = await get(`api/images/${image.id}/label`);
+    if (turn !== shown) return;
+    image.text = label.text;
+    editor = makeEditor(state.session.project.editor, { names: state.session.project.names, parts: label.parts, picture: frame,
+      size: [image.width, image.height], done: (parts) => decide({ parts }) });
+    const about = h("div", { class: "stack about" });
+    fill(side, drawFacts(image, label), editor.element, h("div", { class: "row decide" },
+      h("button", { type: "button", onclick: confirm }, "It is right ", h("kbd", {}, "Enter")),
+      h("button", { type: "button", onclick: skip }, "Skip ", h("kbd", {}, "s")),
+      h("button", { type: "button", onclick: () => decide({ remove: true }) }, "Remove ", h("kbd", {}, "x"))), about);
+    bind();
+    prefetch();
+    try {
+      const said = await opinion(image);
+      if (turn !== shown) return;
+      editor.propose(said.answer);
+      fill(about, drawOpinion(image, said));
+    } catch (error) {
+      if (turn === shown) fill(about, h("p", { class: "quiet small" }, error.message, error.todo && ` → ${error.todo}`));
+    }
+  }
+
+  function drawFacts(image, label) {
+    const correction = label.correction;
+    return h("div", { class: "stack" },
+      h("div", { class: "row" }, h("h1", {}, label.label || "no label"), image.split && h("span", { class: "chip" }, image.split),
+        (image.reasons || []).map((reason) => h("span", { class: "chip warn" }, REASONS[reason] || reason))),
+      image.suggested && image.suggested !== label.text && h("p", {}, "Looks like ", h("b", {}, image.suggested)),
+      label.conflict && h("div", { class: "box warn small" }, h("b", {}, "Two people disagree. "), label.conflict.map((one) =>
+        h("div", {}, `${one.who}: ${one.new_label}`, h("span", { class: "quiet" }, ` (${one.when.slice(0, 16).replace("T", " ")})`)))),
+      correction && !label.conflict && h("p", { class: "quiet small" }, `${correction.who} changed it from ${correction.old_label || "no label"}`,
+        correction.why && `: ${correction.why}`),
+      h("p", { class: "small quiet path" }, image.path));
+  }
+
+  function drawOpinion(image, said) {
+    const heat = h("img", { class: "heat", alt: `Where the model sees ${said.explained}`, title: `Evidence for ${said.explained}`,
+      src: `api/images/${image.id}/heat-map` });
+    return [
+      said.answer.unknown && h("span", { class: "chip bad" }, "Unlike the training images"),
+      h("h3", {}, "Evidence for ", said.explained, " ", h("kbd", {}, "h")), heat,
+      said.neighbours.length > 0 && [h("h3", {}, "Most similar training images"), h("div", { class: "neighbours" },
+        said.neighbours.map((one) => h("a", { href: address("data", { text: one.path }), title: one.path },
+          h("span", { class: "frame" }, thumbnail({ id: one.id, width: 1 })), h("span", { class: "name" }, one.target))))],
+    ];
+  }
+
+  function drawEnd() {
+    setKeys(keys());
+    const nothing = !queue.images.length;
+    fill(side);
+    fill(stage, h("div", { class: "empty" }, h("h1", {}, nothing ? "Nothing is in doubt" : "That was the last one"),
+      h("p", {}, nothing ? "No label looks wrong, or the data review has not run. You can label the images of any filter: choose them on the page Data and press Label."
+        : `${count(undo.length, "label")} written. Train again to use them: dvc repro, or rootstock train.`),
+      h("div", { class: "row" }, h("a", { class: "button", href: "#/data" }, "Choose images"),
+        skipped.size > 0 && h("button", { type: "button", onclick: again }, `Look at the ${count(skipped.size, "image")} that you skipped`))));
+  }
+
+  function again() {
+    queue = { ...queue, images: queue.images.filter((image) => skipped.has(image.id)) };
+    skipped.clear();
+    at = 0;
+    draw().catch(report);
+  }
+
+  /** Write a label and show the next image at once; if it cannot be written, this one comes back. */
+  async function decide(given) {
+    const image = queue.images[at], number = at, seen = image.text;
+    const who = await askName();
+    if (!who) return;
+    at += 1;
+    undo.push({ number, image, seen });
+    draw().catch(report);
+    try {
+      const written = await post(`api/images/${image.id}/label`, { seen, who, ...given });
+      undo.find((one) => one.image === image).now = written.text;
+      image.text = written.text;
+      if (written.conflict) toast(`${written.conflict[0].who} had given “${written.conflict[0].new_label}”. Both are kept, and yours is in force.`);
+    } catch (error) {
+      undo.splice(undo.findIndex((one) => one.image === image), 1);
+      at = number;
+      draw().catch(report);
+      toast(`Not written: ${error.message}`, { todo: error.todo, bad: true, action: { name: "Try again", run: () => decide(given) } });
+    }
+  }
+
+  function confirm() {
+    const parts = editor?.parts();
+    if (parts) decide({ parts, why: "" });
+  }
+
+  function skip() { if (queue.images[at]) { skipped.add(queue.images[at].id); at += 1; draw().catch(report); } }
+
+  async function takeBack() {
+    const last = undo.pop();
+    if (!last) return;
+    try {
+      const given = last.seen ? { text: last.seen } : { remove: true };
+      await post(`api/images/${last.image.id}/label`, { seen: last.now ?? last.seen, who: await askName(), why: "undone", ...given });
+      at = last.number;
+      draw().catch(report);
+    } catch (error) { undo.push(last); report(error); }
+  }
+
+  function toggleHeat() {
+    showsHeat = !showsHeat;
+    const heat = side.querySelector(".heat"), picture = stage.querySelector("img");
+    if (heat && picture) picture.src = showsHeat ? heat.src : `api/images/${queue.images[at].id}/picture`;
+  }
+
+  const keys = () => [
+    ...(queue.images[at] ? editor?.keys || [] : []),
+    { keys: ["Enter"], what: "Save; the label is right", run: (event) => (event.target.closest?.("button, a") ? false : confirm()) },
+    { keys: ["s", "ArrowRight"], what: "Skip", run: skip },
+    { keys: ["ArrowLeft"], what: "Back", run: () => { if (at > 0) { at -= 1; draw().catch(report); } } },
+    { keys: ["u"], what: "Undo", run: takeBack },
+    { keys: ["x"], what: "Remove the image from the data set", run: () => { if (queue.images[at]) decide({ remove: true }); } },
+    { keys: ["h"], what: "Show the evidence large", run: toggleHeat },
+  ];
+  function bind() { showsHeat = false; setKeys(keys()); }
+
+  fill(root, page);
+  await draw();
+}
