@@ -7,7 +7,7 @@ import torch
 from rootstock.explain.attacks import attack
 from rootstock.explain.corruptions import CORRUPTIONS, SEVERITIES
 from rootstock.explain.fooling import measure_fooling
-from rootstock.explain.robustness import Sample, measure_corruptions
+from rootstock.explain.robustness import Sample, measure_corruptions, render_corruptions
 from rootstock.explain.robustness_report import smallest_radii, summarise, write_robustness
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.targets import Targets
@@ -66,6 +66,15 @@ def test_scores_are_those_of_the_changed_images(predictor, sample):
     expected = (inferred.decisions.argmax(axis=1) == sample.targets.values).mean()
     assert scores.scores["contrast"] == [pytest.approx(expected)]
     assert scores.typical == pytest.approx(np.mean([one[0] for one in scores.scores.values()]))
+
+
+def test_section_has_a_row_for_each_corruption(predictor, sample):
+    scores = measure_corruptions(predictor, sample, severities=[3])
+    text = render_corruptions("accuracy", scores)
+    assert "12 test images, spoiled" in text
+    assert "| none | 1.000 |" in text
+    for name, values in scores.scores.items():
+        assert f"| {name} | {values[0]:.3f} | {scores.unknown[name][0]:.0%} |" in text
 
 
 @pytest.mark.parametrize("steps", [1, 10])

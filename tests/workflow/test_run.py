@@ -472,6 +472,7 @@ def test_evaluation_shows_what_the_answers_rest_on(finished):
     assert "## What the answers rest on" in text
     assert "![heat maps](plots/evaluation/heat_maps.png)" in text
     assert "## Similar images" in text
+    assert "## Spoiled images" in text
     assert re.search(r"\| all \| [01]\.\d{3} \| [01]\.\d{3} \| [01]\.\d{3} \|", text)
     assert re.search(r"the mean probability of the answer is 0\.\d\d", text)
     assert (finished / "reports/plots/evaluation/heat_maps.png").stat().st_size > 10_000

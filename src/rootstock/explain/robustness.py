@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from rootstock.data.entry import count
 from rootstock.data.manifest import ImageRow
 from rootstock.explain.corruptions import CORRUPTIONS, SEVERITIES
 from rootstock.features.loading import read_pixels
 from rootstock.model.predictor import Predictor
+from rootstock.system.escape import markdown_table
 from rootstock.system.progress import Progress
 from rootstock.system.threads import spread
 from rootstock.tasks.dataset import read_targets
@@ -70,6 +72,24 @@ class CorruptionScores:
         """The mean score over the corruptions at severity 3, or at the only one measured."""
         middle = [one[min(TYPICAL_SEVERITY, len(one)) - 1] for one in self.scores.values()]
         return float(np.mean(middle))
+
+
+def render_corruptions(metric: str, result: CorruptionScores) -> str:
+    """Return the section of an evaluation at severity 3."""
+    name = metric.replace("_", " ")
+    rows = [("none", f"{result.clean:.3f}", "")]
+    for kind, scores in result.scores.items():
+        rows.append((kind, f"{scores[-1]:.3f}", f"{result.unknown[kind][-1]:.0%}"))
+    lines = [
+        "## Spoiled images",
+        "",
+        f"{count(result.n_images, 'test image')}, spoiled as by a bad camera (severity "
+        f"{TYPICAL_SEVERITY} of {len(SEVERITIES)}), and how many of them are called `unknown`. "
+        "`rootstock robustness` measures every severity, and what an attacker can do.",
+        "",
+        *markdown_table(("corruption", name, "unknown"), rows),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def measure_corruptions(

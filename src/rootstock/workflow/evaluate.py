@@ -18,8 +18,10 @@ from rootstock.explain.report import PICTURE, explain_tests, render_retrieval
 from rootstock.explain.robustness import (
     ROBUST_PREFIX,
     TYPICAL_SEVERITY,
+    CorruptionScores,
     Sample,
     measure_corruptions,
+    render_corruptions,
 )
 from rootstock.model.batch_predict import predict_rows
 from rootstock.model.predictor import Predictor
@@ -62,11 +64,12 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     rows = project.manifest.rows("test")
     training = read_json(paths.training, made_by="train")
     predictor = Predictor(paths.model)
-    evaluation, features = _evaluate(predictor, rows, project.root)
+    evaluation, features, corrupted = _evaluate(predictor, rows, project.root)
     pictures = {"search of the head": "plots/training/heads.png"}
     if training["finetuning"]:
         pictures["fine-tuning by epoch"] = "plots/training/finetuning.png"
     explanations = _explain(predictor, rows, evaluation, features, project.root, paths.reports)
+    explanations = f"{explanations}\n{render_corruptions(evaluation.task.score, corrupted)}"
     write_evaluation(
         evaluation,
         paths.reports,
@@ -112,9 +115,10 @@ def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> Measurement
     log_notices(manifest)
     root = Project(config, paths).root
     rows = manifest.rows("test" if "test" in manifest.given_splits else None)
-    evaluation, features = _evaluate(predictor, rows, root)
+    evaluation, features, corrupted = _evaluate(predictor, rows, root)
     metrics, notes = _compare_with_training(predictor, rows, evaluation)
     explanations = _explain(predictor, rows, evaluation, features, root, paths.reports)
+    explanations = f"{explanations}\n{render_corruptions(evaluation.task.score, corrupted)}"
     write_evaluation(evaluation, paths.reports, root=root, notes=notes, explanations=explanations)
     return Measurement(evaluation.metrics | metrics, notes)
 
@@ -168,8 +172,8 @@ def _explain(
 
 def _evaluate(
     predictor: Predictor, rows: list[ImageRow], root: Path
-) -> tuple[Evaluation, np.ndarray]:
-    """Return the evaluation, and the features [N,D] of the images."""
+) -> tuple[Evaluation, np.ndarray, CorruptionScores]:
+    """Return the evaluation, the features [N,D] of the images, and what spoiled images give."""
     targets = read_targets(predictor.task, rows, predictor.names)
     inferred = predict_rows(predictor, rows, root)
     answers: list[Answer] = []
@@ -189,4 +193,4 @@ def _evaluate(
         more_metrics=robust,
         facts=[row.facts for row in rows],
     )
-    return evaluation, inferred.features
+    return evaluation, inferred.features, corrupted
