@@ -131,6 +131,17 @@ class Client:
         """
         return self._send("GET", "/v1/model")
 
+    def feedback(self, request_id: str, label: str, *, sha256: str = "") -> dict[str, Any]:
+        """Tell the true label of an image; returns the judgement that was stored.
+
+        ``request_id`` is the header X-Request-ID of the answer; ``sha256`` is that of the image
+        file, if the request had several images.
+        Raises:
+            ServiceError: as `predict`; ``kind`` is not-found for an id that is not in the journal.
+        """
+        body = {"request_id": request_id, "label": label, "sha256": sha256}
+        return self._send("POST", "/v1/feedback", json=body)
+
     def close(self) -> None:
         """Close the connection."""
         self._http.close()

@@ -14,6 +14,7 @@ from rootstock.cli import (
     corrections,
     data,
     explain,
+    feedback,
     predict,
     registry,
     serve,
@@ -40,7 +41,16 @@ in a project with a registry:
 """
 
 
-ANSWERING_COMMANDS = ("explain", "index_images", "key", "predict", "serve", "similar", "suggest")
+ANSWERING_COMMANDS = (
+    "explain",
+    "feedback",
+    "index_images",
+    "key",
+    "predict",
+    "serve",
+    "similar",
+    "suggest",
+)
 """Commands for which the extra `serve` is enough; the others need `train`."""
 
 
@@ -100,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
         suggest,
         serve,
         studio,
+        feedback,
         registry,
     ):
         group.add_commands(commands)

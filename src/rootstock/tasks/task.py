@@ -472,6 +472,21 @@ class Task(ABC):
         """Return the `uncertainty` of an answer's `columns`, or about that; None if unknown."""
         return None
 
+    feedback_metric: ClassVar[str] = "accuracy"
+    """What the mean of `judge` is; for another one than accuracy, a judgement may be any number."""
+
+    def answer_text(self, row: Mapping[str, Any]) -> str:
+        """Return the decision of an answer's `columns` as a text."""
+        return str(row.get("label") or "")
+
+    def judge(self, row: Mapping[str, Any], label: str) -> float:
+        """Return 1 if an answer's `columns` are right, 0 if the true label is another.
+
+        Raises:
+            DataError: ``label`` is not one of this task, or it takes no feedback.
+        """
+        raise DataError(f"the task `{self.name}` takes no feedback")
+
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return metrics of what the answers promised, such as the coverage of sets."""
         return {}

@@ -28,6 +28,7 @@ ROUTES = {
     "/v1/similar": "predict",
     "/v1/model": "predict",
     "/v1/drift": "predict",
+    "/v1/feedback": "predict",
     "/v1/challenger": "predict",
     "/v2": "predict",
     "/v2/": "predict",

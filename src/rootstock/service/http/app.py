@@ -26,6 +26,7 @@ from rootstock.service.http import problems
 from rootstock.service.http.access import AccessTable, Guard
 from rootstock.service.http.admin import make_admin_router
 from rootstock.service.http.body_limit import BodyLimit
+from rootstock.service.http.feedback import make_feedback_router
 from rootstock.service.http.keys import KeyRing, RateLimit
 from rootstock.service.http.linger import Linger
 from rootstock.service.http.mlflow import make_mlflow_router
@@ -75,6 +76,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
     app.state.service = service
     app.access.declare("/openapi.json", "open")  # FastAPI's own route
     app.include_router(make_router(service))
+    app.include_router(make_feedback_router(service))
     app.include_router(make_operation_router(service))
     app.include_router(make_v2_health_router(service))
     app.include_router(make_v2_router(service))

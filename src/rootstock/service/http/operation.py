@@ -70,6 +70,7 @@ def make_operation_router(service: Service) -> Router:
             queue=service.in_flight,
             registry_up=holder.registry_up,
             drift=service.drift.scores(predictor) if predictor else {},
+            live=service.live_score(),
         )
 
     @router.get("/", include_in_schema=False)

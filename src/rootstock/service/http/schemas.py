@@ -122,6 +122,51 @@ class DriftAnswer(BaseModel):
     median_novelty: float | None
 
 
+class FeedbackQuestion(BaseModel):
+    """The true label of an image that was answered."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: str = Field(
+        min_length=1,
+        max_length=200,
+        description="The header X-Request-ID of the answer.",
+        examples=["5f0c1d3ab2e94d43"],
+    )
+    label: str = Field(
+        min_length=1,
+        max_length=4000,
+        description="As a text of the manifest: a class, a JSON list of labels, or a number.",
+        examples=["tulip"],
+    )
+    sha256: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="Of the image file, if the request had several images.",
+    )
+
+
+class LiveScore(BaseModel):
+    """What feedback says of the model in use, with a 95 % interval."""
+
+    metric: str = Field(examples=["accuracy"])
+    value: float
+    low: float
+    high: float
+    images: int
+
+
+class FeedbackAnswer(BaseModel):
+    """The judgement that was stored; ``live`` includes it."""
+
+    request_id: str
+    sha256: str
+    label: str
+    answer: str = Field(description="What the model said.")
+    score: float = Field(description="1 if it was right; the error of a number.")
+    live: LiveScore | None = None
+
+
 class ModelAnswer(ModelName):
     """The model in use: its classes, quality and origin."""
 

@@ -16,6 +16,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from rootstock.errors import BundleError, ExplainError, ImageError, RootstockError
+from rootstock.evaluate.feedback import FeedbackLog, LiveScore
 from rootstock.explain.heat_map import explain_images
 from rootstock.explain.similar import ImageIndex
 from rootstock.model.predictor import Predictor
@@ -79,6 +80,7 @@ class Service:
             if settings.journal
             else None
         )
+        self.feedback = FeedbackLog(settings.journal) if settings.journal else None
         self.challenger = Challenger(challenger, settings, self.infer) if challenger else None
 
     @contextlib.asynccontextmanager
@@ -112,6 +114,13 @@ class Service:
             except RootstockError as error:
                 raise Problem("not-found", f"{error.message} ({error.hint})") from None
         return self._index
+
+    def live_score(self) -> LiveScore | None:
+        """Return what recent feedback says of the model in use; None: nothing."""
+        if self.feedback is None or not self.holder.ready:
+            return None
+        info = self.holder.predictor.info
+        return self.feedback.score(info["name"], info["version"], window=self.settings.drift_window)
 
     @property
     def ready(self) -> bool:

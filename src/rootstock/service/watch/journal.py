@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rootstock.errors import ArtifactError, ConfigError
+from rootstock.evaluate.journal import read_journal
 from rootstock.model.predictor import Predictor
 from rootstock.service.daemon import start_daemon
 from rootstock.system.files import write_atomic
@@ -71,7 +72,7 @@ class Journal:
                 f"the journal cannot be written to {folder}: {error.strerror or error}",
                 hint="set ROOTSTOCK_JOURNAL to a folder that the service may write to",
             ) from None
-        self._folder = folder
+        self.folder = folder
         self._images = images
         self._on_loss = on_loss
         self.dropped = 0
@@ -96,6 +97,7 @@ class Journal:
                     "request_id": request_id,
                     "model": predictor.info["name"],
                     "version": predictor.info["version"],
+                    "task": predictor.task.name,
                     "sha256": hashlib.sha256(content).hexdigest(),
                     "novelty": answer.novelty,
                     **answer.columns(),
@@ -116,6 +118,13 @@ class Journal:
             self._rows += rows
             if len(self._rows) >= MAX_ROWS:
                 self._start()
+
+    def find(self, request_id: str) -> list[dict[str, Any]]:
+        """Return the answers to a request, those included that wait for the disk."""
+        with self._turn:
+            waiting = [row.columns for row in (*self._writing, *self._rows)]
+        found = [row for row in waiting if row["request_id"] == request_id]
+        return found or list(read_journal(self.folder, request_id=request_id))
 
     async def keep_writing(self) -> None:
         """Write every minute, until cancelled."""
@@ -161,7 +170,7 @@ class Journal:
                     self._start()
 
     def _store(self, digest: str, content: bytes) -> None:
-        path = self._folder / "images" / digest[:2] / digest
+        path = self.folder / "images" / digest[:2] / digest
         try:
             if not path.exists():
                 with write_atomic(path) as temporary:
@@ -175,7 +184,7 @@ class Journal:
 
         name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.parquet"
         try:
-            with write_atomic(self._folder / name) as temporary:
+            with write_atomic(self.folder / name) as temporary:
                 pq.write_table(pa.Table.from_pylist(rows), temporary)
         except (ArtifactError, OSError, pa.ArrowException) as error:
             _log.error("%d rows of the journal are lost: %s", len(rows), error)

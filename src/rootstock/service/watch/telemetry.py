@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from rootstock.evaluate.feedback import LiveScore
 from rootstock.model.predictor import Predictor
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -101,6 +102,18 @@ class Telemetry:
             ["what"],
         )
 
+        self._live = gauge(
+            "rootstock_live_score",
+            "Metric of the model in use by recent feedback, and its 95 % interval.",
+            ["metric", "bound"],
+        )
+        self._live_images = gauge(
+            "rootstock_live_score_images", "Images with feedback behind it.", ["metric"]
+        )
+        self._tested = gauge(
+            "rootstock_test_score", "The same metric on the test images.", ["metric"]
+        )
+
     def begin_at_zero(
         self, routes: Iterable[str], problems: Iterable[str], roles: Iterable[str]
     ) -> None:
@@ -148,6 +161,7 @@ class Telemetry:
         queue: int,
         registry_up: bool,
         drift: dict[str, float],
+        live: LiveScore | None = None,
     ) -> Response:
         """Return the text for Prometheus, with the present state."""
         self._model.clear()
@@ -163,7 +177,20 @@ class Telemetry:
         self._drift.clear()
         for what, value in drift.items():
             self._drift.labels(what).set(value)
+        self._show_scores(predictor, live)
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+    def _show_scores(self, predictor: Predictor | None, live: LiveScore | None) -> None:
+        for gauge in (self._live, self._live_images, self._tested):
+            gauge.clear()
+        if live is None or predictor is None:
+            return
+        for bound in ("value", "low", "high"):
+            self._live.labels(live.metric, bound).set(getattr(live, bound))
+        self._live_images.labels(live.metric).set(live.images)
+        tested = predictor.bundle.metrics.get(live.metric)
+        if tested is not None:
+            self._tested.labels(live.metric).set(float(tested))
 
 
 def _child(metric: Any, *labels: object) -> Any:

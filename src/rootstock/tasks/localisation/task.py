@@ -286,6 +286,11 @@ class Localisation(SingleLabel):
         of_class = CLASSES.contradiction(decisions[:, :-4], _classes(targets))
         return np.asarray(np.maximum(of_class, apart), np.float64)
 
+    def judge(self, row: Mapping[str, Any], label: str) -> float:
+        """Return 1 if the class is the true one; ``label`` may be the class only."""
+        name = boxes.read_label(boxes.correct_text(label)) if label.startswith("[") else label
+        return CLASSES.judge(row, name)
+
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return in how many sets the true class is, and how many classes they hold."""
         return CLASSES.check_promises(answers, _classes(targets))

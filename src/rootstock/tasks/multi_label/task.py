@@ -321,6 +321,15 @@ class MultiLabel(Task):
         shares = json.loads(row.get("probabilities") or "{}")
         return max((1.0 - abs(2.0 * share - 1.0) for share in shares.values()), default=None)
 
+    def answer_text(self, row: Mapping[str, Any]) -> str:
+        """Return the labels that apply, joined by semicolons."""
+        return str(row.get("labels") or "")
+
+    def judge(self, row: Mapping[str, Any], label: str) -> float:
+        """Return 1 if just the true labels apply."""
+        true = labels.read_set(self.correct("", label))
+        return float(";".join(true) == ";".join(sorted(self.answer_text(row).split(";"))))
+
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return how many of the labels that apply are possible, and how many labels are."""
         kept = [answer.possible or () for answer in cast(Sequence[LabelsAnswer], answers)]

@@ -241,6 +241,17 @@ class Regression(Task):
             errors = errors / measures.measure_units(targets.values)[1]
         return np.asarray(errors.mean(axis=1))
 
+    feedback_metric: ClassVar[str] = "mean_absolute_error"
+
+    def answer_text(self, row: Mapping[str, Any]) -> str:
+        """Return the numbers, joined by semicolons."""
+        return str(row.get("values") or "")
+
+    def judge(self, row: Mapping[str, Any], label: str) -> float:
+        """Return the absolute error of the first number."""
+        true = numbers.read_numbers(self.correct("", label))
+        return abs(float(row["value"]) - next(iter(true.values())))
+
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return in how many intervals the true number is, and how wide they are."""
         inside, widths = [], []

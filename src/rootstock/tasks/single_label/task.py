@@ -299,6 +299,10 @@ class SingleLabel(Task):
         probability = row.get("probability")
         return None if probability is None else 1.0 - float(probability)
 
+    def judge(self, row: Mapping[str, Any], label: str) -> float:
+        """Return 1 if the most probable class is the true one."""
+        return float(row["label"] == require_label(label))
+
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
         """Return in how many sets the true class is, and how many classes they hold."""
         sets = [answer.labels or () for answer in cast(Sequence[ClassAnswer], answers)]

@@ -1,0 +1,27 @@
+"""The journal of a service, read back: one row per answer, in Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rootstock.system.tables import DAMAGE, read_table
+
+
+def read_journal(folder: Path, *, request_id: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the answers, the newest file first; only those of one request if it is named.
+
+    A file that cannot be read, such as one that is gone meanwhile, is passed over.
+    """
+    for path in sorted(folder.glob("*.parquet"), reverse=True):
+        try:
+            table = read_table(path)
+            if request_id is not None:
+                import pyarrow.compute as pc
+
+                table = table.filter(pc.equal(table["request_id"], request_id))
+            rows: list[dict[str, Any]] = table.to_pylist()
+        except DAMAGE:
+            continue
+        yield from rows
