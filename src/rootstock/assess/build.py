@@ -82,6 +82,7 @@ def build_profile(
         short_side_quantiles=_quartiles(sides),
         size_class=size_class(len(train), median, **thresholds),
         thresholds=thresholds,
+        dense=dataset.task.output_grid > 0,
         similarity=profile.similarity,
         probes=profile.probes,
         backbone=profile.backbone,
@@ -194,12 +195,13 @@ def _probe_taps(
     targets = read_targets(task, rows, task.read_names([row.target for row in rows]))
     solver = task.head()
     depths = reader.backbone.tap_names
-    taps = [pool_tap(depth, pooling) for depth in depths]
+    taps = [task.probe_tap(depth, depths) or pool_tap(depth, pooling) for depth in depths]
     reader.extract(rows, taps, batch_size=batch_size)
     with Progress("probes", len(taps), "depth") as progress:
         for depth, tap in zip(depths, taps, strict=True):
             features = reader.read(rows, tap).astype(np.float32)
-            score, std = solver.probe(features, targets, folds=folds, l2=PROBE_L2, seed=seed)
+            reading = solver.reading(reader.backbone.parts(tap))
+            score, std = reading.probe(features, targets, folds=folds, l2=PROBE_L2, seed=seed)
             neighbours = task.neighbour_score(features, targets)
             progress.update()
             yield Probe(

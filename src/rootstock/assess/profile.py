@@ -124,6 +124,8 @@ class DatasetProfile(Artifact):
     """How images become square: as the user says, or as the probes do."""
     pooling: Pooling = "avg"
     """What the probes have read of each map; old profiles average."""
+    dense: bool = False
+    """Whether the task has outputs for positions, which need a larger input."""
     geometry_probes: tuple[GeometryProbe, ...] = ()
     """Empty if nothing was compared."""
     alternatives: tuple[BackboneProfile, ...] = ()

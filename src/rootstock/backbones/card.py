@@ -57,9 +57,16 @@ def takes_max(tap: str) -> bool:
 
 
 def pool_tap(depth: str, pooling: Pooling) -> str:
-    """Return the tap that is read at a depth, or at depths joined by ``+``, with this pooling."""
+    """Return the tap that is read at a depth, or at depths joined by ``+``, with this pooling.
+
+    Maps stay as they are.
+    """
     ways = {"avg": ("",), "max": (f"@{MAX}",), "both": ("", f"@{MAX}")}[pooling]
-    return "+".join(f"{one}{way}" for one in split_taps(depth) for way in ways)
+    return "+".join(
+        f"{one}{way}"
+        for one in split_taps(depth)
+        for way in (("",) if split_grid(one)[1] else ways)
+    )
 
 
 class SimilarityScale(BaseModel):

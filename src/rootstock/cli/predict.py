@@ -13,6 +13,7 @@ from rootstock.data.entry import TABLE_ENDINGS
 from rootstock.data.tree import scan_folder
 from rootstock.errors import ImageError, RootstockError
 from rootstock.system.escape import escape_terminal
+from rootstock.system.files import write_atomic
 
 if TYPE_CHECKING:
     from rootstock.model.predictor import Predictor, Prepared
@@ -50,6 +51,12 @@ def add_commands(commands: Any) -> None:
     command.add_argument(
         "--embeddings", action="store_true", help="with --out: also the features of each image"
     )
+    command.add_argument(
+        "--files",
+        type=Path,
+        metavar="FOLDER",
+        help="also write what answers hold as files, such as masks, to this folder",
+    )
     add_options(command, "json")
 
 
@@ -57,7 +64,7 @@ def predict(options: argparse.Namespace) -> None:
     """Classify image files; exit with 1 if one of them has no answer.
 
     Raises:
-        RootstockError: --embeddings without --out.
+        RootstockError: --embeddings without --out, or --files with it.
     """
     from rootstock.tasks.task import AnswerOptions
 
@@ -65,20 +72,22 @@ def predict(options: argparse.Namespace) -> None:
         raise RootstockError(
             "--embeddings is for tables only", hint="name one: --out answers.parquet"
         )
+    if options.files and options.out:
+        raise RootstockError("--files is not for tables", hint="leave out --out")
     asked = AnswerOptions(options.top_k, options.coverage)
     files = [file for given in options.images for file in _list_files(given)]
     with open_model(options.model) as directory:
         failed = (
             _write_table(options, directory, files, asked)
             if options.out
-            else _print_answers(directory, [path for _, path in files], asked, json=options.json)
+            else _print_answers(options, directory, [path for _, path in files], asked)
         )
     if failed:
         sys.exit(1)
 
 
 def _print_answers(
-    directory: Path, paths: Sequence[Path], asked: AnswerOptions, *, json: bool
+    options: argparse.Namespace, directory: Path, paths: Sequence[Path], asked: AnswerOptions
 ) -> int:
     """Print an answer for each file as it comes; return how many have none."""
     from rootstock.model.answer_files import answer_files
@@ -86,10 +95,12 @@ def _print_answers(
 
     answers = []
     for answer, _ in answer_files(Predictor(directory), paths, asked):
+        if options.files:
+            write_files(answer, options.files)
         answers.append(answer)
-        if not json:
+        if not options.json:
             _print_answer(answer)
-    if json:
+    if options.json:
         print_json({"predictions": [answer.to_json() for answer in answers]})
     return sum(answer.error is not None for answer in answers)
 
@@ -142,6 +153,25 @@ def _list_files(given: Path) -> Iterator[tuple[str, Path]]:
         )
     for name in columns.texts(names[0], clean=False):
         yield name, given.parent / name
+
+
+def write_files(answer: Answer, folder: Path) -> None:
+    """Write the files of an answer below ``folder``, where its image is below the current one.
+
+    Only the name is kept of an image that is elsewhere.
+    Raises:
+        RootstockError: a file cannot be written, or would replace the image.
+    """
+    image = Path(answer.filename)
+    kept = image if not image.is_absolute() and ".." not in image.parts else Path(image.name)
+    for ending, content in answer.files().items():
+        path = (folder / kept).with_suffix(ending)
+        if path.resolve() == image.resolve():
+            raise RootstockError(
+                f"{path} is the image itself, and is not replaced", hint="give another folder"
+            )
+        with write_atomic(path) as temporary:
+            temporary.write_bytes(content)
 
 
 def list_images(given: Path) -> Iterator[Path]:

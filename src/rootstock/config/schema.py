@@ -399,8 +399,9 @@ class TaskConfig(Section):
     name: str = Field(
         "auto",
         description="`single_label`: one class per image; `multi_label`: any number of labels per "
-        "image; `regression`: one or several numbers; `localisation`: one class and one box. auto: "
-        "the columns of the table decide, and folders are classes.",
+        "image; `regression`: one or several numbers; `localisation`: one class and one box; "
+        "`segmentation`: a mask with a class per pixel. auto: the columns of the table decide; "
+        "the folders images and masks are masks, other folders classes.",
     )
     threshold: str = Field(
         "f1",

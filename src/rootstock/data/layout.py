@@ -26,7 +26,7 @@ from rootstock.data.entry import TABLE_ENDINGS, Entry, shorten
 from rootstock.data.folders import FolderReader, Reading
 from rootstock.data.split_folders import LAYOUT_HINT
 from rootstock.data.table import TableReader
-from rootstock.data.target_rules import PlainReader, TargetReader
+from rootstock.data.target_rules import FolderSource, PlainReader, TargetReader
 from rootstock.errors import DataError
 
 _IMAGE_COLUMNS = {"path", "label", "image", "filename", "file_name", "file", "class", "id"}
@@ -73,11 +73,13 @@ def find_images(
             f"there is no data at {root}",
             hint="set data.root in params.yaml, or give another folder",
         )
-    reader: TableReader | FolderReader
+    reader: FolderSource
     target = target or PlainReader()
     columns = target.columns
     if root.is_file():
         reader = TableReader(root, target, roles or ColumnRoles(), need_train)
+    elif own := target.open_folder(root, need_train=need_train):
+        reader = own
     elif target.in_folders:
         reader = FolderReader(root, reading, need_train)
     else:

@@ -11,6 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from rootstock.data.columns import Columns
+    from rootstock.data.entry import Entry
 
 
 class Settled(NamedTuple):
@@ -18,6 +19,16 @@ class Settled(NamedTuple):
 
     texts: list[str]
     warnings: list[str]
+
+
+class FolderSource(Protocol):
+    """Lists the images of a folder with their targets; ``warnings`` grow while it does."""
+
+    warnings: list[str]
+
+    def read(self) -> list[Entry]:
+        """Return the candidate images."""
+        ...
 
 
 class TargetReader(Protocol):
@@ -31,6 +42,10 @@ class TargetReader(Protocol):
     @property
     def in_folders(self) -> bool:
         """Whether the name of a class folder is a target."""
+        ...
+
+    def open_folder(self, root: Path, *, need_train: bool) -> FolderSource | None:
+        """Return what reads a folder in the task's own way, if there is such a way."""
         ...
 
     def find_columns(self, columns: Columns) -> tuple[str, ...]:
@@ -48,6 +63,9 @@ class PlainReader:
 
     columns: tuple[str, ...] = ("label",)
     in_folders: bool = True
+
+    def open_folder(self, root: Path, *, need_train: bool) -> None:
+        """Return nothing: folders are classes."""
 
     def find_columns(self, columns: Columns) -> tuple[str, ...]:
         """Return one column for each name; none if one is missing."""

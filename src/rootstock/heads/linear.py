@@ -7,7 +7,7 @@ afterwards, so that a head reads the features as the backbone gives them. `solve
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,13 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from rootstock.errors import TrainingError
+from rootstock.heads.maps import (
+    DECODER_WIDTH,
+    MapModule,
+    MapShape,
+    interpolation,
+    split_maps,
+)
 from rootstock.heads.solver import TOLERANCE, Axes, OutputLoss, walk_path
 from rootstock.system.files import write_atomic
 
@@ -27,6 +34,8 @@ PROBE_L2 = 1e-2
 """Strength for every probe: probes compare features, and the search of the head comes later."""
 BLOCK_ROWS = 1024
 """Rows that are standardised at a time."""
+BLOCK_IMAGES = 64
+"""Images whose maps are read at a time."""
 MIN_SCALE = 1e-8
 """A feature of a smaller deviation is constant, and is left as it is."""
 PRIOR_IMAGES = 100
@@ -59,7 +68,56 @@ class MlpHead:
         return self.outer.outputs(np.maximum(self.inner.outputs(features), 0.0))
 
 
-Head = LinearHead | MlpHead
+@dataclass(frozen=True)
+class MapHead:
+    """A linear head that reads each position of maps: features [N,D] -> outputs [N,K*G*G].
+
+    ``linear`` reads the channels of all maps of ``shapes``, interpolated to G x G positions.
+    ``hidden`` are the channels of a decoder that is added for fine-tuning; untrained, it adds 0.
+    """
+
+    linear: LinearHead
+    shapes: tuple[MapShape, ...]
+    grid: int
+    hidden: int = 0
+
+    @classmethod
+    def blank(
+        cls, n_names: int, shapes: Sequence[MapShape], grid: int, *, hidden: int = 0
+    ) -> MapHead:
+        """Return a head of zeros."""
+        channels = sum(count for count, _ in shapes)
+        weights, bias = np.zeros((n_names, channels), np.float32), np.zeros(n_names, np.float32)
+        return cls(LinearHead(weights, bias), tuple(shapes), grid, hidden)
+
+    def outputs(self, features: np.ndarray) -> np.ndarray:
+        """Return outputs float32[N,K*G*G] of features [N,D]."""
+        n_names = len(self.linear.bias)
+        borders = np.cumsum([channels for channels, _ in self.shapes])[:-1]
+        weights = np.split(self.linear.weights, borders, axis=1)
+        outputs = np.empty((len(features), n_names, self.grid, self.grid), np.float32)
+        for start in range(0, len(features), BLOCK_IMAGES):
+            block = slice(start, start + BLOCK_IMAGES)
+            outputs[block] = self.linear.bias[:, None, None]
+            for maps, weight in zip(split_maps(features[block], self.shapes), weights, strict=True):
+                side = maps.shape[-1]
+                read = (weight @ maps.reshape(*maps.shape[:2], -1)).reshape(-1, n_names, side, side)
+                matrix = interpolation(side, self.grid)
+                outputs[block] += matrix @ read @ matrix.T
+        return outputs.reshape(len(features), -1)
+
+    def module(self) -> MapModule:
+        """Return the head as a part of a network."""
+        linear = self.linear
+        return MapModule(linear.weights, linear.bias, self.shapes, self.grid, hidden=self.hidden)
+
+
+Head = LinearHead | MlpHead | MapHead
+
+
+def to_tune(head: Head) -> Head:
+    """Return a head as fine-tuning begins with it: one that reads maps gets a decoder."""
+    return replace(head, hidden=DECODER_WIDTH) if isinstance(head, MapHead) else head
 
 
 @dataclass(frozen=True)
@@ -186,21 +244,31 @@ def shrink_scale(variances: np.ndarray, n_images: int) -> np.ndarray:
 
 def write_head(head: Head, path: Path) -> None:
     """Write a head as safetensors, which writes the bytes as they are, whatever their order."""
-    layers = {"": head} if isinstance(head, LinearHead) else {"inner.": head.inner}
+    layers = {"": head} if isinstance(head, LinearHead) else {}
+    more = {}
     if isinstance(head, MlpHead):
-        layers["outer."] = head.outer
+        layers = {"inner.": head.inner, "outer.": head.outer}
+    elif isinstance(head, MapHead):
+        layers = {"": head.linear}
+        more = {"shapes": np.array(head.shapes), "grid": np.array([head.grid, head.hidden])}
     tensors = {
         f"{name}weights": np.ascontiguousarray(layer.weights) for name, layer in layers.items()
     }
+    biases = {f"{name}bias": layer.bias for name, layer in layers.items()}
     with write_atomic(path) as temporary:
-        save_file(tensors | {f"{n}bias": layer.bias for n, layer in layers.items()}, temporary)
+        save_file(tensors | biases | more, temporary)
 
 
 def read_head(path: Path) -> Head:
     """Read what `write_head` wrote."""
     tensors = load_file(path)
     if "weights" in tensors:
-        return LinearHead(tensors["weights"], tensors["bias"])
+        linear = LinearHead(tensors["weights"], tensors["bias"])
+        if "shapes" not in tensors:
+            return linear
+        shapes = tuple((int(channels), int(side)) for channels, side in tensors["shapes"])
+        grid, hidden = map(int, tensors["grid"])
+        return MapHead(linear, shapes, grid, hidden)
     inner, outer = (
         LinearHead(tensors[f"{name}.weights"], tensors[f"{name}.bias"])
         for name in ("inner", "outer")

@@ -24,6 +24,7 @@ from rootstock.runtimes.choose import LATENCY_ROUNDS, MAX_BATCH_TIME_SHARE, time
 from rootstock.runtimes.engines import EXTRAS, PACKAGES, Engine, installed_engines
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.runtimes.openvino import make_caller, openvino_model
+from rootstock.tasks import get_task
 
 if TYPE_CHECKING:
     from rootstock.train.network import TransferNet
@@ -182,7 +183,11 @@ def load_network(bundle: ModelBundle) -> TransferNet:
 
     facts = bundle.facts
     network = TransferNet.from_card(
-        facts.card, tap=facts.tap, n_outputs=bundle.width, hidden=facts.hidden
+        facts.card,
+        tap=facts.tap,
+        n_outputs=bundle.width,
+        hidden=facts.hidden,
+        grid=get_task(facts.task).output_grid,
     )
     try:
         network.load_state_dict(load_file(bundle.weights_path))
@@ -215,7 +220,7 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
             prepared = torch.from_numpy(images).to(device, memory_format=layout)
             features, maps = network.extractor.with_maps(prepared)
             logits, described = network.head(features), network.describe(features)
-            if not (with_maps and are_means(described, maps)):
+            if not (with_maps and network.adds_up_maps and are_means(described, maps)):
                 maps = []
         found = tuple(part.cpu().numpy() for part in maps)
         return Outputs(logits.cpu().numpy(), described.cpu().numpy(), found)

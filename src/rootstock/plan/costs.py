@@ -25,6 +25,8 @@ def tuning_size(profile: DatasetProfile, pins: Pins) -> int:
     """Side of the input in pixels if the backbone is fine-tuned."""
     if pins.input_size != AUTO:
         return pins.input_size
+    if profile.dense:
+        return rules.dense_input_size(profile.backbone.input_size)
     return rules.finetune_input_size(profile.fitted_side, profile.backbone.input_size)
 
 
@@ -97,7 +99,8 @@ def find_too_slow(minutes: Mapping[Strategy, float], *, limit: float | None) -> 
 def _gflop(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> float:
     backbone = profile.backbone
     tune_size = tuning_size(profile, pins)
-    head_size = backbone.input_size if pins.input_size == AUTO else pins.input_size
+    plain = pins.input_size == AUTO and not profile.dense
+    head_size = backbone.input_size if plain else tune_size
     per_image = {
         size: backbone.gflop_per_megapixel * size * size / 1e6 for size in (head_size, tune_size)
     }

@@ -263,7 +263,13 @@ def _choose_input_size(
     draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
 ) -> int:
     card_size = profile.backbone.input_size
-    if rules.is_finetune(strategy):
+    if profile.dense:
+        ruled = rules.dense_input_size(card_size)
+        why = (
+            f"the backbone was trained at {card_size}; what is said of positions gains from a "
+            "larger input, since small objects cover more of its cells."
+        )
+    elif rules.is_finetune(strategy):
         ruled = rules.finetune_input_size(profile.fitted_side, card_size)
         side = "short" if profile.geometry == "crop" else "long"
         why = (

@@ -28,7 +28,9 @@ def spend_more(pins: Pins, profile: DatasetProfile, quality: Quality) -> Pins:
         pins,
         epochs=epochs if pins.epochs == AUTO else pins.epochs,
         learning_rates=rates if pins.learning_rates == AUTO else pins.learning_rates,
-        input_size=profile.backbone.input_size if pins.input_size == AUTO else pins.input_size,
+        input_size=profile.backbone.input_size
+        if pins.input_size == AUTO and not profile.dense
+        else pins.input_size,
     )
 
 

@@ -161,6 +161,15 @@ def finetune_input_size(short_side: float, card_size: int, *, smallest: int = 12
     return min(card_size, max(smallest, rounded))
 
 
+def dense_input_size(card_size: int) -> int:
+    """Side of the square input in pixels if outputs are of positions, a multiple of 32.
+
+    With the default backbone a frozen head on street scenes came to a mean IoU of .445 at 224
+    pixels and to .487 at 320, with as many cells as each gives; checked on no other set.
+    """
+    return 32 * round(card_size * 10 / 7 / 32)
+
+
 def augmentation_level(strategy: Strategy, size: SizeClass) -> Literal["none", "light", "medium"]:
     """None for heads on cached features; stronger where there are fewer images to see."""
     if not is_finetune(strategy):

@@ -17,6 +17,7 @@ from rootstock.review.findings import gather_findings
 from rootstock.review.grouping import find_groups, measure_groups
 from rootstock.review.record import MAX_SUSPECTS, Copies, DataReview, Feasibility, Suspect
 from rootstock.review.shortcuts import collect_facts, collect_picture_facts, find_shortcuts
+from rootstock.tasks import get_task
 from rootstock.tasks.dataset import Dataset, read_targets
 from rootstock.tasks.task import Task
 
@@ -88,10 +89,11 @@ def build_review(
 
 def find_copies(manifest: Manifest) -> list[Copies]:
     """Return at most 50 groups of copies: of several classes, then of several splits first."""
+    task = get_task(manifest.task)
     groups = [
         Copies(
             paths=tuple(row.path for row in rows),
-            labels=tuple(sorted({row.target for row in rows})),
+            labels=tuple(sorted({task.caption(row.target) for row in rows})),
             splits=tuple(sorted({row.split for row in rows})),
         )
         for rows in manifest.copies()
@@ -130,6 +132,8 @@ def _feasibility(
     seed: int,
     groups: np.ndarray,
 ) -> Feasibility | None:
+    if task.output_grid:
+        return None  # features of whole images do not show what is possible at each position
     # A copy next to its original would be recognised, not predicted; test images stay unseen.
     first = {row.picture: i for i, row in reversed(list(enumerate(rows))) if row.split != "test"}
     counts = Counter(rows[i].stratum for i in first.values())

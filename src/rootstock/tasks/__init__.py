@@ -41,6 +41,10 @@ _TASKS = {
         Place("rootstock.tasks.localisation.task", "Localisation"),
         Place("rootstock.tasks.localisation.answer", "BoxAnswer"),
     ),
+    "segmentation": Registration(
+        Place("rootstock.tasks.segmentation.task", "Segmentation"),
+        Place("rootstock.tasks.segmentation.answer", "MaskAnswer"),
+    ),
     "single_label": Registration(
         Place("rootstock.tasks.single_label.task", "SingleLabel"),
         Place("rootstock.tasks.single_label.answer", "ClassAnswer"),

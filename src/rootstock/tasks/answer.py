@@ -105,6 +105,10 @@ class Answer:
         """Return the decision as flat columns, for tables."""
         raise NotImplementedError
 
+    def files(self) -> dict[str, bytes]:
+        """Return what can be written as a file, by the ending of its name; as a rule nothing."""
+        return {}
+
     def to_json(self) -> dict[str, Any]:
         """Return what JSON holds; what is not known is left out."""
         return _without_none(dataclasses.asdict(self))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from rootstock.data.target_rules import PlainReader, Settled
+from rootstock.data.target_rules import FolderSource, PlainReader, Settled
 from rootstock.errors import ConfigError, DataError
 from rootstock.metrics import stability_index
 from rootstock.system.escape import escape_markdown, list_names, markdown_table
@@ -144,6 +144,8 @@ class Task(ABC):
     every crop; outputs of several views are not averaged, nor targets mixed."""
     editor: ClassVar[Editor] = "text"
     """How a person gives a target: one name, any number of names, numbers, or a name and a box."""
+    output_grid: ClassVar[int] = 0
+    """Positions along each side of an image that have outputs; 0: outputs are of whole images."""
     selection: ClassVar[str] = "val_loss"
     """The validation metric that trials are chosen by; lower is better."""
 
@@ -302,6 +304,21 @@ class Task(ABC):
         ``taps`` are those of the backbone, shallow to deep; the last has no map.
         """
         return depth
+
+    def probe_tap(self, depth: str, taps: Sequence[str]) -> str:
+        """Return the tap that a probe of ``depth`` reads; empty: the depth, pooled."""
+        return ""
+
+    def open_folder(self, root: Path, *, need_train: bool) -> FolderSource | None:
+        """Return what lists the images of a folder and their targets, in the task's own way.
+
+        None: the folder is read as class folders if `in_folders`, and refused otherwise.
+        """
+        return None
+
+    def linked_files(self, texts: Sequence[str]) -> list[str]:
+        """Return the files that the targets of a table name, relative to its folder."""
+        return []
 
     # Training (needs torch)
 

@@ -54,9 +54,7 @@ def torch_outputs(network: TransferNet, images: np.ndarray) -> TorchOutputs:
     with torch.inference_mode():
         features = network.features(torch.from_numpy(images))
         logits, described = network.head(features), network.describe(features)
-        sizes = features.abs()
-        for layer in network.head_layers:
-            sizes = sizes @ layer.weight.abs().T + layer.bias.abs()
+        sizes = network.term_sizes(features)
     return TorchOutputs(logits.numpy(), described.numpy(), sizes.numpy())
 
 
@@ -79,6 +77,8 @@ def count_maps(network: TransferNet, images: np.ndarray) -> int:
 
     Networks of tokens have none, and some networks have layers behind the pooling.
     """
+    if not network.adds_up_maps:
+        return 0
     with torch.inference_mode():
         features, maps = network.extractor.with_maps(torch.from_numpy(images))
         return len(maps) if are_means(network.describe(features), maps) else 0

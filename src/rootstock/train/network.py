@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from rootstock.backbones.card import BackboneCard
 from rootstock.backbones.load import Backbone, build_backbone
-from rootstock.backbones.tap_features import TapPart, average_grids
-from rootstock.heads.linear import Head, LinearHead, MlpHead
+from rootstock.backbones.tap_features import TapPart, average_grids, average_width
+from rootstock.heads.linear import Head, LinearHead, MapHead, MlpHead
+from rootstock.heads.maps import MapModule
 
 
 class TransferNet(nn.Module):
@@ -31,23 +32,51 @@ class TransferNet(nn.Module):
         return parts
 
     @property
-    def head_layers(self) -> list[nn.Linear]:
-        """The linear layers of the head, with a ReLU between two."""
-        return [module for module in self.head.modules() if isinstance(module, nn.Linear)]
-
-    @property
     def n_outputs(self) -> int:
         """K"""
-        return self.head_layers[-1].out_features
+        if isinstance(self.head, MapModule):
+            return self.head.n_outputs
+        return self._layers[-1].out_features
 
     @property
     def hidden(self) -> int:
-        """Width of the head's hidden layer; 0 of a linear head."""
-        return self.head_layers[0].out_features if len(self.head_layers) > 1 else 0
+        """Width of the head's hidden layer, or of its decoder; 0 of a linear head."""
+        if isinstance(self.head, MapModule):
+            return self.head.hidden
+        return self._layers[0].out_features if len(self._layers) > 1 else 0
+
+    @property
+    def adds_up_maps(self) -> bool:
+        """Whether an output is a sum over the positions of the maps that are read."""
+        return not isinstance(self.head, MapModule)
+
+    @property
+    def features_per_weight(self) -> float:
+        """How many features an average weight of the head's first layer reads, at least 1."""
+        if isinstance(self.head, MapModule):
+            return sum(part.width for part in self.parts) / average_width(self.parts)
+        return 1.0
+
+    def term_sizes(self, features: Tensor) -> Tensor:
+        """Return [N,K]: the sum of the absolute terms of each output, for features [N,D]."""
+        if isinstance(self.head, MapModule):
+            return self.head.term_sizes(features)
+        sizes = features.abs()
+        for layer in self._layers:
+            sizes = sizes @ layer.weight.abs().T + layer.bias.abs()
+        return sizes
+
+    @property
+    def _layers(self) -> list[nn.Linear]:
+        """The linear layers of the head, with a ReLU between two."""
+        return [module for module in self.head.modules() if isinstance(module, nn.Linear)]
 
     @classmethod
     def build(cls, backbone: Backbone, *, tap: str, head: Head) -> TransferNet:
         """Join a backbone and a fitted head; the backbone is copied."""
+        if isinstance(head, MapHead):
+            network = cls(backbone.feature_module(tap), head.module(), tap=tap)
+            return network.to(backbone.device).eval()
         layers = [head.inner, head.outer] if isinstance(head, MlpHead) else [head]
         modules = [_linear(layer) for layer in layers]
         joined = (
@@ -58,10 +87,17 @@ class TransferNet(nn.Module):
 
     @classmethod
     def from_card(
-        cls, card: dict[str, Any], *, tap: str, n_outputs: int, hidden: int = 0
+        cls, card: dict[str, Any], *, tap: str, n_outputs: int, hidden: int = 0, grid: int = 0
     ) -> TransferNet:
-        """The network of a bundle with random weights, built without any download."""
+        """The network of a bundle with random weights, built without any download.
+
+        ``grid``: the outputs are of this many positions along each side; 0: of the whole image.
+        """
         backbone = build_backbone(BackboneCard.model_validate(card))
+        if grid:
+            shapes = [(part.channels, part.grid) for part in backbone.parts(tap)]
+            blank = MapHead.blank(n_outputs // grid**2, shapes, grid, hidden=hidden)
+            return cls.build(backbone, tap=tap, head=blank)
         widths = [backbone.width(tap), *([hidden] if hidden else []), n_outputs]
         layers = [
             LinearHead(np.zeros((after, before), np.float32), np.zeros(after, np.float32))

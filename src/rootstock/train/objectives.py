@@ -15,7 +15,7 @@ import torch
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.load import load_backbone
 from rootstock.backbones.tap_features import TapPart
-from rootstock.heads.linear import CPU, Head, LinearHead, read_head, write_head
+from rootstock.heads.linear import CPU, Head, LinearHead, read_head, to_tune, write_head
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_atomic, write_json
 from rootstock.tasks.learning import HeadSolver, PathScores
@@ -241,7 +241,7 @@ class FinetuneObjective:
 
     def _train(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
         backbone = load_backbone(self.weights, self.backbone, device=self.device)
-        network = TransferNet.build(backbone, tap=self.tap, head=read_head(self.head))
+        network = TransferNet.build(backbone, tap=self.tap, head=to_tune(read_head(self.head)))
         return finetune(
             network,
             self.train,

@@ -108,14 +108,16 @@ def rate_factor(done: float) -> float:
 def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[dict[str, Any]]:
     """Groups for the optimizer with their ``peak`` rate and ``stage``; frozen ones are left out.
 
-    A head that reads maps learns more slowly by as much as they are wider than their averages: a
-    step moves an output by the sum over its features (Yang et al. 2021, arXiv:2203.03466).
+    A head that reads whole maps learns more slowly by as much as they are wider than their
+    averages: a step moves an output by the sum over its features (Yang et al. 2021,
+    arXiv:2203.03466). One that reads each position does not.
     Biases and normalisation have no weight decay. Frozen parameters stop requiring gradients.
     """
     stages = _stages(network)
     depth = _depths(network)
     frozen = _frozen(settings, depth)
     share = average_width(network.parts) / sum(part.width for part in network.parts)
+    share *= network.features_per_weight
     norms = norm_layers(network)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():

@@ -19,7 +19,7 @@ from rootstock.backbones.load import LAST
 from rootstock.backbones.tap_features import average_grids
 from rootstock.config.schema import TrainConfig
 from rootstock.data.views import Views, average_views
-from rootstock.heads.linear import read_head
+from rootstock.heads.linear import read_head, to_tune
 from rootstock.plan.pins import AUTO
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.search import Searcher
@@ -103,7 +103,9 @@ class TrainingJob:
         return [HeadTrial.of(trial) for trial in trials]
 
     def _head_candidates(self) -> list[dict[str, Any]]:
-        linear = [one | {"tap": self._read_tap(one["tap"])} for one in self.plan.head_candidates]
+        # Some tasks read the same at several depths
+        by_tap = {self._read_tap(one["tap"]): one for one in self.plan.head_candidates}
+        linear = [one | {"tap": tap} for tap, one in by_tap.items()]
         with_penalty = list(linear)
         _, counts = np.unique(self.data.targets("train").strata, return_counts=True)
         if np.median(counts) <= PROTOTYPE_IMAGES and self.data.task.head().has_prototypes:
@@ -228,7 +230,7 @@ class TrainingJob:
         states = [load_file(trial.directory / BEST) for trial in done]
         params = {"average_of": len(done)}
         plain = [self._average(states, params)] if len(done) > 1 else []
-        start = {name: value.cpu() for name, value in self.build_network(head).state_dict().items()}
+        start = self._start(head)
         return [*plain, self._average([*states, start], params | {"with_start": True})]
 
     def _average(
@@ -247,8 +249,14 @@ class TrainingJob:
             return TransferNet.build(self.data.reader.backbone, tap=trial.tap, head=head)
         return self._tuned_network(load_file(trial.directory / BEST))
 
+    def _start(self, trial: HeadTrial) -> dict[str, Tensor]:
+        """Return the weights that fine-tuning began with."""
+        head = to_tune(read_head(trial.directory / HEAD_FILE))
+        network = TransferNet.build(self.data.reader.backbone, tap=trial.tap, head=head)
+        return {name: value.cpu() for name, value in network.state_dict().items()}
+
     def _tuned_network(self, state: dict[str, Tensor]) -> TransferNet:
-        head = read_head(next((self.directory / "heads").rglob(HEAD_FILE)))
+        head = to_tune(read_head(next((self.directory / "heads").rglob(HEAD_FILE))))
         network = TransferNet.build(self.data.reader.backbone, tap=self._read_tap(LAST), head=head)
         network.load_state_dict(state)
         return network.eval()

@@ -166,7 +166,9 @@ def trained_strategy(trial: HeadTrial | FinetunedTrial, planned: Strategy) -> St
     """
     if isinstance(trial, FinetunedTrial):
         return planned
-    return "linear_probe" if split_grid(split_taps(trial.tap)[-1])[0] == LAST else "early_features"
+    parts = [split_grid(part) for part in split_taps(trial.tap)]
+    only_maps = all(grid for _, grid in parts)  # the same whatever the depth
+    return "linear_probe" if only_maps or parts[-1][0] == LAST else "early_features"
 
 
 def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import suppress
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config, DataConfig
@@ -19,12 +20,15 @@ from rootstock.data.layout import find_images
 from rootstock.data.limits import DecodeLimits
 from rootstock.data.read import read_file
 from rootstock.data.target_rules import PlainReader
-from rootstock.errors import ImageError
-from rootstock.system.files import write_atomic, write_json
+from rootstock.errors import ImageError, RootstockError
+from rootstock.system.files import sha256_file, write_atomic, write_json
+from rootstock.tasks.recognise import find_task
 
 
 def write_listed(config: Config, paths: Paths) -> None:
-    """Write artifacts/images.json: a hash of all images that the table `data.root` lists.
+    """Write artifacts/images.json: a hash of all files that the table `data.root` lists.
+
+    Those are the images, and what their targets name, such as masks.
 
     A manifest that is there is copied to ``paths.last_manifest``.
     For a folder it says nothing. An image that the index has seen, and that looks as it did then,
@@ -39,7 +43,7 @@ def write_listed(config: Config, paths: Paths) -> None:
 
 
 def digest_listed(config: Config, paths: Paths) -> str:
-    """Return the SHA-256 of the listed images, their paths and corrections; 64 hex digits."""
+    """Return the SHA-256 of the listed files, their paths and corrections; 64 hex digits."""
     limits = read_limits(config)
     # The labels do not matter: DVC knows the table itself.
     layout = find_images(
@@ -62,7 +66,21 @@ def digest_listed(config: Config, paths: Paths) -> str:
     corrections = locate_corrections(layout.root)
     if corrections.is_file():
         digest.update(corrections.read_bytes())
+    for name in _list_linked(config, paths):
+        path = layout.base / name
+        content = sha256_file(path) if path.is_file() else "missing"
+        digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _list_linked(config: Config, paths: Paths) -> list[str]:
+    """Return the files that targets name; what is wrong with the table is left to the index."""
+    root, roles = paths.below(config.data.root), read_roles(config.data)
+    with suppress(RootstockError):
+        task = find_task(config.task.name, root, roles).task
+        entries = find_images(root, target=task, roles=roles).entries
+        return task.linked_files([entry.target for entry in entries])
+    return []
 
 
 def read_roles(data: DataConfig) -> ColumnRoles:

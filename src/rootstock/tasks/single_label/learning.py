@@ -161,6 +161,7 @@ def adjust_logits(head: Head, labels: np.ndarray, *, n_classes: int) -> Head:
         outer = adjust_logits(head.outer, labels, n_classes=n_classes)
         assert isinstance(outer, LinearHead)
         return MlpHead(head.inner, outer)
+    assert isinstance(head, LinearHead)
     shares = log_shares(labels, n_classes=n_classes)
     return LinearHead(head.weights, (head.bias - shares).astype(np.float32))
 
