@@ -147,12 +147,12 @@ def make_report(evidence: Evidence, metrics: Mapping[str, float], root: Path) ->
     """Return evaluation.md, per_class.csv and three pictures."""
     images = Segmented.of(evidence)
     names, confusion = images.targets.names, images.counts.confusion
-    per_mille = np.round(1000 * confusion / max(1, confusion.sum())).astype(np.int64)
+    per_ten_thousand = np.round(10_000 * confusion / max(1, confusion.sum())).astype(np.int64)
     rows = images.class_rows()
     pictures = [
         Picture("overlays.png", partial(plot_overlays, images.shown(), names, root=root)),
         Picture("classes.png", partial(plot_class_overlaps, rows[1:])),
-        Picture("confusion.png", partial(plot_confusion, per_mille, names)),
+        Picture("confusion.png", partial(plot_confusion, per_ten_thousand, names)),
     ]
     return Report(_render(metrics, rows), rows, pictures)
 
@@ -204,7 +204,7 @@ def _render(values: Mapping[str, float], rows: Sequence[Sequence[object]]) -> st
             "",
             f"![IoU of the classes]({folder}/classes.png)",
             "",
-            "How points of one class are taken for another, in thousandths of all points:",
+            "How points of one class are taken for another, in ten-thousandths of all points:",
             "",
             f"![confusion matrix]({folder}/confusion.png)",
             "",
