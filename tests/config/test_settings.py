@@ -117,6 +117,15 @@ NOTICED_BY = {
         HANDED,
         f"{TRAINING}::test_cutmix_shows_boxes_of_other_images_and_their_shared_labels",
     ],
+    "train.local_warp": [
+        HANDED,
+        "train/test_augment.py::"
+        "test_a_local_warp_moves_points_up_to_its_share_and_leaves_the_border",
+    ],
+    "train.channel_shift": [
+        HANDED,
+        "train/test_augment.py::test_channels_are_shifted_apart_up_to_their_share",
+    ],
     "train.epochs": [PINNED, HANDED],
     "train.learning_rates": [PINNED],
     "train.trials": [

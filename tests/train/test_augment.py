@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from rootstock.train.augment import STRENGTHS, augment, draw_changes
+from rootstock.train.augment import STRENGTHS, augment, draw_changes, show_changes
 
 
 def picture(count=2, side=32):
@@ -69,6 +69,52 @@ def test_epochs_and_seeds_draw_anew():
     assert not torch.equal(first, changes(epoch=1).maps)
     assert not torch.equal(first, changes(seed=1).maps)
     assert torch.equal(first, changes().maps)
+
+
+def test_a_local_warp_moves_points_up_to_its_share_and_leaves_the_border():
+    fine = torch.linspace(0, 255, 64).round().to(torch.uint8)
+    across, along = fine.expand(64, 64), fine.expand(64, 64).T
+    pictures = torch.stack([across, along, torch.zeros_like(across)], dim=2)[None]
+    drawn = changes(100, level="none", local_warp=0.05)
+    found = augment(pictures.expand(100, 64, 64, 3), drawn, output_size=64)[:, :2]
+    moved = (found - pictures[0, :, :, :2].permute(2, 0, 1)).abs() / 255
+    assert 0.04 < moved.max() < 0.07  # cubic curves overshoot a little
+    assert moved[:, :, [0, -1]].max() < 0.01
+    assert moved.flatten(1).max(dim=1).values.min() > 0.005
+
+
+def test_channels_are_shifted_apart_up_to_their_share():
+    pictures = torch.full((200, 4, 4, 3), 100, dtype=torch.uint8)
+    drawn = changes(200, level="none", channel_shift=0.1)
+    shifts = (augment(pictures, drawn, output_size=4).mean(dim=(2, 3)) - 100) / 255
+    assert 0.095 < shifts.abs().max() <= 0.1001
+    assert torch.corrcoef(shifts.T)[0, 1].abs() < 0.2
+
+
+@pytest.mark.parametrize("level", STRENGTHS)
+def test_other_changes_are_drawn_as_without_warp_and_shift(level):
+    plain, more = changes(level=level), changes(level=level, local_warp=0.03, channel_shift=0.1)
+    assert torch.equal(plain.maps, more.maps)
+    assert torch.equal(plain.colours, more.colours)
+    assert plain.seeds is None or torch.equal(plain.seeds, more.seeds)
+    assert plain.warps is plain.shifts is None
+
+
+def test_each_change_is_shown_in_turn():
+    shown = show_changes(
+        picture(3), output_size=24, level="medium", flip=True, seed=0, local_warp=0.03
+    )
+    assert list(shown) == [
+        "as it is",
+        "crop, turn and shear",
+        "mirror image",
+        "colour and contrast",
+        "local warp",
+        "all together",
+    ]
+    assert all(one.shape == (3, 24, 24, 3) for one in shown.values())
+    assert all(not torch.equal(one, shown["as it is"]) for one in list(shown.values())[1:])
+    assert shown["mirror image"][0, 12, 2, 2] > 150
 
 
 GREY = torch.linspace(55, 200, 64).round().to(torch.uint8)

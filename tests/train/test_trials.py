@@ -54,6 +54,8 @@ def test_settings_of_fine_tuning_are_the_plans_and_the_users():
         micro_batch=4,
         mixup=0.6,
         cutmix=0.4,
+        local_warp=0.03,
+        channel_shift=0.1,
         recompute=True,
         class_weight="balanced_sampling",
     )
@@ -78,6 +80,9 @@ def test_settings_of_fine_tuning_are_the_plans_and_the_users():
         "micro_batch": 4,
         "mixup": 0.6,
         "cutmix": 0.4,
+        "local_warp": 0.03,
+        "channel_shift": 0.1,
+        "norm_only": False,
         "weighting": "balanced_sampling",
         "recompute": True,
         "compute": compute,

@@ -230,6 +230,14 @@ def test_the_served_head_has_learnt_from_the_validation_images_too(data, copied)
     assert len(bundle.reference.remembered["scores"]) == sum(counts)
 
 
+def test_a_picture_shows_the_augmentations_of_a_fine_tuned_model(data, tmp_path):
+    config = configure(data, "plan.strategy=norm_finetune", "train.local_warp=0.05")
+    bundle = go(config, tmp_path)
+    assert bundle.facts.strategy in ("norm_finetune", "linear_probe")
+    assert (tmp_path / "reports/plots/training/augmentations.png").stat().st_size > 10_000
+    assert "plots/training/augmentations.png" in (tmp_path / "reports/evaluation.md").read_text()
+
+
 def test_a_head_on_joined_taps_becomes_a_model_that_predicts(data, tmp_path):
     config = configure(data, "plan.strategy=early_features", "plan.tap=block2+last")
     bundle = go(config, tmp_path)

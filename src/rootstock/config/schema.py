@@ -315,6 +315,20 @@ class TrainConfig(Section):
     mixup: Annotated[float, Field(ge=0, le=10)] | Auto = Field(
         "auto", description="Alpha of mixup; auto: .1 from 20,000 training images on, else off."
     )
+    local_warp: float = Field(
+        0.0,
+        ge=0,
+        le=0.2,
+        description="Augmentation when fine-tuning: points of a grid of 3 x 3 are moved by up to "
+        "this share of the image's side, e.g. .03; 0: off.",
+    )
+    channel_shift: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Augmentation when fine-tuning: up to this share of the range is added to or "
+        "taken from each colour channel, e.g. .1; 0: off.",
+    )
     cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of cutmix; 0: off.")
     epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = Field(
         "auto", description="Epochs of fine-tuning at most; early stopping may end it sooner."

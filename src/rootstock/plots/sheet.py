@@ -60,13 +60,33 @@ def plot_contact_sheet(
     columns = max(1, min(MAX_COLUMNS, max((len(samples[name]) for name in shown), default=1)))
     labels = dict(zip(names, display_names(names, limit=26), strict=True))
     tiles = [[_thumbnail(root / item) for item in list(samples[name])[:columns]] for name in shown]
+    about = _about(len(names), len(shown), quarantined)
+    headlines = ("A look at the images", about)
+    _draw_rows([labels[name] for name in shown], tiles, columns, path, headlines)
+
+
+def plot_rows(
+    shown: Mapping[str, Sequence[np.ndarray]], path: Path, *, headlines: tuple[str, str]
+) -> None:
+    """Draw a row of pictures uint8[S,S,3], at 128 pixels, for each name."""
+    tiles = [[_shrink(one) for one in row] for row in shown.values()]
+    _draw_rows(list(shown), tiles, max(map(len, tiles)), path, headlines)
+
+
+def _draw_rows(
+    labels: Sequence[str],
+    tiles: Sequence[Sequence[np.ndarray]],
+    columns: int,
+    path: Path,
+    headlines: tuple[str, str],
+) -> None:
     step = STEP_PIXELS / DPI
-    with canvas(path, width=columns * step + 2.6, height=len(shown) * step + 0.9) as figure:
+    with canvas(path, width=columns * step + 2.6, height=len(tiles) * step + 0.9) as figure:
         axes = figure.add_subplot()
         _show(axes, tiles, columns, gap_below=0)
-        axes.set_yticks([row * STEP_PIXELS + THUMB_PIXELS / 2 for row in range(len(shown))])
-        axes.set_yticklabels([labels[name] for name in shown])
-        headline(axes, "A look at the images", _about(len(names), len(shown), quarantined))
+        axes.set_yticks([row * STEP_PIXELS + THUMB_PIXELS / 2 for row in range(len(tiles))])
+        axes.set_yticklabels(labels)
+        headline(axes, *headlines)
 
 
 def plot_mistakes(

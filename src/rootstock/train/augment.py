@@ -1,14 +1,14 @@
-"""Augmentation on whole batches: one affine map and one colour change an image.
+"""Augmentation on whole batches: an affine map, a local warp and a colour change per image.
 
 Crop, mirror image, rotation and shear are composed into one affine map, so that each image is
-resampled once. All numbers are drawn for a whole epoch from (seed, epoch) alone: an image sees the
-same change whatever the batch, the worker or a resumed run.
+resampled once; a local warp is added to the map. All numbers are drawn for a whole epoch from
+(seed, epoch) only: an image sees the same change whatever the batch, the worker or a resumed run.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -39,24 +39,46 @@ STRENGTHS: dict[Augmentation, Strength] = {
 }
 
 
+WARP_POINTS = 3
+"""Points along each side that a local warp moves."""
+
+
 @dataclass(frozen=True)
 class Changes:
     """The drawn changes of N images: affine maps float32[N,2,3], colour factors [N,3].
 
-    ``seeds`` int64[N]: what TrivialAugment draws from, for level `strong` only.
+    ``seeds`` int64[N]: what TrivialAugment draws from, for level `strong` only. ``warps``
+    float32[N,2,G,G]: how far the points of a grid are moved, x before y, if they are; ``shifts``
+    float32[N,3]: what is added to each channel, in grey levels.
     """
 
     maps: Tensor
     colours: Tensor
     seeds: Tensor | None = None
+    warps: Tensor | None = None
+    shifts: Tensor | None = None
 
     def __getitem__(self, indices: Tensor) -> Changes:
-        seeds = None if self.seeds is None else self.seeds[indices]
-        return Changes(self.maps[indices], self.colours[indices], seeds)
+        others = (self.seeds, self.warps, self.shifts)
+        chosen = (None if one is None else one[indices] for one in others)
+        return Changes(self.maps[indices], self.colours[indices], *chosen)
 
 
-def draw_changes(count: int, *, level: Augmentation, flip: bool, seed: int, epoch: int) -> Changes:
-    """Draw the changes of ``count`` images for one epoch."""
+def draw_changes(
+    count: int,
+    *,
+    level: Augmentation,
+    flip: bool,
+    seed: int,
+    epoch: int,
+    local_warp: float = 0.0,
+    channel_shift: float = 0.0,
+) -> Changes:
+    """Draw the changes of ``count`` images for one epoch.
+
+    ``local_warp`` is how far a point moves at most, as a share of the image's side;
+    ``channel_shift`` how much is added to a channel at most, as a share of its range.
+    """
     strength = STRENGTHS[level]
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     uniform = torch.rand(count, 10, generator=generator)
@@ -86,7 +108,13 @@ def draw_changes(count: int, *, level: Augmentation, flip: bool, seed: int, epoc
     seeds = None
     if level == "strong":
         seeds = torch.randint(2**62, (count,), generator=generator)
-    return Changes(torch.stack(rows, dim=1).view(count, 2, 3), colours, seeds)
+    warps = shifts = None
+    if local_warp:
+        moves = 2 * torch.rand(count, 2, WARP_POINTS, WARP_POINTS, generator=generator) - 1
+        warps = F.pad(2 * local_warp * moves, (1, 1, 1, 1))  # the border stays where it is
+    if channel_shift:
+        shifts = 255 * channel_shift * (2 * torch.rand(count, 3, generator=generator) - 1)
+    return Changes(torch.stack(rows, dim=1).view(count, 2, 3), colours, seeds, warps, shifts)
 
 
 def augment(images: Tensor, changes: Changes, *, output_size: int) -> Tensor:
@@ -97,6 +125,11 @@ def augment(images: Tensor, changes: Changes, *, output_size: int) -> Tensor:
     source = channels_first.float()
     shape = [len(images), 3, output_size, output_size]
     grid = F.affine_grid(changes.maps.to(source.device), shape, align_corners=False)
+    if changes.warps is not None:
+        moves = F.interpolate(
+            changes.warps.to(source.device), shape[2:], mode="bicubic", align_corners=True
+        )
+        grid = grid + moves.permute(0, 2, 3, 1)
     warped = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
     brightness, contrast, saturation = (
         changes.colours[:, i].to(source.device).view(-1, 1, 1, 1) for i in range(3)
@@ -105,7 +138,57 @@ def augment(images: Tensor, changes: Changes, *, output_size: int) -> Tensor:
     mean = warped.mean(dim=(1, 2, 3), keepdim=True)
     warped = mean + (warped - mean) * contrast
     grey = warped.mean(dim=1, keepdim=True)
-    return (grey + (warped - grey) * saturation).clamp(0, 255)
+    warped = grey + (warped - grey) * saturation
+    if changes.shifts is not None:
+        warped = warped + changes.shifts.to(source.device).view(-1, 3, 1, 1)
+    return warped.clamp(0, 255)
+
+
+def show_changes(
+    images: Tensor,
+    *,
+    output_size: int,
+    level: Augmentation,
+    flip: bool,
+    seed: int,
+    local_warp: float = 0.0,
+    channel_shift: float = 0.0,
+) -> dict[str, Tensor]:
+    """Return images uint8[N,P,P,3] after each of the changes, by its name, and after all of them.
+
+    The first are as they are; all are uint8[N,S,S,3].
+    """
+    count = len(images)
+    drawn = draw_changes(
+        count,
+        level=level,
+        flip=flip,
+        seed=seed,
+        epoch=0,
+        local_warp=local_warp,
+        channel_shift=channel_shift,
+    )
+    still = draw_changes(count, level="none", flip=False, seed=seed, epoch=0)
+    mirrored = still.maps * torch.tensor([-1.0, 1.0]).view(2, 1)
+    shown = {"as it is": still}
+    if level != "none":
+        straight = draw_changes(count, level=level, flip=False, seed=seed, epoch=0)
+        shown["crop, turn and shear"] = replace(still, maps=straight.maps)
+    if flip:
+        shown["mirror image"] = replace(still, maps=mirrored)
+    if drawn.seeds is not None:
+        shown["TrivialAugment"] = replace(still, seeds=drawn.seeds)
+    elif level != "none":
+        shown["colour and contrast"] = replace(still, colours=drawn.colours)
+    if drawn.warps is not None:
+        shown["local warp"] = replace(still, warps=drawn.warps)
+    if drawn.shifts is not None:
+        shown["shift of channels"] = replace(still, shifts=drawn.shifts)
+    shown["all together"] = drawn
+    return {
+        name: augment(images, changes, output_size=output_size).permute(0, 2, 3, 1).to(torch.uint8)
+        for name, changes in shown.items()
+    }
 
 
 def _trivial(images: Tensor, seeds: Tensor) -> Tensor:

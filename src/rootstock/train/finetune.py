@@ -117,6 +117,8 @@ def finetune(
             flip=settings.flip,
             seed=settings.seed,
             epoch=epoch,
+            local_warp=0.0 if task.spatial else settings.local_warp,  # a box would not follow
+            channel_shift=settings.channel_shift,
         )
         set_training_mode(network, settings)
         losses = []

@@ -52,6 +52,8 @@ class FinetuneSettings:
     ema_decay: float = 0.0
     micro_batch: int | None = None
     """Images through the network at once; None: the whole batch."""
+    local_warp: float = 0.0
+    channel_shift: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
     weighting: str = "none"

@@ -68,6 +68,16 @@ class TrainingData:
         targets = self.dataset.targets_of(sample)
         return ImageSet(tuple(sample), targets, self.reader.root, self.reader.preprocess, None)
 
+    def sample_pixels(self, count: int) -> np.ndarray:
+        """Return ``count`` training images uint8[n,P,P,3], evenly drawn, with their margin."""
+        rows = self.rows("train")
+        sample = rows[:: max(1, len(rows) // count)][:count]
+        targets, preprocess = self.dataset.targets_of(sample), self.reader.preprocess
+        images = ImageSet(
+            tuple(sample), targets, self.reader.root, training_preprocess(preprocess), None
+        )
+        return images.pixels(range(len(sample)))
+
     def view_inputs(self, row: ImageRow, views: Views) -> np.ndarray:
         """Return the views float32[V,3,S,S] of an image, prepared."""
         preprocess = self.reader.preprocess

@@ -68,6 +68,9 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     pictures = {"search of the head": "plots/training/heads.png"}
     if training["finetuning"]:
         pictures["fine-tuning by epoch"] = "plots/training/finetuning.png"
+        augmented = "plots/training/augmentations.png"
+        if (paths.reports / augmented).exists():  # models trained before have none
+            pictures["augmentation of training images"] = augmented
     explanations = _explain(predictor, rows, evaluation, features, project.root, paths.reports)
     explanations = f"{explanations}\n{render_corruptions(evaluation.task.score, corrupted)}"
     write_evaluation(

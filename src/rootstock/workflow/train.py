@@ -18,7 +18,6 @@ from rootstock.model.lineage import experiment, shareable, trace
 from rootstock.model.novelty import Reference
 from rootstock.model.seen import SeenImages
 from rootstock.plan.transfer_plan import TransferPlan
-from rootstock.plots.training import plot_head_search, plot_training_curves
 from rootstock.ports.runs import Run, RunData, RunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_json
@@ -31,7 +30,6 @@ from rootstock.train.trials import (
     HeadTrial,
     as_records,
     best_head,
-    best_trial,
 )
 from rootstock.workflow.choice import Calibrated, Choice, SearchResult, calibrate, choose_trial
 from rootstock.workflow.features import SPLITS
@@ -39,6 +37,7 @@ from rootstock.workflow.forecast import read_expected_minutes
 from rootstock.workflow.known_images import name_images
 from rootstock.workflow.project import Project
 from rootstock.workflow.training_job import open_job
+from rootstock.workflow.training_pictures import TRAINING_PICTURES, draw_training
 
 WRITING_SECONDS = 15.0
 """Averaging, calibration and export of a model of a few million parameters on two cores."""
@@ -96,8 +95,8 @@ def train_model(
             bundle = write_trained(project, job, choice, calibrated)
         run.log_metrics(calibrated.metrics)
         run.describe(_describe_model(job, choice, calibrated))
-        _draw(paths.reports / "plots/training", result, choice.trial, job.data.task.selection)
-        for file in (paths.plan, paths.reports / "plan.md", paths.reports / "plots/training"):
+        draw_training(paths.reports / TRAINING_PICTURES, job, result, choice.trial)
+        for file in (paths.plan, paths.reports / "plan.md", paths.reports / TRAINING_PICTURES):
             run.log_files(file, folder="training")
     write_json(paths.training, record_training(run.id, job.plan, result, choice, calibrated))
     for done in (job, raced_job):
@@ -191,30 +190,6 @@ def _golden_images(rows: Sequence[ImageRow], root: Path) -> list[tuple[str, byte
     longest = max(len(members) for members in by_stratum.values())
     turns = [group[i] for i in range(longest) for group in by_stratum.values() if i < len(group)]
     return [(row.path, read_indexed(row, root), row.target) for row in turns[:MAX_GOLDEN]]
-
-
-def _draw(
-    folder: Path, result: SearchResult, chosen: HeadTrial | FinetunedTrial, metric: str
-) -> None:
-    scores = {
-        trial.name: trial.losses_by_penalty(metric)
-        for trial in result.raced or result.heads
-        if not trial.error and not trial.prototypes
-    }
-    best = (chosen.name, chosen.l2) if isinstance(chosen, HeadTrial) and chosen.l2 else None
-    plot_head_search(scores, folder / "heads.png", metric=metric, best=best)
-    if result.tuned:
-        curves = {
-            trial.name: [epoch[metric] for epoch in trial.epochs()]
-            for trial in result.tuned
-            if not trial.error
-        }
-        plot_training_curves(
-            curves,
-            folder / "finetuning.png",
-            metric=metric,
-            best=best_trial(result.tuned, metric).name,
-        )
 
 
 def record_training(
