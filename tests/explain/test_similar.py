@@ -1,5 +1,7 @@
 """Similar images: exact, in order, and only with an index of the same model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -157,3 +159,7 @@ def test_coarse_rows_come_back_from_disk(tmp_path):
     again = ImageIndex.read(tmp_path, predictor)
     assert again.search(rows[:3], 5) == index.search(rows[:3], 5)
     np.testing.assert_array_equal(again.coarse.codes, index.coarse.codes)
+    short = CoarseRows.make(index.features[1:])
+    dataclasses.replace(index, coarse=short).write(tmp_path)
+    with pytest.raises(ArtifactError, match="its files differ"):
+        ImageIndex.read(tmp_path, predictor)

@@ -7,6 +7,7 @@ import pytest
 
 from rootstock.data.manifest import ImageRow
 from rootstock.errors import DataError, ExplainError
+from rootstock.explain.corruptions import CORRUPTIONS
 from rootstock.explain.enroll import enroll_class
 from rootstock.explain.faithfulness import measure_faithfulness
 from rootstock.explain.fooling import measure_fooling
@@ -127,6 +128,8 @@ def test_corruptions_and_attacks_are_scored_by_the_task(predictor):
     sample = read_sample(predictor)
     corrupted = measure_corruptions(predictor, sample, severities=[3])
     assert all(np.isfinite(scores).all() for scores in corrupted.scores.values())
+    moved = CORRUPTIONS.keys() - corrupted.scores.keys()
+    assert moved == ({"rotation", "scale", "crop"} if predictor.task.spatial else set())
     fooling = measure_fooling(predictor, sample, radii=(16,))
     assert fooling.scores["PGD"][0] <= fooling.clean
     assert len(fooling.smallest) == (3 if predictor.task.discrete else 0)

@@ -104,6 +104,8 @@ CORRUPTIONS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = MappingProx
     }
 )
 """What each is called, and pixels uint8[H,W,3] and severity 1 to 5 -> pixels."""
+MOVING = frozenset({"rotation", "scale", "crop"})
+"""Those that move the object: a target with a place in the image would no longer be true."""
 
 
 def _clip(pixels: np.ndarray) -> np.ndarray:

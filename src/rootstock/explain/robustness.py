@@ -13,7 +13,7 @@ import numpy as np
 
 from rootstock.data.entry import count
 from rootstock.data.manifest import ImageRow
-from rootstock.explain.corruptions import CORRUPTIONS, SEVERITIES
+from rootstock.explain.corruptions import CORRUPTIONS, MOVING, SEVERITIES
 from rootstock.features.loading import read_pixels
 from rootstock.model.predictor import Predictor
 from rootstock.system.escape import markdown_table
@@ -95,12 +95,13 @@ def render_corruptions(metric: str, result: CorruptionScores) -> str:
 def measure_corruptions(
     predictor: Predictor, sample: Sample, *, severities: Sequence[int] = SEVERITIES
 ) -> CorruptionScores:
-    """Return the scores under every corruption."""
+    """Return the scores under every corruption; of those that leave the target true."""
     clean, _ = _score(predictor, sample, list(sample.pixels))
     result = CorruptionScores(len(sample.pixels), clean)
-    total = len(CORRUPTIONS) * len(severities)
-    with Progress("corruptions", total, "setting") as progress:
-        for name, corrupt in CORRUPTIONS.items():
+    moving = MOVING if predictor.task.spatial else frozenset()
+    chosen = {name: one for name, one in CORRUPTIONS.items() if name not in moving}
+    with Progress("corruptions", len(chosen) * len(severities), "setting") as progress:
+        for name, corrupt in chosen.items():
             scored = []
             for severity in severities:
                 changed = [corrupt(pixels, severity) for pixels in sample.pixels]

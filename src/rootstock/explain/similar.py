@@ -143,7 +143,10 @@ class ImageIndex:
             raise ArtifactError(f"{folder} holds no index: {error}", hint=INDEX_HINT) from None
         if index.model != predictor.bundle.digest:
             raise ArtifactError(f"{folder} was made with another model", hint=INDEX_HINT)
-        if not len(features) == len(index.paths) == len(index.targets):
+        counts = {len(features), len(index.paths), len(index.targets)}
+        if coarse is not None:
+            counts.add(coarse.codes.shape[1])
+        if len(counts) > 1:
             raise ArtifactError(f"{folder} holds no index: its files differ", hint=INDEX_HINT)
         return index
 

@@ -13,6 +13,7 @@ from rootstock.data.manifest import Manifest
 from rootstock.model.lineage import open_ends
 from rootstock.system.escape import code_span, escape_markdown
 from rootstock.tasks import get_task
+from rootstock.tasks.task import Task
 
 MAX_STRATA = 20
 
@@ -50,7 +51,7 @@ def render_card(
             "## How good it is",
             "",
             *task.describe_quality(metrics, rows, facts["unknown_share"]),
-            *_describe_robustness(task.score, metrics),
+            *_describe_robustness(task, metrics),
             "",
             "## What it learnt from",
             "",
@@ -96,15 +97,17 @@ def render_card(
     )
 
 
-def _describe_robustness(score: str, metrics: Mapping[str, float]) -> list[str]:
+def _describe_robustness(task: Task, metrics: Mapping[str, float]) -> list[str]:
     """Return a line on spoiled images; none for models made before it was measured."""
+    score = task.score
     if f"robust_{score}" not in metrics:
         return []
     name = score.replace("_", " ")
+    moved = "" if task.spatial else ", rotation, scale, crop"
     return [
         "",
-        f"On test images spoiled as by a bad camera (noise, blur, JPEG, brightness, contrast, "
-        f"rotation, scale, crop) the {name} is {metrics[f'robust_{score}']:.3f} on average. "
+        f"On test images spoiled as by a bad camera (noise, blur, JPEG, brightness, "
+        f"contrast{moved}) the {name} is {metrics[f'robust_{score}']:.3f} on average. "
         "`rootstock robustness` measures more, and what an attacker can do.",
     ]
 
