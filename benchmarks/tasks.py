@@ -4,7 +4,7 @@ python benchmarks/tasks.py --data-dir DIR [--store FOLDER] [--out benchmarks/res
 
 ``DIR`` holds street_scenes, blood_boxes and animals_boxes, as folders or tars. Features are of
 the default backbone; the baselines read those of the last depth, pooled (boxes: the same map as our
-head), and the same splits. Rows of other tasks in the file are kept.
+head; masks: the same positions), and the same splits. Rows of other tasks in the file are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from sets import find_set
-from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeCV
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,21 +28,26 @@ from sklearn.preprocessing import StandardScaler
 from rootstock.backbones.load import LAST, load_backbone
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
+from rootstock.data.layout import base_folder
 from rootstock.data.preprocess import Geometry
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
-from rootstock.heads.linear import read_head
+from rootstock.heads.linear import LinearHead, MapHead, read_head
+from rootstock.plan.rules import dense_input_size
 from rootstock.ports.runs import NullRunLogger
 from rootstock.tasks.dataset import Dataset
 from rootstock.tasks.localisation.boxes import tidy
+from rootstock.tasks.segmentation.learning import SegmentationSolver
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import AnswerOptions
 from rootstock.train.objectives import HEAD_FILE, UNSEEN_LOSS, HeadObjective
+from rootstock.train.penalty import is_past_best, strongest_of_equals
 from rootstock.train.tracked import Tracking
 from rootstock.workflow.index import index_images
 
 SPLITS = ("train", "val", "test")
 COVERAGE = 0.9
+FEW_MASKS = 20
 BASELINE_STRENGTHS = np.logspace(-5, 2, 15)
 RIDGE_STRENGTHS = np.logspace(-2, 6, 33)
 
@@ -59,10 +64,12 @@ class Prepared:
         self.taps = [task.read_tap(LAST, depths)] if task.spatial else depths
         self.parts = {tap: backbone.parts(tap) for tap in self.taps}
         geometry: Geometry = "squash" if task.spatial else "crop"
+        size = dense_input_size(backbone.card.input_size[1]) if task.output_grid else None
+        rendering = self.dataset.manifest.rendering
         self.reader = FeatureReader(
-            table.parent,
+            base_folder(table),
             backbone,
-            backbone.card.preprocess(rendering=self.dataset.manifest.rendering, geometry=geometry),
+            backbone.card.preprocess(size, rendering, geometry),
             FeatureStore(store),
         )
         self.grid = config.train.l2_grid
@@ -187,11 +194,48 @@ def measure_boxes(data: Prepared, scratch: Path) -> dict[str, Any]:
     }
 
 
+def measure_masks(data: Prepared, scratch: Path) -> dict[str, Any]:
+    """Measure a class per pixel on street scenes, with all masks and with few."""
+    task, test, val, train = (
+        data.dataset.task, *(data.targets(split) for split in ("test", "val", "train"))
+    )  # fmt: skip
+    tap, outputs = fit_heads(data, scratch)
+    calibration = task.calibrate(outputs["val"], val)
+    said, known = data.features("test", tap), data.features("train", tap)
+    names = ("mean_iou", "pixel_accuracy")
+
+    def measure(logits: np.ndarray, prefix: str) -> dict[str, float]:
+        metrics = task.metrics(task.decide(logits, calibration), test)
+        return {f"{prefix}{name}": metrics[name] for name in names}
+
+    found = measure(outputs["test"], "")
+    solver = SegmentationSolver().reading(data.parts[tap])
+    few = np.linspace(0, len(train) - 1, FEW_MASKS).round().astype(int)
+    path = solver.cross_validate(
+        known[few], train.take(few), folds=3, strengths=data.grid, seed=0, enough=is_past_best
+    )
+    l2 = path.strengths[strongest_of_equals(path.strengths, path.losses)]
+    head = solver.fit(known[few], train.take(few), l2=l2)
+    found |= measure(head.outputs(said), f"of_{FEW_MASKS}_masks_")
+    rows, sampled = solver.sample_positions(known, train)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    model.fit(rows, sampled.values)
+    scaler, regression = model.steps[0][1], model.steps[1][1]
+    weights = np.zeros((len(train.names), rows.shape[1]), np.float32)
+    bias = np.full(len(train.names), -30.0, np.float32)
+    weights[regression.classes_] = regression.coef_ / scaler.scale_
+    bias[regression.classes_] = regression.intercept_ - weights[regression.classes_] @ scaler.mean_
+    shapes = tuple((part.channels, part.grid) for part in data.parts[tap])
+    baseline = MapHead(LinearHead(weights, bias), shapes, task.output_grid)
+    return {"tap": tap, **found, **measure(baseline.outputs(said), "baseline_")}
+
+
 Measure = Callable[[Prepared, Path], dict[str, Any]]
 SETS: Mapping[str, tuple[str, str, Measure]] = {
     "multi_label": ("street_scenes", "labels.csv", measure_labels),
     "regression": ("blood_boxes", "red_cells.csv", measure_numbers),
     "localisation": ("animals_boxes", "largest_box.csv", measure_boxes),
+    "segmentation": ("street_scenes", "", measure_masks),
 }
 
 

@@ -4,20 +4,25 @@ import base64
 import csv
 import io
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from rootstock.cli.main import main
 from rootstock.data.manifest import Manifest
 from rootstock.explain.heat_map import explain_images
 from rootstock.model.engine import load_network
 from rootstock.model.predictor import Predictor
 from rootstock.model.python_function import DETAILS, PythonFunction
 from rootstock.system.files import read_json
+from rootstock.tasks.segmentation.colours import colour_of
 from rootstock.tasks.segmentation.masks import read_grid, read_names
 from tests.folder_registry import FolderRegistry
 from tests.service.conftest import make_client
+from tests.service.test_serve import running
+from tests.studio.browser import Browser, find_browser
 from tests.tasks.whole_way import configure, go, png
 
 WIDTH, HEIGHT = 96, 64
@@ -126,6 +131,54 @@ def test_the_service_answers_with_a_mask_in_the_size_of_the_upload(trained, tmp_
     [journal] = tmp_path.glob("*.parquet")
     assert {"label", "shares", "unknown"} <= set(pq.read_table(journal).column_names)
     assert "mask" not in pq.read_table(journal).column_names
+
+
+def test_predict_writes_masks_and_never_over_an_image(trained, tmp_path, monkeypatch, capsys):
+    pixels, classes = scene(204)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/a.png").write_bytes(png(pixels))
+    (tmp_path / "new/b.png").write_bytes(b"no")
+    arguments = ["predict", "new", "--model", str(trained.model), "--files"]
+    with pytest.raises(SystemExit) as ended:  # b.png has no answer
+        main([*arguments, "out"])
+    assert ended.value.code == 1
+    assert "ground" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out/new").iterdir()] == ["a.png"]
+    mask = np.asarray(Image.open(tmp_path / "out/new/a.png"))
+    assert (mask == classes).mean() > 0.85
+    for wrong in ([*arguments, "."], [*arguments, "out", "--out", "answers.csv"]):
+        with pytest.raises(SystemExit) as ended:
+            main(wrong)
+        assert ended.value.code
+    assert (tmp_path / "new/a.png").read_bytes() == png(pixels)
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(
+    not find_browser() and not os.environ.get("BROWSER_REQUIRED"), reason="no browser"
+)
+def test_the_page_draws_the_mask_over_the_picture(trained):
+    upload = base64.b64encode(png(scene(205)[0])).decode()
+    with running("--model", str(trained.model)) as (address, _), Browser() as browser:
+        browser.open(f"{address}/")
+        browser.wait("typeof classify === 'function'")
+        browser.run(
+            f"classify(new File([Uint8Array.from(atob('{upload}'), c => c.charCodeAt(0))],"
+            " 'a.png'))"
+        )
+        browser.wait("document.querySelector('.answer img')?.alt.startsWith('classes of')")
+        assert browser.run("document.querySelector('.answer h2').textContent").startswith("ground")
+        assert browser.run("document.querySelectorAll('.answer .bars dt').length") >= 2
+        # A pixel of the first class has its colour over that of the photo
+        colour = browser.run(
+            "(() => { const pen = document.createElement('canvas').getContext('2d');"
+            "pen.drawImage(document.querySelector('.answer img'), 0, 0);"
+            "return [...pen.getImageData(1, 1, 1, 1).data]; })()"
+        )
+        expected = 0.45 * scene(205)[0][1, 1] + 0.55 * np.array(colour_of(0))
+        np.testing.assert_allclose(colour[:3], expected, atol=4)
+        assert not browser.errors
 
 
 def test_occlusion_shows_what_a_class_depends_on(trained):

@@ -48,7 +48,7 @@ class SegmentationSolver(HeadSolver):
         return len(targets.names) * GRID**2
 
     def code(self, targets: Targets, device: torch.device) -> Coded:
-        """See `HeadSolver`; the targets are those of `_sample`."""
+        """See `HeadSolver`; the targets are those of `sample_positions`."""
         return SoftmaxSolver().code(targets, device)
 
     def measure(self, outputs: np.ndarray, targets: Targets) -> tuple[float, np.ndarray]:
@@ -81,7 +81,7 @@ class SegmentationSolver(HeadSolver):
         device: torch.device = CPU,
     ) -> Iterator[tuple[float, MapHead]]:
         """See `HeadSolver`."""
-        rows, sampled = self._sample(features, targets)
+        rows, sampled = self.sample_positions(features, targets)
         for strength, head in super().walk(rows, sampled, strengths=strengths, device=device):
             yield strength, self._spread(head)
 
@@ -139,13 +139,15 @@ class SegmentationSolver(HeadSolver):
         strengths: Sequence[float],
         device: torch.device,
     ) -> Iterator[tuple[float, Sequence[MapHead]]]:
-        rows, sampled = self._sample(features, targets)
+        rows, sampled = self.sample_positions(features, targets)
         assert sampled.groups is not None
         in_fold = [np.flatnonzero(np.isin(sampled.groups, test)) for test in tests]
         for strength, heads in super()._walk_folds(rows, sampled, in_fold, strengths, device):
             yield strength, [self._spread(head) for head in heads]
 
-    def _sample(self, features: np.ndarray, targets: Targets) -> tuple[np.ndarray, Targets]:
+    def sample_positions(
+        self, features: np.ndarray, targets: Targets
+    ) -> tuple[np.ndarray, Targets]:
         """Return the features float32[M,C] of drawn positions and their classes int64[M].
 
         Their group is the number of the image.
