@@ -489,6 +489,13 @@ class Task(ABC):
         """Return the `uncertainty` of an answer's `columns`, or about that; None if unknown."""
         return None
 
+    def expected_scores(self, answers: Sequence[Answer]) -> np.ndarray | None:
+        """Return the calibrated probability that each answer is right, float64[N].
+
+        Its mean is then the expected accuracy. None: the task has no such probability.
+        """
+        return None
+
     feedback_metric: ClassVar[str] = "accuracy"
     """What the mean of `judge` is; for another one than accuracy, a judgement may be any number."""
 

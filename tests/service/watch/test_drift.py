@@ -1,5 +1,7 @@
 """Drift of recent images against the validation set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,16 @@ def test_route_and_metric_show_the_drift():
     assert (empty["images"], empty["psi"], empty["median_novelty"]) == (0, {}, None)
     assert full["psi"]["features"] > 0.25
     assert 'rootstock_drift_psi{what="features"}' in metrics
+
+
+def test_the_accuracy_is_estimated_unless_images_drift(watched):
+    drift = Drift(1_000)
+    for answer in usual(watched, 1_000):
+        drift.note(watched, replace(answer, top=(Candidate(answer.label, 0.95),)))
+    found = drift.report(watched)["estimated_accuracy"]
+    assert found["value"] == pytest.approx(0.95)
+    assert found["low"] < 0.95 < found["high"]
+    for answer in answers(watched, np.full(1_000, 5.0), [CLASSES[0]] * 1_000):
+        drift.note(watched, answer)
+    assert drift.estimate(watched).value is None
+    assert "features" in drift.estimate(watched).reason

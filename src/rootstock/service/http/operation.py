@@ -71,6 +71,7 @@ def make_operation_router(service: Service) -> Router:
             registry_up=holder.registry_up,
             drift=service.drift.scores(predictor) if predictor else {},
             live=service.live_score(),
+            estimate=service.drift.estimate(predictor) if predictor else None,
         )
 
     @router.get("/", include_in_schema=False)

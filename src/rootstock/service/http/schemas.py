@@ -111,6 +111,16 @@ class RefusedModel(BaseModel):
     at: float = Field(description="Seconds since 1970.")
 
 
+class EstimatedAccuracy(BaseModel):
+    """The accuracy that calibrated confidence lets expect, without labels."""
+
+    images: int = Field(description="Recent answers that it is of.")
+    value: float | None = Field(description="None if it cannot be told.", examples=[0.94])
+    low: float | None = Field(description="Lower end of the 95 % interval.", examples=[0.92])
+    high: float | None = Field(description="Upper end.", examples=[0.96])
+    reason: str = Field(description="Why it cannot be told; otherwise empty.", examples=[""])
+
+
 class DriftAnswer(BaseModel):
     """Recent images against the validation set: population stability indices."""
 
@@ -119,6 +129,7 @@ class DriftAnswer(BaseModel):
     window: int
     psi: dict[str, float] = Field(examples=[{"features": 0.04, "classes": 0.11}])
     predicted: dict[str, float]
+    estimated_accuracy: EstimatedAccuracy
     median_novelty: float | None
 
 

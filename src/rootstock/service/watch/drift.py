@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rootstock.evaluate.without_labels import Estimate, estimate_accuracy
 from rootstock.metrics import stability_index
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.answer import Answer
@@ -47,6 +48,18 @@ class Drift:
         scores = {"features": stability_index(counts / counts.sum(), np.full(BINS, 1 / BINS))}
         return scores | predictor.task.drift(self._answers, predictor.names, reference.remembered)
 
+    def estimate(self, predictor: Predictor) -> Estimate:
+        """Return the accuracy that the confidence of the recent answers lets expect."""
+        is_same = predictor.bundle.digest == self._digest
+        answers = list(self._answers) if is_same else []
+        reference = predictor.bundle.reference
+        return estimate_accuracy(
+            predictor.task.expected_scores(answers),
+            self.scores(predictor),
+            {"features": BINS - 1, "classes": len(predictor.names) - 1},
+            len(reference.distances) if reference else 0,
+        )
+
     def report(self, predictor: Predictor) -> dict[str, Any]:
         """Return the answer of /v1/drift."""
         votes = Counter(name for answer in self._answers for name in answer.categories)
@@ -59,6 +72,7 @@ class Drift:
                 category: round(count / votes.total(), 4)
                 for category, count in sorted(votes.items())
             },
+            "estimated_accuracy": self.estimate(predictor)._asdict(),
             "median_novelty": round(float(np.median(self._novelties)), 4)
             if self._novelties
             else None,

@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from rootstock.evaluate.feedback import LiveScore
+from rootstock.evaluate.without_labels import Estimate
 from rootstock.model.predictor import Predictor
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -110,6 +111,12 @@ class Telemetry:
         self._live_images = gauge(
             "rootstock_live_score_images", "Images with feedback behind it.", ["metric"]
         )
+        self._estimated = gauge(
+            "rootstock_estimated_accuracy",
+            "Accuracy that the confidence of recent answers lets expect, and its 95 % interval; "
+            "no sample if drift or few images forbid to tell.",
+            ["bound"],
+        )
         self._tested = gauge(
             "rootstock_test_score", "The same metric on the test images.", ["metric"]
         )
@@ -162,6 +169,7 @@ class Telemetry:
         registry_up: bool,
         drift: dict[str, float],
         live: LiveScore | None = None,
+        estimate: Estimate | None = None,
     ) -> Response:
         """Return the text for Prometheus, with the present state."""
         self._model.clear()
@@ -178,6 +186,10 @@ class Telemetry:
         for what, value in drift.items():
             self._drift.labels(what).set(value)
         self._show_scores(predictor, live)
+        self._estimated.clear()
+        if estimate is not None and estimate.value is not None:
+            for bound in ("value", "low", "high"):
+                self._estimated.labels(bound).set(getattr(estimate, bound))
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
     def _show_scores(self, predictor: Predictor | None, live: LiveScore | None) -> None:

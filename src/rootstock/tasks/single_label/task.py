@@ -299,6 +299,11 @@ class SingleLabel(Task):
         probability = row.get("probability")
         return None if probability is None else 1.0 - float(probability)
 
+    def expected_scores(self, answers: Sequence[Answer]) -> np.ndarray:
+        """Return the probability of the most probable class."""
+        some = cast(Sequence[ClassAnswer], answers)
+        return np.array([answer.probability for answer in some], np.float64)
+
     def judge(self, row: Mapping[str, Any], label: str) -> float:
         """Return 1 if the most probable class is the true one."""
         return float(row["label"] == require_label(label))
