@@ -32,6 +32,8 @@ def read_query(
     reason: _Texts = [],  # noqa: B006
     flag: _Texts = [],  # noqa: B006
     fact: _Texts = [],  # noqa: B006
+    said: _Texts = [],  # noqa: B006
+    target: _Texts = [],  # noqa: B006
     picture: int | None = None,
     min_side: int | None = None,
     max_side: int | None = None,
@@ -41,11 +43,22 @@ def read_query(
     method: str = "pca",
 ) -> Query:
     """Return the filters of a request; a fact is `column=value`."""
-    facts = [one.partition("=")[::2] for one in fact]
+    facts = [(one.partition("=")[0], one.partition("=")[2]) for one in fact]
     return Query(
-        *(tuple(term), tuple(split), tuple(reason), tuple(flag), tuple(facts)),
-        *(picture, min_side, max_side, text, order),
-        *(_read_lasso(lasso), method),
+        terms=tuple(term),
+        splits=tuple(split),
+        reasons=tuple(reason),
+        flags=tuple(flag),
+        facts=tuple(facts),
+        said=tuple(said),
+        targets=tuple(target),
+        picture=picture,
+        min_side=min_side,
+        max_side=max_side,
+        text=text,
+        order=order,
+        lasso=_read_lasso(lasso),
+        method=method,
     )
 
 
@@ -160,6 +173,7 @@ def describe(table: ImageTable, labels: Labels, number: int) -> dict[str, Any]:
         "bytes": row.bytes,
         "picture": str(row.picture),  # JavaScript rounds large numbers
         "flags": [flag for flag, has in table.flags.items() if has[number]],
+        **({"said": table.said[number]} if number in table.said else {}),
         **({"doubt": asdict(doubt)} if doubt else {}),
     }
 

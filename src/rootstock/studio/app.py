@@ -18,6 +18,8 @@ from rootstock.service.http.keys import KeyRing
 from rootstock.service.http.problems import Problem
 from rootstock.studio.api_data import make_data_router
 from rootstock.studio.api_label import make_label_router
+from rootstock.studio.api_models import make_decision_router, make_models_router
+from rootstock.studio.api_production import make_production_router
 from rootstock.studio.api_session import make_session_router
 from rootstock.studio.guard import StudioGuard
 from rootstock.studio.sessions import Sessions
@@ -51,6 +53,9 @@ def create_studio(settings: StudioSettings) -> FastAPI:
         make_session_router(studio, sessions),
         make_data_router(studio),
         make_label_router(studio),
+        make_models_router(studio),
+        make_production_router(studio),
+        make_decision_router(studio),
     ):
         access.add(router)
         app.include_router(router)

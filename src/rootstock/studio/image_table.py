@@ -76,6 +76,8 @@ class ImageTable:
     short_side: np.ndarray
     by_digest: dict[str, int] = field(repr=False)
     by_path: dict[str, int] = field(repr=False)
+    said: dict[int, str] = field(default_factory=dict, repr=False)
+    """What the model answered on the test images, by number."""
 
     def find(self, digest: str) -> int | None:
         """Return the number of the image with this SHA-256; None if there is none."""

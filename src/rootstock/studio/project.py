@@ -42,10 +42,10 @@ class FileView(Generic[T]):
                 self._kept = (stamp, self._read(self.path))
             return self._kept[1]
 
-    @property
-    def exists(self) -> bool:
-        """Whether there is such a file."""
-        return self.path.is_file()
+    def forget(self) -> None:
+        """Read the file again at the next `get`."""
+        with self._lock:
+            self._kept = None
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -83,9 +83,8 @@ class StudioProject:
         self.profile = FileView(paths.profile, DatasetProfile.read)
         self.plan = FileView(paths.plan, TransferPlan.read)
         self.features = self._json(paths.features, "features")
-        self.training = self._json(paths.training, "train")
         self.metrics = self._json(paths.metrics, "evaluate")
-        self.registration = self._json(paths.registration, "register")
+        self.forecast = self._json(paths.forecast, "evaluate")
 
     @property
     def config(self) -> Config:

@@ -26,6 +26,10 @@ class Query:
     """Such as doubt or outlier: all of them have to hold."""
     facts: tuple[tuple[str, str], ...] = ()
     """Columns of metadata and their values."""
+    said: tuple[str, ...] = ()
+    """What the model answered, for test images."""
+    targets: tuple[str, ...] = ()
+    """The whole label, as the evaluation has it."""
     picture: int | None = None
     min_side: int | None = None
     max_side: int | None = None
@@ -55,6 +59,12 @@ class Query:
         for column in dict.fromkeys(name for name, _ in self.facts):
             values = [value for name, value in self.facts if name == column]
             mask &= table.facts[column].matches(values) if column in table.facts else nothing
+        if self.said:
+            mask &= np.isin(
+                np.arange(len(mask)), [n for n, name in table.said.items() if name in self.said]
+            )
+        if self.targets:
+            mask &= np.array([row.target in self.targets for row in table.rows], bool)
         if self.picture is not None:
             mask &= table.picture == self.picture
         if self.min_side is not None:

@@ -12,10 +12,14 @@ import numpy as np
 
 from rootstock.errors import ArtifactError, ConfigError, RootstockError
 from rootstock.review.record import DataReview
+from rootstock.studio.evaluation import Evaluations
 from rootstock.studio.feature_map import FeatureMap, FeatureMaps
 from rootstock.studio.image_table import ImageTable, build_table
 from rootstock.studio.labels import LabelDesk
+from rootstock.studio.models import Models
 from rootstock.studio.opinions import Opinions
+from rootstock.studio.pipeline import PipelineWatch
+from rootstock.studio.production import Production
 from rootstock.studio.project import Stamp, StudioProject, stamp_of
 from rootstock.studio.query import Query
 from rootstock.studio.settings import StudioSettings
@@ -37,8 +41,12 @@ class Studio:
         self._lock = threading.Lock()
         self.desk = LabelDesk(self.project)
         self.opinions = Opinions(self.project.paths.model)
+        self.evaluations = Evaluations(self.project)
+        self.models = Models(self.project)
+        self.pipeline = PipelineWatch(self.project.paths)
+        self.production = Production(settings.service, settings.service_key, settings.journal)
         self._table: tuple[tuple[Stamp, Stamp], ImageTable] | None = None
-        self._marked: tuple[ImageTable, Stamp, ImageTable] | None = None
+        self._marked: tuple[ImageTable, tuple[Stamp, Stamp], ImageTable] | None = None
 
     @property
     def table(self) -> ImageTable:
@@ -54,9 +62,10 @@ class Studio:
             if self._table is None or self._table[0] != stamps:
                 manifest = self.project.manifest.get()
                 self._table = (stamps, build_table(manifest, self.review))
-            table, stamp = self._table[1], self.desk.stamp
-            if self._marked is None or self._marked[:2] != (table, stamp):
-                self._marked = (table, stamp, self._mark(table))
+            table = self._table[1]
+            later = (self.desk.stamp, stamp_of(paths.decisions))
+            if self._marked is None or self._marked[:2] != (table, later):
+                self._marked = (table, later, self._mark(table))
             return self._marked[2]
 
     def _mark(self, table: ImageTable) -> ImageTable:
@@ -66,7 +75,16 @@ class Studio:
             for name, digests in (("corrected", labels.corrected), ("disputed", labels.disputed))
             if digests
         }
-        return replace(table, flags=table.flags | flags)
+        said: dict[int, str] = {}
+        with contextlib.suppress(ArtifactError):
+            found = self.evaluations.get()
+            if found.said:
+                said = dict(
+                    zip(table.positions([r.path for r in found.rows]), found.said, strict=True)
+                )
+                flags["wrong"] = np.zeros(len(table.rows), bool)
+                flags["wrong"][list(said)] = found.wrong
+        return replace(table, flags=table.flags | flags, said=said)
 
     def read_map(self, method: str) -> FeatureMap:
         """Return the map of the features.

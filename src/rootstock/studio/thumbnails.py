@@ -7,8 +7,11 @@ import logging
 import threading
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from rootstock.data.decode import decode_image
+from rootstock.data.limits import DecodeLimits
 from rootstock.data.manifest import ImageRow
 from rootstock.data.rendering import Rendering
 from rootstock.errors import ArtifactError
@@ -67,11 +70,25 @@ class Thumbnails:
         """
         return self._draw(row, root, rendering, VIEW_PIXELS)
 
+    def draw_stranger(self, content: bytes, limits: DecodeLimits) -> bytes:
+        """Return the thumbnail of an image that is not in the project.
+
+        Raises:
+            ImageError: it cannot be used, or is larger than the limits.
+        """
+        with self._turns:
+            image = decode_image(content, limits, short_side=THUMBNAIL_PIXELS, rendering=None)
+            return _encode(image.pixels, THUMBNAIL_PIXELS)
+
     def _draw(self, row: ImageRow, root: Path, rendering: Rendering, side: int) -> bytes:
         with self._turns:
             pixels = read_pixels(row, root, short_side=side, rendering=rendering)
-            image = Image.fromarray(pixels)
-            image.thumbnail((side, side), Image.Resampling.LANCZOS)
-            buffer = io.BytesIO()
-            image.save(buffer, "WEBP", quality=_QUALITY[side], method=2)
-            return buffer.getvalue()
+            return _encode(pixels, side)
+
+
+def _encode(pixels: np.ndarray, side: int) -> bytes:
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=_QUALITY[side], method=2)
+    return buffer.getvalue()

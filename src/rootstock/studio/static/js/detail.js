@@ -56,6 +56,7 @@ function facts(image, number, total, close) {
       h("div", { class: "row" }, h("h1", {}, image.label || "no label"),
         image.split && h("span", { class: "chip" }, image.split),
         image.reason && h("span", { class: "chip bad" }, image.reason)),
+      image.said && h("p", {}, "The model answers ", h("b", {}, image.said)),
       doubt?.suggested && h("p", {}, "Looks like ", h("b", {}, doubt.suggested),
         h("span", { class: "quiet" }, ` (${Math.round(100 * doubt.confidence)} % sure)`)),
       doubt?.distance > 0 && h("p", { class: "quiet" }, `Unlike all others: ${doubt.distance.toFixed(0)} deviations`)),

@@ -47,3 +47,8 @@ export function later(run, milliseconds) {
     timer = setTimeout(() => run(...values), milliseconds);
   };
 }
+
+/** Return a figure with its name. */
+export function tile(name, value, kind = "") {
+  return h("div", { class: `figure ${kind}` }, h("span", { class: "quiet small" }, name), h("b", {}, value));
+}

@@ -2,12 +2,12 @@
 import { address, place } from "./address.js";
 import { fill, h } from "./dom.js";
 
-const MANY = ["term", "split", "reason", "flag", "fact"];
+const MANY = ["term", "split", "reason", "flag", "fact", "target", "said"];
 const ONE = ["picture", "min_side", "max_side", "text", "order", "lasso", "method"];
 export const FLAGS = {
   doubt: "Label looks wrong", outlier: "Unlike all others", copies: "Copies", conflict: "Copies with other labels",
   leak: "Copies in other splits", burst: "Bursts", scarce: "Small classes",
-  corrected: "Corrected by people", disputed: "Two people disagree",
+  wrong: "The model is wrong", corrected: "Corrected by people", disputed: "Two people disagree",
 };
 const FOLDED = 12;
 
@@ -75,7 +75,7 @@ export function drawChips(place, filters) {
     title: "Remove this filter", onclick: () => go(rest) }, text, " ✕"));
   for (const name of MANY)
     for (const value of filters[name] || [])
-      chip(name === "flag" ? FLAGS[value] || value : value,
+      chip({ flag: FLAGS[value] || value, target: `label is ${value}`, said: `answered ${value}` }[name] || value,
         { ...filters, [name]: filters[name].filter((one) => one !== value) });
   const said = { picture: () => "copies of one picture", lasso: () => "inside the lasso", text: (v) => `“${v}” in the path`,
     min_side: (v) => `short side ≥ ${v} px`, max_side: (v) => `short side ≤ ${v} px` };

@@ -5,10 +5,14 @@ import { fill, h } from "./dom.js";
 import { addShared, setKeys, showKeys } from "./keys.js";
 import { showData } from "./data.js";
 import { showLabel } from "./label.js";
+import { showModels } from "./models.js";
+import { showProduction } from "./production.js";
 
 const PAGES = [
   { path: "data", name: "Data", key: "d", show: showData },
   { path: "label", name: "Label", key: "l", show: showLabel },
+  { path: "models", name: "Models", key: "o", show: showModels },
+  { path: "production", name: "Production", key: "p", show: showProduction },
 ];
 let leave = () => {};
 

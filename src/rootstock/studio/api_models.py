@@ -1,0 +1,87 @@
+"""Routes of the page Models: plan, progress, evaluation, champion and challenger."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Body, Request
+
+from rootstock.errors import ArtifactError
+from rootstock.evaluate.slices import SliceSearch
+from rootstock.service.http.access import Router
+from rootstock.studio.studio import Studio
+
+_Text = Annotated[str, Body(max_length=300)]
+
+
+def make_models_router(studio: Studio) -> Router:
+    """Make the routes that read."""
+    router = Router("predict", prefix="/api")
+
+    @router.get("/plan")
+    def plan() -> dict[str, Any]:
+        """Return the plan, the reason for each choice, and what came of it."""
+        found = studio.project.plan.get()
+        tree = found.model_dump(mode="json")
+        keys = ("strategy", "backbone", "size_class", "similarity_score", "score_name")
+        shown = {key: tree[key] for key in (*keys, "candidates", "reasons", "evidence")}
+        return shown | {"forecast": _read(studio.project.forecast)}
+
+    @router.get("/progress")
+    def progress() -> dict[str, Any]:
+        """Return whether a run is at work, and how far it is."""
+        return studio.pipeline.describe()
+
+    @router.get("/evaluation")
+    def evaluation() -> dict[str, Any]:
+        """Return the metrics, and each test image's label, answer and certainty."""
+        found = studio.evaluations.get()
+        return {
+            "metrics": studio.project.metrics.get(),
+            **studio.models.rank_metrics(found.task.name),
+            "confusions": found.confusions(),
+            **found.answers(),
+        }
+
+    @router.get("/slices")
+    def slices() -> dict[str, Any]:
+        """Return the parts of the test images that the model is worse on."""
+        found: SliceSearch | None = studio.evaluations.get().worse_slices()
+        if found is None:
+            return {"looked_at": 0, "worse": []}
+        return {"looked_at": found.n_slices, "worse": [one._asdict() for one in found.worse]}
+
+    @router.get("/models")
+    def models() -> dict[str, Any]:
+        """Return the versions of the registry and the history of the champion."""
+        return studio.models.list() | {"compared": studio.models.compare()}
+
+    return router
+
+
+def make_decision_router(studio: Studio) -> Router:
+    """Make the routes that change the champion."""
+    router = Router("admin", prefix="/api/champion")
+
+    @router.post("/promote")
+    def promote(
+        request: Request, version: _Text, expect: _Text, why: _Text, who: _Text = ""
+    ) -> Any:
+        """Make a version the champion, unless another one than ``expect`` is champion now."""
+        by = request.state.session.name or who
+        return {"version": studio.models.promote(version, expect=expect, why=why, by=by)}
+
+    @router.post("/rollback")
+    def rollback(request: Request, why: _Text, who: _Text = "") -> dict[str, str]:
+        """Make the champion before the present one champion again."""
+        by = request.state.session.name or who
+        return {"version": studio.models.rollback(why=why, by=by)}
+
+    return router
+
+
+def _read(view: Any) -> dict[str, Any] | None:
+    try:
+        return dict(view.get())
+    except ArtifactError:
+        return None

@@ -1,0 +1,49 @@
+"""Routes of the page Production: the service's counters, its journal and its images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi.responses import Response
+
+from rootstock.data.limits import DecodeLimits
+from rootstock.errors import ImageError
+from rootstock.service.http.access import Router
+from rootstock.service.http.problems import Problem
+from rootstock.studio.production import ServiceDownError
+from rootstock.studio.studio import Studio
+from rootstock.studio.thumbnails import MEDIA_TYPE
+
+
+def make_production_router(studio: Studio) -> Router:
+    """Make the routes of the page Production."""
+    router = Router("predict", prefix="/api/production")
+
+    @router.get("")
+    def production() -> dict[str, Any]:
+        """Return what the service counts, and what its journal says of the newest answers."""
+        found, problem = None, None
+        try:
+            found = studio.production.ask_service()
+        except ServiceDownError as error:
+            problem = {"text": error.message, "todo": error.hint}
+        return {
+            "known": studio.production.is_known,
+            "service": found,
+            "problem": problem,
+            "journal": studio.production.describe_journal(),
+        }
+
+    @router.get("/images/{digest}", response_class=Response)
+    def image(digest: str) -> Response:
+        """Return a small picture of an image that the service has kept."""
+        path = studio.production.find_image(digest)
+        if path is None:
+            raise Problem("not-found", "The service has not kept this image.")
+        try:
+            content = studio.thumbnails.draw_stranger(path.read_bytes(), DecodeLimits())
+        except (ImageError, OSError):
+            raise Problem("unusable-image", "This image cannot be shown.") from None
+        return Response(content, media_type=MEDIA_TYPE)
+
+    return router

@@ -1,0 +1,72 @@
+// The page Models: progress, plan, evaluation, and who is champion.
+import { get, report } from "./api.js";
+import { fill, h, percent, prose, tile } from "./dom.js";
+import { drawEvaluation } from "./evaluation.js";
+import { setKeys } from "./keys.js";
+import { drawRegistry } from "./registry.js";
+
+const STAGES = { index: "Index", assess: "Assess", plan: "Plan", features: "Features", train: "Train", evaluate: "Evaluate", register: "Register" };
+const LOOK_MILLISECONDS = 2000;
+
+/** Fill a section with what `draw` returns; an error becomes a sentence with what to do. */
+async function section(title, draw, extra = null) {
+  const body = h("div", { class: "stack" });
+  const box = h("section", { class: "card stack" }, h("div", { class: "row" }, h("h1", {}, title), h("span", { class: "grow" }), extra), body);
+  try {
+    fill(body, await draw(body));
+  } catch (error) {
+    if (!("todo" in error)) throw error;
+    fill(body, h("p", { class: "quiet" }, error.message), error.todo && h("p", { class: "quiet" }, "→ ", error.todo));
+  }
+  return box;
+}
+
+function drawProgress(place, state) {
+  const steps = h("ol", { class: "stages" }, state.stages.map((one) => h("li", {
+    class: state.running && one.name === state.stage ? "now" : one.at && (!state.running || one.fresh) ? "done" : "" }, STAGES[one.name])));
+  const minutes = state.seconds >= 90 ? `${Math.round(state.seconds / 60)} minutes` : `${state.seconds} s`;
+  fill(place, h("div", { class: "row" }, h("h2", {}, state.running ? `A run is at work: ${STAGES[state.stage]}` : "No run is at work"),
+    h("span", { class: "quiet small" }, state.running ? `since ${minutes}` : "")), steps,
+  state.running && state.share !== undefined && h("progress", { value: state.share, max: 1 }),
+  state.running && state.text && h("p", { class: "quiet small" }, state.text));
+}
+
+function drawPlan(plan) {
+  const { forecast } = plan, chosen = plan.candidates.find((one) => one.strategy === plan.strategy);
+  const range = chosen?.expected_accuracy;
+  return [
+    h("div", { class: "tiles" },
+      tile("Strategy", plan.strategy.replaceAll("_", " ")), tile("Backbone", plan.backbone), tile("Data", plan.size_class),
+      range && tile(`Expected ${plan.score_name}`, `${percent(range[0])} to ${percent(range[1])}`),
+      forecast && tile("Measured", percent(forecast.test_accuracy), forecast.as_expected === false ? "bad" : "")),
+    h("details", {}, h("summary", {}, "Why: the evidence for each choice"), h("table", { class: "evidence" }, h("tbody", {}, plan.reasons.map((one) =>
+      h("tr", {}, h("th", {}, one.choice), h("td", {}, h("b", {}, one.value), one.pinned && h("span", { class: "chip" }, "set by you"),
+        h("div", { class: "quiet small" }, prose(one.why)))))))),
+  ];
+}
+
+export async function showModels(root) {
+  const progress = h("section", { class: "card stack" });
+  const column = h("div", { class: "column" }, progress);
+  fill(root, h("div", { class: "scroll" }, column));
+  let wasRunning = null, timer = 0, ended = false;
+  async function look() {
+    try {
+      const state = await get("api/progress");
+      drawProgress(progress, state);
+      if (wasRunning && !state.running) root.dispatchEvent(new CustomEvent("again"));
+      wasRunning = state.running;
+    } catch (error) { report(error); }
+    if (!ended) timer = setTimeout(look, LOOK_MILLISECONDS);
+  }
+  async function draw() {
+    column.replaceChildren(progress);
+    for (const box of await Promise.all([section("Plan", async () => drawPlan(await get("api/plan"))),
+      section("Champion and challenger", drawRegistry), section("Evaluation", drawEvaluation)])) column.append(box);
+  }
+  root.addEventListener("again", draw);
+  setKeys([]);
+  await look();
+  await draw();
+  return () => { ended = true; clearTimeout(timer); root.removeEventListener("again", draw); };
+}

@@ -1,0 +1,89 @@
+// The page Production: what the service did, how far its images are from the training images, and
+// how often it is right.
+import { get, report } from "./api.js";
+import { count, fill, h, percent, tile } from "./dom.js";
+import { setKeys } from "./keys.js";
+
+const LOOK_MILLISECONDS = 5000;
+const time = (milliseconds) => new Date(milliseconds).toLocaleString();
+const short = (seconds) => (seconds === null ? "–" : seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`);
+
+function drawService({ service, problem }) {
+  if (problem) return h("section", { class: "card stack" }, h("h1", {}, "Service"), h("p", {}, problem.text), h("p", { class: "quiet" }, "→ ", problem.todo));
+  if (!service) return null;
+  const { latency, model, drift } = service;
+  return h("section", { class: "card stack" },
+    h("div", { class: "row" }, h("h1", {}, "Service"), h("span", { class: service.ready ? "chip leaf" : "chip bad" }, service.ready ? "ready" : "not ready"),
+      h("span", { class: "grow" }), h("span", { class: "quiet small" }, service.address)),
+    h("div", { class: "tiles" }, model && tile("Model", `${model.name} ${model.version}`), tile("Requests", service.requests.toLocaleString("en")),
+      tile("Failed", service.failed.toLocaleString("en"), service.failed ? "bad" : ""), tile("Median", short(latency.p50)), tile("95 %", short(latency.p95)),
+      tile("99 %", short(latency.p99)), tile("Unknown images", service.images ? percent(service.unknown / service.images) : "–")),
+    drift && (drift.images < drift.needed ? h("p", { class: "quiet small" }, `Drift needs ${drift.needed} images; there are ${drift.images} since the start.`)
+      : h("div", { class: "tiles" }, Object.entries(drift.psi).map(([name, value]) =>
+        tile(`Drift of the ${name}`, `${value.toFixed(2)} ${value < 0.1 ? "none" : value < 0.25 ? "some" : "strong"}`, value >= 0.25 ? "bad" : "")))));
+}
+
+function gauge(name, found, quiet) {
+  const line = h("div", { class: "gauge" }, h("i", {}), h("b", {}));
+  for (const key of ["low", "high", "value"]) line.style.setProperty(`--${key}`, found[key]);
+  return h("div", { class: "stack" }, h("div", { class: "row" }, h("h2", {}, name), h("span", { class: "grow" }),
+    h("b", { class: "number" }, percent(found.value)), h("span", { class: "quiet small number" }, `${percent(found.low)} to ${percent(found.high)}`)), line,
+  h("p", { class: "quiet small" }, quiet));
+}
+
+function drawQuality({ estimated, measured }) {
+  const isShare = measured && measured.high <= 1;
+  return h("section", { class: "card stack" }, h("h1", {}, "How often it is right"),
+    measured ? isShare ? gauge("Measured", measured, `From feedback on ${count(measured.images, "image")}, 95 % interval.`)
+      : h("p", {}, `Measured ${measured.metric.replaceAll("_", " ")}: ${measured.value.toPrecision(3)} on ${count(measured.images, "image")}.`)
+      : h("p", { class: "quiet" }, "There is no feedback yet. Send true labels to POST /v1/feedback, or `rootstock feedback FILE.csv`."),
+    estimated && (estimated.value === null ? h("p", { class: "quiet" }, "The accuracy cannot be estimated: too many images are unlike the training images.")
+      : gauge("Estimated without labels", estimated, `The mean probability of ${count(estimated.images, "answer")}. It holds as long as images resemble the training images.`)));
+}
+
+function drawTimeline(journal) {
+  const largest = Math.max(1, ...journal.timeline.map((one) => one.answers));
+  return h("section", { class: "card stack" }, h("div", { class: "row" }, h("h1", {}, "Answers"), h("span", { class: "grow" }),
+    h("span", { class: "quiet small" }, journal.since ? `${count(journal.answers, "answer")} since ${time(journal.since)}` : "none yet")),
+  h("div", { class: "bars", role: "img", "aria-label": "Answers over time, unknown images in red" }, journal.timeline.map((one) => {
+    const part = h("i", {}), bar = h("span", { title: `${time(one.time_ms)}: ${count(one.answers, "answer")}, ${one.unknown} unknown` }, part);
+    bar.style.setProperty("--share", one.answers / largest);
+    part.style.setProperty("--part", one.answers ? one.unknown / one.answers : 0);
+    return bar;
+  })), h("div", { class: "tiles" }, tile("Unknown", percent(journal.unknown)), journal.labels.slice(0, 5).map(([name, number]) =>
+    tile(name, percent(number / journal.answers)))));
+}
+
+function drawForeign(journal) {
+  if (!journal.foreign.length) return null;
+  return h("section", { class: "card stack" }, h("h1", {}, "Most unlike the training images"), h("div", { class: "foreign" }, journal.foreign.map((one) => {
+    const frame = h("span", { class: "frame" }), picture = h("img", { alt: "", loading: "lazy", src: `api/production/images/${one.id}`,
+      onerror: () => fill(frame, h("span", { class: "gone quiet small" }, "not kept")) });
+    frame.append(picture);
+    return h("figure", { title: time(one.time_ms) }, frame, h("figcaption", {}, `${one.answer} · ${one.novelty.toFixed(2)}`, one.unknown && " · unknown"));
+  })));
+}
+
+export async function showProduction(root) {
+  const column = h("div", { class: "column" });
+  fill(root, h("div", { class: "scroll" }, column));
+  setKeys([]);
+  let timer = 0, ended = false, last = "";
+  async function look() {
+    try {
+      const found = await get("api/production");
+      const text = JSON.stringify(found);
+      if (text !== last) {
+        last = text;
+        const { journal } = found;
+        fill(column, found.known ? [drawService(found), journal && [drawQuality(journal), drawTimeline(journal), drawForeign(journal)],
+          !journal && h("p", { class: "quiet" }, "Without a journal there are no images and no measured accuracy. Serve with ROOTSTOCK_JOURNAL=FOLDER, and give --journal FOLDER here.")]
+          : h("div", { class: "empty" }, h("h1", {}, "No service is known"),
+            h("p", {}, "Start the studio with the address of the service, its journal, or both:"), h("code", {}, "rootstock studio --service http://127.0.0.1:8000 --journal journal")));
+      }
+    } catch (error) { report(error); }
+    if (!ended) timer = setTimeout(look, LOOK_MILLISECONDS);
+  }
+  await look();
+  return () => { ended = true; clearTimeout(timer); };
+}
