@@ -96,9 +96,10 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, script: str, seconds: float = SECONDS) -> Any:
-        """Return the value of an expression once it is true."""
+        """Return the value of an expression once it is true; until then it may also fail."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        patient = f"(() => {{ try {{ return ({script}); }} catch {{ return null; }} }})()"
+        while not (value := self.run(patient)):
             if time.monotonic() > end:
                 text = self.run("document.body.innerText")
                 raise AssertionError(f"{script} is not true; {self.errors}; the page says: {text}")

@@ -156,6 +156,64 @@ def test_a_label_that_cannot_be_written_brings_its_image_back(desk):
     page.errors.clear()  # the browser notes the refused request
 
 
+def test_a_confusion_leads_to_its_images(page, address):
+    page.open(f"{address}#/models")
+    page.wait("document.querySelectorAll('.matrix td a').length")
+    number = page.run("document.querySelector('.matrix td a').textContent")
+    page.click(".matrix td a")
+    wait_for_total(page, int(number))
+    page.errors.clear()  # there is no registry, which the page says
+
+
+def test_the_threshold_trades_precision_for_review(page, address):
+    page.open(f"{address}#/models")
+    page.wait("document.querySelectorAll('input[type=range]').length")
+    figure = (
+        "[...document.querySelectorAll('.figure')].find((one) => /review/.test(one.textContent))"
+    )
+    assert page.run(f"{figure}.querySelector('b').textContent") == "0.0 %"
+    page.run(
+        "(() => { const slider = document.querySelector('input[type=range]');"
+        "slider.value = 1; slider.dispatchEvent(new Event('input')); })()"
+    )
+    assert float(page.run(f"parseFloat({figure}.querySelector('b').textContent)")) > 0
+    page.errors.clear()
+
+
+def test_the_page_of_models_shows_plan_and_stages(page, address):
+    page.open(f"{address}#/models")
+    page.wait("document.querySelectorAll('.stages .done').length >= 6")
+    page.wait("document.body.innerText.includes('linear probe')")
+    page.wait("document.body.innerText.includes('there is no registry')")
+    page.errors.clear()
+
+
+def test_without_a_service_the_page_says_how_to_name_one(page, address):
+    page.open(f"{address}#/production")
+    page.wait("document.body.innerText.includes('rootstock studio --service')")
+
+
+def test_keys_lead_from_page_to_page(page):
+    page.wait("document.querySelectorAll('#nav a').length === 4")
+    for key, name in (("p", "production"), ("l", "label"), ("o", "models"), ("d", "data")):
+        page.press(key)
+        page.wait(f"location.hash.includes({name!r})")
+        page.wait(f"document.querySelector('#nav [aria-current]').hash.includes({name!r})")
+    page.press("?")
+    page.wait("document.querySelectorAll('dialog[open] kbd').length > 4")
+    page.errors.clear()
+
+
+@pytest.mark.parametrize("name", ["data", "label", "models", "production"])
+def test_no_page_is_wider_than_a_phone(page, address, name):
+    page.resize(390, 844)
+    page.open(f"{address}#/{name}")
+    page.wait(f"document.querySelector('#nav [aria-current]')?.hash.includes({name!r})")
+    page.wait("document.querySelector('#page').children.length")
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    page.errors.clear()
+
+
 def test_a_studio_that_was_ended_is_explained(finished):
     with Browser() as page:
         with running(finished) as address:

@@ -65,6 +65,7 @@ function facts(image, number, total, close) {
         : link(FLAGS[flag] || flag, { flag: [flag] }))),
     image.correction && h("p", { class: "small quiet" }, `${image.correction.who} gave this label instead of ${image.correction.old_label || "none"}.`),
     image.id && image.width > 0 && h("a", { class: "button", href: address("label", { text: image.path }), onclick: close }, "Correct the label"),
+    image.id && image.width > 0 && evidence(image),
     h("dl", { class: "facts small" },
       h("dt", {}, "File"), h("dd", {}, image.path),
       image.width > 0 && [h("dt", {}, "Size"), h("dd", {}, `${image.width} × ${image.height} px, ${(image.bytes / 1000).toFixed(0)} kB`)],
@@ -72,4 +73,14 @@ function facts(image, number, total, close) {
     h("p", { class: "small quiet number" }, `${(number + 1).toLocaleString("en")} of ${total.toLocaleString("en")} · `,
       h("kbd", {}, "←"), " ", h("kbd", {}, "→"), " move, ", h("kbd", {}, "Esc"), " closes"),
   ];
+}
+
+/** Show where the model sees the evidence for its answer, once it is asked for. */
+function evidence(image) {
+  const body = h("div", { class: "small" });
+  return h("details", { ontoggle: (event) => {
+    if (!event.target.open || body.firstChild) return;
+    fill(body, h("img", { class: "heat", alt: "Evidence for the answer", src: `api/images/${image.id}/heat-map`,
+      onerror: () => fill(body, h("p", { class: "quiet" }, "There is no model that could explain its answer.")) }));
+  } }, h("summary", {}, "Where the model looks"), body);
 }

@@ -27,7 +27,7 @@ const link = (target, said) => address("data", { target, said, split: "test" });
 function drawConfusions(found) {
   const wrong = found.confusions.filter((one) => one.target !== one.said);
   const heading = h("div", { class: "row" }, h("h2", {}, "What is taken for what"),
-    h("a", { class: "button small", href: address("data", { flag: "wrong" }) }, `All ${count(sum(wrong), "mistake")}`));
+    h("a", { class: "button small", href: address("data", { flag: "wrong" }) }, `Show ${count(sum(wrong), "mistake")}`));
   if (found.names.length <= MAX_CELLS) return h("div", { class: "stack" }, heading, drawMatrix(found));
   return h("div", { class: "stack" }, heading, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "Label"), h("th", {}, "Answer"), h("th", { class: "number" }, "Images"))),
     h("tbody", {}, wrong.slice(0, SHOWN_PAIRS).map((one) => h("tr", {}, h("td", {}, one.target), h("td", {}, one.said),
@@ -40,7 +40,7 @@ function drawMatrix({ names, confusions }) {
   const counts = new Map(confusions.map((one) => [`${one.target}\0${one.said}`, one.count]));
   const largest = Math.max(...confusions.map((one) => one.count));
   return h("div", { class: "wide" }, h("table", { class: "matrix" },
-    h("thead", {}, h("tr", {}, h("th", {}, "label ↓ answer →"), names.map((name) => h("th", { title: name }, name)))),
+    h("thead", {}, h("tr", {}, h("th", { class: "corner" }, "label ↓ answer →"), names.map((name) => h("th", { title: name }, name)))),
     h("tbody", {}, names.map((target) => h("tr", {}, h("th", { title: target }, target), names.map((said) => {
       const number = counts.get(`${target}\0${said}`) || 0;
       const cell = h("td", { class: target === said ? "right" : number ? "wrong" : "" },

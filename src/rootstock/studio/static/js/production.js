@@ -17,10 +17,10 @@ function drawService({ service, problem }) {
       h("span", { class: "grow" }), h("span", { class: "quiet small" }, service.address)),
     h("div", { class: "tiles" }, model && tile("Model", `${model.name} ${model.version}`), tile("Requests", service.requests.toLocaleString("en")),
       tile("Failed", service.failed.toLocaleString("en"), service.failed ? "bad" : ""), tile("Median", short(latency.p50)), tile("95 %", short(latency.p95)),
-      tile("99 %", short(latency.p99)), tile("Unknown images", service.images ? percent(service.unknown / service.images) : "–")),
-    drift && (drift.images < drift.needed ? h("p", { class: "quiet small" }, `Drift needs ${drift.needed} images; there are ${drift.images} since the start.`)
-      : h("div", { class: "tiles" }, Object.entries(drift.psi).map(([name, value]) =>
-        tile(`Drift of the ${name}`, `${value.toFixed(2)} ${value < 0.1 ? "none" : value < 0.25 ? "some" : "strong"}`, value >= 0.25 ? "bad" : "")))));
+      tile("99 %", short(latency.p99)), tile("Unknown images", service.images ? percent(service.unknown / service.images) : "–"),
+      drift && drift.images >= drift.needed && Object.entries(drift.psi).map(([name, value]) =>
+        tile(`Drift of the ${name}`, `${value.toFixed(2)}, ${value < 0.1 ? "none" : value < 0.25 ? "some" : "strong"}`, value >= 0.25 ? "bad" : ""))),
+    drift && drift.images < drift.needed && h("p", { class: "quiet small" }, `Drift needs ${drift.needed} images; there are ${drift.images} since the start.`));
 }
 
 function gauge(name, found, quiet) {
@@ -36,7 +36,7 @@ function drawQuality({ estimated, measured }) {
   return h("section", { class: "card stack" }, h("h1", {}, "How often it is right"),
     measured ? isShare ? gauge("Measured", measured, `From feedback on ${count(measured.images, "image")}, 95 % interval.`)
       : h("p", {}, `Measured ${measured.metric.replaceAll("_", " ")}: ${measured.value.toPrecision(3)} on ${count(measured.images, "image")}.`)
-      : h("p", { class: "quiet" }, "There is no feedback yet. Send true labels to POST /v1/feedback, or `rootstock feedback FILE.csv`."),
+      : h("p", { class: "quiet" }, "There is no feedback yet. Send true labels to ", h("code", {}, "POST /v1/feedback"), ", or run ", h("code", {}, "rootstock feedback FILE.csv"), "."),
     estimated && (estimated.value === null ? h("p", { class: "quiet" }, "The accuracy cannot be estimated: too many images are unlike the training images.")
       : gauge("Estimated without labels", estimated, `The mean probability of ${count(estimated.images, "answer")}. It holds as long as images resemble the training images.`)));
 }
@@ -59,8 +59,8 @@ function drawForeign(journal) {
   return h("section", { class: "card stack" }, h("h1", {}, "Most unlike the training images"), h("div", { class: "foreign" }, journal.foreign.map((one) => {
     const frame = h("span", { class: "frame" }), picture = h("img", { alt: "", loading: "lazy", src: `api/production/images/${one.id}`,
       onerror: () => fill(frame, h("span", { class: "gone quiet small" }, "not kept")) });
-    frame.append(picture);
-    return h("figure", { title: time(one.time_ms) }, frame, h("figcaption", {}, `${one.answer} · ${one.novelty.toFixed(2)}`, one.unknown && " · unknown"));
+    frame.append(picture, ...(one.unknown ? [h("span", { class: "chip bad mark" }, "unknown")] : []));
+    return h("figure", { title: time(one.time_ms) }, frame, h("figcaption", {}, `${one.answer} · ${one.novelty.toFixed(2)}`));
   })));
 }
 

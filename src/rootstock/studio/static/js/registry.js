@@ -24,6 +24,7 @@ export async function drawRegistry(place) {
   return [
     listed.moved && h("div", { class: "box warn" }, `The alias champion was moved to version ${listed.moved} by other means.`),
     champion ? side(champion, second, challenger ? "Challenger" : "Champion before") : h("p", { class: "quiet" }, "There is no champion yet."),
+    challenger && gate(listed, challenger),
     h("div", { class: "row" },
       challenger && h("button", { class: "main", type: "button", disabled: !canDecide, onclick: () => act("promote", { version: challenger.version,
         expect: champion?.version || "" }, `Make version ${challenger.version} the champion?`) }, `Promote version ${challenger.version}`),
@@ -42,14 +43,19 @@ export async function drawRegistry(place) {
   ];
 }
 
-function side(champion, second, title) {
+function gate(listed, model) {
+  const said = listed.versions.find((one) => one.version === model.version)?.gate;
+  return said && h("p", { class: "quiet" }, "The gate: ", said);
+}
+
+function side(champion, second, heading) {
   const names = Object.keys(champion.metrics).filter((name) => typeof champion.metrics[name] === "number" && !/^val_|_low$|_high$|temperature/.test(name));
   const cell = (model, name) => {
     const value = model?.metrics[name];
-    return value === undefined ? "–" : value >= 0 && value <= 1 && !/loss|ece|brier/.test(name) ? percent(value) : Number(value.toPrecision(3)).toLocaleString("en");
+    return value === undefined ? "–" : value >= 0 && value <= 1 && !/loss|ece|brier|size/.test(name) ? percent(value) : Number(value.toPrecision(3)).toLocaleString("en");
   };
   return h("div", { class: "wide" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", { class: "number" }, `Champion, version ${champion.version}`),
-    second && h("th", { class: "number" }, `${title}, version ${second.version}`))),
+    second && h("th", { class: "number" }, `${heading}, version ${second.version}`))),
   h("tbody", {}, h("tr", {}, h("td", {}, "Strategy"), h("td", { class: "number" }, champion.strategy.replaceAll("_", " ")), second && h("td", { class: "number" }, second.strategy.replaceAll("_", " "))),
     names.map((name) => h("tr", {}, h("td", {}, title(name)), h("td", { class: "number" }, cell(champion, name)),
       second && h("td", { class: "number" }, cell(second, name)))))));
