@@ -10,7 +10,7 @@ from PIL import Image
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.errors import DataError
+from rootstock.errors import ConfigError, DataError
 from rootstock.heads.linear import LinearHead, MapHead, read_head, to_tune, write_head
 from rootstock.tasks import get_task
 from rootstock.tasks.segmentation.grids import GRID, classes_of_size
@@ -239,6 +239,26 @@ def test_a_changed_mask_changes_what_dvc_depends_on(folder, tmp_path):
     assert after != before
     (folder / "classes.txt").write_text("sky\nroad")
     assert digest_listed(config, Paths(tmp_path)) != after
+
+
+@pytest.mark.parametrize("setting", ["train.mlp_hidden=64", "train.views=flip", "train.mixup=0.2"])
+def test_settings_without_a_meaning_are_refused(folder, tmp_path, setting):
+    with pytest.raises(ConfigError, match="which the task `segmentation` does not have"):
+        index(folder, tmp_path, setting)
+
+
+def test_unsure_images_are_suggested_first():
+    decisions = np.log(np.full((2, 2, GRID, GRID), 0.5, np.float16))
+    decisions[0, 0], decisions[0, 1] = np.log(0.99), np.log(0.01)
+    sure, unsure = get_task("segmentation").uncertainty(decisions)
+    assert sure == pytest.approx(0.01, abs=0.002)
+    assert unsure == pytest.approx(0.5, abs=0.002)
+
+
+def test_a_mask_is_not_corrected_by_a_word(folder, tmp_path):
+    row = index(folder, tmp_path).rows()[0]
+    with pytest.raises(DataError, match="draw the mask file again"):
+        get_task("segmentation").correct(row.target, "road")
 
 
 def test_split_folders_may_be_inside_or_outside(folder, tmp_path):

@@ -41,6 +41,7 @@ def build_review(
     ``borders``: some rows and what `measure_picture` returns for them. Nothing is changed.
     """
     manifest, task = dataset.manifest, dataset.task
+    named = [row._replace(target=task.caption(row.target)) for row in rows]
     suspected, names = find_groups(rows, features) or (None, [""] * len(rows))
     if suspected:
         scores = measure_groups(task, rows, features, names, folds=folds, seed=seed)
@@ -77,7 +78,7 @@ def build_review(
             task, rows, features, target_accuracy, folds, seed, np.array(groups)
         ),
         suspects=tuple(_suspects(dataset, rows, features, np.array(groups), folds, seed)),
-        outliers=tuple(find_outliers(rows, features)),
+        outliers=tuple(find_outliers(named, features)),
         bursts=tuple(find_bursts(rows, features)),
         copies=tuple(find_copies(manifest)),
         shortcuts=tuple(shortcuts),

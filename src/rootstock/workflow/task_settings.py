@@ -49,6 +49,8 @@ def check_task(config: Config, task: Task) -> None:
         _require("train.views", train.views, ("one",), task)
         _require("train.mixup", str(train.mixup), (AUTO, "0.0"), task)
         _require("train.cutmix", str(train.cutmix), ("0.0",), task)
+    if task.output_grid:
+        _require("train.mlp_hidden", str(config.train.mlp_hidden or "null"), ("null",), task)
 
 
 def _require(key: str, value: str, allowed: Sequence[str], task: Task) -> None:

@@ -69,7 +69,7 @@ class SegmentationSolver(HeadSolver):
         """
         raise TrainingError(
             "heads on cached maps have no hidden layer",
-            hint="set train.mlp_hidden to 0; fine-tuning adds a decoder",
+            hint="set train.mlp_hidden to null; fine-tuning adds a decoder",
         )
 
     def walk(  # type: ignore[override]  # a MapHead is used as the others are

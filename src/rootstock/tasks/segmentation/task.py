@@ -151,6 +151,13 @@ class Segmentation(Task):
         """Return the masks on a grid of points."""
         return files.settle_masks(root, texts, paths, sizes)
 
+    def correct(self, old: str, new: str) -> str:
+        """Refuse: a mask is corrected in its file."""
+        raise DataError(
+            f"{new!r} cannot take the place of a mask",
+            hint="draw the mask file again; the index reads it anew",
+        )
+
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
         """Refuse data without a usable image."""
         if not texts:
@@ -302,6 +309,10 @@ class Segmentation(Task):
         counts = measures.Counts.of(decisions, targets.values)
         right, total = counts.both.sum(axis=1), counts.true.sum(axis=1)
         return np.asarray(1.0 - right / np.maximum(total, 1))
+
+    def uncertainty(self, decisions: np.ndarray) -> np.ndarray:
+        """Return how far the most probable class is from certain, on average over positions."""
+        return np.asarray(1.0 - np.exp(decisions.astype(np.float32).max(axis=1)).mean(axis=(1, 2)))
 
     def report(self, evidence: Evidence, metrics: Mapping[str, float], root: Path) -> Report:
         """Return words, the table of classes, and pictures."""
