@@ -137,8 +137,8 @@ def test_who_shares_a_network_with_whom():
     replicas, workers = {"inference", "inference-gpu"}, {"ray-worker", "ray-worker-gpu"}
     assert members == {
         "edge": {"proxy"},
-        "serving": {"proxy", "prometheus"} | replicas,
-        "tracking": {"proxy", "mlflow", "accounts"} | replicas,
+        "serving": {"proxy", "prometheus", "studio"} | replicas,
+        "tracking": {"proxy", "mlflow", "accounts", "studio"} | replicas,
         "cluster": {"mlflow", "ray-head"} | workers,
         "storage": {"postgres", "mlflow"},
         "watching": {"proxy", "prometheus", "grafana"},
@@ -237,7 +237,7 @@ def test_secrets_are_made_once_for_their_owner_alone(tmp_path):
     assert folder.stat().st_mode & 0o777 == 0o700
     again = subprocess.run(make, capture_output=True, text=True, check=True).stdout
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
-    assert first.count("rsk_") == 2
+    assert first.count("rsk_") == 3
     assert "rsk_" not in again
     others = ("api_keys", "s3_credentials", "pip_extra_index_url")
     strong = [value for name, value in before.items() if name not in others]
@@ -250,9 +250,11 @@ def test_keys_that_are_made_open_the_service(tmp_path):
 
     make = [ROOT / "services/make-secrets", tmp_path / "secrets"]
     told = subprocess.run(make, capture_output=True, text=True, check=True).stdout
-    ring = KeyRing.read(tmp_path / "secrets/api_keys")
-    roles = [ring.find(shown).role for shown in re.findall(r"rsk_\S+", told)]
-    assert roles == ["predict", "admin"]
+    keys = re.findall(r"rsk_\S+", told)
+    clients = KeyRing.read(tmp_path / "secrets/api_keys")
+    assert [clients.find(key).role for key in keys[:2]] == ["predict", "admin"]
+    people = KeyRing.read(tmp_path / "secrets/studio_keys")
+    assert [people.find(key) and people.find(key).role for key in keys] == [None, None, "admin"]
 
 
 def test_a_secret_reaches_the_command_and_its_file_name_does_not(tmp_path):
@@ -416,7 +418,7 @@ def test_secrets_that_were_interrupted_are_made_whole(tmp_path):
     done = subprocess.run(
         [ROOT / "services/make-secrets", folder], capture_output=True, text=True, check=True
     )
-    assert done.stdout.count("rsk_") == 2
+    assert done.stdout.count("rsk_") == 3
     assert len((folder / "api_keys").read_text().splitlines()) == 2
     assert len((folder / "ray_token").read_text()) >= 40
     assert not list(folder.glob(".*"))

@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rootstock.errors import ConfigError
+from rootstock.errors import ConfigError, RootstockError
 from rootstock.service.serve import require_port
 from rootstock.service.watch.logs import set_up_logs
 from rootstock.studio.settings import PREFIX, StudioSettings
+from rootstock.system.escape import escape_lines
 from rootstock.system.progress import say
 
 
@@ -85,3 +86,12 @@ def read_settings(options: Mapping[str, Any]) -> StudioSettings:
             f"invalid settings of the studio: {problems}",
             hint=f"they are arguments of `rootstock studio` or variables such as {PREFIX}PORT",
         ) from None
+
+
+def main() -> int:
+    """Serve with the settings of the ROOTSTOCK_STUDIO_* variables; return the exit status."""
+    try:
+        return serve_studio({})
+    except RootstockError as error:
+        say(f"error: {escape_lines(str(error))}")
+        return 1
