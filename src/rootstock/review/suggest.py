@@ -6,12 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_CANDIDATES = 20
-"""Times the wanted number of images: only the least certain ones are compared with each other."""
+MAX_CLUSTERED_IMAGES = 10_000
+"""The least certain images are clustered, at most this many."""
+ROUNDS = 10
+"""Of k-means; the centres have settled by then as far as a choice of images is concerned."""
+MIN_WEIGHT = 1e-6
+"""Of an image in a cluster: some weight is needed if the model is sure of all."""
 
 
 class Suggestion(NamedTuple):
-    """An image to label: its row, how unsure its answer is, and how far it is from the others."""
+    """An image to label: its row, how unsure its answer is, and how far it is from the others.
+
+    ``distance`` is the cosine distance to the nearest image that is labelled or comes before it.
+    """
 
     row: int
     uncertainty: float
@@ -28,43 +35,78 @@ def suggest_images(
     """Return at most ``count`` images, the most useful first; the same input, the same images.
 
     ``features`` [N,D] are those that the head reads, and ``known`` [M,D] those of labelled images.
-    ``uncertainty`` float64[N] from 0 to 1; None: images are chosen by their features only.
+    ``uncertainty`` float64[N] from 0 to 1; None: images that are far from the known ones count
+    more.
 
-    An image is chosen for the product of its uncertainty and its cosine distance to the nearest
-    image that is labelled or chosen: the greedy k-centre method (Sener and Savarese 2018), weighted
-    by the margin (Scheffer et al. 2001), among the least certain images (Citovsky et al. 2021).
+    The images are divided into ``count`` clusters by k-means, each weighted by its uncertainty,
+    and the one nearest to each centre is chosen (Zhdanov 2019, arXiv:1901.05954).
+    While a model is unsure of everything, these are typical images, which teach most at first
+    (Hacohen et al. 2022); later they are those at its borders. The largest cluster comes first.
     """
-    weights = np.ones(len(features)) if uncertainty is None else np.asarray(uncertainty, float)
-    rows = np.argsort(-weights, kind="stable")[: MAX_CANDIDATES * count]
+    n = len(features)
+    unsure = np.ones(n) if uncertainty is None else np.asarray(uncertainty, float)
+    rows = np.argsort(-unsure, kind="stable")[:MAX_CLUSTERED_IMAGES]
     if uncertainty is None:
-        rows = np.arange(len(features))
+        rows = np.unique(np.linspace(0, n - 1, min(n, MAX_CLUSTERED_IMAGES)).round().astype(int))
+    if not len(rows):
+        return []
+    weights = unsure[rows] + MIN_WEIGHT
     units = _unit_rows(features[rows])
-    nearest = np.full(len(rows), np.inf)
+    to_known = np.full(len(rows), np.inf)
     if known is not None and len(known):
-        nearest = _distances(units, _unit_rows(known))
-    suggestions: list[Suggestion] = []
-    left = np.ones(len(rows), bool)
-    for _ in range(min(count, len(rows))):
-        distances = np.where(np.isinf(nearest), 1.0, nearest)
-        gains = np.where(left, (weights[rows] + 1e-6) * (distances + 1e-6), -1.0)
-        best = int(np.flatnonzero(gains == gains.max())[0])
-        left[best] = False
-        suggestions.append(
-            Suggestion(int(rows[best]), float(weights[rows[best]]), float(distances[best]))
-        )
-        nearest = np.minimum(nearest, np.maximum(1.0 - units @ units[best], 0.0))
+        to_known = np.maximum(1.0 - (units @ _unit_rows(known).T).max(axis=1), 0.0)
+        if uncertainty is None:
+            weights = to_known + MIN_WEIGHT
+    centred = _unit_rows(units - np.average(units, axis=0, weights=weights))
+    chosen = _choose_central(centred, weights, min(count, len(rows)))
+    nearest = to_known[chosen]
+    suggestions = []
+    for place, i in enumerate(chosen):
+        distance = float(min(nearest[place], 1.0))
+        suggestions.append(Suggestion(int(rows[i]), float(unsure[rows[i]]), max(distance, 0.0)))
+        nearest = np.minimum(nearest, 1.0 - units[chosen] @ units[i])
     return suggestions
+
+
+def _choose_central(points: np.ndarray, weights: np.ndarray, count: int) -> list[int]:
+    """Return ``count`` rows of points [N,D], each the nearest to a centre of weighted k-means."""
+    centres = points[_spread_out(points, weights, count)]
+    for _ in range(ROUNDS):
+        members = _distances(points, centres).argmin(axis=1)
+        for number in np.unique(members):
+            some = members == number
+            centres[number] = np.average(points[some], axis=0, weights=weights[some])
+    distances = _distances(points, centres)
+    members = distances.argmin(axis=1)
+    mass = np.zeros(count)
+    np.add.at(mass, members, weights)
+    chosen: list[int] = []
+    taken = np.zeros(len(points), bool)
+    for number in np.argsort(-mass, kind="stable"):
+        best = int(np.where(taken, np.inf, distances[:, number]).argmin())
+        taken[best] = True
+        chosen.append(best)
+    return chosen
+
+
+def _spread_out(points: np.ndarray, weights: np.ndarray, count: int) -> list[int]:
+    """Return rows to begin with: each has the largest weighted distance to those before it."""
+    chosen: list[int] = []
+    nearest = np.ones(len(points))
+    while len(chosen) < count:
+        gains = weights * nearest
+        gains[chosen] = -1.0
+        chosen.append(int((-gains).argmin()))
+        nearest = np.minimum(nearest, _distances(points, points[chosen[-1]][None])[:, 0])
+    return chosen
+
+
+def _distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return squared distances float[N,K]."""
+    squares = np.square(points).sum(axis=1)[:, None] + np.square(centres).sum(axis=1)
+    return np.asarray(np.maximum(squares - 2.0 * points @ centres.T, 0.0))
 
 
 def _unit_rows(features: np.ndarray) -> np.ndarray:
     wide = np.asarray(features, np.float32)
-    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-
-
-def _distances(units: np.ndarray, known: np.ndarray, block: int = 4096) -> np.ndarray:
-    """Return the cosine distance float[N] of each row to the nearest known one."""
-    parts = [
-        1.0 - (units[start : start + block] @ known.T).max(axis=1)
-        for start in range(0, len(units), block)
-    ]
-    return np.maximum(np.concatenate([np.zeros(0), *parts]), 0.0)
+    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))
