@@ -300,6 +300,13 @@ def test_the_recipe_is_that_of_the_strategy():
     assert plan_for(make_profile(size="large", similar=False)).finetune.augmentation == "light"
 
 
+def test_the_pooling_of_the_probes_is_that_of_the_plan():
+    profile = make_profile().model_copy(update={"pooling": "both"})
+    plan = plan_for(profile)
+    assert plan.pooling == why(plan, "pooling").value == "both"
+    assert not [one for one in plan_for(make_profile()).reasons if one.choice == "pooling"]
+
+
 def test_normalisation_layers_are_trained_if_that_is_pinned():
     plan = plan_for(make_profile(), strategy="norm_finetune")
     assert plan.finetune.norm_only

@@ -175,9 +175,9 @@ def _note_data(draft: Draft, profile: DatasetProfile, backbone_why: str) -> None
     )
     _note_geometry(draft, profile)
     if profile.pooling != "avg":
-        why = "the head reads the maximum of each map"
+        why = "`features.pooling`: the head reads the maximum of each map"
         why += ", in addition to its mean." if profile.pooling == "both" else ", not its mean."
-        draft.note("pooling", profile.pooling, why, pinned=True)
+        draft.note("pooling", profile.pooling, why)
     weights = profile.backbone.weights
     origin, licence = profile.backbone.pretrained_on, profile.backbone.license
     why = f"pretrained on {escape_markdown(origin)}, {escape_markdown(describe_licence(licence))}."

@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 PROTOTYPE_IMAGES = 5
 """Up to this many training images of the median class its mean is tried as a head too. Chosen on
 ants_bees and flowers12; checked on sign_digits, brain_mri, cifar10 and tiny_imagenet: with more
-images a linear head was as good or better."""
+images a linear head was as good or better (with 10 per class, class means were taken once in six
+draws of ants_bees and brain_mri, and the mean accuracy was the same or .9 points lower)."""
 CALIBRATED_TRIALS = 6
 """At most this many trials are compared by calibrated losses: each costs a pass over the images."""
 MLP_STRIDE = 3
