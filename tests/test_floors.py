@@ -30,6 +30,7 @@ FLOORS = {
     "model": 8,
     "registry": 9,
     "explain": 9,
+    "export": 9,
     "workflow": 10,
     "client": 5,
     "integrations": 11,

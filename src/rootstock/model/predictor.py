@@ -266,7 +266,7 @@ class Predictor:
 
     def _prove(self, forward: Forward) -> float:
         worst = 0.0
-        for (file, pixels), sample in zip(self._golden_pixels, self.bundle.golden, strict=True):
+        for (file, pixels), sample in zip(self.golden_pixels, self.bundle.golden, strict=True):
             found = forward(self.bundle.preprocess.normalise(pixels[None])).logits[0]
             expected, sizes = np.asarray(sample.logits), np.asarray(sample.sizes)
             difference = largest_difference(found, expected, sizes)
@@ -280,7 +280,7 @@ class Predictor:
         return worst
 
     @cached_property
-    def _golden_pixels(self) -> list[tuple[str, np.ndarray]]:
+    def golden_pixels(self) -> list[tuple[str, np.ndarray]]:
         preprocess = self.bundle.preprocess
         found = []
         for sample in self.bundle.golden:

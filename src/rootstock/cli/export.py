@@ -1,0 +1,71 @@
+"""The command export: the model for other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rootstock.cli.common import add_command, add_options, open_model, print_json
+from rootstock.cli.predict import list_images
+
+FORMATS = (
+    "onnx",
+    "onnx-int8",
+    "openvino",
+    "openvino-int8",
+    "torchscript",
+    "timm",
+    "tensorrt",
+    "tflite",
+    "coreml",
+)
+
+
+def add_commands(commands: Any) -> None:
+    """Add export."""
+    command = add_command(
+        commands, "export", export, "write the model for another runtime, and measure what it loses"
+    )
+    command.add_argument("--format", required=True, choices=FORMATS)
+    command.add_argument("--model", default="", help="model directory or models:/ URI")
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    command.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="images like those of the training: int8 is fitted to half of 160 of them, and "
+        "measured on the others",
+    )
+    add_options(command, "json")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write the model in another format and print how far its answers are from the model's."""
+    from rootstock.data.read import read_file
+    from rootstock.export.write import CALIBRATION_IMAGES, export_model
+    from rootstock.model.predictor import Predictor
+
+    paths = list(list_images(options.images)) if options.images else []
+    paths = paths[:: max(1, len(paths) // (2 * CALIBRATION_IMAGES))]
+    with open_model(options.model) as directory:
+        predictor = Predictor(directory, engine="onnx")
+        contents = [read_file(path, predictor.limits).content for path in paths]
+        done = export_model(predictor, options.format, options.out.absolute(), contents=contents)
+    proof = done.proof
+    if options.json:
+        print_json({"file": str(done.path), "bytes": done.n_bytes, **proof.to_dict()})
+        return
+    print(f"file      {done.path} ({done.n_bytes / 1e6:.1f} MB in all)")
+    print(
+        f"proof     golden images differ by {proof.largest_difference:.2g}; "
+        + (
+            f"the same decision on {proof.agreement:.1%} of {proof.n_images} images"
+            if proof.agreement is not None
+            else f"measured on {proof.n_images} images"
+        )
+    )
+    print(
+        f"speed     {proof.milliseconds:.1f} ms an image here, {proof.milliseconds_before:.1f} ms "
+        "as model.onnx"
+    )

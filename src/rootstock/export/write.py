@@ -1,0 +1,83 @@
+"""An exported model: written to a folder of its own once it has been compared with the original."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rootstock.errors import BundleError, ImageError
+from rootstock.export.formats import FORMATS
+from rootstock.export.proof import Proof, prove
+from rootstock.model.predictor import Predictor
+from rootstock.system.files import write_json
+
+CALIBRATION_IMAGES = 80
+"""Images whose range an int8 model is fitted to, and as many that it is measured on."""
+PROOF = "proof.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The main file of an exported model, its size, and what it was measured to answer."""
+
+    path: Path
+    n_bytes: int
+    proof: Proof
+
+
+def export_model(
+    predictor: Predictor, name: str, out: Path, *, contents: Sequence[bytes] = ()
+) -> Exported:
+    """Write the model in the format ``name`` to the new folder ``out``.
+
+    ``contents`` are encoded images of the kind that the model is used for; every second one is
+    what an int8 model is measured on, and not fitted to. Without any, the golden images stand in.
+    Raises:
+        BundleError: there is something in ``out``, a tool is missing, an int8 model is asked for
+            without images, or the exported model does not answer as the original does.
+    """
+    form = FORMATS[name]
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BundleError(f"{out} is not empty", hint="name a new folder")
+    images = _prepare(predictor, contents)
+    if form.needs_images and len(images) < 2:
+        raise BundleError(
+            f"{name} is fitted to the range of real images, and there are {len(images)}",
+            hint=f"give about {2 * CALIBRATION_IMAGES} training images: --images FOLDER",
+        )
+    if len(images) < 2:
+        preprocess = predictor.bundle.preprocess
+        images = [preprocess.normalise(pixels[None])[0] for _, pixels in predictor.golden_pixels]
+    fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.new")
+    fresh.mkdir(parents=True)
+    try:
+        path, run = form.write(predictor.bundle, images[::2], fresh)
+        held_out = np.stack(images[1::2] or images)
+        proof = prove(predictor, run, held_out, exact=form.exact)
+        facts = {"format": name, "model": predictor.bundle.digest}
+        write_json(fresh / PROOF, facts | proof.to_dict())
+        n_bytes = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
+        if out.exists():
+            out.rmdir()
+        fresh.rename(out)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return Exported(out / path.name, n_bytes, proof)
+
+
+def _prepare(predictor: Predictor, contents: Sequence[bytes]) -> list[np.ndarray]:
+    """Return at most twice `CALIBRATION_IMAGES` usable images float32[3,S,S], evenly drawn."""
+    step = max(1, len(contents) // (2 * CALIBRATION_IMAGES))
+    images = []
+    for content in contents[::step][: 2 * CALIBRATION_IMAGES]:
+        try:
+            views = predictor.prepare(content)
+        except ImageError:
+            continue
+        images.append(predictor.bundle.preprocess.normalise(views[:1])[0])
+    return images
