@@ -24,6 +24,7 @@ from rootstock.export.describe import describe_onnx
 from rootstock.export.proof import Logits
 from rootstock.model.bundle import ModelBundle
 from rootstock.model.engine import load_network
+from rootstock.model.head_layers import HeadLayers
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.runtimes.openvino import make_caller, openvino_model
 from rootstock.system.files import write_json
@@ -150,8 +151,8 @@ def _timm(bundle: ModelBundle, _: Sequence[np.ndarray], folder: Path) -> Written
     import torch
     from safetensors.torch import save_file
 
-    facts, network = bundle.facts, load_network(bundle).eval()
-    module: Any = network.extractor.module
+    facts = bundle.facts
+    module: Any = load_network(bundle).eval().extractor.module
     name = (getattr(module, "pretrained_cfg", None) or {}).get("classifier")
     if facts.tap != LAST or facts.hidden or not isinstance(name, str):
         raise BundleError(
@@ -160,8 +161,9 @@ def _timm(bundle: ModelBundle, _: Sequence[np.ndarray], folder: Path) -> Written
             hint="export it as onnx or torchscript, or train with plan.strategy=linear_probe",
         )
     state = {key: value.contiguous() for key, value in module.state_dict().items()}
-    (layer,) = network.head_layers
-    state |= {f"{name}.weight": layer.weight.detach(), f"{name}.bias": layer.bias.detach()}
+    head = HeadLayers.read(bundle.weights_path)
+    state[f"{name}.weight"] = torch.from_numpy(head.weights[0])
+    state[f"{name}.bias"] = torch.from_numpy(head.biases[0])
     path, preprocess = folder / "model.safetensors", bundle.preprocess
     save_file(state, path, metadata={"format": "pt"})
     size = preprocess.input_size
