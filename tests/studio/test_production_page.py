@@ -10,7 +10,6 @@ from rootstock.studio.production import (
     Production,
     ServiceDownError,
     draw_timeline,
-    estimate_accuracy,
     find_quantile,
     list_foreign,
     read_counters,
@@ -74,21 +73,6 @@ def test_the_most_foreign_images_come_first_and_once():
     assert [one["novelty"] for one in found] == sorted({n / 100 for n in range(40)}, reverse=True)[
         :24
     ]
-
-
-def test_the_estimated_accuracy_is_the_mean_probability():
-    found = estimate_accuracy([answer(n, probability=0.8 + 0.2 * (n % 2)) for n in range(400)])
-    assert found["value"] == pytest.approx(0.9)
-    assert 0.85 < found["low"] < 0.9 < found["high"] < 0.95
-
-
-def test_many_unknown_images_leave_no_estimate():
-    rows = [answer(n, unknown=n % 2 == 0) for n in range(40)]
-    assert estimate_accuracy(rows) == {"value": None, "images": 40}
-
-
-def test_answers_without_probabilities_leave_no_estimate():
-    assert estimate_accuracy([answer(1, probability=None)]) is None
 
 
 @pytest.mark.integration

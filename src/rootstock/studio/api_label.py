@@ -12,13 +12,12 @@ from rootstock.errors import ImageError
 from rootstock.service.http.access import Router
 from rootstock.service.http.problems import Problem
 from rootstock.studio.api_data import Filters, describe, require
-from rootstock.studio.labels import MAX_QUEUE_IMAGES, read_annotation
+from rootstock.studio.labels import MAX_QUEUE_IMAGES, MAX_TEXT_CHARACTERS, read_annotation
 from rootstock.studio.opinions import Opinion
 from rootstock.studio.query import Query
 from rootstock.studio.studio import Studio
 
-MAX_TEXT = 500
-_Text = Annotated[str, Body(max_length=MAX_TEXT)]
+_Text = Annotated[str, Body(max_length=MAX_TEXT_CHARACTERS)]
 
 
 def make_label_router(studio: Studio) -> Router:
@@ -71,8 +70,8 @@ def make_label_router(studio: Studio) -> Router:
     def label(digest: str) -> dict[str, Any]:
         """Return the label of an image in force, in parts."""
         labels = studio.desk.read()
-        facts = labels.describe(studio.table.rows[require(studio.table, digest)])
-        return facts | {"parts": labels.annotate(facts["text"])}
+        row = studio.table.rows[require(studio.table, digest)]
+        return labels.describe(row) | {"parts": labels.annotate(labels.text_of(row))}
 
     @router.post("/images/{digest}/label")
     def correct(
@@ -81,7 +80,7 @@ def make_label_router(studio: Studio) -> Router:
         seen: _Text,
         who: _Text = "",
         why: _Text = "",
-        text: Annotated[str | None, Body(max_length=MAX_TEXT)] = None,
+        text: Annotated[str | None, Body(max_length=MAX_TEXT_CHARACTERS)] = None,
         parts: Annotated[dict[str, Any] | None, Body()] = None,
         remove: Annotated[bool, Body()] = False,
     ) -> dict[str, Any]:
@@ -94,7 +93,8 @@ def make_label_router(studio: Studio) -> Router:
             raise Problem("invalid-request", "Give a label, or remove the image.")
         new = REMOVE if remove else text if text is not None else read_annotation(parts or {})
         facts = studio.desk.write(row, new, seen=seen, who=person, why=why)
-        return facts | {"parts": studio.desk.read().annotate(facts["text"])}
+        labels = studio.desk.read()
+        return facts | {"parts": labels.annotate(labels.text_of(row))}
 
     @router.get("/corrections")
     def corrections() -> dict[str, Any]:

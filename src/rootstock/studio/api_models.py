@@ -51,6 +51,17 @@ def make_models_router(studio: Studio) -> Router:
             return {"looked_at": 0, "worse": []}
         return {"looked_at": found.n_slices, "worse": [one._asdict() for one in found.worse]}
 
+    @router.get("/refit")
+    def refit() -> dict[str, Any]:
+        """Return the head that was fitted to the present labels, beside its model."""
+        corrected = len(studio.desk.read().corrected)
+        return studio.refits.describe() | {"waiting": corrected}
+
+    @router.post("/refit")
+    def start_refit() -> dict[str, Any]:
+        """Fit the head again to the labels as they are now."""
+        return studio.refits.start()
+
     @router.get("/models")
     def models() -> dict[str, Any]:
         """Return the versions of the registry and the history of the champion."""
@@ -70,6 +81,11 @@ def make_decision_router(studio: Studio) -> Router:
         """Make a version the champion, unless another one than ``expect`` is champion now."""
         by = request.state.session.name or who
         return {"version": studio.models.promote(version, expect=expect, why=why, by=by)}
+
+    @router.post("/refit")
+    def register_refit() -> dict[str, Any]:
+        """Register the new head, and let it meet the champion at the gate."""
+        return studio.refits.register()
 
     @router.post("/rollback")
     def rollback(request: Request, why: _Text, who: _Text = "") -> dict[str, str]:

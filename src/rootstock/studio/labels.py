@@ -33,6 +33,8 @@ from rootstock.tasks.task import Task
 from rootstock.workflow.corrections import ProjectLabels
 
 MAX_QUEUE_IMAGES = 500
+MAX_TEXT_CHARACTERS = 500
+"""A longer label, such as a mask, is not sent with each image."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class Labels:
     def describe(self, row: ImageRow) -> dict[str, Any]:
         """Return the label of an image in force, and how it came about."""
         text = self.source.in_force(row) if row.sha256 else row.target
-        facts: dict[str, Any] = {"text": text, "label": caption(self.task, text)}
+        facts: dict[str, Any] = {"label": caption(self.task, text)}
+        if len(text) <= MAX_TEXT_CHARACTERS:
+            facts["text"] = text
         if correction := self.corrected.get(row.sha256):
             facts["correction"] = self._describe(correction)
         if conflict := self.disputed.get(row.sha256):
@@ -68,6 +72,10 @@ class Labels:
     def _describe(self, correction: Correction) -> dict[str, Any]:
         names = {key: caption(self.task, getattr(correction, key)) for key in ("old", "new")}
         return asdict(correction) | {f"{key}_label": name for key, name in names.items()}
+
+    def text_of(self, row: ImageRow) -> str:
+        """Return the label of an image in force, as the manifest writes it."""
+        return self.source.in_force(row)
 
     def annotate(self, text: str) -> dict[str, Any] | None:
         """Return a label in parts, for the page; None if the image has none."""

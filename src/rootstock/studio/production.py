@@ -24,9 +24,6 @@ MAX_ROWS = 10_000
 """Newest answers of the journal that are looked at."""
 SHOWN_IMAGES, MAX_LABELS = 24, 12
 BUCKETS = 48
-Z_95 = 1.96
-MAX_UNKNOWN = 0.2
-"""With a larger share of unknown images the model's own probabilities say nothing."""
 
 
 class ServiceDownError(RootstockError):
@@ -99,7 +96,6 @@ class Production:
                 12
             ),
             "foreign": list_foreign(rows),
-            "estimated": estimate_accuracy(rows),
             "measured": self._measure(rows),
         }
 
@@ -211,23 +207,6 @@ def list_foreign(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in worst
     ]
-
-
-def estimate_accuracy(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the accuracy that the model's calibrated probabilities promise, with its interval.
-
-    Confidence-based performance estimation (NannyML): the mean probability of the answers. None if
-    the answers have no probability; ``value`` is None if too many images are unknown for it.
-    """
-    shares = [float(row["probability"]) for row in rows if row.get("probability") is not None]
-    if not shares:
-        return None
-    if _share(rows) > MAX_UNKNOWN:
-        return {"value": None, "images": len(shares)}
-    mean = math.fsum(shares) / len(shares)
-    margin = Z_95 * math.sqrt(math.fsum(p * (1 - p) for p in shares)) / len(shares)
-    low, high = max(0.0, mean - margin), min(1.0, mean + margin)
-    return {"value": mean, "low": low, "high": high, "images": len(shares)}
 
 
 def _share(rows: Sequence[dict[str, Any]]) -> float:

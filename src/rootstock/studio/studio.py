@@ -22,6 +22,7 @@ from rootstock.studio.pipeline import PipelineWatch
 from rootstock.studio.production import Production
 from rootstock.studio.project import Stamp, StudioProject, stamp_of
 from rootstock.studio.query import Query
+from rootstock.studio.refits import Refits
 from rootstock.studio.settings import StudioSettings
 from rootstock.studio.thumbnails import Thumbnails
 
@@ -43,6 +44,7 @@ class Studio:
         self.opinions = Opinions(self.project.paths.model)
         self.evaluations = Evaluations(self.project)
         self.models = Models(self.project)
+        self.refits = Refits(self.project)
         self.pipeline = PipelineWatch(self.project.paths)
         self.production = Production(settings.service, settings.service_key, settings.journal)
         self._table: tuple[tuple[Stamp, Stamp], ImageTable] | None = None

@@ -43,7 +43,7 @@ Arrays = Mapping[str, np.ndarray]
 """What a model keeps of its validation images, for prediction sets and drift."""
 
 
-Editor = Literal["choice", "toggles", "numbers", "box", "text"]
+Editor = Literal["choice", "toggles", "numbers", "box", "mask", "text"]
 DEFAULT_THRESHOLD = "f1"
 """The default of `task.threshold`; a task without thresholds ignores it."""
 PICTURE_FOLDER = "plots/evaluation"
@@ -143,7 +143,10 @@ class Task(ABC):
     """Whether a target has a place in the image: the whole image is seen, and the target moves with
     every crop; outputs of several views are not averaged, nor targets mixed."""
     editor: ClassVar[Editor] = "text"
-    """How a person gives a target: one name, any number of names, numbers, or a name and a box."""
+    """How a person gives a target: one name, any number of names, numbers, or a name and a box.
+
+    Masks are shown, and drawn in other tools.
+    """
     output_grid: ClassVar[int] = 0
     """Positions along each side of an image that have outputs; 0: outputs are of whole images."""
     selection: ClassVar[str] = "val_loss"

@@ -28,6 +28,7 @@ from rootstock.tasks.task import (
     AnswerOptions,
     Arrays,
     Calibration,
+    Editor,
     Evidence,
     Report,
     Subject,
@@ -60,6 +61,7 @@ class Segmentation(Task):
     """
 
     name: ClassVar[str] = "segmentation"
+    editor: ClassVar[Editor] = "mask"
     columns: ClassVar[tuple[str, ...]] = ("mask",)
     spatial: ClassVar[bool] = True
     output_grid: ClassVar[int] = grids.GRID

@@ -6,7 +6,7 @@ const DIGITS = "123456789".split("");
 
 /** Make the editor of a kind: choice, toggles, numbers, box or text. */
 export function makeEditor(kind, options) {
-  return { choice, toggles, numbers, box: boxed }[kind]?.(options) || choice(options);
+  return { choice, toggles, numbers, box: boxed, mask: masked }[kind]?.(options) || choice(options);
 }
 
 const key = (text) => h("kbd", {}, text);
@@ -170,5 +170,24 @@ function boxed({ names, parts, done, picture, size }) {
       } },
       { keys: ["b"], what: "Take the box of the model", run: () => { if (proposed) { sides = proposed; draw(); } } },
     ],
+  };
+}
+
+/** A mask is shown over the picture; it is drawn in another tool. */
+function masked({ picture }) {
+  const cover = h("img", { class: "mask", alt: "Mask of the model", hidden: true }), list = h("div", { class: "options" });
+  picture.append(cover);
+  return {
+    element: h("div", { class: "stack" }, h("p", { class: "quiet small" }, "The mask that the model sees. Masks are drawn in other tools."), list),
+    propose: (answer) => {
+      if (answer.mask) Object.assign(cover, { src: `data:image/png;base64,${answer.mask}`, hidden: false });
+      fill(list, (answer.areas || []).map((one) => {
+        const dot = h("i", { class: "swatch" });
+        dot.style.background = one.colour;
+        return h("div", { class: "row nowrap" }, dot, h("span", { class: "grow" }, one.label), h("span", { class: "quiet number" }, `${Math.round(100 * one.share)} %`));
+      }));
+    },
+    parts: () => null,
+    keys: [{ keys: ["v"], what: "Show or hide the mask", run: () => { cover.hidden = !cover.hidden; } }],
   };
 }

@@ -5,6 +5,7 @@ import { count, fill, h } from "./dom.js";
 import { makeEditor } from "./editors.js";
 import { thumbnail } from "./grid.js";
 import { setKeys } from "./keys.js";
+import { makeRefit } from "./refit.js";
 
 const KEPT_NAME = "studio.who", AHEAD = 3;
 const REASONS = { "doubtful label": "Label looks wrong", "model and label differ": "The model disagrees",
@@ -37,6 +38,8 @@ export async function showLabel(root) {
   const stage = h("div", { class: "stage" }), side = h("aside", {}), head = h("div", { class: "tools" });
   const page = h("div", { class: "label" }, head, h("div", { class: "label-body" }, stage, side));
 
+  const refit = makeRefit();
+
   const opinion = (image) => {
     if (!opinions.has(image.id)) opinions.set(image.id, get(`api/images/${image.id}/opinion`));
     return opinions.get(image.id);
@@ -54,7 +57,7 @@ export async function showLabel(root) {
     fill(head, h("span", { class: "total" }, left > 0 ? `${count(left, "image")} to look at` : "Done"),
       h("span", { class: "quiet small" }, queue.by === "filters" ? "those of your filters" : "the most doubtful first"),
       queue.by === "filters" && h("a", { class: "button small", href: "#/label" }, "Most doubtful"),
-      h("span", { class: "grow" }),
+      h("span", { class: "grow" }), refit.element,
       h("button", { type: "button", disabled: !undo.length, onclick: takeBack }, "Undo ", h("kbd", {}, "u")));
   }
 
@@ -143,6 +146,7 @@ export async function showLabel(root) {
       const written = await post(`api/images/${image.id}/label`, { seen, who, ...given });
       undo.find((one) => one.image === image).now = written.text;
       image.text = written.text;
+      refit.count();
       if (written.conflict) toast(`${written.conflict[0].who} had given “${written.conflict[0].new_label}”. Both are kept, and yours is in force.`);
     } catch (error) {
       undo.splice(undo.findIndex((one) => one.image === image), 1);
@@ -154,7 +158,8 @@ export async function showLabel(root) {
 
   function confirm() {
     const parts = editor?.parts();
-    if (parts) decide({ parts, why: "" });
+    if (parts) decide({ parts });
+    else if (state.session.project.editor === "mask") skip();
   }
 
   function skip() { if (queue.images[at]) { skipped.add(queue.images[at].id); at += 1; draw().catch(report); } }
@@ -189,4 +194,5 @@ export async function showLabel(root) {
 
   fill(root, page);
   await draw();
+  return () => refit.end();
 }

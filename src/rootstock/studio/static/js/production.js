@@ -31,14 +31,14 @@ function gauge(name, found, quiet) {
   h("p", { class: "quiet small" }, quiet));
 }
 
-function drawQuality({ estimated, measured }) {
+function drawQuality(measured, estimated) {
   const isShare = measured && measured.high <= 1;
   return h("section", { class: "card stack" }, h("h1", {}, "How often it is right"),
     measured ? isShare ? gauge("Measured", measured, `From feedback on ${count(measured.images, "image")}, 95 % interval.`)
       : h("p", {}, `Measured ${measured.metric.replaceAll("_", " ")}: ${measured.value.toPrecision(3)} on ${count(measured.images, "image")}.`)
       : h("p", { class: "quiet" }, "There is no feedback yet. Send true labels to ", h("code", {}, "POST /v1/feedback"), ", or run ", h("code", {}, "rootstock feedback FILE.csv"), "."),
-    estimated && (estimated.value === null ? h("p", { class: "quiet" }, "The accuracy cannot be estimated: too many images are unlike the training images.")
-      : gauge("Estimated without labels", estimated, `The mean probability of ${count(estimated.images, "answer")}. It holds as long as images resemble the training images.`)));
+    estimated && (estimated.value === null ? h("p", { class: "quiet" }, `Without labels it cannot be estimated: ${estimated.reason}.`)
+      : gauge("Estimated without labels", estimated, `From the confidence of ${count(estimated.images, "recent answer")}. It holds as long as images resemble the validation images.`)));
 }
 
 function drawTimeline(journal) {
@@ -76,7 +76,8 @@ export async function showProduction(root) {
       if (text !== last) {
         last = text;
         const { journal } = found;
-        fill(column, found.known ? [drawService(found), journal && [drawQuality(journal), drawTimeline(journal), drawForeign(journal)],
+        fill(column, found.known ? [drawService(found), drawQuality(journal?.measured, found.service?.drift?.estimated_accuracy),
+          journal && [drawTimeline(journal), drawForeign(journal)],
           !journal && h("p", { class: "quiet" }, "Without a journal there are no images and no measured accuracy. Serve with ROOTSTOCK_JOURNAL=FOLDER, and give --journal FOLDER here.")]
           : h("div", { class: "empty" }, h("h1", {}, "No service is known"),
             h("p", {}, "Start the studio with the address of the service, its journal, or both:"), h("code", {}, "rootstock studio --service http://127.0.0.1:8000 --journal journal")));

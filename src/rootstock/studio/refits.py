@@ -1,0 +1,92 @@
+"""The head fitted again to the labels as they are now, beside the model that it comes from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rootstock.config.schema import Config
+from rootstock.errors import RootstockError
+from rootstock.integrations.connect import connect_registry, connect_runs
+from rootstock.studio.project import StudioProject
+from rootstock.system.exclusive import claim_folder
+from rootstock.workflow.refit import Refit, refit_head
+from rootstock.workflow.register import register_model
+
+_log = logging.getLogger("rootstock.studio")
+
+
+class Refits:
+    """Fits one head at a time, in a thread; a run that works on the project is not disturbed."""
+
+    def __init__(self, project: StudioProject) -> None:
+        self._project = project
+        self._lock = threading.Lock()
+        self._work = ""
+        self._refit: Refit | None = None
+        self._outcome: dict[str, Any] | None = None
+        self._problem: dict[str, str] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is being done, and what came of it."""
+        with self._lock:
+            refit, facts = self._refit, {"work": self._work, "problem": self._problem}
+            if refit is None:
+                return facts
+            return facts | {
+                "metrics": refit.metrics,
+                "comparison": refit.comparison and refit.comparison.to_dict(),
+                "corrected": refit.n_corrected,
+                "seconds": round(refit.seconds, 2),
+                "outcome": self._outcome,
+            }
+
+    def start(self) -> dict[str, Any]:
+        """Fit the head, unless work is going on."""
+        return self._begin("refit", self._fit)
+
+    def register(self) -> dict[str, Any]:
+        """Register the last head and let it meet the champion at the gate."""
+        return self._begin("register", self._register)
+
+    def _begin(self, work: str, run: Callable[[], None]) -> dict[str, Any]:
+        with self._lock:
+            if not self._work:
+                self._work, self._problem = work, None
+                threading.Thread(target=self._run, args=(run,), daemon=True).start()
+        return self.describe()
+
+    def _run(self, run: Callable[[], None]) -> None:
+        problem = None
+        try:
+            with claim_folder(self._project.root):
+                run()
+        except RootstockError as error:
+            problem = {"text": error.message, "todo": error.hint}
+        except Exception:  # noqa: BLE001 - the page must hear of every end
+            _log.exception("the head could not be fitted")
+            problem = {"text": "The head could not be fitted.", "todo": "see the studio's log"}
+        with self._lock:
+            self._work, self._problem = "", problem
+
+    def _fit(self) -> None:
+        refit = refit_head(self._config, self._project.paths)
+        with self._lock:
+            self._refit, self._outcome = refit, None
+
+    def _register(self) -> None:
+        refit, paths = self._refit, self._project.paths
+        if refit is None:
+            raise RootstockError("there is no new head", hint="fit it first")
+        runs, registry = connect_runs(self._config, paths), connect_registry(self._config, paths)
+        outcome = register_model(refit.config, refit.paths, runs=runs, registry=registry)
+        with self._lock:
+            self._outcome = outcome
+
+    @property
+    def _config(self) -> Config:
+        config = self._project.config
+        data = config.data.model_copy(update={"root": self._project.data})
+        return config.model_copy(update={"data": data})

@@ -1,0 +1,88 @@
+// The head fitted again to the labels as they are now, and what it gains over its model.
+import { get, post, report, state } from "./api.js";
+import { count, fill, h, percent } from "./dom.js";
+
+/** Labels after which the head is fitted again without being asked. */
+const EVERY = 10, LOOK_MILLISECONDS = 500;
+
+/** Return the button with the present state; `count` is called for each label that was written. */
+export function makeRefit() {
+  const button = h("button", { type: "button", title: "Fit the head to the labels as they are now", onclick: () => open() }, "New head");
+  let found = null, labels = 0, timer = 0, dialog = null;
+
+  async function look() {
+    clearTimeout(timer);
+    try {
+      found = await get("api/refit");
+      draw();
+      if (found.work) timer = setTimeout(look, LOOK_MILLISECONDS);
+    } catch (error) { report(error); }
+  }
+
+  async function start() {
+    labels = 0;
+    try { await post("api/refit"); await look(); } catch (error) { report(error); }
+  }
+
+  async function register() {
+    try { await post("api/champion/refit"); await look(); } catch (error) { report(error); }
+  }
+
+  function gain() {
+    const { comparison } = found;
+    if (!comparison || comparison.champion === null) return "";
+    const points = 100 * (comparison.challenger - comparison.champion);
+    return `${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} points`;
+  }
+
+  function draw() {
+    if (found.work) fill(button, found.work === "refit" ? "Fitting …" : "Registering …");
+    else fill(button, "New head", found.metrics && h("span", { class: "chip leaf" }, gain() || "ready"));
+    if (dialog?.open) fill(dialog, content());
+  }
+
+  function content() {
+    const { comparison, problem, outcome } = found;
+    const interval = comparison?.gain_interval;
+    return [
+      h("div", { class: "row" }, h("h1", {}, "New head"), h("span", { class: "grow" }),
+        h("button", { type: "button", onclick: () => dialog.close() }, "Close")),
+      h("p", { class: "quiet" }, "The head of the model is fitted again to the labels as they are now, in seconds; the backbone stays."),
+      found.work && h("progress", {}),
+      problem && h("div", { class: "box bad" }, problem.text, problem.todo && h("div", { class: "small" }, "→ ", problem.todo)),
+      found.metrics && !found.work && [
+        h("table", {}, h("tbody", {},
+          comparison && h("tr", {}, h("td", {}, `The model before, ${comparison.metric.replaceAll("_", " ")}`), h("td", { class: "number" }, show(comparison.champion))),
+          comparison && h("tr", {}, h("td", {}, "The new head"), h("td", { class: "number" }, show(comparison.challenger))),
+          interval && h("tr", {}, h("td", {}, "Gain, 95 % interval"), h("td", { class: "number" }, `${points(interval[0])} to ${points(interval[1])} points`)),
+          h("tr", {}, h("td", {}, "Corrected labels"), h("td", { class: "number" }, found.corrected)),
+          h("tr", {}, h("td", {}, "Time"), h("td", { class: "number" }, `${found.seconds.toFixed(1)} s`)))),
+        comparison ? h("p", {}, comparison.reason) : h("p", {}, "The classes are others than before, so the two cannot be compared."),
+        outcome && h("div", { class: "box warn" }, outcome.reason),
+      ],
+      h("div", { class: "row" }, h("button", { type: "button", class: found.metrics ? "" : "main", disabled: Boolean(found.work), onclick: start },
+        `Fit to ${count(found.waiting, "corrected label")}`),
+      found.metrics && !outcome && h("button", { class: "main", type: "button", disabled: Boolean(found.work) || state.session.role !== "admin", onclick: register },
+        "Register it and let it meet the champion")),
+      h("p", { class: "quiet small" }, "A full run may choose another strategy: dvc repro, or rootstock train."),
+    ];
+  }
+
+  async function open() {
+    await look();
+    dialog = h("dialog", { class: "reader stack" });
+    fill(dialog, content());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+
+  return {
+    element: button,
+    count: () => { labels += 1; if (labels >= EVERY && !found?.work) start(); },
+    end: () => { clearTimeout(timer); dialog?.close(); },
+  };
+}
+
+const show = (value) => (value === null ? "–" : value <= 1 ? percent(value) : value.toPrecision(3));
+const points = (share) => `${share >= 0 ? "+" : "−"}${Math.abs(100 * share).toFixed(1)}`;
