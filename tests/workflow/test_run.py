@@ -643,7 +643,7 @@ def test_only_a_longer_search_ends_trials_early(data, copied, monkeypatch, trial
 
 def test_a_head_with_a_hidden_layer_is_tried_and_can_be_served(data, copied, monkeypatch):
     config = configure(data, "plan.strategy=linear_probe", "train.mlp_hidden=8")
-    monkeypatch.setattr("rootstock.workflow.train.best_trial", lambda trials, metric: trials[-1])
+    monkeypatch.setattr("rootstock.workflow.choice.best_head", lambda trials, metric: trials[-1])
     bundle, told = trained(config, copied)
     assert [trial["params"].get("hidden") for trial in told["heads"]] == [None, 8]
     assert bundle.facts.hidden == 8

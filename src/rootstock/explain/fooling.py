@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from rootstock.data.entry import count
 from rootstock.explain.attacks import PGD_STEPS, attack
 from rootstock.explain.robustness import Sample
 from rootstock.model.engine import load_network
@@ -24,6 +25,9 @@ METHODS = {"FGSM": 1, "PGD": PGD_STEPS}
 """Steps of each."""
 BATCH_IMAGES = 16
 MAX_EXAMPLES = 8
+SUBTLE_RADIUS = 2
+ADVERSARIAL_PREFIX = "adversarial_"
+"""Before the score's name: the score after PGD within `SUBTLE_RADIUS`."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,17 @@ def measure_fooling(
                     for i in np.flatnonzero(fooled)[: MAX_EXAMPLES - len(examples)]
                 ]
     return FoolingScores(len(views), tuple(radii), clean, scores, smallest, examples)
+
+
+def render_fooling(metric: str, result: FoolingScores) -> str:
+    """Return a paragraph of an evaluation on attacks of the smallest radius."""
+    name, radius = metric.replace("_", " "), result.radii[0]
+    scores = " and ".join(f"{one[0]:.3f} by {method}" for method, one in result.scores.items())
+    return (
+        f"An attacker who knows the model and moves each pixel by at most {radius} of 255 levels, "
+        f"which nobody sees, changes the {name} on {count(result.n_images, 'test image')} from "
+        f"{result.clean:.3f} to {scores}.\n"
+    )
 
 
 class _Attacker:

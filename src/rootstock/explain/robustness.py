@@ -37,6 +37,13 @@ class Sample:
     texts: Sequence[str]
     paths: Sequence[str]
 
+    def take(self, count: int) -> Sample:
+        """Return about so many of the images, evenly spread."""
+        step = max(1, len(self.pixels) // count)
+        rows = np.arange(0, len(self.pixels), step)[:count]
+        texts, paths = [self.texts[row] for row in rows], [self.paths[row] for row in rows]
+        return Sample([self.pixels[row] for row in rows], self.targets.take(rows), texts, paths)
+
     @classmethod
     def read(
         cls, predictor: Predictor, rows: Sequence[ImageRow], root: Path, *, most: int

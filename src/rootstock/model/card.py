@@ -98,17 +98,23 @@ def render_card(
 
 
 def _describe_robustness(task: Task, metrics: Mapping[str, float]) -> list[str]:
-    """Return a line on spoiled images; none for models made before it was measured."""
+    """Return a line on spoiled and attacked images; none for models made before it was measured."""
     score = task.score
     if f"robust_{score}" not in metrics:
         return []
     name = score.replace("_", " ")
+    attacked = ""
+    if f"adversarial_{score}" in metrics:
+        attacked = (
+            f"An attacker who moves each pixel by 2 of 255 levels, which nobody sees, brings it to "
+            f"{metrics[f'adversarial_{score}']:.3f}. "
+        )
     moved = "" if task.spatial else ", rotation, scale, crop"
     return [
         "",
         f"On test images spoiled as by a bad camera (noise, blur, JPEG, brightness, "
         f"contrast{moved}) the {name} is {metrics[f'robust_{score}']:.3f} on average. "
-        "`rootstock robustness` measures more, and what an attacker can do.",
+        f"{attacked}`rootstock robustness` measures more.",
     ]
 
 

@@ -14,11 +14,16 @@ from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
 from rootstock.evaluate.decisions import write_decisions
 from rootstock.evaluate.report import Evaluation, write_evaluation
+from rootstock.explain.fooling import (
+    ADVERSARIAL_PREFIX,
+    SUBTLE_RADIUS,
+    measure_fooling,
+    render_fooling,
+)
 from rootstock.explain.report import PICTURE, explain_tests, render_retrieval
 from rootstock.explain.robustness import (
     ROBUST_PREFIX,
     TYPICAL_SEVERITY,
-    CorruptionScores,
     Sample,
     measure_corruptions,
     render_corruptions,
@@ -54,6 +59,8 @@ class Measurement(NamedTuple):
 
 CORRUPTED_IMAGES = 32
 """Test images that are also measured after each of eight corruptions."""
+ATTACKED_IMAGES = 16
+"""Of those, the ones that are attacked: each attack is ten passes forward and back."""
 COVERAGE = 0.95
 """Of the prediction sets whose promise is checked."""
 
@@ -64,7 +71,7 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     rows = project.manifest.rows("test")
     training = read_json(paths.training, made_by="train")
     predictor = Predictor(paths.model)
-    evaluation, features, corrupted = _evaluate(predictor, rows, project.root)
+    evaluation, features, spoiled = _evaluate(predictor, rows, project.root)
     pictures = {"search of the head": "plots/training/heads.png"}
     if training["finetuning"]:
         pictures["fine-tuning by epoch"] = "plots/training/finetuning.png"
@@ -72,7 +79,7 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
         if (paths.reports / augmented).exists():  # models trained before have none
             pictures["augmentation of training images"] = augmented
     explanations = _explain(predictor, rows, evaluation, features, project.root, paths.reports)
-    explanations = f"{explanations}\n{render_corruptions(evaluation.task.score, corrupted)}"
+    explanations = f"{explanations}\n{spoiled}"
     write_evaluation(
         evaluation,
         paths.reports,
@@ -118,10 +125,10 @@ def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> Measurement
     log_notices(manifest)
     root = Project(config, paths).root
     rows = manifest.rows("test" if "test" in manifest.given_splits else None)
-    evaluation, features, corrupted = _evaluate(predictor, rows, root)
+    evaluation, features, spoiled = _evaluate(predictor, rows, root)
     metrics, notes = _compare_with_training(predictor, rows, evaluation)
     explanations = _explain(predictor, rows, evaluation, features, root, paths.reports)
-    explanations = f"{explanations}\n{render_corruptions(evaluation.task.score, corrupted)}"
+    explanations = f"{explanations}\n{spoiled}"
     write_evaluation(evaluation, paths.reports, root=root, notes=notes, explanations=explanations)
     return Measurement(evaluation.metrics | metrics, notes)
 
@@ -175,8 +182,8 @@ def _explain(
 
 def _evaluate(
     predictor: Predictor, rows: list[ImageRow], root: Path
-) -> tuple[Evaluation, np.ndarray, CorruptionScores]:
-    """Return the evaluation, the features [N,D] of the images, and what spoiled images give."""
+) -> tuple[Evaluation, np.ndarray, str]:
+    """Return the evaluation, the features [N,D] of the images, and a section on spoiled images."""
     targets = read_targets(predictor.task, rows, predictor.names)
     inferred = predict_rows(predictor, rows, root)
     answers: list[Answer] = []
@@ -185,8 +192,13 @@ def _evaluate(
         answers = [predictor.answer(*row, options) for row in zip(*inferred, strict=True)]
     paths = [row.path for row in rows]
     sample = Sample.read(predictor, rows, root, most=CORRUPTED_IMAGES)
+    score = predictor.task.score
     corrupted = measure_corruptions(predictor, sample, severities=[TYPICAL_SEVERITY])
-    robust = {ROBUST_PREFIX + predictor.task.score: corrupted.typical}
+    fooled = measure_fooling(predictor, sample.take(ATTACKED_IMAGES), radii=[SUBTLE_RADIUS])
+    robust = {
+        ROBUST_PREFIX + score: corrupted.typical,
+        ADVERSARIAL_PREFIX + score: fooled.scores["PGD"][0],
+    }
     evaluation = Evaluation(
         predictor.task,
         inferred.decisions,
@@ -196,4 +208,5 @@ def _evaluate(
         more_metrics=robust,
         facts=[row.facts for row in rows],
     )
-    return evaluation, inferred.features, corrupted
+    spoiled = f"{render_corruptions(score, corrupted)}\n{render_fooling(score, fooled)}"
+    return evaluation, inferred.features, spoiled
