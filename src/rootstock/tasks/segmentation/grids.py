@@ -1,4 +1,7 @@
-"""Outputs on a grid of positions, and what they say of an image of any size."""
+"""Outputs on a grid of positions, and what they say of an image of any size.
+
+Interpolates as `heads.maps` does, which needs torch: a service has none.
+"""
 
 from __future__ import annotations
 
