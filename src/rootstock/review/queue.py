@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from rootstock.data.manifest import ImageRow
-from rootstock.heads.linear import PROBE_L2
 from rootstock.review.record import Suspect
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Task
@@ -164,6 +163,8 @@ def doubt_labels(
     Self-confidence of confident learning (Northcutt et al. 2021); images in no fold, such as the
     only one of a class, are 0. None: the task cannot say.
     """
+    from rootstock.heads.linear import PROBE_L2  # loads torch
+
     rows = targets.foldable()
     if not len(rows):
         return None

@@ -22,9 +22,9 @@ from rootstock.registry.champion import (
     rollback,
 )
 from rootstock.registry.history import read_changes
+from rootstock.registry.tags import CARD_TAG, REASON_TAG
 from rootstock.studio.project import StudioProject
 from rootstock.tasks import get_task
-from rootstock.workflow.register import CARD_TAG, REASON_TAG
 
 SHOWN_ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 

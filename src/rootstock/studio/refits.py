@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
-from rootstock.integrations.connect import connect_registry, connect_runs
 from rootstock.studio.project import StudioProject
 from rootstock.system.exclusive import claim_folder
-from rootstock.workflow.refit import Refit, refit_head
-from rootstock.workflow.register import register_model
+
+if TYPE_CHECKING:
+    from rootstock.workflow.refit import Refit
 
 _log = logging.getLogger("rootstock.studio")
 
@@ -72,11 +72,16 @@ class Refits:
             self._work, self._problem = "", problem
 
     def _fit(self) -> None:
+        from rootstock.workflow.refit import refit_head  # loads torch
+
         refit = refit_head(self._config, self._project.paths)
         with self._lock:
             self._refit, self._outcome = refit, None
 
     def _register(self) -> None:
+        from rootstock.integrations.connect import connect_registry, connect_runs
+        from rootstock.workflow.register import register_model
+
         refit, paths = self._refit, self._project.paths
         if refit is None:
             raise RootstockError("there is no new head", hint="fit it first")

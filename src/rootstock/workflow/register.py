@@ -29,6 +29,7 @@ from rootstock.registry.champion import (
     promote,
     settle_and_adopt,
 )
+from rootstock.registry.tags import BUNDLE_TAG, CARD_TAG, GATE_TAG, REASON_TAG
 from rootstock.system.digest import digest_json
 from rootstock.system.files import read_json, write_atomic, write_json
 from rootstock.tasks import get_task
@@ -40,9 +41,6 @@ from rootstock.workflow.robustness import refuse_fragile
 from rootstock.workflow.task_settings import gate_metric
 
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
-BUNDLE_TAG, CARD_TAG, GATE_TAG, REASON_TAG = "bundle", "card", "gate_settings", "gate"
-"""Tags of a version: the digest of the bundle and of its card, the gate, and what it said."""
-
 MEETINGS = 3
 """How often a challenger meets a champion that changes meanwhile, before that is left to people."""
 

@@ -26,7 +26,7 @@ function drawService({ service, problem }) {
 function gauge(name, found, quiet) {
   const line = h("div", { class: "gauge" }, h("i", {}), h("b", {}));
   for (const key of ["low", "high", "value"]) line.style.setProperty(`--${key}`, found[key]);
-  return h("div", { class: "stack" }, h("div", { class: "row" }, h("h2", {}, name), h("span", { class: "grow" }),
+  return h("div", { class: "stack tight" }, h("div", { class: "row" }, h("h2", {}, name), h("span", { class: "grow" }),
     h("b", { class: "number" }, percent(found.value)), h("span", { class: "quiet small number" }, `${percent(found.low)} to ${percent(found.high)}`)), line,
   h("p", { class: "quiet small" }, quiet));
 }
