@@ -6,6 +6,7 @@ import time
 import pytest
 
 from rootstock.data.label_corrections import read_corrections
+from rootstock.service.http.keys import make_key
 from tests.studio.browser import Browser, find_browser
 from tests.studio.conftest import IMAGES_PER_CLASS, SCRIPT, running
 
@@ -212,6 +213,25 @@ def test_no_page_is_wider_than_a_phone(page, address, name):
     page.wait("document.querySelector('#page').children.length")
     assert page.run("document.documentElement.scrollWidth") <= 390
     page.errors.clear()
+
+
+def test_with_keys_the_page_asks_for_one_first(finished, tmp_path):
+    file = tmp_path / "keys"
+    key = make_key("Grace", "predict", file)
+    with running(finished, keys=file) as address, Browser() as page:
+        page.open(address)
+        page.wait("document.querySelectorAll('dialog[open] input[type=password]').length")
+        assert page.run("document.querySelectorAll('.tile').length") == 0
+        page.run("document.querySelector('dialog input').focus()")
+        page.type("rsk_wrong")
+        page.press("Enter")
+        page.wait("document.body.innerText.includes('This key is not known.')")
+        page.run("document.querySelector('dialog input').value = ''")
+        page.run("document.querySelector('dialog input').focus()")
+        page.type(key)
+        page.press("Enter")
+        wait_for_total(page, TOTAL)
+        page.wait("document.querySelectorAll('.tile img.here').length > 4")
 
 
 def test_a_studio_that_was_ended_is_explained(finished):
