@@ -93,6 +93,7 @@ def make_label_router(studio: Studio) -> Router:
             raise Problem("invalid-request", "Give a label, or remove the image.")
         new = REMOVE if remove else text if text is not None else read_annotation(parts or {})
         facts = studio.desk.write(row, new, seen=seen, who=person, why=why)
+        studio.refits.prepare()
         labels = studio.desk.read()
         return facts | {"parts": labels.annotate(labels.text_of(row))}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 from collections.abc import Callable
@@ -24,6 +25,7 @@ class Refits:
     def __init__(self, project: StudioProject) -> None:
         self._project = project
         self._lock = threading.Lock()
+        self._prepared = False
         self._work = ""
         self._refit: Refit | None = None
         self._outcome: dict[str, Any] | None = None
@@ -42,6 +44,12 @@ class Refits:
                 "seconds": round(refit.seconds, 2),
                 "outcome": self._outcome,
             }
+
+    def prepare(self) -> None:
+        """Load what a fit needs, once and in a thread: it takes seconds."""
+        if not self._prepared:
+            self._prepared = True
+            threading.Thread(target=_load, daemon=True).start()
 
     def start(self) -> dict[str, Any]:
         """Fit the head, unless work is going on."""
@@ -95,3 +103,8 @@ class Refits:
         config = self._project.config
         data = config.data.model_copy(update={"root": self._project.data})
         return config.model_copy(update={"data": data})
+
+
+def _load() -> None:
+    for name in ("refit", "register"):
+        importlib.import_module(f"rootstock.workflow.{name}")
