@@ -68,6 +68,17 @@ def test_an_image_can_be_taken_out(client, project):
     assert rows_of(project)[0].new == REMOVE
 
 
+def test_an_image_that_was_taken_out_gets_its_label_back(client, project):
+    image = first_image(client, term="plain")
+    correct(client, image, remove=True, seen=None)
+    answer = correct(client, image, original=True, seen=None)
+    assert answer.json()["label"] == "plain"
+    assert [(row.old, row.new) for row in rows_of(project)] == [
+        ("plain", REMOVE),
+        (REMOVE, "plain"),
+    ]
+
+
 def test_two_people_who_disagree_are_both_kept_and_shown(client, project):
     image = first_image(client, term="plain")
     correct(client, image, parts={"labels": [SCRIPT]})

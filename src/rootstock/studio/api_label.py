@@ -77,20 +77,29 @@ def make_label_router(studio: Studio) -> Router:
     def correct(
         request: Request,
         digest: str,
-        seen: _Text,
+        seen: Annotated[str | None, Body(max_length=MAX_TEXT_CHARACTERS)] = None,
         who: _Text = "",
         why: _Text = "",
         text: Annotated[str | None, Body(max_length=MAX_TEXT_CHARACTERS)] = None,
         parts: Annotated[dict[str, Any] | None, Body()] = None,
         remove: Annotated[bool, Body()] = False,
+        original: Annotated[bool, Body()] = False,
     ) -> dict[str, Any]:
-        """Write a correction: a text of the manifest, its parts, or that the image is taken out."""
+        """Write a correction: a text of the manifest, its parts, or that the image is taken out.
+
+        ``original`` gives back the label of the folders or the table. Without ``seen`` the label
+        in force is the one that the person saw.
+        """
         row = studio.table.rows[require(studio.table, digest)]
         person = request.state.session.name or who.strip()
         if not person:
             raise Problem("invalid-request", "Say who you are: corrections are kept with a name.")
-        if text is None and parts is None and not remove:
+        if text is None and parts is None and not (remove or original):
             raise Problem("invalid-request", "Give a label, or remove the image.")
+        labels = studio.desk.read()
+        if original:
+            text = labels.source.original(row)
+        seen = labels.text_of(row) if seen is None else seen
         new = REMOVE if remove else text if text is not None else read_annotation(parts or {})
         facts = studio.desk.write(row, new, seen=seen, who=person, why=why)
         studio.refits.prepare()

@@ -168,7 +168,7 @@ export async function showLabel(root) {
     const last = undo.pop();
     if (!last) return;
     try {
-      const given = last.seen ? { text: last.seen } : { remove: true };
+      const given = last.seen === undefined ? { original: true } : last.seen ? { text: last.seen } : { remove: true };
       await post(`api/images/${last.image.id}/label`, { seen: last.now ?? last.seen, who: await askName(), why: "undone", ...given });
       at = last.number;
       draw().catch(report);
