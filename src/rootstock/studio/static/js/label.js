@@ -39,6 +39,8 @@ export async function showLabel(root) {
   const page = h("div", { class: "label" }, head, h("div", { class: "label-body" }, stage, side));
 
   const refit = makeRefit();
+  // Corrections cannot give a mask back yet, so that nothing could undo it.
+  const canRemove = state.session.project.editor !== "mask";
 
   const opinion = (image) => {
     if (!opinions.has(image.id)) opinions.set(image.id, get(`api/images/${image.id}/opinion`));
@@ -78,7 +80,7 @@ export async function showLabel(root) {
     fill(side, drawFacts(image, label), editor.element, h("div", { class: "row decide" },
       h("button", { type: "button", onclick: confirm }, "It is right ", h("kbd", {}, "Enter")),
       h("button", { type: "button", onclick: skip }, "Skip ", h("kbd", {}, "s")),
-      h("button", { type: "button", onclick: () => decide({ remove: true }) }, "Remove ", h("kbd", {}, "x"))), about);
+      canRemove && h("button", { type: "button", onclick: () => decide({ remove: true }) }, "Remove ", h("kbd", {}, "x"))), about);
     bind();
     prefetch();
     try {
@@ -187,7 +189,8 @@ export async function showLabel(root) {
     { keys: ["s", "ArrowRight"], what: "Skip", run: skip },
     { keys: ["ArrowLeft"], what: "Back", run: () => { if (at > 0) { at -= 1; draw().catch(report); } } },
     { keys: ["u"], what: "Undo", run: takeBack },
-    { keys: ["x"], what: "Remove the image from the data set", run: () => { if (queue.images[at]) decide({ remove: true }); } },
+    ...(canRemove ? [{ keys: ["x"], what: "Remove the image from the data set",
+      run: () => { if (queue.images[at]) decide({ remove: true }); } }] : []),
     { keys: ["h"], what: "Show the evidence large", run: toggleHeat },
   ];
   function bind() { showsHeat = false; setKeys(keys()); }
