@@ -37,6 +37,7 @@ FLOORS = {
     "service": 12,
     "studio": 13,
     "cli": 14,
+    "api": 15,
     "__main__": 15,
 }
 MODULES = sorted((SRC / "rootstock").rglob("*.py"))

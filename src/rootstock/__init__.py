@@ -4,11 +4,13 @@ The names below are loaded when they are first used: `import rootstock` costs no
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from rootstock.system.privacy import switch_telemetry_off
 
 if TYPE_CHECKING:
+    from rootstock.api import Model, load
     from rootstock.config.load import load_config
     from rootstock.config.paths import Paths
     from rootstock.config.schema import Config
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "Manifest",
+    "Model",
     "ModelBundle",
     "Paths",
     "Predictor",
     "RootstockError",
+    "load",
     "load_config",
     "read_bundle",
 ]
@@ -31,10 +35,12 @@ __all__ = [
 _HOMES = {
     "Config": "config.schema",
     "Manifest": "data.manifest",
+    "Model": "api",
     "ModelBundle": "model.bundle",
     "Paths": "config.paths",
     "Predictor": "model.predictor",
     "RootstockError": "errors",
+    "load": "api",
     "load_config": "config.load",
     "read_bundle": "model.bundle",
 }
@@ -44,6 +50,8 @@ switch_telemetry_off()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("rootstock-vision")
     if name not in _HOMES:
         raise AttributeError(f"module 'rootstock' has no attribute {name!r}")
     return getattr(import_module(f"rootstock.{_HOMES[name]}"), name)
