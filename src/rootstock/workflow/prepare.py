@@ -27,6 +27,7 @@ PARAMS = {
         "assess",
         "backbone",
         "data.geometry",
+        "features.pooling",
         "plan.input_size",
         "train.epochs",
         "train.learning_rates",
