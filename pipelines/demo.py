@@ -60,7 +60,7 @@ def show_results() -> None:
         "try it\n"
         "  make serve                                    serve the champion on port 8000\n"
         f"  curl -F files=@{image} http://127.0.0.1:8000/v1/predict\n"
-        "  .venv/bin/rootstock studio                    see images and models, correct labels, at\n"
+        "  .venv/bin/rootstock studio    see images and models, correct labels, at\n"
         "    http://127.0.0.1:8100\n"
         "  .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db    see every run, at\n"
         "    http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning\n"

@@ -12,7 +12,7 @@ const REASONS = { "doubtful label": "Label looks wrong", "model and label differ
   unknown: "Unlike the training images", "low confidence": "The model is unsure", "not labelled": "No label" };
 
 /** Return the name that corrections are kept with; asked once. */
-async function askName() {
+export async function askName() {
   if (state.session.name) return state.session.name;
   const known = localStorage.getItem(KEPT_NAME);
   if (known) return known;

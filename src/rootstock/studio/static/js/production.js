@@ -1,8 +1,9 @@
 // The page Production: what the service did, how far its images are from the training images, and
 // how often it is right.
-import { get, report } from "./api.js";
+import { get, post, report, toast } from "./api.js";
 import { count, fill, h, percent, tile } from "./dom.js";
 import { setKeys } from "./keys.js";
+import { askName } from "./label.js";
 
 const LOOK_MILLISECONDS = 5000;
 const time = (milliseconds) => new Date(milliseconds).toLocaleString();
@@ -54,13 +55,29 @@ function drawTimeline(journal) {
     tile(name, percent(number / journal.answers)))));
 }
 
-function drawForeign(journal) {
+// An image that the service kept becomes training data: the next run of the stage `index` sees it.
+function chooseClass(image, classes) {
+  const choice = h("select", { "aria-label": "Add to the data as", onchange: async () => {
+    const label = choice.value, who = await askName();
+    if (!label || !who) { choice.value = ""; return; }
+    choice.disabled = true;
+    try {
+      const { path } = await post(`api/production/images/${image.id}/adopt`, { label, who });
+      choice.replaceWith(h("span", { class: "chip leaf" }, `added to ${label}`));
+      toast(`Added as ${path}. The next run of the pipeline learns it.`);
+    } catch (error) { choice.disabled = false; choice.value = ""; report(error); }
+  } }, h("option", { value: "" }, "Add to …"), classes.map((name) => h("option", { value: name }, name)));
+  return choice;
+}
+
+function drawForeign(journal, classes) {
   if (!journal.foreign.length) return null;
   return h("section", { class: "card stack" }, h("h1", {}, "Most unlike the training images"), h("div", { class: "foreign" }, journal.foreign.map((one) => {
     const frame = h("span", { class: "frame" }), picture = h("img", { alt: "", loading: "lazy", src: `api/production/images/${one.id}`,
       onerror: () => fill(frame, h("span", { class: "gone quiet small" }, "not kept")) });
     frame.append(picture, ...(one.unknown ? [h("span", { class: "chip bad mark" }, "unknown")] : []));
-    return h("figure", { title: time(one.time_ms) }, frame, h("figcaption", {}, `${one.answer} · ${one.novelty.toFixed(2)}`));
+    return h("figure", { title: time(one.time_ms) }, frame, h("figcaption", {}, `${one.answer} · ${one.novelty.toFixed(2)}`),
+      classes.length > 0 && chooseClass(one, classes));
   })));
 }
 
@@ -77,7 +94,7 @@ export async function showProduction(root) {
         last = text;
         const { journal } = found;
         fill(column, found.known ? [drawService(found), drawQuality(journal?.measured, found.service?.drift?.estimated_accuracy),
-          journal && [drawTimeline(journal), drawForeign(journal)],
+          journal && [drawTimeline(journal), drawForeign(journal, found.classes)],
           !journal && h("p", { class: "quiet" }, "Without a journal there are no images and no measured accuracy. Serve with ROOTSTOCK_JOURNAL=FOLDER, and give --journal FOLDER here.")]
           : h("div", { class: "empty" }, h("h1", {}, "No service is known"),
             h("p", {}, "Start the studio with the address of the service, its journal, or both:"), h("code", {}, "rootstock studio --service http://127.0.0.1:8000 --journal journal")));
