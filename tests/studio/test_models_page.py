@@ -126,3 +126,37 @@ def test_a_run_at_work_is_seen_and_not_disturbed(project):
             "fresh": True,
         }
     assert not watch.describe()["running"]
+
+
+def test_the_pipeline_is_started_once_and_shows_what_it_prints(project):
+    studio = open_studio(project)
+    before = studio.get("/api/run").json()
+    assert (before["running"], before["code"], before["new_labels"]) == (False, None, 0)
+    assert before["command"].startswith("rootstock train")
+    assert studio.post("/api/run/start").json()["running"]
+    check_problem(studio.post("/api/run/start"), 409, "conflict")
+    until = time.monotonic() + 120
+    while (found := studio.get("/api/run").json())["running"]:
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    assert found["code"] == 0, found["log"]
+    assert "index: " in found["log"]
+
+
+def test_a_run_is_stopped_as_by_ctrl_c(project):
+    studio = open_studio(project)
+    (project / "artifacts/manifest.parquet").unlink()
+    assert studio.post("/api/run/start").json()["running"]
+    studio.post("/api/run/stop")
+    until = time.monotonic() + 60
+    while (found := studio.get("/api/run").json())["running"]:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert found["code"] != 0
+
+
+def test_only_an_admin_starts_the_pipeline(project, tmp_path):
+    key = make_key("Ada", "predict", tmp_path / "keys")
+    studio = open_studio(project, keys=tmp_path / "keys")
+    studio.headers[TOKEN_HEADER] = studio.post("/api/session", json={"key": key}).json()["token"]
+    check_problem(studio.post("/api/run/start"), 403, "forbidden")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import Body, Request
@@ -31,6 +32,17 @@ def make_models_router(studio: Studio) -> Router:
     def progress() -> dict[str, Any]:
         """Return whether a run is at work, and how far it is."""
         return studio.pipeline.describe()
+
+    @router.get("/run")
+    def run() -> dict[str, Any]:
+        """Return the run that was started here, and what speaks for another one."""
+        forecast = _read(studio.project.forecast) or {}
+        new = 0
+        with contextlib.suppress(ArtifactError):  # before the first index
+            manifest = studio.project.manifest.get()
+            known = {row.sha256 for row in manifest.images if row.path in manifest.originals}
+            new = len(studio.desk.read().corrected.keys() - known)
+        return studio.run.describe() | {"new_labels": new, "minutes": forecast.get("minutes")}
 
     @router.get("/evaluation")
     def evaluation() -> dict[str, Any]:
@@ -92,6 +104,23 @@ def make_decision_router(studio: Studio) -> Router:
         """Make the champion before the present one champion again."""
         by = request.state.session.name or who
         return {"version": studio.models.rollback(why=why, by=by)}
+
+    return router
+
+
+def make_run_router(studio: Studio) -> Router:
+    """Make the routes that start and stop the pipeline."""
+    router = Router("admin", prefix="/api/run")
+
+    @router.post("/start")
+    def start() -> dict[str, Any]:
+        """Bring the project up to date, which takes as long as a training."""
+        return studio.run.start()
+
+    @router.post("/stop")
+    def stop() -> dict[str, Any]:
+        """End the run that was started here."""
+        return studio.run.stop()
 
     return router
 

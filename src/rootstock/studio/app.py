@@ -18,7 +18,7 @@ from rootstock.service.http.keys import KeyRing
 from rootstock.service.http.problems import Problem
 from rootstock.studio.api_data import make_data_router
 from rootstock.studio.api_label import make_label_router
-from rootstock.studio.api_models import make_decision_router, make_models_router
+from rootstock.studio.api_models import make_decision_router, make_models_router, make_run_router
 from rootstock.studio.api_production import make_production_router
 from rootstock.studio.api_session import make_session_router
 from rootstock.studio.guard import StudioGuard
@@ -56,6 +56,7 @@ def create_studio(settings: StudioSettings) -> FastAPI:
         make_models_router(studio),
         make_production_router(studio),
         make_decision_router(studio),
+        make_run_router(studio),
     ):
         access.add(router)
         app.include_router(router)

@@ -19,6 +19,7 @@ from rootstock.studio.labels import LabelDesk
 from rootstock.studio.models import Models
 from rootstock.studio.opinions import Opinions
 from rootstock.studio.pipeline import PipelineWatch
+from rootstock.studio.pipeline_run import PipelineRun
 from rootstock.studio.production import Production
 from rootstock.studio.project import Stamp, StudioProject, stamp_of
 from rootstock.studio.query import Query
@@ -46,6 +47,7 @@ class Studio:
         self.models = Models(self.project)
         self.refits = Refits(self.project)
         self.pipeline = PipelineWatch(self.project.paths)
+        self.run = PipelineRun(self.project)
         self.production = Production(settings.service, settings.service_key, settings.journal)
         self._table: tuple[tuple[Stamp, Stamp], ImageTable] | None = None
         self._marked: tuple[ImageTable, tuple[Stamp, Stamp], ImageTable] | None = None

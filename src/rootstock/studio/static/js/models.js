@@ -1,6 +1,6 @@
 // The page Models: progress, plan, evaluation, and who is champion.
-import { get, report } from "./api.js";
-import { fill, h, percent, prose, tile } from "./dom.js";
+import { get, post, report, state as session } from "./api.js";
+import { count, fill, h, percent, prose, tile } from "./dom.js";
 import { drawEvaluation } from "./evaluation.js";
 import { setKeys } from "./keys.js";
 import { drawRegistry } from "./registry.js";
@@ -25,10 +25,31 @@ function drawProgress(place, state) {
   const steps = h("ol", { class: "stages" }, state.stages.map((one) => h("li", {
     class: state.running && one.name === state.stage ? "now" : one.at && (!state.running || one.fresh) ? "done" : "" }, STAGES[one.name])));
   const minutes = state.seconds >= 90 ? `${Math.round(state.seconds / 60)} minutes` : `${state.seconds} s`;
-  fill(place, h("div", { class: "row" }, h("h2", {}, state.running ? `A run is at work: ${STAGES[state.stage]}` : "No run is at work"),
+  fill(place, h("div", { class: "row" }, h("h2", {}, state.running ? `Running: ${STAGES[state.stage]}` : "Nothing is running"),
     h("span", { class: "quiet small" }, state.running ? `since ${minutes}` : "")), steps,
   state.running && state.share !== undefined && h("progress", { value: state.share, max: 1 }),
   state.running && state.text && h("p", { class: "quiet small" }, state.text));
+}
+
+// The whole pipeline: what speaks for it, a button, and what it prints.
+async function drawRun(place) {
+  const run = await get("api/run"), canRun = session.session.role === "admin";
+  const again = async (path) => {
+    try { await post(`api/run/${path}`); } catch (error) { report(error); }
+    fill(place, await drawRun(place));
+  };
+  const took = run.minutes === null || run.minutes === undefined ? "" : ` The last training took ${run.minutes < 1 ? "less than a minute" : `${Math.round(run.minutes)} min`}.`;
+  const log = run.log && h("pre", { class: "log small" }, run.log);
+  return [
+    h("p", { class: "quiet" }, run.new_labels ? `${count(run.new_labels, "corrected label")} came after the last index. ` : "",
+      `A new head learns them in seconds; ${run.command} also chooses strategy and depth again.${took}`),
+    h("div", { class: "row" }, run.running
+      ? h("button", { type: "button", disabled: !canRun, onclick: () => again("stop") }, "Stop")
+      : h("button", { type: "button", disabled: !canRun, onclick: () => again("start") }, `Run ${run.command}`),
+    run.code !== null && h("span", { class: run.code ? "chip bad" : "chip leaf" }, run.code ? `ended with an error (${run.code})` : "done"),
+    !canRun && h("span", { class: "quiet small" }, "This needs an admin key.")),
+    log && h("details", { open: run.running || Boolean(run.code) }, h("summary", {}, "What it prints"), log),
+  ];
 }
 
 function drawPlan(plan) {
@@ -47,20 +68,24 @@ function drawPlan(plan) {
 
 export async function showModels(root) {
   const progress = h("section", { class: "card stack" });
-  const column = h("div", { class: "column" }, progress);
+  const pipeline = h("div", { class: "stack" });
+  const whole = h("section", { class: "card stack" }, h("h1", {}, "The whole pipeline"), pipeline);
+  const column = h("div", { class: "column" }, progress, whole);
   fill(root, h("div", { class: "scroll" }, column));
   let wasRunning = null, timer = 0, ended = false;
   async function look() {
     try {
       const state = await get("api/progress");
       drawProgress(progress, state);
+      if (state.running || wasRunning) fill(pipeline, await drawRun(pipeline));
       if (wasRunning && !state.running) root.dispatchEvent(new CustomEvent("again"));
       wasRunning = state.running;
     } catch (error) { report(error); }
     if (!ended) timer = setTimeout(look, LOOK_MILLISECONDS);
   }
   async function draw() {
-    column.replaceChildren(progress);
+    column.replaceChildren(progress, whole);
+    fill(pipeline, await drawRun(pipeline));
     for (const box of await Promise.all([section("Plan", async () => drawPlan(await get("api/plan"))),
       section("Champion and challenger", drawRegistry), section("Evaluation", drawEvaluation)])) column.append(box);
   }
