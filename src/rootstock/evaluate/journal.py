@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rootstock.system.tables import DAMAGE, read_table
-
 
 def read_journal(folder: Path, *, request_id: str | None = None) -> Iterator[dict[str, Any]]:
     """Yield the answers, the newest file first; only those of one request if it is named.
 
     A file that cannot be read, such as one that is gone meanwhile, is passed over.
     """
+    # A service without a journal runs without pyarrow.
+    from rootstock.system.tables import DAMAGE, read_table
+
     for path in sorted(folder.glob("*.parquet"), reverse=True):
         try:
             table = read_table(path)
