@@ -16,6 +16,7 @@ from PIL import Image
 
 from rootstock.cli.common import open_model, own_params
 from rootstock.cli.predict import list_images
+from rootstock.cli.train import run_connected
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.data.read import read_file
@@ -44,33 +45,11 @@ def train(
     Raises:
         RootstockError: says what is wrong with images, settings or machine.
     """
-    from rootstock.integrations.connect import (
-        check_cluster,
-        check_tracking,
-        connect_racer,
-        connect_registry,
-        connect_runs,
-        connect_searcher,
-        connect_spreader,
-    )
-    from rootstock.workflow.run import run_all
-
     given = {"data.root": str(Path(images).absolute()), **(settings or {})}
     overrides = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     config = load_config(Path(params) if params else own_params(), overrides=overrides)
     paths = Paths(Path(out).resolve())
-    check_tracking(config, paths)
-    check_cluster(config)
-    bundle = run_all(
-        config,
-        paths,
-        runs=connect_runs(config, paths),
-        searcher=connect_searcher(config),
-        racer=connect_racer(config),
-        spreader=connect_spreader(config),
-        registry=connect_registry(config, paths),
-    )
-    return load(bundle.directory)
+    return load(run_connected(config, paths).directory)
 
 
 def load(model: str | Path = "") -> Model:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootstock.cli.common import (
     add_command,
@@ -22,8 +22,12 @@ from rootstock.cli.common import (
 )
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
+from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
 from rootstock.system.exclusive import claim_folder
+
+if TYPE_CHECKING:
+    from rootstock.model.bundle import ModelBundle
 
 RUNS = Path("runs")
 """Where `rootstock train` writes without --out, one folder for each data folder."""
@@ -84,34 +88,14 @@ def plan(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Run all stages on one folder; print the result and the next commands."""
-    from rootstock.integrations.connect import (
-        check_cluster,
-        check_tracking,
-        connect_racer,
-        connect_registry,
-        connect_runs,
-        connect_searcher,
-        connect_spreader,
-        locate_runs,
-    )
+    from rootstock.integrations.connect import locate_runs
     from rootstock.system.files import read_json
     from rootstock.workflow.result import render_result
-    from rootstock.workflow.run import run_all
 
     options.out = options.out or _default_folder(options.data)
     config, paths = read_config(options), Paths(options.out.resolve())
     forget_seen(options, paths)
-    check_tracking(config, paths)
-    check_cluster(config)
-    run_all(
-        config,
-        paths,
-        runs=connect_runs(config, paths),
-        searcher=connect_searcher(config),
-        racer=connect_racer(config),
-        spreader=connect_spreader(config),
-        registry=connect_registry(config, paths),
-    )
+    run_connected(config, paths)
     if options.json:
         metrics = read_json(paths.metrics, made_by="evaluate")
         registration = read_json(paths.registration, made_by="register")
@@ -120,6 +104,36 @@ def train(options: argparse.Namespace) -> None:
         print(render_result(paths))
         if address := locate_runs(config, paths):
             print(f"runs      {address}")
+
+
+def run_connected(config: Config, paths: Paths) -> ModelBundle:
+    """Run all stages with the tracking, the search and the registry of the settings.
+
+    Raises:
+        RootstockError: says what is wrong with images, settings or machine.
+    """
+    from rootstock.integrations.connect import (
+        check_cluster,
+        check_tracking,
+        connect_racer,
+        connect_registry,
+        connect_runs,
+        connect_searcher,
+        connect_spreader,
+    )
+    from rootstock.workflow.run import run_all
+
+    check_tracking(config, paths)
+    check_cluster(config)
+    return run_all(
+        config,
+        paths,
+        runs=connect_runs(config, paths),
+        searcher=connect_searcher(config),
+        racer=connect_racer(config),
+        spreader=connect_spreader(config),
+        registry=connect_registry(config, paths),
+    )
 
 
 def _default_folder(data: Path) -> Path:

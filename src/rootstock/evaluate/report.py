@@ -93,8 +93,8 @@ def write_evaluation(
     report = evaluation.task.report(evaluation.evidence, evaluation.metrics, root)
     for picture in report.pictures:
         picture.draw(reports / PICTURE_FOLDER / picture.name)
-    _write_csv(reports / "predictions.csv", evaluation.task.prediction_rows(evaluation.evidence))
-    _write_csv(reports / "per_class.csv", report.rows)
+    write_csv(reports / "predictions.csv", evaluation.task.prediction_rows(evaluation.evidence))
+    write_csv(reports / "per_class.csv", report.rows)
     with write_atomic(reports / "evaluation.md") as temporary:
         title, _, body = report.text.partition("\n")
         text = "\n".join([title, *(f"\n**Note.** {note}" for note in notes), body])
@@ -114,7 +114,8 @@ def _show(training: Mapping[str, str]) -> str:
     return "\n".join(["", "## How it was trained", "", "\n\n".join(pictures)]) + "\n"
 
 
-def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
+def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Write rows, the header first, whole or not at all."""
     with (
         write_atomic(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,

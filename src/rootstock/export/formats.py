@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from rootstock.model.bundle import ModelBundle
 from rootstock.model.engine import load_network
 from rootstock.model.head_layers import HeadLayers
 from rootstock.runtimes.onnx import onnx_session
-from rootstock.runtimes.openvino import make_caller, openvino_model
+from rootstock.runtimes.openvino import import_openvino, make_caller, openvino_model
 from rootstock.system.files import write_json
 
 LOGITS = ["logits"]
@@ -244,8 +243,4 @@ def _require(package: str, command: str) -> None:
 
 def _import_openvino() -> Any:
     _require("openvino", "pip install 'rootstock-vision[openvino]'")
-    # Importing OpenVINO reports the import to its maker, unless this package is missing.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
+    return import_openvino()

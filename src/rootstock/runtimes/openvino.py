@@ -13,16 +13,22 @@ import numpy as np
 from rootstock.errors import BundleError
 
 
+def import_openvino() -> Any:
+    """Return the package; it must be installed."""
+    # Importing OpenVINO reports the import to its maker, unless this package is missing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
 def openvino_model(path: Path, *, threads: int | None = None, passes: int = 1) -> Any:
     """Compile for the processor; ``passes`` at once share ``threads`` (None: every core).
 
     Raises:
         BundleError: OpenVINO cannot load the file.
     """
-    # Importing OpenVINO reports the import to its maker, unless this package is missing.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
+    openvino = import_openvino()
     # float32: the bf16 that OpenVINO would choose moves logits by hundredths.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:

@@ -92,9 +92,7 @@ class Production:
             "since": min((row["time_ms"] for row in rows), default=None),
             "unknown": _share(rows),
             "timeline": draw_timeline(rows),
-            "labels": Counter(str(row["label"]) for row in rows if row.get("label")).most_common(
-                12
-            ),
+            "labels": count_labels(rows),
             "foreign": list_foreign(rows),
             "measured": self._measure(rows),
         }

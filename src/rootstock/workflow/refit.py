@@ -7,7 +7,6 @@ are until the pipeline runs.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import shutil
 import time
@@ -21,7 +20,7 @@ from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.errors import ArtifactError
 from rootstock.evaluate.decisions import write_decisions
-from rootstock.evaluate.report import Evaluation
+from rootstock.evaluate.report import Evaluation, write_csv
 from rootstock.heads.linear import read_head
 from rootstock.model.bundle import ModelBundle, read_bundle
 from rootstock.model.engine import load_network
@@ -30,7 +29,7 @@ from rootstock.plan.rules import RECIPES
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
-from rootstock.system.files import read_json, write_atomic, write_json
+from rootstock.system.files import read_json, write_json
 from rootstock.tasks.comparison import Comparison
 from rootstock.train.objectives import HEAD_FILE
 from rootstock.train.tracked import Tracking
@@ -113,11 +112,7 @@ def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Ref
     evaluation = Evaluation(task, decisions, targets, [row.path for row in rows])
     write_json(scratch.metrics, evaluation.metrics)
     report = task.report(evaluation.evidence, evaluation.metrics, project.root)
-    with (
-        write_atomic(scratch.per_class) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        csv.writer(file, lineterminator="\n").writerows(report.rows)
+    write_csv(scratch.per_class, report.rows)
     write_decisions(scratch.decisions, rows, decisions)
     comparison = None
     if bundle.names == written.names:
