@@ -41,10 +41,10 @@ from rootstock.ports.search import SequentialSearcher
 from rootstock.system.files import write_json
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.tasks.targets import Targets
-from rootstock.train.objectives import HEAD_FILE, HeadObjective
-from rootstock.train.tracked import Tracking
-from rootstock.train.training_job import PROTOTYPE_IMAGES
-from rootstock.train.trials import HeadTrial, best_head
+from rootstock.training.objectives import HEAD_FILE, HeadObjective
+from rootstock.training.tracked import Tracking
+from rootstock.training.training_job import PROTOTYPE_IMAGES
+from rootstock.training.trials import HeadTrial, best_head
 
 CLASSES = {"tiny_imagenet": 20}
 POOL = {"train": 80, "val": 20}

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from rootstock.system.malloc import keep_freed_memory
-from rootstock.train.compute import Compute, possible_ways
+from rootstock.training.compute import Compute, possible_ways
 
 NETWORKS = (
     ("mobilenetv3_small_100", 96),

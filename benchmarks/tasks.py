@@ -40,9 +40,9 @@ from rootstock.tasks.localisation.boxes import tidy
 from rootstock.tasks.segmentation.learning import SegmentationSolver
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import AnswerOptions
-from rootstock.train.objectives import HEAD_FILE, UNSEEN_LOSS, HeadObjective
-from rootstock.train.penalty import is_past_best, strongest_of_equals
-from rootstock.train.tracked import Tracking
+from rootstock.training.objectives import HEAD_FILE, UNSEEN_LOSS, HeadObjective
+from rootstock.training.penalty import is_past_best, strongest_of_equals
+from rootstock.training.tracked import Tracking
 from rootstock.workflow.index import index_images
 
 SPLITS = ("train", "val", "test")

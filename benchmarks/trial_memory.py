@@ -22,8 +22,8 @@ from watch import sampled
 
 from rootstock.integrations.ray.search import RaySearcher
 from rootstock.ports.runs import NullRunLogger
-from rootstock.train.objectives import HeadObjective
-from rootstock.train.tracked import Tracking
+from rootstock.training.objectives import HeadObjective
+from rootstock.training.tracked import Tracking
 
 WIDTH, CLASSES, TRIALS = 1280, 10, 4
 VAL_SHARE = 10

@@ -27,7 +27,7 @@ from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.novelty import Reference
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.tasks.targets import Targets
-from rootstock.train.network import TransferNet
+from rootstock.training.network import TransferNet
 
 PREFIX = "rootstock-test-"
 FORGOTTEN_SECONDS = 24 * 3600

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 import rootstock
-from rootstock.api import train
 from rootstock.errors import BundleError, ImageError, RootstockError
 from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle
 from tests.data.folders import write_classes
@@ -102,11 +101,11 @@ def test_a_folder_becomes_a_model_that_can_be_measured(tmp_path, monkeypatch):
         "tracking.enabled": False,
         "train.l2_grid": [0.1],
     }
-    model = train("insects", "run1", settings=settings)
+    model = rootstock.train("insects", settings=settings)
     assert model.classes_.tolist() == ["ants", "bees"]
     metrics = model.evaluate("insects")
-    recorded = json.loads((tmp_path / "run1/reports/metrics.json").read_text())
+    recorded = json.loads((tmp_path / "runs/insects/reports/metrics.json").read_text())
     assert set(metrics) >= {"accuracy", "n_test"}
     assert 0 <= recorded["accuracy"] <= 1
     with pytest.raises(RootstockError, match="no such key"):
-        train("insects", "run2", settings={"plan.nonsense": 1})
+        rootstock.train("insects", "run2", settings={"plan.nonsense": 1})

@@ -25,7 +25,7 @@ FLOORS = {
     "assess": 5,
     "plan": 6,
     "review": 7,
-    "train": 7,
+    "training": 7,
     "evaluate": 7,
     "model": 8,
     "registry": 9,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rootstock.system.privacy import switch_telemetry_off
 
 if TYPE_CHECKING:
-    from rootstock.api import Model, load
+    from rootstock.api import Model, load, train
     from rootstock.config.load import load_config
     from rootstock.config.paths import Paths
     from rootstock.config.schema import Config
@@ -30,6 +30,7 @@ __all__ = [
     "load",
     "load_config",
     "read_bundle",
+    "train",
 ]
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "load": "api",
     "load_config": "config.load",
     "read_bundle": "model.bundle",
+    "train": "api",
 }
 
 # Before any other import: libraries read their switches when they are loaded.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from rootstock.cli.common import open_model, own_params
 from rootstock.cli.predict import list_images
-from rootstock.cli.train import run_connected
+from rootstock.cli.train import default_folder, run_connected
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.data.read import read_file
@@ -32,15 +32,16 @@ IMAGE_COLUMNS = ("path", "image")
 
 def train(
     images: str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     params: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Model:
     """Run all stages on a folder or table of labelled images, as `rootstock train` does.
 
-    ``out`` gets artifacts and reports; ``settings`` are keys of params.yaml with their values, such
-    as ``{"plan.strategy": "linear_probe"}``; ``params`` is such a file, by default that of the
+    Artifacts and reports are written to ``out``, by default `runs/NAME-OF-DATA`.
+    ``settings`` are keys of params.yaml with their values, such as
+    ``{"plan.strategy": "linear_probe"}``; ``params`` is such a file, by default that of the
     current folder.
     Raises:
         RootstockError: says what is wrong with images, settings or machine.
@@ -48,7 +49,7 @@ def train(
     given = {"data.root": str(Path(images).absolute()), **(settings or {})}
     overrides = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     config = load_config(Path(params) if params else own_params(), overrides=overrides)
-    paths = Paths(Path(out).resolve())
+    paths = Paths(Path(out or default_folder(Path(images))).resolve())
     return load(run_connected(config, paths).directory)
 
 

@@ -13,8 +13,8 @@ from rootstock.ports.runs import NullRunLogger
 from rootstock.review.borders import Borders
 from rootstock.review.build import build_review
 from rootstock.tasks.dataset import Dataset
-from rootstock.train.objectives import PATH_FILE, HeadObjective
-from rootstock.train.tracked import Tracking
+from rootstock.training.objectives import PATH_FILE, HeadObjective
+from rootstock.training.tracked import Tracking
 from tests.assess.test_build import profile
 from tests.data.folders import photo
 from tests.data.test_broken_folders import index

@@ -10,11 +10,11 @@ from rootstock.data.manifest import ImageRow
 from rootstock.plan import rules
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.tasks.targets import Targets
-from rootstock.train.export import export_onnx, onnx_logits
-from rootstock.train.finetune import BEST, finetune
-from rootstock.train.images import ImageSet
-from rootstock.train.network import TransferNet
-from rootstock.train.optim import FinetuneSettings, parameter_groups, set_training_mode
+from rootstock.training.export import export_onnx, onnx_logits
+from rootstock.training.finetune import BEST, finetune
+from rootstock.training.images import ImageSet
+from rootstock.training.network import TransferNet
+from rootstock.training.optim import FinetuneSettings, parameter_groups, set_training_mode
 from tests.backbones.families import FAMILIES, Case, prepare
 from tests.tasks.classes import fit_linear_head
 

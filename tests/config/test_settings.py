@@ -14,7 +14,7 @@ LIMITS = f"{STAGES}::test_an_image_over_a_limit_is_quarantined"
 SIZES = f"{STAGES}::test_the_borders_of_the_sizes_are_settings"
 HANDED = f"{STAGES}::test_a_setting_of_fine_tuning_is_handed_over"
 STAGE_RUNS = "workflow/test_run.py"
-TRAINING = "train/test_settings.py"
+TRAINING = "training/test_settings.py"
 SPREAD = "integrations/test_connect.py::test_the_search_is_spread_as_its_settings_say"
 
 NOTICED_BY = {
@@ -111,7 +111,7 @@ NOTICED_BY = {
     "train.mixup": [
         HANDED,
         f"{TRAINING}::test_mixup_shows_mixed_images_and_their_shared_labels",
-        "train/test_mix.py::test_auto_mixes_large_data_only",
+        "training/test_mix.py::test_auto_mixes_large_data_only",
     ],
     "train.cutmix": [
         HANDED,
@@ -119,12 +119,12 @@ NOTICED_BY = {
     ],
     "train.local_warp": [
         HANDED,
-        "train/test_augment.py::"
+        "training/test_augment.py::"
         "test_a_local_warp_moves_points_up_to_its_share_and_leaves_the_border",
     ],
     "train.channel_shift": [
         HANDED,
-        "train/test_augment.py::test_channels_are_shifted_apart_up_to_their_share",
+        "training/test_augment.py::test_channels_are_shifted_apart_up_to_their_share",
     ],
     "train.epochs": [PINNED, HANDED],
     "train.learning_rates": [PINNED],
@@ -148,7 +148,7 @@ NOTICED_BY = {
     ],
     "train.recompute": [
         HANDED,
-        "train/test_finetune.py::test_recomputing_activations_gives_the_same_weights",
+        "training/test_finetune.py::test_recomputing_activations_gives_the_same_weights",
     ],
     "train.micro_batch": [
         HANDED,
@@ -160,7 +160,7 @@ NOTICED_BY = {
     ],
     "train.ema_decay": [
         HANDED,
-        "train/test_finetune.py::test_averaged_weights_lag_behind_the_last_ones",
+        "training/test_finetune.py::test_averaged_weights_lag_behind_the_last_ones",
     ],
     "train.weight_decay": [
         HANDED,
@@ -172,7 +172,7 @@ NOTICED_BY = {
     ],
     "train.patience": [
         HANDED,
-        "train/test_finetune.py::test_training_stops_when_validation_gets_no_better",
+        "training/test_finetune.py::test_training_stops_when_validation_gets_no_better",
     ],
     "train.device": [
         f"{STAGES}::test_training_runs_on_the_device_that_is_named",

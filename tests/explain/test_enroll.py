@@ -15,7 +15,7 @@ from rootstock.model.novelty import Reference
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.single_label.learning import SoftmaxSolver
 from rootstock.tasks.targets import Targets
-from rootstock.train.network import TransferNet
+from rootstock.training.network import TransferNet
 from tests.bundles import SIZE, tiny_backbone, tiny_bundle, write_tiny_bundle
 
 COLOURS = {"blue": (40, 60, 200), "red": (200, 50, 40), "green": (40, 180, 60)}

@@ -16,8 +16,8 @@ from rootstock.heads.linear import LinearHead, MlpHead
 from rootstock.model.head_layers import HeadLayers
 from rootstock.model.predictor import Predictor
 from rootstock.runtimes.engines import installed_engines
-from rootstock.train.export import are_means
-from rootstock.train.network import TransferNet
+from rootstock.training.export import are_means
+from rootstock.training.network import TransferNet
 from tests.bundles import CLASSES, SIZE, jpeg, tiny_backbone, tiny_bundle, write_tiny_bundle
 
 CELL = SIZE // 4

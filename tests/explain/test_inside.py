@@ -16,7 +16,7 @@ from rootstock.explain.optimise import dream, invert, maximise, total_variation
 from rootstock.heads.linear import LinearHead
 from rootstock.model.bundle import read_bundle
 from rootstock.model.predictor import Predictor
-from rootstock.train.network import TransferNet
+from rootstock.training.network import TransferNet
 from tests.bundles import CLASSES, SIZE, jpeg, tiny_backbone, tiny_bundle, write_tiny_bundle
 
 

@@ -23,7 +23,7 @@ from rootstock.tasks import get_task
 from rootstock.tasks.dataset import read_targets
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Subject
-from rootstock.train.network import TransferNet
+from rootstock.training.network import TransferNet
 from tests.bundles import CLASSES, jpeg, tiny_backbone, write_tiny_bundle
 
 CALIBRATIONS = {

@@ -28,7 +28,7 @@ ELSEWHERE = {
     "plots/data.py": {"argmax"},
     "plots/review.py": {"argmax"},
     # The strongest of several penalties that are as good.
-    "train/penalty.py": {"argmax"},
+    "training/penalty.py": {"argmax"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

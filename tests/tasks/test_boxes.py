@@ -11,7 +11,7 @@ from rootstock.tasks import get_task
 from rootstock.tasks.localisation import boxes
 from rootstock.tasks.localisation.learning import BoxLoss, generalised_overlap
 from rootstock.tasks.localisation.measures import measure
-from rootstock.train.augment import augment, draw_changes
+from rootstock.training.augment import augment, draw_changes
 
 
 def text(*cells):

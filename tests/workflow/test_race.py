@@ -18,9 +18,9 @@ from rootstock.plan.planner import make_transfer_plan
 from rootstock.plan.transfer_plan import Evidence, Race
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher, Trial
-from rootstock.train.objectives import HeadObjective
-from rootstock.train.selection import is_spoilt
-from rootstock.train.throughput import known_throughput
+from rootstock.training.objectives import HeadObjective
+from rootstock.training.selection import is_spoilt
+from rootstock.training.throughput import known_throughput
 from rootstock.workflow.assess import assess_data
 from rootstock.workflow.estimates import trial_minutes
 from rootstock.workflow.features import cache_features
@@ -183,7 +183,9 @@ def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkey
     assert plan.race.winner == plan.strategy == "partial_finetune"
     cache_features(config, paths)
     trained = []
-    monkeypatch.setattr("rootstock.train.objectives.finetune", lambda *_, **__: trained.append(1))
+    monkeypatch.setattr(
+        "rootstock.training.objectives.finetune", lambda *_, **__: trained.append(1)
+    )
     train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
     assert not trained
     assert not list(paths.trials.iterdir())  # the loser's are gone, too

@@ -11,7 +11,7 @@ from rootstock.config.paths import Paths
 from rootstock.heads.linear import LinearHead
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.single_label.task import SingleLabel
-from rootstock.train.network import TransferNet
+from rootstock.training.network import TransferNet
 from rootstock.workflow.index import index_labelled
 from rootstock.workflow.robustness import refuse_fragile
 from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle, write_tiny_bundle

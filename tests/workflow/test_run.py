@@ -33,10 +33,10 @@ from rootstock.ports.spread import InProcess
 from rootstock.registry.champion import promote, rollback
 from rootstock.review.record import DataReview
 from rootstock.tasks.single_label.learning import SoftmaxSolver
-from rootstock.train.objectives import HEAD_FILE
-from rootstock.train.selection import describe_winner
-from rootstock.train.tracked import Tracking
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
+from rootstock.training.objectives import HEAD_FILE
+from rootstock.training.selection import describe_winner
+from rootstock.training.tracked import Tracking
+from rootstock.training.trials import FinetunedTrial, HeadTrial, best_trial
 from rootstock.workflow import features
 from rootstock.workflow.evaluate import evaluate_folder, evaluate_model
 from rootstock.workflow.features import cache_features

@@ -21,7 +21,7 @@ from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
 from rootstock.review.record import DataReview
 from rootstock.tasks.single_label.measures import log_loss, softmax
-from rootstock.train.objectives import FinetuneObjective
+from rootstock.training.objectives import FinetuneObjective
 from rootstock.workflow import index, plan
 from rootstock.workflow.assess import assess_data
 from rootstock.workflow.evaluate import evaluate_model

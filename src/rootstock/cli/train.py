@@ -92,7 +92,7 @@ def train(options: argparse.Namespace) -> None:
     from rootstock.system.files import read_json
     from rootstock.workflow.result import render_result
 
-    options.out = options.out or _default_folder(options.data)
+    options.out = options.out or default_folder(options.data)
     config, paths = read_config(options), Paths(options.out.resolve())
     forget_seen(options, paths)
     run_connected(config, paths)
@@ -136,7 +136,7 @@ def run_connected(config: Config, paths: Paths) -> ModelBundle:
     )
 
 
-def _default_folder(data: Path) -> Path:
+def default_folder(data: Path) -> Path:
     """Return the folder that stands for these images among `RUNS`."""
     out = RUNS / (data.stem if data.is_file() else data.resolve().name)
     print(f"writing to {out}; --out gives another folder", file=sys.stderr)

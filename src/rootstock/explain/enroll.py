@@ -24,7 +24,7 @@ from rootstock.model.known_images import KnownImage, KnownImages, unnamed
 from rootstock.model.novelty import Reference, unit_rows
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.targets import Targets
-from rootstock.train.network import TransferNet
+from rootstock.training.network import TransferNet
 
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)
 FOLDS = 5

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rootstock.data.preprocess import Preprocess
 from rootstock.model.bundle import ModelBundle
 from rootstock.model.engine import load_network
-from rootstock.train.network import TransferNet
+from rootstock.training.network import TransferNet
 
 
 @dataclass(frozen=True)

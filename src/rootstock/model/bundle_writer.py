@@ -45,8 +45,8 @@ from rootstock.model.seen import SeenImages
 from rootstock.system.files import sha256_file, write_atomic, write_json
 from rootstock.tasks import get_task
 from rootstock.tasks.task import Calibration
-from rootstock.train.export import TorchOutputs, export_onnx, onnx_logits, torch_outputs
-from rootstock.train.network import TransferNet
+from rootstock.training.export import TorchOutputs, export_onnx, onnx_logits, torch_outputs
+from rootstock.training.network import TransferNet
 
 EXPORT_TOLERANCE = 1e-4
 """How far ONNX may be from PyTorch, as `largest_difference` measures it."""

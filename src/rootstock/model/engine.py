@@ -27,7 +27,7 @@ from rootstock.runtimes.openvino import make_caller, openvino_model
 from rootstock.tasks import get_task
 
 if TYPE_CHECKING:
-    from rootstock.train.network import TransferNet
+    from rootstock.training.network import TransferNet
 
 _log = logging.getLogger(__name__)
 _BATCH_SIZES = (1, 8, 64)
@@ -179,7 +179,7 @@ def load_network(bundle: ModelBundle) -> TransferNet:
     """
     from safetensors.torch import load_file
 
-    from rootstock.train.network import TransferNet
+    from rootstock.training.network import TransferNet
 
     facts = bundle.facts
     network = TransferNet.from_card(
@@ -202,7 +202,7 @@ def load_network(bundle: ModelBundle) -> TransferNet:
 def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
     import torch
 
-    from rootstock.train.export import are_means
+    from rootstock.training.export import are_means
 
     network = load_network(bundle)
     if threads is not None:

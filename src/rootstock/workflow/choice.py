@@ -10,9 +10,9 @@ import numpy as np
 from rootstock.data.views import Views
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Calibration
-from rootstock.train.selection import choose_views, describe_winner, is_spoilt
-from rootstock.train.training_job import TrainingJob
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_head, trained_strategy
+from rootstock.training.selection import choose_views, describe_winner, is_spoilt
+from rootstock.training.training_job import TrainingJob
+from rootstock.training.trials import FinetunedTrial, HeadTrial, best_head, trained_strategy
 
 
 @dataclass(frozen=True)

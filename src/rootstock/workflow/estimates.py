@@ -19,7 +19,7 @@ from rootstock.plan.costs import (
 from rootstock.plan.pins import Pins
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.files import read_json, write_json
-from rootstock.train.throughput import Throughput, known_throughput
+from rootstock.training.throughput import Throughput, known_throughput
 
 HEAD_OPERATIONS = 4_000
 """Operations of a head's whole search for each image, feature and class: measured on random

@@ -37,7 +37,7 @@ from rootstock.system.files import read_json, write_json
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.dataset import read_targets
 from rootstock.tasks.task import AnswerOptions
-from rootstock.train.resume import training_run
+from rootstock.training.resume import training_run
 from rootstock.workflow.forecast import (
     UNCORRECTED,
     forecast_metrics,

@@ -25,7 +25,7 @@ from rootstock.plots.training import plot_depth
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_atomic, write_json
 from rootstock.system.progress import say, show_seconds
-from rootstock.train.optim import norm_layers
+from rootstock.training.optim import norm_layers
 from rootstock.workflow.backbone_choice import BackboneChoice, choose_candidate
 from rootstock.workflow.estimates import (
     Estimate,

@@ -36,8 +36,8 @@ from rootstock.plan.transfer_plan import Heat, Race, TransferPlan
 from rootstock.ports.search import Searcher
 from rootstock.system.digest import digest_json
 from rootstock.system.progress import say, show_seconds
-from rootstock.train.throughput import Throughput
-from rootstock.train.training_job import TrainingJob
+from rootstock.training.throughput import Throughput
+from rootstock.training.training_job import TrainingJob
 from rootstock.workflow.race_heat import RunHeat, further_splits, pool_heats, run_heat
 
 log = logging.getLogger(__name__)

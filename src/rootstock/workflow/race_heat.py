@@ -18,9 +18,9 @@ from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.progress import say
 from rootstock.tasks.dataset import Dataset
-from rootstock.train.tracked import Tracking
-from rootstock.train.training_job import TrainingJob
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_head
+from rootstock.training.tracked import Tracking
+from rootstock.training.training_job import TrainingJob
+from rootstock.training.trials import FinetunedTrial, HeadTrial, best_head
 
 
 @dataclass(frozen=True)

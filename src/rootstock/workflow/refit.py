@@ -31,9 +31,9 @@ from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
 from rootstock.system.files import read_json, write_json
 from rootstock.tasks.comparison import Comparison
-from rootstock.train.objectives import HEAD_FILE
-from rootstock.train.tracked import Tracking
-from rootstock.train.trials import best_head
+from rootstock.training.objectives import HEAD_FILE
+from rootstock.training.tracked import Tracking
+from rootstock.training.trials import best_head
 from rootstock.workflow.choice import Choice, SearchResult, calibrate
 from rootstock.workflow.index import list_images
 from rootstock.workflow.planned_backbone import load_planned_backbone

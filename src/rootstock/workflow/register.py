@@ -35,7 +35,7 @@ from rootstock.system.files import read_json, write_atomic, write_json
 from rootstock.tasks import get_task
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.dataset import read_targets
-from rootstock.train.resume import training_run
+from rootstock.training.resume import training_run
 from rootstock.workflow.project import Project
 from rootstock.workflow.robustness import refuse_fragile
 from rootstock.workflow.task_settings import gate_metric

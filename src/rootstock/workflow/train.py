@@ -22,10 +22,10 @@ from rootstock.ports.runs import Run, RunData, RunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_json
 from rootstock.system.progress import Progress, say, show_seconds
-from rootstock.train.resume import resumed_run
-from rootstock.train.tracked import Tracking
-from rootstock.train.training_job import TrainingJob
-from rootstock.train.trials import (
+from rootstock.training.resume import resumed_run
+from rootstock.training.tracked import Tracking
+from rootstock.training.training_job import TrainingJob
+from rootstock.training.trials import (
     FinetunedTrial,
     HeadTrial,
     as_records,

@@ -11,9 +11,9 @@ from rootstock.features.store.store import FeatureStore
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.digest import digest_json
 from rootstock.tasks.dataset import Dataset
-from rootstock.train.throughput import known_throughput
-from rootstock.train.training_data import TrainingData
-from rootstock.train.training_job import TrainingJob
+from rootstock.training.throughput import known_throughput
+from rootstock.training.training_data import TrainingData
+from rootstock.training.training_job import TrainingJob
 from rootstock.workflow.planned_backbone import load_planned_backbone
 from rootstock.workflow.project import Project
 from rootstock.workflow.task_settings import check_class_weight

@@ -8,9 +8,9 @@ import torch
 
 from rootstock.plots.sheet import plot_rows
 from rootstock.plots.training import plot_head_search, plot_training_curves
-from rootstock.train.augment import show_changes
-from rootstock.train.training_job import TrainingJob
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
+from rootstock.training.augment import show_changes
+from rootstock.training.training_job import TrainingJob
+from rootstock.training.trials import FinetunedTrial, HeadTrial, best_trial
 from rootstock.workflow.choice import SearchResult
 
 TRAINING_PICTURES = "plots/training"

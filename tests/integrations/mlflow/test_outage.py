@@ -16,7 +16,7 @@ import pytest
 from rootstock.errors import NoModelError, TrackingError
 from rootstock.integrations.mlflow.registry import MlflowRegistry
 from rootstock.integrations.mlflow.tracking import MlflowRunLogger
-from rootstock.train.resume import resumed_run
+from rootstock.training.resume import resumed_run
 from tests.integrations.conftest import wait_for
 
 pytestmark = pytest.mark.integration

@@ -61,7 +61,7 @@ def test_run_carries_user_source_commit_data_and_description(logger, client, mon
     origin_tags.cache_clear()
     with logger.run("origin") as run:
         run.describe("Classifies an image as one of 3 classes.")
-        run.log_data(RunData("flowers", "ab" * 32, "data/flowers", {"train": 7, "test": 2}))
+        run.log_data(RunData("flowers", "ab" * 32, "data/flowers", {"training": 7, "test": 2}))
     found = client.get_run(run.id)
     assert found.data.tags["mlflow.user"] == getpass.getuser()
     assert found.data.tags["mlflow.source.name"]
@@ -69,7 +69,7 @@ def test_run_carries_user_source_commit_data_and_description(logger, client, mon
     assert found.data.tags["mlflow.note.content"].startswith("Classifies")
     [entry] = found.inputs.dataset_inputs
     assert (entry.dataset.name, entry.dataset.digest) == ("flowers", "ab" * 18)
-    assert json.loads(entry.dataset.profile) == {"train": 7, "test": 2}
+    assert json.loads(entry.dataset.profile) == {"training": 7, "test": 2}
 
 
 def test_experiment_opens_with_its_runs(logger, client):

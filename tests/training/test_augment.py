@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from rootstock.train.augment import STRENGTHS, augment, draw_changes, show_changes
+from rootstock.training.augment import STRENGTHS, augment, draw_changes, show_changes
 
 
 def picture(count=2, side=32):

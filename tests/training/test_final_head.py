@@ -8,10 +8,10 @@ import pytest
 from rootstock.heads.linear import read_head
 from rootstock.tasks.single_label.learning import SoftmaxSolver
 from rootstock.tasks.single_label.measures import fit_temperature
-from rootstock.train import final_head
-from rootstock.train.final_head import fit_final_head
-from rootstock.train.objectives import HEAD_FILE
-from rootstock.train.trials import HeadTrial
+from rootstock.training import final_head
+from rootstock.training.final_head import fit_final_head
+from rootstock.training.objectives import HEAD_FILE
+from rootstock.training.trials import HeadTrial
 from tests.tasks.classes import classes
 
 L2 = 0.01

@@ -11,14 +11,14 @@ from rootstock.heads.linear import LinearHead
 from rootstock.tasks.dataset import Dataset
 from rootstock.tasks.single_label.learning import balanced_weights
 from rootstock.tasks.single_label.task import SingleLabel
-from rootstock.train import finetune as module
-from rootstock.train import optim
-from rootstock.train.compute import Compute
-from rootstock.train.finetune import BEST, finetune
-from rootstock.train.images import prepare_images, training_preprocess
-from rootstock.train.network import TransferNet
-from rootstock.train.optim import FinetuneSettings, parameter_groups, set_training_mode
-from rootstock.train.predict import predict_outputs, validate
+from rootstock.training import finetune as module
+from rootstock.training import optim
+from rootstock.training.compute import Compute
+from rootstock.training.finetune import BEST, finetune
+from rootstock.training.images import prepare_images, training_preprocess
+from rootstock.training.network import TransferNet
+from rootstock.training.optim import FinetuneSettings, parameter_groups, set_training_mode
+from rootstock.training.predict import predict_outputs, validate
 from tests.bundles import tiny_backbone, tiny_network
 from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index
@@ -294,10 +294,10 @@ def test_images_come_the_same_from_cache_and_from_disk(images, monkeypatch, tmp_
     known = images[0]
     facts = {"root": known.root, "preprocess": known.preprocess}
     monkeypatch.setattr(
-        "rootstock.train.images._BLOCK_IMAGES", 5
+        "rootstock.training.images._BLOCK_IMAGES", 5
     )  # several blocks, the last not full
     cached = prepare_images(known.rows, known.targets, cache=tmp_path / "some.npy", **facts)
-    monkeypatch.setattr("rootstock.train.images.CACHE_BYTES", 0)
+    monkeypatch.setattr("rootstock.training.images.CACHE_BYTES", 0)
     direct = prepare_images(known.rows, known.targets, cache=tmp_path / "none.npy", **facts)
     assert cached.cache is not None
     assert direct.cache is None
@@ -324,7 +324,7 @@ def test_an_image_that_changed_before_training_is_named(tmp_path):
 def test_logits_do_not_depend_on_the_batch(images, monkeypatch):
     network = tiny_network()
     whole = predict_outputs(network, images[1])
-    monkeypatch.setattr("rootstock.train.predict.BATCH_IMAGES", 3)
+    monkeypatch.setattr("rootstock.training.predict.BATCH_IMAGES", 3)
     np.testing.assert_allclose(predict_outputs(network, images[1]), whole, rtol=1e-4, atol=1e-4)
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from rootstock.ports.runs import NullRunLogger, Run, RunLogger
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_json
-from rootstock.train.distributed import ProcessGroup
-from rootstock.train.resume import resumed_run
+from rootstock.training.distributed import ProcessGroup
+from rootstock.training.resume import resumed_run
 
 _RESULT, _RUN = "result.json", "run.json"
 

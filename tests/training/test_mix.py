@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rootstock.train.mix import balanced_order, choose_mixup, mix_batch
+from rootstock.training.mix import balanced_order, choose_mixup, mix_batch
 
 LABELS = torch.tensor([0, 1, 2, 1])
 ONE_HOT = F.one_hot(LABELS, 3).float()

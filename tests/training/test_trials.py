@@ -7,9 +7,9 @@ import pytest
 
 from rootstock.config.schema import TrainConfig
 from rootstock.plan.transfer_plan import FinetuneRecipe
-from rootstock.train.compute import Compute
-from rootstock.train.optim import FinetuneSettings
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_head, trained_strategy
+from rootstock.training.compute import Compute
+from rootstock.training.optim import FinetuneSettings
+from rootstock.training.trials import FinetunedTrial, HeadTrial, best_head, trained_strategy
 
 LAST, EARLIER = (HeadTrial({"tap": tap}, {}, None) for tap in ("last", "block2"))
 TUNED = FinetunedTrial({"learning_rate": 1e-3}, {}, None)

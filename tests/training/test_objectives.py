@@ -15,14 +15,14 @@ from rootstock.ports.search import SequentialSearcher
 from rootstock.tasks.dataset import Dataset
 from rootstock.tasks.single_label.learning import SoftmaxSolver
 from rootstock.tasks.single_label.task import SingleLabel
-from rootstock.train import objectives
-from rootstock.train.finetune import BEST
-from rootstock.train.images import prepare_images, training_preprocess
-from rootstock.train.objectives import FinetuneObjective, HeadObjective
-from rootstock.train.optim import FinetuneSettings
-from rootstock.train.penalty import strongest_of_equals
-from rootstock.train.tracked import Tracking
-from rootstock.train.trials import HeadTrial
+from rootstock.training import objectives
+from rootstock.training.finetune import BEST
+from rootstock.training.images import prepare_images, training_preprocess
+from rootstock.training.objectives import FinetuneObjective, HeadObjective
+from rootstock.training.optim import FinetuneSettings
+from rootstock.training.penalty import strongest_of_equals
+from rootstock.training.tracked import Tracking
+from rootstock.training.trials import HeadTrial
 from tests.bundles import tiny_backbone
 from tests.data.folders import write_classes
 from tests.data.test_broken_folders import index
@@ -93,7 +93,7 @@ def test_every_strength_is_noted_with_its_losses_on_unseen_images(objective, tmp
 def test_strengths_far_past_the_best_are_not_tried(
     objective, tmp_path, monkeypatch, cross_validated
 ):
-    monkeypatch.setattr("rootstock.train.objectives.CROSS_VALIDATED", cross_validated)
+    monkeypatch.setattr("rootstock.training.objectives.CROSS_VALIDATED", cross_validated)
     random = np.random.default_rng(0)
     for split in ("train", "val"):  # nothing to learn but by heart
         np.save(tmp_path / f"{split}.npy", random.normal(size=(60, 40)).astype(np.float16))
@@ -247,7 +247,7 @@ def test_a_finished_fine_tuning_is_returned_at_once(tuning, tmp_path, monkeypatc
     home.mkdir()
     first = tuning({"learning_rate": 1e-3}, home, lambda step, values: None)
     assert (home / BEST).exists()
-    monkeypatch.setattr("rootstock.train.objectives.load_backbone", None)
+    monkeypatch.setattr("rootstock.training.objectives.load_backbone", None)
     told = []
     again = tuning({"learning_rate": 1e-3}, home, lambda step, values: told.append(values))
     assert again == first

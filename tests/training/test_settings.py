@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.bundles import tiny_network
-from tests.train import test_finetune
+from tests.training import test_finetune
 
 images = test_finetune.images  # the fixture
 

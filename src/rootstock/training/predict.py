@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from rootstock.tasks.task import Task
-from rootstock.train.distributed import ProcessGroup
-from rootstock.train.images import ImageSet
-from rootstock.train.network import TransferNet
+from rootstock.training.distributed import ProcessGroup
+from rootstock.training.images import ImageSet
+from rootstock.training.network import TransferNet
 
 BATCH_IMAGES = 128
 

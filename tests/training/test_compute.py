@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rootstock.train.compute import (
+from rootstock.training.compute import (
     Compute,
     choose_compute,
     fitting_compute,

@@ -15,9 +15,9 @@ from rootstock.backbones.taps import module_stages
 from rootstock.config.choices import Augmentation
 from rootstock.config.schema import TrainConfig
 from rootstock.plan.transfer_plan import FinetuneRecipe
-from rootstock.train.compute import Compute
-from rootstock.train.mix import choose_mixup
-from rootstock.train.network import TransferNet
+from rootstock.training.compute import Compute
+from rootstock.training.mix import choose_mixup
+from rootstock.training.network import TransferNet
 
 WARMUP = 0.1
 NORM = "norm"

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from rootstock.errors import TrackingError
-from rootstock.train.resume import resumed_run, training_run
-from rootstock.train.tracked import Tracking, run_tracked
+from rootstock.training.resume import resumed_run, training_run
+from rootstock.training.tracked import Tracking, run_tracked
 
 
 class NotedRun:

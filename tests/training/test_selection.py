@@ -7,9 +7,9 @@ import pytest
 
 from rootstock.errors import TrainingError
 from rootstock.ports.search import Trial
-from rootstock.train.penalty import is_past_best, strongest_of_equals
-from rootstock.train.selection import choose_tuned, choose_views, describe_winner, is_spoilt
-from rootstock.train.trials import FinetunedTrial, HeadTrial, as_records, best_trial
+from rootstock.training.penalty import is_past_best, strongest_of_equals
+from rootstock.training.selection import choose_tuned, choose_views, describe_winner, is_spoilt
+from rootstock.training.trials import FinetunedTrial, HeadTrial, as_records, best_trial
 
 METRIC = "val_loss"
 

@@ -9,7 +9,7 @@ import numpy as np
 from rootstock.data.views import FORWARD_PASSES, Views
 from rootstock.metrics import lead
 from rootstock.ports.search import Trial
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
+from rootstock.training.trials import FinetunedTrial, HeadTrial, best_trial
 
 
 def is_spoilt(

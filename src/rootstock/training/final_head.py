@@ -11,8 +11,8 @@ import torch
 from rootstock.heads.linear import Head, LinearHead, write_head
 from rootstock.tasks.learning import HeadSolver
 from rootstock.tasks.targets import Targets
-from rootstock.train.objectives import CROSS_VALIDATED, FOLDS, HEAD_FILE, fit_with_memory
-from rootstock.train.trials import HeadTrial
+from rootstock.training.objectives import CROSS_VALIDATED, FOLDS, HEAD_FILE, fit_with_memory
+from rootstock.training.trials import HeadTrial
 
 FINAL = "final"
 """Folder of the final head, in that of its trial."""

@@ -24,18 +24,18 @@ from rootstock.plan.pins import AUTO
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.search import Searcher
 from rootstock.ports.search_space import Exploration
-from rootstock.train.average import average_weights
-from rootstock.train.compute import Compute
-from rootstock.train.final_head import FinalHead, fit_final_head
-from rootstock.train.finetune import BEST, write_weights
-from rootstock.train.network import TransferNet
-from rootstock.train.objectives import HEAD_FILE, FinetuneObjective, HeadObjective
-from rootstock.train.optim import FinetuneSettings
-from rootstock.train.predict import predict_features, predict_outputs, validate
-from rootstock.train.selection import choose_tuned
-from rootstock.train.tracked import Tracking
-from rootstock.train.training_data import TrainingData
-from rootstock.train.trials import FinetunedTrial, HeadTrial, best_trial
+from rootstock.training.average import average_weights
+from rootstock.training.compute import Compute
+from rootstock.training.final_head import FinalHead, fit_final_head
+from rootstock.training.finetune import BEST, write_weights
+from rootstock.training.network import TransferNet
+from rootstock.training.objectives import HEAD_FILE, FinetuneObjective, HeadObjective
+from rootstock.training.optim import FinetuneSettings
+from rootstock.training.predict import predict_features, predict_outputs, validate
+from rootstock.training.selection import choose_tuned
+from rootstock.training.tracked import Tracking
+from rootstock.training.training_data import TrainingData
+from rootstock.training.trials import FinetunedTrial, HeadTrial, best_trial
 
 log = logging.getLogger(__name__)
 

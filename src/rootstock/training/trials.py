@@ -16,8 +16,8 @@ from rootstock.errors import TrainingError
 from rootstock.metrics import lead
 from rootstock.ports.search import Trial
 from rootstock.system.files import read_json
-from rootstock.train.finetune import HISTORY
-from rootstock.train.objectives import PATH_FILE, UNSEEN_FILE, UNSEEN_LOSS
+from rootstock.training.finetune import HISTORY
+from rootstock.training.objectives import PATH_FILE, UNSEEN_FILE, UNSEEN_LOSS
 
 AnyTrial = TypeVar("AnyTrial", bound=Trial)
 

@@ -21,12 +21,12 @@ from rootstock.system.files import write_atomic, write_json
 from rootstock.tasks.learning import HeadSolver, PathScores
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Task
-from rootstock.train.finetune import finetune
-from rootstock.train.images import ImageSet
-from rootstock.train.network import TransferNet
-from rootstock.train.optim import FinetuneSettings
-from rootstock.train.penalty import is_past_best, strongest_of_equals
-from rootstock.train.tracked import Tracking, run_tracked
+from rootstock.training.finetune import finetune
+from rootstock.training.images import ImageSet
+from rootstock.training.network import TransferNet
+from rootstock.training.optim import FinetuneSettings
+from rootstock.training.penalty import is_past_best, strongest_of_equals
+from rootstock.training.tracked import Tracking, run_tracked
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from rootstock.heads.linear import LinearHead
-from rootstock.train.network import TransferNet
+from rootstock.training.network import TransferNet
 from tests.bundles import tiny_backbone, tiny_network
 
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))

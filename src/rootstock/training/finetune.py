@@ -19,23 +19,23 @@ from rootstock.ports.search import Report
 from rootstock.system.files import write_atomic, write_json
 from rootstock.tasks.learning import TargetLoss
 from rootstock.tasks.task import Task
-from rootstock.train.augment import augment, draw_changes
-from rootstock.train.checkpoint import drop_checkpoint, read_checkpoint, write_checkpoint
-from rootstock.train.compute import Compute, fitting_compute
-from rootstock.train.distributed import ProcessGroup
-from rootstock.train.ema import WeightAverage
-from rootstock.train.images import ImageSet
-from rootstock.train.mix import balanced_order, mix_batch
-from rootstock.train.network import TransferNet
-from rootstock.train.optim import (
+from rootstock.training.augment import augment, draw_changes
+from rootstock.training.checkpoint import drop_checkpoint, read_checkpoint, write_checkpoint
+from rootstock.training.compute import Compute, fitting_compute
+from rootstock.training.distributed import ProcessGroup
+from rootstock.training.ema import WeightAverage
+from rootstock.training.images import ImageSet
+from rootstock.training.mix import balanced_order, mix_batch
+from rootstock.training.network import TransferNet
+from rootstock.training.optim import (
     FinetuneSettings,
     make_optimizer,
     parameter_groups,
     rate_factor,
     set_training_mode,
 )
-from rootstock.train.predict import validate
-from rootstock.train.step import MicroBatches
+from rootstock.training.predict import validate
+from rootstock.training.step import MicroBatches
 
 BEST = "best.safetensors"
 HISTORY = "history.json"

@@ -1,8 +1,8 @@
 """How a training step computes: the memory layout of images, and how exact its numbers are.
 
 Which way is the fastest differs between machines and networks (on one processor channels_last was
-1.27 times as fast for MobileNetV3 and .96 for ResNet-18), so `rootstock.train.throughput` measures
-it.
+1.27 times as fast for MobileNetV3 and .96 for ResNet-18), so
+`rootstock.training.throughput` measures it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from rootstock.train.checkpoint import drop_checkpoint, read_checkpoint, write_checkpoint
+from rootstock.training.checkpoint import drop_checkpoint, read_checkpoint, write_checkpoint
 
 
 def trained():

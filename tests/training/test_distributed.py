@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rootstock.train.distributed import ProcessGroup
-from rootstock.train.finetune import BEST, HISTORY
-from tests.train.test_finetune import images, run  # noqa: F401 - a fixture
+from rootstock.training.distributed import ProcessGroup
+from rootstock.training.finetune import BEST, HISTORY
+from tests.training.test_finetune import images, run  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.integration  # it starts processes that each load torch
 

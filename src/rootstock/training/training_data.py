@@ -16,7 +16,7 @@ from rootstock.system.files import write_atomic
 from rootstock.tasks.dataset import Dataset
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Task
-from rootstock.train.images import ImageSet, prepare_images, training_preprocess
+from rootstock.training.images import ImageSet, prepare_images, training_preprocess
 
 REFERENCE_IMAGES = 500
 """Training images whose features are computed again after fine-tuning, about."""

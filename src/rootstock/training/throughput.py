@@ -24,9 +24,9 @@ from rootstock.runtimes.choose import ROUNDS, time_in_turns
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.system.artifacts import Record, measured_once
 from rootstock.system.cpu import usable_cores
-from rootstock.train.compute import Compute, choose_compute, possible_ways
-from rootstock.train.export import export_onnx
-from rootstock.train.network import TransferNet
+from rootstock.training.compute import Compute, choose_compute, possible_ways
+from rootstock.training.export import export_onnx
+from rootstock.training.network import TransferNet
 
 GPU_BATCH_IMAGES, CPU_BATCH_IMAGES = 32, 8
 """On a processor an image costs nearly the same in a small batch."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rootstock.backbones.to_onnx import write_onnx
 
 if TYPE_CHECKING:
-    from rootstock.train.network import TransferNet
+    from rootstock.training.network import TransferNet
 
 
 MAP_TOLERANCE = 1e-4

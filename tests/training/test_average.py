@@ -1,6 +1,6 @@
 import torch
 
-from rootstock.train.average import average_weights
+from rootstock.training.average import average_weights
 
 
 def test_floats_are_averaged_and_counters_kept():

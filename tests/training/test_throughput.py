@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from rootstock.system.files import write_json
-from rootstock.train import throughput
-from rootstock.train.compute import Compute
-from rootstock.train.ema import WeightAverage
-from rootstock.train.throughput import Throughput, known_throughput, measure_throughput
+from rootstock.training import throughput
+from rootstock.training.compute import Compute
+from rootstock.training.ema import WeightAverage
+from rootstock.training.throughput import Throughput, known_throughput, measure_throughput
 from tests.bundles import tiny_backbone
 
 RATES = Throughput(
