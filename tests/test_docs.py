@@ -21,7 +21,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDE = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs/guides/tasks.md").read_text(encoding="utf-8")
 # The changelog also names what was removed.
 CURRENT_PAGES = [page for page in PAGES if page.name != "CHANGELOG.md"]
 CODE = re.compile(r"^```[^\n]*\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
@@ -114,7 +114,7 @@ def test_every_module_that_a_page_names_exists(page):
     assert not {name for name in names if not exists_as_named(name)}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/serving.md"])
 def test_an_answer_that_a_page_shows_has_the_form_of_answers(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     (block,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

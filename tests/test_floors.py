@@ -128,8 +128,8 @@ def test_every_module_has_a_floor():
 
 
 def picture(heading: str) -> list[str]:
-    """The lines of the first code block below a heading of docs/architecture.md."""
-    page = (SRC.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    """The lines of the first code block below a heading of docs/explanation/architecture.md."""
+    page = (SRC.parent / "docs/explanation/architecture.md").read_text(encoding="utf-8")
     return page.split(f"\n## {heading}\n", 1)[1].split("```", 2)[1].splitlines()
 
 

@@ -1,4 +1,4 @@
-"""The families of docs/backbones.md, each with random weights at a small input, loaded by card."""
+"""The families of docs/explanation/backbones.md, with random weights and small inputs, by card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/backbones.md says what the contract tests, and its figures are those of the networks."""
+"""docs/explanation/backbones.md lists what the contract tests, with figures of the networks."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from rootstock.backbones.create import BEYOND_TIMM, create_module
 from rootstock.backbones.load import build_backbone, load_backbone
 from tests.backbones.families import FAMILIES
 
-PAGE = (Path(__file__).parents[2] / "docs/backbones.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/explanation/backbones.md").read_text(encoding="utf-8")
 ROWS = re.findall(
     r"^\| ([^|]+) \| `([^`]+)` \| (\w+) \| (\d+) \| (\d+) \| ([\d.]+) M \|$", PAGE, re.M
 )

@@ -1,4 +1,4 @@
-"""What Rootstock promises of every family in docs/backbones.md, with random weights."""
+"""What Rootstock promises of each family in docs/explanation/backbones.md, on random weights."""
 
 import numpy as np
 import pytest

@@ -129,7 +129,7 @@ def test_networks_have_no_way_out_but_the_proxys():
 
 
 def test_who_shares_a_network_with_whom():
-    """The table of docs/security.md: a new connection is a decision."""
+    """The table of docs/explanation/security.md: a new connection is a decision."""
     members = {
         network: {name for name, spec in SERVICES.items() if network in spec["networks"]}
         for network in COMPOSE["networks"]

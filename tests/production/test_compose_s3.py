@@ -1,4 +1,4 @@
-"""MLflow's artifacts in S3, by the two settings of docs/deployment.md."""
+"""MLflow's artifacts in S3, by the two settings of docs/guides/deployment.md."""
 
 import json
 

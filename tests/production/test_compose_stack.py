@@ -286,7 +286,7 @@ def test_ray_runs_a_task_on_the_worker_with_the_token(head, worker):
 
 
 def test_the_pipeline_trains_on_the_worker_and_registers_at_mlflow(head, worker, commit):
-    """`dvc repro` as docs/deployment.md has it; the head itself has no processor to offer."""
+    """`dvc repro` as in docs/guides/deployment.md; the head itself has no processor to offer."""
     ran = head.exec(["with-secrets", "dvc", "repro"], seconds=400)
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
     assert all(f"Running stage '{stage}'" in ran.stdout for stage in STAGES)
@@ -411,9 +411,9 @@ def test_training_outlives_a_restart_of_postgres(stack, head, worker, mlflow, co
 
 
 def test_the_registry_is_restored_by_the_documented_commands(stack, mlflow, head, champion):
-    """Dumped, lost, and put back by the lines of docs/registry.md, but for stop and start."""
+    """Dumped, lost, and put back by docs/explanation/registry.md, but for stop and start."""
     (postgres,) = [c for c in stack.running if c.service == "postgres"]
-    text = (ROOT / "docs/registry.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/explanation/registry.md").read_text(encoding="utf-8")
     lines = re.findall(r"^docker compose exec -T (\w+) (.+?) [<>] (\S+)$", text, flags=re.MULTILINE)
     assert [file for _, _, file in lines] == [
         *("mlflow.dump", "artifacts.tar"),

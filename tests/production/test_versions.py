@@ -10,7 +10,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 MINIMUM = json.loads(Path(__file__).with_name("minimum_versions.json").read_text(encoding="utf-8"))
-SECURITY_PAGE = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+SECURITY_PAGE = (ROOT / "docs/explanation/security.md").read_text(encoding="utf-8")
 
 
 def pinned() -> dict[str, Version]:

@@ -121,7 +121,7 @@ def require_taps(module: nn.Module, architecture: str) -> Any:
         raise BackboneError(
             f"{architecture} of timm {timm.__version__} gives no features at depth: it has no "
             f"{', '.join(missing)}",
-            hint="choose another architecture (docs/backbones.md), or a newer timm",
+            hint="choose another architecture (docs/explanation/backbones.md), or a newer timm",
         )
     return module
 

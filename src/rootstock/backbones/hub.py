@@ -28,7 +28,7 @@ def load_from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
     if name in BEYOND_TIMM:
         raise BackboneError(
             f"the hub has no weights of {name}",
-            hint="set backbone.weights to a .safetensors file (docs/backbones.md)",
+            hint="set backbone.weights to a .safetensors file (docs/explanation/backbones.md)",
         )
     if not timm.is_model(name):
         raise BackboneError(

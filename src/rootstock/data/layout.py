@@ -9,8 +9,8 @@ Three layouts are read:
 The task names the columns of its target, such as `label`, and says whether a folder is a target.
 
 Hidden files and side files (text, tables, archives of metadata) are passed over; every other file
-in a class folder counts as an image and is judged by its content. docs/data.md says what is decided
-about each oddity.
+in a class folder counts as an image and is judged by its content. docs/guides/data.md says what is
+decided about each oddity.
 """
 
 from __future__ import annotations

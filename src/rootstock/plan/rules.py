@@ -7,7 +7,7 @@
     large   | full_finetune                  | full_finetune
 
 The table is the textbook rule (Yosinski 2014; the CS231n notes on transfer learning). It is a
-good prior and cost rule rather than a law: see docs/architecture.md.
+good prior and cost rule rather than a law: see docs/explanation/architecture.md.
 """
 
 from __future__ import annotations

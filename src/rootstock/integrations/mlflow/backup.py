@@ -194,7 +194,7 @@ def _other_ways(uri: str, doing: str) -> str:
             f"pg_restore --clean --if-exists --dbname={address} mlflow.dump",
         ]
     )
-    return f"{where}:\n     " + "\n     ".join(commands) + "\n     see docs/registry.md"
+    return f"{where}:\n     " + "\n     ".join(commands) + "\n     see docs/explanation/registry.md"
 
 
 @contextmanager
