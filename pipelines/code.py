@@ -11,17 +11,17 @@ STAGE = re.compile(
     r"(?P<head>    cmd: python -m (?P<module>\S+)\n(?:    .*\n)*?      # code: .*\n)"
     r"(?:      - .*\n)*"
 )
-"""A stage up to the comment above its code, and the lines of its code."""
+"""A stage up to the comment above its code, followed by the lines of its code."""
 
 
 def main() -> None:
-    """Rewrite the code that dvc.yaml lists; nothing else in the file changes."""
+    """Update the code that dvc.yaml lists for each stage; the rest of the file is unchanged."""
     text = DVC_YAML.read_text(encoding="utf-8")
     DVC_YAML.write_text(list_code(text, Path()), encoding="utf-8")
 
 
 def list_code(text: str, root: Path) -> str:
-    """Return ``text``, a dvc.yaml, with the present code of each stage of the project ``root``."""
+    """Return the dvc.yaml ``text`` with the current code of each stage of the project ``root``."""
 
     def rewrite(stage: re.Match[str]) -> str:
         files = find_code(stage["module"], (root, root / "src"))
@@ -33,7 +33,7 @@ def list_code(text: str, root: Path) -> str:
 
 
 def _shorten(folder: Path, files: Collection[Path]) -> Iterator[Path]:
-    """Yield ``folder`` if all modules in it are among ``files``, otherwise what it has of them."""
+    """Yield ``folder`` if all modules in it are among ``files``, otherwise the ones that are."""
     if not any(folder in path.parents for path in files):
         return
     if all(path in files for path in folder.rglob("*.py")):
@@ -42,7 +42,7 @@ def _shorten(folder: Path, files: Collection[Path]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from _shorten(path, files)
-        elif path in files and path.stat().st_size:  # an empty __init__.py is no news
+        elif path in files and path.stat().st_size:  # an empty __init__.py has no effect
             yield path
 
 

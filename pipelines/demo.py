@@ -13,14 +13,14 @@ DATA = Path("data/raw")
 MARKER = DATA / ".rootstock-demo"
 SIDE = 32
 EACH = 60
-"""Few, so that the demo takes minutes on two cores."""
+"""Images per digit: few, so that the demo takes minutes on two cores."""
 
 
 def write_digits(root: Path) -> int:
-    """Write 60 of scikit-learn's handwritten digits of each kind, ``root/<digit>/<number>.png``.
+    """Write 60 of scikit-learn's handwritten digits per class to ``root/<digit>/<number>.png``.
 
     The 8 x 8 originals (UCI ML hand-written digits, CC BY 4.0) are enlarged to 32 x 32 pixels
-    so that a person can read them. Returns how many files there are.
+    so that a person can read them. Return the number of files.
     """
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -40,13 +40,13 @@ def write_digits(root: Path) -> int:
 
 
 def prepare_data() -> None:
-    """Put the demo images into data/raw, unless a user's own images are there."""
+    """Write the demo images to data/raw, unless the user's own images are there."""
     if MARKER.exists():
         return
     if DATA.exists() and any(DATA.iterdir()):
         sys.exit(
-            f"error: {DATA} holds images of your own, and the demo would mix its digits in.\n"
-            "  -> your own data: run `dvc repro`; the demo: run it in a fresh clone"
+            f"error: {DATA} contains your own images, and the demo would add its digits to them.\n"
+            "  -> run `dvc repro` for your own data, or run the demo in a fresh clone"
         )
     count = write_digits(DATA)
     MARKER.write_text("written by `make demo`; remove data/raw to use your own images\n")
@@ -57,28 +57,28 @@ def show_results() -> None:
     """Print what to do with the demo's model."""
     image = next(iter(sorted(DATA.glob("7/*.png"))), DATA)
     print(
-        "try it\n"
+        "Try it:\n"
         "  make serve                                    serve the champion on port 8000\n"
         f"  curl -F files=@{image} http://127.0.0.1:8000/v1/predict\n"
-        "  .venv/bin/rootstock studio    see images and models, correct labels, at\n"
+        "  .venv/bin/rootstock studio    browse images and models, and correct labels, at\n"
         "    http://127.0.0.1:8100\n"
         "  .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db    see every run, at\n"
         "    http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning\n"
-        "  your own images: remove data/raw, put yours there, then `dvc repro`"
+        "  your own images: put them into data/raw in place of the digits, then run `dvc repro`"
     )
 
 
 def main() -> None:
-    """Write the images, run the pipeline, show what came out."""
+    """Write the images, run the pipeline and print the result."""
     with exit_on_failure():
         prepare_data()
         begun = time.time()
         done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
         if done.returncode:
-            # DVC and the stage have said why
+            # DVC and the stage have printed the reason.
             sys.exit(done.returncode)
         paths = Paths(Path.cwd())
-        if paths.registration.stat().st_mtime < begun:  # nothing was to do
+        if paths.registration.stat().st_mtime < begun:  # nothing had to run
             print(f"\n{render_result(paths)}\n")
         show_results()
 

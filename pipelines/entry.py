@@ -1,4 +1,4 @@
-"""What every stage file does around its one call: read params.yaml, report errors in a line."""
+"""Run a stage: read params.yaml, and report an error in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +15,10 @@ from rootstock.system.exclusive import claim_folder  # noqa: E402
 
 
 def run(stage: Callable[[Config, Paths], object]) -> None:
-    """Call ``stage`` with the project in the current folder; exit with a message on an error."""
+    """Call ``stage`` for the project in the current folder; exit with a message on an error."""
     with exit_on_failure():
         config, paths = load_config(Path("params.yaml")), Paths(Path.cwd())
-        # A server that refuses is known of before the first stage, not after the last feature.
+        # Check the server before the first stage, not after the last feature.
         check_tracking(config, paths)
         with claim_folder(paths.root):
             stage(config, paths)

@@ -1,4 +1,4 @@
-"""Stage `images`: notices that an image which a table lists has changed."""
+"""Stage `images`: detects changes of the images that a table lists."""
 
 from pipelines.entry import run
 from rootstock.workflow.listed import write_listed

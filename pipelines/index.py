@@ -8,7 +8,7 @@ from rootstock.workflow.index import index_and_warn
 
 
 def main(config: Config, paths: Paths) -> None:
-    """Ask for the cluster that later stages need, then index."""
+    """Connect the cluster that later stages need, then index."""
     check_cluster(config)
     index_and_warn(config, paths)
 

@@ -8,7 +8,7 @@ from rootstock.workflow.plan import make_plan
 
 
 def main(config: Config, paths: Paths) -> None:
-    """Connect what a race may run on, then plan."""
+    """Connect the cluster that a race may use, then plan."""
     make_plan(config, paths, searcher=connect_racer(config))
 
 

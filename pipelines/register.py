@@ -1,4 +1,4 @@
-"""Stage `register`: ModelBundle in, registry entry out; champion if it wins at the gate."""
+"""Stage `register`: ModelBundle in, registry entry out; champion if it passes the gate."""
 
 from pipelines.entry import run
 from rootstock.config.paths import Paths
@@ -9,7 +9,7 @@ from rootstock.workflow.result import render_result
 
 
 def main(config: Config, paths: Paths) -> None:
-    """Connect tracking and registry, register, and print what the run has come to."""
+    """Connect tracking and registry, register the model, and print the result of the run."""
     register_model(
         config,
         paths,

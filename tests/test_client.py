@@ -92,8 +92,8 @@ def test_a_key_from_a_file_is_stripped_and_a_wrong_one_is_not_shown(url):
 @pytest.mark.parametrize(
     ("status", "content", "headers", "says"),
     [
-        (200, b"<html>log in</html>", {}, "does not answer as a Rootstock service"),
-        (200, b"[1]", {}, "does not answer as a Rootstock service"),
+        (200, b"<html>log in</html>", {}, "is not a Rootstock service"),
+        (200, b"[1]", {}, "is not a Rootstock service"),
         (200, b"no gzip", {"Content-Encoding": "gzip"}, "cannot be reached"),
         (404, b"[1]", {}, "HTTP 404"),
     ],
@@ -119,7 +119,7 @@ def test_what_is_no_service_is_told(status, content, headers, says):
 
 
 def test_what_is_no_address_is_told():
-    with pytest.raises(ServiceError, match="no address of a service"):
+    with pytest.raises(ServiceError, match="not a valid service URL"):
         Client("http://[::1")
 
 

@@ -1,6 +1,6 @@
-"""From a folder of labelled images to a served classifier, by transfer learning.
+"""Train an image classifier from a folder of labelled images, and serve it.
 
-The names below are loaded when they are first used: `import rootstock` costs nothing.
+The names below are loaded on first use, so `import rootstock` is fast.
 """
 
 from importlib import import_module
@@ -47,7 +47,7 @@ _HOMES = {
     "train": "api",
 }
 
-# Before any other import: libraries read their switches when they are loaded.
+# Before any other import: libraries read these variables when they are loaded.
 switch_telemetry_off()
 
 

@@ -1,4 +1,4 @@
-"""`python -m rootstock`, where the package is not installed."""
+"""Entry point of `python -m rootstock`, for a source tree that is not installed."""
 
 from rootstock.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Rootstock from Python: train, load, predict, measure, serve."""
+"""The Python interface: train, load, predict, evaluate and serve."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rootstock.tasks import answer_type
 from rootstock.tasks.answer import Answer, AnswerError
 
 IMAGE_COLUMNS = ("path", "image")
-"""Of a data frame: the first that is there holds the images."""
+"""Columns of a data frame that may hold the images; the first one present is used."""
 
 
 def train(
@@ -37,14 +37,14 @@ def train(
     params: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Run all stages on a folder or table of labelled images, as `rootstock train` does.
+    """Run all stages on a folder or table of labelled images, like `rootstock train`.
 
     Artifacts and reports are written to ``out``, by default `runs/NAME-OF-DATA`.
-    ``settings`` are keys of params.yaml with their values, such as
-    ``{"plan.strategy": "linear_probe"}``; ``params`` is such a file, by default that of the
-    current folder.
+    ``settings`` maps keys of params.yaml to values, such as
+    ``{"plan.strategy": "linear_probe"}``. ``params`` is the path of a params.yaml; by default
+    the one in the current folder is used.
     Raises:
-        RootstockError: says what is wrong with images, settings or machine.
+        RootstockError: the images, the settings or the machine do not allow it.
     """
     given = {"data.root": str(Path(images).absolute()), **(settings or {})}
     overrides = [f"{key}={json.dumps(value)}" for key, value in given.items()]
@@ -54,25 +54,25 @@ def train(
 
 
 def load(model: str | Path = "") -> Model:
-    """Open a model: a directory, or an address such as ``models:/rootstock@champion``.
+    """Open a model from a directory or an address such as ``models:/rootstock@champion``.
 
-    By default the champion of the project in the current folder.
+    The default is the champion of the project in the current folder.
     Raises:
-        BundleError: the model is damaged, or answers otherwise than when it was trained.
+        BundleError: the model is damaged, or its answers differ from those after training.
         NoModelError: the registry has no such model.
     """
     return Model(str(model))
 
 
 class Model:
-    """A trained model. It can be pickled: it is opened again from its address."""
+    """A trained model. It can be pickled: a copy opens the model again from its address."""
 
     def __init__(self, model: str) -> None:
         self._address = model
         with ExitStack() as stack:
             self.directory = stack.enter_context(open_model(model))
             self.predictor = Predictor(self.directory)
-            # What was downloaded is removed with the model.
+            # A downloaded model is deleted together with the object.
             weakref.finalize(self, stack.pop_all().close)
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -84,7 +84,7 @@ class Model:
 
     @cached_property
     def classes_(self) -> np.ndarray:
-        """What the outputs are called, object[K], in the order of `predict_proba`."""
+        """Names of the outputs, object[K], in the order of `predict_proba`."""
         return np.array(self.predictor.names, dtype=object)
 
     @property
@@ -95,13 +95,13 @@ class Model:
     def predict(
         self, images: Any, *, top_k: int = 5, coverage: float | None = None
     ) -> list[Answer]:
-        """Return an answer for each image; one that cannot be used has an ``error``.
+        """Return an answer for each image; the answer for an unusable image has an ``error``.
 
-        ``images``: one of, or a sequence of, paths of files or folders, bytes of image files,
-        Pillow images, arrays uint8[H,W,3] or uint8[H,W]; or a data frame with a column `path` or
-        `image`.
+        ``images`` is one item or a sequence of items: paths of files or folders, bytes of image
+        files, Pillow images, arrays uint8[H,W,3] or uint8[H,W]; or a data frame with a column
+        `path` or `image`.
         Raises:
-            TypeError: something else.
+            TypeError: ``images`` is anything else.
         """
         contents = list(self._contents(images))
         usable = [one for one in contents if isinstance(one, bytes)]
@@ -118,12 +118,13 @@ class Model:
         """Return probabilities float64[N,K] in the order of `classes_`.
 
         Raises:
-            ConfigError: the answers of this task are no probabilities.
+            ConfigError: the answers of this task are not probabilities.
             ImageError: an image cannot be used.
         """
         if self.predictor.task.name not in ("single_label", "multi_label"):
             raise ConfigError(
-                f"a model of the task {self.predictor.task.name} gives no probabilities of classes",
+                f"a model of the task {self.predictor.task.name} does not predict probabilities "
+                "of classes",
                 hint="use predict",
             )
         prepared = []
@@ -134,7 +135,7 @@ class Model:
         return self.predictor.infer(prepared).decisions.astype(np.float64)
 
     def evaluate(self, images: str | Path, out: str | Path | None = None) -> dict[str, float]:
-        """Return the metrics on labelled images; with ``out`` the reports are written there."""
+        """Return the metrics on labelled images; write reports to ``out`` if it is given."""
         from rootstock.cli.common import workspace
         from rootstock.workflow.evaluate import evaluate_folder
 
@@ -144,7 +145,7 @@ class Model:
             return evaluate_folder(config, paths, model=self.directory).metrics
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 8000) -> int:
-        """Serve the model over HTTP until the process is ended; return its exit status."""
+        """Serve the model over HTTP until the process ends; return the exit status."""
         from rootstock.service.serve import serve
 
         return serve(host=host, port=port, model=str(self.directory))
@@ -178,15 +179,17 @@ def _one_by_one(images: Any) -> Sequence[Any]:
 
 
 def _encode(image: Any) -> bytes:
-    """Return the bytes of an image file that holds these pixels without loss."""
+    """Return a lossless image file of these pixels as bytes."""
     if isinstance(image, bytes | bytearray):
         return bytes(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
-            raise TypeError(f"an array of pixels is uint8, not {image.dtype}")
+            raise TypeError(f"an array of pixels must be uint8, not {image.dtype}")
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
-        raise TypeError(f"{type(image).__name__} is not an image, a path or bytes of a file")
+        raise TypeError(
+            f"{type(image).__name__} is not an image, a path or the bytes of an image file"
+        )
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

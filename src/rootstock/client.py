@@ -1,4 +1,4 @@
-"""Client: a Rootstock service from Python, with typed answers.
+"""Python client of a Rootstock service, with typed answers.
 
     from rootstock.client import Client
 
@@ -24,16 +24,16 @@ from rootstock.tasks import answer_type
 from rootstock.tasks.answer import Answer
 
 BATCH, BATCH_BYTES = 16, 32 * 2**20
-"""Images, and their bytes, in one request; a larger image goes alone."""
+"""Maximum images, and bytes, in one request; a larger image has its own request."""
 _LONGEST_PAUSE = 30.0
 FIRST_TASK = "single_label"
-"""The task of services that do not name one."""
+"""The task of a service that does not name one."""
 
 
 class ServiceError(RootstockError):
-    """The service refused; ``kind`` is the last word of the problem's type, such as overloaded.
+    """The service refused; ``kind`` is the last word of the problem type, such as overloaded.
 
-    ``reason`` is what is wrong with the one image that was sent.
+    ``reason`` says what is wrong with the image, if one image was sent.
     """
 
     code = "service"
@@ -58,29 +58,29 @@ Image = Path | str | bytes
 
 
 class Client:
-    """A connection that is kept; to be closed, or used in a `with`.
+    """A persistent connection. Close it, or use it as a context manager.
 
     Args:
-        url: where the service is, for example http://127.0.0.1:8000.
-        key: an API key, where the service wants one.
-        timeout: seconds for one request.
-        retries: how often a request that was answered 429 or 503, or broke off, is sent again
-            after the pause that the service asks for.
+        url: the address of the service, for example http://127.0.0.1:8000.
+        key: an API key, if the service requires one.
+        timeout: seconds per request.
+        retries: how often a request is sent again after an answer 429 or 503 or a broken
+            connection. The pause is the one that the service asks for.
 
     Raises:
-        ServiceError: the address or the key cannot be one.
+        ServiceError: the address or the key is not valid.
     """
 
     def __init__(self, url: str, *, key: str = "", timeout: float = 30.0, retries: int = 3) -> None:
         key = key.strip()
         if not (key.isascii() and key.isprintable()):
             # httpx would show the key in its error.
-            raise ServiceError("the key has characters that no key has")
+            raise ServiceError("API key contains invalid characters")
         headers = {"X-API-Key": key} if key else {}
         try:
             self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
         except httpx.InvalidURL as error:
-            raise ServiceError(f"{url} is no address of a service: {error}") from None
+            raise ServiceError(f"{url} is not a valid service URL: {error}") from None
         self._retries = retries
         self._task = ""
 
@@ -95,12 +95,12 @@ class Client:
     ) -> list[Answer]:
         """Return one answer for each image (a path, or encoded bytes), in order.
 
-        An image that cannot be used has an ``error``. ``explain`` adds ``heat_maps``,
+        The answer for an unusable image has an ``error``. ``explain`` adds ``heat_maps``, and
         ``neighbours`` the names of this many similar training images.
         Raises:
             ServiceError: the service cannot be reached or refuses the request as a whole.
             OSError: a path cannot be read.
-            TypeError: one image instead of a list of them.
+            TypeError: ``images`` is one image instead of a list.
         """
         given = {
             "top_k": top_k,
@@ -113,10 +113,10 @@ class Client:
         return [self._answer_type.from_json(entry) for entry in entries]
 
     def embeddings(self, images: Sequence[Image]) -> list[list[float] | None]:
-        """The features of each image; None for one that cannot be used.
+        """Return the features of each image; None for an unusable image.
 
         Raises:
-            ServiceError, OSError, TypeError: as `predict`.
+            ServiceError, OSError, TypeError: as for `predict`.
         """
         return [
             entry.get("embedding")
@@ -124,20 +124,21 @@ class Client:
         ]
 
     def model(self) -> dict[str, Any]:
-        """What /v1/model says: classes, metrics, lineage, version.
+        """Return the answer of /v1/model: classes, metrics, lineage, version.
 
         Raises:
-            ServiceError: as `predict`.
+            ServiceError: as for `predict`.
         """
         return self._send("GET", "/v1/model")
 
     def feedback(self, request_id: str, label: str, *, sha256: str = "") -> dict[str, Any]:
-        """Tell the true label of an image; returns the judgement that was stored.
+        """Report the true label of an image; return the judgement that was stored.
 
-        ``request_id`` is the header X-Request-ID of the answer; ``sha256`` is that of the image
-        file, if the request had several images.
+        ``request_id`` is the header X-Request-ID of the answer; ``sha256`` is the hash of the
+        image file, if the request had several images.
         Raises:
-            ServiceError: as `predict`; ``kind`` is not-found for an id that is not in the journal.
+            ServiceError: as for `predict`; ``kind`` is not-found for an id that is not in the
+            journal.
         """
         body = {"request_id": request_id, "label": label, "sha256": sha256}
         return self._send("POST", "/v1/feedback", json=body)
@@ -161,14 +162,14 @@ class Client:
         self, route: str, member: str, images: Sequence[Image], params: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         if isinstance(images, str | bytes | Path):
-            raise TypeError("images is a list of images; write [image] for one")
+            raise TypeError("images must be a list; write [image] for one image")
         for files in _batches(images):
             try:
                 found = self._send("POST", f"/v1/{route}", files=files, params=params)
             except ServiceError as error:
                 if error.kind not in ("unusable-image", "unsupported-media-type"):
                     raise
-                # No image of this request could be used, so the answer has no list of them.
+                # No image of this request is usable, so the answer has no list of them.
                 names = [name for _, (name, _, _) in files]
                 yield from error.entries or [_alone(name, error) for name in names]
             else:
@@ -177,7 +178,7 @@ class Client:
 
     @property
     def _answer_type(self) -> type[Answer]:
-        """What the service's answers are; asked for where no answer has said it."""
+        """The type of the service's answers; asked of the service if no answer has named it."""
         if not self._task:
             self._task = self.model().get("task", FIRST_TASK)
         return answer_type(self._task)
@@ -202,7 +203,7 @@ class Client:
         found = _json(response)
         if not found:
             raise ServiceError(
-                f"{response.url} does not answer as a Rootstock service; is it another's address?",
+                f"{response.url} is not a Rootstock service; check the address",
                 status=response.status_code,
             )
         return found
@@ -212,7 +213,7 @@ _File = tuple[str, tuple[str, bytes, str]]
 
 
 def _batches(images: Iterable[Image]) -> Iterator[list[_File]]:
-    """As many files as one request may hold, again and again."""
+    """Yield batches that fit in one request."""
     batch: list[_File] = []
     size = 0
     for number, image in enumerate(images):
@@ -220,7 +221,7 @@ def _batches(images: Iterable[Image]) -> Iterator[list[_File]]:
         if batch and (len(batch) == BATCH or size + len(content) > BATCH_BYTES):
             yield batch
             batch, size = [], 0
-        # The service finds out by itself what it is; a name's ending may say anything.
+        # The service detects the format; the suffix of a name may be wrong.
         batch.append(("files", (name, content, "application/octet-stream")))
         size += len(content)
     if batch:
@@ -230,7 +231,7 @@ def _batches(images: Iterable[Image]) -> Iterator[list[_File]]:
 def _file(number: int, image: Image) -> tuple[str, bytes]:
     if isinstance(image, bytes):
         return f"image-{number}", image
-    # A name may hold bytes that are no text.
+    # A name may contain bytes that are not text.
     name = Path(image).name.encode("utf-8", "replace").decode()
     return name, Path(image).read_bytes()
 
@@ -240,7 +241,7 @@ def _alone(name: str, error: ServiceError) -> dict[str, Any]:
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:
-    """The answer's object; empty where it is none, as of a proxy."""
+    """Return the answer as an object; empty if it is not one, such as a proxy's error page."""
     try:
         found = response.json()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Every error a user of Rootstock can meet, as one family.
+"""The errors that a user of Rootstock can meet, as one family.
 
 RootstockError
 ├── ConfigError          params.yaml or a --set option
@@ -18,11 +18,11 @@ RootstockError
 """
 
 MESSAGE_CHARACTERS = 4000
-"""A longer message is cut in the middle: it may quote a file that is not what it should be."""
+"""A longer message is cut in the middle: it may quote a file of the wrong kind."""
 
 
 class RootstockError(Exception):
-    """What went wrong (message), a stable ``code``, and the way out (``hint``)."""
+    """An error with a message, a stable ``code``, and advice on what to do (``hint``)."""
 
     code = "error"
 
@@ -49,7 +49,7 @@ class DataError(RootstockError):
 
 
 class ImageError(RootstockError):
-    """One image cannot be used; ``reason`` is a stable word such as ``truncated``."""
+    """An image cannot be used; ``reason`` is a stable word such as ``truncated``."""
 
     code = "image"
 
@@ -58,7 +58,7 @@ class ImageError(RootstockError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type, tuple[str, str], dict[str, object]]:
-        # Decoding runs in worker processes; the two required arguments must survive the trip.
+        # Decoding runs in worker processes: both required arguments must survive pickling.
         return (type(self), (self.reason, self.message), self.__dict__)
 
 
@@ -68,8 +68,8 @@ class BackboneError(RootstockError):
     code = "backbone"
 
 
-class WeightsUnavailable(BackboneError):  # noqa: N818 - says what is the matter
-    """Pretrained weights were to come from the hub and the hub cannot be reached."""
+class WeightsUnavailable(BackboneError):  # noqa: N818 - the name says it
+    """Pretrained weights had to come from the hub, and the hub cannot be reached."""
 
     code = "weights-unavailable"
 
@@ -123,7 +123,7 @@ class NoModelError(TrackingError):
 
 
 class ConflictError(TrackingError):
-    """The champion is not the one that was expected: somebody else's change came first."""
+    """The champion is not the expected one: another change came first."""
 
     code = "conflict"
 

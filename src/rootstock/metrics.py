@@ -10,18 +10,21 @@ import numpy as np
 BOOTSTRAP_ROUNDS = 2_000
 MIN_BOOTSTRAP_ROUNDS = 50
 MAX_DRAWN_CELLS = 100_000_000
-"""Images times outputs times rounds: with more, there are fewer rounds."""
+"""Limit on images times outputs times rounds; larger data uses fewer rounds."""
 
 
 def standard_error(accuracy: float, n_images: int) -> float:
-    """Binomial standard error of an accuracy measured once on each of ``n_images``."""
-    # 0 or 1 on a few images is not free of error: one image is added to each side.
+    """Return the binomial standard error of an accuracy measured on ``n_images`` images."""
+    # An accuracy of 0 or 1 on few images is uncertain too, so each side gets one more image.
     smoothed = (accuracy * n_images + 1.0) / (n_images + 2.0)
     return math.sqrt(smoothed * (1.0 - smoothed) / max(1, n_images))
 
 
 def wilson_interval(right: float, total: float, *, z: float = 1.96) -> tuple[float, float]:
-    """Interval (low, high) of a share, 95 % by default (Wilson 1927); (0, 1) for nothing seen."""
+    """Return the interval (low, high) of a share, 95 % by default (Wilson 1927).
+
+    Without any observation it is (0, 1).
+    """
     if total == 0:
         return 0.0, 1.0
     share = right / total
@@ -34,11 +37,11 @@ def wilson_interval(right: float, total: float, *, z: float = 1.96) -> tuple[flo
 def newcombe_interval(
     both: int, second_only: int, first_only: int, neither: int, *, z: float = 1.96
 ) -> tuple[float, float]:
-    """Return the interval of the second's share less the first's; (-1, 1) for no images.
+    """Return the interval of the second share minus the first; (-1, 1) for no images.
 
     Newcombe (1998), Statistics in Medicine 17:2635-2650, method 10: Wilson's intervals of the two
-    shares, joined with regard to how the two go together. It holds for few images and for shares
-    near 1, where the textbook's interval does not.
+    shares, joined with regard to their correlation. Unlike the textbook interval it holds for few
+    images and for shares near 1.
     """
     n = both + second_only + first_only + neither
     if not n:
@@ -62,15 +65,15 @@ def newcombe_interval(
 
 
 def are_grouped(groups: np.ndarray | None) -> bool:
-    """Return whether a group int64[N] has two images or more."""
+    """Return whether any group of int64[N] has two images or more."""
     return groups is not None and len(np.unique(groups)) < len(groups)
 
 
 def effective_size(right: np.ndarray, groups: np.ndarray | None) -> float:
-    """Return how many independent images bool[N] in groups int64[N] are worth.
+    """Return the number of independent images that bool[N] in groups int64[N] are worth.
 
-    N over the design effect of their share (Kish 1965); if all images are right, or none, as if
-    each group were one image.
+    N divided by the design effect of the share (Kish 1965). If all images or none are right, each
+    group counts as one image.
     """
     if groups is None or not are_grouped(groups):
         return float(len(right))
@@ -92,12 +95,12 @@ def bootstrap_interval(
     groups: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the 95 % interval of a gain measured on images drawn again from the same images.
+    """Return the 95 % interval of a gain, measured on images resampled with replacement.
 
-    ``gain`` measures it on the images of indices int64[N]; ``strata`` int64[N] numbers groups, such
-    as classes, that each draw has as many images of. The percentile bootstrap, see Efron and
-    Tibshirani (1993), chapter 13; the two models are measured on the same draws. If ``groups``
-    int64[N] have several images, they are drawn whole, whatever their strata.
+    ``gain`` measures the images of indices int64[N]. ``strata`` int64[N] numbers groups, such
+    as classes; each draw has the same number of images of each. The percentile bootstrap (Efron
+    and Tibshirani 1993, chapter 13); both models are measured on the same draws. If ``groups``
+    int64[N] have several images, whole groups are drawn, whatever their strata.
     """
     if are_grouped(groups):
         counts = draw_counts(groups, len(strata), seed=seed).astype(np.int64)
@@ -119,11 +122,11 @@ def bootstrap_interval(
 def draw_counts(
     groups: np.ndarray | None, n_images: int, *, width: int = 1, seed: int = 0
 ) -> np.ndarray:
-    """Return how often each image is in each draw of as many groups, float32[R,N].
+    """Return how often each image is in each draw, float32[R,N].
 
-    The cluster bootstrap: ``groups`` int64[N] are drawn whole, since their images are not
-    independent (Davison and Hinkley 1997, section 3.8); None: each image is a group. There are
-    fewer rounds for large data; ``width`` is how many numbers are computed per image.
+    The cluster bootstrap: whole ``groups`` int64[N] are drawn, since their images are not
+    independent (Davison and Hinkley 1997, section 3.8); None: each image is a group. Large data
+    uses fewer rounds; ``width`` is the number of values computed per image.
     """
     codes = np.arange(n_images)
     if groups is not None:
@@ -148,17 +151,17 @@ SHARE_FLOOR = 1e-3
 def stability_index(shares: np.ndarray, expected: np.ndarray) -> float:
     """Return the population stability index of two shares float[B] that each sum to 1.
 
-    The sum of (p - q) ln(p / q). By a rule of thumb from credit scoring (Siddiqi 2006), 0.1
-    deserves a look and 0.25 calls for new data.
+    The sum of (p - q) ln(p / q). A rule of thumb from credit scoring (Siddiqi 2006): 0.1 deserves
+    a look, and 0.25 calls for new data.
     """
     p, q = np.maximum(shares, SHARE_FLOOR), np.maximum(expected, SHARE_FLOOR)
     return float(((p - q) * np.log(p / q)).sum())
 
 
 def lead(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """By how much the mean of losses [N] lies below that of ``other``, and its standard error.
+    """Return how much lower the mean of losses [N] is than that of ``other``, with its error.
 
-    Both are of the same images, whose differences vary less than the losses do.
+    Both are losses of the same images; the standard error is that of the paired differences.
     """
     differences = other - one
     return float(differences.mean()), float(differences.std() / math.sqrt(len(differences)))

@@ -36,7 +36,7 @@ def test_labels_of_a_table_become_corrections(manifest, tmp_path, capsys):
     )
     out = run(capsys, "corrections", "import", "new.csv", "--who", "Ada")
     assert "2 corrections added, 1 labels unchanged" in out
-    assert "1 not among the images, such as none.png" in out
+    assert "1 are not labels of images in the data, such as none.png" in out
     assert [(one.old, one.new, one.who) for one in rows(tmp_path)] == [
         ("ants", "bees", "Ada"),
         ("ants", "(remove)", "Ada"),

@@ -21,7 +21,7 @@ def pool(tmp_path):
 def test_a_list_is_printed_written_and_the_same_again(pool, tmp_path, capsys):
     arguments = ["suggest", pool, "-n", "3", "--model", tiny_bundle(), "--out"]
     out = run(capsys, *arguments, tmp_path / "one.csv")
-    assert "3 of 8 images; 1 that are in the training set or twice" in out
+    assert "3 of 8 images; skipped 1 that are in the training set" in out
     run(capsys, *arguments, tmp_path / "two.csv")
     text = (tmp_path / "one.csv").read_text()
     assert (tmp_path / "two.csv").read_text() == text
@@ -34,4 +34,4 @@ def test_a_list_is_printed_written_and_the_same_again(pool, tmp_path, capsys):
 
 def test_a_folder_without_images_is_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "without images" in fails("suggest", tmp_path / "empty", "--model", tiny_bundle())
+    assert "contains no images" in fails("suggest", tmp_path / "empty", "--model", tiny_bundle())

@@ -54,9 +54,9 @@ BROKEN = {
         "registry: {gate: {min_gain: luck}}",
         r"registry\.gate\.min_gain: must be a number, got luck",
     ),
-    "nothing to train on": (
+    "too little to train on": (
         "data: {val_fraction: 0.5, test_fraction: 0.5}",
-        r"data: .*together leave under 10 % to train on",
+        r"data: .*together leave less than 10 % for training",
     ),
     "no medium": (
         "assess: {small_below: 50, large_from: 50}",
@@ -76,7 +76,7 @@ def test_a_broken_parameter_file_is_explained(tmp_path, text, message):
 
 
 def test_a_missing_parameter_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=re.escape(f"there is no {tmp_path / 'params.yaml'}")):
+    with pytest.raises(ConfigError, match=re.escape(f"{tmp_path / 'params.yaml'} does not exist")):
         load_config(tmp_path / "params.yaml")
 
 
@@ -109,7 +109,7 @@ def test_overrides_are_typed_like_yaml():
     [
         ("train.epochs", "not of the form key=value"),
         ("=3", "not of the form key=value"),
-        ("train.epochs=[", "override 'train.epochs=\\[' is not valid"),
+        ("train.epochs=[", "'train.epochs=\\[' has a value that is not valid"),
         ("nowhere.key=1", "nowhere: no such key"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_message_about_a_huge_value_stays_short(tmp_path):
 
 def test_a_message_about_a_thousand_problems_names_some(tmp_path):
     (tmp_path / "params.yaml").write_text("\n".join(f"key{n}: 1" for n in range(1000)))
-    with pytest.raises(ConfigError, match="more than 20 problems(.|\n)*and others") as caught:
+    with pytest.raises(ConfigError, match="more than 20 problems(.|\n)*and more") as caught:
         load_config(tmp_path / "params.yaml")
     assert len(str(caught.value).splitlines()) < 30
 

@@ -1,4 +1,4 @@
-"""What the commands share: settings of the current folder, models, printing, options."""
+"""Helpers shared by the commands: settings, models, printing, options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rootstock.system.output import divert_stdout
 
 DEFAULT_PARAMS = Path("params.yaml")
 _documents: list[TextIO] = []
-"""Where documents are printed while `only_documents` is open."""
+"""The stream for documents while `only_documents` is active."""
 
 
 def own_params() -> Path | None:
@@ -30,7 +30,7 @@ def own_params() -> Path | None:
 
 
 def read_config(options: argparse.Namespace) -> Config:
-    """params.yaml of the current folder, if any, with the data folder and --set on top.
+    """Return params.yaml of the current folder, if any, with the data folder and --set applied.
 
     Raises:
         DataError: the results would be written among the images.
@@ -47,10 +47,10 @@ def read_config(options: argparse.Namespace) -> Config:
 
 @contextmanager
 def workspace(out: Path | None) -> Iterator[Paths]:
-    """The folder asked for, or one that is removed afterwards.
+    """Yield ``out``, or a temporary folder that is removed afterwards.
 
     Raises:
-        ArtifactError: another run is writing to it.
+        ArtifactError: another run is writing to this folder.
     """
     if out is not None:
         with claim_folder(out.resolve()):
@@ -61,14 +61,14 @@ def workspace(out: Path | None) -> Iterator[Paths]:
 
 
 def forget_seen(options: argparse.Namespace, paths: Paths) -> None:
-    """Let the index read every image again if ``--recheck`` is given."""
+    """Make the index read every image again if ``--recheck`` is given."""
     if options.recheck:
         paths.seen.unlink(missing_ok=True)
 
 
 @contextmanager
 def open_model(name: str) -> Iterator[Path]:
-    """The directory of a model given as directory or models:/ URI; default: the champion."""
+    """Yield the directory of a model (a directory or models:/ URI; default: the champion)."""
     if name and not name.startswith("models:/"):
         yield Path(name)
         return
@@ -84,7 +84,7 @@ def open_model(name: str) -> Iterator[Path]:
 
 
 def open_registry(connect: Callable[..., Any] | None = None) -> tuple[Config, Any]:
-    """Return the parameters here and their registry, opened by ``connect``; default: in full."""
+    """Return the settings and the registry, opened by ``connect`` (default: for all uses)."""
     from rootstock.integrations.connect import connect_registry
 
     config = load_config(own_params())
@@ -92,14 +92,15 @@ def open_registry(connect: Callable[..., Any] | None = None) -> tuple[Config, An
     registry = connect(config, Paths(Path.cwd()))
     if registry is None:
         raise RootstockError(
-            "there is no registry: tracking.enabled is false", hint="set it to true in params.yaml"
+            "the project has no registry, because tracking.enabled is false",
+            hint="set it to true in params.yaml",
         )
     return config, registry
 
 
 @contextmanager
 def only_documents() -> Iterator[None]:
-    """Leave standard output to `print_document`; all else is written to standard error."""
+    """Reserve standard output for `print_document`; other output goes to standard error."""
     with divert_stdout(sys.stderr) as true:
         _documents.append(true)
         try:
@@ -137,7 +138,7 @@ def add_options(command: argparse.ArgumentParser, *names: str) -> None:
         command.add_argument(
             "--params",
             type=Path,
-            help="a params.yaml; default: the one in the current folder, if there is one",
+            help="path of a params.yaml; default: the one in the current folder, if any",
         )
         command.add_argument(
             "--set",
@@ -150,7 +151,7 @@ def add_options(command: argparse.ArgumentParser, *names: str) -> None:
         command.add_argument(
             "--recheck",
             action="store_true",
-            help="read every image again, also those that look as they did in the last run",
+            help="read every image again, even if it looks unchanged since the last run",
         )
     if "json" in names:
-        command.add_argument("--json", action="store_true", help="one JSON object for machines")
+        command.add_argument("--json", action="store_true", help="print one JSON object")

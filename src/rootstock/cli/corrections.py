@@ -17,35 +17,39 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Any) -> None:
-    """Add corrections with its own commands."""
+    """Add the command corrections with its subcommands."""
     command = commands.add_parser(
         "corrections",
         help="list, import and export corrections of labels",
-        description="List, import and export corrections of labels, which are in corrections.csv "
-        "next to the images.",
+        description="List, import and export corrections of labels. They are stored in "
+        "corrections.csv next to the images.",
     )
     own = command.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    listing = add_command(own, "list", list_corrections, "show all rows, and which are in force")
+    listing = add_command(
+        own, "list", list_corrections, "list all corrections, and which are in force"
+    )
     add_options(listing, "json")
 
     importing = add_command(
-        own, "import", import_labels, "add a row for each label of a file that differs"
+        own, "import", import_labels, "add a correction for each label in a file that differs"
     )
     importing.add_argument(
         "file",
         type=Path,
-        help="a CSV with path or sha256, and label; an export of Label Studio (JSON); "
-        "annotations in COCO's format (.json); or another corrections.csv",
+        help="a CSV file with path or sha256, and label; an export of Label Studio (JSON); "
+        "annotations in COCO format (.json); or another corrections.csv",
     )
-    importing.add_argument("--who", default="", help="who gave the labels; default: you")
+    importing.add_argument("--who", default="", help="who gave the labels; default: your user name")
     importing.add_argument("--why", default="", help="the reason; default: the name of the file")
     add_options(importing, "json")
 
     exporting = add_command(own, "export", export_labels, "write the labels for another tool")
     exporting.add_argument("--format", choices=("csv", "coco", "label-studio"), default="csv")
     exporting.add_argument(
-        "--all", action="store_true", help="the labels of all images, not only corrected ones"
+        "--all",
+        action="store_true",
+        help="export the labels of all images, not only corrected ones",
     )
     exporting.add_argument("--out", type=Path, help="the file to write; default: standard output")
     for one in (listing, importing, exporting):
@@ -54,15 +58,15 @@ def add_commands(commands: Any) -> None:
             type=Path,
             default=Path(),
             metavar="DIR",
-            help="the folder of artifacts/; default: the current one",
+            help="the folder that contains artifacts/; default: the current one",
         )
         one.add_argument(
-            "--data", type=Path, help="the images; default: data.root of the project's params.yaml"
+            "--data", type=Path, help="the images; default: data.root in the project's params.yaml"
         )
 
 
 def list_corrections(options: argparse.Namespace) -> None:
-    """Print all rows in the order of the file."""
+    """Print all corrections in the order of the file."""
     from rootstock.data.label_corrections import conflicts, current
 
     labels = _open(options)
@@ -85,8 +89,8 @@ def list_corrections(options: argparse.Namespace) -> None:
         notes = ["" if row["in_force"] else "replaced", "conflict" if row["conflict"] else ""]
         text = f"{row['when']}  {row['who']:10}  {image}: {row['old'] or '(none)'} -> {row['new']}"
         reason = f"  {row['why']}" if row["why"] else ""
-        told = ", ".join(filter(None, notes))
-        print(escape_terminal(f"{text}{reason}{f'  [{told}]' if told else ''}"))
+        status = ", ".join(filter(None, notes))
+        print(escape_terminal(f"{text}{reason}{f'  [{status}]' if status else ''}"))
     print(
         f"{len(rows)} rows, {len(in_force)} in force, {len(open_ones)} conflicts: "
         f"{escape_terminal(labels.path)}"
@@ -94,7 +98,7 @@ def list_corrections(options: argparse.Namespace) -> None:
 
 
 def import_labels(options: argparse.Namespace) -> None:
-    """Add the labels of a file as corrections."""
+    """Add the labels in a file as corrections."""
     from rootstock.data.label_corrections import COLUMNS, read_corrections
     from rootstock.review.label_files import read_labels
 
@@ -121,11 +125,14 @@ def import_labels(options: argparse.Namespace) -> None:
         f"{escape_terminal(labels.path)}"
     )
     if unknown := imported.unknown:
-        print(f"{len(unknown)} not among the images, such as {escape_terminal(unknown[0])}")
+        print(
+            f"{len(unknown)} are not labels of images in the data, such as "
+            f"{escape_terminal(unknown[0])}"
+        )
 
 
 def export_labels(options: argparse.Namespace) -> None:
-    """Write the labels in force."""
+    """Write the labels that are in force."""
     from rootstock.review.label_files import write_labels
     from rootstock.system.files import write_atomic
 

@@ -33,24 +33,26 @@ def add_commands(commands: Any) -> None:
     command = add_command(commands, "params", params, "list every key of params.yaml")
     add_options(command, "json")
 
-    command = add_command(commands, "doctor", doctor, "look at this machine and its services")
+    command = add_command(commands, "doctor", doctor, "check this machine and its services")
     add_options(command, "json")
 
-    command = add_command(commands, "tidy", tidy, "remove cached features of images that are gone")
+    command = add_command(
+        commands, "tidy", tidy, "delete cached features of images that no longer exist"
+    )
     command.add_argument(
         "--keep",
         type=Path,
         action="append",
         default=[],
         metavar="MANIFEST",
-        help="besides artifacts/manifest.parquet, those of other projects on the same store; "
-        "what is removed by mistake is computed again",
+        help="in addition to artifacts/manifest.parquet, manifests of other projects that share "
+        "the store; features removed by mistake are computed again",
     )
     add_options(command, "json")
 
 
 def check(options: argparse.Namespace) -> None:
-    """Index a folder and print what is in it."""
+    """Index a folder and print a summary."""
     from rootstock.data.notices import describe_corrections, list_notices
     from rootstock.workflow.index import index_images
 
@@ -77,7 +79,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def params(options: argparse.Namespace) -> None:
-    """List every key of params.yaml with its default, its meaning and what it takes."""
+    """List every key of params.yaml with its default, meaning and allowed values."""
     if options.json:
         print_json(
             [
@@ -97,7 +99,7 @@ def params(options: argparse.Namespace) -> None:
 
 
 def doctor(options: argparse.Namespace) -> None:
-    """Say what this machine has, and what is missing."""
+    """Check this machine, and print what is missing."""
     from rootstock.cli.doctor import examine
 
     findings = examine(Paths(Path.cwd()))
@@ -111,7 +113,7 @@ def doctor(options: argparse.Namespace) -> None:
 
 
 def tidy(options: argparse.Namespace) -> None:
-    """Remove features of images that are in no manifest any more."""
+    """Delete features of images that are no longer in any manifest."""
     from rootstock.data.manifest import Manifest
     from rootstock.features.store.compaction import collect
     from rootstock.features.store.store import FeatureStore
@@ -122,8 +124,8 @@ def tidy(options: argparse.Namespace) -> None:
     absent = [str(path) for path in options.keep if not path.is_file()]
     if absent:
         raise RootstockError(
-            f"there is no manifest {', '.join(absent)}; nothing was removed",
-            hint="name the artifacts/manifest.parquet of another project on the same store",
+            f"{', '.join(absent)} does not exist; nothing was deleted",
+            hint="name the artifacts/manifest.parquet of another project that uses the same store",
         )
     manifests = [Manifest.read(path) for path in (paths.manifest, *options.keep)]
     before = _size(root)
@@ -135,7 +137,7 @@ def tidy(options: argparse.Namespace) -> None:
     print(
         f"{gone.rows} feature rows removed, {gone.files} files deleted, {freed / 1e6:.1f} MB freed"
     )
-    print("Files of the last hour are left alone: who writes them may not have a manifest yet.")
+    print("Files of the last hour are kept: the run that writes them may not have a manifest yet.")
 
 
 def _size(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""What `rootstock doctor` looks at: each finding is a verdict, a name and a detail."""
+"""The checks of `rootstock doctor`: each finding is a verdict, a name and a detail."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LITTLE_DISK = 5 * 2**30
 
 
 class Finding(NamedTuple):
-    """``verdict`` is ok, warn or fail."""
+    """The result of one check; ``verdict`` is ok, warn or fail."""
 
     verdict: str
     name: str
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
 
 
 def examine(paths: Paths) -> list[Finding]:
-    """Look at Python, packages, processor, GPU, disk, parameters, tracking and Ray."""
+    """Check Python, packages, processor, GPU, disk, parameters, tracking and Ray."""
     return [
         _python(),
         *_packages(),
@@ -70,16 +70,18 @@ def _packages() -> Iterator[Finding]:
 
 
 def _processor() -> Finding:
-    return Finding("ok", "cores", f"{usable_cores()} usable by this process")
+    return Finding("ok", "cores", f"{usable_cores()} available to this process")
 
 
 def _gpu() -> Finding:
     if importlib.util.find_spec("torch") is None:
-        return Finding("warn", "gpu", "not known without torch")
+        return Finding("warn", "gpu", "unknown, because torch is not installed")
     import torch
 
     if not torch.cuda.is_available():
-        return Finding("ok", "gpu", "none; everything runs on the processor, fine-tuning slowly")
+        return Finding(
+            "ok", "gpu", "none; everything runs on the processor, and fine-tuning is slow"
+        )
     return Finding("ok", "gpu", torch.cuda.get_device_name())
 
 
@@ -93,14 +95,14 @@ def _disk(paths: Paths) -> Finding:
 def _parameters(paths: Paths) -> Iterator[Finding]:
     params = paths.root / "params.yaml"
     if not params.exists():
-        yield Finding("warn", "params.yaml", "not in this folder; commands use the defaults")
+        yield Finding("warn", "params.yaml", "not in this folder, so commands use the defaults")
         return
     try:
         config = load_config(params)
     except RootstockError as error:
         yield Finding("fail", "params.yaml", str(error))
         return
-    yield Finding("ok", "params.yaml", "every key is known and in bounds")
+    yield Finding("ok", "params.yaml", "every key and value is valid")
     root = paths.below(config.data.root)
     found = root.exists()
     yield Finding("ok" if found else "warn", "data.root", f"{root}{'' if found else ' is missing'}")
@@ -113,7 +115,7 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
 
 
 def _dvc_cache(paths: Paths) -> Iterator[Finding]:
-    """Look at where DVC keeps pickles; its default folder is open to every user."""
+    """Check where DVC keeps pickles; its default folder is writable by every user."""
     if not (paths.root / ".dvc").is_dir():
         return
     folder = os.environ.get("DVC_SITE_CACHE_DIR", "")
@@ -123,13 +125,13 @@ def _dvc_cache(paths: Paths) -> Iterator[Finding]:
         folder = folder or settings.get("core", "site_cache_dir", fallback="")
     place = Path(folder or "/var/tmp/dvc")
     if place.is_dir() and not place.stat().st_mode & stat.S_IWOTH:
-        yield Finding("ok", "dvc cache", f"{place}, which other users cannot write")
+        yield Finding("ok", "dvc cache", f"{place}, not writable by other users")
         return
     own = '"$HOME/.cache/rootstock-dvc"'
     yield Finding(
         "warn",
         "dvc cache",
-        f"other users can plant code in {place}: mkdir -p -m 700 {own} && "
+        f"other users can write to {place}; run: mkdir -p -m 700 {own} && "
         f"dvc config --local core.site_cache_dir {own}",
     )
 
@@ -143,12 +145,12 @@ def _backbone(chosen: BackboneConfig) -> Finding:
     except RootstockError as error:
         return Finding("fail", "backbone", str(error))
     if card is None:
-        return Finding("warn", "backbone", f"{chosen.name}, from the hub when it is first needed")
+        return Finding("warn", "backbone", f"{chosen.name}, downloaded from the hub on first use")
     return Finding("ok", "backbone", f"{card.name}, {describe_licence(card.license)}")
 
 
 def _services(paths: Paths) -> Iterator[Finding]:
-    """Ask MLflow and Ray, where they are installed; nothing is made that is not there."""
+    """Check MLflow and Ray, if they are installed; create nothing."""
     if importlib.util.find_spec("mlflow") is not None:
         yield _tracking(paths)
     if importlib.util.find_spec("ray") is not None:
@@ -164,7 +166,7 @@ def _tracking(paths: Paths) -> Finding:
     uri = tracking_uri(paths)
     database = sqlite_file(uri)
     if database is not None and not database.is_file():
-        return Finding("ok", "tracking", f"{database} is not there yet; the first run makes it")
+        return Finding("ok", "tracking", f"{database} does not exist yet; the first run creates it")
     try:
         probe(uri)
         if database is not None:
@@ -173,7 +175,8 @@ def _tracking(paths: Paths) -> Finding:
                     return Finding(
                         "ok",
                         "tracking",
-                        f"{uri} answers; it was moved, and its addresses are corrected now",
+                        f"{uri} answers; the project was moved, and the addresses in it are now "
+                        "corrected",
                     )
     except TrackingError as error:
         return Finding("fail", "tracking", str(error))
@@ -184,7 +187,9 @@ def _cluster(address: str) -> Finding:
     from rootstock.integrations.ray.cluster import probe
 
     if address in ("", "local"):
-        return Finding("ok", "ray cluster", "none named; a Ray of this machine is used")
+        return Finding(
+            "ok", "ray cluster", "RAY_ADDRESS is not set; runs start Ray on this machine"
+        )
     try:
         probe(address)
     except TrainingError as error:

@@ -1,4 +1,4 @@
-"""The commands that look into a model: what answers rest on, and how easily it is fooled."""
+"""Commands that show how a model decides: explain, visualise, robustness."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rootstock.system.escape import escape_terminal
 def add_commands(commands: Any) -> None:
     """Add explain, visualise and robustness."""
     command = add_command(
-        commands, "explain", explain, "draw where in an image a model sees the evidence"
+        commands, "explain", explain, "show which parts of an image an answer depends on"
     )
     command.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGE", help="a file, or a folder of images"
@@ -35,18 +35,18 @@ def add_commands(commands: Any) -> None:
         "--output",
         default="",
         metavar="NAME",
-        help="the class, label or number to explain, or `box`; default: all of the answer",
+        help="the class, label or number to explain, or `box`; default: the whole answer",
     )
     command.add_argument(
         "--method",
         choices=("auto", "maps", "occlusion"),
         default="auto",
-        help="maps: exact, from the same pass; occlusion: hides parts, works for every network",
+        help="maps: exact and fast; occlusion: hides parts of the image, works for every network",
     )
     add_options(command, "json")
 
     command = add_command(
-        commands, "visualise", visualise, "make a page with pictures of what is inside a network"
+        commands, "visualise", visualise, "write a page with pictures of a network's inner layers"
     )
     command.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGE", help="a file, or a folder of images"
@@ -58,13 +58,19 @@ def add_commands(commands: Any) -> None:
         commands,
         "robustness",
         robustness,
-        "measure how easily corruptions and attacks fool a model",
+        "measure how corruptions and attacks change a model's answers",
     )
-    command.add_argument("data", type=Path, help="labelled images; their test split, if any")
+    command.add_argument(
+        "data", type=Path, help="labelled images; only the test split is used, if there is one"
+    )
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("--out", type=Path, required=True, help="folder for the report")
     command.add_argument(
-        "--images", type=positive, default=100, metavar="N", help="images at most (default 100)"
+        "--images",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="maximum number of images (default 100)",
     )
     add_options(command, "set", "json")
 

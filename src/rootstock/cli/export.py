@@ -1,4 +1,4 @@
-"""The command export: the model for other runtimes."""
+"""The command export: write the model for other runtimes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ FORMATS = (
 def add_commands(commands: Any) -> None:
     """Add export."""
     command = add_command(
-        commands, "export", export, "write the model for another runtime, and measure what it loses"
+        commands,
+        "export",
+        export,
+        "write the model for another runtime, and measure the difference",
     )
     command.add_argument("--format", required=True, choices=FORMATS)
     command.add_argument("--model", default="", help="model directory or models:/ URI")
@@ -34,14 +37,14 @@ def add_commands(commands: Any) -> None:
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="images like those of the training: int8 is fitted to half of 160 of them, and "
-        "measured on the others",
+        help="images like the training images: int8 is calibrated on half of 160 of them, and "
+        "measured on the other half",
     )
     add_options(command, "json")
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write the model in another format and print how far its answers are from the model's."""
+    """Write the model in another format and print how much its answers differ."""
     from rootstock.data.read import read_file
     from rootstock.export.write import CALIBRATION_IMAGES, export_model
     from rootstock.model.predictor import Predictor
@@ -66,6 +69,6 @@ def export(options: argparse.Namespace) -> None:
         )
     )
     print(
-        f"speed     {proof.milliseconds:.1f} ms an image here, {proof.milliseconds_before:.1f} ms "
+        f"speed     {proof.milliseconds:.1f} ms per image here, {proof.milliseconds_before:.1f} ms "
         "as model.onnx"
     )

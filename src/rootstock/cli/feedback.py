@@ -1,4 +1,4 @@
-"""The command `feedback`: true labels of a table, for answers of a service."""
+"""The command feedback: true labels for answers of a service."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rootstock.system.escape import escape_terminal
 def add_commands(commands: Any) -> None:
     """Add feedback."""
     command = add_command(
-        commands, "feedback", feedback, "judge answers of a service by the true labels of a table"
+        commands, "feedback", feedback, "send true labels from a table for answers of a service"
     )
     command.add_argument(
-        "file", type=Path, help="a CSV with request_id, label and, if need be, sha256"
+        "file", type=Path, help="a CSV file with the columns request_id,label[,sha256]"
     )
     command.add_argument(
         "--journal",
@@ -31,15 +31,17 @@ def add_commands(commands: Any) -> None:
         metavar="DIR",
         help="the journal of the service; default: ROOTSTOCK_JOURNAL",
     )
-    command.add_argument("--url", default="", help="send them to this service instead")
+    command.add_argument("--url", default="", help="send the labels to this service instead")
     command.add_argument(
-        "--key", default=os.environ.get("ROOTSTOCK_KEY", ""), help="its API key; or ROOTSTOCK_KEY"
+        "--key",
+        default=os.environ.get("ROOTSTOCK_KEY", ""),
+        help="API key of the service; default: ROOTSTOCK_KEY",
     )
     add_options(command, "json")
 
 
 def feedback(options: argparse.Namespace) -> None:
-    """Store each label that fits an answer; exit with 1 if one does not."""
+    """Store each label that matches an answer; exit with 1 if one does not match."""
     rows = list(_read(options.file))
     wanted = {row["request_id"] for row in rows}
     judge = _sender(options) if options.url else _storer(options, wanted)
@@ -74,8 +76,8 @@ def _read(path: Path) -> Iterator[dict[str, str]]:
                 yield {name: row.get(name) or "" for name in ("request_id", "label", "sha256")}
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
-            f"{path} cannot be read as feedback: {error}",
-            hint="give a CSV in UTF-8 with the columns request_id,label[,sha256]",
+            f"{path} is not a valid feedback file: {error}",
+            hint="give a CSV file in UTF-8 with the columns request_id,label[,sha256]",
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""The command line: parse, connect, call one function, print.
+"""The command line: parse the arguments and run one command.
 
-Heavy modules are imported inside the commands, so that `rootstock --help` answers at once.
+Commands import heavy modules when they run, so that `rootstock --help` is fast.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from rootstock.system.failure import exit_on_failure
 
 EXAMPLES = """\
 examples:
-  rootstock check photos/                       what is in the folder, and what is wrong with it
-  rootstock plan photos/                        which transfer strategy, and why
-  rootstock train photos/ --out run1            the whole way: artifacts/ and reports/ in run1
+  rootstock check photos/                       list what is in the folder, and problems
+  rootstock plan photos/                        choose a transfer strategy, with reasons
+  rootstock train photos/ --out run1            run all stages; write to run1
   rootstock predict cat.jpg --model run1/artifacts/model
   rootstock explain cat.jpg --model run1/artifacts/model --out maps
   rootstock serve --model run1/artifacts/model
-  rootstock studio run1 --data photos/           look at the images, correct them, decide
+  rootstock studio run1 --data photos/          view images, correct labels, decide
 in a project with a registry:
-  rootstock compare                             champion and challenger on the same test images
+  rootstock compare                             compare champion and challenger
   rootstock promote 7 --expect 5 --why "fewer false alarms"
 """
 
@@ -52,11 +52,11 @@ ANSWERING_COMMANDS = (
     "similar",
     "suggest",
 )
-"""Commands for which the extra `serve` is enough; the others need `train`."""
+"""Commands that need only the extra `serve`; the others need `train`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the console script; an error is a message and an exit status."""
+    """Run a command; print an error as a message and exit with its status."""
     options = build_parser().parse_args(arguments)
     with exit_on_failure():
         try:
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class _Version(argparse.Action):
-    """Prints the version; only then is it looked up among the installed packages."""
+    """Print the version, and look it up only then."""
 
     def __call__(self, *_: object) -> None:
         from importlib.metadata import PackageNotFoundError, version
@@ -87,15 +87,15 @@ class _Version(argparse.Action):
         try:
             print(f"rootstock {version('rootstock-vision')}")
         except PackageNotFoundError:  # run from a folder, not installed
-            print("rootstock, not installed as a package")
+            print("rootstock (not installed as a package)")
         raise SystemExit(0)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """Return the parser with all commands and options."""
     parser = argparse.ArgumentParser(
         prog="rootstock",
-        description="From a folder of labelled images to a served classifier.",
+        description="Train image models from labelled images, and serve them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

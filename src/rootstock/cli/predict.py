@@ -1,4 +1,4 @@
-"""The command predict: files and folders in, one answer per image out."""
+"""The command predict: print one answer per image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_commands(commands: Any) -> None:
         type=Path,
         nargs="+",
         metavar="IMAGE",
-        help="a file, a folder of images, or a CSV or Parquet list with a column `path`",
+        help="a file, a folder of images, or a CSV or Parquet table with a column `path`",
     )
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument(
@@ -39,41 +39,45 @@ def add_commands(commands: Any) -> None:
         "--out",
         type=Path,
         metavar="TABLE",
-        help="write the answers to a .csv or .parquet file, for any number of images; a run that "
-        "was stopped goes on where it was",
+        help="write the answers to a .csv or .parquet file, for any number of images; a stopped "
+        "run continues when started again",
     )
     command.add_argument(
         "--coverage",
         type=share,
         metavar="SHARE",
-        help="also give the set or interval that holds the truth in this share of cases",
+        help="also give the set or interval that contains the true value in this share of cases",
     )
     command.add_argument(
-        "--embeddings", action="store_true", help="with --out: also the features of each image"
+        "--embeddings",
+        action="store_true",
+        help="with --out: also write the features of each image",
     )
     command.add_argument(
         "--files",
         type=Path,
         metavar="FOLDER",
-        help="also write what answers hold as files, such as masks, to this folder",
+        help="also write the files of answers, such as masks, to this folder",
     )
     add_options(command, "json")
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Classify image files; exit with 1 if one of them has no answer.
+    """Predict image files; exit with 1 if one of them has no answer.
 
     Raises:
-        RootstockError: --embeddings without --out, or --files with it.
+        RootstockError: --embeddings without --out, or --files with --out.
     """
     from rootstock.tasks.task import AnswerOptions
 
     if options.embeddings and not options.out:
         raise RootstockError(
-            "--embeddings is for tables only", hint="name one: --out answers.parquet"
+            "--embeddings works only together with --out", hint="for example --out answers.parquet"
         )
     if options.files and options.out:
-        raise RootstockError("--files is not for tables", hint="leave out --out")
+        raise RootstockError(
+            "--files does not work together with --out", hint="leave out one of the two"
+        )
     asked = AnswerOptions(options.top_k, options.coverage)
     files = [file for given in options.images for file in _list_files(given)]
     with open_model(options.model) as directory:
@@ -89,7 +93,7 @@ def predict(options: argparse.Namespace) -> None:
 def _print_answers(
     options: argparse.Namespace, directory: Path, paths: Sequence[Path], asked: AnswerOptions
 ) -> int:
-    """Print an answer for each file as it comes; return how many have none."""
+    """Print an answer for each file as soon as it is ready; return how many have none."""
     from rootstock.model.answer_files import answer_files
     from rootstock.model.predictor import Predictor
 
@@ -111,7 +115,7 @@ def _write_table(
     files: Sequence[tuple[str, Path]],
     asked: AnswerOptions,
 ) -> int:
-    """Write the answers to a table, here or on the Ray cluster that RAY_ADDRESS names."""
+    """Write the answers to a table, on this machine or on the Ray cluster in RAY_ADDRESS."""
     from rootstock.config.load import load_config
     from rootstock.integrations.connect import connect_spreader
     from rootstock.model.answer_table import AnswerTable
@@ -127,17 +131,17 @@ def _write_table(
         print_json({"table": str(out), **counts._asdict()})
     else:
         print(
-            f"{options.out}: {counts.images:,} images, {counts.unknown:,} of them unlike all that "
-            f"the model has seen, {counts.failed:,} without an answer"
+            f"{options.out}: {counts.images:,} images, of which {counts.unknown:,} are unlike the "
+            f"training images and {counts.failed:,} have no answer"
         )
     return counts.failed
 
 
 def _list_files(given: Path) -> Iterator[tuple[str, Path]]:
-    """Yield each file of ``given`` and what it is called there.
+    """Yield each file of ``given`` and its name there.
 
     Raises:
-        RootstockError: a folder without images, or a list that cannot be read.
+        RootstockError: the folder has no images, or the list cannot be read.
     """
     if given.suffix.lower() not in TABLE_ENDINGS or given.is_dir():
         yield from ((str(path), path) for path in list_images(given))
@@ -148,7 +152,7 @@ def _list_files(given: Path) -> Iterator[tuple[str, Path]]:
     names = columns.find("path")
     if not names:
         raise RootstockError(
-            f"{given} has no column path; it has {columns.describe_names()}",
+            f"{given} has no column `path`; its columns are {columns.describe_names()}",
             hint="name the column of the files `path`",
         )
     for name in columns.texts(names[0], clean=False):
@@ -156,9 +160,9 @@ def _list_files(given: Path) -> Iterator[tuple[str, Path]]:
 
 
 def write_files(answer: Answer, folder: Path) -> None:
-    """Write the files of an answer below ``folder``, where its image is below the current one.
+    """Write the files of an answer below ``folder``, at the image's path in the current folder.
 
-    Only the name is kept of an image that is elsewhere.
+    For an image outside the current folder only the name is used.
     Raises:
         RootstockError: a file cannot be written, or would replace the image.
     """
@@ -168,18 +172,18 @@ def write_files(answer: Answer, folder: Path) -> None:
         path = (folder / kept).with_suffix(ending)
         if path.resolve() == image.resolve():
             raise RootstockError(
-                f"{path} is the image itself, and is not replaced", hint="give another folder"
+                f"{path} is the image itself and will not be replaced", hint="give another folder"
             )
         with write_atomic(path) as temporary:
             temporary.write_bytes(content)
 
 
 def list_images(given: Path) -> Iterator[Path]:
-    """Yield the file itself, or the files of a folder that training would look at.
+    """Yield the file, or the files of a folder that training would read.
 
-    Those are at any depth, also behind links; what is passed over is a warning.
+    Files may be at any depth and behind links; skipped files cause a warning.
     Raises:
-        RootstockError: the folder has no image, or cannot be read.
+        RootstockError: the folder has no images, or cannot be read.
     """
     if not given.is_dir():
         yield given
@@ -188,14 +192,14 @@ def list_images(given: Path) -> Iterator[Path]:
     for warning in warnings:
         print(f"warning: {escape_terminal(warning)}", file=sys.stderr)
     if not folder.n_images:
-        raise RootstockError(f"{given} is a folder without images")
+        raise RootstockError(f"{given} contains no images")
     yield from (given / path for path in sorted(folder.paths()))
 
 
 def prepare_files(
     predictor: Predictor, paths: Sequence[Path]
 ) -> Iterator[tuple[Path, bytes, Prepared]]:
-    """Yield path, content and prepared image of each file; name those that cannot be used."""
+    """Yield path, content and prepared image of each file; report files that cannot be used."""
     from rootstock.data.read import read_file
 
     for path in paths:
@@ -209,14 +213,14 @@ def prepare_files(
 
 
 def _print_answer(answer: Answer) -> None:
-    note = "  (unlike all the model has seen)" if answer.unknown else ""
+    note = "  (unlike the training images)" if answer.unknown else ""
     text = str(answer.error) if answer.error else f"{answer.summary}{note}"
     print(f"{escape_terminal(answer.filename)}: {text}")
 
 
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
 
 
@@ -226,5 +230,5 @@ def share(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1, such as 0.9")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.9")
     return value

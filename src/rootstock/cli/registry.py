@@ -1,4 +1,4 @@
-"""Commands around the registry.
+"""Commands of the registry.
 
 register, promote, rollback, history, compare, reproduce, backup, restore.
 """
@@ -28,27 +28,28 @@ from rootstock.system.escape import escape_terminal
 def add_commands(commands: Any) -> None:
     """Add the commands of the registry."""
     command = add_command(
-        commands, "register", register, "register the project's model, unless it is registered"
+        commands, "register", register, "register the project's model, if it is not registered yet"
     )
     add_options(command, "set", "json")
 
     command = add_command(commands, "promote", promote, "make a registered version the champion")
     command.add_argument("version", nargs="?", type=_given, help="default: the challenger")
     command.add_argument(
-        "--expect", type=_given, metavar="VERSION", help="only if this version is champion now"
+        "--expect",
+        type=_given,
+        metavar="VERSION",
+        help="fail unless this version is the champion now",
     )
-    command.add_argument("--why", default="", metavar="TEXT", help="for the history")
+    command.add_argument("--why", default="", metavar="TEXT", help="reason for the history")
     add_options(command, "json")
 
     command = add_command(
         commands, "rollback", rollback, "make the previous champion champion again"
     )
-    command.add_argument("--why", default="", metavar="TEXT", help="for the history")
+    command.add_argument("--why", default="", metavar="TEXT", help="reason for the history")
     add_options(command, "json")
 
-    command = add_command(
-        commands, "history", history, "tell who was champion when, by whom and why"
-    )
+    command = add_command(commands, "history", history, "list the champions: when, by whom and why")
     add_options(command, "json")
 
     command = add_command(
@@ -59,38 +60,45 @@ def add_commands(commands: Any) -> None:
     command.add_argument(
         "second",
         nargs="?",
-        help=f"{about}; default: the challenger; without one, the champion and its predecessor",
+        help=f"{about}; default: the challenger, or else the champion's predecessor",
     )
     add_options(command, "json")
 
     command = add_command(
-        commands, "reproduce", reproduce, "tell the commands that make a version again"
+        commands, "reproduce", reproduce, "print the commands that reproduce a version"
     )
-    command.add_argument("version", type=_given, help="a version's number, or a model directory")
-    command.add_argument("--folder", type=Path, help="of the clone; default: beside the project")
+    command.add_argument("version", type=_given, help="a version number, or a model directory")
+    command.add_argument(
+        "--folder", type=Path, help="folder of the clone; default: next to the project"
+    )
     instead = command.add_mutually_exclusive_group()
-    instead.add_argument("--run", action="store_true", help="run them, in a clone of its own")
+    instead.add_argument("--run", action="store_true", help="run the commands, in a separate clone")
     instead.add_argument(
-        "--check", type=Path, metavar="FOLDER", help="compare what was made there with the version"
+        "--check",
+        type=Path,
+        metavar="FOLDER",
+        help="compare the result in this folder with the version",
     )
-    instead.add_argument("--params", action="store_true", help="print its params.yaml alone")
-    instead.add_argument("--data", action="store_true", help="print its .dvc file of the images")
+    instead.add_argument("--params", action="store_true", help="print only its params.yaml")
+    instead.add_argument(
+        "--data", action="store_true", help="print only its .dvc file of the images"
+    )
 
     command = add_command(
-        commands, "backup", backup, "copy the registry and its artifacts to a folder"
+        commands, "backup", backup, "back up the registry and its artifacts to a folder"
     )
-    command.add_argument("folder", type=Path, help="a new one for each back-up")
+    command.add_argument("folder", type=Path, help="a new folder")
     add_options(command, "json")
 
-    command = add_command(commands, "restore", restore, "put a back-up into an empty project")
-    command.add_argument("folder", type=Path, help="what `rootstock backup` wrote")
+    command = add_command(commands, "restore", restore, "restore a backup into an empty project")
+    command.add_argument("folder", type=Path, help="folder that `rootstock backup` wrote")
     add_options(command, "json")
 
 
 def _given(text: str) -> str:
-    """An argument that a script cannot leave empty by mistake."""
+    """Return the argument; refuse an empty one, which a script may pass by mistake."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("it is empty")
+        raise argparse.ArgumentTypeError("must not be empty")
     return text
 
 
@@ -126,7 +134,7 @@ def promote(options: argparse.Namespace) -> None:
     entry = promote_version(registry, name, version, expect=options.expect or "", why=options.why)
     _print_entry(entry, options)
     if before is not None and before.version == entry.version:
-        print("it was champion before: the history is as it was", file=sys.stderr)
+        print("this version was already the champion; the history is unchanged", file=sys.stderr)
 
 
 def rollback(options: argparse.Namespace) -> None:
@@ -139,7 +147,7 @@ def rollback(options: argparse.Namespace) -> None:
 
 
 def history(options: argparse.Namespace) -> None:
-    """Who was champion when, by whom and why; the newest last."""
+    """Print when each version became champion, by whom and why; the newest last."""
     from rootstock.registry.champion import find_drift, settle
 
     config, registry = open_registry()
@@ -161,17 +169,18 @@ def history(options: argparse.Namespace) -> None:
         if one.why:
             print(f"      {escape_terminal(one.why)}")
     if not changes:
-        print(f"{name} has had no champion yet, as far as its history tells")
+        print(f"the history of {name} has no champion yet")
     if moved:
         print(
-            f"the alias champion points to version {moved}: it was moved by other means\n"
-            "  -> `rootstock promote VERSION` writes that down and sets the champion that is meant",
+            f"the alias champion points to version {moved}: it was changed outside of Rootstock\n"
+            "  -> run `rootstock promote VERSION` for the right version, which also records the "
+            "change",
             file=sys.stderr,
         )
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Compare two models on the present test images."""
+    """Compare two models on the current test images."""
     from rootstock.registry.compare import choose_pair, compare_models
     from rootstock.workflow.project import Project
 
@@ -206,11 +215,11 @@ def _print_entry(entry: Any, options: argparse.Namespace) -> None:
     if options.json:
         print_json({"name": entry.name, "version": entry.version, "aliases": list(entry.aliases)})
     else:
-        print(f"{entry.name} version {entry.version} is now champion")
+        print(f"{entry.name} version {entry.version} is now the champion")
 
 
 def reproduce(options: argparse.Namespace) -> None:
-    """Tell, or run, the commands that make a version again."""
+    """Print, or run, the commands that reproduce a version."""
     from rootstock.model.bundle import read_bundle
     from rootstock.registry import reproduce as again
 
@@ -234,16 +243,16 @@ def reproduce(options: argparse.Namespace) -> None:
             for text in recipe.missing:
                 print(f"missing: {text}", file=sys.stderr)
             for text in again.other_libraries(lineage):
-                print(f"another version here: {text}", file=sys.stderr)
+                print(f"different version here: {text}", file=sys.stderr)
         checked = folder if options.run else options.check
         if checked is None:
             return
-        found = again.check_folder(lineage, bundle.weights_path, checked)
-    for name, same in found:
-        print(f"{name}: {'the same' if same else 'DIFFERENT'}")
-    if not all(same for _, same in found[:2]):
+        results = again.check_folder(lineage, bundle.weights_path, checked)
+    for name, same in results:
+        print(f"{name}: {'same' if same else 'DIFFERENT'}")
+    if not all(same for _, same in results[:2]):
         raise RootstockError(
-            f"{checked} is not version {version} made again",
+            f"{checked} does not reproduce version {version}",
             hint="compare the images, params.yaml and the commit",
         )
 
@@ -255,35 +264,39 @@ def _model_uri(version: str) -> str:
 
 
 def backup(options: argparse.Namespace) -> None:
-    """Copy the registry and its artifacts to a new folder."""
+    """Back up the registry and its artifacts to a new folder."""
     from rootstock.integrations.connect import tracking_uri
     from rootstock.integrations.mlflow.backup import backup as back_up
 
-    found = back_up(tracking_uri(Paths(Path.cwd())), options.folder.absolute())
+    counts = back_up(tracking_uri(Paths(Path.cwd())), options.folder.absolute())
     if options.json:
-        print_json(found)
+        print_json(counts)
         return
     print(
-        f"{options.folder}: {found['runs']} runs, {found['model_versions']} versions, "
-        f"{found['files']} files with their checksums"
+        f"{options.folder}: {counts['runs']} runs, {counts['model_versions']} versions and "
+        f"{counts['files']} files with checksums"
     )
-    if found["not_included"]:
-        print("some artifacts lie elsewhere: see not_included in backup.json", file=sys.stderr)
-    if found["without_files"]:
+    if counts["not_included"]:
         print(
-            f"{found['without_files']} versions have no files any more: see without_files in "
+            "some artifacts are stored elsewhere and were not copied: see not_included in "
             "backup.json",
+            file=sys.stderr,
+        )
+    if counts["without_files"]:
+        print(
+            f"the files of {counts['without_files']} versions no longer exist: see without_files "
+            "in backup.json",
             file=sys.stderr,
         )
 
 
 def restore(options: argparse.Namespace) -> None:
-    """Put a back-up into a project without a registry."""
+    """Restore a backup into a project without a registry."""
     from rootstock.integrations.connect import tracking_uri
     from rootstock.integrations.mlflow.backup import restore as put_back
 
-    found = put_back(options.folder, tracking_uri(Paths(Path.cwd())))
+    counts = put_back(options.folder, tracking_uri(Paths(Path.cwd())))
     if options.json:
-        print_json(found)
+        print_json(counts)
         return
-    print(f"restored {found['runs']} runs and {found['model_versions']} versions")
+    print(f"restored {counts['runs']} runs and {counts['model_versions']} versions")

@@ -1,4 +1,4 @@
-"""Commands around the service: serve, key."""
+"""Commands of the service: serve, key."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ def add_commands(commands: Any) -> None:
     """Add serve and key."""
     command = add_command(commands, "serve", serve, "serve a model over HTTP")
     command.epilog = (
-        "Keys, limits, batches and all else are variables ROOTSTOCK_<NAME>; "
-        "`python -m rootstock.service --help` lists them."
+        "All other settings, such as keys and limits, are variables ROOTSTOCK_<NAME>: see "
+        "`python -m rootstock.service --help`."
     )
     command.add_argument("--host", help="default 127.0.0.1")
     command.add_argument("--port", type=int, help="default 8000")
     command.add_argument("--model", help="directory or models:/ URI; default: the champion")
 
-    command = add_command(commands, "key", key, "make an API key for the service, shown once")
-    command.add_argument("name", help="who will hold it, one word")
+    command = add_command(
+        commands, "key", key, "create an API key for the service; it is shown once"
+    )
+    command.add_argument("name", help="the holder of the key, one word")
     command.add_argument("--role", choices=["predict", "admin"], default="predict")
     command.add_argument(
         "--file",
         type=Path,
         required=True,
-        help="its hash is added there; serve with ROOTSTOCK_KEYS=FILE",
+        help="add the hash of the key to this file; serve with ROOTSTOCK_KEYS=FILE",
     )
 
 
@@ -41,11 +43,11 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def key(options: argparse.Namespace) -> None:
-    """Make an API key: the key to stdout, its hash to the file."""
+    """Create an API key; print the key and write its hash to the file."""
     from rootstock.service.http.keys import make_key
 
     print(make_key(options.name, options.role, options.file))
     print(
-        f"{options.file} holds its hash alone: keep the key now, it is not shown again",
+        f"{options.file} contains only the hash: store the key now, it is not shown again",
         file=sys.stderr,
     )

@@ -1,4 +1,4 @@
-"""The commands that use features alone: index-images, similar and enroll."""
+"""Commands that use only features: index-images, similar and enroll."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("--out", type=Path, required=True, help="folder for the index")
 
-    command = add_command(commands, "similar", similar, "find the images that are most alike")
+    command = add_command(commands, "similar", similar, "find the most similar images")
     command.add_argument("image", type=Path)
     command.add_argument(
         "index",
         type=Path,
         nargs="?",
-        help="folder that index-images wrote; default: the training images that the model carries",
+        help="folder that index-images wrote; default: the training images stored in the model",
     )
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("-n", type=positive, default=5, metavar="N", help="images (default 5)")
     add_options(command, "json")
 
     command = add_command(
-        commands, "enroll", enroll, "add a class to a model from a few images, without a training"
+        commands, "enroll", enroll, "add a class to a model from a few images, without training"
     )
     command.add_argument("name", metavar="CLASS")
     command.add_argument(
@@ -49,7 +49,7 @@ def add_commands(commands: Any) -> None:
 
 
 def index_images(options: argparse.Namespace) -> None:
-    """Write the features of all images of a folder; those that cannot be used are named."""
+    """Write the features of all images of a folder; report images that cannot be used."""
     import numpy as np
 
     from rootstock.explain.similar import ImageIndex
@@ -105,7 +105,7 @@ def similar(options: argparse.Namespace) -> None:
 
 
 def enroll(options: argparse.Namespace) -> None:
-    """Write a model with one class more; print what it does to the others."""
+    """Write a model with one more class; print the effect on the other classes."""
     from hashlib import sha256
 
     from rootstock.explain.enroll import NewImage, enroll_class

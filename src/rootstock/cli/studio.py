@@ -1,4 +1,4 @@
-"""The command studio: look at a project in the browser."""
+"""The command studio: view a project in the browser."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rootstock.cli.common import add_command
 def add_commands(commands: Any) -> None:
     """Add studio."""
     command = add_command(
-        commands, "studio", studio, "look at a project in the browser, correct it and decide"
+        commands, "studio", studio, "view a project in the browser, correct labels, promote models"
     )
     command.epilog = (
-        "All settings are also variables ROOTSTOCK_STUDIO_<NAME>, such as ROOTSTOCK_STUDIO_PORT."
+        "Each setting is also a variable ROOTSTOCK_STUDIO_<NAME>, such as ROOTSTOCK_STUDIO_PORT."
     )
     command.add_argument(
         "project", type=Path, nargs="?", help="the project's folder; default: the current one"
@@ -24,17 +24,19 @@ def add_commands(commands: Any) -> None:
     command.add_argument(
         "--data", type=Path, help="folder or table of its images; default: data.root of params.yaml"
     )
-    command.add_argument("--host", help="default 127.0.0.1; another needs --keys")
-    command.add_argument("--port", type=int, help="default 8100; 0: any free one")
-    command.add_argument("--hosts", help="further names under which browsers may reach it")
-    command.add_argument("--keys", type=Path, help="file of keys, made by `rootstock key`")
+    command.add_argument(
+        "--host", help="address to listen on (default 127.0.0.1); others require --keys"
+    )
+    command.add_argument("--port", type=int, help="port (default 8100); 0: any free port")
+    command.add_argument("--hosts", help="further host names that browsers may use")
+    command.add_argument("--keys", type=Path, help="file of keys, written by `rootstock key`")
     command.add_argument("--service", help="address of the inference service to watch")
     command.add_argument("--journal", type=Path, help="folder of the service's journal")
     command.add_argument("--open", action="store_true", help="open the browser")
 
 
 def studio(options: argparse.Namespace) -> None:
-    """Serve the studio until it is ended."""
+    """Serve the studio until the process ends."""
     from rootstock.studio.serve import serve_studio
     from rootstock.studio.settings import StudioSettings
 

@@ -1,4 +1,4 @@
-"""The command `suggest`: which images of a folder to label next."""
+"""The command suggest: choose the images of a folder to label next."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ def add_commands(commands: Any) -> None:
         commands, "suggest", suggest, "choose the images of a folder that are most worth labelling"
     )
     command.add_argument("pool", type=Path, help="a folder of images without labels")
-    command.add_argument("-n", type=positive, default=50, metavar="N", help="images (default 50)")
+    command.add_argument(
+        "-n", type=positive, default=50, metavar="N", help="number of images (default 50)"
+    )
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("--out", type=Path, help="also write the list as CSV to this file")
     add_options(command, "json")
 
 
 def suggest(options: argparse.Namespace) -> None:
-    """Print images by uncertainty and diversity; known and equal ones are passed over."""
+    """Print images by uncertainty and diversity; skip known and duplicate images."""
     import numpy as np
 
     from rootstock.model.predictor import Predictor
@@ -86,12 +88,12 @@ def suggest(options: argparse.Namespace) -> None:
         print_json(rows)
         return
     for row in rows:
-        note = "  (unlike all the model has seen)" if row["unknown"] else ""
+        note = "  (unlike the training images)" if row["unknown"] else ""
         print(
             f"{row['rank']:4}  {escape_terminal(row['path'])}: {escape_terminal(row['answer'])}, "
             f"uncertainty {row['uncertainty']:.2f}, distance {row['distance']:.2f}{note}"
         )
     print(
-        f"{len(rows)} of {len(files)} images; {n_known} that are in the training set or twice in "
-        "the folder were passed over"
+        f"{len(rows)} of {len(files)} images; skipped {n_known} that are in the training set or "
+        "duplicates in the folder"
     )

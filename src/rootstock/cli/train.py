@@ -1,4 +1,4 @@
-"""Commands that learn and measure: plan, train, evaluate, refit, calibrate."""
+"""Commands that train and measure: plan, train, evaluate, refit, calibrate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rootstock.model.bundle import ModelBundle
 
 RUNS = Path("runs")
-"""Where `rootstock train` writes without --out, one folder for each data folder."""
+"""The folder that `rootstock train` uses without --out; it has one subfolder per data folder."""
 
 
 def add_commands(commands: Any) -> None:
@@ -39,33 +39,33 @@ def add_commands(commands: Any) -> None:
         commands, "plan", plan, "measure a data set and explain the transfer plan"
     )
     command.add_argument("data", type=Path)
-    command.add_argument("--out", type=Path, help="keep artifacts and reports there")
+    command.add_argument("--out", type=Path, help="folder for artifacts and reports")
     add_options(command, "set", "recheck", "json")
 
-    command = add_command(commands, "train", train, "all stages on a folder, without DVC")
+    command = add_command(commands, "train", train, "run all stages on a folder, without DVC")
     command.add_argument("data", type=Path)
-    command.add_argument(
-        "--out", type=Path, help=f"folder for all that is written; default: {RUNS}/NAME-OF-DATA"
-    )
+    command.add_argument("--out", type=Path, help=f"output folder; default: {RUNS}/NAME-OF-DATA")
     add_options(command, "set", "recheck", "json")
 
     command = add_command(commands, "evaluate", evaluate, "measure a model on labelled images")
     command.add_argument("data", type=Path)
     command.add_argument("--model", default="", help="model directory or models:/ URI")
-    command.add_argument("--out", type=Path, help="write the report there")
+    command.add_argument("--out", type=Path, help="folder for the report")
     add_options(command, "set", "json")
 
     command = add_command(
-        commands, "refit", refit, "fit the model's head to the labels as they are now, in seconds"
+        commands, "refit", refit, "fit the model's head to the current labels, in seconds"
     )
     command.add_argument("--model", type=Path, help="default: the model of this project")
     command.add_argument(
-        "--register", action="store_true", help="let the result meet the champion at the gate"
+        "--register",
+        action="store_true",
+        help="register the result; it becomes champion if it passes the gate",
     )
     add_options(command, "json")
 
     command = add_command(
-        commands, "calibrate", calibrate, "fit the planner's numbers to the runs in the ledger"
+        commands, "calibrate", calibrate, "fit the planner's thresholds to the runs in the ledger"
     )
     command.add_argument(
         "--ledger", type=Path, action="append", help="default: plan.ledger; may be repeated"
@@ -110,7 +110,7 @@ def run_connected(config: Config, paths: Paths) -> ModelBundle:
     """Run all stages with the tracking, the search and the registry of the settings.
 
     Raises:
-        RootstockError: says what is wrong with images, settings or machine.
+        RootstockError: the images, the settings or the machine do not allow it.
     """
     from rootstock.integrations.connect import (
         check_cluster,
@@ -137,14 +137,14 @@ def run_connected(config: Config, paths: Paths) -> ModelBundle:
 
 
 def default_folder(data: Path) -> Path:
-    """Return the folder that stands for these images among `RUNS`."""
+    """Return the folder below `RUNS` for these images."""
     out = RUNS / (data.stem if data.is_file() else data.resolve().name)
-    print(f"writing to {out}; --out gives another folder", file=sys.stderr)
+    print(f"writing to {out} (choose another folder with --out)", file=sys.stderr)
     return out
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Measure a model on the test split of a labelled folder (all of it where none is given)."""
+    """Measure a model on the test split of labelled images, or on all if there is no split."""
     from rootstock.workflow.evaluate import evaluate_folder
 
     config = read_config(options)
@@ -159,7 +159,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def refit(options: argparse.Namespace) -> None:
-    """Fit the head of the project's model to the labels as they are now; print what it gains."""
+    """Fit the head of the project's model to the current labels; print the gain."""
     from rootstock.integrations.connect import connect_registry, connect_runs
     from rootstock.workflow.refit import refit_head
     from rootstock.workflow.register import register_model
@@ -176,15 +176,15 @@ def refit(options: argparse.Namespace) -> None:
         parts = {"metrics": done.metrics, "model": str(done.paths.model), "seconds": done.seconds}
         print_json(parts | {"comparison": comparison, "registration": outcome})
         return
-    said = done.comparison.reason if done.comparison else "the classes are others than before"
-    print(f"refitted in {done.seconds:.1f} s with {done.n_corrected} corrected labels: {said}")
+    reason = done.comparison.reason if done.comparison else "the classes have changed"
+    print(f"refitted in {done.seconds:.1f} s with {done.n_corrected} corrected labels: {reason}")
     print(f"model     {done.paths.model}")
     if outcome:
         print(f"registry  {outcome['reason']}")
 
 
 def calibrate(options: argparse.Namespace) -> None:
-    """Print the settings that fit the runs in the ledger, for params.yaml."""
+    """Print settings for params.yaml that fit the runs in the ledger."""
     import yaml
 
     from rootstock.plan.calibrate import calibrate as fit
@@ -195,8 +195,8 @@ def calibrate(options: argparse.Namespace) -> None:
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise RootstockError(
-            f"there is no ledger {', '.join(missing)}",
-            hint="it is written by finished runs, see plan.ledger in params.yaml",
+            f"{', '.join(missing)} does not exist",
+            hint="finished runs write the ledger to plan.ledger in params.yaml",
         )
     rows = [row for file in files for row in read_ledger(file)]
     found = fit(
@@ -210,11 +210,11 @@ def calibrate(options: argparse.Namespace) -> None:
     if options.json:
         print_json(dataclasses.asdict(found))
         return
-    print(f"# {found.n_rows} runs, {found.n_sets} data sets with two strategies or more")
+    print(f"# {found.n_rows} runs, {found.n_sets} data sets with at least two strategies")
     if found.coverage is not None:
         print(f"# accuracy was in the expected range in {found.coverage:.0%} of the runs")
     if found.regret is None:
-        print("# thresholds left as they are: too few data sets to compare strategies on")
+        print("# thresholds unchanged: too few data sets to compare strategies")
     else:
         old, new = found.regret
         print(f"# mean regret of the table: {old:.2f} points now, {new:.2f} with these thresholds")

@@ -14,19 +14,19 @@ from pydantic import BaseModel
 from rootstock.config.schema import Config
 
 MAX_SHOWN_CHARACTERS = 80
-"""Of a wrong value in a message."""
+"""Characters of a wrong value that a message shows."""
 _KINDS = {"integer": "a whole number", "number": "a number", "string": "text", "null": "null"}
 
 
 class Key(NamedTuple):
-    """One key of params.yaml; ``default`` is what JSON and YAML hold."""
+    """One key of params.yaml; ``default`` is the value as JSON and YAML represent it."""
 
     name: str
     default: Any
     allowed: str
     meaning: str
     choices: tuple[str, ...] = ()
-    """Words that the key takes, for a guess at the one that was meant."""
+    """Words that the key accepts, to suggest one for a misspelt value."""
 
 
 @cache
@@ -37,14 +37,14 @@ def describe_keys() -> tuple[Key, ...]:
 
 
 def show_value(value: object) -> str:
-    """Return a value as params.yaml would hold it, shortened to a line."""
+    """Return a value as params.yaml would show it, shortened to one line."""
     text = value if isinstance(value, str) else _write_start(value)
     text = " ".join(text[: 10 * MAX_SHOWN_CHARACTERS].split())
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
 def _write_start(value: object) -> str:
-    """Return the start of ``value`` as JSON; it may hold itself, or a billion values."""
+    """Return the start of ``value`` as JSON; the value may contain itself, or be very large."""
     text = ""
     with suppress(ArithmeticError, RecursionError, TypeError, ValueError):
         for part in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value):
@@ -55,7 +55,7 @@ def _write_start(value: object) -> str:
 
 
 def did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    """Return the known word that is close to ``word`` as the end of a message; or nothing."""
+    """Return a suggestion for the end of a message; empty if no known word is close."""
     close = difflib.get_close_matches(word[:MAX_SHOWN_CHARACTERS], known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -88,7 +88,7 @@ def _resolve(schema: Mapping[str, Any], tree: Mapping[str, Any]) -> Mapping[str,
 
 
 def _allowed(schema: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
-    """Return which values a JSON schema allows, in words."""
+    """Return the values that a JSON schema allows, in words."""
     schema = _resolve(schema, tree)
     branches = schema.get("anyOf", [schema])
     words = list(_choices(schema, tree))
@@ -132,7 +132,7 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 
 
 def _choices(schema: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
-    """Return the words that a schema names one by one."""
+    """Return the words that a schema lists as its values."""
     schema = _resolve(schema, tree)
     own = [schema["const"]] if "const" in schema else schema.get("enum", [])
     return [*own, *(word for one in schema.get("anyOf", ()) for word in _choices(one, tree))]

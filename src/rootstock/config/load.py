@@ -1,7 +1,7 @@
-"""params.yaml and ``key=value`` overrides in, Config out.
+"""Read params.yaml and ``key=value`` overrides into a Config.
 
-All problems are reported at once, each with its place, the rule, and the key that was probably
-meant.
+All problems are reported at once, each with its key, the rule, and a suggestion for a
+misspelt key.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from rootstock.config.schema import Config
 from rootstock.errors import ConfigError
 
 MAX_PROBLEMS, MAX_NAME_CHARACTERS = 20, 100
-"""Of a message: a file may be anything."""
+"""Problems that a message shows: the file may contain anything."""
 MAX_FILE_BYTES = 1_000_000
 _FAULTS = (
     *(yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError),
     *(TypeError, ValueError),
 )
-"""What PyYAML raises for a text that is not YAML, or is not a value of the type it names."""
+"""Errors that PyYAML raises for text that is not YAML, or not a value of the type it names."""
 
 
 def load_config(path: Path | None, *, overrides: Sequence[str] = ()) -> Config:
     """Read params.yaml (None: all defaults) and apply ``section.key=value`` overrides.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or any key or value is wrong; the
-            message lists every problem found.
+        ConfigError: the file is missing, is not YAML, or a key or value is wrong. The message
+          lists every problem.
     """
     tree = {} if path is None else _read_yaml(path)
     where = "--set" if path is None else str(path)
@@ -46,16 +46,16 @@ def load_config(path: Path | None, *, overrides: Sequence[str] = ()) -> Config:
         problems = list(islice(_explain(error.errors(include_url=False)), MAX_PROBLEMS + 1))
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         if len(problems) > MAX_PROBLEMS:
-            count, problems[MAX_PROBLEMS:] = f"more than {MAX_PROBLEMS} problems", ["and others"]
+            count, problems[MAX_PROBLEMS:] = f"more than {MAX_PROBLEMS} problems", ["and more"]
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(
             f"{where} has {count}:\n{lines}",
-            hint="`rootstock params` lists every key with its default and the values it takes",
+            hint="`rootstock params` lists every key with its default and its allowed values",
         ) from None
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice: YAML would silently take the last."""
+    """A safe loader that refuses a duplicate key: YAML would silently take the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[Any] = set()
@@ -75,23 +75,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             text = file.read(MAX_FILE_BYTES + 1)
         if len(text) > MAX_FILE_BYTES:
             raise ConfigError(
-                f"{path} has more than {MAX_FILE_BYTES:,} bytes; it is not a file of parameters",
-                hint="give another file (--params), or remove what does not belong there",
+                f"{path} has more than {MAX_FILE_BYTES:,} bytes; this is too large for a "
+                "parameter file",
+                hint="name another file (--params), or delete the lines that do not belong there",
             )
         tree = yaml.load(text.decode(), Loader=_StrictLoader)  # noqa: S506 - it is safe
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no {path}", hint="run from the project's folder, or leave it out"
+            f"{path} does not exist", hint="run from the project's folder, or leave it out"
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read: {error.strerror or error}",
-            hint="it must be a file that you may read",
+            f"cannot read {path}: {error.strerror or error}",
+            hint="check that it is a file and that you have permission to read it",
         ) from None
     except _FAULTS as error:
         raise ConfigError(
             f"{path} is not valid YAML: {error or type(error).__name__}",
-            hint="it holds sections of keys, such as `train: {epochs: 3}`, in UTF-8; put text that "
+            hint="write sections of keys, such as `train: {epochs: 3}`, in UTF-8; put text that "
             "looks like a number, a date or a tag into quotes",
         ) from None
     if tree is None:
@@ -99,7 +100,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(
             f"{path} must hold sections such as `data:`, not {show_value(tree)}",
-            hint="`rootstock params` lists every key with its section",
+            hint="`rootstock params` lists every section and its keys",
         )
     return tree
 
@@ -117,21 +118,21 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(branch, dict):
             raise ConfigError(
                 f"{key}: `{section}` is a value, not a section",
-                hint="`rootstock params` lists every key with its section",
+                hint="`rootstock params` lists every section and its keys",
             )
         tree = branch
     try:
         tree[last] = yaml.safe_load(text)
     except _FAULTS as error:
         raise ConfigError(
-            f"the value of the override {show_value(override)!r} is not valid YAML: "
+            f"the override {show_value(override)!r} has a value that is not valid YAML: "
             f"{error or type(error).__name__}",
             hint="put text that looks like a number, a date or a tag into quotes",
         ) from None
 
 
 def _explain(errors: Sequence[typing.Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line for each wrong key; a union of types has an error for each of its types."""
+    """Yield a line for each wrong key; a union type has one error for each of its types."""
     keys = {key.name: key for key in describe_keys()}
     seen = set()
     for item in errors:
@@ -140,7 +141,7 @@ def _explain(errors: Sequence[typing.Mapping[str, Any]]) -> Iterator[str]:
             (n for n in range(1, len(place) + 1) if ".".join(place[:n]) in keys), default=0
         )
         key = keys.get(".".join(place[:longest]))
-        # pydantic adds the branch of a union; users only know keys and numbers in a list
+        # pydantic names the branch of the union; users know only keys and positions in a list
         rest = [str(part) for part in item["loc"][longest:] if isinstance(part, int)]
         name = ".".join([*place[:longest], *rest] if key else place)[:MAX_NAME_CHARACTERS]
         if name in seen:

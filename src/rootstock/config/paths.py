@@ -1,4 +1,4 @@
-"""Where the stages read and write."""
+"""The files and folders that the stages read and write."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TRIES = Path(".dvc/tmp/exps")
-"""Where DVC copies a repository to for `dvc exp run --temp` and `--queue`."""
+"""The folder into which DVC copies a repository for `dvc exp run --temp` and `--queue`."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Where the stages read and write, all below one root.
+    """The files and folders that the stages read and write, all below one root.
 
-    In a try that DVC runs in a copy of the project, what lasts is below the project's own folder
-    (``home``): the registry, features, and what was measured once. DVC deletes the copy.
+    In an experiment that DVC runs in a copy of the project, files that must last are below the
+    project's own folder (``home``): the registry, features, and measurements that are made once.
+    DVC deletes the copy.
     """
 
     root: Path
@@ -122,19 +123,19 @@ class Paths:
         return self.root / ".rootstock/trials"
 
     def below(self, path: Path) -> Path:
-        """``path`` itself if absolute, else below the root."""
+        """Return ``path`` if it is absolute, otherwise the path below the root."""
         return path if path.is_absolute() else self.root / path
 
     def lasting(self, path: Path) -> Path:
-        """``path`` itself if absolute, else below ``home``."""
+        """Return ``path`` if it is absolute, otherwise the path below ``home``."""
         return path if path.is_absolute() else self.home / path
 
 
 def find_home(folder: Path) -> Path:
-    """Return the project that ``folder`` is a try of; ``folder`` itself if it is not a try.
+    """Return the project of which ``folder`` is a copy for an experiment; otherwise ``folder``.
 
-    DVC names the project's repository in DVC_ROOT. A try is a copy of the whole git repository,
-    in which the project may be a folder further down.
+    DVC names the project's repository in DVC_ROOT. The copy holds the whole git repository,
+    in which the project may be a subfolder.
     """
     named = os.environ.get("DVC_ROOT", "")
     here = folder.resolve()
@@ -149,6 +150,6 @@ def _top(folder: Path) -> Path:
 
 
 def find_file(path: Path) -> Path:
-    """Return ``path``; in a try, that of the project if the try has no copy of the file."""
+    """Return ``path``; in an experiment, the project's file if the copy has none."""
     lasting = find_home(Path.cwd()) / path
     return lasting if not path.exists() and lasting.exists() else path

@@ -130,7 +130,7 @@ def test_versions_whose_files_are_gone_are_named(saved, tmp_path, monkeypatch, c
     shutil.rmtree(next((tmp_path / "new").rglob("model.onnx")).parent)
     monkeypatch.chdir(tmp_path / "new")
     main(["backup", str(tmp_path / "again")])
-    assert "1 versions have no files any more" in capsys.readouterr().err
+    assert "the files of 1 versions no longer exist" in capsys.readouterr().err
     facts = json.loads((tmp_path / "again/backup.json").read_text())
     assert facts["without_files"] == ["rootstock 1"]
 
