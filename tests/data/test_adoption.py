@@ -43,7 +43,7 @@ def test_in_split_folders_it_goes_to_the_training_images(tmp_path):
 def test_what_cannot_be_added_is_refused_and_leaves_nothing(root):
     files = sorted(root.rglob("*"))
     (root / "ants/0.png").read_bytes()
-    with pytest.raises(DataError, match="in the data already: ants/0.png"):
+    with pytest.raises(DataError, match="already in the data: ants/0.png"):
         adopt(root, (root / "ants/0.png").read_bytes())
     with pytest.raises(DataError, match="no class 'wasps'"):
         adopt(root, jpeg(7), "wasps")

@@ -117,7 +117,7 @@ def test_an_unknown_image_is_a_warning(root, before):
     after = index(root, corrections=[stranger])
     assert after.images == before.images
     (notice,) = list_notices(after)
-    assert "1 image of corrections.csv not among the usable images" in notice
+    assert "1 image of corrections.csv are not usable images" in notice
 
 
 def test_a_conflict_is_said_and_the_later_label_used(root, before):

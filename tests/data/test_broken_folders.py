@@ -60,14 +60,14 @@ def parquet_rubbish(root):
 
 BROKEN = {
     "missing": (lambda root: root / "none", "there is no data at .*none(.|\n)*data.root"),
-    "empty": (lambda root: root, "holds no images"),
+    "empty": (lambda root: root, "contains no images"),
     "only side files": (
         lambda root: [(root / "a").mkdir(), (root / "a" / "notes.txt").write_text("x")],
-        "holds no images",
+        "contains no images",
     ),
     "empty class folders": (
         lambda root: [(root / name).mkdir() for name in "ab"],
-        "holds no images",
+        "contains no images",
     ),
     "images without class folders": (loose, "3 files but no class folders"),
     "one class": (lambda root: write_classes(root, {"a": 5}), "has one class, a; a classifier"),
@@ -77,7 +77,7 @@ BROKEN = {
     ),
     "a class of broken files": (
         broken_class,
-        r"images: b \(0\)\n  4 of 4 files of b are not usable: b/0\.jpg \(not-an-image\)",
+        r"images: b \(0\)\n  4 of 4 files of b are unusable: b/0\.jpg \(not-an-image\)",
     ),
     "nothing but broken files": (
         all_broken,
@@ -91,13 +91,16 @@ BROKEN = {
         lambda root: [(root / "x.png").write_bytes(photo(0)), root / "x.png"][1],
         "is a file, but not a CSV or Parquet table",
     ),
-    "a table without labels": (table("path,kind\na/0.png,a\n"), "has no column label; it has"),
-    "an empty table": (table("path,label\n"), "holds no images"),
+    "a table without labels": (
+        table("path,kind\na/0.png,a\n"),
+        "has no column label; its columns are",
+    ),
+    "an empty table": (table("path,label\n"), "contains no images"),
     "a table out of its folder": (
         table("path,label\n../../etc/passwd,a\n"),
-        r"row 1: '../../etc/passwd' lies outside",
+        r"row 1: '../../etc/passwd' is outside",
     ),
-    "an absolute path": (table("path,label\n/etc/passwd,a\n"), "row 1: '/etc/passwd' lies outside"),
+    "an absolute path": (table("path,label\n/etc/passwd,a\n"), "row 1: '/etc/passwd' is outside"),
     "a row without a label": (table("path,label\na/0.png,\n"), "row 1: path or label is empty"),
     "an unknown split": (
         table("path,label,split\na/0.png,a,unlabeled\n"),
@@ -105,21 +108,21 @@ BROKEN = {
     ),
     "a split without train": (
         table("path,label,split\na/0.png,a,test\nb/0.png,b,test\n"),
-        "gives splits but no row of the split train",
+        "gives splits, but no row has the split train",
     ),
     "an image listed twice": (
         table("path,label\na/0.png,a\na/0.png,b\n"),
         "lists a/0.png 2 times",
     ),
-    "a table that is none": (table('path,label\n"a\n'), "cannot be read as a table"),
+    "a table that is none": (table('path,label\n"a\n'), "is not a readable table"),
     "a table in another encoding": (
         lambda root: [
             (root / "labels.csv").write_bytes("path,label\nü.png,a\n".encode("utf-16")),
             root / "labels.csv",
         ][1],
-        "cannot be read as a table",
+        "is not a readable table",
     ),
-    "parquet rubbish": (parquet_rubbish, "cannot be read as a table"),
+    "parquet rubbish": (parquet_rubbish, "is not a readable table"),
 }
 
 

@@ -40,7 +40,7 @@ def test_columns_may_have_other_names(root):
 
 def test_a_name_that_is_told_and_not_there_is_refused_with_those_that_are(root):
     table = write(root, "path,label\nant/0.png,ant\n")
-    with pytest.raises(DataError, match="no column species for label; it has path, label"):
+    with pytest.raises(DataError, match="no column species for label; its columns are path, label"):
         find(table, {"label": "species"})
 
 

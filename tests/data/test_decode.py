@@ -153,8 +153,11 @@ def test_sixteen_bits_keep_their_upper_eight():
     ("limits", "message"),
     [
         (DecodeLimits(max_bytes=100), "more than 100 bytes"),
-        (DecodeLimits(max_pixels=500), "40 x 30 is more than 500 pixels"),
-        (DecodeLimits(max_aspect_ratio=1.2), "40 x 30 is longer than 1.2 times its width"),
+        (DecodeLimits(max_pixels=500), "40 x 30 pixels is more than the limit of 500"),
+        (
+            DecodeLimits(max_aspect_ratio=1.2),
+            "40 x 30 pixels: one side is more than 1.2 times the other",
+        ),
     ],
 )
 def test_limits_are_said_with_their_numbers(limits, message):

@@ -102,7 +102,7 @@ def test_a_line_that_was_cut_off_is_reported_and_kept(path, caplog, cut):
     path.write_bytes(whole[: last + cut])
     with caplog.at_level(logging.WARNING):
         assert read_corrections(path) == (correction(),)
-    assert "line 3 is cut off" in caplog.text
+    assert "line 3 is incomplete" in caplog.text
     append_corrections(path, [correction(2)])
     assert read_corrections(path) == (correction(), correction(2))
     assert whole[last : last + cut] in path.read_bytes()
@@ -118,7 +118,7 @@ def test_a_line_that_was_cut_off_is_reported_and_kept(path, caplog, cut):
     ],
 )
 def test_a_row_that_could_not_be_read_is_not_written(path, row):
-    with pytest.raises(DataError, match="not a correction"):
+    with pytest.raises(DataError, match="invalid correction"):
         append_corrections(path, [correction(), row])
     assert not path.exists()
 
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(path, monkeypatch):
 def test_a_folder_that_is_not_there_or_not_writable_is_an_error(path):
     (path.parent / "file").touch()
     for place in (path.parent / "file" / path.name, path.parent / "none" / path.name):
-        with pytest.raises(ArtifactError, match="cannot be written"):
+        with pytest.raises(ArtifactError, match="cannot write"):
             append_corrections(place, [correction()])
 
 

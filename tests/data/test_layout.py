@@ -72,7 +72,9 @@ def test_classes_in_the_names_of_files_are_pointed_out(tmp_path):
     for number in range(6):
         (tmp_path / f"cat.{number}.png").write_bytes(photo(number))
         (tmp_path / f"dog_{number}.png").write_bytes(photo(number))
-    with pytest.raises(DataError, match="names begin with cat, dog: if these are the classes"):
+    with pytest.raises(
+        DataError, match="names begin with cat, dog: if these words are the classes"
+    ):
         find_images(tmp_path)
     (tmp_path / "7.png").write_bytes(photo(7))
     with pytest.raises(DataError) as caught:
@@ -109,5 +111,5 @@ def test_a_column_that_holds_lists_is_refused(tmp_path):
 
 def test_two_columns_of_one_name_are_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("path,label,label\na.png,ant,bee\n")
-    with pytest.raises(DataError, match=r"labels\.csv has more than one column label"):
+    with pytest.raises(DataError, match=r"labels\.csv has several columns named label"):
         found(tmp_path / "labels.csv")

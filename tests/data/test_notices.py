@@ -13,7 +13,7 @@ def test_conflicts_leaks_and_unusable_files_are_noticed(tmp_path):
     (tmp_path / "test/bees/again.png").write_bytes(photo(0))
     (tmp_path / "train/ants/broken.png").write_bytes(b"")
     assert list_notices(index(tmp_path)) == [
-        "1 file not usable (1 empty): train/ants/broken.png",
+        "1 file unusable (1 empty): train/ants/broken.png",
         "1 group of copies with more than one label, such as test/bees/again.png and "
         "train/ants/0.png",
         "1 group of copies in more than one split, such as "

@@ -210,7 +210,7 @@ def test_images_of_one_colour_are_a_finding(tmp_path):
 
     assert warnings(*[fine] * 90, *[blank] * 2) == []
     (found,) = warnings(*[fine] * 90, *[blank] * 10)
-    assert "10 of 100 images show one colour" in found
+    assert "10 of 100 images show a single colour" in found
     assert "90.png" in found
 
 

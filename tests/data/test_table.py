@@ -25,7 +25,7 @@ def read(root, text, *, name="labels.csv"):
 def test_backslashes_are_read_as_separators(root):
     rows, warnings = read(root, "path,label\r\nimg\\ant\\0.png,ant\r\nimg\\bee\\0.png,bee\r\n")
     assert set(rows) == {"img/ant/0.png", "img/bee/0.png"}
-    assert "2 paths not spelt as the files are called" in warnings[0]
+    assert "2 paths spelt differently from the file names" in warnings[0]
 
 
 def test_a_backslash_in_the_name_of_a_file_is_kept(root):
@@ -42,7 +42,7 @@ def test_absolute_paths_inside_the_folder_are_taken(root):
 
 @pytest.mark.parametrize("path", ["/home/bob/set/img/ant/0.png", "C:\\set\\img\\ant\\0.png"])
 def test_a_path_of_another_machine_is_refused_with_the_one_here(root, path):
-    with pytest.raises(DataError, match=r"outside the table's(.|\n)*img/ant/0\.png, which is"):
+    with pytest.raises(DataError, match=r"outside the table's(.|\n)*img/ant/0\.png, which exists"):
         read(root, f"path,label\n{path},ant\n")
 
 
@@ -73,7 +73,7 @@ def test_a_missing_file_is_shown_with_the_one_that_may_be_meant(root, listed):
     (root / "0.png").write_bytes(b"x")
     _, warnings = read(root, f"path,label\n{listed},ant\n")
     assert f"the first: {root / listed}; " in warnings[0]
-    assert "0.png is there" in warnings[0]
+    assert "0.png exists" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_missing_value_in_parquet_is_an_empty_label(root):
 
 
 def test_an_address_is_no_path(root):
-    with pytest.raises(DataError, match="row 1: 'https://x.org/a.png' is an address"):
+    with pytest.raises(DataError, match="row 1: 'https://x.org/a.png' is a URL"):
         read(root, "path,label\nhttps://x.org/a.png,a\n")
 
 

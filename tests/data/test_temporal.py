@@ -51,10 +51,10 @@ def test_a_group_is_tested_if_its_newest_image_is():
 @pytest.mark.parametrize(
     ("times", "what"),
     [
-        (["1", "noon"], "'noon' in the column when cannot be read"),
-        (["1", ""], "'' in the column when cannot be read"),
-        (["1", "nan"], "is not a time"),
-        (["5", "5"], "would be all of them"),
+        (["1", "noon"], "column when has the invalid time 'noon'"),
+        (["1", ""], "column when has the invalid time ''"),
+        (["1", "nan"], "invalid time 'nan'"),
+        (["5", "5"], "would contain all images"),
     ],
 )
 def test_times_that_decide_nothing_are_refused(times, what):

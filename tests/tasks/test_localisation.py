@@ -211,13 +211,13 @@ def test_of_several_boxes_in_coco_the_largest_is_taken(rows, tmp_path):
     shares = [x / WIDTH, y / HEIGHT, (x + width) / WIDTH, (y + height) / HEIGHT]
     assert json.loads(row.target) == ["lime", *(round(share, 6) for share in shares)]
     assert row.facts == {"boxes": "2"}
-    assert any("1 image with several boxes: the largest is taken" in w for w in manifest.warnings)
-    assert any("1 image without a box left out" in w for w in manifest.warnings)
+    assert any("1 image with several boxes: the largest is used" in w for w in manifest.warnings)
+    assert any("1 image without a box ignored" in w for w in manifest.warnings)
 
 
 def test_what_is_no_coco_file_is_refused(tmp_path):
     (tmp_path / "boxes.json").write_text('{"images": []}')
-    with pytest.raises(DataError, match="cannot be read as annotations in COCO's format"):
+    with pytest.raises(DataError, match="does not contain annotations in COCO format"):
         index_images(configure(tmp_path / "boxes.json"), Paths(tmp_path / "out"))
 
 

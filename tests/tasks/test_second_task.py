@@ -120,7 +120,7 @@ def test_what_the_task_cannot_read_is_refused_before_the_work(tmp_path, table):
     (tmp_path / "a.png").write_bytes(picture(0.5, 0))
     with pytest.raises(DataError, match="'seven' is not a number"):
         index_images(configure(tmp_path / "odd.csv"), Paths(tmp_path / "out"))
-    with pytest.raises(DataError, match="folders say nothing of target"):
+    with pytest.raises(DataError, match="folders cannot give target"):
         index_images(configure(tmp_path), Paths(tmp_path / "out"))
     for setting in ("train.class_weight=balanced", "registry.gate.metric=accuracy"):
         with pytest.raises(ConfigError, match="which the task `brightness` does not have"):

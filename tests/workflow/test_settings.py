@@ -69,7 +69,7 @@ def test_the_fractions_say_how_many_images_are_split_off(data, usual, split):
 
 def test_the_layout_says_what_the_folders_are(tmp_path):
     root = write_classes(tmp_path / "images", {"ants": 6, "bees": 6, "test": 6})
-    with pytest.raises(DataError, match="can be read in two ways"):
+    with pytest.raises(DataError, match="is ambiguous"):
         indexed(root)
     assert indexed(root, "data.layout=classes").strata == ["ants", "bees", "test"]
 

@@ -1,4 +1,4 @@
-"""New images for a data set of class folders: a file is added, and where it came from is noted."""
+"""Add new images to a data set of class folders, and note where they came from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rootstock.errors import DataError
 from rootstock.system.files import write_atomic
 
 ENDINGS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
-"""Of formats whose files are called otherwise."""
+"""Suffixes of formats that are not named like their suffix."""
 
 
 def adopt_image(
@@ -34,25 +34,27 @@ def adopt_image(
 ) -> Path:
     """Add an image file to the folder of its class; return its path.
 
-    ``rows`` are the images that are there: the new one is put next to a training image of the
-    class ``label``. A row of corrections.csv notes who added it, and why.
+    ``rows`` are the existing images: the new file is put next to a training image of the class
+    ``label``. A row of corrections.csv records who added it, and why.
     Raises:
-        DataError: the data set is a table, has this image already, or has no such class.
-        ImageError: this is not an image that can be used.
-        ArtifactError: the file cannot be written; nothing is left.
+        DataError: the data set is a table, already has this image, or has no such class.
+        ImageError: the file is not a usable image.
+        ArtifactError: the file cannot be written; nothing remains of it.
     """
     if not root.is_dir():
         raise DataError(
-            f"{root} is a table, which lists its images itself",
+            f"{root} is a table, which lists its images",
             hint="put the file next to the others, and add a row to the table",
         )
     digest = hashlib.sha256(content).hexdigest()
     if there := next((row.path for row in rows if row.sha256 == digest), None):
-        raise DataError(f"the image is in the data already: {there}", hint="correct its label")
+        raise DataError(
+            f"the image is already in the data: {there}", hint="correct its label instead"
+        )
     alike = [row for row in rows if row.target == label and row.split != "test"]
     if not alike:
         raise DataError(
-            f"the data has no class {label!r}", hint="name a class that has images already"
+            f"the data has no class {label!r}", hint="name a class that already has images"
         )
     kind = decode_image(content, limits).format.lower()
     folder = root / PurePosixPath(min(row.path for row in alike)).parent

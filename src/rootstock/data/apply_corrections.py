@@ -1,4 +1,4 @@
-"""Corrections applied to the targets of an index."""
+"""Apply corrections to the targets of an index."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def apply_corrections(
 ) -> Corrected:
     """Return the targets ``texts`` of these images with the corrections in force.
 
-    All files of the same bytes follow.
+    A correction applies to all files with the same bytes.
     Raises:
         DataError: a correction is not a target of this task.
     """
@@ -43,7 +43,7 @@ def apply_corrections(
 
 
 def check_corrections(corrections: Sequence[Correction], rules: TargetRules) -> None:
-    """Refuse labels in force that are no targets, before any image is read.
+    """Refuse corrections in force that are not valid targets, before any image is read.
 
     Raises:
         DataError: names the image and the label.
@@ -80,8 +80,8 @@ def _warn(
     strangers = current(corrections).keys() - path_of.keys()
     if strangers:
         yield (
-            f"{count(len(strangers), 'image')} of {FILE_NAME} not among the usable images, such as "
-            f"{min(strangers)[:12]}"
+            f"{count(len(strangers), 'image')} of {FILE_NAME} are not usable images of the data, "
+            f"such as {min(strangers)[:12]}"
         )
     open_ones = [one for one in conflicts(corrections) if one.later.sha256 in path_of]
     if open_ones:
@@ -90,6 +90,6 @@ def _warn(
             for earlier, later in open_ones
         ]
         yield (
-            f"{count(len(open_ones), 'image')} with different labels from two people in "
+            f"{count(len(open_ones), 'image')} have different labels from two people in "
             f"{FILE_NAME} (the later one is used): {shorten(described, most=3)}"
         )

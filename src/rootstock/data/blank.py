@@ -1,4 +1,4 @@
-"""Images that show nothing once they are decoded, and what was chosen so that they do not."""
+"""Detect images that show nothing after decoding, and choose a rendering that avoids them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class _Shown(NamedTuple):
 def decide_rendering(
     images: Sequence[tuple[str, Inspected]], strata: Sequence[str], splits: Sequence[str]
 ) -> tuple[Rendering, list[str]]:
-    """Return the rendering of usable images, and warnings about it and of what shows nothing.
+    """Return the rendering for usable images, and warnings about it and about blank images.
 
-    ``images`` are given with their paths. The training images decide; all do if there are none,
-    as in a set that is only for a test.
+    ``images`` come with their paths. The rendering is chosen from the training images, or from all
+    images if there are none, as in a set that is only for testing.
     """
     training = [one for (_, one), split in zip(images, splits, strict=True) if split == "train"]
     by = training or [one for _, one in images]
@@ -60,15 +60,15 @@ def _explain(images: Sequence[_Shown], rendering: Rendering) -> list[str]:
             count = sum(image.mode in modes for image in images)
             low, high = (f"{edge:,.6g}" for edge in chosen)
             warnings.append(
-                f"{count:,} {name} images use the values {low} to {high}: this range becomes black "
-                "to white, in training and in the service"
+                f"{count:,} {name} images use values from {low} to {high}: this range becomes "
+                "black to white, in training and in the service"
             )
     if rendering.ground != GROUNDS[0]:
         seen = [image for image in images if _is_on_ground(image)]
         unseen = sum(image.tones[0] < MIN_GROUND_CONTRAST for image in seen)
         warnings.append(
             f"{unseen:,} of {len(seen):,} transparent images would show nothing on white: all are "
-            f"laid on {rendering.ground_name}, in training and in the service"
+            f"shown on {rendering.ground_name}, in training and in the service"
         )
     return warnings + _warn_of_blank(images, rendering)
 
@@ -86,8 +86,8 @@ def _warn_of_blank(images: Sequence[_Shown], rendering: Rendering) -> list[str]:
         return []
     most = f", most of the class {sorted(classes)[0]}" if classes and len(sizes) > 1 else ""
     return [
-        f"{len(blank):,} of {len(images):,} images show one colour and nothing else once they are "
-        f"decoded{most}, starting with {blank[0].path}: look at the files, a model learns nothing "
+        f"{len(blank):,} of {len(images):,} images show a single colour once they are decoded"
+        f"{most}, starting with {blank[0].path}: look at the files, because a model learns nothing "
         "from them"
     ]
 

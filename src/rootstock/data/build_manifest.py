@@ -1,4 +1,4 @@
-"""The manifest made from a layout: every image is decoded once, and its split is decided."""
+"""Build the manifest from a layout: decode every image once, and decide its split."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def build_manifest(
 ) -> Manifest:
     """Decode every image of ``layout`` once and decide its split.
 
-    ``workers`` is the number of decoding processes; None: one a core. ``cache_file`` is a file that
-    keeps what was seen, so that the next run reads what is new or has changed, nothing else.
-    ``duplicates`` says which copies stay in one split, ``group`` which other images do, as in
-    `name_groups`. ``time`` names the metadata that the newest images are tested by.
-    ``recognised`` is why the task of ``rules`` was taken. ``on_inspected`` is called with what was
-    seen, before anything is made of it.
-    Images of ``previous`` keep their split if it was drawn by the same settings.
-    ``corrections`` change targets and remove images. They change no split and no group: those are
-    drawn by the targets before.
+    ``workers`` is the number of decoding processes; None: one per core. ``cache_file`` stores the
+    results, so that the next run reads only files that are new or changed.
+    ``duplicates`` sets which copies stay in one split, ``group`` which other images do, as in
+    `name_groups`. ``time`` names the metadata column by which the newest images are the test split.
+    ``recognised`` is the reason for choosing the task of ``rules``. ``on_inspected`` is called with
+    the results before they are used.
+    Images of ``previous`` keep their split if it was drawn with the same settings.
+    ``corrections`` change targets and remove images. They change no split and no group: those
+    depend on the targets before correction.
     Raises:
-        DataError: there is nothing to learn from these targets; ``min_per_class`` is how many
-            usable images each stratum needs.
+        DataError: nothing can be learned from these targets. ``min_per_class`` is the number of
+          usable images that each stratum needs.
     """
     listed = [entry.target for entry in layout.entries]
     rules.check_texts(layout.root, listed)
@@ -148,5 +148,5 @@ def build_manifest(
 
 
 def _storable(text: str) -> str:
-    """As it is, but what no UTF-8 can hold (a file name of other bytes) is spelt out."""
+    """Return ``text`` with escapes for what UTF-8 cannot store, as in some file names."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

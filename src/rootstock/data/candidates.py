@@ -1,9 +1,9 @@
 """Candidates for copies: pairs of thumbnails that agree, also turned or mirrored.
 
-Only pairs whose 64-bit hashes are close are compared; the hash says which of two neighbours in a
-row is the brighter (dHash, N. Krawetz 2013). Where very many pictures look the same, each is
-compared with a few of the nearest only, so the work grows with the number of images and not with
-the number of pairs.
+Only pairs with similar 64-bit hashes are compared; the hash records which of two neighbours in a
+row is brighter (dHash, N. Krawetz 2013). If very many pictures look the same, each is compared
+only with a few of the nearest, so the work grows with the number of images and not with the
+number of pairs.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy as np
 Thumbnail = bytes
 """Grey uint8[16,16]."""
 SIDE_PIXELS = 16
-"""Of a thumbnail, in pixels."""
+"""Side of a thumbnail, in pixels."""
 MAX_DIFFERENCE = 4.0
-"""Mean absolute difference of two thumbnails, in grey levels, up to which they are candidates."""
+"""Largest mean absolute difference of two thumbnails, in grey levels, that makes a candidate."""
 MIN_CONTRAST = 4.0
-"""Pictures flatter than this (standard deviation in grey levels) have a hash of noise."""
+"""Pictures with a smaller standard deviation, in grey levels, have a hash of noise."""
 TURNS = (0, 1, 2, 4, 5, 6, 7)
-"""Ways to turn the second of two pictures; see `turn`. The third is the first of the other two."""
+"""Ways to turn the second of two pictures; see `turn`. In the third, the roles are exchanged."""
 WINDOW_IMAGES = 16
-"""Pictures with equal bits that one is compared with, the nearest in brightness first."""
+"""Pictures with equal bits that a picture is compared with, the nearest in brightness first."""
 MAX_VERIFIED_PAIRS = 4
-"""Candidates of one picture whose pixels are compared, the nearest first."""
+"""Candidates per picture whose pixels are compared, the nearest first."""
 _BLOCK_IMAGES = 8_192
 _KEPT_PAIRS = 1_000_000
 _SIXTEEN_TO_NINE = np.array(
@@ -36,15 +36,15 @@ _SIXTEEN_TO_NINE = np.array(
     ],
     np.float32,
 )
-"""Ninths of each of 16 columns that lie in each of 9: whole numbers, so that sums are exact."""
+"""Ninths of each of 16 columns that fall in each of 9: whole numbers, so that sums are exact."""
 _BIT_ORDER = 29 * np.arange(64) % 64
-"""An order of the bits in which each quarter has some of all rows and columns.
+"""An order of the bits in which each quarter contains bits of all rows and columns.
 
-Pictures with equal borders, such as digits, agree in the bits of whole rows; in this order they
-still differ in each quarter, so that few pairs need a look.
+Pictures with equal borders, such as digits, have the same bits in whole rows; in this order they
+still differ in each quarter, so that few pairs must be compared.
 """
 _SIGNS = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), (SIDE_PIXELS**2, 8))
-"""Sums of grey levels with these signs are nearly equal for copies; the first for each quarter."""
+"""Signs for sums of grey levels that are nearly equal for copies; the first for each quarter."""
 
 
 class Pairs(NamedTuple):
@@ -60,7 +60,7 @@ class Pairs(NamedTuple):
 
 
 class Thumbnails(NamedTuple):
-    """Vivid thumbnails ``grey`` uint8[N,256], their images' numbers, and numbers of strata."""
+    """Vivid thumbnails ``grey`` uint8[N,256], the numbers of their images and of their strata."""
 
     grey: np.ndarray
     numbers: np.ndarray
@@ -89,9 +89,8 @@ def turn(pictures: np.ndarray, way: int) -> np.ndarray:
 def find_candidates(pictures: Thumbnails, bits: int) -> Pairs:
     """Return pairs whose hashes differ in at most ``bits`` bits and whose thumbnails agree.
 
-    Those that are not among the nearest of either picture are left out. Pictures of different
-    strata are compared as they are, and not turned: an arrow to the left is no copy of one to the
-    right.
+    Pairs that are not among the nearest of either picture are left out. Pictures of different
+    strata are compared unturned: an arrow to the left is not a copy of an arrow to the right.
     """
     return _nearest(_candidates(pictures, bits), len(pictures.grey))
 
@@ -140,7 +139,8 @@ def _candidates(pictures: Thumbnails, bits: int) -> Iterator[Pairs]:
                 first, second = np.minimum(first, second), np.maximum(first, second)
                 mixed = (first < n_rows) & (second >= n_rows)
                 first, second = first[mixed], second[mixed] - n_rows
-                # Of two that are mirrored, each is the other turned: one of both pairs will do.
+                # If two pictures are mirrored, each is the other one turned: one of both pairs is
+                # enough.
                 fit = pictures.strata[first] == pictures.strata[second]
                 fit &= (first != second) if way == 1 else (first < second)
                 first, second = first[fit], second[fit]
@@ -167,9 +167,9 @@ def _signatures(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hash(thumbs: np.ndarray) -> np.ndarray:
-    """uint64[N] of thumbnails uint8[N,256]: of 8 rows of 9 grey levels, which rise to the right."""
+    """Return uint64[N] of thumbnails uint8[N,256]: the rises to the right in 8 rows of 9 levels."""
     rows = thumbs.reshape(-1, 8, 2, SIDE_PIXELS).mean(axis=2, dtype=np.float32)
-    # To whole grey levels: what differs by less is noise, and flat parts shall have no order.
+    # Round to whole grey levels: smaller differences are noise, and flat parts have no order.
     small = np.rint(rows @ _SIXTEEN_TO_NINE / 16)
     bits = (small[:, :, 1:] > small[:, :, :-1]).reshape(-1, 64)
     return np.packbits(bits.take(_BIT_ORDER, axis=1), axis=1).view(">u8").ravel().astype(np.uint64)
@@ -178,11 +178,11 @@ def _hash(thumbs: np.ndarray) -> np.ndarray:
 def _close_pairs(
     hashes: np.ndarray, sums: np.ndarray, bits: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions int64[M], int64[M] of hashes that differ in at most ``bits`` bits.
+    """Return positions int64[M], int64[M] of hashes that differ in at most ``bits`` bits.
 
-    Such hashes agree in one of ``bits + 1`` bands. In the order of a band's values, equal ones
-    lie side by side in the order of a sum, and each step pairs every hash with the one that many
-    places further on, up to `WINDOW_IMAGES`.
+    Such hashes agree in one of ``bits + 1`` bands. Hashes with the same value of a band are
+    sorted by a sum; each step pairs every hash with the one that many places later, up to
+    `WINDOW_IMAGES`.
     """
     edges = np.linspace(0, 64, bits + 2).astype(int)
     for band, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):

@@ -1,4 +1,4 @@
-"""Annotations in COCO's format, as a table of one box per image."""
+"""Annotations in COCO format, as a table with one box per image."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rootstock.errors import DataError
 
 COCO_ENDING = ".json"
 NOTE = b"note"
-"""Key of the schema's metadata: what the user should know of the table."""
+"""Key of the schema's metadata for notes to the user about the table."""
 _FOLDERS = ("", "images")
-"""Where the files are, relative to the annotations."""
+"""Folders of the images, relative to the annotations."""
 
 
 def read_coco(path: Path) -> pa.Table:
     """Return path, label and box in pixels of the images that have boxes.
 
-    Of several boxes the largest is taken; the column `boxes` says how many there are.
+    If an image has several boxes, the largest is used; the column `boxes` has their number.
 
     Raises:
-        DataError: it is not such a file.
+        DataError: the file does not contain such annotations.
     """
     try:
         tree = json.loads(path.read_bytes())
@@ -45,12 +45,12 @@ def read_coco(path: Path) -> pa.Table:
     except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         why = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{path} cannot be read as annotations in COCO's format ({why})",
-            hint="it is an object with `images` (id, file_name), `annotations` (image_id, "
-            "category_id, bbox) and `categories` (id, name)",
+            f"{path} does not contain annotations in COCO format ({why})",
+            hint="the file must be an object with `images` (id, file_name), `annotations` "
+            "(image_id, category_id, bbox) and `categories` (id, name)",
         ) from None
     if not rows:
-        raise DataError(f"{path} has no image with a box", hint="give annotations with `bbox`")
+        raise DataError(f"no image in {path} has a box", hint="give annotations with `bbox`")
     columns = zip(*sorted(rows), strict=True)
     kinds = ("path", "label", "x", "y", "width", "height", "boxes")
     cells = {
@@ -65,7 +65,7 @@ def read_coco(path: Path) -> pa.Table:
 def _largest(
     boxes: Sequence[tuple[Any, str, list[float]]],
 ) -> Mapping[Any, tuple[Any, str, list[float]]]:
-    """Return the largest box of each image; the first of equals."""
+    """Return the largest box of each image; the first one of equal size."""
     largest: dict[Any, tuple[Any, str, list[float]]] = {}
     for one in boxes:
         image, _, box = one
@@ -79,7 +79,7 @@ def _area(box: Sequence[float]) -> float:
 
 
 def _find_folder(base: Path, names: Sequence[str]) -> str:
-    """Return the prefix under which most of a few files are."""
+    """Return the prefix below which most of a sample of files exist."""
     some = names[:20]
     prefixes = [f"{folder}/" if folder else "" for folder in _FOLDERS]
     return max(
@@ -91,7 +91,7 @@ def _describe(names: Mapping[Any, str], counts: Mapping[Any, int]) -> str:
     several = sum(number > 1 for number in counts.values())
     notes = []
     if several:
-        notes.append(f"{count(several, 'image')} with several boxes: the largest is taken")
+        notes.append(f"{count(several, 'image')} with several boxes: the largest is used")
     if without := len(names) - len(counts):
-        notes.append(f"{count(without, 'image')} without a box left out")
+        notes.append(f"{count(without, 'image')} without a box ignored")
     return "; ".join(notes)

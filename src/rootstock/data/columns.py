@@ -1,4 +1,4 @@
-"""The columns of a table of images: what is in them, and what each of them is for."""
+"""The columns of a table of images: their cells and their roles."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z",
 _DELIMITERS = (",", ";", "\t")
 _UNREADABLE = (pa.ArrowException, csv.Error, OSError, TypeError, ValueError)
 ColumnSettings = Mapping[str, str | Sequence[str]]
-"""`data.columns`: what a column is for, and its name in the table, or several names."""
+"""`data.columns`: maps a role to the name of its column, or to several names."""
 Kind = Literal["binary", "number", "list", "text"]
 MIN_KIND_SHARE = 0.9
-"""Cells of a column that have to be numbers, or 0 and 1, before the others are called wrong."""
+"""Cells of a column that must be numbers, or 0 and 1, before the other cells count as wrong."""
 TRUTH_VALUES = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 MAX_METADATA_COLUMNS = 64
 MAX_METADATA_CHARACTERS = 200
-"""A longer name of a column is no metadata; a longer cell is cut."""
+"""A column with a longer name is not metadata; a longer cell is cut."""
 
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """What the settings say of a table's columns.
+    """The settings about a table's columns.
 
-    ``told`` are those of `data.columns`. Columns in ``aside``, such as that of the group, hold no
-    target; ``required`` are those among them that the table must have.
+    ``told`` are the roles in `data.columns`. Columns in ``aside``, such as the group, hold no
+    target; ``required`` are those of them that the table must have.
     """
 
     told: ColumnSettings = field(default_factory=dict)
@@ -47,7 +47,7 @@ class ColumnRoles:
     required: Collection[str] = ()
 
     def names(self, role: str) -> tuple[str, ...]:
-        """Return the names that were told for ``role``; none if nothing was."""
+        """Return the names set for ``role``; empty if none are set."""
         told = self.told.get(role, ())
         return (told,) if isinstance(told, str) else tuple(told)
 
@@ -60,14 +60,14 @@ class Columns:
     table: pa.Table
     roles: ColumnRoles = field(default_factory=ColumnRoles)
     notes: list[str] = field(default_factory=list)
-    """What the task noticed while reading, for the user."""
+    """Notes of the task about the table, for the user."""
 
     @classmethod
     def read(cls, path: Path, roles: ColumnRoles) -> Columns:
         """Read a CSV or Parquet file.
 
         Raises:
-            DataError: it is no table, or has no column of a name that was told.
+            DataError: the file is not a table, or has no column of a name in the settings.
         """
         columns = cls(path, _read_table(path), roles)
         told = [(role, name) for role in roles.told for name in roles.names(role)]
@@ -75,7 +75,7 @@ class Columns:
         for role, name in needed:
             if name not in columns.table.column_names:
                 raise DataError(
-                    f"{path} has no column {escape_terminal(name)} for {role}; it has "
+                    f"{path} has no column {escape_terminal(name)} for {role}; its columns are "
                     f"{columns.describe_names()}",
                     hint="correct data.columns, data.group or data.time",
                 )
@@ -83,17 +83,17 @@ class Columns:
 
     @property
     def note(self) -> str:
-        """What the user should know of the table; empty if there is nothing."""
+        """Notes about the table for the user; empty if there are none."""
         return (self.table.schema.metadata or {}).get(NOTE, b"").decode()
 
     def describe_names(self) -> str:
-        """Return the names of all columns for a message."""
+        """Return the names of all columns, for a message."""
         return ", ".join(map(escape_terminal, self.table.column_names))
 
     def find(self, role: str) -> tuple[str, ...]:
-        """Return the names of the columns for ``role``: those told, or the one of this name.
+        """Return the columns for ``role``: those in the settings, or the one with this name.
 
-        The name may be in another case if the table does not have it as it is.
+        The case of the name is ignored if the table has no exact match.
         Raises:
             DataError: the table has more than one column of this name.
         """
@@ -101,20 +101,21 @@ class Columns:
         same = (role,) if role in there else tuple(n for n in there if n.lower() == role)
         if len(same) > 1 and not self.roles.names(role):
             raise DataError(
-                f"{self.path} has more than one column {role}: {', '.join(same)}",
-                hint="rename or remove one",
+                f"{self.path} has several columns named {role}: {', '.join(same)}",
+                hint="rename or remove all but one",
             )
         names = self.roles.names(role) or same
         for name in names:
             if self.table.column_names.count(name) > 1:
                 raise DataError(
-                    f"{self.path} has more than one column {name}", hint="rename or remove one"
+                    f"{self.path} has several columns named {name}",
+                    hint="rename or remove all but one",
                 )
         return names
 
     @cached_property
     def unnamed(self) -> tuple[str, ...]:
-        """Names of the columns that may hold targets: those without another use."""
+        """Names of the columns that may hold targets: those without another role."""
         used = {*self.find("path"), *self.find("split"), *self.roles.aside}
         return tuple(name for name in self._single_names if name not in used)
 
@@ -124,7 +125,7 @@ class Columns:
         return tuple(name for name in dict.fromkeys(names) if name and names.count(name) == 1)
 
     def kind(self, name: str) -> Kind:
-        """Return what nearly all cells of a column hold."""
+        """Return the kind of value in nearly all cells of a column."""
         if self.is_list(name):
             return "list"
         try:
@@ -137,45 +138,45 @@ class Columns:
         return "number" if sum(map(_is_number, cells)) >= least else "text"
 
     def is_list(self, name: str) -> bool:
-        """Whether each cell of a column is a list."""
+        """Return whether each cell of a column is a list."""
         kind = self.table[name].type
         return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
     def lists(self, name: str) -> list[list[str]]:
-        """Return the cells of a column of lists; a missing one is empty."""
+        """Return the cells of a column of lists; a missing cell is empty."""
         cells = self.table[name].to_pylist()
         return [
             [clean_label(str(item)) for item in cell or () if item is not None] for cell in cells
         ]
 
     def texts(self, name: str, *, clean: bool = True) -> list[str]:
-        """Return the cells of a column without blanks at their ends; "" for a missing value.
+        """Return the cells of a column without surrounding blanks; "" for a missing value.
 
-        ``clean``: as labels are written.
+        ``clean``: normalise them as labels.
         Raises:
             DataError: the cells are not single values.
         """
         kind = self.table[name].type
         try:
             if pa.types.is_nested(kind):
-                raise pa.ArrowInvalid(f"{kind} is not one value")
+                raise pa.ArrowInvalid(f"{kind} is not a single value")
             texts = pc.cast(self.table[name], pa.string()).to_pylist()
         except (pa.ArrowException, UnicodeDecodeError):
             raise DataError(
-                f"the column {name} of {self.path} holds {kind}, not one text or number a row",
-                hint="write one text or number into each row of it",
+                f"the column {name} of {self.path} holds {kind}, not one text or number per row",
+                hint="write one text or number in each row",
             ) from None
         return [clean_label(value or "") if clean else (value or "").strip() for value in texts]
 
     def join(self, names: Sequence[str]) -> list[str]:
-        """Return one text per row: that of the only column, or those of all as a JSON list."""
+        """Return one text per row: the only column's, or a JSON list of all columns."""
         columns = [self.texts(name) for name in names]
         if len(columns) == 1:
             return columns[0]
         return [json.dumps(row, ensure_ascii=False) for row in zip(*columns, strict=True)]
 
     def metadata(self, targets: Collection[str]) -> tuple[dict[str, list[str]], list[str]]:
-        """Return the cells of the columns with no other use than to describe, and warnings."""
+        """Return the cells of the columns that only describe the images, and warnings."""
         used = {*self.find("path"), *self.find("split"), *targets}
         names = [
             name
@@ -183,12 +184,12 @@ class Columns:
             if name not in used and len(name) <= MAX_METADATA_CHARACTERS
         ]
         kept: dict[str, list[str]] = {}
-        # Those that settings name are never among the ones that are too many.
+        # Columns that the settings name are always kept, even if there are too many.
         for name in sorted(names, key=lambda name: name not in self.roles.aside):
             if len(kept) == MAX_METADATA_COLUMNS:
                 return kept, [
-                    f"{self.path} has {len(names)} columns that describe the images; the first "
-                    f"{MAX_METADATA_COLUMNS} are kept"
+                    f"{self.path} has {len(names)} columns that describe the images; only the "
+                    f"first {MAX_METADATA_COLUMNS} are kept"
                 ]
             try:
                 cells = self.texts(name)
@@ -215,17 +216,17 @@ def _read_table(path: Path) -> pa.Table:
     if ending not in TABLE_ENDINGS:
         raise DataError(
             f"{path} is a file, but not a CSV or Parquet table",
-            hint="unpack it, and give the folder"
+            hint="unpack it, and pass the folder"
             if ending in _ARCHIVE_ENDINGS
-            else f"give a folder of class folders, a table ({', '.join(TABLE_ENDINGS)}), or "
-            "annotations in COCO's format (.json)",
+            else f"pass a folder of class folders, a table ({', '.join(TABLE_ENDINGS)}), or "
+            "annotations in COCO format (.json)",
         )
     try:
         if ending in (".parquet", ".pq"):
             table = pa.parquet.read_table(path)
             return table.rename_columns([name.strip() for name in table.column_names])
         delimiter, names = _read_header(path)
-        # Everything is text: labels such as 007 must not become the number 7.
+        # Read everything as text: a label such as 007 must not become the number 7.
         table = pa.csv.read_csv(
             path,
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
@@ -235,13 +236,13 @@ def _read_table(path: Path) -> pa.Table:
         return _without_empty_end(table)
     except _UNREADABLE as error:
         raise DataError(
-            f"{path} cannot be read as a table: {error}",
+            f"{path} is not a readable table: {error}",
             hint="save it as CSV in UTF-8 or as Parquet",
         ) from None
 
 
 def _without_empty_end(table: pa.Table) -> pa.Table:
-    """Return the table without the empty rows that spreadsheets write behind the last one."""
+    """Return the table without the empty rows that spreadsheets write at the end."""
     length = table.num_rows
     while length and not any(
         (column[length - 1].as_py() or "").strip() for column in table.columns

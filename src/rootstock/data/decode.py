@@ -1,12 +1,12 @@
-"""Bytes in, RGB pixels out: the only place that opens an image.
+"""Decode bytes to RGB pixels: the only module that opens an image.
 
-The header is judged before a pixel is decoded, so that a small file cannot ask for much memory.
-What is decided, for training and service alike:
+The header is checked before a pixel is decoded, so that a small file cannot ask for much memory.
+The rules, for training and service alike:
 
 - EXIF orientation is applied; colour profiles are ignored.
-- Of an animation the first frame is taken.
+- Only the first frame of an animation is used.
 - CMYK, palette, grey and bilevel images become RGB.
-- Deep greys, floats and transparency become RGB as a `Rendering` says.
+- Deep greys, floats and transparency become RGB according to a `Rendering`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from rootstock.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 _ORIENTATION_KEYS = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
-"""Where Pillow looks for an orientation; without them looking costs more than a small decode."""
+"""Where Pillow looks for an orientation; without these, looking costs more than a small decode."""
 _END_OF_JPEG = b"\xff\xd9"
 T = TypeVar("T")
 
-# Pillow's own limit comes before ours and cannot be set for one image; `_check_header` is stricter.
+# Pillow's own limit comes first and cannot be set per image; `_check_header` is stricter.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -50,8 +50,8 @@ Image.MAX_IMAGE_PIXELS = None
 class DecodedImage:
     """``pixels`` uint8[H,W,3] RGB, upright; ``mode`` and ``format`` as they were in the file.
 
-    ``size`` is width and height of the upright image in the file; a JPEG that is decoded at a
-    fraction of its size has fewer pixels.
+    ``size`` is the width and height of the upright image in the file; a JPEG that is decoded at a
+    reduced scale has fewer pixels.
     """
 
     pixels: np.ndarray
@@ -69,7 +69,7 @@ class DecodedImage:
 
 
 def read_image(path: Path, limits: DecodeLimits | None = None) -> DecodedImage:
-    """Decode an image file to be looked at: deep greys over its own range, on a visible ground.
+    """Decode an image file for display: deep greys over their own range, on a visible ground.
 
     Raises:
         ImageError: with the reasons of `decode_image`, or ``unreadable``.
@@ -81,7 +81,7 @@ def read_image(path: Path, limits: DecodeLimits | None = None) -> DecodedImage:
 class GreyImage(NamedTuple):
     """``levels`` is Pillow's ``L``, upright; ``mode`` and ``format`` as they were in the file.
 
-    ``tones``: what a set's `Rendering` is chosen by, see `choose_rendering`.
+    ``tones``: values from which a set's `Rendering` is chosen, see `choose_rendering`.
     """
 
     levels: Image.Image
@@ -99,9 +99,9 @@ def decode_image(
 ) -> DecodedImage:
     """Decode the bytes of one image file.
 
-    With a ``short_side`` a JPEG is decoded at an eighth, a quarter or half its size if its shorter
-    side is still at least that long: a photo of 12 megapixels costs a quarter of the time.
-    ``rendering`` None: what suits the image itself, to look at it.
+    With a ``short_side`` a JPEG is decoded at an eighth, a quarter or half of its size if its
+    shorter side is still at least that long: a photo of 12 megapixels takes a quarter of the time.
+    ``rendering`` None: choose what suits the image, for display.
 
     Raises:
         ImageError: ``empty``, ``too-large``, ``not-an-image``, ``unsupported-FORMAT``,
@@ -114,7 +114,7 @@ def decode_image(
         mode, kind, size = image.mode, image.format or "", image.size
         if short_side is not None and image.draft(None, (short_side, short_side)):
             drawn = image.size
-            with suppress(ImageError):  # a lossless one has no smaller size
+            with suppress(ImageError):  # a lossless JPEG has no reduced size
                 upright = _load(image, limits, convert)
                 return _pixels(upright, mode, kind, size if upright.size == drawn else size[::-1])
             image = _open(content, limits)
@@ -127,17 +127,17 @@ def decode_image(
 
 
 def decode_grey(content: bytes, limits: DecodeLimits) -> GreyImage:
-    """Decode to grey levels; fails where `decode_image` does, and for its reasons.
+    """Decode to grey levels; fail for the same files and reasons as `decode_image`.
 
-    Call it within `no_warnings`: once for many images, since it costs as much as reading one.
+    Call it within `no_warnings`, once for many images: entering it costs as much as a decode.
     """
 
     def decode(content: bytes) -> GreyImage:
         image = _open(content, limits)
         mode, kind = image.mode, image.format or ""
         if kind == "JPEG" and mode == "RGB" and _has_plain_colours(image):
-            with suppress(ImageError):  # of a lossless one the brightness alone cannot be had
-                image.draft("L", None)  # the file's own: colours are read, but not computed
+            with suppress(ImageError):  # a lossless JPEG has no separate brightness
+                image.draft("L", None)  # the file's brightness: colours are not computed
                 return GreyImage(_load(image, limits, to_grey)[0], mode, kind)
             image = _open(content, limits)
         levels, tones = _load(image, limits, to_grey)
@@ -158,7 +158,7 @@ def _pixels(upright: Image.Image, mode: str, kind: str, size: tuple[int, int]) -
 
 
 def _with_repairs(content: bytes, limits: DecodeLimits, decode: Callable[[bytes], T]) -> T:
-    """Decode what is sound but for its metadata, or its end if the limits allow that."""
+    """Decode an image with broken metadata, or a missing end if the limits allow it."""
     try:
         return decode(content)
     except ImageError as error:
@@ -175,12 +175,12 @@ def _with_repairs(content: bytes, limits: DecodeLimits, decode: Callable[[bytes]
 
 
 def _has_plain_colours(image: Image.Image) -> bool:
-    """Others may not fit the brightness' samples, of which only decoding in colour complains."""
+    """Return whether brightness and colours fit; otherwise only decoding in colour would fail."""
     return [part[1:3] for part in getattr(image, "layer", ())[1:]] == [(1, 1), (1, 1)]
 
 
 def no_warnings() -> warnings.catch_warnings[None]:
-    """Pillow warns of odd metadata and of large images; both are decided here."""
+    """Silence Pillow's warnings about odd metadata and large images; this module checks both."""
     return warnings.catch_warnings(action="ignore")
 
 
@@ -191,7 +191,7 @@ def _open(content: bytes, limits: DecodeLimits) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
         raise _unknown(content) from None
-    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they meet
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise many types
         raise ImageError("damaged", f"the header is damaged: {_one_line(error)}") from None
     _check_header(image, limits)
     if _is_jpeg(image):
@@ -203,10 +203,12 @@ def _unknown(content: bytes) -> ImageError:
     if name := find_unread_format(content):
         return ImageError(
             f"unsupported-{name.lower().replace(' ', '-')}",
-            f"{name} files cannot be read; convert it to JPEG, PNG or TIFF",
+            f"{name} files are not supported; convert it to JPEG, PNG or TIFF",
         )
     names = ", ".join(FORMATS)
-    return ImageError("not-an-image", f"the content is not an image of a known format ({names})")
+    return ImageError(
+        "not-an-image", f"the content is not an image in a supported format ({names})"
+    )
 
 
 def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
@@ -214,18 +216,20 @@ def _check_header(image: Image.Image, limits: DecodeLimits) -> None:
     if width * height > limits.max_pixels:
         raise ImageError(
             "too-many-pixels",
-            f"{width} x {height} is more than {limits.max_pixels:,} pixels",
+            f"{width} x {height} pixels is more than the limit of {limits.max_pixels:,}",
         )
     if min(width, height) < 1:
-        raise ImageError("damaged", f"the header gives {width} x {height} pixels")
+        raise ImageError("damaged", f"the header claims {width} x {height} pixels")
     if max(width, height) > limits.max_aspect_ratio * min(width, height):
         raise ImageError(
             "aspect-ratio",
-            f"{width} x {height} is longer than {limits.max_aspect_ratio:g} times its width",
+            f"{width} x {height} pixels: one side is more than {limits.max_aspect_ratio:g} times "
+            "the other",
         )
     if limits.max_side is not None and max(width, height) > limits.max_side:
         raise ImageError(
-            "too-many-pixels", f"{width} x {height} has a side over {limits.max_side:,} pixels"
+            "too-many-pixels",
+            f"{width} x {height} pixels: a side is longer than {limits.max_side:,}",
         )
 
 
@@ -237,7 +241,7 @@ def _load(image: Image.Image, limits: DecodeLimits, convert: Callable[[Image.Ima
         except OSError as error:
             if limits.truncated == "refuse" or not _is_truncation(error) or _is_jpeg(image):
                 raise
-            image.tile = []  # type: ignore[attr-defined]  # what has been decoded so far is kept
+            image.tile = []  # type: ignore[attr-defined]  # keep the part that is decoded
         if image.format == "TIFF" or not _ORIENTATION_KEYS.isdisjoint(image.info):
             _drop_broken_exif(image)
             ImageOps.exif_transpose(image, in_place=True)
@@ -261,11 +265,11 @@ def _is_truncation(error: Exception) -> bool:
 
 
 def _no_memory() -> ImageError:
-    return ImageError("too-many-pixels", "there is not enough memory to decode it")
+    return ImageError("too-many-pixels", "not enough memory to decode the image")
 
 
 def _drop_broken_exif(image: Image.Image) -> None:
-    """Damaged metadata is no reason to lose the pixels."""
+    """Remove damaged metadata, so that the pixels can still be used."""
     block = image.info.get("exif", b"")
     raw = image.info.get("Raw profile type exif", "")
     try:
@@ -274,7 +278,7 @@ def _drop_broken_exif(image: Image.Image) -> None:
         if block and not fits_tags(block):
             raise ValueError
         image.getexif()
-    except Exception:  # noqa: BLE001 - Pillow's parsers raise whatever they meet
+    except Exception:  # noqa: BLE001 - Pillow's parsers raise many types
         image.info.pop("exif", None)
         image.info.pop("Raw profile type exif", None)
 

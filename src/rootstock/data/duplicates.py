@@ -1,8 +1,7 @@
-"""Copies: files that hold the same picture, byte by byte or nearly, also turned or mirrored.
+"""Find copies: files with the same bytes or nearly the same picture, also turned or mirrored.
 
-Candidates have nearly the same grey thumbnail (`candidates`). A candidate becomes a copy only if
-the pictures themselves agree (`likeness`): parts on a belt have the same thumbnail, and are not
-copies.
+Candidates have nearly the same grey thumbnail (`candidates`). A candidate is a copy only if the
+full pictures agree (`likeness`): parts on a belt have the same thumbnail, but are not copies.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from rootstock.data.candidates import (
 )
 
 Verify = Callable[[Pairs], np.ndarray]
-"""Returns bool[M]: which candidates are the same picture."""
+"""Return bool[M]: which candidates show the same picture."""
 
 
 def thumbnail(levels: Image.Image) -> Thumbnail:
-    """Of an image of Pillow's mode ``L``; nearly the same after re-encoding or resizing."""
-    # Not BOX, which takes whole pixels only, and no `reducing_gap`: either moves the borders, and
-    # copies of other sizes look less alike.
+    """Return the thumbnail of an image of mode ``L``; resizing or compression barely changes it."""
+    # Neither BOX, which takes whole pixels only, nor `reducing_gap`: both shift edges, so that
+    # copies of other sizes look less similar.
     return levels.resize((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.HAMMING).tobytes()
 
 
@@ -43,18 +42,18 @@ def group_duplicates(
     strata: Sequence[str] | None = None,
     verify: Verify | None = None,
 ) -> np.ndarray:
-    """Return picture ids int64[N]: equal for copies, one's own for all others.
+    """Return picture ids int64[N]: equal for copies, unique for all other images.
 
-    Two images are candidates when the hashes of their thumbnails differ in at most ``bits`` bits
-    and the thumbnails agree, and copies when ``verify`` says so too. Images of different ``strata``
-    are not looked at turned or mirrored: an arrow to the left is no copy of one to the right.
-    Without ``thumbs`` only files of equal bytes are copies. An id comes from the content of the
-    group's first member by sha256.
+    Two images are candidates if the hashes of their thumbnails differ in at most ``bits`` bits and
+    the thumbnails agree; they are copies if ``verify`` confirms it. Images of different ``strata``
+    are not compared turned or mirrored: an arrow to the left is not a copy of an arrow to the
+    right. Without ``thumbs`` only files with equal bytes are copies. The id of a group comes from
+    the content of its first member by sha256.
     """
     first_of: dict[str, int] = {}
     home = [first_of.setdefault(sha, index) for index, sha in enumerate(sha256s)]
     if thumbs:
-        # In order of content: the same pictures give the same groups whatever their names.
+        # In order of content, so that the same pictures give the same groups whatever their names.
         chosen = np.array(sorted(first_of.values(), key=lambda i: sha256s[i]), np.int64)
         pictures = Thumbnails.of([thumbs[i] for i in chosen], chosen, strata)
         links = _link_to_cores(pictures, bits, verify)
@@ -68,11 +67,11 @@ def group_duplicates(
 
 
 def _link_to_cores(pictures: Thumbnails, bits: int, verify: Verify | None) -> dict[int, int]:
-    """Return the core of each image that is a copy of another, by number.
+    """Return the number of the core of each image that is a copy of another.
 
-    A copy is linked to the core of its group, never to another member, so that a slow change from
-    picture to picture makes no chain. Groups of which members are copies become one if their cores
-    are: of very many copies, each was compared with a few.
+    A copy is linked to the core of its group, never to another member, so that gradual changes from
+    picture to picture do not form a chain. If cores of two groups are copies, the groups are
+    merged: with very many copies, each was compared with only a few.
     """
     if len(pictures.grey) < 2:
         return {}
@@ -110,7 +109,7 @@ def _turn_all_ways(pictures: Thumbnails, ends: Sequence[tuple[int, int]]) -> Pai
 
 
 def _compare(pictures: Thumbnails, pairs: Pairs, verify: Verify | None) -> np.ndarray:
-    """Return bool[M]: which pairs of rows are one picture; by the thumbnails without ``verify``."""
+    """Return bool[M]: which pairs of rows are the same picture; without ``verify`` all."""
     if verify is not None:
         numbers = pictures.numbers
         return verify(pairs._replace(first=numbers[pairs.first], second=numbers[pairs.second]))
@@ -125,7 +124,7 @@ def _compare(pictures: Thumbnails, pairs: Pairs, verify: Verify | None) -> np.nd
 
 
 def _stars(first: np.ndarray, second: np.ndarray) -> dict[int, int]:
-    """Return the core of every row that has a copy; a core has most copies that are still free."""
+    """Return the core of every row that has a copy; a core has the most copies not yet assigned."""
     copies: dict[int, list[int]] = defaultdict(list)
     for one, other in zip(first.tolist(), second.tolist(), strict=True):
         copies[one].append(other)

@@ -1,4 +1,4 @@
-"""One candidate image of a data set, and how names, counts and faults are written."""
+"""One candidate image of a data set, and the format of names, counts and faults in messages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rootstock.system.escape import escape_terminal, list_names
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
 MAX_FAULTY = 10
-"""Targets whose unusable files are listed."""
+"""Number of targets whose unusable files are listed."""
 
 
 class Entry(NamedTuple):
     """One candidate image: path relative to the base folder, target, given split or None.
 
-    ``metadata``: what else a table says of it, by the names of the columns.
+    ``metadata``: further cells of the table, by column name.
     """
 
     path: str
@@ -30,16 +30,16 @@ class Entry(NamedTuple):
 
 
 def clean_label(text: str) -> str:
-    """Return ``text`` without blanks at its ends, its letters composed (Unicode NFC).
+    """Return ``text`` without surrounding blanks, with composed letters (Unicode NFC).
 
-    macOS decomposes the letters of file names (NFD), so one word may be spelt in two ways that
-    look the same.
+    macOS decomposes letters in file names (NFD), so the same word may have two spellings that look
+    the same.
     """
     return unicodedata.normalize("NFC", text).strip()
 
 
 def fold_label(text: str) -> str:
-    """Return what a label has in common with those that differ in case only."""
+    """Return the label in a form that is the same whatever its case."""
     return clean_label(text).casefold()
 
 
@@ -49,15 +49,15 @@ def count(number: int, noun: str) -> str:
 
 
 def shorten(names: Sequence[str], *, most: int = 5) -> str:
-    """Return the first ``most`` names, and how many more there are."""
+    """Return the first ``most`` names, and the number of further ones."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return list_names(names[:most]) + more
 
 
 def describe_faults(entries: Sequence[Entry], reasons: Sequence[str]) -> Iterator[str]:
-    """Yield for each target how many of its files are not usable, and the first ones.
+    """Yield for each target the number of unusable files, and the first ones.
 
-    ``reasons``: of each entry, empty for a usable one.
+    ``reasons``: one for each entry, empty for a usable one.
     """
     faults: dict[str, list[str]] = {}
     for entry, reason in zip(entries, reasons, strict=True):
@@ -66,14 +66,14 @@ def describe_faults(entries: Sequence[Entry], reasons: Sequence[str]) -> Iterato
     counts = Counter(entry.target for entry in entries)
     for target, files in sorted(faults.items(), key=lambda item: -len(item[1]))[:MAX_FAULTY]:
         yield (
-            f"{len(files)} of {counts[target]} files of {escape_terminal(target)} are not usable: "
+            f"{len(files)} of {counts[target]} files of {escape_terminal(target)} are unusable: "
             f"{shorten(files, most=3)}"
         )
 
 
 @contextmanager
 def explaining(*notes: str) -> Iterator[None]:
-    """Add to a `DataError` what else was seen of the data set."""
+    """Add notes about the data set to a `DataError`."""
     try:
         yield
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Names of files on disk, found however a table spells them."""
+"""Find files on disk, whatever the spelling in a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rootstock.data.entry import clean_label, fold_label
 
 
 class FileNames:
-    """Names on disk below ``base``: each folder is listed once, when it is first asked for."""
+    """Names on disk below ``base``; each folder is listed once, on first use."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -18,9 +18,9 @@ class FileNames:
         self._respelt: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
 
     def find(self, path: str) -> str | None:
-        """Return ``path`` as it is spelt on disk, or None.
+        """Return ``path`` as spelt on disk, or None.
 
-        Letters may be composed in another way; if no name is the same in this, case may differ.
+        Letters may be composed differently; if no such name matches, case is ignored.
         """
         folder, _, name = path.rpartition("/")
         if name in self._list(folder):
@@ -35,7 +35,7 @@ class FileNames:
         return here
 
     def find_similar(self, path: str) -> str:
-        """Return a file of the same name in another folder, or with an ending; "" if none."""
+        """Return a file of the same name in another folder, or with a suffix; "" if none."""
         name = PurePosixPath(path).name
         folders = [str(PurePosixPath(path).parent), "", *sorted(self._list(""))]
         for folder in folders:
@@ -53,7 +53,7 @@ class FileNames:
         return self._exact[folder]
 
     def _respell(self, folder: str, name: str) -> str:
-        """Return the name on disk that ``name`` is another spelling of; "" if none is."""
+        """Return the name on disk that is another spelling of ``name``; "" if none."""
         if folder not in self._respelt:
             names = sorted(self._list(folder))
             cases = Counter(map(fold_label, names))

@@ -1,7 +1,7 @@
-"""Class folders and split folders: what the names and the depth of folders say.
+"""Recognise class folders and split folders by the names and depth of folders.
 
-What can be read in one way only is read, with a warning if it is unusual. What can be read in two
-ways is refused with both, and `data.layout` chooses.
+An unambiguous layout is read, with a warning if it is unusual. An ambiguous one is an error that
+names both readings; `data.layout` chooses one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _MIN_FILES_PER_WORD = 5
 
 @dataclass
 class FolderReader:
-    """Reads the tree below ``root``; ``warnings`` grow while it does.
+    """Reads the tree below ``root`` and collects ``warnings``.
 
-    ``need_train``: a data set without training images is refused.
+    ``need_train``: refuse a data set without training images.
     """
 
     root: Path
@@ -40,7 +40,7 @@ class FolderReader:
         """Return the candidate images.
 
         Raises:
-            DataError: no layout can be recognised, or more than one.
+            DataError: no layout matches, or more than one.
         """
         top, self.warnings = scan_folder(self.root)
         if not top.folders:
@@ -48,7 +48,7 @@ class FolderReader:
             if top.files:
                 what = f"{count(len(top.files), 'file')} but no class folders"
                 what += _describe_beginnings(top.files)
-            raise DataError(f"{self.root} holds {what}", hint=LAYOUT_HINT)
+            raise DataError(f"{self.root} contains {what}", hint=LAYOUT_HINT)
         prefix, folder = self._descend(top) if self.reading == "auto" else ("", top)
         for place, one in {"": top, prefix: folder}.items():
             self._warn_of_loose(one, place)
@@ -68,7 +68,7 @@ class FolderReader:
         return entries
 
     def _descend(self, top: Folder) -> tuple[str, Folder]:
-        """Return the folder of the classes or splits, and its path: an archive may add one."""
+        """Return the folder of the classes or splits, and its path: an archive may add a level."""
         prefix, folder, passed = "", top, ""
         while len(folder.folders) == 1:
             ((name, only),) = folder.folders.items()
@@ -80,7 +80,7 @@ class FolderReader:
         if not passed:
             return "", top
         self.warnings.append(
-            f"{top.path} holds one folder; the classes are read from {prefix}, further down"
+            f"{top.path} contains one folder; the classes are read from {prefix} inside it"
         )
         return prefix, folder
 
@@ -104,7 +104,7 @@ class FolderReader:
             inner = read_inner_splits(classes)
             if inner:
                 self.warnings.append(
-                    "each class folder holds splits, which are used: "
+                    "each class folder contains splits, which are used: "
                     f"{', '.join(sorted(set(inner)))}"
                 )
                 for label, images in classes.items():
@@ -115,12 +115,14 @@ class FolderReader:
             self._check_depth(folder, prefix)
             named = [name for name in classes if read_split_name(name)]
             if named:
-                self.warnings.append(f"read as classes, though named like splits: {shorten(named)}")
+                self.warnings.append(
+                    f"folders named like splits are read as classes: {shorten(named)}"
+                )
         for label, images in classes.items():
             yield from (Entry(f"{prefix}{label}/{path}", label) for path in images.paths())
 
     def _check_depth(self, folder: Folder, prefix: str) -> None:
-        """Refuse class folders that seem to hold classes; warn of other folders in them."""
+        """Refuse class folders that seem to contain classes; warn about other folders in them."""
         classes = folder.folders
         labels = {fold_label(label): label for label in classes}
         flat = [label for label, images in classes.items() if images.files]
@@ -129,15 +131,16 @@ class FolderReader:
         if len(nested) == len(classes) > 1 and not flat and len(set(inside)) == 1:
             inner = list(next(iter(classes.values())).folders)
             raise DataError(
-                f"{self.root / prefix} can be read in two ways: {shorten(list(classes), most=3)} "
-                f"as classes, or {shorten(inner, most=3)}, which are in each of them",
-                hint="for the inner ones, put all images of a class into one folder, or list them "
-                "in a table; for the outer ones, set data.layout to `classes`",
+                f"{self.root / prefix} is ambiguous: the classes may be "
+                f"{shorten(list(classes), most=3)}, or {shorten(inner, most=3)}, which are in "
+                "each of them",
+                hint="for the inner folders, put all images of a class into one folder, or list "
+                "them in a table; for the outer folders, set data.layout to `classes`",
             )
         for label, images in classes.items():
             if any(labels.get(fold_label(name), label) != label for name in images.folders):
                 raise self._two_depths(
-                    f"{prefix}{label}/", images, "a class is called like one of them"
+                    f"{prefix}{label}/", images, "one of them has the name of a class"
                 )
             if flat and not images.files and label in nested:
                 why = f"the images of {shorten(flat, most=3)} are not in inner folders"
@@ -147,15 +150,15 @@ class FolderReader:
                 f"{label} ({shorten(list(one.folders), most=3)})" for label, one in nested.items()
             ]
             self.warnings.append(
-                "images in folders below a class folder count as that class: "
+                "images in folders below a class folder belong to that class: "
                 f"{shorten(examples, most=3)}"
             )
 
     def _two_depths(self, place: str, images: Folder, why: str) -> DataError:
         return DataError(
-            f"{self.root / place} can be read in two ways: as one class, or as a folder of the "
-            f"classes {shorten(list(images.folders), most=3)}, since {why}",
-            hint="for classes, move the folders in it one level up, or give it as the data; for "
+            f"{self.root / place} is ambiguous: it may be one class, or a folder of the classes "
+            f"{shorten(list(images.folders), most=3)}, since {why}",
+            hint="for several classes, move its folders one level up, or pass it as the data; for "
             "one class, set data.layout to `classes`",
         )
 
@@ -165,7 +168,7 @@ class FolderReader:
         ]
 
     def _warn_of_twins(self, entries: list[Entry]) -> None:
-        """Make the labels clean, and say which folders became one class by that.
+        """Normalise the labels, and warn about folders that become the same class.
 
         Raises:
             DataError: the name of a folder is blank.
@@ -178,18 +181,18 @@ class FolderReader:
         for label, names in sorted(spellings.items()):
             if len(names) > 1:
                 self.warnings.append(
-                    f"{len(names)} class folders are read as one class, {label}: their names "
-                    "differ only in blanks at the ends or in how letters are composed"
+                    f"{len(names)} class folders are read as the class {label}: their names "
+                    "differ only in surrounding blanks or in how letters are composed"
                 )
         entries[:] = [entry._replace(target=clean_label(entry.target)) for entry in entries]
 
 
 def _describe_beginnings(names: Sequence[str]) -> str:
-    """Return what is said of files whose names begin with a few words, such as `cat.0.jpg`."""
+    """Return a remark about files whose names begin with the same words, such as `cat.0.jpg`."""
     words = Counter(found[0] if (found := _WORD.match(name)) else "" for name in names)
     if words[""] or not 2 <= len(words) <= len(names) / _MIN_FILES_PER_WORD:
         return ""
     return (
-        f"; their names begin with {shorten(sorted(words), most=3)}: if these are the classes, "
-        "put the files of each into a folder of its own"
+        f"; their names begin with {shorten(sorted(words), most=3)}: if these words are the "
+        "classes, put the files of each into its own folder"
     )

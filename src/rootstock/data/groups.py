@@ -1,7 +1,7 @@
-"""Groups: images that belong together, such as the frames of a scene, and so to one split.
+"""Groups: images that belong together, such as the frames of a scene, and stay in one split.
 
-Copies are a group. Which other images belong together, the setting `data.group` says: by the names
-of the files. What the names suggest is not taken for granted: numbers mean many things.
+Copies form a group. The setting `data.group` defines other groups by file names. They are not
+guessed from the names, because numbers mean many things.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ PATTERNS = MappingProxyType(
         "last_number": r"^((?:.*/)?[^/]*[^/ _.-])[ _.-]+\(?\d+\)?$",
     }
 )
-"""Named patterns of paths without their ending; what they capture is the name of the group.
+"""Named patterns of paths without the suffix; they capture the name of the group.
 
-`original`: an image and its augmented copies; `first_number`, `last_number`: the name up to there.
+`original`: an image and its augmented copies; `first_number`, `last_number`: the name up to it.
 """
 MIN_SCENE_IMAGES = 8
-"""Pictures that look the same and are most of a class are one scene, from this number on."""
+"""At least this many similar pictures that are most of a class count as one scene."""
 MIN_GROUPED_SHARE = 0.5
-"""Images in groups of two or more from which on names suggest groups."""
+"""Names suggest groups if at least this many images are in groups of two or more."""
 
 
 class Together(NamedTuple):
-    """Which images are copies, ``pictures`` int64[N], and which stay in one split.
+    """Copies, ``pictures`` int64[N], and ``groups`` int64[N] that stay in one split.
 
-    ``groups`` int64[N]; ``warnings`` are about copies that are divided between splits.
+    ``warnings`` are about copies that are divided between splits.
     """
 
     pictures: np.ndarray
@@ -72,9 +72,9 @@ def group_images(
     bits: int,
     limits: DecodeLimits,
 ) -> Together:
-    """Find copies among usable images below ``base``, and join what belongs together.
+    """Find copies among usable images below ``base``, and join images that belong together.
 
-    ``names`` are those of `read_groups`, ``bits`` as for `group_duplicates`.
+    ``names`` come from `read_groups`; ``bits`` is as in `group_duplicates`.
     """
     contents = [image.sha256 for image in inspected]
     if duplicates == "off":
@@ -95,18 +95,18 @@ def group_images(
 
 
 class NameGroups(NamedTuple):
-    """What a pattern makes of the paths: the group of each, empty where it does not match."""
+    """The groups that a pattern gives: one per path, empty if the pattern does not match."""
 
     pattern: str
     names: list[str]
 
 
 def name_groups(group: str | None, entries: Sequence[Entry]) -> list[str]:
-    """Return the name of each image's group, empty for an image without one.
+    """Return the name of each image's group; empty for an image without a group.
 
-    ``group`` is a column of the table, or a pattern of the paths as in `read_groups`.
+    ``group`` is a column of the table, or a pattern of paths as in `read_groups`.
     Raises:
-        DataError: there is no such column, and no path matches.
+        DataError: there is no such column, and no path matches the pattern.
     """
     if group is not None and entries and group in entries[0].metadata:
         return [entry.metadata[group] for entry in entries]
@@ -120,10 +120,10 @@ def name_groups(group: str | None, entries: Sequence[Entry]) -> list[str]:
 
 
 def read_groups(pattern: str | None, paths: Sequence[str]) -> list[str]:
-    """Return the group of each path: what ``pattern`` captures of it, or an empty text.
+    """Return the group of each path: the part that ``pattern`` captures, or an empty text.
 
     Raises:
-        DataError: no path matches.
+        DataError: no path matches the pattern.
     """
     if pattern is None:
         return [""] * len(paths)
@@ -131,9 +131,9 @@ def read_groups(pattern: str | None, paths: Sequence[str]) -> list[str]:
     names = [_capture(expression, path) for path in paths]
     if paths and not any(names):
         raise DataError(
-            f"data.group is {pattern!r}, and no file matches, such as {paths[0]}",
-            hint=f"give one of {', '.join(PATTERNS)}, or a regular expression that captures the "
-            "group's name in the path without its ending",
+            f"data.group is {pattern!r}, but no file matches it (first file: {paths[0]})",
+            hint=f"use one of {', '.join(PATTERNS)}, or a regular expression that captures the "
+            "group's name in the path without its suffix",
         )
     return names
 
@@ -146,9 +146,9 @@ def _capture(expression: re.Pattern[str], path: str) -> str:
 
 
 def suggest_groups(paths: Sequence[str], strata: Sequence[str]) -> list[NameGroups]:
-    """Return the patterns that divide the images into groups of two or more, within the strata.
+    """Return the patterns that form groups of two or more images within the strata.
 
-    A pattern that makes one group of a class says nothing: such names count the images.
+    A pattern that puts a whole class into one group is ignored: such names only number the images.
     """
     suggestions: list[NameGroups] = []
     sizes = Counter(strata)
@@ -181,12 +181,12 @@ def join_groups(
     strata: Sequence[str],
     names: Sequence[str],
 ) -> tuple[np.ndarray, list[str]]:
-    """Return group ids int64[N], and warnings about copies that are no groups.
+    """Return group ids int64[N], and warnings about copies that do not form groups.
 
-    One group are files of equal bytes, copies (``pictures`` int64[N]) of one stratum, and images
-    of one group name. Pictures that are most of their class are a scene filmed once, or parts on a
-    belt: they are no reason to keep the class together. An id comes from the names, or from the
-    content if there are none, so that a group keeps it when images are added.
+    A group joins files with equal bytes, copies (``pictures`` int64[N]) of one stratum, and images
+    with the same group name. Pictures that are most of their class are one filmed scene, or parts
+    on a belt, so they do not keep the class together. An id comes from the names, or from the
+    content if there are none, so that a group keeps its id when images are added.
     """
     sizes = Counter(strata)
     parts: dict[tuple[int, str], list[int]] = defaultdict(list)
@@ -218,7 +218,7 @@ def join_groups(
             smallest[root] = min(number, smallest.get(root, number))
     warnings = [
         f"{len(parts[part])} of {sizes[part[1]]} images{_of(part[1])} are nearly the same picture; "
-        "they are divided between the splits all the same: accuracy on them says little"
+        "they are divided between splits anyway, so accuracy on them means little"
         for part in sorted(scenes, key=lambda part: part[1])
     ]
     return np.array([smallest[root] for root in roots], np.int64), warnings
@@ -229,7 +229,7 @@ def _of(stratum: str) -> str:
 
 
 def list_groups(rows: Sequence[T], key: Callable[[T], object]) -> list[list[T]]:
-    """Return the rows of each key that two or more have."""
+    """Return the rows of each key that at least two rows have."""
     members: dict[object, list[T]] = {}
     for row in rows:
         members.setdefault(key(row), []).append(row)
@@ -237,7 +237,7 @@ def list_groups(rows: Sequence[T], key: Callable[[T], object]) -> list[list[T]]:
 
 
 def join_keys(columns: Sequence[Sequence[tuple[object, ...]]]) -> list[int]:
-    """Return the smallest row number of each row's group: rows of an equal key are joined."""
+    """Return the smallest row number of each row's group: rows with an equal key are joined."""
     parent = list(range(len(columns[0])))
 
     def find(row: int) -> int:

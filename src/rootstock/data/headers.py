@@ -1,7 +1,7 @@
-"""What a file's headers ask for, judged before Pillow reads them.
+"""Check the headers of a file before Pillow reads them.
 
-Pillow keeps each segment, chunk and tag that it meets, and libtiff makes room for a whole tile: a
-file that is nothing but headers would cost gigabytes or minutes. Only headers are read here.
+Pillow keeps each segment, chunk and tag, and libtiff allocates a whole tile: a file that
+consists only of headers could cost gigabytes or minutes. Only headers are read here.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from rootstock.data.limits import DecodeLimits
 from rootstock.errors import ImageError
 
 WALKED_FROM_BYTES = 1_000_000
-"""A shorter file cannot hold enough parts to cost half a second."""
+"""A shorter file cannot contain enough parts to take half a second."""
 MAX_SEGMENTS = 1_000
-"""Of a JPEG before its pixels."""
+"""Segments of a JPEG before its pixels."""
 MAX_CHUNKS = 10_000
-"""Of a PNG beside pixels and frames, and blocks of a GIF before its first frame."""
+"""Chunks of a PNG other than pixels and frames, and blocks of a GIF before its first frame."""
 MAX_PIXEL_CHUNKS = 200_000
 MAX_SCANS = 100
 MAX_SCANNED_PIXELS = 2_000_000_000
-"""Scans of a JPEG times its pixels: each scan visits all of them."""
+"""Scans of a JPEG times its pixels: each scan visits all pixels."""
 MAX_TAGS = 4_096
 MAX_TILES = 200_000
 MAX_PLAIN_VALUES = 8_000_000
-"""Of a PPM file that Pillow reads value by value, a million a second."""
+"""Values of a PPM file that Pillow reads one by one, a million per second."""
 _TAG_SHARE = 4
-"""A file's tags may hold as many times its size: some writers let them overlap."""
+"""Tags may hold this many times the size of the file: some writers let them overlap."""
 _PPM_HEADER_BYTES = 4_096
 _TYPE_BYTES = dict(enumerate([1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8], start=1))
 _TILE_WIDTH, _TILE_LENGTH, _STRIP_OFFSETS, _TILE_OFFSETS = 322, 323, 273, 324
@@ -54,7 +54,7 @@ _SIGNATURES = {
 
 
 def find_unread_format(content: bytes) -> str:
-    """Return the name of an image format that is known but not read, or an empty text."""
+    """Return the name of a known but unsupported image format, or an empty text."""
     if content[4:8] == b"ftyp":
         return _BOXED.get(content[8:12], "")
     if content[128:132] == b"DICM":
@@ -63,7 +63,7 @@ def find_unread_format(content: bytes) -> str:
 
 
 def check_headers(content: bytes, limits: DecodeLimits) -> None:
-    """Refuse a file whose headers would cost much to read.
+    """Refuse a file whose headers are expensive to read.
 
     Raises:
         ImageError: ``too-many-parts``, ``too-many-pixels`` or ``damaged``.
@@ -86,7 +86,7 @@ def check_headers(content: bytes, limits: DecodeLimits) -> None:
 
 
 def check_scans(content: bytes, image: Image.Image) -> None:
-    """Refuse a JPEG, opened as ``image``, that visits its pixels too often.
+    """Refuse a JPEG, opened as ``image``, that visits its pixels too many times.
 
     Raises:
         ImageError: ``too-many-parts``.
@@ -95,12 +95,12 @@ def check_scans(content: bytes, image: Image.Image) -> None:
         return
     width, height = image.size
     allowed = min(MAX_SCANS, MAX_SCANNED_PIXELS // max(1, width * height))
-    if content.count(b"\xff\xda") > allowed:  # some may be in metadata, or behind the image's end
+    if content.count(b"\xff\xda") > allowed:  # some may be in metadata, or after the image's end
         _count(_scans(content), allowed, f"scans of {width} x {height} pixels")
 
 
 def fits_tags(block: bytes) -> bool:
-    """Return whether the tags of an EXIF block can be read at little cost."""
+    """Return whether the tags of an EXIF block are cheap to read."""
     try:
         _read_tags(block.removeprefix(_EXIF))
     except ImageError:
@@ -109,7 +109,7 @@ def fits_tags(block: bytes) -> bool:
 
 
 def without_metadata(content: bytes) -> bytes:
-    """Return a PNG without texts and colour profile, whose size Pillow bounds."""
+    """Return a PNG without texts and colour profile, whose size Pillow limits."""
     if not content.startswith(_PNG):
         return content
     parts, end = [_PNG], len(_PNG)
@@ -126,7 +126,7 @@ def _count(parts: Iterator[object], allowed: int, what: str) -> None:
 
 
 def _jpeg_segments(content: bytes) -> Iterator[int]:
-    """Positions of the segments before the first scan."""
+    """Yield the positions of the segments before the first scan."""
     at = 2
     while at + 4 <= len(content):
         if content[at] != 0xFF:
@@ -156,7 +156,7 @@ def _scans(content: bytes) -> Iterator[int]:
 
 
 def _is_one_scan(content: bytes, image: Image.Image) -> bool:
-    """Whether the scan that Pillow has stopped at holds all colours of a sequential JPEG."""
+    """Return whether Pillow's current scan holds all colours of a sequential JPEG."""
     colours = len(getattr(image, "layer", ()))
     file = getattr(image, "fp", None)
     if not colours or file is None:
@@ -167,7 +167,7 @@ def _is_one_scan(content: bytes, image: Image.Image) -> bool:
 
 
 def _gif_blocks(content: bytes) -> Iterator[int]:
-    """Positions of the blocks of extensions before the first frame."""
+    """Yield the positions of the extension blocks before the first frame."""
     if len(content) < 13:
         return
     at = 13 + (3 * 2 ** ((content[10] & 7) + 1) if content[10] & 0x80 else 0)
@@ -185,7 +185,7 @@ def _gif_blocks(content: bytes) -> Iterator[int]:
 
 
 def _png_chunks(content: bytes) -> Iterator[int]:
-    """Positions of the chunks, up to the last one."""
+    """Yield the positions of the chunks, up to the last one."""
     at = len(_PNG)
     while at + 12 <= len(content):
         yield at
@@ -207,10 +207,10 @@ def _check_tiff(content: bytes, limits: DecodeLimits) -> None:
 
 
 def _read_tags(block: bytes) -> dict[int, tuple[int, int]]:
-    """Return count and (of a single number) value of each tag of a TIFF's first directory.
+    """Return count and (for a single number) value of each tag in a TIFF's first directory.
 
     Raises:
-        ImageError: Pillow would copy much more than the block holds.
+        ImageError: Pillow would copy much more than the block contains.
     """
     order = "<" if block[:2] == b"II" else ">"
     big = b"+" in block[2:4]
@@ -237,7 +237,7 @@ def _read_tags(block: bytes) -> dict[int, tuple[int, int]]:
             tags[tag] = (count, value)
             at += room
     except struct.error:
-        pass  # cut: Pillow says what is wrong
+        pass  # truncated: Pillow reports the error
     if total > _TAG_SHARE * len(block):
         raise ImageError("too-many-parts", "the file's tags claim far more bytes than it has")
     return tags
@@ -251,7 +251,7 @@ def _check_ppm(content: bytes) -> None:
     try:
         numbers = [int(word) for word in head[1 : 3 if bilevel else 4]]
     except ValueError:
-        return  # a scale with a fraction, or no image: Pillow says what is wrong
+        return  # a fractional scale, or not an image: Pillow reports the error
     values = numbers[0] * numbers[1] * (3 if content[1:2] in b"36" else 1)
     slow = content[1:2] in b"123" or (not bilevel and numbers[2] not in (255, 65_535))
     if slow and values > MAX_PLAIN_VALUES:

@@ -1,4 +1,4 @@
-"""Files and folders that are never images of a data set, by their names."""
+"""Files and folders whose names show that they are never images of a data set."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _NAS_FOLDERS = {"@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", 
 _NAS_BINS = {"#recycle", "#snapshot"}
 _SYSTEM_FOLDERS = _PROGRAM_FOLDERS | _WINDOWS_FOLDERS | _UNIX_FOLDERS | _NAS_FOLDERS | _NAS_BINS
 _FOUND = re.compile(r"found\.\d{3}")
-"""What chkdsk of Windows saves."""
+"""Files that Windows chkdsk recovers."""
 PLACEHOLDER_ENDING = ".icloud"
-"""Of the hidden file `.NAME.icloud` that macOS leaves for a photo that is not on this disk."""
+"""Suffix of the hidden file `.NAME.icloud` that macOS leaves for a photo stored only in iCloud."""
 
 
 def is_side_file(name: str) -> bool:
-    """Whether a file is hidden, or a text or record that often lies next to images."""
-    # Text: os.path.splitext takes four times as long, and it is done for each image.
+    """Return whether a file is hidden, or a text or record that is often next to images."""
+    # Plain text: os.path.splitext takes four times as long, and this runs once per image.
     _, dot, ending = name.rpartition(".")
     return name.startswith(".") or (dot == "." and ending.lower() in _SIDE_ENDINGS)
 
 
 def is_placeholder(name: str) -> bool:
-    """Whether a file only says that a photo is in iCloud."""
+    """Return whether a file only stands for a photo in iCloud."""
     return name.startswith(".") and name.endswith(PLACEHOLDER_ENDING)
 
 
 def is_side_folder(name: str) -> bool:
-    """Whether a folder is hidden, or one that a system, a NAS or a program keeps for itself."""
+    """Return whether a folder is hidden, or belongs to a system, a NAS or a program."""
     folded = name.lower()
     return name.startswith(".") or folded in _SYSTEM_FOLDERS or bool(_FOUND.fullmatch(folded))

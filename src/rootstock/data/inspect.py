@@ -1,4 +1,4 @@
-"""Every image looked at once, in several processes: hash, size, mode, thumbnail or the fault."""
+"""Inspect every image once, in several processes: hash, size, mode, thumbnail or fault."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from rootstock.system.failure import hush_interrupts
 from rootstock.system.progress import Progress
 
 CHUNK_IMAGES = 64
-"""Images a task; also the number from which on processes are worth their start."""
+"""Images per task; also the smallest number for which extra processes are worth starting."""
 MAX_SECONDS = 60
-"""Of a core's time for one image, after which its process ends; it is quarantined as crashed."""
+"""Processor seconds for one image; then the process ends and the image counts as crashed."""
 MIN_LEVELS = 8
-"""Grey levels between the darkest and the brightest, below which an image shows nothing."""
+"""An image with a smaller range of grey levels is blank."""
 _EDGE_SHARE = 0.005
-"""Of the pixels, which may be darker or brighter."""
+"""Share of the pixels that may be darker or brighter than that range."""
 BYTES_PER_PIXEL = 16
-"""Memory that a process may take for an image: pixels in the file's mode, and as RGB, twice."""
+"""Memory that a process may use per image: pixels in the file's mode, and as RGB, twice."""
 
 
 class Inspected(NamedTuple):
-    """What was seen of one file; ``reason`` is empty for a usable image.
+    """The result for one file; ``reason`` is empty for a usable image.
 
-    ``changed`` and ``status_changed``: when its content and its entry were changed, in nanoseconds,
-    before it was read; None if it was not. ``tones``: see `choose_rendering`; ``flat``: it has one
-    colour. A tuple, since workers send a hundred thousand of them.
+    ``changed`` and ``status_changed``: the times when content and entry last changed, in
+    nanoseconds, taken before reading; None if it was not read. ``tones``: see `choose_rendering`;
+    ``flat``: the image has one colour. A tuple, since workers send a hundred thousand of them.
     """
 
     sha256: str = ""
@@ -64,7 +64,7 @@ class Inspected(NamedTuple):
 
 
 def inspect_image(path: Path | str, limits: DecodeLimits) -> Inspected:
-    """Read and decode one file; a fault becomes the ``reason`` of the row."""
+    """Read and decode one file; return a fault as the ``reason``."""
     return _inspect_chunk([path], limits)[0]
 
 
@@ -93,7 +93,7 @@ def _inspect_file(path: Path | str, limits: DecodeLimits) -> Inspected:
 
 
 def _is_flat(levels: Image.Image, thumb: Thumbnail) -> bool:
-    some = thumb[::7]  # of most images a few pixels are enough, and looking at all takes its time
+    some = thumb[::7]  # a few pixels are enough for most images, and faster
     if max(some) - min(some) >= MIN_LEVELS or max(thumb) - min(thumb) >= MIN_LEVELS:
         return False
     counts = np.cumsum(levels.histogram())
@@ -102,7 +102,7 @@ def _is_flat(levels: Image.Image, thumb: Thumbnail) -> bool:
 
 
 def _inspect_in_process(paths: Sequence[Path | str], limits: DecodeLimits) -> list[Inspected]:
-    """Do the same in a process that may end: an image that takes too long ends it."""
+    """Inspect a file in a worker process, which ends if an image takes too long."""
     results = []
     with no_warnings():
         for path in paths:
@@ -117,7 +117,7 @@ def _describe_unread(path: Path | str, reason: str) -> Inspected:
         status = os.stat(path)  # noqa: PTH116 - a path may be text
     except (OSError, ValueError):
         return Inspected(reason="missing")
-    # No time of change: it may have come after the reading, and nothing is to be concluded from it
+    # Without a time of change, since the file may have changed after it was read.
     size = status.st_size if stat.S_ISREG(status.st_mode) else 0
     return Inspected(bytes=size, reason=reason)
 
@@ -125,11 +125,11 @@ def _describe_unread(path: Path | str, reason: str) -> Inspected:
 def inspect_images(
     paths: Sequence[Path | str], *, limits: DecodeLimits, workers: int | None = None
 ) -> list[Inspected]:
-    """Inspect files in ``workers`` processes (None: one a core), in the order given.
+    """Inspect files in ``workers`` processes (None: one per core), and keep their order.
 
-    A file whose decoding kills its process is quarantined as ``crashed``.
+    A file that crashes its process is quarantined as ``crashed``.
     Raises:
-        DataError: no process can be started.
+        DataError: no worker process can be started.
     """
     workers = workers or usable_cores()
     with Progress("index", len(paths), "image") as bar:
@@ -145,7 +145,7 @@ def inspect_images(
                 results[number] = result
                 bar.update(len(result))
             lost = [number for number in waiting if number not in results]
-            # Chunks are begun in their order: the image that killed its process is in one of these
+            # Chunks start in order, so the image that crashed its process is in one of these
             for number in lost[: workers + 1]:
                 results[number] = _one_by_one(chunks[number], limits)
                 bar.update(len(results[number]))
@@ -159,7 +159,7 @@ def _spread(
     limits: DecodeLimits,
     workers: int,
 ) -> Iterator[tuple[int, list[Inspected]]]:
-    """Numbers and results of chunks; a process that dies takes along those not yet done."""
+    """Yield numbers and results of chunks; if a process dies, its unfinished chunks are lost."""
     with _pool(workers, limits) as pool:
         futures: list[Future[list[Inspected]]] = []
         with suppress(BrokenProcessPool):
@@ -184,20 +184,20 @@ def _one_by_one(chunk: Sequence[Path | str], limits: DecodeLimits) -> list[Inspe
 
 
 def _check_that_processes_start(limits: DecodeLimits) -> None:
-    """Else every image would be blamed for it."""
+    """Check that workers start; otherwise every image would be blamed for the crash."""
     with _pool(1, limits) as pool:
         try:
             pool.submit(len, ()).result()
         except BrokenProcessPool:
             raise DataError(
                 "the processes that decode images end as soon as they are started",
-                hint="a script that indexes images has to do so below "
+                hint="if a script calls the index, put the call below "
                 "`if __name__ == '__main__':`; or set data.workers to 1",
             ) from None
 
 
 def _pool(workers: int, limits: DecodeLimits) -> ProcessPoolExecutor:
-    # Forking a process that holds torch's threads can hang.
+    # Forking a process with running threads of torch can hang.
     context = multiprocessing.get_context("spawn")
     memory = BYTES_PER_PIXEL * limits.max_pixels + 4 * limits.max_bytes
     return ProcessPoolExecutor(

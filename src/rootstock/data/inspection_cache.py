@@ -1,8 +1,8 @@
-"""What was seen of each file before: an image that is as it was is not read again.
+"""Remember the result for each file, so that an unchanged image is not read again.
 
-A file of the same size, number (inode) and times of change is taken for the same file, as git
-does: its content's time can be set back, that of its entry cannot. One that was written in the
-seconds before it was read is not trusted: it may be written again within one tick of the file
+A file with the same size, number (inode) and times of change counts as unchanged, as in git: the
+time of the content can be set back, but not the time of the entry. A file that was written in
+the seconds before it was read is not trusted: it may change again within one tick of the file
 system's clock.
 """
 
@@ -24,11 +24,11 @@ from rootstock.data.limits import DecodeLimits
 from rootstock.system.tables import DAMAGE, read_table, write_rows
 
 VERSION = 4
-"""Raised whenever the same file would be seen differently."""
+"""Increased whenever the same file would give a different result."""
 MIN_AGE_NS = 2_000_000_000
-"""Of the content's time, which some file systems keep in steps of two seconds."""
+"""Resolution of content times: some file systems round them to two seconds."""
 MIN_ENTRY_AGE_NS = 100_000_000
-"""Of the entry's time, which is the system's own clock."""
+"""Resolution of entry times, which come from the system clock."""
 FILE_COLUMNS = (
     ("sha256", pa.string()),
     ("bytes", pa.int64()),
@@ -37,7 +37,7 @@ FILE_COLUMNS = (
     ("mode", pa.string()),
     ("format", pa.string()),
 )
-"""Columns of what a file is, here and in the manifest."""
+"""Columns that describe a file, here and in the manifest."""
 _INSPECTED_COLUMNS = (
     *FILE_COLUMNS,
     ("reason", pa.string()),
@@ -48,7 +48,7 @@ _INSPECTED_COLUMNS = (
     ("tones", pa.list_(pa.float64())),
     ("flat", pa.bool_()),
 )
-"""The fields of `Inspected`, in its order."""
+"""The fields of `Inspected`, in order."""
 _SCHEMA = pa.schema([("path", pa.string()), *_INSPECTED_COLUMNS])
 
 
@@ -60,14 +60,15 @@ def inspect_layout(
     cache_file: Path | None,
     on_inspected: Callable[[list[Inspected]], None] | None = None,
 ) -> list[Inspected]:
-    """Return the inspection of each entry: from ``cache_file`` if it is known, or of the file.
+    """Return the result for each entry: from ``cache_file`` if it is known, otherwise from the
+    file.
 
-    ``workers`` as in `inspect_images`; ``cache_file`` is a file of `InspectionCache`, or None.
+    ``workers`` is as in `inspect_images`; ``cache_file`` is a file of `InspectionCache`, or None.
     ``on_inspected`` is called before that file is written.
     """
     started = time.time()
     names = [entry.path for entry in layout.entries]
-    # Text: 100,000 objects of pathlib cost more than all that is asked of them.
+    # Plain text: creating 100,000 pathlib objects costs more than all checks.
     paths = [f"{layout.base}/{name}" for name in names]
     cache = InspectionCache(cache_file, layout.base, limits) if cache_file else None
     known = cache.recall(names) if cache else {}
@@ -84,14 +85,14 @@ def inspect_layout(
 
 @dataclass(frozen=True)
 class InspectionCache:
-    """A Parquet file of what was seen below the folder ``base`` under these limits."""
+    """A Parquet file of results for the folder ``base`` under the given limits."""
 
     path: Path
     base: Path
     limits: DecodeLimits
 
     def recall(self, names: Sequence[str]) -> dict[int, Inspected]:
-        """What is known of these files, by position; nothing where the file cannot be used."""
+        """Return the known results by position; empty if the file cannot be used."""
         try:
             table = read_table(self.path)
             if (
@@ -109,12 +110,12 @@ class InspectionCache:
     def remember(
         self, names: Sequence[str], inspected: Sequence[Inspected], *, since: float
     ) -> None:
-        """Write what was seen; ``since`` is the time in seconds before the first was read."""
+        """Write the results; ``since`` is the time in seconds before the first file was read."""
         now = since * 1e9
         rows = [
             (name, *image)
             for name, image in zip(names, inspected, strict=True)
-            # A file that cannot be read now may be readable though it has not changed.
+            # A file that is unreadable now may become readable without a change.
             if image.changed is not None
             and image.changed < now - MIN_AGE_NS
             and (image.status_changed or 0) < now - MIN_ENTRY_AGE_NS
@@ -132,6 +133,6 @@ class InspectionCache:
 
     @property
     def _rules(self) -> bytes:
-        """What else decides what is seen: another value, and nothing is known."""
+        """Return all other settings that affect a result: if they change, nothing is known."""
         rules = {"version": VERSION, "pillow": PIL.__version__, "base": str(self.base.absolute())}
         return json.dumps(rules | asdict(self.limits), sort_keys=True).encode()

@@ -1,7 +1,7 @@
-"""Iterative stratification: splits that keep the share of each label, where an image has several.
+"""Iterative stratification: splits that keep the share of each label, if images have several.
 
-Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", with whole
-groups of images: the rarest label is dealt out first, to the split that lacks most of it.
+Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", applied to
+whole groups of images: the rarest label is dealt first, to the split that lacks most of it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def deal_out(
     groups: Sequence[int],
     labels: Sequence[tuple[str, ...]],
 ) -> dict[int, str]:
-    """Return the split of each group in ``drawn``, which orders those of one label.
+    """Return the split of each group in ``drawn``, which sorts the groups of one label.
 
     ``fractions`` are the shares of the splits other than `train`. ``splits``, ``groups`` and
-    ``labels`` are those of all images, of which the ``pool`` is divided; images with a split count.
+    ``labels`` are those of all images; only the ``pool`` is divided, but all images count.
     """
     shares = {"train": 1.0 - sum(fractions.values()), **fractions}
     totals = Counter(label for i in pool for label in labels[i])

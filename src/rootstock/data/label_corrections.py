@@ -1,8 +1,8 @@
-"""Corrections of labels, as a file next to the images.
+"""Corrections of labels, in a file next to the images.
 
-`corrections.csv` has one row per decision of a person: the image by the SHA-256 of its file, the
-label before and after, who, when and why. Rows are only added. The last row of an image is in
-force, so a later row undoes an earlier one. Labels are texts as the manifest's `target` holds them.
+`corrections.csv` has one row per decision: the SHA-256 of the image file, the label before and
+after, who, when and why. Rows are only added. The last row of an image is in force, so a later
+row undoes an earlier one. Labels are texts as in the manifest's column `target`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from rootstock.system.files import write_atomic
 
 FILE_NAME = "corrections.csv"
 REMOVE = "(remove)"
-"""The new label of an image that is taken out of the data set; also the old one if it returns."""
+"""The new label of an image that is removed from the data set, and the old one if it returns."""
 NOTE_SIGN = "#"
-"""Lines that begin with it are not rows."""
+"""A line that starts with this is not a row."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Correction:
-    """One row: ``old`` is the label that ``who`` saw, empty if the image had none.
+    """One row; ``old`` is the label that ``who`` saw, empty if the image had none.
 
     ``new`` is a label or `REMOVE`; ``when`` is a time in ISO 8601 with its time zone.
     """
@@ -48,7 +48,7 @@ class Correction:
 
 
 class Conflict(NamedTuple):
-    """Two labels of one image: the person who gave the ``later`` did not know the ``earlier``."""
+    """Two labels of one image: the author of the ``later`` one did not know the ``earlier`` one."""
 
     earlier: Correction
     later: Correction
@@ -63,14 +63,14 @@ def locate_corrections(root: Path) -> Path:
 
 
 def stamp_time() -> str:
-    """Return the present time for `Correction.when`."""
+    """Return the current time for `Correction.when`."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read_corrections(path: Path) -> tuple[Correction, ...]:
     """Return all rows in the order of the file; none if there is no file.
 
-    A last line that was cut off is reported and passed over: its writer was killed, or its copy.
+    An incomplete last line is skipped with a warning: its writer was killed, or the copy was cut.
 
     Raises:
         DataError: names the line that is not a correction.
@@ -80,7 +80,7 @@ def read_corrections(path: Path) -> tuple[Correction, ...]:
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}", hint="save it as UTF-8") from None
+        raise DataError(f"cannot read {path}: {error}", hint="save it as UTF-8") from None
     lines = text.split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -94,7 +94,7 @@ def read_corrections(path: Path) -> tuple[Correction, ...]:
         except ValueError as error:
             if number == len(lines):
                 _log.warning(
-                    "warning: %s, line %d is cut off and is not used: %s",
+                    "warning: %s, line %d is incomplete and is ignored: %s",
                     path,
                     number,
                     escape_terminal(line),
@@ -102,23 +102,24 @@ def read_corrections(path: Path) -> tuple[Correction, ...]:
                 break
             raise DataError(
                 f"{path}, line {number}: {error}",
-                hint=f"a line is {','.join(COLUMNS)}; correct it, or put {NOTE_SIGN} before it",
+                hint=f"a line must have the form {','.join(COLUMNS)}; correct it, or start it "
+                f"with {NOTE_SIGN}",
             ) from None
     return tuple(rows)
 
 
 def read_corrections_of(root: Path) -> tuple[Correction, ...]:
-    """Return the corrections of the data set ``root``; none if that is a table of their name."""
+    """Return the corrections of the data set ``root``; none if the table has their file name."""
     path = locate_corrections(root)
     return () if path == root else read_corrections(path)
 
 
 def append_corrections(path: Path, corrections: Sequence[Correction]) -> None:
-    """Add rows at the end of the file: all of them or none, one writer at a time.
+    """Append rows to the file: all or none, one writer at a time.
 
     Raises:
         ArtifactError: the file cannot be written.
-        DataError: a row is not a correction, or the file is not one of corrections.
+        DataError: a row is not a correction, or the file does not contain corrections.
     """
     lines = "".join(map(_write_row, corrections))
     if not lines:
@@ -133,14 +134,14 @@ def append_corrections(path: Path, corrections: Sequence[Correction]) -> None:
 
 
 def current(corrections: Iterable[Correction]) -> dict[str, Correction]:
-    """Return the correction that is in force, by the SHA-256 of the image."""
+    """Return the correction in force per image, by SHA-256."""
     return {one.sha256: one for one in corrections}
 
 
 def conflicts(corrections: Iterable[Correction]) -> list[Conflict]:
-    """Return the conflicts that no later row has settled, in the order of the file.
+    """Return the conflicts that no later row has resolved, in the order of the file.
 
-    A row settles one if its ``old`` is the label in force: its writer saw it.
+    A row resolves a conflict if its ``old`` is the label in force: its author saw that label.
     """
     in_force: dict[str, Correction] = {}
     open_ones: dict[str, Conflict] = {}
@@ -158,7 +159,7 @@ def _check_header(path: Path, line: str) -> None:
     if line != ",".join(COLUMNS):
         raise DataError(
             f"{path}, line 1: the columns are {escape_terminal(line)}",
-            hint=f"they have to be {','.join(COLUMNS)}, separated by commas; if it is a file of "
+            hint=f"they must be {','.join(COLUMNS)}, separated by commas; if the file contains "
             "something else, rename it",
         )
 
@@ -169,7 +170,7 @@ def _read_row(line: str) -> Correction:
     except csv.Error as error:
         raise ValueError(str(error)) from None
     if len(cells) != len(COLUMNS):
-        raise ValueError(f"{len(cells)} cells, not {len(COLUMNS)}")
+        raise ValueError(f"it has {len(cells)} cells instead of {len(COLUMNS)}")
     row = Correction(*cells)
     _check_row(row)
     return row
@@ -179,7 +180,7 @@ def _check_row(row: Correction) -> None:
     if not _SHA256.fullmatch(row.sha256):
         raise ValueError(f"sha256 is {row.sha256!r}, not 64 hexadecimal digits in lower case")
     if not row.new:
-        raise ValueError(f"the new label is empty; to take an image out, it is {REMOVE}")
+        raise ValueError(f"the new label is empty; write {REMOVE} to remove an image")
     if datetime.fromisoformat(row.when).tzinfo is None:
         raise ValueError(f"the time {row.when!r} has no time zone")
 
@@ -188,10 +189,10 @@ def _write_row(row: Correction) -> str:
     try:
         _check_row(row)
         if any("\n" in text or "\r" in text for text in (row.old, row.new)):
-            raise ValueError("a label has a line break")
+            raise ValueError("a label contains a line break")
     except ValueError as error:
         raise DataError(
-            f"this is not a correction: {error}", hint="nothing was written; correct it"
+            f"invalid correction: {error}", hint="nothing was written; correct the row"
         ) from None
     who, why = (" ".join(text.split()) for text in (row.who, row.why))
     buffer = io.StringIO()
@@ -201,7 +202,7 @@ def _write_row(row: Correction) -> str:
 
 
 def _end_line(content: bytes) -> bytes:
-    """Return the content with its last line ended; one that is cut off becomes a note."""
+    """Return the content with a complete last line; an incomplete one becomes a note."""
     if content.endswith(b"\n"):
         return content
     start = content.rfind(b"\n") + 1
@@ -216,16 +217,16 @@ def _end_line(content: bytes) -> bytes:
 
 @contextmanager
 def _hold(path: Path) -> Iterator[bytes]:
-    """Yield the content of the file while no other process writes it.
+    """Yield the content of the file while no other process can write it.
 
-    A write replaces the file: if that happened while this process waited, it waits for the new
-    one. A file system without locks lets everyone pass. A file that stays empty is removed.
+    A write replaces the file: if this happens while the process waits, it waits for the new file.
+    On a file system without locks there is no waiting. A file that stays empty is removed.
     """
     try:
         file = _lock(path)
     except OSError as error:
         raise ArtifactError(
-            f"{path} cannot be written: {error.strerror or error}",
+            f"cannot write {path}: {error.strerror or error}",
             hint="check the permissions of the folder; nothing was written",
         ) from None
     with file:
@@ -242,7 +243,7 @@ def _lock(path: Path) -> BinaryIO:
     while True:
         try:
             file: BinaryIO = path.open("a+b")
-        except PermissionError:  # DVC may link to a file of its cache, which nobody may write
+        except PermissionError:  # it may be a link into DVC's read-only cache
             file = path.open("rb")
         with suppress(ImportError, OSError):
             import fcntl

@@ -1,16 +1,16 @@
-"""Which images there are, and what their targets are: folders or a table.
+"""List the images of a data set and their targets, from folders or a table.
 
 Three layouts are read:
 
     root/<class>/**.jpg                      class folders
-    root/{train,val,test}/<class>/**.jpg     given splits; what is missing is split off from train
+    root/{train,val,test}/<class>/**.jpg     given splits; a missing one is drawn from train
     labels.csv or labels.parquet             columns path,TARGET[,split]; paths are relative to it
 
-The task names the columns of its target, such as `label`, and says whether a folder is a target.
+The task names the columns of its target, such as `label`, and whether a folder name is a target.
 
-Hidden files and side files (text, tables, archives of metadata) are passed over; every other file
-in a class folder counts as an image and is judged by its content. docs/guides/data.md says what is
-decided about each oddity.
+Hidden files and side files (text, tables, archives of metadata) are skipped; every other file in
+a class folder counts as an image and is judged by its content. docs/guides/data.md lists the
+rules for unusual cases.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from rootstock.data.target_rules import FolderSource, PlainReader, TargetReader
 from rootstock.errors import DataError
 
 _IMAGE_COLUMNS = {"path", "label", "image", "filename", "file_name", "file", "class", "id"}
-"""Names of columns in tables of labels that others publish."""
+"""Column names in published tables of labels."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What was found at ``root``, a folder or a table, in order of path."""
+    """The images found at ``root``, a folder or a table, sorted by path."""
 
     root: Path
     entries: list[Entry]
@@ -43,12 +43,12 @@ class Layout:
 
     @cached_property
     def base(self) -> Path:
-        """The folder that paths are relative to."""
+        """The folder to which paths are relative."""
         return base_folder(self.root)
 
 
 def base_folder(root: Path) -> Path:
-    """The folder that image paths are relative to: the root, or the folder of a table."""
+    """Return the folder to which image paths are relative: the root, or the folder of a table."""
     return root if root.is_dir() else root.parent
 
 
@@ -62,16 +62,16 @@ def find_images(
 ) -> Layout:
     """List the images of a data set with their targets.
 
-    ``target`` reads the targets, a class per image by default; ``roles`` say what the columns of a
-    table are for; ``reading`` of folders is as in `data.layout`; ``need_train``: given splits
-    without one of training are refused.
+    ``target`` reads the targets, by default one class per image. ``roles`` describe the columns of
+    a table; ``reading`` is the layout of folders as in `data.layout`. ``need_train``: refuse given
+    splits that have no training images.
     Raises:
-        DataError: there is nothing there, or no layout can be recognised, or more than one.
+        DataError: there is no data, or the layout is not recognised, or ambiguous.
     """
     if not root.exists():
         raise DataError(
             f"there is no data at {root}",
-            hint="set data.root in params.yaml, or give another folder",
+            hint="set data.root in params.yaml, or pass another folder",
         )
     reader: FolderSource
     target = target or PlainReader()
@@ -84,7 +84,7 @@ def find_images(
         reader = FolderReader(root, reading, need_train)
     else:
         raise DataError(
-            f"{root} is a folder, and folders say nothing of {', '.join(columns)}",
+            f"{root} is a folder, but folders cannot give {', '.join(columns)}",
             hint=f"set data.root to a CSV or Parquet file with path,{','.join(columns)}",
         )
     tables = [] if root.is_file() else _find_tables(root, columns)
@@ -93,12 +93,12 @@ def find_images(
     except DataError as error:
         raise DataError(" ".join([error.message, *tables]), hint=error.hint) from None
     if not entries:
-        raise DataError(f"{root} holds no images", hint=LAYOUT_HINT)
+        raise DataError(f"{root} contains no images", hint=LAYOUT_HINT)
     return Layout(root, sorted(entries, key=attrgetter("path")), reader.warnings + tables)
 
 
 def _find_tables(root: Path, columns: Sequence[str]) -> list[str]:
-    """Return a warning if there are tables in ``root`` that may list its images."""
+    """Return a warning if tables in ``root`` may list its images."""
     try:
         files = sorted(path for path in root.iterdir() if path.suffix.lower() in TABLE_ENDINGS)
     except OSError:
@@ -108,7 +108,7 @@ def _find_tables(root: Path, columns: Sequence[str]) -> list[str]:
     if useful:
         return [
             f"{useful[0].name} next to the folders has the columns {', '.join(sorted(needed))} and "
-            f"is not used: give {useful[0]} as the data to take labels from it"
+            f"is not used: pass {useful[0]} as the data to read labels from it"
         ]
     listing = [path.name for path in files if _IMAGE_COLUMNS & set(read_column_names(path))]
     if not listing:

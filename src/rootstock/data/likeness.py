@@ -1,8 +1,8 @@
-"""Whether two images are one picture: compared pixel by pixel, at a size that both have.
+"""Decide whether two images show the same picture, pixel by pixel at a common size.
 
-Copies that were compressed, resized, turned or mirrored agree in their fine detail, even in the
-parts that look flat. Two shots of one fixed scene agree in its edges only: their noise differs. And
-where one shot shows a scratch that the other lacks, a part of the picture differs.
+Compressed, resized, turned and mirrored copies agree in fine detail, even in parts that look flat.
+Two shots of one fixed scene agree only in its edges: their noise differs. If one shot shows a
+scratch that the other lacks, a part of the picture differs.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from rootstock.system.cpu import usable_cores
 from rootstock.system.progress import Progress
 
 SIDE_PIXELS = 96
-"""Of the grey picture that is compared; smaller images are compared at a half or a quarter."""
+"""Side of the grey picture that is compared; smaller images use a half or a quarter of it."""
 COLOUR_SIDE_PIXELS = 12
 SIDES = ((128, 96), (64, 48), (0, 24))
-"""The least short side of both images, and the side at which they are compared."""
+"""Smallest short side of both images, and the side at which they are then compared."""
 BLOCK_PIXELS = 6
 MAX_DIFFERENCE = 6.0
 """Mean absolute difference in grey levels; a copy at a fifth of the size reaches 4.5."""
 MIN_LOCAL_DIFFERENCE = 3.0
-"""Mean absolute difference of a block from which on its detail is compared."""
+"""Mean absolute difference of a block above which its detail is compared."""
 MAX_LOCAL_SHARE = 0.4
-"""Share of a block's detail that the other may lack: .15 in copies, .9 where one has a scratch."""
+"""Share of a block's detail that the other may lack: .15 in copies, .9 if one has a scratch."""
 MIN_DETAIL = 0.3
-"""Grey levels of detail in the flatter half: if either picture has less, it is not compared."""
+"""Grey levels of detail in the flatter half; pictures with less are not compared."""
 MIN_DETAIL_CORRELATION = 0.1
-"""In the flatter half: under .05 for two shots of one scene, .15 and more for copies."""
+"""Correlation in the flatter half: below .05 for two shots of a scene, .15 or more for copies."""
 MAX_COLOUR_DIFFERENCE = 16.0
-"""Of a block, in levels of Cb or Cr; a grey copy of a coloured picture is a copy."""
+"""Difference of a block in Cb or Cr; a grey copy of a coloured picture still is a copy."""
 _GREY_LEVELS = 3.0
 _BATCH_PAIRS = 16
 _LENGTH = SIDE_PIXELS**2 + 2 * COLOUR_SIDE_PIXELS**2
@@ -49,10 +49,10 @@ ReadFile = Callable[[int], np.ndarray | None]
 
 
 class Likeness:
-    """Compares the files at ``paths``, whose images have these short sides in pixels.
+    """Compares the files at ``paths``; ``short sides`` are in pixels.
 
-    Calling it with candidates returns which of them are one picture, bool[M]. Each file is decoded
-    once a call; what was decoded is kept in a temporary file, so memory does not grow with it.
+    Call it with candidates to get bool[M]: which pairs are the same picture. Each file is decoded
+    once per call into a temporary file, so memory use does not grow with the number of files.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Likeness:
         return same
 
     def _decode(self, numbers: np.ndarray, stored: np.ndarray) -> np.ndarray:
-        """Write the pictures of these images; return which could be read."""
+        """Write the pictures of these images; return which of them are readable."""
         usable = np.zeros(len(numbers), bool)
         bar = Progress("copies", len(numbers), "image")
         with no_warnings(), bar, ThreadPoolExecutor(usable_cores()) as pool:
@@ -99,12 +99,12 @@ class Likeness:
             content = read_file(self._paths[number], self._limits).content
             image = decode_image(content, self._limits, short_side=2 * SIDE_PIXELS, rendering=None)
         except ImageError:
-            return None  # changed since it was inspected: nothing is concluded
+            return None  # changed since it was inspected
         return reduce_picture(image.pixels)
 
 
 def reduce_picture(pixels: np.ndarray) -> np.ndarray:
-    """Return what is compared of an image uint8[H,W,3]: grey levels and coarse colours, uint8."""
+    """Return the reduced form of an image uint8[H,W,3]: grey levels and coarse colours, uint8."""
     grey, *colours = Image.fromarray(pixels).convert("YCbCr").split()
     parts = [grey.resize((SIDE_PIXELS,) * 2, Image.Resampling.HAMMING)]
     parts += [c.resize((COLOUR_SIDE_PIXELS,) * 2, Image.Resampling.BOX) for c in colours]
@@ -125,14 +125,14 @@ def _plan(shorter: np.ndarray, turns: np.ndarray) -> Iterator[tuple[np.ndarray, 
 def _run_ahead(
     pool: ThreadPoolExecutor, work: ReadFile, numbers: Sequence[int]
 ) -> Iterator[np.ndarray | None]:
-    """Yield the results in order; few wait at a time."""
+    """Yield the results in order, with few of them waiting at a time."""
     rest = iter(numbers)
     while part := list(islice(rest, 256)):
         yield from pool.map(work, part)
 
 
 def _are_one_picture(one: np.ndarray, other: np.ndarray, way: int, side: int) -> np.ndarray:
-    """Return bool[B] of stored pictures uint8[B,L], the second turned, compared at ``side``."""
+    """Compare stored pictures uint8[B,L], the second ones turned; return bool[B]."""
     a, colours_a = _unpack(one, side)
     b, colours_b = _unpack(other, side)
     b, colours_b = turn(b, way), [turn(colour, way) for colour in colours_b]
@@ -166,7 +166,7 @@ def _unpack(stored: np.ndarray, side: int) -> tuple[np.ndarray, list[np.ndarray]
 
 
 def _detail(grey: np.ndarray) -> np.ndarray:
-    """Return what differs from the mean of each pixel's neighbourhood of nine."""
+    """Return the difference from the mean of each pixel's 3 x 3 neighbourhood."""
     padded = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :-2] + padded[:, 1:-1]
     rows += padded[:, 2:]
@@ -190,7 +190,7 @@ def _block_means(values: np.ndarray) -> np.ndarray:
 
 
 def _differ_in_colour(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
-    """Return bool[B]; not where one of the two has no colours at all."""
+    """Return bool[B]; False if one of the two has no colours."""
     grey = np.zeros(len(one[0]), bool)
     for colours in (one, other):
         strength = [np.abs(colour - 128).max(axis=(1, 2)) for colour in colours]

@@ -1,4 +1,4 @@
-"""DecodeLimits: what is accepted as an image, the same for index, training, predict and service."""
+"""DecodeLimits: the limits for images, the same for index, training, predict and service."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """File size in bytes, pixels, longer over shorter side, longer side (None: any), and cut files.
+    """Limits on bytes, pixels, ratio of sides and longer side (None: any), and truncated files.
 
-    ``truncated``: whether an image whose file ends early is refused, or used as far as it goes.
-    Frames of an animation after the first are never read. A tile of a TIFF counts like an image;
-    what else headers may ask for is fixed, see `check_headers`.
+    ``truncated``: refuse an image whose file ends early, or use the readable part. Only the first
+    frame of an animation is read. A tile of a TIFF counts like an image; `check_headers` has fixed
+    limits for all other parts of a header.
     """
 
     max_bytes: int = 100_000_000
@@ -27,10 +27,10 @@ class DecodeLimits:
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> DecodeLimits:
-        """Return what `to_dict` made the fields of; an unknown field is ignored."""
+        """Return the limits from the fields of `to_dict`; unknown fields are ignored."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in tree.items() if name in known})
 
 
 INDEXED = DecodeLimits(2**62, 2**62, 1e9, truncated="use")
-"""For images that have passed the limits of the index already."""
+"""Limits for images that have already passed the index."""

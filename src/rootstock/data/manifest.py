@@ -1,4 +1,4 @@
-"""Manifest: the table of images, one row each."""
+"""Manifest: the table of images, one row per image."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ SCHEMA = pa.schema(
     ]
 )
 METADATA = pa.field("metadata", pa.string())
-"""A further column, if a table says more of the images."""
+"""An additional column, present if a table has more about the images."""
 REMOVED = "removed"
-"""The quarantine reason of an image that a correction took out; it keeps its split."""
+"""The quarantine reason of an image that a correction removed; it keeps its split."""
 
 
 class ImageRow(NamedTuple):
     """One image.
 
-    ``target`` is what it should get, as text that the task reads; images of one ``stratum`` are
-    spread evenly over splits and samples. Images of one ``group`` are in one split, unless splits
-    were given; images of one ``picture`` are copies. ``quarantine`` is the reason why an image is
-    not used, empty where it is. ``metadata`` is what else a table says of the image, as JSON.
+    ``target`` is the true answer, as text that the task reads. Images of one ``stratum`` are spread
+    evenly over splits and samples. Images of one ``group`` are in one split, unless splits were
+    given; images of one ``picture`` are copies. ``quarantine`` is the reason for not using an
+    image, empty for a usable one. ``metadata`` holds further cells of a table, as JSON.
     """
 
     path: str
@@ -70,19 +70,19 @@ class ImageRow(NamedTuple):
 
     @property
     def facts(self) -> dict[str, str]:
-        """The metadata: texts by the names of the table's columns."""
+        """The metadata: texts by column name."""
         return dict(json.loads(self.metadata)) if self.metadata else {}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All rows in order of path, and what was noticed while listing them.
+    """All rows sorted by path, and the warnings from listing them.
 
-    ``task`` is the name of the task whose targets the rows hold, ``recognised`` why it was taken,
-    empty if the settings name it; ``rendering`` is how the images are shown, and ``limits`` is
-    what was accepted as one. ``drawn_by`` are the settings that the splits were drawn by, as JSON;
-    empty in manifests of versions that did not note them. ``originals`` are the targets of
-    corrected and removed images before that, by path.
+    ``task`` is the name of the task whose targets the rows hold, ``recognised`` the reason for it,
+    empty if the settings name it. ``rendering`` is how the images are shown, ``limits`` which files
+    were accepted. ``drawn_by`` are the settings with which the splits were drawn, as JSON; empty in
+    manifests of older versions. ``originals`` are the targets of corrected and removed images
+    before the correction, by path.
     """
 
     images: tuple[ImageRow, ...]
@@ -97,21 +97,21 @@ class Manifest:
 
     @cached_property
     def strata(self) -> list[str]:
-        """Strata of usable images, sorted."""
+        """The strata of usable images, sorted."""
         return sorted({row.stratum for row in self.images if not row.quarantine})
 
     @property
     def quarantined(self) -> list[ImageRow]:
-        """Rows that are not used."""
+        """The rows that are not used."""
         return [row for row in self.images if row.quarantine]
 
     def rows(self, split: str | None = None) -> list[ImageRow]:
-        """Usable rows of one split, or of all."""
+        """Return the usable rows of one split, or of all."""
         return [r for r in self.images if not r.quarantine and split in (None, r.split)]
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of which images there are, their task, targets and splits; 64 hex digits."""
+        """SHA-256 of the images, their task, targets and splits; 64 hexadecimal digits."""
         digest = hashlib.sha256()
         if self.task != FIRST_TASK:  # manifests of format 1 have no task, and keep their hash
             digest.update(self.task.encode())
@@ -144,7 +144,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read what `write` wrote.
+        """Read a manifest that `write` wrote.
 
         Raises:
             ArtifactError: the file is missing, damaged or of another format version.
@@ -178,11 +178,11 @@ class Manifest:
         return manifest
 
     def copies(self) -> list[list[ImageRow]]:
-        """Groups of two or more usable rows that hold the same picture, or nearly."""
+        """Return groups of two or more usable rows that show the same picture, or nearly."""
         return list_groups(self.rows(), attrgetter("picture"))
 
     def summary(self) -> dict[str, Any]:
-        """Counts, quarantine, duplicates, conflicts and leaks, as JSON holds them."""
+        """Return counts, quarantine, duplicates, conflicts and leaks, for JSON."""
         usable = self.rows()
         counts = Counter((row.stratum, row.split) for row in usable)
         groups = self.copies()
@@ -214,9 +214,9 @@ class Manifest:
 
 
 def _upgrade(table: pa.Table, header: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
-    """Return a manifest of an earlier format in the present one.
+    """Convert a manifest of an earlier format to the present one.
 
-    One without pictures has the copies as groups; one of format 1 has one class per image.
+    A manifest without pictures uses groups as copies; format 1 has one class per image.
     """
     if "picture" not in table.column_names:
         table = table.append_column("picture", table["group"])

@@ -1,4 +1,4 @@
-"""What a user should know of a data set before work goes on: it is the same in every place."""
+"""Warnings about a data set, the same wherever they are shown."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _GROUPS = {
     "label_conflicts": "of copies with more than one label",
     "leaks_across_given_splits": "of copies in more than one split",
 }
-"""Keys of the summary, and what a group of files in them means."""
+"""Keys of the summary, and the meaning of a group of files in them."""
 
 
 def list_notices(manifest: Manifest) -> list[str]:
-    """Return the warnings of the index, and counts of what the images themselves show."""
+    """Return the warnings of the index, and counts of problems with the images."""
     summary = manifest.summary()
     notices = list(manifest.warnings)
     faulty = [row.path for row in manifest.quarantined if row.quarantine != REMOVED]
     if faulty:
         reasons = describe_reasons(summary)
         first = shorten(faulty, most=3)
-        notices.append(f"{count(len(faulty), 'file')} not usable ({reasons}): {first}")
+        notices.append(f"{count(len(faulty), 'file')} unusable ({reasons}): {first}")
     for key, what in _GROUPS.items():
         if groups := summary[key]:
             notices.append(
@@ -33,13 +33,13 @@ def list_notices(manifest: Manifest) -> list[str]:
 
 
 def describe_reasons(summary: dict[str, Any]) -> str:
-    """Return how many files are not usable, by reason; empty if there are none."""
+    """Return the number of unusable files per reason; empty if there are none."""
     reasons = summary["quarantine_reasons"]
     return ", ".join(f"{n} {name}" for name, n in reasons.items() if name != REMOVED)
 
 
 def describe_corrections(summary: dict[str, Any]) -> str:
-    """Return how many images were corrected and removed; empty if none were."""
+    """Return the number of corrected and removed images; empty if there are none."""
     parts = []
     if corrected := summary.get("corrected"):
         parts.append(f"{count(corrected, 'label')} corrected")

@@ -1,7 +1,7 @@
-"""Preprocess: pixels in, network input out; one object for training, export and service.
+"""Preprocess: turn pixels into network input, in one object for training, export and service.
 
-Train/serve skew is this field's most expensive recurring fault, so the object is hashed, the hash
-is part of every feature's key, and a bundle refuses to load if the hash differs.
+A difference between training and service is a costly and common fault. So the object is hashed, the
+hash is part of every feature's key, and a bundle refuses to load if the hash differs.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from rootstock.errors import BackboneError
 from rootstock.system.digest import digest_json
 
 VERSION = 1
-"""Raised whenever the same fields would give other pixels; part of the hash."""
+"""Increased whenever the same fields would give different pixels; part of the hash."""
 
 Geometry = Literal["crop", "pad", "squash"]
-"""How an image that is not square becomes a square input."""
+"""The ways to turn an image that is not square into a square input."""
 GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Bring an image to ``input_size``, normalise it.
+    """Brings an image to ``input_size`` and normalises it.
 
     ``geometry``: `crop` resizes the short side to ``input_size / crop_pct`` and cuts the centre;
     `pad` resizes the long side to ``input_size`` and fills the rest with the mean; `squash` resizes
     both sides to ``input_size``.
-    ``mean`` and ``std`` are per channel, for pixels in [0, 1]. Resizing is Pillow's, which always
-    filters before it shrinks (antialiasing). ``scaled``: a large JPEG may be decoded at an eighth,
-    a quarter or half its size as long as that is twice what resizing asks for. ``rendering`` says
+    ``mean`` and ``std`` are per channel, for pixels in [0, 1]. Pillow resizes, and always filters
+    before it shrinks (antialiasing). ``scaled``: a large JPEG may be decoded at an eighth, a
+    quarter or half of its size if that is at least twice the target size. ``rendering`` defines
     how deep greys and transparency become RGB.
     """
 
@@ -71,7 +71,7 @@ class Preprocess:
 
     @property
     def decoded_side(self) -> int | None:
-        """The shorter side that decoding must leave at the least; None: every pixel."""
+        """The smallest shorter side that decoding must keep; None: every pixel."""
         return 2 * self._resized_side if self.scaled else None
 
     @property
@@ -94,7 +94,7 @@ class Preprocess:
         return self.normalise(self.fit(pixels)[None])[0]
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
-        """Bring uint8[H,W,3] to uint8[S,S,3] as `geometry` says, not yet normalised."""
+        """Bring uint8[H,W,3] to uint8[S,S,3] according to `geometry`, not yet normalised."""
         size = self.input_size
         if self.geometry == "crop":
             return _centre_box(self.resize(pixels, self._resized_side), size, size)
@@ -108,11 +108,11 @@ class Preprocess:
         return padded
 
     def resize(self, pixels: np.ndarray, short_side: int) -> np.ndarray:
-        """Resize uint8[H,W,3] to this short side; of a very long image, only the middle."""
+        """Resize uint8[H,W,3] to this short side; keep only the middle of a very long image."""
         height, width = pixels.shape[:2]
         short = min(height, width)
-        # What the centre crop will throw away is cut first: a very long image would otherwise be
-        # enlarged to gigabytes. One short side of slack each way keeps the filter's edge the same.
+        # Cut first what the centre crop discards: otherwise a very long image would be enlarged to
+        # gigabytes. One short side of margin on each side keeps the filter's edge the same.
         if max(height, width) > 3 * short:
             pixels = _centre_box(pixels, min(height, 3 * short), min(width, 3 * short))
             height, width = pixels.shape[:2]
@@ -136,20 +136,20 @@ class Preprocess:
 
     @cached_property
     def levels(self) -> np.ndarray:
-        """float32[3,256]: what each pixel value becomes; looking it up beats computing it."""
+        """float32[3,256]: the result for each pixel value; a lookup is faster than computing it."""
         mean = np.asarray(self.mean, np.float32)[:, None]
         std = np.asarray(self.std, np.float32)[:, None]
         return (np.arange(256, dtype=np.float32) / np.float32(255.0) - mean) / std
 
     def with_size(self, input_size: int) -> Preprocess:
-        """Return the same for another input size."""
+        """Return a copy with another input size."""
         return dataclasses.replace(self, input_size=input_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
         fields = dataclasses.asdict(self)
         if not self.scaled:
-            del fields["scaled"]  # models made before there was the choice keep their hash
+            del fields["scaled"]  # models from before this option keep their hash
         if self.geometry == "crop":
             del fields["geometry"]  # as above
         fields["rendering"] = self.rendering.to_dict()
@@ -159,7 +159,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocess:
-        """Return what `to_dict` made the fields of."""
+        """Return the object from the fields of `to_dict`."""
         exact = {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
         rendering = Rendering.from_dict(fields.get("rendering", {}))
         return cls(**(fields | exact | {"rendering": rendering}))

@@ -1,4 +1,4 @@
-"""Files read whole, within a bound, and never a pipe or a device."""
+"""Read whole files of limited size, but never a pipe or a device."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from rootstock.errors import ImageError
 
 
 class ReadFile(NamedTuple):
-    """``status`` is the file's before it was read."""
+    """``status`` is the status of the file before it was read."""
 
     content: bytes
     status: os.stat_result
 
 
 def read_file(path: Path | str, limits: DecodeLimits) -> ReadFile:
-    """Return the content of an image file, which is not read if it is too large.
+    """Return the content of an image file, unless it is too large.
 
     Raises:
         ImageError: ``unreadable``, ``too-large`` or ``empty``.
     """
     try:
-        # The system's own calls: Python's files and pathlib's take twice as long for a small one.
+        # System calls: Python's files and pathlib take twice as long for a small file.
         handle = _open_file(path)
         try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise ImageError("unreadable", "it is not a regular file")
+                raise ImageError("unreadable", "not a regular file")
             if status.st_size > limits.max_bytes:
                 raise _too_large(limits)
             size = status.st_size + 1
             content = os.read(handle, size)
-            # One read may give less than there is.
+            # One read may return only a part.
             while len(content) < size and (more := os.read(handle, size - len(content))):
                 content += more
         finally:
@@ -49,16 +49,16 @@ def read_file(path: Path | str, limits: DecodeLimits) -> ReadFile:
 
 def _open_file(path: Path | str) -> int:
     try:
-        # A pipe is opened without waiting for its writer.
+        # Open a pipe without waiting for its writer.
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except BlockingIOError:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a path may be text
             raise
-        return os.open(path, os.O_RDONLY)  # another holds a lease on it, and now gives it back
+        return os.open(path, os.O_RDONLY)  # another process held a lease, and now releases it
 
 
 def check_bytes(content: bytes, limits: DecodeLimits) -> None:
-    """Refuse what is empty or too long.
+    """Refuse empty and too large content.
 
     Raises:
         ImageError: ``empty`` or ``too-large``.

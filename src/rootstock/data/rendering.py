@@ -1,8 +1,8 @@
-"""Rendering: how deep greys, floats and transparency become RGB of eight bits.
+"""Rendering: how deep greys, floats and transparency become 8-bit RGB.
 
-A camera of 10 or 12 bits uses a small part of what a 16-bit file can hold, and a white icon is
-nothing on a white ground. So the range and the ground are chosen once for a set, by its training
-images, and travel with the model: one value is one grey in training and service.
+A camera of 10 or 12 bits uses a small part of the range of a 16-bit file, and a white icon is
+invisible on white. So the range and the ground are chosen once per set, from its training
+images, and are stored in the model: a value gives the same grey in training and service.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from PIL import Image
 Range = tuple[float, float]
 """The values that become black and white."""
 Tones = tuple[float, ...]
-"""What `measure_tones` sees of an image; empty for most."""
+"""The measurements of `measure_tones` for an image; empty for most images."""
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 WIDE_MODES = ("I", "F")
 GROUNDS = (255, 128, 0)
-"""Grey levels that transparent images may be laid on, in the order of preference."""
+"""Grey levels on which transparent images may be laid, in order of preference."""
 MIN_GROUND_CONTRAST = 2.0
-"""Standard deviation in grey levels of a thumbnail, below which nothing is seen on a ground."""
+"""An image whose thumbnail has a smaller standard deviation in grey levels is invisible."""
 MAX_UNSEEN_SHARE = 0.02
-"""Transparent images that a ground may hide before another one is looked for."""
+"""Share of transparent images that a ground may hide before another ground is tried."""
 MIN_SPAN = 16_384
-"""Sixteen-bit values that span this much keep 64 levels or more in their upper eight bits."""
+"""16-bit values with at least this range keep 64 or more levels in their upper eight bits."""
 _EDGE_PERCENT = 0.1
-"""Values beyond are dead or hot pixels."""
+"""Share of the values beyond the range: dead and hot pixels."""
 _EDGE_SHARE = 0.01
-"""Images beyond are exceptions in their set."""
+"""Share of the images beyond the range: exceptions in their set."""
 _SAMPLED_VALUES = 1_000_000
 _BAND_PIXELS = 4_000_000
 _GDAL_NO_DATA = 42_113
@@ -40,10 +40,10 @@ _THUMB_SIZE = (16, 16)
 
 @dataclass(frozen=True)
 class Rendering:
-    """``ground``: the grey level that transparent pixels are laid on.
+    """``ground``: the grey level on which transparent pixels are laid.
 
-    ``deep``: the range of 16-bit greys; None: they keep their upper eight bits. ``wide``: that of
-    32-bit whole numbers and floats; None: each image has its own.
+    ``deep``: the range of 16-bit greys; None: keep their upper eight bits. ``wide``: the range of
+    32-bit integers and floats; None: each image uses its own range.
     """
 
     ground: int = 255
@@ -51,7 +51,7 @@ class Rendering:
     wide: Range | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what differs from the usual, for JSON."""
+        """Return the fields that differ from the default, for JSON."""
         plain = vars(Rendering())
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -61,13 +61,13 @@ class Rendering:
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Rendering:
-        """Return what `to_dict` made the fields of."""
+        """Return the object from the fields of `to_dict`."""
         ranges = {name: (float(low), float(high)) for name, (low, high) in _ranges(tree)}
         return cls(int(tree.get("ground", 255)), **ranges)
 
     @property
     def ground_name(self) -> str:
-        """The colour of the ground."""
+        """The colour of the ground, in words."""
         return {255: "white", 128: "grey", 0: "black"}.get(self.ground, f"grey {self.ground}")
 
 
@@ -102,9 +102,9 @@ def is_transparent(image: Image.Image) -> bool:
 
 
 def to_grey_of_its_own(image: Image.Image) -> tuple[Image.Image, Tones]:
-    """Return grey levels that show what is in the image, and its `Tones`.
+    """Return grey levels that show the content of the image, and its `Tones`.
 
-    For comparing it with others: over its own range, on a ground that shows it.
+    For comparing it with other images: over its own range, on a ground that shows it.
     """
     if image.mode in SIXTEEN_BIT_MODES or image.mode in WIDE_MODES:
         tones = _measure_range(image)
@@ -118,7 +118,7 @@ def to_grey_of_its_own(image: Image.Image) -> tuple[Image.Image, Tones]:
 
 
 def choose_rendering(seen: Iterable[tuple[str, Tones]]) -> Rendering:
-    """Return the rendering for images of these modes and tones: that of a whole set."""
+    """Return the rendering of a whole set, from the modes and tones of its images."""
     deep: list[Tones] = []
     wide: list[Tones] = []
     contrasts: list[Tones] = []
@@ -137,7 +137,7 @@ def choose_rendering(seen: Iterable[tuple[str, Tones]]) -> Rendering:
 
 
 def shown_share(mode: str, tones: Tones, rendering: Rendering) -> float:
-    """Return how much of black to white an image's own range covers when it is shown."""
+    """Return the part of black to white that an image's own range covers when it is shown."""
     chosen = rendering.deep if mode in SIXTEEN_BIT_MODES else rendering.wide
     span = tones[1] - tones[0]
     if chosen:
@@ -164,7 +164,7 @@ def _joint_range(ranges: list[Tones]) -> Range | None:
 
 
 def _measure_range(image: Image.Image) -> Tones:
-    """Return the values between which nearly all of an image's are, what is no data left out."""
+    """Return the range of nearly all values of an image, without values that mean "no data"."""
     values = np.asarray(image).ravel()
     values = values[:: max(1, values.size // _SAMPLED_VALUES)].astype(np.float64)
     usable = np.isfinite(values)
@@ -181,7 +181,7 @@ def _measure_range(image: Image.Image) -> Tones:
 def _without_outliers(values: np.ndarray) -> np.ndarray:
     """Return the values without one that is further from all others than they are apart.
 
-    So are -9999 and the like, which stand for "no data", seldom named in the file.
+    Values such as -9999 mean "no data", and files rarely declare them.
     """
     for end, sign in ((np.min, 1), (np.max, -1)):
         if values.size:
@@ -230,7 +230,7 @@ def _to_levels(image: Image.Image, rendering: Rendering) -> Image.Image:
     if not is_deep:
         extremes = [_extremes(np.asarray(band)) for band in _bands(image)]
         low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
-        # Pillow opens 16-bit files as I where it has no better mode.
+        # Pillow opens 16-bit files as I if it has no better mode.
         if image.mode == "F" or low < 0 or high > 65_535:
             return _by_values(image, lambda values: _stretch(values, low, high))
     return _by_values(image, lambda values: (values >> 8).astype(np.uint8))
@@ -266,7 +266,7 @@ def _by_values(image: Image.Image, render: Callable[[np.ndarray], np.ndarray]) -
 def _by_bands(
     image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-    """Convert a large image a band of rows at a time, which takes a fraction of the memory."""
+    """Convert a large image one band of rows at a time, which needs a fraction of the memory."""
     if image.width * image.height <= _BAND_PIXELS:
         return convert(image)
     whole, top = Image.new(mode, image.size), 0

@@ -1,7 +1,7 @@
-"""Folders that are splits: which ones are, and what is in them.
+"""Recognise folders that are splits, and read them.
 
-A name alone does not decide: `train` next to `bus` may be a class. A split holds class folders, and
-those of another split have names in common with those of the training split.
+A name is not enough: `train` next to `bus` may be a class. A split contains class folders, and the
+other splits have class names in common with the training split.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _USUAL_NAMES = ("train", "training", "val", "valid", "validation", "test")
 def find_splits(folder: Folder, where: Path, *, certain: bool, need_train: bool) -> dict[str, str]:
     """Return the split of each folder below ``folder`` that is one; empty if they are classes.
 
-    ``certain``: they are splits, whatever else they could be.
+    ``certain``: they are splits, even if they could be classes.
     Raises:
-        DataError: both can be meant, or there is no training split and ``need_train``.
+        DataError: both readings are possible, or ``need_train`` and there is no training split.
     """
     found = {name: one for name in folder.folders if (one := read_split_name(name))}
     splits = settle_eval({name: one.split for name, one in found.items()})
@@ -63,7 +63,7 @@ def _two_readings(folder: Folder, where: Path, names: Sequence[str]) -> DataErro
     others = sorted(set(folder.folders) - set(names))
     beside = f" next to {shorten(others)}" if others else ""
     return DataError(
-        f"{where} can be read in two ways: {shorten(names)} as splits{lack}, or as classes{beside}",
+        f"{where} is ambiguous: {shorten(names)} may be splits{lack}, or classes{beside}",
         hint="for splits, put class folders into train/, val/ and test/; for classes, set "
         "data.layout to `classes`",
     )
@@ -74,7 +74,7 @@ def read_splits(
 ) -> Iterator[Entry]:
     """Yield the images of ``splits``; ``prefix`` is the path of ``folder`` from the root.
 
-    Adds to ``warnings`` what is unusual or left out.
+    Adds warnings about unusual and ignored parts to ``warnings``.
     """
     others = sorted(set(folder.folders) - set(splits))
     if others:
@@ -82,7 +82,7 @@ def read_splits(
     warnings += [f"the folder {prefix}{name} is empty and is ignored" for name in folder.empty]
     unusual = [f"{name} as {one}" for name, one in splits.items() if _is_unusual(name, splits)]
     if unusual:
-        warnings.append(f"folders are read as splits: {list_names(unusual)}")
+        warnings.append(f"these folders are read as splits: {list_names(unusual)}")
     known = _labels(folder, [name for name, split in splits.items() if split == "train"])
     for name, split in splits.items():
         below, home = _unwrap(folder.folders[name], known)
@@ -106,7 +106,7 @@ def read_splits(
 
 
 def _is_unlabelled(home: Folder, known: set[str]) -> bool:
-    """Whether all images are in one folder that is no class: `test/test/`, `test/unknown/`."""
+    """Return whether all images are in one folder that is not a class, such as `test/unknown/`."""
     if len(home.folders) != 1 or home.files:
         return False
     (name,) = home.folders
@@ -119,7 +119,7 @@ def _is_unusual(name: str, splits: Mapping[str, str]) -> bool:
 
 
 def read_inner_splits(classes: Mapping[str, Folder]) -> dict[str, str]:
-    """Return splits by folder name if every class folder holds nothing but splits."""
+    """Return splits by folder name if every class folder contains only splits."""
     if any(one.files or not one.folders for one in classes.values()):
         return {}
     names = {name for one in classes.values() for name in one.folders}
@@ -137,9 +137,9 @@ def _labels(folder: Folder, splits: Sequence[str]) -> set[str]:
 
 
 def _unwrap(folder: Folder, known: set[str]) -> tuple[str, Folder]:
-    """Return where the class folders of a split are: `seg_train/seg_train/`, `train/images/`.
+    """Return the folder that holds a split's classes, such as `seg_train/seg_train/`.
 
-    A folder named like a class of ``known`` is one.
+    A folder with the name of a class in ``known`` is a class.
     """
     below = ""
     while not folder.files and len(folder.folders) == 1:

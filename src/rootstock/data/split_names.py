@@ -1,4 +1,4 @@
-"""Names that people give to splits: `Train`, `training_set`, `seg_test`, `val2017`, `holdout`."""
+"""Names of splits in practice: `Train`, `training_set`, `seg_test`, `val2017`, `holdout`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _GLUED = re.compile(rf"({'|'.join(_SPLIT_OF_WORD)})(?:{'|'.join(_PLAIN_WORDS)})"
 
 
 class SplitName(NamedTuple):
-    """``split`` is train, val, test or eval; ``bare``: the name says nothing else."""
+    """``split`` is train, val, test or eval; ``bare``: the name contains nothing else."""
 
     split: str
     bare: bool
 
 
 def read_split_name(name: str) -> SplitName | None:
-    """Return the split that a folder or a cell is named after, or None.
+    """Return the split that the name of a folder or cell means, or None.
 
-    ``eval`` may be val or test; `settle_eval` decides. A name of train and val together, such
-    as `trainval`, is train.
+    ``eval`` may be val or test; `settle_eval` decides. A name with both train and val, such as
+    `trainval`, means train.
     """
     text = unicodedata.normalize("NFC", name)
     text = re.sub(r"(?i)(hold|held)[ _-]?out", "holdout", text)
@@ -44,13 +44,13 @@ def read_split_name(name: str) -> SplitName | None:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name says no more than that images of a split are there: `test1`, `images`."""
+    """Return whether a name only says that there are images of a split: `test1`, `images`."""
     words = [_unglue(word.lower()) for word in _WORD.findall(name)]
     return bool(words) and all(word in _SPLIT_OF_WORD or word in _PLAIN_WORDS for word in words)
 
 
 def settle_eval(splits: dict[str, str]) -> dict[str, str]:
-    """Return splits by name without ``eval``: it is test, or val where another one is test."""
+    """Return splits by name without ``eval``: test, or val if another split is test."""
     other = "val" if "test" in splits.values() else "test"
     return {name: other if split == "eval" else split for name, split in splits.items()}
 

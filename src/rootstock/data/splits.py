@@ -1,10 +1,10 @@
-"""Train, val and test: leak-free, stratified, and kept when images are added.
+"""Train, val and test splits without leaks, stratified, and stable when images are added.
 
-Each stratum (such as a class) gets its share of images as exactly as whole groups allow. Which
-groups fall where is decided by a number that each draws from its content and the seed. An image
-that was in the last index keeps its split, so adding images moves no old one, and copies of an old
-image join it. If a stratum has no images in a split, it gives one of its new groups. A stratum
-never leaves training: one of a single group is trained on, and not tested.
+Each stratum (such as a class) gets its share of images as exactly as whole groups allow. A number
+drawn from the content of a group and the seed decides its split. An image of the last index keeps
+its split, so adding images moves no old image, and a copy of an old image joins it. A stratum
+without images in a split gives it one of its new groups. A stratum always keeps training images:
+a stratum with a single group is trained on, and not tested.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def recall_splits(
     given_splits: tuple[str, ...],
     drawn_by: str,
 ) -> list[str | None]:
-    """Return the split that each image had in the ``previous`` index; None for a new one.
+    """Return the split of each image in the ``previous`` index; None for a new image.
 
-    ``images`` are path and SHA-256: an image that was moved is known by its content. All are new
-    if the splits were drawn by other settings. If the settings are unknown, those of a group
-    (``groups`` int64[N]) that was divided are new.
+    ``images`` are path and SHA-256: a moved image is recognised by its content. All images are new
+    if the splits were drawn with other settings. If the settings are unknown, images of a divided
+    group (``groups`` int64[N]) are new.
     """
     if (
         previous is None
@@ -70,17 +70,17 @@ def assign_splits(
 ) -> list[str]:
     """Return the split of each image: ``train``, ``val`` or ``test``.
 
-    ``balance``: the labels of each image, if there may be several; their shares are kept then.
+    ``balance``: the labels of each image, if there may be several; their shares are then kept.
 
-    Images with a given split keep it. A split that is given nowhere is split off from those of
-    ``train`` and those without one. ``groups`` int64[N] are duplicate groups; one that has a
-    member in a given val or test split stays out of the draw. ``old_splits`` are those of
-    `recall_splits`; old images whose groups are joined by a new one stay where they are.
+    Images with a given split keep it. A split without given images is drawn from those of ``train``
+    and those without a split. ``groups`` int64[N] are duplicate groups; a group with a member in a
+    given val or test split is not drawn. ``old_splits`` come from `recall_splits`; old images keep
+    their split even if a new one joins their groups.
     """
     splits = [name or "train" for name in given_splits]
     fractions = {"test": test_fraction, "val": val_fraction}
     fractions = {n: share for n, share in fractions.items() if n not in given_splits and share > 0}
-    # Python's own numbers: those of numpy take several times as long one by one.
+    # Python numbers: numpy's are several times slower one at a time.
     numbers: list[int] = groups.tolist()
     fixed = {group for group, split in zip(numbers, splits, strict=True) if split != "train"}
     pool = [i for i, group in enumerate(numbers) if group not in fixed]
@@ -99,7 +99,7 @@ def assign_splits(
         shared = _share_out(drawn, fractions, splits, pool, numbers, strata)
     for i in pool:
         splits[i] = splits[i] or shared[numbers[i]]
-    # A group of several strata that is moved may be the last of one of them: train comes again.
+    # Moving a group of several strata may remove the last one of a stratum: check train again.
     for name in ("train", *fractions, "train"):
         _fill_empty_strata(name, splits, pool, numbers, strata, drawn)
     return splits
@@ -118,9 +118,9 @@ def _share_out(
     groups: Sequence[int],
     strata: Sequence[str],
 ) -> dict[int, str]:
-    """Return the split of each group in ``drawn``: the first whose shares it brings nearer.
+    """Return the split of each group in ``drawn``: the first one whose shares it improves.
 
-    Images of the ``pool`` that have a split already count.
+    Images of the ``pool`` that already have a split count too.
     """
     totals = Counter(strata[i] for i in pool)
     placed = Counter((splits[i], strata[i]) for i in pool if splits[i])
@@ -136,10 +136,10 @@ def _share_out(
     shared = {}
     for group in sorted(drawn, key=lambda group: (drawn[group], group)):
         shared[group] = "train"
-        # A `Counter` takes long to make, and most groups are one image.
+        # Creating a `Counter` is slow, and most groups have one image.
         counts = {members[group][0]: 1} if len(members[group]) == 1 else Counter(members[group])
         for name in fractions:
-            # How much the squared distance from the shares shrinks.
+            # How much the squared distance to the target shares shrinks.
             if sum(n * (2 * missing[name, s] - n) for s, n in counts.items()) > 1e-9:
                 shared[group] = name
                 for stratum, count in counts.items():
@@ -156,10 +156,10 @@ def _fill_empty_strata(
     strata: Sequence[str],
     drawn: dict[int, float],
 ) -> None:
-    """Give each stratum without images in ``name`` one new group, of the split that has most.
+    """Give each stratum without images in ``name`` one new group, from the split with the most.
 
-    An old group is moved only if the stratum would have nothing to train on, because images of it
-    were deleted.
+    An old group moves only if the stratum would otherwise have no training images because its
+    images were deleted.
     """
     present = {stratum for stratum, split in zip(strata, splits, strict=True) if split == name}
     for stratum in sorted({strata[i] for i in pool} - present):

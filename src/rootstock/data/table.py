@@ -1,4 +1,4 @@
-"""A CSV or Parquet file that lists images with their targets."""
+"""Read a CSV or Parquet file that lists images and their targets."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rootstock.errors import DataError
 from rootstock.system.escape import escape_terminal
 
 MAX_PATH_CHARACTERS = 4096
-"""Linux has no longer paths; without a bound, a long one of `..` takes minutes to look for."""
+"""Linux has no longer paths; without a limit, a long path of `..` takes minutes to resolve."""
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
 @dataclass
 class TableReader:
-    """Reads the table at ``path``; ``warnings`` grow while it does.
+    """Reads the table at ``path`` and collects ``warnings``.
 
-    ``need_train``: given splits without one of training are refused.
+    ``need_train``: refuse given splits without training images.
     """
 
     path: Path
@@ -36,10 +36,10 @@ class TableReader:
     warnings: list[str] = field(default_factory=list)
 
     def read(self) -> list[Entry]:
-        """Return the images that are listed.
+        """Return the images that the table lists.
 
         Raises:
-            DataError: it is no table, or a row or column is wrong.
+            DataError: the file is not a table, or a row or column is wrong.
         """
         columns = Columns.read(self.path, self.roles)
         self._require(columns, ("path",))
@@ -64,7 +64,7 @@ class TableReader:
         if count > 1:
             raise DataError(
                 f"{self.path} lists {escape_terminal(path)} {count} times",
-                hint="keep one row an image",
+                hint="keep one row per image",
             )
         metadata, warnings = columns.metadata(names)
         self.warnings += columns.notes + warnings
@@ -80,9 +80,9 @@ class TableReader:
         if missing:
             raise DataError(
                 f"{self.path} has no column {' and no column '.join(missing)}; "
-                f"it has {columns.describe_names()}",
-                hint=f"its first line names the columns: path,{','.join(self.target.columns)} and, "
-                "if you like, split; or set data.columns, such as {path: file}",
+                f"its columns are {columns.describe_names()}",
+                hint=f"the first line must name the columns path,{','.join(self.target.columns)} "
+                "and, optionally, split; or set data.columns, such as {path: file}",
             )
 
     def _read_splits(self, cells: Sequence[str]) -> list[str | None]:
@@ -92,18 +92,18 @@ class TableReader:
             if cell and not (name and name.bare):
                 raise DataError(
                     f"{self.path}, row {number}: split {cell!r} is not one of {', '.join(SPLITS)}",
-                    hint="correct it, or leave the cell empty",
+                    hint="correct the cell, or leave it empty",
                 )
         splits = settle_eval({cell: name.split for cell, name in names.items() if name})
         if splits and self.need_train and "train" not in splits.values():
             raise DataError(
-                f"{self.path} gives splits but no row of the split train",
+                f"{self.path} gives splits, but no row has the split train",
                 hint="name the training images `train`, or leave the column empty",
             )
         return [splits.get(cell) for cell in cells]
 
     def _find_files(self, texts: Sequence[str]) -> list[str]:
-        """Return paths relative to the table's folder, as the files on disk are called."""
+        """Return paths relative to the table's folder, as spelt on disk."""
         disk = FileNames(self.path.parent)
         paths, respelt, missing = [], [], []
         for number, text in enumerate(texts, start=1):
@@ -116,14 +116,15 @@ class TableReader:
             paths.append(path or wanted)
         if respelt:
             self.warnings.append(
-                f"{count(len(respelt), 'path')} not spelt as the files are called (backslashes, "
-                f"case, or how letters are composed); the files are used: {respelt[0]}"
+                f"{count(len(respelt), 'path')} spelt differently from the file names "
+                "(backslashes, case, or how letters are composed); the files are used: "
+                f"{respelt[0]}"
             )
         if missing:
             there = disk.find_similar(missing[0])
             self.warnings.append(
                 f"{len(missing)} of {count(len(paths), 'listed file')} not found, the first: "
-                f"{self.path.parent / missing[0]}{f'; {there} is there' if there else ''}"
+                f"{self.path.parent / missing[0]}{f'; {there} exists' if there else ''}"
             )
         return paths
 
@@ -135,8 +136,8 @@ class TableReader:
             )
         if "://" in text:
             raise DataError(
-                f"{self.path}, row {number}: {text!r} is an address, not a file",
-                hint="download the images first, and give their paths",
+                f"{self.path}, row {number}: {text!r} is a URL, not a file",
+                hint="download the images first, and list their paths",
             )
         if "\\" in text and disk.find(text) is None:
             text = text.replace("\\", "/")
@@ -149,8 +150,8 @@ class TableReader:
             tails = ["/".join(path.parts[start:]) for start in range(1, len(path.parts))]
             there = next((tail for tail in tails if ".." not in tail and disk.find(tail)), "")
             raise DataError(
-                f"{self.path}, row {number}: {text!r} lies outside the table's folder",
-                hint="give paths relative to the folder of the table"
-                + (f", such as {there}, which is there" if there else ""),
+                f"{self.path}, row {number}: {text!r} is outside the table's folder",
+                hint="write paths relative to the folder of the table"
+                + (f", such as {there}, which exists" if there else ""),
             )
         return str(path)

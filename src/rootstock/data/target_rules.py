@@ -1,4 +1,4 @@
-"""What the index asks of the kind of target."""
+"""The interface through which the index uses a task's targets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Settled(NamedTuple):
-    """Targets as the manifest keeps them, and what the user should know of them."""
+    """Targets as stored in the manifest, and notes for the user."""
 
     texts: list[str]
     warnings: list[str]
 
 
 class FolderSource(Protocol):
-    """Lists the images of a folder with their targets; ``warnings`` grow while it does."""
+    """Lists the images of a folder with their targets, and collects ``warnings``."""
 
     warnings: list[str]
 
@@ -32,7 +32,7 @@ class FolderSource(Protocol):
 
 
 class TargetReader(Protocol):
-    """What reads the targets of a table or of folders; every task does."""
+    """Reads the targets of a table or of folders; every task implements it."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -45,11 +45,11 @@ class TargetReader(Protocol):
         ...
 
     def open_folder(self, root: Path, *, need_train: bool) -> FolderSource | None:
-        """Return what reads a folder in the task's own way, if there is such a way."""
+        """Return a reader of the task's own folder layout; None if it has none."""
         ...
 
     def find_columns(self, columns: Columns) -> tuple[str, ...]:
-        """Return the names of the table's columns that hold the target; none if it has none."""
+        """Return the table's columns that hold the target; empty if there are none."""
         ...
 
     def read_cells(self, columns: Columns, names: Sequence[str]) -> list[str]:
@@ -59,13 +59,13 @@ class TargetReader(Protocol):
 
 @dataclass(frozen=True)
 class PlainReader:
-    """Reads columns of fixed names; several are joined as a JSON list."""
+    """Reads columns with fixed names; several columns are joined as a JSON list."""
 
     columns: tuple[str, ...] = ("label",)
     in_folders: bool = True
 
     def open_folder(self, root: Path, *, need_train: bool) -> None:
-        """Return nothing: folders are classes."""
+        """Return None: folders are classes."""
 
     def find_columns(self, columns: Columns) -> tuple[str, ...]:
         """Return one column for each name; none if one is missing."""
@@ -73,37 +73,37 @@ class PlainReader:
         return tuple(names[0] for names in found) if all(len(one) == 1 for one in found) else ()
 
     def read_cells(self, columns: Columns, names: Sequence[str]) -> list[str]:
-        """Return the text of the only column, or those of all as a JSON list."""
+        """Return the text of the only column, or a JSON list of all columns."""
         return columns.join(names)
 
 
 class TargetRules(TargetReader, Protocol):
-    """What the index asks of the kind of target; every task answers it."""
+    """Everything that the index needs to know about targets; every task implements it."""
 
     name: ClassVar[str]
     discrete: ClassVar[bool]
-    """Whether each image is of one class: pictures of two classes are not the same then."""
+    """Whether each image has one class; if so, pictures of two classes are never the same."""
 
     def balance(self, texts: Sequence[str]) -> Sequence[tuple[str, ...]]:
-        """Return what splits keep the shares of, for each target."""
+        """Return, for each target, the labels whose shares the splits keep."""
         ...
 
     def check_texts(self, root: Path, texts: Sequence[str]) -> None:
-        """Refuse targets that cannot be read."""
+        """Refuse unreadable targets."""
         ...
 
     def settle(
         self, root: Path, texts: Sequence[str], paths: Sequence[str], sizes: np.ndarray
     ) -> Settled:
-        """Return the targets of usable images as the manifest keeps them."""
+        """Return the targets of usable images as the manifest stores them."""
         ...
 
     def correct(self, old: str, new: str) -> str:
-        """Return ``new``, given by a person in place of the target ``old``, as a target."""
+        """Return ``new``, with which a person replaced the target ``old``, as a target."""
         ...
 
     def read_names(self, texts: Sequence[str]) -> tuple[str, ...]:
-        """Return the names in the targets, such as classes."""
+        """Return all names in the targets, such as classes."""
         ...
 
     def strata(self, texts: Sequence[str]) -> list[str]:
@@ -111,13 +111,13 @@ class TargetRules(TargetReader, Protocol):
         ...
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
-        """Refuse targets of usable and of all listed images that cannot be learnt from."""
+        """Refuse targets, of usable and of all listed images, from which nothing can be learned."""
         ...
 
     def warn(self, texts: Sequence[str]) -> list[str]:
-        """Return what looks odd about the targets."""
+        """Return warnings about unusual targets."""
         ...
 
     def check_splits(self, root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:
-        """Return warnings about how the strata fell into the splits."""
+        """Return warnings about the distribution of the strata over the splits."""
         ...

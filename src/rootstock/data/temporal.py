@@ -1,4 +1,4 @@
-"""A test on the newest images: what a model meets after it was trained."""
+"""Use the newest images as the test split: a model meets new images after training."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rootstock.errors import DataError
 def split_off_newest(
     entries: Sequence[Entry], groups: np.ndarray, *, column: str, share: float
 ) -> list[str | None]:
-    """Return the given splits of images, `test` for the newest ``share`` of those without one.
+    """Return the given splits, with `test` for the newest ``share`` of images without a split.
 
-    The time is in the metadata ``column``: ISO 8601 dates, or numbers. Images of one time are in
-    one split. A group (``groups`` int64[N]) is tested if its newest image is.
+    The time is in the metadata ``column``: ISO 8601 dates, or numbers. Images with the same time
+    are in one split. A group (``groups`` int64[N]) is tested if its newest image is.
     Raises:
-        DataError: a time cannot be read, a test split is given, or there is one time only.
+        DataError: a time is invalid, a test split is given, or all times are the same.
     """
     if any(entry.split == "test" for entry in entries):
         raise DataError(
-            "the data gives a test split, and data.time asks for one by time",
+            "the data has a test split, but data.time asks for one by time",
             hint="remove the test rows of the column split, or set data.time to null",
         )
     times = np.array([_read_time(entry, column) for entry in entries])
@@ -38,8 +38,8 @@ def split_off_newest(
     cutoff = np.sort(times[free])[-count]
     if cutoff <= times[free].min():
         raise DataError(
-            f"data.time: a test split of the newest images by {column} would be all of them",
-            hint="give times that differ, or set data.time to null",
+            f"data.time: the test split of the newest images by {column} would contain all images",
+            hint="use a column with different times, or set data.time to null",
         )
     return [
         "test" if is_free and time >= cutoff else entry.split
@@ -56,13 +56,13 @@ def _read_time(entry: Entry, column: str) -> float:
             when = datetime.fromisoformat(text)
         except ValueError:
             raise DataError(
-                f"{entry.path}: the time {text!r} in the column {column} cannot be read",
+                f"{entry.path}: the column {column} has the invalid time {text!r}",
                 hint="write times as 2026-11-30 or 2026-11-30T14:05:00, or as numbers",
             ) from None
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     if not np.isfinite(number):
         raise DataError(
-            f"{entry.path}: the time {text!r} in the column {column} is not a time",
+            f"{entry.path}: the column {column} has the invalid time {text!r}",
             hint="write times as 2026-11-30 or 2026-11-30T14:05:00, or as finite numbers",
         )
     return number

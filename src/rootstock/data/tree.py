@@ -1,4 +1,4 @@
-"""A folder as it is on disk: the files that may be images, and what was passed over."""
+"""The tree of a folder on disk: files that may be images, and skipped entries."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rootstock.data.ignored import is_placeholder, is_side_file, is_side_folder
 from rootstock.errors import DataError
 
 OWN_FOLDER = ".rootstock"
-"""What Rootstock leaves in each folder that it writes results to."""
+"""A file that Rootstock writes into each folder of results."""
 
 
 @dataclass
 class Folder:
     """Names of candidate images and of subfolders, both sorted.
 
-    ``n_images`` counts those of all depths. ``folders`` has no folder without images: their
-    names are in ``empty``.
+    ``n_images`` counts the images at all depths. ``folders`` contains only folders with images; the
+    others are in ``empty``.
     """
 
     path: str
@@ -30,7 +30,7 @@ class Folder:
     empty: list[str] = field(default_factory=list)
     n_images: int = 0
     skipped: bool = False
-    """Not looked into: the warnings say why."""
+    """Whether the folder was skipped; the warnings give the reason."""
 
     def paths(self) -> Iterator[str]:
         """Yield the paths of all candidate images, relative to this folder."""
@@ -43,7 +43,7 @@ class Folder:
 
 @dataclass
 class _Notes:
-    """What was passed over, as paths relative to the root."""
+    """Skipped entries, as paths relative to the root."""
 
     unreadable: list[str] = field(default_factory=list)
     circles: list[str] = field(default_factory=list)
@@ -54,27 +54,27 @@ class _Notes:
         texts = []
         if self.unreadable:
             texts.append(
-                "folders that cannot be read, so that their images are missing: "
+                "folders that cannot be read, whose images are therefore missing: "
                 f"{shorten(self.unreadable)}"
             )
         if self.circles:
             texts.append(
-                f"links to a folder that they are in are not followed: {shorten(self.circles)}"
+                f"links to a folder that contains them are ignored: {shorten(self.circles)}"
             )
         if self.own:
             texts.append(f"folders with results of Rootstock are ignored: {shorten(self.own)}")
         if self.placeholders:
             texts.append(
-                f"{count(len(self.placeholders), 'image')} missing, only in iCloud and not on this "
+                f"{count(len(self.placeholders), 'image')} stored only in iCloud, not on this "
                 f"disk: {shorten(self.placeholders)}; download them in the Finder"
             )
         return texts
 
 
 def scan_folder(root: Path) -> tuple[Folder, list[str]]:
-    """Return the tree below ``root``, and warnings about what it lacks.
+    """Return the tree below ``root``, and warnings about skipped entries.
 
-    Linked folders are followed, unless they lead to one that they are in.
+    Links to folders are followed, unless the folder contains the link.
     Raises:
         DataError: ``root`` itself cannot be read.
     """
@@ -86,7 +86,7 @@ def scan_folder(root: Path) -> tuple[Folder, list[str]]:
         folder.folders = {name: Folder(f"{folder.path}/{name}", folder) for name in subfolders}
         waiting += folder.folders.values()
         seen += folder.folders.values()
-    for folder in reversed(seen):  # a folder comes after the one that it is in
+    for folder in reversed(seen):  # a folder comes after its parent
         folder.empty = [
             name for name, one in folder.folders.items() if not (one.n_images or one.skipped)
         ]
@@ -103,7 +103,7 @@ def _read(folder: Folder, top: Folder, notes: _Notes) -> list[str]:
             items = sorted(listing, key=lambda item: item.name)
     except OSError as error:
         if folder is top:
-            raise DataError(f"{top.path} cannot be read: {error.strerror or error}") from None
+            raise DataError(f"cannot read {top.path}: {error.strerror or error}") from None
         notes.unreadable.append(f"{place} ({error.strerror or error})")
         folder.skipped = True
         return []
@@ -135,11 +135,11 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
     try:
         return item.is_dir()
     except OSError:
-        return False  # judged as a file, which then cannot be opened
+        return False  # treated as a file, which then cannot be opened
 
 
 def _leads_up(link: str, folder: Folder | None) -> bool:
-    """Whether ``link`` leads to ``folder``, to one that it is in, or above the root."""
+    """Return whether ``link`` leads to ``folder``, to one of its parents, or above the root."""
     target = os.path.realpath(link)
     while folder:
         here = os.path.realpath(folder.path)

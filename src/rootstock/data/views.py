@@ -1,7 +1,7 @@
-"""Views: one image as several inputs, whose logits are averaged (test-time augmentation).
+"""Views: several inputs from one image, whose logits are averaged (test-time augmentation).
 
-Averaging over crops and mirror images is as old as Krizhevsky et al. 2012; it costs a forward pass
-a view.
+Averaging over crops and mirror images dates from Krizhevsky et al. 2012; it costs one forward
+pass per view.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from rootstock.data.preprocess import Preprocess
 
 Views = Literal["one", "flip", "crops"]
 FORWARD_PASSES: Mapping[Views, int] = MappingProxyType({"one": 1, "flip": 2, "crops": 5})
-"""Forward passes of a prediction."""
+"""Forward passes per prediction."""
 MIN_CROP_RATIO = 1.15
-"""Crops are cut from an image at least this much larger than they are, so that they differ."""
+"""Crops are cut from an image at least this much larger, so that they differ."""
 
 
 def cut_views(preprocess: Preprocess, pixels: np.ndarray, views: Views) -> np.ndarray:
-    """uint8[H,W,3] -> uint8[V,S,S,3], not yet normalised.
+    """Return the views uint8[V,S,S,3] of an image uint8[H,W,3], not yet normalised.
 
     ``flip``: the image and its mirror image; ``crops``: the centre and the four corners.
     """
@@ -48,5 +48,5 @@ def cut_views(preprocess: Preprocess, pixels: np.ndarray, views: Views) -> np.nd
 
 
 def average_views(rows: np.ndarray, views: Views) -> np.ndarray:
-    """float[N*V,K] -> [N,K]."""
+    """Return the mean [N,K] over the views float[N*V,K]."""
     return rows.reshape(-1, FORWARD_PASSES[views], rows.shape[1]).mean(axis=1)
