@@ -20,6 +20,9 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--host", help="default 127.0.0.1")
     command.add_argument("--port", type=int, help="default 8000")
     command.add_argument("--model", help="directory or models:/ URI; default: the champion")
+    command.add_argument(
+        "--models", metavar="A,B", help="several registered models, or NAME=FOLDER; not --model"
+    )
 
     command = add_command(
         commands, "key", key, "create an API key for the service; it is shown once"
@@ -38,8 +41,9 @@ def serve(options: argparse.Namespace) -> None:
     """Serve a model over HTTP."""
     from rootstock.service.serve import serve as serve_http
 
-    given = {"host": options.host, "port": options.port, "model": options.model}
-    sys.exit(serve_http(**{key: value for key, value in given.items() if value is not None}))
+    names = ("host", "port", "model", "models")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    sys.exit(serve_http(**given))
 
 
 def key(options: argparse.Namespace) -> None:

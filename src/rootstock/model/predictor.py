@@ -99,6 +99,8 @@ class Predictor:
         self.head = HeadLayers.read(self.bundle.weights_path)
         self.milliseconds: dict[Engine, float] = {}
         """What one image takes in each engine that was measured."""
+        self.resident_bytes = 0
+        """Growth of the process's resident memory at opening, if that was measured."""
         if engine == "fastest":
             self.engine, self._forward, self.milliseconds = fastest_engine(
                 self.bundle, self._prove, threads=threads

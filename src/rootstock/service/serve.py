@@ -30,7 +30,7 @@ from rootstock.system.malloc import SERVICE_BYTES, keep_freed_memory
 if TYPE_CHECKING:
     import uvicorn
 
-    from rootstock.service.inference.service import Service
+    from rootstock.service.inference.resources import Resources
 
 _log = logging.getLogger("rootstock.service")
 _OTHER_VARIABLES = ("ROOTSTOCK_CORES", "ROOTSTOCK_STUDIO_")
@@ -58,25 +58,26 @@ def serve(**options: Any) -> int:
         allow_connections,
         make_protocol,
     )
+    from rootstock.service.models.source import read_models
 
     keep_freed_memory(SERVICE_BYTES)
     settings = _read_settings(**options)
     set_up_logs(settings.log_format)
     set_up_tracing()
     require_port(settings.host, settings.port)
-    holder = make_holder(settings)
-    if holder.source.directory is not None:
+    holder = None if settings.models else make_holder(settings)
+    if holder is not None and holder.source.directory is not None:
         holder.load()
-    else:
+    elif holder is not None or "models:" in "".join(read_models(settings.models).values()):
         check_registry(settings.root)
     app = create_app(settings, holder=holder)
-    service: Service = app.state.service
+    resources: Resources = app.state.services.resources
     limits = ConnectionLimits(
         header_seconds=settings.header_seconds,
         body_seconds=settings.body_seconds,
         most=allow_connections(settings.max_connections),
         most_per_address=settings.max_connections_per_address,
-        draining=lambda: service.draining,
+        draining=lambda: resources.draining,
     )
     config = uvicorn.Config(
         app,
@@ -98,11 +99,13 @@ def serve(**options: Any) -> int:
         # A closed terminal must not cost the running requests.
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with contextlib.suppress(KeyboardInterrupt):
-        _make_server(config, service).run()
+        _make_server(config, resources, settings.linger_seconds).run()
     return 0
 
 
-def _make_server(config: uvicorn.Config, service: Service) -> uvicorn.Server:
+def _make_server(
+    config: uvicorn.Config, resources: Resources, linger_seconds: float
+) -> uvicorn.Server:
     import uvicorn
 
     from rootstock.service.http.connections import refuse_handshakes
@@ -110,8 +113,8 @@ def _make_server(config: uvicorn.Config, service: Service) -> uvicorn.Server:
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             """After SIGTERM, be not ready for a while, so that a load balancer looks elsewhere."""
-            linger = 0.0 if service.draining else service.settings.linger_seconds
-            service.draining = True
+            linger = 0.0 if resources.draining else linger_seconds
+            resources.draining = True
             if sig == signal.SIGTERM and linger:
                 timer = threading.Timer(linger, super().handle_exit, (sig, frame))
                 timer.daemon = True
@@ -145,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=_list_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for name in ("host", "port", "model", "root"):
+    for name in ("host", "port", "model", "models", "root"):
         text = Settings.model_fields[name].description
         parser.add_argument(f"--{name}", help=text, default=argparse.SUPPRESS)
     options = vars(parser.parse_args(argv))

@@ -32,6 +32,12 @@ class Settings(BaseSettings):
         description="A model directory, models:/NAME@ALIAS or models:/NAME/VERSION; by default "
         "the champion of params.yaml's registry, models:/rootstock@champion.",
     )
+    models: str = Field(
+        "",
+        description="Several models, separated by commas, instead of `model`: a registered name "
+        "(its champion), a models:/ address, or NAME=FOLDER. /v1/predict answers with the first, "
+        "/v1/models/NAME/predict with each.",
+    )
     model_name: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_. -]{0,128}$",

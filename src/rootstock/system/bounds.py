@@ -17,6 +17,16 @@ def bound_memory(extra: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+def resident_bytes() -> int:
+    """Return this process's resident memory; 0 if the system does not show it."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * resource.getpagesize()
+    return 0
+
+
 def bound_seconds(seconds: float) -> None:
     """End this process after so many more seconds of a core's time; 0: no bound any more.
 

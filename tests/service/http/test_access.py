@@ -49,6 +49,18 @@ ROUTES = {
     "/admin/rollback": "admin",
     "/admin/pin": "admin",
     "/admin/unpin": "admin",
+    "/v1/models": "predict",
+    "/v1/models/{name}": "predict",
+    "/v1/models/{name}/predict": "predict",
+    "/v1/models/{name}/embeddings": "predict",
+    "/v1/models/{name}/explain": "predict",
+    "/v1/models/{name}/similar": "predict",
+    "/v1/models/{name}/drift": "predict",
+    "/v1/models/{name}/challenger": "predict",
+    "/admin/models/{name}/reload": "admin",
+    "/admin/models/{name}/rollback": "admin",
+    "/admin/models/{name}/pin": "admin",
+    "/admin/models/{name}/unpin": "admin",
 }
 OPEN_PREFIXES = (
     "/healthz",

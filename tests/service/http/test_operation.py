@@ -31,7 +31,7 @@ def test_every_readiness_route_says_the_same(monkeypatch):
     with make_client() as client:
         paths = ("/readyz", "/v2/health/ready", "/ping")
         assert [client.get(path).status_code for path in paths] == [200] * 3
-        client.app.state.service.draining = True
+        client.app.state.services.resources.draining = True
         assert [client.get(path).status_code for path in paths] == [503] * 3
         assert client.head("/healthz").status_code == 200
 

@@ -29,7 +29,7 @@ def with_pool(body, **settings):
 
     async def run():
         arguments = {"seconds": 20.0, "memory": 512 * MEBIBYTE} | settings
-        pool = DecodePool(1, **arguments, on_event=lambda event, seconds: events.append(event))
+        pool = DecodePool(1, **arguments, on_event=lambda event, *_: events.append(event))
         await pool.start()
         try:
             return await body(pool)

@@ -23,9 +23,16 @@ Access = Literal["open", "predict", "admin"]
 class Router(APIRouter):
     """A router whose routes all have the same declared access."""
 
-    def __init__(self, access: Access, **options: Any) -> None:
+    def __init__(self, access: Access, *, suffix: str = "", **options: Any) -> None:
         super().__init__(**options)
         self.access = access
+        self._suffix = suffix
+        """Of the routes' names, if the same functions answer other routes too."""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Add a route."""
+        options["name"] = options.get("name") or endpoint.__name__ + self._suffix
+        super().add_api_route(path, endpoint, **options)
 
 
 class AccessTable:
@@ -112,15 +119,15 @@ class AccessTable:
 class Guard:
     """Refuses a request that may not be made, comes too often, or comes to a crowded service.
 
-    It does so before a byte of the body is read. ``crowded`` returns the problem of a service that
-    has too much to do, or None.
+    It does so before a byte of the body is read. ``crowded`` returns the problem of a request to
+    an address whose model has too much to do, or None.
     """
 
     app: ASGIApp
     access: AccessTable
     keys: KeyRing
     rate: RateLimit
-    crowded: Callable[[], Problem | None]
+    crowded: Callable[[str], Problem | None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if problem := self._refuse(scope):
@@ -154,7 +161,7 @@ class Guard:
                 "This caller has sent more requests than the service allows.",
                 headers={"Retry-After": str(math.ceil(seconds))},
             )
-        return self.crowded()
+        return self.crowded(scope["path"])
 
 
 def _paths(routes: Iterable[BaseRoute]) -> list[str]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from anyio.to_thread import run_sync
-from fastapi import Request
 
 from rootstock.errors import ImageError
 from rootstock.model.known_images import unnamed
@@ -15,7 +14,7 @@ from rootstock.model.predictor import DEFAULT_OPTIONS, Predictor
 from rootstock.service.http.problems import Problem, image_problem
 from rootstock.service.http.uploads import Upload
 from rootstock.service.inference.batcher import Row
-from rootstock.service.inference.service import Service
+from rootstock.service.inference.service import Caller, Service
 from rootstock.tasks import answer_type
 from rootstock.tasks.answer import Answer, AnswerError
 from rootstock.tasks.task import AnswerOptions
@@ -50,7 +49,7 @@ def _lacks(predictor: Predictor, options: AnswerOptions) -> str:
 
 async def classify(
     service: Service,
-    request: Request,
+    request: Caller,
     predictor: Predictor,
     uploads: Sequence[Upload],
     options: AnswerOptions,
@@ -97,7 +96,7 @@ def answer_row(predictor: Predictor, row: Row, options: AnswerOptions) -> Answer
 
 async def classify_all(
     service: Service,
-    request: Request,
+    request: Caller,
     predictor: Predictor,
     contents: Sequence[bytes],
     *,
@@ -121,7 +120,7 @@ def describe(problem: Problem) -> AnswerError:
 
 async def infer_uploads(
     service: Service,
-    request: Request,
+    request: Caller,
     predictor: Predictor,
     uploads: Sequence[Upload],
     explained: str | None = None,
@@ -134,7 +133,7 @@ async def infer_uploads(
 
 async def _infer_or_fall_back(
     service: Service,
-    request: Request,
+    request: Caller,
     predictor: Predictor,
     uploads: Sequence[Upload],
     explained: str | None,
@@ -157,7 +156,7 @@ async def _infer_or_fall_back(
 
 async def _infer(
     service: Service,
-    request: Request,
+    request: Caller,
     predictor: Predictor,
     uploads: Sequence[Upload],
     explained: str | None,
@@ -175,7 +174,7 @@ def _count(service: Service, results: Sequence[Row | Problem]) -> None:
         outcome = "ok"
         if isinstance(result, Problem):
             outcome = (result.members or {}).get("reason", result.kind)
-        service.telemetry.count_images(outcome)
+        service.telemetry.count_images(service.name, outcome)
 
 
 def _require_all(uploads: Sequence[Upload], results: Sequence[Row | Problem]) -> None:
@@ -187,7 +186,7 @@ def _require_all(uploads: Sequence[Upload], results: Sequence[Row | Problem]) ->
 
 async def _inform_watchers(
     service: Service,
-    request: Request,
+    request: Caller,
     predictor: Predictor,
     usable: Sequence[tuple[bytes, Answer]],
     seconds: float,
@@ -195,7 +194,7 @@ async def _inform_watchers(
     is_champion = predictor is service.holder.predictor
     for content, answer in usable:
         if answer.unknown:
-            service.telemetry.unknown.inc()
+            service.telemetry.count_unknown(service.name)
         if is_champion:
             service.drift.note(predictor, answer)
             if service.challenger is not None:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.errors import NoModelError, RootstockError, TrackingError
+from rootstock.errors import ConfigError, NoModelError, RootstockError, TrackingError
 from rootstock.ports.registry import RegistryReader
 from rootstock.service.daemon import run_in_daemon
 from rootstock.service.http import problems
@@ -30,14 +30,18 @@ from rootstock.service.http.feedback import make_feedback_router
 from rootstock.service.http.keys import KeyRing, RateLimit
 from rootstock.service.http.linger import Linger
 from rootstock.service.http.mlflow import make_mlflow_router
+from rootstock.service.http.models import make_models_router
 from rootstock.service.http.observer import Observer
 from rootstock.service.http.openapi import describe
 from rootstock.service.http.operation import make_operation_router, make_v2_health_router
 from rootstock.service.http.routes import make_router
 from rootstock.service.http.v2 import make_v2_router
+from rootstock.service.inference.resources import Resources
 from rootstock.service.inference.service import Service
+from rootstock.service.inference.services import Services
 from rootstock.service.models.holder import ModelHolder
 from rootstock.service.models.proof import ProofLimits
+from rootstock.service.models.source import read_models
 from rootstock.service.settings import Settings, split_origins
 
 _DESCRIPTION = (
@@ -60,33 +64,35 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
     Raises:
         ConfigError: the key file, the journal's folder or the address of a model is wrong.
     """
-    challenger = make_holder(settings, settings.challenger) if settings.challenger else None
-    service = Service(settings, holder or make_holder(settings), challenger)
+    services = make_services(settings, holder)
+    service = services.default
     keys = KeyRing.read(settings.keys)
     app = _GatedApp(
         title="Rootstock",
         version="1",
         description=_DESCRIPTION,
-        lifespan=partial(_lifespan, service),
+        lifespan=partial(_lifespan, services),
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # FastAPI's own page needs a CDN
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to the Host that the request names
     )
-    app.state.service = service
+    app.state.service, app.state.services = service, services
     app.access.declare("/openapi.json", "open")  # FastAPI's own route
-    app.include_router(make_router(service))
-    app.include_router(make_feedback_router(service))
-    app.include_router(make_operation_router(service))
-    app.include_router(make_v2_health_router(service))
-    app.include_router(make_v2_router(service))
-    app.include_router(make_mlflow_router(service))
-    app.include_router(make_admin_router(service))
+    for named in (False, True):
+        app.include_router(make_router(services, named=named))
+        app.include_router(make_admin_router(services, named=named))
+    app.include_router(make_models_router(services))
+    app.include_router(make_feedback_router(services))
+    app.include_router(make_operation_router(services))
+    app.include_router(make_v2_health_router(services))
+    app.include_router(make_v2_router(services))
+    app.include_router(make_mlflow_router(services))
     problems.install(app)
-    service.telemetry.begin_at_zero(
+    services.resources.telemetry.begin_at_zero(
         routes=app.access.list_routes("predict", "POST"),
         problems=problems.KINDS,
-        roles=["champion", "challenger"] if challenger else ["champion"],
+        roles=["champion", "challenger"] if settings.challenger else ["champion"],
     )
     describe(app, app.access)
     limited = BodyLimit(
@@ -96,7 +102,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         seconds=settings.body_seconds,
     )
     rate = RateLimit(settings.rate_per_second, settings.rate_burst)
-    guarded: ASGIApp = Guard(limited, app.access, keys, rate, crowded=service.crowded)
+    guarded: ASGIApp = Guard(limited, app.access, keys, rate, crowded=services.crowded)
     if origins := split_origins(settings.cors_origins):
         # Outside of the guard: browsers send no key with a preflight, and must see refusals.
         guarded = CORSMiddleware(
@@ -106,7 +112,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
             allow_headers=["Authorization", "Content-Type", "X-API-Key", *_SHARED_HEADERS],
             expose_headers=["Retry-After", *_SHARED_HEADERS],
         )
-    app.gate = Observer(Linger(guarded), app.access, service.telemetry)
+    app.gate = Observer(Linger(guarded), app.access, services.resources.telemetry)
     return app
 
 
@@ -137,8 +143,46 @@ class _GatedApp(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def make_holder(settings: Settings, model: str = "") -> ModelHolder:
-    """Make the holder of ``model``, by default the settings' model; nothing is loaded yet."""
+def make_services(settings: Settings, holder: ModelHolder | None = None) -> Services:
+    """Make what serves each model of the settings; ``holder`` is that of the only model, if made.
+
+    Raises:
+        ConfigError: the address of a model is wrong, or the journal's folder is.
+    """
+    if settings.models and settings.model:
+        raise ConfigError(
+            "both `model` and `models` are set", hint="set ROOTSTOCK_MODEL or ROOTSTOCK_MODELS"
+        )
+    if models := read_models(settings.models):
+        holders = {name: make_holder(settings, address, name) for name, address in models.items()}
+    else:
+        holder = holder or make_holder(settings)
+        holders = {settings.model_name or holder.source.name or str(holder.source): holder}
+    first = next(iter(holders))
+    challenger = make_holder(settings, settings.challenger) if settings.challenger else None
+    # The challenger of a registered model has its name; any other is of the first model.
+    rival = challenger.source.name if challenger else ""
+    challenged = rival if rival in holders else first
+    resources = Resources(settings, list(holders))
+    services = [
+        Service(
+            name,
+            settings,
+            resources,
+            one,
+            challenger if name == challenged else None,
+            settings.index if name == first else None,
+        )
+        for name, one in holders.items()
+    ]
+    return Services(resources, services)
+
+
+def make_holder(settings: Settings, model: str = "", name: str = "") -> ModelHolder:
+    """Make the holder of ``model``, by default the settings' model; nothing is loaded yet.
+
+    ``name``: of a model from a directory, by default the settings'.
+    """
     model = model or settings.model
     return ModelHolder(
         model or f"models:/{_config(settings.root).registry.name}@champion",
@@ -147,7 +191,7 @@ def make_holder(settings: Settings, model: str = "") -> ModelHolder:
         limits=settings.limits,
         engine=settings.engine,
         proof=ProofLimits(settings.proof_seconds, settings.proof_memory_bytes),
-        name=settings.model_name,
+        name=name or settings.model_name,
         retry_seconds=settings.retry_seconds,
         registry_seconds=settings.registry_seconds,
     )
@@ -184,20 +228,22 @@ def _connect(root: Path) -> RegistryReader:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(service: Service, app: _GatedApp) -> AsyncIterator[None]:
+async def _lifespan(services: Services, app: _GatedApp) -> AsyncIterator[None]:
     app.access.require_all(app.routes)
-    holders = [service.holder]
-    if service.challenger is not None:
-        holders.append(service.challenger.holder)
-    async with service.running(), anyio.create_task_group() as tasks:
-        for holder in holders:
-            tasks.start_soon(_follow, holder, service.settings)
+    async with services.resources.running(), anyio.create_task_group() as tasks:
+        for service in services:
+            tasks.start_soon(_follow, service.holder, service.settings, service)
+            if service.challenger is not None:
+                tasks.start_soon(_follow, service.challenger.holder, service.settings)
         yield
         tasks.cancel_scope.cancel()
 
 
-async def _follow(holder: ModelHolder, settings: Settings) -> None:
-    """Load a model, then look for a newer one forever; no error ends this."""
+async def _follow(holder: ModelHolder, settings: Settings, service: Service | None = None) -> None:
+    """Load a model, then look for a newer one forever; no error ends this.
+
+    After the first attempt, ``service`` counts as tried.
+    """
     last_error = ""
     # A model that was loaded before the app started need not be looked up again at once.
     pause = settings.poll_seconds if holder.ready else 0.0
@@ -217,6 +263,8 @@ async def _follow(holder: ModelHolder, settings: Settings) -> None:
             last_error = str(error)
         except Exception:  # noqa: BLE001 - the service must live to try again
             _log.exception("looking for a model failed, trying again")
+        if service is not None:
+            service.tried = True
         pause = settings.poll_seconds if holder.ready else settings.retry_seconds
         if is_start and holder.ready:
             pause = min(pause, _SECOND_LOOK_SECONDS)  # the registry may have been too slow

@@ -19,13 +19,14 @@ from rootstock.service.http.access import Router
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.schemas import FeedbackAnswer, FeedbackQuestion
 from rootstock.service.http.uploads import bounded_route
-from rootstock.service.inference.service import Service
+from rootstock.service.inference.services import Services
+from rootstock.service.watch.journal import Journal
 
 _MAX_ELEMENTS = 100
 _MAX_NESTED = 9
 
 
-def make_feedback_router(service: Service) -> Router:
+def make_feedback_router(services: Services) -> Router:
     """Make the route of feedback."""
     router = Router(
         "predict",
@@ -44,8 +45,8 @@ def make_feedback_router(service: Service) -> Router:
         # Without keys the caller is an address, which is nobody's business later.
         kind, _, who = str(getattr(request.state, "caller", "")).partition(" ")
         who = who if kind == "key" else ""
-        row = await run_sync(_store, service, question, who)
-        live: Any = await run_sync(service.live_score)
+        row = await run_sync(_store, services.resources.journal, question, who)
+        live: Any = await run_sync(services.named(row.model).live_score)
         return FeedbackAnswer(
             request_id=row.request_id,
             sha256=row.sha256,
@@ -58,16 +59,16 @@ def make_feedback_router(service: Service) -> Router:
     return router
 
 
-def _store(service: Service, question: FeedbackQuestion, who: str) -> Feedback:
-    if service.journal is None:
+def _store(journal: Journal | None, question: FeedbackQuestion, who: str) -> Feedback:
+    if journal is None:
         raise Problem(
             "conflict",
             "This service keeps no journal (ROOTSTOCK_JOURNAL), so it takes no feedback.",
         )
     try:
-        answers = service.journal.find(question.request_id)
+        answers = journal.find(question.request_id)
         row = judge_answer(answers, question.label, sha256=question.sha256, who=who)
-        append_feedback(service.journal.folder, [row])
+        append_feedback(journal.folder, [row])
     except UnknownRequestError as error:
         raise Problem("not-found", f"{error.message[:1].upper()}{error.message[1:]}.") from None
     except AmbiguousRequestError as error:

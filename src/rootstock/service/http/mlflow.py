@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rootstock.service.http.access import Router
 from rootstock.service.http.answers import choose_model, classify_all
+from rootstock.service.http.chosen import find_service
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.uploads import EXAMPLE, bounded_route, count_elements, decode_base64
-from rootstock.service.inference.service import Service
+from rootstock.service.inference.services import Services
 from rootstock.tasks.task import AnswerOptions
 
 COLUMN = "image"
@@ -53,9 +54,9 @@ class InvocationAnswer(BaseModel):
     )
 
 
-def make_mlflow_router(service: Service) -> Router:
+def make_mlflow_router(services: Services) -> Router:
     """Make the route /invocations."""
-    settings = service.settings
+    settings = services.default.settings
     max_elements = count_elements(settings.max_images)
     router = Router(
         "predict", tags=["mlflow"], route_class=bounded_route(max_elements, nested=max_elements)
@@ -68,6 +69,7 @@ def make_mlflow_router(service: Service) -> Router:
     )
     async def invocations(request: Request, body: Invocation) -> InvocationAnswer:
         """A column `image` of image files in base64; one unusable image refuses the request."""
+        service = find_service(services, request)
         predictor = choose_model(service)
         contents = decode_base64(_read_texts(body), COLUMN, settings.max_images)
         _, answers = await classify_all(

@@ -78,7 +78,8 @@ class Observer:
         route = getattr(scope.get("route"), "path", "") or scope["state"].get("refused_route")
         route = route or "other"
         method = scope["method"] if route != "other" else "other"
-        self.telemetry.count_request(method, route, status, seconds)
+        model = scope["state"].get("model", "")
+        self.telemetry.count_request(method, route, status, seconds, model)
         if kind := scope["state"].get("problem"):
             self.telemetry.count_problem(kind)
         # Under overload, writing a line for each refusal costs too much: metrics count them.

@@ -35,7 +35,7 @@ def describe(app: FastAPI, access: AccessTable) -> None:
             schema.setdefault("components", {})["securitySchemes"] = _KEY_SCHEMES
             for path, verbs in schema["paths"].items():
                 for verb, operation in verbs.items():
-                    _complete(operation, access.of_route(path), verb)
+                    _complete(operation, access.of_route(path), verb, path)
             _merge_predictions(schema["components"]["schemas"])
             schema["components"]["schemas"] |= {SCHEMA_NAME: SCHEMA, **BODY_SCHEMAS}
             for unused in ("HTTPValidationError", "ValidationError"):
@@ -68,8 +68,10 @@ def _merge_predictions(schemas: dict[str, Any]) -> None:
     }
 
 
-def _complete(operation: dict[str, Any], access: Access, verb: str) -> None:
+def _complete(operation: dict[str, Any], access: Access, verb: str, path: str) -> None:
     kinds = ["internal"]
+    if "{name}" in path:
+        kinds += ["not-found", "no-model"]
     if access != "open":
         kinds += ["unauthorized", "forbidden"] if access == "admin" else ["unauthorized"]
         operation["security"] = [{name: []} for name in _KEY_SCHEMES] + [{}]

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from rootstock.service.http.access import Router
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.schemas import Status
-from rootstock.service.inference.service import Service
+from rootstock.service.inference.services import Services
 
 # The pages load nothing from other hosts, and the browser enforces it.
 _PAGE_HEADERS = {
@@ -20,15 +20,21 @@ _PAGE_HEADERS = {
 _IS_ALIVE, _IS_READY = "Is the process alive?", "Should requests be sent here?"
 
 
-def make_operation_router(service: Service) -> Router:
+def make_operation_router(services: Services) -> Router:
     """Make the open routes outside /v2."""
     router = Router("open")
 
     @router.head("/healthz", include_in_schema=False)
-    @router.get("/healthz", summary=_IS_ALIVE, tags=["operation"], responses=document("lost"))
+    @router.get(
+        "/healthz",
+        summary=_IS_ALIVE,
+        tags=["operation"],
+        response_model_exclude_none=True,
+        responses=document("lost"),
+    )
     async def healthz() -> Status:
         """200 with or without a model; 503 if the engine hangs and only a restart helps."""
-        _require_alive(service)
+        _require_alive(services)
         return Status(status="ok")
 
     @router.head("/readyz", include_in_schema=False)
@@ -36,22 +42,28 @@ def make_operation_router(service: Service) -> Router:
         "/readyz",
         summary=_IS_READY,
         tags=["operation"],
+        response_model_exclude_none=True,
         responses=document("no-model", "lost"),
     )
     async def readyz() -> Status:
-        """200 once a model has passed its golden images, until the service shuts down."""
-        _require_ready(service)
-        return Status(status="ready")
+        """200 once a model has passed its golden images, until the service shuts down.
+
+        With several models, 200 once one has and each was tried; `models` has the state of each.
+        """
+        _require_ready(services)
+        states = services.states() if services.several else None
+        return Status(status="ready", models=states)
 
     @router.get(
         "/ping",
         summary="MLflow's health check",
         tags=["mlflow"],
+        response_model_exclude_none=True,
         responses=document("no-model", "lost"),
     )
     async def ping() -> Status:
         """As /readyz."""
-        _require_ready(service)
+        _require_ready(services)
         return Status(status="ready")
 
     @router.get(
@@ -62,17 +74,8 @@ def make_operation_router(service: Service) -> Router:
     )
     async def metrics() -> Response:
         """Requests, durations by stage, images by outcome, queue, model, swaps and drift."""
-        holder = service.holder
-        predictor = holder.predictor if holder.ready else None
-        return service.telemetry.exposition(
-            predictor,
-            ready=service.ready,
-            queue=service.in_flight,
-            registry_up=holder.registry_up,
-            drift=service.drift.scores(predictor) if predictor else {},
-            live=service.live_score(),
-            estimate=service.drift.estimate(predictor) if predictor else None,
-        )
+        states = [service.state() for service in services]
+        return services.resources.telemetry.exposition(states)
 
     @router.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -85,46 +88,48 @@ def make_operation_router(service: Service) -> Router:
     return router
 
 
-def make_v2_health_router(service: Service) -> Router:
+def make_v2_health_router(services: Services) -> Router:
     """Make the health checks of the Open Inference Protocol."""
     router = Router("open", prefix="/v2/health", tags=["open inference protocol"])
 
     @router.get("/live", summary=_IS_ALIVE, responses=document("lost"))
     async def server_live() -> dict[str, bool]:
         """As /healthz."""
-        _require_alive(service)
+        _require_alive(services)
         return {"live": True}
 
     @router.get("/ready", summary=_IS_READY, responses=document("no-model", "lost"))
     async def server_ready() -> dict[str, bool]:
         """As /readyz."""
-        _require_ready(service)
+        _require_ready(services)
         return {"ready": True}
 
     return router
 
 
-def _require_ready(service: Service) -> None:
+def _require_ready(services: Services) -> None:
     """Check that requests should be sent here.
 
     Raises:
         NotLoadedError: there is no model yet.
         Problem: no decoder is alive, the engine hangs, or the service shuts down.
     """
-    _ = service.holder.predictor
-    _require_alive(service)
-    if not service.ready:
-        reason = "The service is shutting down." if service.draining else "No decoder is alive."
+    for service in services.awaited:
+        _ = service.holder.predictor
+    _require_alive(services)
+    if not services.ready:
+        draining = services.resources.draining
+        reason = "The service is shutting down." if draining else "No decoder is alive."
         raise Problem("lost", reason, headers={"Retry-After": "1"})
 
 
-def _require_alive(service: Service) -> None:
+def _require_alive(services: Services) -> None:
     """Check that the process needs no restart.
 
     Raises:
         Problem: the engine hangs.
     """
-    if service.batcher.stuck:
+    if services.resources.batcher.stuck:
         raise Problem("lost", "The engine hangs.", headers={"Retry-After": "10"})
 
 

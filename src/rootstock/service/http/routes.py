@@ -20,6 +20,7 @@ from rootstock.service.http.answers import (
     describe,
     infer_uploads,
 )
+from rootstock.service.http.chosen import NAMED_PREFIX, depend_on_service
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.schemas import (
     DriftAnswer,
@@ -32,6 +33,7 @@ from rootstock.service.http.schemas import (
 )
 from rootstock.service.http.uploads import read_uploads
 from rootstock.service.inference.service import Service
+from rootstock.service.inference.services import Services
 from rootstock.tasks.answer import AnswerError, Neighbour
 from rootstock.tasks.task import AnswerOptions
 
@@ -90,14 +92,16 @@ _BODY: dict[str, Any] = {
 _PROBLEMS = document("unusable-image")
 
 
-def make_router(service: Service) -> Router:
-    """Make the routes below /v1."""
+def make_router(services: Services, *, named: bool = False) -> Router:
+    """Make the routes below /v1 of the default model, or (``named``) of each model."""
     PredictAnswer = make_predict_answer()  # noqa: N806 - a type
-    router = Router("predict")
-    holder, settings = service.holder, service.settings
+    start = f"/v1{NAMED_PREFIX}" if named else "/v1"
+    router = Router("predict", suffix="_named" if named else "")
+    settings = services.default.settings
+    chosen = depend_on_service(services, named=named)
 
     @router.post(
-        "/v1/predict",
+        f"{start}/predict",
         summary="Classify images",
         tags=["prediction"],
         response_model=PredictAnswer,
@@ -111,6 +115,7 @@ def make_router(service: Service) -> Router:
         neighbours: Neighbours = 0,
         explain: Explain = False,
         output: Output = "",
+        service: Service = chosen,
     ) -> Response:
         """An unusable image gets an `error` in its place; if no image is usable, it is a 422."""
         options = AnswerOptions(top_k or settings.top_k_default, coverage, neighbours)
@@ -129,7 +134,7 @@ def make_router(service: Service) -> Router:
         return Response(checked.model_dump_json(exclude_none=True), media_type="application/json")
 
     @router.post(
-        "/v1/explain",
+        f"{start}/explain",
         summary="Picture of what an answer rests on",
         tags=["prediction"],
         response_class=PngResponse,
@@ -137,10 +142,13 @@ def make_router(service: Service) -> Router:
         responses=_PROBLEMS,
     )
     async def explain(
-        request: Request, output: Output = "", strength: Strengths = DEFAULT_STRENGTHS
+        request: Request,
+        output: Output = "",
+        strength: Strengths = DEFAULT_STRENGTHS,
+        service: Service = chosen,
     ) -> PngResponse:
         """The part of one image that the model looked at, tinted where the evidence is."""
-        predictor = holder.predictor
+        predictor = service.holder.predictor
         (upload,) = await read_uploads(request, max_images=1)
         (result,) = await infer_uploads(service, request, predictor, [upload], output)
         if isinstance(result, Problem):
@@ -148,7 +156,7 @@ def make_router(service: Service) -> Router:
         return PngResponse(await run_sync(_draw, result.heat_maps[0], strength))
 
     @router.post(
-        "/v1/similar",
+        f"{start}/similar",
         summary="Similar images",
         tags=["prediction"],
         response_model=SimilarAnswer,
@@ -156,9 +164,9 @@ def make_router(service: Service) -> Router:
         openapi_extra=_BODY,
         responses=document("unusable-image", "not-found"),
     )
-    async def similar(request: Request, n: Count = 5) -> SimilarAnswer:
+    async def similar(request: Request, n: Count = 5, service: Service = chosen) -> SimilarAnswer:
         """The most similar images of the index (`ROOTSTOCK_INDEX`), or of the training images."""
-        predictor = holder.predictor
+        predictor = service.holder.predictor
         (upload,) = await read_uploads(request, max_images=1)
         index = await run_sync(service.open_index, predictor)
         (result,) = await infer_uploads(service, request, predictor, [upload])
@@ -172,16 +180,16 @@ def make_router(service: Service) -> Router:
         return SimilarAnswer(model=ModelName(**predictor.info), similar=found)
 
     @router.post(
-        "/v1/embeddings",
+        f"{start}/embeddings",
         summary="Features of images",
         tags=["prediction"],
         response_model=EmbeddingsAnswer,
         openapi_extra=_BODY,
         responses=_PROBLEMS,
     )
-    async def embeddings(request: Request) -> Response:
+    async def embeddings(request: Request, service: Service = chosen) -> Response:
         """The features that the model's head reads, for search, clustering and the like."""
-        predictor = holder.predictor
+        predictor = service.holder.predictor
         uploads = await read_uploads(request, max_images=settings.max_images)
         results = await infer_uploads(service, request, predictor, uploads)
         entries = [
@@ -196,17 +204,17 @@ def make_router(service: Service) -> Router:
         return Response(checked.model_dump_json(exclude_none=True), media_type="application/json")
 
     @router.get(
-        "/v1/model",
+        start if named else f"{start}/model",
         summary="The model in use",
         tags=["prediction"],
         response_model=ModelAnswer,
         response_model_exclude_none=True,
         responses=document("no-model"),
     )
-    async def model() -> dict[str, Any]:
+    async def model(service: Service = chosen) -> dict[str, Any]:
         """Classes, test metrics, lineage and preprocessing of the model in use."""
-        predictor = holder.predictor
-        facts = predictor.bundle.facts
+        predictor = service.holder.predictor
+        facts, holder = predictor.bundle.facts, service.holder
         return predictor.info | {
             "classes": predictor.names,
             "metrics": predictor.bundle.metrics,
@@ -228,22 +236,22 @@ def make_router(service: Service) -> Router:
         }
 
     @router.get(
-        "/v1/drift",
+        f"{start}/drift",
         summary="Recent images against the validation set",
         tags=["operation"],
         responses=document("no-model"),
     )
-    async def drift() -> DriftAnswer:
+    async def drift(service: Service = chosen) -> DriftAnswer:
         """Population stability indices: 0.1 deserves a look, 0.25 calls for new data."""
-        return DriftAnswer(**service.drift.report(holder.predictor))
+        return DriftAnswer(**service.drift.report(service.holder.predictor))
 
     @router.get(
-        "/v1/challenger",
+        f"{start}/challenger",
         summary="Champion against challenger",
         tags=["operation"],
         responses=document("not-found"),
     )
-    async def challenger() -> dict[str, Any]:
+    async def challenger(service: Service = chosen) -> dict[str, Any]:
         """Agreement and latency of the two on live requests."""
         if service.challenger is None:
             raise Problem("not-found", "No challenger is configured (ROOTSTOCK_CHALLENGER).")

@@ -210,3 +210,34 @@ class Status(BaseModel):
     """The state of the service in one word."""
 
     status: str = Field(examples=["ok"])
+    models: dict[str, str] | None = Field(
+        None,
+        description="With several models, `ready`, `loading` or `failed` for each.",
+        examples=[{"flowers": "ready", "digits": "failed"}],
+    )
+
+
+class ListedModel(BaseModel):
+    """One model of this service."""
+
+    name: str = Field(examples=["rootstock"])
+    default: bool = Field(description="Whether the routes that name no model answer with it.")
+    state: str = Field(description="`ready`, `loading` or `failed`.", examples=["ready"])
+    source: str = Field(examples=["models:/rootstock@champion"])
+    version: str | None = Field(None, examples=["3"])
+    task: str | None = Field(None, examples=["single_label"])
+    strategy: str | None = Field(None, examples=["linear_probe"])
+    engine: str | None = Field(None, examples=["onnx"])
+    memory_bytes: int | None = Field(
+        None,
+        description="Growth of the process's resident memory when the model was opened; the first "
+        "one includes what all models share.",
+        examples=[52_428_800],
+    )
+    refused: RefusedModel | None = None
+
+
+class ModelsAnswer(BaseModel):
+    """The models of this service; the first is the default."""
+
+    models: list[ListedModel]

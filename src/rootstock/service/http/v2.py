@@ -10,6 +10,7 @@ Errors are problem details with the member `error`.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Body, Request
@@ -19,12 +20,12 @@ from pydantic import BaseModel
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.access import Router
 from rootstock.service.http.answers import answer_row, choose_model, classify_all
+from rootstock.service.http.chosen import find_service
 from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.uploads import bounded_route
 from rootstock.service.http.v2_tensors import (
     MAX_NUMBERS,
     InferAnswer,
-    InferInput,
     InferRequest,
     check_outputs,
     read_images,
@@ -32,7 +33,8 @@ from rootstock.service.http.v2_tensors import (
     split_body,
     write_answer,
 )
-from rootstock.service.inference.service import Service
+from rootstock.service.inference.service import Caller, Service
+from rootstock.service.inference.services import Services
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.task import AnswerOptions
 
@@ -49,7 +51,7 @@ class IndexRequest(BaseModel):
     ready: bool = False
 
 
-def make_v2_router(service: Service) -> Router:
+def make_v2_router(services: Services) -> Router:
     """Make the routes below /v2, except for its health checks."""
     router = Router(
         "predict",
@@ -57,7 +59,7 @@ def make_v2_router(service: Service) -> Router:
         tags=["open inference protocol"],
         route_class=bounded_route(MAX_NUMBERS, nested=MAX_NESTED, split=split_body),
     )
-    holder, max_images = service.holder, service.settings.max_images
+    max_images = services.default.settings.max_images
     missing = document("not-found", "no-model")
 
     async def server_metadata() -> dict[str, Any]:
@@ -70,40 +72,28 @@ def make_v2_router(service: Service) -> Router:
     @router.get("/models/stats", summary="Statistics of the model", responses=missing)
     async def all_statistics() -> dict[str, Any]:
         """Images, batches and times since the service started."""
-        return _statistics(service, holder.predictor)
+        if not services.several:
+            return {"model_stats": [_statistics(services.default)]}
+        return {"model_stats": [_statistics(one) for one in services if one.holder.ready]}
 
     @router.post("/repository/index", summary="The models")
     async def repository_index(
         _body: Annotated[IndexRequest | None, Body()] = None,
     ) -> list[dict[str, str]]:
-        """The model in use; an empty list without one."""
-        if not holder.ready:
-            return []
-        info = holder.predictor.info
-        entry = {"name": info["name"], "version": info["version"]}
-        return [entry | {"state": "READY", "reason": ""}]
+        """The models in use; an empty list without one."""
+        infos = [one.holder.predictor.info for one in services if one.holder.ready]
+        return [
+            {"name": info["name"], "version": info["version"], "state": "READY", "reason": ""}
+            for info in infos
+        ]
 
-    async def model_metadata(name: str, version: str = "") -> dict[str, Any]:
+    async def model_metadata(request: Request, name: str, version: str = "") -> dict[str, Any]:
         """Inputs and outputs of the model."""
-        predictor = _require_named(holder.predictor, name, version)
-        info, size = predictor.info, predictor.bundle.preprocess.input_size
-        return {
-            "name": info["name"],
-            "versions": [info["version"]],
-            "platform": f"rootstock_{predictor.engine}",
-            "inputs": [
-                {"name": "images", "datatype": "BYTES", "shape": [-1]},
-                {"name": "tensor", "datatype": "FP32", "shape": [-1, 3, size, size]},
-            ],
-            "outputs": [
-                {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape(-1)}
-                for spec in predictor.task.tensor_specs(predictor.names)
-            ],
-        }
+        return describe_model(require_version(find_service(services, request, name), version))
 
-    async def model_config(name: str, version: str = "") -> dict[str, Any]:
+    async def model_config(request: Request, name: str, version: str = "") -> dict[str, Any]:
         """The same in the form of Triton's model configuration."""
-        metadata = await model_metadata(name, version)
+        metadata = await model_metadata(request, name, version)
         return {
             "name": metadata["name"],
             "platform": metadata["platform"],
@@ -114,27 +104,23 @@ def make_v2_router(service: Service) -> Router:
             "output": [_configure(tensor) for tensor in metadata["outputs"]],
         }
 
-    async def model_statistics(name: str, version: str = "") -> dict[str, Any]:
+    async def model_statistics(request: Request, name: str, version: str = "") -> dict[str, Any]:
         """Images, batches and times since the service started, of every version together."""
-        return _statistics(service, _require_named(holder.predictor, name, version))
+        service = find_service(services, request, name)
+        require_version(service, version)
+        return {"model_stats": [_statistics(service)]}
 
-    async def model_ready(name: str, version: str = "") -> dict[str, Any]:
+    async def model_ready(request: Request, name: str, version: str = "") -> dict[str, Any]:
         """200 if the model of this name (and version) is in use."""
-        return {"name": _require_named(holder.predictor, name, version).info["name"], "ready": True}
+        predictor = require_version(find_service(services, request, name), version)
+        return {"name": predictor.info["name"], "ready": True}
 
     async def infer(
         request: Request, name: str, body: InferRequest, version: str = ""
     ) -> dict[str, Any] | Response:
         """Classify images; one unusable image refuses the request."""
-        predictor = _require_named(holder.predictor, name, version)
-        tensor = body.inputs[0]
-        if tensor.name == "images" and not version:
-            chosen = choose_model(service)
-            # A request names a model; the challenger may have another name.
-            if chosen.info["name"] == predictor.info["name"]:
-                predictor = chosen
-        check_outputs(predictor, body.outputs or [])
-        predictor, answers = await _infer(request, service, predictor, tensor)
+        service = find_service(services, request, name)
+        predictor, answers = await infer_tensors(request, service, body, version)
         return write_answer(predictor, body, answers)
 
     for path, suffix in (("/models/{name}", ""), ("/models/{name}/versions/{version}", "_version")):
@@ -157,26 +143,63 @@ def make_v2_router(service: Service) -> Router:
     return router
 
 
-def _require_named(predictor: Predictor, name: str, version: str) -> Predictor:
+def require_version(service: Service, version: str) -> Predictor:
+    """Return the model in use.
+
+    Raises:
+        NotLoadedError: there is none yet.
+        Problem: it is not of this version; an empty one means any.
+    """
+    predictor = service.holder.predictor
     info = predictor.info
-    if name != info["name"] or version not in ("", info["version"]):
+    if version not in ("", info["version"]):
         raise Problem(
             "not-found", f"The model in use is {info['name']!r} version {info['version']!r}."
         )
     return predictor
 
 
-async def _infer(
-    request: Request, service: Service, predictor: Predictor, tensor: InferInput
+def describe_model(predictor: Predictor) -> dict[str, Any]:
+    """Return the protocol's metadata of a model."""
+    info, size = predictor.info, predictor.bundle.preprocess.input_size
+    return {
+        "name": info["name"],
+        "versions": [info["version"]],
+        "platform": f"rootstock_{predictor.engine}",
+        "inputs": [
+            {"name": "images", "datatype": "BYTES", "shape": [-1]},
+            {"name": "tensor", "datatype": "FP32", "shape": [-1, 3, size, size]},
+        ],
+        "outputs": [
+            {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape(-1)}
+            for spec in predictor.task.tensor_specs(predictor.names)
+        ],
+    }
+
+
+async def infer_tensors(
+    request: Caller, service: Service, body: InferRequest, version: str
 ) -> tuple[Predictor, list[Answer]]:
-    """Return the model that answered, and its answers, which hold all names."""
+    """Return the model that answered a request, and its answers, which hold all names.
+
+    Raises:
+        Problem: the request is wrong, an image cannot be used, or as `Service.answer`.
+    """
+    predictor = require_version(service, version)
+    tensor = body.inputs[0]
+    if tensor.name == "images" and not version:
+        chosen = choose_model(service)
+        # A request names a model; the challenger may have another name.
+        if chosen.info["name"] == predictor.info["name"]:
+            predictor = chosen
+    check_outputs(predictor, body.outputs or [])
     if (tensor.name == "images") != (tensor.datatype == "BYTES"):
         raise Problem("invalid-request", "`images` is BYTES, `tensor` is FP32.")
     max_images = service.settings.max_images
     if tensor.datatype == "FP32":
         images = read_tensor(request, predictor, tensor, max_images)
         rows = await service.infer_tensor(request, predictor, images)
-        service.telemetry.count_images("ok", len(rows))
+        service.telemetry.count_images(service.name, "ok", len(rows))
         return predictor, [answer_row(predictor, row, ALL_NAMES) for row in rows]
     contents = read_images(request, tensor, max_images)
     return await classify_all(
@@ -194,9 +217,10 @@ def _configure(tensor: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _statistics(service: Service, predictor: Predictor) -> dict[str, Any]:
+def _statistics(service: Service) -> dict[str, Any]:
     """Return counters of /metrics as Triton's statistics."""
-    read = service.telemetry.read
+    info = service.holder.predictor.info
+    read = partial(service.telemetry.read, service.name)
 
     def stage(name: str) -> dict[str, int]:
         labels = {"stage": name}
@@ -208,9 +232,9 @@ def _statistics(service: Service, predictor: Predictor) -> dict[str, Any]:
     times = {name: stage(own) for name, own in stages.items()}
     images = int(read("rootstock_images_total", {"outcome": "ok"}))
     nothing = {"count": 0, "ns": 0}
-    entry = {
-        "name": predictor.info["name"],
-        "version": predictor.info["version"],
+    return {
+        "name": info["name"],
+        "version": info["version"],
         "inference_count": images,
         "execution_count": int(read("rootstock_batch_size_count", {})),
         "inference_stats": {
@@ -221,4 +245,3 @@ def _statistics(service: Service, predictor: Predictor) -> dict[str, Any]:
         },
         "batch_stats": [],
     }
-    return {"model_stats": [entry]}

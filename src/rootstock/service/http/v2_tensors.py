@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.problems import Problem
 from rootstock.service.http.uploads import EXAMPLE, decode_base64, is_base64
+from rootstock.service.inference.service import Caller
 from rootstock.tasks.answer import Answer
 
 MAX_NUMBERS = 2_000_000
@@ -134,7 +135,7 @@ def split_body(request: Request, body: bytes) -> bytes:
     return body[:length]
 
 
-def read_images(request: Request, tensor: InferInput, max_images: int) -> list[bytes]:
+def read_images(request: Caller, tensor: InferInput, max_images: int) -> list[bytes]:
     """Return the image files of a BYTES tensor [N] or [N, 1], base64 or (as bytes) not.
 
     Raises:
@@ -161,7 +162,7 @@ def read_images(request: Request, tensor: InferInput, max_images: int) -> list[b
 
 
 def read_tensor(
-    request: Request, predictor: Predictor, tensor: InferInput, max_images: int
+    request: Caller, predictor: Predictor, tensor: InferInput, max_images: int
 ) -> np.ndarray:
     """Return the network inputs float32[N,3,S,S] of an FP32 tensor.
 
@@ -258,7 +259,7 @@ def _to_bytes(datatype: str, values: Sequence[Any]) -> bytes:
     return np.asarray(values, _DTYPES[datatype]).tobytes()
 
 
-def _read_binary(request: Request, tensor: InferInput) -> bytes | None:
+def _read_binary(request: Caller, tensor: InferInput) -> bytes | None:
     """Return the bytes of the only input, or None if its data is in the JSON."""
     size = tensor.parameters.binary_data_size if tensor.parameters else None
     binary: bytes | None = getattr(request.state, "binary", None) or None

@@ -49,8 +49,9 @@ class _Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """The size of a batch, and the seconds that its first image waited and the engine took."""
+    """A batch: its model and size, and how long its first image waited and the engine took."""
 
+    predictor: Predictor
     size: int
     wait_seconds: float
     engine_seconds: float
@@ -190,7 +191,7 @@ class Batcher:
                 self._run_batch(loop, half)
             return
         seconds = time.perf_counter() - started
-        summary = Batch(len(batch), started - batch[0].arrival, seconds)
+        summary = Batch(batch[0].predictor, len(batch), started - batch[0].arrival, seconds)
         _call_in_loop(loop, self._answer_items, batch, rows, summary)
 
     def _run_timed(self, work: Callable[..., Result], *arguments: Any) -> Result:

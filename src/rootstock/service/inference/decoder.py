@@ -46,8 +46,8 @@ class DecodePool:
         size: worker processes.
         seconds: how long one image may take before its worker is killed.
         memory: bytes that decoding one image may take.
-        on_event: called with "queue" or "decode" and the seconds that an image spent there, and
-            with "lost" when a worker had to be replaced.
+        on_event: called with "queue" or "decode", the seconds that an image spent there and its
+            model, and with "lost" when a worker had to be replaced.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DecodePool:
         *,
         seconds: float,
         memory: int,
-        on_event: Callable[[str, float], None] = lambda _event, _seconds: None,
+        on_event: Callable[[str, float, Predictor | None], None] = lambda *_: None,
     ) -> None:
         self.size = size
         self._on_event = on_event
@@ -99,12 +99,12 @@ class DecodePool:
         """
         arrival = time.perf_counter()
         worker = await self._acquire()
-        self._on_event("queue", time.perf_counter() - arrival)
+        self._on_event("queue", time.perf_counter() - arrival, predictor)
         size = predictor.bundle.preprocess.input_size
         shape = (FORWARD_PASSES[predictor.bundle.facts.views], size, size, 3)
         max_bytes = max(9 + math.prod(shape), _MAX_ERROR_BYTES)
         job = worker.submit(self._recipe(predictor), content, max_bytes, self._seconds)
-        job.add_done_callback(partial(self._finish, worker, time.perf_counter()))
+        job.add_done_callback(partial(self._finish, worker, predictor, time.perf_counter()))
         # The job runs on if the caller leaves: the worker could not stop in the middle.
         answer = await asyncio.shield(job)
         if answer[0] == ord("-"):
@@ -114,14 +114,16 @@ class DecodePool:
         views = np.frombuffer(answer, np.uint8, offset=9).reshape(shape)
         return Prepared(views, (next(sides), next(sides)))
 
-    def _finish(self, worker: _Worker, start: float, job: asyncio.Future[memoryview]) -> None:
+    def _finish(
+        self, worker: _Worker, predictor: Predictor, start: float, job: asyncio.Future[memoryview]
+    ) -> None:
         # exception() also marks the error as retrieved, in case the caller has left.
         if job.cancelled() or job.exception() is not None:
             # The worker is busy, dead, or in the middle of a frame.
             self._replace(worker)
             return
         self._release(worker)
-        self._on_event("decode", time.perf_counter() - start)
+        self._on_event("decode", time.perf_counter() - start, predictor)
         if not self._checked:
             self._checked = True
             if shares_network(worker.process.pid):
@@ -165,7 +167,7 @@ class DecodePool:
         worker.kill()
         if self._stopped:
             return
-        self._on_event("lost", 0.0)
+        self._on_event("lost", 0.0, None)
         self._run_task(self._add_worker())
 
     async def _watch(self) -> None:

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-from fastapi import Request
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from rootstock.errors import BundleError, ExplainError, ImageError, RootstockError
-from rootstock.evaluate.feedback import FeedbackLog, LiveScore
+from rootstock.evaluate.feedback import LiveScore
 from rootstock.explain.heat_map import explain_images
 from rootstock.explain.similar import ImageIndex
 from rootstock.model.predictor import Predictor
 from rootstock.service.http.problems import Problem
-from rootstock.service.inference.batcher import Batch, Batcher, Row
-from rootstock.service.inference.decoder import DecodePool
+from rootstock.service.inference.batcher import Row
+from rootstock.service.inference.resources import Resources
 from rootstock.service.models.challenger import Challenger
 from rootstock.service.models.holder import ModelHolder
 from rootstock.service.settings import Settings
 from rootstock.service.watch.drift import Drift
-from rootstock.service.watch.journal import Journal
-from rootstock.service.watch.telemetry import Telemetry
+from rootstock.service.watch.telemetry import ModelState
 from rootstock.service.watch.tracing import tracer
 
 _log = logging.getLogger("rootstock.service")
@@ -40,64 +39,57 @@ Outcome = Row | ImageError | Problem
 """The model's row for one image, or why the image cannot be used or was lost."""
 
 
+class Caller(Protocol):
+    """The client that waits for an answer, such as a request of HTTP."""
+
+    @property
+    def state(self) -> Any: ...
+
+    @property
+    def receive(self) -> Receive: ...
+
+
 class Service:
-    """What the routes need: one object per app, which works inside `running`."""
+    """One model of this process: its versions, limits and watchers.
+
+    Args:
+        name: under which the model is asked for.
+        settings: those of the process.
+        resources: what it shares with other models.
+        holder: the model in use.
+        challenger: a second one, if there is one.
+        index: folder of the index for similar images; None: the training images.
+    """
 
     def __init__(
-        self, settings: Settings, holder: ModelHolder, challenger: ModelHolder | None = None
+        self,
+        name: str,
+        settings: Settings,
+        resources: Resources,
+        holder: ModelHolder,
+        challenger: ModelHolder | None = None,
+        index: Path | None = None,
     ) -> None:
+        self.name = name
         self.settings = settings
+        self.resources = resources
         self.holder = holder
-        self.telemetry = Telemetry()
         self.drift = Drift(settings.drift_window)
-        self.draining = False
+        self.tried = False
+        """Whether there was an attempt to load the model."""
         self.in_flight = 0
         """Images that were accepted and are not answered yet."""
+        self.telemetry = resources.telemetry
+        self.journal = resources.journal
+        self.decoders, self.batcher = resources.decoders, resources.batcher
         self._index: ImageIndex | None = None
+        self._index_folder = index
         self._image_seconds = 0.0
         self._last_answer = 0.0
-        holder.on_swap = partial(self._count_swap, "champion")
+        holder.on_swap = partial(self.telemetry.count_swap, name, "champion")
         if challenger is not None:
-            challenger.on_swap = partial(self._count_swap, "challenger")
-        self.decoders = DecodePool(
-            settings.decoders,
-            seconds=settings.decode_seconds,
-            memory=settings.decode_memory_bytes,
-            on_event=self._count_event,
-        )
-        self.batcher = Batcher(
-            lanes=settings.lanes,
-            max_batch=settings.max_batch,
-            max_delay=settings.max_delay_ms / 1000,
-            on_batch=self._count_batch,
-        )
-        self.journal = (
-            Journal(
-                settings.journal,
-                images=settings.journal_images,
-                on_loss=self.telemetry.dropped_rows.inc,
-            )
-            if settings.journal
-            else None
-        )
-        self.feedback = FeedbackLog(settings.journal) if settings.journal else None
+            challenger.on_swap = partial(self.telemetry.count_swap, name, "challenger")
         self.challenger = Challenger(challenger, settings, self.infer) if challenger else None
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Run the decoders, the lanes and the journal inside."""
-        await self.decoders.start()
-        self.batcher.start()
-        writer = asyncio.ensure_future(self.journal.keep_writing()) if self.journal else None
-        try:
-            yield
-        finally:
-            if writer is not None:
-                writer.cancel()
-            self.batcher.stop()
-            self.decoders.stop()
-            if self.journal is not None:
-                self.journal.write()
 
     def open_index(self, predictor: Predictor) -> ImageIndex:
         """Return what images are searched in; read once for each model.
@@ -107,8 +99,8 @@ class Service:
         """
         if self._index is None or self._index.model != predictor.bundle.digest:
             try:
-                if self.settings.index:
-                    self._index = ImageIndex.read(self.settings.index, predictor)
+                if self._index_folder:
+                    self._index = ImageIndex.read(self._index_folder, predictor)
                 else:
                     self._index = ImageIndex.of_reference(predictor)
             except RootstockError as error:
@@ -117,16 +109,30 @@ class Service:
 
     def live_score(self) -> LiveScore | None:
         """Return what recent feedback says of the model in use; None: nothing."""
-        if self.feedback is None or not self.holder.ready:
+        feedback = self.resources.feedback
+        if feedback is None or not self.holder.ready:
             return None
         info = self.holder.predictor.info
-        return self.feedback.score(info["name"], info["version"], window=self.settings.drift_window)
+        return feedback.score(info["name"], info["version"], window=self.settings.drift_window)
+
+    def state(self) -> ModelState:
+        """Return what /metrics shows."""
+        predictor = self.holder.predictor if self.holder.ready else None
+        return ModelState(
+            self.name,
+            predictor,
+            ready=self.ready,
+            queue=self.in_flight,
+            registry_up=self.holder.registry_up,
+            drift=self.drift.scores(predictor) if predictor else {},
+            live=self.live_score(),
+            estimate=self.drift.estimate(predictor) if predictor else None,
+        )
 
     @property
     def ready(self) -> bool:
         """Whether requests should be sent here."""
-        works = self.holder.ready and self.decoders.alive and not self.batcher.stuck
-        return works and not self.draining
+        return self.holder.ready and self.resources.ready
 
     def crowded(self, images: int = 1) -> Problem | None:
         """Return the problem of accepting this many images more, or None.
@@ -167,7 +173,7 @@ class Service:
         return row._replace(size=prepared.size)
 
     async def infer_tensor(
-        self, request: Request, predictor: Predictor, images: np.ndarray
+        self, request: Caller, predictor: Predictor, images: np.ndarray
     ) -> list[Row]:
         """Run the model on network inputs float32[N,3,S,S].
 
@@ -185,7 +191,7 @@ class Service:
 
     async def answer(
         self,
-        request: Request,
+        request: Caller,
         predictor: Predictor,
         contents: Sequence[bytes],
         explained: str | None = None,
@@ -208,7 +214,7 @@ class Service:
         return outcomes
 
     async def _run_in_time(
-        self, request: Request, begin: Callable[[], Coroutine[Any, Any, Any]], images: int
+        self, request: Caller, begin: Callable[[], Coroutine[Any, Any, Any]], images: int
     ) -> Any:
         """Return what the work on ``images`` images returns, if there is room and time for it."""
         if problem := self.crowded(images):
@@ -271,26 +277,12 @@ class Service:
         """Return how long the present queue takes at the present pace, for Retry-After."""
         return max(1, min(_MAX_RETRY_SECONDS, math.ceil(self.in_flight * self._image_seconds)))
 
-    def _count_event(self, event: str, seconds: float) -> None:
-        if event == "lost":
-            self.telemetry.lost_decoders.inc()
-        else:
-            self.telemetry.time_stage(event, seconds)
-
-    def _count_batch(self, batch: Batch) -> None:
-        self.telemetry.batches.observe(batch.size)
-        self.telemetry.time_stage("queue", batch.wait_seconds)
-        self.telemetry.time_stage("infer", batch.engine_seconds)
-
-    def _count_swap(self, role: str, outcome: str) -> None:
-        self.telemetry.swaps.labels(role, outcome).inc()
-
 
 def _failed_model() -> Problem:
     return Problem("internal", "The model failed on an image.")
 
 
-async def _wait_for_disconnect(request: Request) -> None:
+async def _wait_for_disconnect(request: Caller) -> None:
     """Wait until the client leaves; the body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

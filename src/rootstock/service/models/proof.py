@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rootstock.model.bundle import ModelBundle
 from rootstock.model.engine import has_gpu
 from rootstock.model.predictor import Predictor
 from rootstock.runtimes.engines import Engine
+from rootstock.system.bounds import resident_bytes
 from rootstock.tasks import Place, find_registration, register_task
 
 _log = logging.getLogger("rootstock.service")
@@ -39,6 +41,9 @@ PASSED_VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY",
 )  # fmt: skip
 """What the child sees of the environment: the service's holds passwords."""
+
+
+_opening = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,18 @@ def open_proved(
     """
     proof = prove(bundle, engine, bounds) if bounds else None
     try:
-        # One thread for each forward pass: the service runs several at once.
-        predictor = Predictor(
-            bundle, engine=proof.engine if proof else engine, threads=1, **options
-        )
-        if proof:
-            predictor.best_batch, predictor.milliseconds = proof.batch, proof.milliseconds
-        else:
-            _ = predictor.best_batch
+        # One model at a time, since its memory is measured.
+        with _opening:
+            before = resident_bytes()
+            # One thread for each forward pass: the service runs several at once.
+            predictor = Predictor(
+                bundle, engine=proof.engine if proof else engine, threads=1, **options
+            )
+            if proof:
+                predictor.best_batch, predictor.milliseconds = proof.batch, proof.milliseconds
+            else:
+                _ = predictor.best_batch
+            predictor.resident_bytes = max(0, resident_bytes() - before)
         return predictor
     except RootstockError:
         raise

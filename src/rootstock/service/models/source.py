@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rootstock.errors import ConfigError
 from rootstock.model.bundle import ModelBundle, read_bundle
-from rootstock.ports.registry import RegistryEntry, RegistryReader
+from rootstock.ports.registry import RegistryEntry, RegistryReader, is_token
 from rootstock.registry.model_uri import parse_model_uri
 from rootstock.system.files import sha256_file
 
@@ -93,6 +93,34 @@ class ModelSource:
         entry = registry.find(self.name, alias=alias, version=pinned or self.version)
         identity = ModelIdentity(entry.name, entry.version, entry.run_id)
         return AvailableModel(identity, partial(fetch, registry, entry))
+
+
+def read_models(text: str) -> dict[str, str]:
+    """Return the address of each model of the setting ``models``, by its name and in its order.
+
+    An entry is a registered name, whose champion is meant, a models:/ address, or NAME=FOLDER.
+    Raises:
+        ConfigError: an entry has another form, or two have the same name.
+    """
+    models: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, _, folder = entry.partition("=")
+        if folder:
+            address = folder
+        else:
+            address = entry if entry.startswith("models:") else f"models:/{entry}@champion"
+            name = parse_model_uri(address).name
+        if not is_token(name):
+            raise ConfigError(
+                f"{name!r} is not a name of a model",
+                hint="a name has letters, digits and . _ - and blanks",
+            )
+        if name in models:
+            raise ConfigError(
+                f"two models have the name {name!r}", hint="give a folder another: NAME=FOLDER"
+            )
+        models[name] = address
+    return models
 
 
 def _look_in(directory: Path) -> AvailableModel:

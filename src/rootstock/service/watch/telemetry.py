@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -30,10 +31,30 @@ WATCHED_STATUSES = (200, 500, 503)
 """Statuses of the routes that answer with a model, which alerts compare."""
 
 
-class Telemetry:
-    """The counters of one app; two apps in a process share none."""
+@dataclass(frozen=True)
+class ModelState:
+    """What /metrics shows of one model in addition to its counters."""
 
-    def __init__(self) -> None:
+    name: str
+    predictor: Predictor | None
+    ready: bool
+    queue: int
+    registry_up: bool
+    drift: dict[str, float] = field(default_factory=dict)
+    live: LiveScore | None = None
+    estimate: Estimate | None = None
+
+
+class Telemetry:
+    """The counters of one app; two apps in a process share none.
+
+    If there are several ``models``, the series of each have a label `model`. With one model they
+    have none.
+    """
+
+    def __init__(self, models: Sequence[str] = ("",)) -> None:
+        self._models = list(models)
+        own = ["model"] if len(models) > 1 else []
         self.registry = registry = CollectorRegistry()
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=registry)
@@ -45,7 +66,7 @@ class Telemetry:
         self._requests = counter(
             "rootstock_http_requests_total",
             "Requests by method, route and status.",
-            ["method", "route", "status"],
+            [*own, "method", "route", "status"],
         )
         self._problems = counter(
             "rootstock_problems_total",
@@ -55,30 +76,30 @@ class Telemetry:
         self._seconds = histogram(
             "rootstock_http_request_duration_seconds",
             "Time from the first byte of a request to the last of its answer.",
-            ["method", "route"],
+            [*own, "method", "route"],
             buckets=_SECONDS,
         )
         self._images = counter(
             "rootstock_images_total",
             "Images by outcome: ok, or the reason why one could not be used.",
-            ["outcome"],
+            [*own, "outcome"],
         )
-        self.unknown = counter(
-            "rootstock_unknown_images_total", "Images unlike the training images."
+        self._unknown = counter(
+            "rootstock_unknown_images_total", "Images unlike the training images.", own
         )
         self._stages = histogram(
             "rootstock_stage_duration_seconds",
             "Time of an image in the queues, of decoding it, and of its batch in the engine.",
-            ["stage"],
+            [*own, "stage"],
             buckets=_STAGE_SECONDS,
         )
-        self.batches = histogram(
-            "rootstock_batch_size", "Images in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64)
+        self._batches = histogram(
+            "rootstock_batch_size", "Images in a batch.", own, buckets=(1, 2, 4, 8, 16, 32, 64)
         )
-        self.swaps = counter(
+        self._swaps = counter(
             "rootstock_model_swaps_total",
             "Models by role and outcome: swapped in, or refused.",
-            ["role", "outcome"],
+            [*own, "role", "outcome"],
         )
         self.lost_decoders = counter(
             "rootstock_decoder_restarts_total", "Decoding processes that were killed or ended."
@@ -87,38 +108,43 @@ class Telemetry:
             "rootstock_journal_rows_dropped_total",
             "Answers that are not in the journal: its disk is too slow, or cannot be written.",
         )
-        self._queue = gauge("rootstock_queue_images", "Images accepted and not answered yet.")
+        self._queue = gauge("rootstock_queue_images", "Images accepted and not answered yet.", own)
         self._registry_up = gauge(
-            "rootstock_registry_up", "1 if the last look at the registry worked."
+            "rootstock_registry_up", "1 if the last look at the registry worked.", own
         )
         self._model = gauge(
             "rootstock_model_info",
             "1 for the model in use; no sample without a model.",
             ["name", "version", "strategy", "engine", "digest"],
         )
-        self._ready = gauge("rootstock_ready", "1 if there is a model to answer with.")
+        self._memory = gauge(
+            "rootstock_model_memory_bytes",
+            "Growth of the process's resident memory when the model in use was opened.",
+            own,
+        )
+        self._ready = gauge("rootstock_ready", "1 if there is a model to answer with.", own)
         self._drift = gauge(
             "rootstock_drift_psi",
             "Population stability index of recent images against the validation set.",
-            ["what"],
+            [*own, "what"],
         )
 
         self._live = gauge(
             "rootstock_live_score",
             "Metric of the model in use by recent feedback, and its 95 % interval.",
-            ["metric", "bound"],
+            [*own, "metric", "bound"],
         )
         self._live_images = gauge(
-            "rootstock_live_score_images", "Images with feedback behind it.", ["metric"]
+            "rootstock_live_score_images", "Images with feedback behind it.", [*own, "metric"]
         )
         self._estimated = gauge(
             "rootstock_estimated_accuracy",
             "Accuracy that the confidence of recent answers lets expect, and its 95 % interval; "
             "no sample if drift or few images forbid to tell.",
-            ["bound"],
+            [*own, "bound"],
         )
         self._tested = gauge(
-            "rootstock_test_score", "The same metric on the test images.", ["metric"]
+            "rootstock_test_score", "The same metric on the test images.", [*own, "metric"]
         )
 
     def begin_at_zero(
@@ -129,80 +155,100 @@ class Telemetry:
         ``routes`` are those that answer with a model, ``roles`` those of models.
         """
         for route in routes:
-            for status in WATCHED_STATUSES:
-                self._child(self._requests, "POST", route, status)
-            self._child(self._seconds, "POST", route)
+            # A route without a name in it is that of the first model.
+            for model in self._models if "{name}" in route else self._models[:1]:
+                for status in WATCHED_STATUSES:
+                    self._of(self._requests, model, "POST", route, status)
+                self._of(self._seconds, model, "POST", route)
         for kind in problems:
             self._child(self._problems, kind)
-        for role in roles:
-            for outcome in ("swapped", "refused"):
-                self.swaps.labels(role, outcome)
-        self._child(self._images, "ok")
+        for model in self._models:
+            for role in roles:
+                for outcome in ("swapped", "refused"):
+                    self._of(self._swaps, model, role, outcome)
+            self._of(self._images, model, "ok")
 
-    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request."""
-        self._child(self._requests, method, route, status).inc()
-        self._child(self._seconds, method, route).observe(seconds)
+    def count_request(
+        self, method: str, route: str, status: int, seconds: float, model: str = ""
+    ) -> None:
+        """Count an answered request; ``model`` is empty if it was not for a model."""
+        self._of(self._requests, model, method, route, status).inc()
+        self._of(self._seconds, model, method, route).observe(seconds)
 
     def count_problem(self, kind: str) -> None:
         """Count a request that ended in a problem."""
         self._child(self._problems, kind).inc()
 
-    def count_images(self, outcome: str, images: int = 1) -> None:
+    def count_images(self, model: str, outcome: str, images: int = 1) -> None:
         """Count images by outcome."""
-        self._child(self._images, outcome).inc(images)
+        self._of(self._images, model, outcome).inc(images)
 
-    def time_stage(self, stage: str, seconds: float) -> None:
+    def count_unknown(self, model: str) -> None:
+        """Count an image unlike the training images."""
+        self._of(self._unknown, model).inc()
+
+    def count_batch(self, model: str, images: int) -> None:
+        """Count a batch of this many images."""
+        self._of(self._batches, model).observe(images)
+
+    def count_swap(self, model: str, role: str, outcome: str) -> None:
+        """Count a model that was swapped in or refused."""
+        self._of(self._swaps, model, role, outcome).inc()
+
+    def time_stage(self, model: str, stage: str, seconds: float) -> None:
         """Record the time of an image or a batch in a stage."""
-        self._child(self._stages, stage).observe(seconds)
+        self._of(self._stages, model, stage).observe(seconds)
 
-    def read(self, name: str, labels: dict[str, str]) -> float:
+    def read(self, model: str, name: str, labels: dict[str, str]) -> float:
         """Return the present value of a series; 0 if there is none."""
-        return self.registry.get_sample_value(name, labels) or 0.0
+        own = {"model": model} if len(self._models) > 1 else {}
+        return self.registry.get_sample_value(name, own | labels) or 0.0
 
-    def exposition(
-        self,
-        predictor: Predictor | None,
-        *,
-        ready: bool,
-        queue: int,
-        registry_up: bool,
-        drift: dict[str, float],
-        live: LiveScore | None = None,
-        estimate: Estimate | None = None,
-    ) -> Response:
-        """Return the text for Prometheus, with the present state."""
-        self._model.clear()
+    def exposition(self, states: Iterable[ModelState]) -> Response:
+        """Return the text for Prometheus, with the present state of each model."""
+        for gauge in (self._model, self._drift, self._live, self._live_images, self._tested):
+            gauge.clear()
+        self._estimated.clear()
+        for state in states:
+            self._show(state)
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+    def _show(self, state: ModelState) -> None:
+        model, predictor = state.name, state.predictor
         if predictor is not None:
             info = predictor.info
             self._model.labels(
                 *(info["name"], info["version"], info["strategy"]),
                 *(predictor.engine, predictor.bundle.digest[:12]),
             ).set(1)
-        self._ready.set(ready)
-        self._queue.set(queue)
-        self._registry_up.set(registry_up)
-        self._drift.clear()
-        for what, value in drift.items():
-            self._drift.labels(what).set(value)
-        self._show_scores(predictor, live)
-        self._estimated.clear()
-        if estimate is not None and estimate.value is not None:
+            self._set(self._memory, predictor.resident_bytes, model)
+        self._set(self._ready, state.ready, model)
+        self._set(self._queue, state.queue, model)
+        self._set(self._registry_up, state.registry_up, model)
+        for what, value in state.drift.items():
+            self._set(self._drift, value, model, what)
+        if state.estimate is not None and state.estimate.value is not None:
             for bound in ("value", "low", "high"):
-                self._estimated.labels(bound).set(getattr(estimate, bound))
-        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
-
-    def _show_scores(self, predictor: Predictor | None, live: LiveScore | None) -> None:
-        for gauge in (self._live, self._live_images, self._tested):
-            gauge.clear()
-        if live is None or predictor is None:
+                self._set(self._estimated, getattr(state.estimate, bound), model, bound)
+        if state.live is None or predictor is None:
             return
+        metric = state.live.metric
         for bound in ("value", "low", "high"):
-            self._live.labels(live.metric, bound).set(getattr(live, bound))
-        self._live_images.labels(live.metric).set(live.images)
-        tested = predictor.bundle.metrics.get(live.metric)
+            self._set(self._live, getattr(state.live, bound), model, metric, bound)
+        self._set(self._live_images, state.live.images, model, metric)
+        tested = predictor.bundle.metrics.get(metric)
         if tested is not None:
-            self._tested.labels(live.metric).set(float(tested))
+            self._set(self._tested, float(tested), model, metric)
+
+    def _set(self, gauge: Gauge, value: float, model: str, *labels: object) -> None:
+        # Not from the cache: a gauge that was cleared has new children.
+        values = (model, *labels) if len(self._models) > 1 else labels
+        (gauge.labels(*values) if values else gauge).set(value)
+
+    def _of(self, metric: Any, model: str, *labels: object) -> Any:
+        """Return the series of a model with these labels."""
+        values = (model, *labels) if len(self._models) > 1 else labels
+        return self._child(metric, *values) if values else metric
 
 
 def _child(metric: Any, *labels: object) -> Any:
