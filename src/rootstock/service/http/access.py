@@ -27,7 +27,7 @@ class Router(APIRouter):
         super().__init__(**options)
         self.access = access
         self._suffix = suffix
-        """Of the routes' names, if the same functions answer other routes too."""
+        """End of the routes' names, if the same functions answer other routes too."""
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """Add a route."""

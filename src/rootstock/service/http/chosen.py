@@ -11,7 +11,7 @@ from rootstock.service.inference.services import Services
 
 Name = Annotated[str, Path(description="The name of a model.", examples=["rootstock"])]
 NAMED_PREFIX = "/models/{name}"
-"""Of routes that name a model; the same routes without it are those of the default."""
+"""The path of routes that name a model; without it they are routes of the default."""
 
 
 def find_service(services: Services, request: Request, name: str = "") -> Service:
