@@ -17,7 +17,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test test-fast test-browser lint format serve bench mutation clean
+.PHONY: help setup setup-test demo docs test test-fast test-browser lint format serve bench mutation clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -51,6 +51,10 @@ test-fast: setup-test ## the unit tests only: no server, no Ray, no MLflow, no D
 
 test-browser: setup-test ## drive the pages of the studio in Chromium, which has to be installed
 	BROWSER_REQUIRED=1 $(BIN)/python -m pytest tests/studio/test_browser.py
+
+docs: setup-test ## build the documentation as a site with search, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html, or: $(BIN)/python -m http.server --directory site 8080"
 
 lint: setup-test ## ruff and mypy
 	$(BIN)/ruff check .

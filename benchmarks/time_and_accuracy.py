@@ -1,0 +1,100 @@
+"""How long `rootstock train` takes on real sets, and how good the model is.
+
+    python benchmarks/time_and_accuracy.py --data-dir ../shared/data --quality fast \
+        --out benchmarks/results/time_and_accuracy.json
+
+Each row is one command in an empty folder, with the default backbone and without a GPU. The time of
+the processor is that of all cores together; on a machine with other work, compare that. Trials run
+in the process of the command (`search.engine=sequential`), so that their time is counted. A row of
+the same set, quality and machine replaces the one in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from sets import find_sets
+
+from rootstock.data.manifest import Manifest
+
+TABLES = {
+    "animals_boxes": "largest_box.csv",
+    "blood_boxes": "red_cells.csv",
+    "street_scenes": "labels.csv",
+}
+"""Of the sets that are not class folders; the others are given as a folder."""
+SETS = ("ants_bees", "flowers12", "sign_digits", *TABLES)
+
+
+def main() -> int:
+    """Measure each set that is there; the result is written after each."""
+    options = parse_options()
+    rows = json.loads(options.out.read_text())["runs"] if options.out.exists() else []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, folder in find_sets(options.data_dir, options.sets, Path(scratch)):
+            row = measure(folder / TABLES.get(name, ""), options.quality) | {"set": name}
+            same = ("set", "quality", "machine")
+            rows = [one for one in rows if any(one[key] != row[key] for key in same)] + [row]
+            rows.sort(key=lambda one: (one["quality"] != "fast", one["machine"], one["set"]))
+            command = "python benchmarks/time_and_accuracy.py --data-dir ../shared/data"
+            options.out.write_text(json.dumps({"command": command, "runs": rows}, indent=1) + "\n")
+            print(json.dumps(row))
+    return 0
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--quality", default="fast", choices=("fast", "balanced", "best"))
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def measure(data: Path, quality: str) -> dict[str, Any]:
+    """Run the command on ``data``; return what it took and what it reached."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["train", data.resolve(), "--out", "run", "--set", f"quality={quality}"]
+        command += ["--set", "search.engine=sequential"]
+        before, load = resource.getrusage(resource.RUSAGE_CHILDREN), os.getloadavg()[0]
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-m", "rootstock", *command], cwd=folder, check=True)
+        seconds = time.monotonic() - begun
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        reports, artifacts = Path(folder, "run/reports"), Path(folder, "run/artifacts")
+        metrics = json.loads((reports / "metrics.json").read_text())
+        bundle = json.loads((artifacts / "model/bundle.json").read_text())
+        train_images = len(Manifest.read(artifacts / "manifest.parquet").rows("train"))
+    processor = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    headline = next(name for name in metrics if f"{name}_low" in metrics)
+    return {
+        "quality": quality,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load_before": round(load, 1),
+        "date": datetime.date.today().isoformat(),
+        "task": bundle["task"],
+        "strategy": bundle["strategy"],
+        "test_images": int(metrics["n_test"]),
+        "train_images": train_images,
+        "metric": headline,
+        "value": round(metrics[headline], 4),
+        "low": round(metrics[f"{headline}_low"], 4),
+        "high": round(metrics[f"{headline}_high"], 4),
+        "minutes": round(seconds / 60, 2),
+        "processor_minutes": round(processor / 60, 2),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
