@@ -33,7 +33,7 @@ TABLES = {
     "blood_boxes": "red_cells.csv",
     "street_scenes": "labels.csv",
 }
-"""Of the sets that are not class folders; the others are given as a folder."""
+"""The table of each set that is not a folder of classes."""
 SETS = ("ants_bees", "flowers12", "sign_digits", *TABLES)
 
 

@@ -35,7 +35,7 @@ MEANINGS = {
 INTRODUCTION = f"""# Metrics
 
 {MADE}
-## Of an evaluation
+## Evaluation
 
 In `reports/metrics.json`, in MLflow (with the prefix `test_`), and in the model card. A name that
 ends in `_low` or `_high` is a bound of the 95 % interval of a metric.
@@ -49,7 +49,7 @@ other metrics in its row.
 
 """
 
-SERVICE = """## Of the service
+SERVICE = """## Service
 
 `GET /metrics` has these series for Prometheus, and the usual ones of the process, such as
 `process_resident_memory_bytes`. Alerts that use them are in `services/prometheus/rules.yml`.
