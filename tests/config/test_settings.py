@@ -132,6 +132,10 @@ NOTICED_BY = {
         "workflow/test_run.py::test_more_trials_than_planned_are_drawn_from_the_plans_space",
         "workflow/test_run.py::test_fewer_trials_than_planned_are_the_first_ones",
     ],
+    "train.ensemble": [
+        "workflow/test_ensemble.py::test_an_ensemble_is_served_if_it_is_better_beyond_chance",
+        "workflow/test_ensemble.py::test_one_network_is_kept_if_the_gain_may_be_chance",
+    ],
     "train.batch_size": [
         HANDED,
         f"{TRAINING}::test_a_step_takes_as_many_images_as_the_batch_size_says",

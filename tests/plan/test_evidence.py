@@ -2,7 +2,7 @@ import pytest
 
 from rootstock.config.choices import PRIOR_SHARES
 from rootstock.plan import rules
-from rootstock.plan.evidence import contest_to_race, judge
+from rootstock.plan.evidence import contest_to_race, judge, name_rivals
 
 TAPS = ("block1", "block2", "last")
 
@@ -135,3 +135,16 @@ def test_a_race_is_run_if_it_is_allowed_and_both_are_fast_enough(changes, raced)
     options = {"too_slow": [], "allowed": True, "pinned": "auto"} | changes
     contest = ("linear_probe", "partial_finetune")
     assert contest_to_race(evidence, **options) == (contest if raced else ())
+
+
+@pytest.mark.parametrize(
+    ("judgement", "rivals"),
+    [
+        (judged(0.95), ("partial_finetune", "linear_probe")),  # raced
+        (judged(0.995, size="large"), ("linear_probe", "full_finetune")),
+        (judged(0.995, size="small"), ("linear_probe", "partial_finetune")),
+        (judged(0.7, similar=False), ("probe_then_finetune", "linear_probe")),
+    ],
+)
+def test_who_would_race_is_known_without_a_race(judgement, rivals):
+    assert name_rivals(judgement, similar=judgement.ruled != "probe_then_finetune") == rivals

@@ -7,7 +7,7 @@ from rootstock.config.choices import PRIOR_SHARES
 from rootstock.errors import ArtifactError, PlanError
 from rootstock.plan.pins import Pins
 from rootstock.plan.planner import judge_profile, make_transfer_plan
-from rootstock.plan.report import render_plan
+from rootstock.plan.report import SkippedRace, render_plan
 from rootstock.plan.rules import MEANING, RECIPES, TABLE
 from rootstock.plan.transfer_plan import BackboneScore, Heat, Race, TransferPlan
 
@@ -439,8 +439,10 @@ def test_a_report_says_whether_a_race_is_missing_or_was_not_needed():
     profile = make_profile()  # its probes leave a doubt
     assert "unproven: no race was run" in render_plan(plan_for(profile), profile)
     sure = make_profile(probes=())
-    text = render_plan(plan_for(sure), sure)
-    assert "**Race**: none was needed" in text
+    skipped = SkippedRace(("linear_probe", "full_finetune"), 4.0)
+    text = render_plan(plan_for(sure), sure, skipped_race=skipped)
+    assert "**Race**: none was needed. One of `linear_probe` and `full_finetune` would" in text
+    assert "at most about 4.0 minutes here" in text
     assert "| tap |" in text  # a choice of the plan
     assert "| tap | cross-validated" not in text
     assert "not known" in text

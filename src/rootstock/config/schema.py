@@ -351,6 +351,14 @@ class TrainConfig(Section):
         description="Fine-tuning trials; auto: one for each learning rate of the plan. Optuna "
         "draws further trials from the plan's search space.",
     )
+    ensemble: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Networks that are fine-tuned with different seeds and answer together. Kept "
+        "if the validation loss gains by it beyond chance; training and every prediction then cost "
+        "that many times as much. 1: one network.",
+    )
     batch_size: int = Field(32, ge=2, le=4096, description="Images per training step.")
     mlp_hidden: Annotated[int, Field(ge=2, le=8192)] | None = Field(
         None,

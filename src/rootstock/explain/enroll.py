@@ -145,6 +145,12 @@ def _check(
     known, reference = predictor.bundle.known_images, predictor.bundle.reference
     if not predictor.task.competing:
         raise DataError("a class can be enrolled in a model with one class per image only")
+    if predictor.bundle.facts.networks > 1:
+        raise DataError(
+            f"the model averages {predictor.bundle.facts.networks} networks, each with its own "
+            "head: a class cannot be enrolled",
+            hint="train a model with train.ensemble=1, or add the class to the data",
+        )
     if name in predictor.names:
         raise DataError(
             f"the model has the class {name!r} already",

@@ -151,6 +151,11 @@ def _timm(bundle: ModelBundle, _: Sequence[np.ndarray], folder: Path) -> Written
     from safetensors.torch import save_file
 
     facts = bundle.facts
+    if facts.networks > 1:
+        raise BundleError(
+            f"timm's files hold one network; this model averages {facts.networks}",
+            hint="export it as onnx or torchscript",
+        )
     module: Any = load_network(bundle).eval().extractor.module
     name = (getattr(module, "pretrained_cfg", None) or {}).get("classifier")
     if facts.tap != LAST or facts.hidden or not isinstance(name, str):

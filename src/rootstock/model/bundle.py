@@ -69,6 +69,8 @@ class BundleFacts(BaseModel):
     tap: str
     feature_width: Annotated[int, Field(ge=1)]
     hidden: Annotated[int, Field(ge=0)] = 0
+    networks: Annotated[int, Field(ge=1)] = 1
+    """How many networks are averaged."""
     fitted_to: FittedTo = "train"
     """The splits that the head has learnt from."""
     views: Views = "one"

@@ -109,6 +109,7 @@ def write_bundle(
         "fitted_to": fitted_to,
         "feature_width": outputs.features.shape[1],
         "hidden": network.hidden,
+        "networks": network.n_networks,
         "views": views,
         "unknown_share": unknown_share if reference else 0.0,
         "preprocess": preprocess.to_dict(),

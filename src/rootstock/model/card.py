@@ -75,6 +75,7 @@ def render_card(
             ),
             *_describe_departure(planned=plan["strategy"], strategy=facts["strategy"]),
             *_describe_final_head(facts),
+            *_describe_ensemble(facts),
             "",
             "## What it is for, and what not",
             "",
@@ -136,6 +137,18 @@ def _describe_final_head(facts: Mapping[str, Any]) -> list[str]:
         "- The head was chosen with the training images, and then fitted again to training and "
         "validation images together. The metrics of the validation images in `bundle.json` are "
         "those of the head before that; those of the test images are of this model."
+    ]
+
+
+def _describe_ensemble(facts: Mapping[str, Any]) -> list[str]:
+    """Return a line if several networks answer together."""
+    count = facts.get("networks", 1)
+    if count == 1:
+        return []
+    return [
+        f"- {count} networks were fine-tuned with different seeds, and their answers are averaged. "
+        f"A prediction costs {count} forward passes. Features, and what is unknown or similar by "
+        "them, are those of the first network."
     ]
 
 

@@ -179,16 +179,20 @@ def load_network(bundle: ModelBundle) -> TransferNet:
     """
     from safetensors.torch import load_file
 
+    from rootstock.training.ensemble import EnsembleNet
     from rootstock.training.network import TransferNet
 
     facts = bundle.facts
+    task = get_task(facts.task)
     network = TransferNet.from_card(
         facts.card,
         tap=facts.tap,
         n_outputs=bundle.width,
         hidden=facts.hidden,
-        grid=get_task(facts.task).output_grid,
+        grid=task.output_grid,
     )
+    if facts.networks > 1:
+        network = EnsembleNet.of_equals(network, facts.networks, task)
     try:
         network.load_state_dict(load_file(bundle.weights_path))
     except RuntimeError as error:
@@ -218,12 +222,11 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
     def forward(images: np.ndarray, *, with_maps: bool = False) -> Outputs:
         with torch.inference_mode():
             prepared = torch.from_numpy(images).to(device, memory_format=layout)
-            features, maps = network.extractor.with_maps(prepared)
-            logits, described = network.head(features), network.describe(features)
-            if not (with_maps and network.adds_up_maps and are_means(described, maps)):
+            logits, features, maps = network.read(prepared)
+            if not (with_maps and network.adds_up_maps and are_means(features, maps)):
                 maps = []
         found = tuple(part.cpu().numpy() for part in maps)
-        return Outputs(logits.cpu().numpy(), described.cpu().numpy(), found)
+        return Outputs(logits.cpu().numpy(), features.cpu().numpy(), found)
 
     return forward
 

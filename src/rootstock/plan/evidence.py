@@ -89,6 +89,19 @@ def contest_to_race(
     return evidence.contest
 
 
+def name_rivals(evidence: Evidence, *, similar: bool) -> tuple[Strategy, Strategy]:
+    """Return the strategies that a race would decide between, whether or not it is worth it."""
+    if evidence.contest:
+        first, second = evidence.contest
+        return first, second
+    if rules.is_finetune(evidence.choice):
+        return evidence.choice, "linear_probe"
+    ruled = evidence.ruled
+    return evidence.choice, ruled if rules.is_finetune(ruled) else rules.tuned_rival(
+        similar=similar
+    )
+
+
 def _better_head(
     ruled: Strategy, taps: Sequence[str], probes: Mapping[str, float], n_probed: int
 ) -> tuple[Strategy, str]:

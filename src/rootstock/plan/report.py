@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from rootstock.assess.profile import DatasetProfile
 from rootstock.config.choices import SizeClass, Strategy
 from rootstock.plan.costs import REFERENCE_GFLOPS
-from rootstock.plan.rules import EXPECTED_LEVEL, MEANING, TABLE
+from rootstock.plan.rules import EXPECTED_LEVEL, MEANING, SURE_ERRORS, TABLE
 from rootstock.plan.transfer_plan import StrategyForecast, TransferPlan
 from rootstock.system.escape import Markdown, escape_markdown, markdown_table
+from rootstock.system.progress import show_seconds
+
+
+class SkippedRace(NamedTuple):
+    """Two strategies that were not raced, and the minutes that a race takes here at most."""
+
+    contest: tuple[Strategy, Strategy]
+    minutes: float
 
 
 def render_plan(
@@ -24,6 +32,8 @@ def render_plan(
     machine: str = "",
     backbones_here: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     times: Mapping[str, tuple[float | None, float | None]] = MappingProxyType({}),
+    skipped_race: SkippedRace | None = None,
+    networks: int = 1,
     notices: Sequence[str] = (),
 ) -> str:
     """The plan as Markdown.
@@ -31,8 +41,9 @@ def render_plan(
     ``picture`` is the path of the evidence plot, if there is one; ``minutes`` and ``latency_ms``
     are what was measured on ``machine``, where it was; ``backbones_here`` the milliseconds to
     serve an image and the minutes to train by the plan's strategy, by the weights' SHA-256;
-    ``times`` the minutes expected and taken, by what takes them; ``notices`` what the index
-    noticed.
+    ``times`` the minutes expected and taken, by what takes them; ``skipped_race`` what a race would
+    have cost if none was run; ``networks`` how many `train.ensemble` asks for; ``notices`` what the
+    index noticed.
     """
     lines = [
         f"# Plan: {plan.strategy}",
@@ -51,9 +62,11 @@ def render_plan(
         ),
     ]
     lines += ["", "## The table", "", *_table(plan)]
-    lines += ["", "## Rule, evidence, race", "", *_judgement(plan)]
+    lines += ["", "## Rule, evidence, race", "", *_judgement(plan, skipped_race)]
     lines += ["", "## What each strategy would cost and give", ""]
     lines += _candidates(plan, minutes, latency_ms, machine)
+    if networks > 1:
+        lines += ["", "## Ensemble", "", _ensemble(plan, networks, times, latency_ms)]
     if times:
         lines += ["", "## Time on this machine", "", *_times(times)]
     if plan.backbones:
@@ -86,7 +99,7 @@ def _table(plan: TransferPlan) -> list[str]:
     ]
 
 
-def _judgement(plan: TransferPlan) -> list[str]:
+def _judgement(plan: TransferPlan, skipped: SkippedRace | None) -> list[str]:
     evidence = plan.evidence
     lines = [
         f"- **Rule**: the table says `{evidence.ruled}`.",
@@ -94,6 +107,12 @@ def _judgement(plan: TransferPlan) -> list[str]:
     ]
     if plan.race is None:
         reason = "unproven: no race was run." if evidence.contest else "none was needed."
+        if skipped:
+            one, other = skipped.contest
+            reason += (
+                f" One of `{one}` and `{other}` would have taken at most about "
+                f"{show_seconds(60 * skipped.minutes)} here."
+            )
         return [*lines, f"- **Race**: {reason}"]
     lines += [
         f"- **Race** won by `{plan.race.winner}`: {plan.race.why}",
@@ -152,6 +171,32 @@ def _candidate_row(
     here = f"{minutes[candidate.strategy]:.1f}" if candidate.strategy in minutes else "not measured"
     return (
         f"| {name} | {expected} | {candidate.basis} | {here} | {candidate.reference_minutes:.1f} |"
+    )
+
+
+def _ensemble(
+    plan: TransferPlan,
+    networks: int,
+    times: Mapping[str, tuple[float | None, float | None]],
+    latency_ms: float | None,
+) -> str:
+    """Return what `train.ensemble` will do, and what it costs."""
+    if plan.finetune is None:
+        return (
+            f"`train.ensemble` is {networks}, but this plan does not fine-tune: a head on frozen "
+            "features is the same for every seed, so there is one network."
+        )
+    whole, _ = times.get("training", (None, None))
+    cost = "" if whole is None else f": at most {show_seconds(60 * whole)} here"
+    serving = f"{networks} forward passes"
+    if latency_ms is not None:
+        serving += f", about {networks} × {latency_ms:.1f} = {networks * latency_ms:.1f} ms here"
+    return (
+        f"`train.ensemble` is {networks}. After the best network is chosen, {networks - 1} more "
+        "are trained in the same way with other seeds, which change the order of the images and "
+        f"their augmentation. Training takes up to {networks} times as long{cost}. The average is "
+        "kept only if its validation loss is lower than that of one network by more than "
+        f"{SURE_ERRORS:g} standard errors of the difference. A prediction then costs {serving}."
     )
 
 

@@ -229,6 +229,9 @@ def tuned_rival(*, similar: bool) -> Strategy:
     return TABLE["medium", similar]
 
 
+SURE_ERRORS = 1.645
+"""Standard errors beyond which the gain of an ensemble is worth several times the cost: chance
+exceeds them in one of twenty cases. Not fitted to any set."""
 EXPECTED_LEVEL = 0.9
 """Share of the runs whose test accuracy is to be in the expected range."""
 _LEVEL_ERRORS = 1.645

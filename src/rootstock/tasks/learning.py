@@ -287,3 +287,17 @@ class TargetLoss(ABC):
         A map leads from the new image to where its pixels were, in coordinates from -1 to 1.
         """
         return targets
+
+
+def log_mean(logs: Tensor) -> Tensor:
+    """Return the log of the mean of exp(``logs``) [n,...] over the first dimension.
+
+    Written out: not every runtime subtracts the maximum in its own operator for it.
+    """
+    top = logs.amax(dim=0)
+    return top + (logs - top).exp().mean(dim=0).log()
+
+
+def average_classes(outputs: Tensor) -> Tensor:
+    """Return the logs of the mean probabilities of classes, for logits [n,N,K,...]."""
+    return log_mean(outputs.log_softmax(dim=2))

@@ -147,6 +147,8 @@ class Task(ABC):
 
     Masks are shown, and drawn in other tools.
     """
+    averages_networks: ClassVar[bool] = False
+    """Whether `average` is there: what several networks say can be averaged."""
     output_grid: ClassVar[int] = 0
     """Positions along each side of an image that have outputs; 0: outputs are of whole images."""
     selection: ClassVar[str] = "val_loss"
@@ -339,6 +341,13 @@ class Task(ABC):
         device: torch.device,
     ) -> TargetLoss:
         """Return the loss of fine-tuning on these training targets."""
+
+    def average(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs [N,K] of an ensemble for those of its networks [n,N,K].
+
+        Their meaning is averaged, such as probabilities. It is a part of the exported network.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def losses(

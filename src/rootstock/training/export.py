@@ -33,9 +33,8 @@ class NetworkOutputs(nn.Module):
         self.with_maps = with_maps
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features, maps = self.network.extractor.with_maps(images)
-        described = self.network.describe(features)
-        return self.network.head(features), described, *(maps if self.with_maps else ())
+        outputs, features, maps = self.network.read(images)
+        return outputs, features, *(maps if self.with_maps else ())
 
 
 class TorchOutputs(NamedTuple):
@@ -52,10 +51,10 @@ class TorchOutputs(NamedTuple):
 def torch_outputs(network: TransferNet, images: np.ndarray) -> TorchOutputs:
     """What ``network`` gives for prepared images float32[N,3,S,S]."""
     with torch.inference_mode():
-        features = network.features(torch.from_numpy(images))
-        logits, described = network.head(features), network.describe(features)
-        sizes = network.term_sizes(features)
-    return TorchOutputs(logits.numpy(), described.numpy(), sizes.numpy())
+        prepared = torch.from_numpy(images)
+        logits, features, _ = network.read(prepared)
+        sizes = network.term_sizes(prepared)
+    return TorchOutputs(logits.numpy(), features.numpy(), sizes.numpy())
 
 
 def export_onnx(network: TransferNet, path: Path, images: np.ndarray) -> None:
@@ -80,8 +79,8 @@ def count_maps(network: TransferNet, images: np.ndarray) -> int:
     if not network.adds_up_maps:
         return 0
     with torch.inference_mode():
-        features, maps = network.extractor.with_maps(torch.from_numpy(images))
-        return len(maps) if are_means(network.describe(features), maps) else 0
+        _, features, maps = network.read(torch.from_numpy(images))
+        return len(maps) if are_means(features, maps) else 0
 
 
 def are_means(features: Tensor, maps: Sequence[Tensor]) -> bool:

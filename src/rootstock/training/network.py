@@ -46,6 +46,11 @@ class TransferNet(nn.Module):
         return self._layers[0].out_features if len(self._layers) > 1 else 0
 
     @property
+    def n_networks(self) -> int:
+        """How many networks are averaged."""
+        return 1
+
+    @property
     def adds_up_maps(self) -> bool:
         """Whether an output is a sum over the positions of the maps that are read."""
         return not isinstance(self.head, MapModule)
@@ -57,8 +62,9 @@ class TransferNet(nn.Module):
             return sum(part.width for part in self.parts) / average_width(self.parts)
         return 1.0
 
-    def term_sizes(self, features: Tensor) -> Tensor:
-        """Return [N,K]: the sum of the absolute terms of each output, for features [N,D]."""
+    def term_sizes(self, images: Tensor) -> Tensor:
+        """Return [N,K]: the sum of the absolute terms of each output."""
+        features = self.features(images)
         if isinstance(self.head, MapModule):
             return self.head.term_sizes(features)
         sizes = features.abs()
@@ -113,6 +119,14 @@ class TransferNet(nn.Module):
     def describe(self, features: Tensor) -> Tensor:
         """Return what tells images apart: those features, with maps averaged."""
         return average_grids(features, self.parts)
+
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return outputs [N,K], features [N,D] that tell images apart, and the maps of each tap.
+
+        The maps [N,c,h,w] are those of `TapFeatures.with_maps`.
+        """
+        features, maps = self.extractor.with_maps(images)
+        return self.head(features), self.describe(features), maps
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))

@@ -40,10 +40,8 @@ def _forward(
     for start in range(0, len(indices), BATCH_IMAGES):
         pixels = images.pixels(indices[start : start + BATCH_IMAGES])
         batch = torch.from_numpy(images.preprocess.normalise(pixels)).to(device)
-        features = network.features(batch)
-        outputs = network.head(features)
-        described = network.describe(features)
-        yield outputs.float().cpu().numpy(), described.float().cpu().numpy()
+        outputs, features, _ = network.read(batch)
+        yield outputs.float().cpu().numpy(), features.float().cpu().numpy()
 
 
 def validate(network: TransferNet, images: ImageSet, task: Task) -> dict[str, float]:

@@ -8,8 +8,14 @@ import numpy as np
 
 from rootstock.data.views import FORWARD_PASSES, Views
 from rootstock.metrics import lead
+from rootstock.plan.rules import SURE_ERRORS
 from rootstock.ports.search import Trial
 from rootstock.training.trials import FinetunedTrial, HeadTrial, best_trial
+
+
+def is_sure_gain(ahead: float, noise: float) -> bool:
+    """Return whether a lead in loss is beyond chance, for its standard error ``noise``."""
+    return ahead > SURE_ERRORS * noise
 
 
 def is_spoilt(

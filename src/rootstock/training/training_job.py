@@ -22,10 +22,11 @@ from rootstock.data.views import Views, average_views
 from rootstock.heads.linear import read_head, to_tune
 from rootstock.plan.pins import AUTO
 from rootstock.plan.transfer_plan import TransferPlan
-from rootstock.ports.search import Searcher
+from rootstock.ports.search import Params, Searcher
 from rootstock.ports.search_space import Exploration
 from rootstock.training.average import average_weights
 from rootstock.training.compute import Compute
+from rootstock.training.ensemble import EnsembleNet
 from rootstock.training.final_head import FinalHead, fit_final_head
 from rootstock.training.finetune import BEST, write_weights
 from rootstock.training.network import TransferNet
@@ -135,7 +136,7 @@ class TrainingJob:
         """Fine-tune from the probed head: the plan's trials, and more if the user wants them.
 
         ``candidates`` are trained in place of these. After ``seconds`` the trials end with what
-        they have; there are none if that is nothing.
+        they have; of the plan's trials there are none if that is nothing.
         """
         settings = self._finetune_settings()
         planned, exploration = self._exploration(settings)
@@ -167,7 +168,7 @@ class TrainingJob:
             exploration=exploration,
             seconds=seconds,
         )
-        if seconds is not None and all(trial.timed_out for trial in trials):
+        if candidates is None and seconds is not None and all(trial.timed_out for trial in trials):
             log.warning("no time was left to fine-tune: the head is kept (plan.budget.minutes)")
             return []
         return [FinetunedTrial.of(trial, self.data.task.selection) for trial in trials]
@@ -230,14 +231,15 @@ class TrainingJob:
             return []
         states = [load_file(trial.directory / BEST) for trial in done]
         params = {"average_of": len(done)}
-        plain = [self._average(states, params)] if len(done) > 1 else []
-        start = self._start(head)
-        return [*plain, self._average([*states, start], params | {"with_start": True})]
+        plain = [self.average(states, params)] if len(done) > 1 else []
+        start = self.start_weights(head)
+        return [*plain, self.average([*states, start], params | {"with_start": True})]
 
-    def _average(
-        self, states: Sequence[dict[str, Tensor]], params: dict[str, Any]
+    def average(
+        self, states: Sequence[dict[str, Tensor]], params: Params, *, name: str = ""
     ) -> FinetunedTrial:
-        directory = self.directory / f"average-of-{len(states)}"
+        """Return the mean of weights as a trial in the folder ``name``."""
+        directory = self.directory / (name or f"average-of-{len(states)}")
         network = self._tuned_network(average_weights(states))
         write_weights(network, directory / BEST)
         metrics = validate(network, self.data.validation_images(), self.data.task)
@@ -248,17 +250,19 @@ class TrainingJob:
         if isinstance(trial, HeadTrial):
             head = read_head(trial.directory / HEAD_FILE)
             return TransferNet.build(self.data.reader.backbone, tap=trial.tap, head=head)
-        return self._tuned_network(load_file(trial.directory / BEST))
+        return self._tuned_network(load_file(trial.directory / BEST), trial.networks)
 
-    def _start(self, trial: HeadTrial) -> dict[str, Tensor]:
+    def start_weights(self, trial: HeadTrial) -> dict[str, Tensor]:
         """Return the weights that fine-tuning began with."""
         head = to_tune(read_head(trial.directory / HEAD_FILE))
         network = TransferNet.build(self.data.reader.backbone, tap=trial.tap, head=head)
         return {name: value.cpu() for name, value in network.state_dict().items()}
 
-    def _tuned_network(self, state: dict[str, Tensor]) -> TransferNet:
+    def _tuned_network(self, state: dict[str, Tensor], networks: int = 1) -> TransferNet:
         head = to_tune(read_head(next((self.directory / "heads").rglob(HEAD_FILE))))
         network = TransferNet.build(self.data.reader.backbone, tap=self._read_tap(LAST), head=head)
+        if networks > 1:
+            network = EnsembleNet.of_equals(network, networks, self.data.task)
         network.load_state_dict(state)
         return network.eval()
 

@@ -76,7 +76,7 @@ class HeadTrial(Trial):
 
 @dataclass(frozen=True)
 class FinetunedTrial(Trial):
-    """Fine-tuned weights: those of one training, or the average of several."""
+    """Fine-tuned weights: those of one training, the average of several, or several networks."""
 
     @classmethod
     def of(cls, trial: Trial, metric: str) -> FinetunedTrial:
@@ -97,6 +97,11 @@ class FinetunedTrial(Trial):
     def average_of(self) -> int:
         """How many trainings were averaged; 0: this is one training."""
         return int(self.params.get("average_of", 0))
+
+    @property
+    def networks(self) -> int:
+        """How many networks answer together."""
+        return int(self.params.get("networks", 1))
 
     @property
     def with_start(self) -> bool:

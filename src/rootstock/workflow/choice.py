@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rootstock.data.views import Views
+from rootstock.ports.search import Searcher
+from rootstock.system.progress import say
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Calibration
+from rootstock.training.members import Ensemble, train_ensemble
 from rootstock.training.selection import choose_views, describe_winner, is_spoilt
+from rootstock.training.tracked import Tracking
 from rootstock.training.training_job import TrainingJob
 from rootstock.training.trials import FinetunedTrial, HeadTrial, best_head, trained_strategy
 
@@ -40,6 +44,8 @@ class Choice:
     kept_head: bool
     """Whether a head won against the fine-tuning."""
     why: str
+    ensemble: Ensemble | None = None
+    """What came of `train.ensemble`; None if one network was asked for."""
 
 
 def choose_trial(
@@ -77,6 +83,36 @@ def choose_trial(
             metric=task.selection,
         ),
     )
+
+
+def widen_choice(
+    choice: Choice,
+    result: SearchResult,
+    searcher: Searcher,
+    tracking: Tracking,
+    *,
+    seconds: float | None,
+) -> Choice:
+    """Return the choice with an ensemble in place of its network, if that pays.
+
+    A head on frozen features stays as it is: every seed gives the same.
+    """
+    if isinstance(choice.trial, HeadTrial):
+        why = "the model is a head on frozen features, which is the same for every seed"
+        ensemble = Ensemble(choice.trial, 1, (), why)
+    else:
+        ensemble = train_ensemble(
+            choice.job,
+            searcher,
+            tracking,
+            head=best_head(result.heads, choice.job.data.task.selection),
+            first=choice.trial,
+            tuned=result.tuned,
+            seconds=seconds,
+        )
+    say(f"ensemble: {ensemble.why}")
+    why = f"{choice.why}; {ensemble.why}"
+    return replace(choice, trial=ensemble.trial, why=why, ensemble=ensemble)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,17 @@ def estimate_minutes(
 
 
 def trial_minutes(
-    throughput: Throughput, profile: DatasetProfile, backbone: Backbone, plan: TransferPlan
+    throughput: Throughput,
+    profile: DatasetProfile,
+    backbone: Backbone,
+    plan: TransferPlan,
+    *,
+    networks: int = 1,
 ) -> float:
-    """Return the minutes of all trials of ``plan``, those that a race has done included."""
+    """Return the minutes of all trials of ``plan``, those that a race has done included.
+
+    Those of an ensemble of ``networks`` are as many times those of one, at most.
+    """
     seconds = 0.0
     for part in (plan, plan.for_raced_head()):
         for tap in part.taps if part else ():
@@ -60,7 +68,7 @@ def trial_minutes(
             products = profile.n_train * width * len(profile.classes)
             seconds += HEAD_SECONDS + HEAD_OPERATIONS * products / (REFERENCE_GFLOPS * 1e9)
     epochs = plan.finetune.epochs * len(plan.finetune_candidates) if plan.finetune else 0
-    return seconds / 60 + throughput.tuning_minutes(
+    return seconds / 60 + networks * throughput.tuning_minutes(
         plan.strategy, n_train=profile.n_train, n_val=profile.n_val, epochs=epochs
     )
 

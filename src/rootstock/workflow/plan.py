@@ -14,11 +14,12 @@ from rootstock.data.notices import list_notices
 from rootstock.errors import PlanError
 from rootstock.plan.backbone import Limits
 from rootstock.plan.costs import find_too_slow, tuning_size
-from rootstock.plan.evidence import contest_to_race
+from rootstock.plan.evidence import contest_to_race, name_rivals
 from rootstock.plan.ledger import measure_pace, read_ledger
+from rootstock.plan.pins import AUTO
 from rootstock.plan.planner import judge_profile, make_transfer_plan
 from rootstock.plan.quality import ruled_out, spend_more
-from rootstock.plan.report import render_plan
+from rootstock.plan.report import SkippedRace, render_plan
 from rootstock.plan.rules import EXPECTED_LEVEL
 from rootstock.plan.transfer_plan import Race, TransferPlan
 from rootstock.plots.training import plot_depth
@@ -71,28 +72,32 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     estimate = estimate_minutes(paths.paces, profile, backbone, pins)
     too_slow = find_too_slow(estimate[1], limit=options.budget.minutes)
     too_slow |= ruled_out(pins, config.quality)
+    evidence = judge_profile(profile, shares=options.shares)
     contest = contest_to_race(
-        judge_profile(profile, shares=options.shares),
+        evidence,
         too_slow=too_slow,
         allowed=options.race != "never",
         pinned=pins.strategy,
     )
-    race, race_minutes = None, None
+    open_race = partial(
+        StrategyRace,
+        profile=profile,
+        pins=pins,
+        manifest=project.manifest,
+        options=config.train,
+        seed=config.seed,
+        folder=paths.races,
+        scratch=paths.heats,
+        open_job=partial(open_job, project),
+        throughput=estimate[0],
+        budget_minutes=options.budget.minutes,
+    )
+    race, race_minutes, skipped = None, None, None
     if contest:
-        contenders = StrategyRace(
-            contest=contest,
-            profile=profile,
-            pins=pins,
-            manifest=project.manifest,
-            options=config.train,
-            seed=config.seed,
-            folder=paths.races,
-            scratch=paths.heats,
-            open_job=partial(open_job, project),
-            throughput=estimate[0],
-            budget_minutes=options.budget.minutes,
-        )
-        race, race_minutes = _run_race(contenders, searcher, paths.estimates)
+        race, race_minutes = _run_race(open_race(contest=contest), searcher, paths.estimates)
+    elif pins.strategy == AUTO:
+        rivals = name_rivals(evidence, similar=profile.similarity.similar)
+        skipped = SkippedRace(rivals, open_race(contest=rivals).expected_minutes)
     plan = make_transfer_plan(
         profile,
         pins=pins,
@@ -109,7 +114,8 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     times = {"assessment": PlanMinutes.read(assessment_file(paths.estimates, profile))}
     if race_minutes:
         times["race"] = race_minutes
-    uncorrected = trial_minutes(estimate[0], profile, backbone, plan)
+    networks = config.train.ensemble
+    uncorrected = trial_minutes(estimate[0], profile, backbone, plan, networks=networks)
     ledger = read_ledger(paths.lasting(options.ledger))
     minutes = uncorrected * measure_pace(ledger, tuned=plan.finetune is not None)
     times["training"] = PlanMinutes(minutes, None)
@@ -118,7 +124,8 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     write_json(
         paths.estimates / f"{plan.hash}.json", {EXPECTED: minutes, UNCORRECTED: uncorrected} | own
     )
-    _write_report(paths, plan, choice, estimate, times, list_notices(project.manifest))
+    notices = list_notices(project.manifest)
+    _write_report(paths, plan, choice, estimate, times, skipped, networks, notices)
     say(f"plan: {_summarise(plan, minutes)}; see reports/plan.md")
     return plan
 
@@ -159,6 +166,8 @@ def _write_report(
     choice: BackboneChoice,
     estimate: Estimate,
     times: Mapping[str, PlanMinutes],
+    skipped_race: SkippedRace | None,
+    networks: int,
     notices: Sequence[str],
 ) -> None:
     profile, (throughput, minutes) = choice.profile, estimate
@@ -181,6 +190,8 @@ def _write_report(
             for weights, (other, needed) in choice.estimates.items()
         },
         times={name: (one.expected, one.taken) for name, one in times.items()},
+        skipped_race=skipped_race,
+        networks=networks,
         notices=notices,
     )
     with write_atomic(paths.reports / "plan.md") as temporary:

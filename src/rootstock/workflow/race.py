@@ -198,7 +198,7 @@ class StrategyRace:
             self.profile.model_dump(mode="json"),
             list(self.contest),
             dataclasses.asdict(self.pins),
-            self.options.model_dump(mode="json"),
+            self.options.model_dump(mode="json", exclude={"ensemble"}),
             [rules.learning_rates(strategy, self.profile.n_train) for strategy in self.contest],
             self.seed,
         ]

@@ -18,7 +18,7 @@ import numpy as np
 from rootstock.backbones.load import Backbone
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.errors import ArtifactError
+from rootstock.errors import ArtifactError, BundleError
 from rootstock.evaluate.decisions import write_decisions
 from rootstock.evaluate.report import Evaluation, write_csv
 from rootstock.heads.linear import read_head
@@ -70,12 +70,18 @@ def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Ref
     longer: those of new images, and at the first time those of a fine-tuned backbone.
 
     Raises:
-        BundleError: the project has no model.
+        BundleError: the project has no model, or an ensemble of networks.
         ArtifactError: its plan was made with other weights.
         DataError: the images are not enough to learn from.
     """
     started = time.monotonic()
     bundle = read_bundle(base or paths.model)
+    if bundle.facts.networks > 1:
+        raise BundleError(
+            f"the model averages {bundle.facts.networks} networks, each with its own head: one "
+            "head cannot be fitted again",
+            hint="run the pipeline, or train with train.ensemble=1",
+        )
     scratch = _open_scratch(paths)
     data = config.data.model_copy(update={"root": paths.below(config.data.root).absolute()})
     features = config.features.model_copy(

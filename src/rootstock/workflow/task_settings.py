@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from rootstock.config.schema import Config
 from rootstock.errors import ConfigError
 from rootstock.plan.pins import AUTO
+from rootstock.plan.rules import is_finetune
 from rootstock.tasks.task import Task
 
 
@@ -34,6 +35,28 @@ def check_class_weight(config: Config, task: Task) -> None:
     _require("train.class_weight", config.train.class_weight, task.weightings, task)
 
 
+def check_ensemble(config: Config, task: Task) -> None:
+    """Refuse a `train.ensemble` of networks that would be equal, or cannot be averaged.
+
+    Raises:
+        ConfigError: says why.
+    """
+    count, strategy = config.train.ensemble, config.plan.strategy
+    if count == 1:
+        return
+    if not task.averages_networks:
+        raise ConfigError(
+            f"train.ensemble is {count}, but outputs of the task `{task.name}` cannot be averaged",
+            hint="set train.ensemble to 1, or give the task a method `average` (docs/tasks.md)",
+        )
+    if strategy != AUTO and not is_finetune(strategy):
+        raise ConfigError(
+            f"train.ensemble is {count}, but plan.strategy is `{strategy}`: a head on frozen "
+            "features is the same for every seed",
+            hint="set train.ensemble to 1, or choose a strategy that fine-tunes",
+        )
+
+
 def check_task(config: Config, task: Task) -> None:
     """Refuse settings that have no meaning for ``task``.
 
@@ -41,6 +64,7 @@ def check_task(config: Config, task: Task) -> None:
         ConfigError: names the setting and what it may be.
     """
     check_class_weight(config, task)
+    check_ensemble(config, task)
     task.check_threshold(config.task.threshold)
     gate_metric(config, task)
     if task.spatial:

@@ -31,7 +31,14 @@ from rootstock.training.trials import (
     as_records,
     best_head,
 )
-from rootstock.workflow.choice import Calibrated, Choice, SearchResult, calibrate, choose_trial
+from rootstock.workflow.choice import (
+    Calibrated,
+    Choice,
+    SearchResult,
+    calibrate,
+    choose_trial,
+    widen_choice,
+)
 from rootstock.workflow.features import SPLITS
 from rootstock.workflow.forecast import read_expected_minutes
 from rootstock.workflow.known_images import name_images
@@ -80,15 +87,15 @@ def train_model(
         if fresh:
             _log_params(run, config, job.plan)
             run.log_data(_describe_data(project))
-        result = search(
-            job,
-            searcher,
-            Tracking(runs, run.id, tags),
-            raced_job=raced_job,
-            seconds=_seconds_left(job.plan, started),
-        )
-        with Progress("calibration and export", 0, "step"):
+        tracking = Tracking(runs, run.id, tags)
+        with searcher.session():
+            seconds = _seconds_left(job.plan, started)
+            result = search(job, searcher, tracking, raced_job=raced_job, seconds=seconds)
             choice = choose_trial(job, result, raced_job=raced_job)
+            if config.train.ensemble > 1:
+                seconds = _seconds_left(job.plan, started)
+                choice = widen_choice(choice, result, searcher, tracking, seconds=seconds)
+        with Progress("calibration and export", 0, "step"):
             calibrated = calibrate(
                 choice.job, choice.trial, option=config.train.views, threshold=config.task.threshold
             )
@@ -130,13 +137,12 @@ def search(
 
     ``raced_job`` fits the heads that lost a race.
     """
-    with searcher.session():
-        heads = job.search_heads(searcher, tracking)
-        tuned: list[FinetunedTrial] = []
-        if job.plan.finetune:
-            head = best_head(heads, job.data.task.selection)
-            tuned = job.search_finetuning(searcher, tracking, head, seconds=seconds)
-        raced = raced_job.search_heads(searcher, tracking) if raced_job else []
+    heads = job.search_heads(searcher, tracking)
+    tuned: list[FinetunedTrial] = []
+    if job.plan.finetune:
+        head = best_head(heads, job.data.task.selection)
+        tuned = job.search_finetuning(searcher, tracking, head, seconds=seconds)
+    raced = raced_job.search_heads(searcher, tracking) if raced_job else []
     return SearchResult(heads, tuned, raced)
 
 
@@ -218,8 +224,15 @@ def record_training(
         "views": {"kept": calibrated.views, "why": calibrated.views_why},
         "metrics": calibrated.metrics,
         "final_head": FINAL_HEAD if calibrated.final else None,
+        "ensemble": choice.ensemble
+        and {
+            "networks": choice.ensemble.networks,
+            "why": choice.ensemble.why,
+        },
         "heads": as_records([*result.heads, *result.raced]),
-        "finetuning": as_records(result.tuned),
+        "finetuning": as_records(
+            [*result.tuned, *(choice.ensemble.trainings if choice.ensemble else ())]
+        ),
     }
 
 

@@ -16,7 +16,7 @@ from rootstock.training.training_data import TrainingData
 from rootstock.training.training_job import TrainingJob
 from rootstock.workflow.planned_backbone import load_planned_backbone
 from rootstock.workflow.project import Project
-from rootstock.workflow.task_settings import check_class_weight
+from rootstock.workflow.task_settings import check_class_weight, check_ensemble
 
 
 def open_job(
@@ -33,11 +33,13 @@ def open_job(
 
     Raises:
         PlanError: the weights have changed since the plan was made.
-        ConfigError: the task does not have the weighting of the classes that was set.
+        ConfigError: the task does not have the weighting of the classes or the ensemble that was
+            set.
     """
     config, paths = project.config, project.paths
     dataset = Dataset.of(project.manifest if manifest is None else manifest)
     check_class_weight(config, dataset.task)
+    check_ensemble(config, dataset.task)
     backbone = backbone or load_planned_backbone(plan, device=config.train.device)
     compute = None
     if plan.finetune:
@@ -71,7 +73,7 @@ def _job_name(project: Project, plan: TransferPlan) -> str:
     """
     recipe = {"weights_sha256", "backbone", "taps", "input_size", "finetune", "geometry"}
     recipe |= {"pooling"}
-    options, free = project.config.train, {"learning_rates", "epochs", "trials"}
+    options, free = project.config.train, {"learning_rates", "epochs", "trials", "ensemble"}
     parts = [
         plan.model_dump(mode="json", include=recipe),
         project.manifest.content_hash,

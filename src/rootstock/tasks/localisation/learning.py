@@ -13,7 +13,7 @@ from torch import Tensor
 from rootstock.backbones.tap_features import TapPart
 from rootstock.heads.linear import CPU, LinearHead
 from rootstock.heads.ridge import fit_ridge
-from rootstock.tasks.learning import Coded, HeadSolver, TargetLoss
+from rootstock.tasks.learning import Coded, HeadSolver, TargetLoss, average_classes
 from rootstock.tasks.localisation import measures
 from rootstock.tasks.localisation.boxes import MIN_SHARE
 from rootstock.tasks.single_label.learning import SoftmaxSolver
@@ -181,3 +181,9 @@ def _area(boxes: Tensor) -> Tensor:
 def class_targets(targets: Targets) -> Targets:
     """Return the classes of targets as those of a classifier."""
     return replace(targets, values=targets.values[:, 0].astype(np.int64))
+
+
+def average_boxes(outputs: Tensor) -> Tensor:
+    """Return the logs of the mean probabilities, and the mean boxes, of outputs [n,N,K+4]."""
+    logits, boxes = outputs[:, :, :-4], outputs[:, :, -4:]
+    return torch.cat([average_classes(logits), boxes.mean(dim=0)], dim=1)

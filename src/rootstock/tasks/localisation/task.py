@@ -63,6 +63,7 @@ class Localisation(SingleLabel):
     spatial: ClassVar[bool] = True
     weightings: ClassVar[tuple[str, ...]] = ("none",)
     gate_metrics: ClassVar[tuple[str, ...]] = ("localisation_accuracy", "mean_iou", "accuracy")
+    averages_networks: ClassVar[bool] = True
     editor: ClassVar[Editor] = "box"
     selection: ClassVar[str] = "val_loss"
 
@@ -169,6 +170,12 @@ class Localisation(SingleLabel):
         from rootstock.tasks.localisation.learning import BoxLoss
 
         return BoxLoss(len(targets.names), label_smoothing, device)
+
+    def average(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the logs of the mean probabilities, and the mean of the boxes."""
+        from rootstock.tasks.localisation.learning import average_boxes
+
+        return average_boxes(outputs)
 
     def losses(
         self, outputs: np.ndarray, targets: Targets, calibration: Calibration | None = None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rootstock.errors import TrainingError
 from rootstock.heads.linear import LinearHead
-from rootstock.tasks.learning import Coded, HeadSolver, TargetLoss
+from rootstock.tasks.learning import Coded, HeadSolver, TargetLoss, log_mean
 from rootstock.tasks.multi_label.measures import (
     label_precisions,
     log_losses,
@@ -99,3 +99,8 @@ class BinaryLoss(TargetLoss):
         """See `TargetLoss`."""
         losses = F.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="sum")
         return self.scale * losses
+
+
+def average_labels(outputs: Tensor) -> Tensor:
+    """Return the logits [N,K] of the mean probabilities of labels, for logits [n,N,K]."""
+    return log_mean(-F.softplus(-outputs)) - log_mean(-F.softplus(outputs))

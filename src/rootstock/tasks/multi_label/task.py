@@ -49,6 +49,7 @@ class MultiLabel(Task):
         "macro_f1",
         "exact_match",
     )
+    averages_networks: ClassVar[bool] = True
     editor: ClassVar[Editor] = "toggles"
     selection: ClassVar[str] = "val_log_loss"
 
@@ -129,6 +130,12 @@ class MultiLabel(Task):
         from rootstock.tasks.multi_label.learning import BinaryLoss
 
         return BinaryLoss(device, 1 / len(targets.names), label_smoothing)
+
+    def average(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the mean probabilities."""
+        from rootstock.tasks.multi_label.learning import average_labels
+
+        return average_labels(outputs)
 
     def losses(
         self, outputs: np.ndarray, targets: Targets, calibration: Calibration | None = None

@@ -52,6 +52,7 @@ class Regression(Task):
     lower_is_better: ClassVar[frozenset[str]] = frozenset(
         {"mean_absolute_error", "root_mean_squared_error"}
     )
+    averages_networks: ClassVar[bool] = True
     editor: ClassVar[Editor] = "numbers"
     selection: ClassVar[str] = "val_loss"
 
@@ -129,6 +130,10 @@ class Regression(Task):
         from rootstock.tasks.regression.learning import HuberLoss
 
         return HuberLoss(targets, device)
+
+    def average(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the mean numbers."""
+        return outputs.mean(dim=0)
 
     def losses(
         self, outputs: np.ndarray, targets: Targets, calibration: Calibration | None = None

@@ -62,6 +62,7 @@ class Segmentation(Task):
 
     name: ClassVar[str] = "segmentation"
     editor: ClassVar[Editor] = "mask"
+    averages_networks: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("mask",)
     spatial: ClassVar[bool] = True
     output_grid: ClassVar[int] = grids.GRID
@@ -188,6 +189,13 @@ class Segmentation(Task):
         from rootstock.tasks.segmentation.learning import PointLoss
 
         return PointLoss(len(targets.names), label_smoothing, device)
+
+    def average(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the logs of the mean probabilities at each position."""
+        from rootstock.tasks.learning import average_classes
+
+        by_position = outputs.unflatten(2, (-1, grids.GRID**2))
+        return average_classes(by_position).flatten(1)
 
     def losses(
         self, outputs: np.ndarray, targets: Targets, calibration: Calibration | None = None

@@ -61,6 +61,7 @@ class SingleLabel(Task):
         "balanced_sampling",
     )
     gate_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "macro_f1")
+    averages_networks: ClassVar[bool] = True
     editor: ClassVar[Editor] = "choice"
     selection: ClassVar[str] = "val_log_loss"
 
@@ -124,6 +125,12 @@ class SingleLabel(Task):
         return CrossEntropy.of(
             targets, weighting=weighting, label_smoothing=label_smoothing, device=device
         )
+
+    def average(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the logs of the mean probabilities."""
+        from rootstock.tasks.learning import average_classes
+
+        return average_classes(outputs)
 
     def losses(
         self, outputs: np.ndarray, targets: Targets, calibration: Calibration | None = None

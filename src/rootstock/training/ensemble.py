@@ -1,0 +1,67 @@
+"""EnsembleNet: several networks in one, which answers with the average of theirs.
+
+Networks that were trained from the same start in another order err in part on other images
+(Lakshminarayanan et al. 2017, "Simple and scalable predictive uncertainty estimation using deep
+ensembles", arXiv:1612.01474). The average is calibrated afterwards, as one network is (Rahaman and
+Thiery 2021, arXiv:2007.08792).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rootstock.tasks.task import Task
+from rootstock.training.network import TransferNet
+
+
+class EnsembleNet(TransferNet):
+    """images float32[N,3,S,S], prepared -> outputs [N,K], averaged as the task averages them.
+
+    Features, tap and head are those of the first network. There are no maps to read an output
+    from: it is not a sum over positions.
+    """
+
+    def __init__(self, networks: Sequence[TransferNet], task: Task) -> None:
+        first, *others = networks
+        super().__init__(first.extractor, first.head, tap=first.tap)
+        self.others = nn.ModuleList(others)
+        self.task = task
+
+    @classmethod
+    def of_equals(cls, network: TransferNet, count: int, task: Task) -> EnsembleNet:
+        """Return an ensemble of ``count`` copies of a network, to load weights into."""
+        return cls([copy.deepcopy(network) for _ in range(count)], task)
+
+    @property
+    def n_networks(self) -> int:
+        """See `TransferNet`."""
+        return 1 + len(self.others)
+
+    @property
+    def adds_up_maps(self) -> bool:
+        """See `TransferNet`."""
+        return False
+
+    def term_sizes(self, images: Tensor) -> Tensor:
+        """See `TransferNet`: the largest of any network and output, since averaging mixes them."""
+        sizes = [super().term_sizes(images), *(one.term_sizes(images) for one in self._others)]
+        largest = torch.stack(sizes).amax(dim=0)
+        return largest.amax(dim=1, keepdim=True).expand_as(largest)
+
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """See `TransferNet`."""
+        outputs, features, maps = super().read(images)
+        of_each = torch.stack([outputs, *(one(images) for one in self._others)])
+        return self.task.average(of_each), features, maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the averaged outputs [N,K]."""
+        return self.read(images)[0]
+
+    @property
+    def _others(self) -> list[TransferNet]:
+        return list(self.others)  # type: ignore[arg-type]
