@@ -2,7 +2,7 @@
 
 Everything outside of `rootstock.tasks` works with any task: it hands over texts, targets, outputs
 and decisions, and reads names, strata, metrics and answers. Needs numpy only, since a service loads
-it; what needs torch is behind `Task.head` and `Task.loss`.
+it; what needs torch is behind `Task.head`, `Task.loss` and `Task.average`.
 
     text      a target as the manifest holds it, one per image
     targets   the texts of N images, parsed (`Targets`)

@@ -89,7 +89,7 @@ def _like(
     *,
     name: str,
 ) -> FinetunedTrial:
-    """Return the network that comes of ``trainings`` as ``first`` came of its own."""
+    """Return the network that comes of ``trainings`` as ``first`` came of others."""
     if not first.average_of:
         return trainings[0]
     states = [load_file(trial.directory / BEST) for trial in trainings]

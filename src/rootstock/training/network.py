@@ -121,7 +121,7 @@ class TransferNet(nn.Module):
         return average_grids(features, self.parts)
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return outputs [N,K], features [N,D] that tell images apart, and the maps of each tap.
+        """Return outputs [N,K], features [N,D] as `describe` gives them, and the maps of each tap.
 
         The maps [N,c,h,w] are those of `TapFeatures.with_maps`.
         """
