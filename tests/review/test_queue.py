@@ -79,6 +79,19 @@ def test_unknown_and_unsure_requests_are_queued_once_with_their_origin():
     assert found[0].path == f"images/cc/{'c' * 64}"
 
 
+def test_answers_that_feedback_calls_wrong_come_first_with_their_label():
+    answers = [
+        {"sha256": "a" * 64, "label": "ant", "probability": 0.99, "unknown": False},
+        {"sha256": "c" * 64, "label": "bee", "probability": 0.9, "unknown": True, "novelty": 0.7},
+        {"sha256": "d" * 64, "values": "1.5", "task": "regression"},
+    ]
+    found = list_requests(get_task("single_label"), answers, {"a" * 64: "wasp"})
+    assert [(one.reason, one.suggested) for one in found] == [
+        ("answered wrongly", "wasp"),
+        ("unknown", ""),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "decisions", "expected"),
     [

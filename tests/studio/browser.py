@@ -98,7 +98,10 @@ class Browser:
     def wait(self, script: str, seconds: float = SECONDS) -> Any:
         """Return the value of an expression once it is true; until then it may also fail."""
         end = time.monotonic() + seconds
-        patient = f"(() => {{ try {{ return ({script}); }} catch {{ return null; }} }})()"
+        patient = (
+            f"(() => {{ try {{ const found = ({script}); "
+            "return found instanceof Node ? !!found : found; } catch { return null; } })()"
+        )
         while not (value := self.run(patient)):
             if time.monotonic() > end:
                 text = self.run("document.body.innerText")

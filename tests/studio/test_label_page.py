@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_written_is_explained(client, project):
 
 def test_the_queue_ends_with_what_was_decided(client):
     queue = client.get("/api/queue").json()
-    assert queue["by"] == "doubt"
+    assert queue["by"] == "all"
     assert queue["total"] > 0
     assert queue["images"][0]["reasons"]
     image = queue["images"][0]

@@ -110,21 +110,3 @@ def test_the_journal_of_a_service_is_shown_with_its_images(finished, tmp_path):
 def test_only_images_of_the_journal_are_shown(finished, tmp_path, name):
     studio = open_studio(finished, journal=tmp_path)
     check_problem(studio.get(f"/api/production/images/{name}"), 404, "not-found")
-
-
-@pytest.mark.integration
-def test_an_image_of_the_journal_is_added_to_class_folders_only(finished, tmp_path):
-    journal = tmp_path / "journal"
-    with make_client(journal=journal, journal_images=True) as service:
-        post_files(service, ("a.jpg", jpeg(1)))
-    studio = open_studio(finished, journal=journal)
-    until = time.monotonic() + 10
-    while not (found := studio.get("/api/production").json())["journal"]["answers"]:
-        assert time.monotonic() < until
-    assert found["classes"] == []  # this project's labels are in a table
-    address = f"/api/production/images/{found['journal']['foreign'][0]['id']}/adopt"
-    answer = studio.post(address, json={"label": "plain", "who": "Ada"})
-    assert answer.status_code == 409
-    assert "add a row to the table" in answer.text
-    nobody = studio.post(address, json={"label": "plain", "who": " "})
-    check_problem(nobody, 422, "invalid-request")

@@ -32,6 +32,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--keys", type=Path, help="file of keys, written by `rootstock key`")
     command.add_argument("--service", help="address of the inference service to watch")
     command.add_argument("--journal", type=Path, help="folder of the service's journal")
+    command.add_argument("--pool", type=Path, help="folder of images without labels, to label")
     command.add_argument("--open", action="store_true", help="open the browser")
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from rootstock.cli.common import add_command, add_options, open_model, print_json
-from rootstock.cli.predict import list_images, positive, prepare_files
+from rootstock.cli.predict import positive
 from rootstock.system.escape import escape_terminal
 
-BATCH_IMAGES = 16
-COLUMNS = ("rank", "path", "sha256", "uncertainty", "distance", "unknown", "answer")
+DEFAULT_IMAGES = 50
 
 
 def add_commands(commands: Any) -> None:
@@ -24,7 +22,11 @@ def add_commands(commands: Any) -> None:
     )
     command.add_argument("pool", type=Path, help="a folder of images without labels")
     command.add_argument(
-        "-n", type=positive, default=50, metavar="N", help="number of images (default 50)"
+        "-n",
+        type=positive,
+        default=DEFAULT_IMAGES,
+        metavar="N",
+        help=f"number of images (default {DEFAULT_IMAGES})",
     )
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("--out", type=Path, help="also write the list as CSV to this file")
@@ -33,55 +35,25 @@ def add_commands(commands: Any) -> None:
 
 def suggest(options: argparse.Namespace) -> None:
     """Print images by uncertainty and diversity; skip known and duplicate images."""
-    import numpy as np
-
     from rootstock.model.predictor import Predictor
-    from rootstock.review.suggest import suggest_images
     from rootstock.system.files import write_atomic
     from rootstock.system.progress import Progress
+    from rootstock.workflow.pool import PoolImage, PoolImages
 
     with open_model(options.model) as directory:
-        predictor = Predictor(directory)
-    known, reference = predictor.bundle.known_images, predictor.bundle.reference
-    seen = {image.sha256 for image in known.images} if known else set()
-    paths = list(list_images(options.pool))
-    files, decisions, features, n_known = [], [], [], 0
-    with Progress("suggest", len(paths), "image") as progress:
-        for start in range(0, len(paths), BATCH_IMAGES):
-            batch = []
-            for path, content, prepared in prepare_files(
-                predictor, paths[start : start + BATCH_IMAGES]
-            ):
-                sha256 = hashlib.sha256(content).hexdigest()
-                if sha256 in seen:
-                    n_known += 1
-                    continue
-                seen.add(sha256)
-                files.append((os.path.relpath(path, options.pool), sha256))
-                batch.append(prepared.views)
-            inferred = predictor.infer(batch)
-            decisions.append(inferred.decisions)
-            features.append(inferred.features.astype(np.float16))
-            progress.update(len(paths[start : start + BATCH_IMAGES]))
-    decided, matrix = np.concatenate(decisions), np.concatenate(features)
-    chosen = suggest_images(
-        matrix,
-        predictor.task.uncertainty(decided),
-        count=options.n,
-        known=reference.features if reference else None,
-    )
-    rows = []
-    for rank, one in enumerate(chosen, start=1):
-        answer = predictor.answer(decided[one.row], matrix[one.row].astype(np.float32))
-        name, sha256 = files[one.row]
-        values = (rank, name, sha256, round(one.uncertainty, 4), round(one.distance, 4))
-        rows.append(dict(zip(COLUMNS, (*values, answer.unknown, answer.text), strict=True)))
+        pool = PoolImages(Predictor(directory), options.pool)
+        paths, warnings = pool.list_paths()
+        with Progress("suggest", len(paths), "image") as progress:
+            pool.read(paths, progress.update)
+        for problem in [*(f"warning: {text}" for text in warnings), *pool.problems]:
+            print(escape_terminal(problem), file=sys.stderr)
+        rows = [image._asdict() for image in pool.rank(options.n)]
     if options.out:
         with (
             write_atomic(options.out) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, PoolImage._fields, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
     if options.json:
@@ -94,6 +66,6 @@ def suggest(options: argparse.Namespace) -> None:
             f"uncertainty {row['uncertainty']:.2f}, distance {row['distance']:.2f}{note}"
         )
     print(
-        f"{len(rows)} of {len(files)} images; skipped {n_known} that are in the training set or "
-        "duplicates in the folder"
+        f"{len(rows)} of {len(pool.files)} images; skipped {pool.n_known} that are in the training "
+        "set or duplicates in the folder"
     )

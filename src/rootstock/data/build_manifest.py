@@ -20,7 +20,7 @@ from rootstock.data.layout import Layout
 from rootstock.data.limits import DecodeLimits
 from rootstock.data.manifest import REMOVED, ImageRow, Manifest
 from rootstock.data.splits import assign_splits, recall_splits
-from rootstock.data.target_rules import TargetRules
+from rootstock.data.target_rules import Settled, TargetRules
 from rootstock.data.temporal import split_off_newest
 
 
@@ -60,7 +60,7 @@ def build_manifest(
           usable images that each stratum needs.
     """
     listed = [entry.target for entry in layout.entries]
-    rules.check_texts(layout.root, listed)
+    rules.check_texts(layout.root, [entry.target for entry in layout.entries if not entry.settled])
     names = name_groups(group, layout.entries)
     inspected = inspect_layout(
         layout, limits=limits, workers=workers, cache_file=cache_file, on_inspected=on_inspected
@@ -68,9 +68,8 @@ def build_manifest(
     usable = [i for i, image in enumerate(inspected) if not image.reason]
     reasons = [image.reason for image in inspected]
     paths = [layout.entries[i].path for i in usable]
-    sizes = np.array([(inspected[i].width, inspected[i].height) for i in usable])
     with explaining(*describe_faults(layout.entries, reasons), *layout.warnings):
-        settled = rules.settle(layout.base, [listed[i] for i in usable], paths, sizes)
+        settled = _settle(rules, layout, inspected, usable)
         targets = settled.texts
         corrected = apply_corrections(
             corrections, [inspected[i].sha256 for i in usable], paths, targets, rules
@@ -132,7 +131,7 @@ def build_manifest(
     cells = dict(zip(usable, zip(strata, splits, *numbers, strict=True), strict=True))
     decided = [cells.get(i, ("", "", 0, 0)) for i in range(len(inspected))]
     stratum_of, split_of, group_of, picture_of = zip(*decided, strict=True)
-    files, told, _, facts = zip(*layout.entries, strict=True)
+    files, told, _, facts, _ = zip(*layout.entries, strict=True)
     columns = list(zip(*inspected, strict=True))[: len(FILE_COLUMNS)]
     before = dict(zip(usable, targets, strict=True))
     labels = [kept.get(i, before.get(i, text)) for i, text in enumerate(told)]
@@ -145,6 +144,19 @@ def build_manifest(
     rows = tuple(starmap(ImageRow, zip(*stored, metadata, strict=True)))
     found = rows, tuple(warnings), given_splits
     return Manifest(*found, rules.name, rendering, limits, drawn_by, recognised, originals)
+
+
+def _settle(
+    rules: TargetRules, layout: Layout, inspected: Sequence[Inspected], usable: Sequence[int]
+) -> Settled:
+    """Return the targets of the usable images as the manifest keeps them."""
+    entries = layout.entries
+    rows = [i for i in usable if not entries[i].settled]
+    sizes = np.array([(inspected[i].width, inspected[i].height) for i in rows])
+    texts, paths = [entries[i].target for i in rows], [entries[i].path for i in rows]
+    found = rules.settle(layout.base, texts, paths, sizes)
+    text_of = dict(zip(rows, found.texts, strict=True))
+    return Settled([text_of.get(i, entries[i].target) for i in usable], found.warnings)
 
 
 def _storable(text: str) -> str:

@@ -20,13 +20,15 @@ MAX_FAULTY = 10
 class Entry(NamedTuple):
     """One candidate image: path relative to the base folder, target, given split or None.
 
-    ``metadata``: further cells of the table, by column name.
+    ``metadata``: further cells of the table, by column name. ``settled``: the target is written as
+    in the manifest.
     """
 
     path: str
     target: str
     split: str | None = None
     metadata: Mapping[str, str] = MappingProxyType({})
+    settled: bool = False
 
 
 def clean_label(text: str) -> str:

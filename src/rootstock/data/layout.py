@@ -8,6 +8,8 @@ Three layouts are read:
 
 The task names the columns of its target, such as `label`, and whether a folder name is a target.
 
+Images that people added to a table in the studio are in the folder `added` next to it.
+
 Hidden files and side files (text, tables, archives of metadata) are skipped; every other file in
 a class folder counts as an image and is judged by its content. docs/guides/data.md lists the
 rules for unusual cases.
@@ -21,6 +23,7 @@ from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 
+from rootstock.data.additions import list_added
 from rootstock.data.columns import ColumnRoles, read_column_names
 from rootstock.data.entry import TABLE_ENDINGS, Entry, shorten
 from rootstock.data.folders import FolderReader, Reading
@@ -94,6 +97,9 @@ def find_images(
         raise DataError(" ".join([error.message, *tables]), hint=error.hint) from None
     if not entries:
         raise DataError(f"{root} contains no images", hint=LAYOUT_HINT)
+    if root.is_file():
+        added, warnings = list_added(root, entries)
+        entries, tables = entries + added, tables + warnings
     return Layout(root, sorted(entries, key=attrgetter("path")), reader.warnings + tables)
 
 

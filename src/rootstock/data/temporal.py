@@ -48,6 +48,8 @@ def split_off_newest(
 
 
 def _read_time(entry: Entry, column: str) -> float:
+    if entry.settled:  # a person added the image to the table, which has no time for it
+        return -np.inf
     text = entry.metadata.get(column, "")
     try:
         number = float(text)

@@ -15,7 +15,12 @@ from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Task
 
 Reason = Literal[
-    "doubtful label", "model and label differ", "unknown", "low confidence", "not labelled"
+    "doubtful label",
+    "model and label differ",
+    "answered wrongly",
+    "unknown",
+    "low confidence",
+    "not labelled",
 ]
 RANK_OFFSET = 60
 """The constant of reciprocal rank fusion (Cormack et al. 2009)."""
@@ -126,16 +131,26 @@ def list_disagreements(
     ]
 
 
-def list_requests(task: Task, journal: Iterable[Mapping[str, Any]]) -> list[Item]:
-    """Return answers of the service that were `unknown` or of low confidence, the worst first.
+def list_requests(
+    task: Task, journal: Iterable[Mapping[str, Any]], truth: Mapping[str, str] | None = None
+) -> list[Item]:
+    """Return answers of the service that a person should judge, the worst first.
 
-    ``journal`` are rows of its files; an image that was sent several times counts once.
+    Those are wrong by the feedback ``truth``, the label of an image by its SHA-256, were `unknown`,
+    or are of low confidence. ``journal`` are rows of its files; an image that was sent several
+    times counts once, and answers of other tasks are left out.
     """
     items: dict[str, Item] = {}
     for row in journal:
+        if row.get("task", task.name) != task.name:
+            continue
         unsure = task.read_uncertainty(row)
-        if row.get("unknown"):
-            reason: Reason = "unknown"
+        label = (truth or {}).get(str(row["sha256"]), "")
+        if label:
+            reason: Reason = "answered wrongly"
+            score = 2.0 + float(row.get("novelty") or 0.0)
+        elif row.get("unknown"):
+            reason = "unknown"
             score = 1.0 + float(row.get("novelty") or 0.0)
         elif unsure is not None and unsure >= MIN_UNCERTAINTY:
             reason, score = "low confidence", unsure
@@ -146,7 +161,7 @@ def list_requests(task: Task, journal: Iterable[Mapping[str, Any]]) -> list[Item
             sha256,
             f"images/{sha256[:2]}/{sha256}",
             reason,
-            suggested=str(row.get("label") or row.get("labels") or row.get("values") or ""),
+            suggested=label,
             score=round(score, 4),
             origin=str(row.get("request_id") or ""),
         )

@@ -111,12 +111,11 @@ def make_data_router(studio: Studio) -> Router:
         return picture(digest, small=False)
 
     def picture(digest: str, *, small: bool) -> Response:
-        table = studio.table
-        row = table.rows[require(table, digest)]
+        row, root, _ = studio.find_image(digest)
         draw = studio.thumbnails.read if small else studio.thumbnails.view
         rendering = studio.project.manifest.get().rendering
         try:
-            content = draw(row, studio.project.images, rendering)
+            content = draw(row, root, rendering)
         except ImageError as error:
             raise Problem("unusable-image", error.message) from None
         return Response(content, media_type=MEDIA_TYPE, headers={"Cache-Control": KEPT})

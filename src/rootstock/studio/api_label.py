@@ -11,9 +11,11 @@ from rootstock.data.label_corrections import REMOVE
 from rootstock.errors import ImageError
 from rootstock.service.http.access import Router
 from rootstock.service.http.problems import Problem
-from rootstock.studio.api_data import Filters, describe, require
-from rootstock.studio.labels import MAX_QUEUE_IMAGES, MAX_TEXT_CHARACTERS, read_annotation
+from rootstock.studio.api_data import Filters, describe
+from rootstock.studio.label_queue import MAX_QUEUE_IMAGES, Source
+from rootstock.studio.labels import MAX_TEXT_CHARACTERS, read_annotation
 from rootstock.studio.opinions import Opinion
+from rootstock.studio.pool import make_row
 from rootstock.studio.query import Query
 from rootstock.studio.studio import Studio
 
@@ -25,22 +27,26 @@ def make_label_router(studio: Studio) -> Router:
     router = Router("predict", prefix="/api")
 
     @router.get("/queue")
-    def queue(filters: Filters) -> dict[str, Any]:
-        """Return the images to look at: those of the filters, or the most doubtful ones."""
+    def queue(filters: Filters, source: Source = "all") -> dict[str, Any]:
+        """Return the images to look at: those of the filters, or the most pressing of a source."""
         table, labels = studio.table, studio.desk.read()
         if filters != Query():
             numbers = studio.select(filters)
             shown = [n for n in numbers.tolist() if table.rows[n].sha256][:MAX_QUEUE_IMAGES]
             images = [describe(table, labels, number) for number in shown]
             return {"total": len(numbers), "images": images, "by": "filters"}
-        rows = studio.desk.list_queue(labels.source.images)
         images = []
-        for row in rows:
+        for row in studio.queue.list_rows(source):
             number = table.find(row.sha256)
+            known = labels.describe(make_row(row.path, row.sha256, 0)) if number is None else {}
+            facts = {"id": row.sha256, "path": row.path, "flags": [], **known}
             if number is not None:
-                facts = {"reasons": row.reasons, "suggested": row.suggested}
-                images.append(describe(table, labels, number) | facts)
-        return {"total": len(images), "images": images, "by": "doubt"}
+                facts = describe(table, labels, number)
+            item = row.items[0]
+            images.append(
+                facts | {"reasons": row.reasons, "suggested": row.suggested, "origin": item.origin}
+            )
+        return {"total": len(images), "images": images, "by": source}
 
     @router.get("/images/{digest}/opinion")
     def opinion(digest: str) -> dict[str, Any]:
@@ -52,7 +58,12 @@ def make_label_router(studio: Studio) -> Router:
             for one in found.answer.get("neighbours", [])
             if (number := table.by_path.get(one["path"])) is not None
         ]
-        return {"answer": found.answer, "neighbours": neighbours, "explained": found.explained}
+        return {
+            "answer": found.answer,
+            "neighbours": neighbours,
+            "explained": found.explained,
+            "size": found.size,
+        }
 
     @router.get("/images/{digest}/heat-map", response_class=Response)
     def heat_map(digest: str) -> Response:
@@ -60,9 +71,9 @@ def make_label_router(studio: Studio) -> Router:
         return Response(ask(digest).heat_map, media_type="image/png")
 
     def ask(digest: str) -> Opinion:
-        row = studio.table.rows[require(studio.table, digest)]
+        row, root, _ = studio.find_image(digest)
         try:
-            return studio.opinions.get(row, studio.project.images)
+            return studio.opinions.get(row, root)
         except ImageError as error:
             raise Problem("unusable-image", error.message) from None
 
@@ -70,7 +81,7 @@ def make_label_router(studio: Studio) -> Router:
     def label(digest: str) -> dict[str, Any]:
         """Return the label of an image in force, in parts."""
         labels = studio.desk.read()
-        row = studio.table.rows[require(studio.table, digest)]
+        row, _, _ = studio.find_image(digest)
         return labels.describe(row) | {"parts": labels.annotate(labels.text_of(row))}
 
     @router.post("/images/{digest}/label")
@@ -88,9 +99,10 @@ def make_label_router(studio: Studio) -> Router:
         """Write a correction: a text of the manifest, its parts, or that the image is taken out.
 
         ``original`` gives back the label of the folders or the table. Without ``seen`` the label
-        in force is the one that the person saw.
+        in force is the one that the person saw. The first label of an image of the pool or of the
+        service copies it into the data.
         """
-        row = studio.table.rows[require(studio.table, digest)]
+        row, root, in_data = studio.find_image(digest)
         person = request.state.session.name or who.strip()
         if not person:
             raise Problem("invalid-request", "Say who you are: corrections are kept with a name.")
@@ -101,10 +113,26 @@ def make_label_router(studio: Studio) -> Router:
             text = labels.source.original(row)
         seen = labels.text_of(row) if seen is None else seen
         new = REMOVE if remove else text if text is not None else read_annotation(parts or {})
-        facts = studio.desk.write(row, new, seen=seen, who=person, why=why)
+        try:
+            if in_data:
+                facts = studio.desk.write(row, new, seen=seen, who=person, why=why)
+            else:
+                facts = studio.desk.adopt(row, root, new, seen=seen, who=person, why=why)
+        except ImageError as error:
+            raise Problem("unusable-image", error.message) from None
         studio.refits.prepare()
         labels = studio.desk.read()
         return facts | {"parts": labels.annotate(labels.text_of(row))}
+
+    @router.get("/pool")
+    def pool() -> dict[str, Any]:
+        """Return the folder of images without labels, and how far its ranking is."""
+        return studio.pool.describe()
+
+    @router.post("/pool/rank")
+    def rank() -> dict[str, Any]:
+        """Rank the images of the folder that have no label yet."""
+        return studio.pool.rank()
 
     @router.get("/corrections")
     def corrections() -> dict[str, Any]:
@@ -117,5 +145,20 @@ def make_label_router(studio: Studio) -> Router:
             "file": str(labels.source.path),
             "conflicts": [describe(table, labels, one) for one in numbers if one is not None],
         }
+
+    return router
+
+
+def make_pool_router(studio: Studio) -> Router:
+    """Make the route that names a folder of this machine, which only an admin may do."""
+    router = Router("admin", prefix="/api/pool")
+
+    @router.post("/choose")
+    def choose(folder: Annotated[str, Body(embed=True, max_length=4096)]) -> dict[str, Any]:
+        """Look at the images of a folder, and rank them."""
+        path = (studio.project.root / folder).expanduser()
+        if not folder.strip() or not path.is_dir():
+            raise Problem("invalid-request", f"There is no folder {path} on the studio's machine.")
+        return studio.pool.choose(path)
 
     return router

@@ -39,9 +39,7 @@ def make_models_router(studio: Studio) -> Router:
         forecast = _read(studio.project.forecast) or {}
         new = 0
         with contextlib.suppress(ArtifactError):  # before the first index
-            manifest = studio.project.manifest.get()
-            known = {row.sha256 for row in manifest.images if row.path in manifest.originals}
-            new = len(studio.desk.read().corrected.keys() - known)
+            new = studio.desk.read().count_new()
         return studio.run.describe() | {"new_labels": new, "minutes": forecast.get("minutes")}
 
     @router.get("/evaluation")

@@ -82,4 +82,13 @@ def describe_project(studio: Studio) -> dict[str, Any]:
         "total": len(table.rows),
         "headline": task.headline,
         "splits": list(table.split.names),
+        "numbers": list_numbers(studio),
     }
+
+
+def list_numbers(studio: Studio) -> list[str]:
+    """Return the names of the numbers in a label; none for labels of names."""
+    labels = studio.desk.read()
+    row = next(iter(studio.project.manifest.get().rows()), None)
+    parts = labels.annotate(row.target) if row else None
+    return list(parts["numbers"]) if parts else []

@@ -17,7 +17,7 @@ from rootstock.service.http.body_limit import BodyLimit
 from rootstock.service.http.keys import KeyRing
 from rootstock.service.http.problems import Problem
 from rootstock.studio.api_data import make_data_router
-from rootstock.studio.api_label import make_label_router
+from rootstock.studio.api_label import make_label_router, make_pool_router
 from rootstock.studio.api_models import make_decision_router, make_models_router, make_run_router
 from rootstock.studio.api_production import make_production_router
 from rootstock.studio.api_session import make_session_router
@@ -38,6 +38,8 @@ def create_studio(settings: StudioSettings) -> FastAPI:
     """
     studio = Studio(settings)
     studio.check()
+    if settings.pool is not None:
+        studio.pool.choose(settings.pool.absolute())
     sessions = Sessions(KeyRing.read(settings.keys))
     app = _GuardedApp(
         title="Rootstock studio",
@@ -53,6 +55,7 @@ def create_studio(settings: StudioSettings) -> FastAPI:
         make_session_router(studio, sessions),
         make_data_router(studio),
         make_label_router(studio),
+        make_pool_router(studio),
         make_models_router(studio),
         make_production_router(studio),
         make_decision_router(studio),

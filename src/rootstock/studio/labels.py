@@ -1,16 +1,15 @@
-"""The labels of a project as people have corrected them, and the queue of what to look at."""
+"""The labels of a project as people have corrected them."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from rootstock.data.adoption import adopt_image
 from rootstock.data.label_corrections import (
     REMOVE,
     Conflict,
@@ -21,18 +20,15 @@ from rootstock.data.label_corrections import (
     locate_corrections,
     stamp_time,
 )
-from rootstock.data.manifest import ImageRow
-from rootstock.errors import ArtifactError, DataError
-from rootstock.evaluate.decisions import read_decisions
-from rootstock.review.queue import QueueRow, list_disagreements, list_suspects, merge_queue
+from rootstock.data.manifest import REMOVED, ImageRow
+from rootstock.errors import DataError
+from rootstock.features.loading import read_indexed
 from rootstock.studio.image_table import read_labels
 from rootstock.studio.project import Stamp, StudioProject, stamp_of
 from rootstock.tasks.annotation import Annotation
-from rootstock.tasks.dataset import Dataset
 from rootstock.tasks.task import Task
 from rootstock.workflow.corrections import ProjectLabels
 
-MAX_QUEUE_IMAGES = 500
 MAX_TEXT_CHARACTERS = 500
 """A longer label, such as a mask, is not sent with each image."""
 
@@ -77,6 +73,18 @@ class Labels:
         """Return the label of an image in force, as the manifest writes it."""
         return self.source.in_force(row)
 
+    def count_new(self) -> int:
+        """Return how many images have another label than at the last index, or were added since."""
+        known = {
+            row.sha256: REMOVE if row.quarantine == REMOVED else row.target
+            for row in self.source.images
+        }
+        # A row whose image is gone is not new; one without a label before was added.
+        return sum(
+            known[one.sha256] != one.new if one.sha256 in known else not one.old
+            for one in self.corrected.values()
+        )
+
     def annotate(self, text: str) -> dict[str, Any] | None:
         """Return a label in parts, for the page; None if the image has none."""
         if text in ("", REMOVE):
@@ -92,9 +100,8 @@ class LabelDesk:
 
     def __init__(self, project: StudioProject) -> None:
         self._project = project
-        self._lock = threading.Lock()
+        self._lock, self._adopting = threading.Lock(), threading.Lock()
         self._labels: tuple[tuple[Stamp, Stamp], Labels] | None = None
-        self._disagreements: tuple[tuple[Stamp, Stamp], list[Any]] | None = None
 
     @property
     def stamp(self) -> Stamp:
@@ -136,35 +143,41 @@ class LabelDesk:
         append_corrections(source.path, [correction])
         return self.read().describe(row)
 
-    def list_queue(self, rows: Sequence[ImageRow]) -> list[QueueRow]:
-        """Return the images that most need a look, without those that a person has decided on."""
-        decided = self.read().corrected
-        suspects: list[Any] = []
-        with contextlib.suppress(ArtifactError):
-            suspects = list_suspects(self._project.review.get().suspects, rows)
-        merged = merge_queue(suspects, self._list_disagreements())
-        return [row for row in merged if row.sha256 not in decided][:MAX_QUEUE_IMAGES]
+    def adopt(
+        self, row: ImageRow, root: Path, new: str | Annotation, *, seen: str, who: str, why: str
+    ) -> dict[str, Any]:
+        """Copy an image of another folder into the data with its label, and return that.
 
-    def _list_disagreements(self) -> list[Any]:
-        paths = self._project.paths
-        stamps = (stamp_of(paths.manifest), stamp_of(paths.decisions))
-        with self._lock:
-            if self._disagreements is None or self._disagreements[0] != stamps:
-                self._disagreements = (stamps, self._compare_decisions())
-            return self._disagreements[1]
-
-    def _compare_decisions(self) -> list[Any]:
-        manifest = self._project.manifest.get()
-        rows = manifest.rows("test")
-        dataset = Dataset.of(manifest)
-        try:
-            decisions = read_decisions(self._project.paths.decisions, rows)
-        except ArtifactError:
-            return []  # the model was never evaluated, or on other images
-        if not np.isfinite(decisions).all():
-            return []
-        targets = dataset.targets("test")
-        return list_disagreements(dataset.task, dataset.names, rows, decisions, targets)
+        Its origin is noted as the reason, after ``why``. If a person has done so before, ``new`` is
+        a correction as in `write`.
+        Raises:
+            DataError: this is not a label of the task, or the image has changed or vanished.
+            ImageError: it is not an image that can be used.
+            ArtifactError: it cannot be written; nothing is written.
+        """
+        with self._adopting:
+            labels, project = self.read(), self._project
+            if row.sha256 in labels.corrected:
+                return self.write(row, new, seen=seen, who=who, why=why)
+            task = labels.task
+            if new == REMOVE or task.editor == "mask":
+                raise DataError(
+                    "the image is not in the data"
+                    if new == REMOVE
+                    else "images with masks cannot be added here",
+                    hint="skip it, or put it and its mask next to the others yourself",
+                )
+            text = task.correct("", new if isinstance(new, str) else task.read_annotation(new))
+            origin = f"from {root / row.path}"
+            adopt_image(
+                project.data,
+                project.manifest.get().images,
+                read_indexed(row, root),
+                text,
+                who=who,
+                why=f"{why}; {origin}" if why else origin,
+            )
+            return self.read().describe(row)
 
 
 def caption(task: Task, text: str) -> str:

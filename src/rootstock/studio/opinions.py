@@ -24,11 +24,12 @@ PROPOSALS, NEIGHBOURS = 9, 6
 
 @dataclass(frozen=True)
 class Opinion:
-    """The answer as JSON, the heat map as PNG, or why there is none."""
+    """The answer as JSON, the heat map as PNG and its subject, and the size in pixels."""
 
     answer: Mapping[str, Any]
     heat_map: bytes
     explained: str
+    size: tuple[int, int]
 
 
 class Opinions:
@@ -57,6 +58,15 @@ class Opinions:
             self._kept.clear()
             self._model = (stamp, Predictor(self._folder, threads=1))
         return self._model[1]
+
+    def open(self) -> Predictor:
+        """Return the model, which several threads may use at once.
+
+        Raises:
+            BundleError: there is none, or it cannot be used.
+        """
+        with self._lock:
+            return self.predictor
 
     def get(self, row: ImageRow, root: Path) -> Opinion:
         """Return what the model says of an image.
@@ -92,4 +102,4 @@ def _ask(predictor: Predictor, content: bytes) -> Opinion:
             answer, neighbours=tuple(replace(one, thumbnail=None) for one in answer.neighbours)
         )
     picture = encode_png(draw_overlay(explained.heat_map))
-    return Opinion(answer.to_json(), picture, explained.heat_map.output)
+    return Opinion(answer.to_json(), picture, explained.heat_map.output, prepared.size)

@@ -13,10 +13,15 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from rootstock.data.manifest import ImageRow
 from rootstock.errors import RootstockError
-from rootstock.evaluate.feedback import FeedbackLog, LiveScore
+from rootstock.evaluate.feedback import Feedback, FeedbackLog, LiveScore
 from rootstock.evaluate.journal import read_journal
+from rootstock.review.queue import Item, list_requests
+from rootstock.studio.pool import make_row
 from rootstock.studio.project import Stamp, stamp_of
+from rootstock.tasks import get_task
+from rootstock.tasks.task import Task
 
 SECONDS = 3.0
 """How long an answer of the service may take."""
@@ -24,6 +29,8 @@ MAX_ROWS = 10_000
 """Newest answers of the journal that are looked at."""
 SHOWN_IMAGES, MAX_LABELS = 24, 12
 BUCKETS = 48
+MAX_REQUESTS = 200
+"""Images of the journal in the queue of labels."""
 
 
 class ServiceDownError(RootstockError):
@@ -97,12 +104,26 @@ class Production:
             "measured": self._measure(rows),
         }
 
-    def find_image(self, digest: str) -> Path | None:
-        """Return the file of an image that the service kept; None if it did not."""
+    def find_image(self, digest: str) -> tuple[ImageRow, Path] | None:
+        """Return an image that the service kept, and its folder; None if it did not."""
         if self.folder is None or digest not in {row["sha256"] for row in self.read_journal()}:
             return None
-        path = self.folder / "images" / digest[:2] / digest
-        return path if path.is_file() else None
+        path = f"images/{digest[:2]}/{digest}"
+        try:
+            facts = (self.folder / path).stat()
+        except OSError:
+            return None
+        return make_row(path, digest, facts.st_size), self.folder
+
+    def list_requests(self, task: Task) -> list[Item]:
+        """Return kept images that a person should label, the most pressing first."""
+        folder = self.folder
+        if folder is None or self._feedback is None:
+            return []
+        wrong = {one.sha256: one.label for one in self._feedback.rows() if _is_wrong(one)}
+        items = list_requests(task, self.read_journal(), wrong)
+        kept = (item for item in items if (folder / item.path).is_file())
+        return list(islice(kept, MAX_REQUESTS))
 
     def _measure(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         if self._feedback is None or not rows:
@@ -205,6 +226,11 @@ def list_foreign(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in worst
     ]
+
+
+def _is_wrong(feedback: Feedback) -> bool:
+    is_share = get_task(feedback.task).feedback_metric == Task.feedback_metric
+    return feedback.score < 1 if is_share else feedback.score > 0
 
 
 def _share(rows: Sequence[dict[str, Any]]) -> float:

@@ -47,6 +47,9 @@ class StudioSettings(BaseSettings):
     journal: Path | None = Field(
         None, description="Folder of the service's journal (its ROOTSTOCK_JOURNAL)."
     )
+    pool: Path | None = Field(
+        None, description="Folder of images without labels, which the page Label ranks."
+    )
 
     @model_validator(mode="after")
     def _require_keys(self) -> Self:

@@ -6,20 +6,25 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rootstock.data.manifest import ImageRow
 from rootstock.errors import ArtifactError, ConfigError, RootstockError
 from rootstock.review.record import DataReview
+from rootstock.service.http.problems import Problem
 from rootstock.studio.evaluation import Evaluations
 from rootstock.studio.feature_map import FeatureMap, FeatureMaps
 from rootstock.studio.image_table import ImageTable, build_table
+from rootstock.studio.label_queue import LabelQueue
 from rootstock.studio.labels import LabelDesk
 from rootstock.studio.models import Models
 from rootstock.studio.opinions import Opinions
 from rootstock.studio.pipeline import PipelineWatch
 from rootstock.studio.pipeline_run import PipelineRun
+from rootstock.studio.pool import Pool
 from rootstock.studio.production import Production
 from rootstock.studio.project import Stamp, StudioProject, stamp_of
 from rootstock.studio.query import Query
@@ -49,6 +54,8 @@ class Studio:
         self.pipeline = PipelineWatch(self.project.paths)
         self.run = PipelineRun(self.project)
         self.production = Production(settings.service, settings.service_key, settings.journal)
+        self.pool = Pool(self.opinions.open, self._list_known)
+        self.queue = LabelQueue(self.project, self.desk, self.pool, self.production)
         self._table: tuple[tuple[Stamp, Stamp], ImageTable] | None = None
         self._marked: tuple[ImageTable, tuple[Stamp, Stamp], ImageTable] | None = None
 
@@ -89,6 +96,25 @@ class Studio:
                 flags["wrong"] = np.zeros(len(table.rows), bool)
                 flags["wrong"][list(said)] = found.wrong
         return replace(table, flags=table.flags | flags, said=said)
+
+    def find_image(self, digest: str) -> tuple[ImageRow, Path, bool]:
+        """Return an image by its SHA-256, its folder, and whether it is in the data.
+
+        Raises:
+            Problem: there is no such image in the data, the pool and the journal.
+        """
+        table = self.table
+        number = table.find(digest)
+        if number is not None:
+            return table.rows[number], self.project.images, True
+        if stranger := self.queue.find_stranger(digest):
+            return (*stranger, False)
+        raise Problem("not-found", "No image of the project has this hash. Load the page again.")
+
+    def _list_known(self) -> tuple[set[str], set[str]]:
+        """Return the SHA-256 of the images in the data, and of those that people labelled."""
+        labels = self.desk.read()
+        return {row.sha256 for row in labels.source.manifest.images}, set(labels.corrected)
 
     def read_map(self, method: str) -> FeatureMap:
         """Return the map of the features.
@@ -159,6 +185,11 @@ class Studio:
             ConfigError: there is neither params.yaml nor a manifest.
         """
         paths = self.project.paths
+        if self.settings.pool is not None and not self.settings.pool.is_dir():
+            raise ConfigError(
+                f"there is no folder {self.settings.pool}",
+                hint="--pool names a folder of images without labels",
+            )
         if not (paths.root / "params.yaml").is_file() and not paths.manifest.is_file():
             raise ConfigError(
                 f"{paths.root} is not a project: it has neither params.yaml nor "

@@ -67,15 +67,21 @@ function toggles({ names, parts, done }) {
   let proposals = [];
   const before = parts?.labels || [], chosen = new Set(before);
   const list = h("div", { class: "options" });
+  let touched = Boolean(parts);
   const all = () => ranked([...new Set([...names, ...chosen])], proposals);
-  const flip = (name) => { if (!chosen.delete(name)) chosen.add(name); draw(); };
+  const flip = (name) => { touched = true; if (!chosen.delete(name)) chosen.add(name); draw(); };
   const draw = () => fill(list, all().slice(0, 40).map((name, i) => option({ name, digit: DIGITS[i], chance: share(proposals, name),
     chosen: chosen.has(name), current: before.includes(name), press: () => flip(name) })));
   draw();
   return {
     element: h("div", { class: "stack" }, list, nameField(names, (name) => { chosen.add(name); draw(); }),
       h("button", { class: "main", type: "button", onclick: () => done({ labels: [...chosen] }) }, "Save ", key("Enter"))),
-    propose: (answer) => { proposals = answer.scores || []; draw(); },
+    // An image without labels starts from those of the model.
+    propose: (answer) => {
+      proposals = answer.scores || [];
+      if (!touched) for (const one of answer.labels || []) chosen.add(one.label ?? one);
+      draw();
+    },
     parts: () => ({ labels: [...chosen] }),
     keys: [{ keys: DIGITS, shown: ["1", "…", "9"], what: "Set or clear a label", run: (event) => {
       const name = all()[DIGITS.indexOf(event.key)];
@@ -84,9 +90,9 @@ function toggles({ names, parts, done }) {
   };
 }
 
-function numbers({ parts, done }) {
+function numbers({ parts, done, numbers: known }) {
   const fields = new Map(), said = h("p", { class: "quiet" });
-  for (const [name, value] of Object.entries(parts?.numbers || { target: "" }))
+  for (const [name, value] of Object.entries(parts?.numbers || Object.fromEntries(known.map((name) => [name, ""]))))
     fields.set(name, h("input", { type: "number", step: "any", value, "aria-label": name,
       onkeydown: (event) => { if (event.key === "Enter") { event.preventDefault(); save(); } } }));
   const whole = () => {
@@ -115,7 +121,7 @@ function numbers({ parts, done }) {
 const SVG = "http://www.w3.org/2000/svg";
 
 /** A name and a box, which is dragged over the picture; shares of the sides of the image. */
-function boxed({ names, parts, done, picture, size }) {
+function boxed({ names, parts, done, picture }) {
   let now = parts?.labels?.[0] || names[0], sides = parts?.box || null, proposals = [], proposed = null, from = null;
   const overlay = document.createElementNS(SVG, "svg");
   overlay.setAttribute("viewBox", "0 0 1 1");
@@ -156,8 +162,9 @@ function boxed({ names, parts, done, picture, size }) {
     element: h("div", { class: "stack" }, h("p", { class: "quiet small" }, "Drag over the picture to draw the box."), list,
       nameField(names, (name) => { now = name; if (!names.includes(name)) names = [...names, name]; draw(); }),
       h("button", { class: "main", type: "button", onclick: save }, "Save ", key("Enter"))),
-    propose: (answer) => {
+    propose: (answer, size) => {
       proposals = answer.top || [];
+      if (!parts && proposals.length) now = proposals[0].label;
       const { box } = answer;
       proposed = box && [box.x / size[0], box.y / size[1], (box.x + box.width) / size[0], (box.y + box.height) / size[1]];
       draw();

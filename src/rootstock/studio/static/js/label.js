@@ -6,10 +6,16 @@ import { makeEditor } from "./editors.js";
 import { thumbnail } from "./grid.js";
 import { setKeys } from "./keys.js";
 import { makeRefit } from "./refit.js";
+import { makeSource } from "./source.js";
 
+const NOTHING = {
+  all: "No label looks wrong, or the data review has not run. You can label the images of any filter: choose them on the page Data and press Label.",
+  requests: "No request waits for a label. The service has to keep its answers and images (ROOTSTOCK_JOURNAL=FOLDER, ROOTSTOCK_JOURNAL_IMAGES=true), and the studio needs --journal FOLDER.",
+  pool: "Name a folder of images above.",
+};
 const KEPT_NAME = "studio.who", AHEAD = 3;
 const REASONS = { "doubtful label": "Label looks wrong", "model and label differ": "The model disagrees",
-  unknown: "Unlike the training images", "low confidence": "The model is unsure", "not labelled": "No label" };
+  "answered wrongly": "The service was wrong", unknown: "Unlike the training images", "low confidence": "The model is unsure", "not labelled": "No label" };
 
 /** Return the name that corrections are kept with; asked once. */
 export async function askName() {
@@ -38,6 +44,9 @@ export async function showLabel(root) {
   const stage = h("div", { class: "stage" }), side = h("aside", {}), head = h("div", { class: "tools" });
   const page = h("div", { class: "label" }, head, h("div", { class: "label-body" }, stage, side));
 
+  const byFilters = queue.by === "filters";
+  const source = makeSource(byFilters ? "all" : queue.by, () => showNew().catch(report));
+  if (source.panel) head.after(source.panel);
   const refit = makeRefit();
   // Corrections cannot give a mask back yet, so that nothing could undo it.
   const canRemove = state.session.project.editor !== "mask";
@@ -57,8 +66,8 @@ export async function showLabel(root) {
   function drawHead() {
     const left = queue.images.length - at;
     fill(head, h("span", { class: "total" }, left > 0 ? `${count(left, "image")} to look at` : "Done"),
-      h("span", { class: "quiet small" }, queue.by === "filters" ? "those of your filters" : "the most doubtful first"),
-      queue.by === "filters" && h("a", { class: "button small", href: "#/label" }, "Most doubtful"),
+      byFilters ? [h("span", { class: "quiet small" }, "those of your filters"), h("a", { class: "button small", href: "#/label" }, "Most doubtful")]
+        : source.choice,
       h("span", { class: "grow" }), refit.element,
       h("button", { type: "button", disabled: !undo.length, onclick: takeBack }, "Undo ", h("kbd", {}, "u")));
   }
@@ -74,19 +83,21 @@ export async function showLabel(root) {
     const label = await get(`api/images/${image.id}/label`);
     if (turn !== shown) return;
     image.text = label.text;
-    editor = makeEditor(state.session.project.editor, { names: state.session.project.names, parts: label.parts, picture: frame,
-      size: [image.width, image.height], done: (parts) => decide({ parts }) });
+    editor = makeEditor(state.session.project.editor, { names: state.session.project.names, parts: label.parts, picture: frame, numbers: state.session.project.numbers,
+      done: (parts) => decide({ parts }) });
     const about = h("div", { class: "stack about" });
+    image.labelled = Boolean(label.text) || label.text === undefined;
+    const right = image.labelled ? "It is right " : image.suggested && state.session.project.editor === "choice" ? `It is ${image.suggested} ` : "";
     fill(side, drawFacts(image, label), editor.element, h("div", { class: "row decide" },
-      h("button", { type: "button", onclick: confirm }, "It is right ", h("kbd", {}, "Enter")),
+      right && h("button", { type: "button", onclick: confirm }, right, h("kbd", {}, "Enter")),
       h("button", { type: "button", onclick: skip }, "Skip ", h("kbd", {}, "s")),
-      canRemove && h("button", { type: "button", onclick: () => decide({ remove: true }) }, "Remove ", h("kbd", {}, "x"))), about);
+      canRemove && image.labelled && h("button", { type: "button", onclick: () => decide({ remove: true }) }, "Remove ", h("kbd", {}, "x"))), about);
     bind();
     prefetch();
     try {
       const said = await opinion(image);
       if (turn !== shown) return;
-      editor.propose(said.answer);
+      editor.propose(said.answer, said.size);
       fill(about, drawOpinion(image, said));
     } catch (error) {
       if (turn === shown) fill(about, h("p", { class: "quiet small" }, error.message, error.todo && ` → ${error.todo}`));
@@ -98,12 +109,12 @@ export async function showLabel(root) {
     return h("div", { class: "stack" },
       h("div", { class: "row" }, h("h1", {}, label.label || "no label"), image.split && h("span", { class: "chip" }, image.split),
         (image.reasons || []).map((reason) => h("span", { class: "chip warn" }, REASONS[reason] || reason))),
-      image.suggested && image.suggested !== label.text && h("p", {}, "Looks like ", h("b", {}, image.suggested)),
+      image.suggested && image.suggested !== label.text && h("p", {}, image.labelled ? "Looks like " : "Feedback says ", h("b", {}, image.suggested)),
       label.conflict && h("div", { class: "box warn small" }, h("b", {}, "Two people disagree. "), label.conflict.map((one) =>
         h("div", {}, `${one.who}: ${one.new_label}`, h("span", { class: "quiet" }, ` (${one.when.slice(0, 16).replace("T", " ")})`)))),
       correction && !label.conflict && h("p", { class: "quiet small" }, `${correction.who} changed it from ${correction.old_label || "no label"}`,
         correction.why && `: ${correction.why}`),
-      h("p", { class: "small quiet path" }, image.path));
+      h("p", { class: "small quiet path" }, image.origin ? `Request ${image.origin}` : image.path));
   }
 
   function drawOpinion(image, said) {
@@ -123,9 +134,8 @@ export async function showLabel(root) {
     const nothing = !queue.images.length;
     fill(side);
     fill(stage, h("div", { class: "empty" }, h("h1", {}, nothing ? "Nothing is in doubt" : "That was the last one"),
-      h("p", {}, nothing ? "No label looks wrong, or the data review has not run. You can label the images of any filter: choose them on the page Data and press Label."
-        : `${count(undo.length, "label")} written. Train again to use them: dvc repro, or rootstock train.`),
-      h("div", { class: "row" }, h("a", { class: "button", href: "#/data" }, "Choose images"),
+      h("p", {}, nothing ? NOTHING[queue.by] || NOTHING.all : `${count(undo.length, "label")} written. Press New head to use them at once, or train again: dvc repro, or rootstock train.`),
+      h("div", { class: "row" }, source.panel && undo.length > 0 && h("button", { class: "main", type: "button", onclick: source.rank }, "Rank the rest"), h("a", { class: "button", href: "#/data" }, "Choose images"),
         skipped.size > 0 && h("button", { type: "button", onclick: again }, `Look at the ${count(skipped.size, "image")} that you skipped`))));
   }
 
@@ -159,8 +169,9 @@ export async function showLabel(root) {
   }
 
   function confirm() {
-    const parts = editor?.parts();
+    const parts = editor?.parts(), image = queue.images[at];
     if (parts) decide({ parts });
+    else if (image && !image.labelled && image.suggested) decide({ text: image.suggested });
     else if (state.session.project.editor === "mask") skip();
   }
 
@@ -190,12 +201,19 @@ export async function showLabel(root) {
     { keys: ["ArrowLeft"], what: "Back", run: () => { if (at > 0) { at -= 1; draw().catch(report); } } },
     { keys: ["u"], what: "Undo", run: takeBack },
     ...(canRemove ? [{ keys: ["x"], what: "Remove the image from the data set",
-      run: () => { if (queue.images[at]) decide({ remove: true }); } }] : []),
+      run: () => { if (queue.images[at]?.labelled) decide({ remove: true }); } }] : []),
     { keys: ["h"], what: "Show the evidence large", run: toggleHeat },
   ];
   function bind() { showsHeat = false; setKeys(keys()); }
 
+  async function showNew() {
+    queue = await get("api/queue", filters);
+    at = 0;
+    undo.length = 0;
+    await draw();
+  }
+
   fill(root, page);
   await draw();
-  return () => refit.end();
+  return () => { refit.end(); source.end(); };
 }

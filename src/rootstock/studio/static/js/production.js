@@ -1,6 +1,7 @@
 // The page Production: what the service did, how far its images are from the training images, and
 // how often it is right.
-import { get, post, report, toast } from "./api.js";
+import { address } from "./address.js";
+import { get, post, report, state, toast } from "./api.js";
 import { count, fill, h, percent, tile } from "./dom.js";
 import { setKeys } from "./keys.js";
 import { askName } from "./label.js";
@@ -56,28 +57,30 @@ function drawTimeline(journal) {
 }
 
 // An image that the service kept becomes training data: the next run of the stage `index` sees it.
-function chooseClass(image, classes) {
+function chooseClass(image, names) {
   const choice = h("select", { "aria-label": "Add to the data as", onchange: async () => {
     const label = choice.value, who = await askName();
     if (!label || !who) { choice.value = ""; return; }
     choice.disabled = true;
     try {
-      const { path } = await post(`api/production/images/${image.id}/adopt`, { label, who });
+      await post(`api/images/${image.id}/label`, { seen: "", who, parts: { labels: [label] } });
       choice.replaceWith(h("span", { class: "chip leaf" }, `added to ${label}`));
-      toast(`Added as ${path}. The next run of the pipeline learns it.`);
+      toast(`Added to ${label}. The next run of the pipeline learns it, and New head does at once.`);
     } catch (error) { choice.disabled = false; choice.value = ""; report(error); }
-  } }, h("option", { value: "" }, "Add to …"), classes.map((name) => h("option", { value: name }, name)));
+  } }, h("option", { value: "" }, "Add to …"), names.map((name) => h("option", { value: name }, name)));
   return choice;
 }
 
-function drawForeign(journal, classes) {
+function drawForeign(journal) {
   if (!journal.foreign.length) return null;
-  return h("section", { class: "card stack" }, h("h1", {}, "Most unlike the training images"), h("div", { class: "foreign" }, journal.foreign.map((one) => {
+  const { editor, names } = state.session.project;
+  return h("section", { class: "card stack" }, h("div", { class: "row" }, h("h1", {}, "Most unlike the training images"), h("span", { class: "grow" }),
+    h("a", { class: "button", href: address("label", { source: "requests" }) }, "Label requests")), h("div", { class: "foreign" }, journal.foreign.map((one) => {
     const frame = h("span", { class: "frame" }), picture = h("img", { alt: "", loading: "lazy", src: `api/production/images/${one.id}`,
       onerror: () => fill(frame, h("span", { class: "gone quiet small" }, "not kept")) });
     frame.append(picture, ...(one.unknown ? [h("span", { class: "chip bad mark" }, "unknown")] : []));
     return h("figure", { title: time(one.time_ms) }, frame, h("figcaption", {}, `${one.answer} · ${one.novelty.toFixed(2)}`),
-      classes.length > 0 && chooseClass(one, classes));
+      editor === "choice" && chooseClass(one, names));
   })));
 }
 
@@ -94,7 +97,7 @@ export async function showProduction(root) {
         last = text;
         const { journal } = found;
         fill(column, found.known ? [drawService(found), drawQuality(journal?.measured, found.service?.drift?.estimated_accuracy),
-          journal && [drawTimeline(journal), drawForeign(journal, found.classes)],
+          journal && [drawTimeline(journal), drawForeign(journal)],
           !journal && h("p", { class: "quiet" }, "Without a journal there are no images and no measured accuracy. Serve with ROOTSTOCK_JOURNAL=FOLDER, and give --journal FOLDER here.")]
           : h("div", { class: "empty" }, h("h1", {}, "No service is known"),
             h("p", {}, "Start the studio with the address of the service, its journal, or both:"), h("code", {}, "rootstock studio --service http://127.0.0.1:8000 --journal journal")));
