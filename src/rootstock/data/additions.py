@@ -15,7 +15,7 @@ from rootstock.data.label_corrections import REMOVE, read_corrections_of
 
 FOLDER = "added"
 DIGITS = 16
-"""Of the SHA-256 in a file's name."""
+"""How many digits of the SHA-256 are in a file's name."""
 _NAME = re.compile(rf"added-([0-9a-f]{{{DIGITS}}})\.\w+")
 
 
