@@ -66,9 +66,7 @@ class PoolImages:
             raise DataError(f"there is no folder {self.folder}", hint="name a folder of images")
         found, warnings = scan_folder(self.folder)
         if not found.n_images:
-            raise DataError(
-                f"{self.folder} is a folder without images", hint="name a folder of images"
-            )
+            raise DataError(f"{self.folder} contains no images", hint="name a folder of images")
         return [self.folder / path for path in sorted(found.paths())], warnings
 
     def read(self, paths: list[Path], on_batch: Callable[[int], None]) -> None:
