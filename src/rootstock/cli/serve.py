@@ -19,6 +19,7 @@ def add_commands(commands: Any) -> None:
     )
     command.add_argument("--host", help="default 127.0.0.1")
     command.add_argument("--port", type=int, help="default 8000")
+    command.add_argument("--grpc-port", type=int, help="also serve gRPC there; default: not")
     command.add_argument("--model", help="directory or models:/ URI; default: the champion")
     command.add_argument(
         "--models", metavar="A,B", help="several registered models, or NAME=FOLDER; not --model"
@@ -41,7 +42,7 @@ def serve(options: argparse.Namespace) -> None:
     """Serve a model over HTTP."""
     from rootstock.service.serve import serve as serve_http
 
-    names = ("host", "port", "model", "models")
+    names = ("host", "port", "grpc_port", "model", "models")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     sys.exit(serve_http(**given))
 

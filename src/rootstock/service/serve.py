@@ -65,6 +65,8 @@ def serve(**options: Any) -> int:
     set_up_logs(settings.log_format)
     set_up_tracing()
     require_port(settings.host, settings.port)
+    if settings.grpc_port is not None:
+        require_port(settings.host, settings.grpc_port, "--grpc-port 8002")
     holder = None if settings.models else make_holder(settings)
     if holder is not None and holder.source.directory is not None:
         holder.load()
@@ -135,6 +137,7 @@ def _make_server(
                     server.close()
             if not self.force_exit:
                 await asyncio.sleep(IDLE_SECONDS)
+            resources.closing.set()
             await super().shutdown(sockets)
 
     return Server(config)
@@ -148,9 +151,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=_list_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for name in ("host", "port", "model", "models", "root"):
+    for name in ("host", "port", "grpc_port", "model", "models", "root"):
         text = Settings.model_fields[name].description
-        parser.add_argument(f"--{name}", help=text, default=argparse.SUPPRESS)
+        parser.add_argument(f"--{name.replace('_', '-')}", help=text, default=argparse.SUPPRESS)
     options = vars(parser.parse_args(argv))
     try:
         serve(**options)
@@ -184,7 +187,7 @@ def _read_settings(**options: Any) -> Settings:
         ) from None
 
 
-def require_port(host: str, port: int) -> None:
+def require_port(host: str, port: int, example: str = "--port 8001") -> None:
     """Check before a model is loaded that the service can listen.
 
     Raises:
@@ -199,7 +202,7 @@ def require_port(host: str, port: int) -> None:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(
             f"the service cannot listen on {host}, port {port}: {reason}",
-            hint="end the other program, or choose another port: --port 8001 (0: any free one)"
+            hint=f"end the other program, or choose another port: {example} (0: any free one)"
             if error.errno == errno.EADDRINUSE
             else "choose another --port or --host",
         ) from None

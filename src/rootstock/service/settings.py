@@ -27,6 +27,13 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Also serve the Open Inference Protocol over gRPC on this port, without TLS; "
+        "by default not.",
+    )
     model: str = Field(
         "",
         description="A model directory, models:/NAME@ALIAS or models:/NAME/VERSION; by default "

@@ -116,6 +116,41 @@ class AccessTable:
 
 
 @dataclass
+class Admission:
+    """The keys and the rate of the callers, for every protocol."""
+
+    keys: KeyRing
+    rate: RateLimit
+
+    def identify(self, role: Role, texts: Iterable[str], address: str) -> str | Problem:
+        """Return who calls, by key or by address, or the problem of having no fitting key.
+
+        ``texts``: what may be a key.
+        """
+        if not self.keys.needed(role):
+            return f"address {address}"
+        keys = [self.keys.find(text) for text in texts]
+        # If a request has two keys, the one with the higher role counts.
+        key = min(filter(None, keys), key=lambda key: key.role, default=None)
+        if key is None:
+            return _unauthorized(role, self.keys)
+        if role == "admin" and key.role != "admin":
+            return Problem("forbidden", f"The key {key.name!r} is not an admin key.")
+        return f"key {key.name}"
+
+    def slow_down(self, caller: str) -> Problem | None:
+        """Count a request, and return the problem of having too many, or None."""
+        seconds = self.rate.wait(caller)
+        if not seconds:
+            return None
+        return Problem(
+            "too-many-requests",
+            "This caller has sent more requests than the service allows.",
+            headers={"Retry-After": str(math.ceil(seconds))},
+        )
+
+
+@dataclass
 class Guard:
     """Refuses a request that may not be made, comes too often, or comes to a crowded service.
 
@@ -125,8 +160,7 @@ class Guard:
 
     app: ASGIApp
     access: AccessTable
-    keys: KeyRing
-    rate: RateLimit
+    admission: Admission
     crowded: Callable[[str], Problem | None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -140,28 +174,17 @@ class Guard:
         role = self.access.resolve(scope["path"])
         if role == "open":
             return None
-        caller = f"address {(scope.get('client') or ('unknown',))[0]}"
-        if self.keys.needed(role):
-            keys = [self.keys.find(text) for text in _read_keys(Headers(scope=scope))]
-            # If a request has two keys, the one with the higher role counts.
-            key = min(filter(None, keys), key=lambda key: key.role, default=None)
-            if key is None:
-                return _unauthorized(role, self.keys)
-            if role == "admin" and key.role != "admin":
-                return Problem("forbidden", f"The key {key.name!r} is not an admin key.")
-            caller = f"key {key.name}"
+        headers = Headers(scope=scope)
+        texts = read_keys(headers.get("x-api-key", ""), headers.get("authorization", ""))
+        address = (scope.get("client") or ("unknown",))[0]
+        caller = self.admission.identify(role, texts, address)
+        if isinstance(caller, Problem):
+            return caller
         scope["state"]["caller"] = caller
         # An operator's requests are not limited.
         if scope["method"] != "POST" or role == "admin":
             return None
-        seconds = self.rate.wait(caller)
-        if seconds:
-            return Problem(
-                "too-many-requests",
-                "This caller has sent more requests than the service allows.",
-                headers={"Retry-After": str(math.ceil(seconds))},
-            )
-        return self.crowded(scope["path"])
+        return self.admission.slow_down(caller) or self.crowded(scope["path"])
 
 
 def _paths(routes: Iterable[BaseRoute]) -> list[str]:
@@ -172,11 +195,10 @@ def _strictest(accesses: Iterable[Access]) -> Access:
     return max(accesses, key=get_args(Access).index)
 
 
-def _read_keys(headers: Headers) -> list[str]:
+def read_keys(key: str, authorization: str) -> list[str]:
     """Return what may be a key: an Authorization header may be meant for a proxy instead."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    keys = [headers.get("x-api-key", "")]
-    return [*keys, token.strip()] if scheme.lower() == "bearer" else keys
+    scheme, _, token = authorization.partition(" ")
+    return [key, token.strip()] if scheme.lower() == "bearer" else [key]
 
 
 def _unauthorized(role: Role, keys: KeyRing) -> Problem:

@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from fastapi import APIRouter, FastAPI
@@ -23,7 +23,7 @@ from rootstock.errors import ConfigError, NoModelError, RootstockError, Tracking
 from rootstock.ports.registry import RegistryReader
 from rootstock.service.daemon import run_in_daemon
 from rootstock.service.http import problems
-from rootstock.service.http.access import AccessTable, Guard
+from rootstock.service.http.access import AccessTable, Admission, Guard
 from rootstock.service.http.admin import make_admin_router
 from rootstock.service.http.body_limit import BodyLimit
 from rootstock.service.http.feedback import make_feedback_router
@@ -43,6 +43,9 @@ from rootstock.service.models.holder import ModelHolder
 from rootstock.service.models.proof import ProofLimits
 from rootstock.service.models.source import read_models
 from rootstock.service.settings import Settings, split_origins
+
+if TYPE_CHECKING:
+    from rootstock.service.rpc.server import RpcServer
 
 _DESCRIPTION = (
     "Classifies images with a model trained by Rootstock. Errors are problem details "
@@ -101,8 +104,10 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         max_buffered=settings.max_buffered_bytes,
         seconds=settings.body_seconds,
     )
-    rate = RateLimit(settings.rate_per_second, settings.rate_burst)
-    guarded: ASGIApp = Guard(limited, app.access, keys, rate, crowded=services.crowded)
+    admission = Admission(keys, RateLimit(settings.rate_per_second, settings.rate_burst))
+    if settings.grpc_port is not None:
+        app.state.rpc = make_rpc_server(settings, services, admission)
+    guarded: ASGIApp = Guard(limited, app.access, admission, services.crowded)
     if origins := split_origins(settings.cors_origins):
         # Outside of the guard: browsers send no key with a preflight, and must see refusals.
         guarded = CORSMiddleware(
@@ -178,6 +183,22 @@ def make_services(settings: Settings, holder: ModelHolder | None = None) -> Serv
     return Services(resources, services)
 
 
+def make_rpc_server(settings: Settings, services: Services, admission: Admission) -> RpcServer:
+    """Make the server of gRPC.
+
+    Raises:
+        ConfigError: its packages are not installed.
+    """
+    try:
+        from rootstock.service.rpc.server import RpcServer
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"gRPC needs {error.name}, which is not installed",
+            hint="pip install 'rootstock-vision[grpc]', or unset ROOTSTOCK_GRPC_PORT",
+        ) from None
+    return RpcServer(settings, services, admission)
+
+
 def make_holder(settings: Settings, model: str = "", name: str = "") -> ModelHolder:
     """Make the holder of ``model``, by default the settings' model; nothing is loaded yet.
 
@@ -235,7 +256,9 @@ async def _lifespan(services: Services, app: _GatedApp) -> AsyncIterator[None]:
             tasks.start_soon(_follow, service.holder, service.settings, service)
             if service.challenger is not None:
                 tasks.start_soon(_follow, service.challenger.holder, service.settings)
-        yield
+        rpc = getattr(app.state, "rpc", None)
+        async with rpc.running() if rpc else contextlib.nullcontext():
+            yield
         tasks.cancel_scope.cancel()
 
 

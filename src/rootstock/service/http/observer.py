@@ -104,9 +104,15 @@ class Observer:
 
 
 def _read_id(scope: Scope) -> str:
-    """Return the client's own request id if it cannot break a log, else a new one."""
-    header = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return header.decode() if _REQUEST_ID.fullmatch(header) else os.urandom(16).hex()
+    """Return the id of a request."""
+    return choose_id(
+        next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    )
+
+
+def choose_id(given: bytes) -> str:
+    """Return the id that a client gave if it cannot break a log, otherwise a new one."""
+    return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 def _shutdown_problem() -> Problem:

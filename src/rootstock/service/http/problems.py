@@ -6,7 +6,7 @@ nothing of the request except file names, and reveals nothing of the service's i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -104,7 +104,7 @@ def install(app: FastAPI) -> None:
 
     answer(Exception, lambda _request, _error: internal_problem())
     answer(Problem, lambda _request, problem: problem)
-    answer(NotLoadedError, _from_not_loaded)
+    answer(NotLoadedError, lambda _request, error: not_loaded_problem(error))
     answer(HTTPException, _from_http)
     answer(RequestValidationError, _from_validation)
     app.add_exception_handler(ClientDisconnect, ignore)
@@ -135,7 +135,8 @@ def _respond(path: str, problem: Problem) -> Response:
     return problem.response()
 
 
-def _from_not_loaded(_request: Request, error: NotLoadedError) -> Problem:
+def not_loaded_problem(error: NotLoadedError) -> Problem:
+    """Return the problem of a model that is not loaded yet."""
     return Problem("no-model", error.message, headers={"Retry-After": str(error.retry_seconds)})
 
 
@@ -155,9 +156,14 @@ def _from_http(request: Request, error: HTTPException) -> Problem:
 
 
 def _from_validation(_request: Request, error: RequestValidationError) -> Problem:
+    return validation_problem(error.errors())
+
+
+def validation_problem(found: Sequence[Any]) -> Problem:
+    """Return the problem of a body with these errors, as pydantic lists them."""
     errors = [
         {"where": ".".join(map(str, item["loc"])), "message": item["msg"]}
-        for item in error.errors()[:MAX_ERRORS]
+        for item in found[:MAX_ERRORS]
     ]
     detail = "; ".join(f"{item['where']}: {item['message']}" for item in errors)
     return Problem("invalid-request", detail, members={"errors": errors})

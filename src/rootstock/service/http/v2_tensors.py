@@ -210,10 +210,27 @@ def write_answer(
     predictor: Predictor, body: InferRequest, answers: Sequence[Answer]
 ) -> dict[str, Any] | Response:
     """Return the answer: JSON, or JSON and bytes if the request asks for them."""
-    data = predictor.task.tensors(answers, predictor.names)
     by_default = body.parameters is not None and body.parameters.binary_data_output
+    asked = {output.name: output.parameters.binary_data for output in body.outputs or []}
+    outputs, parts = make_outputs(predictor, body, answers), []
+    for tensor in outputs:
+        is_binary = asked.get(tensor["name"])
+        if is_binary or (is_binary is None and by_default):
+            parts.append(to_bytes(tensor["datatype"], tensor.pop("data")))
+            tensor["parameters"] = {"binary_data_size": len(parts[-1])}
+    info = predictor.info
+    answer = {"model_name": info["name"], "model_version": info["version"], "id": body.id}
+    answer |= {"outputs": outputs}
+    return _with_bytes(answer, parts) if parts else answer
+
+
+def make_outputs(
+    predictor: Predictor, body: InferRequest, answers: Sequence[Answer]
+) -> list[dict[str, Any]]:
+    """Return the tensors that a request asks for: name, datatype, shape and data row by row."""
+    data = predictor.task.tensors(answers, predictor.names)
     asked = {output.name: output.parameters for output in body.outputs or []}
-    outputs, parts = [], []
+    outputs = []
     for spec in predictor.task.tensor_specs(predictor.names):
         if asked and spec.name not in asked:
             continue
@@ -229,17 +246,8 @@ def write_answer(
             ranked = predictor.task.rankings(answers, predictor.names, count)[spec.name]
             tensor |= {"datatype": "BYTES", "shape": [len(answers), count]}
             tensor["data"] = [text for texts in ranked for text in texts]
-        if wanted.binary_data or (wanted.binary_data is None and by_default):
-            parts.append(_to_bytes(tensor["datatype"], tensor.pop("data")))
-            tensor["parameters"] = {"binary_data_size": len(parts[-1])}
         outputs.append(tensor)
-    answer: dict[str, Any] = {
-        "model_name": predictor.info["name"],
-        "model_version": predictor.info["version"],
-        "id": body.id,
-        "outputs": outputs,
-    }
-    return _with_bytes(answer, parts) if parts else answer
+    return outputs
 
 
 def _with_bytes(answer: Mapping[str, Any], parts: Sequence[bytes]) -> Response:
@@ -252,10 +260,11 @@ def _with_bytes(answer: Mapping[str, Any], parts: Sequence[bytes]) -> Response:
     )
 
 
-def _to_bytes(datatype: str, values: Sequence[Any]) -> bytes:
+def to_bytes(datatype: str, values: Sequence[Any]) -> bytes:
+    """Return a tensor's values as the binary extension has them."""
     if datatype == "BYTES":
-        texts = [str(value).encode() for value in values]
-        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+        parts = [value if isinstance(value, bytes) else str(value).encode() for value in values]
+        return b"".join(struct.pack("<I", len(part)) + part for part in parts)
     return np.asarray(values, _DTYPES[datatype]).tobytes()
 
 

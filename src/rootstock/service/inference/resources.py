@@ -22,6 +22,8 @@ class Resources:
         self.telemetry = Telemetry(models)
         self.draining = False
         """Whether the service is about to end."""
+        self.closing = asyncio.Event()
+        """Set when no new request is accepted any more."""
         self.decoders = DecodePool(
             settings.decoders,
             seconds=settings.decode_seconds,
