@@ -137,7 +137,7 @@ def test_the_licence_is_the_full_apache_text_of_the_authors():
     ("extras", "absent"),
     [
         ([], FOR_TRAINING | FOR_THE_PIPELINE | {"numpy", "fastapi", "httpx"}),
-        (["serve"], FOR_TRAINING | FOR_THE_PIPELINE),
+        (["serve"], FOR_TRAINING | FOR_THE_PIPELINE | {"grpcio", "protobuf", "tqdm"}),
         (["client"], FOR_TRAINING | FOR_THE_PIPELINE | {"numpy", "fastapi"}),
         (["train"], {"fastapi"}),
     ],
@@ -192,16 +192,19 @@ def test_a_service_says_at_once_which_extra_it_lacks(programs, tmp_path, monkeyp
     assert done.returncode == 1
     assert "mlflow, which is not installed" in done.stderr
     assert "rootstock-vision[train]" in done.stderr
-    variables = {"ROOTSTOCK_JOURNAL": str(tmp_path / "journal")}
-    done = subprocess.run(
-        [rootstock, "serve", "--model", tiny_bundle()],
-        env=clean_variables() | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "rootstock-vision[journal]" in done.stderr
+    for extra, variables in (
+        ("journal", {"ROOTSTOCK_JOURNAL": str(tmp_path / "journal")}),
+        ("grpc", {"ROOTSTOCK_GRPC_PORT": "0"}),
+    ):
+        done = subprocess.run(
+            [rootstock, "serve", "--model", tiny_bundle(), "--port", "0"],
+            env=clean_variables() | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert f"rootstock-vision[{extra}]" in done.stderr
 
 
 @pytest.mark.timeout(600)
