@@ -1,4 +1,4 @@
-"""Work that may wait forever for another server, and must not keep the process alive."""
+"""Run work that may wait forever for another server, without keeping the process alive."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 def start_daemon(work: Callable[[], T]) -> Future[T]:
     """Run ``work`` in a new daemon thread and return its future.
 
-    Python waits for the threads of a pool when it ends, but not for a daemon.
+    At exit, Python waits for the threads of a pool, but not for daemon threads.
     """
     answer: Future[T] = Future()
-    answer.set_running_or_notify_cancel()  # a caller that stops waiting does not cancel the work
+    answer.set_running_or_notify_cancel()  # the work continues if its caller stops waiting
 
     def run() -> None:
         try:
@@ -30,5 +30,5 @@ def start_daemon(work: Callable[[], T]) -> Future[T]:
 
 
 async def run_in_daemon(work: Callable[[], T]) -> T:
-    """Run ``work`` as `start_daemon` does, and wait for its result."""
+    """Run ``work`` as in `start_daemon`, and wait for its result."""
     return await asyncio.wrap_future(start_daemon(work))

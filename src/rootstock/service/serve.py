@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("rootstock.service")
 _OTHER_VARIABLES = ("ROOTSTOCK_CORES", "ROOTSTOCK_STUDIO_")
-"""Beginnings of variables that other parts of the project read."""
+"""Prefixes of variables that other parts of the project read."""
 IDLE_SECONDS = 0.5
-"""From the end of listening to the end of connections without a request."""
+"""Time between refusing new connections and closing those without a request."""
 
 
 def serve(**options: Any) -> int:
     """Serve until SIGTERM or Ctrl-C, then let running requests finish; return 0.
 
-    The ``options`` are settings, and override the ROOTSTOCK_* variables.
+    The ``options`` are settings and override the ROOTSTOCK_* variables.
     Raises:
-        ConfigError: a setting is wrong, needs a package that is not installed, or names a port
-            that is taken.
+        ConfigError: A setting is wrong, needs a package that is not installed, or names a port
+        that is taken.
         BundleError: `model` is a directory that cannot be used. A registry without a model is not
-            an error: the service starts, answers 503, and waits for one.
+        an error: the service starts, answers 503, and waits for a model.
         SystemExit: 0 after SIGTERM.
     """
     import uvicorn
@@ -92,13 +92,13 @@ def serve(**options: Any) -> int:
         timeout_keep_alive=30,
         http=make_protocol(limits),
         ws="none",
-        # Any client can send X-Forwarded-For: it counts only from proxies that are configured.
+        # Any client can send X-Forwarded-For, so it counts only from configured proxies.
         proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )
-    # uvicorn sends itself the signal again at its end, which is not a failure.
+    # uvicorn sends itself the signal again at the end, which is not a failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if getattr(signal, "SIGHUP", None) and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        # A closed terminal must not cost the running requests.
+        # Closing a terminal must not end running requests.
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with contextlib.suppress(KeyboardInterrupt):
         _make_server(config, resources, settings.linger_seconds).run()
@@ -125,10 +125,10 @@ def _make_server(
                 super().handle_exit(sig, frame)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            """Refuse new connections first, and close those without a request a moment later.
+            """Refuse new connections first; a moment later, close those without a request.
 
-            A client that is refused connects elsewhere; a connection that closes just as its
-            request arrives loses the request. Each answer meanwhile is the last of its connection.
+            A client that is refused connects elsewhere. If a connection closed just as a request
+            arrived, the request would be lost. Every answer sent now ends its connection.
             """
             listeners = [one for server in self.servers for one in server.sockets]
             refusals = [refuse_handshakes(listener) for listener in listeners]
@@ -144,7 +144,7 @@ def _make_server(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the arguments, which override ROOTSTOCK_*, and serve; exit 1 on a known error."""
+    """Read the arguments, which override ROOTSTOCK_*, and serve. Known errors exit with 1."""
     parser = argparse.ArgumentParser(
         prog="python -m rootstock.service",
         description="Serve a model over HTTP.",
@@ -182,8 +182,8 @@ def _read_settings(**options: Any) -> Settings:
             for item in error.errors()
         )
         raise ConfigError(
-            f"invalid settings of the service: {problems}",
-            hint="they are arguments of `rootstock serve` or variables such as ROOTSTOCK_PORT",
+            f"invalid service settings: {problems}",
+            hint="set them as arguments of `rootstock serve` or variables such as ROOTSTOCK_PORT",
         ) from None
 
 
@@ -191,7 +191,7 @@ def require_port(host: str, port: int, example: str = "--port 8001") -> None:
     """Check before a model is loaded that the service can listen.
 
     Raises:
-        ConfigError: the port is taken or not allowed, or this machine has no such address.
+        ConfigError: The port is taken or not allowed, or this machine has no such address.
     """
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -209,7 +209,7 @@ def require_port(host: str, port: int, example: str = "--port 8001") -> None:
 
 
 def _check_environment() -> None:
-    """Refuse misspelt settings: ROOTSTOCK_KEY instead of _KEYS would let every client in."""
+    """Reject misspelt settings: ROOTSTOCK_KEY instead of _KEYS would let every client in."""
     fields = list(Settings.model_fields)
     for variable in os.environ:
         name = variable.removeprefix("ROOTSTOCK_").lower()
@@ -219,18 +219,18 @@ def _check_environment() -> None:
         similar = similar or [field for field in fields if _is_shortened(name, field)]
         if similar:
             raise ConfigError(
-                f"there is no setting {variable}",
+                f"unknown setting {variable}",
                 hint=f"did you mean ROOTSTOCK_{similar[0].upper()}?",
             )
-        _log.warning("there is no setting %s; it is ignored", variable)
+        _log.warning("unknown setting %s is ignored", variable)
     if not os.environ.get("ROOTSTOCK_KEYS", "unset").strip():
         raise ConfigError(
             "ROOTSTOCK_KEYS is empty",
-            hint="name a file of keys, or unset it to serve without keys",
+            hint="set it to a key file, or unset it to serve without keys",
         )
 
 
 def _is_shortened(name: str, field: str) -> bool:
-    """Return whether one of them begins with the other, word by word."""
+    """Return whether one of them starts with the other, word by word."""
     words, others = name.split("_"), field.split("_")
     return all(word == other for word, other in zip(words, others, strict=False))

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         "",
-        description="A model directory, models:/NAME@ALIAS or models:/NAME/VERSION; by default "
+        description="A model directory, models:/NAME@ALIAS, or models:/NAME/VERSION. Default: "
         "the champion of params.yaml's registry, models:/rootstock@champion.",
     )
     models: str = Field(
@@ -48,12 +48,12 @@ class Settings(BaseSettings):
     model_name: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_. -]{0,128}$",
-        description="Name of a model that is served from a directory; by default the directory's.",
+        description="Name of a model served from a directory. Default: the directory's name.",
     )
     index: Path | None = Field(
         None,
-        description="Folder that `rootstock index-images` wrote: what /v1/similar searches; by "
-        "default the training images that the model carries.",
+        description="Folder that `rootstock index-images` wrote, searched by /v1/similar. Default: "
+        "the training images that the model carries.",
     )
     root: Path = Field(
         Path("."),
@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     )
 
     engine: Literal["fastest", "onnx", "openvino", "torch"] = Field(
-        "fastest", description="What runs the network; fastest: measured at start."
+        "fastest", description="Engine that runs the network; `fastest` measures them at start."
     )
     decoders: int = Field(
         default_factory=usable_cores, ge=1, description="Processes that decode images."
@@ -69,13 +69,13 @@ class Settings(BaseSettings):
     lanes: int = Field(
         default_factory=usable_cores,
         ge=1,
-        description="Batches on the engine at once; on a CPU, each uses one core.",
+        description="Batches in the engine at once; on a CPU, each uses one core.",
     )
     max_batch: int | None = Field(
         None,
         ge=1,
-        description="Images in one batch; by default 1, 8 or (on a GPU) 64, whichever was fastest "
-        "when the model was loaded.",
+        description="Images per batch. Default: 1, 8, or (on a GPU) 64, whichever was fastest when "
+        "the model was loaded.",
     )
     max_delay_ms: float = Field(
         0.0,
@@ -85,35 +85,35 @@ class Settings(BaseSettings):
     )
 
     max_queue: int = Field(
-        128, ge=1, description="Images accepted and not answered yet; more are answered 503."
+        128, ge=1, description="Images in progress; further ones are answered with 503."
     )
     max_body_bytes: int = Field(
-        64 * MEBIBYTE, ge=1_000, description="A longer request body is answered 413."
+        64 * MEBIBYTE, ge=1_000, description="Longest request body; longer: 413."
     )
     max_buffered_bytes: int = Field(
-        512 * MEBIBYTE, ge=1_000, description="All request bodies in memory; more are answered 503."
+        512 * MEBIBYTE, ge=1_000, description="Memory for all request bodies; beyond it: 503."
     )
-    max_images: int = Field(64, ge=1, description="Images in one request.")
+    max_images: int = Field(64, ge=1, description="Most images in one request.")
     max_pixels: int | None = Field(
         None,
         ge=1_000,
-        description="An image with more pixels is refused before decoding; by default as in the "
+        description="An image with more pixels is rejected before decoding. Default: as in the "
         "model's training.",
     )
     max_side: int | None = Field(
         None,
         ge=16,
-        description="An image with a longer side is refused before decoding; by default any side.",
+        description="An image with a longer side is rejected before decoding. Default: no limit.",
     )
     max_aspect_ratio: float | None = Field(
         None,
         ge=1,
-        description="Longer divided by shorter side; above it, refused before decoding; by default "
+        description="An image whose sides have a larger ratio is rejected. Default: "
         "as in the model's training.",
     )
     truncated: Literal["refuse", "use"] | None = Field(
         None,
-        description="What to do with an image whose file ends early; by default as in the model's "
+        description="What to do with an image whose file ends early. Default: as in the model's "
         "training.",
     )
     decode_seconds: float = Field(5.0, gt=0, description="Time limit for decoding one image.")
@@ -130,40 +130,40 @@ class Settings(BaseSettings):
     proof_memory_bytes: int = Field(
         4096 * MEBIBYTE,
         ge=512 * MEBIBYTE,
-        description="Memory limit for that, without the model's own weights.",
+        description="Memory limit for opening a new model, not counting its weights.",
     )
-    deadline_seconds: float = Field(10.0, gt=0, description="Time limit for an answer (503).")
+    deadline_seconds: float = Field(10.0, gt=0, description="Time limit for an answer; later: 503.")
     max_connections: int = Field(
         1_000,
         ge=1,
-        description="Connections at once; above it, the one that has waited longest is closed.",
+        description="Connections at once; above it, the longest idle one is closed.",
     )
     max_connections_per_address: int = Field(
-        500, ge=1, description="Connections at once of one address, such as a proxy's."
+        500, ge=1, description="Connections at once from one address, such as a proxy."
     )
     header_seconds: float = Field(
-        10.0, gt=0, description="Time limit for a request's header; the connection is closed."
+        10.0, gt=0, description="Time limit for a request's header; later, the connection closes."
     )
     body_seconds: float = Field(30.0, gt=0, description="Time limit for a request body (408).")
     top_k_default: int = Field(5, ge=1, description="Labels per image if a request has no top_k.")
 
     poll_seconds: float = Field(
-        5.0, gt=0, description="Pause between checks of the registry for a new champion."
+        5.0, gt=0, description="Pause between checks for a new champion in the registry."
     )
     retry_seconds: float = Field(
-        10.0, gt=0, description="Pause between attempts to load a model while there is none."
+        10.0, gt=0, description="Pause between attempts to load the first model."
     )
     registry_seconds: float = Field(
         1.5,
         gt=0,
-        description="How long a start waits for the registry before it serves the last model "
-        "that it had; it follows the registry later.",
+        description="How long a start waits for the registry before it serves the last model; it "
+        "follows the registry later.",
     )
     linger_seconds: float = Field(
         0.0,
         ge=0,
-        description="Time after SIGTERM in which /readyz is 503 but requests are still accepted, "
-        "so that a load balancer can look elsewhere first.",
+        description="Time after SIGTERM in which /readyz answers 503 but requests are still "
+        "accepted, so that load balancers can move traffic away first.",
     )
     drain_seconds: int = Field(
         30, ge=0, description="Time that running requests get to finish after SIGTERM."
@@ -171,17 +171,17 @@ class Settings(BaseSettings):
 
     keys: Path | None = Field(
         None,
-        description="File of API keys, made by `rootstock key`; without it no key is needed.",
+        description="File of API keys, made by `rootstock key`. Without it, no key is needed.",
     )
     rate_per_second: float = Field(
-        0.0, ge=0, description="Requests per second for each key (or address); 0: no limit."
+        0.0, ge=0, description="Requests per second per key (or address); 0: no limit."
     )
-    rate_burst: int = Field(20, ge=1, description="Requests that may come at once within the rate.")
+    rate_burst: int = Field(20, ge=1, description="Requests that may come at once.")
 
     cors_origins: str = Field(
         "",
         description="Web origins whose pages may use this service (CORS), separated by commas, "
-        "such as https://shop.example; by default none.",
+        "such as https://shop.example. Default: none.",
     )
 
     challenger: str = Field(
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=1,
-        description="Share of requests that the challenger also answers, unseen by clients.",
+        description="Share of requests that the challenger also answers, invisible to clients.",
     )
     canary_share: float = Field(
         0.0, ge=0, le=1, description="Share of requests that get the challenger's answer."
@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     journal: Path | None = Field(
         None, description="Folder for Parquet files with every answer; unset: no journal."
     )
-    journal_images: bool = Field(False, description="Keep the images too, for later labelling.")
+    journal_images: bool = Field(False, description="Keep the images too, to label them later.")
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto: text on a terminal, otherwise one JSON object per line."
     )
@@ -219,12 +219,12 @@ class Settings(BaseSettings):
         return text
 
     def limits(self, own: DecodeLimits) -> DecodeLimits:
-        """Return a model's own limits of images, with those that are set here in their place."""
+        """Return a model's own limits of images, overridden by those that are set here."""
         names = ("max_pixels", "max_side", "max_aspect_ratio", "truncated")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(own, **given, max_bytes=min(own.max_bytes, self.max_body_bytes))
 
 
 def split_origins(text: str) -> list[str]:
-    """Return the origins of the setting ``cors_origins``, as browsers write them."""
+    """Return the origins of ``cors_origins``, as browsers write them."""
     return [origin for origin in text.lower().replace(",", " ").split() if origin]

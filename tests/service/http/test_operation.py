@@ -71,7 +71,7 @@ def test_without_a_decoder_nothing_is_sent_here(monkeypatch):
         deadline = time.monotonic() + 20
         while service.decoders.alive and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert "No decoder is alive" in check_problem(client.get("/readyz"), 503, "lost")
+        assert "No decoder is running" in check_problem(client.get("/readyz"), 503, "lost")
         assert client.get("/healthz").status_code == 200
 
 

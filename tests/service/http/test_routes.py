@@ -369,7 +369,7 @@ def test_a_model_of_before_has_no_prediction_sets(tmp_path):
         plain = post_files(client, ("a", jpeg(0))).json()["predictions"][0]
         refused = post_files(client, ("a", jpeg(0)), coverage=0.9)
     assert "unknown" not in plain
-    assert "keeps no validation scores" in check_problem(refused, 422, "invalid-request")
+    assert "has no validation scores" in check_problem(refused, 422, "invalid-request")
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])

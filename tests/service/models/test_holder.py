@@ -94,7 +94,7 @@ def test_a_registry_cannot_name_a_folder_outside_of_the_cache(registry, tmp_path
     (victim / "thesis.txt").write_text("years of work")
     cache = ModelCache(tmp_path / "cache", "flowers", "champion")
     entry = SimpleNamespace(name="flowers", version="1", run_id="x/../../../victim", aliases=())
-    with pytest.raises(BundleError, match="outside of the cache"):
+    with pytest.raises(BundleError, match="outside the cache"):
         cache.fetch(registry, entry)
     assert (victim / "thesis.txt").exists()
     assert cache.find("../*") is None

@@ -102,7 +102,7 @@ def test_a_corrupt_champion_is_refused_and_the_old_one_goes_on(registry, hold, c
         holder.refresh()
     assert holder.predictor.info["version"] == "1"
     assert holder.refused.version == "2"
-    assert "version 2 is refused, the model in use stays" in caplog.text
+    assert "version 2 was rejected, the model in use stays" in caplog.text
     assert holder.outcomes == ["swapped", "refused"]
     # It is not fetched again at every look, but at once where an operator says so
     assert holder.refresh() is False
@@ -175,7 +175,7 @@ def test_a_champion_that_was_taken_away_is_served_on_after_a_restart_too(registr
     hold().load()
     registry.drop_alias("flowers", "champion")
     assert hold().load().info["version"] == "1"
-    assert "serving the last good model: no model" in caplog.text
+    assert "serving the last known good model: no model" in caplog.text
 
 
 def test_a_first_model_that_was_refused_is_tried_again_at_every_look(registry, hold):

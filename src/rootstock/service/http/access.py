@@ -1,4 +1,4 @@
-"""Who may ask: each router declares its access, and the guard holds every request to it."""
+"""Access control: each router declares who may call it, and the guard checks every request."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rootstock.service.http.keys import KeyRing, RateLimit, Role
 from rootstock.service.http.problems import Problem, send_refusal
 
 Access = Literal["open", "predict", "admin"]
-"""From the most to the least open: for everybody, or with a key of this role."""
+"""From most to least open: everyone, or requests with a key of this role."""
 
 
 class Router(APIRouter):
-    """A router whose routes all have the same declared access."""
+    """A router with one declared access for all of its routes."""
 
     def __init__(self, access: Access, *, suffix: str = "", **options: Any) -> None:
         super().__init__(**options)
@@ -36,7 +36,7 @@ class Router(APIRouter):
 
 
 class AccessTable:
-    """The declared access of every route of an app."""
+    """The declared access of every route in an app."""
 
     def __init__(self) -> None:
         self._routes: dict[str, Access] = {}
@@ -49,14 +49,14 @@ class AccessTable:
         self._routes[path] = access
         if "{" in path:
             self._patterns.append((compile_path(path)[0], path))
-        if path != "/":  # every address begins with it
+        if path != "/":  # every path starts with it
             self._declare_prefix(path.partition("{")[0], access)
 
     def add(self, router: APIRouter) -> None:
-        """Declare the routes of ``router``, and what is below its prefix.
+        """Declare the routes of ``router`` and all paths below its prefix.
 
         Raises:
-            RuntimeError: it is not a `Router`, so that it has no declared access.
+            RuntimeError: ``router`` is not a `Router`, so it declares no access.
         """
         if not isinstance(router, Router):
             raise RuntimeError(f"a router of {_paths(router.routes)} declares no access")
@@ -67,23 +67,23 @@ class AccessTable:
             self._declare_prefix(f"{router.prefix}/", router.access)
 
     def require_all(self, routes: Iterable[BaseRoute]) -> None:
-        """Check that each of an app's routes has a declared access.
+        """Check that every route of an app has a declared access.
 
         Raises:
-            RuntimeError: one has none.
+            RuntimeError: A route has no declared access.
         """
-        # FastAPI may list an included router as an entry without a path: `add` has checked it.
+        # FastAPI may list an included router as an entry without a path; `add` has checked it.
         own = [route for route in routes if hasattr(route, "path")]
         routes = own + [route for router in self._routers for route in router.routes]
         if undeclared := [path for path in _paths(routes) if path not in self._routes]:
             raise RuntimeError(f"{', '.join(undeclared)}: no declared access; use access.Router")
 
     def of_route(self, path: str) -> Access:
-        """Return the access of a route by its own path, such as /v2/models/{name}."""
+        """Return the access of a route, given its path pattern such as /v2/models/{name}."""
         return self._routes[path]
 
     def list_routes(self, access: Access, method: str) -> list[str]:
-        """Return the routes with this access that have this method."""
+        """Return the routes with this access and method."""
         return [
             getattr(route, "path", "")
             for router in self._routers
@@ -93,10 +93,10 @@ class AccessTable:
         ]
 
     def resolve(self, path: str) -> Access:
-        """Return the access of the address of a request.
+        """Return the access that a request needs.
 
-        It is that of the route at this address, the strictest if there are several. An address
-        without a route has the access of the longest route or prefix that it begins with.
+        This is the access of the matching route, or the strictest one if several match. A path
+        without a route gets the access of the longest route or prefix that it starts with.
         """
         if routes := self._find(path):
             return _strictest(self._routes[route] for route in routes)
@@ -104,7 +104,7 @@ class AccessTable:
         return self._prefixes.get(max(prefixes, key=len, default=""), "predict")
 
     def route_at(self, path: str) -> str:
-        """Return the route at the address of a request, such as /v2/models/{name}, or ""."""
+        """Return the matching route, such as /v2/models/{name}, or an empty text."""
         return next(iter(self._find(path)), "")
 
     def _find(self, path: str) -> list[str]:
@@ -152,7 +152,7 @@ class Admission:
 
 @dataclass
 class Guard:
-    """Refuses a request that may not be made, comes too often, or comes to a crowded service.
+    """Rejects requests that are not allowed, exceed the rate limit, or reach a busy service.
 
     It does so before a byte of the body is read. ``crowded`` returns the problem of a request to
     an address whose model has too much to do, or None.
@@ -181,7 +181,7 @@ class Guard:
         if isinstance(caller, Problem):
             return caller
         scope["state"]["caller"] = caller
-        # An operator's requests are not limited.
+        # Admin requests have no rate limit.
         if scope["method"] != "POST" or role == "admin":
             return None
         return self.admission.slow_down(caller) or self.crowded(scope["path"])
@@ -203,7 +203,7 @@ def read_keys(key: str, authorization: str) -> list[str]:
 
 def _unauthorized(role: Role, keys: KeyRing) -> Problem:
     if role == "admin" and not keys.has("admin"):
-        return Problem("forbidden", "This service has no admin key, so its admin routes are off.")
+        return Problem("forbidden", "This service has no admin key, so admin routes are off.")
     return Problem(
         "unauthorized",
         "Send the key as X-API-Key or Authorization: Bearer.",

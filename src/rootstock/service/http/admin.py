@@ -1,4 +1,4 @@
-"""Routes for operators, with an admin key: reload, roll back, pin."""
+"""Routes for operators with an admin key: reload, roll back, pin."""
 
 from __future__ import annotations
 
@@ -46,15 +46,16 @@ def make_admin_router(services: Services, *, named: bool = False) -> Router:
     async def rollback(service: Service = chosen) -> AdminAnswer:
         """Pin the version that was served before, only on this service; see /admin/unpin.
 
-        A second request changes nothing. It works without the registry too.
+        Repeating the request has no effect. It also works while the registry is down. Undo it with
+        /admin/unpin.
 
-        `rootstock rollback` moves the champion for every service.
+        To move the champion for every service, use `rootstock rollback`.
         """
         return await _change(service.holder, service.holder.rollback)
 
     @router.post(
         "/pin",
-        summary="Serve one version, whatever the alias says",
+        summary="Pin one version, whatever the alias says",
         responses=problems,
     )
     async def pin(version: Version, service: Service = chosen) -> AdminAnswer:

@@ -1,4 +1,4 @@
-"""What every route that classifies does: infer, count, answer, and inform the watchers."""
+"""Steps shared by all routes that classify: infer, count, answer, notify the watchers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rootstock.tasks.task import AnswerOptions
 
 
 def choose_model(service: Service, options: AnswerOptions = DEFAULT_OPTIONS) -> Predictor:
-    """Return the model for this request: the champion, or the challenger for its share.
+    """Return the model for this request: the champion, or the challenger for its share of traffic.
 
     Raises:
-        NotLoadedError: there is no model yet.
-        Problem: no model can give what the options ask for.
+        NotLoadedError: No model is loaded yet.
+        Problem: No model supports the requested options.
     """
     champion = service.holder.predictor
     chosen = service.challenger.canary(champion) if service.challenger else champion
@@ -37,10 +37,10 @@ def choose_model(service: Service, options: AnswerOptions = DEFAULT_OPTIONS) -> 
 
 
 def _lacks(predictor: Predictor, options: AnswerOptions) -> str:
-    """Return what a model cannot give of the options; empty if it can give all."""
+    """Return the requested option that the model does not support; empty if it supports all."""
     bundle = predictor.bundle
     if options.coverage is not None and bundle.reference is None:
-        return "coverage: this model keeps no validation scores; train it again to have them."
+        return "coverage: this model has no validation scores; train it again to add them."
     if options.neighbours and bundle.known_images is None:
         error = unnamed()
         return f"neighbours: {error.message}; {error.hint}."
@@ -57,14 +57,14 @@ async def classify(
     all_or_none: bool = False,
     explained: str | None = None,
 ) -> tuple[Predictor, list[Answer]]:
-    """Return the model that answered, and an answer for each upload, in order.
+    """Return the model that answered, and one answer per upload, in order.
 
     ``explained`` names the output to make heat maps of, as in `Service.infer`.
 
-    If the challenger fails, the champion answers. Drift, challenger and journal see the answers of
-    every route. With ``all_or_none``, one unusable upload refuses the request.
+    If the challenger fails, the champion answers. Drift, challenger, and journal see the answers
+    of every route. With ``all_or_none``, one unusable upload rejects the whole request.
     Raises:
-        Problem: as `Service.answer`; with ``all_or_none`` also that of the first unusable upload.
+        Problem: As `Service.answer`; with ``all_or_none``, also for the first unusable upload.
     """
     started = time.perf_counter()
     predictor, results = await _infer_or_fall_back(service, request, predictor, uploads, explained)
@@ -103,17 +103,17 @@ async def classify_all(
     column: str,
     options: AnswerOptions,
 ) -> tuple[Predictor, list[Answer]]:
-    """Classify for a protocol that has no room for the error of one image, as `classify` does.
+    """Classify as `classify` does, for a protocol that cannot report an error per image.
 
     Raises:
-        Problem: also that of the first unusable image, which it names ``column``[number].
+        Problem: Also for the first unusable image, which it calls ``column``[number].
     """
     uploads = [Upload(f"{column}[{number}]", content) for number, content in enumerate(contents)]
     return await classify(service, request, predictor, uploads, options, all_or_none=True)
 
 
 def describe(problem: Problem) -> AnswerError:
-    """Return a problem as the error of one image."""
+    """Convert a problem into the error of one image."""
     members = problem.body()
     return AnswerError(members["detail"], members.get("reason"), members["type"], members["title"])
 
@@ -125,7 +125,7 @@ async def infer_uploads(
     uploads: Sequence[Upload],
     explained: str | None = None,
 ) -> list[Row | Problem]:
-    """Return a Row or a Problem for each upload, in order, and count the outcomes."""
+    """Return a Row or a Problem per upload, in order, and count the outcomes."""
     results = await _infer(service, request, predictor, uploads, explained)
     _count(service, results)
     return results
@@ -138,7 +138,7 @@ async def _infer_or_fall_back(
     uploads: Sequence[Upload],
     explained: str | None,
 ) -> tuple[Predictor, list[Row | Problem]]:
-    """Infer with ``predictor``, or with the champion if that is the challenger and fails."""
+    """Infer with ``predictor``; if it is the challenger and fails, use the champion."""
     champion = service.holder.predictor
     if predictor is not champion:
         try:

@@ -1,4 +1,4 @@
-"""create_app joins settings, model holder and routes; importing this module does nothing."""
+"""Assemble the service: settings, model holder, and routes. Importing has no side effects."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ _DESCRIPTION = (
 
 _SECOND_LOOK_SECONDS = 1.0
 _SHARED_HEADERS = ("X-Request-ID", "Inference-Header-Content-Length")
-"""Headers that pages of other origins may send and read."""
+"""Headers that pages from other origins may send and read."""
 
 _log = logging.getLogger("rootstock.service")
 
 
 def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> FastAPI:
-    """Make the service as an ASGI app; without ``holder`` it makes one from the settings.
+    """Create the service as an ASGI app, with a holder from the settings if none is given.
 
-    The app starts at once and loads the model in the background, with retries until there is one;
-    until then /readyz and /v1/predict answer 503. Afterwards it follows the registry.
+    The app starts at once and loads the model in the background, retrying until one loads. Until
+    then, /readyz and /v1/predict answer 503. Afterwards it follows the registry.
     Raises:
-        ConfigError: the key file, the journal's folder or the address of a model is wrong.
+        ConfigError: The key file, the journal folder, or the model address is invalid.
     """
     services = make_services(settings, holder)
     service = services.default
@@ -76,9 +76,9 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         description=_DESCRIPTION,
         lifespan=partial(_lifespan, services),
         generate_unique_id_function=lambda route: route.name,
-        docs_url=None,  # FastAPI's own page needs a CDN
+        docs_url=None,  # FastAPI's built-in page needs a CDN
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would lead to the Host that the request names
+        redirect_slashes=False,  # a redirect would trust the request's Host header
     )
     app.state.service, app.state.services = service, services
     app.access.declare("/openapi.json", "open")  # FastAPI's own route
@@ -109,7 +109,7 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
         app.state.rpc = make_rpc_server(settings, services, admission)
     guarded: ASGIApp = Guard(limited, app.access, admission, services.crowded)
     if origins := split_origins(settings.cors_origins):
-        # Outside of the guard: browsers send no key with a preflight, and must see refusals.
+        # Outside the guard: browsers send no key with a preflight request, and must see refusals.
         guarded = CORSMiddleware(
             guarded,
             allow_origins=origins,
@@ -122,10 +122,10 @@ def create_app(settings: Settings, *, holder: ModelHolder | None = None) -> Fast
 
 
 class _GatedApp(FastAPI):
-    """FastAPI behind our own middlewares: it does nothing for a request that they refuse.
+    """FastAPI wrapped in our own middlewares, so that it does no work for rejected requests.
 
     FastAPI would run them inside its tracing and error handling. That took a fifth of the time of
-    a refusal, and under overload most requests are refused.
+    a rejection, and under overload most requests are rejected.
     """
 
     gate: ASGIApp
@@ -144,7 +144,7 @@ class _GatedApp(FastAPI):
         await enter(scope, receive, send)
 
     async def behind_gate(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app itself."""
+        """Run the app."""
         await super().__call__(scope, receive, send)
 
 
@@ -224,19 +224,19 @@ def _config(root: Path) -> Config:
 
 
 def check_registry(root: Path) -> None:
-    """Refuse a registry that cannot be read until something else is installed.
+    """Reject a registry that cannot be read with the installed packages.
 
     Raises:
-        ConfigError: MLflow is missing. A registry that is down, or not there yet, is no error.
+        ConfigError: MLflow is missing. A registry that is down or does not exist yet is accepted.
     """
     with contextlib.suppress(TrackingError):
         _connect(root)
 
 
 def _connect(root: Path) -> RegistryReader:
-    # Each look opens the database anew: a pool would read on in a file that a restore replaced.
+    # Each check opens the database again: a pool would keep reading a file that a restore replaced.
     os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
-    # A service with a directory does without.
+    # A service that serves a directory does not need it.
     from rootstock.integrations.connect import connect_reader
 
     registry = connect_reader(_config(root), Paths(root))
@@ -268,10 +268,10 @@ async def _follow(holder: ModelHolder, settings: Settings, service: Service | No
     After the first attempt, ``service`` counts as tried.
     """
     last_error = ""
-    # A model that was loaded before the app started need not be looked up again at once.
+    # A model that was loaded before the app started is not checked again at once.
     pause = settings.poll_seconds if holder.ready else 0.0
     while True:
-        # Replicas that start together must not all ask together.
+        # Replicas that start together must not all ask at the same time.
         await anyio.sleep(pause * random.uniform(0.8, 1.2))
         is_start = not holder.ready
         work = holder.load if is_start else holder.refresh

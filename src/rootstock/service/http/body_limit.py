@@ -1,4 +1,4 @@
-"""An ASGI middleware that bounds request bodies in size, in time, and all of them together."""
+"""An ASGI middleware that limits request bodies: size, time, and memory used by all of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rootstock.service.http.problems import Problem
 
 @dataclass
 class BodyLimit:
-    """Raises a Problem for a body that is too long, too slow, or finds no room in memory.
+    """Raises a Problem for a body that is too long, too slow, or does not fit in memory.
 
-    Bytes are counted as they arrive, so a missing or false Content-Length changes nothing.
+    Bytes are counted as they arrive, so a missing or false Content-Length has no effect.
     """
 
     app: ASGIApp
@@ -30,7 +30,7 @@ class BodyLimit:
 
         def require_fit(size: int) -> None:
             if size > self.max_bytes:
-                # Closing the connection spares both sides the rest of the body.
+                # Closing the connection saves both sides the rest of the body.
                 raise Problem(
                     "too-large",
                     f"The body is longer than {self.max_bytes:,} bytes, the service's "
@@ -42,7 +42,7 @@ class BodyLimit:
             nonlocal received, is_whole
             require_fit(_declared_length(scope))
             if is_whole:
-                return await receive()  # the client leaves, some time
+                return await receive()  # wait until the client disconnects
             try:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     message = await receive()
@@ -60,7 +60,7 @@ class BodyLimit:
             if self.buffered > self.max_buffered:
                 raise Problem(
                     "overloaded",
-                    "The bodies of other requests fill the memory.",
+                    "Too many request bodies are in memory at the moment.",
                     headers={"Retry-After": "1", "Connection": "close"},
                 )
             return message

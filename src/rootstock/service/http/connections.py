@@ -1,8 +1,8 @@
-"""Connections: a time limit in every phase, bounds on their number, and an end that loses nothing.
+"""Connections with time limits and bounds, closed at shutdown without losing a request.
 
 uvicorn waits forever for a header, for the rest of a body that it has already answered, and for a
-client that does not read. It keeps every trailer, and answers pipelined requests from a queue
-without an end.
+client that does not read. It keeps every trailer, and its queue of pipelined requests has no
+limit.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 65_536
-"""Length of a header with its request line, and of what is in a body but not of it: trailers."""
+"""Bytes of a header with its request line, or of trailers and other parts around a body."""
 MAX_PIPELINED = 16
-"""Requests that wait while the one before them is answered; further ones are not read."""
+"""Requests that wait while an earlier one is answered; further requests are not read."""
 CLOSE_SECONDS = 5.0
-"""How long a connection that is closed may take to read its last answer."""
+"""Time that a closing connection gives the client to read its last answer."""
 ANSWER_SECONDS = 5.0
-"""Between the time limit for a body and the end of its connection: an answer says what is wrong."""
+"""Time from the body's limit to closing the connection, so that an answer can explain why."""
 IDLE_SECONDS = 30.0
-"""Between two requests of a connection."""
+"""Time between two requests on one connection."""
 OTHER_FILES = 256
-"""Files that the service needs besides its connections: decoders, models, the registry."""
+"""Files that the service needs in addition to connections: decoders, models, the registry."""
 _SWEEP_SECONDS = 0.25
 _SO_ATTACH_FILTER = 26
 
 
 @dataclass
 class ConnectionLimits:
-    """What all connections of a service may take.
+    """Limits that all connections of a service share.
 
     Args:
-        header_seconds, body_seconds: time limits for the parts of a request; a client that does
-            not read its answer has the latter too.
-        most, most_per_address: connections at once, in all and of one address.
-        draining: whether the service ends, so that each answer is the last of its connection.
+        header_seconds, body_seconds: time limits for the parts of a request; ``body_seconds`` also
+        limits how long a client takes to read its answer.
+        most, most_per_address: connections at once, in total and per address.
+        draining: whether the service is shutting down, so each answer is the connection's last.
     """
 
     header_seconds: float
@@ -59,9 +59,9 @@ class ConnectionLimits:
     _sweeper: asyncio.TimerHandle | None = None
 
     def admit(self, connection: Connection) -> bool:
-        """Add a connection; if there are too many, end the one that has waited longest.
+        """Add a connection. If there are too many, close the one that has been idle longest.
 
-        Return whether there is room: connections whose request is being answered are not ended.
+        Return whether it fits: connections that are waiting for an answer are not closed.
         """
         self.open.add(connection)
         self.by_address[connection.address] += 1
@@ -81,10 +81,10 @@ class ConnectionLimits:
         return True
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection that has ended."""
+        """Remove a connection that has ended."""
         self.open.remove(connection)
         self.by_address[connection.address] -= 1
-        self.by_address += Counter()  # drops those without a connection
+        self.by_address += Counter()  # removes addresses without connections
 
     def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
@@ -108,16 +108,16 @@ class Connection(HttpToolsProtocol):
     _quiet_bytes = 0
     """Bytes since the header began, or since the last byte of a body."""
     _is_overrun = False
-    """Whether more requests came than may wait; no further one is read."""
+    """Whether too many requests are waiting, so that no further one is read."""
 
     @property
     def waits(self) -> bool:
-        """Whether the service waits for the client."""
+        """Whether the service is waiting for the client."""
         return self._phase != "answer" or bool(self._closing_since or self._blocked_since)
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """The order in which connections are ended when there are too many."""
+        """The order in which connections are closed when there are too many."""
         return self._phase != "idle", self._since
 
     def connection_made(self, transport: Any) -> None:
@@ -141,11 +141,11 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._phase != "header":  # the first one begins with the connection
+        if self._phase != "header":  # the first header begins with the connection
             self._enter("header")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase == "header":  # what comes later is a trailer, which no route reads
+        if self._phase == "header":  # later bytes are a trailer, which no route reads
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -186,12 +186,12 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """End an idle connection, unless its next request has just arrived."""
+        """Close an idle connection, unless its next request has just arrived."""
         if self._phase != "idle" or not _has_unread(self.transport):
             super().shutdown()
 
     def check(self, now: float) -> None:
-        """End the connection if its client is too slow."""
+        """Close the connection if its client is too slow."""
         if self.transport.is_closing():
             self._closing_since = self._closing_since or now
             if now > self._closing_since + CLOSE_SECONDS:
@@ -218,7 +218,7 @@ def make_protocol(limits: ConnectionLimits) -> type[Connection]:
 
 
 def allow_connections(most: int) -> int:
-    """Allow this process as many open files; return how many connections it then may have."""
+    """Raise this process's limit of open files; return how many connections it then allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most + OTHER_FILES
     if soft < wanted:
@@ -235,15 +235,15 @@ def _has_unread(transport: asyncio.Transport) -> bool:
 
 
 def refuse_handshakes(listener: Any) -> bool:
-    """Let a listening socket drop new connections, and keep those that it has; Linux only.
+    """Make a listening socket drop new connections but keep existing ones; Linux only.
 
-    Return whether it does. Closing the socket at once would reset connections that were made but
-    not accepted yet, and lose their requests. A client whose connection is dropped tries again
-    after a second, and is refused then.
+    Return whether this works. Closing the socket at once would reset connections that are open
+    but not accepted yet, and lose their requests. A client whose connection is dropped retries
+    after a second and is then refused.
     """
     if sys.platform != "linux":
         return False
-    # A packet with the flag SYN and without ACK is dropped: load the flags, mask, compare, return.
+    # Drop packets with SYN and without ACK: load the flags, mask, compare, return.
     steps = [(0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0),
              (0x06, 0, 0, 0xFFFFFFFF)]  # fmt: skip
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))

@@ -1,4 +1,4 @@
-"""The route for true labels of images that were answered."""
+"""The route that receives true labels of answered images."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def make_feedback_router(services: Services) -> Router:
 
     @router.post(
         "/v1/feedback",
-        summary="Tell the true label of an image",
+        summary="Send the true label of an image",
         responses=document("not-found", "conflict", "lost"),
         response_model_exclude_none=True,
     )
     async def feedback(request: Request, question: FeedbackQuestion) -> FeedbackAnswer:
-        """Needs a journal; a second label of an image replaces the first, and both are kept."""
-        # Without keys the caller is an address, which is nobody's business later.
+        """Needs a journal. A second label for an image replaces the first; both are stored."""
+        # Without keys the caller is an IP address, which should not be stored.
         kind, _, who = str(getattr(request.state, "caller", "")).partition(" ")
         who = who if kind == "key" else ""
         row = await run_sync(_store, services.resources.journal, question, who)
@@ -63,7 +63,7 @@ def _store(journal: Journal | None, question: FeedbackQuestion, who: str) -> Fee
     if journal is None:
         raise Problem(
             "conflict",
-            "This service keeps no journal (ROOTSTOCK_JOURNAL), so it takes no feedback.",
+            "Feedback needs a journal: set ROOTSTOCK_JOURNAL and restart the service.",
         )
     try:
         answers = journal.find(question.request_id)

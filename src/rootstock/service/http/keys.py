@@ -1,7 +1,7 @@
-"""API keys: the file has only their hashes, a client has the key.
+"""API keys: the file stores only hashes; the client holds the key.
 
-A line of the file is `NAME ROLE SHA256`; a role is `predict` or `admin`. Keys are 256 random bits,
-which nobody can guess, so a plain hash is enough.
+A line of the file is `NAME ROLE SHA256`, with the role `predict` or `admin`. Keys are 256 random
+bits and cannot be guessed, so a plain hash is enough.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 @dataclass(frozen=True)
 class Key:
-    """The holder, role and hash of a key."""
+    """Name, role, and hash of a key."""
 
     name: str
     role: Role
@@ -34,7 +34,7 @@ class Key:
 
 
 class KeyRing:
-    """The keys of one file; ``is_required`` says that there is such a file, even an empty one."""
+    """The keys of one file. ``is_required`` is true if a key file is set, even an empty one."""
 
     def __init__(self, keys: list[Key], *, is_required: bool) -> None:
         self._keys = keys
@@ -42,10 +42,10 @@ class KeyRing:
 
     @classmethod
     def read(cls, path: Path | None) -> KeyRing:
-        """Read the keys of a file; without a file there are none.
+        """Read the keys of a file. Without a file there are no keys.
 
         Raises:
-            ConfigError: the file cannot be read, or a line is not `NAME ROLE SHA256`.
+            ConfigError: The file cannot be read, or a line is not `NAME ROLE SHA256`.
         """
         if path is None:
             return cls([], is_required=False)
@@ -54,7 +54,7 @@ class KeyRing:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"the keys in {path} cannot be read: {error}",
-                hint=f"`rootstock key NAME --file {path}` makes one",
+                hint=f"create one with `rootstock key NAME --file {path}`",
             ) from None
         keys = []
         for number, line in enumerate(lines, 1):
@@ -70,14 +70,14 @@ class KeyRing:
         return cls(keys, is_required=True)
 
     def needed(self, role: Role) -> bool:
-        """Return whether a request needs a key; admin requests always do.
+        """Return whether a request needs a key. Admin requests always do.
 
-        A file whose last key was removed opens nothing.
+        Removing the last key from the file does not open the service.
         """
         return role == "admin" or self._is_required
 
     def has(self, role: Role) -> bool:
-        """Return whether there is a key of this role."""
+        """Return whether a key with this role exists."""
         return any(key.role == role for key in self._keys)
 
     def find(self, text: str) -> Key | None:
@@ -88,13 +88,13 @@ class KeyRing:
 
 
 def make_key(name: str, role: Role, path: Path) -> str:
-    """Make a key, append its hash to the file (created with mode 600), and return it.
+    """Create a key, append its hash to the file (mode 600), and return the key.
 
     Raises:
-        ConfigError: the name is taken or has a space, or the file cannot be written.
+        ConfigError: The name is taken or has a space, or the file cannot be written.
     """
     if not name or len(name.split()) != 1:
-        raise ConfigError(f"the name of a key must be one word, got {name!r}")
+        raise ConfigError(f"a key name must be one word, got {name!r}")
     if path.exists() and any(key.name == name for key in KeyRing.read(path)._keys):
         raise ConfigError(
             f"{path} already has a key named {name!r}",
@@ -111,7 +111,7 @@ def make_key(name: str, role: Role, path: Path) -> str:
 
 
 class RateLimit:
-    """A bucket of ``burst`` requests per caller, refilled at ``rate`` per second; 0 is no limit."""
+    """A bucket of ``burst`` requests per caller, refilled at ``rate`` per second; 0: unlimited."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate = rate
@@ -119,7 +119,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, caller: str) -> float:
-        """Count one request; return 0 if it may pass, otherwise the seconds until the next may."""
+        """Count one request; return 0 if it is allowed, or the seconds to wait."""
         if not self._rate:
             return 0.0
         now = time.monotonic()

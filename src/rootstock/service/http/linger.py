@@ -1,4 +1,4 @@
-"""An ASGI middleware that keeps an error's answer from being lost with its connection."""
+"""An ASGI middleware that delivers error answers before the connection closes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LINGER_SECONDS, SILENCE_SECONDS = 2.0, 0.25
-"""How long the rest of a refused body is read: in all, and without a new byte."""
+"""How long the rest of a rejected body is read: in total, and without a new byte."""
 _FIRST_ERROR = 400
 
 
 @dataclass
 class Linger:
-    """Reads the rest of a refused body for a moment before the connection is closed.
+    """Briefly reads the rest of a rejected body before the connection is closed.
 
-    A connection that is closed over unread bytes is reset, and the client loses the answer. If the
+    Closing a connection with unread bytes resets it, and the client loses the answer. If the
     connection stays open, the server reads the rest of the body anyway.
     """
 
@@ -58,7 +58,7 @@ def _asks_to_close(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 async def _discard_rest(receive: Receive) -> None:
-    """Read the rest of a body for a moment, and discard it."""
+    """Read the rest of a body for a moment and discard it."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECONDS):
             while True:

@@ -1,7 +1,7 @@
-"""MLflow's scoring route, so that its clients can use this service.
+"""MLflow's scoring route, for use with MLflow clients.
 
-The input column is `image`, each value an image file in base64: `dataframe_split`,
-`dataframe_records`, `instances` or `inputs`, as MLflow sends them.
+The input column is `image`; each value is an image file in base64. All four of MLflow's forms are
+accepted: `dataframe_split`, `dataframe_records`, `instances`, and `inputs`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COLUMN = "image"
 
 
 class Split(BaseModel):
-    """A data frame in the orientation `split` of pandas."""
+    """A data frame in pandas' `split` orientation."""
 
     columns: list[str] = Field(fail_fast=True, examples=[[COLUMN]])
     data: list[list[Any]] = Field(fail_fast=True, min_length=1, examples=[[[EXAMPLE]]])
@@ -47,7 +47,7 @@ class Invocation(BaseModel):
 
 
 class InvocationAnswer(BaseModel):
-    """One row for each image, in order: the columns of the answer."""
+    """One row per image, in order: the columns of the answer."""
 
     predictions: list[dict[str, str | float | bool | None]] = Field(
         examples=[[{"label": "tulip", "probability": 0.93, "unknown": False}]]
@@ -64,7 +64,7 @@ def make_mlflow_router(services: Services) -> Router:
 
     @router.post(
         "/invocations",
-        summary="Classify images for MLflow's clients",
+        summary="Classify images (MLflow clients)",
         responses=document("unusable-image"),
     )
     async def invocations(request: Request, body: Invocation) -> InvocationAnswer:
@@ -97,6 +97,6 @@ def _read_texts(body: Invocation) -> list[str]:
         ]
     if not values or not all(isinstance(value, str) for value in values):
         raise Problem(
-            "invalid-request", f"Send base64 texts in a column `{COLUMN}` or as instances."
+            "invalid-request", f"Send base64 strings in a column `{COLUMN}` or as instances."
         )
     return values

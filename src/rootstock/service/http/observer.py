@@ -1,4 +1,4 @@
-"""The outermost ASGI middleware: each request's id, count, duration and log line."""
+"""The outermost ASGI middleware: request ids, counts, durations, and log lines."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-"""Added to every answer that does not set them; encoded once, since refusals must be cheap."""
+"""Added to every answer that does not set them; encoded once to keep rejections cheap."""
 
 
 @dataclass
 class Observer:
-    """Gives every request an id, counts, times and logs it, and adds the security headers."""
+    """Gives every request an id; counts, times, and logs it; adds the security headers."""
 
     app: ASGIApp
     access: AccessTable
@@ -61,20 +61,20 @@ class Observer:
         except asyncio.CancelledError:
             if has_begun:
                 raise
-            # The service ends, and has waited for this request as long as it may.
+            # The service is shutting down, and the time for this request has run out.
             await send_refusal(send_observed, scope, _shutdown_problem())
         except Exception:
             _log.exception("a request failed")
             if not has_begun:
                 await send_refusal(send_observed, scope, internal_problem())
             elif not has_ended:
-                raise  # what was sent cannot be taken back; the connection is closed
+                raise  # the answer has already begun; the connection is closed
         finally:
             self._record(scope, status, time.perf_counter() - started)
             request_id.reset(token)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        # The route, not the raw path: strangers could fill the memory with paths.
+        # The route, not the raw path: arbitrary paths could fill the memory.
         route = getattr(scope.get("route"), "path", "") or scope["state"].get("refused_route")
         route = route or "other"
         method = scope["method"] if route != "other" else "other"
@@ -82,7 +82,7 @@ class Observer:
         self.telemetry.count_request(method, route, status, seconds, model)
         if kind := scope["state"].get("problem"):
             self.telemetry.count_problem(kind)
-        # Under overload, writing a line for each refusal costs too much: metrics count them.
+        # Under overload, a log line per rejection costs too much; metrics count them.
         level = logging.DEBUG if status in (429, 503) else logging.INFO
         if _log.isEnabledFor(level) and not self._is_routine(scope["path"]):
             state = scope["state"]
@@ -99,7 +99,7 @@ class Observer:
             )
 
     def _is_routine(self, path: str) -> bool:
-        """Health checks and scrapes, every few seconds, are not worth a line in the log."""
+        """Return whether a request is too frequent to log: health checks and scrapes."""
         return self.access.resolve(path) == "open" and path != "/"
 
 
@@ -118,6 +118,6 @@ def choose_id(given: bytes) -> str:
 def _shutdown_problem() -> Problem:
     return Problem(
         "lost",
-        "The service shut down before it answered this request.",
+        "The service shut down before answering this request.",
         headers={"Retry-After": "1", "Connection": "close"},
     )

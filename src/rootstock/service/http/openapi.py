@@ -1,4 +1,4 @@
-"""The OpenAPI document: keys, and the problems that every route may answer."""
+"""The OpenAPI document: keys, and the problems that any route may answer."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _BODY_KINDS = (
     "invalid-request",
 )
 _WORK_KINDS = ("too-many-requests", "no-model", "overloaded", "too-late", "lost")
-"""Problems of requests to the model; an operator's requests are not limited."""
+"""Problems of prediction requests; admin requests have no limits."""
 
 
 def describe(app: FastAPI, access: AccessTable) -> None:
-    """Let the OpenAPI document of ``app`` include the answers of its middlewares."""
+    """Add the middlewares' answers to the OpenAPI document of ``app``."""
     make_schema = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -46,9 +46,9 @@ def describe(app: FastAPI, access: AccessTable) -> None:
 
 
 def _merge_predictions(schemas: dict[str, Any]) -> None:
-    """Describe the answers of all tasks as one `Prediction` with the fields of each.
+    """Describe the answers of all tasks as one `Prediction` with the fields of each task.
 
-    Generated clients try the types of an `anyOf` in turn, and each has optional fields only.
+    Generated clients try the types of an `anyOf` in turn, and every type has only optional fields.
     """
     items = schemas["PredictAnswer"]["properties"]["predictions"]["items"]
     if "anyOf" not in items:
@@ -59,7 +59,7 @@ def _merge_predictions(schemas: dict[str, Any]) -> None:
         properties = schemas.pop(name)["properties"] | properties
     schemas["Prediction"] = {
         "title": "Prediction",
-        "description": "The answer for one image; which fields it has depends on the task.",
+        "description": "The answer for one image. Its fields depend on the task.",
         "type": "object",
         "properties": properties,
     }
@@ -80,7 +80,7 @@ def _complete(operation: dict[str, Any], access: Access, verb: str, path: str) -
         kinds += () if access == "admin" else _WORK_KINDS
     responses = operation["responses"]
     if "application/json" in responses.get("422", {}).get("content", {}):
-        del responses["422"]  # FastAPI's own, which is never sent
+        del responses["422"]  # FastAPI's default, which is never sent
         kinds.append("invalid-request")
     for number, entry in document(*kinds).items():
         response = responses.setdefault(str(number), entry)

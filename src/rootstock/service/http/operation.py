@@ -1,4 +1,4 @@
-"""The open routes: health checks of three protocols, metrics and pages."""
+"""The open routes: health checks of three protocols, metrics, and pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rootstock.service.http.problems import Problem, document
 from rootstock.service.http.schemas import Status
 from rootstock.service.inference.services import Services
 
-# The pages load nothing from other hosts, and the browser enforces it.
+# The pages load nothing from other hosts; this makes browsers enforce that.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'; "
@@ -68,7 +68,7 @@ def make_operation_router(services: Services) -> Router:
 
     @router.get(
         "/metrics",
-        summary="Counters for Prometheus",
+        summary="Metrics for Prometheus",
         tags=["operation"],
         response_class=PlainTextResponse,
     )
@@ -111,8 +111,8 @@ def _require_ready(services: Services) -> None:
     """Check that requests should be sent here.
 
     Raises:
-        NotLoadedError: there is no model yet.
-        Problem: no decoder is alive, the engine hangs, or the service shuts down.
+        NotLoadedError: No model is loaded yet.
+        Problem: No decoder is running, the engine hangs, or the service is shutting down.
     """
     for service in services.awaited:
         _ = service.holder.predictor
@@ -127,7 +127,7 @@ def _require_alive(services: Services) -> None:
     """Check that the process needs no restart.
 
     Raises:
-        Problem: the engine hangs.
+        Problem: The engine hangs.
     """
     if services.resources.batcher.stuck:
         raise Problem("lost", "The engine hangs.", headers={"Retry-After": "10"})

@@ -1,7 +1,7 @@
 """Problem details (RFC 9457): every error of the service has a stable type, title and detail.
 
-The list below is the contract; texts of `detail` are for people and may change. A problem repeats
-nothing of the request except file names, and reveals nothing of the service's inside.
+The list below is the contract; `detail` texts are for people and may change. A problem repeats
+nothing from the request except file names, and reveals no internals of the service.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ KINDS: dict[str, tuple[int, str]] = {
 }
 
 MAX_ERRORS = 5
-"""Errors of one body in an answer: a client may send a million."""
+"""Maximum errors listed per answer: a client may cause a million."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         return KINDS[self.kind][0]
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON object of the answer, without its status."""
+        """Return the answer's JSON object, without its status."""
         title = KINDS[self.kind][1]
         return {"type": PREFIX + self.kind, "title": title, "detail": self.detail} | dict(
             self.members or {}
@@ -79,12 +79,12 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
 
 
 def image_problem(error: ImageError) -> Problem:
-    """Return the problem of one image; `reason` is the stable word of the decoder."""
+    """Return the problem of one image; `reason` is the decoder's stable word."""
     return Problem("unusable-image", error.message, members={"reason": error.reason})
 
 
 def internal_problem() -> Problem:
-    """Return the problem of a fault in the service."""
+    """Return the problem for a fault of the service."""
     return Problem("internal", "The request failed; see the service's log.")
 
 
@@ -94,13 +94,13 @@ def install(app: FastAPI) -> None:
     def answer(error_class: type[Exception], make: Callable[[Request, Any], Problem]) -> None:
         async def handle(request: Request, error: Exception) -> Response:
             problem = make(request, error)
-            request.state.problem = problem.kind  # the observer counts it
+            request.state.problem = problem.kind  # counted by the observer
             return _respond(request.url.path, problem)
 
         app.add_exception_handler(error_class, handle)
 
     async def ignore(_request: Request, _error: Exception) -> Response:
-        return Response(status_code=400)  # the client has left
+        return Response(status_code=400)  # the client has disconnected
 
     answer(Exception, lambda _request, _error: internal_problem())
     answer(Problem, lambda _request, problem: problem)
@@ -111,7 +111,7 @@ def install(app: FastAPI) -> None:
 
 
 async def send_refusal(send: Send, scope: Scope, problem: Problem) -> None:
-    """Answer with a problem at the least cost: under overload most requests end here."""
+    """Answer with a problem at minimal cost: under overload most requests end here."""
     scope["state"]["problem"] = problem.kind
     headers = tuple((problem.headers or {}).items())
     is_v2 = scope["path"].startswith("/v2")
@@ -142,9 +142,9 @@ def not_loaded_problem(error: NotLoadedError) -> Problem:
 
 def _from_http(request: Request, error: HTTPException) -> Problem:
     if isinstance(error.__cause__, Problem):
-        return error.__cause__  # FastAPI read a body that has a limit
+        return error.__cause__  # FastAPI was reading a body that has a limit
     if error.status_code == 404:
-        return Problem("not-found", "No route has this address; /docs lists all routes.")
+        return Problem("not-found", "No route matches this address; /docs lists all routes.")
     if error.status_code == 405:
         allowed = Headers(error.headers).get("allow", "")
         return Problem(
@@ -170,7 +170,7 @@ def validation_problem(found: Sequence[Any]) -> Problem:
 
 
 def document(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI `responses` entry of these kinds of problems."""
+    """Return the OpenAPI `responses` entry for these kinds of problems."""
     entries: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         status, title = KINDS[kind]

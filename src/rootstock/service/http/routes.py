@@ -1,4 +1,4 @@
-"""The routes below /v1: read images, call the service, write the answers as JSON."""
+"""The routes below /v1: read images, call the service, and write the answers as JSON."""
 
 from __future__ import annotations
 
@@ -37,34 +37,34 @@ from rootstock.service.inference.services import Services
 from rootstock.tasks.answer import AnswerError, Neighbour
 from rootstock.tasks.task import AnswerOptions
 
-TopK = Annotated[int | None, Query(ge=1, description="Labels per image; by default 5.")]
+TopK = Annotated[int | None, Query(ge=1, description="Labels per image. Default: 5.")]
 Coverage = Annotated[
     float | None,
     Query(
         gt=0,
         lt=1,
-        description="Also return labels that include the true one in this share of cases.",
+        description="Also return a set of labels that holds the true one in this share of cases.",
         examples=[0.95],
     ),
 ]
 
 Neighbours = Annotated[
-    int, Query(ge=0, le=50, description="Also name this many of the nearest training images.")
+    int, Query(ge=0, le=50, description="Also list this many of the most similar training images.")
 ]
-Count = Annotated[int, Query(ge=1, le=1000, description="Images to return.")]
+Count = Annotated[int, Query(ge=1, le=1000, description="Number of images to return.")]
 Explain = Annotated[
-    bool, Query(description="Also return heat maps: where in the image the evidence is.")
+    bool, Query(description="Also return heat maps that show where the evidence is.")
 ]
 Output = Annotated[
     str,
-    Query(description="The class, label or number to explain, or `box`; by default the answer."),
+    Query(description="The class, label, or number to explain, or `box`. Default: the answer."),
 ]
 Strengths = Annotated[
     list[Annotated[float, Query(ge=0, le=1)]],
     Query(
         min_length=1,
         max_length=4,
-        description="0 leaves the image as it is. Several give pictures side by side.",
+        description="0 leaves the image unchanged. Several values give pictures side by side.",
     ),
 ]
 
@@ -80,9 +80,9 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "Image files as a form, or the bytes of one image. The content decides, "
-        'so an image may have any type. JSON is read too: `{"images": ["<base64>"]}`.',
-        # Generated clients take the first, but openapi-generator's any that is JSON: with JSON in
-        # the list, its clients would send a form's files as an empty JSON body.
+        'so an image may have any type. JSON also works: `{"images": ["<base64>"]}`.',
+        # Generated clients use the first type, but openapi-generator's use any that is JSON: with
+        # JSON in the list, its clients would send a form's files as an empty JSON body.
         "content": {
             "multipart/form-data": {"schema": {"$ref": "#/components/schemas/ImageForm"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -117,7 +117,7 @@ def make_router(services: Services, *, named: bool = False) -> Router:
         output: Output = "",
         service: Service = chosen,
     ) -> Response:
-        """An unusable image gets an `error` in its place; if no image is usable, it is a 422."""
+        """An unusable image gets an `error` in its place. If none is usable, the answer is 422."""
         options = AnswerOptions(top_k or settings.top_k_default, coverage, neighbours)
         predictor = choose_model(service, options)
         uploads = await read_uploads(request, max_images=settings.max_images)
@@ -267,7 +267,7 @@ def _draw(heat_map: HeatMap, strengths: Sequence[float]) -> bytes:
 
 
 def _require_any_usable(entries: Sequence[tuple[str, AnswerError | None]]) -> None:
-    """Raise one problem if no image is usable; the service's faults come before the images'."""
+    """Raise one problem if no image is usable. Faults of the service come before the images'."""
     errors = [(filename, error) for filename, error in entries if error is not None]
     if len(errors) < len(entries):
         return

@@ -52,7 +52,7 @@ EXAMPLES: list[Any] = [
 class PredictBase(BaseModel):
     """One entry in `predictions` per image, in the order of the request."""
 
-    # Answers are made by a model, so each is checked as if it came from outside.
+    # A model makes the answers, so each is checked like outside input.
     model_config = ConfigDict(
         revalidate_instances="always", json_schema_extra={"examples": EXAMPLES}
     )
@@ -61,7 +61,7 @@ class PredictBase(BaseModel):
 
 
 def make_predict_answer() -> Any:
-    """Return the type of the answer of /v1/predict, for the answers of all tasks."""
+    """Return the type of /v1/predict's answer, for the answers of all tasks."""
     types: Any = tuple(answer_type(name) for name in task_names())
     return create_model(
         "PredictAnswer",
@@ -88,7 +88,7 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class SimilarAnswer(BaseModel):
-    """The images that are most alike, the nearest first."""
+    """The most similar images, the nearest first."""
 
     model: ModelName
     similar: list[Neighbour]
@@ -100,7 +100,7 @@ class AdminAnswer(BaseModel):
     version: str = Field(examples=["3"])
     before: str = Field(examples=["4"])
     changed: bool
-    pinned: str = Field(description="The pinned version; empty if the alias is followed.")
+    pinned: str = Field(description="The pinned version; empty if the service follows the alias.")
 
 
 class RefusedModel(BaseModel):
@@ -112,17 +112,17 @@ class RefusedModel(BaseModel):
 
 
 class EstimatedAccuracy(BaseModel):
-    """The accuracy that calibrated confidence lets expect, without labels."""
+    """The accuracy that the calibrated confidence predicts, without labels."""
 
-    images: int = Field(description="Recent answers that it is of.")
-    value: float | None = Field(description="None if it cannot be told.", examples=[0.94])
+    images: int = Field(description="Number of recent answers used.")
+    value: float | None = Field(description="None if it cannot be estimated.", examples=[0.94])
     low: float | None = Field(description="Lower end of the 95 % interval.", examples=[0.92])
     high: float | None = Field(description="Upper end.", examples=[0.96])
-    reason: str = Field(description="Why it cannot be told; otherwise empty.", examples=[""])
+    reason: str = Field(description="Why it cannot be estimated; otherwise empty.", examples=[""])
 
 
 class DriftAnswer(BaseModel):
-    """Recent images against the validation set: population stability indices."""
+    """Recent images compared with the validation set: population stability indices."""
 
     images: int
     needed: int
@@ -134,31 +134,31 @@ class DriftAnswer(BaseModel):
 
 
 class FeedbackQuestion(BaseModel):
-    """The true label of an image that was answered."""
+    """The true label of an answered image."""
 
     model_config = ConfigDict(extra="forbid")
 
     request_id: str = Field(
         min_length=1,
         max_length=200,
-        description="The header X-Request-ID of the answer.",
+        description="The answer's X-Request-ID header.",
         examples=["5f0c1d3ab2e94d43"],
     )
     label: str = Field(
         min_length=1,
         max_length=4000,
-        description="As a text of the manifest: a class, a JSON list of labels, or a number.",
+        description="As in the manifest: a class, a JSON list of labels, or a number.",
         examples=["tulip"],
     )
     sha256: str = Field(
         "",
         pattern=r"^([0-9a-f]{64})?$",
-        description="Of the image file, if the request had several images.",
+        description="Hash of the image file, if the request had several images.",
     )
 
 
 class LiveScore(BaseModel):
-    """What feedback says of the model in use, with a 95 % interval."""
+    """Quality of the model in use according to feedback, with a 95 % interval."""
 
     metric: str = Field(examples=["accuracy"])
     value: float
@@ -168,22 +168,22 @@ class LiveScore(BaseModel):
 
 
 class FeedbackAnswer(BaseModel):
-    """The judgement that was stored; ``live`` includes it."""
+    """The label that was stored; ``live`` includes it."""
 
     request_id: str
     sha256: str
     label: str
-    answer: str = Field(description="What the model said.")
-    score: float = Field(description="1 if it was right; the error of a number.")
+    answer: str = Field(description="The model's answer.")
+    score: float = Field(description="1 if it was right, otherwise 0; for a number, the error.")
     live: LiveScore | None = None
 
 
 class ModelAnswer(ModelName):
-    """The model in use: its classes, quality and origin."""
+    """The model in use: its classes, quality, and origin."""
 
     classes: list[str] = Field(examples=[["rose", "tulip"]])
     metrics: dict[str, Any] = Field(examples=[{"accuracy": 0.958, "n_test": 160}])
-    headline: str = Field(description="The metric that comes first.", examples=["accuracy"])
+    headline: str = Field(description="The main metric.", examples=["accuracy"])
     card: str | None = Field(None, description="The model card as Markdown, if it has one.")
     lineage: dict[str, Any] = Field(examples=[{"git_commit": "163f74a", "data_hash": "9f2c"}])
     preprocess: dict[str, Any] = Field(examples=[{"input_size": 224, "crop_pct": 0.875}])
@@ -192,18 +192,16 @@ class ModelAnswer(ModelName):
     backbone: str = Field(examples=["mobilenetv3_small_100"])
     engine: str = Field(examples=["onnx"])
     engine_milliseconds: dict[str, float] = Field(
-        description="Time per image in each engine that was tried."
+        description="Milliseconds per image in each engine that was tried."
     )
     unknown_share: float = Field(
         description="Share of known images that may be flagged as unknown."
     )
     source: str = Field(examples=["models:/rootstock@champion"])
-    pinned: str = Field(description="The pinned version; empty if the source is followed.")
+    pinned: str = Field(description="The pinned version; empty if the service follows its source.")
     registry_up: bool
     refused: RefusedModel | None = None
-    digest: str = Field(
-        description="sha256 of the model's checksums, which identifies its content."
-    )
+    digest: str = Field(description="sha256 of the model's checksums; it identifies the content.")
 
 
 class Status(BaseModel):

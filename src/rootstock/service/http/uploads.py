@@ -23,14 +23,14 @@ from starlette.types import Message
 from rootstock.service.http.problems import Problem
 
 _ELEMENTS_PER_IMAGE, _EXTRA_ELEMENTS = 100, 1_000
-"""Elements that a JSON body may have for each image, and in addition to them."""
+"""Elements that a JSON body may have per image, and in addition."""
 _CHUNK_BYTES = 2**20
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 _BASE64_BYTES = (string.ascii_letters + string.digits + "+/= \t\r\n").encode()
 _PROBE_BYTES = 64
-"""Image files have a byte outside of the alphabet of base64 before this one, or begin with P."""
+"""Bytes to check: an image file has a non-base64 byte before this one, or begins with P."""
 FIELD = "files"
-"""The form's field of images."""
+"""The form field for images."""
 EXAMPLE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4YRMFAAMuAV/M3aHKAAAAAElFTkSuQmCC"
 )
@@ -38,7 +38,7 @@ EXAMPLE = (
 
 
 class JsonImages(BaseModel):
-    """The JSON body: image files in base64. Addresses are not fetched."""
+    """The JSON body: image files in base64. URLs are not fetched."""
 
     images: list[str] = Field(fail_fast=True, min_length=1, examples=[[EXAMPLE]])
 
@@ -58,7 +58,7 @@ BODY_SCHEMAS: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""Schemas of bodies that `read_uploads` reads, for the OpenAPI document."""
+"""OpenAPI schemas of the bodies that `read_uploads` reads."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ class Upload:
 async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
     """Read the images of a request: the form's `files`, base64 `images` in JSON, or the body.
 
-    Only a form is known by its declared type. Clients declare all kinds of types for images, or
-    none, so the decoder decides what a file is.
+    Only a form is recognized by its declared type. Clients declare all kinds of types for
+    images, or none, so the decoder decides what a file is.
     Raises:
-        Problem: no file, too many files, or an unreadable body.
+        Problem: There is no file, there are too many files, or the body is unreadable.
     """
     _require_uncompressed(request)
     declared = _media_type(request.headers.get("content-type"))
@@ -90,10 +90,10 @@ async def read_uploads(request: Request, *, max_images: int) -> list[Upload]:
 
 
 class _FormParser(MultiPartParser):
-    """Reads the parts named `files` as files, and keeps them in memory.
+    """Reads the form parts named `files` as files, in memory.
 
-    Bodies are small enough for that: no file is written to the disk. Some clients give a file no
-    name, or only a name in the form `filename*` (RFC 5987), which Starlette does not read.
+    Bodies are small enough to need no temporary file. Some clients give a file no name, or only
+    one in the form `filename*` (RFC 5987), which Starlette does not read.
     """
 
     spool_max_size = sys.maxsize
@@ -114,10 +114,10 @@ class _FormParser(MultiPartParser):
 
 
 def require_bounded(body: bytes, max_elements: int, max_nested: int) -> None:
-    """Count the elements of a JSON body before it is parsed: a million objects take gigabytes.
+    """Count a JSON body's elements before parsing it: a million objects take gigabytes.
 
     Raises:
-        Problem: more than ``max_elements``, or more than ``max_nested`` lists and objects.
+        Problem: The body has over ``max_elements``, or over ``max_nested`` lists and objects.
     """
     elements = nested = 0
     for start in range(0, len(body), _CHUNK_BYTES):
@@ -143,10 +143,10 @@ def bounded_route(
     nested: int,
     split: Callable[[Request, bytes], bytes] = lambda _request, body: body,
 ) -> type[APIRoute]:
-    """Return a class of routes whose body must be JSON and is counted before it is parsed.
+    """Return a class of routes whose JSON body is counted before it is parsed.
 
-    ``split`` returns the JSON of a body that has more than that. The body may have any declared
-    type: many clients send JSON without one.
+    ``split`` returns the JSON of a body that also holds other bytes. Any declared type is accepted:
+    many clients send JSON without one.
     """
 
     class Bounded(APIRoute):
@@ -170,7 +170,7 @@ def _as_json(request: Request, body: bytes) -> Request:
     """Return a request with this JSON as its body.
 
     Raises:
-        Problem: the body neither looks like JSON nor is declared as JSON.
+        Problem: The body neither looks like JSON nor is declared as JSON.
     """
     declared = _media_type(request.headers.get("content-type"))
     is_declared = declared == "application/json" or declared.endswith("+json")
@@ -189,10 +189,10 @@ def _as_json(request: Request, body: bytes) -> Request:
 
 
 def decode_base64(texts: Sequence[str], name: str, max_images: int) -> list[bytes]:
-    """Decode texts in base64; a problem calls them ``name``[number].
+    """Decode base64 texts; a problem calls them ``name``[number].
 
     Raises:
-        Problem: there are more than ``max_images``, or one is not base64.
+        Problem: There are more than ``max_images``, or one is not base64.
     """
     if len(texts) > max_images:
         raise Problem("invalid-request", f"{len(texts)} images; at most {max_images}.")
@@ -200,7 +200,7 @@ def decode_base64(texts: Sequence[str], name: str, max_images: int) -> list[byte
 
 
 def is_base64(content: bytes) -> bool:
-    """Return whether bytes are text in base64, which no image file is."""
+    """Return whether bytes are base64 text, which no image file is."""
     return not content[:_PROBE_BYTES].translate(None, _BASE64_BYTES) and content[:1] != b"P"
 
 
@@ -231,7 +231,7 @@ def _read_json(body: bytes, max_images: int) -> list[Upload]:
 
 async def _read_form(request: Request, max_images: int) -> list[Upload]:
     try:
-        # One more file than allowed is parsed, so that the problem is ours.
+        # One file more than allowed is parsed, so that we can answer with our own problem.
         parser = _FormParser(
             request.headers, request.stream(), max_files=max_images + 1, max_fields=16
         )
@@ -250,7 +250,7 @@ async def _read_form(request: Request, max_images: int) -> list[Upload]:
     if len(files) > max_images:
         raise Problem("invalid-request", f"More than {max_images} images.")
     return [
-        # Some encodings give half characters, which JSON cannot hold.
+        # Some encodings produce half characters, which JSON cannot hold.
         Upload(
             (file.filename or f"{FIELD}[{number}]").encode("utf-8", "replace").decode(),
             await file.read(),
@@ -263,7 +263,7 @@ def _require_uncompressed(request: Request) -> None:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(
             "unsupported-media-type",
-            "Send the body without Content-Encoding: images are compressed.",
+            "Send the body without Content-Encoding: images are already compressed.",
         )
 
 

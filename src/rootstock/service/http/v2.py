@@ -1,9 +1,9 @@
-"""The Open Inference Protocol (REST, v2): metadata and inference; operation.py has its health.
+"""The Open Inference Protocol (REST, v2): metadata and inference; health is in operation.py.
 
-One input: `images`, BYTES [N] or [N,1], each element an image file (in JSON in base64); or
+It takes one input: `images`, BYTES [N] or [N,1], each element an image file (in JSON in base64); or
 `tensor`, FP32 [N,3,S,S], prepared as /v1/model describes. The task defines the outputs, such as
-`label` BYTES [N] and `probabilities` FP32 [N,K] in the order of the classes. A tensor has no room
-for the error of one element, so one unusable image refuses the request; /v1/predict does not.
+`label` BYTES [N] and `probabilities` FP32 [N,K] in the order of the classes. A tensor cannot
+report an error per element, so one unusable image rejects the request; /v1/predict does not.
 Errors are problem details with the member `error`.
 """
 
@@ -40,7 +40,7 @@ from rootstock.tasks.task import AnswerOptions
 
 ALL_NAMES = AnswerOptions(top_k=sys.maxsize)
 MAX_NESTED = 20_000
-"""Lists in a body; a tensor may be nested down to its rows."""
+"""Maximum lists in a body; a tensor may be nested down to its rows."""
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 _NANOSECONDS = 1_000_000_000
 
@@ -63,7 +63,7 @@ def make_v2_router(services: Services) -> Router:
     missing = document("not-found", "no-model")
 
     async def server_metadata() -> dict[str, Any]:
-        """Name, version and extensions of the server."""
+        """Return name, version, and extensions of the server."""
         return {"name": "rootstock", "version": "1", "extensions": EXTENSIONS}
 
     router.get("", summary="The server")(server_metadata)
@@ -208,7 +208,7 @@ async def infer_tensors(
 
 
 def _configure(tensor: dict[str, Any]) -> dict[str, Any]:
-    """Return a tensor of the metadata as in a configuration, without the dimension of the batch."""
+    """Return a metadata tensor as in a configuration, without the batch dimension."""
     types = {"BYTES": "TYPE_STRING"}
     return {
         "name": tensor["name"],

@@ -1,8 +1,8 @@
-"""Tensors of the Open Inference Protocol: in JSON, or as bytes after it.
+"""Tensors of the Open Inference Protocol, in JSON or as bytes after it.
 
-The binary tensor extension appends the tensors to the JSON in order; the header
-Inference-Header-Content-Length has the length of the JSON. Numbers are little-endian; each element
-of a BYTES tensor has four bytes of length before it.
+The binary tensor extension appends the tensors to the JSON in order. The header
+Inference-Header-Content-Length is the length of the JSON. Numbers are little-endian; each element
+of a BYTES tensor follows its length in four bytes.
 https://github.com/triton-inference-server/server/tree/main/docs/protocol (extensions
 `binary_tensor_data` and `classification`).
 """
@@ -27,17 +27,17 @@ from rootstock.service.inference.service import Caller
 from rootstock.tasks.answer import Answer
 
 MAX_NUMBERS = 2_000_000
-"""Elements of a JSON body: 13 tensors of 224 pixels. A client with more sends bytes or files."""
+"""Elements of a JSON body: 13 tensors of 224 pixels. For more, send bytes or files."""
 MAX_OUTPUTS = 16
-"""Outputs that a request may name."""
+"""Maximum outputs that a request may name."""
 MAX_VALUE = 1e6
-"""Of a tensor; prepared pixels are below 10, and far above the limit networks overflow."""
+"""Limit for tensor values: prepared pixels are below 10, and networks overflow far above it."""
 LENGTH_HEADER = "Inference-Header-Content-Length"
 _DTYPES = {"FP32": "<f4", "FP64": "<f8", "INT32": "<i4", "INT64": "<i8", "BOOL": "?"}
 
 
 def _require_unicode(text: str) -> str:
-    """Refuse half a surrogate pair: JSON can send it, but no answer can hold it."""
+    """Reject half a surrogate pair: JSON can carry one, but no answer can hold it."""
     text.encode()
     return text
 
@@ -49,7 +49,7 @@ _REQUEST: dict[str, Any] = {
 
 
 class InputParameters(BaseModel):
-    """Parameters of an input; others are ignored."""
+    """Parameters of an input; unknown ones are ignored."""
 
     binary_data_size: int | None = Field(
         None, ge=0, description="Bytes of this tensor after the JSON, instead of `data`."
@@ -67,11 +67,11 @@ class InferInput(BaseModel):
 
 
 class OutputParameters(BaseModel):
-    """Parameters of a requested output; others are ignored."""
+    """Parameters of a requested output; unknown ones are ignored."""
 
     binary_data: bool | None = Field(None, description="Send this tensor as bytes after the JSON.")
     classification: int = Field(
-        0, ge=0, le=2**31, description="Instead of the tensor, this many `value:index:label`."
+        0, ge=0, le=2**31, description="Return this many `value:index:label` instead of the tensor."
     )
 
 
@@ -83,7 +83,7 @@ class OutputName(BaseModel):
 
 
 class RequestParameters(BaseModel):
-    """Parameters of a request; others are ignored."""
+    """Parameters of a request; unknown ones are ignored."""
 
     binary_data_output: bool = Field(False, description="Send all tensors as bytes.")
 
@@ -118,10 +118,10 @@ class InferAnswer(BaseModel):
 
 
 def split_body(request: Request, body: bytes) -> bytes:
-    """Return the JSON of a body, and keep the bytes after it for `read_images` and `read_tensor`.
+    """Return a body's JSON, and keep the bytes after it for `read_images` and `read_tensor`.
 
     Raises:
-        Problem: the header has no length within the body.
+        Problem: The header has no length within the body.
     """
     header = request.headers.get(LENGTH_HEADER)
     if header is None:
@@ -129,7 +129,7 @@ def split_body(request: Request, body: bytes) -> bytes:
     length = int(header) if header.isascii() and header.isdigit() and len(header) < 12 else -1
     if not 0 < length <= len(body):
         raise Problem(
-            "invalid-request", f"{LENGTH_HEADER} is not a length within the {len(body)} bytes."
+            "invalid-request", f"{LENGTH_HEADER} must be a length of at most {len(body)} bytes."
         )
     request.state.binary = body[length:]
     return body[:length]
@@ -139,16 +139,16 @@ def read_images(request: Caller, tensor: InferInput, max_images: int) -> list[by
     """Return the image files of a BYTES tensor [N] or [N, 1], base64 or (as bytes) not.
 
     Raises:
-        Problem: the shape does not fit, there are too many images, or one is not base64.
+        Problem: The shape does not fit, there are too many images, or one is not base64.
     """
     binary = _read_binary(request, tensor)
     if binary is None:
         data = tensor.data or []
-        # As nested as the shape, or flat.
+        # Nested like the shape, or flat.
         texts = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in data]
         _require_fit(tensor, len(texts), max_images)
         if not all(isinstance(text, str) for text in texts):
-            raise Problem("invalid-request", "`images` in JSON are texts in base64.")
+            raise Problem("invalid-request", "`images` in JSON must be base64 strings.")
         return decode_base64(texts, "images", max_images)
     contents: list[bytes] = []
     while binary:
@@ -167,7 +167,7 @@ def read_tensor(
     """Return the network inputs float32[N,3,S,S] of an FP32 tensor.
 
     Raises:
-        Problem: the data does not fit the shape, or has numbers beyond `MAX_VALUE`.
+        Problem: The data does not fit the shape, or has numbers beyond `MAX_VALUE`.
     """
     size = predictor.bundle.preprocess.input_size
     binary = _read_binary(request, tensor)
@@ -190,20 +190,20 @@ def read_tensor(
 
 
 def check_outputs(predictor: Predictor, outputs: Sequence[OutputName]) -> None:
-    """Check the names of the requested outputs before any work.
+    """Check the names of the requested outputs before doing any work.
 
     Raises:
-        Problem: the model has no such output, or it cannot be ranked.
+        Problem: The model has no such output, or the output cannot be ranked.
     """
     known = [spec.name for spec in predictor.task.tensor_specs(predictor.names)]
     ranked = predictor.task.rankings([], predictor.names, 1)
     for output in outputs:
         if output.name not in known:
             raise Problem(
-                "invalid-request", f"The outputs are {', '.join(known)}, not {output.name!r}."
+                "invalid-request", f"No output {output.name!r}; the outputs are {', '.join(known)}."
             )
         if output.parameters.classification and output.name not in ranked:
-            raise Problem("invalid-request", f"The output {output.name!r} is not one of classes.")
+            raise Problem("invalid-request", f"The output {output.name!r} does not list classes.")
 
 
 def write_answer(
@@ -284,7 +284,7 @@ def _read_binary(request: Caller, tensor: InferInput) -> bytes | None:
 
 
 def _undo_base64(content: bytes) -> bytes:
-    """Return the image file that bytes are, or are in base64."""
+    """Return the image file in these bytes, which may be base64."""
     if is_base64(content):
         with contextlib.suppress(Problem):
             return decode_base64([content.decode("latin-1")], "images", 1)[0]

@@ -1,4 +1,4 @@
-"""Batches of prepared images, from many requests, through the engine."""
+"""Batches of prepared images, from many requests, for the engine."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Result = TypeVar("Result")
 
 
 class Row(NamedTuple):
-    """One image's decision [...] and features float32[D], its width and height.
+    """One image's decision [...], features float32[D], width, and height.
 
-    The heat maps are there if they were asked for.
+    It includes the heat maps if the request asked for them.
     """
 
     decision: np.ndarray
@@ -60,14 +60,14 @@ class Batch:
 class Batcher:
     """Lanes that take waiting images as soon as they are free, and run the engine in threads.
 
-    A thread continues with the next batch without the event loop, so that a busy loop never keeps
-    the engine idle. A batch that fails is halved until only the image that spoils it fails.
+    A thread continues with the next batch without the event loop, so a busy loop never leaves the
+    engine idle. A batch that fails is split in half until only the image that breaks it fails.
 
     Args:
         lanes: batches on the engine at once.
-        max_batch: images in a batch; None means the model's fastest size (`best_batch`).
-        max_delay: seconds that a batch which is not full waits for more images while another lane
-            works; with an idle engine no batch waits.
+        max_batch: images per batch; None uses the model's fastest size (`best_batch`).
+        max_delay: seconds that an incomplete batch waits for more images while another lane
+        works. If the engine is idle, no batch waits.
         on_batch: called with each `Batch`.
     """
 
@@ -91,7 +91,7 @@ class Batcher:
         self._runs = 0
         """Calls of `run` that have a thread or wait for one."""
         self._starts: dict[int, float] = {}
-        """When each thread entered the engine, by its id."""
+        """Time at which each thread entered the engine, by thread id."""
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="engine")
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -100,7 +100,7 @@ class Batcher:
         self._tasks = [asyncio.ensure_future(self._lane()) for _ in range(self._lanes)]
 
     def stop(self) -> None:
-        """End the lanes and cancel the waiting images."""
+        """Stop the lanes and cancel the waiting images."""
         for task in self._tasks:
             task.cancel()
         for item in self._queue:
@@ -115,14 +115,14 @@ class Batcher:
         return len(starts) >= self._lanes and all(start < latest for start in starts)
 
     async def submit(self, predictor: Predictor, prepared: np.ndarray) -> Row:
-        """Run the engine on one prepared image; the image of a cancelled caller is dropped."""
+        """Run the engine on one prepared image. The image of a cancelled caller is dropped."""
         item = _Item(predictor, prepared, asyncio.get_running_loop().create_future())
         self._queue.append(item)
         self._wake.set()
         return await item.answer
 
     async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Run other work in the engine's threads, past the queue."""
+        """Run other work in the engine's threads, bypassing the queue."""
         loop = asyncio.get_running_loop()
         self._runs += 1
         try:
@@ -156,7 +156,7 @@ class Batcher:
             await asyncio.sleep(min(left, self._max_delay / 4))
 
     def _take(self) -> list[_Item]:
-        """Take the next images of one model, and leave a share to each other idle lane."""
+        """Take the next images of one model, leaving a share to each other idle lane."""
         batch: list[_Item] = []
         with self._queue_lock:
             share = math.ceil(len(self._queue) / max(1, self._idle))
@@ -172,10 +172,10 @@ class Batcher:
         return self._max_batch or item.predictor.best_batch
 
     def _run_batches(self, loop: asyncio.AbstractEventLoop, batch: list[_Item]) -> None:
-        """Run this batch, in a thread, and then the waiting images until there are none."""
+        """Run this batch in a thread, then the waiting images until none are left."""
         while batch:
             self._run_batch(loop, batch)
-            # The lane gathers a fuller batch, or lets other work have the thread.
+            # The lane collects a fuller batch, or lets other work have the thread.
             batch = [] if self._max_delay or self._runs else self._take()
 
     def _run_batch(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Item]) -> None:
@@ -212,7 +212,7 @@ class Batcher:
 def _call_in_loop(
     loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: Any
 ) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and its requests with it
+    with contextlib.suppress(RuntimeError):  # the loop has ended together with its requests
         loop.call_soon_threadsafe(call, *arguments)
 
 

@@ -1,11 +1,11 @@
-"""A process that decodes images for the service and can be killed without harm.
+"""A process that decodes images for the service and can be killed safely.
 
     python -m rootstock.service.inference.decode_worker FD MEMORY_BYTES
 
-A frame is four bytes of length and that many bytes. The parent sends two frames per job, the recipe
-as JSON and the encoded image; the answer is one frame: `+`, width and height of the image (four
-bytes each) and the pixels uint8[V,S,S,3]; or `-` and the error as JSON. The parent unpickles
-nothing.
+A frame is a length in four bytes followed by that many bytes. The parent sends two frames per job:
+the recipe as JSON and the encoded image. The answer is one frame: `+`, width and height of the
+image (four bytes each) and the pixels uint8[V,S,S,3]; or `-` and the error as JSON. The parent
+unpickles nothing.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def prepare(recipe: bytes, content: bytes) -> bytes:
     except MemoryError:
         shortage = {
             "reason": "too-many-pixels",
-            "message": "there is not enough memory to decode it",
+            "message": "not enough memory to decode it",
         }
         return b"-" + json.dumps(shortage).encode()
 
 
 def frame(content: bytes) -> bytes:
-    """Return ``content`` after its length."""
+    """Return ``content`` with its length in front."""
     return len(content).to_bytes(4, "big") + content
 
 

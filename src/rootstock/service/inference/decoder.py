@@ -1,4 +1,4 @@
-"""Decoding in worker processes, which may crash, hang or run out of memory without harm."""
+"""Decoding in worker processes, which may crash, hang, or run out of memory safely."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _log = logging.getLogger("rootstock.service")
 _SOCKET_BUFFER_BYTES = 2**20
 _MAX_ERROR_BYTES = 2**16
 WATCH_SECONDS = 1.0
-# Workers keep freed memory: asking the system for it again costs a tenth of the work.
+# Workers keep freed memory: requesting it from the system again costs a tenth of the time.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", **keeping_variables(SERVICE_BYTES)}
 
 
 class DecodePool:
-    """``size`` worker processes; at most one image in each.
+    """A pool of ``size`` worker processes with at most one image each.
 
     Args:
         size: worker processes.
-        seconds: how long one image may take before its worker is killed.
+        seconds: time limit per image, after which its worker is killed.
         memory: bytes that decoding one image may take.
         on_event: called with "queue" or "decode", the seconds that an image spent there and its
             model, and with "lost" when a worker had to be replaced.
@@ -71,17 +71,17 @@ class DecodePool:
 
     @property
     def alive(self) -> bool:
-        """Whether a worker is running."""
+        """Whether at least one worker is running."""
         return any(worker.alive for worker in self._workers)
 
     async def start(self) -> None:
-        """Start the workers, and replace those that die while they have nothing to do."""
+        """Start the workers, and replace idle ones that die."""
         for _ in range(self.size):
             self._release(await self._spawn())
         self._run_task(self._watch())
 
     def stop(self) -> None:
-        """End the workers; the images in them are lost."""
+        """Stop the workers; the images in them are lost."""
         self._stopped = True
         for task in self._tasks:
             task.cancel()
@@ -91,11 +91,11 @@ class DecodePool:
         self._free.clear()
 
     async def prepare(self, predictor: Predictor, content: bytes) -> Prepared:
-        """Return the views of an encoded image and its size, as `Predictor.prepare_sized` does.
+        """Return the views of an encoded image and its size, like `Predictor.prepare_sized`.
 
         Raises:
-            ImageError: the image cannot be used; ``too-slow`` if decoding took too long.
-            Problem: the worker was lost (503).
+            ImageError: The image cannot be used; ``too-slow`` if decoding took too long.
+            Problem: The worker was lost (503).
         """
         arrival = time.perf_counter()
         worker = await self._acquire()
@@ -128,7 +128,7 @@ class DecodePool:
             self._checked = True
             if shares_network(worker.process.pid):
                 _log.warning(
-                    "decoders share the service's network: the system gives them no own namespace"
+                    "decoders share the service's network: the system allows no separate namespace"
                 )
 
     def _recipe(self, predictor: Predictor) -> bytes:
@@ -178,7 +178,7 @@ class DecodePool:
                 self._replace(worker)
 
     def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` in the background, until it or the service ends."""
+        """Run ``work`` in the background until it or the service ends."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -188,7 +188,7 @@ class DecodePool:
             try:
                 self._release(await self._spawn())
             except OSError as error:
-                _log.error("no decoder can be started, trying again: %s", error)
+                _log.error("cannot start a decoder, trying again: %s", error)
                 await asyncio.sleep(1)
             else:
                 return
@@ -200,7 +200,7 @@ class DecodePool:
 
 
 class _Worker(asyncio.BufferedProtocol):
-    """One process and the socket to it; an answer is read without being copied."""
+    """One process and the socket to it. Answers are read without a copy."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -239,7 +239,7 @@ class _Worker(asyncio.BufferedProtocol):
     def submit(
         self, recipe: bytes, content: bytes, max_bytes: int, seconds: float
     ) -> asyncio.Future[memoryview]:
-        """Send one job; its answer may have ``max_bytes`` and take ``seconds``."""
+        """Send one job. Its answer may have ``max_bytes`` and take ``seconds``."""
         loop = asyncio.get_running_loop()
         self._max_bytes = max_bytes
         self._job = job = loop.create_future()
@@ -249,7 +249,7 @@ class _Worker(asyncio.BufferedProtocol):
         late = ImageError("too-slow", f"decoding it took more than {seconds:g} seconds")
         timer = loop.call_later(seconds, self._fail, late)
         job.add_done_callback(lambda _job: timer.cancel())
-        # One call, which does not copy the image.
+        # A single call, which does not copy the image.
         sizes = (len(part).to_bytes(4, "big") for part in (recipe, content))
         self._transport.writelines([next(sizes), recipe, next(sizes), content])
         return job
@@ -281,7 +281,7 @@ class _Worker(asyncio.BufferedProtocol):
             return
         length = int.from_bytes(frame, "big")
         if self._job is None or self._job.done() or not 0 < length <= self._max_bytes:
-            self._fail(_lost())  # the worker answers what was not asked
+            self._fail(_lost())  # the worker sent an unexpected answer
             self.process.kill()
             return
         self._frame, self._is_header = memoryview(bytearray(length)), False

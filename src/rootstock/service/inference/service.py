@@ -1,4 +1,4 @@
-"""What all routes share: an image's way through decoder and engine, and the limits on it."""
+"""What all routes share: decoding, the engine, and the limits on both."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from rootstock.service.watch.tracing import tracer
 _log = logging.getLogger("rootstock.service")
 _MAX_RETRY_SECONDS = 30
 _PACE_MEMORY = 0.9
-"""Weight of the former pace when an answer updates it."""
+"""Weight of the previous pace when an answer updates it."""
 
 Outcome = Row | ImageError | Problem
-"""The model's row for one image, or why the image cannot be used or was lost."""
+"""The model's row for one image, or the reason why the image is unusable or was lost."""
 
 
 class Caller(Protocol):
@@ -92,10 +92,10 @@ class Service:
         self.challenger = Challenger(challenger, settings, self.infer) if challenger else None
 
     def open_index(self, predictor: Predictor) -> ImageIndex:
-        """Return what images are searched in; read once for each model.
+        """Return the index to search, which is read once per model.
 
         Raises:
-            Problem: there is no index of this model.
+            Problem: This model has no index.
         """
         if self._index is None or self._index.model != predictor.bundle.digest:
             try:
@@ -135,9 +135,9 @@ class Service:
         return self.holder.ready and self.resources.ready
 
     def crowded(self, images: int = 1) -> Problem | None:
-        """Return the problem of accepting this many images more, or None.
+        """Return the problem with accepting this many more images, or None.
 
-        An idle service accepts a request of any size: it would never fit better.
+        An idle service accepts a request of any size: waiting would not make it fit.
         """
         if not self.in_flight or self.in_flight + images <= self.settings.max_queue:
             return None
@@ -150,11 +150,12 @@ class Service:
     async def infer(
         self, predictor: Predictor, content: bytes, explained: str | None = None
     ) -> Row | ImageError:
-        """Decode one image and run the model on it; return an ImageError if it cannot be used.
+        """Decode one image and run the model on it; return an ImageError if it is unusable.
 
         ``explained`` names the output to make a heat map of; empty: the answer; None: no heat map.
+
         Raises:
-            ExplainError: this model cannot be explained so.
+        ExplainError: This model does not support this explanation.
         """
         try:
             with tracer.start_as_current_span("decode"):
@@ -178,8 +179,8 @@ class Service:
         """Run the model on network inputs float32[N,3,S,S].
 
         Raises:
-            Problem: the service is overloaded or too late (503), or the model failed (500).
-            ClientDisconnect: the client has left.
+            Problem: The service is overloaded or too late (503), or the model failed (500).
+            ClientDisconnect: The client has disconnected.
         """
         work = partial(self.batcher.run, predictor.infer_normalised, images, "one")
         inferred = await self._run_in_time(request, work, len(images))
@@ -196,15 +197,15 @@ class Service:
         contents: Sequence[bytes],
         explained: str | None = None,
     ) -> list[Outcome]:
-        """Return the outcome of each image, in time and only while the client waits.
+        """Return the outcome of each image, within the deadline and while the client waits.
 
-        ``explained`` as in `infer`.
+        ``explained`` is as in `infer`.
 
-        An image that the model fails on, or whose decoder is lost, does not affect the others.
+        If the model fails on an image, or its decoder is lost, the others are not affected.
         Raises:
-            Problem: the service is overloaded or too late, or every image was lost (503); the
-                model failed on all images (500).
-            ClientDisconnect: the client has left.
+            Problem: The service is overloaded or too late, or every image was lost (503), or the
+            model failed on all images (500).
+            ClientDisconnect: The client has disconnected.
         """
         work = partial(self._outcomes, predictor, contents, explained)
         outcomes: list[Outcome] = await self._run_in_time(request, work, len(contents))
@@ -216,7 +217,7 @@ class Service:
     async def _run_in_time(
         self, request: Caller, begin: Callable[[], Coroutine[Any, Any, Any]], images: int
     ) -> Any:
-        """Return what the work on ``images`` images returns, if there is room and time for it."""
+        """Return the result of the work on ``images`` images, if there is room and time for it."""
         if problem := self.crowded(images):
             raise problem
         self.in_flight += images
@@ -274,7 +275,7 @@ class Service:
         self._image_seconds += (1 - _PACE_MEMORY) * (seconds - self._image_seconds)
 
     def _seconds_of_queue(self) -> int:
-        """Return how long the present queue takes at the present pace, for Retry-After."""
+        """Return how long the current queue takes at the current pace, for Retry-After."""
         return max(1, min(_MAX_RETRY_SECONDS, math.ceil(self.in_flight * self._image_seconds)))
 
 

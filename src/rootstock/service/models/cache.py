@@ -19,7 +19,7 @@ from rootstock.service.models.source import ModelIdentity
 from rootstock.system.files import write_json
 
 MAX_VERSIONS = 3
-"""Versions of a name that stay on disk: the present one, the one before, and the next one."""
+"""Versions of a name that stay on disk: the current, the previous, and the next one."""
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 _log = logging.getLogger("rootstock.service")
@@ -27,16 +27,16 @@ _log = logging.getLogger("rootstock.service")
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model on disk that was served before and is whole."""
+    """A complete model on disk that was served before."""
 
     bundle: ModelBundle
     identity: ModelIdentity
 
 
 class ModelCache:
-    """The versions of one model, each in its own folder, and notes about what is served.
+    """The versions of one model, each in a folder, and notes about what is served.
 
-    Champion and challenger share the versions, but each has its own notes, named ``slot``.
+    Champion and challenger share the versions, but each has separate notes, named ``slot``.
     """
 
     def __init__(self, root: Path, name: str, slot: str) -> None:
@@ -45,11 +45,11 @@ class ModelCache:
         self._state = self.home / f"{slot}.json"
 
     def fetch(self, registry: RegistryReader, entry: RegistryEntry) -> ModelBundle:
-        """Return the bundle of a version: from disk if it is whole there, else from the registry.
+        """Return the bundle of a version: from disk if it is complete there, or from the registry.
 
         Raises:
-            BundleError: it is damaged, or the disk has no room for it.
-            TrackingError: the registry cannot be reached.
+            BundleError: The bundle is damaged, or the disk has no room for it.
+            TrackingError: The registry cannot be reached.
         """
         # The run id is part of the key: a new registry counts its versions from 1 again.
         home = self._folder(entry.version, entry.run_id)
@@ -57,12 +57,12 @@ class ModelCache:
             try:
                 return read_bundle(home)
             except BundleError as error:
-                _log.warning("the cached model is damaged and is fetched again: %s", error.message)
+                _log.warning("the cached model is damaged; downloading it again: %s", error.message)
         try:
             return _download(registry, entry, home)
         except (OSError, TrackingError) as error:
             cause: BaseException | None = error
-            if isinstance(error, TrackingError):  # so MLflow's client reports a full disk
+            if isinstance(error, TrackingError):  # MLflow's client reports a full disk this way
                 cause = error.__cause__
                 if not isinstance(cause, OSError) or cause.errno not in DISK_ERRORS:
                     raise
@@ -72,7 +72,7 @@ class ModelCache:
             ) from error
 
     def remember(self, identity: ModelIdentity, *, previous: str) -> None:
-        """Note what is served now and remove old versions; a full disk is ignored."""
+        """Note what is served now and remove old versions. A full disk is ignored."""
         with suppress(OSError, ArtifactError):
             self._write(
                 {"version": identity.version, "run_id": identity.run_id, "previous": previous}
@@ -86,7 +86,7 @@ class ModelCache:
                     shutil.rmtree(path, ignore_errors=True)
 
     def last(self) -> CachedModel | None:
-        """Return the model that was served last, if it is still whole."""
+        """Return the model that was served last, if it is still complete."""
         state = _read(self._state)
         version, run_id = state.get("version", ""), state.get("run_id", "")
         if not version:
@@ -98,7 +98,7 @@ class ModelCache:
             return None
 
     def find(self, version: str) -> CachedModel | None:
-        """Return a version that is whole on disk; the newest, if two registries had it."""
+        """Return a complete version on disk; the newest one, if two registries had it."""
         if not is_token(version):
             return None
         folders = [path for path in self.home.glob(f"{version}-*") if path.is_dir()]
@@ -108,11 +108,11 @@ class ModelCache:
         return None
 
     def read_note(self, key: str) -> str:
-        """Return the noted ``version`` (served last), ``previous`` or ``pinned``; empty if none."""
+        """Return the noted ``version`` (served last), ``previous``, or ``pinned``; may be empty."""
         return str(_read(self._state).get(key, ""))
 
     def note(self, **notes: str) -> None:
-        """Note ``previous`` or ``pinned``; a full disk is ignored."""
+        """Note ``previous`` or ``pinned``. A full disk is ignored."""
         with suppress(OSError, ArtifactError):
             self._write(notes)
 
@@ -123,7 +123,7 @@ class ModelCache:
     def _folder(self, version: str, run_id: str) -> Path:
         folder = self.home / f"{version}-{run_id or 'no-run'}"
         if not folder.resolve().is_relative_to(self.home.resolve()) or folder.parent != self.home:
-            raise BundleError(f"version {version!r} of run {run_id!r} is outside of the cache")
+            raise BundleError(f"version {version!r} of run {run_id!r} is outside the cache")
         return folder
 
     def _last_folder(self, state: Path) -> Path:
@@ -145,7 +145,7 @@ def _read(state: Path) -> dict[str, Any]:
 
 def _download(registry: RegistryReader, entry: RegistryEntry, home: Path) -> ModelBundle:
     home.parent.mkdir(parents=True, exist_ok=True)
-    # mkdtemp makes a folder of mode 700: no other user can change the model before it is checked.
+    # mkdtemp makes a folder of mode 700: no other user can change the model before the check.
     temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=home.parent))
     try:
         directory = registry.download(entry, temporary / "model")

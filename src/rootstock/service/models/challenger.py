@@ -21,7 +21,7 @@ from rootstock.service.settings import Settings
 
 Infer = Callable[[Predictor, bytes], Awaitable[Row | ImageError]]
 MAX_SHADOWS = 4
-"""Shadow answers at once; further requests are left out, so that none waits."""
+"""Maximum shadow answers at once; further requests are skipped, so none waits."""
 _MAX_TIMES = 10_000
 
 _log = logging.getLogger("rootstock.service")
@@ -43,7 +43,7 @@ class Challenger:
         self._reset()
 
     def canary(self, champion: Predictor) -> Predictor:
-        """Return the model for this request: the challenger for its share of them."""
+        """Return the model for this request: the challenger for its share of requests."""
         if self.holder.ready and self._random.random() < self._settings.canary_share:
             return self.holder.predictor
         return champion

@@ -1,4 +1,4 @@
-"""The model in use: a new one is proved first, and only then swapped in."""
+"""The model in use. A new model is proved first, and only then swapped in."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from rootstock.service.models.source import AvailableModel, Connect, ModelIdenti
 from rootstock.service.models.waits import Downloads, NotLoadedError, SlowError, call_within
 
 RETRY_REFUSED_SECONDS = 300.0
-"""A refused version is tried again after this time: its files may have been repaired."""
+"""Time until a rejected version is tried again: its files may have been repaired."""
 ADMIN_SECONDS = 10.0
-"""How long an operator's reload, pin or rollback waits for the registry and a download."""
+"""How long an operator's reload, pin, or rollback waits for the registry and a download."""
 _log = logging.getLogger("rootstock.service")
 
 
 class _Order(NamedTuple):
-    """Whether a change pins its model or ends the pin; ``after``: orders that it knows of."""
+    """Whether a change pins its model or ends the pin; ``after``: the last order it has seen."""
 
     pin: bool | None = None
     after: int | None = None
@@ -43,20 +43,20 @@ class ModelHolder:
     """Holds the Predictor in use, or none.
 
     `refresh` blocks and may run in any thread; reading `predictor` never waits. A request keeps the
-    Predictor it began with, so an old one ends with its last request. Finding, fetching and proving
-    a model take no lock: an operator's order does not wait for another change, and what was begun
-    before it and ends after it is dropped.
+    Predictor it began with, so an old one ends with its last request. Finding, fetching, and
+    proving a model take no lock: an operator's order does not wait for another change. A change
+    that began before the order and ends after it is dropped.
 
     Args:
         model: a directory, models:/NAME@ALIAS or models:/NAME/VERSION.
         cache: folder of downloaded versions.
         connect: opens the registry; called only for a registered model.
-        limits: makes the limits of images from a model's own; None: those are kept.
+        limits: derives image limits from a model's own; None keeps the model's.
         engine: as for `Predictor`.
-        proof: what proving a model in a process of its own may take; None proves it in this one.
-        name: of a model from a directory; empty for the directory's.
-        retry_seconds: how long clients should wait while there is no model.
-        registry_seconds: how long the first look waits if an earlier model can be served.
+        proof: limits for proving a model in a separate process; None proves it in this one.
+        name: name of a model served from a directory; empty uses the directory's name.
+        retry_seconds: how long clients should wait while no model is loaded.
+        registry_seconds: how long the first check waits if an earlier model can be served.
         on_swap: called with "swapped" or "refused".
     """
 
@@ -101,7 +101,7 @@ class ModelHolder:
 
     @property
     def pinned(self) -> str:
-        """The pinned version, which is served whatever the alias says; empty if there is none."""
+        """The pinned version, which is served whatever the alias says; empty if none is pinned."""
         return self._pinned
 
     @property
@@ -109,17 +109,17 @@ class ModelHolder:
         """The Predictor in use.
 
         Raises:
-            NotLoadedError: there is none yet.
+            NotLoadedError: No model is loaded yet.
         """
         if self._predictor is None:
             raise NotLoadedError(self._retry_seconds)
         return self._predictor
 
     def load(self) -> Predictor:
-        """Return the first model: the source's, or else the last one that was served.
+        """Return the first model: the source's, or the last one that was served.
 
         Raises:
-            RootstockError: there is no such model, or it is damaged or fails its golden images.
+            RootstockError: There is no such model, it is damaged, or it fails its golden images.
         """
         earlier = self._cache.last() if self.source.name else None
         try:
@@ -128,7 +128,7 @@ class ModelHolder:
         except (TrackingError, BundleError) as error:
             if earlier is None:
                 raise
-            _log.warning("serving the last good model: %s", error.message)
+            _log.warning("serving the last known good model: %s", error.message)
             if self._predictor is None:  # no other thread was faster
                 self._settle(
                     earlier.identity, self._prove(earlier.bundle, earlier.identity), _Order()
@@ -138,11 +138,11 @@ class ModelHolder:
     def refresh(self, *, again: bool = False, wait_seconds: float | None = None) -> bool:
         """Look for another model than the one in use; return whether it was swapped in.
 
-        ``again`` also tries a version that was refused before; ``wait_seconds`` bounds the wait
-        for the registry, and with ``again`` that for a download, which continues.
+        ``again`` also tries a version that was rejected before. ``wait_seconds`` limits the wait
+        for the registry and, with ``again``, for a download, which continues afterwards.
         Raises:
-            RootstockError: there is no such model, the registry cannot be reached, or the model
-                was refused; the one in use stays.
+            RootstockError: There is no such model, the registry cannot be reached, or the model
+            was rejected. The one in use stays.
         """
         order = _Order(after=self._orders)
         return self._follow(self._pinned, again, wait_seconds, order)
@@ -151,32 +151,32 @@ class ModelHolder:
         """Serve this version, whatever the alias says, until `unpin`; also after a restart.
 
         Raises:
-            RootstockError: the source is a directory or a fixed version, or the version cannot be
-                served; the model in use stays.
+            RootstockError: The source is a directory or a fixed version, or the version cannot be
+            served. The model in use stays.
         """
         if not self.source.alias:
-            raise RootstockError(f"{self.source} is served, and it has no other versions")
+            raise RootstockError(f"cannot pin: {self.source} has no other versions")
         self._follow(version, True, ADMIN_SECONDS, _Order(pin=True))
 
     def unpin(self) -> None:
         """Follow the alias again.
 
         Raises:
-            RootstockError: the alias's version cannot be served; the pin stays.
+            RootstockError: The alias's version cannot be served; the pin stays.
         """
         if self.source.alias:
             self._follow("", True, ADMIN_SECONDS, _Order(pin=False))
 
     def rollback(self) -> None:
-        """Pin the version that was served before the present one; a second call changes nothing.
+        """Pin the version that was served before this one. Repeating the call has no effect.
 
         Raises:
-            RootstockError: no version was served before, or it cannot be served.
+            RootstockError: No version was served before, or it cannot be served.
         """
         version = self._previous
         if not version:
             raise RootstockError("no other version was served before this one")
-        # From disk, if it is there: a registry that hangs is a reason to roll back.
+        # From disk, if possible: a registry that hangs is a reason to roll back.
         cached = self._cache.find(version)
         if cached is None:
             self.pin(version)
@@ -189,7 +189,7 @@ class ModelHolder:
         self._cache.note(previous="")
 
     def _follow(self, pinned: str, again: bool, wait_seconds: float | None, order: _Order) -> bool:
-        """Serve the version ``pinned``, or the source's present model if it is empty."""
+        """Serve the version ``pinned``, or the source's current model if it is empty."""
         start = time.monotonic()
         try:
             model = self._look(pinned, wait_seconds)
@@ -211,7 +211,7 @@ class ModelHolder:
         try:
             model = call_within(wait_seconds if self.source.name else None, look)
         except SlowError:
-            raise  # it may only be slow: importing MLflow takes seconds
+            raise  # it may just be slow: importing MLflow takes seconds
         except TrackingError as error:
             self.registry_up = isinstance(error, NoModelError)
             raise
@@ -221,9 +221,9 @@ class ModelHolder:
     def _take(self, model: AvailableModel, seconds: float | None, order: _Order) -> bool:
         """Fetch and prove ``model`` unless it is in use; return whether it was swapped in."""
         if model.identity == self._identity:
-            self.refused = None  # the refused version is no longer asked for
+            self.refused = None  # the rejected version is no longer wanted
             return self._settle(model.identity, None, order)
-        # While a directory is being copied its files still change, and it is tried again.
+        # A directory that is being copied still changes; it is tried again.
         state = model.state() if self.ready else ""
         try:
             bundle = self._downloads.fetch(model, seconds)
@@ -247,11 +247,11 @@ class ModelHolder:
         )
 
     def _settle(self, identity: ModelIdentity, predictor: Predictor | None, order: _Order) -> bool:
-        """Swap in what was proved, note the pin or its end; return whether there was a swap.
+        """Swap in the proved model, and note the pin or its end; return whether there was a swap.
 
-        ``predictor``: None if the model was in use already.
+        ``predictor``: None if the model is in use already.
         Raises:
-            RootstockError: the model is no longer in use.
+            RootstockError: The model is no longer in use.
         """
         with self._turn:
             if order.after not in (None, self._orders):
@@ -259,7 +259,7 @@ class ModelHolder:
             if predictor is not None:
                 self._swap(predictor, identity)
             elif identity != self._identity:
-                raise RootstockError("another model came into use meanwhile", hint="ask again")
+                raise RootstockError("another model was swapped in first", hint="ask again")
             if order.pin is not None:
                 self._orders += 1
                 # As the registry writes it: "02" is version 2.
@@ -281,17 +281,17 @@ class ModelHolder:
 
     def _refuse(self, version: str, error: RootstockError, state: str) -> None:
         folder = self.source.directory or self._cache.home
-        # A NoModelError means that its files are gone. Other errors may be the registry's.
+        # NoModelError means that its files are gone. Other errors may come from the registry.
         if isinstance(error, BundleError | NoModelError):
             self.refused = Refusal(version, hide_folder(error.message, folder), time.time())
             self._refused_state = state
             self.on_swap("refused")
         outcome = "the model in use stays" if self.ready else "there is no model yet"
         model = f"version {version}" if version else "the model"
-        _log.error("%s is refused, %s: %s", model, outcome, error.message)
+        _log.error("%s was rejected, %s: %s", model, outcome, error.message)
 
     def _was_refused(self, version: str, state: str) -> bool:
-        """Whether it was refused lately; without any model it is tried again at every look."""
+        """Whether the model was rejected recently. Without any model, every check tries again."""
         return (
             self.refused is not None
             and self.ready

@@ -1,10 +1,10 @@
-"""A model proved in a process of its own, which may hang, crash or run out of memory without harm.
+"""Prove a model in a separate process, which may hang, crash, or run out of memory safely.
 
     python -m rootstock.service.models.proof DIRECTORY ENGINE MEMORY_BYTES TASK
 
-The child does everything that the service will do with the model: open it, answer its golden
-images, and measure engines and batches. TASK is a JSON list: the name of the model's task, and its
-registration, which the service may have made itself. It prints one JSON object.
+The child does everything that the service will do with the model: it opens the model, answers its
+golden images, and measures engines and batches. TASK is a JSON list: the name of the model's task,
+and its registration, which the service may have made. The child prints one JSON object.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from rootstock.tasks import Place, find_registration, register_task
 _log = logging.getLogger("rootstock.service")
 
 PR_SET_PDEATHSIG = 1
-"""Of prctl(2), Linux."""
+"""prctl(2) option, Linux."""
 MODEL_COPIES = 8
-"""Copies of the network's weights that opening it in several engines may hold, beyond the limit."""
+"""Copies of the weights that engines may hold while opening, in addition to the limit."""
 PASSED_VARIABLES = (
     "PATH", "PYTHONPATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD",
     "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY",
 )  # fmt: skip
-"""What the child sees of the environment: the service's holds passwords."""
+"""The environment that the child sees: the service's environment holds passwords."""
 
 
 _opening = threading.Lock()
@@ -48,7 +48,7 @@ _opening = threading.Lock()
 
 @dataclass(frozen=True)
 class ProofLimits:
-    """What proving a model may take; ``memory`` in bytes, not counting its own weights."""
+    """Limits for proving a model; ``memory`` in bytes, not counting its own weights."""
 
     seconds: float = 120.0
     memory: int = 4 * 2**30
@@ -77,10 +77,10 @@ def open_proved(
 ) -> Predictor:
     """Return the predictor of a model that was proved within ``bounds``; None: without a child.
 
-    ``options`` are those of `Predictor`. Its batch is measured too, so that no request waits for
-    that.
+    ``options`` are those of `Predictor`. The batch size is measured here, so no request has to wait
+    for it.
     Raises:
-        BundleError: the model is refused, whatever went wrong with it.
+        BundleError: The model is rejected, for any reason.
     """
     proof = prove(bundle, engine, bounds) if bounds else None
     try:
@@ -107,7 +107,7 @@ def prove(bundle: ModelBundle, engine: str, limits: ProofLimits) -> Proof:
     """Open a model in a child process and let it answer its golden images.
 
     Raises:
-        BundleError: the model is refused, or the child hung, crashed or took too much memory.
+        BundleError: The model is rejected, or the child hung, crashed, or took too much memory.
     """
     memory = limits.memory + MODEL_COPIES * bundle.onnx_path.stat().st_size
     task = json.dumps([bundle.facts.task, *find_registration(bundle.facts.task)])
@@ -124,7 +124,7 @@ def prove(bundle: ModelBundle, engine: str, limits: ProofLimits) -> Proof:
     except subprocess.TimeoutExpired:
         raise BundleError(
             f"the model {name} did not answer its golden images within {limits.seconds:g} seconds",
-            hint="train it again, or raise ROOTSTOCK_PROOF_SECONDS for a large model",
+            hint="train it again or, for a large model, raise ROOTSTOCK_PROOF_SECONDS",
         ) from None
     except OSError as error:
         raise BundleError(f"the model {name} cannot be proved: {error}") from error
@@ -133,7 +133,7 @@ def prove(bundle: ModelBundle, engine: str, limits: ProofLimits) -> Proof:
     except (IndexError, ValueError):
         raise BundleError(
             f"the model {name} ended the process that opened it ({_describe(done.returncode)})",
-            hint="train it again, or raise ROOTSTOCK_PROOF_MEMORY_BYTES for a large model",
+            hint="train it again or, for a large model, raise ROOTSTOCK_PROOF_MEMORY_BYTES",
         ) from None
     if "error" in found:
         raise BundleError(found["error"], hint=found["hint"])
@@ -150,7 +150,7 @@ def _describe(code: int) -> str:
 
 
 def _limit_memory(memory: int) -> None:
-    # A GPU's driver reserves more addresses than any limit allows.
+    # A GPU's driver reserves more address space than any limit allows.
     if not has_gpu():
         import resource
 
@@ -158,7 +158,7 @@ def _limit_memory(memory: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Let the system end this process if the service is killed while it proves a model."""
+    """Let the system end this process if the service is killed during the proof."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -191,7 +191,7 @@ if __name__ == "__main__":
 
 
 def passed_environment() -> dict[str, str]:
-    """Return what a child process sees of this environment."""
+    """Return the part of this environment that a child process sees."""
     return {key: value for key, value in os.environ.items() if key in PASSED_VARIABLES}
 
 
@@ -209,7 +209,7 @@ def log_opened(predictor: Predictor) -> None:
 
 
 def hide_folder(text: str, folder: Path) -> str:
-    """Return ``text`` without ``folder``: clients see the names of files, not where they are."""
+    """Return ``text`` without ``folder``: clients see file names, not their location."""
     for place in (folder.resolve(), folder):
         text = text.replace(f"{place}/", "")
     return text

@@ -1,4 +1,4 @@
-"""Where a model comes from: a directory, or a registry's name with an alias or a version."""
+"""The source of a model: a directory, or a registry's name with an alias or a version."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class ModelIdentity:
 
     @property
     def label(self) -> str:
-        """The version, or the start of the digest."""
+        """The version, or the beginning of the digest."""
         return self.version or self.digest[:12]
 
 
 @dataclass(frozen=True)
 class AvailableModel:
-    """The model that a source has now.
+    """The current model of a source.
 
     Args:
         identity: which model it is.
@@ -69,8 +69,8 @@ class ModelSource:
             return cls(**parse_model_uri(model)._asdict())
         if "@" in model and not Path(model).exists():
             raise ConfigError(
-                f"there is no model directory {model}",
-                hint=f"did you mean models:/{model}, of the registry?",
+                f"model directory {model} does not exist",
+                hint=f"did you mean models:/{model} in the registry?",
             )
         return cls(directory=Path(model))
 
@@ -80,11 +80,11 @@ class ModelSource:
         return f"models:/{self.name}" + (f"@{self.alias}" if self.alias else f"/{self.version}")
 
     def look(self, connect: Connect, fetch: Fetch, pinned: str = "") -> AvailableModel:
-        """Find the present model; in a registry version ``pinned`` instead, if it is given.
+        """Find the current model, or version ``pinned`` of the registry if it is given.
 
-        ``connect`` opens the registry, ``fetch`` reads a version from it.
+        ``connect`` opens the registry; ``fetch`` reads a version from it.
         Raises:
-            TrackingError: the registry cannot be reached, or has no such model (NoModelError).
+            TrackingError: The registry cannot be reached, or has no such model (NoModelError).
         """
         if self.directory is not None:
             return _look_in(self.directory)
@@ -135,7 +135,7 @@ def _stamp(directory: Path) -> str:
     """Return a text that changes when a file in the directory does."""
     lines = []
     for path in sorted(directory.rglob("*")):
-        with suppress(OSError):  # the file may vanish in between
+        with suppress(OSError):  # the file may have just been removed
             status = path.stat()
             lines.append(f"{path} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Waiting for a model: for how long, and what becomes of what was asked for."""
+"""Waiting for a model: time limits, and downloads that continue."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class SlowError(TrackingError):
 
 
 def call_within(seconds: float | None, work: Callable[[], T]) -> T:
-    """Return what ``work`` returns.
+    """Return the result of ``work``.
 
     Raises:
-        SlowError: it takes longer than ``seconds``; it continues in its thread.
+        SlowError: It takes longer than ``seconds``; it continues in its thread.
     """
     if seconds is None:
         return work()
@@ -39,7 +39,7 @@ def call_within(seconds: float | None, work: Callable[[], T]) -> T:
 
 
 class Downloads:
-    """The versions that are being fetched: a second caller waits for the same download."""
+    """Running downloads of versions: a second caller waits for the same download."""
 
     def __init__(self) -> None:
         self._running: dict[ModelIdentity, Future[ModelBundle]] = {}
@@ -49,15 +49,15 @@ class Downloads:
         """Return the bundle of ``model``.
 
         Raises:
-            RootstockError: it cannot be fetched.
-            SlowError: that takes longer than ``seconds``; the download continues.
+            RootstockError: It cannot be fetched.
+            SlowError: Fetching takes longer than ``seconds``; the download continues.
         """
         with self._turn:
             download = self._running.get(model.identity)
             if download is None:
                 download = self._running[model.identity] = start_daemon(model.fetch)
         try:
-            return _wait(download, seconds, f"version {model.identity.label} is not here yet")
+            return _wait(download, seconds, f"version {model.identity.label} is not downloaded yet")
         finally:
             with self._turn:
                 if download.done() and self._running.get(model.identity) is download:

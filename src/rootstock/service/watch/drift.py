@@ -1,4 +1,4 @@
-"""Drift: do recent images, and their answers, resemble those of the validation set?"""
+"""Drift: do recent images and their answers resemble those of the validation set?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rootstock.tasks.answer import Answer
 
 BINS = 10
 MIN_IMAGES = 50
-"""Images that a score needs."""
+"""Minimum images for a score."""
 
 
 class Drift:
@@ -27,7 +27,7 @@ class Drift:
         self._answers: deque[Answer] = deque(maxlen=window)
 
     def note(self, predictor: Predictor, answer: Answer) -> None:
-        """Count one answer; a new model starts again from none."""
+        """Count one answer. A new model starts from zero."""
         if predictor.bundle.digest != self._digest:
             self._digest = predictor.bundle.digest
             self._novelties.clear()
@@ -49,7 +49,7 @@ class Drift:
         return scores | predictor.task.drift(self._answers, predictor.names, reference.remembered)
 
     def estimate(self, predictor: Predictor) -> Estimate:
-        """Return the accuracy that the confidence of the recent answers lets expect."""
+        """Return the accuracy predicted by the confidence of recent answers."""
         is_same = predictor.bundle.digest == self._digest
         answers = list(self._answers) if is_same else []
         reference = predictor.bundle.reference

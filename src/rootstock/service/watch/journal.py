@@ -1,6 +1,6 @@
-"""The journal: every answer, in Parquet files, if an operator names a folder for it.
+"""The journal: every answer, in Parquet files, if an operator sets a folder for it.
 
-Images are kept, under their sha256, only if the operator asks for them too.
+Images are stored under their sha256, and only if the operator asks for that too.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from rootstock.system.files import write_atomic
 from rootstock.tasks.answer import Answer
 
 MAX_ROWS = 1_000
-"""Rows of a file; fewer if a minute passes or the service ends."""
+"""Rows per file; fewer if a minute passes or the service ends."""
 WRITE_SECONDS = 60.0
 MAX_WAITING_ROWS = 20_000
 MAX_WAITING_BYTES = 2**27
-"""What may wait for a disk that is slow; further answers are left out of the journal."""
+"""What may wait for a slow disk; further answers are left out of the journal."""
 END_SECONDS = 5.0
-"""How long the end of the service waits for the disk."""
+"""How long shutdown waits for the disk."""
 
 _log = logging.getLogger("rootstock.service")
 
@@ -46,14 +46,14 @@ class _Row(NamedTuple):
 
 
 class Journal:
-    """Collects rows and writes them per thousand or per minute, off the path of the answers.
+    """Collects rows and writes them per thousand or per minute, without delaying answers.
 
-    A failure is only logged. A disk that hangs holds up no answer: what no longer fits among the
-    rows that wait is left out and counted in ``dropped``. ``on_loss`` is called with the number of
-    rows that are left out, or cannot be written. A file holds the answers of one task.
+    Failures are only logged. A disk that hangs delays no answer: rows that no longer fit in the
+    queue are dropped and counted in ``dropped``. ``on_loss`` is called with the number of rows
+    that are dropped or cannot be written. A file holds the answers of one task.
 
     Raises:
-        ConfigError: nothing can be written to ``folder``, or pyarrow is not installed.
+        ConfigError: Nothing can be written to ``folder``, or pyarrow is not installed.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Journal:
     ) -> None:
         if importlib.util.find_spec("pyarrow") is None:
             raise ConfigError(
-                "the journal is written by pyarrow, which is not installed",
+                "the journal needs pyarrow, which is not installed",
                 hint="pip install 'rootstock-vision[journal]', or unset ROOTSTOCK_JOURNAL",
             )
         try:
@@ -69,7 +69,7 @@ class Journal:
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise ConfigError(
-                f"the journal cannot be written to {folder}: {error.strerror or error}",
+                f"cannot write the journal to {folder}: {error.strerror or error}",
                 hint="set ROOTSTOCK_JOURNAL to a folder that the service may write to",
             ) from None
         self.folder = folder
@@ -88,7 +88,7 @@ class Journal:
         contents: Sequence[bytes],
         answers: Sequence[Answer],
     ) -> None:
-        """Note the answers of one request; no disk is waited for."""
+        """Note the answers of one request, without waiting for a disk."""
         rows = [
             _Row(
                 type(answer),
@@ -111,7 +111,7 @@ class Journal:
             size = sum(len(row.content) for row in waiting)
             if len(waiting) > MAX_WAITING_ROWS or size > MAX_WAITING_BYTES:
                 if not self.dropped:
-                    _log.error("the journal's disk is too slow; answers are left out of it")
+                    _log.error("the journal's disk is too slow; answers are left out")
                 self.dropped += len(rows)
                 self._count_loss(len(rows))
                 return
@@ -120,7 +120,7 @@ class Journal:
                 self._start()
 
     def find(self, request_id: str) -> list[dict[str, Any]]:
-        """Return the answers to a request, those included that wait for the disk."""
+        """Return the answers to a request, including those that wait for the disk."""
         with self._turn:
             waiting = [row.columns for row in (*self._writing, *self._rows)]
         found = [row for row in waiting if row["request_id"] == request_id]
@@ -134,9 +134,9 @@ class Journal:
                 self._start()
 
     def write(self, seconds: float = END_SECONDS) -> None:
-        """Write the rows that were noted so far; give up after ``seconds``."""
+        """Write the rows noted so far; give up after ``seconds``."""
         end = time.monotonic() + seconds
-        for _ in range(2):  # what is being written, and what has waited for that
+        for _ in range(2):  # the rows being written, and those waiting behind them
             with self._turn:
                 self._start()
                 writer = self._writer
@@ -148,14 +148,14 @@ class Journal:
             _log.error("%d answers are not in the journal", lost)
 
     def _start(self) -> None:
-        """Let a thread write what waits, unless one is still at it; call with the lock."""
+        """Let a thread write the waiting rows, unless one is doing so; call with the lock."""
         if self._rows and not self._writing:
             self._writing, self._rows = self._rows, []
             self._writer = start_daemon(self._write)
 
     def _write(self) -> None:
         try:
-            # Models of two tasks may follow each other, and their answers have other columns.
+            # Models of two tasks may follow each other, and their answers have different columns.
             by_kind: dict[type[Answer], list[dict[str, Any]]] = {}
             for row in self._writing:
                 by_kind.setdefault(row.kind, []).append(row.columns)

@@ -1,4 +1,4 @@
-"""Logs: text at a terminal, otherwise one JSON object per line; each with its request id.
+"""Logs: text on a terminal, otherwise one JSON object per line; each with its request id.
 
 With traces (tracing.py), JSON lines also have the `trace_id`.
 """
@@ -26,7 +26,7 @@ _STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {
 
 
 def current_trace_id() -> str:
-    """Return the id of the present OpenTelemetry trace, as 32 hexadecimal digits, or ""."""
+    """Return the id of the current OpenTelemetry trace, as 32 hexadecimal digits, or ""."""
     context = trace.get_current_span().get_span_context()
     return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
@@ -56,7 +56,7 @@ class TextFormatter(logging.Formatter):
     """Formats a record as a line of text, with its request id at the end."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line; what a client sent cannot begin another one."""
+        """Return the line; text sent by a client cannot start another one."""
         record.message = escape_log(record.message)
         return super().formatMessage(record)
 

@@ -28,7 +28,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 WATCHED_STATUSES = (200, 500, 503)
-"""Statuses of the routes that answer with a model, which alerts compare."""
+"""Statuses of the routes that use a model; alerts compare them."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Telemetry:
         )
         self.dropped_rows = counter(
             "rootstock_journal_rows_dropped_total",
-            "Answers that are not in the journal: its disk is too slow, or cannot be written.",
+            "Answers missing from the journal: its disk is too slow or not writable.",
         )
         self._queue = gauge("rootstock_queue_images", "Images accepted and not answered yet.", own)
         self._registry_up = gauge(
@@ -150,9 +150,9 @@ class Telemetry:
     def begin_at_zero(
         self, routes: Iterable[str], problems: Iterable[str], roles: Iterable[str]
     ) -> None:
-        """Show the series that alerts watch before they count: Prometheus sees no first step.
+        """Export the series that alerts use before they count: Prometheus ignores a first step.
 
-        ``routes`` are those that answer with a model, ``roles`` those of models.
+        ``routes`` are those that use a model; ``roles`` are those of models.
         """
         for route in routes:
             # A route without a name in it is that of the first model.

@@ -15,11 +15,11 @@ tracer = trace.get_tracer("rootstock")
 
 
 def set_up_tracing() -> bool:
-    """Export spans to OTEL_TRACES_EXPORTER (otlp or console), and return whether that is set.
+    """Export spans to OTEL_TRACES_EXPORTER (otlp or console); return whether it is set.
 
     OTEL_EXPORTER_OTLP_ENDPOINT without it means otlp.
     Raises:
-        ConfigError: the exporter is unknown, or its package is not installed.
+        ConfigError: The exporter is unknown, or its package is not installed.
     """
     has_endpoint = any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ)
     kind = os.environ.get("OTEL_TRACES_EXPORTER", "otlp" if has_endpoint else "none")
