@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(project):
     image = ask(client, term="plain")["images"][0]
     assert client.get(f"/api/images/{image['id']}/thumbnail").status_code == 200
     notes = client.get("/api/session").json()["project"]["notes"]
-    assert "Thumbnails are not kept" in notes[0]["text"]
+    assert "Thumbnails are not stored" in notes[0]["text"]
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_a_key_opens_a_session_for_its_role(finished, keys):
 
 
 def test_other_machines_need_a_key(finished):
-    with pytest.raises(ValueError, match="can be reached from other machines: give a file of keys"):
+    with pytest.raises(ValueError, match="can be reached from other machines: set a key file"):
         StudioSettings(project=finished, host="0.0.0.0")
 
 

@@ -156,7 +156,7 @@ def test_without_a_model_labelling_goes_on(project):
     client = open_studio(project)
     image = first_image(client, term="plain")
     answer = client.get(f"/api/images/{image['id']}/opinion")
-    assert "there is no model in" in check_problem(answer, 409, "conflict")
+    assert "no model in" in check_problem(answer, 409, "conflict")
     assert correct(client, image, parts={"labels": [SCRIPT]}).status_code == 200
 
 

@@ -77,5 +77,5 @@ def test_there_is_nothing_to_register_before_a_fit(project):
     client = open_studio(project)
     client.post("/api/champion/refit")
     found = finish(client)
-    assert found["problem"]["text"] == "there is no new head"
+    assert found["problem"]["text"] == "no new head yet"
     assert json.dumps(found)

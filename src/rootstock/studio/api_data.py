@@ -1,4 +1,4 @@
-"""Routes of the page Data: images, counts, pictures and the map."""
+"""Routes of the Data page: images, counts, pictures, and the map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rootstock.studio.thumbnails import MEDIA_TYPE
 
 MAX_PAGE_IMAGES = 500
 KEPT = "private, max-age=31536000, immutable"
-"""Pictures are addressed by their content."""
+"""The address of a picture contains its hash, so browsers may cache it."""
 _Texts = Annotated[list[str], Parameter(max_length=1_000)]
 
 
@@ -42,7 +42,7 @@ def read_query(
     lasso: str = "",
     method: str = "pca",
 ) -> Query:
-    """Return the filters of a request; a fact is `column=value`."""
+    """Return the filters of a request; a metadata filter is `column=value`."""
     facts = [(one.partition("=")[0], one.partition("=")[2]) for one in fact]
     return Query(
         terms=tuple(term),
@@ -66,7 +66,7 @@ Filters = Annotated[Query, Depends(read_query)]
 
 
 def make_data_router(studio: Studio) -> Router:
-    """Make the routes of the page Data."""
+    """Create the routes of the Data page."""
     router = Router("predict", prefix="/api")
 
     @router.get("/images")
@@ -75,7 +75,7 @@ def make_data_router(studio: Studio) -> Router:
         offset: Annotated[int, Parameter(ge=0)] = 0,
         limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE_IMAGES)] = 100,
     ) -> dict[str, Any]:
-        """Return a page of the images that the filters let through."""
+        """Return a page of the images that match the filters."""
         table, labels, numbers = studio.table, studio.desk.read(), studio.select(filters)
         shown = numbers[offset : offset + limit].tolist()
         images = [describe(table, labels, number) for number in shown]
@@ -83,19 +83,19 @@ def make_data_router(studio: Studio) -> Router:
 
     @router.get("/facets")
     def facets(filters: Filters) -> dict[str, Any]:
-        """Return how many images each value of each filter has among those shown."""
+        """Return how many of the matching images have each value of each filter."""
         numbers = studio.select(filters)
         return {"total": len(numbers), "facets": count_facets(studio.table, numbers)}
 
     @router.get("/findings")
     def findings() -> dict[str, Any]:
-        """Return what the data review found, the weightiest first."""
+        """Return the findings of the data review, the most important first."""
         review = studio.project.review.get()
         return {"findings": [asdict_record(one) for one in review.findings]}
 
     @router.get("/images/{digest}")
     def image(digest: str) -> dict[str, Any]:
-        """Return everything that is known of one image."""
+        """Return everything known about one image."""
         table = studio.table
         number = require(table, digest)
         return describe(table, studio.desk.read(), number) | {"facts": table.rows[number].facts}
@@ -107,7 +107,7 @@ def make_data_router(studio: Studio) -> Router:
 
     @router.get("/images/{digest}/picture", response_class=Response)
     def view(digest: str) -> Response:
-        """Return an image to look at."""
+        """Return a picture of an image in viewing size."""
         return picture(digest, small=False)
 
     def picture(digest: str, *, small: bool) -> Response:
@@ -122,7 +122,7 @@ def make_data_router(studio: Studio) -> Router:
 
     @router.get("/map")
     def feature_map(method: str = "pca") -> dict[str, Any]:
-        """Return which images are on the map, in which colours, and the ways to draw one."""
+        """Return the images on the map, the colours, and the available methods."""
         table = studio.table
         found = studio.read_map(method)
         counts = table.stratum.count(found.rows)
@@ -135,16 +135,16 @@ def make_data_router(studio: Studio) -> Router:
 
     @router.get("/map/image")
     def image_at(number: Annotated[int, Parameter(ge=0)], method: str = "pca") -> dict[str, Any]:
-        """Return the image of a point of the map."""
+        """Return the image of a point on the map."""
         table = studio.table
         found = studio.read_map(method)
         if number >= len(found.rows):
-            raise Problem("not-found", "The map has no such point. Load the page again.")
+            raise Problem("not-found", "The map has no such point. Reload the page.")
         return describe(table, studio.desk.read(), int(found.rows[number]))
 
     @router.get("/map/points", response_class=Response)
     def points(method: str = "pca") -> Response:
-        """Return for each point x and y in 1/65535 and the number of its colour, as uint16."""
+        """Return per point x and y in 1/65535 and the number of its colour, as uint16."""
         table = studio.table
         found = studio.read_map(method)
         order = {name: number for number, name in enumerate(table.stratum.count(found.rows))}
@@ -178,7 +178,7 @@ def describe(table: ImageTable, labels: Labels, number: int) -> dict[str, Any]:
 
 
 def asdict_record(record: Any) -> dict[str, Any]:
-    """Return a record as JSON holds it."""
+    """Return a record in a form that JSON can hold."""
     return dict(record.model_dump(mode="json"))
 
 
@@ -186,11 +186,11 @@ def require(table: ImageTable, digest: str) -> int:
     """Return the number of an image.
 
     Raises:
-        Problem: no image of the project has this SHA-256.
+        Problem: No image of the project has this SHA-256.
     """
     number = table.find(digest)
     if number is None:
-        raise Problem("not-found", "No image of the project has this hash. Load the page again.")
+        raise Problem("not-found", "No image of the project has this hash. Reload the page.")
     return number
 
 
@@ -199,9 +199,9 @@ def _read_lasso(text: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
-        raise Problem("invalid-request", "The lasso is not a list of x and y.") from None
+        raise Problem("invalid-request", "A lasso must be a list of x and y values.") from None
     if numbers and (len(numbers) % 2 or not 6 <= len(numbers) <= 2 * MAX_CORNERS):
-        raise Problem("invalid-request", f"A lasso has 3 to {MAX_CORNERS} corners.")
+        raise Problem("invalid-request", f"A lasso must have 3 to {MAX_CORNERS} corners.")
     if not np.isfinite(numbers).all():
-        raise Problem("invalid-request", "The corners of a lasso are numbers.")
+        raise Problem("invalid-request", "The corners of a lasso must be numbers.")
     return numbers

@@ -1,4 +1,4 @@
-"""Routes of the page Label: the queue, what the model says, and corrections."""
+"""Routes of the Label page: the queue, the model's answers, and corrections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Text = Annotated[str, Body(max_length=MAX_TEXT_CHARACTERS)]
 
 
 def make_label_router(studio: Studio) -> Router:
-    """Make the routes of the page Label."""
+    """Create the routes of the Label page."""
     router = Router("predict", prefix="/api")
 
     @router.get("/queue")
@@ -50,7 +50,7 @@ def make_label_router(studio: Studio) -> Router:
 
     @router.get("/images/{digest}/opinion")
     def opinion(digest: str) -> dict[str, Any]:
-        """Return the model's answer on an image, with similar training images."""
+        """Return the model's answer for an image, with similar training images."""
         found = ask(digest)
         table = studio.table
         neighbours = [
@@ -79,7 +79,7 @@ def make_label_router(studio: Studio) -> Router:
 
     @router.get("/images/{digest}/label")
     def label(digest: str) -> dict[str, Any]:
-        """Return the label of an image in force, in parts."""
+        """Return the current label of an image, in parts."""
         labels = studio.desk.read()
         row, _, _ = studio.find_image(digest)
         return labels.describe(row) | {"parts": labels.annotate(labels.text_of(row))}
@@ -96,7 +96,7 @@ def make_label_router(studio: Studio) -> Router:
         remove: Annotated[bool, Body()] = False,
         original: Annotated[bool, Body()] = False,
     ) -> dict[str, Any]:
-        """Write a correction: a text of the manifest, its parts, or that the image is taken out.
+        """Write a correction: a label as in the manifest, its parts, or the removal of the image.
 
         ``original`` gives back the label of the folders or the table. Without ``seen`` the label
         in force is the one that the person saw. The first label of an image of the pool or of the
@@ -105,9 +105,9 @@ def make_label_router(studio: Studio) -> Router:
         row, root, in_data = studio.find_image(digest)
         person = request.state.session.name or who.strip()
         if not person:
-            raise Problem("invalid-request", "Say who you are: corrections are kept with a name.")
+            raise Problem("invalid-request", "Enter your name: corrections are stored with a name.")
         if text is None and parts is None and not (remove or original):
-            raise Problem("invalid-request", "Give a label, or remove the image.")
+            raise Problem("invalid-request", "Choose a label, or remove the image.")
         labels = studio.desk.read()
         if original:
             text = labels.source.original(row)

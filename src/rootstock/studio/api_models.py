@@ -1,4 +1,4 @@
-"""Routes of the page Models: plan, progress, evaluation, champion and challenger."""
+"""Routes of the Models page: plan, progress, evaluation, champion, and challenger."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _Text = Annotated[str, Body(max_length=300)]
 
 
 def make_models_router(studio: Studio) -> Router:
-    """Make the routes that read."""
+    """Create the routes that read."""
     router = Router("predict", prefix="/api")
 
     @router.get("/plan")
     def plan() -> dict[str, Any]:
-        """Return the plan, the reason for each choice, and what came of it."""
+        """Return the plan, the reason for each choice, and the result."""
         found = studio.project.plan.get()
         tree = found.model_dump(mode="json")
         keys = ("strategy", "backbone", "size_class", "similarity_score", "score_name")
@@ -30,12 +30,12 @@ def make_models_router(studio: Studio) -> Router:
 
     @router.get("/progress")
     def progress() -> dict[str, Any]:
-        """Return whether a run is at work, and how far it is."""
+        """Return whether a run is active, and its progress."""
         return studio.pipeline.describe()
 
     @router.get("/run")
     def run() -> dict[str, Any]:
-        """Return the run that was started here, and what speaks for another one."""
+        """Return the run that was started here, and the reasons for another one."""
         forecast = _read(studio.project.forecast) or {}
         new = 0
         with contextlib.suppress(ArtifactError):  # before the first index
@@ -44,7 +44,7 @@ def make_models_router(studio: Studio) -> Router:
 
     @router.get("/evaluation")
     def evaluation() -> dict[str, Any]:
-        """Return the metrics, and each test image's label, answer and certainty."""
+        """Return the metrics, and label, answer, and certainty of each test image."""
         found = studio.evaluations.get()
         return {
             "metrics": studio.project.metrics.get(),
@@ -55,7 +55,7 @@ def make_models_router(studio: Studio) -> Router:
 
     @router.get("/slices")
     def slices() -> dict[str, Any]:
-        """Return the parts of the test images that the model is worse on."""
+        """Return the groups of test images on which the model is worse."""
         found: SliceSearch | None = studio.evaluations.get().worse_slices()
         if found is None:
             return {"looked_at": 0, "worse": []}
@@ -63,43 +63,43 @@ def make_models_router(studio: Studio) -> Router:
 
     @router.get("/refit")
     def refit() -> dict[str, Any]:
-        """Return the head that was fitted to the present labels, beside its model."""
+        """Return the head that was fitted to the current labels, with its model."""
         corrected = len(studio.desk.read().corrected)
         return studio.refits.describe() | {"waiting": corrected}
 
     @router.post("/refit")
     def start_refit() -> dict[str, Any]:
-        """Fit the head again to the labels as they are now."""
+        """Fit the head again to the current labels."""
         return studio.refits.start()
 
     @router.get("/models")
     def models() -> dict[str, Any]:
-        """Return the versions of the registry and the history of the champion."""
+        """Return the versions in the registry and the history of the champion."""
         return studio.models.list() | {"compared": studio.models.compare()}
 
     return router
 
 
 def make_decision_router(studio: Studio) -> Router:
-    """Make the routes that change the champion."""
+    """Create the routes that change the champion."""
     router = Router("admin", prefix="/api/champion")
 
     @router.post("/promote")
     def promote(
         request: Request, version: _Text, expect: _Text, why: _Text, who: _Text = ""
     ) -> Any:
-        """Make a version the champion, unless another one than ``expect`` is champion now."""
+        """Make a version the champion, unless the champion is no longer ``expect``."""
         by = request.state.session.name or who
         return {"version": studio.models.promote(version, expect=expect, why=why, by=by)}
 
     @router.post("/refit")
     def register_refit() -> dict[str, Any]:
-        """Register the new head, and let it meet the champion at the gate."""
+        """Register the new head and compare it with the champion."""
         return studio.refits.register()
 
     @router.post("/rollback")
     def rollback(request: Request, why: _Text, who: _Text = "") -> dict[str, str]:
-        """Make the champion before the present one champion again."""
+        """Make the previous champion the champion again."""
         by = request.state.session.name or who
         return {"version": studio.models.rollback(why=why, by=by)}
 
@@ -107,17 +107,17 @@ def make_decision_router(studio: Studio) -> Router:
 
 
 def make_run_router(studio: Studio) -> Router:
-    """Make the routes that start and stop the pipeline."""
+    """Create the routes that start and stop the pipeline."""
     router = Router("admin", prefix="/api/run")
 
     @router.post("/start")
     def start() -> dict[str, Any]:
-        """Bring the project up to date, which takes as long as a training."""
+        """Bring the project up to date, which takes as long as a training run."""
         return studio.run.start()
 
     @router.post("/stop")
     def stop() -> dict[str, Any]:
-        """End the run that was started here."""
+        """Stop the run that was started here."""
         return studio.run.stop()
 
     return router

@@ -1,4 +1,4 @@
-"""Routes of the page Production: the service's counters, its journal and its images."""
+"""Routes of the Production page: the service's counters, journal, and images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rootstock.studio.thumbnails import MEDIA_TYPE
 
 
 def make_production_router(studio: Studio) -> Router:
-    """Make the routes of the page Production."""
+    """Create the routes of the Production page."""
     router = Router("predict", prefix="/api/production")
 
     @router.get("")
     def production() -> dict[str, Any]:
-        """Return what the service counts, and what its journal says of the newest answers."""
+        """Return the service's counters, and a summary of the newest answers in its journal."""
         found, problem = None, None
         try:
             found = studio.production.ask_service()

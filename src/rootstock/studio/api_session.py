@@ -1,4 +1,4 @@
-"""Routes of the session: who looks, at which project, and what has to be run first."""
+"""Routes of the session: the user, the project, and what has to be run first."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from rootstock.tasks import get_task
 
 
 def make_session_router(studio: Studio, sessions: Sessions) -> Router:
-    """Make the routes that work before anybody has logged in."""
+    """Create the routes that work without a login."""
     router = Router("open", prefix="/api/session")
 
     @router.get("")
     def session(request: Request) -> dict[str, Any]:
-        """Return who asks, the token that changes need, and facts of the project."""
+        """Return the user, the token that changes need, and facts about the project."""
         return describe(request.state.session)
 
     @router.post("")
     def log_in(
         request: Request, key: Annotated[str, Body(embed=True, max_length=200)]
     ) -> JSONResponse:
-        """Begin a session with a key."""
+        """Start a session with a key."""
         begun = sessions.begin(key)
         if begun is None:
-            raise Problem("unauthorized", "This key is not known.")
+            raise Problem("unauthorized", "Unknown key.")
         answer = JSONResponse(describe(begun))
         answer.set_cookie(
             COOKIE,
@@ -64,7 +64,7 @@ def make_session_router(studio: Studio, sessions: Sessions) -> Router:
 
 
 def describe_project(studio: Studio) -> dict[str, Any]:
-    """Return what every page shows of the project."""
+    """Return the facts about the project that every page shows."""
     facts: dict[str, Any] = {
         "name": studio.project.root.name,
         "notes": studio.list_notes(),

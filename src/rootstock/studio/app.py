@@ -1,4 +1,4 @@
-"""create_studio joins settings, project and routes; importing this module does nothing."""
+"""Assemble the studio: settings, project, and routes. Importing has no side effects."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ MAX_BODY_BYTES, BODY_SECONDS = 1_000_000, 30.0
 
 
 def create_studio(settings: StudioSettings) -> FastAPI:
-    """Make the studio as an ASGI app.
+    """Create the studio as an ASGI app.
 
     Raises:
-        ConfigError: the file of keys or the project is wrong.
+        ConfigError: The key file or the project is wrong.
     """
     studio = Studio(settings)
     studio.check()
@@ -78,7 +78,7 @@ def create_studio(settings: StudioSettings) -> FastAPI:
 
 
 class _GuardedApp(FastAPI):
-    """FastAPI behind the guard: it does nothing for a request that is refused."""
+    """FastAPI behind the guard, so that it does no work for rejected requests."""
 
     guard: StudioGuard
 
@@ -87,12 +87,12 @@ class _GuardedApp(FastAPI):
         await enter(scope, receive, send)
 
     async def behind_guard(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app itself."""
+        """Run the app."""
         await super().__call__(scope, receive, send)
 
 
 def make_page_router() -> Router:
-    """Make the route of the page: one document, whose scripts draw every view."""
+    """Create the route of the page: one document, whose scripts draw every view."""
     router = Router("open")
 
     @router.get("/")
@@ -103,7 +103,7 @@ def make_page_router() -> Router:
 
 
 def _explain_errors(app: FastAPI) -> None:
-    """Answer errors of the project with what was wrong and what to do."""
+    """Answer errors of the project with what is wrong and what to do."""
 
     async def explain(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RootstockError)

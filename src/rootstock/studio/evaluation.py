@@ -1,4 +1,4 @@
-"""The evaluation of the project's model, image by image."""
+"""The evaluation of the project's model, per image."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MAX_CONFUSIONS = 400
 class Evaluation:
     """The model's answers on the N test images.
 
-    ``said`` is empty if an answer of the task is not either right or wrong.
-    ``certainty`` float64[N] is from 0 to 1, or None if the task does not say.
+    ``said`` is empty if the task's answers are not simply right or wrong.
+    ``certainty`` float64[N] is from 0 to 1, or None if the task has no certainty.
     """
 
     task: Task
@@ -36,12 +36,12 @@ class Evaluation:
 
     @property
     def wrong(self) -> np.ndarray:
-        """bool[N]: on which images the decision is wrong; none if that has no meaning."""
+        """bool[N]: images whose decision is wrong; none if that has no meaning."""
         pairs = zip(self.rows, self.said, strict=False)
         return np.array([row.target != said for row, said in pairs], bool)
 
     def confusions(self) -> list[dict[str, Any]]:
-        """Return how often each label was answered with each other one, the most frequent first."""
+        """Return how often each label was confused with each other one, most frequent first."""
         pairs = zip(self.rows, self.said, strict=False)
         counts = Counter((row.target, said) for row, said in pairs)
         return [
@@ -50,7 +50,7 @@ class Evaluation:
         ]
 
     def answers(self) -> dict[str, Any]:
-        """Return label, answer and certainty of each image, as numbers of the names."""
+        """Return label, answer, and certainty of each image, as indices into the names."""
         names = sorted({row.target for row in self.rows} | set(self.said))
         numbers = {name: number for number, name in enumerate(names)}
         certainty = self.certainty if self.certainty is not None else np.zeros(0)
@@ -62,7 +62,7 @@ class Evaluation:
         }
 
     def worse_slices(self) -> SliceSearch | None:
-        """Return the parts of the test images that the model is worse on; None without metadata."""
+        """Return the groups of test images on which the model is worse; None without metadata."""
         if self.errors is None or not any(row.metadata for row in self.rows):
             return None
         groups = np.array([row.group for row in self.rows], np.int64)
@@ -70,7 +70,7 @@ class Evaluation:
 
 
 class Evaluations:
-    """The present evaluation, read again when it changes."""
+    """The current evaluation, read again when it changes."""
 
     def __init__(self, project: StudioProject) -> None:
         self._project = project
@@ -83,7 +83,7 @@ class Evaluations:
         """Return the evaluation.
 
         Raises:
-            ArtifactError: the model was not evaluated on the present test images.
+            ArtifactError: The model was not evaluated on the current test images.
         """
         stamp = stamp_of(self._project.manifest.path)
         if stamp != self._manifest:

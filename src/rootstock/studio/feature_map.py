@@ -1,4 +1,4 @@
-"""The map of the features: every image as a point, images that look alike near each other."""
+"""The map of the features: every image is a point, with similar images close together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rootstock.system.files import write_atomic
 METHODS = ("pca", "tsne", "umap")
 _PACKAGES = {"tsne": "sklearn", "umap": "umap"}
 MAX_SLOW_IMAGES = 5_000
-"""t-SNE and UMAP of more images take minutes."""
+"""Image limits: t-SNE and UMAP of more images take minutes."""
 PCA_WIDTH = 50
 """Components that t-SNE and UMAP start from."""
 _BLOCK_ROWS = 8_192
@@ -48,7 +48,7 @@ def installed_methods() -> list[str]:
 
 
 class FeatureMaps:
-    """Maps that were computed; ``folder`` keeps them by their inputs."""
+    """Computed maps; ``folder`` stores them by their inputs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -60,10 +60,10 @@ class FeatureMaps:
     ) -> FeatureMap:
         """Return the map of the usable images whose features are stored.
 
-        ``index`` is what artifacts/features.json holds.
+        ``index`` is the content of artifacts/features.json.
         Raises:
-            ArtifactError: there are no features, too many images for the method, or it is not
-                installed.
+            ArtifactError: There are no features, there are too many images for the method, or the
+            method is not installed.
         """
         with self._lock:
             tap = _deepest(index["taps"])
@@ -99,7 +99,7 @@ class FeatureMaps:
         digests = np.delete(digests, missing)
         if len(numbers) < 3:
             raise ArtifactError(
-                "the features of the images are not stored, so there is no map",
+                "the map needs the features of the images, which are not stored",
                 hint="run the stage `features`: dvc repro features",
             )
         points = place(_Stored(space, digests.tolist(), tap), method)
@@ -108,13 +108,13 @@ class FeatureMaps:
             with write_atomic(self._folder / f"{key}.safetensors") as temporary:
                 save_file({"rows": numbers, "points": points}, temporary)
         except ArtifactError:
-            pass  # it is computed again next time
+            pass  # computed again next time
         return found
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """Stored features, read a block of rows at a time: all of them may not fit into memory."""
+    """Stored features, read in blocks of rows: all of them may not fit in memory."""
 
     space: FeatureSpace
     digests: list[str]
@@ -134,18 +134,18 @@ def place(features: Any, method: str) -> np.ndarray:
     """Return points float32[N,2] in 0..1 for features with a length and `block`.
 
     Raises:
-        ArtifactError: there are too many images for the method, or it is not installed.
+        ArtifactError: There are too many images for the method, or it is not installed.
     """
     if method not in installed_methods():
         raise ArtifactError(
-            f"the method {method!r} is not installed; there are {', '.join(installed_methods())}",
+            f"the method {method!r} is not installed; available: {', '.join(installed_methods())}",
             hint="pip install umap-learn, or choose another method",
         )
     if method == "pca":
         return _to_unit(project(features, 2))
     if len(features) > MAX_SLOW_IMAGES:
         raise ArtifactError(
-            f"{method} of {len(features):,} images takes too long; it is for at most "
+            f"{method} of {len(features):,} images takes too long; it supports at most "
             f"{MAX_SLOW_IMAGES:,}",
             hint="use pca",
         )
@@ -155,7 +155,7 @@ def place(features: Any, method: str) -> np.ndarray:
 
 
 def project(features: Any, width: int) -> np.ndarray:
-    """Return the first principal components float32[N,W] of the rows, in blocks of them."""
+    """Return the first principal components float32[N,W] of the rows, computed in blocks."""
     starts = range(0, len(features), _BLOCK_ROWS)
     total: Any = 0.0
     squares: Any = 0.0
@@ -167,7 +167,7 @@ def project(features: Any, width: int) -> np.ndarray:
     covariance = squares / len(features) - np.outer(mean, mean)
     _, axes = np.linalg.eigh(covariance)
     axes = axes[:, ::-1][:, :width]
-    # The direction of an axis is arbitrary: its largest part is made positive.
+    # The direction of an axis is arbitrary: make its largest part positive.
     largest = np.abs(axes).max(axis=0)
     signs = np.sign(np.where(np.abs(axes) == largest, axes, 0).sum(axis=0))
     axes = (axes * np.where(signs == 0, 1, signs)).astype(np.float32)
@@ -189,14 +189,14 @@ def _run_umap(components: np.ndarray) -> np.ndarray:
 
 
 def _to_unit(points: np.ndarray) -> np.ndarray:
-    """Return the points in 0..1; a few far ones do not squeeze all others into a corner."""
+    """Return the points in 0..1, without letting a few outliers squeeze all others together."""
     low, high = np.quantile(points, [0.002, 0.998], axis=0)
     span = np.maximum(high - low, 1e-9)
     return np.clip((points - low) / span, 0, 1).astype(np.float32)
 
 
 def _deepest(taps: Mapping[str, Any]) -> str:
-    """Return the tap of the map; the last of the network if it is stored."""
+    """Return the tap of the map: the network's last one if it is stored."""
     names = [name for tap in taps for name in split_taps(tap)]
     if not names:
         raise ArtifactError("no features are stored", hint="run the stage `features` again")

@@ -1,9 +1,9 @@
-"""Who may ask: every request to the studio passes this before anything is read.
+"""Access control: every request to the studio passes this before anything is read.
 
-A page of another origin cannot use the studio through the browser of a person who has it open:
-the name in `Host` must be the studio's (a stranger's name that leads here is refused), requests
-that a browser sends for another page are refused, and whatever changes something needs a token
-that only the studio's own page can read.
+A page of another origin cannot use the studio through a browser that has it open. The name in
+`Host` must be the studio's, so an attacker's name that points here is rejected. Requests that a
+browser sends for another page are rejected. Every change needs a token that only the studio's own
+page can read.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ HEADERS = {
 
 @dataclass
 class StudioGuard:
-    """Refuses what may not be asked, and adds the headers that keep the browser strict.
+    """Rejects requests that are not allowed, and adds headers that keep the browser strict.
 
-    ``names`` are hosts, with their port if it is not the usual one, in addition to this machine's
-    own names.
+    ``names`` are hosts, with their port if it is not the default, in addition to the names of this
+    machine.
     """
 
     app: ASGIApp
@@ -49,7 +49,7 @@ class StudioGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return  # no other protocol is spoken here
+            return  # no other protocol is supported
 
         async def send_strict(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -70,11 +70,11 @@ class StudioGuard:
         if not self._is_own(host):
             return Problem(
                 "forbidden",
-                "The studio is not known by this name. Open it by its own address, or give the "
+                "The studio does not accept this host name. Open it by its address, or allow the "
                 "name with --hosts.",
             )
         if not _is_same_origin(scope["method"], headers, host):
-            return Problem("forbidden", "Pages of other origins may not use the studio.")
+            return Problem("forbidden", "Pages from other origins may not use the studio.")
         session = self.sessions.find(HTTPConnection(scope).cookies)
         scope.setdefault("state", {})["session"] = session
         role = self.access.resolve(scope["path"])
@@ -84,7 +84,7 @@ class StudioGuard:
             return None
         token = headers.get(TOKEN_HEADER, "")
         if not hmac.compare_digest(token.encode(), self.sessions.token(session).encode()):
-            return Problem("forbidden", "The page is older than the studio. Load it again.")
+            return Problem("forbidden", "The studio has restarted. Reload the page.")
         return None
 
     def _is_own(self, host: str) -> bool:
@@ -96,12 +96,12 @@ def _refuse_role(session: Session | None, role: Role) -> Problem | None:
     if session is None:
         return Problem("unauthorized", "Log in with your key.")
     if role == "admin" and session.role != "admin":
-        return Problem("forbidden", f"{session.name} may look and label; this needs an admin key.")
+        return Problem("forbidden", f"{session.name} may view and label; this needs an admin key.")
     return None
 
 
 def _is_same_origin(method: str, headers: Headers, host: str) -> bool:
-    """Return whether a browser that sends this says that its own page, or a person, asks."""
+    """Return whether these headers show that the browser's own page, or a person, asks."""
     origin = headers.get("origin")
     if origin is not None and origin.lower().partition("://")[2] != host:
         return False

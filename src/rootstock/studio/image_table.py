@@ -1,4 +1,4 @@
-"""The images of a project as columns: what the grid filters, counts and sorts by."""
+"""The images of a project as columns, for filtering, counting, and sorting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rootstock.tasks import get_task
 from rootstock.tasks.task import Task
 
 MAX_FACT_VALUES = 50
-"""A column of metadata with more values, such as an id, is no filter."""
+"""Columns of metadata with more values, such as an id, are not filters."""
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -29,18 +29,18 @@ class Coded:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Coded:
-        """Return the column of these texts; an empty text is none."""
+        """Return the column of these texts; an empty text counts as none."""
         names = sorted(set(texts) - {""})
         numbers = {name: number for number, name in enumerate(names)} | {"": -1}
         return cls(tuple(names), np.array([numbers[text] for text in texts], np.int32))
 
     def matches(self, wanted: Iterable[str]) -> np.ndarray:
-        """Return bool[N]: which rows have one of these texts."""
+        """Return bool[N]: the rows that have one of these texts."""
         numbers = [self.names.index(text) for text in wanted if text in self.names]
         return np.isin(self.codes, numbers)
 
     def count(self, rows: np.ndarray) -> dict[str, int]:
-        """Return how many of some rows have each text, the most frequent first."""
+        """Return how many of these rows have each text, most frequent first."""
         codes, counts = np.unique(self.codes[rows], return_counts=True)
         pairs = zip(codes.tolist(), counts.tolist(), strict=True)
         counted = {self.names[code]: count for code, count in pairs if code >= 0}
@@ -49,7 +49,7 @@ class Coded:
 
 @dataclass(frozen=True)
 class Doubt:
-    """What the data review says of an image: its label looks wrong, or it is unlike all others."""
+    """The data review's opinion on an image: a wrong-looking label, or unlike all others."""
 
     suggested: str = ""
     confidence: float = 0.0
@@ -58,7 +58,7 @@ class Doubt:
 
 @dataclass(frozen=True, eq=False)
 class ImageTable:
-    """All images of a manifest, quarantined ones too, with what the review found.
+    """All images of a manifest, including quarantined ones, with the review's findings.
 
     ``terms`` are the names in an image's target: its class, each of its labels, or none.
     """
@@ -77,24 +77,24 @@ class ImageTable:
     by_digest: dict[str, int] = field(repr=False)
     by_path: dict[str, int] = field(repr=False)
     said: dict[int, str] = field(default_factory=dict, repr=False)
-    """What the model answered on the test images, by number."""
+    """The model's answers on the test images, by number."""
 
     def find(self, digest: str) -> int | None:
         """Return the number of the image with this SHA-256; None if there is none."""
         return self.by_digest.get(digest) if _DIGEST.fullmatch(digest) else None
 
     def mark(self, digests: Iterable[str]) -> np.ndarray:
-        """Return bool[N]: which images have one of these SHA-256."""
+        """Return bool[N]: the images that have one of these SHA-256."""
         wanted = set(digests)
         return np.array([row.sha256 in wanted for row in self.rows], bool)
 
     def positions(self, paths: Iterable[str]) -> list[int]:
-        """Return the numbers of images by path; those that are not here are left out."""
+        """Return the numbers of images by path; unknown paths are left out."""
         return [self.by_path[path] for path in paths if path in self.by_path]
 
 
 def build_table(manifest: Manifest, review: DataReview | None) -> ImageTable:
-    """Return the columns of a manifest; without a review nothing is in doubt."""
+    """Return the columns of a manifest; without a review no image is in doubt."""
     rows = manifest.images
     usable = np.array([not row.quarantine for row in rows], bool)
     picture = np.array([row.picture for row in rows], np.int64)
@@ -140,10 +140,10 @@ def _index_terms(rows: Sequence[ImageRow], task: str) -> dict[str, np.ndarray]:
 
 
 def read_labels(task: Task, target: str) -> tuple[str, ...]:
-    """Return the names in a target, which people filter images by; none if it has no names."""
+    """Return the names in a target that people filter by; none if it has no names."""
     try:
         return task.annotate(target).labels
-    except DataError:  # a task that has no form of its labels for others
+    except DataError:  # a task without a public form of its labels
         return ()
 
 
@@ -158,7 +158,7 @@ def _read_facts(rows: Sequence[ImageRow]) -> dict[str, Coded]:
 def _mark_copies(
     rows: Sequence[ImageRow], usable: np.ndarray, picture: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return which images are copies, copies with other labels, and copies in other splits."""
+    """Return the images that are copies, copies with other labels, and copies across splits."""
     flags = {name: np.zeros(len(rows), bool) for name in ("copies", "conflict", "leak")}
     _, inverse, counts = np.unique(
         np.where(usable, picture, -1), return_inverse=True, return_counts=True

@@ -30,23 +30,23 @@ from rootstock.tasks.task import Task
 from rootstock.workflow.corrections import ProjectLabels
 
 MAX_TEXT_CHARACTERS = 500
-"""A longer label, such as a mask, is not sent with each image."""
+"""Longest label sent with each image; a mask, for example, is longer."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels in force, read at one time."""
+    """The current labels, read at one point in time."""
 
     source: ProjectLabels
 
     @cached_property
     def corrected(self) -> dict[str, Correction]:
-        """The correction in force, by the SHA-256 of the image."""
+        """The current correction, by SHA-256 of the image."""
         return current(self.source.corrections)
 
     @cached_property
     def disputed(self) -> dict[str, Conflict]:
-        """The conflicts between two people that nobody has settled."""
+        """The unsettled conflicts between two people."""
         return {one.later.sha256: one for one in conflicts(self.source.corrections)}
 
     @property
@@ -54,7 +54,7 @@ class Labels:
         return self.source.task
 
     def describe(self, row: ImageRow) -> dict[str, Any]:
-        """Return the label of an image in force, and how it came about."""
+        """Return the current label of an image, and where it comes from."""
         text = self.source.in_force(row) if row.sha256 else row.target
         facts: dict[str, Any] = {"label": caption(self.task, text)}
         if len(text) <= MAX_TEXT_CHARACTERS:
@@ -70,7 +70,7 @@ class Labels:
         return asdict(correction) | {f"{key}_label": name for key, name in names.items()}
 
     def text_of(self, row: ImageRow) -> str:
-        """Return the label of an image in force, as the manifest writes it."""
+        """Return the current label of an image, as the manifest writes it."""
         return self.source.in_force(row)
 
     def count_new(self) -> int:
@@ -105,15 +105,15 @@ class LabelDesk:
 
     @property
     def stamp(self) -> Stamp:
-        """What changes with the corrections."""
+        """A value that changes whenever the corrections change."""
         return stamp_of(locate_corrections(self._project.data))
 
     def read(self) -> Labels:
-        """Return the labels in force.
+        """Return the current labels.
 
         Raises:
-            ArtifactError: there is no manifest.
-            DataError: the corrections cannot be read.
+            ArtifactError: There is no manifest.
+            DataError: The corrections cannot be read.
         """
         project = self._project
         with self._lock:
@@ -126,13 +126,13 @@ class LabelDesk:
     def write(
         self, row: ImageRow, new: str | Annotation, *, seen: str, who: str, why: str
     ) -> dict[str, Any]:
-        """Add a correction and return the label in force.
+        """Add a correction and return the resulting label.
 
-        ``seen`` is the label that the person saw: if another person has changed it since, both
+        ``seen`` is the label that the person saw. If another person has changed it since, both
         rows are kept, and the conflict is shown.
         Raises:
-            DataError: this is not a label of the task; nothing is written.
-            ArtifactError: the file cannot be written; nothing is written.
+            DataError: This is not a valid label of the task; nothing is written.
+            ArtifactError: The file cannot be written; nothing is written.
         """
         labels = self.read()
         task, source = labels.task, labels.source
@@ -191,10 +191,10 @@ def caption(task: Task, text: str) -> str:
 
 
 def read_annotation(tree: Mapping[str, Any]) -> Annotation:
-    """Return a label in parts as the page sends it.
+    """Return a label from its parts as the page sends them.
 
     Raises:
-        DataError: a part has another form.
+        DataError: A part has the wrong form.
     """
     try:
         box = tree.get("box")
@@ -206,5 +206,5 @@ def read_annotation(tree: Mapping[str, Any]) -> Annotation:
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(
-            f"this is not a label: {error}", hint="load the page again; nothing was written"
+            f"invalid label: {error}", hint="reload the page; nothing was written"
         ) from None

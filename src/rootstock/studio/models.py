@@ -1,4 +1,4 @@
-"""The registry's models as the studio shows them: versions, metrics, cards and the history."""
+"""The registry's models as the studio shows them: versions, metrics, cards, and the history."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN_ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a registered model says of itself."""
+    """A registered model's description of itself."""
 
     metrics: dict[str, Any]
     strategy: str
@@ -39,7 +39,7 @@ class ModelFacts:
 
 
 class Models:
-    """Reads the registry at each look; facts of a version are fetched once."""
+    """Reads the registry on each request; facts about a version are fetched once."""
 
     def __init__(self, project: StudioProject) -> None:
         self._project = project
@@ -55,8 +55,8 @@ class Models:
         """Return the registry.
 
         Raises:
-            NoModelError: tracking is off.
-            TrackingError: there is no registry yet, or it cannot be reached.
+            NoModelError: Tracking is off.
+            TrackingError: There is no registry yet, or it cannot be reached.
         """
         registry = connect_registry(self._project.config, self._project.paths, make=False)
         if registry is None:
@@ -67,7 +67,7 @@ class Models:
         return registry
 
     def list(self) -> dict[str, Any]:
-        """Return the versions, the newest first, and the changes of the champion."""
+        """Return the versions, newest first, and the changes of the champion."""
         registry = self.open()
         changes = read_changes(registry.records(self.name))
         versions = sorted(registry.versions(self.name), key=lambda one: -int(one.version))
@@ -96,9 +96,9 @@ class Models:
         }
 
     def compare(self) -> dict[str, Any]:
-        """Return metrics and cards of the champion, its challenger, and the champion before.
+        """Return metrics and cards of the champion, its challenger, and the previous champion.
 
-        An alias that no version has, or whose files are gone, is None.
+        An alias is None if no version has it, or if its files are gone.
         """
         registry = self.open()
         return {alias: self._describe(registry, alias) for alias in SHOWN_ALIASES}
@@ -117,12 +117,12 @@ class Models:
         }
 
     def promote(self, version: str, *, expect: str, why: str, by: str) -> str:
-        """Make a version the champion and return it; ``expect`` is the champion until now."""
+        """Make a version the champion and return it; ``expect`` is the current champion."""
         entry = promote(self.open(), self.name, version, expect=expect, why=why, by=by)
         return entry.version
 
     def rollback(self, *, why: str, by: str) -> str:
-        """Make the champion before the present one champion again and return it."""
+        """Make the previous champion the champion again and return it."""
         return rollback(self.open(), self.name, why=why, by=by).version
 
     def _fetch(self, registry: ModelRegistry, entry: RegistryEntry) -> ModelFacts:
@@ -140,6 +140,6 @@ class Models:
             return self._facts[key]
 
     def rank_metrics(self, task: str) -> dict[str, Any]:
-        """Return the metrics that the gate compares, and those of them that are errors."""
+        """Return the metrics that the gate compares, and which of them are errors."""
         known = get_task(task)
         return {"first": list(known.gate_metrics), "lower": sorted(known.lower_is_better)}

@@ -1,4 +1,4 @@
-"""What the project's model says of an image: its answer, where it looks, and what is similar."""
+"""The project's model's opinion on an image: its answer, its heat map, and similar images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Opinion:
 
 
 class Opinions:
-    """Opinions of the model in ``folder``, which is opened again when it was trained again."""
+    """Opinions of the model in ``folder``, which is opened again after a new training run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,12 +46,12 @@ class Opinions:
         """The model.
 
         Raises:
-            BundleError: there is none, or it cannot be used.
+            BundleError: There is no model, or it cannot be used.
         """
         stamp = stamp_of(self._folder / "bundle.json")
         if not stamp:
             raise BundleError(
-                f"there is no model in {self._folder}",
+                f"no model in {self._folder}",
                 hint="train one: dvc repro, or rootstock train",
             )
         if self._model is None or self._model[0] != stamp:
@@ -69,12 +69,12 @@ class Opinions:
             return self.predictor
 
     def get(self, row: ImageRow, root: Path) -> Opinion:
-        """Return what the model says of an image.
+        """Return the model's opinion on an image.
 
         Raises:
-            DataError: the image has changed or vanished since it was indexed.
-            BundleError: there is no model that can be used.
-            ImageError: the model accepts no such image.
+            DataError: The image has changed or vanished since it was indexed.
+            BundleError: There is no usable model.
+            ImageError: The model does not accept this image.
         """
         with self._lock:
             predictor = self.predictor
@@ -94,7 +94,7 @@ def _ask(predictor: Predictor, content: bytes) -> Opinion:
     options = AnswerOptions(PROPOSALS, neighbours=NEIGHBOURS, size=prepared.size)
     try:
         answer = predictor.answer(explained.decision, explained.features, options)
-    except BundleError:  # it does not name its training images
+    except BundleError:  # the model does not list its training images
         options = options._replace(neighbours=0)
         answer = predictor.answer(explained.decision, explained.features, options)
     if answer.neighbours:

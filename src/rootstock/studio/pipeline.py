@@ -1,4 +1,4 @@
-"""Whether a run writes to the project at the moment, and how far it is."""
+"""Whether a run is writing to the project, and its progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOCKS = Path("/proc/locks")
 
 
 class PipelineWatch:
-    """Watches the project's folder; it takes no lock, so no run is disturbed."""
+    """Watches the project's folder. It takes no lock, so it disturbs no run."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -23,7 +23,7 @@ class PipelineWatch:
         self._watches: dict[Path, TrialWatch] = {}
 
     def describe(self) -> dict[str, Any]:
-        """Return the state of each stage, whether a run is at work, and how far its trials are."""
+        """Return the state of each stage, whether a run is active, and its trials' progress."""
         holder = find_holder(self._paths.root / ".rootstock/lock")
         if holder is None:
             self._since, self._watches = 0.0, {}
@@ -69,7 +69,7 @@ class PipelineWatch:
 
 
 def find_holder(lock: Path) -> int | None:
-    """Return the process that holds a lock file; None if none does, or the system does not say."""
+    """Return the process that holds a lock file; None if there is none or it is unknown."""
     try:
         facts = lock.stat()
         lines = _LOCKS.read_text().splitlines()
@@ -84,7 +84,7 @@ def find_holder(lock: Path) -> int | None:
 
 
 def _age_seconds(process: int) -> float:
-    """Return for how long a process has been running; 0 if that is unknown."""
+    """Return how long a process has been running; 0 if that is unknown."""
     try:
         ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])

@@ -1,4 +1,4 @@
-"""The whole pipeline, started from the page: what it prints is kept in a file."""
+"""The whole pipeline, started from the page; its output is kept in a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN_LINES = 200
 
 
 class PipelineRun:
-    """Runs one `dvc repro` of the project, or `rootstock train` where there is no dvc.yaml."""
+    """Runs one `dvc repro` of the project, or `rootstock train` if there is no dvc.yaml."""
 
     def __init__(self, project: StudioProject) -> None:
         self._project = project
@@ -27,7 +27,7 @@ class PipelineRun:
 
     @property
     def command(self) -> list[str]:
-        """What brings the project up to date."""
+        """The command that brings the project up to date."""
         root = self._project.root
         if (root / "dvc.yaml").is_file():
             return [sys.executable, "-m", "dvc", "repro"]
@@ -37,7 +37,7 @@ class PipelineRun:
         return [sys.executable, "-m", "rootstock", "train", data, "--out", str(root), *given]
 
     def describe(self) -> dict[str, Any]:
-        """Return whether it runs, how the last run of this studio ended, and what it printed."""
+        """Return whether the run is active, how this studio's last run ended, and its output."""
         with self._lock:
             process = self._process
             code = None if process is None else process.poll()
@@ -53,17 +53,18 @@ class PipelineRun:
         }
 
     def start(self) -> dict[str, Any]:
-        """Start a run; it goes on if the studio ends.
+        """Start a run, which continues if the studio ends.
 
         Raises:
-            ArtifactError: a run works on the project already.
+            ArtifactError: Another run is already working on the project.
         """
         root = self._project.root
         with self._lock:
             working = self._process is not None and self._process.poll() is None
             if working or find_holder(root / ".rootstock/lock") is not None:
                 raise ArtifactError(
-                    "a run works on this project already", hint="wait for its end, or stop it"
+                    "another run is already working on this project",
+                    hint="wait until it ends, or stop it",
                 )
             log = root / LOG
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ class PipelineRun:
         return self.describe()
 
     def stop(self) -> dict[str, Any]:
-        """End the run that this studio started, as Ctrl-C does; what was computed is kept."""
+        """Stop the run that this studio started, like Ctrl-C; computed results are kept."""
         with self._lock:
             process = self._process
         if process is not None and process.poll() is None:

@@ -1,4 +1,4 @@
-"""What the inference service has done: its counters over HTTP, and its journal and feedback."""
+"""What the inference service has done: counters over HTTP, its journal, and feedback."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from rootstock.tasks import get_task
 from rootstock.tasks.task import Task
 
 SECONDS = 3.0
-"""How long an answer of the service may take."""
+"""Time limit for an answer of the service."""
 MAX_ROWS = 10_000
-"""Newest answers of the journal that are looked at."""
+"""How many of the journal's newest answers are read."""
 SHOWN_IMAGES, MAX_LABELS = 24, 12
 BUCKETS = 48
 MAX_REQUESTS = 200
@@ -51,14 +51,14 @@ class Production:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a service or a journal to look at."""
+        """Whether a service or a journal is configured."""
         return bool(self._address or self.folder)
 
     def ask_service(self) -> dict[str, Any] | None:
         """Return the counters of the service; None if no address is set.
 
         Raises:
-            ServiceDownError: it does not answer.
+            ServiceDownError: The service does not answer.
         """
         if not self._address:
             return None
@@ -73,13 +73,13 @@ class Production:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceDownError(
                 f"the service at {self._address} does not answer: {error}",
-                hint="start it with `rootstock serve`, or give its address with --service",
+                hint="start it with `rootstock serve`, or set its address with --service",
             ) from None
         report = drift.json() if drift.status_code == 200 else None
         return read_counters(metrics.text) | {"drift": report, "address": self._address}
 
     def read_journal(self) -> list[dict[str, Any]]:
-        """Return the newest answers, the newest first."""
+        """Return the newest answers, newest first."""
         folder = self.folder
         if folder is None:
             return []
@@ -90,7 +90,7 @@ class Production:
             return self._journal[1]
 
     def describe_journal(self) -> dict[str, Any] | None:
-        """Return what the newest answers say; None without a journal."""
+        """Return a summary of the newest answers; None without a journal."""
         if self.folder is None:
             return None
         rows = self.read_journal()
@@ -136,7 +136,7 @@ class Production:
 
 
 def read_counters(text: str) -> dict[str, Any]:
-    """Return requests, latencies and the model from the text that /metrics answers with."""
+    """Return requests, latencies, and the model from the text of /metrics."""
     samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
 
     def total(name: str, **labels: str) -> float:
@@ -172,9 +172,10 @@ def read_counters(text: str) -> dict[str, Any]:
 
 
 def find_quantile(buckets: dict[float, float], share: float) -> float | None:
-    """Return the seconds below which a share of requests were answered, within their bucket.
+    """Return the time within which a share of requests were answered, in seconds.
 
-    ``buckets`` are counts up to each bound. None: there was no request.
+    ``buckets`` are counts up to each bound. The result is interpolated within a bucket; it is None
+    if there were no requests.
     """
     bounds = sorted(buckets)
     if not bounds or not buckets[bounds[-1]]:
@@ -190,7 +191,7 @@ def find_quantile(buckets: dict[float, float], share: float) -> float | None:
 
 
 def draw_timeline(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return answers and unknown images in equal parts of the time that the rows cover."""
+    """Return answers and unknown images per equal part of the time that the rows cover."""
     if len(rows) < 2:
         return []
     times = [row["time_ms"] for row in rows]
@@ -205,7 +206,7 @@ def draw_timeline(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def count_labels(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Return how often the most frequent labels were answered."""
+    """Return the most frequent labels and how often they were answered."""
     return Counter(str(row["label"]) for row in rows if row.get("label")).most_common(MAX_LABELS)
 
 

@@ -1,4 +1,4 @@
-"""A project as the studio reads it: its artifacts, each read again when its file changes."""
+"""A project as the studio reads it: artifacts, each read again when its file changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Stamp = tuple[int, ...]
 
 
 class FileView(Generic[T]):
-    """What ``read`` makes of a file; it is read again only if the file was replaced or changed."""
+    """A file as parsed by ``read``, which runs again only if the file was replaced or changed."""
 
     def __init__(self, path: Path, read: Callable[[Path], T]) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class FileView(Generic[T]):
         self._kept: tuple[Stamp, T] | None = None
 
     def get(self) -> T:
-        """Return the content; raises what ``read`` raises."""
+        """Return the content; raise whatever ``read`` raises."""
         with self._lock:
             stamp = stamp_of(self.path)
             if self._kept is None or self._kept[0] != stamp:
@@ -49,7 +49,7 @@ class FileView(Generic[T]):
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return what changes with the content of a file; empty if there is no file."""
+    """Return a text that changes with the file's content; empty if there is no file."""
     try:
         facts = path.stat()
     except OSError:
@@ -60,17 +60,17 @@ def stamp_of(path: Path) -> Stamp:
 class StudioProject:
     """The files of the project in the folder ``root``.
 
-    ``data`` is the folder or table of its images; None: that of params.yaml.
+    ``data`` is the folder or table of its images; None uses the one in params.yaml.
 
     Raises:
-        ConfigError: there is no such folder, or params.yaml is wrong.
+        ConfigError: The folder does not exist, or params.yaml is wrong.
     """
 
     def __init__(self, root: Path, data: Path | None = None) -> None:
         if not root.is_dir():
             raise ConfigError(
-                f"there is no folder {root}",
-                hint="name the folder of a project, with params.yaml or artifacts/ in it",
+                f"folder {root} does not exist",
+                hint="pass the folder of a project, which has params.yaml or artifacts/",
             )
         self.root = root.resolve()
         self.paths = Paths(self.root)
@@ -88,7 +88,7 @@ class StudioProject:
 
     @property
     def config(self) -> Config:
-        """The settings as params.yaml has them now."""
+        """The current settings in params.yaml."""
         return self._config.get()
 
     @property
@@ -105,7 +105,7 @@ class StudioProject:
         """Return the corrections next to the images.
 
         Raises:
-            DataError: the file is not one of corrections.
+            DataError: The file is not a corrections file.
         """
         return read_corrections_of(self.data)
 
@@ -116,7 +116,7 @@ class StudioProject:
 
     @property
     def cache(self) -> Path:
-        """The folder of what the studio makes once and keeps."""
+        """The folder of files that the studio makes once and keeps."""
         return self.paths.home / ".rootstock"
 
     @staticmethod

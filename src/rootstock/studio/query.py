@@ -1,4 +1,4 @@
-"""Which images are shown: the filters of the grid, combined, and the order of the result."""
+"""Select images: the combined filters of the grid, and the order of the result."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from rootstock.studio.image_table import Coded, ImageTable
 
 ORDERS = ("path", "doubt", "outlier", "smallest", "largest")
 MAX_CORNERS = 400
-"""Of a lasso."""
+"""Maximum corners of a lasso."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """Filters; an empty one lets all images through. Values of one filter are alternatives."""
+    """Filters; an empty one matches all images. Values within one filter are alternatives."""
 
     terms: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
-    """Of quarantine; `any` for all quarantined images, `none` for the usable ones."""
+    """Reason of quarantine; `any` for all quarantined images, `none` for the usable ones."""
     flags: tuple[str, ...] = ()
-    """Such as doubt or outlier: all of them have to hold."""
+    """Marks such as doubt or outlier; an image must have all of them."""
     facts: tuple[tuple[str, str], ...] = ()
     """Columns of metadata and their values."""
     said: tuple[str, ...] = ()
-    """What the model answered, for test images."""
+    """The model's answer, for test images."""
     targets: tuple[str, ...] = ()
     """The whole label, as the evaluation has it."""
     picture: int | None = None
     min_side: int | None = None
     max_side: int | None = None
     text: str = ""
-    """A part of the path."""
+    """Part of the path."""
     order: str = "path"
     lasso: tuple[float, ...] = ()
     """Corners x, y, x, y, ... of a line on the map of ``method``, in 0..1."""
@@ -110,7 +110,7 @@ def _has_reason(column: Coded, reasons: tuple[str, ...]) -> np.ndarray:
 
 
 def count_facets(table: ImageTable, numbers: np.ndarray) -> dict[str, dict[str, int]]:
-    """Return how many of these images each value of each filter would show."""
+    """Return how many of these images each value of each filter would match."""
     mask = np.zeros(len(table.rows), bool)
     mask[numbers] = True
     terms = {term: int(mask[rows].sum()) for term, rows in table.terms.items()}
@@ -125,7 +125,7 @@ def count_facets(table: ImageTable, numbers: np.ndarray) -> dict[str, dict[str, 
 
 
 def inside_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Return bool[N]: which points float[N,2] are inside a polygon float[C,2].
+    """Return bool[N]: the points float[N,2] that are inside a polygon float[C,2].
 
     Even-odd rule: a point is inside if a ray from it crosses an odd number of sides.
     """

@@ -1,4 +1,4 @@
-"""The head fitted again to the labels as they are now, beside the model that it comes from."""
+"""The head fitted again to the current labels, separate from the model that it comes from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger("rootstock.studio")
 
 
 class Refits:
-    """Fits one head at a time, in a thread; a run that works on the project is not disturbed."""
+    """Fits one head at a time, in a thread, without disturbing a run that uses the project."""
 
     def __init__(self, project: StudioProject) -> None:
         self._project = project
@@ -32,7 +32,7 @@ class Refits:
         self._problem: dict[str, str] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Return what is being done, and what came of it."""
+        """Return the current work and its result."""
         with self._lock:
             refit, facts = self._refit, {"work": self._work, "problem": self._problem}
             if refit is None:
@@ -46,17 +46,17 @@ class Refits:
             }
 
     def prepare(self) -> None:
-        """Load what a fit needs, once and in a thread: it takes seconds."""
+        """Load what a fit needs, once and in a thread, because it takes seconds."""
         if not self._prepared:
             self._prepared = True
             threading.Thread(target=_load, daemon=True).start()
 
     def start(self) -> dict[str, Any]:
-        """Fit the head, unless work is going on."""
+        """Fit the head, unless a fit is already running."""
         return self._begin("refit", self._fit)
 
     def register(self) -> dict[str, Any]:
-        """Register the last head and let it meet the champion at the gate."""
+        """Register the last head and compare it with the champion."""
         return self._begin("register", self._register)
 
     def _begin(self, work: str, run: Callable[[], None]) -> dict[str, Any]:
@@ -74,13 +74,13 @@ class Refits:
         except RootstockError as error:
             problem = {"text": error.message, "todo": error.hint}
         except Exception:  # noqa: BLE001 - the page must hear of every end
-            _log.exception("the head could not be fitted")
-            problem = {"text": "The head could not be fitted.", "todo": "see the studio's log"}
+            _log.exception("fitting the head failed")
+            problem = {"text": "Fitting the head failed.", "todo": "see the log of the studio"}
         with self._lock:
             self._work, self._problem = "", problem
 
     def _fit(self) -> None:
-        from rootstock.workflow.refit import refit_head  # loads torch
+        from rootstock.workflow.refit import refit_head  # imports torch
 
         refit = refit_head(self._config, self._project.paths)
         with self._lock:
@@ -92,7 +92,7 @@ class Refits:
 
         refit, paths = self._refit, self._project.paths
         if refit is None:
-            raise RootstockError("there is no new head", hint="fit it first")
+            raise RootstockError("no new head yet", hint="fit it first")
         runs, registry = connect_runs(self._config, paths), connect_registry(self._config, paths)
         outcome = register_model(refit.config, refit.paths, runs=runs, registry=registry)
         with self._lock:

@@ -1,4 +1,4 @@
-"""Start and end the studio, for `rootstock studio` and `python -m services.studio`."""
+"""Start and stop the studio, for `rootstock studio` and `python -m services.studio`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def serve_studio(options: Mapping[str, Any], *, open_browser: bool = False) -> i
 
     ``options`` override the ROOTSTOCK_STUDIO_* variables.
     Raises:
-        ConfigError: a setting or the project is wrong, or the port is taken.
+        ConfigError: A setting or the project is wrong, or the port is taken.
         SystemExit: 0 after SIGTERM.
     """
     import uvicorn
@@ -52,7 +52,7 @@ def serve_studio(options: Mapping[str, Any], *, open_browser: bool = False) -> i
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            """Say where the studio is once it listens there."""
+            """Print the studio's address once it listens."""
             await super().startup(sockets)
             if self.should_exit:
                 return
@@ -73,7 +73,7 @@ def read_settings(options: Mapping[str, Any]) -> StudioSettings:
     """Return the settings; ``options`` override the variables.
 
     Raises:
-        ConfigError: a value is wrong.
+        ConfigError: A value is wrong.
     """
     try:
         return StudioSettings(**options)
@@ -83,8 +83,8 @@ def read_settings(options: Mapping[str, Any]) -> StudioSettings:
             for item in error.errors()
         )
         raise ConfigError(
-            f"invalid settings of the studio: {problems}",
-            hint=f"they are arguments of `rootstock studio` or variables such as {PREFIX}PORT",
+            f"invalid studio settings: {problems}",
+            hint=f"set them as arguments of `rootstock studio` or variables such as {PREFIX}PORT",
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Who is logged in. Sessions are in memory only: after a restart people log in again."""
+"""Login sessions. They are in memory only: after a restart people log in again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_SESSIONS = 1_000
 
 @dataclass(frozen=True)
 class Session:
-    """A person with a role; ``id`` is what the cookie holds, empty if no key is needed."""
+    """A person with a role. ``id`` is the value of the cookie; empty if no key is needed."""
 
     name: str
     role: Role
@@ -29,7 +29,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions of one studio; without a file of keys each visitor is the owner."""
+    """The sessions of one studio. Without a key file every visitor is the owner."""
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
@@ -67,6 +67,6 @@ class Sessions:
                 self._open.pop(session.id, None)
 
     def token(self, session: Session | None) -> str:
-        """Return what the page has to send with each change; another studio's differs."""
+        """Return the token that the page sends with each change; every studio start has another."""
         text = session.id if session else "visitor"
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()

@@ -19,28 +19,28 @@ class StudioSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     project: Path = Field(
-        Path("."), description="Project folder: params.yaml, artifacts/ and reports/ are in it."
+        Path("."), description="Project folder, which has params.yaml, artifacts/ and reports/."
     )
     data: Path | None = Field(
         None,
-        description="Folder or table of the images; by default `data.root` of params.yaml. Needed "
+        description="Folder or table of the images. Default: `data.root` of params.yaml. Needed "
         "for a folder that `rootstock train --out` wrote.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8100, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    port: int = Field(8100, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
     hosts: str = Field(
         "",
-        description="Names under which browsers may reach the studio in addition to this machine's "
-        "own, separated by commas, such as studio.example:8446.",
+        description="Host names that browsers may use for the studio, in addition to this "
+        "machine's names, separated by commas, such as studio.example:8446.",
     )
     keys: Path | None = Field(
         None,
-        description="File of API keys, made by `rootstock key`. A key of the role `predict` may "
-        "look and label, `admin` may also promote and roll back; without a file no key is needed.",
+        description="File of API keys, made by `rootstock key`. A `predict` key views and labels; "
+        "an `admin` key also promotes and rolls back. Without a file, no key is needed.",
     )
     service: str = Field(
         "",
-        description="Address of the inference service whose requests the studio shows, such as "
+        description="URL of the inference service whose requests the studio shows, such as "
         "http://127.0.0.1:8000.",
     )
     service_key: str = Field("", description="A `predict` key of that service, if it needs one.")
@@ -55,7 +55,7 @@ class StudioSettings(BaseSettings):
     def _require_keys(self) -> Self:
         if self.keys is None and not _is_loopback(self.host):
             raise ValueError(
-                f"{self.host} can be reached from other machines: give a file of keys "
+                f"{self.host} can be reached from other machines: set a key file "
                 "(`rootstock key NAME --role admin --file keys`), or listen on 127.0.0.1"
             )
         return self

@@ -1,4 +1,4 @@
-"""Studio: what all routes share, a project and what was made of it so far."""
+"""The state that all routes share: a project and its results so far."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from rootstock.studio.thumbnails import Thumbnails
 
 
 class Studio:
-    """One project and what the studio has read and made of it.
+    """One project, and what the studio has read and made from it.
 
     Raises:
-        ConfigError: the settings name no project.
+        ConfigError: The settings name no project.
     """
 
     def __init__(self, settings: StudioSettings) -> None:
@@ -61,11 +61,11 @@ class Studio:
 
     @property
     def table(self) -> ImageTable:
-        """The images as the index and the review left them, and which of them people corrected.
+        """The images after the index and the review, marked if people corrected them.
 
         Raises:
-            ArtifactError: there is no manifest, or it cannot be read.
-            DataError: the corrections cannot be read.
+            ArtifactError: There is no manifest, or it cannot be read.
+            DataError: The corrections cannot be read.
         """
         paths = self.project.paths
         with self._lock:
@@ -120,26 +120,26 @@ class Studio:
         """Return the map of the features.
 
         Raises:
-            ArtifactError: there are no features, or the method cannot be used.
+            ArtifactError: There are no features, or the method cannot be used.
         """
         index = self.project.features.get()
         return self.maps.get(self.table.rows, self.project.store, index, method)
 
     def select(self, filters: Query) -> np.ndarray:
-        """Return the numbers of the images that the filters let through."""
+        """Return the numbers of the images that match the filters."""
         table = self.table
         found = self.read_map(filters.method) if filters.lasso else None
         return filters.apply(table, found)
 
     @property
     def review(self) -> DataReview | None:
-        """The data review; None if there is none that can be read."""
+        """The data review; None if none can be read."""
         with contextlib.suppress(ArtifactError):
             return self.project.review.get()
         return None
 
     def list_notes(self) -> list[dict[str, str]]:
-        """Return what people should know of the project before they trust the pages."""
+        """Return warnings that people should see before they trust the pages."""
         return [note for check in (self._check_artifacts, self._check_disk) for note in check()]
 
     def _check_artifacts(self) -> Iterator[dict[str, str]]:
@@ -159,14 +159,14 @@ class Studio:
         if not project.images.is_dir():
             yield {
                 "stage": "index",
-                "text": f"The images are not in {project.images}.",
-                "todo": "set data.root in params.yaml, or start `rootstock studio --data FOLDER`",
+                "text": f"The images are missing from {project.images}.",
+                "todo": "set data.root in params.yaml, or pass `rootstock studio --data FOLDER`",
             }
         review, content = project.review.get(), project.manifest.get().content_hash
         if review.data_hash != content:
             yield {
                 "stage": "assess",
-                "text": "The data review is of an earlier state of the images.",
+                "text": "The data review is older than the images.",
                 "todo": "run the stage `assess` again: dvc repro assess, or rootstock train",
             }
 
@@ -174,15 +174,15 @@ class Studio:
         if self.thumbnails.problem:
             yield {
                 "stage": "studio",
-                "text": f"Thumbnails are not kept, so pages are slow: {self.thumbnails.problem}",
+                "text": f"Thumbnails are not stored, so pages are slow: {self.thumbnails.problem}",
                 "todo": "free some disk space, or make the project's folder writable",
             }
 
     def check(self) -> None:
-        """Refuse a project in which nothing has run yet, at the start.
+        """Reject a project in which nothing has run yet, at the start.
 
         Raises:
-            ConfigError: there is neither params.yaml nor a manifest.
+            ConfigError: There is neither params.yaml nor a manifest.
         """
         paths = self.project.paths
         if self.settings.pool is not None and not self.settings.pool.is_dir():
@@ -194,5 +194,5 @@ class Studio:
             raise ConfigError(
                 f"{paths.root} is not a project: it has neither params.yaml nor "
                 "artifacts/manifest.parquet",
-                hint="name the project's folder, or what `rootstock train --out` wrote",
+                hint="pass the project's folder, or the folder that `rootstock train --out` wrote",
             )

@@ -1,4 +1,4 @@
-"""Pictures for the browser: thumbnails, made once and kept by hash, and images to look at."""
+"""Pictures for the browser: thumbnails, stored by hash, and pictures in viewing size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rootstock.system.cpu import usable_cores
 from rootstock.system.files import write_atomic
 
 THUMBNAIL_PIXELS, VIEW_PIXELS = 224, 1600
-"""Longer side at most."""
+"""Length of the longer side, at most."""
 MEDIA_TYPE = "image/webp"
 _QUALITY = {THUMBNAIL_PIXELS: 78, VIEW_PIXELS: 88}
 
@@ -28,10 +28,10 @@ _log = logging.getLogger("rootstock.studio")
 
 
 class Thumbnails:
-    """Pictures of indexed images; as many are decoded at a time as there are cores.
+    """Pictures of indexed images, decoded on at most as many threads as there are cores.
 
-    ``folder`` keeps thumbnails under the hash of the image. If nothing can be written there, they
-    are made each time, and ``problem`` says why.
+    ``folder`` stores thumbnails under the hash of the image. If it is not writable, they are made
+    each time, and ``problem`` says why.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class Thumbnails:
         """Return the thumbnail of an image as WebP.
 
         Raises:
-            DataError: the image has changed or vanished since it was indexed.
+            DataError: The image has changed or vanished since it was indexed.
         """
         path = self.folder / row.sha256[:2] / f"{row.sha256}.webp"
         try:
@@ -58,15 +58,15 @@ class Thumbnails:
             self.problem = ""
         except ArtifactError as error:
             if not self.problem:
-                _log.warning("thumbnails are not kept: %s", error.message)
+                _log.warning("thumbnails cannot be stored: %s", error.message)
             self.problem = error.message
         return content
 
     def view(self, row: ImageRow, root: Path, rendering: Rendering) -> bytes:
-        """Return an image to look at, as WebP; metadata of its file is not in it.
+        """Return an image in viewing size, as WebP, without the metadata of its file.
 
         Raises:
-            DataError: the image has changed or vanished since it was indexed.
+            DataError: The image has changed or vanished since it was indexed.
         """
         return self._draw(row, root, rendering, VIEW_PIXELS)
 
@@ -74,7 +74,7 @@ class Thumbnails:
         """Return the thumbnail of an image that is not in the project.
 
         Raises:
-            ImageError: it cannot be used, or is larger than the limits.
+            ImageError: It cannot be used, or is larger than the limits.
         """
         with self._turns:
             image = decode_image(content, limits, short_side=THUMBNAIL_PIXELS, rendering=None)

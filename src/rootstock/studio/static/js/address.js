@@ -1,6 +1,6 @@
-// The address holds the page and its filters, so that links and the back button work.
+// The address contains the page and its filters, so that links and the back button work.
 
-/** Return the path and the parameters of the present address, such as #/data?term=ants. */
+/** Return the path and the parameters of the current address, such as #/data?term=ants. */
 export function place() {
   const [path, text] = location.hash.replace(/^#\/?/, "").split("?");
   return { path, parameters: new URLSearchParams(text || "") };

@@ -19,7 +19,7 @@ async function ask(path, options = {}) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({
-      detail: "The studio does not answer. Nothing was lost that it had confirmed.",
+      detail: "The studio does not answer. All confirmed changes are saved.",
       todo: "start `rootstock studio` again; this page continues when it is back",
     }, 0);
   }
@@ -28,7 +28,7 @@ async function ask(path, options = {}) {
   throw new Problem(body, answer.status);
 }
 
-/** Return what a route answers as JSON; `parameters` may hold lists. */
+/** Return a route's JSON answer; `parameters` may contain lists. */
 export async function get(path, parameters = {}, signal = undefined) {
   return (await ask(path + search(parameters), { signal })).json();
 }
@@ -62,7 +62,7 @@ export function search(parameters) {
   return text ? `?${text}` : "";
 }
 
-/** Say something at the foot of the page; errors stay until they are closed. */
+/** Show a message at the bottom of the page; errors stay until they are closed. */
 export function toast(text, { todo = "", bad = false, action = null } = {}) {
   const place = document.getElementById("toasts");
   for (const old of place.children) if (old.dataset.text === text) old.remove();
@@ -84,7 +84,7 @@ export const report = (error) => {
   if (!(error instanceof Problem)) throw error;
 };
 
-/** Return what a page shows in place of what it could not read. */
+/** Return what a page shows in place of content that it could not read. */
 export function explain(error) {
   if (!(error instanceof Problem)) throw error;
   return h("div", { class: "empty" }, h("p", {}, error.message),

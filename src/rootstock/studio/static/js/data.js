@@ -1,4 +1,4 @@
-// The page Data: filters, grid, map, and what the review found.
+// The Data page: filters, grid, map, and findings of the review.
 import { address } from "./address.js";
 import { get, report } from "./api.js";
 import { count, fill, h, later, prose } from "./dom.js";
@@ -34,9 +34,9 @@ export async function showData(root) {
   const tools = h("div", { class: "tools" }, total,
     h("button", { class: "narrow-only", type: "button", onclick: () => side.classList.add("open") }, "Filters"),
     findingsButton, mapButton, labelLink, h("span", { class: "grow" }), text, order,
-    h("input", { type: "range", min: 80, max: 280, value: 148, title: "Size of the pictures", "aria-label": "Size of the pictures",
+    h("input", { type: "range", min: 80, max: 280, value: 148, title: "Picture size", "aria-label": "Picture size",
       class: "wide-only", oninput: (event) => setSize(event.target.value) }));
-  const empty = h("div", { class: "empty", hidden: true }, h("p", {}, "No image has all of these properties."),
+  const empty = h("div", { class: "empty", hidden: true }, h("p", {}, "No image matches these filters."),
     h("button", { type: "button", onclick: () => go({}) }, "Clear all filters"));
   fill(root, h("div", { class: "data" }, side, h("div", { class: "work" }, tools, found, chips, empty, split)));
 

@@ -1,10 +1,10 @@
-// One image in full, with everything that is known of it.
+// One image in full, with everything known about it.
 import { address } from "./address.js";
 import { get, report } from "./api.js";
 import { fill, h } from "./dom.js";
 import { FLAGS } from "./filters.js";
 
-/** Show image `number` of a grid over the page; return a function that moves by some images. */
+/** Show image `number` of a grid over the page; return a function that moves by a number of images. */
 export function showDetail(grid, number, closed) {
   const stage = h("div", { class: "stage" }), aside = h("aside", {});
   const close = () => { box.remove(); closed(); };
@@ -37,14 +37,14 @@ export function showDetail(grid, number, closed) {
   };
 }
 
-/** Return the picture of an image, large, or why there is none. */
+/** Return the large picture of an image, or the reason why there is none. */
 export function view(image) {
   if (!image.id || !image.width) return h("p", { class: "quiet" }, `No picture: ${image.reason}`);
   const picture = h("img", { alt: image.path, src: `api/images/${image.id}/picture`,
     onerror: () => picture.replaceWith(h("div", { class: "empty" },
-      h("p", {}, image.reason ? `This file is not an image that can be used: ${image.reason}.`
+      h("p", {}, image.reason ? `This file is not a usable image: ${image.reason}.`
         : "This image has changed or vanished since it was indexed."),
-      !image.reason && h("p", {}, "→ run the stage index again: dvc repro, or rootstock train"))) });
+      !image.reason && h("p", {}, "→ run the pipeline again: dvc repro, or rootstock train"))) });
   return picture;
 }
 
@@ -56,14 +56,14 @@ function facts(image, number, total, close) {
       h("div", { class: "row" }, h("h1", {}, image.label || "no label"),
         image.split && h("span", { class: "chip" }, image.split),
         image.reason && h("span", { class: "chip bad" }, image.reason)),
-      image.said && h("p", {}, "The model answers ", h("b", {}, image.said)),
+      image.said && h("p", {}, "Model's answer: ", h("b", {}, image.said)),
       doubt?.suggested && h("p", {}, "Looks like ", h("b", {}, doubt.suggested),
         h("span", { class: "quiet" }, ` (${Math.round(100 * doubt.confidence)} % sure)`)),
-      doubt?.distance > 0 && h("p", { class: "quiet" }, `Unlike all others: ${doubt.distance.toFixed(0)} deviations`)),
+      doubt?.distance > 0 && h("p", { class: "quiet" }, `Unlike all other images: ${doubt.distance.toFixed(0)} deviations from the mean`)),
     image.flags.length > 0 && h("div", { class: "row" },
-      image.flags.map((flag) => flag === "copies" ? link("Show its copies", { picture: image.picture })
+      image.flags.map((flag) => flag === "copies" ? link("Show copies", { picture: image.picture })
         : link(FLAGS[flag] || flag, { flag: [flag] }))),
-    image.correction && h("p", { class: "small quiet" }, `${image.correction.who} gave this label instead of ${image.correction.old_label || "none"}.`),
+    image.correction && h("p", { class: "small quiet" }, `Corrected by ${image.correction.who}; before: ${image.correction.old_label || "no label"}.`),
     image.id && image.width > 0 && h("a", { class: "button", href: address("label", { text: image.path }), onclick: close }, "Correct the label"),
     image.id && image.width > 0 && evidence(image),
     h("dl", { class: "facts small" },
@@ -75,12 +75,12 @@ function facts(image, number, total, close) {
   ];
 }
 
-/** Show where the model sees the evidence for its answer, once it is asked for. */
+/** Show where the model sees the evidence for its answer, when the section is opened. */
 function evidence(image) {
   const body = h("div", { class: "small" });
   return h("details", { ontoggle: (event) => {
     if (!event.target.open || body.firstChild) return;
     fill(body, h("img", { class: "heat", alt: "Evidence for the answer", src: `api/images/${image.id}/heat-map`,
-      onerror: () => fill(body, h("p", { class: "quiet" }, "There is no model that could explain its answer.")) }));
+      onerror: () => fill(body, h("p", { class: "quiet" }, "No model is available to explain its answer.")) }));
   } }, h("summary", {}, "Where the model looks"), body);
 }

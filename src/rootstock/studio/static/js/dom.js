@@ -1,4 +1,4 @@
-// Elements are made by `h`; text always becomes text, never markup.
+// `h` makes elements; text is always inserted as text, never as markup.
 
 /** Make an element: properties, then children (elements, texts, arrays; null and false are left out). */
 export function h(tag, properties = {}, ...children) {
@@ -48,7 +48,7 @@ export function later(run, milliseconds) {
   };
 }
 
-/** Return a figure with its name. */
+/** Return a number with its name. */
 export function tile(name, value, kind = "") {
   return h("div", { class: `figure ${kind}` }, h("span", { class: "quiet small" }, name), h("b", {}, value));
 }

@@ -1,5 +1,5 @@
 // One editor for each kind of label. Each has an `element`, its `keys`, and `parts()`: the label as
-// {labels, box, numbers}, or null while it is not whole. `done` is called when a key decides.
+// {labels, box, numbers}, or null while it is incomplete. `done` is called when a key decides.
 import { fill, h } from "./dom.js";
 
 const DIGITS = "123456789".split("");
@@ -11,7 +11,7 @@ export function makeEditor(kind, options) {
 
 const key = (text) => h("kbd", {}, text);
 
-/** Names in the order in which the digits choose them: the model's first, then all others. */
+/** Names in the order of the digit keys: the model's guesses first, then all others. */
 function ranked(names, proposals) {
   const first = proposals.map((one) => one.label);
   return [...first, ...names.filter((name) => !first.includes(name))];
@@ -29,7 +29,7 @@ function option({ name, digit, chance, chosen, current, press }) {
 
 const MANY = 18;
 
-/** Return a field for a name: one of those known, or a new one. */
+/** Return a field for a known or new name. */
 function nameField(names, take) {
   const id = "known-names";
   const field = h("input", { type: "text", placeholder: "Another name", "aria-label": "Another name", maxLength: 200,
@@ -56,7 +56,7 @@ function choice({ names, parts, done }) {
     element: h("div", { class: "stack" }, list, nameField(names, take)),
     propose: (answer) => { proposals = answer.top || []; draw(); },
     parts: () => (now ? { labels: [now] } : null),
-    keys: [{ keys: DIGITS, shown: ["1", "…", "9"], what: "Choose a label and go on", run: (event) => {
+    keys: [{ keys: DIGITS, shown: ["1", "…", "9"], what: "Choose a label and continue", run: (event) => {
       const name = ranked(names, proposals)[DIGITS.indexOf(event.key)];
       if (name) take(name);
     } }],
@@ -106,11 +106,11 @@ function numbers({ parts, done, numbers: known }) {
       said, h("button", { class: "main", type: "button", onclick: save }, "Save ", key("Enter"))),
     propose: (answer) => {
       proposed = answer.values || [];
-      fill(said, "The model says ", proposed.map((one) => `${one.name} ${Number(one.value.toPrecision(4))}`).join(", "), " ", key("1"));
+      fill(said, "Model's answer: ", proposed.map((one) => `${one.name} ${Number(one.value.toPrecision(4))}`).join(", "), " ", key("1"));
     },
     parts: whole,
     keys: [
-      { keys: ["1"], what: "Take the number of the model", run: () => {
+      { keys: ["1"], what: "Use the model's number", run: () => {
         for (const one of proposed) if (fields.has(one.name)) fields.get(one.name).value = Number(one.value.toPrecision(6));
       } },
       { keys: ["e"], what: "Edit the number", run: () => { const [field] = fields.values(); field.focus(); field.select(); } },
@@ -175,17 +175,17 @@ function boxed({ names, parts, done, picture }) {
         const name = ranked(names, proposals)[DIGITS.indexOf(event.key)];
         if (name) { now = name; draw(); }
       } },
-      { keys: ["b"], what: "Take the box of the model", run: () => { if (proposed) { sides = proposed; draw(); } } },
+      { keys: ["b"], what: "Use the model's box", run: () => { if (proposed) { sides = proposed; draw(); } } },
     ],
   };
 }
 
-/** A mask is shown over the picture; it is drawn in another tool. */
+/** A mask, shown over the picture. Masks are drawn in another tool. */
 function masked({ picture }) {
-  const cover = h("img", { class: "mask", alt: "Mask of the model", hidden: true }), list = h("div", { class: "options" });
+  const cover = h("img", { class: "mask", alt: "The model's mask", hidden: true }), list = h("div", { class: "options" });
   picture.append(cover);
   return {
-    element: h("div", { class: "stack" }, h("p", { class: "quiet small" }, "The mask that the model sees. Masks are drawn in other tools."), list),
+    element: h("div", { class: "stack" }, h("p", { class: "quiet small" }, "The mask that the model predicts. To draw masks, use another tool."), list),
     propose: (answer) => {
       if (answer.mask) Object.assign(cover, { src: `data:image/png;base64,${answer.mask}`, hidden: false });
       fill(list, (answer.areas || []).map((one) => {

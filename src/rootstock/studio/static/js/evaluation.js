@@ -1,4 +1,4 @@
-// The evaluation: figures, confusions that lead to their images, and a threshold.
+// The evaluation: figures, confusions that link to their images, and a threshold.
 import { address } from "./address.js";
 import { get } from "./api.js";
 import { count, fill, h, percent, tile } from "./dom.js";
@@ -26,7 +26,7 @@ const link = (target, said) => address("data", { target, said, split: "test" });
 
 function drawConfusions(found) {
   const wrong = found.confusions.filter((one) => one.target !== one.said);
-  const heading = h("div", { class: "row" }, h("h2", {}, "What is taken for what"),
+  const heading = h("div", { class: "row" }, h("h2", {}, "Confusions"),
     h("a", { class: "button small", href: address("data", { flag: "wrong" }) }, `Show ${count(sum(wrong), "mistake")}`));
   if (found.names.length <= MAX_CELLS) return h("div", { class: "stack" }, heading, drawMatrix(found));
   return h("div", { class: "stack" }, heading, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "Label"), h("th", {}, "Answer"), h("th", { class: "number" }, "Images"))),
@@ -44,7 +44,7 @@ function drawMatrix({ names, confusions }) {
     h("tbody", {}, names.map((target) => h("tr", {}, h("th", { title: target }, target), names.map((said) => {
       const number = counts.get(`${target}\0${said}`) || 0;
       const cell = h("td", { class: target === said ? "right" : number ? "wrong" : "" },
-        number ? h("a", { href: link(target, said), title: `${target} answered ${said}: show the images` }, number) : "·");
+        number ? h("a", { href: link(target, said), title: `${target} answered ${said}; show the images` }, number) : "·");
       cell.style.setProperty("--share", number / largest);
       return cell;
     }))))));
@@ -67,19 +67,19 @@ function drawThreshold({ names, targets, said, certainty }) {
       if (isKept && isOne) { answered += 1; right += said[i] === targets[i]; }
     }
     fill(figures, tile("Threshold", least.toFixed(2)), tile("Precision", answered ? percent(right / answered) : "–"),
-      tile("Recall", wanted ? percent(right / wanted) : "–"), tile("For a person to review", percent(1 - kept / said.length)));
+      tile("Recall", wanted ? percent(right / wanted) : "–"), tile("Left to a person", percent(1 - kept / said.length)));
   }
   draw();
   return h("div", { class: "stack" }, h("div", { class: "row" }, h("h2", {}, "Answer only if certain"), h("span", { class: "grow" }), chosen),
-    h("p", { class: "quiet small" }, "Answers below the threshold go to a person. Certainty is the margin to the second answer. These are the test images."), slider, figures);
+    h("p", { class: "quiet small" }, "A person reviews answers below the threshold. Certainty is the margin to the second answer. Measured on the test images."), slider, figures);
 }
 
 async function drawSlices(asked) {
   const { worse, looked_at: lookedAt } = await asked.catch(() => ({ worse: [], looked_at: 0 }));
   if (!lookedAt) return null;
-  return h("div", { class: "stack" }, h("h2", {}, "Parts with more errors"), worse.length ? h("table", {},
+  return h("div", { class: "stack" }, h("h2", {}, "Groups with more errors"), worse.length ? h("table", {},
     h("thead", {}, h("tr", {}, h("th", {}, "Images"), h("th", { class: "number" }, "Count"), h("th", { class: "number" }, "Mean error"), h("th", { class: "number" }, "Others"))),
     h("tbody", {}, worse.map((one) => h("tr", {}, h("td", {}, h("a", { href: address("data", { fact: `${one.column}=${one.value}`, split: "test" }) }, `${one.column} = ${one.value}`)),
       h("td", { class: "number" }, one.n_images), h("td", { class: "number" }, one.error.toPrecision(3)), h("td", { class: "number" }, one.others.toPrecision(3))))))
-    : h("p", { class: "quiet" }, `None of ${count(lookedAt, "part")} by metadata is worse beyond chance.`));
+    : h("p", { class: "quiet" }, `Compared ${count(lookedAt, "group")} by metadata; none is significantly worse.`));
 }

@@ -1,11 +1,11 @@
-// The filters of the page Data: kept in the address, shown as lists with counts and as chips.
+// The filters of the Data page: kept in the address, shown as lists with counts and as chips.
 import { address, place } from "./address.js";
 import { fill, h } from "./dom.js";
 
 const MANY = ["term", "split", "reason", "flag", "fact", "target", "said"];
 const ONE = ["picture", "min_side", "max_side", "text", "order", "lasso", "method"];
 export const FLAGS = {
-  doubt: "Label looks wrong", outlier: "Unlike all others", copies: "Copies", conflict: "Copies with other labels",
+  doubt: "Label looks wrong", outlier: "Unlike all other images", copies: "Copies", conflict: "Copies with other labels",
   leak: "Copies in other splits", burst: "Bursts", scarce: "Small classes",
   wrong: "The model is wrong", corrected: "Corrected by people", disputed: "Two people disagree",
 };
@@ -28,7 +28,7 @@ function toggle(filters, name, value) {
   go({ ...filters, [name]: [...values] });
 }
 
-/** Return the filters that show what a finding of the review is about; null if it has no images. */
+/** Return the filters that show the images of a review finding; null if it has none. */
 export function filtersOf(about) {
   if (!about) return null;
   if (about === "quarantine") return { reason: ["any"] };
@@ -77,7 +77,7 @@ export function drawChips(place, filters) {
     for (const value of filters[name] || [])
       chip({ flag: FLAGS[value] || value, target: `label is ${value}`, said: `answered ${value}` }[name] || value,
         { ...filters, [name]: filters[name].filter((one) => one !== value) });
-  const said = { picture: () => "copies of one picture", lasso: () => "inside the lasso", text: (v) => `“${v}” in the path`,
+  const said = { picture: () => "copies of one image", lasso: () => "inside the lasso", text: (v) => `“${v}” in the path`,
     min_side: (v) => `short side ≥ ${v} px`, max_side: (v) => `short side ≤ ${v} px` };
   for (const [name, say] of Object.entries(said))
     if (filters[name]) chip(say(filters[name]), { ...filters, [name]: "" });

@@ -1,13 +1,13 @@
-// The grid: only the tiles in sight exist, and pages of images are read as they come into sight.
+// The grid: only visible tiles exist, and pages of images are loaded as they become visible.
 import { get, report } from "./api.js";
 import { fill, h } from "./dom.js";
 
 const PAGE_IMAGES = 200, KEPT_PAGES = 20, GAP = 12, NAME_PIXELS = 24, SPARE_ROWS = 2;
-/** Browsers have a largest height; a longer grid scrolls faster instead. */
+/** Browsers limit the height of an element; a longer grid scrolls faster instead. */
 const MAX_PIXELS = 8_000_000;
 
 export class Grid {
-  /** `open(number)` is called with the number of the image that is opened. */
+  /** `open(number)` is called with the number of the opened image. */
   constructor(open) {
     this.space = h("div", { class: "grid-space" });
     this.element = h("div", { class: "grid", tabIndex: 0, role: "listbox", "aria-label": "Images" }, this.space);
@@ -23,7 +23,7 @@ export class Grid {
 
   end() { this.watcher.disconnect(); this.stop?.abort(); cancelAnimationFrame(this.frame); }
 
-  /** Show the images that these filters let through. */
+  /** Show the images that match these filters. */
   async show(filters) {
     this.stop?.abort();
     this.stop = new AbortController();
@@ -47,7 +47,7 @@ export class Grid {
     return page;
   }
 
-  /** Return the image with this number among those shown. */
+  /** Return the shown image with this number. */
   async image(number) {
     const page = await this.read(Math.floor(number / PAGE_IMAGES));
     return page.images[number % PAGE_IMAGES];
@@ -74,7 +74,7 @@ export class Grid {
     this.frame = requestAnimationFrame(() => this.draw());
   }
 
-  /** Return by how many pixels the real content is above the top of the view. */
+  /** Return how many pixels of the real content are above the view. */
   offset() {
     const height = this.element.clientHeight;
     if (this.real === this.virtual) return this.element.scrollTop;
@@ -134,11 +134,11 @@ export class Grid {
   move(by) { this.choose(this.chosen < 0 ? 0 : Math.min(this.total - 1, Math.max(0, this.chosen + by))); }
 }
 
-/** Return the picture of an image, or why there is none. */
+/** Return the picture of an image, or the reason why there is none. */
 export function thumbnail(image) {
   if (!image.id || !image.width) return h("span", { class: "gone" }, "no picture");
   const picture = h("img", { alt: "", loading: "lazy", decoding: "async", src: `api/images/${image.id}/thumbnail`,
     onload: () => picture.classList.add("here"),
-    onerror: () => picture.replaceWith(h("span", { class: "gone" }, image.reason || "cannot be read any more")) });
+    onerror: () => picture.replaceWith(h("span", { class: "gone" }, image.reason || "no longer readable")) });
   return picture;
 }

@@ -1,10 +1,10 @@
-// Keys: each page names its own; `?` lists them.
+// Keyboard shortcuts: each page defines its keys; `?` lists them.
 import { fill, h } from "./dom.js";
 
 const shared = [];
 let own = [];
 
-/** Set the keys of the present page: lists of `{keys, what, run}`; `run` gets the event. */
+/** Set the keys of the current page: lists of `{keys, what, run}`; `run` gets the event. */
 export function setKeys(bindings) { own = bindings; }
 export function addShared(bindings) { shared.push(...bindings); }
 

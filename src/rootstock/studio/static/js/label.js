@@ -1,4 +1,4 @@
-// The page Label: one image after the other, what the model says of it, and a key for each label.
+// The Label page: one image after another, the model's opinion, and a key per label.
 import { address, place } from "./address.js";
 import { get, post, report, state, toast } from "./api.js";
 import { count, fill, h } from "./dom.js";
@@ -17,7 +17,7 @@ const KEPT_NAME = "studio.who", AHEAD = 3;
 const REASONS = { "doubtful label": "Label looks wrong", "model and label differ": "The model disagrees",
   "answered wrongly": "The service was wrong", unknown: "Unlike the training images", "low confidence": "The model is unsure", "not labelled": "No label" };
 
-/** Return the name that corrections are kept with; asked once. */
+/** Return the name that corrections are stored with; the user enters it once. */
 export async function askName() {
   if (state.session.name) return state.session.name;
   const known = localStorage.getItem(KEPT_NAME);
@@ -29,7 +29,7 @@ export async function askName() {
       localStorage.setItem(KEPT_NAME, field.value.trim());
       dialog.close();
     } }, h("h1", {}, "Who are you?"), h("p", { class: "quiet" },
-      "Corrections are kept with a name, so that two people can be told apart. This browser remembers it."),
+      "Corrections are stored with your name, so that you can see who changed what. This browser remembers it."),
     field, h("button", { class: "main" }, "Continue")));
     dialog.addEventListener("close", () => { dialog.remove(); resolve(localStorage.getItem(KEPT_NAME) || ""); });
     document.body.append(dialog);
@@ -48,7 +48,7 @@ export async function showLabel(root) {
   const source = makeSource(byFilters ? "all" : queue.by, () => showNew().catch(report));
   if (source.panel) head.after(source.panel);
   const refit = makeRefit();
-  // Corrections cannot give a mask back yet, so that nothing could undo it.
+  // Corrections cannot restore a mask yet, so a removal could not be undone.
   const canRemove = state.session.project.editor !== "mask";
 
   const opinion = (image) => {
@@ -77,7 +77,7 @@ export async function showLabel(root) {
     drawHead();
     if (!image) { drawEnd(); return; }
     const picture = h("img", { src: `api/images/${image.id}/picture`, alt: "", onerror: () => fill(stage, h("div", { class: "empty" },
-      h("p", {}, "This image has changed or vanished since it was indexed."), h("p", {}, "→ run the stage index again"))) });
+      h("p", {}, "This image has changed or vanished since it was indexed."), h("p", {}, "→ run the pipeline again: dvc repro, or rootstock train"))) });
     const frame = h("div", { class: "frame-fit" }, picture);
     fill(stage, frame);
     const label = await get(`api/images/${image.id}/label`);
@@ -112,7 +112,7 @@ export async function showLabel(root) {
       image.suggested && image.suggested !== label.text && h("p", {}, image.labelled ? "Looks like " : "Feedback says ", h("b", {}, image.suggested)),
       label.conflict && h("div", { class: "box warn small" }, h("b", {}, "Two people disagree. "), label.conflict.map((one) =>
         h("div", {}, `${one.who}: ${one.new_label}`, h("span", { class: "quiet" }, ` (${one.when.slice(0, 16).replace("T", " ")})`)))),
-      correction && !label.conflict && h("p", { class: "quiet small" }, `${correction.who} changed it from ${correction.old_label || "no label"}`,
+      correction && !label.conflict && h("p", { class: "quiet small" }, `Changed by ${correction.who} from ${correction.old_label || "no label"}`,
         correction.why && `: ${correction.why}`),
       h("p", { class: "small quiet path" }, image.origin ? `Request ${image.origin}` : image.path));
   }
@@ -146,7 +146,7 @@ export async function showLabel(root) {
     draw().catch(report);
   }
 
-  /** Write a label and show the next image at once; if it cannot be written, this one comes back. */
+  /** Save a label and show the next image at once; if saving fails, return to this image. */
   async function decide(given) {
     const image = queue.images[at], number = at, seen = image.text;
     const who = await askName();
@@ -159,12 +159,12 @@ export async function showLabel(root) {
       undo.find((one) => one.image === image).now = written.text;
       image.text = written.text;
       refit.count();
-      if (written.conflict) toast(`${written.conflict[0].who} had given “${written.conflict[0].new_label}”. Both are kept, and yours is in force.`);
+      if (written.conflict) toast(`${written.conflict[0].who} had chosen “${written.conflict[0].new_label}”. Both are stored, and yours is used.`);
     } catch (error) {
       undo.splice(undo.findIndex((one) => one.image === image), 1);
       at = number;
       draw().catch(report);
-      toast(`Not written: ${error.message}`, { todo: error.todo, bad: true, action: { name: "Try again", run: () => decide(given) } });
+      toast(`Not saved: ${error.message}`, { todo: error.todo, bad: true, action: { name: "Try again", run: () => decide(given) } });
     }
   }
 
@@ -196,7 +196,7 @@ export async function showLabel(root) {
 
   const keys = () => [
     ...(queue.images[at] ? editor?.keys || [] : []),
-    { keys: ["Enter"], what: "Save; the label is right", run: (event) => (event.target.closest?.("button, a") ? false : confirm()) },
+    { keys: ["Enter"], what: "Save: the label is right", run: (event) => (event.target.closest?.("button, a") ? false : confirm()) },
     { keys: ["s", "ArrowRight"], what: "Skip", run: skip },
     { keys: ["ArrowLeft"], what: "Back", run: () => { if (at > 0) { at -= 1; draw().catch(report); } } },
     { keys: ["u"], what: "Undo", run: takeBack },

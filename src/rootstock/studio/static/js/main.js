@@ -1,4 +1,4 @@
-// The frame: who looks, which page, and what has to be run first.
+// The frame of the page: user, navigation, and warnings.
 import { place } from "./address.js";
 import { explain, post, readSession, report, state } from "./api.js";
 import { fill, h } from "./dom.js";
@@ -69,7 +69,7 @@ function begin() {
   addShared([
     ...PAGES.map((page) => ({ keys: [page.key], what: `${page.name} page`,
       run: () => { location.hash = `#/${page.path}`; } })),
-    { keys: ["?"], what: "This list", run: showKeys },
+    { keys: ["?"], what: "Show this list", run: showKeys },
   ]);
   window.addEventListener("hashchange", show);
   show();

@@ -1,4 +1,4 @@
-// The map of the features: a point for each image; a line drawn around some filters the grid.
+// The map of the features: one point per image; drawing a line around points filters the grid.
 import { get, getBytes, report } from "./api.js";
 import { fill, h, later } from "./dom.js";
 import { thumbnail } from "./grid.js";
@@ -9,7 +9,7 @@ const SHOWN_NAMES = 12, REACH_PIXELS = 14, MAX_CORNERS = 200;
 const colour = (number) => COLOURS[number] || `hsl(${(number * 137.5) % 360} 45% 50%)`;
 
 export class FeatureMap {
-  /** `select(lasso)` gets the corners as `x,y,...` in 0..1, `open(image)` an image that was clicked. */
+  /** `select(lasso)` gets the corners as `x,y,...` in 0..1, `open(image)` the image that was clicked. */
   constructor({ select, open, choose }) {
     this.select = select;
     this.openImage = open;
@@ -17,7 +17,7 @@ export class FeatureMap {
     this.hover = h("div", { class: "hover", hidden: true });
     this.legend = h("div", { class: "legend" });
     this.message = h("div", { class: "message" }, "Computing the map …");
-    this.methods = h("select", { title: "How the map is made", onchange: () => choose(this.methods.value) });
+    this.methods = h("select", { title: "Method of the map", onchange: () => choose(this.methods.value) });
     this.element = h("section", { class: "map", "aria-label": "Map" }, this.canvas, this.legend, this.message, this.hover,
       h("div", { class: "map-tools" }, this.methods,
         h("button", { type: "button", title: "Whole map", onclick: () => this.reset() }, "⤢")));
@@ -66,7 +66,7 @@ export class FeatureMap {
     h("span", { class: "quiet" }, `${total.toLocaleString("en")} images`));
   }
 
-  // Positions: the map is 0..1 with a margin; the view moves and enlarges it.
+  // Positions: the map is 0..1 with a margin; the view pans and zooms it.
   box() {
     const { clientWidth: width, clientHeight: height } = this.element;
     const margin = 24, foot = 32;

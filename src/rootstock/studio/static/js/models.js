@@ -1,4 +1,4 @@
-// The page Models: progress, plan, evaluation, and who is champion.
+// The Models page: progress, plan, evaluation, and the champion.
 import { get, post, report, state as session } from "./api.js";
 import { count, fill, h, percent, prose, tile } from "./dom.js";
 import { drawEvaluation } from "./evaluation.js";
@@ -8,7 +8,7 @@ import { drawRegistry } from "./registry.js";
 const STAGES = { index: "Index", assess: "Assess", plan: "Plan", features: "Features", train: "Train", evaluate: "Evaluate", register: "Register" };
 const LOOK_MILLISECONDS = 2000;
 
-/** Fill a section with what `draw` returns; an error becomes a sentence with what to do. */
+/** Fill a section with the result of `draw`; an error is shown with what to do about it. */
 async function section(title, draw, extra = null) {
   const body = h("div", { class: "stack" });
   const box = h("section", { class: "card stack" }, h("div", { class: "row" }, h("h1", {}, title), h("span", { class: "grow" }), extra), body);
@@ -31,7 +31,7 @@ function drawProgress(place, state) {
   state.running && state.text && h("p", { class: "quiet small" }, state.text));
 }
 
-// The whole pipeline: what speaks for it, a button, and what it prints.
+// The whole pipeline: reasons to run it, a button, and its output.
 async function drawRun(place) {
   const run = await get("api/run"), canRun = session.session.role === "admin";
   const again = async (path) => {
@@ -41,14 +41,14 @@ async function drawRun(place) {
   const took = run.minutes === null || run.minutes === undefined ? "" : ` The last training took ${run.minutes < 1 ? "less than a minute" : `${Math.round(run.minutes)} min`}.`;
   const log = run.log && h("pre", { class: "log small" }, run.log);
   return [
-    h("p", { class: "quiet" }, run.new_labels ? `${count(run.new_labels, "corrected label")} came after the last index. ` : "",
-      `A new head learns them in seconds; ${run.command} also chooses strategy and depth again.${took}`),
+    h("p", { class: "quiet" }, run.new_labels ? `${count(run.new_labels, "label")} corrected since the last run. ` : "",
+      `Fitting a new head takes seconds; ${run.command} also chooses strategy and depth again.${took}`),
     h("div", { class: "row" }, run.running
       ? h("button", { type: "button", disabled: !canRun, onclick: () => again("stop") }, "Stop")
       : h("button", { type: "button", disabled: !canRun, onclick: () => again("start") }, `Run ${run.command}`),
     run.code !== null && h("span", { class: run.code ? "chip bad" : "chip leaf" }, run.code ? `ended with an error (${run.code})` : "done"),
     !canRun && h("span", { class: "quiet small" }, "This needs an admin key.")),
-    log && h("details", { open: run.running || Boolean(run.code) }, h("summary", {}, "What it prints"), log),
+    log && h("details", { open: run.running || Boolean(run.code) }, h("summary", {}, "Output"), log),
   ];
 }
 

@@ -1,4 +1,4 @@
-// The page Production: what the service did, how far its images are from the training images, and
+// The Production page: the service's work, how far its images are from the training images, and
 // how often it is right.
 import { address } from "./address.js";
 import { get, post, report, state, toast } from "./api.js";
@@ -35,12 +35,12 @@ function gauge(name, found, quiet) {
 
 function drawQuality(measured, estimated) {
   const isShare = measured && measured.high <= 1;
-  return h("section", { class: "card stack" }, h("h1", {}, "How often it is right"),
+  return h("section", { class: "card stack" }, h("h1", {}, "Accuracy in production"),
     measured ? isShare ? gauge("Measured", measured, `From feedback on ${count(measured.images, "image")}, 95 % interval.`)
       : h("p", {}, `Measured ${measured.metric.replaceAll("_", " ")}: ${measured.value.toPrecision(3)} on ${count(measured.images, "image")}.`)
       : h("p", { class: "quiet" }, "There is no feedback yet. Send true labels to ", h("code", {}, "POST /v1/feedback"), ", or run ", h("code", {}, "rootstock feedback FILE.csv"), "."),
-    estimated && (estimated.value === null ? h("p", { class: "quiet" }, `Without labels it cannot be estimated: ${estimated.reason}.`)
-      : gauge("Estimated without labels", estimated, `From the confidence of ${count(estimated.images, "recent answer")}. It holds as long as images resemble the validation images.`)));
+    estimated && (estimated.value === null ? h("p", { class: "quiet" }, `No estimate without labels: ${estimated.reason}.`)
+      : gauge("Estimated without labels", estimated, `From the confidence of ${count(estimated.images, "recent answer")}. Valid as long as images resemble the validation images.`)));
 }
 
 function drawTimeline(journal) {
@@ -77,7 +77,7 @@ function drawForeign(journal) {
   return h("section", { class: "card stack" }, h("div", { class: "row" }, h("h1", {}, "Most unlike the training images"), h("span", { class: "grow" }),
     h("a", { class: "button", href: address("label", { source: "requests" }) }, "Label requests")), h("div", { class: "foreign" }, journal.foreign.map((one) => {
     const frame = h("span", { class: "frame" }), picture = h("img", { alt: "", loading: "lazy", src: `api/production/images/${one.id}`,
-      onerror: () => fill(frame, h("span", { class: "gone quiet small" }, "not kept")) });
+      onerror: () => fill(frame, h("span", { class: "gone quiet small" }, "not stored")) });
     frame.append(picture, ...(one.unknown ? [h("span", { class: "chip bad mark" }, "unknown")] : []));
     return h("figure", { title: time(one.time_ms) }, frame, h("figcaption", {}, `${one.answer} · ${one.novelty.toFixed(2)}`),
       editor === "choice" && chooseClass(one, names));

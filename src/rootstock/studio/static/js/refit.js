@@ -1,13 +1,13 @@
-// The head fitted again to the labels as they are now, and what it gains over its model.
+// The head fitted again to the current labels, and its gain over the model.
 import { get, post, report, state } from "./api.js";
 import { count, fill, h, percent } from "./dom.js";
 
-/** Labels after which the head is fitted again without being asked. */
+/** Number of new labels after which the head is fitted again automatically. */
 const EVERY = 10, LOOK_MILLISECONDS = 500;
 
-/** Return the button with the present state; `count` is called for each label that was written. */
+/** Return the button with the current state; `count` is called for each saved label. */
 export function makeRefit() {
-  const button = h("button", { type: "button", title: "Fit the head to the labels as they are now", onclick: () => open() }, "New head");
+  const button = h("button", { type: "button", title: "Fit the head to the current labels", onclick: () => open() }, "New head");
   let found = null, labels = 0, timer = 0, dialog = null;
 
   async function look() {
@@ -47,23 +47,23 @@ export function makeRefit() {
     return [
       h("div", { class: "row" }, h("h1", {}, "New head"), h("span", { class: "grow" }),
         h("button", { type: "button", onclick: () => dialog.close() }, "Close")),
-      h("p", { class: "quiet" }, "The head of the model is fitted again to the labels as they are now, in seconds; the backbone stays."),
+      h("p", { class: "quiet" }, "Fits the model's head again to the current labels, in seconds. The backbone does not change."),
       found.work && h("progress", {}),
       problem && h("div", { class: "box bad" }, problem.text, problem.todo && h("div", { class: "small" }, "→ ", problem.todo)),
       found.metrics && !found.work && [
         h("table", {}, h("tbody", {},
-          comparison && h("tr", {}, h("td", {}, `The model before, ${comparison.metric.replaceAll("_", " ")}`), h("td", { class: "number" }, show(comparison.champion))),
-          comparison && h("tr", {}, h("td", {}, "The new head"), h("td", { class: "number" }, show(comparison.challenger))),
+          comparison && h("tr", {}, h("td", {}, `Current model, ${comparison.metric.replaceAll("_", " ")}`), h("td", { class: "number" }, show(comparison.champion))),
+          comparison && h("tr", {}, h("td", {}, "New head"), h("td", { class: "number" }, show(comparison.challenger))),
           interval && h("tr", {}, h("td", {}, "Gain, 95 % interval"), h("td", { class: "number" }, `${points(interval[0])} to ${points(interval[1])} points`)),
           h("tr", {}, h("td", {}, "Corrected labels"), h("td", { class: "number" }, found.corrected)),
           h("tr", {}, h("td", {}, "Time"), h("td", { class: "number" }, `${found.seconds.toFixed(1)} s`)))),
-        comparison ? h("p", {}, comparison.reason) : h("p", {}, "The classes are others than before, so the two cannot be compared."),
+        comparison ? h("p", {}, comparison.reason) : h("p", {}, "The classes have changed, so the two models cannot be compared."),
         outcome && h("div", { class: "box warn" }, outcome.reason),
       ],
       h("div", { class: "row" }, h("button", { type: "button", class: found.metrics ? "" : "main", disabled: Boolean(found.work), onclick: start },
         `Fit to ${count(found.waiting, "corrected label")}`),
       found.metrics && !outcome && h("button", { class: "main", type: "button", disabled: Boolean(found.work) || state.session.role !== "admin", onclick: register },
-        "Register it and let it meet the champion")),
+        "Register and compare with the champion")),
       h("p", { class: "quiet small" }, "A full run may choose another strategy: dvc repro, or rootstock train."),
     ];
   }

@@ -1,4 +1,4 @@
-// Champion and challenger side by side, and the changes of the champion.
+// Champion and challenger side by side, and the champion's history.
 import { get, post, report, state, toast } from "./api.js";
 import { count, fill, h, percent } from "./dom.js";
 
@@ -16,19 +16,19 @@ export async function drawRegistry(place) {
   const act = (path, body, what) => ask(what, async (why) => {
     try {
       const done = await post(`api/champion/${path}`, { ...body, why, who: localStorage.getItem("studio.who") || "" });
-      toast(`Version ${done.version} is champion. A service that follows the registry swaps it in within seconds.`);
+      toast(`Version ${done.version} is the champion. Services that follow the registry load it within seconds.`);
     } catch (error) { report(error); }
     again().catch(report);
   });
   const second = challenger || previous;
   return [
-    listed.moved && h("div", { class: "box warn" }, `The alias champion was moved to version ${listed.moved} by other means.`),
-    champion ? side(champion, second, challenger ? "Challenger" : "Champion before") : h("p", { class: "quiet" }, "There is no champion yet."),
+    listed.moved && h("div", { class: "box warn" }, `The alias champion was moved to version ${listed.moved} outside of Rootstock.`),
+    champion ? side(champion, second, challenger ? "Challenger" : "Previous champion") : h("p", { class: "quiet" }, "There is no champion yet."),
     challenger && gate(listed, challenger),
     h("div", { class: "row" },
       challenger && h("button", { class: "main", type: "button", disabled: !canDecide, onclick: () => act("promote", { version: challenger.version,
         expect: champion?.version || "" }, `Make version ${challenger.version} the champion?`) }, `Promote version ${challenger.version}`),
-      previous && h("button", { type: "button", disabled: !canDecide, onclick: () => act("rollback", {}, `Make version ${previous.version} champion again?`) },
+      previous && h("button", { type: "button", disabled: !canDecide, onclick: () => act("rollback", {}, `Make version ${previous.version} the champion again?`) },
         `Roll back to version ${previous.version}`),
       champion?.card && h("button", { type: "button", onclick: () => showCard(champion) }, "Model card"),
       !canDecide && h("span", { class: "quiet small" }, "Promoting needs an admin key.")),
@@ -62,7 +62,7 @@ function side(champion, second, heading) {
 }
 
 function ask(what, run) {
-  const why = h("input", { type: "text", maxLength: 200, placeholder: "Why, for the history", "aria-label": "Why" });
+  const why = h("input", { type: "text", maxLength: 200, placeholder: "Reason, for the history", "aria-label": "Reason" });
   const dialog = h("dialog", {}, h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close(); run(why.value.trim()); } },
     h("h1", {}, what), why, h("div", { class: "row" }, h("button", { class: "main" }, "Yes"),
       h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"))));
