@@ -99,7 +99,7 @@ def test_an_unknown_tap_lists_the_taps():
 
 
 def test_missing_weights_are_named(tmp_path):
-    with pytest.raises(BackboneError, match="there is no weights file .*none.safetensors"):
+    with pytest.raises(BackboneError, match="none.safetensors does not exist"):
         load_backbone(str(tmp_path / "none.safetensors"), "")
 
 
@@ -124,7 +124,7 @@ def test_a_missing_card_comes_with_an_example(weights):
         ({"architecture": "resnet18"}, "does not fit the architecture of its card"),
         ({"num_classes": 11}, "does not fit the architecture of its card"),
         ({"architecture_kwargs": {"magic": 1}}, "cannot be built with {'magic': 1}"),
-        ({"architecture_kwargs": {"num_classes": 3}}, "num_classes has a field of its own"),
+        ({"architecture_kwargs": {"num_classes": 3}}, "num_classes has a separate field"),
         ({"architecture_kwargs": {"checkpoint_path": "x.pth"}}, "must not get checkpoint_path"),
     ],
 )
@@ -164,7 +164,7 @@ def test_an_unknown_hub_name_guesses_what_was_meant():
 
 @pytest.mark.parametrize("name", ["lenet5", "torchvision/alexnet"])
 def test_networks_beyond_timm_are_not_looked_for_on_the_hub(name):
-    with pytest.raises(BackboneError, match=rf"no weights of {name}(.|\n)*safetensors file"):
+    with pytest.raises(BackboneError, match=rf"no weights for {name}(.|\n)*safetensors file"):
         load_backbone("hub", name)
 
 

@@ -54,7 +54,7 @@ def test_weights_are_converted_once(cache, monkeypatch):
 def test_another_file_in_the_package_is_refused(cache, monkeypatch):
     package = packaged.PACKAGES[NAME]._replace(sha256="0" * 64)
     monkeypatch.setitem(packaged.PACKAGES, NAME, package)
-    with pytest.raises(BackboneError, match=r"not the weights file[\s\S]*--force-reinstall"):
+    with pytest.raises(BackboneError, match=r"not the known weights file[\s\S]*--force-reinstall"):
         packaged_weights(NAME)
     assert not list(cache.rglob("*.safetensors"))
 

@@ -365,7 +365,7 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     assert re.search(r"^train: \w+, about .* expected$", told.err, re.MULTILINE)
     page = run(capsys, "compare")
     assert page.startswith("# version 1 (champion) against version 2 (challenger)")
-    assert "do not tell which of the two is better" in page
+    assert "cannot show which model is better" in page
     assert (tmp_path / "reports/plots/compare/images.png").is_file()
     assert json.loads(run(capsys, "compare", "2", "artifacts/model", "--json"))["gain"] == 0
     assert "is version 1 (by" in fails("promote", "2", "--expect", "7")

@@ -43,4 +43,4 @@ def test_it_cannot_be_told_from_too_few_images():
 
 
 def test_a_task_without_confidence_says_so():
-    assert "no confidence" in estimate(None).reason
+    assert "no suitable confidence" in estimate(None).reason

@@ -70,7 +70,7 @@ def test_index_on_disk_is_of_one_model(rows, tmp_path):
     with pytest.raises(ArtifactError, match="another model"):
         ImageIndex.read(tmp_path, predictor)
     (tmp_path / "index.json").write_text("[]")
-    with pytest.raises(ArtifactError, match="holds no index"):
+    with pytest.raises(ArtifactError, match="is not an index"):
         ImageIndex.read(tmp_path, predictor)
 
 
@@ -161,5 +161,5 @@ def test_coarse_rows_come_back_from_disk(tmp_path):
     np.testing.assert_array_equal(again.coarse.codes, index.coarse.codes)
     short = CoarseRows.make(index.features[1:])
     dataclasses.replace(index, coarse=short).write(tmp_path)
-    with pytest.raises(ArtifactError, match="its files differ"):
+    with pytest.raises(ArtifactError, match="its files do not match"):
         ImageIndex.read(tmp_path, predictor)

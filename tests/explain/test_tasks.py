@@ -159,7 +159,7 @@ def test_evaluation_shows_maps_of_every_task(predictor, tmp_path):
     explanations.draw(tmp_path / "maps.png")
     assert (tmp_path / "maps.png").stat().st_size > 10_000
     assert (explanations.wrong is None) is (not predictor.task.discrete)
-    assert ("A check on" in explanations.render()) is (predictor.task.name != "regression")
+    assert ("Checked on" in explanations.render()) is (predictor.task.name != "regression")
 
 
 @pytest.mark.parametrize("name", ["localisation", "multi_label", "regression"])

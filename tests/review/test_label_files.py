@@ -24,7 +24,7 @@ def test_labels_survive_each_format(tmp_path, name, label, form):
     task = get_task(name)
     images = [Labelled("a/ü.png", "0" * 64, label, (640, 480))]
     if name == "regression" and form == "coco":
-        with pytest.raises(DataError, match="no numbers"):
+        with pytest.raises(DataError, match="cannot hold numbers"):
             write_labels(images, task, form)
         return
     path = tmp_path / ("labels.csv" if form == "csv" else "labels.json")

@@ -60,7 +60,7 @@ def test_copies_that_leak_are_not_said_to_need_nothing():
     leak, held = ["test/a.jpg", "train/a.jpg"], ["train/b.jpg", "train/c.jpg", "train/d.jpg"]
     summary = CLEAN | {"leaks_across_given_splits": [leak], "duplicate_groups": [leak, held]}
     first, second = gather_findings(a_review(), make_profile(), summary)
-    assert "Keep each picture in one split" in first.todo
+    assert "Keep all copies of an image in one split" in first.todo
     assert second.what.startswith("2 more images are copies")
 
 
@@ -68,7 +68,7 @@ def test_no_finding_advises_to_delete_a_picture_of_two_labels():
     pair = ["good/a.jpg", "scratched/b.jpg"]
     summary = CLEAN | {"label_conflicts": [pair], "duplicate_groups": [pair]}
     (only,) = gather_findings(a_review(), make_profile(), summary)
-    assert "both may be right" in only.todo
+    assert "both labels may be right" in only.todo
     assert "emove" not in only.todo
 
 
@@ -110,7 +110,7 @@ def a_review(**answers):
 
 def test_an_empty_review_says_that_nothing_stands_out():
     text = render_review(a_review(), make_profile(), pictures={}, minutes={"linear_probe": 0.5})
-    assert "Nothing stands out." in text
+    assert "No findings." in text
     assert "| linear_probe | 0.5 |" in text
 
 
@@ -132,10 +132,10 @@ def test_the_page_tells_targets_and_shows_pictures():
         minutes={},
     )
     assert "about 1,200 training images" in text
-    assert "not within reach" in text
+    assert "out of reach" in text
     assert "(plots/curve.png)" in text
     assert "5 more are in" in text
-    assert "the features' fault" in text
+    assert "errors of the features" in text
 
 
 def test_the_page_names_copies_the_contradictory_ones_first(tmp_path):

@@ -57,4 +57,4 @@ def test_command_writes_a_report_of_the_folder(labelled, tmp_path, capsys):
     assert numbers["n_images"] == 6
     assert numbers["clean"] == 1.0
     assert numbers == json.loads((out / "robustness.json").read_text())
-    assert "# How easily the model is fooled" in (out / "robustness.md").read_text()
+    assert "# Robustness" in (out / "robustness.md").read_text()

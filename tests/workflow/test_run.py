@@ -477,7 +477,7 @@ def test_what_is_kept_of_training_images_is_a_choice(data, finished, keep):
 
 def test_evaluation_shows_what_the_answers_rest_on(finished):
     text = (finished / "reports/evaluation.md").read_text()
-    assert "## What the answers rest on" in text
+    assert "## Evidence for the answers" in text
     assert "![heat maps](plots/evaluation/heat_maps.png)" in text
     assert "## Similar images" in text
     assert "## Spoiled images" in text

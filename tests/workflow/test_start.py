@@ -45,7 +45,7 @@ def test_results_may_be_next_to_a_table(tmp_path):
 
 def test_missing_weights_are_told(tmp_path):
     config = load_config(None, overrides=[f"backbone.weights={tmp_path}/net.safetensors"])
-    with pytest.raises(BackboneError, match=r"there is no weights file .*net\.safetensors"):
+    with pytest.raises(BackboneError, match=r"net\.safetensors does not exist"):
         check_start(config, Paths(tmp_path / "out"))
 
 

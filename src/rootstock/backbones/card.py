@@ -1,4 +1,4 @@
-"""BackboneCard: the description of a weights file, kept next to it."""
+"""BackboneCard: the description of a weights file, stored next to it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXAMPLE_CARD = {
 
 @dataclass(frozen=True)
 class Tap:
-    """A depth at which features are read; ``stride`` in input pixels, ``channels`` their width."""
+    """A depth at which features are read; ``stride`` in input pixels, ``channels`` wide."""
 
     name: str
     stride: int
@@ -46,7 +46,7 @@ def split_taps(tap: str) -> list[str]:
 
 
 def split_grid(tap: str) -> tuple[str, int]:
-    """Split ``"block5@7"`` into a tap and the side of the grid of its map; 0: it has none."""
+    """Split ``"block5@7"`` into a tap and the side of its map's grid; 0 if it has no grid."""
     name, _, grid = tap.partition("@")
     return name, 0 if grid in ("", MAX) else int(grid)
 
@@ -57,9 +57,9 @@ def takes_max(tap: str) -> bool:
 
 
 def pool_tap(depth: str, pooling: Pooling) -> str:
-    """Return the tap that is read at a depth, or at depths joined by ``+``, with this pooling.
+    """Return the tap for a depth, or for depths joined by ``+``, with this pooling.
 
-    Maps stay as they are.
+    Maps stay unchanged.
     """
     ways = {"avg": ("",), "max": (f"@{MAX}",), "both": ("", f"@{MAX}")}[pooling]
     return "+".join(
@@ -70,7 +70,7 @@ def pool_tap(depth: str, pooling: Pooling) -> str:
 
 
 class SimilarityScale(BaseModel):
-    """Turns a mean divergence into a score, see `rootstock.assess.similarity`."""
+    """Turns a mean divergence into a score; see `rootstock.assess.similarity`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -79,7 +79,7 @@ class SimilarityScale(BaseModel):
 
 
 class BackboneCard(BaseModel):
-    """The content of NAME.json next to NAME.safetensors; further keys stay as they are."""
+    """The content of NAME.json next to NAME.safetensors; unknown keys are preserved."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -102,7 +102,7 @@ class BackboneCard(BaseModel):
     @classmethod
     def _no_second_num_classes(cls, kwargs: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if "num_classes" in kwargs:
-            raise ValueError("num_classes has a field of its own")
+            raise ValueError("num_classes has a separate field")
         return kwargs
 
     def preprocess(
@@ -111,9 +111,9 @@ class BackboneCard(BaseModel):
         rendering: Rendering = PLAIN,
         geometry: Geometry = "crop",
     ) -> Preprocess:
-        """Return how images are prepared for this backbone, at its own or another input size.
+        """Return how images are prepared for this backbone, at its default or another input size.
 
-        ``rendering``: that of the images, as the manifest says; ``fit``: as the task needs it.
+        ``rendering`` is that of the images, from the manifest; ``fit`` depends on the task.
         """
         return Preprocess(
             input_size=input_size or self.input_size[1],
@@ -128,21 +128,20 @@ class BackboneCard(BaseModel):
 
 
 def read_card(weights: Path) -> BackboneCard:
-    """Read the card of a .safetensors file: the .json file of the same name next to it.
+    """Read the card of a .safetensors file: the .json file with the same name.
 
     Raises:
-        BackboneError: the weights or the card are missing, or the card is not complete.
+        BackboneError: The weights or the card are missing, or the card is incomplete.
     """
     if weights.suffix != ".safetensors":
         raise BackboneError(
             f"{weights} is not a .safetensors file",
-            hint="other formats can hold code and are never loaded; convert it with the "
-            "safetensors package",
+            hint="other formats can contain code and are never loaded; convert it with the ",
         )
     if not weights.is_file():
         raise BackboneError(
-            f"there is no weights file {weights}",
-            hint="set backbone.weights to auto, packaged, hub or the path of a .safetensors file",
+            f"weights file {weights} does not exist",
+            hint="set backbone.weights to auto, packaged, hub, or the path of a .safetensors file",
         )
     path = weights.with_suffix(".json")
     try:
@@ -152,12 +151,12 @@ def read_card(weights: Path) -> BackboneCard:
     except FileNotFoundError:
         raise BackboneError(
             f"{weights} has no card: {path} is missing",
-            hint=f"write one such as {json.dumps(EXAMPLE_CARD)}",
+            hint=f"create one such as {json.dumps(EXAMPLE_CARD)}",
         ) from None
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
         )
-        raise BackboneError(f"the card {path} is not complete: {problems}") from None
+        raise BackboneError(f"the card {path} is incomplete: {problems}") from None
     except (ValueError, TypeError) as error:
         raise BackboneError(f"the card {path} is not a JSON object: {error}") from None

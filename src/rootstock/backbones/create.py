@@ -1,4 +1,4 @@
-"""From the name of an architecture to a network with random weights."""
+"""Create a network with random weights from the name of its architecture."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RESERVED = frozenset(
         "scriptable",
     }
 )
-"""Arguments that read files, fetch weights or make another kind of network."""
+"""Arguments that read files, download weights, or create another kind of network."""
 INTERFACE = (
     "forward_features",
     "forward_head",
@@ -49,8 +49,8 @@ INTERFACE = (
     "get_classifier",
     "reset_classifier",
 )
-"""What Rootstock asks of a network."""
-# What wrong arguments make constructors raise; they check little themselves.
+"""The interface that Rootstock needs from a network."""
+# Exceptions that constructors raise for wrong arguments; they check few of them explicitly.
 _REFUSALS = (
     TypeError,
     ValueError,
@@ -63,13 +63,13 @@ _REFUSALS = (
 
 
 def create_module(architecture: str, **kwargs: Any) -> Any:
-    """Create a network with random weights, of timm, torchvision (``torchvision/NAME``) or our own.
+    """Create a network with random weights: from timm, torchvision (``torchvision/NAME``), or ours.
 
-    ``kwargs`` go to its constructor, ``num_classes`` among them (0: no classifier). Transformers
-    for which timm has ``dynamic_img_size`` take images of any size unless it is given as False.
+    ``kwargs`` go to its constructor, including ``num_classes`` (0: no classifier). Transformers
+    for which timm has ``dynamic_img_size`` accept images of any size unless it is set to False.
 
     Raises:
-        BackboneError: the name or an argument is unknown, reserved, or the network has no taps.
+        BackboneError: The name or an argument is unknown or reserved, or the network has no taps.
     """
     require_architecture(architecture)
     _refuse_reserved(architecture, kwargs)
@@ -85,41 +85,41 @@ def create_module(architecture: str, **kwargs: Any) -> Any:
 
 
 def create_pretrained(name: str) -> Any:
-    """Create a network of timm with its weights from the hub.
+    """Create a timm network with its weights from the hub.
 
     Raises:
-        BackboneError: the network has no taps.
-        OSError or RuntimeError: the hub does not give the weights.
+        BackboneError: The network has no taps.
+        OSError or RuntimeError: The hub does not provide the weights.
     """
     kwargs = _with_any_size(name, {})
     return require_taps(timm.create_model(name, pretrained=True, **kwargs), name)
 
 
 def require_architecture(architecture: str) -> None:
-    """Make sure that `create_module` knows the name.
+    """Check that `create_module` knows the name.
 
     Raises:
-        BackboneError: it does not.
+        BackboneError: The name is unknown.
     """
     if architecture not in BEYOND_TIMM and not timm.is_model(architecture):
         raise BackboneError(
-            f"there is no architecture {architecture!r} (timm {timm.__version__}, or "
+            f"unknown architecture {architecture!r} (timm {timm.__version__}, or "
             f"{', '.join(BEYOND_TIMM)})",
             hint=close_names(architecture, [*BEYOND_TIMM, *timm.list_models()])
-            or "`python -c 'import timm; print(timm.list_models())'` lists those of timm",
+            or "list timm's with `python -c 'import timm; print(timm.list_models())'`",
         )
 
 
 def require_taps(module: nn.Module, architecture: str) -> Any:
-    """Return ``module``, if it has the interface that taps are read by.
+    """Return ``module`` if it has the interface for reading taps.
 
     Raises:
-        BackboneError: it has not.
+        BackboneError: It does not have the interface.
     """
     missing = [name for name in INTERFACE if not hasattr(module, name)]
     if missing:
         raise BackboneError(
-            f"{architecture} of timm {timm.__version__} gives no features at depth: it has no "
+            f"{architecture} of timm {timm.__version__} provides no features at depth: it has no "
             f"{', '.join(missing)}",
             hint="choose another architecture (docs/explanation/backbones.md), or a newer timm",
         )
@@ -143,16 +143,16 @@ def _refuse_reserved(architecture: str, kwargs: dict[str, Any]) -> None:
     reserved = sorted(RESERVED & kwargs.keys())
     if reserved:
         raise BackboneError(
-            f"{architecture} must not get {', '.join(reserved)}: architecture_kwargs shape the "
-            "network, they do not load anything",
-            hint="leave it out of the card",
+            f"{architecture} must not get {', '.join(reserved)}: architecture_kwargs change the "
+            "network's shape but load nothing",
+            hint="remove it from the card",
         )
 
 
 def _with_any_size(architecture: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Add the arguments for images of any size, which plans choose.
 
-    Positions are then interpolated, and padding fills a last patch.
+    Positions are then interpolated, and padding fills incomplete patches.
     """
     flexible = {"dynamic_img_size": True, "dynamic_img_pad": True}
     known = _arguments(architecture)
@@ -160,7 +160,7 @@ def _with_any_size(architecture: str, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(architecture: str) -> list[str]:
-    """Return the arguments of the constructor, as far as signatures show them."""
+    """Return the constructor's arguments, as far as signatures show them."""
     if architecture in BEYOND_TIMM:
         kinds = [_constructor(architecture)]
     else:

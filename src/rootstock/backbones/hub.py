@@ -1,4 +1,4 @@
-"""Pretrained weights of timm from the Hugging Face hub, or an error within seconds."""
+"""Pretrained timm weights from the Hugging Face hub, or an error within seconds."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ HUB_TIMEOUT_SECONDS = 8.0
 
 
 def load_from_hub(name: str) -> tuple[BackboneCard, nn.Module]:
-    """Load timm model ``name`` with its pretrained weights, and make its card.
+    """Load the timm model ``name`` with its pretrained weights, and create its card.
 
     Raises:
-        BackboneError: timm has no such model, or no weights of it.
-        WeightsUnavailable: the hub does not answer within ten seconds.
+        BackboneError: timm has no such model, or no weights for it.
+        WeightsUnavailable: The hub does not answer within ten seconds.
     """
     if name in BEYOND_TIMM:
         raise BackboneError(
-            f"the hub has no weights of {name}",
+            f"the hub has no weights for {name}",
             hint="set backbone.weights to a .safetensors file (docs/explanation/backbones.md)",
         )
     if not timm.is_model(name):
@@ -74,10 +74,10 @@ def _require_hub(name: str) -> None:
 
 
 def require_answer(endpoint: str, name: str) -> None:
-    """Ask a server for a first answer: the clients of hubs would try for most of a minute.
+    """Contact a server briefly first: hub clients would try for most of a minute.
 
     Raises:
-        WeightsUnavailable: it does not answer within ten seconds.
+        WeightsUnavailable: It does not answer within ten seconds.
     """
     answers: list[str] = []
 
@@ -88,7 +88,7 @@ def require_answer(endpoint: str, name: str) -> None:
         except OSError as error:
             answers.append(str(error))
 
-    # A thread, because looking a name up has no time limit.
+    # A thread, because a name lookup has no time limit.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(HUB_TIMEOUT_SECONDS)
@@ -98,11 +98,11 @@ def require_answer(endpoint: str, name: str) -> None:
 
 
 def unavailable(name: str, why: str) -> WeightsUnavailable:
-    """Return the error for weights that cannot be fetched."""
+    """Return the error for weights that cannot be downloaded."""
     return WeightsUnavailable(
-        f"the pretrained weights of {name} cannot be fetched ({why})",
+        f"cannot download the pretrained weights of {name} ({why})",
         hint="set backbone.weights to `packaged` and backbone.name to tf_efficientnet_lite0, or "
-        "backbone.weights to the path of a .safetensors file whose card NAME.json lies beside it",
+        "backbone.weights to a .safetensors file with its card NAME.json next to it",
     )
 
 

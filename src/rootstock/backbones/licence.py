@@ -1,4 +1,4 @@
-"""What a licence of weights says about commercial use."""
+"""Whether a licence of weights allows commercial use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMMERCIAL = {
 
 
 def allows_commercial_use(licence: str) -> bool | None:
-    """Return what an SPDX identifier says; None: it is not one that is known here."""
+    """Return whether an SPDX identifier allows commercial use; None if it is unknown."""
     identifier = licence.strip().casefold()
     if identifier.startswith("cc-by-nc"):
         return False
@@ -34,22 +34,22 @@ def describe_licence(licence: str) -> str:
     allowed = allows_commercial_use(licence)
     words = {
         True: "allows commercial use",
-        False: "allows no commercial use",
-        None: "is not known to allow commercial use: read it before you sell what you make",
+        False: "does not allow commercial use",
+        None: "may not allow commercial use: read it before you sell the result",
     }
     return f"licence {licence}, which {words[allowed]}"
 
 
 def require_commercial_use(name: str, licence: str) -> None:
-    """Refuse weights whose licence is not known to allow commercial use.
+    """Reject weights whose licence is not known to allow commercial use.
 
     Raises:
-        BackboneError: it is not.
+        BackboneError: The licence is not known to allow it.
     """
     if not allows_commercial_use(licence):
         raise BackboneError(
             f"backbone.require_commercial is true, and the weights of {name} have the "
             f"{describe_licence(licence)}",
-            hint="set backbone.weights to others, or write the SPDX identifier of your licence "
-            "into the card beside the weights",
+            hint="choose other weights, or write the SPDX identifier of your licence into the card "
+            "next to the weights",
         )

@@ -1,4 +1,4 @@
-"""From a card or a hub name to a Backbone that gives features at any tap."""
+"""Load a Backbone, which gives features at any tap, from a card or a hub name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LAST = "last"
 
 
 class Backbone:
-    """A pretrained network with its card and taps, shallow to deep; in eval mode."""
+    """A pretrained network in eval mode, with its card and taps, shallow to deep."""
 
     def __init__(self, card: BackboneCard, module: nn.Module) -> None:
         self.card = card
@@ -45,7 +45,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.module.parameters()).device
 
     @property
@@ -56,7 +56,7 @@ class Backbone:
     @cached_property
     @torch.inference_mode()
     def _last_is_mean(self) -> bool:
-        """Whether the last features are means of as many maps."""
+        """Whether the last features are means of one map each."""
         side = self.card.input_size[-1]
         final = self.module.forward_features(torch.zeros(1, 3, side, side, device=self.device))
         if final.ndim != 4 or final.shape[1] != self.taps[-1].channels:
@@ -68,10 +68,11 @@ class Backbone:
     def features(self, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """Return features float32[N,C] per tap of prepared images float32[N,3,S,S], in one pass.
 
-        Those of taps joined by ``+`` are joined along C; ``block5@7`` is the map of a tap on a grid
-        of 7 x 7, flat, and ``block5@max`` the maximum of each of its channels.
+        Features of taps joined by ``+`` are joined along C. ``block5@7`` is a tap's map on a grid
+        of 7 x 7, flattened, and ``block5@max`` the maximum of each of its channels.
+
         Raises:
-            BackboneError: there is no such tap.
+            BackboneError: There is no such tap.
         """
         single = list(dict.fromkeys(one for tap in taps for one in split_taps(tap)))
         single.sort(key=self.tap_index)
@@ -84,10 +85,10 @@ class Backbone:
         }
 
     def require_size(self, input_size: int) -> None:
-        """Make sure that the network can read images of this side in pixels.
+        """Check that the network can read images of this side in pixels.
 
         Raises:
-            BackboneError: it cannot, usually because they are too small for its pooling.
+            BackboneError: It cannot, usually because they are too small for its pooling.
         """
         try:
             self.features(torch.zeros(1, 3, input_size, input_size, device=self.device), [LAST])
@@ -97,7 +98,7 @@ class Backbone:
             raise BackboneError(
                 f"{self.card.name} cannot read images of {input_size} x {input_size} pixels: "
                 f"{str(error).splitlines()[0]}",
-                hint=f"set plan.input_size, its own size is {self.card.input_size[-1]}",
+                hint=f"set plan.input_size; its default size is {self.card.input_size[-1]}",
             ) from None
 
     def feature_module(self, tap: str) -> nn.Module:
@@ -110,7 +111,7 @@ class Backbone:
         return TapFeatures(module, self.parts("+".join(names)))
 
     def parts(self, tap: str) -> tuple[TapPart, ...]:
-        """Return what the features of a tap, or of taps joined by ``+``, are made of."""
+        """Return the composition of the features of a tap, or of taps joined by ``+``."""
         parts = []
         for one in split_taps(tap):
             index, (name, grid) = self.tap_index(one), split_grid(one)
@@ -126,7 +127,7 @@ class Backbone:
         """Return the position of a tap.
 
         Raises:
-            BackboneError: there is no such tap.
+            BackboneError: There is no such tap.
         """
         name, grid = split_grid(tap)
         if name not in self.tap_names or (grid and name == LAST):
@@ -135,23 +136,23 @@ class Backbone:
             )
         if name == LAST and takes_max(tap) and not self._last_is_mean:
             raise BackboneError(
-                f"the last features of {self.card.name} are not means of maps, so there is no "
-                "maximum of them",
+                f"the last features of {self.card.name} are not means of maps, so they have no "
+                "maximum",
                 hint="set features.pooling to avg",
             )
         return self.tap_names.index(name)
 
 
 def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
-    """Load pretrained weights: ``packaged``, ``hub`` or ``torchvision`` (of ``name``), or a file.
+    """Load pretrained weights: ``packaged``, ``hub``, or ``torchvision`` (of ``name``), or a file.
 
-    ``auto`` is ``packaged`` where the package of ``name`` is installed, otherwise ``hub``.
+    ``auto`` is ``packaged`` if the package of ``name`` is installed, otherwise ``hub``.
 
     Raises:
-        BackboneError: the file, its card or the name is wrong.
-        WeightsUnavailable: the package is missing, or the hub does not answer within ten seconds.
+        BackboneError: The file, its card, or the name is wrong.
+        WeightsUnavailable: The package is missing, or the hub does not answer within ten seconds.
     """
-    keep_freed_memory()  # all that compute with a backbone call this
+    keep_freed_memory()  # everything that computes with a backbone calls this
     weights = resolve_weights(weights, name)
     if weights == "hub":
         card, module = load_from_hub(name)
@@ -166,7 +167,7 @@ def load_backbone(weights: str, name: str, *, device: str = "cpu") -> Backbone:
 
 
 def build_backbone(card: BackboneCard, *, device: str = "cpu") -> Backbone:
-    """Build the card's architecture with random weights, for weights that are loaded afterwards."""
+    """Build the card's architecture with random weights; weights are loaded afterwards."""
     return Backbone(card, build_module(card).to(device))
 
 
@@ -174,7 +175,7 @@ def build_module(card: BackboneCard) -> nn.Module:
     """Build the network of a card with random weights.
 
     Raises:
-        BackboneError: there is no such architecture, or it refuses its arguments.
+        BackboneError: There is no such architecture, or it rejects its arguments.
     """
     return create_module(
         card.architecture, **{"num_classes": card.num_classes} | card.architecture_kwargs
@@ -184,7 +185,7 @@ def build_module(card: BackboneCard) -> nn.Module:
 def _load_weights(module: nn.Module, path: Path) -> None:
     try:
         state = {name: value.float() for name, value in load_file(path).items()}
-        # Counters of BatchNorm are integers and of no use in eval mode.
+        # BatchNorm's counters are integers and not needed in eval mode.
         module.load_state_dict({**_counters(module), **state}, strict=True)
     except SafetensorError as error:
         raise BackboneError(f"{path} is not a safetensors file: {error}") from None

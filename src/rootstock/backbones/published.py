@@ -1,4 +1,4 @@
-"""Weights that torchvision publishes of networks that neither timm nor its hub has."""
+"""Weights that torchvision publishes for networks that neither timm nor its hub has."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rootstock.system.files import sha256_file
 
 PREFIX = "torchvision/"
 TO_PLUS_MINUS_ONE = (0.5, 0.5, 0.5)
-"""Mean and std of pixels in [-1, 1], which GoogLeNet's weights expect."""
+"""Mean and std for pixels in [-1, 1], which GoogLeNet's weights expect."""
 
 
 def load_from_torchvision(name: str) -> tuple[BackboneCard, nn.Module]:
-    """Load a network with the weights that torchvision publishes, and make its card.
+    """Load a network with the weights that torchvision publishes, and create its card.
 
-    ``name`` is that of torchvision, such as ``alexnet``, or an architecture of the same kind, such
-    as ``torchvision/alexnet``. The file is kept where torch keeps its downloads (TORCH_HOME).
+    ``name`` is torchvision's name, such as ``alexnet``, or an architecture of the same kind, such
+    as ``torchvision/alexnet``. The file is stored in torch's download folder (TORCH_HOME).
 
     Raises:
         BackboneError: torchvision has no such network here, or the file is damaged.
-        WeightsUnavailable: the server does not answer within ten seconds.
+        WeightsUnavailable: The server does not answer within ten seconds.
     """
     short = name.removeprefix(PREFIX)
     architecture = PREFIX + short
@@ -37,12 +37,12 @@ def load_from_torchvision(name: str) -> tuple[BackboneCard, nn.Module]:
     if short not in known:
         raise BackboneError(
             f"backbone.weights is torchvision, but backbone.name is {name!r}",
-            hint=f"name one of {', '.join(known)}; timm's hub has the others (weights: hub)",
+            hint=f"use one of {', '.join(known)}; timm's hub has the others (weights: hub)",
         )
     url, transforms = find_weights(short)
     state = _read_state(_fetch(url, short))
     module = create_module(architecture, num_classes=1000)
-    # Without the auxiliary classifiers of GoogLeNet.
+    # Without GoogLeNet's auxiliary classifiers.
     kept = {key: value for key, value in state.items() if not key.startswith("aux")}
     try:
         module.load_state_dict(kept, strict=True)
@@ -70,7 +70,7 @@ def load_from_torchvision(name: str) -> tuple[BackboneCard, nn.Module]:
 
 
 def find_weights(short: str) -> tuple[str, Any]:
-    """Return the address of the weights and how torchvision prepares images for them."""
+    """Return the URL of the weights, and how torchvision prepares images for them."""
     from torchvision.models import get_model_weights
 
     weights = get_model_weights(short).DEFAULT
@@ -78,7 +78,7 @@ def find_weights(short: str) -> tuple[str, Any]:
 
 
 def _fetch(url: str, short: str) -> Path:
-    """Return the file, downloaded if it is not here yet; its name holds the start of its hash."""
+    """Return the file, downloading it if necessary; its name holds the start of its hash."""
     name = PurePosixPath(urlsplit(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.is_file():
@@ -95,7 +95,7 @@ def _fetch(url: str, short: str) -> Path:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    # torch's own format of these files: weights_only reads tensors and runs no code.
+    # torch's own file format: weights_only reads tensors and runs no code.
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return {
         key: value.float() if value.is_floating_point() else value for key, value in state.items()

@@ -1,4 +1,4 @@
-"""TapFeatures: what a network gives at its taps, pooled or as maps on a grid."""
+"""TapFeatures: the outputs of a network at its taps, pooled or as maps on a grid."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Features = TypeVar("Features", Tensor, np.ndarray)
 class TapPart(NamedTuple):
     """One part of the features of joined taps: C channels, on a grid of G x G or pooled (0).
 
-    Pooled is averaged, or the maximum if ``takes_max``. ``position`` is that of the map in the
-    network; None: what the classifier reads.
+    Pooled means averaged, or the maximum if ``takes_max``. ``position`` is the map's index in the
+    network; None: the features that the classifier reads.
     """
 
     channels: int
@@ -34,12 +34,12 @@ class TapPart(NamedTuple):
 class TapFeatures(nn.Module):
     """images float32[N,3,S,S] -> features [N,D], the ``parts`` joined in their order.
 
-    A part with a grid is [C,G,G], flat.
+    A part with a grid is [C,G,G], flattened.
     """
 
     def __init__(self, module: nn.Module, parts: Sequence[TapPart]) -> None:
         super().__init__()
-        # Any: timm's networks have methods that nn.Module does not declare.
+        # Any, because timm's networks have methods that nn.Module does not declare.
         self.module: Any = module
         self.parts = tuple(parts)
 
@@ -49,9 +49,9 @@ class TapFeatures(nn.Module):
     def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the features and, for each part, maps [N,c,h,w] whose means they are.
 
-        The map of a part with a grid is that grid [N,c,G,G]; that of a maximum is `keep_maxima`.
-        What is pooled for ``last`` may be tokens, and the network may compute more after pooling:
-        then the features are not the means.
+        For a part with a grid, the map is that grid [N,c,G,G]; for a maximum, it is `keep_maxima`.
+        The input of the pooling for ``last`` may be tokens, and the network may compute more after
+        pooling; the features are not the means then.
         """
         read = self._read(images)
         maps = []
@@ -65,7 +65,7 @@ class TapFeatures(nn.Module):
         return _join([feature for _, feature in read]), maps
 
     def _read(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return for each part what is pooled, and the features [N,width] that it is pooled to."""
+        """Return for each part the input of the pooling, and the pooled features [N,width]."""
         indices = sorted({part.position for part in self.parts if part.position is not None})
         final: Any = None
         maps: list[Tensor] = []
@@ -92,9 +92,9 @@ class TapFeatures(nn.Module):
 
 
 def keep_maxima(maps: Tensor, maxima: Tensor) -> Tensor:
-    """Return maps [N,C,H,W] that are 0 but where a channel is at its maximum [N,C].
+    """Return maps [N,C,H,W] that are 0 except where a channel reaches its maximum [N,C].
 
-    They are scaled so that their means are the maxima; equal positions share one.
+    They are scaled so that their means are the maxima; tied positions share one.
     """
     height, width = int(maps.shape[2]), int(maps.shape[3])
     top = maxima[:, :, None, None]
@@ -109,8 +109,8 @@ def _join(features: Sequence[Tensor]) -> Tensor:
 def pool_map(maps: Tensor, grid: int) -> Tensor:
     """Return maps [N,C,H,W] averaged, as [N,C], or over each cell of a grid, as [N,C*G*G].
 
-    Cells are those of adaptive average pooling, which ONNX does not have: they are written as
-    products with constants.
+    The cells are those of adaptive average pooling, which ONNX does not have, so they are written
+    as products with constants.
     """
     if not grid:
         return maps.mean(dim=(2, 3))
@@ -143,5 +143,5 @@ def average_grids(features: Features, parts: Sequence[TapPart]) -> Features:
 
 
 def average_width(parts: Sequence[TapPart]) -> int:
-    """Return how many features there are with every grid averaged."""
+    """Return the number of features with every grid averaged."""
     return sum(part.channels for part in parts)

@@ -1,4 +1,4 @@
-"""Which part of a network comes before which tap, for freezing and layer decay."""
+"""Assign a network's parts to taps, for freezing and layer decay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHORTCUTS = ("shortcut", "skip", "skipbn")
 def module_stages(module: Any) -> dict[str, str]:
     """Map module names of a timm network to the shallowest tap that their output reaches.
 
-    What is deeper than the last intermediate tap belongs to ``last``.
+    Parts deeper than the last intermediate tap belong to ``last``.
     """
     order = {name: position for position, (name, _) in enumerate(module.named_modules())}
     ends = [
@@ -37,7 +37,7 @@ def module_stages(module: Any) -> dict[str, str]:
 def _joins_behind(name: str, tap: str) -> bool:
     """Return whether this is a shortcut around a tap.
 
-    Xception registers it before the tap, but adds it behind.
+    Xception registers it before the tap but adds it after.
     """
     parts = name.split(".")
     blocks = [parts[:i] for i, part in enumerate(parts) if part in _SHORTCUTS and i]

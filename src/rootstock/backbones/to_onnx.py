@@ -1,4 +1,4 @@
-"""A network as one ONNX file that takes any batch size, written without any output."""
+"""Write a network as one ONNX file that accepts any batch size, without console output."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 def write_onnx(module: nn.Module, path: Path, *, input_size: int, outputs: Sequence[str]) -> None:
-    """Write ``module`` (on the CPU, in eval mode) to ``path``, weights included.
+    """Write ``module`` (on the CPU, in eval mode) to ``path``, including its weights.
 
-    Input "images" float32[N,3,S,S], already prepared; the outputs are named in their order.
+    The input is "images" float32[N,3,S,S], already prepared. The outputs are named in their order.
+
     Raises:
         BackboneError: torch cannot translate the network.
     """
@@ -38,7 +39,7 @@ def write_onnx(module: nn.Module, path: Path, *, input_size: int, outputs: Seque
 
 
 def _trace(module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequence[str]) -> None:
-    """Export by TorchScript: it takes a second, the new exporter ten to thirty."""
+    """Export by TorchScript, which takes a second; the new exporter takes ten to thirty."""
     batch = {0: "batch"}
     torch.onnx.export(
         module,
@@ -54,7 +55,7 @@ def _trace(module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequen
 def _translate(
     module: nn.Module, example: torch.Tensor, path: Path, outputs: Sequence[str]
 ) -> None:
-    """Export by torch.export, for what cannot be traced and for a torch without TorchScript."""
+    """Export by torch.export, if tracing fails or torch has no TorchScript."""
     try:
         program = torch.onnx.export(
             module,
@@ -77,7 +78,7 @@ def _translate(
 
 
 def _forget_sources(model: Any) -> None:
-    """Drop the stack traces torch writes into every node: they hold this machine's paths."""
+    """Drop the stack traces that torch writes into every node: they contain local paths."""
     model.metadata_props.clear()
     for graph in model.graphs():
         graph.metadata_props.clear()
@@ -103,7 +104,7 @@ def _silence() -> Iterator[None]:
         with (
             warnings.catch_warnings(action="ignore"),
             Path(os.devnull).open("w") as nothing,
-            divert_stdout(nothing),  # torch's compiled part prints whole graphs
+            divert_stdout(nothing),  # torch's native code prints whole graphs
             contextlib.redirect_stderr(io.StringIO()),
         ):
             yield

@@ -1,4 +1,4 @@
-"""Decisions on the test images, kept so that nothing has to be inferred again."""
+"""Decisions on the test images, stored so that nothing has to be inferred again."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def write_decisions(path: Path, rows: Sequence[ImageRow], decisions: np.ndarray)
 
 
 def read_decisions(path: Path, rows: Sequence[ImageRow]) -> np.ndarray:
-    """Read what `write_decisions` wrote for the same images.
+    """Read the file of `write_decisions` for the same images.
 
     Raises:
-        ArtifactError: the file is missing, damaged or of other images.
+        ArtifactError: The file is missing, damaged, or of other images.
     """
     try:
         table = read_table(path)
@@ -44,7 +44,7 @@ def read_decisions(path: Path, rows: Sequence[ImageRow]) -> np.ndarray:
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing", hint=RERUN_HINT) from None
     except DAMAGE as error:
-        raise ArtifactError(f"{path} holds no decisions: {error}", hint=RERUN_HINT) from None
+        raise ArtifactError(f"{path} has no decisions: {error}", hint=RERUN_HINT) from None
     if images != [(row.path, row.sha256) for row in rows]:
-        raise ArtifactError(f"{path} is of other test images", hint=RERUN_HINT)
+        raise ArtifactError(f"{path} was made from other test images", hint=RERUN_HINT)
     return decisions

@@ -1,7 +1,7 @@
-"""Feedback: true labels of images that a service answered, and what they say of the model.
+"""Feedback: true labels of images that a service answered, and the resulting model quality.
 
-`feedback.csv` in the folder of the journal has one row per label, with the answer that it judges.
-Rows are only added; the last row of an image of a request counts.
+`feedback.csv` in the journal's folder has one row per label, with the answer that it judges. Rows
+are only added; the last row for an image of a request counts.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Z_95 = 1.96
 
 
 class UnknownRequestError(DataError):
-    """No answer of the journal has this request id."""
+    """The journal has no answer with this request id."""
 
     code = "unknown-request"
 
 
 class AmbiguousRequestError(DataError):
-    """The answer that is meant, or its task, is not clear."""
+    """It is unclear which answer is meant, or which task it has."""
 
     code = "ambiguous-request"
 
@@ -41,7 +41,7 @@ class AmbiguousRequestError(DataError):
 class Feedback:
     """One row: the true ``label`` of an image, and the ``answer`` to its request.
 
-    ``score`` is what `Task.judge` says of the answer.
+    ``score`` is the result of `Task.judge` for the answer.
     """
 
     request_id: str
@@ -57,7 +57,7 @@ class Feedback:
 
 
 class LiveScore(NamedTuple):
-    """A mean of scores with its 95 % interval, and the number of images behind it."""
+    """A mean of scores with its 95 % interval and number of images."""
 
     metric: str
     value: float
@@ -74,33 +74,33 @@ def judge_answer(
 ) -> Feedback:
     """Return the feedback on one of the ``answers`` of a request, as the journal has them.
 
-    ``sha256`` says which of several images it is of.
+    ``sha256`` selects one of several images.
     Raises:
-        UnknownRequestError: there is no such answer.
-        AmbiguousRequestError: the request has several images, and ``sha256`` is empty.
-        DataError: the label is not one of the task.
+        UnknownRequestError: There is no such answer.
+        AmbiguousRequestError: The request has several images, and ``sha256`` is empty.
+        DataError: The label is not valid for the task.
     """
     if not label.isprintable():
-        raise DataError("the label has a line break or another control character")
+        raise DataError("the label contains a line break or another control character")
     some = [row for row in answers if not sha256 or row["sha256"] == sha256]
     if not some:
         what = "image with this SHA-256" if answers else "request with this id"
         raise UnknownRequestError(
             f"the journal has no {what}",
-            hint="an id is in the header X-Request-ID of an answer; answers that were left out of "
+            hint="the id is in the answer's header X-Request-ID; answers that are missing from "
             "the journal cannot be judged",
         )
     if len({row["sha256"] for row in some}) > 1:
         raise AmbiguousRequestError(
             f"the request has {len(some)} images",
-            hint="name one by the SHA-256 of its file (sha256)",
+            hint="choose one by the SHA-256 of its file (sha256)",
         )
     row = some[-1]
     name = row.get("task")
     if not name:
         raise AmbiguousRequestError(
-            "the answer was journalled by an older Rootstock, without its task",
-            hint="give feedback on newer answers",
+            "an older Rootstock wrote this answer to the journal, without its task",
+            hint="send feedback on newer answers",
         )
     task = get_task(str(name))
     return Feedback(
@@ -118,10 +118,10 @@ def judge_answer(
 
 
 def append_feedback(folder: Path, rows: Sequence[Feedback]) -> None:
-    """Add rows to the file in the folder of a journal: all of them or none.
+    """Add rows to the file in a journal's folder: all of them or none.
 
     Raises:
-        ArtifactError: the file cannot be written.
+        ArtifactError: The file cannot be written.
     """
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(map(astuple, rows))
@@ -131,9 +131,9 @@ def append_feedback(folder: Path, rows: Sequence[Feedback]) -> None:
 
 @dataclass
 class FeedbackLog:
-    """The feedback of a journal's folder, read on where it ended the last time.
+    """The feedback in a journal's folder; each read continues where the last one ended.
 
-    A row that cannot be read, such as one that was cut off, is passed over.
+    An unreadable row, such as a truncated one, is skipped.
     """
 
     folder: Path
@@ -141,10 +141,10 @@ class FeedbackLog:
     _read: int = 0
 
     def rows(self) -> list[Feedback]:
-        """Return the rows that count, in the order in which they were given."""
+        """Return the rows that count, in the order in which they were added."""
         try:
             with (self.folder / FILE_NAME).open("rb") as file:
-                if file.seek(0, 2) < self._read:  # another file has taken its place
+                if file.seek(0, 2) < self._read:  # the file was replaced
                     self._rows, self._read = {}, 0
                 file.seek(self._read)
                 content = file.read()
@@ -161,9 +161,9 @@ class FeedbackLog:
         return list(self._rows.values())
 
     def score(self, model: str, version: str, *, window: int) -> LiveScore | None:
-        """Return the mean score of the last ``window`` judged answers of a model.
+        """Return the mean score of a model's last ``window`` judged answers.
 
-        None: there is none.
+        None if there are none.
         """
         some = [one for one in self.rows() if (one.model, one.version) == (model, version)]
         return measure_feedback(some[-window:])

@@ -1,7 +1,7 @@
-"""A report as one HTML file with its pictures inside, to be opened from any place.
+"""A report as one HTML file that contains its pictures and works from any location.
 
-Reads the Markdown that Rootstock writes: headings, paragraphs, lists, tables, pictures, bold and
-code. Everything else is shown as text; no link and no HTML of the source is kept.
+Reads the Markdown that Rootstock writes: headings, paragraphs, lists, tables, pictures, bold, and
+code. Everything else is shown as text; links and HTML in the source are not kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PICTURE = re.compile(r"!\[(?P<text>.*)\]\((?P<path>[^()\s]+)\)")
 
 
 def render_html(markdown: str, folder: Path) -> str:
-    """Return a page; pictures are read from ``folder``, and one that is missing is left out."""
+    """Return a page. Pictures are read from ``folder``; a missing one is left out."""
     lines = markdown.splitlines()
     title = next((line.lstrip("# ") for line in lines if line.startswith("#")), "Report")
     blocks = (
@@ -95,7 +95,7 @@ def _inline(text: str) -> str:
         if match["char"]:
             parts.append(_text(match["char"]))
         elif match["code"]:
-            code = match["code"].replace("\\|", "|")  # as the cell of a table needs it
+            code = match["code"].replace("\\|", "|")  # a table cell escapes it
             parts.append(f"<code>{escape_html(code)}</code>")
         else:
             parts.append(f"<b>{_inline(match['bold'])}</b>")
@@ -103,5 +103,5 @@ def _inline(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return text as HTML; entities of the Markdown are what they stand for."""
+    """Return text as HTML, with the Markdown's entities resolved."""
     return escape_html(html.unescape(text))

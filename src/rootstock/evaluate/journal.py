@@ -1,4 +1,4 @@
-"""The journal of a service, read back: one row per answer, in Parquet files."""
+"""Read a service's journal: one row per answer, in Parquet files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def read_journal(folder: Path, *, request_id: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the answers, the newest file first; only those of one request if it is named.
+    """Yield the answers, newest file first; only those of ``request_id`` if it is given.
 
-    A file that cannot be read, such as one that is gone meanwhile, is passed over.
+    A file that cannot be read, such as one just deleted, is skipped.
     """
     # A service without a journal runs without pyarrow.
     from rootstock.system.tables import DAMAGE, read_table

@@ -1,4 +1,4 @@
-"""Two models on the same images, in numbers and words: who is better, how surely, and where."""
+"""Compare two models on the same images: which is better, how certainly, and on what."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rootstock.metrics import newcombe_interval, wilson_interval
 from rootstock.system.escape import escape_markdown, markdown_table
 
 MAX_SHOWN_CHANGES = 60
-"""Images that the two see differently, listed at most."""
+"""Maximum differing images listed."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One model: its name, the labels str[N] that it gave, and its milliseconds for one image."""
+    """One model: its name, its labels str[N], and its milliseconds per image."""
 
     name: str
     predicted: np.ndarray
@@ -41,7 +41,7 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """``first`` (as a rule the champion) and ``second`` on images of ``labels`` str[N]."""
+    """``first`` (usually the champion) and ``second`` on images of ``labels`` str[N]."""
 
     first: Contender
     second: Contender
@@ -54,7 +54,7 @@ class PairedComparison:
 
     @cached_property
     def right(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return bool[N] of each: its label is right."""
+        """Return bool[N] for each model: its label is right."""
         return self.first.predicted == self.labels, self.second.predicted == self.labels
 
     @property
@@ -71,7 +71,7 @@ class PairedComparison:
 
     @property
     def gain(self) -> float:
-        """Return the accuracy of the second less that of the first."""
+        """Return the second model's accuracy minus the first's."""
         return self.accuracies[1] - self.accuracies[0]
 
     @cached_property
@@ -81,9 +81,9 @@ class PairedComparison:
 
     @cached_property
     def p_value(self) -> float:
-        """Return how likely chance divides the differing images as unevenly: McNemar's exact test.
+        """Return the probability that chance divides the differing images as unevenly.
 
-        McNemar (1947), with the exact binomial instead of his approximation.
+        McNemar's exact test: McNemar (1947), with the exact binomial instead of his approximation.
         """
         from scipy.stats import binomtest
 
@@ -137,7 +137,7 @@ class PairedComparison:
 
 
 def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) -> str:
-    """Return the comparison as Markdown, in words first; ``pictures`` are paths from the page."""
+    """Return the comparison as Markdown; ``pictures`` are paths relative to the page."""
     first, second = comparison.first, comparison.second
     accuracy, other_accuracy = comparison.accuracies
     low, high = comparison.gain_interval
@@ -149,27 +149,27 @@ def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) 
         "",
         f"**{_verdict(comparison)}**",
         "",
-        f"On the same {comparison.n} test images {other} has {other_accuracy:.1%} right and "
-        f"{name} {accuracy:.1%}: a gain of {100 * comparison.gain:+.1f} points, 95 % "
-        f"interval {100 * low:+.1f} to {100 * high:+.1f} (Newcombe 1998, paired). McNemar's exact "
+        f"On the same {comparison.n} test images, {other} is right on {other_accuracy:.1%} and "
+        f"{name} on {accuracy:.1%}: a change of {100 * comparison.gain:+.1f} points (95 % "
+        f"interval {100 * low:+.1f} to {100 * high:+.1f}, Newcombe 1998, paired). McNemar's exact "
         f"test: p = {comparison.p_value:.2g}.",
         "",
         f"| | {name} | {other} |",
         "| --- | --- | --- |",
         f"| right | {accuracy:.2%} | {other_accuracy:.2%} |",
         "| 95 % interval | " + " | ".join(f"{a:.1%} to {b:.1%}" for a, b in intervals) + " |",
-        f"| right where the other is wrong | {first_only} | {second_only} |",
-        f"| milliseconds for one image, here | {first.milliseconds:.1f} | "
+        f"| right when the other is wrong | {first_only} | {second_only} |",
+        f"| milliseconds per image on this machine | {first.milliseconds:.1f} | "
         f"{second.milliseconds:.1f} |",
         "",
-        f"Both are right on {both} images, neither on {neither}.",
+        f"Both are right on {both} images, and both are wrong on {neither}.",
         "",
         *(f"{escape_markdown(one.name)}: {one.note}\n" for one in (first, second) if one.note),
         "## Classes",
         "",
         *_class_lines(comparison),
         "",
-        "## Images that they see differently",
+        "## Images with different answers",
         "",
     ]
     differing = comparison.differing()
@@ -180,7 +180,7 @@ def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) 
             ("image", "is", first.name, second.name), differing[:MAX_SHOWN_CHANGES]
         )
         if len(differing) > MAX_SHOWN_CHANGES:
-            lines.append(f"\n{len(differing) - MAX_SHOWN_CHANGES} more are not listed.")
+            lines.append(f"\n{len(differing) - MAX_SHOWN_CHANGES} more images are not listed.")
     lines += [f"\n![]({picture})" for picture in pictures]
     return "\n".join(lines) + "\n"
 
@@ -193,8 +193,8 @@ def _verdict(comparison: PairedComparison) -> str:
         return f"{escape_markdown(comparison.second.name)} is worse."
     width = 100 * (high - low) / 2
     return (
-        "These images do not tell which of the two is better: they can tell differences of about "
-        f"{width:.1f} points and more."
+        "These images cannot show which model is better: they can show differences of at least "
+        f"about {width:.1f} points."
     )
 
 
@@ -202,7 +202,7 @@ def _class_lines(comparison: PairedComparison) -> list[str]:
     changed = [one for one in comparison.classes if one.change]
     same = len(comparison.classes) - len(changed)
     if not changed:
-        return ["No class has more or fewer images right."]
+        return ["Every class has the same share of right answers in both models."]
     lines = [
         *markdown_table(
             ("class", "test images", comparison.first.name, comparison.second.name, "change"),
@@ -219,5 +219,5 @@ def _class_lines(comparison: PairedComparison) -> list[str]:
         ),
     ]
     if len(changed) > MAX_SHOWN_CHANGES:
-        lines.append(f"\n{len(changed) - MAX_SHOWN_CHANGES} more changed and are not listed.")
-    return [*lines, f"\nThe other {same} have as many right as before."] if same else lines
+        lines.append(f"\n{len(changed) - MAX_SHOWN_CHANGES} more changed classes are not listed.")
+    return [*lines, f"\nThe other {same} classes did not change."] if same else lines

@@ -1,4 +1,4 @@
-"""The evaluation on the test images: numbers, tables, pictures and plain words."""
+"""The evaluation on the test images: numbers, tables, pictures, and text."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rootstock.tasks.task import PICTURE_FOLDER, Evidence, Task
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model decided on N test images, ``decisions`` [N,...], and what was right.
+    """A model's decisions [N,...] on N test images, and the true labels.
 
-    ``answers``, one per image, hold sets of a stated coverage; empty for a model that keeps no
+    ``answers``, one per image, hold sets of a stated coverage; empty for a model without a
     reference. ``facts`` are the metadata of the images.
     """
 
@@ -34,29 +34,29 @@ class Evaluation:
     paths: Sequence[str]
     answers: Sequence[Answer] = ()
     more_metrics: Mapping[str, float] = field(default_factory=dict)
-    """What was measured on a part of the images, or on changed ones."""
+    """Metrics on a part of the images, or on changed images."""
     facts: Sequence[Mapping[str, str]] = ()
 
     def __post_init__(self) -> None:
-        """Refuse an empty test.
+        """Reject an empty test.
 
         Raises:
-            DataError: there is no test image.
+            DataError: There are no test images.
         """
         if not len(self.targets):
             raise DataError(
-                "there is no test image to evaluate on",
-                hint="give a test split, or a data.test_fraction above 0",
+                "there are no test images to evaluate on",
+                hint="add a test split, or set data.test_fraction above 0",
             )
 
     @property
     def evidence(self) -> Evidence:
-        """Decisions, targets and paths."""
+        """Decisions, targets, and paths."""
         return Evidence(self.decisions, self.targets, self.paths)
 
     @cached_property
     def slices(self) -> SliceSearch:
-        """Parts of the images, by their metadata, that are worse beyond chance."""
+        """Groups of images, by metadata, that are significantly worse."""
         errors = self.task.errors(self.decisions, self.targets) if any(self.facts) else None
         if errors is None:
             return SliceSearch([], 0)
@@ -64,7 +64,7 @@ class Evaluation:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The numbers of reports/metrics.json, the headline first."""
+        """The numbers of reports/metrics.json, the main metric first."""
         values = self.task.metrics(self.decisions, self.targets)
         if self.answers:
             values |= self.task.check_promises(self.answers, self.targets)
@@ -83,12 +83,12 @@ def write_evaluation(
     explanations: str = "",
     training: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write metrics.json, predictions.csv, per_class.csv, evaluation.md and the task's pictures.
+    """Write metrics.json, predictions.csv, per_class.csv, evaluation.md, and the task's pictures.
 
     report.html is evaluation.md with its pictures in one file. ``root`` is the folder that the
-    images' paths are relative to; ``notes`` come first in evaluation.md, after its title;
-    ``explanations`` is a further section in Markdown;
-    ``training`` are pictures of the training at its end, their paths below ``reports`` by title.
+    images' paths are relative to. ``notes`` come first in evaluation.md, after its title.
+    ``explanations`` is a further section in Markdown. ``training`` maps titles to pictures of the
+    end of training, with paths below ``reports``.
     """
     report = evaluation.task.report(evaluation.evidence, evaluation.metrics, root)
     for picture in report.pictures:
@@ -111,11 +111,11 @@ def _show(training: Mapping[str, str]) -> str:
     if not training:
         return ""
     pictures = (f"![{title}]({file})" for title, file in training.items())
-    return "\n".join(["", "## How it was trained", "", "\n\n".join(pictures)]) + "\n"
+    return "\n".join(["", "## Training", "", "\n\n".join(pictures)]) + "\n"
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    """Write rows, the header first, whole or not at all."""
+    """Write rows, header first: the whole file or nothing."""
     with (
         write_atomic(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,

@@ -1,8 +1,8 @@
-"""Slices: parts of the test images, by their metadata, that a model does worse on.
+"""Slices: groups of test images, by their metadata, on which a model is worse.
 
 Each value of a column, or each quarter of its numbers, is compared with all other images by a
-permutation test of whole groups. P-values are corrected for the number of slices that were looked
-at (Holm 1979), so that about one evaluation in twenty shows a slice by chance.
+permutation test of whole groups. P-values are corrected for the number of slices (Holm 1979), so
+that about one evaluation in twenty shows a slice by chance.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from rootstock.system.escape import markdown_table
 
 MIN_SLICE_IMAGES = 20
-"""Fewer images show little, also on the other side."""
+"""Minimum images in a slice, and outside it: fewer show little."""
 MAX_VALUES = 20
-"""A column of more values is read as numbers, or not at all."""
+"""A column with more values is read as numbers, or skipped."""
 ROUNDS = 5_000
 ENOUGH_AS_BAD = 50
 """Random slices that are as bad, after which more rounds change nothing (Besag, Clifford 1991)."""
@@ -36,7 +36,7 @@ class Slice(NamedTuple):
 
 
 class SliceSearch(NamedTuple):
-    """The slices that are worse beyond chance, the worst first, of ``n_slices``."""
+    """The significantly worse slices of ``n_slices``, worst first."""
 
     worse: list[Slice]
     n_slices: int
@@ -69,15 +69,15 @@ def find_worse_slices(
 
 
 def describe_slices(search: SliceSearch) -> list[str]:
-    """Return the lines of the report; none if there was nothing to look at."""
+    """Return the lines of the report; empty if there were no slices."""
     if not search.n_slices:
         return []
     lines = ["", "## Slices", ""]
     if not search.worse:
         return [
             *lines,
-            f"None of {search.n_slices} slices by metadata is worse than the other images beyond "
-            "chance.",
+            f"None of {search.n_slices} slices by metadata is significantly worse than the other "
+            "images.",
         ]
     rows = [
         (one.column, one.value, one.n_images, f"{one.error:.3g}", f"{one.others:.3g}")
@@ -85,7 +85,7 @@ def describe_slices(search: SliceSearch) -> list[str]:
     ]
     return [
         *lines,
-        f"The model is worse on these of {search.n_slices} slices by metadata, beyond chance "
+        f"The model is significantly worse on these of {search.n_slices} slices by metadata "
         "(permutation test, corrected for their number):",
         "",
         *markdown_table(("column", "value", "images", "mean error", "of the others"), rows),
@@ -93,7 +93,7 @@ def describe_slices(search: SliceSearch) -> list[str]:
 
 
 def _list_slices(facts: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield column, value and which images bool[N] are in the slice."""
+    """Yield column, value, and the images bool[N] in the slice."""
     for column in facts[0] if facts else ():
         cells = np.array([one.get(column, "") for one in facts], object)
         values = sorted(set(cells) - {""})
@@ -125,7 +125,7 @@ def _quarters(cells: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 def _compare(
     column: str, value: str, mask: np.ndarray, errors: np.ndarray, units: np.ndarray, seed: int
 ) -> Slice:
-    """Return the slice with the share of random slices of as many groups that are as bad."""
+    """Return the slice with the share of random slices, of as many groups, that are as bad."""
     _, codes = np.unique(np.stack([units, mask]), axis=1, return_inverse=True)
     count = int(codes.max()) + 1
     sums, sizes = np.zeros(count), np.zeros(count)

@@ -1,4 +1,4 @@
-"""The accuracy of recent answers without labels, from their calibrated confidence."""
+"""Estimate the accuracy of recent answers without labels, from calibrated confidence."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 MIN_IMAGES = 50
 MAX_DRIFT = {"features": 0.25, "classes": 0.1}
-"""Population stability, above what chance gives, from which on confidences say nothing.
+"""Excess population stability index above which confidences are not reliable.
 
 Chosen on six sets with seven shifts each (benchmarks/estimated_accuracy.py)."""
 MAX_MARGIN = 0.1
-"""Half of the widest 95 % interval that is worth telling."""
+"""Largest useful half-width of the 95 % interval."""
 Z_95 = 1.96
 
 
 class Estimate(NamedTuple):
     """The expected accuracy of ``images`` answers with its 95 % interval.
 
-    ``reason``: why it cannot be told; the numbers are None then.
+    ``reason``: why there is no estimate; the numbers are None then.
     """
 
     images: int
@@ -39,15 +39,15 @@ def estimate_accuracy(
 ) -> Estimate:
     """Return the mean of calibrated ``confidences`` float[N] as the accuracy, with an interval.
 
-    What a calibrated model is sure of by 80 % is right in 80 % of cases: confidence-based
-    performance estimation (NannyML's CBPE; Guo et al. 2017 for the calibration). It holds as long
-    as images are like the validation images: if ``drift``, the stability index of each thing, is
-    more than that of chance, it cannot be told. ``freedom`` are the degrees of freedom of each: its
-    index of N and V = ``n_validation`` images without drift is about freedom * (1/N + 1/V).
-    The interval counts the chance of the recent images and that of the calibration.
+    A calibrated model that is 80 % sure is right in 80 % of cases: confidence-based performance
+    estimation (NannyML's CBPE; Guo et al. 2017 for the calibration). This holds while images
+    resemble the validation images: if any stability index in ``drift`` exceeds chance, there is no
+    estimate. ``freedom`` has the degrees of freedom of each index. Without drift, an index of N
+    and V = ``n_validation`` images is about freedom * (1/N + 1/V). The interval includes the
+    sampling error of the recent images and of the calibration.
     """
     if confidences is None:
-        return Estimate(0, reason="answers of this task have no confidence that adds up")
+        return Estimate(0, reason="this task's answers have no suitable confidence")
     count = len(confidences)
     if count < MIN_IMAGES:
         return Estimate(count, reason=f"fewer than {MIN_IMAGES} recent images")
@@ -58,5 +58,5 @@ def estimate_accuracy(
     value = float(np.mean(confidences))
     margin = Z_95 * math.sqrt(value * (1 - value) * chance)
     if margin > MAX_MARGIN:
-        return Estimate(count, reason=f"only {n_validation} validation images and {count} recent")
+        return Estimate(count, reason=f"only {n_validation} validation and {count} recent images")
     return Estimate(count, value, max(0.0, value - margin), min(1.0, value + margin))

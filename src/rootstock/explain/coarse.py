@@ -1,7 +1,8 @@
-"""Coarse likeness: an upper bound of the cosine with every row, from one byte per number.
+"""Coarse similarity: an upper bound of the cosine with every row, from one byte per number.
 
-A search that reads all rows is bound by memory. One byte instead of four is read four times as
-fast, and since the error of the rounding is known, what cannot be among the nearest is known too.
+The speed of a search over all rows is limited by memory bandwidth. One byte instead of four is read
+four times as fast, and because the rounding error is known, rows that cannot be among the nearest
+are known too.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 from rootstock.runtimes.onnx import product_session
 
 ROW_LEVELS, QUERY_LEVELS = 127, 63
-"""Largest codes. With 7 bits for a query, no processor's sum of two products passes 16 bits."""
+"""Largest codes. With 7 bits for a query, a sum of two products fits in 16 bits everywhere."""
 SLACK = 1e-5
-"""More than what float32 rounds a product of unit rows by."""
+"""Upper bound of the float32 rounding error in a product of unit rows."""
 _BLOCK_ROWS = 8_192
 _NAMES = ("codes", "mean", "facts")
 
@@ -55,13 +56,13 @@ class CoarseRows:
         return cls(codes, mean, facts)
 
     def bounds(self, query: np.ndarray) -> np.ndarray:
-        """Return float64[N]: no cosine of ``query`` float32[D], of unit length, is larger."""
+        """Return float64[N]: upper bounds of the cosines with a unit ``query`` float32[D]."""
         scale, sums, lengths, along = self.facts
         centred = query - self.mean
         step = max(float(np.abs(centred).max()), 1e-12) / QUERY_LEVELS
         rounded = np.round(centred / step)
         error = float(np.linalg.norm(centred - step * rounded))
-        # The product takes unsigned codes; what the shift adds is taken off again.
+        # The product takes unsigned codes; the effect of the shift is subtracted again.
         shift = QUERY_LEVELS + 1
         shifted = (rounded + shift).astype(np.uint8)
         (products,) = self._product.run(None, {"A": shifted[None], "B": self.codes})
@@ -69,15 +70,15 @@ class CoarseRows:
         return bound + along + error * lengths + (float(query @ self.mean) + SLACK)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what an index stores."""
+        """Return the arrays that an index stores."""
         return {name: getattr(self, name) for name in _NAMES}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self | None:
-        """Return the inverse of `arrays`; None if there is nothing.
+        """Return the inverse of `arrays`; None if there are no arrays.
 
         Raises:
-            KeyError: a part is missing.
+            KeyError: A part is missing.
         """
         return cls(*(arrays[name] for name in _NAMES)) if "codes" in arrays else None
 

@@ -1,7 +1,7 @@
-"""Common corruptions of images in five severities (after Hendrycks and Dietterich 2019).
+"""Common corruptions of images at five severities (after Hendrycks and Dietterich 2019).
 
-Their strengths are this project's own, chosen so that severity 3 is what a bad camera does. Each is
-a pure function of pixels uint8[H,W,3]: images of one size get the same noise.
+This project chose the strengths so that severity 3 looks like a bad camera. Each corruption is a
+pure function of pixels uint8[H,W,3]: images of one size get the same noise.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from PIL import Image, ImageFilter
 SEVERITIES = (1, 2, 3, 4, 5)
 
 NOISE = (0.04, 0.08, 0.12, 0.18, 0.26)
-"""Deviation of the noise, of the range of a pixel."""
+"""Standard deviation of the noise, as a share of a pixel's range."""
 BLUR = (0.006, 0.012, 0.018, 0.027, 0.04)
-"""Radius of the blur, of the short side."""
+"""Radius of the blur, as a share of the short side."""
 JPEG = (40, 25, 15, 10, 6)
-"""Quality."""
+"""JPEG quality."""
 BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)
-"""Added, of the range of a pixel."""
+"""Added brightness, as a share of a pixel's range."""
 CONTRAST = (0.75, 0.55, 0.4, 0.27, 0.17)
-"""What is left of the distance to the mean."""
+"""Factor on the distance to the mean."""
 ROTATION = (5, 10, 20, 30, 45)
 """Degrees."""
 SCALE = (0.85, 0.7, 0.55, 0.4, 0.3)
-"""Size of the whole image in a frame of its mean colour."""
+"""Size of the whole image inside a frame of its mean colour."""
 CROP = (0.9, 0.8, 0.7, 0.6, 0.5)
-"""What is left of each side, around the centre."""
+"""Remaining share of each side, around the centre."""
 
 
 def add_noise(pixels: np.ndarray, severity: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def add_noise(pixels: np.ndarray, severity: int) -> np.ndarray:
 
 
 def blur(pixels: np.ndarray, severity: int) -> np.ndarray:
-    """Blur by a Gaussian."""
+    """Apply a Gaussian blur."""
     radius = BLUR[severity - 1] * min(pixels.shape[:2])
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))
 
@@ -53,18 +53,18 @@ def compress(pixels: np.ndarray, severity: int) -> np.ndarray:
 
 
 def brighten(pixels: np.ndarray, severity: int) -> np.ndarray:
-    """Add light."""
+    """Increase brightness."""
     return _clip(pixels + 255.0 * BRIGHTNESS[severity - 1])
 
 
 def fade(pixels: np.ndarray, severity: int) -> np.ndarray:
-    """Take away contrast."""
+    """Reduce contrast."""
     mean = pixels.mean(axis=(0, 1), keepdims=True)
     return _clip(mean + CONTRAST[severity - 1] * (pixels - mean))
 
 
 def rotate(pixels: np.ndarray, severity: int) -> np.ndarray:
-    """Turn around the centre; the corners get the mean colour."""
+    """Rotate around the centre; the corners get the mean colour."""
     turned = Image.fromarray(pixels).rotate(
         ROTATION[severity - 1], Image.Resampling.BILINEAR, fillcolor=_mean_colour(pixels)
     )
@@ -72,7 +72,7 @@ def rotate(pixels: np.ndarray, severity: int) -> np.ndarray:
 
 
 def shrink(pixels: np.ndarray, severity: int) -> np.ndarray:
-    """Show the whole image smaller, in a frame of its mean colour."""
+    """Shrink the whole image inside a frame of its mean colour."""
     height, width = pixels.shape[:2]
     share = SCALE[severity - 1]
     small = Image.fromarray(pixels).resize(
@@ -84,7 +84,7 @@ def shrink(pixels: np.ndarray, severity: int) -> np.ndarray:
 
 
 def crop(pixels: np.ndarray, severity: int) -> np.ndarray:
-    """Keep the middle."""
+    """Crop to the centre."""
     height, width = pixels.shape[:2]
     rows, columns = (max(1, round(side * CROP[severity - 1])) for side in (height, width))
     top, left = (height - rows) // 2, (width - columns) // 2
@@ -103,9 +103,9 @@ CORRUPTIONS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = MappingProx
         "crop": crop,
     }
 )
-"""What each is called, and pixels uint8[H,W,3] and severity 1 to 5 -> pixels."""
+"""Name -> function of pixels uint8[H,W,3] and severity 1 to 5 that returns pixels."""
 MOVING = frozenset({"rotation", "scale", "crop"})
-"""Those that move the object: a target with a place in the image would no longer be true."""
+"""Corruptions that move the object, so a target with a position would no longer be true."""
 
 
 def _clip(pixels: np.ndarray) -> np.ndarray:

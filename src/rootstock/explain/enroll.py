@@ -1,7 +1,8 @@
-"""A new class from a few images, without a training: the head is fitted again.
+"""Add a class from a few images, without a training run: the head is fitted again.
 
-The model carries features of up to 1,000 training images; with those of the new images they are
-enough for a head. The backbone stays, so this takes seconds. Needs torch.
+The model carries features of up to 1,000 training images. Together with the features of the new
+images, they are enough for a head. The backbone does not change, so this takes seconds. Needs
+torch.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ FOLDED_IMAGES = 2
 
 @dataclass(frozen=True)
 class NewImage:
-    """An image of the new class: its name, bytes, SHA-256 and features float32[D]."""
+    """An image of the new class: its name, bytes, SHA-256, and features float32[D]."""
 
     name: str
     content: bytes
@@ -45,11 +46,11 @@ class NewImage:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """What the new class does to the others, on images that the head was not fitted on.
+    """The effect of the new class on the others, on images that the head was not fitted to.
 
     ``before`` and ``after`` are the accuracies on images of the old classes, by folds over the
-    ``n_known`` images that the model carries; ``recall`` of the new class is None if it cannot be
-    measured.
+    ``n_known`` images that the model carries. ``recall`` of the new class is None if it cannot
+    be measured.
     """
 
     name: str
@@ -63,25 +64,25 @@ class Enrolled:
     def summary(self) -> str:
         """Return the result in two sentences."""
         recall = (
-            f"{self.recall:.1%} of its images are recognised"
+            f"{self.recall:.1%} of its images are recognized"
             if self.recall is not None
-            else "one image is too few to measure how often it is recognised"
+            else "one image is too few to measure its recall"
         )
         return (
             f"{self.name}: {self.n_new} images; {recall} (each left out in turn). On "
-            f"{self.n_known} images of the other classes the accuracy is {self.after:.1%}, "
-            f"{self.before:.1%} without the new class."
+            f"{self.n_known} images of the other classes, the accuracy is {self.after:.1%} "
+            f"({self.before:.1%} without the new class)."
         )
 
 
 def enroll_class(
     predictor: Predictor, name: str, images: Sequence[NewImage], out: Path
 ) -> Enrolled:
-    """Write a model with one class more to the folder ``out``; the given one is not changed.
+    """Write a model with one more class to the folder ``out``; the given model is not changed.
 
     Raises:
-        DataError: the model cannot take another class, or has this one.
-        BundleError: it does not name its training images, or the folder holds something else.
+        DataError: The model cannot take another class, or already has this one.
+        BundleError: It does not list its training images, or the folder contains something else.
     """
     bundle = predictor.bundle
     known, reference = _check(predictor, name, images)
@@ -92,7 +93,7 @@ def enroll_class(
     labels = np.concatenate([old_labels, np.full(len(images), len(names) - 1)])
     targets = Targets(labels, tuple(names), labels)
     rows = np.arange(len(old))
-    # Of few new images each weighs as much as many old ones, or the class would never be said.
+    # Each of the few new images weighs as much as many old ones; otherwise the class never wins.
     solver = predictor.task.head("balanced")
     l2 = _choose_strength(solver, old, targets.take(rows))
     head = solver.fit(features, targets, l2=l2)
@@ -153,18 +154,18 @@ def _check(
         )
     if name in predictor.names:
         raise DataError(
-            f"the model has the class {name!r} already",
+            f"the model already has the class {name!r}",
             hint="to improve a class, add images to the data and train again",
         )
     if not images:
-        raise DataError("no image of the new class can be used")
+        raise DataError("no image of the new class is usable")
     if known is None or reference is None:
         raise unnamed()
     return known, reference
 
 
 def _choose_strength(solver: Any, features: np.ndarray, targets: Targets) -> float:
-    """Return the strength of least log-loss on left-out images of the old classes."""
+    """Return the strength with the lowest log loss on held-out images of the old classes."""
     some = targets.foldable()
     if not len(some):
         return STRENGTHS[len(STRENGTHS) // 2]
@@ -175,9 +176,9 @@ def _choose_strength(solver: Any, features: np.ndarray, targets: Targets) -> flo
 
 
 def _out_of_fold(solver: Any, features: np.ndarray, targets: Targets, l2: float) -> np.ndarray:
-    """Return outputs float32[N,K] by heads that did not see an image, where there are several.
+    """Return outputs float32[N,K] by heads that did not see an image, if there are several.
 
-    An image that is the only one of its class gets the output of a head that saw it.
+    The only image of a class gets the output of a head that saw it.
     """
     some = targets.foldable()
     outputs = solver.fit(features, targets, l2=l2).outputs(features)

@@ -1,7 +1,7 @@
-"""Faithfulness: whether a heat map shows what the model's answer depends on.
+"""Faithfulness: does a heat map show what the model's answer depends on?
 
 Deletion and insertion (Petsiuk et al. 2018): parts of an image are hidden, or shown, in the order
-of the map. If the map is right, the probability falls, or rises, sooner than in a random order.
+of the map. If the map is right, the probability falls, or rises, faster than in a random order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rootstock.explain.heat_map import HeatMap
 from rootstock.model.predictor import Predictor
 
 CELLS = 14
-"""Cells of the grid in each direction that are hidden or shown one after the other."""
+"""Grid cells per direction that are hidden or shown one after another."""
 STEPS = 8
 BLUR_SHARE = 0.1
 """Radius of the blur of hidden parts, as a share of the side."""
@@ -24,7 +24,7 @@ BLUR_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Mean areas under the curves of N images; of ``random`` orders beside those of the maps."""
+    """Mean areas under the curves of N images, for the maps and for ``random`` orders."""
 
     n_images: int
     deletion: float
@@ -47,7 +47,7 @@ def measure_faithfulness(
 ) -> Faithfulness:
     """Compare maps with random orders of the same cells.
 
-    The curve is that of the probability of the output; the task must have some.
+    The curve shows the probability of the output, so the task must have probabilities.
     """
     chance = np.random.default_rng(seed)
     areas = []

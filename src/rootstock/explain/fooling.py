@@ -1,6 +1,6 @@
-"""Adversarial images of a model: how far a pixel must move until the answer is another.
+"""Adversarial images of a model: how far pixels must change before the answer does.
 
-Needs torch, since the gradient is that of the network itself.
+Needs torch for the gradient of the network.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rootstock.model.predictor import Predictor
 from rootstock.system.progress import Progress
 
 RADII = (1, 2, 4, 8)
-"""In levels of 255, as files hold them: nobody sees a change of 2."""
+"""In pixel levels of 255, as in files: a change of 2 is invisible."""
 METHODS = {"FGSM": 1, "PGD": PGD_STEPS}
-"""Steps of each."""
+"""Steps of each method."""
 BATCH_IMAGES = 16
 MAX_EXAMPLES = 8
 SUBTLE_RADIUS = 2
 ADVERSARIAL_PREFIX = "adversarial_"
-"""Before the score's name: the score after PGD within `SUBTLE_RADIUS`."""
+"""Prefix of the score's name: the score after PGD within `SUBTLE_RADIUS`."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Example:
 
 @dataclass(frozen=True)
 class FoolingScores:
-    """The score without an attack, and after each method for every radius.
+    """The score without an attack, and after each method at every radius.
 
-    ``smallest`` float[N]: the smallest radius of PGD that makes a right answer wrong, infinite if
-    none does, nan if the answer was wrong before; empty for tasks without right and wrong.
+    ``smallest`` float[N]: the smallest radius of PGD that makes a right answer wrong; infinite if
+    none does, nan if the answer was wrong before. Empty for tasks without right and wrong.
     """
 
     n_images: int
@@ -61,7 +61,7 @@ class FoolingScores:
 def measure_fooling(
     predictor: Predictor, sample: Sample, *, radii: Sequence[int] = RADII
 ) -> FoolingScores:
-    """Attack the first view of every image by FGSM and PGD at every radius, rising."""
+    """Attack the first view of every image by FGSM and PGD at every radius, in rising order."""
     task = predictor.task
     views = np.stack([predictor.bundle.preprocess.fit(pixels) for pixels in sample.pixels])
     decisions = _decide(predictor, views)
@@ -95,14 +95,14 @@ def render_fooling(metric: str, result: FoolingScores) -> str:
     name, radius = metric.replace("_", " "), result.radii[0]
     scores = " and ".join(f"{one[0]:.3f} by {method}" for method, one in result.scores.items())
     return (
-        f"An attacker who knows the model and moves each pixel by at most {radius} of 255 levels, "
-        f"which nobody sees, changes the {name} on {count(result.n_images, 'test image')} from "
-        f"{result.clean:.3f} to {scores}.\n"
+        f"An attacker who knows the model and changes each pixel by at most {radius} of 255 "
+        f"levels, which is invisible, changes the {name} on "
+        f"{count(result.n_images, 'test image')} from {result.clean:.3f} to {scores}.\n"
     )
 
 
 class _Attacker:
-    """Attacks the same views again and again."""
+    """Attacks the same views repeatedly."""
 
     def __init__(self, predictor: Predictor, sample: Sample, views: np.ndarray) -> None:
         preprocess = predictor.bundle.preprocess

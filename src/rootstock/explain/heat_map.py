@@ -21,9 +21,9 @@ Method = Literal["auto", "maps", "occlusion"]
 
 @dataclass(frozen=True)
 class HeatMap:
-    """``evidence`` float32[h,w]: what each position of ``view`` uint8[S,S,3] adds to ``output``.
+    """``evidence`` float32[h,w]: the contribution of each position of ``view`` uint8[S,S,3].
 
-    Negative values speak against it. ``method`` is how it was found.
+    It supports ``output`` if positive and opposes it if negative. ``method``: how it was computed.
     """
 
     output: str
@@ -33,19 +33,19 @@ class HeatMap:
 
     @property
     def grid(self) -> np.ndarray:
-        """uint8[h,w]: 255 at the strongest evidence, 0 where there is none or it is negative."""
+        """uint8[h,w]: 255 at the strongest evidence, 0 for no or negative evidence."""
         positive = np.maximum(self.evidence, 0)
         top = float(positive.max())
         return np.round(255 * positive / top if top else positive).astype(np.uint8)
 
     def to_answer(self) -> HeatMapAnswer:
-        """Return what JSON holds."""
+        """Return a form that JSON can hold."""
         return HeatMapAnswer(output=self.output, method=self.method, values=self.grid.tolist())
 
 
 @dataclass(frozen=True)
 class Explained:
-    """One image's decision [...], features float32[D] and heat maps, the main one first."""
+    """One image's decision [...], features float32[D], and heat maps, the main one first."""
 
     decision: np.ndarray
     features: np.ndarray
@@ -66,13 +66,13 @@ def explain_images(
 ) -> list[Explained]:
     """Explain the answers for images prepared as uint8[V,S,S,3].
 
-    ``output`` names what is explained; by default it is all that the model answered, such as the
-    labels that apply. ``maps`` are exact and cost no forward pass of their own; ``occlusion`` hides
-    one part of the image after the other, which works for every network and takes 64 forward
-    passes. ``auto``: maps if there are any.
+    ``output`` names what is explained. By default it is the whole answer, such as all labels
+    that apply. ``maps`` are exact and need no extra forward pass. ``occlusion`` hides one part of
+    the image after another, which works for every network and takes 64 forward passes. ``auto``
+    uses maps if there are any.
 
     Raises:
-        ExplainError: there is no such output, or only maps were asked for and there are none.
+        ExplainError: There is no such output, or maps were requested and there are none.
     """
     mapped = predictor.infer_maps(prepared)
     if method == "maps" and not mapped.maps:
@@ -100,7 +100,7 @@ def explain_images(
 
 
 def _read_maps(predictor: Predictor, maps: Sequence[np.ndarray], subject: Subject) -> np.ndarray:
-    """Return the evidence float32[h,w]; of several outputs, the length of what they get."""
+    """Return the evidence float32[h,w]; for several outputs, the length of their vector."""
     grids = read_grids(predictor.bundle.facts.tap)
     weights = contrast(predictor.head.linear_part(join_maps(maps, grids)), subject)
     parts = [map_evidence(maps, one, grids) for one in weights]

@@ -1,4 +1,4 @@
-"""What is inside a network: filters, activation maps, and the patches that excite channels."""
+"""The inside of a network: filters, activation maps, and the patches that excite channels."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rootstock.explain.lens import Lens, receptive_field, to_tensor
 
 @dataclass(frozen=True)
 class Patch:
-    """The part of a view that excites a channel: uint8[P,P,3], and how much."""
+    """The part of a view that excites a channel, uint8[P,P,3], and how strongly."""
 
     pixels: np.ndarray
     activation: float
 
 
 def read_filters(lens: Lens) -> list[np.ndarray]:
-    """Return the filters of the first convolution as uint8[k,k,3], each over its own range."""
+    """Return the filters of the first convolution as uint8[k,k,3], each scaled to its range."""
     first = next(one for one in lens.backbone.modules() if isinstance(one, nn.Conv2d))
     weights = first.weight.detach().permute(0, 2, 3, 1).numpy()
     return [stretch(one if one.shape[-1] == 3 else one[..., :1].repeat(3, -1)) for one in weights]
 
 
 def strongest_maps(lens: Lens, view: np.ndarray, *, count: int) -> list[list[np.ndarray]]:
-    """Return for each tap the ``count`` maps float32[h,w] that differ most over a view."""
+    """Return, per tap, the ``count`` maps float32[h,w] that differ most over a view."""
     strongest = []
     with torch.inference_mode():
         for (part,) in lens.maps(to_tensor(view)):
@@ -46,9 +46,9 @@ def busiest_channels(lens: Lens, views: Sequence[np.ndarray], tap: int, *, count
 def exciting_patches(
     lens: Lens, views: Sequence[np.ndarray], tap: int, channel: int, *, count: int
 ) -> list[Patch]:
-    """Return the patches of views uint8[S,S,3] that excite a channel most, one for each view.
+    """Return the patches of views uint8[S,S,3] that excite a channel most, one per view.
 
-    A patch is as large as the receptive field of the tap, cut off at the border of the view.
+    A patch is as large as the tap's receptive field, clipped at the border of the view.
     """
     side = receptive_field(lens, tap)
     found = []
@@ -69,6 +69,6 @@ def _map(lens: Lens, view: np.ndarray, tap: int) -> np.ndarray:
 
 
 def stretch(values: np.ndarray) -> np.ndarray:
-    """Return uint8 of the same shape, from the lowest value to the highest."""
+    """Return uint8 of the same shape, scaled from the lowest to the highest value."""
     low, high = float(values.min()), float(values.max())
     return np.round(255 * (values - low) / max(high - low, 1e-12)).astype(np.uint8)

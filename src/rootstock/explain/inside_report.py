@@ -38,28 +38,28 @@ _TEXT = """# A look inside the model
 
 ## First layer
 
-Each picture is one filter of the first convolution: what a single position of the first map looks
-for. Pretrained networks have edges in all directions, and spots of colour.
+Each picture is one filter of the first convolution: the pattern that a single position of the first
+map detects. Pretrained networks have edges in all directions, and spots of colour.
 
 ![filters](filters.png)
 
-## What each depth makes of an image
+## Activation maps at each depth
 
-The maps that differ most over the image, from the first tap to the last: the deeper, the coarser,
-and the more about things instead of edges.
+The maps that differ most over the image, from the first tap to the last. Deeper maps are coarser
+and respond to things rather than edges.
 
 ![activation maps](maps.png)
 
-## What excites a channel
+## Patches that excite a channel
 
-The parts of the given images that excite a channel most, as large as what one position of the map
-sees (the effective receptive field, Luo et al. 2016): {fields}.
+The parts of the given images that excite a channel most. Each is as large as the area that one
+position of the map sees (the effective receptive field, Luo et al. 2016): {fields}.
 
 ![patches](patches.png)
 
-## Which pixels matter
+## Important pixels
 
-Next to each image, the pixels that raise its answer (guided back-propagation, Springenberg et al.
+Next to each image: the pixels that raise its answer (guided back-propagation, Springenberg et al.
 2015).
 
 ![guided gradients](guided.png)
@@ -67,21 +67,21 @@ Next to each image, the pixels that raise its answer (guided back-propagation, S
 ## The image that raises an answer most
 
 Made from grey noise by gradient ascent with jitter and smoothing (Simonyan et al. 2014,
-Mordvintsev et al. 2015). It shows what the network looks for, and also how little it takes to
-please it.
+Mordvintsev et al. 2015). It shows what the network looks for, and how little is enough to get a
+high output.
 
 ![maximised answers](answers.png)
 
-## What each depth still knows of an image
+## Information left at each depth
 
-Images painted so that the maps of a tap are those of the first image (Mahendran and Vedaldi 2015).
-What is lost was of no use for telling things apart.
+Images painted so that the maps of a tap equal those of the first image (Mahendran and Vedaldi
+2015). The details that are missing were not needed to separate the classes.
 
 ![inversions](inversions.png)
 
-## A dream
+## Dream
 
-The first image, changed so that each tap sees more of what it sees (Mordvintsev et al. 2015).
+The first image, changed so that each tap responds more strongly (Mordvintsev et al. 2015).
 
 ![dreams](dreams.png)
 """
@@ -98,8 +98,8 @@ def write_inside(
 
     Args:
         views: uint8[S,S,3] of one image or more; up to 8 are used.
-        answers: the name of the subject that is explained for each.
-        subjects: what can be explained, by name.
+        answers: the name of the subject to explain for each view.
+        subjects: everything that can be explained, by name.
     """
     views, answers = views[:MAX_IMAGES], answers[:MAX_IMAGES]
     taps = list(range(lens.n_taps))
@@ -119,7 +119,7 @@ def write_inside(
     about = (
         f"The network sees images of {side} x {side} pixels and answers with: "
         f"{list_names(list(subjects)[:MAX_CLASSES])}{' ...' if subjects_left else ''}. All "
-        "pictures are computed from the model and the given images; the same ones come out again."
+        "pictures are computed from the model and the given images, and are reproducible."
     )
     with tempfile.TemporaryDirectory(prefix="rootstock-") as scratch:
         with Progress("pictures", len(sections), "section") as progress:
@@ -177,7 +177,7 @@ def _answers(lens: Lens, subjects: Mapping[str, Subject]) -> list[Tile]:
         value = outputs[subject.outputs[0]]
         return value - outputs[list(subject.rivals)].mean() if subject.rivals else value
 
-    # The largest or smallest box has no picture of its own.
+    # The largest or smallest box has no picture.
     single = [(name, one) for name, one in subjects.items() if len(one.outputs) == 1]
     return [
         (to_view(maximise(lens, partial(margin, subject=subject))), name, "")

@@ -1,4 +1,4 @@
-"""A network opened up: gradients at any tap, for images with values in [0, 1]. Needs torch."""
+"""Access to a network's inside: gradients at any tap, for images in [0, 1]. Needs torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rootstock.training.network import TransferNet
 
 @dataclass(frozen=True)
 class Lens:
-    """A network in eval mode whose weights take no gradient, and how its images are normalised."""
+    """A network in eval mode with frozen weights, and the normalization of its images."""
 
     network: TransferNet
     preprocess: Preprocess
@@ -40,7 +40,7 @@ class Lens:
 
     @property
     def n_taps(self) -> int:
-        """How many taps have maps."""
+        """The number of taps that have maps."""
         return len(self.network.extractor.module.feature_info)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Lens:
         return maps
 
     def map_at(self, images: Tensor, tap: int) -> Tensor:
-        """Return the maps [N,c,h,w] of one tap, and compute no deeper than that."""
+        """Return the maps [N,c,h,w] of one tap, without computing deeper layers."""
         (maps,) = self.network.extractor.module.forward_intermediates(
             self.normalise(images), indices=[tap], intermediates_only=True, stop_early=True
         )
@@ -84,7 +84,7 @@ def to_view(image: Tensor) -> np.ndarray:
 
 @contextmanager
 def guided(lens: Lens) -> Iterator[None]:
-    """Let only positive gradients pass each activation, inside (Springenberg et al. 2015)."""
+    """Let only positive gradients pass each activation (Springenberg et al. 2015)."""
     from timm.layers import activations
 
     def keep_positive(
@@ -108,8 +108,8 @@ def guided(lens: Lens) -> Iterator[None]:
 def guided_gradient(lens: Lens, view: np.ndarray, output: int) -> np.ndarray:
     """Return float32[S,S]: the pixels of a view uint8[S,S,3] that raise an output.
 
-    The guided gradient times the distance of each pixel to the mean colour: where an image has no
-    content there is nothing to show.
+    The result is the guided gradient times the distance of each pixel to the mean colour, so areas
+    without content stay empty.
     """
     image = to_tensor(view).requires_grad_()
     with guided(lens):
@@ -119,10 +119,10 @@ def guided_gradient(lens: Lens, view: np.ndarray, output: int) -> np.ndarray:
 
 
 def receptive_field(lens: Lens, tap: int, *, share: float = 0.01) -> int:
-    """Return the side in pixels of what a position in the middle of a tap's map sees.
+    """Return the side in pixels of the area that a middle position of a tap's map sees.
 
-    The effective receptive field (Luo et al. 2016): where the gradient of the position is at least
-    ``share`` of its largest, over four images of noise.
+    This is the effective receptive field (Luo et al. 2016): the area where the gradient of the
+    position is at least ``share`` of its maximum, over four images of noise.
     """
     side = lens.preprocess.input_size
     chance = torch.Generator().manual_seed(0)

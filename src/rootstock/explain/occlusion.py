@@ -1,6 +1,6 @@
-"""Occlusion: hide one part of an image after the other, and see what it costs (Zeiler 2014).
+"""Occlusion: hide one part of an image after another, and measure the effect (Zeiler 2014).
 
-Works for every network and engine, at the price of one forward pass per part.
+This works for every network and engine, and takes one forward pass per part.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from rootstock.model.predictor import Predictor
 from rootstock.tasks.task import Subject
 
 CELLS = 8
-"""Cells of the grid in each direction."""
+"""Grid cells per direction."""
 PATCH_CELLS = 2
-"""Side of the hidden square in cells: neighbouring squares overlap, so the map is smooth."""
+"""Side of the hidden square in cells. Neighbouring squares overlap, so the map is smooth."""
 BATCH_IMAGES = 16
 
 
 def occlude(
     predictor: Predictor, view: np.ndarray, subjects: Sequence[Subject]
 ) -> list[np.ndarray]:
-    """Return float32[8,8] for each subject: how far it falls if squares around a cell are hidden.
+    """Return float32[8,8] per subject: its drop if squares around a cell are hidden.
 
-    A hidden square of the view uint8[S,S,3] gets the mean colour of the view. Of a subject of
-    several outputs, such as a box, it is how far they move together.
+    A hidden square of the view uint8[S,S,3] gets the mean colour of the view. For a subject with
+    several outputs, such as a box, the value is how far they move together.
     """
     size = len(view)
     edges = np.linspace(0, size, CELLS + 1).round().astype(int)
@@ -49,7 +49,7 @@ def occlude(
 
 
 def _run(predictor: Predictor, views: np.ndarray) -> np.ndarray:
-    """Return outputs float32[N,K], before the calibration, of views uint8[N,S,S,3]."""
+    """Return outputs float32[N,K], before calibration, of views uint8[N,S,S,3]."""
     parts = []
     for start in range(0, len(views), BATCH_IMAGES):
         images = predictor.bundle.preprocess.normalise(views[start : start + BATCH_IMAGES])

@@ -1,4 +1,4 @@
-"""Images made by gradient ascent: what excites a network most. Needs torch.
+"""Images made by gradient ascent that excite a network most. Needs torch.
 
 Each starts from a seed, so the same model gives the same pictures.
 """
@@ -14,11 +14,11 @@ from torch import Tensor
 from rootstock.explain.lens import Lens
 
 JITTER_SHARE = 1 / 28
-"""Of the side; shifts keep high frequencies from building up (Mordvintsev et al. 2015)."""
+"""Shifts as a share of the side; they suppress high frequencies (Mordvintsev et al. 2015)."""
 SMOOTHNESS = 0.02
-"""Weight of the total variation against the error of an inversion."""
+"""Weight of the total variation relative to the error of an inversion."""
 STEP, ROUGHNESS_SHARE = 0.015, 0.15
-"""Of gradient ascent: mean step of a value in [0, 1]; weight of smoothing against it."""
+"""Gradient ascent: mean step of a value in [0, 1], and weight of the smoothing."""
 
 
 def maximise(
@@ -38,16 +38,16 @@ def maximise(
         moved = torch.roll(image, shift, dims=(2, 3))
         (rise,) = torch.autograd.grad(score(moved), image)
         (roughness,) = torch.autograd.grad(total_variation(image), image)
-        # Each by its own size: outputs of networks differ by orders of magnitude.
+        # Each is scaled by its size: outputs of networks differ by orders of magnitude.
         step = _unit(rise) - ROUGHNESS_SHARE * _unit(roughness)
         image = (image.detach() + STEP * step).clamp(0, 1)
     return image
 
 
 def invert(lens: Lens, target: Tensor, tap: int, *, steps: int = 150, seed: int = 0) -> Tensor:
-    """Return an image [1,3,S,S] whose maps at a tap are those of ``target`` [1,3,S,S].
+    """Return an image [1,3,S,S] whose maps at a tap equal those of ``target`` [1,3,S,S].
 
-    What a tap has kept of an image can be painted again, the rest is lost (Mahendran and Vedaldi
+    Details that a tap has kept can be painted again; the rest is lost (Mahendran and Vedaldi
     2015).
     """
     wanted = lens.map_at(target, tap).detach()
@@ -68,7 +68,7 @@ def invert(lens: Lens, target: Tensor, tap: int, *, steps: int = 150, seed: int 
 
 
 def dream(lens: Lens, image: Tensor, tap: int, *, octaves: int = 3, steps: int = 12) -> Tensor:
-    """Return an image [1,3,S,S] that shows more of what a tap sees in it (Mordvintsev 2015).
+    """Return an image [1,3,S,S] to which a tap responds more strongly (Mordvintsev 2015).
 
     The norm of the tap's maps rises from coarse to fine sizes of the image.
     """

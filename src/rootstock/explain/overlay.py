@@ -1,4 +1,4 @@
-"""A heat map over the image that it explains."""
+"""Draw a heat map over the image that it explains."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from PIL import Image
 from rootstock.explain.heat_map import HeatMap
 
 COLOUR = (255, 96, 0)
-"""Of the strongest evidence: an orange that colour-blind readers tell from green and blue."""
+"""Tint of the strongest evidence: an orange that colour-blind readers can distinguish."""
 MAX_COVER, DIMMED, GREYED = 0.7, 0.5, 0.8
-"""How much of a pixel the strongest evidence covers; brightness of pixels without any, and how much
-colour the view loses so that the tint shows."""
+"""Opacity of the strongest evidence; brightness of pixels without evidence; and the share of
+colour that the view loses so that the tint is visible."""
 
 
 def draw_overlay(heat_map: HeatMap, *, strength: float = 1.0) -> np.ndarray:
-    """Return uint8[S,S,3]: the view in greys, tinted by evidence and dimmed without it.
+    """Return uint8[S,S,3]: the view in grey, tinted by evidence and dimmed without it.
 
-    ``strength`` 0 leaves the view as it is.
+    ``strength`` 0 leaves the view unchanged.
     """
     view, grid = heat_map.view, Image.fromarray(heat_map.grid)
     side = len(view)

@@ -1,4 +1,4 @@
-"""What the answers rest on: the section of the evaluation, and its picture."""
+"""The evidence for the answers: a section of the evaluation, and its picture."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from rootstock.tasks.task import PICTURE_FOLDER
 
 MAX_SHOWN = 24
 MAX_MEASURED = 12
-"""Images whose maps are compared with random orders: 36 forward passes each."""
+"""Images whose maps are compared with random orders; each takes 36 forward passes."""
 RETRIEVED = (1, 5, 10)
 MAX_SEARCHED, MAX_TARGETS = 2_000, 20
-"""Test images that are searched, and classes that the table names."""
+"""Test images that are searched, and classes listed in the table."""
 PICTURE = f"{PICTURE_FOLDER}/heat_maps.png"
 
 
@@ -34,8 +34,8 @@ PICTURE = f"{PICTURE_FOLDER}/heat_maps.png"
 class Explanations:
     """Heat maps of some test images, the largest errors first.
 
-    ``targets`` are those of the images, for people; ``wrong`` bool of each is None for tasks
-    without right and wrong; ``faithfulness`` is None for tasks whose answers have no probability.
+    ``targets`` are the images' targets for people. ``wrong`` is a bool per image, None for tasks
+    without right and wrong. ``faithfulness`` is None for tasks whose answers have no probability.
     """
 
     targets: Sequence[str]
@@ -51,21 +51,22 @@ class Explanations:
             output, title = heat_map.output, f"is {target}" if is_wrong else target
             if self.wrong is None and output != target:
                 title = f"{output} (is {target})"
-            said = f"taken for {output}" if is_wrong else ""
+            said = f"answered {output}" if is_wrong else ""
             tiles.append((draw_overlay(heat_map), title, said))
         order = "the largest errors first"
         if self.wrong is not None:
             order = f"{sum(wrong)} of these {len(tiles)} answers are wrong"
         about = f"orange: evidence for the answer; {order}"
-        plot_captioned_tiles(tiles, path, headlines=("What the answers rest on", about))
+        plot_captioned_tiles(tiles, path, headlines=("Evidence for the answers", about))
 
     def render(self) -> str:
         """Return the section as Markdown."""
         lines = [
-            "## What the answers rest on",
+            "## Evidence for the answers",
             "",
-            "The evidence for each answer is orange, on the part of the image that the model sees. "
-            "If it is not where the subject is, the model may have learnt a shortcut.",
+            "Orange marks the evidence for each answer, on the part of the image that the model "
+            "sees. "
+            "If it is not on the subject, the model may have learnt a shortcut.",
             "",
             f"![heat maps]({PICTURE})",
         ]
@@ -81,7 +82,7 @@ def explain_tests(
     targets: Targets,
     root: Path,
 ) -> Explanations | None:
-    """Explain up to 24 test images, the largest errors first; None if the network has no maps."""
+    """Explain up to 24 test images, largest errors first; None if the network has no maps."""
     task = predictor.task
     errors = task.errors(decisions, targets)
     errors = np.zeros(len(rows)) if errors is None else np.nan_to_num(errors)
@@ -120,8 +121,8 @@ def render_retrieval(features: np.ndarray, rows: Sequence[ImageRow]) -> str:
     lines = [
         "## Similar images",
         "",
-        "How many of the nearest test images of a test image, by the model's features, have its "
-        "class (precision at 1, 5 and 10), the lowest first:",
+        "Share of the nearest test images of a test image, by the model's features, that have its "
+        "class (precision at 1, 5, and 10), lowest first:",
         "",
         *markdown_table(
             ("class", *(f"at {n}" for n in RETRIEVED)),
@@ -138,7 +139,7 @@ def render_retrieval(features: np.ndarray, rows: Sequence[ImageRow]) -> str:
 
 
 def _choose(errors: np.ndarray) -> np.ndarray:
-    """Return the numbers of up to 24 images: the largest errors, then right ones evenly spread."""
+    """Return the numbers of up to 24 images: the largest errors, then evenly spread right ones."""
     wrong = np.argsort(-errors, kind="stable")[: min(MAX_SHOWN, np.count_nonzero(errors))]
     right = np.flatnonzero(errors == 0)
     n_right = min(MAX_SHOWN - len(wrong), len(right))
@@ -148,7 +149,7 @@ def _choose(errors: np.ndarray) -> np.ndarray:
 
 def _say(measured: Faithfulness) -> str:
     return (
-        f"A check on {measured.n_images} images: if their parts are blurred in the order of the "
+        f"Checked on {measured.n_images} images: if their parts are blurred in the order of the "
         f"map, the mean probability of the answer is {measured.deletion:.2f} "
         f"({measured.random_deletion:.2f} in a random order; lower is better). If the parts are "
         f"shown in that order, it is {measured.insertion:.2f} ({measured.random_insertion:.2f}; "

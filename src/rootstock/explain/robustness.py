@@ -1,6 +1,6 @@
-"""How easily is a model fooled: common corruptions, and adversarial images.
+"""Measure how easily a model is fooled: common corruptions, and adversarial images.
 
-The score is that of the task, so that the same works for every task.
+It uses the task's score, so it works for every task.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from rootstock.tasks.targets import Targets
 
 TYPICAL_SEVERITY = 3
 ROBUST_PREFIX = "robust_"
-"""Before the score's name: its mean over the corruptions at severity 3."""
+"""Prefix of the score's name: its mean over the corruptions at severity 3."""
 BATCH_IMAGES = 16
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Decoded images uint8[H,W,3] with their targets, those as texts, and paths."""
+    """Decoded images uint8[H,W,3] with their targets, the targets as texts, and paths."""
 
     pixels: Sequence[np.ndarray]
     targets: Targets
@@ -38,7 +38,7 @@ class Sample:
     paths: Sequence[str]
 
     def take(self, count: int) -> Sample:
-        """Return about so many of the images, evenly spread."""
+        """Return about ``most`` of the images, evenly spread."""
         step = max(1, len(self.pixels) // count)
         rows = np.arange(0, len(self.pixels), step)[:count]
         texts, paths = [self.texts[row] for row in rows], [self.paths[row] for row in rows]
@@ -66,7 +66,7 @@ class Sample:
 class CorruptionScores:
     """Scores of ``n_images`` images: clean, and by corruption for severities 1 to 5.
 
-    ``unknown``: the share of images that the model says it does not know.
+    ``unknown``: the share of images that the model answers with `unknown`.
     """
 
     n_images: int
@@ -76,7 +76,7 @@ class CorruptionScores:
 
     @property
     def typical(self) -> float:
-        """The mean score over the corruptions at severity 3, or at the only one measured."""
+        """The mean score over the corruptions at severity 3, or at the only severity measured."""
         middle = [one[min(TYPICAL_SEVERITY, len(one)) - 1] for one in self.scores.values()]
         return float(np.mean(middle))
 
@@ -90,9 +90,9 @@ def render_corruptions(metric: str, result: CorruptionScores) -> str:
     lines = [
         "## Spoiled images",
         "",
-        f"{count(result.n_images, 'test image')}, spoiled as by a bad camera (severity "
-        f"{TYPICAL_SEVERITY} of {len(SEVERITIES)}), and how many of them are called `unknown`. "
-        "`rootstock robustness` measures every severity, and what an attacker can do.",
+        f"{count(result.n_images, 'test image')}, degraded as if by a bad camera (severity "
+        f"{TYPICAL_SEVERITY} of {len(SEVERITIES)}), with the share that is answered `unknown`. "
+        "`rootstock robustness` measures every severity, and the effect of attacks.",
         "",
         *markdown_table(("corruption", name, "unknown"), rows),
     ]
@@ -102,7 +102,7 @@ def render_corruptions(metric: str, result: CorruptionScores) -> str:
 def measure_corruptions(
     predictor: Predictor, sample: Sample, *, severities: Sequence[int] = SEVERITIES
 ) -> CorruptionScores:
-    """Return the scores under every corruption; of those that leave the target true."""
+    """Return the scores under every corruption, or only those that keep the target true."""
     clean, _ = _score(predictor, sample, list(sample.pixels))
     result = CorruptionScores(len(sample.pixels), clean)
     moving = MOVING if predictor.task.spatial else frozenset()
@@ -122,7 +122,7 @@ def measure_corruptions(
 def _score(
     predictor: Predictor, sample: Sample, pixels: Sequence[np.ndarray]
 ) -> tuple[float, float]:
-    """Return the score, and the share of images that the model calls unknown."""
+    """Return the score, and the share of images that the model answers with `unknown`."""
     decisions, unknown = [], 0
     for start in range(0, len(pixels), BATCH_IMAGES):
         batch = [predictor.cut(one) for one in pixels[start : start + BATCH_IMAGES]]

@@ -1,4 +1,4 @@
-"""How easily a model is fooled: numbers, words and pictures in a folder."""
+"""Report how easily a model is fooled: numbers, text, and pictures in a folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def describe_robustness(
 
 
 def smallest_radii(sample: Sample, fooling: FoolingScores) -> dict[str, float | None]:
-    """Return the median of the smallest radii by target; None: no radius fooled half of them."""
+    """Return the median of the smallest radii by target; None if no radius fooled half of them."""
     by_target: dict[str, list[float]] = defaultdict(list)
     for text, radius in zip(sample.texts, fooling.smallest.tolist(), strict=False):
         if not math.isnan(radius):
@@ -56,7 +56,10 @@ def write_robustness(
         corruptions.scores,
         corruptions.clean,
         out / CORRUPTIONS_PICTURE,
-        titles=("Corrupted images", f"{corruptions.n_images} images; severity 3 is a bad camera"),
+        titles=(
+            "Corrupted images",
+            f"{corruptions.n_images} images; severity 3 is like a bad camera",
+        ),
         ticks=SEVERITIES,
         xlabel="severity",
         ylabel=name,
@@ -65,9 +68,9 @@ def write_robustness(
         fooling.scores,
         fooling.clean,
         out / ATTACKS_PICTURE,
-        titles=("Adversarial images", "each pixel moves by at most the radius"),
+        titles=("Adversarial images", "each pixel changes by at most the radius"),
         ticks=fooling.radii,
-        xlabel="radius, in levels of 255",
+        xlabel="radius, in pixel levels of 255",
         ylabel=name,
     )
     examples = [(e.before, e.after, e.said, e.says, e.radius) for e in fooling.examples]
@@ -88,10 +91,12 @@ def summarise(numbers: dict[str, Any]) -> str:
     radius = numbers["radii"][0]
     lowest = numbers["corruptions"][worst][TYPICAL_SEVERITY - 1]
     return (
-        f"On images that a bad camera spoiled (severity {TYPICAL_SEVERITY} of {len(SEVERITIES)}, "
-        f"{len(numbers['corruptions'])} kinds) the {name} is {numbers['typical_corruption']:.3f} "
-        f"instead of {numbers['clean']:.3f}; worst is {worst} with {lowest:.3f}. An attacker who "
-        f"knows the model and moves each pixel by at most {radius} of 255 leaves "
+        f"On images degraded as if by a bad camera (severity {TYPICAL_SEVERITY} of "
+        f"{len(SEVERITIES)}, "
+        f"{len(numbers['corruptions'])} kinds), the {name} is {numbers['typical_corruption']:.3f} "
+        f"instead of {numbers['clean']:.3f}; the worst is {worst} with {lowest:.3f}. An attacker "
+        "who "
+        f"knows the model and changes each pixel by at most {radius} of 255 levels leaves "
         f"{numbers['attacks']['PGD'][0]:.3f}."
     )
 
@@ -110,14 +115,14 @@ def _render(name: str, numbers: dict[str, Any], *, has_examples: bool) -> str:
         for method, scores in numbers["attacks"].items()
     ]
     lines = [
-        "# How easily the model is fooled",
+        "# Robustness",
         "",
         summarise(numbers),
         "",
         f"## Corrupted images ({name})",
         "",
         f"Without corruption: {numbers['clean']:.3f} on {numbers['n_images']} images. The last "
-        "column is the share of images that the model calls unknown at severity 5.",
+        "column is the share of images that the model answers with `unknown` at severity 5.",
         "",
         *markdown_table(("corruption", *map(str, SEVERITIES), "unknown at 5"), rows),
         "",
@@ -125,9 +130,10 @@ def _render(name: str, numbers: dict[str, Any], *, has_examples: bool) -> str:
         "",
         f"## Adversarial images ({name})",
         "",
-        "Someone who has the model can change an image so that people see no difference and the "
-        "answer is another: in one step (FGSM) or in ten (PGD). The columns are the largest change "
-        "of a pixel, in levels of 255.",
+        "An attacker who has the model can change an image so that people see no difference but "
+        "the "
+        "answer changes: in one step (FGSM) or in ten (PGD). The columns are the largest change of "
+        "a pixel, in levels of 255.",
         "",
         *markdown_table(("method", *map(str, numbers["radii"])), attacks),
         "",
@@ -135,10 +141,10 @@ def _render(name: str, numbers: dict[str, Any], *, has_examples: bool) -> str:
     ]
     if numbers["smallest_radius"]:
         radii = [
-            (text, "none of these" if radius is None else f"{radius:g}")
+            (text, "none of the radii" if radius is None else f"{radius:g}")
             for text, radius in numbers["smallest_radius"].items()
         ]
-        lines += ["", "The radius that fools half of a class's images:", ""]
+        lines += ["", "Radius that fools half of a class's images:", ""]
         lines += markdown_table(("class", "radius"), radii)
     if has_examples:
         lines += ["", f"![examples]({EXAMPLES_PICTURE})"]

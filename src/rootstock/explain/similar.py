@@ -19,17 +19,17 @@ from rootstock.system.arrays import read_arrays
 from rootstock.system.files import write_atomic
 
 BLOCK_ROWS = 65_536
-"""Rows that are compared at a time, which bounds memory to 330 MB for 1,280 features."""
+"""Rows compared at a time, which limits memory to 330 MB for 1,280 features."""
 COARSE_ROWS = 4_096
-"""From this many rows on, an index has coarse rows, which make a search several times as fast."""
+"""From this many rows, an index has coarse rows, which make a search several times as fast."""
 FIRST_ROWS = 256
-"""Rows with the highest bounds that are compared first, at least four for each that is asked."""
-INDEX_HINT = "make it again with `rootstock index-images`"
+"""Rows with the highest bounds that are compared first, at least four per requested row."""
+INDEX_HINT = "create it again with `rootstock index-images`"
 
 
 @dataclass(frozen=True)
 class Match:
-    """A row of an index and its cosine distance: 0 is the same direction, 1 at right angles."""
+    """A row of an index and its cosine distance: 0 is the same direction, 1 a right angle."""
 
     row: int
     distance: float
@@ -37,9 +37,9 @@ class Match:
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """Features float16[N,D] of unit length, and the paths and targets (or empty) of their images.
+    """Features float16[N,D] of unit length, with the paths and targets (or empty) of their images.
 
-    ``model`` is the digest of the model that computed them; ``coarse`` None: the index is small.
+    ``model`` is the digest of the model that computed them. ``coarse`` is None for a small index.
     """
 
     features: np.ndarray
@@ -62,7 +62,7 @@ class ImageIndex:
         """Return the training images that a model carries.
 
         Raises:
-            BundleError: it carries none, or not their names.
+            BundleError: It carries none, or not their names.
         """
         reference, known = predictor.bundle.reference, predictor.bundle.known_images
         if reference is None or known is None:
@@ -72,10 +72,10 @@ class ImageIndex:
         return cls(reference.features, paths, targets, predictor.bundle.digest)
 
     def search(self, features: np.ndarray, count: int) -> list[list[Match]]:
-        """Return the nearest rows for each of features float[Q,D], the nearest first.
+        """Return the nearest rows for each of features float[Q,D], nearest first.
 
-        Exact: a row is left out only if a bound of its likeness says that it is farther away.
-        Equal distances are in the order of the rows.
+        The search is exact: a row is skipped only if an upper bound of its similarity shows that it
+        is farther away. Equal distances are in the order of the rows.
         """
         queries = unit_rows(features)
         if self.coarse is None:
@@ -116,7 +116,7 @@ class ImageIndex:
         return np.concatenate(parts)
 
     def write(self, folder: Path) -> None:
-        """Write the index to a folder, which may be there."""
+        """Write the index to a folder, which may exist already."""
         folder.mkdir(parents=True, exist_ok=True)
         with write_atomic(folder / "features.safetensors") as temporary:
             coarse = self.coarse.arrays() if self.coarse else {}
@@ -130,7 +130,7 @@ class ImageIndex:
         """Read what `write` wrote for the same model.
 
         Raises:
-            ArtifactError: there is no index, it is damaged, or another model made it.
+            ArtifactError: There is no index, it is damaged, or another model made it.
         """
         try:
             facts = json.loads((folder / "index.json").read_bytes())
@@ -140,14 +140,16 @@ class ImageIndex:
         except FileNotFoundError as error:
             raise ArtifactError(f"{error.filename} is missing", hint=INDEX_HINT) from None
         except (KeyError, OSError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{folder} holds no index: {error}", hint=INDEX_HINT) from None
+            raise ArtifactError(f"{folder} is not an index: {error}", hint=INDEX_HINT) from None
         if index.model != predictor.bundle.digest:
             raise ArtifactError(f"{folder} was made with another model", hint=INDEX_HINT)
         counts = {len(features), len(index.paths), len(index.targets)}
         if coarse is not None:
             counts.add(coarse.codes.shape[1])
         if len(counts) > 1:
-            raise ArtifactError(f"{folder} holds no index: its files differ", hint=INDEX_HINT)
+            raise ArtifactError(
+                f"{folder} is not an index: its files do not match", hint=INDEX_HINT
+            )
         return index
 
 
@@ -157,7 +159,7 @@ def _sort(rows: np.ndarray, likeness: np.ndarray, count: int) -> list[Match]:
 
 
 def precision_at(index: ImageIndex, counts: Sequence[int]) -> dict[str, dict[int, float]]:
-    """Return by target how many of the nearest images of an image have its target, on average.
+    """Return, by target, how many of an image's nearest images have its target, on average.
 
     Each image of the index is searched among the others (retrieval by leave-one-out).
     """

@@ -1,4 +1,4 @@
-"""Pictures that a second process draws while other work continues."""
+"""Draw pictures in a second process while other work continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rootstock.system.failure import hush_interrupts
 
 
 class BackgroundPlots:
-    """Pictures that a process draws from the beginning, or this one when it finishes them."""
+    """Pictures that a second process draws early, or that this one draws in `finish`."""
 
     def __init__(self, process: Executor | None) -> None:
         self._process = process
@@ -31,14 +31,14 @@ class BackgroundPlots:
         self._works.append((work, drawing))
 
     def finish(self) -> None:
-        """Wait for every picture; raises what drawing one of them raised."""
+        """Wait for every picture; raise the error of any that failed."""
         for work, drawing in self._works:
             try:
                 drawing.result() if drawing else work()
-            except BrokenProcessPool:  # it was killed, for its memory perhaps
+            except BrokenProcessPool:  # it was killed, perhaps for using too much memory
                 work()
         if self._process:
-            self._process.shutdown(wait=False)  # its end takes a tenth of a second
+            self._process.shutdown(wait=False)  # shutting down takes a tenth of a second
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def background_plots(*, in_process: bool) -> Iterator[BackgroundPlots]:
     if not in_process:
         yield BackgroundPlots(None)
         return
-    # As for the decoding processes, forking could hang.
+    # As with the decoding processes, forking could hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=hush_interrupts) as process:
         process.submit(_warm_up)

@@ -10,7 +10,7 @@ import numpy as np
 from rootstock.plots.style import BLUE, GRID, ORANGE, canvas, display_names, headline
 
 MAX_CLASSES = 30
-"""Classes drawn at most."""
+"""Maximum classes drawn."""
 
 
 def plot_recalls(
@@ -18,7 +18,7 @@ def plot_recalls(
     names: tuple[str, str],
     path: Path,
 ) -> None:
-    """Draw (class, recall of the first, recall of the second), one line a class, as given."""
+    """Draw (class, recall of the first, recall of the second), one row per class, as given."""
     shown = list(classes[:MAX_CLASSES])
     labels = display_names([label for label, _, _ in shown])
     before, after = (np.array([row[i] for row in shown]) for i in (1, 2))
@@ -33,8 +33,8 @@ def plot_recalls(
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.set_xlabel("share of the class that is right")
+        axes.set_xlabel("share of right answers in the class")
         axes.grid(axis="x")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
         more = f"; {MAX_CLASSES} of {len(classes)} classes" if len(classes) > MAX_CLASSES else ""
-        headline(axes, "Class by class", f"the largest change first{more}")
+        headline(axes, "Recall by class", f"largest change first{more}")

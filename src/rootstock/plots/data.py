@@ -1,4 +1,4 @@
-"""Pictures of the data: how many images of what, and how large they are."""
+"""Pictures of the data: how many images of which class, and their sizes."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def plot_image_sizes(
         left, right = figure.subplots(1, 2)
         low, top = min(wide.min(), high.min()) * 0.8, max(wide.max(), high.max()) * 1.25
         left.plot([low, top], [low, top], color="#C9D1D8", linewidth=1, zorder=1)
-        # Many points hide each other; equal sizes are the rule, so area shows their number.
-        # One number for each pair: of pairs numpy sorts 100,000 in a third of a second.
+        # Many points overlap; equal sizes are common, so the area shows their number.
+        # One number per pair: numpy sorts 100,000 pairs in a third of a second.
         pairs = (wide.astype(np.int64) << 32) + high.astype(np.int64)
         sizes, number = np.unique(pairs, return_counts=True)
         points = np.stack([sizes >> 32, sizes & 0xFFFF_FFFF]).astype(float)
@@ -104,7 +104,7 @@ def _plain_log_ticks(axes: Axes) -> None:
 def log_ticks(low: float, high: float) -> list[int]:
     """Return whole numbers to mark between ``low`` and ``high``: 1, 2, 5, 10, ...
 
-    A range that holds fewer than two of these is marked evenly, no number twice.
+    A range with fewer than two of these is marked evenly, without repeated numbers.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -21,9 +21,9 @@ from rootstock.plots.style import (
 )
 
 MARKERS = ("o", "^", "s", "D", "v", "P")
-"""Each for as many classes as there are colours."""
+"""Colours and markers, each for as many classes as there are colours."""
 MAX_NAMED, NAMED_PER_COLUMN = len(MARKERS) * len(PALETTE), 21
-"""Classes that the legend of the map names."""
+"""Maximum classes in the map's legend."""
 
 Point = tuple[int, float, float, float]
 """Training images, accuracy, and the low and high end of its range."""
@@ -38,7 +38,7 @@ def plot_learning_curve(
     targets: Sequence[float],
     score_name: str = "accuracy",
 ) -> None:
-    """Draw the score of a head over the number of training images, with what lies ahead dashed."""
+    """Draw the score of a head over the number of training images; extrapolation is dashed."""
     with canvas(path, width=7.0, height=4.0) as figure:
         axes = figure.add_subplot()
         for points, style in ((measured, "-"), ([measured[-1], *extrapolated], "--")):
@@ -69,7 +69,7 @@ def plot_feature_map(
     """Draw features [N,C] on their two principal components, rows ``marked`` with a ring."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     components = np.linalg.svd(centred, full_matrices=False)[2][:2]
-    # The sign of a component is arbitrary; fixed here so that the picture is the same each time.
+    # The sign of a component is arbitrary; it is fixed so that the picture is reproducible.
     components *= np.sign(components[np.arange(2), np.abs(components).argmax(axis=1)])[:, None]
     places = centred @ components.T
     classes = sorted(set(labels))
@@ -99,7 +99,7 @@ def plot_feature_map(
                 facecolors="none",
                 edgecolors=RED,
                 linewidths=1.0,
-                label="label in doubt",
+                label="doubtful label",
             )
         axes.set(xticks=[], yticks=[])
         axes.legend(
@@ -109,4 +109,4 @@ def plot_feature_map(
             ncols=columns,
         )
         more = f"; {MAX_NAMED} of {len(classes)} classes named" if len(classes) > MAX_NAMED else ""
-        headline(axes, "The images as the backbone sees them", f"two principal components{more}")
+        headline(axes, "Features of the images", f"two principal components{more}")

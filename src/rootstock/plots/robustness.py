@@ -11,7 +11,7 @@ from rootstock.plots.sheet import plot_captioned_tiles
 from rootstock.plots.style import PALETTE, QUIET, canvas, headline
 
 GAIN = 16
-"""How much the differences are enlarged."""
+"""Magnification of the differences."""
 
 
 def plot_curves(
@@ -24,7 +24,7 @@ def plot_curves(
     xlabel: str,
     ylabel: str,
 ) -> None:
-    """Draw one line per name, all from ``clean`` on."""
+    """Draw one line per name, all starting at ``clean``."""
     with canvas(path, width=7.6, height=4.4) as figure:
         axes = figure.add_subplot()
         positions = range(len(ticks) + 1)
@@ -41,7 +41,7 @@ def plot_curves(
 def plot_examples(
     examples: Sequence[tuple[np.ndarray, np.ndarray, str, str, int]], path: Path
 ) -> None:
-    """Draw (before, after, said, says, radius) as three pictures each, the middle the difference.
+    """Draw (before, after, said, says, radius) as three pictures each, the difference in between.
 
     Pictures are uint8[S,S,3]; the difference is enlarged 16 times around grey.
     """
@@ -51,7 +51,7 @@ def plot_examples(
         tiles += [
             (before, said, ""),
             (np.clip(difference, 0, 255).astype(np.uint8), f"difference x {GAIN}", ""),
-            (after, f"at most {radius} of 255", f"taken for {says}"),
+            (after, f"at most {radius} of 255", f"answered {says}"),
         ]
-    about = "the smallest change by PGD that turned a right answer into a wrong one"
+    about = "the smallest change by PGD that makes a right answer wrong"
     plot_captioned_tiles(tiles, path, headlines=("Adversarial images", about))

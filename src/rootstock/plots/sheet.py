@@ -30,13 +30,13 @@ THUMB_PIXELS = 128  # pixels; at 144 dpi a little under an inch
 GAP_PIXELS = 6
 STEP_PIXELS = THUMB_PIXELS + GAP_PIXELS
 CAPTION_PIXELS = 46
-"""Below each captioned image, for two lines of text."""
+"""Height below each captioned image, for two lines of text."""
 CAPTION_POINTS = 7.0
 MAX_CAPTIONED_COLUMNS, MAX_CAPTIONED_ROWS = 6, 4
 MAX_CLASSES, MAX_COLUMNS = 24, 8
-"""On a contact sheet."""
+"""Maximum images on a contact sheet."""
 MAX_CACHED_TILES = 256
-"""12 MB: the same images are in several sheets of a run."""
+"""12 MB: several sheets of a run show the same images."""
 
 
 def plot_contact_sheet(
@@ -46,29 +46,29 @@ def plot_contact_sheet(
     root: Path,
     quarantined: int = 0,
 ) -> None:
-    """Draw one row of images for each class (24 classes at most, evenly chosen).
+    """Draw one row of images per class (24 classes at most, evenly chosen).
 
     Args:
         samples: class -> image paths relative to ``root``; the first 8 are shown.
-        quarantined: how many images were set aside; said in the subtitle.
+        quarantined: number of quarantined images, for the subtitle.
     """
     names = sorted(samples)
     shown = names
     if len(names) > MAX_CLASSES:
         shown = [names[i] for i in np.linspace(0, len(names) - 1, MAX_CLASSES).astype(int)]
-    # As many columns as the fullest row needs: no empty right half.
+    # As many columns as the longest row needs, so that the right half is not empty.
     columns = max(1, min(MAX_COLUMNS, max((len(samples[name]) for name in shown), default=1)))
     labels = dict(zip(names, display_names(names, limit=26), strict=True))
     tiles = [[_thumbnail(root / item) for item in list(samples[name])[:columns]] for name in shown]
     about = _about(len(names), len(shown), quarantined)
-    headlines = ("A look at the images", about)
+    headlines = ("Sample images", about)
     _draw_rows([labels[name] for name in shown], tiles, columns, path, headlines)
 
 
 def plot_rows(
     shown: Mapping[str, Sequence[np.ndarray]], path: Path, *, headlines: tuple[str, str]
 ) -> None:
-    """Draw a row of pictures uint8[S,S,3], at 128 pixels, for each name."""
+    """Draw a row of pictures uint8[S,S,3], at 128 pixels, per name."""
     tiles = [[_shrink(one) for one in row] for row in shown.values()]
     _draw_rows(list(shown), tiles, max(map(len, tiles)), path, headlines)
 
@@ -97,7 +97,7 @@ def plot_mistakes(
     n_test: int,
     n_wrong: int,
 ) -> None:
-    """Draw the most confident wrong answers with what they are and what the model said.
+    """Draw the most confident wrong answers with their true class and the model's answer.
 
     Args:
         mistakes: (path relative to ``root``, actual class, predicted class, its probability),
@@ -109,9 +109,9 @@ def plot_mistakes(
         for name, actual, predicted, probability in shown
     ]
     if not items:
-        headlines = ("No mistakes", f"All {n_test:,} test images were recognised.")
+        headlines = ("No mistakes", f"All {n_test:,} test images were right.")
     else:
-        about = f"{n_wrong:,} of {n_test:,} test images wrong; the surest {len(shown)} here"
+        about = f"{n_wrong:,} of {n_test:,} test images wrong; the {len(shown)} most confident"
         headlines = ("Worst mistakes", about)
     plot_captioned(items, path, root=root, headlines=headlines)
 
@@ -125,7 +125,7 @@ def plot_captioned(
 ) -> None:
     """Draw images with two lines of text each: (path relative to ``root``, black, red).
 
-    ``headlines``: title and the quiet line below it. Without items only these are drawn.
+    ``headlines``: title and the grey line below it. Without items, only these are drawn.
     """
     shown = items[: MAX_CAPTIONED_COLUMNS * MAX_CAPTIONED_ROWS]
     tiles = [(_thumbnail(root / name), black, red) for name, black, red in shown]
@@ -180,7 +180,7 @@ def _thumbnail(path: Path) -> np.ndarray:
 
 @lru_cache(MAX_CACHED_TILES)
 def _read_tile(path: Path, _state: tuple[int, int]) -> np.ndarray:
-    """Return `_thumbnail` of a file; one that was written again has another ``_state``."""
+    """Return `_thumbnail` of a file; ``_state`` changes when the file is rewritten."""
     return _shrink(read_image(path).pixels)
 
 
@@ -192,7 +192,7 @@ def _shrink(pixels: np.ndarray) -> np.ndarray:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     crop = Image.fromarray(pixels[top : top + side, left : left + side])
-    # Small images keep their pixels: that they are small should be seen.
+    # Small images keep their pixels, so that people see that they are small.
     filter_ = Image.Resampling.NEAREST if side < THUMB_PIXELS // 2 else Image.Resampling.LANCZOS
     return np.asarray(crop.resize((THUMB_PIXELS, THUMB_PIXELS), filter_))
 

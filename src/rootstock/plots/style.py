@@ -1,6 +1,6 @@
-"""The one look of every picture, and how it gets to disk.
+"""The style of every picture, and how pictures are written to disk.
 
-Colours are Okabe and Ito's, which stay apart for colour-blind readers (Color Universal Design,
+Colours are Okabe and Ito's, which colour-blind readers can distinguish (Color Universal Design,
 2008). matplotlib is imported inside functions because most commands never draw.
 """
 
@@ -29,7 +29,7 @@ SPLIT_COLOURS = {"train": BLUE, "val": SKY, "test": ORANGE}
 DPI = 144
 MAX_INCHES = 24.0
 
-# Fonts for scripts that DejaVu Sans (which matplotlib carries) lacks; those present are used.
+# Fonts for scripts that DejaVu Sans (part of matplotlib) lacks; installed ones are used.
 _MORE_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -44,25 +44,27 @@ _MORE_FONTS = (
 
 @contextmanager
 def canvas(path: Path, *, width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of these inches in the house style; write it to ``path`` on leaving."""
+    """Yield a figure of this size in inches, in the house style; write it to ``path`` on exit."""
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # "default" first: a matplotlibrc of the user must not change the bytes.
+    # "default" first: a user's matplotlibrc must not change the bytes.
     with style.context(["default", _look()]):
         size = (min(width, MAX_INCHES), min(height, MAX_INCHES))
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        agg = FigureCanvasAgg(figure)  # no pyplot: no global state, no display, safe in a service
+        agg = FigureCanvasAgg(
+            figure
+        )  # without pyplot: no global state or display, safe in a service
         yield figure
         with write_atomic(path) as temporary:
-            # Not savefig, which draws all twice; and matplotlib would sign the file. Packing a
-            # sheet of photos twice as hard makes it a sixteenth smaller.
+            # Not savefig, which draws everything twice; and matplotlib would sign the file. Packing
+            # a sheet of photos twice as hard makes it a sixteenth smaller.
             agg.print_png(temporary, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
 
 
 def headline(axes: Axes, title: str, subtitle: str = "") -> None:
-    """Write a title and one quiet line below it, both at the left edge of the axes."""
+    """Write a title and a grey line below it, both at the left edge of the axes."""
     lift = 20 if subtitle else 8
     axes.set_title(_flat(title), loc="left", pad=lift)
     if subtitle:
@@ -72,15 +74,15 @@ def headline(axes: Axes, title: str, subtitle: str = "") -> None:
 def write_note(
     axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], **style: Any
 ) -> None:
-    """Write small quiet text ``offset`` printer's points away from a point of the axes."""
+    """Write small grey text ``offset`` points away from a point of the axes."""
     style = {"fontsize": 8, "color": QUIET, **style}
     axes.annotate(text, point, xytext=offset, textcoords="offset points", **style)
 
 
 def display_names(classes: Sequence[str], *, limit: int = 24) -> list[str]:
-    """Return class names fit for a label: one line, shortened in the middle, drawable.
+    """Return class names for use as labels: one line, shortened in the middle, drawable.
 
-    A name in a script that no font of this machine has becomes ``class 7``, its line in
+    A name in a script that no installed font has becomes ``class 7``, its line in
     reports/per_class.csv.
     """
     return [
@@ -90,7 +92,7 @@ def display_names(classes: Sequence[str], *, limit: int = 24) -> list[str]:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return ``text`` on one line with at most ``limit`` characters, cut in the middle."""
+    """Return ``text`` on one line with at most ``limit`` characters, shortened in the middle."""
     text = _flat(text)
     if len(text) <= limit:
         return text
@@ -99,7 +101,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def fit(text: str, axes: Axes, *, points: float, pixels: float) -> str:
-    """Return ``text``, cut in the middle until it is at most ``pixels`` wide in this size."""
+    """Return ``text``, shortened in the middle to at most ``pixels`` wide at this size."""
     from matplotlib.font_manager import FontProperties
 
     renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -125,7 +127,7 @@ def blues() -> Colormap:
 
 
 def _flat(text: str) -> str:
-    """Return one line without what cannot be encoded (a file name may hold such bytes)."""
+    """Return one line without characters that cannot be encoded (file names may contain some)."""
     return escape_terminal(" ".join(text.encode("utf-8", "replace").decode("utf-8").split()))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the way to a model: how far the data is, what each depth gives, how training went."""
+"""Pictures of training: distance of the data, quality of each depth, and progress."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_LINES = len(PALETTE)
 def plot_training_curves(
     curves: Mapping[str, Sequence[float]], path: Path, *, metric: str, best: str = ""
 ) -> None:
-    """Draw a validation metric for each epoch, one line a trial; the best trial is thick.
+    """Draw a validation metric per epoch, one line per trial; the best trial is thick.
 
     Args:
         curves: trial -> values after epoch 1, 2, ...; a value may be NaN.
@@ -65,11 +65,11 @@ def plot_head_search(
     metric: str,
     best: tuple[str, float] | None = None,
 ) -> None:
-    """Draw a validation metric over the strength of the L2 penalty, one line a tap.
+    """Draw a validation metric over the strength of the L2 penalty, one line per tap.
 
     Args:
         scores: tap -> {l2: value}.
-        best: the (tap, l2) that was kept; it gets a ring.
+        best: the chosen (tap, l2); it gets a ring.
     """
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -113,13 +113,13 @@ def plot_depth(
     chosen: str = "",
     score_name: str = "accuracy",
 ) -> None:
-    """Draw how far the data is from the pretraining data by depth, and what each depth gives.
+    """Draw how far the data is from the pretraining data by depth, and the score at each depth.
 
     Args:
         divergence: (depth in 0..1, divergence) for each layer; may be empty.
         probes: tap, shallow to deep -> (cross-validated score, its standard deviation).
         chosen: the tap that the plan reads.
-        score_name: what the probes measured, in words.
+        score_name: name of the probes' score, in words.
     """
     panels = int(bool(divergence)) + int(bool(probes))
     with canvas(path, width=4.6 * max(panels, 1), height=3.9) as figure:
@@ -158,7 +158,7 @@ def _draw_probes(
     spread = np.array([deviation for _, deviation in probes.values()])
     place = np.arange(len(mean))
     axes.plot(place, mean, color=BLUE, zorder=2)
-    above = np.clip(1.0 - mean, 0.0, spread)  # no score is over 1
+    above = np.clip(1.0 - mean, 0.0, spread)  # no score exceeds 1
     axes.errorbar(
         place, mean, yerr=(spread, above), fmt="o", color=BLUE, capsize=3, elinewidth=1, zorder=3
     )
@@ -173,7 +173,7 @@ def _draw_probes(
     axes.set_ylabel(f"cross-validated {score_name}")
     axes.grid(axis="y")
     note = "mean and standard deviation over the folds"
-    headline(axes, "What a linear head reads at each depth", note)
+    headline(axes, "Score of a linear head at each depth", note)
     if chosen in probes:
         axes.set_xlabel(f"depth of the features; shaded: {chosen}, chosen by the plan")
     else:

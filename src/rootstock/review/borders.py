@@ -1,4 +1,4 @@
-"""Facts of the pixels of some images, measured while these are decoded for something else."""
+"""Pixel facts of some images, measured while the images are decoded for another purpose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rootstock.system.threads import spread
 
 
 class Borders:
-    """What `measure_picture` says of ``rows``."""
+    """The results of `measure_picture` for ``rows``."""
 
     def __init__(self, rows: Sequence[ImageRow]) -> None:
         self.rows = rows
@@ -23,15 +23,15 @@ class Borders:
         self._facts: dict[str, np.ndarray] = {}
 
     def note(self, row: ImageRow, pixels: np.ndarray) -> None:
-        """Measure an image uint8[H,W,3] that is one of the rows and was decoded at full size."""
+        """Measure an image uint8[H,W,3] of the rows, decoded at full size."""
         if row.sha256 in self._wanted and pixels.shape[:2] == (row.height, row.width):
             self._facts[row.sha256] = measure_picture(pixels)
 
     def read(self, root: Path, rendering: Rendering = PLAIN) -> np.ndarray:
-        """Return float64[N,20] of the rows; images that were not noted are decoded.
+        """Return float64[N,20] of the rows, decoding images that were not measured yet.
 
         Raises:
-            DataError: an image has changed or vanished since it was indexed.
+            DataError: An image has changed or vanished since it was indexed.
         """
 
         def measure(row: ImageRow) -> np.ndarray:

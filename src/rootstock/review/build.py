@@ -1,4 +1,4 @@
-"""Features of a sample in, DataReview out."""
+"""Build the DataReview from the features of a sample."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def build_review(
     folds: int,
     seed: int,
 ) -> DataReview:
-    """Return the answers to every question about ``features`` [N,C], which belong to ``rows``.
+    """Return the complete review of ``features`` [N,C], which belong to ``rows``.
 
-    ``borders``: some rows and what `measure_picture` returns for them. Nothing is changed.
+    ``borders`` are some rows with their `measure_picture` results. Nothing is changed.
     """
     manifest, task = dataset.manifest, dataset.task
     named = [row._replace(target=task.caption(row.target)) for row in rows]
@@ -89,7 +89,7 @@ def build_review(
 
 
 def find_copies(manifest: Manifest) -> list[Copies]:
-    """Return at most 50 groups of copies: of several classes, then of several splits first."""
+    """Return at most 50 groups of copies: those of several classes first, then several splits."""
     task = get_task(manifest.task)
     groups = [
         Copies(
@@ -134,8 +134,8 @@ def _feasibility(
     groups: np.ndarray,
 ) -> Feasibility | None:
     if task.output_grid:
-        return None  # features of whole images do not show what is possible at each position
-    # A copy next to its original would be recognised, not predicted; test images stay unseen.
+        return None  # whole-image features do not show what is possible at each position
+    # A copy next to its original would be recognised, not predicted. Test images are not used.
     first = {row.picture: i for i, row in reversed(list(enumerate(rows))) if row.split != "test"}
     counts = Counter(rows[i].stratum for i in first.values())
     pairs = {(rows[i].stratum, groups[i]) for i in first.values()}

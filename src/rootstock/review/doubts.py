@@ -1,4 +1,4 @@
-"""Images worth a look: pictures unlike all others, and runs of nearly the same picture."""
+"""Images worth a look: images unlike all others, and bursts of nearly the same image."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ MAX_OUTLIERS = 30
 MIN_OUTLIER_DEVIATIONS = 6.0
 NEIGHBOURS = 5
 MIN_BURST_COSINE = 0.9
-"""Cosine of centred features; stricter where images of different strata come closer."""
+"""Cosine of centred features; stricter if images of different strata come closer."""
 BURST_QUANTILE = 0.9999
 BLOCK_ROWS = 2048
 
 
 def find_outliers(rows: Sequence[ImageRow], features: np.ndarray) -> list[Outlier]:
-    """Images whose nearest neighbours are unusually far, farthest first.
+    """Return images whose nearest neighbours are unusually far, farthest first.
 
-    The distance is 1 - cosine to the `NEIGHBOURS`-th nearest image, counted in robust standard
+    The distance is 1 - cosine to the `NEIGHBOURS`-th nearest image, in robust standard
     deviations (1.4826 times the median absolute deviation) from the median.
     """
     if len(rows) < 4 * NEIGHBOURS:
@@ -30,7 +30,7 @@ def find_outliers(rows: Sequence[ImageRow], features: np.ndarray) -> list[Outlie
     distance = np.empty(len(rows))
     for start in range(0, len(rows), BLOCK_ROWS):
         cosine = directions[start : start + BLOCK_ROWS] @ directions.T
-        # the nearest of all is the image itself
+        # the nearest image is the image itself
         distance[start : start + BLOCK_ROWS] = (
             1.0 - np.partition(cosine, -NEIGHBOURS - 1, axis=1)[:, -NEIGHBOURS - 1]
         )
@@ -46,7 +46,7 @@ def find_outliers(rows: Sequence[ImageRow], features: np.ndarray) -> list[Outlie
 
 
 def find_bursts(rows: Sequence[ImageRow], features: np.ndarray) -> list[Burst]:
-    """Runs of consecutive file names of one stratum that look nearly the same, longest first."""
+    """Return runs of consecutive files of one stratum that look nearly the same, longest first."""
     directions = directions_of(features)
     border = burst_border(directions, np.array([row.stratum for row in rows]))
     order = sorted(range(len(rows)), key=lambda i: (rows[i].stratum, rows[i].path))
@@ -72,7 +72,7 @@ def find_bursts(rows: Sequence[ImageRow], features: np.ndarray) -> list[Burst]:
 
 
 def burst_border(directions: np.ndarray, strata: np.ndarray) -> float:
-    """Return the cosine that images of different strata reach by chance, or the least."""
+    """Return the cosine that images of different strata reach by chance, or the minimum."""
     random = np.random.default_rng(0)
     left, right = random.integers(0, len(strata), (2, 20_000))
     different = strata[left] != strata[right]
@@ -83,6 +83,6 @@ def burst_border(directions: np.ndarray, strata: np.ndarray) -> float:
 
 
 def directions_of(features: np.ndarray) -> np.ndarray:
-    """Return features [N,C] centred and of length 1."""
+    """Return features [N,C], centred and scaled to length 1."""
     centred = features.astype(np.float32) - features.mean(axis=0, dtype=np.float32)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)

@@ -1,4 +1,4 @@
-"""What accuracy the features allow, and how many images a better one would take."""
+"""The accuracy that the features allow, and the number of images for a better one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rootstock.tasks.task import Task
 CURVE_SHARES = (0.125, 0.25, 0.5, 1.0)
 MAX_DRAWS = 3
 EXTRAPOLATED_TIMES = (2, 4)
-"""How many times the images the curve is drawn further: beyond, a power law is a guess."""
+"""The curve extends to this many times the images; beyond it, a power law is a guess."""
 MAX_TIMES = 100
-"""A target beyond so many times the images is called out of reach."""
+"""A target that needs more than this many times the images is out of reach."""
 N_BOOTSTRAPS = 200
 EXPONENTS = np.linspace(0.005, 1.0, 200)
 MIN_STRATUM_IMAGES = 8
-"""Images of the rarest stratum from which a curve can be measured."""
+"""Images of the rarest stratum that a curve needs."""
 
 
 def measure_feasibility(
@@ -46,7 +46,7 @@ def measure_feasibility(
     extrapolated = [_point(n, 1.0 - _power_law(n, *curves.T)) for n in ahead]
     best = 1.0 - float(np.mean(errors[-1]))
     return Feasibility(
-        # The bound is one for endless images; what is measured or in sight shows it too low.
+        # The bound holds for unlimited images; if measurements exceed it, they count.
         ceiling=round(max(ceiling, best, extrapolated[-1].accuracy), 4),
         measured=tuple(measured),
         extrapolated=tuple(extrapolated),
@@ -88,7 +88,7 @@ def _measure_curve(
 
 
 def _draw(strata: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return the rows of a stratified part of the images, of whole groups."""
+    """Return the rows of a stratified part of the images, in whole groups."""
     random = np.random.default_rng(seed)
     parts = []
     for stratum in np.unique(strata):
@@ -101,11 +101,11 @@ def _draw(strata: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np
 
 
 def _fit(sizes: Sequence[int], errors: np.ndarray) -> np.ndarray:
-    """Curves [B,3] of a, b, c in error = a n^-b + c, by least squares of each row of errors [B,S].
+    """Fit curves [B,3] of a, b, c in error = a n^-b + c to each row of errors [B,S].
 
-    0 < b <= 1, and c is from 0 to the least error, so that a is not negative. For a given b the
-    rest has a closed form (variable projection, Golub and Pereyra 1973), and of the b on a grid the
-    best is taken.
+    0 < b <= 1, and c is between 0 and the smallest error, so a is not negative. For a given b, a
+    and c have a closed form (variable projection, Golub and Pereyra 1973); the best b of a grid is
+    used.
     """
     powers = np.array(sizes, float) ** -EXPONENTS[:, None]
     centred = powers - powers.mean(axis=1, keepdims=True)
@@ -135,12 +135,12 @@ def _point(n_images: int, accuracies: np.ndarray) -> CurvePoint:
 
 
 def _images_for(target: float, curves: np.ndarray, n_now: int) -> int | None:
-    """The median over the curves of the images that the target takes."""
+    """Return the median, over the curves, of the images that the target needs."""
     needed = []
     for a, b, c in curves:
         room = (1.0 - target) - c
         reachable = room > 0 and a > 0 and b > 0
-        # logarithms, because a flat curve asks for more images than there are numbers
+        # logarithms, because a flat curve can need more images than a number can hold
         needed.append(math.log(a / room) / b if reachable else math.inf)
     exponent = float(np.median(needed))
     if exponent > math.log(MAX_TIMES * n_now):

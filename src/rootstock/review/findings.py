@@ -20,11 +20,11 @@ from rootstock.review.record import (
 from rootstock.system.escape import code_span, escape_markdown
 
 MIN_IMBALANCE_RATIO = 10.0
-"""Largest over smallest class: from here on the loss should be balanced."""
+"""Ratio of the largest to the smallest class above which the loss should be balanced."""
 MIN_GROUP_LOSS = 0.02
-"""What a head loses when groups are kept whole: from here on the test is far too good."""
+"""Loss of a head with whole groups above which the test score is far too high."""
 MIN_CLASS_IMAGES = 20
-"""With fewer training images the test accuracy of a class is mostly luck."""
+"""With fewer training images, the test accuracy of a class is mostly chance."""
 MIN_SIDE_PIXELS, MAX_SIDE_PIXELS = 48, 2000
 """Median short side in pixels."""
 
@@ -32,7 +32,7 @@ MIN_SIDE_PIXELS, MAX_SIDE_PIXELS = 48, 2000
 def gather_findings(
     review: DataReview, profile: DatasetProfile, summary: dict[str, Any]
 ) -> tuple[Finding, ...]:
-    """Return all findings, the weightiest first; ``summary`` is the manifest's."""
+    """Return all findings, the most important first; ``summary`` is the manifest's."""
     findings = [
         *_from_groups(review.groups),
         *_from_index(summary),
@@ -50,7 +50,7 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             weight=2,
             what=f"{escape_markdown(warning[:1].upper() + warning[1:])}.",
-            todo="`rootstock corrections list` shows the rows; a later row settles it."
+            todo="Run `rootstock corrections list` to see the rows. A later row decides."
             if FILE_NAME in warning
             else "If that is not what you want, change the folders or the table, or set "
             "`data.layout`.",
@@ -60,20 +60,21 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             about="leak",
             weight=3,
-            what=f"{len(leaks)} groups of copies are in more than one split, "
-            f"such as {code_span(leaks[0][0])} and {code_span(leaks[0][1])}: the test "
-            "is easier than reality.",
-            todo="Keep each picture in one split: move its copies there, or leave it to the index "
-            "to divide the images.",
+            what=f"{count(len(leaks), 'group')} of copies {'are' if len(leaks) > 1 else 'is'} in "
+            f"more than one split, such as {code_span(leaks[0][0])} and {code_span(leaks[0][1])}. "
+            "This makes the test too easy.",
+            todo="Keep all copies of an image in one split: move the files, or let Rootstock split "
+            "the images.",
         )
     if conflicts:
         yield Finding(
             about="conflict",
             weight=3,
-            what=f"{len(conflicts)} groups of copies carry different labels, such as "
+            what=f"{count(len(conflicts), 'group')} of copies "
+            f"{'have' if len(conflicts) > 1 else 'has'} different labels, such as "
             f"{code_span(conflicts[0][0])} and {code_span(conflicts[0][1])}.",
-            todo="Look at them. Correct the label that is wrong; if the classes differ in a small "
-            "detail, such as a scratch, both may be right.",
+            todo="Look at them and correct the wrong labels. If the classes differ in a small "
+            "detail, such as a scratch, both labels may be right.",
         )
     elsewhere = {path for group in (*leaks, *conflicts) for path in group}
     copies = sum(
@@ -83,24 +84,25 @@ def _from_index(summary: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             about="copies",
             weight=1,
-            what=f"{copies} {'more ' if elsewhere else ''}images are copies or near-copies of "
-            "others of their class.",
-            todo="Nothing has to be done about them: the index keeps copies in one split, unless "
-            "they are most of a class.",
+            what=f"{count(copies, 'more image' if elsewhere else 'image')} "
+            f"{'are copies or near-copies' if copies > 1 else 'is a copy or near-copy'} of "
+            "another image of the same class.",
+            todo="You need not do anything: copies stay in one split, unless "
+            "most of a class are copies.",
         )
+    left_out = len(summary["quarantined"]) - summary.get("removed", 0)
     if reasons := describe_reasons(summary):
         yield Finding(
             about="quarantine",
             weight=2,
-            what=f"{len(summary['quarantined']) - summary.get('removed', 0)} files are left out "
-            f"({reasons}).",
-            todo="`rootstock check` lists them; repair or delete them.",
+            what=f"{count(left_out, 'file')} left out ({reasons}).",
+            todo="Run `rootstock check` to list them, then repair or delete them.",
         )
     if corrections := describe_corrections(summary):
         yield Finding(
             weight=1,
             what=f"{corrections.replace(FILE_NAME, f'`{FILE_NAME}`')}.",
-            todo="`rootstock corrections list` shows them; a later row undoes one.",
+            todo="Run `rootstock corrections list` to see them. A later row undoes an earlier one.",
         )
 
 
@@ -109,44 +111,44 @@ def _from_shortcuts(shortcuts: Sequence[Shortcut]) -> Iterator[Finding]:
         example = f" ({escape_markdown(shortcut.example)})" if shortcut.example else ""
         yield Finding(
             weight=3 if shortcut.accuracy - shortcut.chance > 0.25 else 2,
-            what=f"The {shortcut.fact} alone tells {_which_class(shortcut)} with "
-            f"{shortcut.accuracy:.0%} balanced accuracy, where chance is "
-            f"{shortcut.chance:.0%}{example}.",
-            todo="If that is how the images were collected and not what they show, collect each "
+            what=f"The {shortcut.fact} predicts {_which_class(shortcut)} with "
+            f"{shortcut.accuracy:.0%} balanced accuracy (chance: "
+            f"{shortcut.chance:.0%}){example}.",
+            todo="If this comes from how the images were collected, collect every "
             "class from the same sources, or expect less accuracy in use than in the test.",
         )
 
 
 def _which_class(shortcut: Shortcut) -> str:
-    return f"{code_span(shortcut.label)} from all other classes" if shortcut.label else "the class"
+    return f"{code_span(shortcut.label)} versus the rest" if shortcut.label else "the class"
 
 
 def _from_groups(groups: SuspectedGroups | None) -> Iterator[Finding]:
     if groups is None:
         return
-    known = f"by their names (`{groups.pattern}`)" if groups.pattern else "as they look"
+    known = f"by their names (`{groups.pattern}`)" if groups.pattern else "by their looks"
     what = (
-        f"{groups.n_divided} of {groups.n_groups} groups of images that belong together, {known}, "
-        f"are divided between the splits, such as {code_span(groups.example[0])} and "
-        f"{code_span(groups.example[1])}: the test shows what training has nearly seen."
+        f"{groups.n_divided} of {groups.n_groups} groups of images that seem to belong together, "
+        f"{known}, are divided between splits, such as {code_span(groups.example[0])} and "
+        f"{code_span(groups.example[1])}. The test then contains images much like training images."
     )
     divided, whole, weight = groups.score_divided, groups.score_whole, 2
     if divided is not None and whole is not None:
         what += (
-            f" A head on these features is at {divided:.1%} when groups are divided, and at "
-            f"{whole:.1%} when they are kept whole."
+            f" A head on these features scores {divided:.1%} with divided groups and "
+            f"{whole:.1%} with whole groups."
         )
         weight = 3 if divided - whole >= MIN_GROUP_LOSS else 2
     if groups.splits_given:
-        todo = "Give splits that keep each group whole."
+        todo = "Provide splits that keep each group whole."
     elif groups.pattern:
         todo = (
-            f"If the images of a group show the same thing, set `data.group: {groups.pattern}`, so "
-            "that the splits keep it whole."
+            f"If the images of a group show the same thing, set `data.group: {groups.pattern}` to "
+            "keep groups in one split."
         )
     else:
         todo = (
-            "If they do show the same thing, set `data.group` to a pattern of their names, or give "
+            "If they show the same thing, set `data.group` to a pattern of their names, or provide "
             "splits that keep them together."
         )
     yield Finding(weight=weight, what=what, todo=todo)
@@ -170,9 +172,10 @@ def _from_doubts(review: DataReview) -> Iterator[Finding]:
         yield Finding(
             about="outlier",
             weight=1,
-            what=f"Unlike all others: {count(len(outliers), 'image')}, starting with "
+            what=f"{count(len(outliers), 'image')} "
+            f"{'look' if len(outliers) > 1 else 'looks'} unlike all others, starting with "
             f"{code_span(outliers[0].path)}.",
-            todo="Check whether they belong to the data set.",
+            todo="Check whether they belong in the data set.",
         )
     divided = [burst for burst in bursts if len(burst.splits) > 1]
     if bursts and not review.groups:
@@ -181,7 +184,7 @@ def _from_doubts(review: DataReview) -> Iterator[Finding]:
             weight=2 if divided else 1,
             what=f"Consecutive files that look nearly the same: {count(len(bursts), 'burst')} "
             f"(longest: {len(bursts[0].paths)} files); {len(divided)} divided between splits.",
-            todo="If they are frames of one scene, give splits that keep scenes together.",
+            todo="If they are frames of one scene, provide splits that keep scenes together.",
         )
 
 
@@ -192,16 +195,16 @@ def _from_classes(profile: DatasetProfile) -> Iterator[Finding]:
         yield Finding(
             about="scarce",
             weight=2,
-            what=f"{len(scarce)} of {len(profile.classes)} classes have under {MIN_CLASS_IMAGES} "
-            f"training images ({names}).",
-            todo="Collect more of them first: nothing else helps as much.",
+            what=f"{len(scarce)} of {len(profile.classes)} classes have fewer than "
+            f"{MIN_CLASS_IMAGES} training images ({names}).",
+            todo="Collect more images of these classes first. Nothing else helps as much.",
         )
     if profile.imbalance >= MIN_IMBALANCE_RATIO:
         yield Finding(
             weight=2,
             what=f"The largest class has {profile.imbalance:.0f} times the images of the smallest.",
-            todo="Set train.class_weight: logit_adjusted if rare classes matter as much, and judge "
-            "by balanced accuracy (registry.gate.metric).",
+            todo="If rare classes matter as much, set `train.class_weight: logit_adjusted` and "
+            "compare models by balanced accuracy (`registry.gate.metric`).",
         )
 
 
@@ -211,16 +214,16 @@ def _from_sizes(profile: DatasetProfile) -> Iterator[Finding]:
         yield Finding(
             about="smallest",
             weight=1,
-            what=f"The images are tiny: {median} pixels on the median short side.",
-            todo="They are enlarged to what the backbone expects; larger originals would help.",
+            what=f"The images are tiny: the median short side is {median} pixels.",
+            todo="Rootstock enlarges them for the backbone; larger originals would help.",
         )
     if median > MAX_SIDE_PIXELS:
         yield Finding(
             about="largest",
             weight=1,
-            what=f"The images are huge: {median} pixels on the median short side.",
-            todo="They are reduced to the backbone's input; where small details decide, crop "
-            "them out first.",
+            what=f"The images are huge: the median short side is {median} pixels.",
+            todo="Rootstock shrinks them for the backbone. If small details matter, crop the "
+            "images first.",
         )
 
 
@@ -231,10 +234,10 @@ def _from_curve(feasibility: Feasibility | None) -> Iterator[Finding]:
     gain = 100 * (twice.accuracy - now.accuracy)
     yield Finding(
         weight=2 if gain >= 2 else 1,
-        what=f"A head on these features is at {feasibility.score_name} {now.accuracy:.3f}; with "
-        f"twice the images at about {twice.accuracy:.3f} ({gain:+.1f} points), and hardly ever "
-        f"above {feasibility.ceiling:.3f}.",
-        todo="More images are worth collecting."
+        what=f"A head on these features reaches {feasibility.score_name} {now.accuracy:.3f}. With "
+        f"twice the images, expect about {twice.accuracy:.3f} ({gain:+.1f} points), and hardly "
+        f"ever more than {feasibility.ceiling:.3f}.",
+        todo="Collecting more images is worthwhile."
         if gain >= 2
-        else "More images alone will change little; fine-tuning or a larger backbone may.",
+        else "More images will change little; fine-tuning or a larger backbone may help more.",
     )

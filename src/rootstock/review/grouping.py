@@ -1,8 +1,8 @@
 """Images that seem to belong together: frames of a scene, turned copies, scans of one patient.
 
-Where the splits divide such groups, the test shows what training has nearly seen. The names of the
-files suggest groups, and the features say whether to believe them; without names, images that are
-close to each other are a group.
+If the splits divide such groups, the test contains images much like training images. File names
+suggest groups, and the features show whether to believe them. Without names, images that are close
+to each other form a group.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from rootstock.tasks.dataset import read_targets
 from rootstock.tasks.task import Task
 
 MIN_LIFT = 0.2
-"""How much oftener than by chance the nearest image of a class has to be one of the same group."""
+"""How much more often than by chance the nearest image of a class must be in the same group."""
 MIN_CLOSE_SHARE = 0.2
-"""Share of the images in groups by closeness from which on they are a finding."""
+"""Share of the images in groups by closeness above which they are a finding."""
 NEIGHBOURS = 8
 BLOCK_ROWS = 1024
 
@@ -32,10 +32,10 @@ BLOCK_ROWS = 1024
 def find_groups(
     rows: Sequence[ImageRow], features: np.ndarray
 ) -> tuple[SuspectedGroups, list[str]] | None:
-    """Return what seems to belong together among ``rows``, with the name of each row's group.
+    """Return the groups that seem to belong together, with the name of each row's group.
 
-    ``features`` [N,C] belong to the rows; a name is empty for a row of no group. None: nothing
-    seems to, or all of it is in one split.
+    ``features`` [N,C] belong to the rows. A row without a group has an empty name. The result is
+    None if there are no groups, or all of them are in one split.
     """
     strata = [row.stratum for row in rows]
     nearest, close = _neighbours(rows, features)
@@ -79,9 +79,9 @@ def measure_groups(
     folds: int,
     seed: int,
 ) -> tuple[float, float] | None:
-    """Return the score of a head when folds divide the groups, and when they keep them whole.
+    """Return a head's score when folds divide the groups, and when they keep them whole.
 
-    Test images are not looked at. None: fewer than two strata have two groups.
+    Test images are not used. None if fewer than two strata have two groups.
     """
     known = [i for i, row in enumerate(rows) if row.split != "test"]
     whole = join_keys(
@@ -126,7 +126,7 @@ def _neighbours(rows: Sequence[ImageRow], features: np.ndarray) -> tuple[np.ndar
 
 
 def _lift(names: Sequence[str], strata: Sequence[str], nearest: np.ndarray) -> float:
-    """Return how much oftener than by chance the nearest image is of the same group."""
+    """Return how much more often than by chance the nearest image is of the same group."""
     sizes, totals = Counter(zip(strata, names, strict=True)), Counter(strata)
     grouped = [
         i
@@ -141,7 +141,7 @@ def _lift(names: Sequence[str], strata: Sequence[str], nearest: np.ndarray) -> f
 
 
 def _close_groups(nearest: np.ndarray, close: np.ndarray) -> list[str]:
-    """Return the core of each row that has close neighbours; links go to a core only."""
+    """Return the core of each row that has close neighbours; only cores have links."""
     neighbours: dict[int, set[int]] = defaultdict(set)
     for row, column in zip(*np.nonzero(close), strict=True):
         other = int(nearest[row, column])

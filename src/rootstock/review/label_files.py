@@ -1,4 +1,4 @@
-"""Labels in files of other tools: COCO, Label Studio, and tables.
+"""Read and write label files of other tools: COCO, Label Studio, and tables.
 
 Label Studio: https://labelstud.io/guide/export (tasks with `data` and `annotations`).
 COCO: https://cocodataset.org/#format-data.
@@ -23,7 +23,7 @@ TABLE_COLUMNS = ("path", "sha256", "label")
 
 
 class Labelled(NamedTuple):
-    """One image and its label; ``sha256`` is empty if the file does not say it."""
+    """One image and its label; ``sha256`` is empty if the file does not contain it."""
 
     path: str
     sha256: str
@@ -33,10 +33,10 @@ class Labelled(NamedTuple):
 
 
 def write_labels(images: Sequence[Labelled], task: Task, form: Format) -> str:
-    """Return the text of a file of this format.
+    """Return the content of a file in this format.
 
     Raises:
-        DataError: the format cannot hold labels of this task.
+        DataError: The format cannot hold labels of this task.
     """
     if form == "csv":
         buffer = io.StringIO()
@@ -52,14 +52,14 @@ def write_labels(images: Sequence[Labelled], task: Task, form: Format) -> str:
 
 
 def read_labels(path: Path, task: Task) -> list[Labelled]:
-    """Return the labels of a file of one of the formats; a JSON list is Label Studio's.
+    """Return the labels in a file of one of the formats; a JSON list is Label Studio's.
 
     Raises:
-        DataError: it is not such a file, or a label is not one of this task.
+        DataError: The file has another format, or a label is not valid for this task.
     """
     hint = (
-        f"give a table with the columns {' or '.join(TABLE_COLUMNS[:2])}, and label; or an export "
-        "of Label Studio (JSON) or in COCO's format"
+        f"pass a table with the columns {' or '.join(TABLE_COLUMNS[:2])}, and label; or an export "
+        "from Label Studio (JSON) or in COCO format"
     )
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -97,7 +97,7 @@ def _to_coco(annotated: Sequence[tuple[Labelled, Annotation]]) -> dict[str, Any]
     marks: list[dict[str, Any]] = []
     for image_id, (image, annotation) in enumerate(annotated, start=1):
         if annotation.numbers:
-            raise DataError("COCO's format holds no numbers", hint="choose another format")
+            raise DataError("the COCO format cannot hold numbers", hint="choose another format")
         width, height = image.size
         images.append(
             {"id": image_id, "file_name": image.path, "width": width, "height": height}

@@ -1,4 +1,4 @@
-"""The queue of images that a person should look at, from all that makes a label doubtful."""
+"""The queue of images that a person should look at, from everything that makes labels doubtful."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Reason = Literal[
 RANK_OFFSET = 60
 """The constant of reciprocal rank fusion (Cormack et al. 2009)."""
 MIN_UNCERTAINTY = 0.5
-"""From here on an answer of the journal counts as of low confidence."""
+"""Answers in the journal below this confidence count as low."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image and why it should be looked at; ``label`` is empty if it has none.
+    """An image and the reason to look at it; ``label`` is empty if it has none.
 
-    ``path`` is relative to the images, or where the image is kept; ``origin`` is the request of an
-    image from the service.
+    ``path`` is relative to the images, or is the path where the image is stored. ``origin`` is the
+    request that an image from the service belongs to.
     """
 
     sha256: str
@@ -47,7 +47,7 @@ class Item:
 
 @dataclass(frozen=True)
 class QueueRow:
-    """An image of the queue, its items, the first being the most pressing, and its rank from 1."""
+    """An image of the queue with its items, the most pressing first, and its rank from 1."""
 
     rank: int
     items: tuple[Item, ...]
@@ -74,9 +74,9 @@ class QueueRow:
 
 
 def merge_queue(*lists: Sequence[Item]) -> list[QueueRow]:
-    """Return each image once; one that is near the top of several lists comes first.
+    """Return each image once, images near the top of several lists first.
 
-    Lists are in order, the most pressing item first, and are joined by reciprocal rank fusion.
+    Each list begins with its most pressing item. Lists are joined by reciprocal rank fusion.
     """
     scores: dict[str, float] = defaultdict(float)
     items: dict[str, list[tuple[int, int, Item]]] = defaultdict(list)
@@ -92,7 +92,7 @@ def merge_queue(*lists: Sequence[Item]) -> list[QueueRow]:
 
 
 def list_suspects(suspects: Iterable[Suspect], rows: Sequence[ImageRow]) -> list[Item]:
-    """Return the doubtful labels of a review; a label that was changed since is left out."""
+    """Return a review's doubtful labels, without labels that have changed since."""
     of_path = {row.path: row for row in rows}
     return [
         Item(row.sha256, row.path, "doubtful label", one.label, one.suggested, one.confidence)
@@ -108,7 +108,7 @@ def list_disagreements(
     decisions: np.ndarray,
     targets: Targets,
 ) -> list[Item]:
-    """Return the images whose label the model's decision speaks against, the strongest first.
+    """Return the images on which the model's decision contradicts the label, strongest first.
 
     ``decisions`` [N,...] and ``targets`` belong to ``rows``, such as the test images.
     """
@@ -175,10 +175,10 @@ def doubt_labels(
 ) -> np.ndarray | None:
     """Return how doubtful each label is, float64[N], by heads that did not see the image.
 
-    Self-confidence of confident learning (Northcutt et al. 2021); images in no fold, such as the
-    only one of a class, are 0. None: the task cannot say.
+    Self-confidence of confident learning (Northcutt et al. 2021). Images in no fold, such as the
+    only image of a class, are 0. None if the task has no such measure.
     """
-    from rootstock.heads.linear import PROBE_L2  # loads torch
+    from rootstock.heads.linear import PROBE_L2  # imports torch
 
     rows = targets.foldable()
     if not len(rows):

@@ -1,4 +1,4 @@
-"""DataReview: what can be said of a data set from its features before any training."""
+"""DataReview: facts about a data set, from its features, before any training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_SUSPECTS = 50
 
 
 class CurvePoint(Record):
-    """Accuracy of a probe trained on so many images; 80 % of draws between ``low`` and ``high``."""
+    """Accuracy of a probe trained on ``n_images``; 80 % of draws are in ``low`` to ``high``."""
 
     n_images: int
     accuracy: float
@@ -19,22 +19,22 @@ class CurvePoint(Record):
 
 
 class Target(Record):
-    """How many training images a target accuracy would need; None: the curve never gets there."""
+    """Training images that a target accuracy needs; None if the curve never reaches it."""
 
     accuracy: float
     n_images: int | None
 
 
 class Feasibility(Record):
-    """What these features allow: a ceiling from nearest neighbours, and the learning curve."""
+    """The accuracy that these features allow: a ceiling from neighbours, and a learning curve."""
 
     ceiling: float
-    """1 - Cover and Hart's lower bound on the Bayes error, or what the curve reaches if higher."""
+    """1 - Cover and Hart's lower bound on the Bayes error, or the curve's maximum if higher."""
     measured: tuple[CurvePoint, ...]
     extrapolated: tuple[CurvePoint, ...]
     targets: tuple[Target, ...]
     score_name: str = "accuracy"
-    """What the accuracies of the curve are, in words."""
+    """Name of the curve's score, in words."""
     left_out: tuple[str, ...] = ()
     """Classes with too few images to draw from."""
 
@@ -46,7 +46,7 @@ class Suspect(Record):
     label: str
     suggested: str
     confidence: float
-    """Of the suggested label, by a probe that did not see the image."""
+    """Confidence in the suggested label, by a probe that did not see the image."""
 
 
 class Outlier(Record):
@@ -66,25 +66,25 @@ class Burst(Record):
 
 
 class SuspectedGroups(Record):
-    """Images that seem to belong together, and that the splits divide."""
+    """Images that seem to belong together but are divided by the splits."""
 
     pattern: str
-    """The value of `data.group` that names them; empty: known by their closeness only."""
+    """The value of `data.group` that names them; empty if only their closeness shows them."""
     n_groups: int
     n_divided: int
     largest: int
     example: tuple[str, str]
     """Two files of one group in different splits."""
     splits_given: bool = False
-    """Whether you gave the splits."""
+    """Whether the user provided the splits."""
     score_divided: float | None = None
-    """Of a head on unseen images when folds divide groups as the splits do."""
+    """Score of a head on unseen images when folds divide groups like the splits do."""
     score_whole: float | None = None
-    """The same when folds keep the groups whole."""
+    """Score of a head on unseen images when folds keep the groups whole."""
 
 
 class Copies(Record):
-    """Files that hold the same picture, or nearly."""
+    """Files that contain the same picture, or nearly the same."""
 
     paths: tuple[str, ...]
     labels: tuple[str, ...]
@@ -92,15 +92,15 @@ class Copies(Record):
 
 
 class Shortcut(Record):
-    """A trivial fact of the files that tells the class."""
+    """A trivial fact about the files that predicts the class."""
 
     fact: str
     accuracy: float
-    """Balanced, cross-validated, from this fact alone."""
+    """Balanced, cross-validated accuracy from this fact only."""
     chance: float
     example: str
     label: str = ""
-    """The one class that the fact tells from all others; empty: it tells all of them apart."""
+    """The class that the fact separates from all others; empty if it separates all classes."""
 
 
 class Finding(Record):
@@ -111,11 +111,11 @@ class Finding(Record):
     what: str
     todo: str
     about: str = ""
-    """Which images it is about, such as `doubt` or `copies`; empty: the data set as a whole."""
+    """The images concerned, such as `doubt` or `copies`; empty: the data set as a whole."""
 
 
 class DataReview(Artifact):
-    """All of it, in the order of the page."""
+    """The complete review, in the order of the page."""
 
     made_by: ClassVar[str] = "assess"
 
@@ -124,7 +124,7 @@ class DataReview(Artifact):
     backbone: str
     n_reviewed: int
     n_strata: int = 0
-    """Strata of the images that were reviewed; 0 in files of an older Rootstock."""
+    """Strata of the reviewed images; 0 in files from an older Rootstock."""
     findings: tuple[Finding, ...]
     feasibility: Feasibility | None
     suspects: tuple[Suspect, ...]

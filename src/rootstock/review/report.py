@@ -12,7 +12,7 @@ from rootstock.system.escape import escape_markdown, markdown_table
 MAX_TOP_FINDINGS = 5
 MAX_LISTED_ROWS = 15
 MIN_TRUSTED_ACCURACY = 0.9
-"""A probe of less accuracy doubts more labels than are wrong."""
+"""A less accurate probe doubts more labels than are wrong."""
 WEIGHT_MARKS = {3: "**Look at this first.** ", 2: "", 1: ""}
 
 
@@ -29,32 +29,33 @@ def render_review(
     """
     partly = ""
     if 0 < review.n_strata < len(profile.train_per_class):
-        partly = f", of {review.n_strata} classes,"
+        partly = f" ({review.n_strata} classes)"
     lines = [
         "# Your data",
         "",
-        f"{profile.n_train} training, {profile.n_val} validation and {profile.n_test} test images "
-        f"of {len(profile.classes)} classes. {review.n_reviewed} of them{partly} were looked at "
-        f"through the features of `{review.backbone}`; nothing was changed.",
+        f"{profile.n_train:,} training, {profile.n_val:,} validation, and {profile.n_test:,} test "
+        f"images of {len(profile.classes)} classes. {review.n_reviewed:,} images{partly} were "
+        f"reviewed with the features of `{review.backbone}`. Nothing was changed.",
         "",
-        "## In short",
+        "## Summary",
         "",
     ]
     lines += [
         f"{number}. {WEIGHT_MARKS[finding.weight]}{finding.what} *{finding.todo}*"
         for number, finding in enumerate(review.findings[:MAX_TOP_FINDINGS], start=1)
-    ] or ["Nothing stands out."]
+    ] or ["No findings."]
     rest = review.findings[MAX_TOP_FINDINGS:]
     if rest:
-        lines += ["", "Also:", "", *(f"- {finding.what} *{finding.todo}*" for finding in rest)]
-    lines += ["", "## The images at a glance"]
+        lines += ["", "Further findings:", ""]
+        lines += [f"- {finding.what} *{finding.todo}*" for finding in rest]
+    lines += ["", "## Sample images"]
     lines += _picture(pictures, "sheet", "some images of each class")
     lines += _picture(pictures, "classes", "images by class and split")
     lines += _picture(pictures, "sizes", "sizes of the images")
     lines += ["", "## What accuracy is feasible", "", *_feasibility(review)]
     lines += _picture(pictures, "curve", "learning curve")
-    lines += ["", "## Labels in doubt", "", *_suspects(review)]
-    lines += _picture(pictures, "suspects", "images whose label is in doubt")
+    lines += ["", "## Doubtful labels", "", *_suspects(review)]
+    lines += _picture(pictures, "suspects", "images with doubtful labels")
     outliers = [(o.path, o.label, f"{o.score:.1f}") for o in review.outliers]
     lines += ["", "## Images unlike all others", ""]
     lines += _listing(("image", "label", "robust deviations"), outliers)
@@ -64,12 +65,12 @@ def render_review(
     bursts = [
         (b.label, len(b.paths), b.paths[0], b.paths[-1], ", ".join(b.splits)) for b in review.bursts
     ]
-    lines += ["", "## Runs of nearly the same image", ""]
+    lines += ["", "## Bursts of nearly the same image", ""]
     lines += _listing(("class", "files", "from", "to", "splits"), bursts)
-    lines += ["", "## The images in two dimensions", ""]
-    lines += _picture(pictures, "map", "features in two dimensions, labels in doubt marked")
+    lines += ["", "## Map of the images", ""]
+    lines += _picture(pictures, "map", "features in two dimensions, with doubtful labels marked")
     times = [(name, f"{value:.1f}") for name, value in minutes.items()]
-    lines += ["", "## Time to train on this machine", ""]
+    lines += ["", "## Training time on this machine", ""]
     lines += markdown_table(("strategy", "minutes"), times)
     return "\n".join(lines) + "\n"
 
@@ -98,10 +99,10 @@ def _feasibility(review: DataReview) -> list[str]:
         for p, kind in points
     ]
     lines = [
-        f"With these features no head is expected above {feasibility.score_name} "
-        f"**{feasibility.ceiling:.3f}** (the "
-        "bound of Cover and Hart on the error, from nearest neighbours, or what the curve below "
-        "reaches if that is more). Fine-tuning changes the features and may pass it.",
+        f"With these features, the expected limit of any head is {feasibility.score_name} "
+        f"**{feasibility.ceiling:.3f}**. This is the error bound of Cover and Hart from nearest "
+        "neighbours, or the maximum of the curve below if that is higher. Fine-tuning changes the "
+        "features and can exceed it.",
         "",
         *markdown_table(
             ("training images", f"{feasibility.score_name} of a head", "80 % range", ""), curve
@@ -111,11 +112,11 @@ def _feasibility(review: DataReview) -> list[str]:
         needed = (
             f"about {target.n_images:,} training images"
             if target.n_images
-            else "not within reach of this curve, however many images"
+            else "out of reach of this curve with any number of images"
         )
         lines += [
             "",
-            f"For {feasibility.score_name} {target.accuracy:g} with a head on these features: "
+            f"{feasibility.score_name.capitalize()} {target.accuracy:g} with these features: "
             f"{needed}.",
         ]
     if feasibility.left_out:
@@ -123,14 +124,14 @@ def _feasibility(review: DataReview) -> list[str]:
         text = ", ".join(map(escape_markdown, names)) + (
             f" and {more} more classes" if more > 0 else ""
         )
-        lines += ["", f"Without {text}: too few images."]
+        lines += ["", f"Not included, because they have too few images: {text}."]
     if groups:
         lines += [
             "",
-            "Measured with suspected groups kept whole; the splits divide them, so the test will "
-            "show more.",
+            "Measured with suspected groups kept whole. The splits divide them, so the test score "
+            "will be higher.",
         ]
-    return [*lines, "", "Extrapolation by a power law is a guide, not a promise."]
+    return [*lines, "", "Extrapolation by a power law is a rough guide."]
 
 
 def _suspects(review: DataReview) -> list[str]:
@@ -140,7 +141,7 @@ def _suspects(review: DataReview) -> list[str]:
     if rows and curve and curve.measured[-1].accuracy < MIN_TRUSTED_ACCURACY:
         warning = (
             f"The features are right for only {curve.measured[-1].accuracy:.0%} of these images, "
-            "so most of these doubts are the features' fault, not the labels'."
+            "so most of these doubts are errors of the features, not of the labels."
         )
         return [warning, "", *lines]
     return lines
@@ -153,10 +154,10 @@ def _shortcuts(review: DataReview) -> list[str]:
     ]
     if not rows:
         return [
-            "No fact of the files alone (size, format, colour mode, bytes per pixel, border) tells "
-            "the classes apart, or one class from the others, unless the picture does too."
+            "None of the file facts (size, format, colour mode, bytes per pixel, border) separates "
+            "the classes, or one class from the others, better than the picture does."
         ]
-    header = ("fact", "class", "balanced accuracy from it alone", "chance", "")
+    header = ("fact", "class", "balanced accuracy from this fact", "chance", "")
     return markdown_table(header, rows)
 
 
@@ -168,4 +169,4 @@ def _copies(review: DataReview) -> list[str]:
     if not rows:
         return ["None."]
     lines = markdown_table(("files", "classes", "splits"), rows)
-    return [*lines, "", "The same picture or nearly; reports/data.json lists every group."]
+    return [*lines, "", "The same picture or nearly. reports/data.json lists every group."]

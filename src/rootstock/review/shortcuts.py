@@ -1,11 +1,11 @@
-"""Shortcuts: facts of the files, not of what they show, that give the class away.
+"""Shortcuts: facts about the files, not about their content, that predict the class.
 
-A collected set often has one source per class, and a network learns the source: the size, the
-format, the colour of the border. Such a model is excellent on its test split and useless elsewhere
-(Geirhos et al. 2020, "Shortcut learning in deep neural networks", arXiv:2004.07780).
+A collected data set often has one source per class, and a network learns the source: the size, the
+format, or the colour of the border. Such a model is excellent on its test split and useless
+elsewhere (Geirhos et al. 2020, "Shortcut learning in deep neural networks", arXiv:2004.07780).
 
-A fact counts only if the picture itself does not say the same: on photos of the weather the border
-is sky, and so is much of the rest.
+A fact counts only if the picture does not show the same: on photos of the weather, the border is
+sky, and so is much of the rest.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from rootstock.metrics import standard_error
 from rootstock.review.record import Shortcut
 
 MIN_GAIN_SHARE = 0.20
-"""Share of the way from chance to certainty that makes a shortcut worth reporting."""
+"""Share of the way from chance to certainty above which a shortcut is reported."""
 MIN_ONE_CLASS_ACCURACY = 0.85
-"""Balanced accuracy for one class against all others; chance is .5."""
+"""Balanced accuracy for one class versus all others; chance is .5."""
 MAX_EXPLAINED_SHARE = 0.5
-"""Share of a fact's gain over chance that the picture itself may explain."""
+"""Share of a fact's gain over chance that the picture may explain."""
 MAX_ERROR_SHARE = 0.25
-"""A fact that leaves less than this share of the errors of the picture says more than it."""
+"""A fact with less than this share of the picture's errors predicts better than the picture."""
 BORDER_SHARE = 0.04
 INSIDE_SHARE = 0.12
-"""Depth of the border, and of the ring inside of it that it is compared with."""
+"""Depth in pixels of the border, and of the ring inside that it is compared with."""
 SAMPLED_SIDE_PIXELS = 256
 CROP_PIXELS = 384
-"""Side of the middle that is encoded again, to see how many bytes the picture itself needs."""
+"""Side of the centre that is encoded again, to see how many bytes the picture needs."""
 QUALITY = 75
 FOLDS = 5
 
 
 class Fact(NamedTuple):
-    """Numbers float64[N,d] of a fact, and what the picture itself says of the same kind."""
+    """Numbers float64[N,d] of a fact, and the picture's numbers of the same kind."""
 
     values: np.ndarray
     picture: np.ndarray | None = None
 
 
 def collect_facts(rows: Sequence[ImageRow]) -> dict[str, Fact]:
-    """Return what the index knows of each file, by fact."""
+    """Return what the index knows about each file, by fact."""
     return {
         "size": Fact(np.array([(row.width, row.height) for row in rows], float)),
         "aspect ratio": Fact(np.array([[row.width / row.height] for row in rows])),
@@ -66,16 +66,16 @@ def collect_picture_facts(rows: Sequence[ImageRow], measured: np.ndarray) -> dic
     sizes = np.array([(row.width, row.height) for row in rows], float)
     return {
         "colour of the border": Fact(measured[:, :6], measured[:, 6:18]),
-        # Small files have more header than picture: the size is a part of what explains them.
+        # Small files have more header than picture, so the size partly explains them.
         "bytes per pixel": Fact(density, np.hstack([measured[:, 18:], sizes])),
     }
 
 
 def measure_picture(pixels: np.ndarray) -> np.ndarray:
-    """Return float64[20] of uint8[H,W,3]: its border, what is inside of it, and its bytes.
+    """Return float64[20] of uint8[H,W,3]: its border, the inside, and its bytes.
 
-    `border_facts`, the same of the ring inside of the border and of the middle, bytes per pixel
-    of the middle encoded as JPEG, and the mean gradient.
+    The values are `border_facts` of the border, of the ring inside it, and of the centre; the bytes
+    per pixel of the centre encoded as JPEG; and the mean gradient.
     """
     step = max(1, min(pixels.shape[:2]) // SAMPLED_SIDE_PIXELS)
     small = pixels[::step, ::step]
@@ -103,7 +103,7 @@ def border_facts(pixels: np.ndarray, share: float = BORDER_SHARE) -> np.ndarray:
 
 
 def _cut(pixels: np.ndarray, share: float) -> np.ndarray:
-    """Return the pixels without a border; all of them where nothing would be left."""
+    """Return the pixels without a border, or all of them if nothing would be left."""
     depth = max(1, round(share * min(pixels.shape[:2]))) + 1
     inner = pixels[depth:-depth, depth:-depth]
     return inner if inner.size else pixels
@@ -116,10 +116,10 @@ def find_shortcuts(
     seed: int,
     groups: Sequence[object] | None = None,
 ) -> list[Shortcut]:
-    """Return the facts from which a small tree predicts the class far above chance, best first.
+    """Return facts from which a small tree predicts the class far above chance, best first.
 
-    Either all classes, or one class against all others. Images of one of the ``groups`` are not
-    predicted from each other.
+    A fact separates all classes, or one class from all others. Images of one of the ``groups`` do
+    not predict each other.
     """
     names = np.array([row.stratum for row in rows])
     counts = Counter(names.tolist())
@@ -181,7 +181,7 @@ def _shortcut(fact: str, accuracy: float, chance: float, example: str, label: st
 
 
 class _Judge(NamedTuple):
-    """Small trees on a fact, and on what the picture says of the same kind."""
+    """Small trees on a fact, and on the picture's values of the same kind."""
 
     values: np.ndarray
     picture: np.ndarray | None
@@ -198,7 +198,7 @@ class _Judge(NamedTuple):
         return self._cross_validate(self.values, labels)
 
     def is_explained(self, labels: np.ndarray, accuracy: float, chance: float) -> bool:
-        """Return whether the picture itself tells as much, or nearly."""
+        """Return whether the picture predicts as well as the fact, or nearly."""
         if self.picture is None:
             return False
         picture = self._cross_validate(self.picture, labels)
@@ -225,7 +225,7 @@ class _Judge(NamedTuple):
 
 
 def _describe_example(fact: str, rows: Sequence[ImageRow], label: str = "") -> str:
-    """Return how often one class has a value, and the others; of ``label``, or the clearest."""
+    """Return how often one class and the others have a value; for ``label``, or the clearest."""
     describe = {
         "size": lambda row: f"{row.width} x {row.height}",
         "colour mode": lambda row: row.mode,
@@ -247,8 +247,8 @@ def _describe_example(fact: str, rows: Sequence[ImageRow], label: str = "") -> s
     )
     if share < of_others:
         has = "no image" if share == 0 else f"only {share:.0%}"
-        return f"{has} of `{name}` is {value}, but {of_others:.0%} of the others"
-    return f"{share:.0%} of `{name}` have {value}, of the others {of_others:.0%}"
+        return f"{has} of `{name}` is {value}, but {of_others:.0%} of the others are"
+    return f"{share:.0%} of `{name}` have {value}, but only {of_others:.0%} of the others"
 
 
 def _numbered(values: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which unlabelled images to label next: those that a model is unsure of, and that differ."""
+"""Select unlabelled images to label next: varied ones that a model is unsure of."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 MAX_CLUSTERED_IMAGES = 10_000
-"""The least certain images are clustered, at most this many."""
+"""At most this many of the least certain images are clustered."""
 ROUNDS = 10
-"""Of k-means; the centres have settled by then as far as a choice of images is concerned."""
+"""Rounds of k-means; by then the centres are stable enough to choose images."""
 MIN_WEIGHT = 1e-6
-"""Of an image in a cluster: some weight is needed if the model is sure of all."""
+"""Minimum weight of an image in a cluster, for models that are sure of everything."""
 
 
 class Suggestion(NamedTuple):
-    """An image to label: its row, how unsure its answer is, and how far it is from the others.
+    """An image to label: its row, the uncertainty of its answer, and its distance to the others.
 
     ``distance`` is the cosine distance to the nearest image that is labelled or comes before it.
     """
@@ -32,16 +32,16 @@ def suggest_images(
     count: int,
     known: np.ndarray | None = None,
 ) -> list[Suggestion]:
-    """Return at most ``count`` images, the most useful first; the same input, the same images.
+    """Return at most ``count`` images, the most useful first. The result is deterministic.
 
     ``features`` [N,D] are those that the head reads, and ``known`` [M,D] those of labelled images.
-    ``uncertainty`` float64[N] from 0 to 1; None: images that are far from the known ones count
+    ``uncertainty`` float64[N] is from 0 to 1; if it is None, images far from the known ones count
     more.
 
-    The images are divided into ``count`` clusters by k-means, each weighted by its uncertainty,
-    and the one nearest to each centre is chosen (Zhdanov 2019, arXiv:1901.05954).
-    While a model is unsure of everything, these are typical images, which teach most at first
-    (Hacohen et al. 2022); later they are those at its borders. The largest cluster comes first.
+    K-means divides the images into ``count`` clusters, weighted by uncertainty, and the image
+    nearest to each centre is chosen (Zhdanov 2019, arXiv:1901.05954). While a model is unsure of
+    everything, these are typical images, which help most at first (Hacohen et al. 2022); later
+    they are images near class borders. The largest cluster comes first.
     """
     n = len(features)
     unsure = np.ones(n) if uncertainty is None else np.asarray(uncertainty, float)
@@ -69,7 +69,7 @@ def suggest_images(
 
 
 def _choose_central(points: np.ndarray, weights: np.ndarray, count: int) -> list[int]:
-    """Return ``count`` rows of points [N,D], each the nearest to a centre of weighted k-means."""
+    """Return ``count`` rows of points [N,D], each nearest to a centre of weighted k-means."""
     centres = points[_spread_out(points, weights, count)]
     for _ in range(ROUNDS):
         members = _distances(points, centres).argmin(axis=1)
@@ -90,7 +90,7 @@ def _choose_central(points: np.ndarray, weights: np.ndarray, count: int) -> list
 
 
 def _spread_out(points: np.ndarray, weights: np.ndarray, count: int) -> list[int]:
-    """Return rows to begin with: each has the largest weighted distance to those before it."""
+    """Return initial rows: each has the largest weighted distance to those before it."""
     chosen: list[int] = []
     nearest = np.ones(len(points))
     while len(chosen) < count:

@@ -45,9 +45,9 @@ def serve(**options: Any) -> int:
     The ``options`` are settings and override the ROOTSTOCK_* variables.
     Raises:
         ConfigError: A setting is wrong, needs a package that is not installed, or names a port
-        that is taken.
+            that is taken.
         BundleError: `model` is a directory that cannot be used. A registry without a model is not
-        an error: the service starts, answers 503, and waits for a model.
+            an error: the service starts, answers 503, and waits for a model.
         SystemExit: 0 after SIGTERM.
     """
     import uvicorn

@@ -63,7 +63,7 @@ class FeatureMaps:
         ``index`` is the content of artifacts/features.json.
         Raises:
             ArtifactError: There are no features, there are too many images for the method, or the
-            method is not installed.
+                method is not installed.
         """
         with self._lock:
             tap = _deepest(index["taps"])

@@ -1,4 +1,4 @@
-"""ChainNetwork: layers in a row with the interface of a timm network."""
+"""ChainNetwork: a sequence of layers with the interface of a timm network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Tapped:
-    """A layer whose output [N,channels,H,W] is a tap, ``reduction`` input pixels a step."""
+    """A layer whose output [N,channels,H,W] is a tap, with ``reduction`` input pixels per step."""
 
     module: str
     num_chs: int
@@ -21,10 +21,10 @@ class Tapped:
 class ChainNetwork(nn.Module):
     """images [N,3,S,S] -> logits [N,K], by layers that follow each other.
 
-    For networks that timm does not have: the rest of Rootstock sees timm's methods and
-    attributes. ``layers`` keep their names, and so do the keys of the weights. ``trunk`` names
-    those from the image to the last maps, ``pooled`` those from there to the features [N,C], and
-    ``logits`` those from the last maps to the logits. ``num_classes`` 0: no classifier.
+    For networks that timm does not have: the rest of Rootstock uses timm's methods and
+    attributes. ``layers`` keep their names, and so do the keys of the weights. ``trunk`` names the
+    layers from the image to the last maps, ``pooled`` those from there to the features [N,C], and
+    ``logits`` those from the last maps to the logits. ``num_classes`` 0 means no classifier.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ChainNetwork(nn.Module):
         return self.get_submodule(self.classifier_name)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by one with random weights; remove it for 0 classes."""
+        """Replace the classifier by one with random weights; for 0 classes, remove it."""
         layer: nn.Module = nn.Identity()
         if num_classes and self._convolves:
             layer = nn.Conv2d(self.head_hidden_size, num_classes, kernel_size=1)

@@ -1,4 +1,4 @@
-"""LeNet-5 and ZFNet, which neither timm nor torchvision has."""
+"""LeNet-5 and ZFNet, which neither timm nor torchvision provides."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def lenet5(*, num_classes: int = 1000, batch_norm: bool = False) -> ChainNetwork
     """LeNet-5 for colour images of 32 pixels or more.
 
     LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document
-    recognition", Proceedings of the IEEE 86, 1998. Layers are named as there. Departures: three
+    recognition", Proceedings of the IEEE 86, 1998. Layer names follow the paper. Differences: three
     input channels; C3 sees all maps of S2; S2 and S4 are plain averages without weights; tanh is
-    not scaled; C5's maps are averaged, so that any larger input fits; a linear classifier stands
-    for the radial basis functions. ``batch_norm`` puts BatchNorm behind each convolution.
+    not scaled; C5's maps are averaged, so larger inputs fit; a linear classifier replaces the
+    radial basis functions. ``batch_norm`` adds BatchNorm after each convolution.
     """
     layers = {
         "c1": _convolution(3, 6, 5, activation=nn.Tanh, batch_norm=batch_norm),
@@ -41,9 +41,9 @@ def zfnet(
     """ZFNet: AlexNet with a finer first layer, 7 x 7 at stride 2.
 
     Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014
-    (arXiv 1311.2901), figure 3. Departures: no contrast normalisation, for which ``batch_norm``
-    (behind each convolution) is today's stand-in; the maps before the first of the two ``hidden``
-    layers are brought to 6 x 6 by averages, so that other inputs than 224 pixels fit.
+    (arXiv 1311.2901), figure 3. Differences: no contrast normalization, which ``batch_norm`` (after
+    each convolution) replaces today; averages reduce the maps before the first of the two
+    ``hidden`` layers to 6 x 6, so inputs other than 224 pixels fit.
     """
     layers = {
         "conv1": _convolution(3, 96, 7, stride=2, padding=1, batch_norm=batch_norm),
@@ -110,7 +110,7 @@ def _chain(
 
 
 def _keep_variance(layer: nn.Module) -> None:
-    # PyTorch's own start lets the signal fade within eight layers without normalisation.
+    # With PyTorch's default, the signal fades within eight layers without normalization.
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:

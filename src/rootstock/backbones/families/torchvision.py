@@ -1,4 +1,4 @@
-"""AlexNet, GoogLeNet and SqueezeNet of torchvision, which timm does not have.
+"""AlexNet, GoogLeNet, and SqueezeNet from torchvision, which timm does not have.
 
 Their weights keep torchvision's keys.
 """
@@ -14,7 +14,7 @@ from rootstock.backbones.families.chain import ChainNetwork, Tapped
 
 
 def alexnet(*, num_classes: int = 1000, **kwargs: Any) -> ChainNetwork:
-    """AlexNet (Krizhevsky, Sutskever and Hinton 2012) in the form of arXiv 1404.5997."""
+    """AlexNet (Krizhevsky, Sutskever and Hinton 2012) as in arXiv 1404.5997."""
     net = models.alexnet(num_classes=num_classes or 1, **kwargs)
     pooled = ["avgpool", "flatten", *(f"classifier.{n}" for n in range(6))]
     return ChainNetwork(
@@ -38,8 +38,8 @@ def alexnet(*, num_classes: int = 1000, **kwargs: Any) -> ChainNetwork:
 def googlenet(*, num_classes: int = 1000, **kwargs: Any) -> ChainNetwork:
     """GoogLeNet, Inception v1 with BatchNorm (Szegedy et al. 2015, arXiv 1409.4842).
 
-    Without the two auxiliary classifiers. torchvision's own weights expect pixels in [-1, 1]:
-    mean and std of their card are 0.5.
+    It has no auxiliary classifiers. torchvision's weights expect pixels in [-1, 1], so mean and std
+    in their card are 0.5.
     """
     net = models.googlenet(
         num_classes=num_classes or 1,

@@ -44,7 +44,7 @@ class ConnectionLimits:
 
     Args:
         header_seconds, body_seconds: time limits for the parts of a request; ``body_seconds`` also
-        limits how long a client takes to read its answer.
+            limits how long a client takes to read its answer.
         most, most_per_address: connections at once, in total and per address.
         draining: whether the service is shutting down, so each answer is the connection's last.
     """

@@ -67,7 +67,7 @@ class Batcher:
         lanes: batches on the engine at once.
         max_batch: images per batch; None uses the model's fastest size (`best_batch`).
         max_delay: seconds that an incomplete batch waits for more images while another lane
-        works. If the engine is idle, no batch waits.
+            works. If the engine is idle, no batch waits.
         on_batch: called with each `Batch`.
     """
 

@@ -155,7 +155,7 @@ class Service:
         ``explained`` names the output to make a heat map of; empty: the answer; None: no heat map.
 
         Raises:
-        ExplainError: This model does not support this explanation.
+            ExplainError: This model does not support this explanation.
         """
         try:
             with tracer.start_as_current_span("decode"):
@@ -204,7 +204,7 @@ class Service:
         If the model fails on an image, or its decoder is lost, the others are not affected.
         Raises:
             Problem: The service is overloaded or too late, or every image was lost (503), or the
-            model failed on all images (500).
+                model failed on all images (500).
             ClientDisconnect: The client has disconnected.
         """
         work = partial(self._outcomes, predictor, contents, explained)

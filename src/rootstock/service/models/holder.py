@@ -142,7 +142,7 @@ class ModelHolder:
         for the registry and, with ``again``, for a download, which continues afterwards.
         Raises:
             RootstockError: There is no such model, the registry cannot be reached, or the model
-            was rejected. The one in use stays.
+                was rejected. The one in use stays.
         """
         order = _Order(after=self._orders)
         return self._follow(self._pinned, again, wait_seconds, order)
@@ -152,7 +152,7 @@ class ModelHolder:
 
         Raises:
             RootstockError: The source is a directory or a fixed version, or the version cannot be
-            served. The model in use stays.
+                served. The model in use stays.
         """
         if not self.source.alias:
             raise RootstockError(f"cannot pin: {self.source} has no other versions")
