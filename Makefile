@@ -1,15 +1,15 @@
-# Each target says what it does: `make help`.
+# `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
-# Test processes: each may start a Ray, an MLflow and a service of its own.
+# Test processes: each may start its Ray, MLflow, and service.
 WORKERS ?= 2
-# A file's tests share a process, and with it what they start; the order is that of tests/conftest.py.
+# A file's tests share a process and the servers in it; tests/conftest.py sets the order.
 SHARE := --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# DVC unpickles what lies there; its default, /var/tmp/dvc, is open to every user (CVE-2025-69872).
+# DVC unpickles files from its cache; the default, /var/tmp/dvc, is open to every user (CVE-2025-69872).
 DVC_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rootstock-dvc
-# Nothing phones home, whichever tool a target starts.
+# Turns off telemetry in every tool.
 export DVC_NO_ANALYTICS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -27,9 +27,9 @@ setup-test: $(VENV)/.test-ready
 
 $(VENV)/.run-ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Rootstock needs Python 3.11 or newer; name one with make PYTHON=python3.11"; exit 1; }
+	  || { echo "Rootstock needs Python 3.11 or newer; choose one with make PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing about 7 GB of packages into $(VENV); this takes some minutes"
+	@echo "installing about 7 GB of packages into $(VENV); this takes several minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve]'
 	mkdir -p -m 700 "$(DVC_CACHE)" && $(BIN)/dvc config --quiet --local core.site_cache_dir "$(DVC_CACHE)"
 	touch $@
@@ -40,16 +40,16 @@ $(VENV)/.test-ready: $(VENV)/.run-ready tests/interop/alone.txt
 	  -r tests/interop/alone.txt
 	touch $@
 
-demo: setup ## digits as PNG files -> dvc repro -> a champion, with what to do next
+demo: setup ## run the pipeline on handwritten digits, and print what to try next
 	$(BIN)/python -m pipelines.demo
 
-test: setup-test lint ## lint, then every test that needs no GPU and no minutes
+test: setup-test lint ## lint, then all tests except slow and GPU tests
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) $(SHARE)
 
-test-fast: setup-test ## the unit tests only: no server, no Ray, no MLflow, no DVC
+test-fast: setup-test ## unit tests only: no server, Ray, MLflow, or DVC
 	$(BIN)/python -m pytest -m "not integration and not slow and not gpu" -n $(WORKERS) $(SHARE)
 
-test-browser: setup-test ## drive the pages of the studio in Chromium, which has to be installed
+test-browser: setup-test ## test the studio's pages in Chromium, which must be installed
 	BROWSER_REQUIRED=1 $(BIN)/python -m pytest tests/studio/test_browser.py
 
 docs: setup-test ## build the documentation as a site with search, in site/
@@ -61,22 +61,22 @@ lint: setup-test ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: setup-test ## let ruff format and fix
+format: setup-test ## format and fix the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 serve: setup ## serve the champion on http://127.0.0.1:8000
 	$(BIN)/rootstock serve
 
-bench: setup-test ## the long checks and the benchmarks (see docs/benchmarks.md)
+bench: setup-test ## run the slow checks and the benchmarks (see docs/benchmarks.md)
 	$(BIN)/python -m pytest -m "slow or gpu"
 	$(BIN)/python benchmarks/default_backbone.py
 	$(BIN)/python benchmarks/head.py
 	$(BIN)/python benchmarks/estimators.py
 
-mutation: setup-test ## how many small changes to the code a test notices; half an hour or more
+mutation: setup-test ## run mutation tests; takes at least half an hour
 	nice -n 10 $(BIN)/python benchmarks/mutation.py
 
-clean: ## remove what can be made again (never data/, mlflow.db or mlruns/)
+clean: ## remove generated files (never data/, mlflow.db, or mlruns/)
 	rm -rf artifacts reports .rootstock .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

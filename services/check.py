@@ -1,4 +1,4 @@
-"""A container's health check: exit 0 if every address answers 200, else 1 with the reason.
+"""Health check of a container: exit 0 if every URL answers 200, otherwise 1 with the reason.
 
 `python check.py [--user NAME --password-file FILE] URL...`; it needs nothing but Python.
 """
@@ -17,7 +17,7 @@ SECONDS = 4.0
 
 
 def main() -> None:
-    """Ask each address once; print what is wrong and exit 1 at the first that does not answer."""
+    """Request each URL once; at the first failure, print the reason and exit with 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("urls", nargs="+", metavar="URL")
     parser.add_argument("--user", default="")
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _problem(request: urllib.request.Request) -> str:
-    # No proxy of the environment and no redirect to a page that answers 200 to anybody.
+    # Ignore proxy variables and redirects: another page might answer 200 to everyone.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _StayHere())
     try:
         with opener.open(request, timeout=SECONDS) as answer:

@@ -1,9 +1,10 @@
-"""Make MLflow's users `service` (reads) and `pipeline` (writes), and set their passwords.
+"""Create MLflow's users `service` (reads) and `pipeline` (writes), and set their passwords.
 
-`python accounts.py http://mlflow:5000` with ADMIN_PASSWORD, SERVICE_PASSWORD and PIPELINE_PASSWORD
-in the environment. It may run any number of times; a changed password file changes the password.
-Everybody may read everything (basic_auth.ini); who makes a thing may write it, so that runs and
-models are the pipeline's and no other user's but the admin's. Needs nothing but Python.
+Run `python accounts.py http://mlflow:5000` with ADMIN_PASSWORD, SERVICE_PASSWORD, and
+PIPELINE_PASSWORD in the environment. It may run any number of times; a changed password file
+changes the password. Everyone may read everything (basic_auth.ini). Only its creator may write a
+run or model, so these belong to the pipeline, and only the admin may change them too. Needs only
+Python.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ USERS = {"service": "SERVICE_PASSWORD", "pipeline": "PIPELINE_PASSWORD"}
 
 
 def main() -> None:
-    """Make or update each user; exit 1 with MLflow's reason where it refuses."""
+    """Create or update each user; if MLflow refuses, exit 1 with its reason."""
     for name, variable in USERS.items():
         user = {"username": name, "password": os.environ[variable]}
         problem = _send("POST", "users/create", user)
         if "RESOURCE_ALREADY_EXISTS" in problem:
             problem = _send("PATCH", "users/update-password", user)
         if problem:
-            sys.exit(f"the user {name} cannot be made: {problem}")
+            sys.exit(f"cannot create the user {name}: {problem}")
 
 
 def _send(method: str, path: str, body: dict[str, str]) -> str:
-    """What MLflow objects to; empty if it agreed."""
+    """Return MLflow's error; empty on success."""
     pair = base64.b64encode(f"admin:{os.environ['ADMIN_PASSWORD']}".encode()).decode()
     request = urllib.request.Request(
         f"{sys.argv[1]}/api/2.0/mlflow/{path}",

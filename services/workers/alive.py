@@ -1,6 +1,6 @@
-"""Health of a Ray node: exit 0 if the cluster's head says that this machine's node lives.
+"""Health check of a Ray node: exit 0 if the head reports that this machine's node is alive.
 
-`python alive.py HEAD:PORT`; where Ray asks for a token, this asks with it.
+Run `python alive.py HEAD:PORT`. If Ray requires a token, it is sent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SECONDS = 5.0
 
 def main() -> None:
     """Ask the head for its nodes and look for one with an address of this machine."""
-    # What `ray health-check` uses; there is no public way to ask from outside a job.
+    # `ray health-check` uses this; no public interface works outside a job.
     from ray._raylet import GcsClient  # type: ignore[attr-defined,unused-ignore]
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
@@ -21,7 +21,7 @@ def main() -> None:
     living = {node.node_manager_address for node in nodes if node.state == GcsNodeInfo.ALIVE}
     own = set(socket.gethostbyname_ex(socket.gethostname())[2])
     if not living & own:
-        sys.exit(f"the head at {sys.argv[1]} knows no living node here: {sorted(living)}")
+        sys.exit(f"the head at {sys.argv[1]} reports no node of this machine: {sorted(living)}")
 
 
 if __name__ == "__main__":

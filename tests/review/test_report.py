@@ -90,13 +90,13 @@ def test_every_question_can_become_a_finding():
     )
     text = " ".join(found)
     for word in (
-        "size alone",
+        "The size predicts the class",
         "left out",
         "40 times",
         "bees",
         "tiny",
         "1 of 200 labels looks wrong",
-        "Unlike all others: 1 image,",
+        "1 image looks unlike all others",
         "1 burst (longest: 2 files); 1 divided",
     ):
         assert word in text

@@ -1,7 +1,7 @@
-"""The corpus of a pretraining: decoded once to a memory-mapped array, cropped in batches.
+"""The corpus for pretraining: decoded once to a memory-mapped array, cropped in batches.
 
-Decoding costs a hundred times what a training step on a small network costs, so it happens once.
-Crops are taken from whole batches of tensors by one bilinear or bicubic sampling.
+Decoding takes a hundred times as long as a training step of a small network, so it happens once.
+Crops are taken from whole batches of tensors by a single bilinear or bicubic sampling step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff"
 class Corpus:
     """``images``: uint8 [N, S, S, 3]; ``labels``: int64 [N], an index into ``classes``.
 
-    ``key`` tells this corpus from any other: file names, file sizes and ``S``.
+    ``key`` identifies this corpus by file names, file sizes, and ``S``.
     """
 
     images: np.ndarray
@@ -43,13 +43,13 @@ class Corpus:
         return len(self.images)
 
     def batch(self, rows: Tensor) -> Tensor:
-        """The images of ``rows`` as float32 [B, 3, S, S] in [-1, 1]."""
+        """Return the images of ``rows`` as float32 [B, 3, S, S] in [-1, 1]."""
         pixels = torch.from_numpy(np.ascontiguousarray(self.images[rows.numpy()]))
         return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def natural_size(folder: Path, *, at_most: int) -> int:
-    """The median short side in pixels of some images below ``folder``, but ``at_most``."""
+    """Return the median short side in pixels of some images below ``folder``, up to ``at_most``."""
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
     sides = []
     for path in paths[:: max(1, len(paths) // 32)]:
@@ -61,8 +61,8 @@ def natural_size(folder: Path, *, at_most: int) -> int:
 def read_corpus(folder: Path, *, stored_size: int, work: Path) -> Corpus:
     """Decode every image below ``folder`` once into ``work``; later calls map the same file.
 
-    The first folder level names the classes; images that cannot be decoded are left out and
-    listed in the cache's JSON. Raises DataError when no image is left.
+    The first folder level names the classes. Images that cannot be decoded are left out and
+    listed in the cache's JSON. Raises DataError if no image is left.
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
     listing = [(p.relative_to(folder).as_posix(), p.stat().st_size) for p in paths]
@@ -73,7 +73,7 @@ def read_corpus(folder: Path, *, stored_size: int, work: Path) -> Corpus:
     facts = read_json(card, made_by="pretrain")
     if not facts["paths"]:
         raise DataError(
-            f"no readable image below {folder}", hint="name a folder that holds image files"
+            f"no readable image below {folder}", hint="choose a folder with image files"
         )
     tops = [name.split("/")[0] if "/" in name else "" for name in facts["paths"]]
     classes = sorted(set(tops))
@@ -106,7 +106,7 @@ def _decode_all(folder: Path, names: list[str], size: int, *, cache: Path, card:
 
 
 def _square(path: Path, size: int) -> np.ndarray | str:
-    """The centre square of one image as uint8 [size, size, 3], or the reason there is none."""
+    """Return the centre square of one image as uint8 [size, size, 3], or why there is none."""
     try:
         image = Image.fromarray(read_image(path).pixels)
     except ImageError as error:
@@ -115,7 +115,7 @@ def _square(path: Path, size: int) -> np.ndarray | str:
 
 
 def random_boxes(count: int, *, smallest: float, generator: torch.Generator) -> Tensor:
-    """``count`` crops of ``smallest`` to 1 of the area, sides 3:4 to 4:3 (Inception's crops).
+    """Return ``count`` crops of ``smallest`` to 1 of the area, sides 3:4 to 4:3 (Inception).
 
     Returns float32 [count, 4]: top, left, height, width as fractions of the image.
     """
@@ -129,15 +129,15 @@ def random_boxes(count: int, *, smallest: float, generator: torch.Generator) -> 
 
 
 def centre_boxes(count: int, *, crop_pct: float) -> Tensor:
-    """The centre crop of evaluation, ``crop_pct`` of each side; float32 [count, 4]."""
+    """Return the centre crop for evaluation, ``crop_pct`` of each side; float32 [count, 4]."""
     edge = (1 - crop_pct) / 2
     return torch.tensor([edge, edge, crop_pct, crop_pct]).expand(count, 4)
 
 
 def crop(images: Tensor, boxes: Tensor, *, size: int, mode: str = "bilinear") -> Tensor:
-    """Cut one box out of each image, enlarged or reduced to float32 [B, 3, size, size]."""
+    """Cut one box out of each image and resize it to float32 [B, 3, size, size]."""
     shrink = images.shape[-1] // size
-    if shrink >= 2:  # sampling alone would skip pixels
+    if shrink >= 2:  # sampling would skip pixels
         images = F.avg_pool2d(images, shrink)
     top, left, height, width = boxes.unbind(dim=1)
     zero = torch.zeros_like(top)
@@ -150,7 +150,7 @@ def crop(images: Tensor, boxes: Tensor, *, size: int, mode: str = "bilinear") ->
 
 
 def augment(images: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Flip half of the images and change contrast by 20 %, each channel's light by 5 %."""
+    """Flip half of the images; change contrast by 20 % and each channel's light by 5 %."""
     count = len(images)
     flipped = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
     contrast = torch.empty(count, 1, 1, 1).uniform_(0.8, 1.2, generator=generator)

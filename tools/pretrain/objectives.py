@@ -1,4 +1,4 @@
-"""What a student is trained on: the labels of its corpus, or the embeddings of a teacher."""
+"""The objective of a student: the labels of its corpus, or the embeddings of a teacher."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SMOOTHING = 0.1
 """Label smoothing (Szegedy et al. 2016)."""
 
 TEMPERATURE = 2.0
-"""Softens both distributions before they are compared (Hinton et al. 2015 used 1 to 20)."""
+"""Softens both distributions before the comparison (Hinton et al. 2015 used 1 to 20)."""
 
 COSINE_WEIGHT = 3.0
-"""Puts the embedding's loss on the scale of the soft labels' loss."""
+"""Scales the embedding's loss to the size of the soft labels' loss."""
 
 
 def embed(network: Any, images: Tensor) -> Tensor:
-    """The pooled features before a timm network's classifier, float32 [B, D]."""
+    """Return the pooled features before a timm network's classifier, float32 [B, D]."""
     return network.forward_head(network.forward_features(images), pre_logits=True)
 
 
@@ -32,12 +32,12 @@ def _need_classes(corpus: Corpus) -> None:
     if len(corpus.classes) < 2:
         raise DataError(
             f"the corpus has {len(corpus.classes)} class folders; labels need at least 2",
-            hint="sort the images into class folders, or name a teacher: it needs no labels",
+            hint="sort the images into class folders, or use a teacher, which needs no labels",
         )
 
 
 class Labelled(nn.Module):
-    """Cross-entropy on the class folders' names."""
+    """Cross-entropy on the names of the class folders."""
 
     labels: Tensor
 
@@ -51,32 +51,32 @@ class Labelled(nn.Module):
         self.smallest_crop = smallest_crop
 
     def pick(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The boxes [B, 4] to cut out of the images ``rows`` [B], and their targets [B]."""
+        """Return the boxes [B, 4] to cut from the images ``rows`` [B], and their targets [B]."""
         boxes = random_boxes(len(rows), smallest=self.smallest_crop, generator=generator)
         return boxes, self.labels[rows]
 
     def loss(self, network: Any, images: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss over the batch, a scalar."""
+        """Return the mean loss over the batch, a scalar."""
         return F.cross_entropy(network(images), targets, label_smoothing=SMOOTHING)
 
     def finish(self, network: Any) -> None:
-        """Nothing: the network's own classifier was trained."""
+        """Do nothing: the network's classifier was trained."""
 
     @torch.no_grad()
     def measure(self, network: Any, embedded: Tensor) -> dict[str, float]:
-        """Judge by the network's embeddings [N, D] of the whole validation corpus."""
+        """Evaluate the network's embeddings [N, D] of the whole validation corpus."""
         assert self.expected is not None
         guessed = network.get_classifier()(embedded).argmax(dim=1).cpu()
         return {"val top-1": (guessed == self.expected).float().mean().item()}
 
 
 class Distilled(nn.Module):
-    """A linear map of the student's embedding is to say what the teacher's embedding says.
+    """A linear map of the student's embedding predicts the teacher's embedding.
 
-    Two losses: the cosine distance of the standardised embeddings, and the Kullback-Leibler
-    divergence of the soft labels that the teacher's classifier reads from either. With a
-    ``label_weight`` a third: cross-entropy on ``labels`` (int64 [N] of ``classes``), read by a
-    linear layer of its own that is thrown away at the end.
+    There are two losses: the cosine distance of the standardized embeddings, and the
+    Kullback-Leibler divergence of the soft labels that the teacher's classifier reads from both.
+    ``label_weight`` adds a third: cross-entropy on ``labels`` (int64 [N] of ``classes``), from a
+    separate linear layer that is discarded at the end.
     """
 
     mean: Tensor
@@ -108,7 +108,7 @@ class Distilled(nn.Module):
         self.register_buffer("bias", teacher.classifier.bias.detach().clone())
 
     def pick(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One view's boxes [B, 4] of the images ``rows``, its embeddings and labels [B, D + 1]."""
+        """Return a view's boxes [B, 4] of images ``rows``, its embeddings and labels [B, D + 1]."""
         number = int(torch.randint(len(self.views), (1,), generator=generator))
         view = self.views[number]
         labels = self.labels[rows].unsqueeze(1).float()
@@ -134,7 +134,7 @@ class Distilled(nn.Module):
 
     @torch.no_grad()
     def finish(self, network: Any) -> None:
-        """Fold mapping and teacher's classifier into one matrix: the student's classifier."""
+        """Combine mapping and teacher's classifier into one matrix: the student's classifier."""
         scaled = self.weight * self.std
         classifier = network.get_classifier()
         classifier.weight.copy_(scaled @ self.mapping.weight)

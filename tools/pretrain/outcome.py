@@ -1,4 +1,4 @@
-"""What a pretraining leaves on disk: the recipe, checkpoints, BatchNorm statistics, the card."""
+"""The files of a pretraining: recipe, checkpoints, BatchNorm statistics, and card."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tools.pretrain.corpus import Corpus, centre_boxes, crop
 from tools.pretrain.objectives import embed
 
 WARMUP = 0.05
-"""Share of the steps in which the learning rate rises."""
+"""Share of the steps during which the learning rate rises."""
 
 STATISTICS_IMAGES = 16_384
-"""Images from which the BatchNorm statistics are measured at the end."""
+"""Images for measuring the BatchNorm statistics at the end."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the weights, besides the images: it is written into the card."""
+    """Everything that determines the weights, except the images. It is written into the card."""
 
     architecture: str
     teacher: str
@@ -47,11 +47,11 @@ class Recipe:
     seed: int
 
     def size(self, epoch: int) -> int:
-        """Pixels of the crops in ``epoch``."""
+        """Return the pixels of the crops in ``epoch``."""
         return self.low_size if epoch < self.low_epochs else self.input_size
 
     def rate(self, progress: float) -> float:
-        """The learning rate: a short linear rise, then half a cosine down to zero."""
+        """Return the learning rate: a short linear rise, then half a cosine down to zero."""
         rise = min(1.0, progress / WARMUP)
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -68,7 +68,7 @@ def save_checkpoint(
 
 
 def resume(path: Path, both: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    """Load the checkpoint if there is one; returns the first epoch to run and minutes so far."""
+    """Load the checkpoint if there is one; return the first epoch to run and minutes so far."""
     if not path.exists():
         return 0, 0.0
     with safe_open(path, framework="pt") as file:
@@ -94,7 +94,7 @@ def _evaluation_batches(corpus: Corpus, rows: Tensor, recipe: Recipe) -> Iterato
 
 @torch.no_grad()
 def measure_statistics(network: Any, corpus: Corpus, *, recipe: Recipe, device: str) -> None:
-    """Replace every BatchNorm's running statistics by those of the corpus, seen as in use."""
+    """Replace every BatchNorm's running statistics by the corpus's, with evaluation's crops."""
     layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
@@ -118,10 +118,10 @@ def embed_all(network: Any, corpus: Corpus, recipe: Recipe, device: str) -> Tens
 
 
 def command_of(recipe: Recipe, function: Callable[..., Path]) -> str:
-    """The command line of a recipe: what differs from the defaults of ``function``."""
+    """Return the command line of a recipe: the differences from the defaults of ``function``."""
     usual = inspect.signature(function).parameters
     given = {
-        key: str(value).split()[0]  # of a teacher its file name, without the checksum
+        key: str(value).split()[0]  # for a teacher, its file name without the checksum
         for key, value in asdict(recipe).items()
         if value and value != usual[key].default
     }
@@ -150,7 +150,7 @@ def card_of(
         "pretrained_on": f"{facts['data']} ({facts['images']} images)",
         "license": licence,
         "source": "tools.pretrain of Rootstock",
-        "note": f"{how}; BatchNorm statistics were measured on the corpus as evaluation sees it",
+        "note": f"{how}; BatchNorm statistics were measured on the corpus with evaluation's crops",
         "measured": {key: round(value, 4) for key, value in measured.items()},
         "recipe": {**asdict(recipe), **facts, "torch": torch.__version__},
     }

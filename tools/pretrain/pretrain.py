@@ -1,8 +1,8 @@
-"""Train a small backbone from nothing: on class folders, or with a teacher on any images.
+"""Train a small backbone from scratch: on class folders, or with a teacher on any images.
 
-The recipe of the backbone this project carries. Most epochs run on small crops, the last ones at
-the card's input size; at the end the BatchNorm statistics are measured again on the corpus as
-evaluation sees it, so that they describe the pretraining domain.
+This is the recipe of the project's backbone. Most epochs run on small crops, the last ones at
+the card's input size. At the end, the BatchNorm statistics are measured again on the corpus with
+evaluation's crops, so that they describe the pretraining domain.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tools.pretrain.teacher import Teacher, view_corpus
 log = logging.getLogger(__name__)
 
 LOW_SHARE = 0.85
-"""Share of the epochs that run at the low size: small crops teach more per second."""
+"""Share of the epochs at the low size: small crops train faster per second."""
 
 
 def pretrain(
@@ -67,23 +67,23 @@ def pretrain(
 ) -> Path:
     """Train ``architecture`` on ``data`` and write its weights and card into ``out``.
 
-    Without a teacher the class folders of ``data`` (or of ``data/train``) are the labels; with
-    one they count only where ``label_weight``, the weight of their cross-entropy beside the
+    Without a teacher, the class folders of ``data`` (or of ``data/train``) are the labels. With
+    one, they count only if ``label_weight``, the weight of their cross-entropy relative to the
     teacher's two losses, is above 0. ``data/val`` is only measured. Sizes are in pixels: the
     last epochs run at ``input_size``, the first ``low_epochs`` (default: 85 %) at ``low_size``.
-    Images are decoded once to squares of ``stored_size`` (default: as they are, at most a quarter
+    Images are decoded once to squares of ``stored_size`` (default: their size, at most a quarter
     more than ``input_size``) and shown to the teacher as ``views`` fixed crops of
     ``teacher_size`` (default: its card's).
 
-    What costs time is kept in ``work`` (default: a folder in ``out``): the same call continues
-    there after a kill and loses at most one epoch. Remove that folder when done.
+    Slow results are stored in ``work`` (default: a folder in ``out``): the same call continues
+    there after an interruption and loses at most one epoch. Remove that folder when done.
 
     Returns:
-        The path of ``ARCHITECTURE.CORPUS.safetensors`` (float16), its card beside it.
+        The path of ``ARCHITECTURE.CORPUS.safetensors`` (float16); its card is next to it.
 
     Raises:
-        DataError: no readable image, or fewer than two classes and no teacher.
-        BackboneError: the architecture is unknown, or the teacher does not fit its card.
+        DataError: There is no readable image, or there are fewer than two classes and no teacher.
+        BackboneError: The architecture is unknown, or the teacher does not fit its card.
     """
     data, out = Path(data), Path(out)
     name = f"{architecture.replace('/', '-')}.{data.resolve().name}"
@@ -118,7 +118,7 @@ def pretrain(
 def _run(
     recipe: Recipe, data: Path, master: Teacher | None, *, work: Path, device: str
 ) -> tuple[Any, dict[str, Any], dict[str, float]]:
-    """The trained network in eval mode, facts for its card, and what was measured on data/val."""
+    """Return the trained network in eval mode, facts for its card, and metrics on data/val."""
     train, validation = _read_splits(data, recipe, work)
     objective: Objective
     if master:
@@ -193,7 +193,7 @@ def _train(
     work: Path,
     device: str,
 ) -> float:
-    """Run the epochs that are still missing in ``work``; returns the minutes of all of them."""
+    """Run the epochs that are still missing in ``work``; return the minutes of all epochs."""
     network.to(device)
     objective.to(device)
     both = nn.ModuleDict({"network": network, "objective": objective})
@@ -214,7 +214,7 @@ def _train(
     steps = len(corpus) // batch_size
 
     for epoch in range(first, recipe.epochs):
-        # each epoch's chance depends on the seed and its number alone, so resuming changes nothing
+        # an epoch's randomness depends only on the seed and its number, so resuming changes nothing
         start, total = time.monotonic(), 0.0
         torch.manual_seed(recipe.seed * 100_003 + epoch)
         generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)

@@ -1,7 +1,7 @@
-"""The teacher of a pretraining: what it says of each fixed crop, computed once and kept.
+"""The teacher of a pretraining: its output for each fixed crop, computed once and stored.
 
-The student sees exactly the crops its teacher saw ("a good teacher is patient and consistent",
-Beyer et al. 2022, arXiv:2106.05237), but each crop is embedded once, not once an epoch.
+The student sees exactly the crops that its teacher saw ("a good teacher is patient and consistent",
+Beyer et al. 2022, arXiv:2106.05237), but each crop is embedded only once, not every epoch.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from rootstock.errors import BackboneError
 from tools.pretrain.corpus import Corpus, centre_boxes, crop, random_boxes
 
 CHUNK = 64
-"""Images a teacher's forward pass; the exported graph has this batch size."""
+"""Images per forward pass of a teacher; the exported graph has this batch size."""
 
 Embed = Callable[[Tensor], Tensor]
 
 
 class Teacher(nn.Module):
-    """A timm network with its card: images in [-1, 1] in, its pooled embedding out."""
+    """A timm network with its card: from images in [-1, 1] to its pooled embedding."""
 
     scale: Tensor
     shift: Tensor
@@ -42,9 +42,10 @@ class Teacher(nn.Module):
             raise BackboneError(
                 f"{self.card.name} ({self.card.architecture}) cannot teach: it has no linear "
                 "classifier",
-                hint="choose a teacher with classes (num_classes in its card), not a SqueezeNet",
+                hint="choose a teacher with classes (num_classes in its card); SqueezeNet does not "
+                "work",
             )
-        # The corpus comes as [-1, 1]; the teacher wants (pixel - mean) / std of [0, 1].
+        # The corpus is in [-1, 1]; the teacher expects (pixel - mean) / std of [0, 1].
         mean, std = (
             torch.tensor(values).view(3, 1, 1) for values in (self.card.mean, self.card.std)
         )
@@ -64,7 +65,7 @@ class Teacher(nn.Module):
 
 @dataclass(frozen=True)
 class View:
-    """One crop of every image and what the teacher says of it.
+    """One crop of every image, with the teacher's output for it.
 
     ``boxes``: float32 [N, 4]; ``embeddings``: float16 [N, D], memory-mapped.
     """
@@ -73,7 +74,7 @@ class View:
     embeddings: np.ndarray
 
     def embedded(self, rows: Tensor) -> Tensor:
-        """The teacher's embeddings of ``rows``, float32 [B, D]."""
+        """Return the teacher's embeddings of ``rows``, float32 [B, D]."""
         return torch.from_numpy(self.embeddings[rows.numpy()].astype(np.float32))
 
 
@@ -90,7 +91,7 @@ def view_corpus(
 ) -> list[View]:
     """Show ``views`` fixed crops of each image to the teacher at ``size`` pixels.
 
-    The first view is the whole image. Finished views are found again in ``work``.
+    The first view is the whole image. Finished views are reused from ``work``.
     """
     shown = f"{teacher.card.weights_sha256[:12]}-{corpus.key}-{size}-{seed}-{smallest_crop}"
     found: list[View] = []

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     max_batch: int | None = Field(
         None,
         ge=1,
-        description="Images per batch. Default: 1, 8, or (on a GPU) 64, whichever was fastest when "
+        description="Images per batch. Default: 1, 8, or (on a GPU) 64, chosen by speed when "
         "the model was loaded.",
     )
     max_delay_ms: float = Field(
