@@ -1,10 +1,10 @@
-"""What it costs the service to refuse images that are made to cost much.
+"""Measure the cost of rejecting images that are made to be expensive.
 
     python benchmarks/bombs.py
 
-Each bomb is sent over HTTP to a real process with a small model, five times; the table tells the
-slowest answer, and how much more than before the process and its decoder held at the most. What a
-good photo costs stands beside them, and files of many frames, of which only the first is read.
+Each file is sent over HTTP to a real process with a small model, five times. The table shows the
+slowest answer, and how much the memory of the process and its decoder grew at most. For comparison,
+it includes a good photo, and files with many frames, of which only the first is read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TIMES = 5
 
 
 def main() -> None:
-    """One row a bomb."""
+    """Print one row per file."""
     good = {"a good photo": jpeg(0)}
     bodies = good | {name: make() for name, (make, _) in BOMBS.items()}
     bodies |= {name: make() for name, (make, _) in HEADER_BOMBS.items()}
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def send(client: httpx.Client, body: bytes) -> tuple[tuple[int, str], float]:
-    """Status and reason, and how long the answer took in seconds."""
+    """Return status and reason, and the seconds until the answer."""
     started = time.perf_counter()
     answer = client.post("/v1/predict", content=body, headers={"content-type": "image/png"})
     seconds = time.perf_counter() - started

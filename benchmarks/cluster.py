@@ -1,11 +1,11 @@
-"""Feature extraction over two Ray nodes against the same cores without Ray.
+"""Compare feature extraction over two Ray nodes with the same cores without Ray.
 
     python benchmarks/cluster.py --images ../shared/data/ants_bees \
         --weights ../shared/backbones/mobilenetv2_100.in1k.safetensors
 
-Both nodes are on this machine, with half of its cores each, so the best that can be had is the
-rate of one process on all cores. Two numbers of photos tell what starting costs (the session of
-Ray, and a process a core that imports torch and loads the network) from what each image costs.
+Both nodes are on this machine, with half of its cores each, so the best possible result is the
+rate of one process on all cores. Two numbers of photos separate the start-up (Ray's session, and a
+process per core that imports torch and loads the network) from the time per image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NODES = 2
 
 @dataclass(frozen=True)
 class Work:
-    """Extracts the features of some rows; returns how many it computed."""
+    """Extract the features of some rows; return how many were computed."""
 
     root: Path
     store: Path
@@ -55,11 +55,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="a folder with photos")
     parser.add_argument("--count", type=int, default=4096)
-    parser.add_argument("--part", type=int, default=512, help="photos of one task")
+    parser.add_argument("--part", type=int, default=512, help="photos per task")
     parser.add_argument("--weights", default="packaged")
     options = parser.parse_args()
     options.weights = str(Path(options.weights).resolve()) if "." in options.weights else "packaged"
-    # Sockets below a long path cannot be opened
+    # Unix sockets need short paths
     scratch = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(scratch)}
     try:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, scratch: Path) -> None:
-    """Print seconds at both sizes, and the rate and the start that they come from."""
+    """Return seconds at both sizes, and the resulting rate and start-up time."""
     from ray.cluster_utils import Cluster
 
     root = scratch / "photos"
@@ -88,7 +88,7 @@ def compare(options: argparse.Namespace, scratch: Path) -> None:
         assert computed == count
         return time.perf_counter() - started
 
-    times = {"one process": [seconds(count, InProcess(), "alone") for count in (half, len(rows))]}
+    times = {"one process": [seconds(count, InProcess(), "one") for count in (half, len(rows))]}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
         for _ in range(NODES - 1):
@@ -100,7 +100,7 @@ def compare(options: argparse.Namespace, scratch: Path) -> None:
         cluster.shutdown()
     print(f"{usable_cores()} cores, {len(rows)} photos, parts of {options.part}\n")
     print(
-        f"| way | {half} photos, s | {len(rows)} photos, s | images/s beyond the start | start, s |"
+        f"| way | {half} photos, s | {len(rows)} photos, s | images/s after the start | start, s |"
     )
     print("| --- " * 5 + "|")
     rates = []

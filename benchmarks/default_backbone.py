@@ -1,10 +1,10 @@
-"""How far the features of the default backbone carry: a linear probe on real image sets.
+"""Evaluate the features of the default backbone: a linear probe on real image sets.
 
     python benchmarks/default_backbone.py --data-dir ../shared/data \
         --weights packaged ../shared/backbones/mobilenetv2_100.in1k.safetensors
 
-Each row is one set of weights at its card's own input size; the first is the default network
-with random weights. The probe is a logistic regression on standardised pooled features.
+Each row is one set of weights at its card's default input size; the first is the default network
+with random weights. The probe is a logistic regression on standardized pooled features.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rootstock.tasks.single_label.task import SingleLabel
 SETS = {
     "flowers12": ("train", "test"),
     "ants_bees": ("train", "val"),
-    "sign_digits": ("", ""),  # no split of its own: a stratified fifth is held out
+    "sign_digits": ("", ""),  # no test split: a stratified fifth is held out
 }
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".webp"}
 L2 = 0.1
@@ -43,14 +43,14 @@ Split = tuple[list[np.ndarray], np.ndarray]
 
 
 def main() -> int:
-    """Print one table: a row a set of weights, a column a set of images."""
+    """Print one table: a row per set of weights, a column per set of images."""
     options = parse_options()
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: find_set(options.data_dir, name, Path(scratch)) for name in SETS}
         missing = [name for name, folder in folders.items() if folder is None]
         if missing:
             print(f"{options.data_dir} holds no folder or tar of: {', '.join(missing)}")
-            print("Name the folder that does with --data-dir; nothing is downloaded.")
+            print("Set the right folder with --data-dir; nothing is downloaded.")
             return 0 if len(missing) == len(SETS) else 1
         images = {name: read_set(folder, name) for name, folder in folders.items() if folder}
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -65,16 +65,16 @@ def main() -> int:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--weights", nargs="+", default=["packaged"], help="packaged or files")
-    parser.add_argument("--input-size", type=int, help="pixels; default: each card's own")
+    parser.add_argument("--input-size", type=int, help="pixels; default: from each card")
     return parser.parse_args()
 
 
 def backbones(weights: list[str]) -> Iterator[tuple[str, Backbone]]:
-    """The default architecture with random weights, then every weights file."""
+    """Yield the default architecture with random weights, then every weights file."""
     yield RANDOM, random_backbone()
     for name in weights:
         backbone = load_backbone(name, DEFAULT_NAME)
@@ -82,13 +82,13 @@ def backbones(weights: list[str]) -> Iterator[tuple[str, Backbone]]:
 
 
 def random_backbone() -> Backbone:
-    """The default network as it was before training."""
+    """Return the default network with random weights."""
     torch.manual_seed(0)
     return build_backbone(read_card(packaged_weights(DEFAULT_NAME)))
 
 
 def read_set(folder: Path, name: str) -> tuple[Split, Split]:
-    """Training and test images as RGB arrays with their labels."""
+    """Return training and test images as RGB arrays with their labels."""
     first, second = SETS[name]
     if first:
         return read_split(folder / first), read_split(folder / second)
@@ -99,7 +99,7 @@ def read_set(folder: Path, name: str) -> tuple[Split, Split]:
 
 
 def read_split(folder: Path) -> Split:
-    """Every readable image of the class folders below ``folder``."""
+    """Return every readable image in the class folders below ``folder``."""
     images, labels = [], []
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     for path in sorted(folder.glob("*/*")):
@@ -117,7 +117,7 @@ def read_split(folder: Path) -> Split:
 def probe_all(
     backbone: Backbone, preprocess: Preprocess, images: dict[str, tuple[Split, Split]]
 ) -> tuple[dict[str, float], float]:
-    """Test accuracy of a linear head per set, and images per second of the network alone."""
+    """Return the test accuracy of a linear head per set, and the network's images per second."""
     scores, seconds, count = {}, 0.0, 0
     for name, (train, test) in images.items():
         features = []
@@ -135,7 +135,7 @@ def probe_all(
 def embed(
     backbone: Backbone, preprocess: Preprocess, pixels: list[np.ndarray]
 ) -> tuple[np.ndarray, float]:
-    """Pooled features [N, D] of the last tap, and the seconds that the network took."""
+    """Return pooled features [N, D] of the last tap, and the seconds that the network took."""
     parts, seconds = [], 0.0
     for start in range(0, len(pixels), 64):
         batch = np.stack([preprocess.apply(image) for image in pixels[start : start + 64]])

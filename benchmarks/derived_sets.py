@@ -1,4 +1,4 @@
-"""Sets of images of one class each, made of sets with other labels, and reduced to a short side."""
+"""Image sets with one class per image, derived from other sets and reduced to a short side."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ DERIVED: Mapping[str, tuple[str, Callable[[Path], Labelled]]] = {
     "street_fence": ("street_scenes", _street("Fence")),
     "street_pedestrian": ("street_scenes", _street("Pedestrian")),
 }
-"""Name of the set it is made of, and what labels its images."""
+"""Name of the source set, and the function that labels its images."""
 
 
 def derive_set(name: str, source: Path, out: Path) -> Path:
-    """Link the images of ``source`` into class folders in ``out``; returns it."""
+    """Link the images of ``source`` into class folders in ``out``; return ``out``."""
     for path, label in DERIVED[name][1](source):
         link = out / label / f"{path.parent.name}-{path.name}"
         link.parent.mkdir(parents=True, exist_ok=True)

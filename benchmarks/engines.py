@@ -1,10 +1,10 @@
-"""What runs a model fastest on this processor: ONNX Runtime, OpenVINO or PyTorch, an image a call.
+"""Compare engines on this processor: ONNX Runtime, OpenVINO, and PyTorch, one image per call.
 
     python benchmarks/engines.py --model artifacts/model --peers peers
 
-OpenVINO is installed into the environment --peers, which is made if it is not there (needs a
-package index); without --peers it is measured where it is installed already. One thread each, by
-turns, and how far the answers lie from the golden ones.
+OpenVINO is installed into the environment --peers, which is created if missing (needs a package
+index). Without --peers, it is measured only if installed already. Each engine gets one thread;
+they run in turns. The table also shows how far the answers are from the golden ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROUNDS = 60
 
 
 def main() -> int:
-    """Measure here, or in the peers' environment."""
+    """Measure here, or in the environment for peers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, nargs="+", default=[ROOT / "artifacts/model"])
     parser.add_argument("--peers", type=Path)
@@ -35,7 +35,7 @@ def main() -> int:
         command = [python, __file__, "--model", *options.model]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
         return subprocess.run(command, env=environment, check=False).returncode
-    print("| model | pixels | engine | ms an image | of the fastest | off golden by |")
+    print("| model | pixels | engine | ms per image | of the fastest | off golden by |")
     print("| --- " * 6 + "|")
     for model in options.model:
         measure(model)
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def measure(model: Path) -> None:
-    """One row an engine."""
+    """Print one row per engine."""
     from rootstock.model.bundle import read_bundle
     from rootstock.model.predictor import Predictor
     from rootstock.runtimes.choose import time_in_turns

@@ -1,4 +1,4 @@
-"""An environment of the peers' packages, which sees this one's as well."""
+"""An environment for the packages of peers, which also sees this environment's packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def peers_python(folder: Path, packages: Sequence[str]) -> Path:
-    """The Python of ``folder``, made with these packages if it is not there."""
+    """Return the Python of ``folder``, creating it with these packages if missing."""
     python = folder.resolve() / "bin/python"
     if not python.exists():
         venv.create(folder, with_pip=True)

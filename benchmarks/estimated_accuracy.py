@@ -1,12 +1,12 @@
-"""The accuracy estimated without labels against the true one, on shifted test images of six sets.
+"""Compare the accuracy estimated without labels with the true one, on shifted images of six sets.
 
     python benchmarks/estimated_accuracy.py --data-dir ../shared/data --cache features \
         --out benchmarks/results/estimated_accuracy.json
 
 A head is fitted on four fifths of the images and calibrated on the others. Then it answers the test
-images, six corruptions of them, and those of the first half of the classes only. For each the
-service's estimate is compared with the truth. A set passes if the mean absolute error of what is
-told is at most 3 points, or if nothing is told. The thresholds of
+images, six corruptions of them, and the images of the first half of the classes. For each, the
+service's estimate is compared with the truth. A set passes if the mean absolute error of its
+estimates is at most 3 points, or if there are none. The thresholds of
 `rootstock.evaluate.without_labels` were chosen on these sets.
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
     """Measure all sets; write and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--cache", type=Path, help="folder that keeps the features")
+    parser.add_argument("--cache", type=Path, help="folder for computed features")
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/estimated_accuracy.json")
     )

@@ -1,10 +1,10 @@
-"""Which cheap estimator picks the best backbone: probe, k-NN or LogME, in one run.
+"""Compare cheap estimators of the best backbone: probe, k-NN, and LogME, in one run.
 
     python benchmarks/estimators.py --data-dir ../shared/data --backbones ../shared/backbones
 
-Each backbone's last features of at most 500 training images are scored by all three; the truth is
-the test accuracy of a head fitted on all training images. Prints for each set the accuracies, what
-each estimator's pick costs in points, and how well it ranks (Kendall).
+All three score each backbone's last features of at most 500 training images. The truth is the test
+accuracy of a head fitted on all training images. For each set, the table shows the accuracies, the
+points lost by each estimator's choice, and its ranking quality (Kendall).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 
 def main() -> int:
-    """Score every backbone on every set, print the tables."""
+    """Score every backbone on every set, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--backbones", type=Path, default=Path("../shared/backbones"))
@@ -44,7 +44,7 @@ def main() -> int:
     options = parser.parse_args()
     weights = ["packaged", *map(str, sorted(options.backbones.glob("*.safetensors")))]
     if len(weights) < 3:
-        print(f"{options.backbones} holds too few weights to compare", file=sys.stderr)
+        print(f"{options.backbones} has too few weights to compare", file=sys.stderr)
         return 1
     backbones = [load_backbone(path, DEFAULT_NAME) for path in weights]
     print(
@@ -61,7 +61,7 @@ def main() -> int:
 def compare(
     name: str, manifest: Manifest, folder: Path, backbones: list[Backbone], scratch: Path
 ) -> None:
-    """One row for each estimator on one set."""
+    """Return one row per estimator on one set."""
     number = {label: i for i, label in enumerate(manifest.strata)}
     train, test = manifest.rows("train"), manifest.rows("test")
     sample = sample_rows(train, SAMPLE)
@@ -92,7 +92,7 @@ def compare(
 def features_of(
     rows: list[ImageRow], folder: Path, backbone: Backbone, store: FeatureStore
 ) -> np.ndarray:
-    """float32[N,C] at the last tap."""
+    """Return float32[N,C] at the last tap."""
     reader = FeatureReader(folder.resolve(), backbone, backbone.card.preprocess(), store)
     reader.extract(rows, [LAST], batch_size=64)
     return reader.read(rows, LAST).astype(np.float32)
@@ -101,7 +101,7 @@ def features_of(
 def log_evidence(features: np.ndarray, labels: np.ndarray) -> float:
     """LogME (You et al. 2021, arXiv:2102.11005): mean log evidence of a Bayesian linear model.
 
-    One model a class on one-hot targets; its two precisions by MacKay's fixed point.
+    One model per class on one-hot targets, with two precisions from MacKay's fixed point.
     """
     inputs = features.astype(np.float64)
     left, singular, _ = np.linalg.svd(inputs, full_matrices=False)
@@ -129,13 +129,13 @@ def log_evidence(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def probe(features: np.ndarray, labels: np.ndarray) -> float:
-    """Five-fold accuracy of the head."""
+    """Return the five-fold accuracy of the head."""
     targets = class_targets(labels)
     return SingleLabel().head().probe(features, targets, folds=5, l2=L2, seed=0)[0]
 
 
 def kendall(scores: list[float], truth: list[float]) -> float:
-    """Pairs in the same order minus pairs in the other, of all; ties count for neither."""
+    """Return the share of pairs in the same order minus the share in the other; ties count 0."""
     pairs = list(itertools.combinations(range(len(truth)), 2))
     signs = [np.sign(scores[i] - scores[j]) * np.sign(truth[i] - truth[j]) for i, j in pairs]
     return float(np.mean(signs))

@@ -1,12 +1,12 @@
-"""Whether heat maps show what answers rest on, on images whose animals have boxes.
+"""Check that heat maps show the evidence for answers, on images of animals with boxes.
 
     python benchmarks/explain.py --data-dir ../shared/data
 
-Trains a linear head on `animals_boxes` (raccoon or kangaroo, the default backbone, no race). For
-the test images: the pointing game (is the strongest position inside the box?), deletion and
-insertion against random orders, both again for a map of the centre, the same maps by a head with
-shuffled weights (a map that does not change does not explain the model), and the time of a request
-to the service with and without its map.
+Trains a linear head on `animals_boxes` (raccoon or kangaroo, the default backbone, no race). On
+the test images it measures: the pointing game (is the strongest position inside the box?);
+deletion and insertion, compared with random orders; both again for a map of the centre; the same
+maps by a head with shuffled weights (a map that does not change does not explain the model); and
+the time of a request to the service with and without its map.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     """Print one table and write benchmarks/results/explain.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--run", type=Path, help="folder that keeps the trained model")
+    parser.add_argument("--run", type=Path, help="folder for the trained model")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = find_set(options.data_dir, "animals_boxes", Path(scratch))
@@ -106,11 +106,11 @@ def measure(folder: Path, out: Path) -> dict[str, float]:
 
 
 def box_in_view(path: Path, box: list[float], predictor: Predictor) -> list[float] | None:
-    """Return left, top, right, bottom of a box as shares of the view; None: outside of it."""
+    """Return left, top, right, bottom of a box as shares of the view; None if it is outside."""
     preprocess = predictor.bundle.preprocess
     with Image.open(path) as image:
         width, height = image.size
-    # The centre square that is left after resizing the short side to input_size / crop_pct.
+    # The centre square after resizing the short side to input_size / crop_pct.
     side = min(width, height) * preprocess.crop_pct
     left, top = (width - side) / 2, (height - side) / 2
     x, y, w, h = box
@@ -128,7 +128,7 @@ def is_inside(heat_map: HeatMap, box: list[float]) -> bool:
 
 
 def at_centre(heat_map: HeatMap) -> HeatMap:
-    """Return a map whose only evidence is in the middle."""
+    """Return a map whose only evidence is in the centre."""
     evidence = np.zeros_like(heat_map.evidence)
     evidence[tuple(side // 2 for side in evidence.shape)] = 1
     return replace(heat_map, evidence=evidence)
@@ -137,7 +137,7 @@ def at_centre(heat_map: HeatMap) -> HeatMap:
 def compare_with_shuffled(
     predictor: Predictor, folder: Path, paths: list[str], heat_maps: list[HeatMap]
 ) -> float:
-    """Return the mean rank correlation of maps with those of a head whose weights are shuffled."""
+    """Return the mean rank correlation of maps with those of a head with shuffled weights."""
     from scipy.stats import spearmanr
 
     true_head = predictor.head
@@ -156,9 +156,9 @@ def compare_with_shuffled(
 
 
 def time_service(model: Path, contents: list[bytes]) -> dict[str, float]:
-    """Return milliseconds of a request with one image, in turns, with and without its map.
+    """Return milliseconds per request with one image, in turns, with and without its map.
 
-    One client, one connection; the answers must be equal but for the map.
+    One client and one connection. Apart from the map, the answers must be equal.
     """
     command = [sys.executable, "-m", "services.inference", "--port", "PORT", "--model", str(model)]
     environment = os.environ | {"ROOTSTOCK_LOG_LEVEL": "warning"}

@@ -1,13 +1,13 @@
-"""Feature extraction against its bound, and against the plain PyTorch way, in one run.
+"""Compare feature extraction with its bound and with plain PyTorch, in one run.
 
     python benchmarks/extraction.py --images ../shared/data/ants_bees --count 2000 \
         --weights ../shared/backbones/mobilenetv2_100.in1k.safetensors
 
-The photos are enlarged to --count by cutting a border off and encoding them again. Decoding
-alone and the forward pass alone, each with all cores to itself, give the bound: on a processor the
-two share the cores, so their times add up; on a GPU the slower one bounds. `rootstock` is the whole
-of `FeatureReader.extract`: hashing, decoding, forward pass, storing, and the translation to ONNX in
-the row "cold". The plain way is torchvision's dataset, transforms and loader around the same
+The photos are multiplied to --count by cutting off a border and encoding them again. The bound
+comes from decoding only and the forward pass only, each on all cores. On a CPU the two share the
+cores, so their times add up; on a GPU the slower one is the bound. `rootstock` is all of
+`FeatureReader.extract`: hashing, decoding, forward pass, storing, and, in the row "cold", the
+translation to ONNX. The plain way is torchvision's dataset, transforms, and loader with the same
 network.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="a folder with photos")
     parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--plain-count", type=int, default=400, help="images of the plain way")
+    parser.add_argument("--plain-count", type=int, default=400, help="images for plain PyTorch")
     parser.add_argument("--weights", default="packaged")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -69,7 +69,7 @@ def compare(
     scratch: Path,
     plain_count: int,
 ) -> None:
-    """Print images a second of each part, of the whole, and of the plain way."""
+    """Print images per second of each part, of the whole, and of plain PyTorch."""
     root = folder / "all"
     on_gpu = backbone.device.type == "cuda"
     some = rows[: min(len(rows), 600)]
@@ -112,7 +112,7 @@ def compare(
             .seconds
         )
 
-    # Like the parts of the bound: the faster of two
+    # Like the parts of the bound: the faster of two runs
     warm = min(extract(f"warm{turn}", translated=kept.exists()) for turn in range(2))
     cold = min(extract(f"cold{turn}", translated=False) for turn in range(2))
     warmed = FeatureReader(root, backbone, preprocess, FeatureStore(scratch / "warm0"))
@@ -122,29 +122,29 @@ def compare(
     print(f"{usable_cores()} cores, {backbone.device.type}, {backbone.card.name} at "
           f"{preprocess.input_size}, {len(rows)} photos, engine {forward.engine}\n")  # fmt: skip
     print_kept(kept)
-    print("| part | images/s | of the bound | of the plain way |\n| --- | --- | --- | --- |")
+    print("| part | images/s | of the bound | of plain PyTorch |\n| --- | --- | --- | --- |")
     rates = {
-        "decode alone": decoding,
-        "forward alone": computing,
-        "bound of the two": bound,
-        "rootstock, network translated before": len(rows) / warm,
+        "decode only": decoding,
+        "forward only": computing,
+        "bound": bound,
+        "rootstock, network already translated": len(rows) / warm,
         "rootstock, cold": len(rows) / cold,
         "plain PyTorch": slow,
     }
     for name, rate in rates.items():
         print(f"| {name} | {rate:.1f} | {rate / bound:.2f} | {rate / slow:.2f} |")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\nall there already: {again.seconds:.2f} s; peak memory {peak:.0f} MB")
+    print(f"\nall features stored already: {again.seconds:.2f} s; peak memory {peak:.0f} MB")
 
 
 def print_kept(engines: Path) -> None:
-    """What was measured to choose the engine."""
+    """Return the measurements behind the choice of the engine."""
     for path in engines.glob("*.json"):
         print(json.loads(path.read_text()), "\n")
 
 
 def plain(folder: Path, backbone: Backbone, preprocess: Preprocess, count: int) -> float:
-    """Images a second of a torchvision dataset, its loader and the network as they come."""
+    """Return images per second of a default torchvision dataset and loader with the network."""
     resized = round(preprocess.input_size / preprocess.crop_pct)
     prepare = transforms.Compose(
         [
@@ -167,7 +167,7 @@ def plain(folder: Path, backbone: Backbone, preprocess: Preprocess, count: int) 
 
 
 def enlarge(source: Path, out: Path, count: int) -> list[ImageRow]:
-    """``count`` different photos of nearly the size and weight of those in ``source``."""
+    """Create ``count`` different photos of nearly the size in pixels and bytes as in ``source``."""
     originals = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     out.mkdir(parents=True)
     rows = []

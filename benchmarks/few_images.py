@@ -1,15 +1,15 @@
-"""A few images of each class: the product's head search against plain references.
+"""Compare the product's head search with plain references on a few images per class.
 
     python benchmarks/few_images.py --data-dir ../shared/data \
         --out benchmarks/results/few_images.json
 
-Each set is indexed and its features are computed once, by the default backbone. For each number of
-training images per class and seed the images are drawn again. `auto` is the search of heads that a
-plan without fine-tuning makes: probes choose the depths, then heads are fitted there, and a fifth
-as many validation images (one per class at least) help to choose between them. The references see
-the same training images and the last features: nearest class mean and five nearest neighbours by
+Each set is indexed and its features are computed once, by the default backbone. The images are
+drawn again for each number of training images per class and each seed. `auto` is the head search
+of a plan without fine-tuning: probes choose the depths, heads are fitted there, and a fifth as many
+validation images (at least one per class) help to choose between them. The references see the
+same training images and the last features: nearest class mean and five nearest neighbours by
 cosine, both centred, and scikit-learn's LogisticRegression. Test images are those of the set, or a
-third. The result is written after each cell, and a repeated command goes on from there.
+third. The result is written after each cell, and a repeated command continues.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ from rootstock.training.trials import HeadTrial, best_head
 
 CLASSES = {"tiny_imagenet": 20}
 POOL = {"train": 80, "val": 20}
-"""Images of each class that are drawn from, at most, out of each split of the index."""
+"""Images per class that are drawn from each split of the index, at most."""
 TEST_IMAGES = 1_000
 """Test images, at most."""
 FEW = {"train": 130, "val": 100, "test": 100}
-"""Files of a class folder that are indexed, at most: a set of 60,000 images is not read for 30."""
+"""Files per class folder that are indexed, at most, to avoid reading a set of 60,000 images."""
 REFERENCES = ("class_means", "knn", "logistic")
 Cell = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 
 def main() -> int:
-    """Measure what is missing in --out, then print the table."""
+    """Measure the cells missing in --out, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="+", default=list(REGRET_SETS))
     parser.add_argument("--images", nargs="+", type=int, default=[1, 5, 10, 25])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cache", type=Path, help="folder that keeps the features")
+    parser.add_argument("--cache", type=Path, help="folder for computed features")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/few_images.json"))
     options = parser.parse_args()
     cells = json.loads(options.out.read_text())["cells"] if options.out.exists() else []
@@ -84,9 +84,9 @@ def main() -> int:
 
 
 def read_set(name: str, root: Path, cache: Path) -> Arrays:
-    """Return labels, groups and features at each depth of `train` and `test`; {} without the set.
+    """Return labels, groups, and features at each depth of `train` and `test`; {} without the set.
 
-    They are kept in ``cache``.
+    ``cache`` stores them.
     """
     file = cache / f"{name}.npz"
     if not file.exists():
@@ -98,7 +98,7 @@ def read_set(name: str, root: Path, cache: Path) -> Arrays:
 
 
 def link_few(folder: Path, out: Path, classes: int | None) -> Path:
-    """Return a folder with links to the first files of each class, where splits are given."""
+    """Return a folder with links to the first files of each class, keeping given splits."""
     if not (folder / "train").is_dir():
         return folder
     for split in (folder / name for name in FEW if (folder / name).is_dir()):
@@ -130,13 +130,13 @@ def compute(manifest: Manifest, folder: Path, scratch: Path) -> Arrays:
 
 
 def take(rows: list[ImageRow], labels: tuple[str, ...], limit: int) -> list[ImageRow]:
-    """Return at most ``limit`` rows of each class, by the hash of their content."""
+    """Return at most ``limit`` rows of each class, ordered by the hash of their content."""
     ordered = sorted(rows, key=lambda row: row.sha256)
     return [r for label in labels for r in [r for r in ordered if r.target == label][:limit]]
 
 
 def measure(arrays: Arrays, per_class: int, seeds: int) -> Cell:
-    """Return the mean test accuracy of each way over the seeds, and what auto chose."""
+    """Return the mean test accuracy of each way over the seeds, and auto's choices."""
     scores: dict[str, list[float]] = {name: [] for name in ("auto", *REFERENCES)}
     chosen = []
     for seed in range(seeds):
@@ -247,13 +247,13 @@ def targets_of(arrays: Arrays, rows: np.ndarray) -> Targets:
 
 
 def print_cell(cell: Cell) -> None:
-    """One line of progress."""
+    """Print one line of progress."""
     scores = ", ".join(f"{name} {value:.3f}" for name, value in cell["accuracy"].items())
     print(cell["set"], cell["per_class"], scores, file=sys.stderr, flush=True)
 
 
 def print_table(cells: list[Cell]) -> None:
-    """Markdown: a row for each set and number of images."""
+    """Print Markdown: a row per set and number of images."""
     print("| set | per class | auto | class means | 5-NN | logistic | auto - best | error |")
     print(f"|{' --- |' * 8}")
     for cell in sorted(cells, key=lambda cell: (cell["set"], cell["per_class"])):

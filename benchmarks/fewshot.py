@@ -1,11 +1,11 @@
-"""Classes that the training never saw, from one or five images: k-shot evaluation, and search.
+"""Evaluate classes that training never saw, from one or five images, and time the search.
 
     python benchmarks/fewshot.py --data-dir ../shared/data
 
-Episodes of five classes (Vinyals et al. 2016) on features of the default backbone, which nothing
-was fitted to: one or five images of each class are shown, fifteen others are to be told apart.
-`class means` and `linear head` are the two ways of `rootstock enroll` and of small classes. The
-second table times the exact search of similar images among random rows.
+Episodes of five classes (Vinyals et al. 2016) on features of the default backbone, without any
+fitting: given one or five images of each class, fifteen others are classified. `class means` and
+`linear head` are the two ways of `rootstock enroll` and of small classes. The second table times
+the exact search of similar images among random rows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--cache", type=Path, help="folder that keeps the features")
+    parser.add_argument("--cache", type=Path, help="folder for computed features")
     options = parser.parse_args()
     if options.cache:
         options.cache.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
     python benchmarks/freed_memory.py --weights ../shared/backbones/mobilenetv2_100.in1k.safetensors
 
-Each in a process of its own, turn by turn; the best of two turns.
+Each runs in a separate process, in turns; the better of two turns counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIDES = {"given back": False, "kept": True}
 
 
 def main() -> None:
-    """Images a second of both sides by batch and input size."""
+    """Print images per second of both sides by batch and input size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="packaged")
     weights = parser.parse_args().weights
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def train(weights: str, batch: int, size: int, *, keep: bool) -> float:
-    """Images a second of forward and backward pass."""
+    """Return images per second of forward and backward pass."""
     import torch
 
     from rootstock.backbones import load

@@ -1,14 +1,14 @@
-"""What each stage costs as the data grow: seconds and peak memory, and the fitted exponent.
+"""Measure how each stage's seconds and peak memory grow with the data, and fit exponents.
 
     python benchmarks/growth.py --data-dir ../shared/data --plot growth.png
     python benchmarks/growth.py --sizes 300 1000 --against CHECKOUT --json growth.json
 
-CIFAR-10 and Tiny ImageNet together, 32 and 64 pixels, dealt into ten classes; embedded backbone,
-`linear_probe`, each stage in a process of its own as DVC runs it (imports, about 5 seconds and
-400 MB where torch is needed, are counted). The model is registered twice, so that it meets a
-champion, in a registry that is a folder. The last rows add 1 % of new images and run index and
-features again. ``--against`` runs each stage of another checkout's growth.py before each of this
-one's, on the same images. On a machine with other work, compare the processor's seconds.
+CIFAR-10 and Tiny ImageNet together, 32 and 64 pixels, divided into ten classes; embedded backbone,
+`linear_probe`. Each stage runs in a separate process, as with DVC, so imports count (about
+5 seconds and 400 MB if torch is needed). The model is registered twice, so that it is compared
+with a champion, in a registry that is a folder. The last rows add 1 % of new images and run index
+and features again. ``--against`` runs each stage of another checkout's growth.py just before this
+one's, on the same images. On a machine with other work, compare the processor seconds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 class Cost(NamedTuple):
-    """Seconds by the clock and of processors, and the peak of resident memory."""
+    """Wall-clock and processor seconds, and peak resident memory."""
 
     seconds: float
     processor_seconds: float
@@ -56,7 +56,7 @@ class Cost(NamedTuple):
 
 
 Costs = dict[int, dict[str, Cost]]
-"""By number of images and stage."""
+"""Costs by number of images and stage."""
 
 
 def main() -> None:
@@ -65,8 +65,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--json", type=Path, help="where to write the results")
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="one to compare with")
+    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="checkout to compare with")
     parser.add_argument("--stage", nargs=3, metavar=("NAME", "IMAGES", "OUT"), help="a child's")
     options = parser.parse_args()
     if options.stage:
@@ -98,7 +98,7 @@ def main() -> None:
 def measure(
     checkouts: list[Path], folders: list[Path], size: int, scratch: Path
 ) -> dict[Path, dict[str, Cost]]:
-    """Seconds and memory of each stage of each checkout on so many images, and of 1 % more."""
+    """Return the costs of each stage of each checkout on ``size`` images, and with 1 % more."""
     names, root = images_of(folders), scratch / "images"
     costs: dict[Path, dict[str, Cost]] = {checkout: {} for checkout in checkouts}
     deal(names, root, size)
@@ -110,7 +110,7 @@ def measure(
             costs[checkout][title] = cost
             print(
                 f"{size} {title} of {checkout.name}: {cost.seconds:.1f} s, "
-                f"{cost.processor_seconds:.1f} s of processors, {cost.memory_mb:.0f} MB",
+                f"{cost.processor_seconds:.1f} processor seconds, {cost.memory_mb:.0f} MB",
                 file=sys.stderr,
                 flush=True,
             )
@@ -118,7 +118,7 @@ def measure(
 
 
 def images_of(folders: list[Path]) -> Iterator[Path]:
-    """The folders' images, in an order that mixes their classes."""
+    """Return the folders' images in an order that mixes their classes."""
     endings = (".jpg", ".jpeg", ".png", ".webp")
     found = chain.from_iterable(folder.rglob("*") for folder in folders)
     images = [path for path in found if path.suffix.lower() in endings]
@@ -126,7 +126,7 @@ def images_of(folders: list[Path]) -> Iterator[Path]:
 
 
 def deal(names: Iterator[Path], root: Path, count: int, *, first: int = 0) -> None:
-    """Link so many more images into the class folders; hard, as plain files, where that can be."""
+    """Add links to ``count`` more images; hard links, which look like plain files, if possible."""
     for number, path in zip(range(first, first + count), names, strict=False):
         link = root / f"class{number % CLASSES}" / f"{number:07}{path.suffix}"
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def deal(names: Iterator[Path], root: Path, count: int, *, first: int = 0) -> No
 
 
 def child(checkout: Path, stage: str, root: Path, out: Path) -> Cost:
-    """One stage of a checkout in a process of its own."""
+    """Run one stage of a checkout in a separate process."""
     script = checkout / "benchmarks/growth.py"
     command = [sys.executable, str(script), "--stage", stage, str(root), str(out)]
     environment = os.environ | {"PYTHONPATH": f"{checkout / 'src'}{os.pathsep}{checkout}"}
@@ -153,19 +153,19 @@ def child(checkout: Path, stage: str, root: Path, out: Path) -> Cost:
 
 
 def processor_seconds() -> float:
-    """What all children that have ended took."""
+    """Return the processor seconds of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def peak_memory() -> float:
-    """Megabytes this process has had at most; getrusage would count the parent's before exec."""
+    """Return this process's peak megabytes; getrusage would include the parent's before exec."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1000
 
 
 def run_stage(name: str, images: Path, out: Path) -> None:
-    """What a stage file does, with the benchmark's settings."""
+    """Run a stage like its stage file, with the benchmark's settings."""
     config, paths = configuration(images), Paths(out)
     if name == "index":
         from rootstock.workflow.index import index_images
@@ -184,7 +184,7 @@ def run_stage(name: str, images: Path, out: Path) -> None:
 
 
 def run_trained(name: str, config: Config, paths: Paths) -> None:
-    """The stages that a run logger or a searcher is connected to."""
+    """Run a stage that is connected to a run logger or a searcher."""
     from rootstock.ports.runs import NullRunLogger
     from rootstock.ports.search import SequentialSearcher
     from rootstock.workflow.evaluate import evaluate_model
@@ -207,17 +207,17 @@ def run_trained(name: str, config: Config, paths: Paths) -> None:
 
 
 def configuration(images: Path) -> Config:
-    """The embedded backbone and a pinned strategy."""
+    """Return settings with the embedded backbone and a fixed strategy."""
     return load_config(None, overrides=[f"data.root={images}", *SETTINGS])
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
-    """Of the power law that fits all of them best (least squares of the logarithms)."""
+    """Return the exponent of the power law that fits best (least squares of the logarithms)."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def print_table(costs: Costs) -> None:
-    """Markdown: seconds and MB at each size, and the exponents: fitted, and of the last step."""
+    """Print Markdown: seconds and MB at each size, and exponents, fitted and of the last step."""
     sizes = list(costs)
     heads = "".join(f" {size:,} |" for size in sizes)
     print(f"| stage |{heads} exponent of time | at the end | of memory | at the end |")
@@ -236,9 +236,9 @@ def print_table(costs: Costs) -> None:
 
 
 def print_comparison(before: Costs, after: Costs) -> None:
-    """Markdown: seconds of processors at each size in both checkouts."""
+    """Print Markdown: processor seconds at each size in both checkouts."""
     heads = "".join(f" {size:,} before | after |" for size in before)
-    print(f"\n| stage, seconds of processors |{heads}")
+    print(f"\n| stage, processor seconds |{heads}")
     print("| --- |" + " --- |" * (2 * len(before)))
     for stage in (*STAGES, *AGAIN):
         cells = [costs[size][stage] for size in before for costs in (before, after)]
@@ -246,7 +246,7 @@ def print_comparison(before: Costs, after: Costs) -> None:
 
 
 def write_results(costs: dict[Path, Costs], load: tuple[float, ...], path: Path) -> None:
-    """JSON: where, when and of which commits, and every cost; load is that of the beginning."""
+    """Write JSON: machine, date, commits, and every cost; load is measured at the start."""
     from rootstock.system.cpu import processor_name, usable_cores
 
     results: dict[str, Any] = {
@@ -273,13 +273,13 @@ def write_results(costs: dict[Path, Costs], load: tuple[float, ...], path: Path)
 
 
 def commit_of(checkout: Path) -> str:
-    """The commit that is checked out, with a mark if files were changed since."""
+    """Return the commit of the checkout, marked if files have changed since."""
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def plot(costs: Costs, path: Path) -> None:
-    """Seconds and memory over the number of images, both axes logarithmic."""
+    """Plot seconds and memory over the number of images, both axes logarithmic."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     from rootstock.plots.style import GRID, canvas, headline
@@ -298,7 +298,7 @@ def plot(costs: Costs, path: Path) -> None:
             axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_xlabel("images")
             axis.grid(color=GRID)
-            headline(axis, title, "each stage in a process of its own")
+            headline(axis, title, "each stage in a separate process")
         axes[0].legend(frameon=False, fontsize=8)
 
 

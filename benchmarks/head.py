@@ -1,9 +1,9 @@
-"""The head's whole regularisation path against scikit-learn's, in one run on the same folds.
+"""Compare the head's whole regularization path with scikit-learn's, on the same folds.
 
     python benchmarks/head.py
 
-20 strengths, five folds; features of 10 classes with a structure of low rank, noise and a ReLU,
-as bottleneck features have. Prints seconds, their ratio and the best accuracy of both sides.
+20 strengths, five folds; features of 10 classes with a low-rank structure, noise, and a ReLU, like
+bottleneck features. Prints seconds, their ratio, and the best accuracy of both sides.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def main() -> None:
     ):
         best = int(scores.argmax())
         print(f"| {name} | {seconds:.1f} | {scores[best]:.4f} | {STRENGTHS[best]:.2g} |")
-    print(f"\nratio of times {our_seconds / their_seconds:.3f}; ", end="")
-    print(f"largest difference at one strength {100 * np.abs(ours - theirs).max():.2f} points")
+    print(f"\nratio of times: {our_seconds / their_seconds:.3f}; ", end="")
+    print(f"largest difference at one strength: {100 * np.abs(ours - theirs).max():.2f} points")
 
 
 def make_features(images: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """float32[N,D] and int64[N], fixed by the seed."""
+    """Return float32[N,D] and int64[N], determined by the seed."""
     random = np.random.default_rng(SEED)
     labels = random.integers(0, CLASSES, images)
     inner = random.normal(size=(CLASSES, RANK))[labels] + 1.6 * random.normal(size=(images, RANK))
@@ -58,7 +58,7 @@ def make_features(images: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_ours(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mean accuracy of each strength, and the seconds."""
+    """Return the mean accuracy of each strength, and the seconds."""
     started = time.perf_counter()
     path = (
         SingleLabel()
@@ -71,7 +71,7 @@ def run_ours(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, floa
 
 
 def run_theirs(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """The same by scikit-learn; its C is the inverse of strength times training images."""
+    """Do the same with scikit-learn; its C is the inverse of strength times training images."""
     started = time.perf_counter()
     trained = len(labels) * (FOLDS - 1) / FOLDS
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)

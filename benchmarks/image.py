@@ -1,13 +1,13 @@
-"""How large the inference image is, before and after it had an extra of its own, and how soon a
-service of it is ready.
+"""Measure the size of the inference image, before and after it got a separate extra, and how soon
+its service is ready.
 
     python benchmarks/image.py --model run1/artifacts/model
 
-No container engine is needed: the packages of the image are installed by pip into an empty
-environment, and measured there. What the image had before (torch and MLflow with it) is measured by
-the files of the same packages in the running environment, which needs the extras train and serve.
-The base image is assumed, not measured. With MLFLOW_TRACKING_URI, a service that reads its champion
-there is timed too. Writes benchmarks/results/image.json.
+This needs no container engine: pip installs the image's packages into an empty environment, which
+is measured. The image's earlier content (with torch and MLflow) is measured by the files of the
+same packages in the running environment, which needs the extras train and serve. The base image is
+assumed, not measured. With MLFLOW_TRACKING_URI, a service that reads its champion there is timed
+too. Writes benchmarks/results/image.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BEFORE = (
     "mlflow", "fastapi", "uvicorn[standard]", "python-multipart", "pydantic-settings",
     "prometheus-client",
 )  # fmt: skip
-"""What the image installed when there was one list of requirements."""
+"""Packages of the image when there was one list of requirements."""
 IN_BASE = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
 
 
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def install(folder: Path, requirements: list[str]) -> Path:
-    """Install the requirements, in the versions of constraints.txt, into a new environment."""
+    """Install the requirements, at the versions of constraints.txt, into a new environment."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin/python"
     pip = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
@@ -105,7 +105,7 @@ def _is_in_base(path: Path) -> bool:
 
 
 def _installed_bytes(distribution: object) -> int:
-    """The bytes of a distribution's files that are there, compiled ones included."""
+    """Return the bytes of a distribution's existing files, including compiled ones."""
     paths = (Path(str(file.locate())) for file in distribution.files or ())  # type: ignore[attr-defined]
     return sum(path.stat().st_size for path in paths if path.is_file())
 
@@ -115,7 +115,7 @@ def _folder_mb(folder: Path) -> float:
 
 
 def _size(path: Path) -> int:
-    """The bytes of a file, or of a folder's files, without what Python compiled from our source."""
+    """Return the bytes of a file, or of a folder without bytecode of our source."""
     if path.is_file():
         return path.stat().st_size
     ours = path.is_relative_to(ROOT)

@@ -1,11 +1,11 @@
-"""The stage `index` on many small files against its bound: the same files read and decoded only.
+"""Compare the stage `index` on many small files with its bound: reading and decoding only.
 
     python benchmarks/index.py --data-dir ../shared/data --count 100000
 
 CIFAR-10 and Tiny ImageNet together. The bound is reading and decoding to RGB by Pillow in as many
-processes; the index also hashes each file, takes a thumbnail for near-duplicates, splits, draws
-three pictures and writes the manifest. Both are run twice, so that neither has the colder files or
-the slower minute to itself. Then 100 files are added, and the index runs again.
+processes. The index also hashes each file, makes a thumbnail for near-duplicates, splits, draws
+three pictures, and writes the manifest. Both run twice, so that neither has an advantage from the
+file cache or other work. Then 100 files are added, and the index runs again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 
 from PIL import Image
 
-# What the decoding processes need not import stands in the functions.
+# Imports that the decoding processes do not need are inside the functions.
 
 NEW = 100
 
 
 def main() -> None:
-    """Bound, index, and index again."""
+    """Measure the bound, the index, and the index again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--count", type=int, default=100_000)
@@ -52,14 +52,14 @@ def main() -> None:
     print("| part | files read | seconds | files/s | of the bound | peak MB |")
     print("| --- " * 6 + "|")
     for bound, (seconds, memory, read) in zip(bounds, runs, strict=True):
-        print(f"| decode alone | {len(files)} | {bound:.1f} | {len(files) / bound:.0f} | 1.00 | |")
+        print(f"| decode only | {len(files)} | {bound:.1f} | {len(files) / bound:.0f} | 1.00 | |")
         print(f"| index | {read} | {seconds:.1f} | {read / seconds:.0f} | {bound / seconds:.2f} "
               f"| {memory:.0f} |")  # fmt: skip
-    print(f"| index, {NEW} files more | {read_again} | {again:.1f} | | | |")
+    print(f"| index, {NEW} more files | {read_again} | {again:.1f} | | | |")
 
 
 def decode_alone(files: list[Path]) -> float:
-    """Seconds, all cores, in pieces as large as the index's."""
+    """Return the seconds on all cores, in pieces as large as the index's."""
     from rootstock.data.inspect import CHUNK_IMAGES
     from rootstock.system.cpu import usable_cores
 
@@ -73,14 +73,14 @@ def decode_alone(files: list[Path]) -> float:
 
 
 def decode(files: list[Path]) -> None:
-    """Read and decode."""
+    """Read and decode one piece."""
     for file in files:
         with Image.open(io.BytesIO(file.read_bytes())) as image:
             image.convert("RGB")
 
 
 def index(root: Path, out: Path) -> tuple[float, float, int]:
-    """Seconds, the most megabytes of this process and its workers, and how many files it read."""
+    """Return seconds, peak megabytes of this process and its workers, and files read."""
     from watch import sampled
 
     from rootstock.config.load import load_config
@@ -105,7 +105,7 @@ def index(root: Path, out: Path) -> tuple[float, float, int]:
 
 
 def own_memory() -> float:
-    """Megabytes of this process and its workers that nobody shares."""
+    """Return the unshared megabytes of this process and its workers."""
     import psutil
 
     mine = psutil.Process()

@@ -32,7 +32,7 @@ SHIFTS = (
 
 
 def read_set(name: str, root: Path, cache: Path) -> Arrays:
-    """Return labels and features of the `pool`, the `test` and each shift; {} without the set."""
+    """Return labels and features of `pool`, `test`, and each shift; {} without the set."""
     file = cache / f"{name}.npz"
     if not file.exists():
         with tempfile.TemporaryDirectory() as scratch:

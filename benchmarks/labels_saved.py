@@ -1,15 +1,15 @@
-"""Labels that `suggest` saves against a random order, and wrong labels at the top of the queue.
+"""Measure the labels that `suggest` saves, and find wrong labels at the top of the queue.
 
     python benchmarks/labels_saved.py --data-dir ../shared/data --cache features \
         --out benchmarks/results/labels_saved.json
 
 Features of six sets are computed once. A labelled set grows by a sixth at a time, from one image
-per class on average: by `suggest_images` (at first by features only) or at random. After each step
-the exact head is fitted and measured on the test images. Counted are the labels at which the
-accuracy reaches 95 % of that with all labels, at this step and the next.
+per class on average: by `suggest_images` (at first by features only) or at random. After each step,
+the exact head is fitted and measured on the test images. The result is the number of labels at
+which the accuracy reaches 95 % of that with all labels, at this step and the next.
 
-Then 10 % of all labels are replaced by others; `doubt_labels` orders the images. Counted is the
-share of wrong labels in the first 20 % of that order.
+Then 10 % of all labels are replaced by others, and `doubt_labels` orders the images. The result is
+the share of wrong labels in the first 20 % of that order.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     """Measure all sets; write and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--cache", type=Path, help="folder that keeps the features")
+    parser.add_argument("--cache", type=Path, help="folder for computed features")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/labels_saved.json"))
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""A training step with images in either memory layout, and in bfloat16 where the hardware has it.
+"""Compare a training step in both memory layouts, and in bfloat16 if the hardware has it.
 
     python benchmarks/layouts.py
 
-Networks of timm with random weights; images a second of processor time, so that other work on the
-machine counts little; turn by turn, the best of two.
+timm networks with random weights. Images per second of processor time, so other work on the
+machine has little effect; in turns, the better of two.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BATCH, STEPS, TURNS = 16, 4, 2
 
 
 def main() -> None:
-    """One row a network."""
+    """Print one row per network."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,13 +44,13 @@ def main() -> None:
 
 
 def describe(way: Compute) -> str:
-    """A heading."""
+    """Return a heading."""
     layout = "channels_last" if way.channels_last else "contiguous"
     return f"{layout}, bfloat16" if way.bfloat16 else layout
 
 
 def rate(name: str, size: int, way: Compute, device: torch.device) -> float:
-    """Images a second of forward and backward pass and AdamW's step."""
+    """Return images per second of forward and backward pass and AdamW's step."""
     torch.manual_seed(0)
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     network = timm.create_model(name, num_classes=10).eval().to(device)

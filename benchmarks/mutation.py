@@ -1,12 +1,12 @@
-"""The share of small changes to the code that a test notices (`make mutation`).
+"""Measure the share of small changes to the code that tests notice (`make mutation`).
 
-A mutant changes one place: an operator, a condition, a number, a keyword argument, a returned value
-or a statement. A seed draws a sample from each file. A mutant is tried by the tests that run the
-statement it changes, which one traced run of the tests finds. A trial is a fork of a process that
-has loaded the heavy libraries, and works on a copy of the project.
+A mutant changes one place: an operator, a condition, a number, a keyword argument, a returned
+value, or a statement. A seed draws a sample from each file. Each mutant runs with the tests that
+execute the changed statement, which one traced test run finds. A trial is a fork of a process with
+the heavy libraries loaded, and works on a copy of the project.
 
-Only what functions do is changed, without words, the digits of roundings and how pictures look:
-another constant, sentence or line width is another decision, not a fault.
+Only behaviour is changed, not texts, rounding digits, or the look of pictures: another constant,
+sentence, or line width is another decision, not a fault.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/mutation.json"
 EQUIVALENT = ROOT / "benchmarks/mutation_equivalent.json"
-"""Mutants that behave as the code does, each with the reason."""
+"""Mutants that behave like the original code, each with the reason."""
 FOLDERS = ("data", "heads", "model", "plan", "tasks", "train")
 OTHER_TESTS = ("evaluate", "review", "test_formats.py")
 """More tests that run this code."""
 COPIED = ("src", "tests", "pipelines", "services", "tools", "pyproject.toml", "params.yaml")
 LIBRARIES = ("torch", "torchvision", "timm", "sklearn.linear_model", "pyarrow", "onnxruntime")
 TEST_SECONDS = 30.0
-"""What the tests of one mutant may take together."""
+"""Time limit for all tests of one mutant."""
 SLOWDOWN, STARTUP_SECONDS = 4.0, 60.0
-"""A mutant that takes longer than this counts as noticed: it loops."""
+"""A mutant that takes longer counts as noticed: it loops."""
 SKIPPED = (
     "hint", "desc", "unit", "disable", "description", "annotation", "returns", "strict", "encoding",
 )  # fmt: skip
-"""Fields and keywords that are words, or checks of what holds while the code is right."""
+"""Fields and keywords that are texts, or checks that hold while the code is right."""
 SWAPS = {
     "Add": ast.Sub, "Sub": ast.Add, "Mult": ast.Div, "Div": ast.Mult, "FloorDiv": ast.Mult,
     "Mod": ast.Mult, "Pow": ast.Mult, "BitOr": ast.BitAnd, "BitAnd": ast.BitOr, "Lt": ast.LtE,
@@ -57,11 +57,11 @@ SWAPS = {
     "IsNot": ast.Is, "In": ast.NotIn, "NotIn": ast.In, "And": ast.Or, "Or": ast.And,
 }  # fmt: skip
 Place = tuple[str, int]
-"""A file below src and a line of it."""
+"""A file below src and one of its lines."""
 
 
 class Change(NamedTuple):
-    """One change of a syntax tree, and the lines of the statement that it is in."""
+    """One change of a syntax tree, and the lines of its statement."""
 
     lines: range
     what: str
@@ -69,7 +69,7 @@ class Change(NamedTuple):
 
 
 class Mutant(NamedTuple):
-    """Change ``number`` of a file."""
+    """Apply change ``number`` of a file."""
 
     file: str
     number: int
@@ -77,7 +77,7 @@ class Mutant(NamedTuple):
 
 
 def list_changes(tree: ast.Module) -> Iterator[Change]:
-    """All changes, in the order of the text; each is applied to ``tree`` itself."""
+    """Return all changes in the order of the text; each changes ``tree`` in place."""
 
     def visit(node: Any, put: Callable[[ast.AST], None], lines: range) -> Iterator[Change]:
         if isinstance(node, ast.stmt):
@@ -118,7 +118,7 @@ def list_changes(tree: ast.Module) -> Iterator[Change]:
 def list_node_changes(
     node: Any, put: Callable[[ast.AST], None]
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The changes of one node; ``put`` sets another in its place."""
+    """Yield the changes of one node; ``put`` replaces it."""
 
     def change(name: str, value: Any) -> Callable[[], None]:
         return lambda: setattr(node, name, value)
@@ -150,13 +150,13 @@ def list_node_changes(
 
 
 def is_digits(node: ast.AST, name: str, number: int) -> bool:
-    """Whether a part of a node says to how many digits something is rounded."""
+    """Return whether a part of a node sets the number of digits for rounding."""
     rounding = isinstance(node, ast.Call) and ast.unparse(node.func) == "round"
     return rounding and (name, number) == ("args", 1)
 
 
 def is_removable(node: ast.AST) -> bool:
-    """Whether a statement does something that is not only said, nor missed at once."""
+    """Return whether a statement has an effect, other than texts, that tests can notice."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         return ast.unparse(node.value.func).split(".")[0] not in ("log", "_log", "bar", "warnings")
     if isinstance(node, ast.Assign):
@@ -165,7 +165,7 @@ def is_removable(node: ast.AST) -> bool:
 
 
 def mutate(text: str, number: int) -> str:
-    """A file's text with one of its changes."""
+    """Return a file's text with one of its changes."""
     tree = ast.parse(text)
     list(list_changes(tree))[number].apply()
     return ast.unparse(ast.fix_missing_locations(tree))
@@ -174,7 +174,7 @@ def mutate(text: str, number: int) -> str:
 class Tracer:
     """A pytest plugin that notes the lines that each test runs, its seconds, and failures.
 
-    What a fixture of a wider scope runs counts for every test that uses it.
+    Lines run by a fixture with a wider scope count for every test that uses it.
     """
 
     def __init__(self, source: Path) -> None:
@@ -203,7 +203,7 @@ class Tracer:
             for (base, name), lines in self.fixtures.items():
                 if item.nodeid.startswith(base) and name in getattr(item, "fixturenames", ()):
                     self.lines |= lines
-            if item.nodeid not in self.tests:  # it did not fail
+            if item.nodeid not in self.tests:  # only if it did not fail
                 self.tests[item.nodeid] = (time.monotonic() - started, self.lines)
 
     @pytest.hookimpl(wrapper=True)
@@ -224,7 +224,7 @@ class Tracer:
 
 
 def run_forked(work: Callable[[], int], seconds: float, output: Path) -> int | None:
-    """The exit code of ``work`` in a fork, or None if it takes longer."""
+    """Return the exit code of ``work`` in a fork, or None if it takes longer."""
     child = os.fork()
     if not child:
         os.setsid()
@@ -237,7 +237,7 @@ def run_forked(work: Callable[[], int], seconds: float, output: Path) -> int | N
         time.sleep(0.05)
         done, status = os.waitpid(child, os.WNOHANG)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # and whatever a test has left running
+        os.killpg(child, signal.SIGKILL)  # and any process that a test left running
     if done:
         return os.waitstatus_to_exitcode(status)
     os.waitpid(child, 0)
@@ -251,7 +251,7 @@ def run_pytest(*arguments: str, plugins: list[Any] | None = None) -> int:
 
 
 class Project:
-    """A copy of the project in which files are changed, tested and put back."""
+    """A copy of the project in which files are changed, tested, and restored."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.root, self.source = home, home / "a/project", home / "a/project/src"
@@ -272,7 +272,7 @@ class Project:
         return (self.source / file).read_text(encoding="utf-8")
 
     def draw_sample(self, folders: list[str], count: int, seed: int) -> list[Mutant]:
-        """About ``count`` mutants: of each file its share, at least three."""
+        """Return about ``count`` mutants, at least three per file."""
         paths = [path for f in folders for path in (self.source / "rootstock" / f).rglob("*.py")]
         files = sorted(str(p.relative_to(self.source)) for p in paths if p.name != "plots.py")
         changes = {file: list(list_changes(ast.parse(self.text(file)))) for file in files}
@@ -285,7 +285,7 @@ class Project:
         return sample
 
     def trace_tests(self, folders: list[str]) -> dict[str, tuple[float, set[Place]]]:
-        """Run the tests of the folders once: the seconds and the lines of each that passes."""
+        """Run the tests of the folders once; return seconds and lines of each that passes."""
         record = self.home / "trace.json"
 
         def work() -> int:
@@ -303,7 +303,7 @@ class Project:
         return {name: (s, {(f, line) for f, line in lines}) for name, (s, lines) in tests.items()}
 
     def is_noticed(self, mutant: Mutant, tests: list[str], seconds: float) -> bool:
-        """Whether a test fails, or all of them take far longer."""
+        """Return whether a test fails, or all of them take far longer."""
         path, text = self.source / mutant.file, self.text(mutant.file)
         try:
             path.write_text(mutate(text, mutant.number), encoding="utf-8")
@@ -316,9 +316,9 @@ class Project:
 def choose_tests(
     mutant: Mutant, tests: dict[str, tuple[float, set[Place]]]
 ) -> tuple[list[str], float]:
-    """The tests that run the statement, those of its own file first; and their seconds.
+    """Return the tests that run the statement, those of its file first, and their seconds.
 
-    If none runs it in this process, the slow tests of its folder may run it in another.
+    If no test runs it in this process, slow tests of its folder may run it in another one.
     """
     places = {(mutant.file, line) for line in mutant.change.lines}
     mirror = "tests/" + "/test_".join(mutant.file.removeprefix("rootstock/").rsplit("/", 1))
@@ -338,7 +338,9 @@ def choose_tests(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="*", help=f"of src/rootstock; else {' '.join(FOLDERS)}")
+    parser.add_argument(
+        "folders", nargs="*", help=f"folders of src/rootstock; default: {' '.join(FOLDERS)}"
+    )
     parser.add_argument("--mutants", type=int, default=300)
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -393,7 +395,7 @@ def main() -> None:
 
 
 def score_folders(outcomes: dict[str, Counter[str]]) -> dict[str, dict[str, float]]:
-    """The outcomes of each folder and of all together, with the share that was noticed."""
+    """Return the outcomes per folder and in total, with the share that was noticed."""
     scores = {}
     for name, counts in {**outcomes, "all": sum(outcomes.values(), Counter())}.items():
         share = counts["noticed"] / max(1, counts["noticed"] + counts["missed"])

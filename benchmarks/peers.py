@@ -1,12 +1,12 @@
-"""Time to .95 test accuracy, and the accuracy in the end: Rootstock against loops of others.
+"""Compare time to .95 test accuracy and final accuracy: Rootstock and other training loops.
 
     python benchmarks/peers.py --data-dir ../shared/data --venv peers-env \
         --weights ../shared/backbones/mobilenetv2_100.in1k.safetensors
 
-All sides get the same weights, the same training and test images and all cores; each runs in a
-process of its own, one after another. Seconds count from the images on disk to the model, imports
-included; the measuring of test accuracy after an epoch is not counted. The command makes --venv,
-sees this environment's torch from there and installs fastai and Lightning into it.
+All sides get the same weights, the same training and test images, and all cores. Each runs in a
+separate process, one after another. Seconds count from the images on disk to the model, including
+imports; measuring the test accuracy after an epoch is not counted. The command creates --venv,
+which sees this environment's torch, and installs fastai and Lightning into it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LOOPS = {"plain": "plain PyTorch, frozen backbone", "fastai": "fastai, fine_tune
 
 
 def main() -> None:
-    """Run every side on every set and print a table for each set."""
+    """Run every side on every set and print a table per set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--venv", type=Path, default=Path("peers-env"))
     parser.add_argument("--sets", nargs="+", default=["ants_bees", "flowers12", "sign_digits"])
-    parser.add_argument("--epochs", type=int, default=8, help="of the other loops")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of the other loops")
     options = parser.parse_args()
     python = peers_python(options.venv, PACKAGES)
     with tempfile.TemporaryDirectory() as scratch:
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def run_ours(images: Path, weights: Path, settings: list[str]) -> Outcome:
-    """The whole of `rootstock train`, registry left out."""
+    """Run all of `rootstock train`, without the registry."""
     chosen = [f"backbone.weights={weights.resolve()}", "tracking.enabled=false", *settings]
     with tempfile.TemporaryDirectory() as out:
         command = [Path(sys.executable).parent / "rootstock", "train", str(images)]
@@ -81,7 +81,7 @@ def run_ours(images: Path, weights: Path, settings: list[str]) -> Outcome:
 
 
 def run_loop(python: Path, loop: str, images: Path, weights: Path, epochs: int) -> Outcome:
-    """One of the loops in peers_loops.py."""
+    """Run one of the loops in peers_loops.py."""
     command = [python, HERE / "peers_loops.py", loop, images, weights, str(epochs)]
     started = time.time()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -98,13 +98,13 @@ def run_loop(python: Path, loop: str, images: Path, weights: Path, epochs: int) 
 
 
 def print_head(name: str) -> None:
-    """Markdown; the ratio is that of the seconds to the goal, against the first that reached it."""
+    """Print Markdown; the ratio is that of the seconds to the goal, relative to the first side."""
     print(f"\n{name}\n\n| side | how | test accuracy | seconds | seconds to {GOAL} | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
 
 
 def print_row(title: str, outcome: Outcome, base: float | None) -> None:
-    """One side."""
+    """Print one side."""
     reached = outcome["reached"]
     to_goal = "not reached" if reached is None else f"{reached:.0f}"
     ratio = f"{reached / base:.1f}" if reached and base else ""

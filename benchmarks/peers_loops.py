@@ -1,7 +1,7 @@
 """The loops that benchmarks/peers.py runs in its environment: LOOP IMAGES WEIGHTS EPOCHS.
 
-Each prints a line of JSON when it begins and one an epoch: the seconds of training so far, and the
-accuracy on the test images. They are what their documentation shows, with its defaults.
+Each prints a line of JSON at the start and one per epoch: the seconds of training so far, and the
+accuracy on the test images. The loops follow their documentation, with its defaults.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIZE = 224
 
 
 class Clock:
-    """Seconds of training; stands still while the test accuracy is measured."""
+    """Seconds of training; paused while the test accuracy is measured."""
 
     def __init__(self) -> None:
         print(json.dumps({"begun": time.time()}), flush=True)
@@ -48,7 +48,7 @@ class Clock:
 
 
 def network_of(weights: Path, n_classes: int) -> nn.Module:
-    """The card's network with a new classifier."""
+    """Return the card's network with a new classifier."""
     card = json.loads(weights.with_suffix(".json").read_text())
     network = timm.create_model(
         card["architecture"], **card["architecture_kwargs"], num_classes=n_classes
@@ -59,12 +59,12 @@ def network_of(weights: Path, n_classes: int) -> nn.Module:
 
 
 def backbone_state(weights: Path) -> dict[str, torch.Tensor]:
-    """The weights without the classifier's."""
+    """Return the weights without the classifier's."""
     return {k: v for k, v in load_file(weights).items() if not k.startswith("classifier.")}
 
 
 def loaders_of(images: Path, weights: Path) -> tuple[Any, Any, int]:
-    """Training and test batches, and the number of classes."""
+    """Return training and test batches, and the number of classes."""
     card = json.loads(weights.with_suffix(".json").read_text())
     ending = [transforms.ToTensor(), transforms.Normalize(card["mean"], card["std"])]
     train = transforms.Compose(
@@ -81,17 +81,17 @@ def loaders_of(images: Path, weights: Path) -> tuple[Any, Any, int]:
 
 
 def plain(images: Path, weights: Path, epochs: int) -> None:
-    """A frozen backbone inside the graph, a new layer trained by Adam."""
+    """Train a new layer on a frozen backbone inside the graph, by Adam."""
     train, test, n_classes = loaders_of(images, weights)
     network = network_of(weights, n_classes)
     clock = Clock()
     network.requires_grad_(False)
     head: Any = network.get_classifier()  # type: ignore[operator]
     head.requires_grad_(True)
-    # At 1e-3 a new layer on so few images is far from done after eight epochs (.673 on ants_bees).
+    # At 1e-3 a new layer on few images has not converged after eight epochs (.673 on ants_bees).
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
     for _ in range(epochs):
-        network.eval()  # frozen BatchNorm as well
+        network.eval()  # also freezes BatchNorm
         for x, y in train:
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(x), y).backward()
@@ -100,8 +100,8 @@ def plain(images: Path, weights: Path, epochs: int) -> None:
 
 
 def fastai(images: Path, weights: Path, epochs: int) -> None:
-    """`vision_learner` with its own head; `fine_tune`: one epoch of it, then all layers."""
-    # These two give the learner its no_bar and its fine_tune.
+    """Run `vision_learner` with its default head; `fine_tune`: one epoch of it, then all layers."""
+    # These two add no_bar and fine_tune to the learner.
     import fastai.callback.progress
     import fastai.callback.schedule  # noqa: F401
     from fastai.callback.core import Callback
@@ -132,7 +132,7 @@ def fastai(images: Path, weights: Path, epochs: int) -> None:
 
 
 def lightning(images: Path, weights: Path, epochs: int) -> None:
-    """A LightningModule that fine-tunes all layers by Adam."""
+    """Fine-tune all layers by Adam in a LightningModule."""
     import lightning as pl
 
     train, test, n_classes = loaders_of(images, weights)

@@ -1,14 +1,14 @@
-"""What the planner's choice costs against the best strategy in hindsight.
+"""Compare the planner's choice with the best strategy in hindsight.
 
     python benchmarks/regret.py --data-dir ../shared/data --out regret.jsonl
 
-For every image set and number of training images the choice is left to the planner, then each
-strategy is forced; same splits, same epochs. The assessment is the same for all: it is done once
-and its processor time is counted for each; beyond it every run starts with a cold feature cache.
-The outside reference is scikit-learn's LogisticRegressionCV on pooled features of the same
-backbone, fitted to the training images, and once more to those of validation too. Every run is
-appended to --out, a line each, and a repeated command continues from there; `regret_table.py`
-prints the tables and writes the results.
+For every image set and number of training images, the planner chooses first, then each strategy is
+forced, with the same splits and epochs. The assessment is the same for all: it is done once and its
+processor time is counted for each. Otherwise every run starts with a cold feature cache. The
+outside reference is scikit-learn's LogisticRegressionCV on pooled features of the same backbone,
+fitted to the training images, and once more with the validation images. Every run is appended to
+--out as one line, and a repeated command continues from there. `regret_table.py` prints the tables
+and writes the results.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from rootstock.workflow.project import Project
 
 CLASSES = {"tiny_imagenet": 20}
 ALL = 5_000
-"""`all` is at most this many training images, so that the largest set fits an afternoon."""
+"""Maximum training images for `all`, so that the largest set takes an afternoon."""
 TEST_IMAGES = 1_000
 
 
 def main() -> int:
-    """Run what is missing in --out, then print the tables."""
+    """Run the runs missing in --out, then print the tables."""
     options = parse_options()
     done = read_runs(options.out)
     with tempfile.TemporaryDirectory() as scratch:
@@ -64,29 +64,32 @@ def main() -> int:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument(
-        "--sets", nargs="*", default=list(REGRET_SETS), help="in --data-dir, or of derived_sets.py"
+        "--sets",
+        nargs="*",
+        default=list(REGRET_SETS),
+        help="sets in --data-dir, or from derived_sets.py",
     )
     parser.add_argument("--sizes", nargs="+", type=int, default=[100, 500, ALL])
     parser.add_argument("--strategies", nargs="+", default=[AUTO, REFERENCE, *MEANING])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--weights", default="packaged", help="as backbone.weights")
-    parser.add_argument("--short-side", type=int, help="reduce images to it")
+    parser.add_argument("--short-side", type=int, help="reduce images to this short side in pixels")
     parser.add_argument("--epochs", type=int, help="as train.epochs")
     parser.add_argument("--test-images", type=int, default=TEST_IMAGES)
     parser.add_argument("--out", type=Path, default=Path("regret.jsonl"))
-    parser.add_argument("--results", type=Path, help="write a result file there")
-    parser.add_argument("--plot", type=Path, help="write a picture there")
+    parser.add_argument("--results", type=Path, help="result file to write")
+    parser.add_argument("--plot", type=Path, help="picture to write")
     return parser.parse_args()
 
 
 def run_set(
     name: str, folder: Path, seed: int, options: argparse.Namespace, done: list[Run], scratch: Path
 ) -> list[Run]:
-    """Every strategy and auto on one set, for each number of images that it has."""
+    """Run every strategy and auto on one set, for each number of images that it has."""
     weights = Path(options.weights).stem
     fresh: list[Run] = []
     counts: set[int] = set()
@@ -113,7 +116,7 @@ def run_set(
             short_side=options.short_side,
         )
         if count in counts:
-            continue  # the set has no more images than the last size took
+            continue  # the last size already used all images of the set
         counts.add(count)
         settings = [f"backbone.weights={json.dumps(options.weights)}", f"seed={seed}"]
         settings += [f"train.epochs={options.epochs}"] if options.epochs else []
@@ -132,7 +135,7 @@ def run_set(
 
 
 def run_once(part: Path, settings: list[str], assessed: Assessed) -> Run:
-    """Test accuracy, and processor minutes from the assessment to the written model."""
+    """Return test accuracy, and processor minutes from the assessment to the written model."""
     done = train_and_measure(part, settings, assessed=assessed)
     profile = DatasetProfile.read(Paths(assessed.folder).profile)
     return {
@@ -155,9 +158,9 @@ def run_once(part: Path, settings: list[str], assessed: Assessed) -> Run:
 
 
 def fit_reference(part: Path, settings: list[str], assessed: Assessed) -> Run:
-    """Logistic regression of scikit-learn, on features of the last tap or of all.
+    """Run scikit-learn's logistic regression on features of the last tap or of all taps.
 
-    It is fitted to the training images; with ``_with_val`` also to those of validation.
+    It is fitted to the training images; with ``_with_val`` also to the validation images.
     """
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.pipeline import make_pipeline

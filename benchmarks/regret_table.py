@@ -1,4 +1,4 @@
-"""The tables of `regret.py`: its runs in, regret, time, intervals and minutes out."""
+"""The tables of `regret.py`: regret, time, intervals, and minutes of its runs."""
 
 from __future__ import annotations
 
@@ -26,60 +26,60 @@ AUTO = "auto"
 REFERENCE = "reference"
 Run = dict[str, Any]
 THRESHOLDS = {"small_below": 1000, "similar_from": 0.5}
-"""The defaults of `assess`, from which `leave_one_out` starts."""
+"""The defaults of `assess`, which `leave_one_out` starts from."""
 SIZES = {"small_per_class_below": 10, "large_from": 20_000}
 
 
 def read_runs(path: Path) -> list[Run]:
-    """The runs of earlier calls."""
+    """Return the runs of earlier calls."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One set at one size with one backbone: the seeds of which every strategy was run."""
+    """One set at one size with one backbone: the seeds for which every strategy was run."""
 
     name: str
     weights: str
     tries: Sequence[dict[str, Run]]
 
     def mean(self, strategy: str, key: str) -> float:
-        """The mean over the seeds."""
+        """Return the mean over the seeds."""
         return float(np.mean([scores[strategy][key] for scores in self.tries]))
 
     def points(self, strategy: str) -> float:
-        """The accuracy in points."""
+        """Return the accuracy in points."""
         return 100 * self.mean(strategy, "accuracy")
 
     @property
     def autos(self) -> list[Run]:
-        """The runs that the planner decided."""
+        """The runs in which the planner chose."""
         return [scores[AUTO] for scores in self.tries]
 
     @property
     def best(self) -> float:
-        """Points of the best forced strategy in hindsight."""
+        """Accuracy in points of the best forced strategy in hindsight."""
         return max(self.points(name) for name in MEANING)
 
     @property
     def regret(self) -> float:
-        """Points that auto lies below the best forced strategy; negative where it lies above."""
+        """Points by which the best forced strategy beats auto; negative if auto is better."""
         return self.best - self.points(AUTO)
 
     @property
     def table_regret(self) -> float:
-        """The same of the table's choice."""
+        """Points by which the best forced strategy beats the table's choice."""
         ruled = [scores[scores[AUTO]["ruled"]]["accuracy"] for scores in self.tries]
         return self.best - 100 * float(np.mean(ruled))
 
     @property
     def tried(self) -> float:
-        """Minutes of trying all."""
+        """Minutes of trying all strategies."""
         return sum(self.mean(name, "minutes") for name in MEANING)
 
     @property
     def chosen(self) -> str:
-        """What the planner chose, with how often it did."""
+        """The planner's choices, with how often it made each."""
         counts = Counter(
             run["trained"] + (" (raced)" if run["raced"] else "") for run in self.autos
         )
@@ -89,7 +89,7 @@ class Cell:
         )
 
     def against_reference(self, key: str = "right") -> tuple[float, float] | None:
-        """Points that auto leads the reference by, and the paired standard error; None without."""
+        """Auto's lead over the reference in points, and the paired standard error; None without."""
         if not all(key in scores.get(REFERENCE, {}) for scores in self.tries):
             return None
         leads = np.concatenate(
@@ -99,25 +99,25 @@ class Cell:
 
     @property
     def intervals(self) -> list[bool]:
-        """Whether each run, forced ones included, came out in its expected range."""
+        """Whether each run, forced ones included, was in its expected range."""
         runs = [run for scores in self.tries for run in scores.values() if "forecast" in run]
         return [run["forecast"]["as_expected"] for run in runs]
 
     @property
     def minutes(self) -> list[float]:
-        """The minutes of training over those expected, of each run that was fine-tuned."""
+        """Minutes of training divided by the expected ones, for each fine-tuned run."""
         runs = [run for scores in self.tries for run in scores.values() if "forecast" in run]
         found = [(run["forecast"]["minutes"], run["forecast"]["expected_minutes"]) for run in runs]
         return [taken / expected for taken, expected in found if expected and taken > 0.2]
 
 
 def as_array(run: Run, key: str = "right") -> np.ndarray:
-    """float[N]: 1 for each test image whose class was found."""
+    """Return float[N]: 1 for each test image whose class was right."""
     return np.array([float(digit) for digit in run[key]])
 
 
 def complete_cells(runs: list[Run]) -> list[Cell]:
-    """Those sets and sizes of which every strategy was run with the same seeds."""
+    """Return the sets and sizes for which every strategy was run with the same seeds."""
     found: dict[tuple[str, str, int], dict[int, dict[str, Run]]] = defaultdict(
         lambda: defaultdict(dict)
     )
@@ -135,8 +135,8 @@ def complete_cells(runs: list[Run]) -> list[Cell]:
 def leave_one_out(cells: Sequence[Cell]) -> dict[str, float]:
     """Return, by set, the table's mean regret in points with thresholds fitted to the other sets.
 
-    These, by `calibrate`, are all that the planner fits to data; the other numbers in `plan/` are
-    constants, whose comments name the sets that they were chosen on.
+    These thresholds, by `calibrate`, are everything that the planner fits to data. The other
+    numbers in `plan/` are constants, whose comments name the sets that they were chosen on.
     """
     regrets = {}
     for name in sorted({cell.name for cell in cells}):
@@ -153,14 +153,14 @@ def leave_one_out(cells: Sequence[Cell]) -> dict[str, float]:
 
 
 def rules_size(row: LedgerRow, small_below: int) -> Any:
-    """The size class of a row with this threshold."""
+    """Return the size class of a row with this threshold."""
     from rootstock.assess.size import size_class
 
     return size_class(row.n_train, row.median_per_class, small_below=small_below, **SIZES)
 
 
 def as_ledger(cell: Cell) -> list[LedgerRow]:
-    """The forced runs of a cell as rows of a ledger."""
+    """Return the forced runs of a cell as rows of a ledger."""
     rows = []
     for scores in cell.tries:
         for name in MEANING:
@@ -194,7 +194,7 @@ def as_ledger(cell: Cell) -> list[LedgerRow]:
 
 
 def summarise(cells: Sequence[Cell]) -> dict[str, Any]:
-    """The figures of all cells together."""
+    """Return the figures of all cells together."""
     regrets = [cell.regret for cell in cells]
     spent = sum(len(cell.tries) * cell.mean(AUTO, "minutes") for cell in cells)
     tried = sum(len(cell.tries) * cell.tried for cell in cells)
@@ -230,13 +230,13 @@ def summarise(cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def show(runs: list[Run], *, plot: Path | None = None) -> None:
-    """Print Markdown: a row for each set and size, then the summary; draw a picture to ``plot``."""
+    """Print Markdown: a row per set and size, then the summary; draw a picture to ``plot``."""
     cells = complete_cells(runs)
     if not cells:
         return
     names = [*MEANING, AUTO]
     columns = ["backbone", "set", "train", "seeds", *names, "chosen", "regret", "time"]
-    columns += ["lead over scikit-learn", "the same fitted to validation too"]
+    columns += ["lead over scikit-learn", "the same with validation images"]
     print("| " + " | ".join(columns) + " |")
     print("| --- " * len(columns) + "|")
     for cell in cells:
@@ -269,7 +269,7 @@ def write_results(runs: list[Run], path: Path) -> None:
 
 
 def plot_regret(cells: Sequence[Cell], path: Path) -> None:
-    """Each cell a line from the worst to the best forced strategy, auto marked on it."""
+    """Draw each cell as a line from the worst to the best forced strategy, with auto marked."""
     with canvas(path, width=8, height=1.2 + 0.3 * len(cells)) as figure:
         axes = figure.subplots()
         for row, cell in enumerate(reversed(cells)):
@@ -280,6 +280,4 @@ def plot_regret(cells: Sequence[Cell], path: Path) -> None:
         labels = [f"{cell.name}, {cell.mean(AUTO, 'n_train'):.0f}" for cell in reversed(cells)]
         axes.set_yticks(range(len(cells)), labels)
         axes.set_xlabel("test accuracy in %", color=BLUE)
-        headline(
-            axes, "auto against every strategy forced", "grey: forced strategies; orange: auto"
-        )
+        headline(axes, "auto and every forced strategy", "grey: forced strategies; orange: auto")

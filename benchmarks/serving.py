@@ -1,11 +1,11 @@
-"""The service against its bound and its peers: throughput, latency, errors, memory, overload.
+"""Compare the service with its bound and its peers: throughput, latency, errors, memory, overload.
 
     python benchmarks/serving.py --model artifacts/model --images photos/
 
-One model, the same images and one machine, whose cores the load generator shares; every side is
-started, warmed, loaded by 1, 8 and 64 clients, and ended. The bound is decoding and engine alone in
-a loop, one process a core. `mlflow models serve` and LitServe live in an environment of their own,
-made by --peers (needs a package index); without it they are left out.
+All sides use one model, the same images, and one machine, whose cores the load generator shares.
+Every side is started, warmed up, loaded by 1, 8, and 64 clients, and ended. The bound is decoding
+and the engine in a loop, one process per core. `mlflow models serve` and LitServe run in a separate
+environment, created by --peers (needs a package index); without it they are left out.
 """
 
 from __future__ import annotations
@@ -42,45 +42,48 @@ PEERS = ["litserve==0.2.19", "mlflow==3.17.2", "onnxruntime", "onnx", "pillow", 
 
 @dataclass
 class Load:
-    """What a run of requests came to."""
+    """The result of a run of requests."""
 
     seconds: float = 0.0
     cores: float = 0.0
-    """That the load generator took away."""
+    """Cores that the load generator used."""
     statuses: Counter = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)
     advised: int = 0
-    """Refusals that say when to come again."""
+    """Rejections that include a time to retry."""
 
     @property
     def rate(self) -> float:
-        """Answers of 200 a second."""
+        """Answers with 200 per second."""
         return self.statuses[200] / self.seconds
 
     def percentile(self, q: float) -> float:
-        """Milliseconds of answers of 200."""
+        """Milliseconds of answers with 200."""
         return percentile(self.times, q)
 
 
 def percentile(seconds: list[float], q: float) -> float:
-    """In milliseconds."""
+    """Return a percentile in milliseconds."""
     return float(np.percentile(seconds, q)) * 1000 if seconds else float("nan")
 
 
 def main() -> int:
-    """Measure every side, print the tables."""
+    """Measure every side, and print the tables."""
     options = parse_options()
     contents = [path.read_bytes() for path in sorted(options.images.rglob("*.jpg"))[:200]]
     if not contents:
-        print(f"{options.images} holds no .jpg file; --images is a folder of them", file=sys.stderr)
+        print(
+            f"{options.images} has no .jpg file; set --images to a folder of JPEG files",
+            file=sys.stderr,
+        )
         return 1
     print(
-        f"{len(contents)} images of {np.mean([len(c) for c in contents]) / 1000:.0f} kB in the mean"
+        f"{len(contents)} images of {np.mean([len(c) for c in contents]) / 1000:.0f} kB on average"
     )
     cores = len(os.sched_getaffinity(0))
     bound = measure_bound(options.model, contents, options.seconds, cores)
-    print(f"\nbound: decoding and engine alone on {cores} cores: {bound:.0f} images/s\n")
+    print(f"\nbound: decoding and engine on {cores} cores: {bound:.0f} images/s\n")
     if options.layouts:
         compare_layouts(options, contents, bound, cores)
         return 0
@@ -117,15 +120,17 @@ def main() -> int:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=ROOT / "artifacts/model")
     parser.add_argument("--images", type=Path, required=True, help="folder of JPEG files")
-    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=10, help="duration of each measurement")
     parser.add_argument("--overload-seconds", type=float, default=60)
-    parser.add_argument("--peers", type=Path, help="environment of the peers; made if missing")
+    parser.add_argument("--peers", type=Path, help="environment of the peers, created if missing")
     parser.add_argument(
-        "--layouts", action="store_true", help="our decoders and lanes instead, from 1 to the cores"
+        "--layouts",
+        action="store_true",
+        help="vary our decoders and lanes instead, from 1 to the number of cores",
     )
     return parser.parse_args()
 
@@ -133,7 +138,7 @@ def parse_options() -> argparse.Namespace:
 def compare_layouts(
     options: argparse.Namespace, contents: list[bytes], bound: float, cores: int
 ) -> None:
-    """The service at 16 clients with fewer processes that decode, and fewer lanes, than cores."""
+    """Measure the service at 16 clients with fewer decoders and lanes than cores."""
     print("| decoders | lanes | requests/s | of the bound | p99 ms | memory MB |")
     print("| --- " * 6 + "|")
     _, command, environment, path, bodies = next(sides(options, contents))
@@ -152,7 +157,7 @@ def compare_layouts(
 
 
 def sides(options: argparse.Namespace, contents: list[bytes]) -> Iterator[tuple]:
-    """Name, command (PORT is filled in), environment, (path, path of readiness), bodies."""
+    """Yield name, command (with PORT), environment, (path, path of readiness), and bodies."""
     model = str(options.model.resolve())
     raw = [("image/jpeg", content) for content in contents]
     ours = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "ROOTSTOCK_LOG_FORMAT": "json"}
@@ -164,7 +169,7 @@ def sides(options: argparse.Namespace, contents: list[bytes]) -> Iterator[tuple]
     if options.peers is None:
         return
     python = peers_python(options.peers, PEERS)
-    # What the two environments share has its commands beside this Python.
+    # The commands of packages in both environments are next to this Python.
     folders = (options.peers.resolve() / "bin", Path(sys.executable).parent)
     path = ":".join([*map(str, folders), os.environ["PATH"]])
     bare = {"PYTHONPATH": str(HERE), "MODEL": model, "PATH": path}
@@ -198,7 +203,7 @@ def sides(options: argparse.Namespace, contents: list[bytes]) -> Iterator[tuple]
 def served(
     command: list[str], environment: dict[str, str], *, ready: str
 ) -> Iterator[tuple[int, subprocess.Popen]]:
-    """A server as a process group of its own, until it is ready; then its port."""
+    """Run a server in a separate process group until it is ready; yield its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -223,7 +228,7 @@ def served(
 
 
 async def is_ready(port: int, path: str) -> bool:
-    """Whether a GET is answered with 200."""
+    """Return whether a GET is answered with 200."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -235,24 +240,24 @@ async def is_ready(port: int, path: str) -> bool:
 
 
 def request_bytes(path: str, kind: str, body: bytes) -> bytes:
-    """One POST as it goes over the wire."""
+    """Return one POST as bytes."""
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Connection(asyncio.Protocol):
-    """A client's connection, one request at a time; leaner than streams, it shares the cores."""
+    """A client's connection, one request at a time; leaner than streams because it shares cores."""
 
     def __init__(self) -> None:
         self._received = bytearray()
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what to write to."""
+        """Store the transport."""
         self.transport = cast(asyncio.Transport, transport)
 
     def send(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
-        """Send a request; its answer's status and header in lower case."""
+        """Send a request; return its answer's status, and header in lower case."""
         if self.transport.is_closing():
             raise EOFError
         self._received.clear()
@@ -261,7 +266,7 @@ class Connection(asyncio.Protocol):
         return answer
 
     def data_received(self, data: bytes) -> None:
-        """Wait until the answer is whole."""
+        """Wait until the answer is complete."""
         self._received += data
         head, ended, body = self._received.partition(b"\r\n\r\n")
         head = head.lower()
@@ -270,7 +275,7 @@ class Connection(asyncio.Protocol):
             self._answer.set_result((int(head.split(b" ", 2)[1]), head))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Who waits for an answer gets none."""
+        """End the wait for an answer."""
         if self._answer and not self._answer.done():
             self._answer.set_exception(error or EOFError())
 
@@ -283,7 +288,7 @@ async def fire(
     seconds: float,
     rate: float | None = None,
 ) -> Load:
-    """Let clients ask one request after another; with ``rate``, that many a second in all."""
+    """Let clients send one request after another; with ``rate``, this many per second in total."""
     load, started, used = Load(), time.perf_counter(), time.process_time()
     turn = iter(range(10**9))
     loop = asyncio.get_running_loop()
@@ -321,7 +326,7 @@ async def fire(
 
 
 def half_load(port: int, requests: list[bytes], peak: float, seconds: float) -> None:
-    """p99 at half the peak against the latency of single requests."""
+    """Print p99 at half the peak, relative to the latency of single requests."""
     single = uvloop.run(fire(port, requests, clients=1, seconds=seconds))
     half = uvloop.run(fire(port, requests, clients=64, seconds=seconds, rate=peak / 2))
     print(
@@ -335,10 +340,10 @@ def half_load(port: int, requests: list[bytes], peak: float, seconds: float) -> 
 def overload(
     port: int, requests: list[bytes], peak: float, options: argparse.Namespace, pid: int
 ) -> None:
-    """Five times the peak: how much is still answered, and how the rest is refused.
+    """Load the service with five times its peak: how much is answered, how the rest is rejected.
 
-    Compared with what is answered to 64 clients just before and just after, for the machine's own
-    speed may change meanwhile.
+    The result is compared with the rate for 64 clients just before and just after, because the
+    machine's speed may change.
     """
 
     def full() -> Load:
@@ -357,7 +362,8 @@ def overload(
         f"five times the peak for {seconds:.0f} s: asked {asked / load.seconds:.0f}/s, answered "
         f"{load.rate:.0f}/s = {load.rate / rate:.2f} of the {before.rate:.0f}/s before and "
         f"{after.rate:.0f}/s after ({left:.2f} for each core that the load generator left: it took "
-        f"{load.cores:.2f}, else {taken:.2f}), p99 {load.percentile(99):.0f} ms; others {refused}, "
+        f"{load.cores:.2f}, before {taken:.2f}), p99 {load.percentile(99):.0f} ms; others "
+        f"{refused}, "
         f"{load.advised} of them with Retry-After, p50 {percentile(load.refusals, 50):.0f} ms, "
         f"p99 {percentile(load.refusals, 99):.0f} ms; "
         f"memory {memory:.0f} -> {memory_of(pid):.0f} MB\n",
@@ -366,14 +372,14 @@ def overload(
 
 
 def measure_bound(model: Path, contents: list[bytes], seconds: float, cores: int) -> float:
-    """Images a second of decoding and engine alone, one process a core."""
+    """Return images per second of decoding and engine only, one process per core."""
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         work = [(str(model), contents, seconds)] * cores
         return sum(pool.map(predict_alone, work, chunksize=1))
 
 
 def predict_alone(work: tuple[str, list[bytes], float]) -> float:
-    """Images a second of one process."""
+    """Return images per second of one process."""
     from rootstock.model.predictor import Predictor
 
     model, contents, seconds = work
@@ -388,7 +394,7 @@ def predict_alone(work: tuple[str, list[bytes], float]) -> float:
 
 
 def memory_of(pid: int) -> float:
-    """MB of proportional memory of a process group."""
+    """Return the proportional memory in MB of a process group."""
     total = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

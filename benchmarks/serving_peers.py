@@ -21,7 +21,7 @@ FACTS = json.loads((MODEL / "bundle.json").read_text())
 
 
 def prepare(content: bytes) -> np.ndarray:
-    """Encoded image -> float32[1,3,S,S], as everybody writes it."""
+    """Convert an encoded image to float32[1,3,S,S] in the usual way."""
     recipe = FACTS["preprocess"]
     size, short = recipe["input_size"], round(recipe["input_size"] / recipe["crop_pct"])
     image = Image.open(io.BytesIO(content)).convert("RGB")
@@ -34,7 +34,7 @@ def prepare(content: bytes) -> np.ndarray:
 
 
 def answer(logits: np.ndarray) -> dict[str, Any]:
-    """The most probable label."""
+    """Return the most probable label."""
     shares = np.exp(logits[0] - logits[0].max())
     best = int(shares.argmax())
     return {"label": FACTS["classes"][best], "probability": float(shares[best] / shares.sum())}
@@ -45,7 +45,7 @@ Forward = Callable[[np.ndarray], np.ndarray]
 
 
 def session(threads: int) -> Forward:
-    """ONNX Runtime on the model."""
+    """Run the model with ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -56,7 +56,7 @@ def session(threads: int) -> Forward:
 
 
 def eager(threads: int | None = None) -> Forward:
-    """PyTorch on the model."""
+    """Run the model with PyTorch."""
     from rootstock.model.bundle import read_bundle
     from rootstock.model.engine import open_engine
 
@@ -65,7 +65,7 @@ def eager(threads: int | None = None) -> Forward:
 
 
 def make_naive() -> Any:
-    """The handler of most tutorials: PyTorch in an `async def`."""
+    """Create the handler of most tutorials: PyTorch in an `async def`."""
     app, forward = FastAPI(), eager()
 
     @app.get("/health")
@@ -83,7 +83,7 @@ if importlib.util.find_spec("litserve"):
     import litserve
 
     class Api(litserve.LitAPI):
-        """What LitServe's documentation has, with ONNX Runtime or PyTorch (ENGINE)."""
+        """The example in LitServe's documentation, with ONNX Runtime or PyTorch (ENGINE)."""
 
         def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's name
             self.forward = eager(1) if os.environ["ENGINE"] == "torch" else session(1)
@@ -99,13 +99,13 @@ if importlib.util.find_spec("litserve"):
 
 
 def serve_litserve(port: int) -> None:
-    """LitServe with a worker for each of two cores."""
+    """Run LitServe with one worker for each of two cores."""
     server = litserve.LitServer(Api(), accelerator="cpu", workers_per_device=2)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")
 
 
 def pack(folder: str) -> None:
-    """The ONNX file as a model that `mlflow models serve` understands."""
+    """Write the ONNX file as a model that `mlflow models serve` understands."""
     import mlflow
     import onnx
     from mlflow.models import infer_signature

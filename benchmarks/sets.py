@@ -1,4 +1,4 @@
-"""What the benchmarks share: image sets, cut down to size, and the whole way on one of them."""
+"""Shared by the benchmarks: image sets, reduced to a size, and a complete run on one of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SUFFIXES = (".tar", ".tar.gz")
 
 
 def find_set(root: Path, name: str, scratch: Path) -> Path | None:
-    """The set's folder below ``root``, unpacked into ``scratch`` where it is a tar; or None."""
+    """Return the set's folder below ``root``, unpacked into ``scratch`` if it is a tar; or None."""
     if (root / name).is_dir():
         return root / name
     for archive in (root / f"{name}{suffix}" for suffix in SUFFIXES):
@@ -53,12 +53,12 @@ def find_set(root: Path, name: str, scratch: Path) -> Path | None:
 
 
 def find_sets(root: Path, names: Iterable[str], scratch: Path) -> Iterator[tuple[str, Path]]:
-    """Name and folder of every set that is there; of the others a line says that they are not."""
+    """Yield name and folder of every set that exists; print a line for each missing one."""
     for name in names:
         source = DERIVED[name][0] if name in DERIVED else name
         folder = find_set(root, source, scratch)
         if folder is None:
-            print(f"{root} holds no folder or tar of {source}", file=sys.stderr)
+            print(f"{root} has no folder or tar of {source}", file=sys.stderr)
         elif name in DERIVED:
             yield name, derive_set(name, folder, scratch / f"derived-{name}")
         else:
@@ -66,10 +66,10 @@ def find_sets(root: Path, names: Iterable[str], scratch: Path) -> Iterator[tuple
 
 
 def list_images(folder: Path, *, seed: int) -> Manifest:
-    """The index of a folder: its own test images, or a third; a given val/ alone is the test.
+    """Return the index of a folder: its test images, or a third; a lone given val/ is the test set.
 
-    Test images are many, because the best of several strategies in hindsight is best by chance
-    where they are few.
+    There are many test images, because with few, the best of several strategies in hindsight is
+    best by chance.
     """
     manifest = build_manifest(
         find_images(folder),
@@ -106,11 +106,10 @@ def link_subset(
     classes: int | None,
     short_side: int | None = None,
 ) -> int:
-    """Fill ``out`` with links, so many a split at most, evenly over classes; returns train's count.
+    """Fill ``out`` with links, up to a number per split, evenly over classes; return train's count.
 
-    With ``short_side`` there are reduced copies in place of links.
-    Rows are taken in the order of their content's hash, so that a larger subset of the same seed
-    holds the smaller one.
+    With ``short_side``, reduced copies replace the links. Rows are ordered by the hash of their
+    content, so a larger subset with the same seed contains the smaller one.
     """
     labels = manifest.strata[:classes]
     counts = {}
@@ -134,7 +133,7 @@ def link_subset(
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained model's plan and test metrics, what training noted, and its processor time."""
+    """A trained model's plan and test metrics, notes of the training, and processor time."""
 
     plan: TransferPlan
     metrics: dict[str, float]
@@ -142,16 +141,16 @@ class Outcome:
     minutes: float
     forecast: dict[str, Any]
     right: str
-    """A digit for each test image: 1 if its class was found."""
+    """One digit per test image: 1 if its class was right."""
 
 
 def train_and_measure(
     root: Path, overrides: list[str], *, assessed: Assessed | None = None
 ) -> Outcome:
-    """Plan, train and test; processor minutes are those from the assessment to the written model.
+    """Plan, train, and test; count processor minutes from the assessment to the written model.
 
-    What was ``assessed`` with the same settings, but for the plan's, is not done again; its minutes
-    are counted all the same.
+    An assessment with the same settings (except the plan's) is reused; its minutes count all the
+    same.
     """
     with tempfile.TemporaryDirectory() as scratch:
         assessed = assessed or assess(root, overrides, Path(scratch) / "assessed")
@@ -175,13 +174,13 @@ def train_and_measure(
 
 
 def digits(right: np.ndarray) -> str:
-    """A digit for each of bool[N]."""
+    """Return one digit for each of bool[N]."""
     return "".join(map(str, right.astype(int)))
 
 
 @dataclass(frozen=True)
 class Assessed:
-    """Where the first two stages left what they made, and the processor minutes of the second."""
+    """The folder of the first two stages, and the processor minutes of the second."""
 
     folder: Path
     minutes: float
@@ -197,12 +196,12 @@ def assess(root: Path, overrides: list[str], folder: Path) -> Assessed:
 
 
 def processor_minutes() -> float:
-    """Of this process and the children it has waited for; what else the machine does is not in."""
+    """Return the seconds of this process and the children it has waited for."""
     used = os.times()
     return (used.user + used.system + used.children_user + used.children_system) / 60
 
 
 def load_settings(root: Path, overrides: list[str]) -> Config:
-    """The default settings for the images below ``root``, trials one after the other."""
+    """Return the default settings for the images below ``root``, with sequential trials."""
     settings = [f"data.root={json.dumps(str(root))}", "search.engine=sequential"]
     return load_config(None, overrides=[*settings, *overrides])

@@ -1,11 +1,11 @@
-"""How long one waits where there is nothing to compute: --help, a plan again, an idle `dvc repro`,
-and a service until it is ready, with a model folder and with a champion that it served before.
+"""Measure start-up times: --help, a repeated plan, an idle `dvc repro`, and a service until it is
+ready, with a model folder and with a champion that it served before.
 
     python benchmarks/startup.py --project .
 
---project is a folder in which `make demo` or `dvc repro` has ended; nothing changes there but the
-service's cache of models. Every
-command is a process of its own, run once to warm the system's caches and then --times times.
+--project is a folder in which `make demo` or `dvc repro` has finished. The benchmark changes only
+the service's model cache there. Every command runs in a separate process, once to warm the
+system's caches and then --times times.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ QUIET = {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "true"}
 
 
 def main() -> int:
-    """Time the commands, print a table; 1 if one of them fails."""
+    """Time the commands, and print a table; return 1 if one of them fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--project", type=Path, default=Path())
     parser.add_argument("--images", default="data/raw", help="below the project")
     parser.add_argument("--times", type=int, default=5)
     options = parser.parse_args()
     if not (options.project / "dvc.lock").is_file():
-        print(f"no run has ended in {options.project}: `make demo` there first", file=sys.stderr)
+        print(
+            f"no run has finished in {options.project}: run `make demo` there first",
+            file=sys.stderr,
+        )
         return 1
     rootstock = [sys.executable, "-m", "rootstock"]
-    print("| command | first s | median s | slowest s | aim s |")
+    print("| command | first s | median s | slowest s | goal s |")
     print("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as out:
         commands = (
@@ -57,14 +60,14 @@ def main() -> int:
 
 
 def tell(name: str, times: list[float], aim: float) -> None:
-    """One row."""
+    """Print one row."""
     first, *others = times
     middle, slowest = statistics.median(others), max(others)
     print(f"| `{name}` | {first:.2f} | {middle:.2f} | {slowest:.2f} | {aim:g} |", flush=True)
 
 
 def ready(model: str, folder: Path, python: str | Path = sys.executable) -> float:
-    """Seconds until a service answers /readyz with 200; it is ended afterwards."""
+    """Return the seconds until a service answers /readyz with 200; end it afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [python, "-m", "rootstock", "serve", "--port", str(port), "--model", model]
@@ -91,10 +94,10 @@ def ready(model: str, folder: Path, python: str | Path = sys.executable) -> floa
 
 
 def run(command: list[str], folder: Path) -> float:
-    """Seconds of one process.
+    """Return the seconds of one process.
 
     Raises:
-        CalledProcessError: it failed.
+        CalledProcessError: It failed.
     """
     started = time.perf_counter()
     environment = os.environ | QUIET

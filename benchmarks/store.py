@@ -1,10 +1,10 @@
-"""The feature store at a million rows: opening, reading, appending, looking up, memory, upkeep.
+"""Measure the feature store at a million rows: open, read, append, look up, memory, upkeep.
 
     python benchmarks/store.py --rows 1000000
 
-Keys are synthetic, rows are 1,280 float16. Reads are timed beside those of a plain np.memmap of the
-same file in the same run. The last part extracts real features, cold and with 1 % more images.
-It needs 3.2 times the size of the store on disk.
+Keys are synthetic; rows are 1,280 float16 values. Reads are compared with those of a plain
+np.memmap of the same file in the same run. The last part extracts real features, cold and with 1 %
+more images. The disk needs 3.2 times the size of the store.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ SIZES = (10_000, 100_000)
 
 
 def main() -> None:
-    """Print one table a question."""
+    """Print one table per question."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--images", type=int, default=2_000, help="extracted; 0: leave out")
-    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary one")
+    parser.add_argument(
+        "--images", type=int, default=2_000, help="images to extract; 0 skips this part"
+    )
+    parser.add_argument("--folder", type=Path, help="working folder; default: a temporary one")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -56,7 +58,7 @@ def main() -> None:
 
 
 def measure_appends(root: Path, rows: int) -> None:
-    """One writer, then four at once, each append synced to disk; the latter make the store."""
+    """Append with one writer, then with four, syncing each append; this makes the store."""
     print(f"| writers | rows | seconds | rows/s | MB/s |  (segments of {SEGMENT_ROWS})")
     print("| --- | --- | --- | --- | --- |")
     for writers, folder, count in ((1, root / "one", rows // 10), (4, root / "main", rows)):
@@ -72,7 +74,7 @@ def measure_appends(root: Path, rows: int) -> None:
 
 
 def measure_upkeep_and_opening(root: Path, rows: int) -> None:
-    """New processes open the store before and after its segments are merged."""
+    """Open the store in new processes before and after its segments are merged."""
     from rootstock.features.store.compaction import compact
 
     print("\n| store | segments | opened in s | first batch of 256 in ms | own memory MB ", end="")
@@ -94,7 +96,7 @@ def measure_upkeep_and_opening(root: Path, rows: int) -> None:
 
 
 def show(name: str, folder: Path, rows: int) -> None:
-    """A row of the table of openings."""
+    """Print a row of the table of openings."""
     facts = json.loads(start("probe", folder, rows).communicate()[0])
     print(
         f"| {name} | {facts['segments']} | {facts['open']:.3f} | {facts['first']:.1f} "
@@ -103,7 +105,7 @@ def show(name: str, folder: Path, rows: int) -> None:
 
 
 def measure_reads(folder: Path, rows: int) -> None:
-    """Random batches from the merged store and from a plain map of the same file."""
+    """Read random batches from the merged store and from a plain map of the same file."""
     store, keys = space(folder), make_keys(0, rows)
     largest = max(store.taps()[0].latest(), key=lambda segment: len(segment.sums))
     plain = plain_map(largest)
@@ -118,7 +120,7 @@ def measure_reads(folder: Path, rows: int) -> None:
     print("\n| random batch | np.memmap GB/s | by position | ratio | by key | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
     for values in (plain, *(segment.values for segment in places.segments)):
-        values.reshape(-1).view(np.uint8)[::4096].sum()  # every page is mapped
+        values.reshape(-1).view(np.uint8)[::4096].sum()  # maps every page
     for size in (64, 256, 1_024, 4_096):
         turns = min(200, max(20, 50_000 // size))
         index = [random.choice(inside, size) for _ in range(turns)]
@@ -140,7 +142,7 @@ def measure_reads(folder: Path, rows: int) -> None:
 
 
 def measure_lookups(folder: Path, rows: int) -> None:
-    """Which of so many keys are missing?"""
+    """Look up which of these keys are missing."""
     print("\n| which of these are missing? | missing | seconds |\n| --- | --- | --- |")
     stored, new = make_keys(0, rows), make_keys(rows, rows + rows // 100)
     texts = [bytes(row).hex() for row in stored.view(np.uint8).reshape(-1, 32)]
@@ -156,7 +158,7 @@ def measure_lookups(folder: Path, rows: int) -> None:
 
 
 def measure_collection(folder: Path, rows: int) -> None:
-    """A manifest needs every second image."""
+    """Collect garbage while a manifest needs every second image."""
     from rootstock.data.manifest import ImageRow, Manifest
     from rootstock.features.store.compaction import collect
 
@@ -174,7 +176,7 @@ def measure_collection(folder: Path, rows: int) -> None:
 
 
 def measure_growth(root: Path, images: int) -> None:
-    """Extraction with the embedded backbone: everything, nothing new, 1 % new."""
+    """Extract with the embedded backbone: everything, nothing new, and 1 % new."""
     from PIL import Image
 
     from rootstock.backbones.load import load_backbone
@@ -248,24 +250,24 @@ def probe(folder: Path, rows: int) -> None:
 
 
 def start(work: str, folder: Path, *numbers: int) -> subprocess.Popen[str]:
-    """This script in another process."""
+    """Run this script in another process."""
     command = [sys.executable, __file__, "--child", work, str(folder), *map(str, numbers)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def space(folder: Path) -> FeatureSpace:
-    """A space as a new reader sees it."""
+    """Return a space as a new reader sees it."""
     return FeatureStore(folder).space(weights_sha256="w" * 64, preprocess_hash="p" * 64)
 
 
 def make_keys(first: int, last: int) -> np.ndarray:
-    """Synthetic hashes S32[N] of the rows ``first`` to ``last``."""
+    """Return synthetic hashes S32[N] of the rows ``first`` to ``last``."""
     bits = np.random.PCG64(0).advance(4 * first)
     return np.frombuffer(np.random.Generator(bits).bytes(32 * (last - first)), KEY)
 
 
 def make_values(rows: np.ndarray) -> np.ndarray:
-    """float16[N,C], told by the row's number."""
+    """Return float16[N,C], computed from the row's number."""
     if not _POOL:
         _POOL.append(np.random.default_rng(2).normal(size=(POOL, WIDTH)).astype(np.float16))
     values = _POOL[0][rows % POOL]
@@ -277,14 +279,14 @@ _POOL: list[np.ndarray] = []
 
 
 def plain_map(segment: Segment) -> np.ndarray:
-    """The same values by np.memmap."""
+    """Return the same values by np.memmap."""
     shape = segment.values.shape
     offset = segment.path.stat().st_size - segment.values.nbytes
     return np.memmap(segment.path, np.float16, "r", offset, shape)
 
 
 def time_in_turns(turns: int, *ways: Callable[[int], object]) -> list[float]:
-    """Median seconds of each, one call of each after the other, so that noise hits all alike."""
+    """Return the median seconds of each function, called in turns so that noise affects all."""
     spent: list[list[float]] = [[] for _ in ways]
     for turn in range(turns):
         for way, seconds in zip(ways, spent, strict=True):
@@ -295,7 +297,7 @@ def time_in_turns(turns: int, *ways: Callable[[int], object]) -> list[float]:
 
 
 def memory(kind: str) -> float:
-    """This process's resident memory in MB: RssAnon its own, RssFile pages of files."""
+    """Return this process's resident memory in MB: RssAnon is private, RssFile is file pages."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1e3
 

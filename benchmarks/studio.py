@@ -1,10 +1,10 @@
-"""The studio on many images: how long a page takes, and how much memory the process needs.
+"""Measure the studio on many images: seconds per page, and memory of the process.
 
     python benchmarks/studio.py --count 100000
 
-A synthetic manifest with ten classes, copies, quarantined files and a column of metadata; features
-of random numbers. Every request goes through the whole app over HTTP on this machine. The pictures
-are few files under many names, so that a page of thumbnails is measured with real decoding.
+A synthetic manifest with ten classes, copies, quarantined files, and a column of metadata; random
+features. Every request goes through the whole app over HTTP on this machine. There are few picture
+files under many names, so thumbnails are measured with real decoding.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ REQUESTS = {
 
 
 def main() -> None:
-    """Make a project, start the studio, and time its requests."""
+    """Create a project, start the studio, and time its requests."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=100_000)
     options = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> None:
         project = Path(scratch)
         began = time.perf_counter()
         make_project(project, options.count)
-        print(f"project of {options.count:,} images made in {time.perf_counter() - began:.0f} s\n")
+        print(f"project of {options.count:,} images: {time.perf_counter() - began:.0f} s\n")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         command = [sys.executable, "-m", "rootstock", "studio", str(project), "--port", str(port)]
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure(address: str, pid: int, count: int) -> None:
-    """Print a table of the requests, and fail if a page takes longer than the goal."""
+    """Print a table of the requests; fail if a page takes longer than the goal."""
     slow = []
     with httpx.Client(base_url=address, timeout=120) as client:
         wait_for(client)
@@ -169,7 +169,7 @@ def wait_for(client: httpx.Client) -> None:
 
 
 def peak_megabytes(pid: int) -> float:
-    """Return the largest memory that a process has had so far."""
+    """Return the peak memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

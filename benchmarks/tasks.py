@@ -1,10 +1,10 @@
-"""Tasks other than one class per image: heads on cached features against scikit-learn's.
+"""Compare tasks other than one class per image with scikit-learn on the same cached features.
 
 python benchmarks/tasks.py --data-dir DIR [--store FOLDER] [--out benchmarks/results/tasks.json]
 
-``DIR`` holds street_scenes, blood_boxes and animals_boxes, as folders or tars. Features are of
-the default backbone; the baselines read those of the last depth, pooled (boxes: the same map as our
-head; masks: the same positions), and the same splits. Rows of other tasks in the file are kept.
+``DIR`` contains street_scenes, blood_boxes, and animals_boxes, as folders or tars. Features are of
+the default backbone. The baselines read the last depth, pooled (boxes: the same map as our head;
+masks: the same positions), and use the same splits. Rows of other tasks in the file are kept.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Prepared:
         self.dataset = Dataset.of(index_images(config, Paths(scratch / "index")))
         backbone = load_backbone("packaged", config.backbone.name)
         task, depths = self.dataset.task, backbone.tap_names
-        # Places are read from the deepest map, whatever the depth of the class
+        # Positions are read from the deepest map, whatever the depth of the class
         self.taps = [task.read_tap(LAST, depths)] if task.spatial else depths
         self.parts = {tap: backbone.parts(tap) for tap in self.taps}
         geometry: Geometry = "squash" if task.spatial else "crop"
@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path(".rootstock/features"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tasks.json"))
     parser.add_argument("--only", choices=SETS)
-    parser.add_argument("--seeds", type=int, default=1, help="splits, where none are given")
+    parser.add_argument("--seeds", type=int, default=1, help="number of splits, if none are given")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     rows = json.loads(options.out.read_text()) if options.out.exists() else {}
@@ -256,7 +256,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as unpacked:
             found = find_set(options.data_dir, folder, Path(unpacked))
             if found is None:
-                print(f"{options.data_dir} holds no {folder}")
+                print(f"{options.data_dir} has no {folder}")
                 continue
             of_seeds = []
             for seed in range(options.seeds):

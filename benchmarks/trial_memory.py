@@ -1,10 +1,10 @@
-"""Memory of a head search with one trial at a time and with four, the features mapped from a file.
+"""Measure the memory of a head search with one trial at a time and with four, on mapped features.
 
     python benchmarks/trial_memory.py --rows 50000
 
-Each trial reads the same float16 matrix. `own` is what the trials' processes hold alone, at the
-most; `shared` is what they hold together, the mapped features above all. Were the features copied
-to each trial, `own` would have them once more a trial.
+Each trial reads the same float16 matrix. `own` is the peak of the memory that the trials' processes
+do not share; `shared` is what they share, mostly the mapped features. If the features were copied
+to each trial, `own` would contain them once per trial.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OTHERS = ("Agent", "IDLE")
 
 
 def main() -> None:
-    """One row for each number of trials at once."""
+    """Print one row for each number of concurrent trials."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=50_000)
     options = parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def objective_over(folder: Path, rows: int) -> HeadObjective:
-    """Fits heads on random features with a few classes in them."""
+    """Fit heads on random features with a few classes in them."""
     random = np.random.default_rng(0)
     files, labels = {}, {}
     for split, count in (("train", rows), ("val", rows // VAL_SHARE)):
@@ -72,7 +72,7 @@ def objective_over(folder: Path, rows: int) -> HeadObjective:
 
 
 def search(objective: HeadObjective, folder: Path, concurrent: int) -> tuple[float, float]:
-    """Own and shared megabytes of all trials' processes together, at the most."""
+    """Return the peak of own and shared megabytes of all trials' processes together."""
     cores = len(os.sched_getaffinity(0))
     searcher = RaySearcher(concurrent=concurrent, cpus_per_trial=cores / concurrent)
     candidates = [{"tap": tap, "strengths": [0.1, 1.0]} for tap in objective.train_features]
@@ -86,7 +86,7 @@ def search(objective: HeadObjective, folder: Path, concurrent: int) -> tuple[flo
 
 
 def trials_memory() -> tuple[float, float]:
-    """Own and shared megabytes of the trials' processes; a page shared by n counts once."""
+    """Return own and shared megabytes of the trials' processes; a page shared by n counts once."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):

@@ -1,10 +1,10 @@
-"""Which foreign images a model calls unknown, against its most probable label's probability.
+"""Compare two rules for calling foreign images unknown: distance, and probability of the label.
 
     python benchmarks/unknown.py --data-dir ../shared/data --weights embedded
 
-For each image set a head is trained on frozen features; then every other set is shown to it. Both
-rules get the same threshold: a share of the validation images that they may call unknown. Prints
-the area under the ROC curve and the share of foreign images that are called unknown.
+For each image set, a head is trained on frozen features; then every other set is shown to it. Both
+rules get the same threshold: the share of validation images that they may call unknown. Prints the
+area under the ROC curve and the share of foreign images that are called unknown.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--weights", default="packaged", help="as backbone.weights")
-    parser.add_argument("--share", type=float, default=0.05, help="of known images called unknown")
+    parser.add_argument(
+        "--share", type=float, default=0.05, help="share of known images that may be called unknown"
+    )
     options = parser.parse_args()
     backbone = load_backbone(options.weights, DEFAULT_NAME)
     with tempfile.TemporaryDirectory() as scratch:
@@ -52,10 +54,10 @@ def main() -> int:
 def features_of(
     root: Path, name: str, backbone: Backbone, scratch: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features float32[N,D] and class numbers of at most IMAGES images, shuffled."""
+    """Return features float32[N,D] and class numbers of at most IMAGES images, shuffled."""
     folder = find_set(root, name, Path(scratch))
     if folder is None:
-        sys.exit(f"{root} holds no {name}")
+        sys.exit(f"{root} has no {name}")
     manifest = list_images(folder, seed=0)
     rows = manifest.rows()
     order = np.random.default_rng(0).permutation(len(rows))[:IMAGES]
@@ -71,7 +73,7 @@ def features_of(
 
 
 def compare(name: str, found: dict[str, tuple[np.ndarray, np.ndarray]], share: float) -> list[str]:
-    """Table rows: all other sets shown to a head for ``name``; first its own test images."""
+    """Return table rows: all other sets shown to a head for ``name``; first its test images."""
     features, labels = found[name]
     train, val, test = np.split(
         np.arange(len(labels)), [int(0.6 * len(labels)), int(0.8 * len(labels))]
@@ -89,7 +91,7 @@ def compare(name: str, found: dict[str, tuple[np.ndarray, np.ndarray]], share: f
     limits = (reference.limit(share), np.quantile(by_probability(features[val]), 1 - share))
     known = [score(features[test]) for score in (by_distance, by_probability)]
     called = [(rows > limit).mean() for rows, limit in zip(known, limits, strict=True)]
-    lines = [f"| {name} | its own test images | | | {called[0]:.2f} | {called[1]:.2f} |"]
+    lines = [f"| {name} | its test images | | | {called[0]:.2f} | {called[1]:.2f} |"]
     for other in SETS:
         if other == name:
             continue

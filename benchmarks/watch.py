@@ -1,4 +1,4 @@
-"""Something measured again and again while other work runs."""
+"""Measure something repeatedly while other work runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @contextmanager
 def sampled(measure: Callable[[], T], *, seconds: float = 0.2) -> Iterator[list[T]]:
-    """The values of ``measure`` every few ``seconds`` until the block ends, in a growing list."""
+    """Yield a growing list of the values of ``measure``, taken every few ``seconds``."""
     values: list[T] = []
     done = threading.Event()
 
@@ -22,7 +22,7 @@ def sampled(measure: Callable[[], T], *, seconds: float = 0.2) -> Iterator[list[
         while not done.wait(seconds):
             try:
                 values.append(measure())
-            except psutil.Error:  # a process ended meanwhile
+            except psutil.Error:  # a process ended in between
                 continue
 
     watcher = threading.Thread(target=watch)

@@ -53,9 +53,7 @@ def canvas(path: Path, *, width: float, height: float) -> Iterator[Figure]:
     with style.context(["default", _look()]):
         size = (min(width, MAX_INCHES), min(height, MAX_INCHES))
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        agg = FigureCanvasAgg(
-            figure
-        )  # without pyplot: no global state or display, safe in a service
+        agg = FigureCanvasAgg(figure)  # not pyplot: no global state or display
         yield figure
         with write_atomic(path) as temporary:
             # Not savefig, which draws everything twice; and matplotlib would sign the file. Packing
