@@ -10,7 +10,6 @@ with random weights. The probe is a logistic regression on standardized pooled f
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from sets import class_targets, find_set
 from sklearn.model_selection import train_test_split
+from stamp import describe_run
 
 from rootstock.backbones.card import read_card
 from rootstock.backbones.load import Backbone, build_backbone, load_backbone
@@ -28,6 +28,7 @@ from rootstock.backbones.packaged import DEFAULT_NAME, packaged_weights
 from rootstock.data.decode import read_image
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import ImageError, RootstockError
+from rootstock.system.files import write_json
 from rootstock.tasks.single_label.task import SingleLabel
 
 SETS = {
@@ -38,6 +39,9 @@ SETS = {
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".gif", ".webp"}
 L2 = 0.1
 RANDOM = "random weights"
+RESULT = Path(__file__).parent / "results/default_backbone.json"
+COMMAND = """python benchmarks/default_backbone.py --data-dir ../shared/data \\
+    --weights packaged ../shared/backbones/mobilenetv2_100.in1k.safetensors"""
 
 Split = tuple[list[np.ndarray], np.ndarray]
 
@@ -49,18 +53,21 @@ def main() -> int:
         folders = {name: find_set(options.data_dir, name, Path(scratch)) for name in SETS}
         missing = [name for name, folder in folders.items() if folder is None]
         if missing:
-            print(f"{options.data_dir} holds no folder or tar of: {', '.join(missing)}")
+            print(f"{options.data_dir} has no folder or tar of: {', '.join(missing)}")
             print("Set the right folder with --data-dir; nothing is downloaded.")
             return 0 if len(missing) == len(SETS) else 1
         images = {name: read_set(folder, name) for name, folder in folders.items() if folder}
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"| weights | input | {' | '.join(SETS)} | images/s |")
     print(f"| --- | --- | {' | '.join('---' for _ in SETS)} | --- |")
+    result = describe_run(COMMAND) | {"rows": []}
     for label, backbone in backbones(options.weights):
         preprocess = backbone.card.preprocess(options.input_size)
         scores, speed = probe_all(backbone, preprocess, images)
         cells = " | ".join(f"{scores[name]:.3f}" for name in SETS)
         print(f"| {label} | {preprocess.input_size} | {cells} | {speed:.0f} |", flush=True)
+        row = {"weights": label, "input_pixels": preprocess.input_size, "accuracy": scores}
+        result["rows"].append(row | {"images_per_second": round(speed, 1)})
+        write_json(options.out, result)
     return 0
 
 
@@ -69,6 +76,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--weights", nargs="+", default=["packaged"], help="packaged or files")
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--input-size", type=int, help="pixels; default: from each card")
     return parser.parse_args()
 
@@ -128,7 +136,8 @@ def probe_all(
         classes = int(train[1].max()) + 1
         targets = class_targets(train[1], classes)
         head = SingleLabel().head().fit(features[0], targets, l2=L2)
-        scores[name] = float(np.mean(head.outputs(features[1]).argmax(axis=1) == test[1]))
+        right = head.outputs(features[1]).argmax(axis=1) == test[1]
+        scores[name] = round(float(np.mean(right)), 4)
     return scores, count / seconds
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from few_images import Arrays
 from label_features import INPUT_PIXELS, SETS, SHIFTS, read_set
 from sets import class_targets
+from stamp import describe_run
 
 from rootstock.backbones.packaged import DEFAULT_NAME
 from rootstock.evaluate.without_labels import estimate_accuracy
@@ -55,7 +56,8 @@ def main() -> None:
     covered = float(np.mean([one["in_interval"] for one in told]))
     write_json(
         options.out,
-        {
+        describe_run("python benchmarks/estimated_accuracy.py --data-dir ../shared/data")
+        | {
             "backbone": DEFAULT_NAME,
             "input_pixels": INPUT_PIXELS,
             "passed": passed,

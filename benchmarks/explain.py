@@ -15,13 +15,10 @@ import argparse
 import csv
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import httpx
@@ -29,6 +26,7 @@ import numpy as np
 from PIL import Image
 from serving import served
 from sets import find_set
+from stamp import describe_run
 
 from rootstock.cli.main import main as rootstock
 from rootstock.data.manifest import Manifest
@@ -36,7 +34,6 @@ from rootstock.data.read import read_file
 from rootstock.explain.faithfulness import measure_faithfulness
 from rootstock.explain.heat_map import HeatMap, explain_images
 from rootstock.model.predictor import Predictor
-from rootstock.system.cpu import usable_cores
 
 RESULT = Path(__file__).parent / "results/explain.json"
 WARM_ROUNDS, ROUNDS = 20, 200
@@ -51,20 +48,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = find_set(options.data_dir, "animals_boxes", Path(scratch))
         if folder is None:
-            print(f"{options.data_dir} holds no animals_boxes; nothing is downloaded.")
+            print(f"{options.data_dir} has no animals_boxes; nothing is downloaded.")
             return
         figures = measure(folder, options.run or Path(scratch) / "run")
     for name, value in figures.items():
         print(f"{name:40} {value}")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    )
-    about = {
-        "command": "python benchmarks/explain.py --data-dir ../shared/data",
-        "machine": f"{platform.machine()}, {usable_cores()} cores",
-        "date": date.today().isoformat(),
-        "commit": commit.stdout.strip(),
-    }
+    about = describe_run("python benchmarks/explain.py --data-dir ../shared/data")
     RESULT.write_text(json.dumps(about | figures, indent=2) + "\n", encoding="utf-8")
 
 

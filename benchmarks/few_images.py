@@ -25,6 +25,7 @@ import numpy as np
 from sets import find_sets, list_images
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from stamp import describe_run
 
 from rootstock.backbones.load import load_backbone
 from rootstock.backbones.packaged import DEFAULT_NAME
@@ -46,6 +47,7 @@ from rootstock.training.tracked import Tracking
 from rootstock.training.training_job import PROTOTYPE_IMAGES
 from rootstock.training.trials import HeadTrial, best_head
 
+COMMAND = "python benchmarks/few_images.py --data-dir ../shared/data"
 CLASSES = {"tiny_imagenet": 20}
 POOL = {"train": 80, "val": 20}
 """Images per class that are drawn from each split of the index, at most."""
@@ -77,7 +79,8 @@ def main() -> int:
                 key = {"set": name, "per_class": per_class, "seeds": options.seeds}
                 if features and not any(key.items() <= cell.items() for cell in cells):
                     cells.append(key | measure(features, per_class, options.seeds))
-                    write_json(options.out, {"backbone": DEFAULT_NAME, "cells": cells})
+                    facts = {"backbone": DEFAULT_NAME, "cells": cells}
+                    write_json(options.out, describe_run(COMMAND) | facts)
                     print_cell(cells[-1])
     print_table(cells)
     return 0

@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import tempfile
 import time
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 from few_images import read_set
+from stamp import describe_run
 
 from rootstock.explain.similar import ImageIndex
 from rootstock.heads.prototypes import fit_prototypes
-from rootstock.system.cpu import usable_cores
 from rootstock.system.files import write_json
 from rootstock.tasks.single_label.learning import SoftmaxSolver
 from rootstock.tasks.targets import Targets
@@ -55,15 +52,7 @@ def main() -> None:
             if arrays:
                 cells += [measure(name, arrays, shots, options.episodes) for shots in SHOTS]
     searches = [time_search(rows) for rows in ROWS]
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    )
-    about = {
-        "command": "python benchmarks/fewshot.py --data-dir ../shared/data",
-        "machine": f"{platform.machine()}, {usable_cores()} cores",
-        "date": date.today().isoformat(),
-        "commit": commit.stdout.strip(),
-    }
+    about = describe_run("python benchmarks/fewshot.py --data-dir ../shared/data")
     write_json(RESULT, about | {"episodes": cells, "search": searches})
     print(json.dumps({"episodes": cells, "search": searches}, indent=2))
 

@@ -14,10 +14,8 @@ one's, on the same images. On a machine with other work, compare the processor s
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -29,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from stamp import commit_of, describe_run
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
@@ -247,13 +246,9 @@ def print_comparison(before: Costs, after: Costs) -> None:
 
 def write_results(costs: dict[Path, Costs], load: tuple[float, ...], path: Path) -> None:
     """Write JSON: machine, date, commits, and every cost; load is measured at the start."""
-    from rootstock.system.cpu import processor_name, usable_cores
-
     results: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{processor_name()}, {usable_cores()} cores",
+        **describe_run("python benchmarks/growth.py --data-dir ../shared/data --json growth.json"),
         "load": {"before": round(load[0], 1), "after": round(os.getloadavg()[0], 1)},
-        "python": platform.python_version(),
         "runs": [
             {
                 "commit": commit_of(checkout),
@@ -270,12 +265,6 @@ def write_results(costs: dict[Path, Costs], load: tuple[float, ...], path: Path)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def commit_of(checkout: Path) -> str:
-    """Return the commit of the checkout, marked if files have changed since."""
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def plot(costs: Costs, path: Path) -> None:

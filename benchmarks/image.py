@@ -13,10 +13,8 @@ too. Writes benchmarks/results/image.json.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.stamp import describe_run
 from benchmarks.startup import ready
 from tests.packaging.environments import ROOT, closure, requirements_of
 
@@ -66,12 +65,7 @@ def main() -> None:
         }
     before_mb = sum(_installed_bytes(one) for one in before.values()) / 1e6
     result = {
-        "command": "python benchmarks/image.py",
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "load_before": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": _git("rev-parse", "HEAD"),
+        **describe_run("python benchmarks/image.py --model run1/artifacts/model"),
         "base_mb_assumed": BASE_MB,
         "source_mb": round(source, 1),
         "before": _row(before_mb, len(before), source),
@@ -124,16 +118,6 @@ def _size(path: Path) -> int:
         for one in path.rglob("*")
         if one.is_file() and not (ours and "__pycache__" in one.parts)
     )
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import numpy as np
 from few_images import Arrays
 from label_features import INPUT_PIXELS, SETS, read_set
 from sets import class_targets
+from stamp import describe_run
 
 from rootstock.backbones.packaged import DEFAULT_NAME
 from rootstock.heads.linear import PROBE_L2, LinearHead
@@ -59,7 +60,7 @@ def main() -> None:
 
 def summarise(results: dict[str, Any]) -> dict[str, Any]:
     """Return the results with their means."""
-    return {
+    return describe_run("python benchmarks/labels_saved.py --data-dir ../shared/data") | {
         "backbone": DEFAULT_NAME,
         "input_pixels": INPUT_PIXELS,
         "mean_ratio": round(float(np.mean([one["ratio"] for one in results.values()])), 3),

@@ -14,14 +14,11 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import datetime
 import json
 import os
-import platform
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -347,18 +344,11 @@ def main() -> None:
     options = parser.parse_args()
     known = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
     equivalent = {(one["file"], one["code"], one["change"]) for one in known}
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     for library in LIBRARIES:
         __import__(library)
-    facts = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit,
-        "machine": f"{os.cpu_count()} cores {platform.machine()}",
-        "python": platform.python_version(),
-        "mutants": options.mutants,
-        "seed": options.seed,
-    }
+    from stamp import describe_run  # in the folder of the script
+
+    facts = describe_run("make mutation") | {"mutants": options.mutants, "seed": options.seed}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Counter[str]] = {}
     missed = []

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from stamp import describe_run
 
 from rootstock.config.choices import PRIOR_SHARES, Strategy
 from rootstock.plan import rules
@@ -258,9 +256,7 @@ def write_results(runs: list[Run], path: Path) -> None:
     """Write the summary, every cell and every run as JSON."""
     cells = complete_cells(runs)
     tree = {
-        "command": "python benchmarks/regret.py, options in each run",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "date": datetime.now(UTC).date().isoformat(),
+        **describe_run("python benchmarks/regret.py --data-dir ../shared/data --out regret.jsonl"),
         "summary": summarise(cells),
         "leave_one_out_regret_of_the_table": leave_one_out(cells),
         "runs": [{k: v for k, v in run.items() if not k.startswith("right")} for run in runs],

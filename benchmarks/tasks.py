@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from stamp import describe_run
 
 from rootstock.backbones.load import LAST, load_backbone
 from rootstock.config.load import load_config
@@ -35,6 +35,7 @@ from rootstock.features.store.store import FeatureStore
 from rootstock.heads.linear import LinearHead, MapHead, read_head
 from rootstock.plan.rules import dense_input_size
 from rootstock.ports.runs import NullRunLogger
+from rootstock.system.files import write_json
 from rootstock.tasks.dataset import Dataset
 from rootstock.tasks.localisation.boxes import tidy
 from rootstock.tasks.segmentation.learning import SegmentationSolver
@@ -270,8 +271,8 @@ def main() -> None:
         medians = {key: round(float(np.median(values)), 4) for key, values in of_each.items()}
         taps = [one["tap"] for one in of_seeds]
         rows[name] = {"set": folder, "taps": taps, "median": medians, "of_seeds": of_each}
-    rows["machine"] = f"{platform.machine()}, Python {platform.python_version()}"
-    options.out.write_text(json.dumps(rows, indent=2) + "\n")
+    facts = describe_run("python benchmarks/tasks.py --data-dir ../shared/data --seeds 5")
+    write_json(options.out, rows | facts)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,214 @@
+"""The rows of the tables in docs/benchmarks.md, one function per subject."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from statistics import mean
+from typing import Any
+
+STRATEGIES = (
+    "linear_probe",
+    "early_features",
+    "partial_finetune",
+    "probe_then_finetune",
+    "full_finetune",
+)
+
+WORDS = {
+    "chosen_micro_f1": "micro f1, chosen thresholds",
+    "chosen_macro_f1": "macro f1, chosen thresholds",
+    "half_micro_f1": "micro f1, thresholds of 0.5",
+    "half_macro_f1": "macro f1, thresholds of 0.5",
+    "r2": "R²",
+    "spearman": "rank correlation (Spearman)",
+    "covered_90": "true numbers inside the 90 % intervals",
+    "of_20_masks_mean_iou": "mean iou, trained with 20 masks",
+    "of_20_masks_pixel_accuracy": "pixel accuracy, trained with 20 masks",
+    "explanation_deletion": "deletion",
+    "explanation_deletion_random": "deletion, random order",
+    "explanation_insertion": "insertion",
+    "explanation_insertion_random": "insertion, random order",
+    "pointing_game_of_the_centre": "pointing game, map of the centre",
+    "rank_correlation_with_shuffled_head": "rank correlation with a shuffled head's maps",
+    "milliseconds_plain": "milliseconds per request without a map",
+    "milliseconds_explained": "milliseconds per request with a map",
+}
+"""Text for keys that are not clear as they are."""
+
+Result = dict[str, Any]
+Rows = Iterable[Sequence[object]]
+"""The header, then the rows of a table."""
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return ``96.7 %``."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def default_backbone(result: Result) -> Rows:
+    """Yield the accuracy of a linear probe, one row per set of weights."""
+    sets = list(result["rows"][0]["accuracy"])
+    yield "weights", "pixels", *sets
+    for row in result["rows"]:
+        yield row["weights"], row["input_pixels"], *(percent(row["accuracy"][s]) for s in sets)
+
+
+def few_images(result: Result) -> Rows:
+    """Yield the accuracy of the head search and of references, one row per set and size."""
+    names = {"auto": "auto", "class_means": "class means", "knn": "5 neighbours"}
+    names |= {"logistic": "logistic regression"}
+    yield "set", "images per class", *names.values(), "auto minus best", "standard error"
+    for cell in result["cells"]:
+        scores = [cell["accuracy"][name] for name in names]
+        yield (
+            *(cell["set"], cell["per_class"], *(percent(score) for score in scores)),
+            *(f"{100 * (scores[0] - max(scores[1:])):+.1f}", f"{100 * cell['error']:.1f}"),
+        )
+
+
+def fewshot(result: Result) -> Rows:
+    """Yield the accuracy of few-shot episodes, one row per set and number of shots."""
+    ways = list(result["episodes"][0]["accuracy"])
+    yield "set", "images per class", "episodes", *ways
+    for one in result["episodes"]:
+        cells = (
+            f"{percent(one['accuracy'][way])} ± {100 * one['standard_error'][way]:.1f}"
+            for way in ways
+        )
+        yield one["set"], one["shots"], one["episodes"], *cells
+
+
+def search(result: Result) -> Rows:
+    """Yield the time of an exact search, one row per index."""
+    yield "rows", "numbers per row", "ms per query", "fastest ms", "share of true neighbours found"
+    for one in result["search"]:
+        times = (one["milliseconds"], one["fastest_milliseconds"])
+        yield f"{one['rows']:,}", f"{one['width']:,}", *times, percent(one["recall"])
+
+
+def regret(result: Result) -> Rows:
+    """Yield test accuracy and minutes of each strategy, one row per set."""
+    cells: dict[tuple[Any, ...], list[Result]] = {}
+    for run in result["runs"]:
+        cells.setdefault((run["set"], run["weights"], run["size"]), []).append(run)
+    yield (
+        *("set", "weights", "training images", "seeds", *STRATEGIES, "auto", "chosen"),
+        *("regret", "time", "scikit-learn"),
+    )
+    for (name, weights, _), runs in cells.items():
+        by = {way: [run for run in runs if run["strategy"] == way] for way in {*STRATEGIES, "auto"}}
+        if not all(by.values()):
+            continue
+        score = {way: mean(run["accuracy"] for run in tries) for way, tries in by.items()}
+        minutes = {way: mean(run["minutes"] for run in tries) for way, tries in by.items()}
+        references = [run["accuracy"] for run in runs if run["strategy"] == "reference"]
+        yield (
+            *(name, weights, round(mean(run["n_train"] for run in by["auto"])), len(by["auto"])),
+            *(f"{percent(score[way])} ({minutes[way]:.1f})" for way in (*STRATEGIES, "auto")),
+            ", ".join(sorted({run["trained"] for run in by["auto"]})),
+            f"{100 * (max(score[way] for way in STRATEGIES) - score['auto']):+.1f}",
+            percent(minutes["auto"] / sum(minutes[way] for way in STRATEGIES), 0),
+            percent(mean(references)) if references else "",
+        )
+
+
+def tasks(result: Result) -> Rows:
+    """Yield each measure of each task next to the baseline's."""
+    yield "task", "set", "measure", "Rootstock", "scikit-learn"
+    for task, row in result.items():
+        if not isinstance(row, dict):
+            continue
+        figures = row.get("median", row)
+        for name, value in figures.items():
+            if isinstance(value, float) and not name.startswith("baseline_"):
+                other = figures.get(f"baseline_{name}", "")
+                yield (
+                    task.replace("_", " "),
+                    row["set"],
+                    in_words(name),
+                    rounded(value),
+                    rounded(other),
+                )
+
+
+def estimated_accuracy(result: Result) -> Rows:
+    """Yield the errors of estimates without labels, one row per set."""
+    yield (
+        "set",
+        "validation images",
+        "estimates",
+        "mean error, points",
+        "largest",
+        "largest withheld",
+    )
+    for name, one in result["sets"].items():
+        given = [abs(shift["error_points"]) for shift in one["shifts"] if shift["told"]]
+        held = [abs(s["error_points_if_told"]) for s in one["shifts"] if not s["told"]]
+        largest = [f"{max(errors):.1f}" if errors else "" for errors in (given, held)]
+        average = f"{mean(given):.1f}" if given else ""
+        yield name, one["n_val"], f"{len(given)} of {len(one['shifts'])}", average, *largest
+
+
+def labels_saved(result: Result) -> Rows:
+    """Yield the labels that suggestions save, one row per set."""
+    yield (
+        *("set", "images", "accuracy with all labels", "labels, random order"),
+        *("labels, suggested order", "ratio", "wrong labels found"),
+    )
+    for name, one in result["sets"].items():
+        labels = [round(mean(one["labels"][way])) for way in ("random", "suggest")]
+        accuracy, found = percent(one["accuracy_with_all"]), percent(one["found"], 0)
+        yield name, one["n_pool"], accuracy, *labels, f"{one['ratio']:.2f}", found
+    yield "mean", "", "", "", "", f"{result['mean_ratio']:.2f}", percent(result["mean_found"], 0)
+
+
+def growth(result: Result) -> Rows:
+    """Yield seconds and memory of each stage of the newest run, one column per size."""
+    costs = result["runs"][-1]["costs"]
+    yield "stage", *(f"{int(size):,} images" for size in costs)
+    for stage in next(iter(costs.values())):
+        cells = (costs[size][stage] for size in costs)
+        yield stage, *(f"{one['seconds']:.1f} s, {one['memory_mb']:,.0f} MB" for one in cells)
+
+
+def image(result: Result) -> Rows:
+    """Yield sizes of the image and times to readiness."""
+    yield "", "before", "now"
+    for name in result["after"]:
+        yield in_words(name), f"{result['before'][name]:,}", f"{result['after'][name]:,}"
+    for source, seconds in result["ready_seconds"].items():
+        yield f"seconds until ready, model from {source} (median)", "", seconds["median"]
+
+
+def mutation(result: Result) -> Rows:
+    """Yield the share of mutants that tests notice, one row per package."""
+    yield "package", "noticed", "missed", "share", "commit"
+    for run in result["runs"]:
+        for name, score in run["scores"].items():
+            if name != "all":
+                counts = score["noticed"], score["missed"]
+                yield name, *counts, percent(score["score"], 0), run["commit"]
+    total = result["all"]
+    yield "all", total["noticed"], total["missed"], percent(total["score"], 0), ""
+
+
+def numbers(result: Result) -> Rows:
+    """Yield every number at the top level of a result file."""
+    yield "measure", "value"
+    for name, value in result.items():
+        if isinstance(value, int | float) and name != "load":
+            yield in_words(name), rounded(value)
+
+
+def rounded(value: object) -> object:
+    """Return a number with three significant digits after the point; other values unchanged."""
+    return f"{value:.3g}" if isinstance(value, float) else value
+
+
+def in_words(key: str) -> str:
+    """Return a key as words."""
+    words = WORDS.get(key, key.replace("_", " "))
+    for short, text in (("mb", "MB"), ("iou", "IoU"), ("f1", "F1")):
+        words = re.sub(rf"\b{short}\b", text, words)
+    return words
