@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import subprocess
 import sys
 import urllib.request
@@ -15,7 +14,6 @@ import pytest
 from tests.bundles import CLASSES, jpeg, tiny_bundle
 from tests.data.folders import write_classes
 from tests.packaging.environments import (
-    PROJECT,
     ROOT,
     clean_variables,
     closure,
@@ -236,21 +234,3 @@ def test_serve_installs_from_the_index_into_an_empty_environment(wheel, tmp_path
     assert not installed & {"torch", "mlflow", "scipy", "sklearn", "pyarrow"}
     with serving(bin_, "--model", tiny_bundle(), folder=tmp_path) as address:
         assert ask(address, jpeg(0))["model"]["strategy"] == "linear_probe"
-
-
-def test_every_hint_names_the_distribution_and_an_extra_that_exists():
-    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *(ROOT / "src").rglob("*.py")]
-    texts += [*(ROOT / "services").rglob("*"), ROOT / "Makefile", ROOT / "docker-compose.yml"]
-    extras = set(PROJECT["optional-dependencies"])
-    shown = 0
-    for path in texts:
-        if not path.is_file() or path.suffix == ".pyc":
-            continue
-        text = path.read_text(encoding="utf-8")
-        assert not re.search(r"pip install[^\n`]*\brootstock(?!-vision)\b", text), path
-        for names in re.findall(r"rootstock-vision\[([a-z0-9,]+)\]", text):
-            shown += 1
-            assert set(names.split(",")) <= extras, f"{path}: {names}"
-        for names in re.findall(r"-e '\.\[([a-z0-9,]+)\]'", text):
-            assert set(names.split(",")) <= extras, f"{path}: {names}"
-    assert shown
