@@ -31,7 +31,7 @@ def test_every_form_of_mlflow_is_understood(client, predictor, body):
     [
         ({}, "column `image`"),
         ({"dataframe_split": {"columns": ["x"], "data": [["y"]]}}, "no column `image`"),
-        ({"instances": [1]}, "base64 texts"),
+        ({"instances": [1]}, "base64 strings"),
         ({"instances": [base64_text(b"no image")]}, "image[0]"),
     ],
 )

@@ -541,7 +541,7 @@ def test_a_pin_of_a_slow_version_is_answered_and_later_done(
     holder.load()
     registry.add()
     start = time.monotonic()
-    with pytest.raises(RootstockError, match="version 2 is not here yet after"):
+    with pytest.raises(RootstockError, match="version 2 is not downloaded yet after"):
         holder.pin("2")
     assert time.monotonic() - start < 5
     assert holder.predictor.info["version"] == "1"
