@@ -105,7 +105,7 @@ def test_missing_weights_are_named(tmp_path):
 
 def test_a_file_that_could_hold_code_is_refused(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"x")
-    with pytest.raises(BackboneError, match=r"model.pth is not a .safetensors file(.|\n)*can hold"):
+    with pytest.raises(BackboneError, match=r"model.pth is not a .safetensors file(.|\n)*can contain"):
         load_backbone(str(tmp_path / "model.pth"), "")
 
 
@@ -118,9 +118,9 @@ def test_a_missing_card_comes_with_an_example(weights):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mean": None}, "card .*tiny.json is not complete: mean"),
-        ({"crop_pct": 2}, "not complete: crop_pct"),
-        ({"architecture": "resnet1"}, r"no architecture 'resnet1'(.|\n)*did you mean resnet1"),
+        ({"mean": None}, "card .*tiny.json is incomplete: mean"),
+        ({"crop_pct": 2}, "incomplete: crop_pct"),
+        ({"architecture": "resnet1"}, r"unknown architecture 'resnet1'(.|\n)*did you mean resnet1"),
         ({"architecture": "resnet18"}, "does not fit the architecture of its card"),
         ({"num_classes": 11}, "does not fit the architecture of its card"),
         ({"architecture_kwargs": {"magic": 1}}, "cannot be built with {'magic': 1}"),
@@ -172,7 +172,7 @@ def test_an_unreachable_hub_is_an_error_within_ten_seconds(monkeypatch, tmp_path
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(hub, "_is_cached", lambda _: False)
     started = time.monotonic()
-    with pytest.raises(WeightsUnavailable, match=r"resnet18 cannot be fetched(.|\n)*NAME.json"):
+    with pytest.raises(WeightsUnavailable, match=r"cannot download the pretrained weights of resnet18(.|\n)*NAME.json"):
         load_backbone("hub", "resnet18")
     assert time.monotonic() - started < 10
 

@@ -69,5 +69,5 @@ def test_a_package_that_is_missing_is_named_and_auto_is_then_the_hub(monkeypatch
 
 def test_a_network_that_no_package_has_is_refused():
     assert resolve_weights("auto", "resnet50") == "hub"
-    with pytest.raises(BackboneError, match=r"no package has weights of 'resnet50'[\s\S]*lite0"):
+    with pytest.raises(BackboneError, match=r"no package has weights for 'resnet50'[\s\S]*lite0"):
         packaged_weights("resnet50")

@@ -62,5 +62,5 @@ def test_a_server_that_does_not_answer_is_said(tmp_path, monkeypatch):
     transforms = models.get_model_weights("alexnet").DEFAULT.transforms()
     url = "http://127.0.0.1:9/alexnet-00000000.pth"
     monkeypatch.setattr(published, "find_weights", lambda short: (url, transforms))
-    with pytest.raises(WeightsUnavailable, match="alexnet cannot be fetched"):
+    with pytest.raises(WeightsUnavailable, match="cannot download the pretrained weights of alexnet"):
         load_backbone("torchvision", "alexnet")

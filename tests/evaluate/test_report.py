@@ -48,7 +48,7 @@ def test_the_surest_mistakes_come_first():
 
 
 def test_no_test_image_is_an_error():
-    with pytest.raises(DataError, match=r"no test image to evaluate on(.|\n)*test_fraction"):
+    with pytest.raises(DataError, match=r"no test images to evaluate on(.|\n)*test_fraction"):
         evaluation([], [])
 
 

@@ -118,7 +118,7 @@ def test_a_size_that_one_class_never_has_is_told():
     ]
     shortcuts = find_shortcuts(collect_facts(varied), varied, seed=0)
     (found,) = [shortcut for shortcut in shortcuts if shortcut.fact == "size"]
-    assert found.example == "no image of `class00` is 1024 x 1024, but 100% of the others"
+    assert found.example == "no image of `class00` is 1024 x 1024, but 100% of the others are"
 
 
 def test_sizes_that_are_those_of_a_track_are_no_shortcut():

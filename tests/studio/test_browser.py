@@ -225,7 +225,7 @@ def test_with_keys_the_page_asks_for_one_first(finished, tmp_path):
         page.run("document.querySelector('dialog input').focus()")
         page.type("rsk_wrong")
         page.press("Enter")
-        page.wait("document.body.innerText.includes('This key is not known.')")
+        page.wait("document.body.innerText.includes('Unknown key.')")
         page.run("document.querySelector('dialog input').value = ''")
         page.run("document.querySelector('dialog input').focus()")
         page.type(key)

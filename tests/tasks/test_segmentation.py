@@ -167,7 +167,7 @@ def test_the_page_draws_the_mask_over_the_picture(trained):
             f"classify(new File([Uint8Array.from(atob('{upload}'), c => c.charCodeAt(0))],"
             " 'a.png'))"
         )
-        browser.wait("document.querySelector('.answer img')?.alt.startsWith('classes of')")
+        browser.wait("document.querySelector('.answer img')?.alt.includes('classes in colours')")
         assert browser.run("document.querySelector('.answer h2').textContent").startswith("ground")
         assert browser.run("document.querySelectorAll('.answer .bars dt').length") >= 2
         # A pixel of the first class has its colour over that of the photo
