@@ -27,7 +27,7 @@ def file(tmp_path):
     return path
 
 
-def test_paths_bytes_pictures_and_tables_get_the_same_answer(model, file):
+def test_paths_bytes_pictures_and_tables_get_same_answer(model, file):
     content = file.read_bytes()
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     (expected,) = model.predict(content)
@@ -59,7 +59,7 @@ def test_probabilities_are_in_the_order_of_the_classes(model, file):
     assert CLASSES[int(shares[0].argmax())] == answer.label
 
 
-def test_what_cannot_be_used_is_said_in_its_place(model, file):
+def test_unusable_input_gets_an_error_in_place(model, file):
     (bad, good) = model.predict([b"nonsense", file])
     assert bad.error.reason == "not-an-image"
     assert good.error is None
@@ -79,7 +79,7 @@ def test_a_model_can_be_pickled(model, file):
     assert repr(again) == repr(model)
 
 
-def test_a_model_that_is_not_there_is_said(tmp_path):
+def test_a_model_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(BundleError, match="there is no model directory"):
         rootstock.load(tmp_path / "none")
 
@@ -91,7 +91,7 @@ def test_the_version_is_that_of_the_package():
 
 
 @pytest.mark.integration
-def test_a_folder_becomes_a_model_that_can_be_measured(tmp_path, monkeypatch):
+def test_folder_becomes_model_that_can_be_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_classes(tmp_path / "insects", {"ants": 24, "bees": 24})
     settings = {

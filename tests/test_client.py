@@ -75,12 +75,12 @@ def test_any_name_of_a_file_will_do(url, tmp_path):
 
 
 @pytest.mark.parametrize("image", ["a.jpg", Path("a.jpg"), b"abc"])
-def test_one_image_instead_of_a_list_is_told(url, image):
+def test_single_image_instead_of_list_is_an_error(url, image):
     with Client(url) as client, pytest.raises(TypeError, match=r"write \[image\]"):
         client.predict(image)
 
 
-def test_a_key_from_a_file_is_stripped_and_a_wrong_one_is_not_shown(url):
+def test_key_from_file_is_stripped_and_hidden(url):
     with Client(url, key="rsk_abc\n") as client:
         assert client.model()
     for key in ("rsk_ä", "rsk_\nabc"):
@@ -98,7 +98,7 @@ def test_a_key_from_a_file_is_stripped_and_a_wrong_one_is_not_shown(url):
         (404, b"[1]", {}, "HTTP 404"),
     ],
 )
-def test_what_is_no_service_is_told(status, content, headers, says):
+def test_other_server_is_reported(status, content, headers, says):
     class Other(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(status)
@@ -131,19 +131,19 @@ def test_embeddings_and_model(url):
     assert width["accuracy"] == 0.5
 
 
-def test_a_wrong_request_is_an_error_with_its_kind(url):
+def test_wrong_request_is_error_with_its_kind(url):
     with Client(url) as client, pytest.raises(ServiceError) as caught:
         client.predict([jpeg(0)], coverage=2.0)
     assert (caught.value.status, caught.value.kind) == (422, "invalid-request")
 
 
-def test_a_client_that_asks_too_often_waits_as_it_is_told(url):
+def test_client_waits_as_long_as_requested(url):
     with Client(url) as client:
         for _ in range(60):
             client.predict([jpeg(0)])
 
 
-def test_nobody_there_is_told_after_some_tries():
+def test_unreachable_service_fails_after_retries():
     started = time.monotonic()
     with (
         Client("http://127.0.0.1:9", retries=1) as client,

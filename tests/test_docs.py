@@ -118,14 +118,14 @@ def test_every_module_that_a_page_names_exists(page):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guides/serving.md"])
-def test_an_answer_that_a_page_shows_has_the_form_of_answers(page):
+def test_answer_that_page_shows_has_form_of_answers(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     (block,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     answer = make_predict_answer().model_validate_json(block)
     assert answer.model_dump(mode="json", exclude_none=True) == json.loads(block)
 
 
-def test_the_guide_to_tasks_lists_what_a_task_needs():
+def test_guide_to_tasks_lists_what_task_needs():
     needed = GUIDE.partition("You need at least them:")[2].partition("All other methods")[0]
     assert set(re.findall(r"^\| `(\w+)`", needed, re.MULTILINE)) == Task.__abstractmethods__
 

@@ -111,7 +111,7 @@ def test_only_integrations_know_ray_mlflow_dvc_and_fastapi(path):
 
 
 @pytest.mark.parametrize("path", SERVED_MODELS, ids=module_name)
-def test_models_of_the_service_know_no_http_and_no_integration(path):
+def test_service_models_import_no_http_or_integration(path):
     banned = ("rootstock.service.http", "rootstock.integrations", "fastapi", "starlette")
     assert not [target for target in imports_of(path) if target.startswith(banned)]
 
@@ -190,6 +190,6 @@ def test_nothing_unpickles():
         assert not banned.search(text), f"{path} uses pickle"
 
 
-def test_dvc_yaml_lists_the_code_that_each_stage_imports():
+def test_dvc_yaml_lists_code_that_each_stage_imports():
     text = (SRC.parent / "dvc.yaml").read_text(encoding="utf-8")
     assert text == list_code(text, SRC.parent), "run `python -m pipelines.code` and commit dvc.yaml"

@@ -47,21 +47,21 @@ def test_an_old_model_answers_as_it_did(old):
         (None, "has format_version None"),
     ],
 )
-def test_a_model_of_another_format_tells_the_way_out(tmp_path, version, words):
+def test_model_of_another_format_gives_a_hint(tmp_path, version, words):
     (tmp_path / "bundle.json").write_text(json.dumps({"format_version": version}))
     with pytest.raises(BundleError, match=words):
         read_bundle(tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "stage"), [(DatasetProfile, "assess"), (TransferPlan, "plan")])
-def test_an_artifact_of_a_newer_rootstock_tells_the_way_out(tmp_path, kind, stage):
+def test_artifact_of_newer_version_gives_a_hint(tmp_path, kind, stage):
     (tmp_path / "new.json").write_text('{"format_version": 7, "more": 1}')
     message = rf"format_version 7, this Rootstock reads 1: a newer one(.|\n)*stage `{stage}`"
     with pytest.raises(ArtifactError, match=message):
         kind.read(tmp_path / "new.json")
 
 
-def test_a_manifest_of_a_newer_rootstock_tells_the_way_out(tmp_path, monkeypatch):
+def test_manifest_of_newer_version_gives_a_hint(tmp_path, monkeypatch):
     monkeypatch.setattr("rootstock.data.manifest.FORMAT_VERSION", 3)
     Manifest(()).write(tmp_path / "manifest.parquet")
     monkeypatch.undo()
@@ -69,7 +69,7 @@ def test_a_manifest_of_a_newer_rootstock_tells_the_way_out(tmp_path, monkeypatch
         Manifest.read(tmp_path / "manifest.parquet")
 
 
-def test_a_manifest_of_format_1_is_read_as_one_class_per_image(tmp_path):
+def test_manifest_of_format_1_has_one_class_per_image(tmp_path):
     names = [
         "path",
         "sha256",

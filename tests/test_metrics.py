@@ -51,7 +51,7 @@ def test_the_bootstrap_holds_what_it_promises():
     assert 88 <= inside <= 100
 
 
-def test_each_draw_of_the_bootstrap_has_as_many_images_of_each_stratum():
+def test_bootstrap_draws_keep_stratum_sizes():
     strata = np.array([1, 0, 1, 2, 1, 0])
     seen = set()
 

@@ -191,5 +191,5 @@ def test_a_habit_is_found_with_its_line(sentence, words):
         "if x:\n    y\nelse:\n    z",
     ],
 )
-def test_plain_english_is_no_habit(sentence):
+def test_plain_english_is_not_a_habit(sentence):
     assert not list(find_habits("a.md", sentence))

@@ -53,7 +53,7 @@ def test_a_profile_counts_and_probes_every_tap(root, tmp_path):
     assert found.backbone.gflop_per_megapixel > 0
 
 
-def test_the_same_data_give_the_same_profile_bit_for_bit(root, tmp_path):
+def test_same_data_give_same_profile_bit_for_bit(root, tmp_path):
     first = profile(root, tmp_path / "one").model_dump_json()
     assert profile(root, tmp_path / "two").model_dump_json() == first
 
@@ -66,7 +66,7 @@ def alone(reader, rows, wanted, taps, *, batch_size):
 
 @pytest.mark.parametrize("engine", ["torch", "translated"])
 @pytest.mark.parametrize("odd", ["", "copy", "stored"])
-def test_one_pass_over_the_sample_gives_what_two_gave(root, tmp_path, monkeypatch, engine, odd):
+def test_one_pass_over_sample_gives_what_two_gave(root, tmp_path, monkeypatch, engine, odd):
     """Also if batches of features are not those of the similarity."""
     if engine == "translated":
         monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
@@ -113,7 +113,7 @@ def test_a_sample_keeps_the_shares_of_the_classes(root):
     assert sample_rows(rows, 100) == rows
 
 
-def test_many_classes_are_probed_however_few_images_a_sample_has(tmp_path):
+def test_many_classes_are_probed_with_few_images(tmp_path):
     write_classes(tmp_path / "images", {f"{number:03}": 4 for number in range(40)})
     manifest = index(tmp_path / "images", val_fraction=0.0, test_fraction=0.0)
     counts = Counter(row.target for row in sample_rows(manifest.rows(), 20))
@@ -122,7 +122,7 @@ def test_many_classes_are_probed_however_few_images_a_sample_has(tmp_path):
     assert min(probe.n_images for probe in found.probes) > 40
 
 
-def test_a_sample_for_a_report_holds_only_as_many_classes_as_fit(tmp_path):
+def test_report_sample_has_only_classes_that_fit(tmp_path):
     write_classes(tmp_path / "images", {f"{number:03}": 4 for number in range(40)})
     rows = index(tmp_path / "images", val_fraction=0.0, test_fraction=0.0).rows()
     chosen = sample_rows(rows, 20, every_stratum=False)
@@ -131,7 +131,7 @@ def test_a_sample_for_a_report_holds_only_as_many_classes_as_fit(tmp_path):
     assert len(sample_rows(rows, 120, every_stratum=False)) == 120
 
 
-def test_the_images_a_sample_takes_do_not_depend_on_their_names(root):
+def test_sampled_images_do_not_depend_on_names(root):
     rows = index(root, val_fraction=0.0, test_fraction=0.0).rows()
     chosen = {row.sha256 for row in sample_rows(rows, 12)}
     for path in list(root.rglob("*.png")):

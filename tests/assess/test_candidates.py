@@ -3,7 +3,7 @@ import pytest
 from rootstock.assess.candidates import list_candidates, split_candidate
 
 
-def test_auto_lists_the_files_beside_the_configured_one(tmp_path):
+def test_auto_lists_files_next_to_configured_one(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.safetensors").touch()
     own = str(tmp_path / "b.safetensors")
@@ -11,7 +11,7 @@ def test_auto_lists_the_files_beside_the_configured_one(tmp_path):
     assert found == [own, "packaged:tf_efficientnet_lite0", str(tmp_path / "a.safetensors")]
 
 
-def test_a_list_is_taken_as_it_is_after_the_configured_one():
+def test_candidate_list_follows_the_configured_backbone():
     chosen = ("hub:resnet50", "packaged:x")
     assert list_candidates(chosen, weights="packaged", name="x") == ["packaged:x", "hub:resnet50"]
     assert list_candidates("auto", weights="hub", name="resnet50")[:2] == [
@@ -20,7 +20,7 @@ def test_a_list_is_taken_as_it_is_after_the_configured_one():
     ]
 
 
-def test_the_automatic_weights_are_listed_once_as_what_they_are():
+def test_automatic_weights_are_listed_once_by_name():
     name = "tf_efficientnet_lite0"
     assert list_candidates("auto", weights="auto", name=name) == [f"packaged:{name}"]
 

@@ -86,7 +86,7 @@ def test_the_learning_curve_promises_no_more(root, dataset, tmp_path):
     assert len(review.suspects) > 30
 
 
-def test_the_strength_of_a_head_is_chosen_on_unseen_photos(root, dataset, tmp_path):
+def test_strength_of_head_is_chosen_on_unseen_photos(root, dataset, tmp_path):
     files = {}
     for split in ("train", "val"):
         files[split] = tmp_path / f"{split}.npy"

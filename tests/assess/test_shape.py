@@ -19,12 +19,12 @@ def probe(geometry, log_loss, noise=0.05):
         (0.6, 0.7, "crop"),
     ],
 )
-def test_another_way_than_the_crop_has_to_lead_beyond_the_noise(pad, squash, chosen):
+def test_geometry_must_beat_crop_by_more_than_noise(pad, squash, chosen):
     probes = probe("crop", 0.5, 0.0), probe("pad", pad), probe("squash", squash)
     assert choose_geometry(probes) == chosen
 
 
-def test_the_lowest_loss_is_not_enough_if_its_noise_is_large():
+def test_lowest_loss_with_large_noise_does_not_win():
     probes = probe("crop", 0.5, 0.0), probe("pad", 0.3, 0.2), probe("squash", 0.4, 0.01)
     assert choose_geometry(probes) == "squash"
 

@@ -75,7 +75,7 @@ def test_quarters_without_layers_are_left_out():
     assert quarter_medians(layers) == (2.0, 7.0)
 
 
-def test_norms_of_the_head_do_not_count_when_features_are_computed():
+def test_head_norms_do_not_count_for_features():
     torch.manual_seed(0)
     module = timm.create_model("mobilenetv4_conv_small_035", num_classes=10)
     card = tiny_backbone().card.model_copy(update={"input_size": (3, 64, 64)})
@@ -92,7 +92,7 @@ def test_norms_of_the_head_do_not_count_when_features_are_computed():
     assert "norm_head" in dict(module.named_modules())
 
 
-def test_images_like_the_pretraining_ones_score_higher_than_others():
+def test_images_like_pretraining_ones_score_higher_than_others():
     backbone = adapted_backbone()
     near = measure_similarity(backbone, [images(seed=9)], threshold=0.5)
     far = measure_similarity(backbone, [images(scale=3, shift=2)], threshold=0.5)
@@ -102,7 +102,7 @@ def test_images_like_the_pretraining_ones_score_higher_than_others():
     assert near.n_images == 16
 
 
-def test_the_same_images_score_the_same_bit_for_bit():
+def test_same_images_score_same_bit_for_bit():
     backbone = adapted_backbone()
     first, second = (measure_similarity(backbone, [images()], threshold=0.5) for _ in range(2))
     assert first == second

@@ -25,7 +25,7 @@ def test_the_page_lists_the_families_of_the_contract():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_library_taps_and_parameters_are_those_of_the_network(row):
+def test_library_taps_and_parameters_are_those_of_network(row):
     _, architecture, library, taps, _, millions = row
     with torch.device("meta"):
         module = create_module(architecture, num_classes=1000)

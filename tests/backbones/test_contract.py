@@ -73,7 +73,7 @@ def settings_of(strategy: Strategy, **changes) -> FinetuneSettings:
     return FinetuneSettings(**(facts | changes))
 
 
-def test_its_weights_load_from_a_file_with_a_card(case):
+def test_its_weights_load_from_file_with_card(case):
     source = {"last": None} | dict.fromkeys(case.backbone.tap_names[:-1])
     with torch.inference_mode():
         final, maps = case.source.forward_intermediates(case.images)
@@ -90,7 +90,7 @@ def test_its_taps_go_from_shallow_to_deep(case):
     assert [tap.stride for tap in taps] == sorted(tap.stride for tap in taps)
 
 
-def test_every_tap_gives_finite_features_that_tell_images_apart(case):
+def test_every_tap_gives_finite_and_distinct_features(case):
     found = case.backbone.features(case.images, case.backbone.tap_names)
     for tap in case.backbone.taps:
         assert found[tap.name].shape == (len(case.images), tap.channels)
@@ -98,7 +98,7 @@ def test_every_tap_gives_finite_features_that_tell_images_apart(case):
         assert found[tap.name].std(dim=0).max() > 0
 
 
-def test_a_tap_needs_the_layers_up_to_its_stage_and_no_others(case):
+def test_tap_runs_only_layers_up_to_its_stage(case):
     names = case.backbone.tap_names
     for depth, tap in enumerate(names):
         module = case.backbone.feature_module(tap)
@@ -111,7 +111,7 @@ def test_a_tap_needs_the_layers_up_to_its_stage_and_no_others(case):
             assert (parameter.grad is None) == above, f"{name} and {tap}"
 
 
-def test_what_is_frozen_gets_no_gradient_and_keeps_its_statistics(case):
+def test_frozen_layers_keep_weights_and_statistics(case):
     network = network_of(case)
     for depth, tap in enumerate(case.backbone.tap_names[:-1]):
         settings = settings_of("partial_finetune", freeze_through=tap, batchnorm="train")

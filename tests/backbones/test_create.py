@@ -34,7 +34,7 @@ def test_an_unknown_architecture_guesses_what_was_meant(name, guess):
 
 
 @pytest.mark.parametrize("name", ["", "hf-hub:owner/name", "qqqqqqqq"])
-def test_a_name_like_no_other_is_told_where_names_are(name):
+def test_unknown_name_hints_at_list_of_names(name):
     with pytest.raises(BackboneError, match=r"unknown architecture(.|\n)*list_models"):
         create_module(name)
 
@@ -54,7 +54,7 @@ def test_an_unknown_argument_guesses_what_was_meant(architecture, argument, gues
     assert guess in caught.value.hint
 
 
-def test_an_argument_like_no_other_is_told_what_there_is():
+def test_unknown_argument_lists_known_arguments():
     with pytest.raises(BackboneError, match="arguments: num_classes, batch_norm"):
         create_module("lenet5", qqqq=1)
 
@@ -70,13 +70,13 @@ def test_an_argument_like_no_other_is_told_what_there_is():
         {"block_fn": 3},
     ],
 )
-def test_a_wrong_value_of_an_argument_is_an_error_of_ours(kwargs):
+def test_wrong_value_of_argument_is_error_of_ours(kwargs):
     with pytest.raises(BackboneError, match="vit_tiny_patch16_224 cannot be built with"):
         create_module("vit_tiny_patch16_224", **kwargs)
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
-def test_arguments_that_load_or_change_the_kind_are_refused(name):
+def test_arguments_that_load_or_change_kind_are_rejected(name):
     with pytest.raises(BackboneError, match=f"resnet18 must not get {name}"):
         create_module("resnet18", **{name: True})
 
@@ -86,13 +86,13 @@ def test_auxiliary_classifiers_stay_off():
         create_module("torchvision/googlenet", aux_logits=True)
 
 
-def test_a_network_without_taps_is_refused():
+def test_a_network_without_taps_is_rejected():
     with pytest.raises(BackboneError, match=r"no features at depth: it has no forward_features"):
         require_taps(torch.nn.Linear(1, 1), "linear")
 
 
 @pytest.mark.parametrize("value", [(1, 2), object(), torch.nn.ReLU, {1: 2}])
-def test_a_card_takes_plain_json_values_alone(value):
+def test_a_card_takes_plain_json_values_only(value):
     with pytest.raises(ValidationError, match="architecture_kwargs"):
         BackboneCard.model_validate(EXAMPLE_CARD | {"architecture_kwargs": {"act_layer": value}})
 
@@ -132,7 +132,7 @@ def test_vision_transformers_take_sizes_that_plans_choose():
         assert module(torch.randn(1, 3, 100, 100)).isfinite().all()
 
 
-def test_an_input_too_small_for_a_network_is_told():
+def test_input_too_small_for_network_is_reported():
     module = create_module("inception_v3", num_classes=10)
     card = BackboneCard.model_validate(
         tiny_backbone().card.model_dump() | {"name": "inception", "input_size": (3, 299, 299)}

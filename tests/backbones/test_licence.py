@@ -30,7 +30,7 @@ def test_a_licence_is_told_in_words():
 
 
 @pytest.mark.parametrize("licence", ["CC-BY-NC-4.0", "our own"])
-def test_what_is_not_known_to_allow_it_is_refused(licence):
+def test_unknown_licence_is_rejected_for_commercial_use(licence):
     require_commercial_use("network", "MIT")
     with pytest.raises(BackboneError, match=rf"network have the licence {licence}"):
         require_commercial_use("network", licence)

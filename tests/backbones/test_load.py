@@ -103,9 +103,11 @@ def test_missing_weights_are_named(tmp_path):
         load_backbone(str(tmp_path / "none.safetensors"), "")
 
 
-def test_a_file_that_could_hold_code_is_refused(tmp_path):
+def test_a_file_that_could_hold_code_is_rejected(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"x")
-    with pytest.raises(BackboneError, match=r"model.pth is not a .safetensors file(.|\n)*can contain"):
+    with pytest.raises(
+        BackboneError, match=r"model.pth is not a .safetensors file(.|\n)*can contain"
+    ):
         load_backbone(str(tmp_path / "model.pth"), "")
 
 
@@ -136,7 +138,7 @@ def test_a_wrong_card_is_explained(weights, change, message):
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{"])
-def test_a_card_that_is_no_object_is_explained(weights, text):
+def test_card_that_is_not_object_is_explained(weights, text):
     weights.with_suffix(".json").write_text(text)
     with pytest.raises(BackboneError, match=r"tiny.json is not a JSON object"):
         load_backbone(str(weights), "")
@@ -163,16 +165,19 @@ def test_an_unknown_hub_name_guesses_what_was_meant():
 
 
 @pytest.mark.parametrize("name", ["lenet5", "torchvision/alexnet"])
-def test_networks_beyond_timm_are_not_looked_for_on_the_hub(name):
+def test_networks_beyond_timm_are_not_requested_from_hub(name):
     with pytest.raises(BackboneError, match=rf"no weights for {name}(.|\n)*safetensors file"):
         load_backbone("hub", name)
 
 
-def test_an_unreachable_hub_is_an_error_within_ten_seconds(monkeypatch, tmp_path):
+def test_unreachable_hub_is_error_within_ten_seconds(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(hub, "_is_cached", lambda _: False)
     started = time.monotonic()
-    with pytest.raises(WeightsUnavailable, match=r"cannot download the pretrained weights of resnet18(.|\n)*NAME.json"):
+    with pytest.raises(
+        WeightsUnavailable,
+        match=r"cannot download the pretrained weights of resnet18(.|\n)*NAME.json",
+    ):
         load_backbone("hub", "resnet18")
     assert time.monotonic() - started < 10
 

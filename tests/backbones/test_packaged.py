@@ -20,13 +20,13 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_default_is_the_packaged_network_with_its_licence():
+def test_default_is_packaged_network_with_its_licence():
     card = load_backbone("auto", NAME).card
     assert (card.name, card.weights, card.license) == (NAME, "packaged", "Apache-2.0")
     assert card.input_size == (3, 224, 224)
 
 
-def test_the_converted_weights_answer_as_the_file_of_the_package(cache):
+def test_converted_weights_answer_as_file_of_package(cache):
     """The classifier's outputs by timm's layers are those of the original state, key by key."""
     module = load_backbone("packaged", NAME).module
     package = packaged.PACKAGES[NAME]
@@ -51,7 +51,7 @@ def test_weights_are_converted_once(cache, monkeypatch):
     assert packaged_weights(NAME) == first
 
 
-def test_another_file_in_the_package_is_refused(cache, monkeypatch):
+def test_another_file_in_the_package_is_rejected(cache, monkeypatch):
     package = packaged.PACKAGES[NAME]._replace(sha256="0" * 64)
     monkeypatch.setitem(packaged.PACKAGES, NAME, package)
     with pytest.raises(BackboneError, match=r"not the known weights file[\s\S]*--force-reinstall"):
@@ -59,7 +59,7 @@ def test_another_file_in_the_package_is_refused(cache, monkeypatch):
     assert not list(cache.rglob("*.safetensors"))
 
 
-def test_a_package_that_is_missing_is_named_and_auto_is_then_the_hub(monkeypatch):
+def test_missing_package_is_named_and_auto_uses_hub(monkeypatch):
     gone = packaged.PACKAGES[NAME]._replace(distribution="no-such-package")
     monkeypatch.setitem(packaged.PACKAGES, NAME, gone)
     assert resolve_weights("auto", NAME) == "hub"
@@ -67,7 +67,7 @@ def test_a_package_that_is_missing_is_named_and_auto_is_then_the_hub(monkeypatch
         packaged_weights(NAME)
 
 
-def test_a_network_that_no_package_has_is_refused():
+def test_a_network_that_no_package_has_is_rejected():
     assert resolve_weights("auto", "resnet50") == "hub"
     with pytest.raises(BackboneError, match=r"no package has weights for 'resnet50'[\s\S]*lite0"):
         packaged_weights("resnet50")

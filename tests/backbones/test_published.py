@@ -46,21 +46,23 @@ def test_published_weights_give_the_same_logits(publish, name, mean):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_damaged_file_is_refused(publish):
+def test_a_damaged_file_is_rejected(publish):
     publish("squeezenet1_1", hashed=False)
     with pytest.raises(BackboneError, match="its hash is not in its name"):
         load_backbone("torchvision", "torchvision/squeezenet1_1")
 
 
-def test_other_names_are_refused_with_those_there_are():
+def test_other_names_are_rejected_with_those_there_are():
     with pytest.raises(BackboneError, match=r"resnet18(.|\n)*alexnet, googlenet, squeezenet1_0"):
         load_backbone("torchvision", "resnet18")
 
 
-def test_a_server_that_does_not_answer_is_said(tmp_path, monkeypatch):
+def test_a_server_that_does_not_answer_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "cache"))
     transforms = models.get_model_weights("alexnet").DEFAULT.transforms()
     url = "http://127.0.0.1:9/alexnet-00000000.pth"
     monkeypatch.setattr(published, "find_weights", lambda short: (url, transforms))
-    with pytest.raises(WeightsUnavailable, match="cannot download the pretrained weights of alexnet"):
+    with pytest.raises(
+        WeightsUnavailable, match="cannot download the pretrained weights of alexnet"
+    ):
         load_backbone("torchvision", "alexnet")

@@ -19,7 +19,7 @@ def test_a_grid_is_adaptive_average_pooling(side, grid):
     torch.testing.assert_close(pool_map(maps, grid), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_tap_with_a_grid_is_joined_to_an_averaged_one():
+def test_tap_with_grid_is_joined_to_averaged_one():
     backbone = tiny_backbone()
     images = torch.randn(3, 3, SIZE, SIZE)
     name = backbone.tap_names[-2]
@@ -34,7 +34,7 @@ def test_a_tap_with_a_grid_is_joined_to_an_averaged_one():
     np.testing.assert_allclose(average_grids(joined.numpy(), backbone.parts(tap)), means)
 
 
-def test_the_maximum_of_a_map_is_joined_to_its_mean():
+def test_maximum_of_map_is_joined_to_its_mean():
     backbone = tiny_backbone()
     images = torch.randn(3, 3, SIZE, SIZE)
     tap = pool_tap("block1+last", "both")
@@ -51,7 +51,7 @@ def test_the_maximum_of_a_map_is_joined_to_its_mean():
     assert backbone.width(tap) == joined.shape[1]
 
 
-def test_map_of_a_maximum_is_where_it_is_and_has_it_as_its_mean():
+def test_map_of_a_maximum_averages_to_the_maximum():
     maps = torch.randn(2, 3, 4, 5)
     maps[0, 1] = 0.0  # every position is at the maximum
     maps[1, 2] = -maps[1, 2].abs() - 1
@@ -66,11 +66,11 @@ def test_map_of_a_maximum_is_where_it_is_and_has_it_as_its_mean():
 @pytest.mark.parametrize(
     ("pooling", "tap"), [("avg", "block2"), ("max", "block2@max"), ("both", "block2+block2@max")]
 )
-def test_the_pooling_is_part_of_the_name_that_features_are_stored_by(pooling, tap):
+def test_pooling_is_part_of_stored_feature_names(pooling, tap):
     assert pool_tap("block2", pooling) == tap
 
 
-def test_features_that_are_not_means_of_maps_have_no_maximum():
+def test_features_without_maps_have_no_maximum():
     card = tiny_backbone().card.model_copy(update={"architecture": "mobilenetv3_small_050"})
     backbone = build_backbone(card)
     assert backbone.width("block1@max") == backbone.width("block1")

@@ -28,7 +28,7 @@ def untraceable(monkeypatch):
     monkeypatch.setattr(to_onnx, "_trace", fail)
 
 
-def test_what_cannot_be_traced_is_exported_the_other_way(tmp_path, untraceable):
+def test_what_cannot_be_traced_is_exported_other_way(tmp_path, untraceable):
     torch.manual_seed(0)
     module = Small()
     write_onnx(module, tmp_path / "n.onnx", input_size=16, outputs=("mean", "top"))
@@ -51,6 +51,6 @@ class DependsOnData(nn.Module):
         return images[images > 0.5].reshape(images.shape[0] if images.sum() > 3 else 1, -1), images
 
 
-def test_a_network_that_neither_way_takes_is_told_in_a_sentence(tmp_path, untraceable):
+def test_network_that_cannot_be_exported_is_explained(tmp_path, untraceable):
     with pytest.raises(BackboneError, match="cannot export this network"):
         write_onnx(DependsOnData(), tmp_path / "n.onnx", input_size=16, outputs=("a", "b"))

@@ -55,7 +55,7 @@ def test_check_shows_leaks_without_json(tmp_path, capsys):
     assert "1 group of copies in more than one split" in run(capsys, "check", str(tmp_path))
 
 
-def test_a_folder_that_another_run_writes_to_is_refused(tmp_path):
+def test_folder_that_another_run_writes_to_is_rejected(tmp_path):
     write_classes(tmp_path / "data", {"ants": 8, "bees": 8})
     with claim_folder(tmp_path):
         message = fails("plan", "data", "--out", ".")
@@ -104,7 +104,7 @@ def test_calibrate_without_a_ledger_says_where_one_comes_from():
     assert "nowhere.jsonl does not exist" in fails("calibrate", "--ledger", "nowhere.jsonl")
 
 
-def test_a_class_name_of_two_lines_is_printed_as_one(tmp_path, capsys):
+def test_class_name_with_line_break_prints_as_one_line(tmp_path, capsys):
     write_classes(tmp_path / "data", {"an\nts": 9, "bees": 9})
     assert r"an\nts" in run(capsys, "check", "data")
 
@@ -119,7 +119,7 @@ def predict(capsys, *arguments):
     return code, capsys.readouterr().out
 
 
-def test_predict_keeps_answers_next_to_files_it_cannot_use(tmp_path, capsys):
+def test_predict_answers_despite_unusable_files(tmp_path, capsys):
     (tmp_path / "good.jpg").write_bytes(jpeg(1))
     (tmp_path / "bad.jpg").write_bytes(b"nonsense")
     os.mkfifo(tmp_path / "pipe")
@@ -220,7 +220,7 @@ def test_json_is_all_that_standard_output_holds(tmp_path, capfd, monkeypatch):
         (["predict", "none.jpg", "--model", "models:/a/b/c"], "models:/a/b/c"),
     ],
 )
-def test_a_known_error_is_one_message_without_a_traceback(arguments, message, tmp_path):
+def test_known_error_is_one_message_without_traceback(arguments, message, tmp_path):
     assert re.search(message, fails(*arguments))
 
 
@@ -273,7 +273,7 @@ def test_the_version_is_printed(capsys):
     assert re.fullmatch(r"rootstock \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
-def test_an_unexpected_failure_is_two_lines_and_exit_status_70(tmp_path, monkeypatch, capsys):
+def test_unexpected_failure_prints_two_lines_and_exits_70(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("rootstock.cli.data.describe_keys", lambda: 1 / 0)
     assert fails("params") == "70"
@@ -297,7 +297,7 @@ def test_doctor_reads_the_parameters_of_the_folder(tmp_path, capsys):
 
 
 @pytest.mark.integration
-def test_doctor_looks_at_where_dvc_keeps_what_it_unpickles(tmp_path, monkeypatch, capsys):
+def test_doctor_checks_the_cache_that_dvc_unpickles(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
     (tmp_path / ".dvc").mkdir()

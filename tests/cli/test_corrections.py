@@ -55,7 +55,7 @@ def test_a_second_import_adds_nothing(manifest, tmp_path, capsys):
     assert json.loads(run(capsys, "corrections", "import", "other.csv", "--json"))["added"] == 0
 
 
-def test_the_list_names_images_conflicts_and_what_is_in_force(manifest, tmp_path, capsys):
+def test_list_shows_images_conflicts_and_current_labels(manifest, tmp_path, capsys):
     sha256 = next(row.sha256 for row in manifest.images if row.path == "ants/0.png")
     time = "2026-11-30T09:00:00+00:00"
     (tmp_path / "data/corrections.csv").write_text(
@@ -85,7 +85,7 @@ def test_what_is_exported_can_be_imported(manifest, tmp_path, capsys, form):
     assert {row["label"] for row in csv.DictReader(io.StringIO(exported))} == {"wasps"}
 
 
-def test_a_wrong_label_adds_nothing_and_names_the_image(manifest, tmp_path):
+def test_wrong_label_adds_nothing_and_names_image(manifest, tmp_path):
     (tmp_path / "new.csv").write_text("path,label\nants/0.png,bees\nants/1.png,\n")
     assert "ants/1.png" in fails("corrections", "import", "new.csv")
     assert rows(tmp_path) == ()

@@ -18,7 +18,7 @@ def pool(tmp_path):
     return folder
 
 
-def test_a_list_is_printed_written_and_the_same_again(pool, tmp_path, capsys):
+def test_list_is_printed_written_and_same_again(pool, tmp_path, capsys):
     arguments = ["suggest", pool, "-n", "3", "--model", tiny_bundle(), "--out"]
     out = run(capsys, *arguments, tmp_path / "one.csv")
     assert "3 of 8 images; skipped 1 that are in the training set" in out

@@ -124,7 +124,7 @@ def test_an_override_below_a_value_is_an_error(tmp_path):
         load_config(tmp_path / "params.yaml", overrides=["seed.x=1"])
 
 
-def test_the_projects_own_params_yaml_holds_every_key_at_its_default():
+def test_params_yaml_has_every_key_with_its_default():
     path = Path(__file__).parents[2] / "params.yaml"
     assert load_config(path) == Config()
     written = path.read_text()
@@ -132,7 +132,7 @@ def test_the_projects_own_params_yaml_holds_every_key_at_its_default():
 
 
 @pytest.mark.integration
-def test_a_try_of_dvc_changes_one_line_of_the_projects_params_yaml(tmp_path):
+def test_dvc_experiment_changes_one_line_of_params_yaml(tmp_path):
     from dvc.utils.hydra import apply_overrides
 
     before = (Path(__file__).parents[2] / "params.yaml").read_text()
@@ -149,7 +149,7 @@ def test_every_key_has_a_description():
     assert "registry.gate.metric" in {key.name for key in describe_keys()}
 
 
-def test_a_key_is_described_with_its_default_and_what_it_takes():
+def test_key_description_has_default_and_values():
     keys = {key.name: key for key in describe_keys()}
     assert keys["plan.max_params"].default is None
     assert keys["plan.max_params"].allowed == "a whole number from 1 on, or null"
@@ -172,7 +172,7 @@ def test_a_message_about_a_thousand_problems_names_some(tmp_path):
     assert len(str(caught.value).splitlines()) < 30
 
 
-def test_only_the_keys_that_a_message_names_are_compared_with_the_known_ones(tmp_path, monkeypatch):
+def test_only_named_keys_are_compared_with_known_keys(tmp_path, monkeypatch):
     """A comparison of 20,000 keys took seven seconds."""
     compared = []
     guess = load_module.did_you_mean

@@ -52,7 +52,7 @@ ODD_KEYS = ["seed", "data.root", "data.group", "plan.shares", "train.l2_grid", "
 
 
 @pytest.mark.parametrize("value", ODD_VALUES.values(), ids=ODD_VALUES)
-def test_an_odd_value_is_taken_or_refused_with_a_way_out(tmp_path, value):
+def test_odd_value_is_accepted_or_rejected_with_a_hint(tmp_path, value):
     file = tmp_path / "params.yaml"
     for key in ODD_KEYS:
         section, _, last = key.rpartition(".")
@@ -81,7 +81,7 @@ ODD_FILES = {
 
 
 @pytest.mark.parametrize("content", ODD_FILES.values(), ids=ODD_FILES)
-def test_an_odd_parameter_file_is_refused_with_a_way_out(tmp_path, content):
+def test_odd_parameter_file_is_rejected_with_a_hint(tmp_path, content):
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "params.yaml")

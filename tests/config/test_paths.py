@@ -47,7 +47,7 @@ def test_any_other_folder_is_its_own_home(project, tmp_path, monkeypatch):
     assert find_home(project / ".dvc/tmp/exps/tmp1") == project / ".dvc/tmp/exps/tmp1"
 
 
-def test_a_file_that_git_does_not_copy_is_found_in_the_project(project, monkeypatch):
+def test_file_not_copied_by_git_is_found_in_project(project, monkeypatch):
     tried = project / ".dvc/tmp/exps/tmpab12/insects"
     tried.mkdir(parents=True)
     (tried.parent / ".git").mkdir()

@@ -26,50 +26,40 @@ NOTICED_BY = {
     "quality": ["plan/test_quality.py::test_fast_trains_a_head_where_balanced_fine_tunes"],
     "data.root": ["workflow/test_run.py::test_a_champion_of_other_classes_is_not_replaced"],
     "data.layout": [f"{STAGES}::test_the_layout_says_what_the_folders_are"],
-    "data.licence": [f"{STAGES}::test_the_card_has_licence_and_source_of_the_images"],
-    "data.source": [f"{STAGES}::test_the_card_has_licence_and_source_of_the_images"],
-    "data.val_fraction": [f"{STAGES}::test_the_fractions_say_how_many_images_are_split_off"],
-    "data.test_fraction": [f"{STAGES}::test_the_fractions_say_how_many_images_are_split_off"],
+    "data.licence": [f"{STAGES}::test_card_has_licence_and_source_of_images"],
+    "data.source": [f"{STAGES}::test_card_has_licence_and_source_of_images"],
+    "data.val_fraction": [f"{STAGES}::test_fractions_say_how_many_images_are_split_off"],
+    "data.test_fraction": [f"{STAGES}::test_fractions_say_how_many_images_are_split_off"],
     "data.max_bytes": [LIMITS],
     "data.max_pixels": [LIMITS],
     "data.max_aspect_ratio": [LIMITS],
-    "data.truncated": [f"{STAGES}::test_a_file_that_ends_early_is_used_if_so_set"],
-    "data.near_duplicate_bits": [
-        f"{STAGES}::test_near_duplicates_differ_in_as_many_bits_as_the_setting_says"
-    ],
-    "data.duplicates": ["data/test_groups.py::test_which_copies_are_held_together_is_a_setting"],
+    "data.truncated": [f"{STAGES}::test_truncated_file_is_used_if_set"],
+    "data.near_duplicate_bits": [f"{STAGES}::test_near_duplicate_bits_follow_the_setting"],
+    "data.duplicates": ["data/test_groups.py::test_setting_decides_which_copies_are_grouped"],
     "data.group": ["data/test_groups.py::test_groups_by_name_stay_in_one_split"],
-    "data.geometry": [
-        "workflow/test_geometry.py::test_a_geometry_that_is_set_is_trained_and_served"
-    ],
-    "data.min_per_class": [f"{STAGES}::test_a_class_of_fewer_images_than_the_least_is_an_error"],
-    "data.workers": [f"{STAGES}::test_the_index_decodes_in_as_many_processes_as_the_setting_says"],
+    "data.geometry": ["workflow/test_geometry.py::test_geometry_that_is_set_is_trained_and_served"],
+    "data.min_per_class": [f"{STAGES}::test_class_of_fewer_images_than_least_is_error"],
+    "data.workers": [f"{STAGES}::test_index_process_count_follows_the_setting"],
     "backbone.name": [f"{STAGES}::test_the_backbone_is_the_one_that_is_named"],
     "backbone.weights": [f"{STAGES}::test_the_backbone_is_the_one_that_is_named"],
     "backbone.candidates": [
-        "workflow/test_race.py::test_every_candidate_is_looked_at_and_a_missing_one_is_told"
+        "workflow/test_race.py::test_every_candidate_is_assessed_or_reported_missing"
     ],
     "assess.small_below": [SIZES],
     "assess.small_per_class_below": [SIZES],
     "assess.large_from": [SIZES],
     "assess.similar_from": [f"{STAGES}::test_similarity_begins_where_the_setting_says"],
-    "assess.sample": [f"{STAGES}::test_the_probes_look_at_as_many_images_as_the_sample_holds"],
-    "assess.review_images": [
-        f"{STAGES}::test_the_review_looks_at_as_many_images_and_at_the_target"
-    ],
-    "assess.target_accuracy": [
-        f"{STAGES}::test_the_review_looks_at_as_many_images_and_at_the_target"
-    ],
-    "assess.probe_folds": [
-        f"{STAGES}::test_the_probes_are_cross_validated_in_as_many_folds_as_the_setting_says"
-    ],
+    "assess.sample": [f"{STAGES}::test_probe_image_count_follows_the_setting"],
+    "assess.review_images": [f"{STAGES}::test_review_uses_image_count_and_target"],
+    "assess.target_accuracy": [f"{STAGES}::test_review_uses_image_count_and_target"],
+    "assess.probe_folds": [f"{STAGES}::test_probe_fold_count_follows_the_setting"],
     "plan.strategy": [
         PINNED,
         "workflow/test_run.py::test_each_strategy_ends_in_a_model_that_predicts",
     ],
     "plan.tap": [
         PINNED,
-        "workflow/test_run.py::test_a_head_on_joined_taps_becomes_a_model_that_predicts",
+        "workflow/test_run.py::test_head_on_joined_taps_becomes_model_that_predicts",
     ],
     "plan.freeze_through": [PINNED, f"{STAGES}::test_what_the_plan_chose_is_handed_over"],
     "plan.input_size": [PINNED],
@@ -83,29 +73,25 @@ NOTICED_BY = {
         f"{STAGES}::test_what_the_plan_chose_is_handed_over",
         f"{TRAINING}::test_a_training_that_mirrors_shows_mirror_images",
     ],
-    "plan.race": [f"{STAGES}::test_a_doubt_is_raced_unless_the_setting_forbids_it"],
-    "plan.shares": [f"{STAGES}::test_the_shares_say_what_fine_tuning_is_expected_to_gain"],
-    "plan.ledger": [f"{STAGES}::test_the_run_is_added_to_the_ledger_that_is_named"],
+    "plan.race": [f"{STAGES}::test_doubt_is_raced_unless_setting_forbids_it"],
+    "plan.shares": [f"{STAGES}::test_shares_set_the_expected_fine_tuning_gain"],
+    "plan.ledger": [f"{STAGES}::test_run_is_added_to_ledger_that_is_named"],
     "plan.budget.minutes": [
         PINNED,
         "workflow/test_race.py::test_a_limit_of_minutes_rules_out_fine_tuning",
-        "workflow/test_run.py::test_a_budget_ends_the_fine_tuning_and_a_model_is_written",
+        "workflow/test_run.py::test_budget_ends_fine_tuning_and_model_is_written",
     ],
-    "plan.max_latency_ms": [f"{STAGES}::test_a_backbone_over_a_limit_is_refused"],
-    "plan.max_params": [f"{STAGES}::test_a_backbone_over_a_limit_is_refused"],
-    "features.store": [
-        f"{STAGES}::test_features_are_computed_in_batches_into_the_store_that_is_named"
-    ],
-    "features.batch_size": [
-        f"{STAGES}::test_features_are_computed_in_batches_into_the_store_that_is_named"
-    ],
-    "features.device": [f"{STAGES}::test_features_are_computed_on_the_device_that_is_named"],
+    "plan.max_latency_ms": [f"{STAGES}::test_a_backbone_over_a_limit_is_rejected"],
+    "plan.max_params": [f"{STAGES}::test_a_backbone_over_a_limit_is_rejected"],
+    "features.store": [f"{STAGES}::test_features_use_batch_size_and_store"],
+    "features.batch_size": [f"{STAGES}::test_features_use_batch_size_and_store"],
+    "features.device": [f"{STAGES}::test_features_are_computed_on_device_that_is_named"],
     "train.l2_grid": [PINNED],
     "train.class_weight": [
-        f"{STAGES}::test_the_class_weight_lifts_the_rare_class_of_a_head",
-        f"{STAGES}::test_the_class_weight_is_handed_over_to_fine_tuning",
-        f"{TRAINING}::test_balanced_classes_weigh_alike_in_the_loss",
-        f"{TRAINING}::test_adjusted_logits_are_raised_by_the_share_of_their_class",
+        f"{STAGES}::test_class_weight_lifts_rare_class_of_head",
+        f"{STAGES}::test_class_weight_is_handed_over_to_fine_tuning",
+        f"{TRAINING}::test_balanced_classes_weigh_equally_in_loss",
+        f"{TRAINING}::test_adjusted_logits_include_class_shares",
         f"{TRAINING}::test_balanced_sampling_shows_the_rare_class_as_often",
     ],
     "train.mixup": [
@@ -115,12 +101,11 @@ NOTICED_BY = {
     ],
     "train.cutmix": [
         HANDED,
-        f"{TRAINING}::test_cutmix_shows_boxes_of_other_images_and_their_shared_labels",
+        f"{TRAINING}::test_cutmix_shows_boxes_and_shared_labels",
     ],
     "train.local_warp": [
         HANDED,
-        "training/test_augment.py::"
-        "test_a_local_warp_moves_points_up_to_its_share_and_leaves_the_border",
+        "training/test_augment.py::test_local_warp_is_bounded_and_keeps_border",
     ],
     "train.channel_shift": [
         HANDED,
@@ -129,7 +114,7 @@ NOTICED_BY = {
     "train.epochs": [PINNED, HANDED],
     "train.learning_rates": [PINNED],
     "train.trials": [
-        "workflow/test_run.py::test_more_trials_than_planned_are_drawn_from_the_plans_space",
+        "workflow/test_run.py::test_extra_trials_come_from_the_search_space",
         "workflow/test_run.py::test_fewer_trials_than_planned_are_the_first_ones",
     ],
     "train.ensemble": [
@@ -138,17 +123,13 @@ NOTICED_BY = {
     ],
     "train.batch_size": [
         HANDED,
-        f"{TRAINING}::test_a_step_takes_as_many_images_as_the_batch_size_says",
+        f"{TRAINING}::test_step_takes_batch_size_images",
     ],
-    "train.mlp_hidden": [
-        "workflow/test_run.py::test_a_head_with_a_hidden_layer_is_tried_and_can_be_served"
-    ],
-    "train.views": [
-        "workflow/test_run.py::test_views_are_kept_where_they_help_and_their_cost_is_told"
-    ],
+    "train.mlp_hidden": ["workflow/test_run.py::test_head_with_hidden_layer_can_be_served"],
+    "train.views": ["workflow/test_run.py::test_helpful_views_are_kept_with_their_cost"],
     "train.unknown_share": [
-        f"{STAGES}::test_the_share_that_may_be_called_unknown_is_kept_in_the_bundle",
-        "model/test_novelty.py::test_a_smaller_share_of_the_unknown_has_a_farther_limit",
+        f"{STAGES}::test_bundle_keeps_the_share_of_unknown",
+        "model/test_novelty.py::test_smaller_share_of_unknown_has_farther_limit",
     ],
     "train.recompute": [
         HANDED,
@@ -156,11 +137,11 @@ NOTICED_BY = {
     ],
     "train.micro_batch": [
         HANDED,
-        f"{TRAINING}::test_no_more_images_than_a_micro_batch_pass_the_network_at_once",
+        f"{TRAINING}::test_network_gets_at_most_a_micro_batch",
     ],
     "train.optimizer": [
         HANDED,
-        f"{TRAINING}::test_a_step_is_no_longer_than_the_clipped_gradient_allows",
+        f"{TRAINING}::test_step_is_no_longer_than_clipped_gradient_allows",
     ],
     "train.ema_decay": [
         HANDED,
@@ -172,7 +153,7 @@ NOTICED_BY = {
     ],
     "train.label_smoothing": [
         HANDED,
-        f"{TRAINING}::test_label_smoothing_gives_every_class_a_share_of_the_target",
+        f"{TRAINING}::test_label_smoothing_gives_every_class_share_of_target",
     ],
     "train.patience": [
         HANDED,
@@ -180,7 +161,7 @@ NOTICED_BY = {
     ],
     "train.device": [
         f"{STAGES}::test_training_runs_on_the_device_that_is_named",
-        f"{STAGES}::test_workers_and_device_of_a_trial_are_handed_over",
+        f"{STAGES}::test_workers_and_device_of_trial_are_handed_over",
     ],
     "search.engine": ["integrations/test_connect.py::test_sequential_engine_needs_no_ray"],
     "search.concurrent": [
@@ -189,15 +170,15 @@ NOTICED_BY = {
     ],
     "search.cpus_per_trial": [
         SPREAD,
-        "integrations/ray/test_search.py::test_a_trial_has_the_cores_that_it_asks_for",
+        "integrations/ray/test_search.py::test_trial_has_cores_that_it_asks_for",
     ],
     "search.gpus_per_trial": [
         SPREAD,
-        "integrations/ray/test_search.py::test_too_many_gpus_is_refused",
+        "integrations/ray/test_search.py::test_too_many_gpus_is_rejected",
     ],
     "search.workers_per_trial": [
-        f"{STAGES}::test_workers_and_device_of_a_trial_are_handed_over",
-        "integrations/ray/test_search.py::test_a_team_shares_a_trial_and_a_killed_member_is_replaced",
+        f"{STAGES}::test_workers_and_device_of_trial_are_handed_over",
+        "integrations/ray/test_search.py::test_team_shares_trial_and_killed_member_is_replaced",
     ],
     "search.max_failures": [
         SPREAD,
@@ -205,33 +186,28 @@ NOTICED_BY = {
     ],
     "tracking.enabled": ["integrations/test_connect.py::test_tracking_off_connects_nothing"],
     "tracking.experiment": [
-        "integrations/test_connect.py::"
-        "test_runs_are_logged_to_the_experiment_with_the_patience_of_the_settings"
+        "integrations/test_connect.py::test_runs_use_experiment_and_patience_of_settings"
     ],
     "tracking.patience": [
-        "integrations/test_connect.py::"
-        "test_runs_are_logged_to_the_experiment_with_the_patience_of_the_settings",
-        "integrations/mlflow/test_outage.py::"
-        "test_a_server_killed_in_the_middle_of_a_run_loses_and_doubles_nothing",
+        "integrations/test_connect.py::test_runs_use_experiment_and_patience_of_settings",
+        "integrations/mlflow/test_outage.py::test_server_restart_neither_loses_nor_doubles_entries",
     ],
-    "features.pooling": [
-        "workflow/test_run.py::test_a_head_reads_means_and_maxima_if_both_are_asked_for"
-    ],
+    "features.pooling": ["workflow/test_run.py::test_head_reads_means_and_maxima_if_configured"],
     "backbone.require_commercial": [
-        "workflow/test_start.py::test_weights_without_commercial_rights_are_refused_where_asked"
+        "workflow/test_start.py::test_weights_without_commercial_rights_are_rejected_if_set"
     ],
     "data.columns": ["data/test_columns.py::test_columns_may_have_other_names"],
     "data.time": ["data/test_temporal.py::test_the_newest_images_are_the_test_split"],
     "task.threshold": ["tasks/test_multi_label.py::test_thresholds_give_what_is_asked"],
     "task.name": ["tasks/test_second_task.py::test_the_numbers_are_learnt_and_written"],
-    "registry.name": [f"{STAGES}::test_a_version_is_registered_under_the_name_that_is_given"],
-    "registry.gate.metric": [f"{STAGES}::test_the_gate_compares_by_the_metric_that_is_given"],
+    "registry.name": [f"{STAGES}::test_version_is_registered_under_name_that_is_given"],
+    "registry.gate.metric": [f"{STAGES}::test_gate_compares_by_metric_that_is_given"],
     "registry.gate.rule": [f"{STAGE_RUNS}::test_another_gate_is_passed_once_more"],
     "registry.reference": [
         "workflow/test_run.py::test_model_names_the_training_images_that_it_carries"
     ],
     "registry.gate.max_robustness_loss": [
-        "workflow/test_robustness.py::test_model_that_corruptions_fool_more_is_refused"
+        "workflow/test_robustness.py::test_model_that_corruptions_fool_more_is_rejected"
     ],
     "registry.gate.min_gain": [f"{STAGE_RUNS}::test_another_gate_is_passed_once_more"],
 }

@@ -42,7 +42,7 @@ def adopt(root, content, label="bees"):
     return adopt_image(root, rows, content, label, who="Ada", why="from the journal")
 
 
-def test_the_next_index_has_the_image_and_knows_where_it_came_from(root):
+def test_next_index_has_the_image_and_its_origin(root):
     before = {path: path.read_bytes() for path in root.rglob("*.png")}
     added = adopt(root, jpeg(7))
     assert added.parent == root / "bees"
@@ -56,7 +56,7 @@ def test_the_next_index_has_the_image_and_knows_where_it_came_from(root):
     assert (note.who, note.why) == ("Ada", "from the journal")
 
 
-def test_in_split_folders_it_goes_to_the_training_images(tmp_path):
+def test_in_split_folders_it_goes_to_training_images(tmp_path):
     write_classes(tmp_path / "set/train", {"ants": 9, "bees": 9})
     write_classes(tmp_path / "set/test", {"ants": 3, "bees": 3}, seed=1)
     assert adopt(tmp_path / "set", jpeg(7)).parent == tmp_path / "set/train/bees"

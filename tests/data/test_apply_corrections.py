@@ -56,13 +56,13 @@ def test_no_correction_moves_an_image_to_another_split(root, before):
     assert splits_of(index(root, corrections=corrections, previous=before)) == splits_of(before)
 
 
-def test_a_later_row_with_the_first_label_undoes_a_correction(root, before):
+def test_later_row_with_first_label_undoes_correction(root, before):
     row = before.rows()[0]
     there_and_back = [correct(row, "bees"), correct(row, "ants", old="bees")]
     assert index(root, corrections=there_and_back) == before
 
 
-def test_a_removed_image_is_not_used_and_can_return(root, before):
+def test_removed_image_is_not_used_and_can_return(root, before):
     row = of_class(before, "bees", "val")[0]
     removal = correct(row, REMOVE)
     after = index(root, corrections=[removal])
@@ -90,7 +90,7 @@ def test_a_new_class_is_allowed_and_said(root, before):
     assert "new names that only corrections.csv has: wasps" in list_notices(after)
 
 
-def test_a_new_class_of_too_few_images_names_the_file(root, before):
+def test_new_class_of_too_few_images_names_file(root, before):
     with pytest.raises(DataError, match=r"(?s)wasps \(1\).*only corrections.csv has: wasps"):
         index(root, corrections=[correct(before.rows()[0], "wasps")])
 
@@ -120,7 +120,7 @@ def test_an_unknown_image_is_a_warning(root, before):
     assert "1 image of corrections.csv are not usable images" in notice
 
 
-def test_a_conflict_is_said_and_the_later_label_used(root, before):
+def test_conflict_is_said_and_later_label_used(root, before):
     row = of_class(before, "ants")[0]
     after = index(root, corrections=[correct(row, "bees"), correct(row, "ants", who="Ben")])
     (notice,) = list_notices(after)
@@ -128,13 +128,13 @@ def test_a_conflict_is_said_and_the_later_label_used(root, before):
     assert after.images == before.images
 
 
-def test_an_empty_label_is_refused_with_the_image(root, before):
+def test_an_empty_label_is_rejected_with_the_image(root, before):
     row = before.rows()[0]
     with pytest.raises(DataError, match=rf"gives {row.path} the label '  '"):
         index(root, corrections=[correct(row, "  ")])
 
 
-def test_corrections_survive_the_disk_and_others_keep_their_bytes(root, before, tmp_path):
+def test_corrections_survive_disk_and_others_keep_their_bytes(root, before, tmp_path):
     after = index(root, corrections=[correct(before.rows()[0], "bees")])
     after.write(tmp_path / "after")
     assert Manifest.read(tmp_path / "after") == after

@@ -135,7 +135,7 @@ def test_a_broken_data_set_is_explained(tmp_path, name):
         index(root)
 
 
-def test_no_data_set_is_changed_by_looking_at_it(tmp_path):
+def test_reading_a_data_set_does_not_change_it(tmp_path):
     broken_class(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(DataError, match=re.escape(str(tmp_path))):

@@ -38,7 +38,7 @@ def test_columns_may_have_other_names(root):
     assert entries[0].metadata == {"label": "1"}
 
 
-def test_a_name_that_is_told_and_not_there_is_refused_with_those_that_are(root):
+def test_missing_configured_column_lists_existing_columns(root):
     table = write(root, "path,label\nant/0.png,ant\n")
     with pytest.raises(DataError, match="no column species for label; its columns are path, label"):
         find(table, {"label": "species"})
@@ -50,7 +50,7 @@ def test_further_columns_are_kept_as_metadata(root):
     assert facts == [{"site": "north", "age": "7"}, {"site": "", "age": "007"}]
 
 
-def test_columns_that_are_not_text_or_too_many_are_no_metadata(root):
+def test_binary_or_excess_columns_are_not_metadata(root):
     cells = {"path": ["ant/0.png"], "label": ["ant"], "vector": [[1.0, 2.0]]}
     more = {f"c{number}": ["x"] for number in range(MAX_METADATA_COLUMNS + 5)}
     pq.write_table(pa.table(cells | more | {"site": ["north"]}), root / "labels.parquet")
@@ -75,7 +75,7 @@ def test_columns_that_are_not_text_or_too_many_are_no_metadata(root):
         ([["a"], []], "list"),
     ],
 )
-def test_the_kind_of_a_column_is_what_nearly_all_cells_hold(tmp_path, cells, kind):
+def test_column_kind_is_that_of_nearly_all_cells(tmp_path, cells, kind):
     table = pa.table({"path": ["x"] * len(cells), "c": cells})
     assert Columns(tmp_path / "t.parquet", table).kind("c") == kind
 

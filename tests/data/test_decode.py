@@ -59,7 +59,7 @@ def mutated(content, rng):
 
 
 @pytest.mark.parametrize("samples", [*itertools.product([0x11, 0x12, 0x21, 0x22, 0x13], repeat=3)])
-def test_colours_sampled_in_any_way_fail_in_grey_where_they_do_in_colour(samples):
+def test_any_sampling_fails_alike_in_grey_and_colour(samples):
     content = bytearray(encoded(kind="JPEG", size=(48, 48)))
     frame = content.find(b"\xff\xc0")
     for part, sampling in enumerate(samples):
@@ -170,7 +170,7 @@ def test_limits_are_said_with_their_numbers(limits, message):
     [(None, (1600, 1200)), (601, (1600, 1200)), (600, (800, 600)), (300, (400, 300)),
      (150, (200, 150)), (10, (200, 150))],
 )  # fmt: skip
-def test_a_large_jpeg_is_decoded_no_smaller_than_asked(side, size):
+def test_large_jpeg_is_decoded_no_smaller_than_asked(side, size):
     image = decode_image(photo((1600, 1200)), short_side=side)
     assert (image.width, image.height) == size
 
@@ -182,7 +182,7 @@ def test_only_jpeg_is_decoded_smaller():
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_scaled_decoding_gives_the_network_nearly_the_same_pixels(orientation):
+def test_scaled_decoding_gives_network_nearly_same_pixels(orientation):
     """The tolerance that the docs state: at most 4 grey levels, .5 in the mean."""
     content = photo((1600, 1200), orientation=orientation)
     preprocess = Preprocess(224, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, scaled=True)
@@ -228,13 +228,13 @@ def as_tiff(values):
         ([100_000, 100_000, 100_000, 100_000], [0, 0, 0, 0]),
     ],
 )
-def test_whole_numbers_of_thirty_two_bits_become_grey_levels(values, levels):
+def test_integers_of_32_bits_become_grey_levels(values, levels):
     image = decode_image(as_tiff(np.array([values], np.int32)))
     assert image.pixels[0, :, 0].tolist() == levels
     assert image.mode == "I"
 
 
-def test_floats_are_stretched_and_what_is_no_number_counts_as_zero():
+def test_floats_are_stretched_and_nan_counts_as_zero():
     image = decode_image(as_tiff(np.array([[-1.0, 0.0, np.nan, 1.0]], np.float32)))
     assert image.pixels[0, :, 1].tolist() == [0, 127, 127, 255]
 
@@ -257,7 +257,7 @@ def test_a_limit_itself_is_within_the_limit(tmp_path):
         read_file(tmp_path / "image.png", dataclasses.replace(exact, max_bytes=len(content) - 1))
 
 
-def test_grey_levels_of_a_photo_are_the_brightness_that_its_file_stores():
+def test_photo_grey_levels_are_the_stored_brightness():
     content = photo((160, 120))
     stored = Image.open(io.BytesIO(content))
     stored.draft("L", None)
@@ -268,7 +268,7 @@ def test_grey_levels_of_a_photo_are_the_brightness_that_its_file_stores():
 
 @pytest.mark.parametrize("side", [None, 40])
 @pytest.mark.parametrize(("orientation", "size"), [(1, (1600, 1201)), (6, (1201, 1600))])
-def test_the_size_is_that_of_the_whole_upright_image(side, orientation, size):
+def test_size_is_that_of_whole_upright_image(side, orientation, size):
     """Also of a photo that is decoded at a fraction of its size."""
     image = Image.new("RGB", (1600, 1201))
     exif = Image.Exif()

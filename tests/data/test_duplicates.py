@@ -44,13 +44,13 @@ def test_equal_files_are_one_group():
     assert first == third != second
 
 
-def test_a_smaller_or_compressed_copy_is_a_near_duplicate():
+def test_smaller_or_compressed_copy_is_near_duplicate():
     found = groups([photo(1, side=200), again(photo(1, side=200)), again(photo(1), side=90)])
     assert len(set(found)) == 1
 
 
 @pytest.mark.parametrize("side", [20, 28, 36, 44, 52, 72, 90, 197, 442])
-def test_a_copy_of_an_odd_size_has_nearly_the_same_thumbnail(side):
+def test_copy_of_odd_size_has_nearly_same_thumbnail(side):
     picture = levels(photo(1, side=225))
     copy = picture.resize((side, side), Image.Resampling.BICUBIC)
     thumbs = [thumbnail(each) for each in (picture, copy)]
@@ -66,7 +66,7 @@ def test_flat_pictures_do_not_collapse_into_one_group():
     assert len(set(groups([flat(value) for value in range(40, 80)]))) == 40
 
 
-def test_the_same_pictures_give_the_same_ids_in_any_order():
+def test_same_pictures_give_same_ids_in_any_order():
     contents = [photo(1), photo(2), photo(1)]
     assert groups(contents) == groups(contents[::-1])[::-1]
 
@@ -85,7 +85,7 @@ def test_equal_hashes_with_other_greys_are_two_pictures():
     assert len(set(group_duplicates(["a" * 64, "b" * 64], [rising, faint], bits=3))) == 2
 
 
-def test_a_hash_tells_which_grey_levels_of_a_coarser_picture_rise():
+def test_hash_bits_are_rising_grey_levels():
     greys = np.random.default_rng(0).integers(0, 256, (50, 16, 16), dtype=np.uint8)
     hashes = candidates._hash(greys.reshape(50, 256))
     bits = [rising(grey) for grey in greys.tolist()]
@@ -104,7 +104,7 @@ def rising(grey):
     return bits
 
 
-def test_a_copy_of_a_member_belongs_to_the_whole_group_whatever_their_order():
+def test_copy_of_a_member_joins_group_in_any_order():
     ramp = np.arange(16) * 15
     one, near, alien = grey(ramp + 1), grey(ramp), grey(np.roll(ramp, 5))
     images = [("3" * 64, one), ("1" * 64, near), ("2" * 64, alien), ("3" * 64, one)]
@@ -116,7 +116,7 @@ def test_a_copy_of_a_member_belongs_to_the_whole_group_whatever_their_order():
         assert found.count(whole) == 3
 
 
-def test_pictures_with_equal_borders_differ_in_each_quarter_of_the_hash():
+def test_equal_borders_still_differ_in_every_hash_quarter():
     """Else all pairs of a set of digits would be looked at."""
     rng = np.random.default_rng(0)
     hashes = candidates._hash(np.stack([bordered(rng) for _ in range(2_000)]))
@@ -146,7 +146,7 @@ def scene(count, *, noise=0.6):
     return [shot.clip(0, 255).astype(np.uint8).tobytes() for shot in shots]
 
 
-def test_a_turned_or_mirrored_picture_is_a_copy_within_its_class_only():
+def test_turned_picture_is_a_copy_only_within_class():
     square = np.frombuffer(thumbnail(levels(photo(1))), np.uint8).reshape(1, 16, 16)
     thumbs = [np.ascontiguousarray(candidates.turn(square, way)).tobytes() for way in range(8)]
     assert len(set(ids(thumbs))) == 1
@@ -162,11 +162,11 @@ def test_candidates_that_are_not_verified_are_no_copies():
     assert len(set(nothing)) == 40
 
 
-def test_all_copies_of_one_picture_are_one_group_however_many():
+def test_any_number_of_copies_forms_one_group():
     assert len(set(ids(scene(700)))) == 1
 
 
-def test_a_slow_change_from_picture_to_picture_makes_no_chain():
+def test_gradual_changes_do_not_form_a_chain():
     """Neighbours are copies; the core of a group has to be a copy of each member."""
     place = {number: number for number in range(60)}
 
@@ -179,7 +179,7 @@ def test_a_slow_change_from_picture_to_picture_makes_no_chain():
 
 
 @pytest.mark.parametrize("count", [300, 1200])
-def test_the_work_grows_with_the_images_and_not_with_the_pairs_that_look_alike(count):
+def test_work_grows_with_images_not_with_pairs(count):
     compared = []
 
     def verify(pairs):

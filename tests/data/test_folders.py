@@ -32,7 +32,7 @@ def read(root, **options):
         ("TRAIN", "Eval", "test"),
     ],
 )
-def test_splits_are_read_under_the_names_that_others_use(tmp_path, train, test, split):
+def test_splits_are_read_under_names_that_others_use(tmp_path, train, test, split):
     write_classes(tmp_path / train, {"ants": 2, "bees": 2})
     write_classes(tmp_path / test, {"ants": 1, "bees": 1})
     counts, _ = read(tmp_path)
@@ -44,7 +44,7 @@ def test_splits_are_read_under_the_names_that_others_use(tmp_path, train, test, 
     }
 
 
-def test_an_unusual_name_of_a_split_is_told(tmp_path):
+def test_an_unusual_name_of_a_split_is_reported(tmp_path):
     write_classes(tmp_path / "seg_train", {"ants": 1, "bees": 1})
     write_classes(tmp_path / "seg_test", {"ants": 1, "bees": 1})
     write_classes(tmp_path, {"seg_pred": 3})
@@ -53,7 +53,7 @@ def test_an_unusual_name_of_a_split_is_told(tmp_path):
     assert "ignored: seg_pred" in warnings
 
 
-def test_images_without_a_class_in_a_split_are_told(tmp_path):
+def test_images_without_class_in_split_are_reported(tmp_path):
     write_classes(tmp_path / "train", {"ants": 1, "bees": 1})
     write_classes(tmp_path, {"test1": 3})
     counts, warnings = read(tmp_path)
@@ -62,7 +62,7 @@ def test_images_without_a_class_in_a_split_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["test1/test1", "test/unknown", "test/images"])
-def test_images_of_a_test_without_labels_are_told(tmp_path, name):
+def test_images_of_a_test_without_labels_are_reported(tmp_path, name):
     write_classes(tmp_path, {"train/ants": 1, "train/bees": 1, name: 3})
     counts, warnings = read(tmp_path)
     assert counts == {("ants", "train"): 1, ("bees", "train"): 1}
@@ -82,7 +82,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
-def test_what_can_be_read_in_two_ways_is_refused_with_both(tmp_path, name):
+def test_ambiguous_folders_are_rejected_with_both_readings(tmp_path, name):
     write_classes(tmp_path, AMBIGUOUS[name])
     with pytest.raises(DataError, match=r"is ambiguous(.|\n)*set data\.layout to"):
         find_images(tmp_path)
@@ -96,7 +96,7 @@ def test_folders_are_splits_if_the_settings_say_so(tmp_path):
     assert counts[("wasps", "test")] == 1
 
 
-def test_classes_named_like_splits_with_an_affix_stay_classes(tmp_path):
+def test_classes_named_like_splits_with_affix_stay_classes(tmp_path):
     write_classes(tmp_path, {"steam_train": 1, "crash_test": 1, "bus": 1, "train": 1})
     counts, warnings = read(tmp_path)
     assert set(counts) == {(name, None) for name in ("steam_train", "crash_test", "bus", "train")}
@@ -105,7 +105,7 @@ def test_classes_named_like_splits_with_an_affix_stay_classes(tmp_path):
     )
 
 
-def test_a_class_folder_may_hold_a_folder_of_its_own_name(tmp_path):
+def test_class_folder_may_contain_folder_of_same_name(tmp_path):
     write_classes(tmp_path, {"ants/ants": 1, "bees/bees": 1})
     assert read(tmp_path)[0] == {("ants", None): 1, ("bees", None): 1}
 
@@ -117,7 +117,7 @@ def test_splits_inside_of_class_folders_are_used(tmp_path):
     assert "each class folder contains splits" in warnings
 
 
-def test_folders_below_class_folders_are_told(tmp_path):
+def test_folders_below_class_folders_are_reported(tmp_path):
     write_classes(tmp_path, {"healthy/p1": 1, "healthy/p2": 1, "sick/p3": 1, "sick/p4": 1})
     counts, warnings = read(tmp_path)
     assert counts == {("healthy", None): 2, ("sick", None): 2}
@@ -134,7 +134,7 @@ def test_one_folder_too_high_is_read_further_down(tmp_path, inside):
     assert find_images(tmp_path).entries[0].path == f"{inside}/daisy/0.png"
 
 
-def test_one_folder_above_the_splits_is_read_further_down(tmp_path):
+def test_one_folder_above_splits_is_read_further_down(tmp_path):
     write_classes(tmp_path / "set/train", {"daisy": 2, "rose": 2})
     write_classes(tmp_path / "set/test", {"daisy": 1, "rose": 1})
     assert read(tmp_path)[0][("rose", "test")] == 1
@@ -154,12 +154,12 @@ SYSTEM_FOLDERS = [
 
 
 @pytest.mark.parametrize("name", SYSTEM_FOLDERS)
-def test_folders_of_systems_are_passed_over_at_any_depth(tmp_path, name):
+def test_system_folders_are_ignored_at_any_depth(tmp_path, name):
     write_classes(tmp_path, {"ants": 1, "bees": 1, name: 2, f"ants/{name}/0.png": 1})
     assert read(tmp_path) == ({("ants", None): 1, ("bees", None): 1}, "")
 
 
-def test_photos_that_are_only_in_icloud_are_told(tmp_path):
+def test_photos_that_are_only_in_icloud_are_reported(tmp_path):
     write_classes(tmp_path, {"ants": 1, "bees": 1})
     (tmp_path / "ants/.beach.jpg.icloud").write_bytes(b"bplist00")
     assert "1 image stored only in iCloud" in read(tmp_path)[1]
@@ -203,7 +203,7 @@ def test_names_that_look_the_same_are_one_class(tmp_path):
     assert f"2 class folders are read as the class {composed}" in warnings
 
 
-def test_a_blank_name_is_refused(tmp_path):
+def test_a_blank_name_is_rejected(tmp_path):
     write_classes(tmp_path, {"ants": 1, "  ": 1})
     with pytest.raises(DataError, match="whose name is blank"):
         find_images(tmp_path)
@@ -225,7 +225,7 @@ def nobody(folder):
         os.seteuid(0)
 
 
-def test_a_folder_that_cannot_be_read_is_told(tmp_path):
+def test_a_folder_that_cannot_be_read_is_reported(tmp_path):
     root = write_classes(tmp_path / "root", {"ants": 1, "ants/wild": 1, "bees": 1})
     (root / "ants/wild").chmod(0)
     try:
@@ -240,7 +240,7 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path):
     )
 
 
-def test_a_root_that_cannot_be_read_is_an_error(tmp_path):
+def test_root_that_cannot_be_read_is_error(tmp_path):
     root = write_classes(tmp_path / "root", {"ants": 1})
     with nobody(root):
         pass
@@ -259,7 +259,7 @@ def test_a_table_next_to_loose_images_is_named(tmp_path):
         find_images(tmp_path)
 
 
-def test_a_table_next_to_class_folders_is_told(tmp_path):
+def test_a_table_next_to_class_folders_is_reported(tmp_path):
     write_classes(tmp_path, {"ants": 1, "bees": 1})
     (tmp_path / "train.csv").write_text("id,breed\n0,ant\n")
     assert "train.csv next to the folders is not used" in read(tmp_path)[1]

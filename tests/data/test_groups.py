@@ -31,32 +31,32 @@ def test_copies_of_one_class_are_one_group():
     assert warnings == []
 
 
-def test_near_copies_of_two_classes_are_not_held_together():
+def test_near_copies_across_classes_are_not_grouped():
     groups, _ = join([1, 1, 1, 2], "aabb")
     assert groups[0] == groups[1] != groups[2]
 
 
-def test_equal_files_of_two_classes_are_held_together():
+def test_equal_files_across_classes_are_grouped():
     shas = contents(4)
     shas[2] = shas[0]
     groups, _ = join([1, 2, 1, 3], "aabb", shas=shas)
     assert groups[0] == groups[2]
 
 
-def test_near_copies_that_are_most_of_a_class_are_a_warning_and_no_group():
+def test_near_copies_filling_a_class_warn_without_grouping():
     groups, warnings = join([1] * 9 + list(range(2, 8)), "a" * 12 + "b" * 3)
     assert len(set(groups)) == 15
     (text,) = warnings
     assert text.startswith("9 of 12 images of a")
 
 
-def test_a_few_copies_in_a_small_class_stay_together():
+def test_few_copies_in_small_class_stay_together():
     groups, warnings = join([1, 1, 1, 2], "aaaa")
     assert len(set(groups)) == 2
     assert warnings == []
 
 
-def test_a_named_group_keeps_its_id_when_images_are_added():
+def test_named_group_keeps_its_id_with_new_images():
     before, _ = join(range(4), "aabb", ["x", "x", "y", "y"], contents(4, "old"))
     after, _ = join(
         range(6), "aabbab", ["x", "x", "y", "y", "x", "y"], contents(4, "old") + contents(2)
@@ -85,12 +85,12 @@ def test_a_pattern_captures_the_name_of_the_group(pattern, path, name):
     assert read_groups(pattern, [path]) == [name]
 
 
-def test_a_pattern_that_fits_no_file_is_an_error():
+def test_pattern_that_fits_no_file_is_error():
     with pytest.raises(DataError, match="no file matches(.|\n)*last_number"):
         read_groups("patient", ["a/1.png"])
 
 
-def test_a_pattern_that_is_no_expression_is_an_error(tmp_path):
+def test_pattern_that_is_not_expression_is_error(tmp_path):
     (tmp_path / "params.yaml").write_text("data: {group: '(x'}")
     with pytest.raises(RootstockError, match="regular expression"):
         load_config(tmp_path / "params.yaml")
@@ -108,7 +108,7 @@ def test_tracks_and_augmented_copies_are_suggested():
 
 
 @pytest.mark.parametrize("name", ["dog_{}", "IMG_{}", "image ({})", "{}", "n0144_{}"])
-def test_names_that_count_the_images_of_a_class_are_no_groups(name):
+def test_running_numbers_in_names_are_not_groups(name):
     assert suggested([f"{c}/{name.format(n)}.jpg" for c in "ab" for n in range(30)]) == []
 
 
@@ -126,7 +126,7 @@ def test_groups_by_name_stay_in_one_split(tmp_path):
 
 
 @pytest.mark.parametrize(("duplicates", "pictures"), [("off", 14), ("exact", 13), ("near", 12)])
-def test_which_copies_are_held_together_is_a_setting(tmp_path, duplicates, pictures):
+def test_setting_decides_which_copies_are_grouped(tmp_path, duplicates, pictures):
     root = write_classes(tmp_path / "images", {"a": 6, "b": 6})
     (root / "a/equal.png").write_bytes(photo(0))
     (root / "a/near.png").write_bytes(photo(1, side=90))

@@ -108,7 +108,7 @@ def test_scans_behind_a_false_end_are_counted():
         decode_image(content[:first] + false_end + content[first:])
 
 
-def test_what_looks_like_scans_behind_the_end_is_none():
+def test_what_looks_like_scans_behind_end_is_none():
     """Phones put a film behind the photo."""
     content = photo((320, 240)) + b"\xff\xda\0\3" * 500
     assert decode_image(content).width == 320
@@ -145,7 +145,7 @@ def test_exif_of_much_overlap_is_left_out():
     assert decode_image(encoded("RGB", "JPEG", exif=block)).width == 40
 
 
-def test_metadata_of_any_size_does_not_damage_a_png():
+def test_metadata_of_any_size_does_not_damage_png():
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", "x" * 3_000_000, zip=True)
     text = encoded(pnginfo=info)
@@ -177,7 +177,7 @@ def decode_outcome(content, limits=None, **options):
         return error.reason
 
 
-def test_a_lossless_jpeg_is_read_at_any_size_asked():
+def test_lossless_jpeg_is_read_at_any_size_asked():
     content = lossless_jpeg(1_600, 1_200)
     assert decode_outcome(content) == decode_outcome(content, short_side=64) == (1_200, 1_600)
 
@@ -198,7 +198,7 @@ CUT = {
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_a_file_that_ends_early_is_used_only_if_so_decided(name):
+def test_truncated_file_is_used_only_if_configured(name):
     content, usable = CUT[name]
     use = DecodeLimits(truncated="use")
     assert isinstance(decode_outcome(content), str)

@@ -101,7 +101,7 @@ def test_files_that_change_places_take_their_content_along(folder, read):
     assert len([name for name in read if name.startswith("bitmap")]) == 6 + 6
 
 
-def test_an_image_replaced_by_one_of_equal_size_and_time_is_read_again(folder, read):
+def test_replacement_with_equal_size_and_time_is_reread(folder, read):
     as_bitmap(folder / "a/bitmap.bmp", 200)
     index(folder)
     as_bitmap(folder / "a/bitmap.bmp", 300)
@@ -110,7 +110,7 @@ def test_an_image_replaced_by_one_of_equal_size_and_time_is_read_again(folder, r
     assert read[0] == "bitmap.bmp"
 
 
-def test_a_known_image_that_vanishes_is_no_fault_of_the_others(folder, read):
+def test_vanished_image_does_not_affect_others(folder, read):
     index(folder)
     read.clear()
     (folder / "a" / "0.png").unlink()
@@ -119,7 +119,7 @@ def test_a_known_image_that_vanishes_is_no_fault_of_the_others(folder, read):
     assert read == ["0.png"]
 
 
-def test_the_columns_are_the_fields_of_what_is_seen():
+def test_columns_are_fields_of_what_is_seen():
     assert seen._SCHEMA.names == ["path", *inspecting.Inspected._fields]
 
 
@@ -131,7 +131,7 @@ def test_a_damaged_memory_changes_nothing(folder, seed):
     assert index(folder) == first
 
 
-def test_a_name_that_no_table_can_hold_is_no_fault_of_the_others(folder, read):
+def test_name_unfit_for_tables_does_not_affect_others(folder, read):
     (folder / "a" / os.fsdecode(b"\xff.png")).write_bytes(photo(77))
     age(folder / "a" / os.fsdecode(b"\xff.png"), 3600)
     first = index(folder)
@@ -141,7 +141,7 @@ def test_a_name_that_no_table_can_hold_is_no_fault_of_the_others(folder, read):
     assert len(read) == 1
 
 
-def test_a_time_of_change_that_no_table_can_hold_is_no_fault_either(folder, read):
+def test_time_unfit_for_tables_does_not_affect_others(folder, read):
     os.utime(folder / "a" / "0.png", ns=(0, 2**63 + 10**9))
     first = index(folder)
     read.clear()
@@ -149,7 +149,7 @@ def test_a_time_of_change_that_no_table_can_hold_is_no_fault_either(folder, read
     assert read == ["0.png"]
 
 
-def test_a_file_that_is_filled_while_it_is_found_empty_is_read_again(folder, monkeypatch):
+def test_file_filled_during_reading_is_read_again(folder, monkeypatch):
     """Its size and time, asked for afterwards, are those of an image that nobody has seen."""
     path = folder / "a" / "late.png"
     path.touch()
@@ -168,12 +168,12 @@ def test_a_file_that_is_filled_while_it_is_found_empty_is_read_again(folder, mon
     assert index(folder).quarantined == []
 
 
-def test_a_pipe_is_set_aside_and_not_waited_for(folder):
+def test_pipe_is_set_aside_and_not_waited_for(folder):
     os.mkfifo(folder / "a" / "pipe.png")
     assert [row.quarantine for row in index(folder).quarantined] == ["unreadable"]
 
 
-def test_a_file_written_a_moment_ago_is_read_again(folder, read):
+def test_file_written_moment_ago_is_read_again(folder, read):
     (folder / "a" / "new.png").write_bytes(photo(77))
     index(folder)
     read.clear()
@@ -181,7 +181,7 @@ def test_a_file_written_a_moment_ago_is_read_again(folder, read):
     assert read == ["new.png"]
 
 
-def test_a_damaged_image_is_not_read_again_and_stays_in_quarantine(folder, read):
+def test_damaged_image_stays_in_quarantine_unread(folder, read):
     bad = folder / "a" / "bad.png"
     bad.write_bytes(photo(77)[:200])
     age(bad, 3600)
@@ -193,7 +193,7 @@ def test_a_damaged_image_is_not_read_again_and_stays_in_quarantine(folder, read)
 
 
 @pytest.mark.parametrize("reason", ["limits", "another folder", "not Parquet"])
-def test_what_was_seen_under_other_rules_does_not_count(folder, read, reason, tmp_path):
+def test_results_under_other_rules_do_not_count(folder, read, reason, tmp_path):
     index(folder)
     memory = folder.parent / "seen.parquet"
     read.clear()
@@ -208,7 +208,7 @@ def test_what_was_seen_under_other_rules_does_not_count(folder, read, reason, tm
     assert len(read) == 10
 
 
-def test_the_memory_of_an_index_does_not_follow_the_pixels(tmp_path):
+def test_memory_of_index_does_not_follow_pixels(tmp_path):
     """About half a kilobyte of facts is kept of an image, a picture never."""
 
     def peak(name, count):

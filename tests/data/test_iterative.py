@@ -34,7 +34,7 @@ def test_each_split_has_its_share_of_each_label(seed):
             assert abs((has & (splits == split)).sum() - share * has.sum()) <= 3, (name, split)
 
 
-def test_the_same_images_are_divided_in_the_same_way():
+def test_same_images_are_divided_in_same_way():
     labels = draw_labels(200)
     assert divide(labels) == divide(labels)
 

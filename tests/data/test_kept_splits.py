@@ -28,7 +28,7 @@ def first_index(tmp_path, counts):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_each_class_gets_its_share_as_exactly_as_groups_allow(seed, size):
+def test_each_class_gets_its_exact_share_if_groups_allow(seed, size):
     counts = {"a": 20, "b": 40, "c": 101, "d": 7}
     strata = [name for name, count in counts.items() for _ in range(count)]
     groups = np.arange(len(strata)) // size
@@ -39,7 +39,7 @@ def test_each_class_gets_its_share_as_exactly_as_groups_allow(seed, size):
             assert abs(found[name, split] - 0.15 * count) <= max(1, size)
 
 
-def test_growing_data_move_no_old_image_and_keep_the_shares(tmp_path):
+def test_new_images_move_no_old_image(tmp_path):
     root, manifest = first_index(tmp_path, {"a": 20, "b": 30, "c": 3})
     for round_ in range(1, 4):
         old = splits_of(manifest)
@@ -86,7 +86,7 @@ def test_other_settings_draw_all_splits_again(tmp_path, change):
     assert index(root, **settings, previous=manifest) == index(root, **settings)
 
 
-def test_a_manifest_of_an_older_version_keeps_all_but_divided_groups(tmp_path):
+def test_older_manifest_keeps_all_except_divided_groups(tmp_path):
     root, manifest = first_index(tmp_path, {"a": 20, "b": 20})
     swap = {"train": "val", "val": "test", "test": "train"}
     rows = tuple(row._replace(split=swap[row.split]) for row in manifest.images)
@@ -100,7 +100,7 @@ def test_a_manifest_of_an_older_version_keeps_all_but_divided_groups(tmp_path):
     assert found[one] == found[other]
 
 
-def test_a_class_that_lost_its_training_images_is_trained_on_again(tmp_path):
+def test_class_without_training_images_gets_some_again(tmp_path):
     root, manifest = first_index(tmp_path, {"a": 20, "b": 20})
     for row in manifest.rows("train"):
         if row.stratum == "a":

@@ -95,7 +95,7 @@ def test_a_spreadsheet_may_have_saved_the_file(path):
 
 
 @pytest.mark.parametrize("cut", [10, 66, 75, 85, 100])
-def test_a_line_that_was_cut_off_is_reported_and_kept(path, caplog, cut):
+def test_truncated_line_is_reported_and_kept(path, caplog, cut):
     append_corrections(path, [correction(), correction(1, new='"bee"')])
     whole = path.read_bytes()
     last = whole.rindex(b"\n", 0, -1) + 1
@@ -123,7 +123,7 @@ def test_a_row_that_could_not_be_read_is_not_written(path, row):
     assert not path.exists()
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(path, monkeypatch):
+def test_full_disk_leaves_file_as_it_was(path, monkeypatch):
     append_corrections(path, [correction()])
     before = path.read_bytes()
     code = (
@@ -142,7 +142,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(path, monkeypatch):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_folder_that_is_not_there_or_not_writable_is_an_error(path):
+def test_missing_or_unwritable_folder_is_an_error(path):
     (path.parent / "file").touch()
     for place in (path.parent / "file" / path.name, path.parent / "none" / path.name):
         with pytest.raises(ArtifactError, match="cannot write"):
@@ -156,7 +156,7 @@ def test_a_failed_first_write_leaves_no_file(path, monkeypatch):
     assert not os.listdir(path.parent)
 
 
-def test_a_file_of_a_cache_is_replaced_and_not_written_through(path, tmp_path):
+def test_linked_cache_file_is_replaced_not_overwritten(path, tmp_path):
     append_corrections(path, [correction()])
     cache = tmp_path / "cache"
     for link in (os.link, os.symlink):
@@ -188,7 +188,7 @@ def test_several_writers_lose_nothing(path):
         ]
 
 
-def test_the_last_row_of_an_image_is_in_force():
+def test_last_row_of_image_is_in_force():
     first, undone = correction(), correction(old="bee", new="ant")
     assert current([first, correction(1), undone]) == {
         first.sha256: undone,
@@ -196,12 +196,12 @@ def test_the_last_row_of_an_image_is_in_force():
     }
 
 
-def test_a_label_given_without_knowing_the_other_is_a_conflict():
+def test_label_given_without_seeing_the_other_conflicts():
     ada, ben = correction(new="bee"), correction(new="wasp", who="Ben")
     assert conflicts([ada, correction(1), ben]) == [Conflict(ada, ben)]
 
 
-def test_there_is_no_conflict_if_the_later_person_knew_or_agrees():
+def test_knowing_or_agreeing_person_causes_no_conflict():
     ada = correction(new="bee")
     assert conflicts([ada, correction(old="bee", new="wasp", who="Ben")]) == []
     assert conflicts([ada, correction(new="bee", who="Ben")]) == []

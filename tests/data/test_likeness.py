@@ -60,7 +60,7 @@ def test_a_smaller_copy_is_one_picture(one_picture, side):
 
 
 @pytest.mark.parametrize("way", TURNS)
-def test_a_turned_or_mirrored_copy_is_one_picture_only_that_way_round(one_picture, way):
+def test_turned_copy_matches_only_when_turned_back(one_picture, way):
     source = picture(3)
     turned = Image.fromarray(
         np.ascontiguousarray(turn(np.asarray(source.convert("L"))[None], way)[0])
@@ -80,13 +80,13 @@ def test_a_scratch_makes_another_picture(one_picture, noise):
     assert not one_picture((good, None), (scratched, None))
 
 
-def test_another_colour_of_the_same_brightness_makes_another_picture(one_picture):
+def test_another_colour_of_same_brightness_makes_another_picture(one_picture):
     red, green = (shot(1, noise=0.0, colour=c) for c in ((200, 80, 80), (60, 151, 60)))
     assert not one_picture((red, None), (green, None))
     assert one_picture((red, None), (red.convert("L"), None))
 
 
-def test_a_file_that_has_gone_is_no_copy(tmp_path):
+def test_file_that_has_gone_is_not_copy(tmp_path):
     picture(1).save(tmp_path / "a.png")
     paths = [f"{tmp_path}/a.png", f"{tmp_path}/gone.png"]
     pair = Pairs(np.array([0]), np.array([1]), np.array([0]), np.zeros(1, np.float32))

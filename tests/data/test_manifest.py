@@ -54,7 +54,7 @@ def test_odd_files_are_rows_with_their_reason(root):
     assert found == expected
 
 
-def test_quarantined_files_stay_on_disk_and_out_of_every_split(root):
+def test_quarantined_files_stay_on_disk_without_split(root):
     (root / "ants" / "broken.jpg").write_bytes(b"nonsense")
     manifest = index(root)
     assert [row.path for row in manifest.quarantined] == ["ants/broken.jpg"]
@@ -108,13 +108,13 @@ def test_a_class_without_training_images_cannot_be_learnt(tmp_path):
         index(tmp_path)
 
 
-def test_a_given_split_that_lacks_a_class_is_warned_of(tmp_path):
+def test_given_split_that_lacks_class_is_warned_of(tmp_path):
     write_classes(tmp_path / "train", {"ants": 20, "bees": 20})
     write_classes(tmp_path / "test", {"ants": 5}, seed=1)
     assert any("no image of bees in test" in text for text in index(tmp_path).warnings)
 
 
-def test_a_listed_file_that_is_not_there_is_quarantined(root):
+def test_listed_file_that_is_not_there_is_quarantined(root):
     rows = "".join(f"ants/{n}.png,a\nbees/{n}.png,b\n" for n in range(5))
     (root / "labels.csv").write_text(f"path,label\nants/none.png,a\n{rows}")
     manifest = index(root / "labels.csv")
@@ -127,7 +127,7 @@ def test_a_listed_file_that_is_not_there_is_quarantined(root):
     ("content", "message"),
     [(None, "is missing"), (b"rubbish", "is not a manifest")],
 )
-def test_a_bad_manifest_file_says_which_stage_to_run(tmp_path, content, message):
+def test_bad_manifest_file_says_which_stage_to_run(tmp_path, content, message):
     if content is not None:
         (tmp_path / "m.parquet").write_bytes(content)
     with pytest.raises(ArtifactError, match=rf"{message}(.|\n)*run the stage `index`"):
@@ -135,7 +135,7 @@ def test_a_bad_manifest_file_says_which_stage_to_run(tmp_path, content, message)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_manifest_with_two_bits_turned_over_is_refused_or_read_as_it_was(tmp_path, seed):
+def test_manifest_with_flipped_bits_is_never_misread(tmp_path, seed):
     manifest = index(write_classes(tmp_path / "images", {"a": 5, "b": 5}))
     path = tmp_path / "m.parquet"
     manifest.write(path)
@@ -144,12 +144,12 @@ def test_a_manifest_with_two_bits_turned_over_is_refused_or_read_as_it_was(tmp_p
         assert Manifest.read(path).images == manifest.images
 
 
-def test_a_folder_in_the_place_of_a_manifest_is_told(tmp_path):
+def test_folder_in_place_of_manifest_is_reported(tmp_path):
     with pytest.raises(ArtifactError, match="is not a manifest"):
         Manifest.read(tmp_path)
 
 
-def test_the_brain_scans_keep_their_copies_in_one_split(shared_data):
+def test_brain_scans_keep_their_copies_in_one_split(shared_data):
     manifest = index(shared_data("brain_mri"), workers=2)
     splits: dict[str, set[str]] = {}
     for row in manifest.rows():
@@ -159,7 +159,7 @@ def test_the_brain_scans_keep_their_copies_in_one_split(shared_data):
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+def test_script_without_main_guard_is_told_so(tmp_path):
     """Its worker processes would run the script again, and end; no image is to blame."""
     write_classes(tmp_path / "data", {"a": 40, "b": 40})
     script = tmp_path / "script.py"
@@ -245,7 +245,7 @@ def test_the_summary_counts_classes_copies_and_faults(tmp_path):
     assert summary["leaks_across_given_splits"] == []
 
 
-def test_the_hash_of_the_data_knows_images_labels_and_splits(tmp_path):
+def test_hash_of_data_knows_images_labels_and_splits(tmp_path):
     root = write_classes(tmp_path / "images", {"ants": 8, "bees": 8})
     first = index(root).content_hash
     assert index(root).content_hash == first

@@ -38,7 +38,7 @@ def test_the_golden_picture_has_not_changed():
     assert found[40, 20].tolist() == [99, 80, 156]
 
 
-def test_a_very_long_image_costs_no_more_than_its_middle():
+def test_very_long_image_costs_only_its_middle():
     long = pixels(20, 2000)
     assert (STANDARD.apply(long) == STANDARD.apply(long[:, 960:1040])).mean() > 0.9
 
@@ -57,7 +57,7 @@ def test_the_hash_knows_every_field():
 
 
 @pytest.mark.parametrize("change", [{"crop_pct": 0.0}, {"std": (0.0, 1.0, 1.0)}, {"input_size": 0}])
-def test_impossible_values_are_refused(change):
+def test_impossible_values_are_rejected(change):
     with pytest.raises(BackboneError, match="is out of bounds"):
         Preprocess.from_dict(STANDARD.to_dict() | change)
 
@@ -71,7 +71,7 @@ def test_a_picture_is_cut_in_its_middle():
     assert found[:, 0, 0].tolist() == list(range(68, 132))
 
 
-def test_of_a_long_picture_three_short_sides_are_kept_before_it_is_resized():
+def test_long_picture_is_cropped_before_resizing():
     ramp = np.add.outer(np.zeros(20, int), np.arange(200)).astype(np.uint8)
     found = STANDARD.resize(np.stack([ramp] * 3, axis=2), 20)
     assert found.shape == (20, 60, 3)
@@ -80,7 +80,7 @@ def test_of_a_long_picture_three_short_sides_are_kept_before_it_is_resized():
     assert STANDARD.resize(np.stack([ramp[:, :60].T] * 3, axis=2), 10).shape == (30, 10, 3)
 
 
-def test_a_scaled_decoding_leaves_twice_the_side_that_is_resized_to():
+def test_scaled_decoding_keeps_twice_the_resized_side():
     assert STANDARD.decoded_side is None
     scaled = Preprocess(64, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, scaled=True)
     assert scaled.decoded_side == 2 * 73
@@ -90,7 +90,7 @@ def test_a_scaled_decoding_leaves_twice_the_side_that_is_resized_to():
 
 
 @pytest.mark.parametrize("change", [{"crop_pct": 1.1}, {"std": (1.0, -1.0, 1.0)}])
-def test_values_out_of_bounds_are_refused(change):
+def test_values_out_of_bounds_are_rejected(change):
     with pytest.raises(BackboneError, match="is out of bounds"):
         Preprocess.from_dict(STANDARD.to_dict() | change)
     with pytest.raises(BackboneError, match="'nearest' is not one of bilinear, bicubic"):
@@ -102,7 +102,7 @@ def test_the_smallest_and_the_largest_values_are_taken():
     assert least.apply(pixels(3, 3)).shape == (3, 1, 1)
 
 
-def test_a_padded_image_is_whole_and_the_rest_has_the_mean():
+def test_padded_image_is_whole_and_rest_has_mean():
     padded = replace(STANDARD, geometry="pad")
     wide = np.zeros((20, 80, 3), np.uint8)
     found = padded.fit(wide)
@@ -127,7 +127,7 @@ def test_any_image_fits_in_any_geometry(geometry, size):
     assert replace(other, scaled=True).decoded_side == 128
 
 
-def test_fields_of_old_models_crop_and_keep_their_hash():
+def test_old_model_fields_crop_and_keep_hash():
     fields = STANDARD.to_dict()
     assert "geometry" not in fields
     assert Preprocess.from_dict(fields).geometry == "crop"

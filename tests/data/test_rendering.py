@@ -76,19 +76,19 @@ def test_values_of_sixteen_bits_keep_their_upper_eight(tmp_path):
     assert decode_image(contents[0]).pixels[-1, -1].tolist() == [255] * 3
 
 
-def test_one_value_is_one_grey_in_all_images_of_a_set(tmp_path):
+def test_one_value_is_the_same_grey_everywhere(tmp_path):
     dark, bright = deep(0, 1_000), deep(0, 4_000)
     rendering = rendering_of(tmp_path, dark, bright)
     assert decode_image(bright, rendering=rendering).pixels.max() == 255
     assert decode_image(dark, rendering=rendering).pixels.max() == pytest.approx(64, abs=1)
 
 
-def test_one_exception_of_many_does_not_set_the_range(tmp_path):
+def test_single_exception_does_not_set_the_range(tmp_path):
     contents = [deep(0, 1_000 + number) for number in range(150)] + [deep(0, 65_535)]
     assert rendering_of(tmp_path, *contents).deep[1] < 1_200
 
 
-def test_dead_and_hot_pixels_do_not_set_the_range(tmp_path):
+def test_dead_and_hot_pixels_do_not_set_range(tmp_path):
     values = (RAMP * 1_000).astype(np.uint16)
     values[3, 3], values[9, 9] = 65_535, 64_000
     content = saved(Image.fromarray(values))
@@ -97,7 +97,7 @@ def test_dead_and_hot_pixels_do_not_set_the_range(tmp_path):
 
 @pytest.mark.parametrize("no_data", [-9999.0, -3.4028234663852886e38, 1e30])
 @pytest.mark.parametrize("named", [True, False])
-def test_no_data_does_not_use_up_the_greys_of_floats(tmp_path, no_data, named):
+def test_missing_values_do_not_use_up_float_greys(tmp_path, no_data, named):
     values = 10 + 5 * RAMP
     values[:20] = no_data
     content = floats(values, no_data if named else None)
@@ -108,7 +108,7 @@ def test_no_data_does_not_use_up_the_greys_of_floats(tmp_path, no_data, named):
         assert decode_image(content, rendering=rendering).pixels[:20].max() == 0
 
 
-def test_what_is_no_number_becomes_black(tmp_path):
+def test_what_is_not_a_number_becomes_black(tmp_path):
     values = 5 + RAMP
     values[0, :2] = np.nan, np.inf
     content = floats(values)
@@ -133,7 +133,7 @@ def test_the_ground_is_one_that_shows_the_shapes(tmp_path, grounds, chosen):
         assert all(levels(content, rendering) > 1 for content in contents)
 
 
-def test_an_image_whose_alpha_hides_nothing_has_no_say(tmp_path):
+def test_image_whose_alpha_hides_nothing_has_no_say(tmp_path):
     opaque = icon(255, np.full((64, 64), 255))
     (image,) = seen(tmp_path, opaque)
     assert image.tones == ()
@@ -146,7 +146,7 @@ def test_white_shapes_are_not_copies_of_each_other(tmp_path):
     assert one.thumb != other.thumb
 
 
-def test_a_large_image_is_rendered_as_a_small_one(monkeypatch):
+def test_large_image_is_rendered_as_small_one(monkeypatch):
     from rootstock.data import rendering as module
 
     contents = [deep(0, 900), floats(RAMP - 0.5), icon(9, RAMP * 255)]

@@ -24,7 +24,7 @@ from rootstock.data.split_names import read_split_name, settle_eval
         ("HoldOut", "test"),
     ],
 )
-def test_a_usual_name_of_a_split_says_nothing_else(name, split):
+def test_usual_name_of_split_says_nothing_else(name, split):
     assert read_split_name(name) == (split, True)
 
 
@@ -32,7 +32,7 @@ def test_a_usual_name_of_a_split_says_nothing_else(name, split):
     ("name", "split"),
     [("seg_train", "train"), ("crash test", "test"), ("cifar10-test", "test")],
 )
-def test_a_name_with_an_affix_may_be_a_split(name, split):
+def test_name_with_affix_may_be_split(name, split):
     assert read_split_name(name) == (split, False)
 
 

@@ -45,14 +45,14 @@ def test_even_a_class_of_three_reaches_every_split():
         assert set(found) == {"train", "val", "test"}
 
 
-def test_given_splits_are_kept_and_the_missing_one_comes_from_train():
+def test_missing_split_is_taken_from_given_train():
     given = ["train"] * 300 + ["test"] * 50
     found = split(range(350), given=given)
     assert found[300:] == ["test"] * 50
     assert set(found[:300]) == {"train", "val"}
 
 
-def test_a_copy_of_a_given_test_image_is_not_drawn_from_train():
+def test_copy_of_given_test_image_stays_in_train():
     groups = list(range(100)) + list(range(100))
     given = ["train"] * 100 + ["test"] * 100
     assert set(split(groups, given=given)[:100]) == {"train"}
@@ -79,7 +79,7 @@ def test_a_class_of_one_group_stays_in_training():
     assert set(split(groups, labels)[300:]) == {"train"}
 
 
-def test_a_class_that_chance_left_out_gets_one_group_and_no_more():
+def test_class_left_out_by_chance_gets_one_group():
     found = [split(range(start, start + 4), val_fraction=0.01) for start in range(0, 400, 4)]
     assert all(names.count("val") == 1 for names in found)
     with_copies = [split([start, start, start + 1, start + 2, start + 2]) for start in range(99)]
@@ -89,20 +89,20 @@ def test_a_class_that_chance_left_out_gets_one_group_and_no_more():
         assert names[3] == names[4]
 
 
-def test_chance_decides_which_group_is_moved_into_an_empty_split():
+def test_empty_split_gets_a_random_group():
     found = [split(range(start, start + 4), val_fraction=1e-6) for start in range(0, 800, 4)]
     places = Counter(names.index("val") for names in found)
     assert min(places[place] for place in range(4)) > 20
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_class_of_one_group_is_never_taken_out_of_training(seed):
+def test_single_group_class_is_never_removed_from_training(seed):
     labels = ["a"] * 20 + ["b"] * 6
     assert set(split([*range(20), *[1000] * 6], labels, seed=seed)[20:]) == {"train"}
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_groups_over_two_classes_leave_images_of_both_in_training(seed):
+def test_mixed_groups_leave_both_classes_in_training(seed):
     groups = [0, 0, 1, 1, 2, 2, 3, 4]
     labels = ["a", "b", "a", "b", "a", "c", "c", "c"]
     found = split(groups, labels, seed=seed)

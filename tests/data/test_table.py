@@ -28,7 +28,7 @@ def test_backslashes_are_read_as_separators(root):
     assert "2 paths spelt differently from the file names" in warnings[0]
 
 
-def test_a_backslash_in_the_name_of_a_file_is_kept(root):
+def test_backslash_in_name_of_file_is_kept(root):
     (root / "a\\b.png").write_bytes((root / "img/ant/0.png").read_bytes())
     rows, warnings = read(root, "path,label\na\\b.png,ant\nimg/bee/0.png,bee\n")
     assert "a\\b.png" in rows
@@ -69,7 +69,7 @@ def test_case_decides_between_two_files(root):
 
 
 @pytest.mark.parametrize("listed", ["ant/0.png", "img/ant/0"])
-def test_a_missing_file_is_shown_with_the_one_that_may_be_meant(root, listed):
+def test_missing_file_suggests_similar_file(root, listed):
     (root / "0.png").write_bytes(b"x")
     _, warnings = read(root, f"path,label\n{listed},ant\n")
     assert f"the first: {root / listed}; " in warnings[0]
@@ -106,7 +106,7 @@ def test_labels_that_look_the_same_are_one(root):
         ([b"\xff", b"\xfe"], pa.binary()),
     ],
 )
-def test_what_is_no_text_is_refused_by_its_type(root, values, kind):
+def test_non_text_column_is_rejected_by_type(root, values, kind):
     for name in ("label", "path"):
         columns = {"path": ["img/ant/0.png", "img/bee/0.png"], "label": ["a", "b"]}
         table = pa.table(columns | {name: pa.array(values, kind)})
@@ -115,7 +115,7 @@ def test_what_is_no_text_is_refused_by_its_type(root, values, kind):
             find_images(root / "labels.parquet")
 
 
-def test_a_missing_value_in_parquet_is_an_empty_label(root):
+def test_missing_value_in_parquet_is_empty_label(root):
     pq.write_table(pa.table({"path": ["a.png"], "label": pa.nulls(1)}), root / "labels.parquet")
     with pytest.raises(DataError, match="row 1: path or label is empty"):
         find_images(root / "labels.parquet")
@@ -126,12 +126,12 @@ def test_an_address_is_no_path(root):
         read(root, "path,label\nhttps://x.org/a.png,a\n")
 
 
-def test_blanks_after_the_delimiters_are_no_part_of_names_and_values(root):
+def test_blanks_after_delimiters_are_stripped(root):
     rows, _ = read(root, "path, label, split\nimg/ant/0.png, 007, train\n")
     assert rows == {"img/ant/0.png": ("007", "train")}
 
 
-def test_empty_rows_behind_the_last_one_are_no_rows(root):
+def test_empty_rows_at_the_end_are_ignored(root):
     rows, _ = read(root, "path,label,split\nimg/ant/0.png,ant,train\n,,\n, ,\n")
     assert rows == {"img/ant/0.png": ("ant", "train")}
     with pytest.raises(DataError, match="row 1: path or label is empty"):
@@ -146,7 +146,7 @@ def test_columns_are_known_in_any_case(root):
 
 
 @pytest.mark.parametrize(("name", "hint"), [("a.tar.gz", "unpack it"), ("a.txt", "class folders")])
-def test_a_file_that_is_no_table_has_a_way_out(root, name, hint):
+def test_file_that_is_not_a_table_gets_a_hint(root, name, hint):
     (root / name).write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         find_images(root / name)

@@ -44,7 +44,7 @@ def test_images_of_one_time_are_in_one_split():
     assert list_tested(["1", "3", "3", "2"]) == [1, 2]
 
 
-def test_a_group_is_tested_if_its_newest_image_is():
+def test_group_is_tested_if_its_newest_image_is():
     assert list_tested(["1", "2", "3", "4"], groups=[5, 6, 7, 5]) == [0, 3]
 
 
@@ -57,17 +57,17 @@ def test_a_group_is_tested_if_its_newest_image_is():
         (["5", "5"], "would contain all images"),
     ],
 )
-def test_times_that_decide_nothing_are_refused(times, what):
+def test_times_that_decide_nothing_are_rejected(times, what):
     with pytest.raises(DataError, match=what):
         split(times)
 
 
-def test_a_given_test_split_and_a_time_are_refused():
+def test_given_test_split_and_time_are_rejected():
     with pytest.raises(DataError, match="data.time asks for one by time"):
         split(["1", "2"], splits=["test", None])
 
 
-def test_a_column_names_the_groups_before_a_pattern_does():
+def test_column_names_groups_before_pattern_does():
     entries = [Entry("patient_1/a.png", "a", None, {"patient": "P7"})]
     assert name_groups("patient", entries) == ["P7"]
     assert name_groups("patient", [Entry("patient_1/a.png", "a")]) == ["patient_1"]
@@ -99,7 +99,7 @@ def test_the_newest_images_are_the_test_split(table, tmp_path):
     assert manifest.rows("val")
 
 
-def test_the_images_of_a_site_stay_in_one_split(table, tmp_path):
+def test_images_of_site_stay_in_one_split(table, tmp_path):
     manifest = index(table, tmp_path / "out", "data.group=site", "data.test_fraction=0.25")
     splits = {}
     for row in manifest.rows():

@@ -45,7 +45,7 @@ def test_logits_are_averaged_image_by_image():
     np.testing.assert_array_equal(average_views(logits, "flip"), [[2.0, 1.0], [6.0, 5.0]])
 
 
-def test_mirror_image_and_corners_are_those_of_the_pixels():
+def test_mirror_image_and_corners_are_those_of_pixels():
     preprocess = tiny_backbone().card.preprocess()
     size = preprocess.input_size
     pixels = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)

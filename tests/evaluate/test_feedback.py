@@ -50,31 +50,31 @@ def test_each_task_judges_its_answers(task, columns, label, score):
         ("single_label", "a\nb"),
     ],
 )
-def test_a_label_of_another_kind_is_refused(task, label):
+def test_a_label_of_another_kind_is_rejected(task, label):
     with pytest.raises(DataError):
         judge(label, task=task, value=1.0)
 
 
-def test_an_unknown_request_is_said():
+def test_unknown_request_is_an_error():
     with pytest.raises(UnknownRequestError, match="no request with this id"):
         judge_answer([], "ant")
     with pytest.raises(UnknownRequestError, match="no image with this SHA-256"):
         judge_answer([answer()], "ant", sha256=TWO)
 
 
-def test_one_of_several_images_has_to_be_named():
+def test_several_images_need_a_hash():
     answers = [answer(), answer(TWO, label="bee")]
     with pytest.raises(AmbiguousRequestError, match="2 images"):
         judge_answer(answers, "bee")
     assert judge_answer(answers, "bee", sha256=TWO).score == 1
 
 
-def test_an_answer_of_an_older_journal_is_not_judged():
+def test_answer_of_older_journal_is_not_judged():
     with pytest.raises(AmbiguousRequestError, match="older"):
         judge_answer([answer(task=None)], "ant")
 
 
-def test_a_later_label_replaces_the_earlier_one_and_both_stay(tmp_path):
+def test_later_label_replaces_earlier_one_and_both_stay(tmp_path):
     append_feedback(tmp_path, [judge("ant")])
     append_feedback(tmp_path, [judge("bee"), judge("ant", request_id="r2")])
     rows = FeedbackLog(tmp_path).rows()
@@ -84,7 +84,7 @@ def test_a_later_label_replaces_the_earlier_one_and_both_stay(tmp_path):
     assert len(lines) == 4
 
 
-def test_new_rows_are_read_on_from_where_the_last_look_ended(tmp_path):
+def test_reading_continues_after_last_read_row(tmp_path):
     log = FeedbackLog(tmp_path)
     assert log.score("m", "3", window=10) is None
     append_feedback(tmp_path, [judge("ant")])
@@ -99,7 +99,7 @@ def test_new_rows_are_read_on_from_where_the_last_look_ended(tmp_path):
     assert log.rows() == []
 
 
-def test_a_row_that_was_cut_off_costs_no_other(tmp_path):
+def test_row_that_was_cut_off_costs_no_other(tmp_path):
     append_feedback(tmp_path, [judge("ant"), judge("ant", request_id="r2")])
     path = tmp_path / "feedback.csv"
     path.write_bytes(path.read_bytes()[:-30] + b'"')
@@ -117,6 +117,6 @@ def test_errors_of_numbers_have_a_normal_interval():
     assert found.low < found.value < found.high
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+def test_folder_that_cannot_be_written_is_error(tmp_path):
     with pytest.raises(ArtifactError, match="cannot be written"):
         append_feedback(tmp_path / "none", [judge("ant")])

@@ -26,7 +26,7 @@ def compare(first, second):
     )
 
 
-def test_mcnemar_looks_at_the_images_that_one_alone_gets_right():
+def test_mcnemar_uses_images_right_in_one_model_only():
     comparison = compare(range(80), range(90))
     assert comparison.table == (80, 10, 0, 10)
     assert comparison.p_value == pytest.approx(2 * 0.5**10)
@@ -41,16 +41,16 @@ def test_mcnemar_looks_at_the_images_that_one_alone_gets_right():
         (range(81), "cannot show which model is better"),
     ],
 )
-def test_the_page_says_first_what_can_be_said(second, words):
+def test_page_begins_with_the_verdict(second, words):
     assert words in render_comparison(compare(range(80), second), pictures=[]).splitlines()[2]
 
 
-def test_lost_images_stand_before_won_ones():
+def test_lost_images_come_before_won_ones():
     comparison = compare([0, 1, 2], [1, 2, 3])
     assert [row[0] for row in comparison.differing()] == ["0.png", "3.png"]
 
 
-def test_classes_are_told_by_their_change():
+def test_classes_are_ordered_by_change():
     comparison = compare(range(0, 100, 2), range(0, 50, 2))
     assert [(c.label, c.before, c.after) for c in comparison.classes] == [
         ("cat", 1.0, 0.5),

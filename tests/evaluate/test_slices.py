@@ -11,7 +11,7 @@ def facts(**columns):
     return [dict(zip(columns, map(str, row), strict=True)) for row in rows]
 
 
-def test_a_slice_with_more_errors_is_found_and_no_other():
+def test_only_slices_with_more_errors_are_found():
     random = np.random.default_rng(0)
     sites = random.integers(0, 4, 400)
     errors = (random.random(400) < np.where(sites == 2, 0.4, 0.1)).astype(float)

@@ -10,7 +10,7 @@ def estimate(confidences, drift=None, n_validation=1_000):
     return estimate_accuracy(confidences, drift or {}, FREEDOM, n_validation)
 
 
-def test_the_mean_confidence_is_the_accuracy_of_a_calibrated_model():
+def test_mean_confidence_is_accuracy_of_calibrated_model():
     random = np.random.default_rng(0)
     confidences = random.uniform(0.6, 1.0, 2_000)
     right = random.random(2_000) < confidences
@@ -25,19 +25,19 @@ def test_fewer_images_make_the_interval_wider():
 
 
 @pytest.mark.parametrize("what", ["features", "classes"])
-def test_it_cannot_be_told_under_drift(what):
+def test_drift_prevents_an_estimate(what):
     found = estimate(np.full(500, 0.9), {what: 0.6})
     assert found.value is None
     assert what in found.reason
 
 
-def test_drift_that_chance_gives_is_no_drift():
+def test_drift_within_chance_allows_an_estimate():
     confidences = np.full(60, 0.95)
     assert estimate(confidences, {"features": 0.4}).value is not None
     assert estimate(np.full(2_000, 0.95), {"features": 0.4}).value is None
 
 
-def test_it_cannot_be_told_from_too_few_images():
+def test_too_few_images_prevent_an_estimate():
     assert "fewer than 50" in estimate(np.full(49, 0.9)).reason
     assert "validation images" in estimate(np.full(500, 0.7), n_validation=20).reason
 

@@ -84,20 +84,20 @@ def test_new_class_is_recognised_and_the_others_stay(model, tmp_path, count):
     assert len(new.bundle.known_images.images) == 40 + count
 
 
-def test_class_that_is_there_is_refused(model, tmp_path):
+def test_class_that_is_there_is_rejected(model, tmp_path):
     predictor = Predictor(model)
     with pytest.raises(DataError, match="has the class 'red' already"):
         enroll_class(predictor, "red", make_images(predictor, "red", 1), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_model_without_named_images_is_refused(tmp_path):
+def test_model_without_named_images_is_rejected(tmp_path):
     predictor = Predictor(tiny_bundle())
     with pytest.raises(BundleError, match="does not name its training images"):
         enroll_class(predictor, "green", make_images(predictor, "green", 1), tmp_path / "new")
 
 
-def test_command_says_what_the_class_does_to_the_others(model, tmp_path, capsys):
+def test_command_says_what_class_does_to_others(model, tmp_path, capsys):
     (tmp_path / "green").mkdir()
     for seed in range(4):
         (tmp_path / f"green/{seed}.png").write_bytes(picture("green", seed))

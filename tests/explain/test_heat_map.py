@@ -158,7 +158,7 @@ def test_network_of_tokens_has_no_maps_but_occlusion(tmp_path):
     assert np.ptp(explained.heat_map.evidence) > 0
 
 
-def test_features_behind_a_layer_are_not_means_of_maps():
+def test_features_behind_layer_are_not_means_of_maps():
     features = torch.ones(2, 3)
     assert are_means(features, [torch.ones(2, 3, 4, 4)])
     assert not are_means(features, [2 * torch.ones(2, 3, 4, 4)])
@@ -166,7 +166,7 @@ def test_features_behind_a_layer_are_not_means_of_maps():
     assert not are_means(features, [torch.ones(2, 4, 4, 4)])
 
 
-def test_unknown_output_is_refused_with_the_known_ones():
+def test_unknown_output_is_rejected_with_the_known_ones():
     predictor = Predictor(tiny_bundle())
     with pytest.raises(ExplainError, match="'oak'") as caught:
         explain_images(predictor, [predictor.prepare(jpeg(3))], output="oak")

@@ -86,7 +86,7 @@ def test_maximised_image_raises_its_class(lens, views, output):
     torch.testing.assert_close(end, maximise(lens, margin, steps=60))
 
 
-def test_inversion_of_an_early_tap_is_nearer_than_that_of_a_late_one(lens, views):
+def test_early_tap_inversion_is_closer_than_late_one(lens, views):
     target = to_tensor(views[0])
     errors = [
         float((invert(lens, target, tap, steps=60) - target).abs().mean())
@@ -154,7 +154,7 @@ def test_patches_are_the_most_exciting_parts(lens, views):
     assert patches[0].pixels.shape[0] <= SIZE
 
 
-def test_filters_and_maps_have_the_shapes_of_the_network(lens, views):
+def test_filters_and_maps_have_shapes_of_network(lens, views):
     filters = read_filters(lens)
     assert all(one.shape == filters[0].shape and one.dtype == np.uint8 for one in filters)
     maps = strongest_maps(lens, views[0], count=4)

@@ -103,7 +103,7 @@ def test_model_without_names_says_how_to_have_them():
         ImageIndex.of_reference(predictor)
 
 
-def test_damaged_names_are_refused(tmp_path):
+def test_damaged_names_are_rejected(tmp_path):
     bundle = write_known(tmp_path / "model")
     assert len(read_bundle(bundle.directory).known_images.images) == 40
     reference = Reference(bundle.reference.features[:5], bundle.reference.distances)

@@ -94,7 +94,7 @@ def test_maps_are_of_all_that_is_answered(predictor):
             assert np.ptp(one.evidence) > 0
 
 
-def test_hiding_and_maps_agree_on_what_there_is_to_explain(predictor):
+def test_occlusion_and_maps_have_the_same_subjects(predictor):
     subjects = predictor.task.subjects(CLASSES)
     for name in subjects:
         (explained,) = explain_images(
@@ -163,12 +163,12 @@ def test_evaluation_shows_maps_of_every_task(predictor, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["localisation", "multi_label", "regression"])
-def test_only_one_class_per_image_takes_a_new_class(predictors, tmp_path, name):
+def test_only_one_class_per_image_takes_new_class(predictors, tmp_path, name):
     with pytest.raises(DataError, match="one class per image"):
         enroll_class(predictors[name], "new", [], tmp_path / "out")
 
 
-def test_page_of_what_is_inside_explains_a_box_and_its_class(predictors, tmp_path):
+def test_inside_page_explains_box_and_class(predictors, tmp_path):
     predictor = predictors["localisation"]
     prepared = prepare(predictor)
     task = predictor.task

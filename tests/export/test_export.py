@@ -34,7 +34,7 @@ def test_onnx_says_what_is_needed_to_use_it(predictor, tmp_path):
     assert json.loads((tmp_path / "out" / PROOF).read_text())["model"] == predictor.bundle.digest
 
 
-def test_the_ten_lines_of_the_documentation_give_the_models_answer(predictor, tmp_path):
+def test_ten_lines_of_documentation_give_models_answer(predictor, tmp_path):
     """Without Rootstock: only what the file itself says."""
     done = export_model(predictor, "onnx", tmp_path / "out")
     session = onnxruntime.InferenceSession(str(done.path))
@@ -55,7 +55,7 @@ def test_formats_of_torch_give_the_recorded_outputs(predictor, tmp_path, name):
     assert done.path.exists()
 
 
-def test_int8_is_measured_on_images_that_it_was_not_fitted_to(predictor, tmp_path):
+def test_int8_is_measured_on_unseen_images(predictor, tmp_path):
     done = export_model(predictor, "onnx-int8", tmp_path / "out", contents=CONTENTS)
     assert done.proof.n_images == len(CONTENTS) // 2
     assert done.proof.agreement is not None
@@ -73,7 +73,7 @@ def test_what_is_in_the_folder_stays(predictor, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tflite", "coreml"])
-def test_a_format_of_another_tool_names_it_and_leaves_nothing(predictor, tmp_path, name):
+def test_format_needing_another_tool_leaves_nothing(predictor, tmp_path, name):
     with pytest.raises(BundleError, match="does not drive") as caught:
         export_model(predictor, name, tmp_path / "out", contents=CONTENTS)
     assert "export --format" in caught.value.hint

@@ -36,7 +36,7 @@ def choose(folder, found):
     return choose_pass(found, probe=PROBE, folder=folder, batch_size=8).engine
 
 
-def test_the_faster_engine_is_taken_and_the_outcome_is_said(tmp_path, caplog):
+def test_faster_engine_is_taken_and_outcome_is_reported(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     assert choose(tmp_path, ways([], onnx=0.02, openvino=0.001)) == "openvino"
     assert "features are computed by openvino (images/s on this machine: onnx " in caplog.text
@@ -51,7 +51,7 @@ def test_what_was_measured_is_kept(tmp_path):
     assert choose(tmp_path / "another", ways(calls, openvino=0.02)) == "onnx"
 
 
-def test_another_network_or_processor_is_measured_anew(tmp_path, monkeypatch):
+def test_another_network_or_processor_is_measured_again(tmp_path, monkeypatch):
     calls = []
     choose(tmp_path, ways(calls))
     for change in (lambda: "other", lambda: "network"):

@@ -115,7 +115,7 @@ def test_an_engine_that_answers_otherwise_is_not_used(data, monkeypatch, caplog,
     assert f"not computed by {wrong}: its differ by 0.01 of the largest" in caplog.text
 
 
-def test_an_engine_that_cannot_read_the_network_is_not_used(data, monkeypatch, caplog):
+def test_engine_that_cannot_read_network_is_not_used(data, monkeypatch, caplog):
     def refuse(engine, path, *, cores):
         raise BundleError(f"{engine} cannot load it")
 
@@ -145,7 +145,7 @@ def test_few_images_are_not_worth_a_measurement(data, monkeypatch):
     assert run(data, measure=True, n_images=reader.MEASURE_FROM_IMAGES - 1).engine == "torch"
 
 
-def test_parts_leave_the_merging_to_whoever_has_them_all(data, monkeypatch):
+def test_parts_leave_merging_to_whoever_has_them_all(data, monkeypatch):
     merged = []
     monkeypatch.setattr(reader, "compact", merged.append)
     run(data, n_images=11)
@@ -178,7 +178,7 @@ def test_batches_come_in_order_and_whole(data, processes):
 
 
 @pytest.mark.parametrize("processes", [False, True])
-def test_a_process_that_decodes_says_which_image_has_changed(data, processes):
+def test_process_that_decodes_says_which_image_has_changed(data, processes):
     (data["root"] / data["rows"][9].path).unlink()
     arguments = (data["rows"], data["root"], data["preprocess"])
     with pytest.raises(DataError, match=f"{data['rows'][9].path} cannot be read any more") as found:

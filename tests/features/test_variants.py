@@ -71,14 +71,14 @@ def test_half_precision_is_half_precision(backbone, images):
     assert (half(images) != exact(images)).any()
 
 
-def test_what_half_precision_cannot_hold_is_computed_in_full(backbone, images):
+def test_overflowing_half_precision_uses_full_precision(backbone, images):
     exact, half = (way.network for way in gpu.gpu_variants(backbone, TAPS))
     huge = images * 1e7
     assert torch.isfinite(half(huge)).all()
     torch.testing.assert_close(half(huge), exact(huge), rtol=0, atol=0)
 
 
-def test_the_ways_are_proved_and_the_fastest_is_taken(opened, tmp_path, monkeypatch):
+def test_ways_are_proved_and_fastest_is_taken(opened, tmp_path, monkeypatch):
     ways, probe = opened()
     names = ["torch", "torch (channels_last)", "torch (float16)"]
     assert [way.name for way in ways.variants] == names
@@ -93,7 +93,7 @@ def test_the_ways_are_proved_and_the_fastest_is_taken(opened, tmp_path, monkeypa
             assert (values.shape, values.dtype) == (expected[tap].shape, np.float16)
 
 
-def test_a_gpu_is_measured_with_the_batches_it_will_get(opened, tmp_path, monkeypatch):
+def test_gpu_is_measured_with_batches_it_will_get(opened, tmp_path, monkeypatch):
     ways, probe = opened()
     seen = []
 

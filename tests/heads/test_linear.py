@@ -41,7 +41,7 @@ def standardise(features):
     return (features - features.mean(axis=0)) / np.sqrt(shrunk)
 
 
-def test_a_feature_that_hardly_varies_in_few_images_stays_small():
+def test_nearly_constant_feature_stays_small():
     random = np.random.default_rng(0)
     features = random.normal(0, [0.01, 1.0, 1.0, 1.0], (4, 4))
     scale = shrink_scale(features.var(axis=0), 4)
@@ -50,7 +50,7 @@ def test_a_feature_that_hardly_varies_in_few_images_stays_small():
     assert many == pytest.approx([0.0131, 1.0, 1.0, 1.0], abs=1e-3)
 
 
-def test_two_images_of_each_class_are_enough_where_most_features_are_quiet():
+def test_two_images_per_class_suffice_with_quiet_features():
     """Dividing by the deviations of a few images would make the quiet features as loud."""
     random = np.random.default_rng(0)
     centres, quiet = np.zeros((3, 400)), np.r_[np.full(3, 0.5), np.full(397, 0.05)]
@@ -106,7 +106,7 @@ def test_balanced_weights_are_those_of_scikit_learn():
     np.testing.assert_allclose(softmax(head.outputs(features)), expected, atol=1e-3)
 
 
-def test_folds_solved_together_score_as_folds_solved_alone():
+def test_folds_score_equally_together_or_separately():
     features, labels = blobs(spread=4.0)
     scaled = standardise(features)
     scores = cross_validate_path(features, labels, folds=4, strengths=[0.01, 0.3], seed=0)
@@ -118,7 +118,7 @@ def test_folds_solved_together_score_as_folds_solved_alone():
         assert scores.scores[row] == pytest.approx(alone.mean(), abs=0.01)
 
 
-def test_the_same_features_give_the_same_path_bit_for_bit():
+def test_same_features_give_same_path_bit_for_bit():
     features, labels = blobs()
     first, second = (
         fit_head_path(features, labels, strengths=[0.1, 1e-3], n_classes=3) for _ in range(2)
@@ -142,7 +142,7 @@ def test_a_stronger_penalty_gives_smaller_weights():
     assert norms == sorted(norms, reverse=True)
 
 
-def test_a_strength_means_the_same_for_twice_the_images():
+def test_strength_means_same_for_twice_images():
     features, labels = blobs(per_class=4_000)
     features = features / features.std(axis=0)  # on few images, unequal ones are drawn together
     once = fit_linear_head(features, labels, l2=0.1, n_classes=3)
@@ -214,26 +214,26 @@ def test_a_head_survives_the_disk(tmp_path):
     assert (found.outputs(features) == head.outputs(features)).all()
 
 
-def test_a_head_survives_the_disk_whatever_the_order_of_its_numbers(tmp_path):
+def test_head_survives_disk_whatever_order_of_its_numbers(tmp_path):
     weights = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
     write_head(LinearHead(weights, np.zeros(2, np.float32)), tmp_path / "head.safetensors")
     assert (read_head(tmp_path / "head.safetensors").weights == weights).all()
 
 
-def test_an_adjusted_head_favours_no_class_for_being_frequent():
+def test_adjusted_head_favours_no_class_for_being_frequent():
     labels = np.array([0] * 90 + [1] * 10)
     head = LinearHead(np.zeros((2, 1), np.float32), np.log([0.9, 0.1]).astype(np.float32))
     adjusted = adjust_logits(head, labels, n_classes=2)
     assert softmax(adjusted.outputs(np.zeros((1, 1))))[0] == pytest.approx([0.5, 0.5])
 
 
-def test_a_class_without_images_is_not_lifted_by_adjusting():
+def test_class_without_images_is_not_lifted_by_adjusting():
     shares = log_shares(np.array([0, 0, 0, 1]), n_classes=3)
     assert shares[2] == 0.0
     assert shares[0] - shares[1] == pytest.approx(np.log(3))
 
 
-def test_the_outer_layer_of_an_mlp_head_is_adjusted():
+def test_outer_layer_of_mlp_head_is_adjusted():
     linear = LinearHead(np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
     adjusted = adjust_logits(MlpHead(linear, linear), np.array([0, 0, 0, 1]), n_classes=2)
     assert adjusted.inner is linear
@@ -250,7 +250,7 @@ def fits_on(device):
     return [head.outputs(features) for head in heads], folds.losses
 
 
-def test_a_fit_makes_its_tensors_on_the_device_that_it_is_given():
+def test_fit_creates_tensors_on_the_given_device():
     """Whatever is made elsewhere lands on torch's default, which here cannot compute."""
     expected = fits_on(torch.device("cpu"))
     with torch.device("meta"):

@@ -18,7 +18,7 @@ def accuracy(head, features, labels):
     return (head.outputs(features).argmax(axis=1) == labels).mean()
 
 
-def test_a_hidden_layer_separates_what_a_linear_head_cannot():
+def test_hidden_layer_separates_what_linear_head_cannot():
     features, labels = rings()
     linear = fit_linear_head(features, labels, l2=1e-3, n_classes=2)
     mlp = fit_mlp_head(features[:300], labels[:300], hidden=32, l2=1e-4, n_classes=2)

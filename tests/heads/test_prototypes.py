@@ -13,7 +13,7 @@ def draw(per_class=3, n_classes=4, width=50):
     return (centres[labels] + random.normal(0, 2, (len(labels), width))).astype(np.float16), labels
 
 
-def test_the_largest_output_is_the_nearest_mean_by_cosine():
+def test_largest_output_is_nearest_mean_by_cosine():
     features, labels = draw()
     others = np.random.default_rng(2).normal(5, 2, (200, 50))
     mean = features.astype(float).mean(axis=0)
@@ -46,7 +46,7 @@ def test_a_class_without_images_is_not_predicted():
     assert set(head.outputs(features).argmax(axis=1)) <= {0, 2}
 
 
-def test_outputs_are_scaled_to_the_lowest_loss_on_unseen_images():
+def test_outputs_are_scaled_for_lowest_unseen_loss():
     solver, labels = SoftmaxSolver(), np.tile(np.arange(4), 30)
     outputs = np.eye(4)[labels] + np.random.default_rng(0).normal(0, 0.3, (120, 4))
 

@@ -24,7 +24,7 @@ def scale(features):
     return (features - problem.mean) / problem.scale
 
 
-def test_the_head_is_that_of_scikit_learn_with_cross_validation(data):
+def test_head_equals_cross_validated_scikit_learn(data):
     features, values = data
     scaled = scale(features)
     penalties = [share * np.square(scaled).sum() / len(scaled) for share in PENALTIES]
@@ -34,7 +34,7 @@ def test_the_head_is_that_of_scikit_learn_with_cross_validation(data):
     )
 
 
-def test_more_rows_than_axes_are_solved_with_the_penalty_of_a_part(data, monkeypatch):
+def test_large_problems_use_the_penalty_of_a_part(data, monkeypatch):
     random = np.random.default_rng(1)
     features = random.normal(0, 1, (90, 20)).astype(np.float32)
     values = (features[:, :2] + random.normal(0, 0.1, (90, 2))).astype(np.float32)

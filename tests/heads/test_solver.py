@@ -19,7 +19,7 @@ def features(n_rows, n_columns):
 
 
 @pytest.mark.parametrize(("shape", "rank"), [((200, 12), 12), ((15, 90), 15)], ids=["tall", "wide"])
-def test_features_are_turned_into_as_many_axes_as_they_have(shape, rank):
+def test_features_are_rotated_without_losing_axes(shape, rank):
     given = features(*shape)
     axes = Axes.of(given)
     assert axes.rows.shape == (shape[0], rank + 1)
@@ -59,7 +59,7 @@ def solve(weights, strengths=(10.0, 1.0, 0.1, 0.01)):
     return path, loss.calls
 
 
-def test_weightings_side_by_side_take_few_steps_more_than_one():
+def test_several_weightings_take_few_extra_steps():
     random = torch.Generator().manual_seed(1)
     weights = torch.rand(5, 200, generator=random)
     together, calls = solve(weights)
@@ -70,7 +70,7 @@ def test_weightings_side_by_side_take_few_steps_more_than_one():
             torch.testing.assert_close(several[number], one[0], atol=1e-2, rtol=1e-2)
 
 
-def test_many_outputs_take_fewer_steps_from_their_own_metric(monkeypatch):
+def test_many_outputs_need_fewer_steps_with_a_metric(monkeypatch):
     labels = torch.arange(900) % 300
     centres = torch.randn(300, 64, generator=torch.Generator().manual_seed(2))
     rows = features(900, 64) + centres[labels]
@@ -96,7 +96,7 @@ def test_the_memory_of_steps_is_bounded():
     assert count_steps(many[:1, :, :1000]) * bytes_of_two / 10 <= solver.MEMORY_BYTES
 
 
-def test_the_penalty_of_a_hidden_layer_is_half_its_squared_norm():
+def test_hidden_layer_penalty_is_half_squared_norm():
     random = np.random.default_rng(0)
     labels = np.arange(120) % 3
     given = (random.normal(size=(120, 4)) + 2 * np.eye(4)[labels]).astype(np.float32)
@@ -110,7 +110,7 @@ def test_the_penalty_of_a_hidden_layer_is_half_its_squared_norm():
     assert pull == pytest.approx(1.0, abs=0.15)
 
 
-def test_a_loss_of_a_hidden_layer_that_is_not_finite_is_an_error():
+def test_non_finite_hidden_layer_loss_is_an_error():
     given = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     with pytest.raises(TrainingError, match="hidden layer is not finite"):
         fit_mlp_head(given, np.arange(30) % 2, hidden=4, l2=float("nan"), n_classes=2)

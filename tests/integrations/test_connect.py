@@ -58,7 +58,7 @@ def test_relative_sqlite_variable_becomes_absolute(tmp_path, monkeypatch):
     assert tracking_uri(Paths(tmp_path)) == f"sqlite:///{tmp_path}/runs.db"
 
 
-def test_a_try_of_dvc_uses_the_registry_of_its_project(tmp_path, monkeypatch):
+def test_try_of_dvc_uses_registry_of_its_project(tmp_path, monkeypatch):
     tried = tmp_path / ".dvc/tmp/exps/standalone/tmpab12"
     for repository in (tmp_path, tried):
         (repository / ".git").mkdir(parents=True)
@@ -88,7 +88,7 @@ class _Refusing(BaseHTTPRequestHandler):
 
 
 @pytest.mark.integration
-def test_a_server_that_refuses_says_which_variables_it_wants_before_any_work(tmp_path, monkeypatch):
+def test_rejected_login_names_variables_before_any_work(tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     uri = f"http://127.0.0.1:{server.server_port}"
@@ -128,7 +128,7 @@ def test_missing_package_names_install_and_switch(tmp_path, monkeypatch):
         connect_searcher(Config())
 
 
-def test_a_race_runs_in_this_process_unless_a_cluster_is_named(monkeypatch):
+def test_race_runs_in_this_process_without_a_cluster(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert isinstance(connect_racer(Config()), SequentialSearcher)
     monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere:10001")
@@ -145,7 +145,7 @@ def test_the_search_is_spread_as_its_settings_say():
         assert getattr(usual, name) != value
 
 
-def test_runs_are_logged_to_the_experiment_with_the_patience_of_the_settings(tmp_path):
+def test_runs_use_experiment_and_patience_of_settings(tmp_path):
     settings = TrackingConfig(experiment="insects", patience=7.0)
     runs = connect_runs(Config(tracking=settings), Paths(tmp_path))
     assert (runs.experiment, runs.patience) == ("insects", 7.0)

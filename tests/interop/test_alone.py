@@ -91,7 +91,7 @@ def ask(operation, parameters):
     return seen
 
 
-def test_made_up_requests_of_the_published_document_get_answers_that_fit_it(published, served):
+def test_generated_requests_get_conforming_answers(published, served):
     version = httpx.get(f"{served.address}/v1/model").json()["version"]
     parameters = {"model_name": served.name, "model_version": version}
     operations = [found.ok() for found in published.get_all_operations()]

@@ -63,7 +63,7 @@ class Counts(Stops):
             yield work(part)
 
 
-def test_a_table_holds_the_answers_that_are_given_one_by_one(tmp_path, images):
+def test_table_equals_answers_given_one_by_one(tmp_path, images):
     counts = write(tmp_path / "answers.parquet", images, embeddings=True)
     assert (counts.images, counts.failed) == (7, 1)
     rows = pyarrow.parquet.read_table(tmp_path / "answers.parquet").to_pylist()
@@ -97,7 +97,7 @@ def test_csv_and_parquet_hold_the_same(tmp_path, images):
     assert texts[0]["labels"]
 
 
-def test_a_stopped_run_goes_on_where_it_was(tmp_path, images):
+def test_stopped_run_continues(tmp_path, images):
     path = tmp_path / "answers.parquet"
     with pytest.raises(KeyboardInterrupt):
         write(path, images, spreader=Stops(2))
@@ -135,12 +135,12 @@ def test_parts_of_another_run_are_not_used(tmp_path, images, change):
         ("answers.csv", True, "do not fit into a CSV file"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, name, embeddings, message):
+def test_unwritable_table_is_rejected_before_work(tmp_path, name, embeddings, message):
     with pytest.raises(ArtifactError, match=message):
         AnswerTable(tiny_bundle(), tmp_path / name, OPTIONS, embeddings=embeddings)
 
 
-def test_an_existing_table_stays_until_the_new_one_is_whole(tmp_path, images):
+def test_existing_table_stays_until_new_one_is_whole(tmp_path, images):
     path = tmp_path / "answers.csv"
     path.write_text("mine")
     with pytest.raises(KeyboardInterrupt):

@@ -11,7 +11,7 @@ from tests.data.folders import photo, write_classes
 from tests.data.test_broken_folders import index
 
 
-def test_rows_are_answered_in_their_order_over_several_batches(tmp_path):
+def test_rows_keep_their_order_over_batches(tmp_path):
     root = write_classes(tmp_path, {"a": 20, "b": 20})
     rows, predictor = index(root).rows(), Predictor(tiny_bundle())
     assert len(rows) > BATCH_IMAGES

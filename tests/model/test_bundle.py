@@ -46,7 +46,7 @@ def test_a_bundle_holds_what_was_written():
     assert bundle.golden_bytes(bundle.golden[1]) == jpeg(101)
 
 
-def test_the_card_does_not_tell_where_the_weights_lay():
+def test_card_does_not_reveal_weights_path():
     facts = read_bundle(tiny_bundle()).facts
     assert facts.card["architecture"] == "test_efficientnet"
     assert "weights" not in facts.card
@@ -61,7 +61,7 @@ def test_every_file_but_the_checksums_has_a_checksum():
     assert {"bundle.json", "model.onnx", "model.safetensors", "golden/0.jpg"} < set(sums)
 
 
-def test_nothing_of_this_machine_is_in_the_onnx_file():
+def test_nothing_of_this_machine_is_in_onnx_file():
     content = (tiny_bundle() / "model.onnx").read_bytes()
     assert b"site-packages" not in content
     assert b".py" not in content
@@ -89,14 +89,14 @@ def test_an_older_bundle_is_replaced_whole(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path):
+def test_folder_with_other_files_does_not_change(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(BundleError, match="it is not a model, and is left alone"):
         write_tiny_bundle(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_a_file_in_the_way_is_refused(tmp_path):
+def test_a_file_in_the_way_is_rejected(tmp_path):
     (tmp_path / "model").write_text("")
     with pytest.raises(BundleError, match="is a file, not a directory"):
         write_tiny_bundle(tmp_path / "model")
@@ -132,7 +132,7 @@ def test_golden_images_get_plain_names(tmp_path, name, file):
     assert bundle.golden[0].file == file
 
 
-def test_a_class_that_was_never_seen_can_be_exported(tmp_path):
+def test_class_that_was_never_seen_can_be_exported(tmp_path):
     network = tiny_network()
     with torch.no_grad():
         network.head.bias[1] = -1e4
@@ -205,7 +205,7 @@ def test_a_missing_checksum_names_the_file(folder, file):
         read_bundle(folder)
 
 
-def test_a_checksum_outside_the_directory_is_refused(folder):
+def test_a_checksum_outside_the_directory_is_rejected(folder):
     sums = json.loads((folder / "checksums.json").read_text())
     write_json(folder / "checksums.json", sums | {"../other": "0" * 64})
     with pytest.raises(BundleError, match=r"names '\.\./other', outside the model"):
@@ -240,20 +240,20 @@ def test_a_class_too_few_is_found(folder):
         ({"task": "astrology"}, "there is no task 'astrology'"),
     ],
 )
-def test_facts_that_make_no_sense_for_the_task_are_refused(folder, changes, words):
+def test_facts_invalid_for_the_task_are_rejected(folder, changes, words):
     change(folder, "bundle.json", lambda tree: tree.update(changes))
     with pytest.raises(BundleError, match=words):
         read_bundle(folder)
 
 
-def test_other_preprocessing_than_at_training_is_refused(folder):
+def test_other_preprocessing_than_at_training_is_rejected(folder):
     change(folder, "bundle.json", lambda tree: tree["preprocess"].update(crop_pct=0.5))
     with pytest.raises(BundleError, match="this Rootstock prepares images as"):
         read_bundle(folder)
 
 
 @pytest.mark.parametrize("wrong", [{"crop_pct": 7.0}, {"colour": "red"}, {"mean": None}])
-def test_preprocessing_that_makes_no_sense_is_refused(folder, wrong):
+def test_preprocessing_that_makes_no_sense_is_rejected(folder, wrong):
     change(folder, "bundle.json", lambda tree: tree["preprocess"].update(wrong))
     with pytest.raises(BundleError, match=r"bundle\.json: preprocess is wrong"):
         read_bundle(folder)
@@ -277,7 +277,7 @@ def test_a_damaged_reference_is_named(folder):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "golden/2.jpg"])
-def test_rubbish_with_a_right_checksum_is_refused_with_a_way_out(folder, file):
+def test_rubbish_with_valid_checksum_is_rejected(folder, file):
     sums = json.loads((folder / "checksums.json").read_text())
     (folder / file).write_bytes(b"rubbish")
     write_json(folder / "checksums.json", sums | {file: sha256_file(folder / file)})
@@ -286,7 +286,7 @@ def test_rubbish_with_a_right_checksum_is_refused_with_a_way_out(folder, file):
     assert caught.value.hint
 
 
-def test_a_reference_of_another_width_is_refused(folder):
+def test_a_reference_of_another_width_is_rejected(folder):
     change(folder, "bundle.json", lambda tree: tree.update(feature_width=tree["feature_width"] + 1))
     with pytest.raises(BundleError, match=r"reference.safetensors does not fit bundle.json"):
         read_bundle(folder).reference  # noqa: B018 - read when it is asked for
@@ -296,7 +296,7 @@ def test_a_model_without_a_reference_has_none(tmp_path):
     assert write_tiny_bundle(tmp_path / "model").reference is None
 
 
-def test_facts_of_the_first_format_are_those_of_one_class_per_image(folder):
+def test_format_1_facts_mean_one_class_per_image(folder):
     facts = json.loads((folder / "bundle.json").read_text())
 
     def as_it_was(tree):
@@ -321,26 +321,26 @@ def test_every_file_is_readable_as_the_umask_says(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["reference.safetensors", "golden/9.jpg", "notes.txt"])
-def test_a_file_that_is_not_listed_is_refused(tmp_path, name):
+def test_a_file_that_is_not_listed_is_rejected(tmp_path, name):
     bundle = write_tiny_bundle(tmp_path / "model")
     (bundle.directory / name).write_bytes(b"")
     with pytest.raises(BundleError, match=f"{name} is not part of the model"):
         read_bundle(bundle.directory)
 
 
-def test_a_link_that_is_not_listed_is_refused(folder, tmp_path):
+def test_a_link_that_is_not_listed_is_rejected(folder, tmp_path):
     (folder / "elsewhere").symlink_to(tmp_path)
     with pytest.raises(BundleError, match="elsewhere is not part of the model"):
         read_bundle(folder)
 
 
-def test_notes_of_mlflow_and_macos_do_no_harm(folder):
+def test_files_of_mlflow_and_macos_are_ignored(folder):
     (folder / "registered_model_meta").write_text("model_name: tiny")
     (folder / "golden/.DS_Store").write_bytes(b"")
     assert read_bundle(folder).names == CLASSES
 
 
-def test_a_bundle_knows_the_images_it_was_made_with(tmp_path):
+def test_bundle_knows_images_it_was_made_with(tmp_path):
     train, val, other = (digit * 64 for digit in "1a5")
     bundle = write_tiny_bundle(tmp_path / "model", seen=SeenImages.of(train=[train], val=[val]))
     seen = read_bundle(bundle.directory).seen
@@ -351,7 +351,7 @@ def test_a_bundle_knows_the_images_it_was_made_with(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"\xff" * 8, b"\x02" + bytes(7) + b"[]", b"\x02" + bytes(7) + b"{}"]
 )
-def test_damaged_arrays_are_refused(tmp_path, content):
+def test_damaged_arrays_are_rejected(tmp_path, content):
     bundle = write_tiny_bundle(tmp_path / "model", with_reference=True)
     path = bundle.directory / "reference.safetensors"
     path.write_bytes(content)

@@ -74,7 +74,7 @@ def test_no_more_than_twenty_classes_are_listed():
     assert "c20" not in text
 
 
-def test_the_card_says_why_and_keeps_paths_of_this_machine_to_itself():
+def test_card_gives_reasons_without_local_paths():
     lines = card().splitlines()
     assert "- strategy: linear_probe. Because." in lines
     assert "- backbone: tiny. Because." in lines
@@ -83,11 +83,11 @@ def test_the_card_says_why_and_keeps_paths_of_this_machine_to_itself():
 
 
 @pytest.mark.parametrize(("strategy", "said"), [("linear_probe", False), ("full_finetune", True)])
-def test_a_model_of_another_strategy_than_planned_is_explained(strategy, said):
+def test_model_of_another_strategy_than_planned_is_explained(strategy, said):
     assert ("did not improve the head" in card(strategy=strategy)) is said
 
 
-def test_the_card_names_what_the_model_was_made_of():
+def test_card_names_what_model_was_made_of():
     lineage = {"git_commit": "c" * 40, "plan_hash": "p" * 64, "weights_sha256": "w" * 64}
     text = card(lineage=lineage)
     assert f"Commit `{'c' * 40}`, data `{'d' * 12}`, plan `{'p' * 12}`" in text

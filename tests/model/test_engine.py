@@ -50,7 +50,7 @@ def refusing(wrong):
     return prove
 
 
-def test_the_fastest_engine_is_taken_and_all_times_are_reported(bundle, monkeypatch):
+def test_fastest_engine_is_used_and_times_are_reported(bundle, monkeypatch):
     outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
     fakes = {"onnx": fake(outputs, 6), "openvino": fake(outputs, 1)}
     monkeypatch.setattr(engines, "installed_engines", lambda: ["onnx", "openvino", "torch"])
@@ -62,7 +62,7 @@ def test_the_fastest_engine_is_taken_and_all_times_are_reported(bundle, monkeypa
     assert "torch" not in times
 
 
-def test_an_engine_with_other_answers_is_passed_over(bundle, monkeypatch):
+def test_an_engine_with_other_answers_is_ignored(bundle, monkeypatch):
     outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
     wrong, right = fake(outputs, 0), fake(outputs, 2)
 
@@ -78,7 +78,7 @@ def test_an_engine_with_other_answers_is_passed_over(bundle, monkeypatch):
         assert fastest_engine(bundle, refusing(wrong))[:2] == ("onnx", right)
 
 
-def test_a_model_that_no_engine_proves_is_refused(bundle, monkeypatch):
+def test_a_model_that_no_engine_proves_is_rejected(bundle, monkeypatch):
     def prove(forward):
         raise BundleError("golden image 0 is off")
 
@@ -124,7 +124,7 @@ def test_a_group_within_the_groups_bounds_them_too(tmp_path):
     assert usable_cores(tmp_path, own) == usable_cores(tmp_path / "none")
 
 
-def test_a_gpu_with_other_answers_is_passed_over(bundle, monkeypatch):
+def test_a_gpu_with_other_answers_is_ignored(bundle, monkeypatch):
     outputs = Outputs(np.zeros((1, 3)), np.zeros((1, 4)))
     rounded, right = fake(outputs, 0), fake(outputs, 0)
 
@@ -167,7 +167,7 @@ def test_no_batch_over_the_bound_is_tried():
 
 
 @pytest.mark.parametrize("driver", [None, "/usr/bin/nvidia-smi"])
-def test_a_gpu_needs_a_driver_before_torch_is_asked(monkeypatch, driver):
+def test_gpu_needs_driver_before_torch_is_asked(monkeypatch, driver):
     monkeypatch.setattr("shutil.which", lambda name: driver)
     monkeypatch.setattr("pathlib.Path.exists", lambda self: False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)

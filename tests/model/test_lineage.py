@@ -48,7 +48,7 @@ def test_hashes_seed_and_settings_are_kept(repository):
     assert found["data_dvc"] == ""
 
 
-def test_without_git_nothing_is_said_of_it(tmp_path, monkeypatch):
+def test_without_git_lineage_has_no_commit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = trace(PARAMS, tmp_path, **HASHES)
     assert (found["git_commit"], found["git_changes"]) == ("", [])
@@ -56,7 +56,7 @@ def test_without_git_nothing_is_said_of_it(tmp_path, monkeypatch):
     assert trace(PARAMS, tmp_path, **HASHES)["git_commit"] == ""
 
 
-def test_images_that_dvc_names_are_found_beside_their_folder(tmp_path):
+def test_images_tracked_by_dvc_are_found(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/raw.dvc").write_text("outs: [x]")
     assert trace(PARAMS, tmp_path, **HASHES)["data_dvc"] == "outs: [x]"
@@ -88,7 +88,7 @@ def test_only_absolute_paths_are_cut():
         ({"data_dvc": ""}, ["not versioned by DVC"]),
     ],
 )
-def test_what_stands_in_the_way_of_a_repetition_is_said(change, said):
+def test_obstacles_to_reproduction_are_listed(change, said):
     found = open_ends(WHOLE | change)
     assert len(found) == len(said)
     assert all(words in text for words, text in zip(said, found, strict=True))

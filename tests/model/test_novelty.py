@@ -41,12 +41,12 @@ def test_the_length_of_features_does_not_matter(known):
     )
 
 
-def test_a_smaller_share_of_the_unknown_has_a_farther_limit(known):
+def test_smaller_share_of_unknown_has_farther_limit(known):
     reference, _ = known
     assert reference.limit(0.2) < reference.limit(0.01) <= reference.distances[-1]
 
 
-def test_only_so_many_training_images_are_kept():
+def test_number_of_kept_training_images_is_limited():
     features = np.random.default_rng(0).normal(size=(3 * MAX_FEATURES, 4))
     found = Reference.measure(features, features[:3], {})
     assert found.features.shape == (MAX_FEATURES, 4)
@@ -63,7 +63,7 @@ def test_it_comes_back_from_its_arrays(known):
         Reference.from_arrays({"features": features})
 
 
-def test_a_distance_is_the_mean_over_the_five_nearest_directions():
+def test_distance_is_mean_over_five_nearest_directions():
     angles = np.deg2rad([0, 10, 20, 30, 40, 50, 180])
     train = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     reference = Reference.measure(3 * train, train[:2], {})
@@ -79,7 +79,7 @@ def test_fewer_training_images_than_neighbours_are_all_asked():
     assert reference.distance(np.array([[1.0, 0.0]]))[0] == pytest.approx(0.5, abs=1e-3)
 
 
-def test_a_limit_is_passed_by_its_share_of_the_validation_images():
+def test_limit_is_exceeded_by_its_validation_share():
     reference = Reference(np.eye(2, dtype=np.float16), np.arange(1, 100, dtype=np.float32) / 100)
     assert reference.limit(0.1) == pytest.approx(0.9)
     assert reference.limit(0.5) == pytest.approx(0.5)
@@ -94,7 +94,7 @@ def test_distances_of_the_validation_images_rise():
     assert sorted(reference.arrays()) == ["distances", "features"]
 
 
-def test_the_training_images_that_are_kept_are_spread_over_all():
+def test_kept_training_images_are_evenly_spread():
     features = np.stack([np.arange(3 * MAX_FEATURES) + 1.0, np.ones(3 * MAX_FEATURES)], axis=1)
     kept = Reference.measure(features, features[:3], {}).features.astype(float)
     slopes = kept[:, 0] / kept[:, 1]

@@ -49,7 +49,7 @@ def test_any_batch_size_gives_one_row_an_image(predictor, n):
     assert logits.dtype == np.float32
 
 
-def test_an_image_has_the_same_answer_alone_and_in_company(predictor):
+def test_image_has_same_answer_in_any_batch(predictor):
     contents = [jpeg(seed) for seed in range(20)]
     together = predictor.predict(contents, top_k=3)
     for content, answer in zip(contents, together, strict=True):
@@ -72,15 +72,15 @@ def test_only_bad_images_are_only_errors(predictor):
     assert all(answer.error for answer in predictor.predict([b"", b"x"]))
 
 
-def test_no_image_is_no_answer(predictor):
+def test_no_image_is_not_a_answer(predictor):
     assert predictor.predict([]) == []
 
 
-def test_top_k_is_cut_at_the_number_of_classes(predictor):
+def test_top_k_is_cut_at_number_of_classes(predictor):
     assert len(predictor.predict([jpeg(0)], top_k=99)[0].top) == 3
 
 
-def test_top_k_below_one_is_refused(predictor):
+def test_top_k_below_one_is_rejected(predictor):
     with pytest.raises(ValueError, match="top_k must be 1 or more, got 0"):
         predictor.predict([jpeg(0)], top_k=0)
 
@@ -90,7 +90,7 @@ def test_limits_of_the_caller_count(predictor):
     assert strict.predict([jpeg(0)])[0].error.reason == "too-many-pixels"
 
 
-def test_the_limits_of_training_are_those_of_the_model(tmp_path):
+def test_limits_of_training_are_those_of_model(tmp_path):
     whole = jpeg(0)
     strict = write_tiny_bundle(tmp_path / "strict", limits=DecodeLimits(max_pixels=6_400))
     assert Predictor(strict.directory).predict([whole])[0].error is None
@@ -104,7 +104,7 @@ def test_the_limits_of_training_are_those_of_the_model(tmp_path):
     assert [answer.error for answer in answers] == [None, None]
 
 
-def test_the_service_keeps_a_models_limits_unless_told_otherwise():
+def test_service_keeps_models_limits_unless_told_otherwise():
     own = DecodeLimits(max_bytes=5_000, max_pixels=300_000_000, truncated="use")
     assert Settings().limits(own) == own
     told = Settings(max_pixels=1_000, truncated="refuse", max_side=90).limits(own)
@@ -119,21 +119,21 @@ def test_torch_and_onnx_agree(predictor):
     assert other.check_golden() < 1e-4
 
 
-def test_a_bundle_of_early_features_works_in_both_engines(tmp_path):
+def test_bundle_of_early_features_works_in_both_engines(tmp_path):
     bundle = write_tiny_bundle(tmp_path / "early", network=tiny_network("block2"))
     onnx, other = (Predictor(bundle, engine=engine) for engine in ("onnx", "torch"))
     assert bundle.facts.tap == "block2"
     np.testing.assert_allclose(onnx.outputs(prepared(2)), other.outputs(prepared(2)), atol=1e-4)
 
 
-def test_weights_that_do_not_fit_the_card_are_refused(tmp_path):
+def test_weights_that_do_not_fit_card_are_rejected(tmp_path):
     folder = shutil.copytree(tiny_bundle(), tmp_path / "model")
     change(folder, "bundle.json", lambda tree: tree.update(tap="block1"))
     with pytest.raises(BundleError, match=r"model\.safetensors does not fit bundle\.json"):
         Predictor(folder, engine="torch")
 
 
-def test_the_model_is_named_after_its_directory_and_content(predictor):
+def test_model_is_named_after_its_directory_and_content(predictor):
     bundle = read_bundle(tiny_bundle())
     assert predictor.info == {
         "name": "tiny",
@@ -148,7 +148,7 @@ def test_golden_images_are_answered_as_recorded(predictor):
     assert predictor.check_golden() < 1e-4
 
 
-def test_another_golden_answer_is_refused(tmp_path):
+def test_another_golden_answer_is_rejected(tmp_path):
     folder = shutil.copytree(tiny_bundle(), tmp_path / "model")
 
     def shift(tree):
@@ -159,7 +159,7 @@ def test_another_golden_answer_is_refused(tmp_path):
         Predictor(folder)
 
 
-def test_an_onnx_file_of_other_classes_is_refused(tmp_path):
+def test_an_onnx_file_of_other_classes_is_rejected(tmp_path):
     folder = shutil.copytree(tiny_bundle(), tmp_path / "model")
     golden = json.loads((folder / "golden/golden.json").read_text())
     for sample in golden["samples"]:
@@ -171,18 +171,18 @@ def test_an_onnx_file_of_other_classes_is_refused(tmp_path):
         Predictor(folder, engine="onnx")
 
 
-def test_a_file_that_is_no_onnx_is_named(tmp_path):
+def test_file_that_is_not_onnx_is_named(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(BundleError, match=r"cannot load .*model\.onnx"):
         onnx_session(tmp_path / "model.onnx")
 
 
-def test_numbers_that_are_not_finite_are_refused(predictor):
+def test_numbers_that_are_not_finite_are_rejected(predictor):
     with pytest.raises(BundleError, match="numbers that are not finite"):
         predictor.outputs(np.full((1, 3, SIZE, SIZE), np.nan, np.float32))
 
 
-def test_views_are_averaged_and_leave_the_golden_images_as_they_are(tmp_path):
+def test_views_are_averaged_without_changing_golden_images(tmp_path):
     bundle = write_tiny_bundle(tmp_path / "model", views="flip")
     predictor = Predictor(bundle)
     views = predictor.prepare(jpeg(1))

@@ -59,7 +59,7 @@ def test_a_wrong_name_in_a_hint_is_noticed():
         assert not WRONG_NAME.search(hint), hint
 
 
-def test_all_images_and_the_changelog_have_the_version_of_the_package():
+def test_all_images_and_changelog_have_version_of_package():
     version = PROJECT["version"]
     for name in ("docker-compose.yml", ".env.example"):
         tags = set(re.findall(r"rootstock-[a-z-]+:([\d.]+)", (ROOT / name).read_text("utf-8")))

@@ -109,7 +109,7 @@ def ask(address, image, headers=None):
         return json.load(answer)
 
 
-def test_it_holds_the_package_its_data_and_its_licence(wheel):
+def test_it_holds_package_its_data_and_its_licence(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {Path(name) for name in archive.namelist()}
         (metadata,) = (path for path in names if path.name == "METADATA")
@@ -123,7 +123,7 @@ def test_it_holds_the_package_its_data_and_its_licence(wheel):
     assert {".html", ".json", ".typed"} <= suffixes
 
 
-def test_the_licence_is_the_full_apache_text_of_the_authors():
+def test_licence_is_full_apache_text_of_authors():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in text
     assert "END OF TERMS AND CONDITIONS" in text
@@ -141,7 +141,7 @@ def test_the_licence_is_the_full_apache_text_of_the_authors():
     ],
     ids=["base", "serve", "client", "train"],
 )
-def test_an_extra_does_not_bring_what_it_has_no_use_for(extras, absent):
+def test_extra_installs_no_unneeded_packages(extras, absent):
     brought = set(closure(requirements_of(*extras)))
     # MLflow is a server too, and that is made with FastAPI.
     allowed = {"fastapi"} if "mlflow" in brought else set()
@@ -184,7 +184,7 @@ def test_the_service_answers_with_what_serve_brings(programs, tmp_path):
     assert answer["predictions"][0]["top"][0] == pytest.approx(top[0])
 
 
-def test_a_service_says_at_once_which_extra_it_lacks(programs, tmp_path, monkeypatch):
+def test_service_says_at_once_which_extra_it_lacks(programs, tmp_path, monkeypatch):
     rootstock = programs("serve") / "rootstock"
     done = run(rootstock, "serve", "--model", "models:/rootstock@champion", folder=tmp_path)
     assert done.returncode == 1
@@ -224,7 +224,7 @@ def test_a_folder_becomes_a_served_model(programs, tmp_path):
 
 
 @pytest.mark.slow
-def test_serve_installs_from_the_index_into_an_empty_environment(wheel, tmp_path):
+def test_serve_installs_from_index_into_empty_environment(wheel, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
     bin_ = tmp_path / "env/bin"
     install = ["install", "--quiet", "-c", ROOT / "constraints.txt", f"{wheel}[serve]"]

@@ -69,7 +69,7 @@ def test_a_slow_backbone_is_excluded():
     assert "max_latency_ms 2" in scores[1].excluded
 
 
-def test_when_nothing_is_left_every_reason_is_said():
+def test_when_nothing_is_left_every_reason_is_reported():
     profile = profile_with(0.7, 0.9).model_copy(
         update={"unusable": (Unusable(candidate="hub:x", why="no hub"),)}
     )
@@ -77,7 +77,7 @@ def test_when_nothing_is_left_every_reason_is_said():
         chosen(profile, limits=Limits(max_params=1))
 
 
-def test_a_score_holds_what_was_measured_of_each_candidate():
+def test_score_holds_what_was_measured_of_each_candidate():
     profile = profile_with(0.8, 0.7, parameters=7, gflop_per_megapixel=3.0, input_size=100)
     _, (own, other), _ = chosen(profile)
     assert (own.name, own.candidate, own.accuracy) == ("mobilenetv2_100", "hub", 0.8)
@@ -101,7 +101,7 @@ def test_a_limit_itself_is_within_the_limit():
     assert [bool(score.excluded) for score in scores] == [False, True]
 
 
-def test_the_reason_compares_the_cheaper_backbone_with_the_best():
+def test_reason_compares_cheaper_backbone_with_best():
     profile = profile_with(0.80, 0.81, gflop_per_megapixel=24.0)
     name, _, why = chosen(profile)
     assert name == "mobilenetv2_100"

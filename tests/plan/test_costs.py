@@ -25,12 +25,12 @@ def expected(strategy, profile=None, shares=PRIOR_SHARES, **pins):
     return expect_candidate(profile or make_profile(), Pins(**pins), strategy, shares=shares)
 
 
-def test_a_head_costs_one_pass_of_the_training_and_validation_images():
+def test_head_costs_one_pass_of_images():
     assert expected("linear_probe").gflop == round(240 * HEAD, 1)
     assert expected("linear_probe", input_size=64).gflop == round(240 * 12 * 64**2 / 1e6, 1)
 
 
-def test_fine_tuning_costs_its_epochs_for_every_rate_at_its_size():
+def test_fine_tuning_cost_counts_epochs_rates_and_size():
     # Extraction once; an epoch is one pass forward and two back, and one of the validation images
     epochs = 15 * (3 * 200 + 40)
     assert expected("full_finetune").gflop == round((240 + epochs) * TUNED, 1)
@@ -39,12 +39,12 @@ def test_fine_tuning_costs_its_epochs_for_every_rate_at_its_size():
     assert pinned.gflop == round((240 + 3 * 3 * (3 * 200 + 40)) * HEAD, 1)
 
 
-def test_minutes_on_the_reference_machine_are_operations_over_its_pace():
+def test_reference_minutes_are_operations_over_pace():
     candidate = expected("full_finetune")
     assert candidate.reference_minutes == round(candidate.gflop / 20 / 60, 1) > 1
 
 
-def test_a_pin_stands_for_what_the_rules_would_plan():
+def test_pin_replaces_the_rule_in_costs():
     profile = make_profile()
     assert tuning_size(profile, Pins()) == 128
     assert tuning_size(profile, Pins(input_size=96)) == 96
@@ -56,7 +56,7 @@ def test_a_pin_stands_for_what_the_rules_would_plan():
     assert planned_rates(profile, Pins(learning_rates=(0.1,)), "linear_probe") == 0
 
 
-def test_a_head_is_expected_near_the_probe_of_its_depth():
+def test_head_is_expected_near_probe_of_its_depth():
     profile = make_profile(probes=EARLY_PROBES)
     for strategy, probe in (("linear_probe", 0.55), ("early_features", 0.8)):
         candidate = expected(strategy, profile)
@@ -69,7 +69,7 @@ def test_a_head_is_expected_near_the_probe_of_its_depth():
 
 
 @pytest.mark.parametrize(("similar", "bonus"), [(True, 0.0), (False, 0.25)])
-def test_fine_tuning_is_expected_to_remove_its_share_of_the_probes_errors(similar, bonus):
+def test_expected_fine_tuning_removes_share_of_errors(similar, bonus):
     # The last tap probes .9; with this many images there is next to no noise
     probes = tuple(
         probe.model_copy(update={"n_images": 10**9, "std": 0.0}) for probe in make_profile().probes
@@ -83,12 +83,12 @@ def test_fine_tuning_is_expected_to_remove_its_share_of_the_probes_errors(simila
     assert candidate.basis == "prior"
 
 
-def test_without_a_probe_of_the_last_tap_nothing_is_expected():
+def test_without_probe_of_last_tap_nothing_is_expected():
     probes = (Probe(tap=TAPS[0], accuracy=0.5, std=0.01, n_images=200),)
     assert expected("linear_probe", make_profile(probes=probes)).expected_accuracy is None
 
 
-def test_a_backbone_of_one_tap_has_no_earlier_features_to_expect_anything_of():
+def test_one_tap_backbone_has_no_expected_early_features():
     profile = make_profile(probes=(Probe(tap="last", accuracy=0.7, std=0.01, n_images=200),))
     backbone = profile.backbone.model_copy(update={"taps": ("last",)})
     candidate = expected("early_features", profile.model_copy(update={"backbone": backbone}))
@@ -105,7 +105,7 @@ def test_a_tap_that_was_not_probed_promises_nothing():
 
 
 @pytest.mark.parametrize(("std", "own"), [(0.0, standard_error(0.8, 200)), (0.2, 0.1)])
-def test_folds_that_differ_more_than_chance_widen_the_range(std, own):
+def test_folds_that_differ_more_than_chance_widen_range(std, own):
     probe = Probe(tap="last", accuracy=0.8, std=std, n_images=200)
     assert accuracy_error(probe, n_test=50) == math.hypot(own, standard_error(0.8, 50))
     assert accuracy_error(probe, n_test=0) == math.hypot(own, standard_error(0.8, 200))

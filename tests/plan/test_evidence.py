@@ -20,18 +20,18 @@ def judged(last, *, early=0.5, size="medium", similar=True, n_train=2000, per_cl
     )
 
 
-def test_nothing_is_tuned_where_nothing_can_be_won():
+def test_no_fine_tuning_without_possible_gain():
     judgement = judged(0.995, size="large")
     assert (judgement.ruled, judgement.choice) == ("full_finetune", "linear_probe")
     assert judgement.contest == ()
 
 
-def test_a_head_on_small_data_with_many_errors_goes_to_a_race():
+def test_small_data_with_many_errors_are_raced():
     judgement = judged(0.7, size="small", n_train=600)
     assert judgement.contest == ("linear_probe", "partial_finetune")
 
 
-def test_the_rival_of_a_head_on_dissimilar_data_tunes_every_layer():
+def test_dissimilar_data_race_against_full_finetune():
     judgement = judged(0.7, size="small", similar=False, n_train=600)
     assert judgement.contest[1] == "probe_then_finetune"
 
@@ -44,13 +44,13 @@ def test_too_few_images_are_not_raced():
 @pytest.mark.parametrize(
     ("early", "choice"), [(0.66, "linear_probe"), (0.7, "early_features"), (0.9, "early_features")]
 )
-def test_probes_overrule_the_table_on_depth_only_beyond_the_noise(early, choice):
+def test_probes_overrule_table_on_depth_only_beyond_noise(early, choice):
     judgement = judged(0.705, early=early, size="small", similar=False, n_train=60)
     assert judgement.ruled == "early_features"
     assert judgement.choice == choice
 
 
-def test_a_clear_gain_leaves_the_table_standing():
+def test_clear_gain_keeps_the_table_s_choice():
     judgement = judged(0.955, similar=False, n=5000)
     assert (judgement.choice, judgement.contest) == ("probe_then_finetune", ())
 
@@ -78,25 +78,25 @@ def test_without_probes_the_table_decides():
     assert (judgement.choice, judgement.contest) == ("linear_probe", ())
 
 
-def test_too_few_images_leave_a_ruled_fine_tuning_as_it_is():
+def test_too_few_images_keep_the_table_s_fine_tuning():
     assert judged(0.7, n_train=40).choice == "partial_finetune"
     assert judged(0.7, size="small", n_train=40).choice == "linear_probe"
 
 
 @pytest.mark.parametrize(("n_train", "per_class", "raced"), [(50, 4.0, True), (49, 4.0, False)])
-def test_a_race_needs_fifty_images_and_four_of_a_class(n_train, per_class, raced):
+def test_race_needs_fifty_images_and_four_of_class(n_train, per_class, raced):
     judgement = judged(0.7, size="small", n_train=n_train, per_class=per_class)
     assert bool(judgement.contest) is raced
     assert not judged(0.7, size="small", n_train=50, per_class=3.9).contest
 
 
-def test_the_noise_of_few_probed_images_hides_what_tuning_could_win():
+def test_noise_of_few_images_hides_fine_tuning_gain():
     assert judged(0.95, size="small", n=10_000).contest  # up to 2 points, noise .2
     assert not judged(0.97, size="small", n=16).contest  # up to 1.2 points, noise 4.3
     assert "not worth its cost" in judged(0.97, size="small", n=16).why
 
 
-def test_the_better_head_is_the_one_that_fine_tuning_is_compared_with():
+def test_fine_tuning_is_compared_with_better_head():
     judgement = judged(0.5, early=0.9, size="small", n=5000)
     assert judgement.choice == "early_features"
     assert judgement.contest == ("early_features", "partial_finetune")
@@ -105,7 +105,7 @@ def test_the_better_head_is_the_one_that_fine_tuning_is_compared_with():
     assert "-3.0 to +4.0 points" in judgement.why
 
 
-def test_a_backbone_of_one_tap_has_a_linear_head_only():
+def test_backbone_of_one_tap_has_linear_head_only():
     judgement = judge(
         size="small",
         similar=False,
@@ -130,7 +130,7 @@ def test_a_backbone_of_one_tap_has_a_linear_head_only():
         ({"pinned": "linear_probe"}, False),
     ],
 )
-def test_a_race_is_run_if_it_is_allowed_and_both_are_fast_enough(changes, raced):
+def test_race_runs_if_allowed_and_fast_enough(changes, raced):
     evidence = judged(0.7, size="small", n_train=600)
     options = {"too_slow": [], "allowed": True, "pinned": "auto"} | changes
     contest = ("linear_probe", "partial_finetune")

@@ -59,7 +59,7 @@ def test_a_run_repeated_is_written_once(tmp_path):
     assert len(list(read_ledger(tmp_path / "ledger"))) == 1
 
 
-def test_a_torn_line_is_told_and_does_not_spoil_the_next(tmp_path, caplog):
+def test_truncated_line_is_reported_and_skipped(tmp_path, caplog):
     path = tmp_path / "ledger"
     append_row(path, a_row(seed=1))
     path.write_bytes(path.read_bytes() + b'{"format_ver')
@@ -101,13 +101,13 @@ def test_thresholds_follow_the_better_strategies():
     assert found.regret == (pytest.approx(15.0), 0.0)
 
 
-def test_thresholds_stand_where_few_sets_were_compared():
+def test_few_sets_leave_thresholds_unchanged():
     rows = [a_row(strategy=name) for name in ("early_features", "probe_then_finetune")]
     found = fitted(rows)
     assert (found.n_sets, found.small_below, found.regret) == (1, 1000, None)
 
 
-def test_coverage_counts_the_runs_that_came_out_as_expected():
+def test_coverage_counts_runs_that_came_out_as_expected():
     rows = [a_row(test_accuracy=value, seed=n) for n, value in enumerate((0.9, 0.9, 0.9, 0.5))]
     assert fitted(rows).coverage == 0.75
 
@@ -119,7 +119,7 @@ def test_settings_are_keys_of_params_yaml():
     assert Config.model_validate(settings | {"seed": 0}) == Config()
 
 
-def test_few_images_a_class_stay_small_in_the_fit_as_they_do_in_the_plan():
+def test_few_images_per_class_count_as_small():
     # in hindsight fine-tuning won, but no border of images makes these sets more than small
     rows = [
         a_row(data_hash=str(number), n_train=600, median_per_class=5, size_class="small",
@@ -132,7 +132,7 @@ def test_few_images_a_class_stay_small_in_the_fit_as_they_do_in_the_plan():
 
 
 @pytest.mark.parametrize(("accuracy", "held"), [(0.846, True), (0.844, False), (0.954, True)])
-def test_half_an_image_beside_the_range_is_as_expected(accuracy, held):
+def test_half_an_image_outside_range_is_as_expected(accuracy, held):
     assert a_row(test_accuracy=accuracy).as_expected is held
 
 
@@ -140,7 +140,7 @@ def test_without_a_range_nothing_was_expected():
     assert a_row(expected_accuracy=None).as_expected is None
 
 
-def test_a_row_is_made_of_profile_plan_and_outcome():
+def test_row_is_made_of_profile_plan_and_outcome():
     profile = make_profile(similar=False, probes=EARLY_PROBES, imbalance=2.5)
     plan = make_transfer_plan(
         profile, pins=Pins(strategy="full_finetune"), l2_grid=(1.0,), race=a_race("linear_probe")
@@ -186,13 +186,13 @@ def test_a_row_is_made_of_profile_plan_and_outcome():
     ).raced is False  # fmt: skip
 
 
-def test_runs_that_differ_in_more_than_minutes_are_all_kept(tmp_path):
+def test_runs_that_differ_are_all_kept(tmp_path):
     for changes in ({}, {"test_accuracy": 0.91}, {"strategy": "linear_probe"}, {"minutes": 9.0}):
         append_row(tmp_path / "ledger", a_row(**changes))
     assert len(list(read_ledger(tmp_path / "ledger"))) == 3
 
 
-def test_empty_lines_are_passed_over(tmp_path, caplog):
+def test_empty_lines_are_ignored(tmp_path, caplog):
     append_row(tmp_path / "ledger", a_row())
     text = (tmp_path / "ledger").read_bytes()
     (tmp_path / "ledger").write_bytes(b"\n \n" + text)
@@ -205,24 +205,24 @@ def test_empty_lines_are_passed_over(tmp_path, caplog):
 @pytest.mark.parametrize(
     "changes", [{"probe_last": None}, {"probe_last": 1.0}, {"strategy": "linear_probe"}]
 )
-def test_runs_that_say_nothing_of_fine_tuning_leave_the_shares_alone(changes):
+def test_runs_without_fine_tuning_keep_the_shares(changes):
     rows = [a_row(seed=seed, test_accuracy=0.99, **changes) for seed in range(9)]
     assert fitted(rows).shares == PRIOR_SHARES
 
 
-def test_a_single_run_moves_the_shares_by_a_sixth():
+def test_single_run_moves_shares_by_sixth():
     (row,) = [a_row(similar=True, test_accuracy=0.9)]  # it removed half of the errors
     low, high = fitted([row]).shares["medium"]
     assert low == pytest.approx(5 / 6 * 0.1 + 1 / 6 * 0.5, abs=1e-3)
     assert high == pytest.approx(5 / 6 * 0.6 + 1 / 6 * 0.5, abs=1e-3)
 
 
-def test_a_ruined_run_counts_as_twice_the_errors_at_most():
+def test_ruined_run_counts_as_twice_errors_at_most():
     rows = [a_row(similar=True, test_accuracy=0.0, probe_last=0.9)]
     assert fitted(rows).shares["medium"][0] == pytest.approx(5 / 6 * 0.1 - 1 / 6, abs=1e-3)
 
 
-def test_the_similarity_from_which_heads_do_follows_the_runs_too():
+def test_similarity_from_which_heads_do_follows_runs_too():
     # on these five sets of similarity .6 the table's choice for similar data lost
     rows = [
         a_row(data_hash=str(number), n_train=1400, similarity=0.6, similar=True,
@@ -249,7 +249,7 @@ def test_a_strategy_tried_twice_counts_with_its_mean():
     assert fitted(rows).regret[0] == pytest.approx(5.0)
 
 
-def test_a_strategy_that_was_not_tried_counts_like_the_worst():
+def test_strategy_that_was_not_tried_counts_like_worst():
     rows = [
         a_row(data_hash=str(number), strategy=name, test_accuracy=accuracy)
         for number in range(3)
@@ -258,7 +258,7 @@ def test_a_strategy_that_was_not_tried_counts_like_the_worst():
     assert fitted(rows).regret[0] == pytest.approx(10.0)  # the table would fine-tune
 
 
-def test_shares_are_the_tenth_and_the_ninetieth_percentile_of_what_was_seen():
+def test_shares_are_10th_and_90th_percentiles():
     # what runs on similar data removed of the errors: nothing, a tenth, ... all
     rows = [
         a_row(similar=True, probe_last=0.5, test_accuracy=0.5 + 0.05 * n, seed=n) for n in range(11)
@@ -268,12 +268,12 @@ def test_shares_are_the_tenth_and_the_ninetieth_percentile_of_what_was_seen():
     assert high == pytest.approx(11 / 16 * 0.9 + 5 / 16 * 0.6, abs=1e-3)
 
 
-def test_a_ledger_may_lie_in_folders_that_are_not_there(tmp_path):
+def test_ledger_creates_missing_folders(tmp_path):
     append_row(tmp_path / "a/b/c/ledger", a_row())
     assert list(read_ledger(tmp_path / "a/b/c/ledger")) == [a_row()]
 
 
-def test_the_pace_is_learnt_from_runs_of_the_same_kind():
+def test_pace_is_learnt_from_runs_of_same_kind():
     def run(strategy, minutes, uncorrected):
         row = a_row(strategy=strategy, minutes=minutes)
         return row.model_copy(update={"uncorrected_minutes": uncorrected})

@@ -106,13 +106,13 @@ def test_only_partial_finetuning_freezes():
     assert full.finetune.freeze_through is None
 
 
-def test_fine_tuning_takes_the_size_of_the_images_and_heads_that_of_the_card():
+def test_fine_tuning_and_heads_use_different_input_sizes():
     assert plan_for(make_profile(size="medium")).input_size == 128
     assert plan_for(make_profile()).input_size == 224
 
 
 @pytest.mark.parametrize("strategy", MEANING)
-def test_every_strategy_can_be_pinned_and_is_recorded_as_such(strategy):
+def test_every_strategy_can_be_pinned(strategy):
     plan = plan_for(make_profile(), strategy=strategy)
     assert plan.strategy == strategy
     assert why(plan, "strategy").pinned
@@ -159,12 +159,12 @@ def test_an_unknown_freezing_depth_is_an_error():
         plan_for(make_profile(), strategy="partial_finetune", freeze_through="block9")
 
 
-def test_fine_tuning_from_an_earlier_tap_is_refused():
+def test_fine_tuning_from_an_earlier_tap_is_rejected():
     with pytest.raises(PlanError, match="fine-tunes through the last tap"):
         plan_for(make_profile(), strategy="full_finetune", tap="block2")
 
 
-def test_the_same_profile_gives_the_same_plan_bit_for_bit():
+def test_same_profile_gives_same_plan_bit_for_bit():
     first, second = plan_for(make_profile()), plan_for(make_profile())
     assert first.model_dump_json() == second.model_dump_json()
     assert first.hash == second.hash
@@ -177,7 +177,7 @@ def test_a_plan_survives_the_disk(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [TransferPlan, DatasetProfile])
-def test_an_artifact_of_another_version_is_refused(tmp_path, kind):
+def test_an_artifact_of_another_version_is_rejected(tmp_path, kind):
     (tmp_path / "old.json").write_text('{"format_version": 0}')
     with pytest.raises(ArtifactError, match=r"an older one wrote it(.|\n)*run the stage"):
         kind.read(tmp_path / "old.json")
@@ -188,7 +188,7 @@ def test_a_missing_plan_says_which_stage_makes_it(tmp_path):
         TransferPlan.read(tmp_path / "plan.json")
 
 
-def test_the_plan_tells_what_the_licence_of_the_backbone_allows():
+def test_plan_states_what_the_licence_allows():
     plan = plan_for(make_profile())
     assert "allow" in why(plan, "backbone").why
 
@@ -199,7 +199,7 @@ def test_without_probes_no_accuracy_is_promised():
     assert "not known" in render_plan(plan, make_profile(probes=()))
 
 
-def test_the_report_marks_the_cell_and_tells_every_reason():
+def test_report_marks_cell_and_gives_every_reason():
     for size, similar in itertools.product(("small", "medium", "large"), (True, False)):
         profile = make_profile(size=size, similar=similar)
         plan = plan_for(profile)
@@ -208,7 +208,7 @@ def test_the_report_marks_the_cell_and_tells_every_reason():
         assert all(reason.why in text for reason in plan.reasons)
 
 
-def test_evidence_overrules_the_table_and_the_reason_says_so():
+def test_evidence_overrules_table_and_reason_says_so():
     plan = plan_for(make_profile(similar=False))
     assert plan.evidence.ruled == "early_features"
     assert plan.strategy == "linear_probe"
@@ -223,14 +223,14 @@ def test_the_winner_of_a_race_is_the_plan():
     assert "won by `partial_finetune`" in render_plan(plan, make_profile())
 
 
-def test_a_pin_stands_above_a_race():
+def test_pin_overrides_a_race():
     race = a_race("partial_finetune")
     pins = Pins(strategy="linear_probe")
     plan = make_transfer_plan(make_profile(), pins=pins, l2_grid=L2_GRID, race=race)
     assert plan.strategy == "linear_probe"
 
 
-def test_a_strategy_over_the_minutes_gives_way_to_a_cheaper_one():
+def test_strategy_over_minutes_gives_way_to_cheaper_one():
     limits = {"full_finetune": "it is slow", "partial_finetune": "this one too"}
     profile = make_profile(size="large", probes=())
     plan = make_transfer_plan(profile, pins=Pins(), l2_grid=L2_GRID, too_slow=limits)
@@ -238,7 +238,7 @@ def test_a_strategy_over_the_minutes_gives_way_to_a_cheaper_one():
     assert "it is slow" in why(plan, "strategy").why
 
 
-def test_the_report_tells_minutes_latency_and_compared_backbones():
+def test_report_shows_minutes_latency_and_backbones():
     profile = make_profile()
     name, own = profile.backbone.name, profile.backbone.weights_sha256
     scores = (
@@ -300,7 +300,7 @@ def test_the_recipe_is_that_of_the_strategy():
     assert plan_for(make_profile(size="large", similar=False)).finetune.augmentation == "light"
 
 
-def test_the_pooling_of_the_probes_is_that_of_the_plan():
+def test_pooling_of_probes_is_that_of_plan():
     profile = make_profile().model_copy(update={"pooling": "both"})
     plan = plan_for(profile)
     assert plan.pooling == why(plan, "pooling").value == "both"
@@ -339,7 +339,7 @@ def test_a_pin_is_marked_with_its_choice_only(choice):
     assert set(PINS) <= {reason.choice for reason in free.reasons}
 
 
-def test_the_winner_of_a_race_is_trained_at_the_rates_of_the_race():
+def test_race_winner_is_trained_at_race_rates():
     def rates(n_train, winner="probe_then_finetune", **pins):
         plan = make_transfer_plan(
             make_profile(similar=False, n_train=n_train),
@@ -357,7 +357,7 @@ def test_the_winner_of_a_race_is_trained_at_the_rates_of_the_race():
     assert rates(1000, winner="linear_probe", strategy="probe_then_finetune") == list(few)
 
 
-def test_a_longer_search_varies_what_is_not_pinned_around_the_rates():
+def test_longer_search_varies_unpinned_settings():
     plan = plan_for(make_profile(), strategy="partial_finetune")
     space = plan.finetune_space
     assert set(space) == {"learning_rate", "layer_decay", "augmentation", "freeze_through"}
@@ -377,7 +377,7 @@ def test_a_longer_search_varies_what_is_not_pinned_around_the_rates():
     assert (pinned["learning_rate"].low, pinned["learning_rate"].high) == (0.1, 0.2)
 
 
-def test_what_takes_too_long_is_replaced_by_the_most_expensive_that_does_not():
+def test_too_slow_strategy_is_replaced_by_affordable_one():
     def taken(profile, *slow):
         limits = dict.fromkeys(slow, "it is slow")
         plan = make_transfer_plan(profile, pins=Pins(), l2_grid=L2_GRID, too_slow=limits)
@@ -389,7 +389,7 @@ def test_what_takes_too_long_is_replaced_by_the_most_expensive_that_does_not():
     assert taken(make_profile(probes=()), "full_finetune") == "linear_probe"
 
 
-def test_the_rows_of_the_report_hold_the_numbers_of_plan_and_profile():
+def test_report_rows_match_plan_and_profile():
     profile = make_profile(
         similarity=Similarity(
             score=0.25,
@@ -424,7 +424,7 @@ def test_the_rows_of_the_report_hold_the_numbers_of_plan_and_profile():
     assert "Serving one image" not in text
 
 
-def test_a_report_says_what_the_plan_itself_has_taken():
+def test_report_says_what_plan_itself_has_taken():
     profile = make_profile()
     plan = plan_for(profile)
     times = {"assessment": (None, 0.53), "race": (4.0, 5.21), "training": (0.01, None)}
@@ -435,7 +435,7 @@ def test_a_report_says_what_the_plan_itself_has_taken():
     assert "Time on this machine" not in render_plan(plan, profile)
 
 
-def test_a_report_says_whether_a_race_is_missing_or_was_not_needed():
+def test_report_states_why_there_was_no_race():
     profile = make_profile()  # its probes leave a doubt
     assert "unproven: no race was run" in render_plan(plan_for(profile), profile)
     sure = make_profile(probes=())
@@ -458,7 +458,7 @@ def test_the_hash_of_a_plan_knows_every_choice():
     assert all(len(value) >= 12 for value in hashes)
 
 
-def test_strategy_and_evidence_are_judged_by_the_numbers_of_the_profile():
+def test_strategy_and_evidence_use_profile_numbers():
     profile = make_profile(similar=False, n_train=40, median_per_class=5.0, probes=EARLY_PROBES)
     assert judge_profile(profile, shares=PRIOR_SHARES).contest == ()
     profile = make_profile(similar=False, median_per_class=3.0, probes=EARLY_PROBES)
@@ -473,7 +473,7 @@ def test_strategy_and_evidence_are_judged_by_the_numbers_of_the_profile():
 
 
 @pytest.mark.parametrize(("n_train", "words"), [(2000, "as in the race"), (2001, "low, for many")])
-def test_the_reason_for_the_rates_of_a_race_is_that_of_its_size(n_train, words):
+def test_race_rates_have_the_reason_of_size(n_train, words):
     profile = make_profile(n_train=n_train)
     race = a_race("partial_finetune")
     plan = make_transfer_plan(profile, pins=Pins(), l2_grid=L2_GRID, race=race)
@@ -481,6 +481,6 @@ def test_the_reason_for_the_rates_of_a_race_is_that_of_its_size(n_train, words):
 
 
 @pytest.mark.parametrize("tap", ["block4", "last"])
-def test_every_block_or_the_whole_backbone_may_be_frozen(tap):
+def test_every_block_or_whole_backbone_may_be_frozen(tap):
     profile = make_profile(size="medium")
     assert plan_for(profile, freeze_through=tap).finetune.freeze_through == tap

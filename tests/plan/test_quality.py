@@ -27,11 +27,11 @@ def test_fast_trains_a_head_where_balanced_fine_tunes():
     assert "`quality: fast` trains a head only" in why(fast, "strategy").why
 
 
-def test_a_pinned_strategy_is_carried_out_by_fast_too():
+def test_pinned_strategy_is_carried_out_by_fast_too():
     assert plan_of("fast", strategy="full_finetune")[1].strategy == "full_finetune"
 
 
-def test_best_trains_longer_at_more_rates_and_larger_images():
+def test_best_uses_more_epochs_rates_and_pixels():
     (profile, best), (_, balanced) = plan_of("best"), plan_of("balanced")
     assert best.finetune.epochs == 2 * balanced.finetune.epochs
     assert len(best.finetune_candidates) > len(balanced.finetune_candidates)
@@ -50,6 +50,6 @@ def test_the_report_says_what_the_word_did(quality):
     assert f"| quality | {quality} |" in render_plan(plan, profile)
 
 
-def test_every_way_of_fine_tuning_is_ruled_out_by_fast():
+def test_fast_excludes_every_fine_tuning_strategy():
     assert all(map(is_finetune, ruled_out(Pins(), "fast")))
     assert not ruled_out(Pins(), "balanced")

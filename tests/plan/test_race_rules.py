@@ -29,7 +29,7 @@ def judge(*heats, noise=0.02):
     return decide(heats, noise=noise)
 
 
-def test_a_lead_beyond_the_noise_wins_whatever_the_log_loss():
+def test_lead_beyond_noise_wins_whatever_log_loss():
     race = judge(heat("linear_probe", 0.9), heat("full_finetune", 0.8, log_loss=0.1))
     assert race.winner == "linear_probe"
     assert "0.900" in race.why
@@ -44,7 +44,7 @@ def test_within_the_noise_the_lower_log_loss_wins(loss, winner):
 
 
 @pytest.mark.parametrize("loss", [0.49, 0.51])
-def test_a_draw_by_both_measures_takes_the_cheaper_one(loss):
+def test_draw_by_both_measures_takes_cheaper_one(loss):
     heats = heat("full_finetune", 0.9, log_loss=loss), heat("linear_probe", 0.9)
     for contest in (heats, heats[::-1]):
         race = judge(*contest)
@@ -54,7 +54,7 @@ def test_a_draw_by_both_measures_takes_the_cheaper_one(loss):
 
 
 @pytest.mark.parametrize("accuracy", [0.3, 0.95])
-def test_fine_tuning_that_ended_below_its_own_head_decides_nothing(accuracy):
+def test_fine_tuning_worse_than_its_head_decides_nothing(accuracy):
     tuned = heat("full_finetune", accuracy, log_loss=0.1, rates=(1e-3,), valid=False)
     race = judge(heat("early_features", 0.8), tuned)
     assert race.winner == "early_features"
@@ -63,7 +63,7 @@ def test_fine_tuning_that_ended_below_its_own_head_decides_nothing(accuracy):
 
 
 @pytest.mark.parametrize("lead", [{"accuracy": 0.95}, {"accuracy": 0.81, "log_loss": 0.1}])
-def test_a_lead_of_fine_tuning_on_few_images_is_in_doubt(lead):
+def test_fine_tuning_lead_on_few_images_is_uncertain(lead):
     head = heat("linear_probe", 0.8, n_val=35)
     heats = head, heat("full_finetune", **lead, n_val=35)
     assert is_in_doubt(heats)
@@ -82,13 +82,13 @@ def test_no_other_lead_is_in_doubt():
     assert not is_in_doubt(behind)
 
 
-def test_a_lead_in_accuracy_has_the_noise_of_both():
+def test_lead_in_accuracy_has_noise_of_both():
     assert not is_settled(heat("linear_probe", 0.87), heat("full_finetune", 0.9))
     assert is_settled(heat("linear_probe", 0.86), heat("full_finetune", 0.9))
 
 
 @pytest.mark.parametrize("accuracy", [0.89, 0.9])
-def test_fine_tuning_that_is_only_surer_does_not_win(accuracy):
+def test_more_confident_fine_tuning_does_not_win(accuracy):
     race = judge(heat("linear_probe", 0.9), heat("full_finetune", accuracy, log_loss=0.1))
     assert race.winner == "linear_probe"
     assert (
@@ -102,7 +102,7 @@ def test_only_the_last_round_counts():
     assert judge(*first, *second).winner == "full_finetune"
 
 
-def test_a_lead_within_the_noise_is_not_settled_and_is_said():
+def test_lead_within_noise_is_reported_as_undecided():
     near = heat("linear_probe", 0.90), heat("full_finetune", 0.91)
     far = heat("linear_probe", 0.80), heat("full_finetune", 0.91)
     assert not is_settled(*near)
@@ -113,23 +113,23 @@ def test_a_lead_within_the_noise_is_not_settled_and_is_said():
 @pytest.mark.parametrize(
     ("n_train", "sizes"), [(300, [300]), (700, [700]), (800, [500, 800]), (9e5, [500, 1000])]
 )
-def test_few_images_are_raced_whole_and_more_in_rounds(n_train, sizes):
+def test_few_images_race_once_and_many_in_rounds(n_train, sizes):
     assert round_sizes(int(n_train)) == sizes
 
 
 @pytest.mark.parametrize(("rate", "lower"), [(1e-3, 3e-4), (3e-4, 1e-4)])
-def test_after_a_rate_that_failed_comes_the_next_lower_one(rate, lower):
+def test_after_rate_that_failed_comes_next_lower_one(rate, lower):
     assert lower_rate(rate, (3e-4, 1e-3)) == pytest.approx(lower)
 
 
-def test_training_takes_the_rates_of_the_race_but_on_many_images_the_lowest_planned():
+def test_training_uses_race_rates_except_on_many_images():
     heats = heat("linear_probe", 0.8), heat("full_finetune", 0.9, rates=(3e-4,))
     race = judge(*heats)
     tried = {n: rates_after_race(race, (1e-4, 1e-3), n) for n in (200, 2000, 2001)}
     assert tried == {200: (3e-4,), 2000: (3e-4,), 2001: (1e-4,)}
 
 
-def test_the_reason_names_winner_and_loser_with_their_scores():
+def test_reason_names_winner_and_loser_with_their_scores():
     race = judge(heat("linear_probe", 0.8), heat("full_finetune", 0.9), noise=0.0)
     scores = "`full_finetune` reached 0.900 and `linear_probe` 0.800 in accuracy on the 200"
     assert scores in race.why

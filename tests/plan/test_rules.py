@@ -21,7 +21,7 @@ def test_every_cell_of_the_table_is_reached(size, similar, expected):
     assert rules.choose_strategy(size, similar=similar) == expected
 
 
-def test_every_strategy_is_explained_and_stands_in_the_table():
+def test_every_strategy_is_explained_and_in_the_table():
     assert set(rules.TABLE.values()) == set(rules.MEANING) - {"norm_finetune"}  # pinned only
 
 
@@ -47,7 +47,7 @@ def test_early_features_without_evidence_takes_the_deepest_taps():
     ]
 
 
-def test_a_free_choice_of_a_head_compares_both_kinds_and_their_joins():
+def test_free_head_choice_compares_kinds_and_joins():
     accuracy = {"block1": 0.2, "block2": 0.9, "block3": 0.5, "block4": 0.8, "last": 0.99}
     every = "+".join(TAPS)
     taps = partial(rules.candidate_taps, taps=TAPS, probe_accuracy=accuracy, pinned=False)
@@ -79,7 +79,7 @@ def test_the_lower_half_of_the_blocks_is_frozen(taps, expected):
     ("short_side", "card", "expected"),
     [(32, 224, 128), (130, 224, 160), (224, 224, 224), (3000, 224, 224), (64, 96, 96)],
 )
-def test_small_images_are_fine_tuned_at_a_small_size(short_side, card, expected):
+def test_small_images_are_fine_tuned_at_small_size(short_side, card, expected):
     assert rules.finetune_input_size(short_side, card) == expected
 
 
@@ -111,7 +111,7 @@ def test_heads_are_expected_near_their_probe():
     assert (low, high) == (pytest.approx(0.8 - 1.645 * 0.02), pytest.approx(0.8 + 1.645 * 0.02))
 
 
-def test_the_noise_widens_what_fine_tuning_is_expected_to_reach():
+def test_noise_widens_expected_fine_tuning_range():
     ranges = [
         rules.expected_accuracy(
             "full_finetune",
@@ -128,7 +128,7 @@ def test_the_noise_widens_what_fine_tuning_is_expected_to_reach():
     assert ranges[1] == (pytest.approx(0.6 - half), pytest.approx(0.6 + half))
 
 
-def test_fine_tuning_is_expected_to_gain_more_where_data_are_dissimilar():
+def test_dissimilar_data_expect_larger_fine_tuning_gain():
     near, far = (
         rules.expected_accuracy(
             "full_finetune",
@@ -181,7 +181,7 @@ def test_many_images_are_tuned_at_lower_rates():
     assert rules.learning_rates("linear_probe", 1_000) == ()
 
 
-def test_fine_tuning_of_other_data_is_expected_to_remove_a_quarter_more_up_to_a_bound():
+def test_expected_gain_on_dissimilar_data_is_bounded():
     shares = {"small": (0.5, 0.9)}
     assert rules.expected_shares(shares, similar=False) == {"small": (0.75, 0.95)}
     assert rules.expected_shares(shares, similar=True) == shares

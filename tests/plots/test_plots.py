@@ -90,7 +90,7 @@ def test_no_tick_of_a_log_axis_repeats(low, high, ticks):
     assert log_ticks(low, high) == ticks
 
 
-def test_a_caption_is_cut_to_the_width_of_its_image(tmp_path):
+def test_caption_is_cut_to_width_of_its_image(tmp_path):
     with canvas(tmp_path / "a.png", width=2, height=2) as figure:
         axes = figure.add_subplot()
         cut = fit("→ a class with a very long name 93%", axes, points=7, pixels=128)

@@ -18,7 +18,7 @@ def begin(root, name, *, epochs=10, steps=5):
     return TrialReporter(folder, epochs, steps)
 
 
-def test_a_watch_reads_what_trials_report_and_what_is_left(tmp_path, now):
+def test_watch_reads_trial_reports_and_remaining_work(tmp_path, now):
     first, second = begin(tmp_path, "a"), begin(tmp_path, "b")
     watch = TrialWatch(tmp_path, total=2)
     assert watch.describe() == ""
@@ -39,7 +39,7 @@ def test_a_trial_that_ended_early_counts_as_done(tmp_path, now):
     assert watch.describe() == "epoch 5 of 10, loss 0.200; at most 20 s left"
 
 
-def test_work_of_an_earlier_run_does_not_count_as_speed(tmp_path, now):
+def test_earlier_work_does_not_count_as_speed(tmp_path, now):
     reporter = begin(tmp_path, "a")
     reporter.step(5, 5, 0.5)
     watch = TrialWatch(tmp_path, total=1)

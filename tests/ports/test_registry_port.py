@@ -9,7 +9,7 @@ from rootstock.ports.registry import RegistryEntry
 @pytest.mark.parametrize(
     "odd", ["../x", "x/../../../../victim", "/etc", "..", ".x", "a\\b", "a\n", ""]
 )
-def test_odd_names_are_refused(odd):
+def test_odd_names_are_rejected(odd):
     for fields in ({"name": odd}, {"version": odd}, {"aliases": (odd,)}, {"run_id": odd}):
         if fields == {"run_id": ""}:
             continue  # a version without a run

@@ -6,7 +6,7 @@ from rootstock.ports.search_space import Exploration, Interval, draw
 SPACE = {"rate": Interval(1e-4, 1e-2, log=True), "decay": Interval(0.5, 1.0), "kind": ("a", "b")}
 
 
-def test_points_lie_in_the_space_and_follow_the_seed():
+def test_points_are_in_the_space_and_follow_seed():
     points = [draw(SPACE, np.random.default_rng(seed)) for seed in range(200)]
     assert all(1e-4 <= p["rate"] <= 1e-2 and 0.5 <= p["decay"] <= 1.0 for p in points)
     assert {p["kind"] for p in points} == {"a", "b"}
@@ -38,7 +38,7 @@ def test_the_sequential_search_draws_what_is_missing(tmp_path):
     assert len({trial.metrics["loss"] for trial in trials}) == 4
 
 
-def test_past_its_time_the_sequential_search_begins_nothing(tmp_path):
+def test_sequential_search_starts_nothing_after_time_limit(tmp_path):
     begun = []
     (trial,) = search(lambda *_: begun.append(1) or {"loss": 0.0}, tmp_path, seconds=-1.0)
     assert trial.error == "no time was left to begin it"

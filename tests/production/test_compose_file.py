@@ -172,7 +172,7 @@ def test_a_profile_has_workers_and_replicas(profile):
         assert "container_name" not in SERVICES[name]
 
 
-def test_every_file_that_is_mounted_or_built_is_there():
+def test_every_mounted_or_built_file_exists():
     for name, spec in SERVICES.items():
         if "build" in spec:
             assert (ROOT / spec["build"]["dockerfile"]).is_file(), name
@@ -212,12 +212,12 @@ def _is_sent(word):
     return word.rstrip("/").split("/")[0] in kept
 
 
-def test_images_have_the_environment_that_the_native_run_reads():
+def test_images_have_environment_that_native_run_reads():
     found = built_environment(ROOT / "services/inference/Dockerfile")
     assert found["PYTHONPATH"] == "/opt/rootstock/src:/opt/rootstock"
 
 
-def test_every_setting_stands_in_the_example_with_its_default():
+def test_example_has_every_setting_with_its_default():
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
     shown = dict(re.findall(r"^#?([A-Z0-9_]+)=(.*)$", text, flags=re.MULTILINE))
     shown.pop("COMPOSE_PROFILES")
@@ -228,7 +228,7 @@ def test_every_setting_stands_in_the_example_with_its_default():
         assert shown[name] == found[name], name
 
 
-def test_secrets_are_made_once_for_their_owner_alone(tmp_path):
+def test_secrets_are_created_once_for_owner_only(tmp_path):
     folder = tmp_path / "secrets"
     make = [ROOT / "services/make-secrets", folder]
     first = subprocess.run(make, capture_output=True, text=True, check=True).stdout
@@ -257,7 +257,7 @@ def test_keys_that_are_made_open_the_service(tmp_path):
     assert [people.find(key) and people.find(key).role for key in keys] == [None, None, "admin"]
 
 
-def test_a_secret_reaches_the_command_and_its_file_name_does_not(tmp_path):
+def test_command_gets_secret_without_its_file_name(tmp_path):
     (tmp_path / "file").write_text("swordfish\n")
     done = subprocess.run(
         [ROOT / "services/with-secrets", "env"],
@@ -272,7 +272,7 @@ def test_a_secret_reaches_the_command_and_its_file_name_does_not(tmp_path):
     assert given["OTHER"] == "a b"
 
 
-def test_an_empty_secret_is_refused_by_name(tmp_path):
+def test_an_empty_secret_is_rejected_by_name(tmp_path):
     (tmp_path / "file").touch()
     done = subprocess.run(
         [ROOT / "services/with-secrets", "env"],
@@ -321,7 +321,7 @@ def test_a_query_names_what_the_service_exports(expression):
     assert grouped <= set().union(*(known[name] for name, _ in selectors)) | {"job", "instance"}
 
 
-def test_the_rules_are_tested_with_series_as_the_service_shows_them():
+def test_rule_tests_use_series_of_the_service():
     known = exported()
     groups = yaml.safe_load(RULES.with_name("rules_test.yml").read_text(encoding="utf-8"))["tests"]
     series = [one["series"] for group in groups for one in group["input_series"]]
@@ -377,7 +377,7 @@ def test_the_programs_accept_their_files(command, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_certificates_of_ones_own_are_accepted_by_the_proxy(tmp_path):
+def test_certificates_of_ones_own_are_accepted_by_proxy(tmp_path):
     if not (shutil.which("caddy") and shutil.which("openssl")):
         pytest.skip("caddy or openssl is not installed on this machine")
     pair = [str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")]
@@ -394,13 +394,13 @@ def test_certificates_of_ones_own_are_accepted_by_the_proxy(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_no_file_of_the_stack_holds_a_digest_that_nobody_checked():
+def test_stack_files_contain_no_unchecked_digest():
     """Digests are the operator's to pin: a made-up one would be worse than a tag."""
     paths: list[Path] = [COMPOSE_FILE, *DOCKERFILES, ROOT / ".env.example"]
     assert not any("@sha256:" in re.sub(r"#.*", "", path.read_text()) for path in paths)
 
 
-def test_certificates_lie_with_the_secrets_unless_told_otherwise():
+def test_certificates_are_with_secrets_by_default():
     def places(**settings):
         return read_compose(settings)["services"]["proxy"]["volumes"]
 

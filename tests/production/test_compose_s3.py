@@ -14,7 +14,7 @@ ENDPOINT, BUCKET = "http://127.0.0.1:5055", "models"
 KEYS = {"aws_access_key_id": "of-a-test", "aws_secret_access_key": "of-a-test"}
 
 
-def test_models_lie_in_the_bucket_and_are_served_from_there(make_stack, secrets, needed):
+def test_models_are_stored_and_served_from_bucket(make_stack, secrets, needed):
     """The bucket is at an address of MLflow's own container: nobody else could reach it."""
     needed("postgres", "psql", "initdb")
     lines = "\n".join(f"{name} = {value}" for name, value in KEYS.items())

@@ -68,7 +68,7 @@ def test_images_are_classified_by_tls_with_a_key(ask):
     assert answer.json()["predictions"][0]["top"]
 
 
-def test_nobody_is_answered_without_a_key(ask):
+def test_requests_without_a_key_are_rejected(ask):
     assert ask("POST", "/v1/predict", key="rsk_wrong", **IMAGE).status_code == 401
 
 
@@ -77,7 +77,7 @@ def test_metrics_and_administration_stay_inside(ask, secrets):
         assert ask("POST", path, key=secrets[1]["admin"]).status_code == 404
 
 
-def test_a_body_that_is_too_long_is_refused(ask):
+def test_a_body_that_is_too_long_is_rejected(ask):
     long = {**IMAGE, "content": b"x" * 70_000_000}
     assert ask("POST", "/v1/predict", **long).status_code == 413
 
@@ -100,7 +100,7 @@ def test_names_are_known_on_shared_networks_only(stack):
         assert replica.exec([*lookup, name]).returncode
 
 
-def test_services_have_no_privileges_and_nothing_to_write_on(stack):
+def test_services_have_no_privileges_or_writable_disk(stack):
     for container in stack.running:
         status = container.exec(["cat", "/proc/self/status"]).stdout
         for word in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):
@@ -111,7 +111,7 @@ def test_services_have_no_privileges_and_nothing_to_write_on(stack):
         assert container.exec(["touch", "/tmp/x"]).returncode == 0
 
 
-def test_a_replica_that_drains_says_so_and_no_request_is_lost(stack, ask):
+def test_draining_replica_loses_no_request(stack, ask):
     # An older proxy gives a request with a body up once a connection was refused, and says 502.
     body = ("POST", "/v1/predict", IMAGE)
     method, path, content = body if proxy_version() >= BODIES_RETRIED else READY
@@ -133,7 +133,7 @@ def test_a_replica_that_drains_says_so_and_no_request_is_lost(stack, ask):
     assert set(answers) == {200}, stack.proxy.tail()
 
 
-def test_the_service_ends_at_once_where_its_secrets_are_missing(stack):
+def test_service_exits_if_secrets_are_missing(stack):
     spec = stack.compose["services"]["inference"]
     secrets, spec["secrets"] = spec["secrets"], ["api_keys"]
     try:
@@ -179,7 +179,7 @@ def test_prometheus_that_hangs_fails_its_check(prometheus):
     assert prometheus.is_healthy()
 
 
-def test_the_proxy_fails_its_check_when_no_replica_is_left(stack, ask):
+def test_proxy_check_fails_without_replicas(stack, ask):
     one, other = [c for c in stack.running if c.service == "inference"]
     stack.stop(one, kill=True)
     # What was connected may fail once; then the other answers.

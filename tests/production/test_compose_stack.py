@@ -229,7 +229,7 @@ def test_a_changed_password_fails_the_check_of_postgres(postgres):
     assert postgres.is_healthy()
 
 
-def test_mlflow_without_its_allowed_hosts_is_seen_to_be_useless(stack, mlflow):
+def test_mlflow_check_fails_without_allowed_hosts(stack, mlflow):
     """/health says 200 to everybody; the check of the file says what clients would hear."""
     second = stack.start("mlflow", number=2, without="MLFLOW_SERVER_ALLOWED_HOSTS")
     try:
@@ -253,7 +253,7 @@ def test_mlflow_without_its_allowed_hosts_is_seen_to_be_useless(stack, mlflow):
     assert mlflow.is_healthy()
 
 
-def test_artifacts_that_cannot_be_read_fail_the_check_of_mlflow(stack, mlflow):
+def test_unreadable_artifacts_fail_mlflow_check(stack, mlflow):
     folder = stack.volume("mlflow-artifacts")
     folder.chmod(0)
     try:
@@ -280,12 +280,12 @@ def test_no_route_of_mlflow_answers_without_a_password(mlflow):
     assert answers == HARMLESS
 
 
-def test_ray_runs_a_task_on_the_worker_with_the_token(head, worker):
+def test_ray_runs_task_on_worker_with_token(head, worker):
     done = python(head, WORK)
     assert f"ran on {worker.addresses['cluster']}" in done.stdout, done.stderr
 
 
-def test_the_pipeline_trains_on_the_worker_and_registers_at_mlflow(head, worker, commit):
+def test_pipeline_trains_on_worker_and_registers_at_mlflow(head, worker, commit):
     """`dvc repro` as in docs/guides/deployment.md; the head itself has no processor to offer."""
     ran = head.exec(["with-secrets", "dvc", "repro"], seconds=400)
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
@@ -300,7 +300,7 @@ def test_the_pipeline_trains_on_the_worker_and_registers_at_mlflow(head, worker,
     assert "Data and pipelines are up to date" in again.stdout, again.stdout + again.stderr
 
 
-def test_a_registered_version_is_made_again_bit_for_bit(head, worker, commit):
+def test_registered_version_is_made_again_bit_for_bit(head, worker, commit):
     """On the stack, from the version's number alone."""
     command = ["with-secrets", "rootstock", "reproduce", "1", "--run", "--folder", "again"]
     done = head.exec(command, seconds=400)
@@ -309,13 +309,13 @@ def test_a_registered_version_is_made_again_bit_for_bit(head, worker, commit):
         assert f"{what}: the same" in done.stdout
 
 
-def test_ray_refuses_who_has_no_token(worker):
+def test_ray_rejects_clients_without_a_token(worker):
     done = worker.exec(worker.spec["healthcheck"]["test"][1:], RAY_AUTH_TOKEN_PATH="/etc/passwd")
     assert done.returncode
     assert "InvalidAuthToken" in done.stderr
 
 
-def test_a_worker_that_died_is_no_longer_alive_to_the_head(stack, head, worker):
+def test_head_does_not_list_a_dead_worker(stack, head, worker):
     second = stack.start("ray-worker", number=2)
     second.wait_until_healthy()
     # Ray's own process dies, the container's first one does not.
@@ -326,7 +326,7 @@ def test_a_worker_that_died_is_no_longer_alive_to_the_head(stack, head, worker):
     stack.stop(second, kill=True)
 
 
-def test_the_service_follows_the_champion_and_may_not_move_it(stack, champion, secrets):
+def test_service_follows_champion_and_may_not_move_it(stack, champion, secrets):
     replica = stack.start("inference")
     replica.wait_until_healthy()
     key = {"X-API-Key": secrets[1]["predict"]}

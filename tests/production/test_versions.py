@@ -20,7 +20,7 @@ def pinned() -> dict[str, Version]:
 
 
 @pytest.mark.parametrize("entry", MINIMUM, ids=lambda entry: entry["package"])
-def test_a_pinned_version_is_not_older_than_the_safe_one(entry):
+def test_pinned_version_is_not_older_than_safe_one(entry):
     found = pinned()[canonicalize_name(entry["package"])]
     assert found >= Version(entry["minimum"]), entry["because"]
 

@@ -53,12 +53,12 @@ def record(number, version, after, **facts):
     return Record(number, version, 0.0, {"after": str(after), **facts})
 
 
-def test_of_two_changes_after_the_same_the_earlier_counts():
+def test_earlier_of_two_competing_changes_counts():
     log = [record(1, "1", 0), record(2, "2", 1), record(3, "3", 1), record(4, "4", 2)]
     assert [change.version for change in read_changes(log)] == ["1", "2", "4"]
 
 
-def test_a_change_after_one_that_does_not_count_does_not_count():
+def test_change_after_an_invalid_change_is_invalid():
     log = [record(1, "1", 0), record(2, "2", 0), record(3, "3", 2)]
     assert [change.number for change in read_changes(log)] == [1]
 
@@ -95,14 +95,14 @@ def test_a_rollback_passes_over_versions_that_were_deleted(shelf):
     assert rollback(shelf, NAME).version == "1"
 
 
-def test_the_alias_of_the_previous_champion_names_what_a_rollback_brings(shelf):
+def test_alias_of_previous_champion_names_what_rollback_brings(shelf):
     for version in ("1", "2", "3"):
         promote(shelf, NAME, version)
     rollback(shelf, NAME)
     assert shelf.find(NAME, alias="previous_champion").version == "1"
 
 
-def test_history_tells_who_and_why(shelf):
+def test_history_shows_who_and_why(shelf):
     promote(shelf, NAME, "1", why="the first", by="ann")
     (change,) = shelf.changes()
     assert (change.version, change.why, change.by) == ("1", "the first", "ann")
@@ -141,7 +141,7 @@ def test_a_promotion_that_comes_second_names_the_winner(shelf):
     assert [change.version for change in shelf.changes()] == ["1", "2"]
 
 
-def test_a_late_writer_of_the_alias_sets_it_to_the_later_champion(shelf):
+def test_late_writer_sets_alias_to_later_champion(shelf):
     promote(shelf, NAME, "1")
     shelf.meanwhile = lambda: promote(shelf, NAME, "3")
     promote(shelf, NAME, "2")
@@ -157,14 +157,14 @@ def test_a_reader_finishes_what_a_dead_promoter_began(shelf):
     assert settle(shelf, NAME)[-1].version == shelf.champion() == "2"
 
 
-def test_a_registry_older_than_its_history_keeps_its_champion(shelf):
+def test_registry_older_than_its_history_keeps_its_champion(shelf):
     shelf.set_alias(NAME, "champion", "2")
     promote(shelf, NAME, "3")
     assert [change.kind for change in shelf.changes()] == ["adopted", "promotion"]
     assert rollback(shelf, NAME).version == "2"
 
 
-def test_an_alias_moved_by_other_means_enters_the_history(shelf, monkeypatch):
+def test_alias_moved_by_other_means_enters_history(shelf, monkeypatch):
     monkeypatch.setattr(champion, "DRIFT_SECONDS", 0.01)
     for version in ("1", "2"):
         promote(shelf, NAME, version)
@@ -174,7 +174,7 @@ def test_an_alias_moved_by_other_means_enters_the_history(shelf, monkeypatch):
     assert shelf.champion() == "1"
 
 
-def test_a_champion_deleted_from_the_registry_blocks_nobody(shelf):
+def test_deleted_champion_does_not_block_promotion(shelf):
     promote(shelf, NAME, "1")
     facts = propose("2", kind="promotion", why="", by="ann", after=1).facts()
     shelf.append_record(NAME, "2", facts)
@@ -182,7 +182,7 @@ def test_a_champion_deleted_from_the_registry_blocks_nobody(shelf):
     assert promote(shelf, NAME, "3").aliases == ("champion",)
 
 
-def test_a_lost_answer_of_the_registry_is_no_lost_promotion(shelf):
+def test_lost_answer_of_registry_is_not_lost_promotion(shelf):
     from rootstock.errors import TrackingError
 
     original = shelf.append_record
@@ -197,7 +197,7 @@ def test_a_lost_answer_of_the_registry_is_no_lost_promotion(shelf):
     assert len(shelf.changes()) == 1
 
 
-def test_a_version_whose_files_are_gone_is_not_promoted(shelf):
+def test_version_whose_files_are_gone_is_not_promoted(shelf):
     shelf.bare = ("2",)
     promote(shelf, NAME, "1")
     with pytest.raises(NoModelError, match="has no files any more; nothing was changed"):
@@ -205,7 +205,7 @@ def test_a_version_whose_files_are_gone_is_not_promoted(shelf):
     assert [change.version for change in shelf.changes()] == ["1"]
 
 
-def test_a_rollback_passes_over_versions_whose_files_are_gone(shelf):
+def test_rollback_passes_over_versions_whose_files_are_gone(shelf):
     for version in "123":
         promote(shelf, NAME, version)
     shelf.bare = ("2",)

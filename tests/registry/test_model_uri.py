@@ -23,6 +23,6 @@ def test_model_uris_are_split():
         "models:/.a/3",
     ],
 )
-def test_other_model_uris_are_refused(uri):
+def test_other_model_uris_are_rejected(uri):
     with pytest.raises(ConfigError, match=r"names no registered model\n.*models:/NAME@ALIAS"):
         parse_model_uri(uri)

@@ -44,18 +44,18 @@ def test_changes_of_recorded_files_leave_nothing_open():
         ({"params": {"data": {"root": ".../photos"}}}, "data.root was the absolute path"),
     ],
 )
-def test_what_is_missing_is_said(change, words):
+def test_what_is_missing_is_reported(change, words):
     (found,) = open_ends(LINEAGE | change)
     assert re.search(words, found)
 
 
-def test_a_model_of_an_older_rootstock_says_what_it_did_not_record():
+def test_older_model_lists_missing_records():
     found = open_ends({"git_commit": f"{COMMIT}+changes", "data_hash": "d"})
     assert len(found) == 3
     assert any("an older Rootstock made it" in one for one in found)
 
 
-def test_absolute_paths_are_nobodys_business():
+def test_absolute_paths_are_not_recorded():
     params = {"data": {"root": "/home/ann/photos"}, "l2": [0.1], "name": "a/b"}
     assert shareable(params) == {"data": {"root": ".../photos"}, "l2": [0.1], "name": "a/b"}
 
@@ -91,7 +91,7 @@ def test_the_splits_of_the_project_come_along(tmp_path):
     assert any(line.startswith(f"cp artifacts/manifest.parquet {last} ") for line in commands)
 
 
-def test_another_library_version_is_told():
+def test_another_library_version_is_reported():
     (told,) = reproduce.other_libraries(LINEAGE)
     assert told.startswith("torch ")
     assert told.endswith("(was 0.1)")
@@ -112,7 +112,7 @@ def test_without_a_commit_nothing_is_cloned(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_without_the_commit_is_no_project_of_the_version(tmp_path):
+def test_folder_without_commit_is_not_project_of_version(tmp_path):
     recipe = reproduce.make_recipe(
         LINEAGE, version="7", folder=tmp_path / "again", project=tmp_path
     )
@@ -120,7 +120,7 @@ def test_a_folder_without_the_commit_is_no_project_of_the_version(tmp_path):
         reproduce.run_recipe(LINEAGE, recipe, tmp_path)
 
 
-def test_nothing_made_is_nothing_to_check(tmp_path):
+def test_missing_reproduction_cannot_be_checked(tmp_path):
     with pytest.raises(RootstockError, match="holds no model(.|\n)*run the commands"):
         reproduce.check_folder(LINEAGE, tmp_path / "mine/model.safetensors", tmp_path)
 

@@ -31,7 +31,7 @@ def test_images_that_were_noted_are_not_decoded_again(data, monkeypatch):
     assert decoded == rows[7:]
 
 
-def test_an_image_that_was_decoded_at_a_smaller_size_does_not_count(data):
+def test_image_decoded_at_smaller_size_does_not_count(data):
     rows, root = data
     noted = Borders(rows)
     for row in rows:

@@ -30,7 +30,7 @@ def clusters(n=300, seed=0):
     return features, labels
 
 
-def test_the_image_far_from_all_others_is_the_outlier():
+def test_image_far_from_all_others_is_outlier():
     features, labels = clusters()
     features[7] = 0
     features[7, 11] = 40
@@ -50,7 +50,7 @@ def test_identical_images_have_no_outliers():
     assert find_outliers(rows, np.ones((40, 5))) == []
 
 
-def test_frames_of_one_scene_are_a_burst_and_torn_splits_are_told():
+def test_frames_of_one_scene_are_a_burst():
     random = np.random.default_rng(0)
     features = random.normal(size=(60, 16))
     features[10:14] = features[10] + 0.01 * random.normal(size=(4, 16))

@@ -32,14 +32,14 @@ def test_targets_that_are_reached_already_are_left_out():
     assert found.targets == ()
 
 
-def test_a_target_beyond_the_noise_is_out_of_reach():
+def test_target_beyond_noise_is_out_of_reach():
     random = np.random.default_rng(0)
     features = random.normal(size=(400, 8))  # knows nothing of the labels
     found = measure_feasibility(features, np.arange(400) % 2, folds=5, goals=(0.99,), seed=0)
     assert found.targets[0].n_images is None
 
 
-def test_too_few_images_of_a_class_have_no_curve():
+def test_too_few_images_of_class_have_no_curve():
     features, labels = blobs(15, noise=1.0)
     assert measure_feasibility(features, labels, folds=5, goals=(), seed=0) is None
 
@@ -60,7 +60,7 @@ def test_a_power_law_is_found_again(a, b, c):
     assert found_a == pytest.approx(a, rel=1e-6)
 
 
-def test_errors_that_rise_give_a_flat_curve_at_the_least_of_them():
+def test_rising_errors_give_a_flat_curve():
     ((a, _, c),) = _fit([100, 200, 400], np.array([[0.2, 0.3, 0.4]]))
     assert c == pytest.approx(0.2)
     assert 0 <= a < 0.2

@@ -29,14 +29,14 @@ def tracks(n_tracks=16, frames=10, *, name="{track:03}_{frame:03}", spread=0.05,
     return rows, np.array(features, np.float32)
 
 
-def test_tracks_that_the_splits_divide_are_known_by_their_names():
+def test_divided_tracks_are_found_by_names():
     found, names = find_groups(*tracks())
     assert (found.pattern, found.n_groups, found.n_divided) == ("first_number", 16, 16)
     assert found.largest == 10
     assert len(set(names)) == 16
 
 
-def test_tracks_with_any_names_are_known_by_their_closeness():
+def test_divided_tracks_are_found_by_closeness():
     rows, features = tracks(name="{chance}")
     found, names = find_groups(rows, features)
     assert found.pattern == ""
@@ -46,17 +46,17 @@ def test_tracks_with_any_names_are_known_by_their_closeness():
         assert scene_of.setdefault(name, number // 10) == number // 10
 
 
-def test_groups_that_the_splits_keep_whole_are_no_matter():
+def test_undivided_groups_are_not_reported():
     assert find_groups(*tracks(divided=False)) is None
 
 
-def test_names_that_say_nothing_of_the_pictures_are_not_believed():
+def test_misleading_names_do_not_form_groups():
     rows, _ = tracks()
     features = np.random.default_rng(1).normal(size=(len(rows), 24)).astype(np.float32)
     assert find_groups(rows, features) is None
 
 
-def test_a_head_is_far_better_where_folds_divide_the_tracks():
+def test_divided_tracks_flatter_the_score():
     rows, features = tracks()
     _, names = find_groups(rows, features)
     divided, whole = measure_groups(SingleLabel(), rows, features, names, folds=4, seed=0)
@@ -64,7 +64,7 @@ def test_a_head_is_far_better_where_folds_divide_the_tracks():
     assert whole < 0.75
 
 
-def test_divided_groups_are_the_first_finding_with_both_figures():
+def test_divided_groups_are_first_finding_with_both_figures():
     found, _ = find_groups(*tracks())
     found = found.model_copy(update={"score_divided": 0.998, "score_whole": 0.712})
     summary = CLEAN | {"leaks_across_given_splits": [["a", "b"]], "duplicate_groups": [["a", "b"]]}
@@ -76,7 +76,7 @@ def test_divided_groups_are_the_first_finding_with_both_figures():
     assert "data.group: first_number" in first.todo
 
 
-def test_groups_that_change_nothing_are_no_reason_to_stop():
+def test_harmless_groups_have_a_low_weight():
     found, _ = find_groups(*tracks())
     found = found.model_copy(update={"score_divided": 0.9, "score_whole": 0.895})
     (only,) = gather_findings(a_review(groups=found), make_profile(), CLEAN)
@@ -95,7 +95,7 @@ def test_folds_keep_groups_whole_and_strata_even(seed):
         assert len(test) == 30
 
 
-def test_groups_of_one_image_are_the_folds_without_groups():
+def test_groups_of_one_image_are_folds_without_groups():
     strata = np.arange(60) % 3
     plain, single = split_folds(strata, 5, 1), split_folds(strata, 5, 1, np.arange(60) + 7)
     for one, other in zip(plain, single, strict=True):

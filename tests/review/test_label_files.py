@@ -74,7 +74,7 @@ def test_label_studio_s_own_export_is_read(tmp_path):
     assert json.loads(read.label) == ["ant", 0.1, 0.2, 0.4, 0.6]
 
 
-def test_an_image_of_two_classes_is_refused_by_its_name(tmp_path):
+def test_image_with_two_classes_is_rejected_by_name(tmp_path):
     marks = [{"image_id": 1, "category_id": one} for one in (1, 2)]
     tree = {
         "images": [{"id": 1, "file_name": "a.png"}],

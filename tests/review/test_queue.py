@@ -28,7 +28,7 @@ def item(number, reason="unknown", **more):
     return Item(f"{number:064x}", f"{number}.png", reason, **more)
 
 
-def test_an_image_in_two_lists_comes_first_with_both_reasons():
+def test_image_in_two_lists_comes_first():
     merged = merge_queue(
         [item(1, "doubtful label", label="ant"), item(2, "doubtful label", label="bee")],
         [item(3, "model and label differ"), item(2, "model and label differ", suggested="ant")],
@@ -62,7 +62,7 @@ def test_the_strongest_disagreement_comes_first():
     assert [(one.path, one.suggested) for one in found] == [("2.png", "bee"), ("0.png", "bee")]
 
 
-def test_unknown_and_unsure_requests_are_queued_once_with_their_origin():
+def test_uncertain_requests_are_queued_once():
     task = get_task("single_label")
     answers = [
         {"sha256": "a" * 64, "label": "ant", "probability": 0.99, "unknown": False},
@@ -117,7 +117,7 @@ def test_numbers_have_no_uncertainty():
         ("localisation", [[0.9, 0.1, 0, 0, 1, 1]] * 2, [[0, 0, 0, 1, 1], [0, 0, 0, 0.5, 1]]),
     ],
 )
-def test_each_task_sees_a_label_that_the_model_contradicts(name, decisions, values):
+def test_each_task_sees_label_that_model_contradicts(name, decisions, values):
     values = np.array(values, np.float32)
     targets = Targets(values, NAMES, np.zeros(2, int))
     agreeing, against = get_task(name).contradiction(np.array(decisions, float), targets)
@@ -125,7 +125,7 @@ def test_each_task_sees_a_label_that_the_model_contradicts(name, decisions, valu
     assert against > 0.2
 
 
-def test_wrong_labels_are_the_first_in_the_order_of_doubts():
+def test_wrong_labels_are_first_in_order_of_doubts():
     random = np.random.default_rng(0)
     labels = np.repeat([0, 1], 30)
     features = np.eye(2)[labels] * 3 + random.normal(size=(60, 2)) * 0.3

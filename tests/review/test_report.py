@@ -56,7 +56,7 @@ def test_leaks_come_first():
     assert len(found) == 1
 
 
-def test_copies_that_leak_are_not_said_to_need_nothing():
+def test_leaking_copies_need_an_action():
     leak, held = ["test/a.jpg", "train/a.jpg"], ["train/b.jpg", "train/c.jpg", "train/d.jpg"]
     summary = CLEAN | {"leaks_across_given_splits": [leak], "duplicate_groups": [leak, held]}
     first, second = gather_findings(a_review(), make_profile(), summary)
@@ -64,7 +64,7 @@ def test_copies_that_leak_are_not_said_to_need_nothing():
     assert second.what.startswith("2 more images are copies")
 
 
-def test_no_finding_advises_to_delete_a_picture_of_two_labels():
+def test_contradictory_copies_are_not_to_be_deleted():
     pair = ["good/a.jpg", "scratched/b.jpg"]
     summary = CLEAN | {"label_conflicts": [pair], "duplicate_groups": [pair]}
     (only,) = gather_findings(a_review(), make_profile(), summary)
@@ -108,13 +108,13 @@ def a_review(**answers):
     )
 
 
-def test_an_empty_review_says_that_nothing_stands_out():
+def test_empty_review_reports_no_findings():
     text = render_review(a_review(), make_profile(), pictures={}, minutes={"linear_probe": 0.5})
     assert "No findings." in text
     assert "| linear_probe | 0.5 |" in text
 
 
-def test_the_page_tells_targets_and_shows_pictures():
+def test_page_shows_targets_and_pictures():
     point = CurvePoint(n_images=100, accuracy=0.8, low=0.7, high=0.9)
     curve = Feasibility(
         ceiling=0.95,
@@ -149,13 +149,13 @@ def test_the_page_names_copies_the_contradictory_ones_first(tmp_path):
     assert "| ants/0.png, ants/again.png | ants |" in text
 
 
-def test_a_cut_list_of_doubts_is_no_count():
+def test_cut_list_of_doubts_is_not_count():
     doubt = Suspect(path="a.jpg", label="ants", suggested="bees", confidence=0.9)
     assert any("50 or more of" in text for text in findings(suspects=(doubt,) * 50))
     assert any(text.startswith("49 of") for text in findings(suspects=(doubt,) * 49))
 
 
-def test_a_class_of_few_images_is_left_out_of_the_curve_and_named(tmp_path):
+def test_small_class_is_left_out_of_curve(tmp_path):
     rows = index(write_classes(tmp_path / "images", {"a": 40, "b": 40, "rare": 4})).rows()
     features = np.random.default_rng(0).normal(size=(len(rows), 8)).astype(np.float32)
     curve = build._feasibility(SingleLabel(), rows, features, None, 3, 0, np.arange(len(rows)))
@@ -165,14 +165,14 @@ def test_a_class_of_few_images_is_left_out_of_the_curve_and_named(tmp_path):
 
 
 @pytest.mark.parametrize(("n_strata", "words"), [(1, "of 1 classes"), (2, ""), (0, "")])
-def test_the_page_says_if_only_a_part_of_the_classes_was_looked_at(n_strata, words):
+def test_page_states_how_many_classes_were_reviewed(n_strata, words):
     profile = make_profile()
     assert len(profile.train_per_class) == 2
     text = render_review(a_review(n_strata=n_strata), profile, pictures={}, minutes={})
     assert ("200 of them, " + words + ", were" in text) == bool(words)
 
 
-def test_corrections_are_a_finding_and_removed_images_are_no_fault():
+def test_corrections_are_a_finding_without_removed_images():
     summary = CLEAN | {
         "corrected": 3,
         "removed": 1,

@@ -27,7 +27,7 @@ def rows_of(n=80, **by_class):
         ("size", {"width": 640, "height": 640}),
     ],
 )
-def test_a_fact_that_gives_the_class_away_is_named(fact, change):
+def test_fact_that_gives_class_away_is_named(fact, change):
     rows = rows_of(**change)
     found = {s.fact: s for s in find_shortcuts(collect_facts(rows), rows, seed=0)}
     assert found[fact].accuracy == 1.0
@@ -64,7 +64,7 @@ def pictures_of(rows, *, border=None, inside=None):
         yield picture
 
 
-def test_the_border_of_one_of_two_classes_is_a_shortcut():
+def test_border_of_one_of_two_classes_is_shortcut():
     rows = rows_of()
     (found,) = of_pictures(rows, pictures_of(rows, border={"cat": (10, 10, 10)}))
     assert (found.fact, found.accuracy, found.label) == ("colour of the border", 1.0, "")
@@ -79,20 +79,20 @@ def twelve_classes(each=20, **changes):
     ]
 
 
-def test_a_frame_around_each_picture_of_one_class_of_twelve_is_a_shortcut():
+def test_frame_around_one_class_is_a_shortcut():
     rows = twelve_classes()
     (found,) = of_pictures(rows, pictures_of(rows, border={"class00": (220, 20, 20)}))
     assert (found.fact, found.label) == ("colour of the border", "class00")
     assert found.accuracy > 0.98
 
 
-def test_a_border_that_is_like_the_rest_of_the_picture_is_no_shortcut():
+def test_border_like_its_picture_is_not_a_shortcut():
     """The sky of photos of the weather, the texture of steel."""
     rows = rows_of()
     assert of_pictures(rows, pictures_of(rows, inside={"cat": 20, "dog": 180})) == []
 
 
-def test_files_that_are_large_since_their_pictures_are_rich_are_no_shortcut():
+def test_large_files_of_rich_pictures_are_not_a_shortcut():
     random = np.random.default_rng(0)
     plain = np.full((48, 48, 3), 120, np.uint8)
     rich = random.integers(0, 256, (48, 48, 3)).astype(np.uint8)
@@ -105,7 +105,7 @@ def test_files_that_are_large_since_their_pictures_are_rich_are_no_shortcut():
     assert found.fact == "bytes per pixel"
 
 
-def test_a_size_that_one_class_never_has_is_told():
+def test_size_that_one_class_never_has_is_reported():
     rows = twelve_classes(width=300, height=260)
     (found,) = [s for s in find_shortcuts(collect_facts(rows), rows, seed=0) if s.fact == "size"]
     assert found.label == "class00"
@@ -121,7 +121,7 @@ def test_a_size_that_one_class_never_has_is_told():
     assert found.example == "no image of `class00` is 1024 x 1024, but 100% of the others are"
 
 
-def test_sizes_that_are_those_of_a_track_are_no_shortcut():
+def test_sizes_of_a_track_are_not_a_shortcut():
     """All frames of a track have a size of its own: it is learnt by heart, and says nothing."""
     random = np.random.default_rng(0)
     sides = random.integers(40, 200, 24).tolist()
@@ -136,7 +136,7 @@ def test_sizes_that_are_those_of_a_track_are_no_shortcut():
     assert find_shortcuts(facts, rows, seed=0, groups=tracks) == []
 
 
-def test_a_border_is_what_lies_around_the_picture():
+def test_border_is_the_edge_of_the_picture():
     image = np.zeros((100, 100, 3), np.uint8)
     image[4:-4, 4:-4] = 255
     assert border_facts(image).tolist() == [0.0] * 6

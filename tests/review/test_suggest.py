@@ -12,13 +12,13 @@ def clusters():
     return np.concatenate([one + 0.01 * random.normal(size=(10, 8)) for one in centres])
 
 
-def test_one_image_of_each_cluster_comes_before_a_second(clusters):
+def test_one_image_of_each_cluster_comes_before_second(clusters):
     chosen = suggest_images(clusters, np.full(40, 0.5), count=8)
     assert {one.row // 10 for one in chosen[:4]} == {0, 1, 2, 3}
     assert len({one.row for one in chosen}) == 8
 
 
-def test_the_least_certain_image_of_a_cluster_is_taken(clusters):
+def test_least_certain_image_of_cluster_is_taken(clusters):
     uncertainty = np.full(40, 0.001)
     uncertainty[[3, 14, 25, 36]] = 0.9
     chosen = suggest_images(clusters, uncertainty, count=4)
@@ -42,6 +42,6 @@ def test_the_same_input_gives_the_same_list(clusters):
     assert first == second
 
 
-def test_a_pool_smaller_than_the_wish_is_all_suggested(clusters):
+def test_pool_smaller_than_wish_is_all_suggested(clusters):
     assert len(suggest_images(clusters[:3], None, count=50)) == 3
     assert suggest_images(clusters[:0], np.zeros(0), count=5) == []

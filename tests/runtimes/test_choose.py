@@ -90,7 +90,7 @@ def test_real_work_is_timed():
 
 
 @pytest.mark.parametrize("part", ["assess", "plan", "review", "heads"])
-def test_what_a_plan_is_made_from_uses_no_stopwatch(part):
+def test_what_plan_is_made_from_uses_no_stopwatch(part):
     stopwatches = {"time", "rootstock.runtimes.choose", "rootstock.features.fastest"}
     stopwatches |= {"rootstock.training.throughput", "timeit"}
     for path in (SRC / part).rglob("*.py"):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_a_file_that_is_no_network_is_refused(tmp_path):
+def test_file_that_is_not_network_is_rejected(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"no network")
     with pytest.raises(BundleError, match=f"OpenVINO .* cannot load {path}"):

@@ -62,7 +62,7 @@ def hasty():
     ],
     ids=["silent", "header", "blank lines", "body", "body after its answer", "chunks"],
 )
-def test_a_client_that_drips_is_cut_in_every_phase(hasty, head, drip):
+def test_client_that_drips_is_cut_in_every_phase(hasty, head, drip):
     with wire(hasty[0]) as connection:
         connection.sendall(head)
         assert seconds_until_closed(connection, drip) < 12

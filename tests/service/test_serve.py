@@ -81,7 +81,7 @@ def running(*arguments, **environment):
         process.stdout.close()
 
 
-def test_a_process_answers_and_finishes_its_requests_on_sigterm():
+def test_process_answers_and_finishes_its_requests_on_sigterm():
     process = start("--model", str(tiny_bundle()))
     try:
         base = address_of(process)
@@ -112,7 +112,7 @@ def test_a_process_answers_and_finishes_its_requests_on_sigterm():
         process.wait()
 
 
-def test_a_long_upload_hears_why_it_is_refused():
+def test_a_long_upload_hears_why_it_is_rejected():
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_MAX_BODY_BYTES="100000")
     try:
         base = address_of(process)
@@ -130,7 +130,7 @@ def test_a_long_upload_hears_why_it_is_refused():
 
 
 @pytest.mark.parametrize("module", ["services.inference", "rootstock.service"])
-def test_a_directory_that_is_no_model_ends_the_start(module):
+def test_directory_that_is_not_model_ends_start(module):
     process = start("--model", "no/such/model", module=module)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -138,14 +138,14 @@ def test_a_directory_that_is_no_model_ends_the_start(module):
     assert "Traceback" not in output
 
 
-def test_a_folder_above_the_model_is_told(tmp_path):
+def test_a_folder_above_the_model_is_reported(tmp_path):
     shutil.copytree(tiny_bundle(), tmp_path / "run/artifacts/model")
     output = fails(ROOTSTOCK_MODEL=str(tmp_path / "run"))
     assert f"{tmp_path}/run is not a model" in output
     assert f"did you mean {tmp_path}/run/artifacts/model?" in output
 
 
-def test_a_port_in_use_ends_the_start_at_once():
+def test_port_in_use_ends_start_at_once():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         output = fails(ROOTSTOCK_MODEL="no/such/model", ROOTSTOCK_PORT=str(port))
@@ -153,7 +153,7 @@ def test_a_port_in_use_ends_the_start_at_once():
     assert "--port 8001" in output
 
 
-def test_a_service_with_nothing_trained_says_what_to_do(tmp_path):
+def test_service_with_nothing_trained_says_what_to_do(tmp_path):
     process = start(ROOTSTOCK_ROOT=str(tmp_path))
     try:
         lines = iter(process.stdout.readline, "")
@@ -185,7 +185,7 @@ def decoders_of(process):
     return found
 
 
-def test_decoders_killed_under_load_cost_only_what_they_held():
+def test_killed_decoders_lose_only_their_images():
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_DECODERS="2")
     try:
         base = address_of(process)
@@ -259,7 +259,7 @@ HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: a\r\ncontent-type: image/jpeg\r\n"
 
 
 @pytest.mark.parametrize("held", ["body", "decoder"])
-def test_a_request_that_outlasts_the_shutdown_gets_a_503(held):
+def test_request_that_outlasts_shutdown_gets_503(held):
     """In the middle of a body, or of its work: a clean 503 when the service waits no longer."""
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_DRAIN_SECONDS="1",
                     ROOTSTOCK_DECODERS="1", ROOTSTOCK_DECODE_SECONDS="60")  # fmt: skip
@@ -320,7 +320,7 @@ def test_a_header_without_end_is_cut_off():
         assert httpx.get(f"{address}/healthz").status_code == 200
 
 
-def test_the_rest_of_a_refused_body_is_no_header():
+def test_rest_of_rejected_body_is_not_header():
     """It comes after the refusal, and the connection serves the next request."""
     body, good = b"x" * 500_000, jpeg(0)
     patience = {"ROOTSTOCK_HEADER_SECONDS": "1"}
@@ -366,7 +366,7 @@ def test_a_terminal_that_closes_costs_no_request():
         process.wait()
 
 
-def test_a_registry_that_never_answers_does_not_hold_up_the_end(tmp_path):
+def test_hanging_registry_does_not_delay_shutdown(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         process = start(ROOTSTOCK_ROOT=str(tmp_path), MLFLOW_TRACKING_URI=address)
@@ -383,7 +383,7 @@ def test_a_registry_that_never_answers_does_not_hold_up_the_end(tmp_path):
             process.wait()
 
 
-def test_a_slow_body_and_a_client_that_left_hold_nothing():
+def test_slow_body_and_client_that_left_hold_nothing():
     with running(
         "--model", str(tiny_bundle()), ROOTSTOCK_BODY_SECONDS="1", ROOTSTOCK_DECODERS="1"
     ) as (address, process):
@@ -428,7 +428,7 @@ def wait_until(found, seconds=20):
         time.sleep(0.05)
 
 
-def test_traces_are_sent_where_they_are_asked_for():
+def test_traces_are_sent_to_the_configured_address():
     process = start("--model", str(tiny_bundle()), OTEL_TRACES_EXPORTER="console")
     try:
         base = address_of(process)
@@ -449,7 +449,7 @@ def test_traces_are_sent_where_they_are_asked_for():
     assert set(re.findall(r'"trace_id": "0x(\w+)"', output)) == {"ab" * 16}
 
 
-def test_a_tracer_that_is_not_installed_ends_the_start():
+def test_tracer_that_is_not_installed_ends_start():
     process = start(OTEL_TRACES_EXPORTER="zipkin")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -485,7 +485,7 @@ def test_a_refusal_is_not_lost_with_its_connection():
             assert answer.startswith(b"HTTP/1.1 %d" % status)
 
 
-def test_a_service_that_ends_answers_or_refuses_every_new_connection():
+def test_ending_service_answers_or_refuses_connections():
     """A refused connection is made again elsewhere; one that is closed unanswered is an error."""
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_LINGER_SECONDS="0.3")
     address = address_of(process)
@@ -532,7 +532,7 @@ def test_a_service_that_ends_answers_or_refuses_every_new_connection():
         ("ROOTSTOCK_JOURNAL", "/proc/journal", "cannot write the journal to /proc/journal"),
     ],
 )
-def test_a_wrong_setting_ends_the_start_with_its_name(variable, value, says):
+def test_wrong_setting_ends_start_with_its_name(variable, value, says):
     output = fails(**{variable: value})
     assert says in output
     assert "Traceback" not in output
@@ -549,7 +549,7 @@ def test_an_unknown_variable_is_logged():
     assert not any("CORES" in line for line in lines)
 
 
-def test_idle_decoders_that_are_killed_are_replaced_without_a_request():
+def test_killed_idle_decoders_are_replaced_early():
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_DECODERS="2")
     address = address_of(process)
     drain(process)

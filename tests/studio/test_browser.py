@@ -50,7 +50,7 @@ def press_button(page, selector, text, within=""):
     )
 
 
-def test_the_grid_shows_the_images_that_filters_let_through(page):
+def test_grid_shows_images_that_filters_let_through(page):
     wait_for_total(page, TOTAL)
     page.wait("document.querySelectorAll('.tile img.here').length > 8")
     page.click(".side input[type=checkbox]")
@@ -122,7 +122,7 @@ def wait_for_rows(page, project, count):
     return corrections(project)
 
 
-def test_one_key_labels_an_image_and_shows_the_next(desk):
+def test_one_key_labels_image_and_shows_next(desk):
     page, project = desk
     page.wait("document.querySelectorAll('.option .count').length === 2")
     first = page.run("document.querySelector('.label .path').textContent")
@@ -136,13 +136,13 @@ def test_one_key_labels_an_image_and_shows_the_next(desk):
     assert [row.why for row in wait_for_rows(page, project, 2)] == ["", "undone"]
 
 
-def test_the_evidence_and_similar_images_are_beside_the_image(desk):
+def test_evidence_and_similar_images_are_shown(desk):
     page, _ = desk
     page.wait("document.querySelector('.heat')?.naturalWidth > 0")
     page.wait("document.querySelectorAll('.neighbours img.here').length > 1")
 
 
-def test_a_label_that_cannot_be_written_brings_its_image_back(desk):
+def test_unsaved_label_brings_its_image_back(desk):
     page, project = desk
     page.wait("document.querySelectorAll('.option .count').length === 2")
     first = page.run("document.querySelector('.label .path').textContent")
@@ -189,7 +189,7 @@ def test_the_page_of_models_shows_plan_and_stages(page, address):
     page.errors.clear()
 
 
-def test_without_a_service_the_page_says_how_to_name_one(page, address):
+def test_without_service_page_says_how_to_name_one(page, address):
     page.open(f"{address}#/production")
     page.wait("document.body.innerText.includes('rootstock studio --service')")
 

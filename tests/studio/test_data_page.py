@@ -111,7 +111,7 @@ def test_an_image_that_vanished_is_explained(project):
     assert answer.json()["todo"] == "run the stage `index` again"
 
 
-def test_a_folder_that_cannot_be_written_costs_time_only(project):
+def test_folder_that_cannot_be_written_costs_time_only(project):
     shutil.rmtree(project / ".rootstock/thumbnails", ignore_errors=True)
     (project / ".rootstock/thumbnails").write_bytes(b"")
     client = open_studio(project)
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(project):
 @pytest.mark.parametrize(
     ("missing", "stage"), [("manifest.parquet", "index"), ("review.json", "assess")]
 )
-def test_a_missing_artifact_is_named_with_what_makes_it(project, missing, stage):
+def test_missing_artifact_is_named_with_what_makes_it(project, missing, stage):
     (project / "artifacts" / missing).unlink()
     session = open_studio(project).get("/api/session").json()
     (note,) = session["project"]["notes"]
@@ -133,7 +133,7 @@ def test_a_missing_artifact_is_named_with_what_makes_it(project, missing, stage)
     assert f"run the stage `{stage}` again" in note["todo"]
 
 
-def test_a_damaged_manifest_is_explained_and_read_again_once_whole(project):
+def test_damaged_manifest_is_explained_and_reread(project):
     client, file = open_studio(project), project / "artifacts/manifest.parquet"
     whole = file.read_bytes()
     assert ask(client)["total"]
@@ -155,7 +155,7 @@ def test_the_map_holds_every_usable_image(client):
     check_problem(client.get("/api/map/image", params={"number": 9999}), 404, "not-found")
 
 
-def test_a_lasso_around_the_map_holds_all_of_it(client):
+def test_lasso_around_map_holds_all_of_it(client):
     whole = ask(client, lasso="-0.1,-0.1,1.1,-0.1,1.1,1.1,-0.1,1.1")
     assert whole["total"] == 2 * IMAGES_PER_CLASS + 1
     left = ask(client, lasso="-0.1,-0.1,0.5,-0.1,0.5,1.1,-0.1,1.1")["total"]
@@ -165,7 +165,7 @@ def test_a_lasso_around_the_map_holds_all_of_it(client):
 
 
 @pytest.mark.parametrize("lasso", ["1,2", "a,b,c", "1,2,3", "0,0,1,1,nan,0", "0,0," * 500 + "0,0"])
-def test_a_lasso_that_is_none_is_refused(client, lasso):
+def test_a_lasso_that_is_none_is_rejected(client, lasso):
     answer = client.get("/api/images", params={"lasso": lasso})
     check_problem(answer, 422, "invalid-request")
 

@@ -91,7 +91,7 @@ def desk(request, tmp_path):
         yield request.param, page, root
 
 
-def test_each_editor_writes_a_label_and_shows_the_next_image(desk):
+def test_each_editor_writes_label_and_shows_next_image(desk):
     task, page, root = desk
     page.wait("document.querySelector('.stage img').naturalWidth > 0")
     first = page.run("document.querySelector('.label .path').textContent")

@@ -64,7 +64,7 @@ def test_a_method_that_is_not_installed_is_named(features):
         place(Stored(features), "magic")
 
 
-def test_a_polygon_with_a_bay_holds_what_is_inside():
+def test_polygon_with_bay_holds_what_is_inside():
     bay = np.array([(0, 0), (4, 0), (4, 4), (2, 1), (0, 4)], float)
     points = np.array([(0.5, 1), (2, 3), (3.5, 1), (2, 0.5), (5, 1), (-1, 2)], float)
     assert inside_polygon(points, bay).tolist() == [True, False, True, True, False, False]

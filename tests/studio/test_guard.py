@@ -16,17 +16,17 @@ FOREIGN = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8100", "127.0.0.1.evil.example"])
-def test_a_strangers_name_for_this_machine_is_refused(client, page, host):
+def test_foreign_host_name_is_rejected(client, page, host):
     """DNS rebinding: a page of another site gets its own name to lead here."""
     check_problem(client.get(page, headers={"Host": host}), 403, "forbidden")
 
 
 @pytest.mark.parametrize("host", ["localhost:8100", "127.0.0.1:8100", "[::1]:8100", "LOCALHOST"])
-def test_the_own_names_of_this_machine_are_served(client, host):
+def test_names_of_this_machine_are_accepted(client, host):
     assert client.get("/api/session", headers={"Host": host}).status_code == 200
 
 
-def test_a_further_name_is_served_if_it_is_given(finished):
+def test_further_name_is_served_if_it_is_given(finished):
     client = open_studio(finished, hosts="studio.example:8446")
     headers = {"Host": "studio.example:8446", "Origin": "https://studio.example:8446"}
     assert client.get("/api/session", headers=headers).status_code == 200
@@ -40,7 +40,7 @@ def test_a_page_of_another_origin_reads_nothing(client, page):
     check_problem(client.get(page, headers=same_site), 403, "forbidden")
 
 
-def test_a_link_on_another_page_leads_to_the_studio(client):
+def test_link_on_another_page_leads_to_studio(client):
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert client.get("/", headers=headers).status_code == 200
     check_problem(client.post("/api/session", headers=headers), 403, "forbidden")
@@ -52,7 +52,7 @@ def test_a_change_needs_the_token_of_the_page(client, token):
     check_problem(answer, 403, "forbidden")
 
 
-def test_the_token_of_another_studio_is_refused(client, finished):
+def test_the_token_of_another_studio_is_rejected(client, finished):
     other = open_studio(finished).headers[TOKEN_HEADER]
     answer = client.request("DELETE", "/api/session", headers={TOKEN_HEADER: other})
     check_problem(answer, 403, "forbidden")
@@ -115,12 +115,12 @@ def test_other_machines_need_a_key(finished):
         StudioSettings(project=finished, host="0.0.0.0")
 
 
-def test_a_folder_that_is_no_project_is_refused(tmp_path):
+def test_folder_that_is_not_project_is_rejected(tmp_path):
     with pytest.raises(Exception, match="has neither params.yaml nor artifacts/manifest.parquet"):
         create_studio(StudioSettings(project=tmp_path))
 
 
-def test_a_body_that_is_too_long_is_refused(client):
+def test_a_body_that_is_too_long_is_rejected(client):
     check_problem(client.post("/api/session", content=b"0" * 1_100_000), 413, "too-large")
 
 

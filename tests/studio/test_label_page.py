@@ -68,7 +68,7 @@ def test_an_image_can_be_taken_out(client, project):
     assert rows_of(project)[0].new == REMOVE
 
 
-def test_an_image_that_was_taken_out_gets_its_label_back(client, project):
+def test_removed_image_gets_its_label_back(client, project):
     image = first_image(client, term="plain")
     correct(client, image, remove=True, seen=None)
     answer = correct(client, image, original=True, seen=None)
@@ -79,7 +79,7 @@ def test_an_image_that_was_taken_out_gets_its_label_back(client, project):
     ]
 
 
-def test_two_people_who_disagree_are_both_kept_and_shown(client, project):
+def test_labels_of_two_people_are_kept_and_shown(client, project):
     image = first_image(client, term="plain")
     correct(client, image, parts={"labels": [SCRIPT]})
     answer = correct(client, image, parts={"labels": ["third"]}, who="Grace").json()
@@ -96,7 +96,7 @@ def test_two_people_who_disagree_are_both_kept_and_shown(client, project):
 @pytest.mark.parametrize(
     "given", [{"parts": {"labels": []}}, {"parts": {"labels": ["a", "b"]}}, {"parts": {"box": 1}}]
 )
-def test_what_is_no_label_is_refused_and_nothing_written(client, project, given):
+def test_invalid_label_is_rejected_and_not_written(client, project, given):
     answer = correct(client, first_image(client, term="plain"), **given)
     assert answer.status_code == 409
     assert rows_of(project) == ()
@@ -151,7 +151,7 @@ def test_the_model_says_what_it_sees_and_where(client):
     assert picture.content.startswith(b"\x89PNG")
 
 
-def test_without_a_model_labelling_goes_on(project):
+def test_labelling_works_without_a_model(project):
     shutil.rmtree(project / "artifacts/model")
     client = open_studio(project)
     image = first_image(client, term="plain")
@@ -160,7 +160,7 @@ def test_without_a_model_labelling_goes_on(project):
     assert correct(client, image, parts={"labels": [SCRIPT]}).status_code == 200
 
 
-def test_a_killed_studio_loses_no_label_that_it_confirmed(project):
+def test_killed_studio_loses_no_label_that_it_confirmed(project):
     command = [sys.executable, "-m", "rootstock", "studio", str(project), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
     try:

@@ -39,7 +39,7 @@ def test_the_plan_has_a_reason_for_each_choice(client):
     assert plan["forecast"]["test_accuracy"] >= 0
 
 
-def test_the_confusions_add_up_and_lead_to_their_images(client):
+def test_confusions_add_up_and_lead_to_their_images(client):
     found = client.get("/api/evaluation").json()
     n_test = found["metrics"]["n_test"]
     assert sum(one["count"] for one in found["confusions"]) == n_test == len(found["certainty"])
@@ -56,7 +56,7 @@ def test_slices_by_metadata_are_looked_at(client):
     assert set(client.get("/api/slices").json()) == {"looked_at", "worse"}
 
 
-def test_an_evaluation_of_other_images_says_what_to_run(project):
+def test_evaluation_of_other_images_says_what_to_run(project):
     (project / "artifacts/decisions.parquet").unlink()
     answer = open_studio(project).get("/api/evaluation")
     check_problem(answer, 409, "conflict")
@@ -108,7 +108,7 @@ def test_promoting_needs_an_admin_key(finished, tmp_path):
     assert "needs an admin key" in check_problem(answer, 403, "forbidden")
 
 
-def test_a_run_at_work_is_seen_and_not_disturbed(project):
+def test_run_at_work_is_seen_and_not_disturbed(project):
     lock = project / ".rootstock/lock"
     watch = PipelineWatch(Paths(project))
     assert not watch.describe()["running"]
@@ -128,7 +128,7 @@ def test_a_run_at_work_is_seen_and_not_disturbed(project):
     assert not watch.describe()["running"]
 
 
-def test_the_pipeline_is_started_once_and_shows_what_it_prints(project):
+def test_pipeline_starts_once_and_shows_output(project):
     studio = open_studio(project)
     before = studio.get("/api/run").json()
     assert (before["running"], before["code"], before["new_labels"]) == (False, None, 0)

@@ -91,7 +91,7 @@ def test_without_service_and_journal_nothing_is_asked(client):
 
 
 @pytest.mark.integration
-def test_the_journal_of_a_service_is_shown_with_its_images(finished, tmp_path):
+def test_journal_of_service_is_shown_with_its_images(finished, tmp_path):
     journal = tmp_path / "journal"
     with make_client(journal=journal, journal_images=True) as service:
         for number in range(4):

@@ -28,7 +28,7 @@ def correct_some(client, count):
         assert client.post(f"/api/images/{image['id']}/label", json=given).status_code == 200
 
 
-def test_corrected_labels_become_a_head_beside_its_model(project):
+def test_corrected_labels_become_head_next_to_its_model(project):
     client = open_studio(project)
     before = (project / "artifacts/manifest.parquet").read_bytes()
     correct_some(client, 2)
@@ -42,7 +42,7 @@ def test_corrected_labels_become_a_head_beside_its_model(project):
     assert (project / "artifacts/manifest.parquet").read_bytes() == before
 
 
-def test_the_new_head_meets_the_champion_at_the_gate(project):
+def test_new_head_meets_champion_at_gate(project):
     config, paths = load_config(project / "params.yaml"), Paths(project)
     runs, registry = connect_runs(config, paths), connect_registry(config, paths)
     register_model(config, paths, runs=runs, registry=registry)
@@ -58,7 +58,7 @@ def test_the_new_head_meets_the_champion_at_the_gate(project):
     assert [one["version"] for one in versions] == ["2", "1"]
 
 
-def test_without_a_model_the_page_says_what_to_do(project):
+def test_without_model_page_says_what_to_do(project):
     (project / "artifacts/model/bundle.json").unlink()
     client = open_studio(project)
     client.post("/api/refit")

@@ -40,6 +40,6 @@ def test_settings_come_from_variables_too(monkeypatch):
 
 
 @pytest.mark.integration
-def test_the_command_refuses_a_folder_that_is_no_project(tmp_path):
+def test_command_refuses_folder_that_is_not_project(tmp_path):
     with pytest.raises(SystemExit, match="is not a project"):
         main(["studio", str(tmp_path), "--port", "0"])

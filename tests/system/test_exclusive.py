@@ -20,7 +20,7 @@ with claim_folder(Path(sys.argv[1])):
 """
 
 
-def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
+def test_second_writer_is_rejected_until_first_is_gone(tmp_path):
     first = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -33,7 +33,7 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
         assert (tmp_path / ".rootstock/lock").exists()
 
 
-def test_a_place_where_nothing_can_be_written_is_left_to_others_to_refuse(tmp_path):
+def test_unwritable_place_is_not_locked(tmp_path):
     (tmp_path / "file").touch()
     with claim_folder(tmp_path / "file"):
         pass

@@ -22,7 +22,7 @@ def test_a_known_error_is_its_message():
         raise DataError("no images", hint="bring some")
 
 
-def test_an_unexpected_error_is_two_lines_and_a_private_file(tmp_path, capsys):
+def test_unexpected_error_is_two_lines_and_private_file(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught, exit_on_failure():
         raise ZeroDivisionError("by\nnothing")
     assert caught.value.code == UNEXPECTED == 70
@@ -45,7 +45,7 @@ def make_file(folder):
 
 
 @pytest.mark.parametrize("path", [lambda folder: folder / ("x" * 300), make_circle, make_file])
-def test_a_path_that_no_file_can_have_is_an_error_of_the_user(tmp_path, path):
+def test_impossible_path_is_a_user_error(tmp_path, path):
     with pytest.raises(SystemExit, match="^error: .*\n  -> give another path"), exit_on_failure():
         path(tmp_path).stat()
     assert not list(tmp_path.glob("rootstock-error-*"))
@@ -65,7 +65,7 @@ def test_an_interrupt_is_one_line(capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_huge_message_keeps_its_beginning_and_its_end():
+def test_huge_message_keeps_its_beginning_and_its_end():
     error = DataError("begin" + "x" * 10**6 + "end", hint="way out")
     assert len(str(error)) < MESSAGE_CHARACTERS + 100
     assert error.message.startswith("begin")
@@ -73,7 +73,7 @@ def test_a_huge_message_keeps_its_beginning_and_its_end():
 
 
 @pytest.mark.integration
-def test_a_stage_interrupted_at_any_time_prints_no_traceback():
+def test_stage_interrupted_at_any_time_prints_no_traceback():
     root = Path(__file__).parents[2]
     stage = subprocess.Popen(
         [sys.executable, "-c", "import pipelines.entry, time; print('ready', flush=True); "

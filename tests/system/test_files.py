@@ -14,7 +14,7 @@ def test_a_file_appears_whole_with_its_folder(tmp_path):
     assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["x.json"]
 
 
-def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
+def test_failed_write_keeps_only_the_old_file(tmp_path):
     write_json(tmp_path / "x.json", {"old": 1})
 
     def fail():
@@ -28,7 +28,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
+def test_disk_full_is_reported_in_words(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
@@ -61,12 +61,12 @@ def test_damaged_json_says_which_stage_to_run(tmp_path, content, message):
         read_json(tmp_path / "x.json", made_by="plan")
 
 
-def test_a_file_s_hash_is_that_of_its_content(tmp_path):
+def test_file_s_hash_is_that_of_its_content(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_file(tmp_path / "x").startswith("ba7816bf")
 
 
-def test_a_full_disk_that_a_library_reports_is_told_as_one(tmp_path):
+def test_disk_full_in_a_library_is_reported(tmp_path):
     resource = pytest.importorskip("resource")
     numpy = pytest.importorskip("safetensors.numpy")
     old = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -43,5 +43,5 @@ def test_pages_come_from_the_system_once():
     assert faults("keep") < 1_000
 
 
-def test_the_variables_do_the_same_for_a_process_to_be_started():
+def test_variables_do_same_for_process_to_be_started():
     assert faults(**keeping_variables()) < 1_000

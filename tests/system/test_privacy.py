@@ -29,7 +29,7 @@ def variables_of(tmp_path, **set_by_user):
     return json.loads(done.stdout)
 
 
-def test_importing_the_package_switches_telemetry_off_here_and_in_workers(tmp_path):
+def test_import_turns_telemetry_off_in_all_processes(tmp_path):
     here, worker = variables_of(tmp_path)
     assert here == worker == TELEMETRY_VARIABLES
     assert here["ORT_DISABLE_TELEMETRY"] == "1"

@@ -19,7 +19,7 @@ def lines(capsys):
 
 
 @pytest.mark.usefixtures("hurried")
-def test_work_without_a_terminal_prints_how_far_it_is(capsys):
+def test_work_without_terminal_prints_how_far_it_is(capsys):
     looked = threading.Event()
 
     def describe():

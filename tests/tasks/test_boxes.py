@@ -27,12 +27,12 @@ def text(*cells):
         (("1", "2", "3", "-4"), "a box of 'cat' is 3 x -4 pixels"),
     ],
 )
-def test_a_box_without_numbers_or_area_is_refused(tmp_path, cells, problem):
+def test_a_box_without_numbers_or_area_is_rejected(tmp_path, cells, problem):
     with pytest.raises(DataError, match=problem):
         get_task("localisation").check_texts(tmp_path, [text(1, 2, 3, 4), text(*cells)])
 
 
-def test_what_is_outside_the_image_is_cut_off_and_said(tmp_path):
+def test_box_outside_the_image_is_clipped_with_warning(tmp_path):
     task = get_task("localisation")
     texts = [text(10, 20, 30, 40), text(-10, 50, 40, 100)]
     settled = task.settle(tmp_path, texts, ["a.jpg", "b.jpg"], np.array([[100, 100], [100, 100]]))
@@ -64,11 +64,11 @@ def test_overlap_of_boxes():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_box_with_its_sides_swapped_is_put_right():
+def test_box_with_its_sides_swapped_is_put_right():
     np.testing.assert_allclose(boxes.tidy(np.array([[0.8, -1, 0.2, 2]])), [[0.2, 0, 0.8, 1]])
 
 
-def test_a_hit_needs_the_class_and_half_of_the_box():
+def test_hit_needs_class_and_half_of_box():
     values = np.array([[0, 0, 0, 0.5, 1], [0, 0, 0, 0.5, 1], [1, 0, 0, 0.5, 1]], np.float32)
     decisions = np.array(
         [[0.9, 0.1, 0, 0, 0.5, 1], [0.9, 0.1, 0.25, 0, 0.75, 1], [0.9, 0.1, 0, 0, 0.5, 1]]
@@ -113,7 +113,7 @@ def test_a_box_moves_with_its_image(level):
     assert seen > count / 3
 
 
-def test_a_box_that_a_crop_cuts_away_does_not_count():
+def test_box_that_crop_cuts_away_does_not_count():
     loss = BoxLoss(1, 0.0, torch.device("cpu"))
     values = np.array([[0, 0.0, 0.0, 0.2, 0.2], [0, 0.6, 0.6, 0.9, 0.9]], np.float32)
     right_half = torch.tensor([[[0.5, 0, 0.5], [0, 0.5, 0.5]]] * 2)

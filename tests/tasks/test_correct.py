@@ -39,11 +39,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "old", "new", "expected"), GOOD)
-def test_a_target_is_kept_as_the_index_writes_it(name, old, new, expected):
+def test_target_is_kept_as_index_writes_it(name, old, new, expected):
     assert get_task(name).correct(old, new) == expected
 
 
 @pytest.mark.parametrize(("name", "old", "new"), WRONG)
-def test_what_is_not_a_target_is_refused(name, old, new):
+def test_what_is_not_a_target_is_rejected(name, old, new):
     with pytest.raises(DataError):
         get_task(name).correct(old, new)

@@ -32,7 +32,7 @@ def test_clean_labels_are_not_doubted():
     assert doubts_of(*clusters()) == []
 
 
-def test_a_class_of_one_image_and_a_single_class_have_no_doubts():
+def test_tiny_or_single_classes_have_no_doubts():
     features, labels = clusters(9)
     assert doubts_of(features, np.r_[labels[:-1] * 0, 1]) == []
 

@@ -48,9 +48,7 @@ def test_each_rule_promotes_what_it_says(champion, challenger, better, not_worse
         (80, 81, "not_worse", 0.2, False),
     ],
 )
-def test_the_rule_is_held_against_the_gain_that_is_asked_for(
-    champion, challenger, rule, min_gain, promote
-):
+def test_rule_uses_the_required_gain(champion, challenger, rule, min_gain, promote):
     assert meet(champion, challenger, rule=rule, min_gain=min_gain).promote is promote
 
 
@@ -66,7 +64,7 @@ def test_one_image_more_of_36_replaces_no_champion():
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1"])
-def test_every_gate_metric_is_named_in_the_reason_with_its_interval(metric):
+def test_reason_names_gate_metric_and_interval(metric):
     found = meet(80, 90, metric=metric)
     assert metric.replace("_", " ") in found.reason
     assert found.reason.startswith("promoted")
@@ -75,14 +73,14 @@ def test_every_gate_metric_is_named_in_the_reason_with_its_interval(metric):
     assert 0 < low < found.challenger - found.champion < high
 
 
-def test_mcnemar_looks_at_the_images_that_only_one_gets_right():
+def test_mcnemar_uses_images_right_in_one_model():
     found = meet(80, 90)
     assert (found.only_champion_right, found.only_challenger_right) == (0, 10)
     assert found.p_value == pytest.approx(2 * 0.5**10, abs=1e-6)
     assert "better, beyond chance" in found.reason
 
 
-def test_a_model_that_is_worse_is_said_to_be():
+def test_model_that_is_worse_is_said_to_be():
     assert "it is worse, beyond chance" in meet(90, 80).reason
 
 

@@ -133,7 +133,7 @@ def test_class_and_box_are_learnt_and_reported(trained):
     assert "Class and box of" in trained.model_card.read_text()
 
 
-def test_the_service_answers_in_pixels_of_the_upright_upload(trained):
+def test_service_answers_in_pixels_of_upright_upload(trained):
     box = (40, 20, 50, 40)
     plain, turned = (picture("lime", box, 200, orientation=way) for way in (1, 6))
     with make_client(model=str(trained.model)) as client:
@@ -162,7 +162,7 @@ def test_the_service_answers_in_pixels_of_the_upright_upload(trained):
         assert "box" in schemas["Prediction"]["properties"]
 
 
-def test_a_large_photo_has_its_box_in_its_own_pixels(trained):
+def test_box_of_large_photo_is_in_upload_pixels(trained):
     """It is decoded at a fraction of its size."""
     small = Image.open(io.BytesIO(picture("cherry", (20, 10, 60, 40), 201)))
     buffer = io.BytesIO()
@@ -178,7 +178,7 @@ def test_a_large_photo_has_its_box_in_its_own_pixels(trained):
     assert type(large).from_json(large.to_json()) == large
 
 
-def test_fine_tuning_learns_the_box_and_meets_the_champion(table, tmp_path, registry, trained):
+def test_fine_tuning_learns_box_and_meets_champion(table, tmp_path, registry, trained):
     config = configure(
         table,
         "plan.strategy=full_finetune",
@@ -192,7 +192,7 @@ def test_fine_tuning_learns_the_box_and_meets_the_champion(table, tmp_path, regi
     assert comparison["n"] == read_json(paths.metrics, made_by="evaluate")["n_test"]
 
 
-def test_of_several_boxes_in_coco_the_largest_is_taken(rows, tmp_path):
+def test_largest_of_several_coco_boxes_is_used(rows, tmp_path):
     folder, cells = rows
     tree = {
         "images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(80)]
@@ -215,7 +215,7 @@ def test_of_several_boxes_in_coco_the_largest_is_taken(rows, tmp_path):
     assert any("1 image without a box ignored" in w for w in manifest.warnings)
 
 
-def test_what_is_no_coco_file_is_refused(tmp_path):
+def test_file_that_is_not_coco_is_rejected(tmp_path):
     (tmp_path / "boxes.json").write_text('{"images": []}')
     with pytest.raises(DataError, match="does not contain annotations in COCO format"):
         index_images(configure(tmp_path / "boxes.json"), Paths(tmp_path / "out"))
@@ -224,6 +224,6 @@ def test_what_is_no_coco_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "setting", ["train.views=flip", "train.mixup=0.2", "train.cutmix=1.0", "data.geometry=pad"]
 )
-def test_what_would_misplace_a_box_is_refused(table, tmp_path, setting):
+def test_what_would_misplace_a_box_is_rejected(table, tmp_path, setting):
     with pytest.raises(ConfigError, match="which the task `localisation` does not have"):
         index_images(configure(table, setting), Paths(tmp_path))

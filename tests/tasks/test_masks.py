@@ -60,7 +60,7 @@ def replace(folder, number, classes, **options):
     Image.fromarray(classes, **options).save(folder / f"masks/{number}.png")
 
 
-def test_every_mask_is_kept_as_a_grid_of_classes(folder, tmp_path):
+def test_every_mask_is_kept_as_grid_of_classes(folder, tmp_path):
     manifest = index(folder, tmp_path)
     assert manifest.task == "segmentation"
     for row in manifest.rows():
@@ -117,27 +117,27 @@ def test_a_class_that_no_mask_shows_is_named(folder, tmp_path):
     assert read_names(manifest.rows()[0].target) == ("sky", "road", "boat")
 
 
-def test_an_index_without_a_class_is_refused(folder, tmp_path):
+def test_an_index_without_a_class_is_rejected(folder, tmp_path):
     (folder / "classes.txt").write_text("sky\nroad\n")
     replace(folder, 5, halves(0, 7))
     with pytest.raises(DataError, match=r"masks/5\.png has a pixel of index 7.*names 2 classes"):
         index(folder, tmp_path)
 
 
-def test_masks_of_one_class_are_refused(folder, tmp_path):
+def test_masks_of_one_class_are_rejected(folder, tmp_path):
     for number in range(N_IMAGES):
         replace(folder, number, halves(0, 0))
     with pytest.raises(DataError, match="only the class '0'"):
         index(folder, tmp_path)
 
 
-def test_a_mask_in_other_proportions_is_refused(folder, tmp_path):
+def test_a_mask_in_other_proportions_is_rejected(folder, tmp_path):
     Image.fromarray(halves()).resize((48, 48)).save(folder / "masks/3.png")
     with pytest.raises(DataError, match=r"masks/3\.png is 48 x 48 pixels.*is 48 x 32"):
         index(folder, tmp_path)
 
 
-def test_a_mask_of_another_size_is_fitted_and_told(folder, tmp_path):
+def test_mask_of_another_size_is_resized_with_warning(folder, tmp_path):
     Image.fromarray(halves()).resize((480, 320), 0).save(folder / "masks/3.png")
     manifest = index(folder, tmp_path)
     assert any("1 mask of another size than the image" in text for text in manifest.warnings)
@@ -145,7 +145,7 @@ def test_a_mask_of_another_size_is_fitted_and_told(folder, tmp_path):
     assert grids["images/3.png"] == grids["images/4.png"]
 
 
-def test_a_mask_of_a_photo_that_is_not_turned_is_refused(folder, tmp_path):
+def test_mask_of_unrotated_photo_is_rejected(folder, tmp_path):
     """The photo is upright by its EXIF data; its mask has to be so by its pixels."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -160,7 +160,7 @@ def test_a_mask_of_a_photo_that_is_not_turned_is_refused(folder, tmp_path):
     assert (grid[-1] == 1).all()
 
 
-def test_images_and_masks_without_a_partner_are_left_out(folder, tmp_path):
+def test_images_and_masks_without_partner_are_left_out(folder, tmp_path):
     (folder / "masks/3.png").unlink()
     shutil.copy(folder / "masks/4.png", folder / "masks/lone.png")
     manifest = index(folder, tmp_path)
@@ -170,7 +170,7 @@ def test_images_and_masks_without_a_partner_are_left_out(folder, tmp_path):
     assert any("1 mask without an image left out" in text for text in manifest.warnings)
 
 
-def test_jpeg_masks_are_refused(folder, tmp_path):
+def test_jpeg_masks_are_rejected(folder, tmp_path):
     Image.fromarray(halves()).save(folder / "masks/3.jpg")
     (folder / "masks/3.png").unlink()
     with pytest.raises(DataError, match=r"in a format that changes pixels.*masks/3\.jpg"):
@@ -242,7 +242,7 @@ def test_a_changed_mask_changes_what_dvc_depends_on(folder, tmp_path):
 
 
 @pytest.mark.parametrize("setting", ["train.mlp_hidden=64", "train.views=flip", "train.mixup=0.2"])
-def test_settings_without_a_meaning_are_refused(folder, tmp_path, setting):
+def test_settings_without_a_meaning_are_rejected(folder, tmp_path, setting):
     with pytest.raises(ConfigError, match="which the task `segmentation` does not have"):
         index(folder, tmp_path, setting)
 
@@ -276,7 +276,7 @@ def test_split_folders_may_be_inside_or_outside(folder, tmp_path):
         assert len(manifest.rows("val")) == N_IMAGES // 3
 
 
-def test_other_models_are_measured_by_the_names_they_know():
+def test_other_models_are_measured_by_names_they_know():
     grid = np.zeros((POINTS, POINTS), np.uint8)
     grid[0], grid[1] = 1, IGNORED
     text = write_text(grid, ["road", "sky"])
@@ -296,7 +296,7 @@ def random_head(hidden=0):
     return MapHead(linear, shapes, GRID, hidden), random.normal(size=(3, width)).astype(np.float32)
 
 
-def test_a_head_of_maps_is_the_same_in_numpy_and_torch(tmp_path):
+def test_map_head_is_equal_in_numpy_and_torch(tmp_path):
     head, features = random_head()
     expected = head.outputs(features)
     with torch.inference_mode():

@@ -70,7 +70,7 @@ def test_temperature_stays_bounded_where_everything_is_right():
     assert metrics.fit_temperature(10 * np.eye(3), np.arange(3)) >= 0.05
 
 
-def test_temperature_does_not_ask_for_certainty_where_all_of_few_images_are_right():
+def test_temperature_stays_moderate_if_few_images_are_right():
     labels = np.arange(76) % 12
     logits = 6 * np.eye(12)[labels] + np.random.default_rng(0).normal(size=(76, 12))
     temperature = metrics.fit_temperature(logits, labels)
@@ -86,14 +86,14 @@ def test_a_class_without_anything_has_scores_of_zero():
 
 
 @pytest.mark.parametrize("n", [4, 8, 98])
-def test_where_all_are_right_one_image_among_two_more_is_doubted(n):
+def test_perfect_score_adds_two_doubtful_images(n):
     labels = np.arange(n) % 2
     logits = 3.0 * np.eye(2)[labels]
     surest = metrics.softmax(logits / metrics.fit_temperature(logits, labels)).max(axis=1)
     assert surest == pytest.approx(np.full(n, 1 - 1 / (n + 2) / 2), abs=1e-3)
 
 
-def test_the_calibration_error_asks_whether_the_likeliest_class_of_each_image_is_right():
+def test_calibration_error_uses_the_most_likely_class():
     probabilities = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
     labels = np.array([1, 1, 0])
     assert metrics.ece(probabilities, labels) == pytest.approx((0.1 + 0.8 + 0.7) / 3)

@@ -68,7 +68,7 @@ def test_columns_of_0_and_1_are_recognised(tmp_path, yes, no):
     assert notes == ["no image has the label cow; it is left out"]
 
 
-def test_columns_that_are_told_may_be_next_to_others(tmp_path):
+def test_configured_columns_may_be_among_others(tmp_path):
     text = "path,age,cat,dog\na,7,1,0\nb,9,0,1\n"
     found, sets, _ = read(tmp_path, text, told={"labels": ["cat", "dog"]})
     assert found.task.name == "multi_label"
@@ -76,7 +76,7 @@ def test_columns_that_are_told_may_be_next_to_others(tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["2", "yes", ""])
-def test_a_cell_that_is_neither_0_nor_1_is_refused_with_its_row(tmp_path, cell):
+def test_cell_other_than_0_or_1_is_rejected(tmp_path, cell):
     rows = "".join(f"{number},1,0\n" for number in range(20))
     with pytest.raises(DataError, match=f"row 21: dog is '{cell}', neither 0 nor 1"):
         read(tmp_path, f"path,cat,dog\n{rows}x,1,{cell}\n")
@@ -86,7 +86,7 @@ def test_a_cell_that_is_neither_0_nor_1_is_refused_with_its_row(tmp_path, cell):
     ("sets", "what"),
     [([["a"], ["a"]], "has the labels a: there is nothing"), ([[], []], "has no label: there is")],
 )
-def test_sets_that_are_all_the_same_are_refused(tmp_path, sets, what):
+def test_sets_that_are_all_the_same_are_rejected(tmp_path, sets, what):
     texts = [json.dumps(labels) for labels in sets]
     with pytest.raises(DataError, match=what):
         TASK.check(tmp_path, texts, texts, 3)
@@ -100,7 +100,7 @@ def test_odd_labels_are_warned_of():
     assert "'A' and 'a' differ in case only" in warnings
 
 
-def test_a_stratum_is_the_rarest_label_with_enough_images():
+def test_stratum_is_rarest_label_with_enough_images():
     texts = ['["common"]'] * 30 + ['["common", "rare"]'] * 12 + ['["common", "once"]'] + ["[]"] * 10
     assert TASK.strata(texts) == ["common"] * 30 + ["rare"] * 12 + ["common"] + ["(no label)"] * 10
 
@@ -142,7 +142,7 @@ def test_the_derivative_of_the_loss_is_right():
     assert torch.allclose(slope, residual)
 
 
-def test_a_label_that_all_or_no_training_images_have_gets_its_share(separable):
+def test_constant_label_gets_its_share(separable):
     features, targets = separable
     values = targets.values.copy()
     values[:, 1], values[:, 2] = 1, 0
@@ -172,7 +172,7 @@ def test_measures_are_those_of_scikit_learn():
     assert counts.macro_f1[0] == pytest.approx(f1_score(present, chosen, average="macro"))
 
 
-def test_draws_count_images_as_often_as_they_were_drawn():
+def test_bootstrap_counts_repeated_images():
     random = np.random.default_rng(3)
     scores, present = random.random((30, 1)), random.random((30, 1)) < 0.4
     rows = random.integers(0, 30, 30)
@@ -181,7 +181,7 @@ def test_draws_count_images_as_often_as_they_were_drawn():
     assert drawn == pytest.approx(label_precisions(scores[rows], present[rows])[0])
 
 
-def test_calibration_finds_the_slope_and_offset_of_many_images():
+def test_calibration_finds_slope_and_offset_of_many_images():
     random = np.random.default_rng(4)
     outputs = random.normal(size=(20_000, 1)) * 2
     present = random.random((20_000, 1)) < sigmoid(0.5 * outputs + 1)
@@ -215,7 +215,7 @@ def test_a_precision_that_is_never_reached_says_nothing():
 
 
 @pytest.mark.parametrize("wish", ["best", "precision", "precision=2", "recall=0", "1.5", "nan", ""])
-def test_a_threshold_that_means_nothing_is_refused(wish):
+def test_a_threshold_that_means_nothing_is_rejected(wish):
     with pytest.raises(ConfigError, match=r"task.threshold is"):
         TASK.check_threshold(wish)
 
@@ -226,7 +226,7 @@ def test_tasks_without_thresholds_take_none():
         get_task("single_label").check_threshold("0.5")
 
 
-def test_possible_labels_hold_what_applies_in_the_stated_share():
+def test_possible_labels_hold_what_applies_in_stated_share():
     random = np.random.default_rng(5)
     logits = random.normal(size=(4000, 2))
     present = random.random((4000, 2)) < sigmoid(logits)
@@ -246,7 +246,7 @@ def decided(probabilities, thresholds):
     return TASK.decide(outputs, calibration)
 
 
-def test_an_answer_has_every_label_with_probability_and_decision():
+def test_answer_has_every_label_with_probability_and_decision():
     decisions = decided(np.array([[0.2, 0.7], [0.1, 0.05]]), [0.5, 0.5])
     first, second = (TASK.answer(one, ["a", "b"], AnswerOptions(1), {}) for one in decisions)
     assert [(s.label, round(s.probability, 3), s.applies) for s in first.scores] == [

@@ -11,7 +11,7 @@ def test_separate_clusters_are_told_apart():
     assert leave_one_out_accuracy(features, labels) > 0.9
 
 
-def test_an_image_is_no_neighbour_of_its_own():
+def test_image_is_not_neighbour_of_its_own():
     labels = np.array([0, 1] * 10)
     features = np.repeat(np.random.default_rng(1).normal(size=(10, 4)), 2, axis=0)
     assert leave_one_out_accuracy(features, labels, neighbours=1) == 0.0

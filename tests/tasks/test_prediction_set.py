@@ -14,7 +14,7 @@ def scores_of(probabilities, labels):
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
-def test_prediction_sets_hold_the_true_class_as_often_as_they_say(coverage):
+def test_prediction_sets_keep_their_coverage(coverage):
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.full(10, 0.3), 4_000)
     labels = np.array([random.choice(10, p=row) for row in probabilities])
@@ -27,7 +27,7 @@ def test_prediction_sets_hold_the_true_class_as_often_as_they_say(coverage):
     assert np.mean([len(kept) for kept in sets]) < 6
 
 
-def test_a_set_is_never_empty_and_begins_with_the_most_probable():
+def test_set_is_never_empty_and_is_ordered():
     random = np.random.default_rng(2)
     probabilities = random.dirichlet(np.ones(3), 200) * 0.4
     labels = np.arange(200) % 3
@@ -48,7 +48,7 @@ def test_the_shares_of_predicted_classes_are_remembered():
     assert shares.tolist() == pytest.approx([0.4, 0.4, 0.2])
 
 
-def test_the_score_of_a_set_is_that_of_its_rank():
+def test_score_of_set_is_that_of_its_rank():
     scores = np.arange(1, 10) / 10  # of coverage .5 the fifth of nine
     probabilities = np.array([0.51, 0.5, 0.49])
     assert prediction_set(probabilities, 0.5, scores).tolist() == [0, 1]

@@ -43,7 +43,7 @@ def test_a_task_that_is_named_is_taken(tmp_path):
         find(tmp_path, name="colour")
 
 
-def test_columns_that_say_nothing_are_refused_with_what_would(tmp_path):
+def test_unclear_columns_are_rejected_with_a_hint(tmp_path):
     table = write(tmp_path, "path,remark\na,nice\n")
     with pytest.raises(DataError, match="no columns that say.*it has path, remark"):
         find(table)

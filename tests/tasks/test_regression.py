@@ -50,12 +50,12 @@ def test_columns_of_numbers_are_targets(tmp_path, text, told, names, values):
     assert rest == [names, values]
 
 
-def test_the_columns_of_groups_and_times_are_no_targets(tmp_path):
+def test_columns_of_groups_and_times_are_no_targets(tmp_path):
     _, names, _ = read(tmp_path, "path,patient,when,mass\na,1,2026,5\n", aside=["patient", "when"])
     assert names == ("mass",)
 
 
-def test_numbers_next_to_words_are_targets_if_the_task_is_named(tmp_path):
+def test_numbers_next_to_words_need_a_named_task(tmp_path):
     text = "path,remark,mass\na,nice,5\n"
     with pytest.raises(DataError, match="no columns that say"):
         read(tmp_path, text)
@@ -73,18 +73,18 @@ def test_numbers_next_to_words_are_targets_if_the_task_is_named(tmp_path):
         ("1e300", "larger than a model can learn"),
     ],
 )
-def test_what_is_no_finite_number_is_refused_with_its_row(tmp_path, cell, fault):
+def test_non_finite_number_is_rejected_with_its_row(tmp_path, cell, fault):
     with pytest.raises(DataError, match=f"row 2: target is '.*', {fault}"):
         read(tmp_path, f"path,target\na,1\nb,{cell}\n")
 
 
-def test_one_number_for_all_images_is_refused(tmp_path):
+def test_one_number_for_all_images_is_rejected(tmp_path):
     texts = ['{"x": "1", "y": "2"}', '{"x": "3", "y": "2"}']
     with pytest.raises(DataError, match="y is 2 for each usable image"):
         TASK.check(tmp_path, texts, texts, 3)
 
 
-def test_numbers_of_other_names_are_refused():
+def test_numbers_of_other_names_are_rejected():
     with pytest.raises(DataError, match="gives the numbers mass, and the data has target"):
         TASK.parse(["3"], ["mass"])
 
@@ -112,7 +112,7 @@ def _fields(targets):
     return targets.values, targets.names, targets.strata, targets.groups
 
 
-def test_the_head_is_ridge_regression_in_the_units_of_the_targets(linear):
+def test_head_is_ridge_regression_in_units_of_targets(linear):
     features, targets = linear
     head = TASK.head().fit(features, targets, l2=0.003)
     problem = HeadProblem.of(features)
@@ -139,7 +139,7 @@ def test_fine_tuning_has_hubers_loss_of_standardised_errors(linear):
     assert float(total) == pytest.approx(TASK.losses(outputs, targets).mean(), rel=1e-4)
 
 
-def test_a_part_of_the_targets_keeps_the_units_of_all(linear):
+def test_part_of_targets_keeps_units_of_all(linear):
     _, targets = linear
     part = targets.take(np.arange(3))
     assert (part.units == targets.units).all()
@@ -215,7 +215,7 @@ def test_a_calibration_that_cannot_be_is_found(calibration, fault):
     assert fault in TASK.find_fault(["a"], calibration)
 
 
-def test_the_gate_knows_that_a_smaller_error_is_better():
+def test_gate_knows_that_smaller_error_is_better():
     random = np.random.default_rng(5)
     true = random.normal(size=(150, 1)).astype(np.float32)
     targets = Targets(true, ("x",), np.zeros(150, np.int64), np.arange(150) // 3)

@@ -82,7 +82,7 @@ def test_the_numbers_are_learnt_and_written(trained):
     assert "first model" in read_json(trained.registration, made_by="register")["reason"]
 
 
-def test_a_model_is_measured_on_the_labels_of_its_own_task(trained, table, tmp_path):
+def test_model_is_measured_on_labels_of_its_task(trained, table, tmp_path):
     """Settings name the task that is trained, not that of any model."""
     config = load_config(None, overrides=[f"data.root={table}", "train.class_weight=balanced"])
     assert config.task.name == "auto"
@@ -105,7 +105,7 @@ def test_the_service_answers_with_the_number(trained):
         assert "value" in schemas["Prediction"]["properties"]
 
 
-def test_fine_tuning_learns_the_number_and_meets_the_champion(table, tmp_path, registry, trained):
+def test_fine_tuning_learns_number_and_meets_champion(table, tmp_path, registry, trained):
     config = configure(
         table, "plan.strategy=partial_finetune", "train.epochs=1", "train.learning_rates=[0.001]"
     )
@@ -115,7 +115,7 @@ def test_fine_tuning_learns_the_number_and_meets_the_champion(table, tmp_path, r
     assert comparison["n"] == read_json(paths.metrics, made_by="evaluate")["n_test"]
 
 
-def test_what_the_task_cannot_read_is_refused_before_the_work(tmp_path, table):
+def test_what_task_cannot_read_is_rejected_before_work(tmp_path, table):
     (tmp_path / "odd.csv").write_text("path,target\na.png,seven\n")
     (tmp_path / "a.png").write_bytes(picture(0.5, 0))
     with pytest.raises(DataError, match="'seven' is not a number"):

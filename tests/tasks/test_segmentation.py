@@ -91,7 +91,7 @@ def test_masks_are_learnt_and_reported(trained):
     assert min(probe["accuracy"] for probe in probes) > 0.2
 
 
-def test_the_service_answers_with_a_mask_in_the_size_of_the_upload(trained, tmp_path):
+def test_service_answers_with_mask_in_size_of_upload(trained, tmp_path):
     pixels, classes = scene(200)
     large = Image.fromarray(pixels).resize((WIDTH * 20, HEIGHT * 20))
     content = io.BytesIO()
@@ -213,9 +213,7 @@ def test_a_turned_photo_gets_an_upright_mask(trained):
 
 
 @pytest.mark.parametrize("strategy", ["partial_finetune", "full_finetune"])
-def test_fine_tuning_adds_a_decoder_and_meets_the_champion(
-    folder, tmp_path, registry, trained, strategy
-):
+def test_fine_tuning_adds_decoder_and_meets_champion(folder, tmp_path, registry, trained, strategy):
     config = configured(
         folder, f"plan.strategy={strategy}", "train.epochs=3", "train.learning_rates=[0.003]"
     )

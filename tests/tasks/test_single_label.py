@@ -51,13 +51,13 @@ def test_classes_are_sorted_and_numbered():
         (["a"] * 9, ["a", "b"], r"fewer than 3 usable images: b \(0\)"),
     ],
 )
-def test_classes_that_cannot_be_learnt_are_refused(texts, listed, message):
+def test_classes_that_cannot_be_learnt_are_rejected(texts, listed, message):
     with pytest.raises(DataError, match=message):
         TASK.check(ROOT, texts, listed, 3)
     TASK.check(ROOT, ["a"] * 3 + ["b"] * 3, ["a", "b"], 3)
 
 
-def test_values_in_place_of_classes_are_listed_in_short():
+def test_values_instead_of_classes_are_listed_briefly():
     values = [f"{number / 7:.2f}" for number in range(40)]
     with pytest.raises(DataError, match=r"0\.00 \(1\).* and 30 more") as caught:
         TASK.check(ROOT, values, values, 3)
@@ -77,7 +77,7 @@ def test_classes_that_list_others_are_warned_of():
     assert not TASK.warn(["rock, paper", "stone, scissors"])
 
 
-def test_a_class_that_is_missing_in_a_split_is_refused_or_warned_of():
+def test_class_missing_in_a_split_is_reported():
     strata = ["a", "a", "b", "b"]
     splits = ["train", "val", "train", "train"]
     assert TASK.check_splits(ROOT, strata, splits) == [
@@ -87,7 +87,7 @@ def test_a_class_that_is_missing_in_a_split_is_refused_or_warned_of():
         TASK.check_splits(ROOT, strata, ["train", "val", "val", "val"])
 
 
-def test_an_answer_has_the_most_probable_classes_and_the_set_of_a_coverage():
+def test_answer_has_top_classes_and_prediction_set():
     scores = {"scores": np.linspace(0, 1, 100)}
     answer = TASK.answer(DECISIONS[3], NAMES, AnswerOptions(top_k=2), scores)
     assert answer.top == (Candidate("bees", 0.7), Candidate("ants", 0.2))
@@ -97,7 +97,7 @@ def test_an_answer_has_the_most_probable_classes_and_the_set_of_a_coverage():
     assert TASK.decided(DECISIONS, NAMES) == ["ants", "ants", "bees", "bees", "wasps"]
 
 
-def test_an_answer_says_the_same_to_people_tables_and_programs():
+def test_answer_says_same_to_people_tables_and_programs():
     answer = ClassAnswer(
         filename="a.jpg",
         unknown=False,
@@ -116,7 +116,7 @@ def test_an_answer_says_the_same_to_people_tables_and_programs():
     assert ClassAnswer.from_json(entry | {"new": 1}) == answer
 
 
-def test_an_answer_that_failed_says_why_and_nothing_else():
+def test_answer_that_failed_says_why_and_nothing_else():
     failed = ClassAnswer(filename="a.jpg", error=AnswerError("it ends early", reason="truncated"))
     assert (failed.label, failed.probability, failed.summary) == ("", 0.0, "")
     entry = failed.to_json()
@@ -129,7 +129,7 @@ def test_an_answer_that_failed_says_why_and_nothing_else():
     assert Answer(filename="a").categories == ()
 
 
-def test_tensors_have_the_probabilities_in_the_order_of_the_classes():
+def test_tensors_have_probabilities_in_order_of_classes():
     answers = [TASK.answer(row, NAMES, AnswerOptions(top_k=3), {}) for row in DECISIONS[2:4]]
     tensors = TASK.tensors(answers, NAMES)
     assert tensors["label"] == ["bees", "bees"]
@@ -147,7 +147,7 @@ def test_validation_measures_are_those_of_plain_outputs():
     assert TASK.losses(np.log(DECISIONS), classes(LABELS)) == pytest.approx(losses)
 
 
-def test_a_temperature_divides_the_outputs_wherever_they_are_used():
+def test_temperature_divides_outputs_wherever_they_are_used():
     outputs = 3 * np.log(DECISIONS)
     calibration = {"temperature": 3.0}
     assert TASK.decide(outputs, calibration) == pytest.approx(DECISIONS)
@@ -266,7 +266,7 @@ def test_the_card_names_quality_and_the_weakest_classes():
 
 
 @pytest.mark.parametrize("weighting", ["none", "balanced", "logit_adjusted"])
-def test_the_loss_of_fine_tuning_is_the_weighted_log_loss(weighting):
+def test_loss_of_fine_tuning_is_weighted_log_loss(weighting):
     targets = classes([0, 0, 0, 1], 3)
     loss = TASK.loss(targets, weighting=weighting, label_smoothing=0.0, device=torch.device("cpu"))
     outputs = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]]))
@@ -283,7 +283,7 @@ def test_the_loss_of_fine_tuning_is_the_weighted_log_loss(weighting):
     assert float(loss.weight(encoded)) == pytest.approx(weights.sum())
 
 
-def test_smoothing_is_a_share_of_the_target_for_every_class():
+def test_smoothing_is_share_of_target_for_every_class():
     loss = TASK.loss(
         classes([0, 1, 2]), weighting="none", label_smoothing=0.3, device=torch.device("cpu")
     )
@@ -296,7 +296,7 @@ def test_no_texts_are_no_class_numbers():
     assert TASK.parse([], NAMES).dtype == np.int64
 
 
-def test_the_bound_of_the_score_is_that_of_the_single_nearest_neighbour():
+def test_score_bound_uses_the_nearest_neighbour():
     random = np.random.default_rng(0)
     labels = np.arange(90) % 3
     features = np.eye(6)[labels] + 0.6 * random.normal(size=(90, 6))
@@ -332,19 +332,19 @@ def test_an_answer_of_no_task_says_nothing():
             say()
 
 
-def test_a_class_that_is_never_predicted_has_a_share_of_nothing():
+def test_class_never_predicted_has_share_zero():
     memory = TASK.remember(DECISIONS[:4], classes(LABELS[:4], 3))
     assert memory["shares"].tolist() == [0.5, 0.5, 0.0]
 
 
-def test_an_error_of_an_answer_is_written_without_what_is_not_known():
+def test_error_answer_omits_unknown_fields():
     assert AnswerError("too large", reason="size").to_json() == {
         "detail": "too large",
         "reason": "size",
     }
 
 
-def test_a_gain_whose_interval_touches_what_is_asked_for_is_in_doubt():
+def test_gain_with_touching_interval_is_uncertain():
     options = {"rule": "better", "min_gain": 0.0, "count": 50}
     for low, promote in ((0.0, False), (0.0001, True)):
         found, reason = decide_gate("accuracy", 0.8, 0.9, interval=(low, 0.2), **options)

@@ -109,7 +109,7 @@ def test_each_split_has_its_share_of_each_label(trained):
             assert abs(count - len(rows) / 2) <= 1.5, (label, split, count, len(rows))
 
 
-def test_the_service_answers_with_every_label_and_its_decision(trained):
+def test_service_answers_with_every_label_and_its_decision(trained):
     with make_client(model=str(trained["multi_label"].model)) as client:
         files = [
             ("files", ("both.png", coloured(["red", "blue"], 99))),

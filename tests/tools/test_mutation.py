@@ -42,7 +42,7 @@ def test_a_change_changes_one_place(what, line, becomes):
     assert changed_lines(names.index(what)) == [(line, becomes)]
 
 
-def test_declarations_words_and_roundings_are_left_alone():
+def test_declarations_words_and_roundings_are_left_only():
     changes = list(list_changes(ast.parse(CODE)))
     for number in range(len(changes)):
         text = mutate(CODE, number)

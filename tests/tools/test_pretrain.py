@@ -116,7 +116,7 @@ def test_trains_networks_that_timm_has_not(corpus: Path, tmp_path: Path, archite
     assert all(part.isfinite().all() for part in features.values())
 
 
-def test_a_classifier_that_is_a_convolution_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_a_classifier_that_is_a_convolution_is_rejected(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="squeezenet1_1 cannot be pretrained here"):
         pretrain(corpus, tmp_path, **{**TINY, "architecture": "torchvision/squeezenet1_1"})
 
@@ -125,7 +125,7 @@ def test_a_classifier_that_is_a_convolution_is_refused(corpus: Path, tmp_path: P
     ("change", "taken"),
     [({"architecture": "torchvision/squeezenet1_1"}, 5), ({"num_classes": 0}, 0)],
 )
-def test_a_teacher_without_a_linear_classifier_is_refused(
+def test_a_teacher_without_a_linear_classifier_is_rejected(
     corpus: Path, teacher: Path, tmp_path: Path, change: dict, taken: int
 ) -> None:
     card = json.loads(teacher.with_suffix(".json").read_text()) | change
@@ -135,7 +135,7 @@ def test_a_teacher_without_a_linear_classifier_is_refused(
         pretrain(corpus, tmp_path / "out", teacher=teacher, **TINY)
 
 
-def test_labels_may_count_beside_a_teacher(
+def test_labels_may_count_next_to_a_teacher(
     corpus: Path, lasting_teacher: Path, student: Path, tmp_path: Path
 ) -> None:
     told = pretrain(corpus, tmp_path, teacher=lasting_teacher, label_weight=0.5, **TINY)
@@ -144,7 +144,7 @@ def test_labels_may_count_beside_a_teacher(
     assert json.loads(told.with_suffix(".json").read_text())["recipe"]["label_weight"] == 0.5
 
 
-def test_labels_beside_a_teacher_need_classes(teacher: Path, tmp_path: Path) -> None:
+def test_labels_next_to_a_teacher_need_classes(teacher: Path, tmp_path: Path) -> None:
     draw(tmp_path / "loose", names=[f"{i}.png" for i in range(8)])
     with pytest.raises(DataError, match="0 class folders"):
         pretrain(tmp_path / "loose", tmp_path / "out", teacher=teacher, label_weight=1, **TINY)
@@ -200,13 +200,13 @@ def test_student_is_compared_with_teacher(student: Path) -> None:
     assert 0 <= measured["val agreement with the teacher's top-1"] <= 1
 
 
-def test_one_class_without_teacher_is_refused(tmp_path: Path) -> None:
+def test_one_class_without_teacher_is_rejected(tmp_path: Path) -> None:
     draw(tmp_path / "corpus", names=["ant/0.png", "ant/1.png"])
     with pytest.raises(DataError, match=r"1 class folders; labels need at least 2[\s\S]*teacher"):
         pretrain(tmp_path / "corpus", tmp_path / "out", **TINY)
 
 
-def test_folder_without_images_is_refused(tmp_path: Path) -> None:
+def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no readable image below .*nothing"):
         pretrain(tmp_path / "nothing", tmp_path / "out", **TINY)
 
@@ -216,7 +216,7 @@ def test_unknown_architecture_is_named(corpus: Path, tmp_path: Path) -> None:
         pretrain(corpus, tmp_path / "out", **{**TINY, "architecture": "mobilenet_v9"})
 
 
-def test_teacher_without_card_is_refused(corpus: Path, tmp_path: Path, teacher: Path) -> None:
+def test_teacher_without_card_is_rejected(corpus: Path, tmp_path: Path, teacher: Path) -> None:
     teacher.with_suffix(".json").unlink()
     with pytest.raises(BackboneError, match=r"teacher\.json is missing"):
         pretrain(corpus, tmp_path / "out", teacher=teacher, **TINY)

@@ -32,21 +32,21 @@ def test_every_level_gives_pixels_of_the_asked_size(level):
     assert 0 <= found.min() <= found.max() <= 255
 
 
-def test_about_half_of_the_images_are_mirrored_and_none_without_flip():
+def test_half_of_images_are_mirrored_with_flip():
     for flip, low, high in ((True, 0.4, 0.6), (False, 0.0, 0.0)):
         found = augment(picture(500), changes(500, level="none", flip=flip), output_size=8)
         mirrored = (found[:, 2, 4, 0] > found[:, 0, 4, 0]).float().mean()
         assert low <= mirrored <= high
 
 
-def test_an_image_sees_the_same_change_in_any_batch():
+def test_image_sees_same_change_in_any_batch():
     drawn = changes(10)
     alone = augment(picture(1), drawn[torch.tensor([7])], output_size=16)
     together = augment(picture(10), drawn[torch.arange(10)], output_size=16)
     torch.testing.assert_close(alone[0], together[7])
 
 
-def test_strong_changes_depend_on_the_image_alone_and_leave_the_generator_as_it_was():
+def test_strong_changes_depend_only_on_the_image():
     drawn = changes(10, level="strong")
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -57,21 +57,21 @@ def test_strong_changes_depend_on_the_image_alone_and_leave_the_generator_as_it_
     torch.testing.assert_close(alone[0], together[7])
 
 
-def test_strong_augmentation_does_not_mirror_where_that_is_unsafe():
+def test_strong_augmentation_mirrors_only_if_safe():
     found = augment(picture(200), changes(200, level="strong"), output_size=8)
     # rotated, sheared or recoloured, but red stays left of blue in nearly all
     mirrored = (found[:, 2, 4, 0] > found[:, 0, 4, 0] + 50).float().mean()
     assert mirrored < 0.15
 
 
-def test_epochs_and_seeds_draw_anew():
+def test_epochs_and_seeds_draw_different_changes():
     first = changes().maps
     assert not torch.equal(first, changes(epoch=1).maps)
     assert not torch.equal(first, changes(seed=1).maps)
     assert torch.equal(first, changes().maps)
 
 
-def test_a_local_warp_moves_points_up_to_its_share_and_leaves_the_border():
+def test_local_warp_is_bounded_and_keeps_border():
     fine = torch.linspace(0, 255, 64).round().to(torch.uint8)
     across, along = fine.expand(64, 64), fine.expand(64, 64).T
     pictures = torch.stack([across, along, torch.zeros_like(across)], dim=2)[None]
@@ -92,7 +92,7 @@ def test_channels_are_shifted_apart_up_to_their_share():
 
 
 @pytest.mark.parametrize("level", STRENGTHS)
-def test_other_changes_are_drawn_as_without_warp_and_shift(level):
+def test_warp_and_shift_keep_other_changes(level):
     plain, more = changes(level=level), changes(level=level, local_warp=0.03, channel_shift=0.1)
     assert torch.equal(plain.maps, more.maps)
     assert torch.equal(plain.colours, more.colours)
@@ -133,7 +133,7 @@ def slopes(direction, level, count=300):
 
 
 @pytest.mark.parametrize(("level", "rotation", "shear"), [("light", 5, 3), ("medium", 12, 6)])
-def test_pictures_are_turned_and_sheared_up_to_the_bounds_of_their_level(level, rotation, shear):
+def test_rotation_and_shear_stay_within_level(level, rotation, shear):
     right, down = slopes("down", level)
     turned = torch.rad2deg(torch.atan2(right, down))  # a sheared picture still gets darker upwards
     assert 0.8 * rotation < turned.abs().max() < 1.2 * rotation + 1
@@ -145,7 +145,7 @@ def test_pictures_are_turned_and_sheared_up_to_the_bounds_of_their_level(level, 
 
 
 @pytest.mark.parametrize(("level", "least"), [("light", 0.7), ("medium", 0.4), ("strong", 0.4)])
-def test_crops_keep_between_their_least_share_and_all_of_a_picture(level, least):
+def test_crops_keep_at_least_their_share(level, least):
     # A picture that brightens to the right and downwards: what is left of either is left of a side
     fine = torch.linspace(0, 255, 256).round().to(torch.uint8)
     across, along = fine.expand(256, 256), fine.expand(256, 256).T
@@ -163,7 +163,7 @@ def test_crops_keep_between_their_least_share_and_all_of_a_picture(level, least)
 
 
 @pytest.mark.parametrize(("level", "colour"), [("light", 0.1), ("medium", 0.3)])
-def test_brightness_contrast_and_saturation_vary_by_the_share_of_their_level(level, colour):
+def test_colour_changes_stay_within_level(level, colour):
     def vary(*colours):
         halves = torch.tensor(colours, dtype=torch.uint8).repeat_interleave(16, dim=0)
         pictures = halves.expand(300, 32, 32, 3)
@@ -185,7 +185,7 @@ def test_brightness_contrast_and_saturation_vary_by_the_share_of_their_level(lev
     assert is_within(saturation)
 
 
-def test_crops_lie_within_the_picture_and_reach_its_borders():
+def test_crops_lie_within_picture_and_reach_its_borders():
     ramp = torch.linspace(0, 255, 256).round().to(torch.uint8).expand(256, 256)
     pictures = torch.stack([ramp, ramp.T, ramp], dim=2)[None].expand(300, 256, 256, 3)
     plain = dataclasses.replace(changes(300, level="strong"), seeds=None)
@@ -199,7 +199,7 @@ def test_crops_lie_within_the_picture_and_reach_its_borders():
         assert borders[:, -1].min() < 195
 
 
-def test_the_changes_of_an_image_have_nothing_to_do_with_each_other():
+def test_changes_of_an_image_are_independent():
     drawn = draw_changes(4000, level="medium", flip=True, seed=0, epoch=0)
     (a, b, left), (c, d, top) = drawn.maps.unbind(dim=1)[0].T, drawn.maps.unbind(dim=1)[1].T
     mirror = a.sign()

@@ -32,12 +32,12 @@ def test_network_optimizer_and_progress_come_back(tmp_path):
             assert torch.equal(value, restored.state_dict()["state"][number][key])
 
 
-def test_no_checkpoint_is_no_progress(tmp_path):
+def test_no_checkpoint_is_not_a_progress(tmp_path):
     assert read_checkpoint(tmp_path, *fresh()) is None
     drop_checkpoint(tmp_path)
 
 
-def test_a_checkpoint_cut_short_is_ignored_with_a_warning(tmp_path):
+def test_checkpoint_cut_short_is_ignored_with_warning(tmp_path):
     write_checkpoint(tmp_path, *trained(), {"epoch": 1})
     file = tmp_path / "checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:-8])

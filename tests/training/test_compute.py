@@ -32,7 +32,7 @@ def test_the_way_with_a_clear_lead_is_taken(rates, chosen):
     assert choose_compute(ways) == chosen
 
 
-def test_bfloat16_is_measured_only_where_the_processor_has_it(monkeypatch):
+def test_bfloat16_is_measured_only_where_processor_has_it(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     assert any(way.bfloat16 for way in possible_ways(CPU))
     monkeypatch.setattr(
@@ -41,7 +41,7 @@ def test_bfloat16_is_measured_only_where_the_processor_has_it(monkeypatch):
     assert not any(way.bfloat16 for way in possible_ways(CPU))
 
 
-def test_what_was_measured_on_another_kind_of_device_is_not_taken():
+def test_measurement_of_other_device_is_not_used():
     measured = Compute(device="cuda", channels_last=True, bfloat16=True)
     assert fitting_compute(CPU, measured) == usual_compute(CPU) == PLAIN
     assert fitting_compute(CPU, LAST) == LAST

@@ -39,7 +39,7 @@ def test_the_final_head_is_that_of_all_images(tmp_path):
     assert final.trial.l2 == L2
 
 
-def test_outputs_are_of_heads_that_have_not_seen_the_image(tmp_path):
+def test_outputs_come_from_heads_without_the_image(tmp_path):
     random = np.random.default_rng(0)
     features = random.normal(size=(80, 200)).astype(np.float32)
     labels = np.tile([0, 1], 40)  # nothing to learn but by heart
@@ -49,7 +49,7 @@ def test_outputs_are_of_heads_that_have_not_seen_the_image(tmp_path):
     assert np.mean(final.outputs.argmax(axis=1) == labels) < 0.7
 
 
-def test_copies_of_an_image_are_not_answered_by_a_head_that_saw_one(tmp_path):
+def test_copies_are_answered_by_heads_without_them(tmp_path):
     random = np.random.default_rng(0)
     once = random.normal(size=(40, 200))
     labels = np.repeat(np.tile([0, 1], 20), 3)
@@ -58,7 +58,7 @@ def test_copies_of_an_image_are_not_answered_by_a_head_that_saw_one(tmp_path):
     assert np.mean(final.outputs.argmax(axis=1) == labels) < 0.7
 
 
-def test_a_class_of_one_image_is_learnt_and_not_judged(tmp_path):
+def test_single_image_class_is_learnt_but_not_judged(tmp_path):
     features, labels = separable()
     labels = np.r_[labels[:-1], 3]
     final = fit(tmp_path, features, classes(labels))
@@ -77,7 +77,7 @@ def test_unseen_outputs_are_adjusted_as_the_head_is(tmp_path):
     assert gaps == pytest.approx(np.full((90, 1), np.log(8)), abs=1e-3)
 
 
-def test_class_means_are_scaled_by_images_that_they_were_not_made_of(tmp_path):
+def test_class_means_are_scaled_by_unseen_images(tmp_path):
     features, labels = separable()
     final = fit(tmp_path, features, classes(labels), {"prototypes": True})
     assert fit_temperature(final.outputs, labels) == pytest.approx(1.0, abs=0.01)
@@ -85,7 +85,7 @@ def test_class_means_are_scaled_by_images_that_they_were_not_made_of(tmp_path):
     assert np.mean(head.outputs(features).argmax(axis=1) == labels) > 0.9
 
 
-def test_a_head_with_a_hidden_layer_is_left_as_it_is(tmp_path):
+def test_head_with_hidden_layer_is_not_fitted_again(tmp_path):
     features, labels = separable()
     assert fit(tmp_path, features, classes(labels), {"hidden": 8}) is None
 

@@ -99,7 +99,7 @@ def test_fine_tuning_learns_and_keeps_its_best_weights(images, tmp_path):
 
 
 @pytest.mark.parametrize("batchnorm", ["eval", "train"])
-def test_what_is_frozen_stays_bit_for_bit_its_batchnorm_too(images, tmp_path, batchnorm):
+def test_frozen_layers_stay_identical_with_batchnorm(images, tmp_path, batchnorm):
     before = tiny_network().state_dict()
     network, _ = run(images, tmp_path, freeze_through="block2", batchnorm=batchnorm)
     stages = optim._stages(network)
@@ -150,7 +150,7 @@ def test_batchnorm_in_train_mode_renews_statistics(images, tmp_path):
     )
 
 
-def test_rates_fall_with_depth_and_the_head_is_fastest():
+def test_rates_fall_with_depth_and_head_is_fastest():
     groups = parameter_groups(tiny_network(), settings())
     peaks = {group["stage"]: group["peak"] for group in groups}
     order = [
@@ -161,7 +161,7 @@ def test_rates_fall_with_depth_and_the_head_is_fastest():
     assert peaks["head"] == 2e-3
 
 
-def test_every_parameter_is_in_one_group_and_frozen_ones_in_none():
+def test_every_trainable_parameter_is_in_one_group():
     network = tiny_network()
     groups = parameter_groups(network, settings(freeze_through="block1"))
     listed = [id(p) for group in groups for p in group["params"]]
@@ -185,7 +185,7 @@ def test_frozen_modules_are_in_evaluation_mode_while_training():
             assert part.training is (stages[name] not in ("block1", "block2"))
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(images, tmp_path):
+def test_killed_training_resumes_to_same_weights(images, tmp_path):
     whole, _ = run(images, tmp_path / "whole")
 
     def die(step, values):
@@ -214,7 +214,7 @@ def test_training_stops_when_validation_gets_no_better(images, tmp_path):
     assert len(steps) < 50
 
 
-def test_a_loss_that_is_not_finite_names_epoch_and_rate(images, tmp_path):
+def test_non_finite_loss_names_epoch_and_rate(images, tmp_path):
     network = tiny_network()
     with torch.no_grad():
         network.head.weight.fill_(float("nan"))
@@ -222,14 +222,14 @@ def test_a_loss_that_is_not_finite_names_epoch_and_rate(images, tmp_path):
         run(images, tmp_path, network)
 
 
-def test_a_last_step_that_breaks_the_weights_is_an_error_too(images, tmp_path):
+def test_last_step_that_breaks_weights_is_error_too(images, tmp_path):
     message = r"validation loss is nan in epoch 1 at learning rate 1e\+30(.|\n)*smaller"
     with pytest.raises(TrainingError, match=message):
         run(images, tmp_path, learning_rate=1e30, epochs=1, batch_size=64)
     assert not (tmp_path / BEST).exists()
 
 
-def test_a_damaged_checkpoint_costs_time_but_not_the_trial(images, tmp_path):
+def test_damaged_checkpoint_costs_time_but_not_trial(images, tmp_path):
     def die(step, values):
         raise KilledError
 
@@ -255,7 +255,7 @@ def with_names(images, names):
     return dataclasses.replace(images, targets=targets)
 
 
-def test_a_class_without_validation_images_is_no_obstacle(images, tmp_path):
+def test_class_without_validation_images_is_not_obstacle(images, tmp_path):
     train, val = images
     _, metrics = run((train, only(val, [0, 2])), tmp_path, epochs=1)
     assert np.isfinite(list(metrics.values())).all()
@@ -290,7 +290,7 @@ def test_balanced_weights_are_inverse_to_class_sizes():
     assert weights[1] / weights[0] == pytest.approx(3.0)
 
 
-def test_images_come_the_same_from_cache_and_from_disk(images, monkeypatch, tmp_path):
+def test_images_come_same_from_cache_and_from_disk(images, monkeypatch, tmp_path):
     known = images[0]
     facts = {"root": known.root, "preprocess": known.preprocess}
     monkeypatch.setattr(
@@ -362,7 +362,7 @@ def hungry_network(most):
     return network
 
 
-def test_out_of_memory_halves_the_batch_and_ends_at_the_same_weights(images, tmp_path, caplog):
+def test_out_of_memory_halves_batch_with_same_result(images, tmp_path, caplog):
     plain, _ = run(images, tmp_path / "plain")
     starved, _ = run(images, tmp_path / "starved", network=hungry_network(3))
     history = json.loads((tmp_path / "starved" / "history.json").read_text())["epochs"]
@@ -372,7 +372,7 @@ def test_out_of_memory_halves_the_batch_and_ends_at_the_same_weights(images, tmp
         torch.testing.assert_close(starved.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_memory_for_not_even_one_image_ends_the_trial(images, tmp_path):
+def test_memory_for_not_even_one_image_ends_trial(images, tmp_path):
     with pytest.raises(TrainingError, match=r"one image alone(.|\n)*plan\.input_size"):
         run(images, tmp_path, network=hungry_network(0))
 
@@ -426,7 +426,7 @@ def test_every_option_resumes_bit_for_bit(images, tmp_path, options):
     assert all(torch.equal(v, best[k]) for k, v in weights_of(tmp_path / "killed").items())
 
 
-def test_past_its_time_a_training_ends_after_a_step_with_valid_weights(images, tmp_path):
+def test_training_ends_at_time_limit_with_valid_weights(images, tmp_path):
     network = tiny_network()
     tmp_path.mkdir(exist_ok=True)
     reports = []

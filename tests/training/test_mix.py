@@ -49,7 +49,7 @@ def _partners(options):
     return random.permutation(4)
 
 
-def test_the_same_draw_mixes_the_same_and_another_differently():
+def test_same_draw_mixes_same_and_another_differently():
     first, again = mixed(mixup=0.4), mixed(mixup=0.4)
     other = mixed(mixup=0.4, draw=(0, 0, 1))
     assert torch.equal(first[0], again[0])
@@ -79,7 +79,7 @@ def test_balanced_sampling_shows_classes_equally_often():
     assert len(set(order.tolist())) == 60  # fifty of the many, all ten of the few
 
 
-def test_balanced_sampling_depends_on_seed_and_epoch_alone():
+def test_balanced_sampling_depends_on_seed_and_epoch():
     labels = np.arange(30) % 4
     first, again = (balanced_order(labels, seed=1, epoch=2) for _ in range(2))
     assert torch.equal(first, again)

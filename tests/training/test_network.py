@@ -10,7 +10,7 @@ IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("tap", ["block2", "last"])
-def test_logits_are_those_of_the_head_on_the_backbones_features(tap):
+def test_logits_are_those_of_head_on_backbones_features(tap):
     backbone = tiny_backbone()
     features = backbone.features(IMAGES, [tap])[tap].numpy()
     random = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def test_logits_are_those_of_the_head_on_the_backbones_features(tap):
 
 
 @pytest.mark.parametrize("tap", ["block2", "last"])
-def test_a_card_alone_rebuilds_the_network_for_its_weights(tap):
+def test_card_rebuilds_the_network_for_its_weights(tap):
     original = tiny_network(tap)
     card = tiny_backbone().card.model_dump(mode="json")
     rebuilt = TransferNet.from_card(card, tap=tap, n_outputs=3)
@@ -33,7 +33,7 @@ def test_a_card_alone_rebuilds_the_network_for_its_weights(tap):
         assert torch.equal(rebuilt(IMAGES), original(IMAGES))
 
 
-def test_training_a_network_leaves_its_backbone_alone():
+def test_training_does_not_change_the_backbone():
     backbone = tiny_backbone()
     before = {name: value.clone() for name, value in backbone.module.state_dict().items()}
     network = tiny_network()

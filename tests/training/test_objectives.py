@@ -82,7 +82,7 @@ def test_each_candidate_is_fitted_and_measured(objective, tmp_path):
     assert all((trial.directory / "head.safetensors").exists() for trial in trials)
 
 
-def test_every_strength_is_noted_with_its_losses_on_unseen_images(objective, tmp_path):
+def test_every_strength_has_losses_on_unseen_images(objective, tmp_path):
     trial = search(objective, tmp_path)[0]
     path = json.loads((trial.directory / "path.json").read_text())["path"]
     assert [row["l2"] for row in path] == [1.0, 0.01]
@@ -104,7 +104,7 @@ def test_strengths_far_past_the_best_are_not_tried(
     assert trial.metrics["l2"] == 10.0
 
 
-def test_an_adjusted_head_is_what_is_kept_and_measured(objective, tmp_path):
+def test_adjusted_head_is_what_is_kept_and_measured(objective, tmp_path):
     targets = classes(np.minimum(objective.train_targets.values, 1))  # two thirds are of class 1
     skewed = dataclasses.replace(objective, train_targets=targets, val_targets=targets)
     plain = search(skewed, tmp_path / "plain")[1]
@@ -119,7 +119,7 @@ def test_an_adjusted_head_is_what_is_kept_and_measured(objective, tmp_path):
 @pytest.mark.parametrize(
     ("losses", "best"), [([0.5, 0.3, 0.32, 0.5], 2), ([0.1, 0.2, 0.3, 0.4], 0), ([1, 1, 1, 1], 3)]
 )
-def test_of_strengths_as_good_the_strongest_is_taken(losses, best):
+def test_strongest_of_equally_good_penalties_is_used(losses, best):
     of_each = np.outer(losses, [0.1, 1.9])  # so different that their error is above a tenth
     assert strongest_of_equals([0.001, 0.01, 0.1, 1.0], of_each) == best
 
@@ -130,7 +130,7 @@ def test_with_more_images_a_smaller_difference_counts(images, best):
     assert strongest_of_equals([0.01, 0.1], np.stack([spread, 1.08 * spread])) == best
 
 
-def test_a_class_of_one_image_is_left_out_of_the_cross_validation(objective, tmp_path):
+def test_single_image_class_is_not_cross_validated(objective, tmp_path):
     targets = classes(np.r_[objective.train_targets.values[:-1], 3])
     alone = dataclasses.replace(objective, train_targets=targets)
     assert not search(alone, tmp_path)[0].error
@@ -230,7 +230,7 @@ def tuning(tmp_path):
     )
 
 
-def test_fine_tuning_is_tracked_as_a_child_with_every_epoch(tuning, tmp_path):
+def test_fine_tuning_is_a_child_run_with_epochs(tuning, tmp_path):
     home = tmp_path / "trial"
     home.mkdir()
     tuning({"learning_rate": 1e-3}, home, lambda step, values: None)
@@ -255,7 +255,7 @@ def test_a_finished_fine_tuning_is_returned_at_once(tuning, tmp_path, monkeypatc
     assert len(tuning.tracking.runs.opened) == 1
 
 
-def test_what_was_trained_before_there_was_a_run_is_logged_once(tuning, tmp_path):
+def test_training_before_a_run_is_logged_once(tuning, tmp_path):
     home = tmp_path / "trial"
     home.mkdir()
     nowhere = dataclasses.replace(tuning, tracking=Tracking(NullRunLogger(), ""))
@@ -267,7 +267,7 @@ def test_what_was_trained_before_there_was_a_run_is_logged_once(tuning, tmp_path
     assert run.steps[-1][1]["final_val_log_loss"] == first["val_log_loss"]
 
 
-def test_a_fine_tuning_that_was_killed_goes_on_where_it_was(tuning, tmp_path):
+def test_killed_fine_tuning_resumes(tuning, tmp_path):
     home = tmp_path / "trial"
     home.mkdir()
 
@@ -282,7 +282,7 @@ def test_a_fine_tuning_that_was_killed_goes_on_where_it_was(tuning, tmp_path):
     assert steps == [2]
 
 
-def test_a_diverging_trial_has_an_error_and_no_result(tuning, tmp_path):
+def test_diverging_trial_has_error_and_no_result(tuning, tmp_path):
     nan = np.full((2, tiny_backbone().taps[-1].channels), np.nan, np.float32)
     write_head(LinearHead(nan, nan[:, 0]), tuning.head)
     (trial,) = SequentialSearcher().search(
@@ -305,9 +305,7 @@ def test_a_fine_tuning_travels_to_other_processes(tuning, tmp_path):
     assert {"val_accuracy", "val_log_loss", "val_balanced_accuracy", "seconds"} <= set(metrics)
 
 
-def test_features_that_a_gpu_cannot_hold_are_fitted_on_the_processor(
-    objective, tmp_path, monkeypatch, caplog
-):
+def test_features_too_large_for_gpu_use_cpu(objective, tmp_path, monkeypatch, caplog):
     cross_validate = SoftmaxSolver.cross_validate
 
     def fit(*arguments, device, **options):
@@ -322,7 +320,7 @@ def test_features_that_a_gpu_cannot_hold_are_fitted_on_the_processor(
     assert "do not fit into the memory of meta" in caplog.text
 
 
-def test_class_means_are_a_head_that_competes_on_unseen_images(objective, tmp_path):
+def test_class_means_compete_on_unseen_images(objective, tmp_path):
     candidates = [{"tap": "last", "prototypes": True}, {"tap": "last", "strengths": [1e-4]}]
     means, linear = map(HeadTrial.of, search(objective, tmp_path, candidates))
     assert (means.prototypes, means.l2, means.name) == (True, None, "last, class means")
@@ -335,7 +333,7 @@ def test_class_means_are_a_head_that_competes_on_unseen_images(objective, tmp_pa
     assert means.metrics["unseen_loss"] >= loss - 1e-6
 
 
-def test_one_image_of_each_class_gives_class_means_without_folds(objective, tmp_path):
+def test_one_image_per_class_gives_class_means(objective, tmp_path):
     features = np.load(objective.train_features["last"])[:3]
     np.save(tmp_path / "few.npy", features)
     few = dataclasses.replace(

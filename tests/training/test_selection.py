@@ -51,7 +51,7 @@ def test_views_are_kept_if_the_loss_falls(option, safe, losses, views):
     [((0.9, 0.8), 0.5, True), ((0.9, 0.9), 0.5, True), ((0.8, 0.9), 0.5, False),
      ((0.9, 0.8), 0.0, False), ((0.9, 0.8), -0.5, False)],
 )  # fmt: skip
-def test_a_head_is_kept_if_it_is_better_by_loss_and_no_worse_by_score(scores, ahead, spoilt):
+def test_head_is_kept_if_better_and_not_worse(scores, ahead, spoilt):
     losses = np.linspace(0.5, 0.6, 50)
     trials = [Trial({}, {"score": score}, None) for score in scores]
     found = is_spoilt(*trials, score="score", head_losses=losses, tuned_losses=losses + ahead)
@@ -80,7 +80,7 @@ def test_the_winner_is_described_with_what_it_beat():
     assert line.startswith("the head at `last` with a hidden layer of 64, calibrated")
 
 
-def test_the_best_trial_has_the_lowest_loss_and_no_error():
+def test_best_trial_has_lowest_loss_and_no_error():
     failed = FinetunedTrial({"n": 1}, {METRIC: 0.1}, None, error="boom")
     assert best_trial([failed, tuned(0.5), tuned(0.4)], METRIC).metrics[METRIC] == 0.4
     with pytest.raises(TrainingError, match=r"all 1 trials failed:\n  \{'n': 1\}: boom"):
@@ -88,7 +88,7 @@ def test_the_best_trial_has_the_lowest_loss_and_no_error():
     assert as_records([failed]) == [{"params": {"n": 1}, "metrics": {METRIC: 0.1}, "error": "boom"}]
 
 
-def test_a_trial_that_ended_early_has_the_metrics_of_its_best_epoch(tmp_path):
+def test_early_ended_trial_has_best_epoch_metrics(tmp_path):
     epochs = [{METRIC: loss, "other": n} for n, loss in enumerate((0.5, 0.3, 0.4))]
     (tmp_path / "history.json").write_text(json.dumps({"epochs": epochs}))
     late = Trial({"a": 0.001, "b": "x"}, {METRIC: 0.4}, tmp_path)
@@ -109,7 +109,7 @@ def test_a_head_knows_its_tap_penalty_and_path(tmp_path):
     assert found.losses_by_penalty(METRIC) == {1.0: 0.5, 0.1: 0.4}
 
 
-def test_a_penalty_within_the_error_of_the_best_is_as_good():
+def test_penalty_within_error_of_best_is_as_good():
     spread = np.tile([0.0, 2.0], 50)  # mean 1, standard error a tenth
     rows = [spread, spread + 0.09, spread + 0.11]
     assert strongest_of_equals([0.1, 1.0, 10.0], np.stack(rows)) == 1
@@ -128,14 +128,14 @@ def test_a_penalty_within_the_error_of_the_best_is_as_good():
         ([-0.4, -0.3, -0.5, -0.4], 3e-4),
     ],
 )
-def test_of_rates_that_are_as_good_the_lower_one_is_kept(change, kept):
+def test_lower_of_equally_good_rates_is_kept(change, kept):
     trials = [tuned(0.0, learning_rate=rate) for rate in (1e-3, 3e-4)]
     at_high = np.array([0.5, 0.6, 0.7, 0.6])
     chosen = trials[choose_tuned(trials, [at_high, at_high + change])]
     assert chosen.params["learning_rate"] == kept
 
 
-def test_an_average_is_kept_if_its_loss_is_lower():
+def test_average_is_kept_if_its_loss_is_lower():
     low, high = (tuned(0.0, learning_rate=rate) for rate in (3e-4, 1e-3))
     mean = tuned(0.0, average_of=2)
     with_start = tuned(0.0, average_of=2, with_start=True)

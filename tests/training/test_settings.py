@@ -137,7 +137,7 @@ def test_mixup_shows_mixed_images_and_their_shared_labels(images, tmp_path, plai
     assert mixed.losses[0] == pytest.approx(cross_entropy(mixed.logits[0], targets), rel=1e-4)
 
 
-def test_cutmix_shows_boxes_of_other_images_and_their_shared_labels(images, tmp_path, plain):
+def test_cutmix_shows_boxes_and_shared_labels(images, tmp_path, plain):
     (before,), cut = plain.inputs, train(images, tmp_path, cutmix=1.0)
     own = F.one_hot(labels_of(before, images), 3).double()
     targets = []
@@ -155,7 +155,7 @@ def test_cutmix_shows_boxes_of_other_images_and_their_shared_labels(images, tmp_
     assert cut.losses[0] == pytest.approx(cross_entropy(cut.logits[0], targets), rel=1e-3)
 
 
-def test_label_smoothing_gives_every_class_a_share_of_the_target(images, tmp_path, plain):
+def test_label_smoothing_gives_every_class_share_of_target(images, tmp_path, plain):
     smooth = train(images, tmp_path, head_scale=30, label_smoothing=0.3)
     own = F.one_hot(labels_of(plain.inputs[0], images), 3).double()
     assert plain.losses[0] == pytest.approx(cross_entropy(plain.logits[0], own), rel=1e-4)
@@ -189,7 +189,7 @@ def test_weight_decay_shrinks_weights_and_no_biases(images, tmp_path, optimizer)
 
 
 @pytest.mark.parametrize("scale", [10, 1000])
-def test_a_step_is_no_longer_than_the_clipped_gradient_allows(images, tmp_path, scale):
+def test_step_is_no_longer_than_clipped_gradient_allows(images, tmp_path, scale):
     trained = train(
         images, tmp_path, head_scale=scale, optimizer="sgd", learning_rate=10.0, freeze_through=None
     )
@@ -197,7 +197,7 @@ def test_a_step_is_no_longer_than_the_clipped_gradient_allows(images, tmp_path, 
     assert float(step) == pytest.approx(1.9 * 10.0 * FIRST_RATE * 1.0, rel=0.01)
 
 
-def test_the_rate_warms_up_and_then_falls_as_a_cosine(images, tmp_path, monkeypatch):
+def test_rate_warms_up_and_then_falls_as_cosine(images, tmp_path, monkeypatch):
     rates, step = [], torch.optim.AdamW.step
 
     def note(self, *arguments, **options):
@@ -235,7 +235,7 @@ def unequal(images):
     return dataclasses.replace(images[0], rows=rare, targets=targets, cache=None), images[1]
 
 
-def test_balanced_classes_weigh_alike_in_the_loss(unequal, tmp_path):
+def test_balanced_classes_weigh_equally_in_loss(unequal, tmp_path):
     trained = train(unequal, tmp_path, weighting="balanced")
     labels = labels_of(trained.inputs[0], unequal)
     losses = F.cross_entropy(trained.logits[0], labels, reduction="none")
@@ -244,7 +244,7 @@ def test_balanced_classes_weigh_alike_in_the_loss(unequal, tmp_path):
     assert trained.losses[0] != pytest.approx(float(losses.mean()), rel=1e-3)
 
 
-def test_adjusted_logits_are_raised_by_the_share_of_their_class(unequal, tmp_path):
+def test_adjusted_logits_include_class_shares(unequal, tmp_path):
     trained = train(unequal, tmp_path, weighting="logit_adjusted")
     labels = labels_of(trained.inputs[0], unequal)
     raised = trained.logits[0] + torch.tensor(list(COUNTS.values())).log()
@@ -258,13 +258,13 @@ def test_balanced_sampling_shows_the_rare_class_as_often(unequal, tmp_path):
     assert shown.max() - shown.min() <= 1
 
 
-def test_a_step_takes_as_many_images_as_the_batch_size_says(images, tmp_path):
+def test_step_takes_batch_size_images(images, tmp_path):
     sizes = [len(batch) for batch in train(images, tmp_path, batch_size=8).inputs]
     full, rest = divmod(len(images[0]), 8)
     assert sizes == [8] * full + [rest] * (rest > 0)
 
 
-def test_no_more_images_than_a_micro_batch_pass_the_network_at_once(images, tmp_path):
+def test_network_gets_at_most_a_micro_batch(images, tmp_path):
     sizes = [len(part) for part in train(images, tmp_path, micro_batch=5).inputs]
     assert max(sizes) == 5
     assert sum(sizes) == len(images[0])

@@ -33,12 +33,12 @@ RATES = Throughput(
         ("partial_finetune", 12.0 + 6 * (60.0 + 4.0)),
     ],
 )
-def test_minutes_are_those_of_extraction_and_of_all_epochs(strategy, seconds):
+def test_minutes_include_extraction_and_all_epochs(strategy, seconds):
     found = RATES.minutes(strategy, n_train=1000, n_val=200, epochs=3, n_rates=2)
     assert found == pytest.approx(seconds / 60)
 
 
-def test_a_measurement_says_where_it_was_made_and_finds_every_rate():
+def test_measurement_names_machine_and_every_rate():
     found = measure_throughput(tiny_backbone(), machine="box", tuning_size=32)
     assert found.machine == "box"
     assert min(found.tuning_forward_per_second, found.tuning_steps_per_second) > 0
@@ -47,7 +47,7 @@ def test_a_measurement_says_where_it_was_made_and_finds_every_rate():
 
 
 @pytest.mark.parametrize(("factor", "measured"), [(1.0, 0), (100.0, 1), (0.01, 1)])
-def test_a_pace_that_is_far_off_is_measured_again(tmp_path, monkeypatch, factor, measured):
+def test_pace_that_is_far_off_is_measured_again(tmp_path, monkeypatch, factor, measured):
     backbone, ways = tiny_backbone(), []
     first = known_throughput(tmp_path, backbone, tuning_size=32)
     (file,) = tmp_path.glob("*.json")
@@ -74,7 +74,7 @@ def layer(value, count=0):
     return network
 
 
-def test_an_average_follows_fast_at_first_and_then_by_its_decay():
+def test_average_follows_fast_first_then_decays():
     average = WeightAverage(layer(0.0), decay=0.3)
     average.update(layer(1.0, count=5))
     assert average.network.weight[0].item() == pytest.approx(1 - 2 / 11)  # (1 + 1) / (10 + 1)

@@ -47,7 +47,7 @@ def test_a_run_is_new_once_and_resumed_afterwards(tmp_path):
 
 
 @pytest.mark.parametrize(("parent", "lost"), [("other", ()), ("p", ("old",))])
-def test_a_run_of_another_parent_or_one_that_is_lost_is_begun_again(tmp_path, parent, lost):
+def test_lost_or_foreign_run_is_started_again(tmp_path, parent, lost):
     (tmp_path / "run.json").write_text(json.dumps({"run": "old", "parent": "p"}))
     runs = NotedRuns(lost=lost)
     with resumed_run(runs, tmp_path / "run.json", "trial", parent_id=parent) as (run, is_new):
@@ -58,7 +58,7 @@ def test_a_run_of_another_parent_or_one_that_is_lost_is_begun_again(tmp_path, pa
 TRAINING = {"run_id": "theirs", "strategy": "linear_probe", "metrics": {"val_accuracy": 0.9}}
 
 
-def test_a_model_that_was_pulled_gets_one_run_of_its_own(tmp_path):
+def test_pulled_model_gets_one_new_run(tmp_path):
     runs = NotedRuns(lost=("theirs",))
     for _ in range(2):
         with training_run(runs, TRAINING, tmp_path / "runs") as run:
@@ -71,7 +71,7 @@ def test_a_model_that_was_pulled_gets_one_run_of_its_own(tmp_path):
     assert runs.runs[0].metrics == [(0, {"val_accuracy": 0.9})]
 
 
-def test_the_run_that_trained_a_model_is_continued_under_its_name(tmp_path):
+def test_training_run_is_continued_under_its_name(tmp_path):
     runs = NotedRuns()
     with training_run(runs, TRAINING, tmp_path / "runs") as run:
         assert run.id == "theirs"
@@ -106,7 +106,7 @@ def a_trial(runs, folder, *, body=None):
     return metrics, reports
 
 
-def test_a_trial_logs_its_params_every_step_and_its_end(tmp_path):
+def test_trial_logs_params_steps_and_end(tmp_path):
     runs = NotedRuns()
     metrics, reports = a_trial(runs, tmp_path)
     (run,) = runs.runs
@@ -119,7 +119,7 @@ def test_a_trial_logs_its_params_every_step_and_its_end(tmp_path):
     assert json.loads((tmp_path / "result.json").read_text()) == {"metrics": metrics, "run": "new1"}
 
 
-def test_a_finished_trial_is_reported_and_not_run_again(tmp_path):
+def test_finished_trial_is_reported_and_not_run_again(tmp_path):
     runs = NotedRuns()
     first, _ = a_trial(runs, tmp_path)
     again, reports = a_trial(runs, tmp_path, body=None)
@@ -128,7 +128,7 @@ def test_a_finished_trial_is_reported_and_not_run_again(tmp_path):
     assert len(runs.opened) == 1
 
 
-def test_a_trial_of_a_race_is_logged_when_there_is_a_run(tmp_path):
+def test_race_trial_is_logged_with_a_run(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"metrics": {"loss": 3.0}, "run": ""}))
     runs = NotedRuns()
     for _ in range(2):

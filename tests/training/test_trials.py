@@ -42,7 +42,7 @@ RECIPE = FinetuneRecipe(
 )
 
 
-def test_settings_of_fine_tuning_are_the_plans_and_the_users():
+def test_settings_of_fine_tuning_are_plans_and_users():
     options = TrainConfig(
         epochs=3,
         batch_size=5,
@@ -101,7 +101,7 @@ def a_head(folder, tap, losses, **params):
     ("joined", "taken"),
     [([0.1, 0.2, 0.3, 0.25], "block1+last"), ([0.1, 0.9, 0.3, 0.4], "last")],
 )
-def test_of_heads_that_are_as_good_the_preferred_one_is_taken(tmp_path, joined, taken):
+def test_preferred_of_equally_good_heads_is_used(tmp_path, joined, taken):
     heads = [
         a_head(tmp_path, "last", [0.4, 0.6, 0.5, 0.5]),
         a_head(tmp_path, "block1+last", joined),
@@ -115,7 +115,7 @@ def test_class_means_that_are_best_are_taken(tmp_path):
     assert best_head([linear, means], "val_loss") is means
 
 
-def test_a_head_without_losses_of_each_image_is_taken_by_their_mean(tmp_path):
+def test_head_without_image_losses_uses_mean(tmp_path):
     heads = [a_head(tmp_path, tap, [loss]) for tap, loss in (("last", 0.5), ("block1", 0.4))]
     for head in heads:
         (head.directory / "unseen.npy").unlink()

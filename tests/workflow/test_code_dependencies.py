@@ -107,7 +107,7 @@ def test_service_commands_and_adapters_do_not_count(tmp_path):
     assert find_code("rootstock.stage", [tmp_path]) == [tmp_path / "rootstock/stage.py"]
 
 
-def test_libraries_installed_next_to_the_package_do_not_count(tmp_path):
+def test_libraries_installed_next_to_package_do_not_count(tmp_path):
     for name, text in {"rootstock/stage": "import library", "library": "A = 1"}.items():
         path = tmp_path / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def test_libraries_installed_next_to_the_package_do_not_count(tmp_path):
     assert find_code("rootstock.stage", [tmp_path]) == [tmp_path / "rootstock/stage.py"]
 
 
-def test_a_digest_changes_with_code_of_its_own_only(tmp_path):
+def test_digest_changes_only_with_its_code(tmp_path):
     folder = tmp_path / "app"
     folder.mkdir()
     for name, source in {"start": "import app.part", "part": "", "other": ""}.items():
@@ -128,7 +128,7 @@ def test_a_digest_changes_with_code_of_its_own_only(tmp_path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_measures_count_for_all_stages_that_know_the_task(stage):
+def test_measures_count_for_all_stages_that_know_task(stage):
     files = find_code(f"rootstock.workflow.{stage}")
     for measures in ("metrics.py", "tasks/single_label/measures.py"):
         assert ROOT / "src/rootstock" / measures in files
@@ -255,7 +255,7 @@ def test_the_recorded_run_held_a_race_between_candidates(recorded):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_imports_no_module_that_its_code_lacks(recorded, stage):
+def test_stage_imports_no_module_that_its_code_lacks(recorded, stage):
     _, _, imports = recorded
     code = find_code(f"pipelines.{stage}", (ROOT, ROOT / "src"))
     assert imports[stage] <= set(code)
@@ -272,7 +272,7 @@ def test_a_stage_declares_the_keys_that_it_reads(recorded, stage):
     ] == []
 
 
-def test_no_reason_is_given_for_a_key_that_needs_none(recorded):
+def test_keys_without_need_have_no_reason(recorded):
     _, reads, _ = recorded
     needed = {
         key for stage in STAGES for key in reads[stage] if not is_covered(key, declared(stage))

@@ -91,7 +91,7 @@ def project(finished, tmp_path):
 
 
 @pytest.mark.parametrize(("file", "reader"), READ_BY.items())
-def test_a_damaged_result_is_refused_with_a_way_out(project, config, file, reader):
+def test_damaged_result_is_rejected_with_way_out(project, config, file, reader):
     path = project.root / file
     content = path.read_bytes()
     for name, damage in DAMAGE.items():
@@ -125,7 +125,7 @@ def test_a_damaged_result_is_refused_with_a_way_out(project, config, file, reade
         ("reports/model_card.md", "register"),
     ],
 )
-def test_a_folder_in_the_place_of_a_result_is_named(project, config, file, writer):
+def test_folder_in_place_of_result_is_named(project, config, file, writer):
     path = project.root / file
     path.unlink()
     path.mkdir()
@@ -138,7 +138,7 @@ def test_a_folder_in_the_place_of_a_result_is_named(project, config, file, write
 
 
 @pytest.mark.parametrize("swap", [os.mkfifo, Path.touch, Path.mkdir, lambda path: None])
-def test_an_image_that_is_swapped_during_a_run_is_named(project, config, swap, tmp_path):
+def test_image_that_is_swapped_during_run_is_named(project, config, swap, tmp_path):
     root = shutil.copytree(config.data.root, tmp_path / "photos")
     for path in [*root.rglob("*.png"), *root.rglob("*.jpg")]:
         path.unlink()

@@ -89,7 +89,7 @@ def test_git_keeps_no_image_and_no_result(project):
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
-def test_a_colleague_s_clone_has_the_model_without_training(project, tmp_path, kind, request):
+def test_colleague_s_clone_has_model_without_training(project, tmp_path, kind, request):
     if kind == "s3":
         colleague = project.share(tmp_path, "s3://team/images", request.getfixturevalue("s3"))
     else:
@@ -106,14 +106,14 @@ def test_a_colleague_s_clone_has_the_model_without_training(project, tmp_path, k
 
 
 @pytest.mark.slow
-def test_a_colleague_trains_on_though_the_feature_store_was_not_shared(project, tmp_path):
+def test_colleague_trains_without_shared_features(project, tmp_path):
     colleague = project.share(tmp_path, str(tmp_path / "remote"))
     colleague.set(weights=tiny_backbone().card.weights, weight="balanced")
     assert {"features", "train"} & set(colleague.repro()) == {"train"}
     assert colleague.segments()
 
 
-def test_an_experiment_stands_beside_what_it_changed(project):
+def test_experiment_is_listed_with_its_change(project):
     """`dvc exp show` and MLflow tell it apart by the same name, and by what it changed."""
     change = "train.l2_grid=[10.0]"
     project.run("dvc", "exp", "run", "--quiet", "--name", "steeper", "-S", change)
@@ -141,7 +141,7 @@ def test_an_experiment_stands_beside_what_it_changed(project):
     project.run("dvc", "checkout", "--quiet")
 
 
-def test_a_try_in_a_folder_of_dvc_s_meets_the_champion_of_the_project(project):
+def test_temporary_experiment_meets_project_champion(project):
     before = len(versions(project))
     project.run(
         "dvc", "exp", "run", "--quiet", "--temp", "--name", "aside", "-S", "train.l2_grid=[3.0]"
@@ -159,14 +159,14 @@ def test_a_try_in_a_folder_of_dvc_s_meets_the_champion_of_the_project(project):
     project.run("dvc", "checkout", "--quiet")
 
 
-def test_another_strategy_leaves_index_and_assess_alone(project):
+def test_other_strategy_does_not_rerun_index_and_assess(project):
     project.set(weights=tiny_backbone().card.weights, strategy="early_features")
     assert project.repro() == STAGES[2:]
     registration = json.loads((project.root / "artifacts/registration.json").read_text())
     assert "against champion 1" in registration["reason"]
 
 
-def test_new_images_leave_features_and_splits_of_the_old_ones(project):
+def test_new_images_keep_old_features_and_splits(project):
     before, old = project.segments(), splits(project)
     for number in range(40):
         (project.root / "data/raw/ants" / f"new-{number}.png").write_bytes(photo(900 + number))
@@ -188,7 +188,7 @@ def splits(project):
     [("features", "train"), *(pytest.param((s,), marks=pytest.mark.slow) for s in STAGES)],
     ids=" and ".join,
 )
-def test_a_run_killed_in_a_stage_ends_with_the_same_results(project, stages):
+def test_run_killed_in_stage_ends_with_same_results(project, stages):
     expected, segments = project.results(), project.segments()
     project.run("git", "clean", "--quiet", "-fdx", "artifacts", "reports")
     shutil.rmtree(project.root / ".dvc/cache", ignore_errors=True)

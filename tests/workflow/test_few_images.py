@@ -49,7 +49,7 @@ def test_two_classes_of_three_images_take_every_strategy(tmp_path, strategy):
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_copies_that_leave_a_split_empty_are_refused_by_the_index(tmp_path, pictures):
+def test_index_rejects_copies_that_empty_a_split(tmp_path, pictures):
     data = write_classes(tmp_path / "images", {"a": 4, "b": 4})
     for name in "ab":
         files = sorted((data / name).iterdir())

@@ -77,7 +77,7 @@ def test_auto_sees_what_a_crop_cuts_off(wide, tmp_path):
 
 
 @pytest.mark.parametrize("geometry", ["pad", "squash"])
-def test_a_geometry_that_is_set_is_trained_and_served(wide, tmp_path, geometry):
+def test_geometry_that_is_set_is_trained_and_served(wide, tmp_path, geometry):
     bundle, accuracy = run(wide, tmp_path / "out", f"data.geometry={geometry}")
     assert accuracy > 0.95
     assert DatasetProfile.read(Paths(tmp_path / "out").profile).geometry_probes == ()

@@ -43,7 +43,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_no_page_holds_what_its_reader_would_run_or_follow(finished, name):
+def test_pages_contain_nothing_executable_or_linked(finished, name):
     page = (finished.reports / name).read_text(encoding="utf-8")
     assert "\x1b" not in page
     shown = markdown_it.MarkdownIt("commonmark").enable("table").render(page)
@@ -53,7 +53,7 @@ def test_no_page_holds_what_its_reader_would_run_or_follow(finished, name):
     assert 'http://z/y.png"' not in shown
 
 
-def test_the_report_for_browsers_shows_the_label_as_text(finished):
+def test_report_for_browsers_shows_label_as_text(finished):
     page = (finished.reports / "report.html").read_text(encoding="utf-8")
     assert f"<td>{html.escape(SHOWN)}</td>" in page
     assert "<script" not in page

@@ -29,7 +29,7 @@ def draw(tmp_path, monkeypatch):
     return run
 
 
-def test_a_process_beside_draws_what_is_drawn_without_one(draw):
+def test_second_process_draws_the_same_pictures(draw):
     alone = draw("alone", many=21)
     assert sorted(alone) == PICTURES
     assert draw("beside", many=20) == alone
@@ -40,7 +40,7 @@ def test_pictures_are_drawn_though_their_process_is_killed(draw, monkeypatch):
     assert sorted(draw("killed", many=20)) == PICTURES
 
 
-def test_a_picture_that_cannot_be_written_is_said_and_there_is_no_manifest(draw, tmp_path):
+def test_unwritable_picture_fails_without_manifest(draw, tmp_path):
     folder = tmp_path / "full" / "reports" / "plots"
     folder.mkdir(parents=True)
     (folder / "data").write_text("a file where the folder of the pictures should be")
@@ -66,7 +66,7 @@ def test_corrections_next_to_the_images_are_applied(tmp_path):
     assert json.loads((tmp_path / "two/reports/data.json").read_text())["corrected"] == 1
 
 
-def test_a_wrong_correction_is_refused_before_any_image_is_read(tmp_path):
+def test_wrong_correction_is_rejected_before_reading(tmp_path):
     images = write_classes(tmp_path / "images", {"a": 12, "b": 12})
     append_corrections(
         images / "corrections.csv", [Correction("0" * 64, "a", " ", "Ada", stamp_time())]

@@ -19,7 +19,7 @@ def project(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("stage", "seconds"), [("index", 0.5), ("assess", 6.0), ("train", 6.0)])
-def test_an_interrupted_stage_ends_in_a_line_without_a_traceback(project, stage, seconds):
+def test_interrupted_stage_ends_in_line_without_traceback(project, stage, seconds):
     process, lines = project.start(), []
     for line in process.stdout:
         lines.append(line)

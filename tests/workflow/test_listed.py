@@ -40,14 +40,14 @@ def listed(tmp_path):
     return digest
 
 
-def test_the_hash_is_the_same_before_and_after_the_index(listed):
+def test_hash_is_same_before_and_after_index(listed):
     before = listed()
     index_images(listed.config, listed.paths)
     assert listed() == before
     assert len(before) == 64
 
 
-def test_a_correction_next_to_the_table_changes_the_hash(listed):
+def test_correction_next_to_table_changes_hash(listed):
     before = listed()
     row = Correction("0" * 64, "ants", "bees", "Ada", stamp_time())
     append_corrections(listed.folder / "corrections.csv", [row])
@@ -56,7 +56,7 @@ def test_a_correction_next_to_the_table_changes_the_hash(listed):
     assert listed() == before
 
 
-def test_another_image_of_equal_size_and_time_changes_the_hash(listed):
+def test_replaced_image_changes_the_hash(listed):
     path = listed.folder / "ants/0.png"
     shutil.copyfile(path, listed.folder / "kept.bin")
     before, facts = listed(), path.stat()
@@ -69,7 +69,7 @@ def test_another_image_of_equal_size_and_time_changes_the_hash(listed):
     assert listed() == before
 
 
-def test_a_missing_image_and_one_that_comes_back_are_noticed(listed):
+def test_missing_and_returning_images_are_noticed(listed):
     path = listed.folder / "bees/1.png"
     before, content = listed(), path.read_bytes()
     path.unlink()
@@ -78,12 +78,12 @@ def test_a_missing_image_and_one_that_comes_back_are_noticed(listed):
     assert listed() == before
 
 
-def test_of_a_folder_dvc_knows_all_itself(listed):
+def test_folder_needs_no_extra_hash(listed):
     assert listed(listed.folder) is None
 
 
 @pytest.mark.integration
-def test_dvc_indexes_again_when_a_listed_image_was_replaced(tmp_path):
+def test_dvc_indexes_again_when_listed_image_was_replaced(tmp_path):
     project = Project(tmp_path)
     write_table(tmp_path / "data/listed")
     params = tmp_path / "params.yaml"

@@ -78,14 +78,14 @@ def test_every_file_of_a_candidate_counts(project, form):
     assert changed == {str(other)}
 
 
-def test_only_the_stages_that_read_a_key_run_again(project):
+def test_only_stages_that_read_key_run_again(project):
     prepare(project)
     assert prepare(project, "train.l2_grid=[1.0]") == ["plan"]
     assert prepare(project, "train.l2_grid=[1.0]", "train.epochs=2") == ["assess", "plan"]
     assert prepare(project, "train.l2_grid=[1.0]", "train.epochs=2", "search.concurrent=2") == []
 
 
-def test_a_warning_about_the_data_is_everywhere_and_renews_the_reports(project, caplog):
+def test_warning_about_data_is_everywhere_and_renews_reports(project, caplog):
     prepare(project)
     (project / "data/empty").mkdir()
     (project / "data/bees/broken.png").write_bytes(b"")

@@ -105,7 +105,7 @@ class NotingSearcher(SequentialSearcher):
         return super().search(objective, candidates, **options)
 
 
-def test_both_contenders_are_measured_and_the_outcome_is_kept(assessed):
+def test_both_contenders_are_measured_and_outcome_is_kept(assessed):
     config, paths = assessed
     counting = CountingSearcher()
     first = race(config, paths, counting)
@@ -123,7 +123,7 @@ def let_a_race_decide(monkeypatch):
     monkeypatch.setattr("rootstock.workflow.plan.judge_profile", lambda *_, **__: evidence)
 
 
-def test_the_plan_says_what_assessment_and_race_have_taken(assessed, monkeypatch):
+def test_plan_says_what_assessment_and_race_have_taken(assessed, monkeypatch):
     config, paths = assessed
     let_a_race_decide(monkeypatch)
     shutil.rmtree(paths.races, ignore_errors=True)
@@ -137,7 +137,7 @@ def test_the_plan_says_what_assessment_and_race_have_taken(assessed, monkeypatch
         assert "not measured" not in report
 
 
-def test_the_expected_minutes_are_those_of_what_will_be_run(assessed):
+def test_expected_minutes_cover_the_planned_trials(assessed):
     config, paths = assessed
     profile, backbone = DatasetProfile.read(paths.profile), tiny_backbone()
     throughput = known_throughput(paths.paces, backbone, tuning_size=32)
@@ -157,7 +157,7 @@ def test_the_expected_minutes_are_those_of_what_will_be_run(assessed):
     assert 0 < last < several < one
 
 
-def test_the_expected_minutes_of_a_race_hold_the_further_splits(assessed, monkeypatch):
+def test_expected_minutes_of_race_hold_further_splits(assessed, monkeypatch):
     config, paths = assessed
     throughput = known_throughput(paths.paces, tiny_backbone(), tuning_size=32)
 
@@ -171,7 +171,7 @@ def test_the_expected_minutes_of_a_race_hold_the_further_splits(assessed, monkey
     assert minutes(budget=1.01 * rounds) == rounds
 
 
-def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkeypatch):
+def test_training_reuses_a_race_on_all_images(assessed, monkeypatch):
     config, paths = assessed
     config = configure(paths.root.parent / "data", "plan.budget.minutes=100")
     for folder in (paths.races, paths.trials):
@@ -191,7 +191,7 @@ def test_training_finds_the_winner_of_a_race_on_all_images_done(assessed, monkey
     assert not list(paths.trials.iterdir())  # the loser's are gone, too
 
 
-def test_each_rate_is_tried_briefly_and_one_is_trained_in_full(assessed, monkeypatch):
+def test_each_rate_is_tried_and_one_trained(assessed, monkeypatch):
     config, paths = assessed
     monkeypatch.setattr("rootstock.workflow.race_heat.ALL_RATES_MAX_IMAGES", 0)
     noting = NotingSearcher()
@@ -202,7 +202,7 @@ def test_each_rate_is_tried_briefly_and_one_is_trained_in_full(assessed, monkeyp
     assert tuned.rates == (in_full[-1][0]["learning_rate"],)
 
 
-def test_fine_tuning_that_ends_below_its_head_is_tried_at_a_lower_rate(assessed, monkeypatch):
+def test_failed_fine_tuning_retries_at_lower_rate(assessed, monkeypatch):
     config, paths = assessed
     verdicts = iter([True, False])  # below the head at first, and no longer
     monkeypatch.setattr("rootstock.workflow.race_heat._is_below", lambda *_: next(verdicts))
@@ -215,7 +215,7 @@ def test_fine_tuning_that_ends_below_its_head_is_tried_at_a_lower_rate(assessed,
     assert (tuned.rates, tuned.valid) == ((pytest.approx(1e-4),), True)
 
 
-def test_a_heat_below_its_head_at_every_rate_is_not_valid(assessed, monkeypatch):
+def test_heat_worse_than_its_head_is_invalid(assessed, monkeypatch):
     config, paths = assessed
     monkeypatch.setattr("rootstock.workflow.race_heat._is_below", lambda *_: True)
     outcome = race(config, paths, seed=7)
@@ -223,7 +223,7 @@ def test_a_heat_below_its_head_at_every_rate_is_not_valid(assessed, monkeypatch)
     assert outcome.winner == "linear_probe"
 
 
-def test_losses_above_those_of_the_start_count_beyond_the_noise_only():
+def test_losses_above_start_count_beyond_noise():
     start = np.array([0.1, 0.2, 0.3, 0.4])
     assert _is_below(start + 0.1, start)
     assert not _is_below(start - 0.1, start)
@@ -235,7 +235,7 @@ def leave_a_doubt(monkeypatch):
     monkeypatch.setattr("rootstock.workflow.race_heat._is_below", lambda *_: False)
 
 
-def test_a_lead_on_few_images_is_measured_on_more_splits(assessed, monkeypatch):
+def test_lead_on_few_images_needs_more_splits(assessed, monkeypatch):
     config, paths = assessed
     leave_a_doubt(monkeypatch)
     noting = NotingSearcher()
@@ -261,7 +261,7 @@ def test_no_further_split_is_trained_beyond_the_budget(assessed, monkeypatch):
     assert [heat.splits for heat in outcome.heats] == [1, 1]
 
 
-def test_further_splits_share_no_validation_image_and_no_group(assessed):
+def test_further_splits_share_no_images_or_groups(assessed):
     manifest = Project(*assessed).manifest
     pairs = [row._replace(group=number // 2) for number, row in enumerate(manifest.images)]
     grouped = dataclasses.replace(manifest, images=tuple(pairs))
@@ -279,7 +279,7 @@ def test_further_splits_share_no_validation_image_and_no_group(assessed):
         assert {row.stratum for row in split.rows("val")} == set(manifest.strata)
 
 
-def test_there_are_no_further_splits_of_classes_too_small(assessed):
+def test_small_classes_get_no_further_splits(assessed):
     manifest = Project(*assessed).manifest
     few = [row for row in manifest.rows("train") if row.stratum == "ants"][:2]
     images = [row for row in manifest.images if row.stratum == "bees"] + few
@@ -291,7 +291,7 @@ def test_there_are_no_further_splits_of_classes_too_small(assessed):
     )
 
 
-def test_rates_that_the_user_has_pinned_are_all_trained_in_full(assessed, monkeypatch):
+def test_pinned_rates_are_all_trained_in_full(assessed, monkeypatch):
     config, paths = assessed
     monkeypatch.setattr("rootstock.workflow.race_heat.ALL_RATES_MAX_IMAGES", 0)
     monkeypatch.setattr("rootstock.workflow.race_heat._is_below", lambda *_: True)
@@ -300,7 +300,7 @@ def test_rates_that_the_user_has_pinned_are_all_trained_in_full(assessed, monkey
     assert noting.tuned == [[{"learning_rate": 1e-4}, {"learning_rate": 2e-4}]]
 
 
-def test_the_head_that_lost_is_compared_again_after_training(assessed, monkeypatch):
+def test_head_that_lost_is_compared_again_after_training(assessed, monkeypatch):
     config, paths = assessed
     let_a_race_decide(monkeypatch)
     monkeypatch.setattr("rootstock.workflow.race.decide", lambda heats, **_: tuning_wins(heats))
@@ -333,7 +333,7 @@ def test_a_damaged_outcome_is_raced_again(assessed):
 
 
 @pytest.mark.parametrize("setting", ["plan.race=never", "plan.strategy=linear_probe"])
-def test_no_race_is_run_where_it_is_off_or_the_choice_is_pinned(assessed, setting):
+def test_disabled_race_or_pinned_choice_runs_no_race(assessed, setting):
     _, paths = assessed
     counting = CountingSearcher()
     make_plan(configure(paths.root.parent / "data", setting), paths, searcher=counting)
@@ -347,7 +347,7 @@ def test_a_limit_of_minutes_rules_out_fine_tuning(assessed):
     assert plan.finetune is None
 
 
-def test_no_race_is_run_with_a_strategy_over_the_limit_of_minutes(assessed):
+def test_strategy_over_time_limit_is_not_raced(assessed):
     _, paths = assessed
     counting = CountingSearcher()
     config = configure(paths.root.parent / "data", "plan.budget.minutes=0.0001")
@@ -384,7 +384,7 @@ def test_fine_tuning_takes_longer_than_a_head(tmp_path):
         (0.9, [0.1, 0.2, 0.1, 0.2], False),
     ],
 )
-def test_fine_tuning_is_undone_where_the_head_is_clearly_better(accuracy, losses, spoilt):
+def test_clearly_better_head_replaces_fine_tuning(accuracy, losses, spoilt):
     head, tuned = (Trial({}, {"val_accuracy": share}, None) for share in (0.9, accuracy))
     measured = {"head_losses": np.array([0.3, 0.2, 0.4, 0.3]), "tuned_losses": np.array(losses)}
     assert is_spoilt(head, tuned, score="val_accuracy", **measured) is spoilt
@@ -404,13 +404,13 @@ def compared(assessed, tmp_path_factory):
     return config, other
 
 
-def test_every_candidate_is_looked_at_and_a_missing_one_is_told(compared):
+def test_every_candidate_is_assessed_or_reported_missing(compared):
     profile = DatasetProfile.read(compared[1].profile)
     assert [other.candidate for other in profile.alternatives] == ["packaged:tf_efficientnet_lite0"]
     assert [gone.candidate for gone in profile.unusable] == ["gone.safetensors"]
 
 
-def test_the_plan_takes_one_and_tells_why(compared):
+def test_plan_chooses_one_candidate_with_reason(compared):
     config, paths = compared
     plan = make_plan(config, paths, searcher=SequentialSearcher())
     taken = next(score for score in plan.backbones if score.name == plan.backbone)

@@ -68,7 +68,7 @@ def decide(predictor, images):
     return predictor.infer([predictor.prepare(image) for image in images]).decisions
 
 
-def test_a_refit_learns_the_corrections_and_leaves_the_artifacts(project):
+def test_refit_learns_corrections_and_leaves_artifacts(project):
     before = digests(project.paths)
     correct(project, 12)
     done = refit(project)
@@ -85,7 +85,7 @@ def test_a_refit_learns_the_corrections_and_leaves_the_artifacts(project):
     assert decide(new, images)[:, bees].mean() > decide(old, images)[:, bees].mean()
 
 
-def test_the_figures_of_a_refit_are_those_of_the_model_as_served(project):
+def test_refit_metrics_are_those_of_the_served_model(project):
     """The features are those that the network computes, fine-tuned or not."""
     first, again = refit(project), refit(project)
     assert first.metrics == again.metrics

@@ -34,7 +34,7 @@ def list_rows(root, tmp_path):
     return index_labelled(config, Paths(tmp_path / "index"), SingleLabel()).rows()
 
 
-def test_model_that_corruptions_fool_more_is_refused(labelled, tmp_path):
+def test_model_that_corruptions_fool_more_is_rejected(labelled, tmp_path):
     weights = np.zeros((len(CLASSES), tiny_backbone().width("last")), np.float32)
     head = LinearHead(weights, np.array([1, 0, 0], np.float32))
     always_one = TransferNet.build(tiny_backbone(), tap="last", head=head)

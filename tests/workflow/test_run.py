@@ -111,7 +111,7 @@ def test_the_way_leaves_every_artifact_and_report(finished):
     assert json.loads(paths.registration.read_text())["alias"] == "champion"
 
 
-def test_the_review_is_one_page_whose_pictures_are_there(finished):
+def test_review_is_one_page_whose_pictures_are_there(finished):
     text = (finished / "reports/data.md").read_text()
     pictures = re.findall(r"\((plots/review/.*?)\)", text)
     assert "plots/review/map.png" in pictures
@@ -119,7 +119,7 @@ def test_the_review_is_one_page_whose_pictures_are_there(finished):
     assert DataReview.read(finished / "artifacts/review.json").n_reviewed == sum(COUNTS.values())
 
 
-def test_the_forecast_is_compared_and_the_run_enters_the_ledger(finished):
+def test_forecast_is_compared_and_run_enters_ledger(finished):
     forecast = json.loads((finished / "reports/forecast.json").read_text())
     metrics = json.loads((finished / "reports/metrics.json").read_text())
     (row,) = read_ledger(finished / ".rootstock/ledger.jsonl")
@@ -128,7 +128,7 @@ def test_the_forecast_is_compared_and_the_run_enters_the_ledger(finished):
     assert forecast["minutes"] >= 0
 
 
-def test_the_plan_in_words_refers_to_a_picture_that_is_there(finished):
+def test_plan_report_links_existing_picture(finished):
     text = (finished / "reports/plan.md").read_text()
     assert "plots/plan/depth.png" in text
     assert (finished / "reports/plots/plan/depth.png").is_file()
@@ -147,7 +147,7 @@ def test_each_strategy_ends_in_a_model_that_predicts(data, tmp_path, strategy):
     assert answer.label in COUNTS
 
 
-def test_the_same_inputs_give_the_same_manifest_plan_and_model(data, finished, tmp_path):
+def test_same_inputs_give_same_manifest_plan_and_model(data, finished, tmp_path):
     go(configure(data), tmp_path)
     for name in ("manifest.parquet", "profile.json", "review.json", "plan.json", "features.json"):
         assert (tmp_path / "artifacts" / name).read_bytes() == (
@@ -157,7 +157,7 @@ def test_the_same_inputs_give_the_same_manifest_plan_and_model(data, finished, t
     assert (tmp_path / weights).read_bytes() == (finished / weights).read_bytes()
 
 
-def test_the_store_is_merged_now_and_then_and_at_the_end(data, copied, monkeypatch):
+def test_store_is_merged_regularly_and_at_end(data, copied, monkeypatch):
     config = configure(data, "plan.strategy=early_features")
     make_plan(config, copied, searcher=SequentialSearcher())
     shutil.rmtree(copied.below(config.features.store))
@@ -211,7 +211,7 @@ def test_a_killed_training_does_not_repeat_finished_trials(data, copied, monkeyp
     assert not list(copied.trials.iterdir())
 
 
-def test_the_served_head_has_learnt_from_the_validation_images_too(data, copied):
+def test_served_head_has_learnt_from_validation_images_too(data, copied):
     config = configure(data, "plan.strategy=linear_probe")
     make_plan(config, copied, searcher=SequentialSearcher())
     cache_features(config, copied)
@@ -230,7 +230,7 @@ def test_the_served_head_has_learnt_from_the_validation_images_too(data, copied)
     assert len(bundle.reference.remembered["scores"]) == sum(counts)
 
 
-def test_a_picture_shows_the_augmentations_of_a_fine_tuned_model(data, tmp_path):
+def test_picture_shows_augmentations_of_fine_tuned_model(data, tmp_path):
     config = configure(data, "plan.strategy=norm_finetune", "train.local_warp=0.05")
     bundle = go(config, tmp_path)
     assert bundle.facts.strategy in ("norm_finetune", "linear_probe")
@@ -238,7 +238,7 @@ def test_a_picture_shows_the_augmentations_of_a_fine_tuned_model(data, tmp_path)
     assert "plots/training/augmentations.png" in (tmp_path / "reports/evaluation.md").read_text()
 
 
-def test_a_head_on_joined_taps_becomes_a_model_that_predicts(data, tmp_path):
+def test_head_on_joined_taps_becomes_model_that_predicts(data, tmp_path):
     config = configure(data, "plan.strategy=early_features", "plan.tap=block2+last")
     bundle = go(config, tmp_path)
     assert bundle.facts.tap == "block2+last"
@@ -248,7 +248,7 @@ def test_a_head_on_joined_taps_becomes_a_model_that_predicts(data, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["linear_probe", "partial_finetune"])
-def test_a_head_reads_means_and_maxima_if_both_are_asked_for(data, tmp_path, strategy):
+def test_head_reads_means_and_maxima_if_configured(data, tmp_path, strategy):
     config = configure(data, f"plan.strategy={strategy}", "features.pooling=both")
     bundle = go(config, tmp_path)
     assert bundle.facts.tap == "last+last@max"
@@ -258,7 +258,7 @@ def test_a_head_reads_means_and_maxima_if_both_are_asked_for(data, tmp_path, str
     assert onnx.predict([image])[0].label == torch.predict([image])[0].label
 
 
-def test_the_average_of_two_trials_is_kept_where_it_is_better(data, tmp_path):
+def test_better_average_of_two_trials_is_kept(data, tmp_path):
     config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.001, 0.002]")
     go(config, tmp_path)
     training = json.loads((tmp_path / "artifacts/training.json").read_text())
@@ -269,7 +269,7 @@ def test_the_average_of_two_trials_is_kept_where_it_is_better(data, tmp_path):
     assert (f"the best single trial {single:.4f}" in training["won"]) == kept
 
 
-def test_fine_tuned_weights_are_averaged_with_those_they_began_from(data, copied):
+def test_fine_tuned_weights_are_averaged_with_start(data, copied):
     config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.01]")
     make_plan(config, copied, searcher=SequentialSearcher())
     cache_features(config, copied)
@@ -288,7 +288,7 @@ def test_fine_tuned_weights_are_averaged_with_those_they_began_from(data, copied
     assert job.averages(head, [replace(tuned, error="lost")]) == []
 
 
-def test_lineage_tells_where_a_model_comes_from(finished):
+def test_lineage_records_the_origin_of_a_model(finished):
     lineage = read_bundle(finished / "artifacts/model").lineage
     plan = json.loads((finished / "artifacts/plan.json").read_text())
     assert lineage["data_hash"] == plan["data_hash"]
@@ -345,7 +345,7 @@ def test_another_gate_is_passed_once_more(data, copied, tmp_path):
     assert (outcome["version"], outcome["alias"]) == ("2", "champion")
 
 
-def test_the_gate_does_not_bring_back_whom_people_replaced(data, copied, tmp_path):
+def test_gate_does_not_restore_replaced_champion(data, copied, tmp_path):
     registry = FolderRegistry(tmp_path / "registry")
     arguments = {"runs": NullRunLogger(), "registry": registry}
     register_model(configure(data), copied, **arguments)
@@ -359,7 +359,7 @@ def test_the_gate_does_not_bring_back_whom_people_replaced(data, copied, tmp_pat
         assert registry.find("rootstock", alias="champion").version == "1"
 
 
-def test_a_registration_that_was_interrupted_passes_the_gate_later(data, copied, tmp_path):
+def test_registration_that_was_interrupted_passes_gate_later(data, copied, tmp_path):
     registry = FolderRegistry(tmp_path / "registry")
     bundle = read_bundle(copied.model)
     tags = {"bundle": bundle.digest}
@@ -395,13 +395,13 @@ def test_a_champion_of_other_classes_is_not_replaced(data, finished, copied, tmp
     assert "the two know different classes" in outcome["reason"]
 
 
-def test_without_tracking_nothing_is_registered_and_that_is_said(data, copied):
+def test_disabled_tracking_registers_nothing_and_reports_it(data, copied):
     outcome = register_model(configure(data), copied, runs=NullRunLogger(), registry=None)
     assert outcome["registered"] is False
     assert "tracking.enabled is false" in outcome["reason"]
 
 
-def test_settings_that_the_task_does_not_have_are_refused_by_the_stages_that_use_them(data, copied):
+def test_stages_reject_settings_unknown_to_the_task(data, copied):
     nonsense = configure(data, "registry.gate.metric=f1")
     with pytest.raises(ConfigError, match=r"registry\.gate\.metric is `f1`"):
         register_model(nonsense, copied, runs=NullRunLogger(), registry=None)
@@ -432,7 +432,7 @@ def test_few_images_of_few_classes_measure_a_model(finished, tmp_path, layout):
     assert 0 <= metrics["accuracy"] <= 1
 
 
-def test_a_table_of_a_test_split_only_measures_a_model(finished, tmp_path):
+def test_table_of_test_split_only_measures_model(finished, tmp_path):
     write_classes(tmp_path / "other", {"ants": 2}, seed=3)
     names = sorted(path.name for path in (tmp_path / "other/ants").iterdir())
     rows = "".join(f"other/ants/{name},ants,test\n" for name in names)
@@ -464,7 +464,7 @@ def test_model_names_the_training_images_that_it_carries(finished):
 
 
 @pytest.mark.parametrize("keep", ["features", "names", "thumbnails"])
-def test_what_is_kept_of_training_images_is_a_choice(data, finished, keep):
+def test_what_is_kept_of_training_images_is_choice(data, finished, keep):
     project = Project(configure(data), Paths(finished))
     job = open_planned_job(project)
     rows = job.data.rows("train")[:3]
@@ -475,7 +475,7 @@ def test_what_is_kept_of_training_images_is_a_choice(data, finished, keep):
         assert all(bool(one.thumbnail) is (keep == "thumbnails") for one in known.images)
 
 
-def test_evaluation_shows_what_the_answers_rest_on(finished):
+def test_evaluation_shows_evidence_for_answers(finished):
     text = (finished / "reports/evaluation.md").read_text()
     assert "## Evidence for the answers" in text
     assert "![heat maps](plots/evaluation/heat_maps.png)" in text
@@ -486,7 +486,7 @@ def test_evaluation_shows_what_the_answers_rest_on(finished):
     assert (finished / "reports/plots/evaluation/heat_maps.png").stat().st_size > 10_000
 
 
-def test_an_evaluation_names_images_that_the_model_was_made_with(data, finished, tmp_path):
+def test_evaluation_names_images_that_model_was_made_with(data, finished, tmp_path):
     shutil.copytree(data, tmp_path / "mixed")
     new = write_classes(tmp_path / "new", {"ants": 3, "bees": 3}, seed=3)
     for path in new.rglob("*.*"):
@@ -513,7 +513,7 @@ def test_a_missing_artifact_says_which_stage_makes_it(data, copied, artifact, st
         evaluate_model(configure(data), copied, runs=NullRunLogger())
 
 
-def test_features_of_other_images_are_refused(data, copied, tmp_path):
+def test_features_of_other_images_are_rejected(data, copied, tmp_path):
     index = json.loads(copied.features.read_text())
     copied.features.write_text(json.dumps(index | {"keys_sha256": "0"}))
     with pytest.raises(ArtifactError, match="made for other inputs: keys_sha256 differs"):
@@ -555,7 +555,7 @@ def test_user_data_are_never_touched(data, finished):
         ({"tap": "last"}, f"the head, which fine-tuning did not improve, {LOSS} 0.3000 against"),
     ],
 )
-def test_one_line_tells_what_won(params, words):
+def test_one_line_names_the_winner(params, words):
     head = HeadTrial({"tap": "last"}, {"val_log_loss": 0.4}, None)
     best = (HeadTrial if "tap" in params else FinetunedTrial)(params, {"val_log_loss": 0.4}, None)
     tuned = [FinetunedTrial({"learning_rate": 1e-3}, {"val_log_loss": 0.5}, None)]
@@ -588,7 +588,7 @@ def trained(config, paths):
     return bundle, json.loads(paths.training.read_text())
 
 
-def test_more_trials_than_planned_are_drawn_from_the_plans_space(data, copied):
+def test_extra_trials_come_from_the_search_space(data, copied):
     config = configure(data, "plan.strategy=partial_finetune", "train.trials=3")
     _, told = trained(config, copied)
     first, *drawn = (trial["params"] for trial in told["finetuning"])
@@ -609,7 +609,7 @@ def test_fewer_trials_than_planned_are_the_first_ones(data, copied):
     assert len(trained(config, copied)[1]["finetuning"]) == 1
 
 
-def test_a_budget_ends_the_fine_tuning_and_a_model_is_written(data, copied):
+def test_budget_ends_fine_tuning_and_model_is_written(data, copied):
     config = configure(
         data,
         "plan.strategy=full_finetune",
@@ -641,7 +641,7 @@ def test_only_a_longer_search_ends_trials_early(data, copied, monkeypatch, trial
     assert told == [False, ended_early]  # heads first
 
 
-def test_a_head_with_a_hidden_layer_is_tried_and_can_be_served(data, copied, monkeypatch):
+def test_head_with_hidden_layer_can_be_served(data, copied, monkeypatch):
     config = configure(data, "plan.strategy=linear_probe", "train.mlp_hidden=8")
     monkeypatch.setattr("rootstock.workflow.choice.best_head", lambda trials, metric: trials[-1])
     bundle, told = trained(config, copied)
@@ -652,7 +652,7 @@ def test_a_head_with_a_hidden_layer_is_tried_and_can_be_served(data, copied, mon
     assert by_onnx.probability == pytest.approx(by_torch.probability, abs=1e-4)
 
 
-def test_views_are_kept_where_they_help_and_their_cost_is_told(data, copied):
+def test_helpful_views_are_kept_with_their_cost(data, copied):
     config = configure(data, "plan.strategy=linear_probe", "train.views=crops")
     bundle, told = trained(config, copied)
     assert told["views"]["kept"] == bundle.facts.views
@@ -661,12 +661,12 @@ def test_views_are_kept_where_they_help_and_their_cost_is_told(data, copied):
     assert Predictor(bundle).predict([image])[0].label in COUNTS
 
 
-def test_mirror_images_are_not_averaged_where_they_may_mean_another_class(data, copied):
+def test_unsafe_mirror_images_are_not_averaged(data, copied):
     config = configure(data, "plan.strategy=full_finetune", "plan.flip=false", "train.views=flip")
     assert trained(config, copied)[1]["views"]["kept"] == "one"
 
 
-def test_a_model_names_the_strategy_that_made_its_weights(data, copied):
+def test_model_names_strategy_that_made_its_weights(data, copied):
     # At such a rate fine-tuning spoils the network, and the head that it began from is kept.
     config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.1]")
     bundle, training = trained(config, copied)

@@ -62,7 +62,7 @@ def share(manifest, split):
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_the_fractions_say_how_many_images_are_split_off(data, usual, split):
+def test_fractions_say_how_many_images_are_split_off(data, usual, split):
     assert share(usual, split) == pytest.approx(0.15, abs=0.1)
     assert share(indexed(data, f"data.{split}_fraction=0.5"), split) == pytest.approx(0.5, abs=0.12)
 
@@ -96,7 +96,7 @@ def test_an_image_over_a_limit_is_quarantined(tmp_path, setting, reason):
     assert row.quarantine == reason
 
 
-def test_a_file_that_ends_early_is_used_if_so_set(tmp_path):
+def test_truncated_file_is_used_if_set(tmp_path):
     root = write_classes(tmp_path / "images", {"ants": 6, "bees": 6})
     whole = photo(99)
     (root / "ants/cut.png").write_bytes(whole[: len(whole) // 2])
@@ -112,7 +112,7 @@ def crop(content, width, height):
     return buffer.getvalue()
 
 
-def test_near_duplicates_differ_in_as_many_bits_as_the_setting_says(tmp_path):
+def test_near_duplicate_bits_follow_the_setting(tmp_path):
     root = write_classes(tmp_path / "images", {"ants": 6, "bees": 6})
     pair = near_pair()
     for number, content in enumerate(pair):
@@ -143,15 +143,13 @@ def near_pair():
     raise AssertionError("no seed gives such a pair")
 
 
-def test_a_class_of_fewer_images_than_the_least_is_an_error(data):
+def test_class_of_fewer_images_than_least_is_error(data):
     with pytest.raises(DataError, match="wasps"):
         indexed(data, "data.min_per_class=13")
 
 
 @pytest.mark.parametrize(("workers", "number"), [("3", 3), ("auto", 7)])
-def test_the_index_decodes_in_as_many_processes_as_the_setting_says(
-    data, monkeypatch, workers, number
-):
+def test_index_process_count_follows_the_setting(data, monkeypatch, workers, number):
     class NotedError(Exception):
         pass
 
@@ -194,19 +192,19 @@ LARGE = (
 FEW_OF_A_CLASS = (SMALL_BELOW, "assess.small_per_class_below=60")
 
 
-def test_the_probes_look_at_as_many_images_as_the_sample_holds(assess):
+def test_probe_image_count_follows_the_setting(assess):
     usual, other = (assess(*overrides)[0].probes[-1] for overrides in ((), LARGE))
     assert usual.n_images > 50
     assert 20 <= other.n_images <= 30
 
 
-def test_the_probes_are_cross_validated_in_as_many_folds_as_the_setting_says(assess):
+def test_probe_fold_count_follows_the_setting(assess):
     usual, other = (assess(*overrides)[0] for overrides in ((), MEDIUM))
     assert [probe.n_images for probe in usual.probes] == [probe.n_images for probe in other.probes]
     assert usual.probes != other.probes
 
 
-def test_the_review_looks_at_as_many_images_and_at_the_target(assess):
+def test_review_uses_image_count_and_target(assess):
     usual, other = (assess(*overrides)[1] for overrides in ((), LARGE))
     assert usual.n_reviewed == sum(COUNTS.values())
     assert 28 <= other.n_reviewed <= 33
@@ -239,12 +237,12 @@ def test_the_backbone_is_the_one_that_is_named(assess, monkeypatch):
 
 
 @pytest.mark.parametrize("stage", [assess_data, cache_features])
-def test_features_are_computed_on_the_device_that_is_named(project, stage):
+def test_features_are_computed_on_device_that_is_named(project, stage):
     with pytest.raises(BackboneError, match="unknown device 'abacus'"):
         stage(project.configure("features.device=abacus"), project.paths)
 
 
-def test_features_are_computed_in_batches_into_the_store_that_is_named(project, monkeypatch):
+def test_features_use_batch_size_and_store(project, monkeypatch):
     sizes = []
 
     def note(*arguments, batch_size, real=reader.prepared_batches, **options):
@@ -343,7 +341,7 @@ def split_settings(text):
     return text.replace(", ", ",").split()
 
 
-def test_the_shares_say_what_fine_tuning_is_expected_to_gain(project):
+def test_shares_set_the_expected_fine_tuning_gain(project):
     def expected(*overrides):
         (one,) = [c for c in project.plan(*overrides).candidates if c.strategy == "full_finetune"]
         return one.expected_accuracy
@@ -355,7 +353,7 @@ def test_the_shares_say_what_fine_tuning_is_expected_to_gain(project):
 
 
 @pytest.mark.parametrize(("setting", "races"), [("auto", 1), ("never", 0)])
-def test_a_doubt_is_raced_unless_the_setting_forbids_it(project, monkeypatch, setting, races):
+def test_doubt_is_raced_unless_setting_forbids_it(project, monkeypatch, setting, races):
     ran = []
 
     def note(race, _):
@@ -369,13 +367,13 @@ def test_a_doubt_is_raced_unless_the_setting_forbids_it(project, monkeypatch, se
 
 
 @pytest.mark.parametrize("setting", ["plan.max_params=10", "plan.max_latency_ms=0.000001"])
-def test_a_backbone_over_a_limit_is_refused(project, setting):
+def test_a_backbone_over_a_limit_is_rejected(project, setting):
     project.plan()
     with pytest.raises(BackboneError):
         project.plan(setting)
 
 
-def test_the_run_is_added_to_the_ledger_that_is_named(project):
+def test_run_is_added_to_ledger_that_is_named(project):
     config = project.configure("plan.ledger=shared/all.jsonl")
     evaluate_model(config, project.paths, runs=NullRunLogger())
     assert len((project.paths.root / "shared/all.jsonl").read_text().splitlines()) == 1
@@ -446,14 +444,14 @@ def test_what_the_plan_chose_is_handed_over(objectives, name, value):
     assert usual != other
 
 
-def test_workers_and_device_of_a_trial_are_handed_over(objectives):
+def test_workers_and_device_of_trial_are_handed_over(objectives):
     usual, other = objectives
     assert (usual.workers, other.workers) == (1, 2)
     assert (usual.device, other.device) == ("auto", "cpu")
 
 
 @pytest.mark.parametrize("weight", ["balanced", "balanced_sampling", "logit_adjusted"])
-def test_the_class_weight_is_handed_over_to_fine_tuning(objectives, project, weight):
+def test_class_weight_is_handed_over_to_fine_tuning(objectives, project, weight):
     settings = handed_over(project, f"train.class_weight={weight}").settings
     assert settings.weighting == weight
     assert objectives[0].settings.weighting == "none"
@@ -473,7 +471,7 @@ HEAD = ("plan.strategy=linear_probe", "train.l2_grid=[1.0]")
 
 
 @pytest.mark.parametrize("weight", ["balanced", "balanced_sampling", "logit_adjusted"])
-def test_the_class_weight_lifts_the_rare_class_of_a_head(project, weight):
+def test_class_weight_lifts_rare_class_of_head(project, weight):
     images = [(project.data / row.path).read_bytes() for row in project.rows("train")]
 
     def rare_share(*overrides):
@@ -485,7 +483,7 @@ def test_the_class_weight_lifts_the_rare_class_of_a_head(project, weight):
     assert rare_share(f"train.class_weight={weight}") > 1.2 * rare_share()
 
 
-def test_the_temperature_is_one_that_fits_images_the_head_has_not_seen(project):
+def test_temperature_fits_images_unseen_by_head(project):
     """A head that knows its training images by heart is far too sure of others."""
     bundle = project.train("plan.strategy=linear_probe", "train.l2_grid=[0.0001]")
     predictor, rows = Predictor(bundle), project.rows("test")
@@ -503,7 +501,7 @@ def test_the_temperature_is_one_that_fits_images_the_head_has_not_seen(project):
     )  # as the head itself answers
 
 
-def test_the_share_that_may_be_called_unknown_is_kept_in_the_bundle(project):
+def test_bundle_keeps_the_share_of_unknown(project):
     assert project.train(*HEAD, "train.unknown_share=0.07").facts.unknown_share == 0.07
 
 
@@ -515,13 +513,13 @@ def register(project, registry, *overrides):
     return register_model(config, project.paths, runs=NullRunLogger(), registry=registry)
 
 
-def test_the_card_has_licence_and_source_of_the_images(project, tmp_path):
+def test_card_has_licence_and_source_of_images(project, tmp_path):
     register(project, None, "data.licence=CC0", "data.source=a meadow in June")
     text = project.paths.model_card.read_text()
     assert "Source of the images: a meadow in June. Licence of the images: CC0." in text
 
 
-def test_a_version_is_registered_under_the_name_that_is_given(project, tmp_path):
+def test_version_is_registered_under_name_that_is_given(project, tmp_path):
     registry = FolderRegistry(tmp_path / "registry")
     outcome = register(project, registry, "registry.name=insects")
     assert outcome["name"] == "insects"
@@ -529,7 +527,7 @@ def test_a_version_is_registered_under_the_name_that_is_given(project, tmp_path)
 
 
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
-def test_the_gate_compares_by_the_metric_that_is_given(project, tmp_path, metric):
+def test_gate_compares_by_metric_that_is_given(project, tmp_path, metric):
     registry = FolderRegistry(tmp_path / "registry")
     register(project, registry)
     alter_bundle(project.paths.model)

@@ -39,7 +39,7 @@ def test_a_stage_runs_again_for_other_code(stage):
 
 
 @pytest.mark.parametrize("damage", ["changed", "removed", "added"])
-def test_a_stage_runs_again_where_its_files_are_not_as_it_left_them(stage, tmp_path, damage):
+def test_stage_reruns_if_its_files_changed(stage, tmp_path, damage):
     stage(seed=1)
     answer = tmp_path / "out" / "answer.txt"
     if damage == "changed":
@@ -51,7 +51,7 @@ def test_a_stage_runs_again_where_its_files_are_not_as_it_left_them(stage, tmp_p
     assert stage(seed=1) == 2
 
 
-def test_a_damaged_record_is_no_record(stage, tmp_path):
+def test_a_damaged_record_is_not_a_record(stage, tmp_path):
     stage(seed=1)
     (tmp_path / "record.json").write_text("{")
     assert stage(seed=1) == 2

@@ -16,7 +16,7 @@ from tests.data.folders import write_classes
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("key", ["train.device", "features.device"])
-def test_a_gpu_that_is_not_there_is_told_with_its_setting(key, tmp_path):
+def test_missing_gpu_is_reported_with_its_setting(key, tmp_path):
     config = load_config(None, overrides=[f"{key}=cuda"])
     with pytest.raises(ConfigError, match=f"{key}: device 'cuda' asked for, but there is no GPU"):
         check_start(config, Paths(tmp_path / "out"))
@@ -30,7 +30,7 @@ def test_an_unknown_device_is_told_with_its_setting(key, tmp_path):
 
 
 @pytest.mark.parametrize("place", [".", "run1", "ants/run1", "../link/run1"])
-def test_results_stay_out_of_the_folder_of_the_images(tmp_path, place):
+def test_results_stay_out_of_folder_of_images(tmp_path, place):
     root = write_classes(tmp_path / "images", {"ants": 1})
     (tmp_path / "link").symlink_to(root)
     with pytest.raises(DataError, match="is in the folder of the images"):
@@ -43,13 +43,13 @@ def test_results_may_be_next_to_a_table(tmp_path):
     check_start(config, Paths(tmp_path))
 
 
-def test_missing_weights_are_told(tmp_path):
+def test_missing_weights_are_reported(tmp_path):
     config = load_config(None, overrides=[f"backbone.weights={tmp_path}/net.safetensors"])
     with pytest.raises(BackboneError, match=r"net\.safetensors does not exist"):
         check_start(config, Paths(tmp_path / "out"))
 
 
-def test_a_place_where_nothing_can_be_written_is_told(tmp_path):
+def test_unwritable_place_is_reported(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ArtifactError, match="nothing can be written to .*file is a file"):
         check_start(load_config(None), Paths(tmp_path / "file/out"))
@@ -57,7 +57,7 @@ def test_a_place_where_nothing_can_be_written_is_told(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("command", ["plan", "train"])
-def test_a_command_is_refused_before_an_image_is_read(tmp_path, monkeypatch, command):
+def test_command_is_rejected_before_image_is_read(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     write_classes(tmp_path / "images", {"ants": 6, "bees": 6})
     with pytest.raises(SystemExit) as caught:
@@ -66,7 +66,7 @@ def test_a_command_is_refused_before_an_image_is_read(tmp_path, monkeypatch, com
     assert not (tmp_path / "run/artifacts").exists()
 
 
-def test_weights_without_commercial_rights_are_refused_where_asked(tmp_path):
+def test_weights_without_commercial_rights_are_rejected_if_set(tmp_path):
     weights = tmp_path / "own.safetensors"
     weights.touch()
     card = json.loads(Path(tiny_backbone().card.weights).with_suffix(".json").read_text())

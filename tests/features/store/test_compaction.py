@@ -53,7 +53,7 @@ def test_many_small_segments_become_one(space, tmp_path):
     assert compact(fresh(tmp_path)) == 0
 
 
-def test_few_new_segments_leave_a_large_one_alone(space, tmp_path):
+def test_few_new_segments_do_not_rewrite_a_large_one(space, tmp_path):
     compact(space)
     large = segments(space)[0]
     new = [key(1000 + number) for number in range(16)]
@@ -77,7 +77,7 @@ def test_damaged_rows_are_not_carried_over(space, tmp_path):
     assert fresh(tmp_path).missing(KEYS, "last", verify=True) == [7]
 
 
-def test_of_two_rows_the_older_intact_one_is_kept(tmp_path):
+def test_older_intact_row_of_two_is_kept(tmp_path):
     space = fresh(tmp_path)
     for value in range(16):
         space.append(KEYS[:2], {"last": np.full((2, 8), value, np.float16)})
@@ -90,7 +90,7 @@ def test_of_two_rows_the_older_intact_one_is_kept(tmp_path):
     assert sorted(fresh(tmp_path).read(KEYS[:2], "last")[:, 0]) == [0, 1]
 
 
-def test_a_reader_goes_on_while_its_segments_are_merged_and_deleted(space, tmp_path):
+def test_reader_continues_while_segments_are_merged(space, tmp_path):
     reader = fresh(tmp_path)
     rows = reader.rows(KEYS, "last")
     compact(space, grace_s=0)
@@ -100,7 +100,7 @@ def test_a_reader_goes_on_while_its_segments_are_merged_and_deleted(space, tmp_p
     assert (reader.read(KEYS, "last") == features(KEYS)).all()
 
 
-def test_a_stop_between_merging_and_retiring_is_made_up_for(space, tmp_path, monkeypatch):
+def test_stop_between_merge_and_retirement_is_repaired(space, tmp_path, monkeypatch):
     def stop(_):
         raise KeyboardInterrupt
 
@@ -113,7 +113,7 @@ def test_a_stop_between_merging_and_retiring_is_made_up_for(space, tmp_path, mon
     assert len(segments(space)) == 1
 
 
-def test_a_full_disk_leaves_the_segments_as_they_are(space, tmp_path, monkeypatch, caplog):
+def test_full_disk_leaves_segments_as_they_are(space, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(os, "fsync", fail)
     assert compact(space) == 0
     assert "is not compacted" in caplog.text
@@ -146,7 +146,7 @@ def test_a_writers_fresh_segments_are_kept(space, store, tmp_path):
     assert fresh(tmp_path).missing(KEYS, "last") == []
 
 
-def test_a_reader_goes_on_while_its_features_are_collected(space, store, tmp_path):
+def test_reader_continues_while_features_are_collected(space, store, tmp_path):
     reader = fresh(tmp_path)
     assert reader.missing(KEYS, "last") == []
     collect(store, [], grace_s=0)

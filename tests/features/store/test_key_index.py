@@ -29,7 +29,7 @@ def alike(n) -> np.ndarray:
     return raw.view(KEY)[:, 0]
 
 
-def test_keys_that_begin_alike_are_told_apart():
+def test_keys_with_equal_beginnings_are_distinguished():
     many = names("12345678a", "12345678b", "12345678c", "2")
     for wanted in (names("12345678c"), names("1", "12345678b", "12345678x", "2", "3", "4")):
         for one, other in ((wanted, many), (many, wanted)):
@@ -45,7 +45,7 @@ def test_no_keys_match_none():
 
 
 @pytest.mark.parametrize("keys", [digests(MANY), crowded(MANY), alike(MANY)])
-def test_every_key_is_found_by_table_as_by_bisection(keys, monkeypatch):
+def test_table_and_bisection_find_the_same_keys(keys, monkeypatch):
     stored = KeyIndex.of(np.sort(keys))
     order = np.random.default_rng(3).permutation(MANY)
     asked = KeyIndex.of(np.concatenate([keys[order], digests(200, seed=4)]))
@@ -66,14 +66,14 @@ def test_keys_in_any_order_match_those_stored(keys):
 
 
 @pytest.mark.parametrize("keys", [digests(50), np.tile(digests(50), 3), alike(50)])
-def test_sorting_tells_where_each_key_stands(keys):
+def test_sorting_gives_the_position_of_each_key(keys):
     names, places = KeyIndex.sort(keys)
     assert (names.keys[places] == keys).all()
     assert (names.keys == np.unique(keys)).all()
     assert (names.prefixes == KeyIndex.of(names.keys).prefixes).all()
 
 
-def test_the_table_takes_a_byte_a_key_and_comes_when_it_pays():
+def test_table_takes_one_byte_per_key():
     stored = KeyIndex.of(np.sort(digests(100_000)))
     stored.search(stored.prefixes[:1_000])
     assert "_table" not in vars(stored)

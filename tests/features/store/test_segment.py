@@ -36,13 +36,13 @@ def test_a_segment_is_a_safetensors_file(path):
     assert (tensors["prefixes"] == [int(name[:16], 16) for name in KEYS]).all()
 
 
-def test_the_name_of_the_file_tells_its_content(path):
+def test_file_name_identifies_its_content(path):
     tensors = load_file(path)
     content = tensors["keys"].tobytes() + tensors["sums"].tobytes()
     assert path.stem.endswith(f"-{hashlib.sha256(content).hexdigest()[:32]}")
 
 
-def test_a_file_cut_short_at_any_byte_is_refused(path):
+def test_file_cut_short_at_any_byte_is_rejected(path):
     content = path.read_bytes()
     for length in range(len(content)):
         path.write_bytes(content[:length])
@@ -63,7 +63,7 @@ def test_no_flipped_byte_makes_a_wrong_row(path, tmp_path):
             assert (row == expected[name]).all(), position
 
 
-def test_a_flipped_byte_in_a_row_costs_this_row_alone(path, tmp_path):
+def test_flipped_byte_costs_only_its_row(path, tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(features([KEYS[1]]).tobytes())] ^= 1
     path.write_bytes(content)

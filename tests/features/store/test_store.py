@@ -44,7 +44,7 @@ def flip(path, row) -> None:
     path.write_bytes(content)
 
 
-def test_what_is_appended_is_read_back_in_any_order(space):
+def test_appended_rows_are_read_in_any_order(space):
     space.append([key(1), key(2)], {"last": vectors([1, 2])})
     space.append([key(3)], {"last": vectors([3])})
     found = space.read([key(3), key(1), key(3), key(2)], "last")
@@ -73,7 +73,7 @@ def test_taps_may_be_added_later(space):
     assert space.read([key(1)], "block1").shape == (1, 3)
 
 
-def test_a_new_reader_sees_what_others_wrote_meanwhile(space, tmp_path):
+def test_new_reader_sees_rows_of_other_writers(space, tmp_path):
     reader = fresh(tmp_path)
     assert reader.missing([key(1)], "last") == [0]
     space.append([key(1)], {"last": vectors([1])})
@@ -94,7 +94,7 @@ def test_missing_features_are_counted_in_the_error(space):
         space.checksums([key(2)], "last")
 
 
-def test_a_damaged_row_is_found_and_counts_as_missing(space, tmp_path, caplog):
+def test_damaged_row_is_found_and_counts_as_missing(space, tmp_path, caplog):
     keys = [key(n) for n in range(50)]
     space.append(keys, {"last": vectors(range(50))})
     flip(segments(space)[0], vectors([33]))
@@ -107,7 +107,7 @@ def test_a_damaged_row_is_found_and_counts_as_missing(space, tmp_path, caplog):
     assert "1 damaged rows count as missing" in caplog.text
 
 
-def test_a_damaged_row_found_by_position_is_an_error(space, tmp_path):
+def test_damaged_row_found_by_position_is_error(space, tmp_path):
     keys = [key(n) for n in range(5)]
     space.append(keys, {"last": vectors(range(5))})
     flip(segments(space)[0], vectors([3]))
@@ -117,7 +117,7 @@ def test_a_damaged_row_found_by_position_is_an_error(space, tmp_path):
         rows.take(np.array([2, 3]))
 
 
-def test_of_two_rows_the_older_is_read_unless_it_is_damaged(space, tmp_path):
+def test_older_intact_row_of_two_is_read(space, tmp_path):
     for value in range(3):
         space.append([key(1)], {"last": vectors([value])})
     assert fresh(tmp_path).read([key(1)], "last")[0, 0] == 0
@@ -125,7 +125,7 @@ def test_of_two_rows_the_older_is_read_unless_it_is_damaged(space, tmp_path):
     assert fresh(tmp_path).read([key(1)], "last")[0, 0] == 1
 
 
-def test_a_file_that_is_no_segment_is_ignored_and_left(space, caplog):
+def test_unknown_file_is_ignored_and_kept(space, caplog):
     space.append([key(1)], {"last": vectors([1])})
     foreign = space.folder / "last" / f"{0:016x}-foreign{SUFFIX}"
     foreign.write_bytes(b"not a segment")
@@ -141,7 +141,7 @@ def test_files_of_the_former_format_are_ignored(space):
     assert [tap.folder.name for tap in space.taps()] == ["last"]
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_behind(space, monkeypatch):
+def test_full_disk_is_said_and_leaves_nothing_behind(space, monkeypatch):
     def fail(_):
         raise OSError(28, "No space left on device")
 
@@ -151,13 +151,13 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(space, monkeypatch):
     assert list((space.folder / "last").iterdir()) == []
 
 
-def test_a_store_below_a_file_is_refused(tmp_path):
+def test_a_store_below_a_file_is_rejected(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be written to .*Not a directory"):
         fresh(tmp_path / "file").append([key(1)], {"last": vectors([1])})
 
 
-def test_a_segment_merged_between_listing_and_opening_is_no_loss(space, tmp_path, monkeypatch):
+def test_segment_merged_during_opening_loses_nothing(space, tmp_path, monkeypatch):
     keys = [key(n) for n in range(16)]
     for name in keys:
         space.append([name], {"last": features([name])})
@@ -173,7 +173,7 @@ def test_a_segment_merged_between_listing_and_opening_is_no_loss(space, tmp_path
     assert (fresh(tmp_path).read(keys, "last") == features(keys)).all()
 
 
-def test_writers_at_once_do_not_disturb_each_other_or_readers(tmp_path):
+def test_concurrent_writers_and_readers_do_not_interfere(tmp_path):
     processes = [run("append", tmp_path, n * 10**6, 25) for n in range(4)]
     acknowledged, reader = [], fresh(tmp_path)
     for process in processes:
@@ -219,7 +219,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
-def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+def test_memory_does_not_grow_with_number_of_images(tmp_path):
     kilobytes = []
     for n in (1_000, 100_000):
         space = fresh(tmp_path / str(n))

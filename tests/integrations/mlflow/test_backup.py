@@ -81,7 +81,7 @@ def test_a_backup_overwrites_nothing(home, saved):
         backup(tracking_uri(Paths(home)), saved)
 
 
-def test_a_backup_lies_outside_of_what_it_copies(home):
+def test_backup_must_be_outside_the_copied_folder(home):
     with pytest.raises(ArtifactError, match="is part of what is copied"):
         backup(tracking_uri(Paths(home)), home / "mlruns/saved")
 
@@ -135,7 +135,7 @@ def test_versions_whose_files_are_gone_are_named(saved, tmp_path, monkeypatch, c
     assert facts["without_files"] == ["rootstock 1"]
 
 
-def test_a_folder_that_cannot_be_made_is_said(home):
+def test_a_folder_that_cannot_be_made_is_reported(home):
     with pytest.raises(ArtifactError, match="cannot be written"):
         backup(tracking_uri(Paths(home)), home / ("x" * 300))
     with pytest.raises(ArtifactError, match="cannot be written"):
@@ -149,7 +149,7 @@ def test_an_index_without_files_is_damaged(saved, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["damaged", "missing", "not of the back-up"])
-def test_a_harmed_backup_is_refused_and_nothing_restored(saved, tmp_path, harm):
+def test_a_harmed_backup_is_rejected_and_nothing_restored(saved, tmp_path, harm):
     file = next(saved.rglob("model.onnx"))
     if harm == "damaged":
         file.write_bytes(file.read_bytes()[:-1] + b"x")
@@ -162,7 +162,7 @@ def test_a_harmed_backup_is_refused_and_nothing_restored(saved, tmp_path, harm):
     assert not (tmp_path / "new").exists()
 
 
-def test_an_unfinished_backup_is_no_backup(saved, tmp_path):
+def test_an_unfinished_backup_is_not_a_backup(saved, tmp_path):
     (saved / "backup.json").unlink()
     with pytest.raises(ArtifactError, match="is no finished back-up"):
         restore(saved, tracking_uri(Paths(tmp_path / "new")))

@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_no_half_made_database(small_disk, kilobytes, quiet):
     assert registry.versions("rootstock") == []
 
 
-def test_a_disk_that_fills_up_during_a_run_is_not_waited_for(small_disk, mlflow_tables):
+def test_disk_full_during_a_run_is_not_retried(small_disk, mlflow_tables):
     place = small_disk(int(mlflow_tables.stat().st_size / 1000) + 60)
     file = place / "mlflow.db"
     file.write_bytes(mlflow_tables.read_bytes())
@@ -95,7 +95,7 @@ def hold(file, seconds):
 
 
 @pytest.mark.parametrize("seconds", [7, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_file_that_another_process_holds_is_waited_for(mlflow_tables, tmp_path, seconds, quiet):
+def test_locked_file_is_waited_for(mlflow_tables, tmp_path, seconds, quiet):
     """SQLite itself gives up after five seconds."""
     file = tmp_path / "mlflow.db"
     file.write_bytes(mlflow_tables.read_bytes())
@@ -112,9 +112,7 @@ def test_a_file_that_another_process_holds_is_waited_for(mlflow_tables, tmp_path
         assert time.monotonic() - start > seconds - 1
 
 
-def test_a_file_that_stays_locked_ends_in_an_error_that_says_so(
-    mlflow_tables, tmp_path, monkeypatch, quiet
-):
+def test_permanently_locked_file_is_an_error(mlflow_tables, tmp_path, monkeypatch, quiet):
     monkeypatch.setattr(database_module, "LOCK_SECONDS", 1)
     file = tmp_path / "mlflow.db"
     file.write_bytes(mlflow_tables.read_bytes())
@@ -128,7 +126,7 @@ def test_a_file_that_stays_locked_ends_in_an_error_that_says_so(
         holder.wait()
 
 
-def test_two_processes_that_make_a_database_get_the_same_one(tmp_path, quiet):
+def test_two_processes_that_make_database_get_same_one(tmp_path, quiet):
     uri = f"sqlite:///{tmp_path}/a%25b%3Fc%23.db"
     code = (
         "import sys; from rootstock.integrations.mlflow.client import mlflow_client; "

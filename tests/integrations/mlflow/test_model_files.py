@@ -133,7 +133,7 @@ def test_same_code_is_the_same_archive(tmp_path):
     assert (tmp_path / "a/code.zip").read_bytes() == (tmp_path / "b/code.zip").read_bytes()
 
 
-def test_folder_that_is_not_a_bundle_is_not_fetched(mlflow_uri, tmp_path):
+def test_folder_that_is_not_bundle_is_not_fetched(mlflow_uri, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/notes.txt").write_text("n")
     with MlflowRunLogger(mlflow_uri, "models").run("train") as run:

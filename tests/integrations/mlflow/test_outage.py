@@ -46,7 +46,7 @@ def test_a_run_that_was_killed_is_continued(mlflow_uri, client, tmp_path):
 
 
 @pytest.mark.parametrize("noted", [{"run": "0" * 32, "parent": ""}, {"run": "x", "parent": "p"}])
-def test_a_run_that_is_not_there_is_begun_anew(mlflow_uri, tmp_path, noted):
+def test_missing_run_is_started_again(mlflow_uri, tmp_path, noted):
     record = tmp_path / "run.json"
     record.write_text(json.dumps(noted))
     with resumed_run(MlflowRunLogger(mlflow_uri, "outage"), record, "a") as (run, fresh):
@@ -54,7 +54,7 @@ def test_a_run_that_is_not_there_is_begun_anew(mlflow_uri, tmp_path, noted):
     assert json.loads(record.read_text())["run"] == run.id
 
 
-def test_a_call_that_is_made_twice_is_kept_once(mlflow_uri, client, monkeypatch):
+def test_call_that_is_made_twice_is_kept_once(mlflow_uri, client, monkeypatch):
     runs = MlflowRunLogger(mlflow_uri, "outage", patience=30)
     from mlflow import MlflowClient
 
@@ -83,7 +83,7 @@ def test_what_mlflow_refuses_is_not_sent_again(mlflow_uri):
 
 
 @pytest.mark.slow
-def test_a_server_killed_in_the_middle_of_a_run_loses_and_doubles_nothing(tmp_path):
+def test_server_restart_neither_loses_nor_doubles_entries(tmp_path):
     from mlflow import MlflowClient
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -146,7 +146,7 @@ def no_file_above(size, server):
             one.rlimit(psutil.RLIMIT_FSIZE, before[one.pid])
 
 
-def test_a_full_artifact_volume_leaves_no_half_of_a_version(server, tmp_path):
+def test_full_artifact_volume_leaves_no_half_of_version(server, tmp_path):
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     (bundle / "weights.safetensors").write_bytes(os.urandom(30_000_000))

@@ -81,7 +81,7 @@ def test_a_copied_project_writes_nothing_into_the_original(project, model, tmp_p
         assert files(model) <= files(download(copied, tmp_path / version, version))
 
 
-def test_a_database_that_was_copied_alone_reads_there_and_writes_here(project, model, tmp_path):
+def test_copied_database_reads_there_and_writes_here(project, model, tmp_path):
     (tmp_path / "copied").mkdir()
     shutil.copy(project / "mlflow.db", tmp_path / "copied/mlflow.db")
     before = files(project)
@@ -91,7 +91,7 @@ def test_a_database_that_was_copied_alone_reads_there_and_writes_here(project, m
         assert files(model) <= files(download(tmp_path / "copied", tmp_path / version, version))
 
 
-def test_a_folder_of_artifacts_that_was_chosen_is_left(mlflow_tables, model, tmp_path):
+def test_folder_of_artifacts_that_was_chosen_is_left(mlflow_tables, model, tmp_path):
     folder, chosen = tmp_path / "project", tmp_path / "shared/mlruns"
     folder.mkdir()
     shutil.copy(mlflow_tables, folder / "mlflow.db")
@@ -131,9 +131,7 @@ def test_an_address_elsewhere_is_left(address, tmp_path):
 
 
 @pytest.mark.parametrize("trick", ["no model", "a file", "a link in a model"])
-def test_a_folder_that_is_not_a_model_is_refused_before_it_is_copied(
-    project, tmp_path, monkeypatch, trick
-):
+def test_non_model_folder_is_rejected_before_copying(project, tmp_path, monkeypatch, trick):
     """Who writes to the database may name any folder that the service can read."""
     secret = tmp_path / "private"
     secret.mkdir()
@@ -153,5 +151,5 @@ def test_a_folder_that_is_not_a_model_is_refused_before_it_is_copied(
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/model", "mlflow-artifacts:/1/2/model"])
-def test_files_of_a_store_elsewhere_are_checked_after_the_download(address):
+def test_files_of_store_elsewhere_are_checked_after_download(address):
     check_model_folder(address)

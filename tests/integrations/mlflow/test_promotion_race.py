@@ -95,7 +95,7 @@ def test_exactly_one_of_many_promotions_at_once_wins(uri, name):
     assert changes[-1].settled
 
 
-def test_a_promoter_killed_before_the_alias_has_won_all_the_same(uri, name):
+def test_promoter_killed_before_alias_has_won_all_same(uri, name):
     registry = MlflowRegistry(uri)
     promoter = Promoter(uri, name, "2", "die")
     assert promoter.read() == "ready"
@@ -112,7 +112,7 @@ def test_a_promoter_killed_before_the_alias_has_won_all_the_same(uri, name):
 
 
 @pytest.mark.parametrize("uri", ["sqlite"], indirect=True)
-def test_a_clock_that_is_set_back_by_a_day_changes_no_order(uri, name, monkeypatch):
+def test_clock_set_back_does_not_change_the_order(uri, name, monkeypatch):
     registry = MlflowRegistry(uri)
     promote(registry, name, "2")
     behind = time.time() - 86_400

@@ -132,9 +132,7 @@ def test_everything_works_through_a_server(server, name, tmp_path):
         registry.find("nobody", version="1")
 
 
-def test_the_service_reads_a_database_that_was_put_in_the_place_of_another(
-    mlflow_uri, tmp_path, monkeypatch
-):
+def test_service_reads_a_replaced_database(mlflow_uri, tmp_path, monkeypatch):
     """As a restore does it: a pooled connection would read on in the file that is gone."""
     from rootstock.service.http.app import _connect
 

@@ -92,7 +92,7 @@ def test_it_finds_what_mlflows_own_client_finds(server, model):
     assert reader.versions("nobody") == []
 
 
-def test_a_service_without_mlflow_serves_the_champion_of_a_server(server, tmp_path):
+def test_service_without_mlflow_serves_champion_of_server(server, tmp_path):
     registry = MlflowRegistry(server)
     with MlflowRunLogger(server, "rest").run("train") as run:
         entry = registry.register("thin", tiny_bundle(), run_id=run.id, tags={}, description="d")
@@ -132,7 +132,7 @@ def test_a_service_without_mlflow_serves_the_champion_of_a_server(server, tmp_pa
         ("read", {"version": "seven"}),
     ],
 )
-def test_what_is_missing_is_said_in_the_same_words(server, model, name, wanted):
+def test_missing_entries_have_the_same_errors(server, model, name, wanted):
     with pytest.raises(NoModelError) as own:
         MlflowRegistry(server).find(name, **wanted)
     with pytest.raises(NoModelError) as ours:
@@ -140,7 +140,7 @@ def test_what_is_missing_is_said_in_the_same_words(server, model, name, wanted):
     assert str(ours.value) == str(own.value)
 
 
-def test_a_version_comes_whole_in_place_of_an_older_one(server, model, alone, tmp_path):
+def test_version_comes_whole_in_place_of_older_one(server, model, alone, tmp_path):
     reader, target = RestRegistry(server + "/"), tmp_path / "cache/model"
     for version, text in (("1", "one"), ("2", "two")):
         assert reader.download(reader.find(model, version=version), target) == target
@@ -149,7 +149,7 @@ def test_a_version_comes_whole_in_place_of_an_older_one(server, model, alone, tm
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_files_in_a_folder_of_this_machine_are_copied(server, mlflow_uri, client, tmp_path, alone):
+def test_files_in_folder_of_this_machine_are_copied(server, mlflow_uri, client, tmp_path, alone):
     (tmp_path / "bundle.json").write_text("one")
     registry = MlflowRegistry(mlflow_uri)
     with MlflowRunLogger(mlflow_uri, "beside").run("train") as run:
@@ -163,7 +163,7 @@ def test_files_in_a_folder_of_this_machine_are_copied(server, mlflow_uri, client
     assert (tmp_path / "got/bundle.json").read_text() == "one"
 
 
-def test_a_folder_of_this_machine_that_is_not_a_model_is_refused(tmp_path, monkeypatch, alone):
+def test_local_folder_that_is_not_a_model_is_rejected(tmp_path, monkeypatch, alone):
     (tmp_path / "key").write_text("secret")
     reader = RestRegistry("http://127.0.0.1:9")
     monkeypatch.setattr(RestRegistry, "_artifact_uri", lambda *_: tmp_path.as_uri())
@@ -204,7 +204,7 @@ def test_a_listing_cannot_leave_the_folder(name, tmp_path):
         (200, "{}", "does not answer as MLflow does"),
     ],
 )
-def test_a_server_that_refuses_or_is_another_is_said(status, text, message):
+def test_rejecting_or_wrong_server_is_an_error(status, text, message):
     call = "mlflow/registered-models/alias"
     with (
         answering({call: (status, text)}) as (address, _),
@@ -214,7 +214,7 @@ def test_a_server_that_refuses_or_is_another_is_said(status, text, message):
     assert not isinstance(told.value, NoModelError)
 
 
-def test_a_server_that_is_down_is_said_without_its_password():
+def test_unreachable_server_error_hides_password():
     with answering({}) as (address, _):
         pass
     uri = address.replace("//", "//user:swordfish@")
@@ -231,7 +231,7 @@ def test_a_server_that_is_down_is_said_without_its_password():
         ({}, f"Basic {base64.b64encode(b'file:pass%word').decode()}"),
     ],
 )
-def test_who_asks_is_read_where_mlflow_reads_it(variables, sent, tmp_path, monkeypatch):
+def test_credentials_are_read_like_mlflow_does(variables, sent, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     if not variables:
         (tmp_path / ".mlflow").mkdir()
@@ -246,7 +246,7 @@ def test_who_asks_is_read_where_mlflow_reads_it(variables, sent, tmp_path, monke
         assert requests[0].headers["Authorization"] == sent
 
 
-def test_a_plugin_of_mlflow_is_refused_by_name(monkeypatch):
+def test_a_plugin_of_mlflow_is_rejected_by_name(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "kubernetes")
     with pytest.raises(TrackingError, match="MLFLOW_TRACKING_AUTH needs MLflow's own client"):
         RestRegistry("http://127.0.0.1:9").versions("flowers")

@@ -50,9 +50,7 @@ def ask(client):
     return answer.status_code, body["model"]["version"], body["predictions"][0]["top"][0]
 
 
-def test_fifty_champions_under_load_and_every_answer_is_its_versions_own(
-    mlflow_tables, tmp_path, bundles
-):
+def test_fifty_swaps_under_load_give_matching_answers(mlflow_tables, tmp_path, bundles):
     shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     registry, shares = register(f"sqlite:///{tmp_path / 'mlflow.db'}", bundles)
     assert len({round(share, 3) for share in shares.values()}) == 2
@@ -113,7 +111,7 @@ def mlflow_server(folder, port):
         process.wait()
 
 
-def test_a_tracking_server_that_dies_is_missed_by_nobody(mlflow_tables, tmp_path, bundles):
+def test_dead_tracking_server_does_not_affect_answers(mlflow_tables, tmp_path, bundles):
     shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

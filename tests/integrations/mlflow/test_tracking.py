@@ -122,7 +122,7 @@ def test_unknown_run_cannot_be_continued(logger):
         pass
 
 
-def test_files_lie_beside_database_and_nothing_in_cwd(logger, client, tmp_path, monkeypatch):
+def test_files_are_next_to_database_not_in_cwd(logger, client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "report"
     source.mkdir()
@@ -144,7 +144,7 @@ def test_missing_file_is_named(logger, tmp_path):
         run.log_files(tmp_path / "nothing.txt")
 
 
-def test_global_state_of_mlflow_is_left_alone(logger):
+def test_global_state_of_mlflow_does_not_change(logger):
     import mlflow
 
     with logger.run("explicit"):
@@ -184,7 +184,7 @@ def test_dead_server_costs_seconds_and_hides_password():
     assert "tracking.enabled=false" in caught.value.hint
 
 
-def test_server_that_dies_does_not_hide_the_bodys_error(logger):
+def test_server_that_dies_does_not_hide_bodys_error(logger):
     def work():
         with logger.run("run") as run:
             object.__setattr__(run, "tracking_uri", "http://127.0.0.1:1")
@@ -207,7 +207,7 @@ def test_unusable_database_fails_at_once(tmp_path, uri):
     assert time.monotonic() - began < 5
 
 
-def test_file_store_is_refused_with_a_way_out(tmp_path):
+def test_file_store_is_rejected_with_a_way_out(tmp_path):
     with (
         pytest.raises(TrackingError, match=r"sqlite:////absolute/mlflow.db"),
         MlflowRunLogger(f"file://{tmp_path}/runs", "tests").run("run"),

@@ -59,7 +59,7 @@ print([trial.metrics["done"] for trial in trials])
 """
 
 
-def test_a_search_whose_driver_was_killed_goes_on_where_its_trials_were(tmp_path, short_path):
+def test_killed_search_resumes_its_trials(tmp_path, short_path):
     command = [sys.executable, "-c", RESUMED_SEARCH, str(tmp_path)]
     environment = {**os.environ, "RAY_TMPDIR": str(short_path)}
     environment.pop("RAY_ADDRESS", None)
@@ -87,7 +87,7 @@ with ray_session("local"):
 """
 
 
-def test_a_local_ray_starts_without_a_word(short_path):
+def test_local_ray_starts_without_output(short_path):
     # In a process of its own: Ray keeps the mode of its first session for later clusters.
     environment = os.environ | {"HOME": str(short_path)}  # where Ray writes its token
     environment.pop("RAY_ADDRESS", None)
@@ -186,7 +186,7 @@ def test_running_cluster_is_used_and_left_running(short_path, tmp_path, monkeypa
         assert str(short_path) in (trial.directory / "session").read_text()
 
 
-def test_a_missing_or_wrong_token_is_said_at_once(short_path, tmp_path, monkeypatch):
+def test_missing_or_wrong_token_fails_at_once(short_path, tmp_path, monkeypatch):
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3}
     with running_cluster(short_path, tmp_path, **token) as address:
         began = time.monotonic()

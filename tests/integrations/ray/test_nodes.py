@@ -104,7 +104,7 @@ class Work:
         return part, here()
 
 
-def test_a_lost_node_costs_the_parts_it_was_at(nodes, tmp_path):
+def test_lost_node_costs_parts_it_was_at(nodes, tmp_path):
     cluster = nodes(1)
 
     def kill():
@@ -153,7 +153,7 @@ def die(part):
     os.kill(os.getpid(), 9)
 
 
-def test_an_error_is_the_error_and_a_death_is_tried_again_only_so_often(nodes):
+def test_errors_pass_through_and_deaths_are_retried(nodes):
     spreader = RaySpreader(address=nodes(0).address, max_failures=1)
     with (
         pytest.raises(DataError, match="image 3 has changed") as error,
@@ -258,7 +258,7 @@ def test_a_lost_node_costs_an_epoch(nodes, tmp_path, workers):
     assert len(firsts) == len(trials)  # what was done is not done again
 
 
-def test_a_real_extraction_that_loses_a_node_ends_as_on_one(nodes, tmp_path, monkeypatch):
+def test_extraction_that_loses_a_node_gives_same_features(nodes, tmp_path, monkeypatch):
     data = write_classes(tmp_path / "images", {"ants": 60, "bees": 60})
     for path in data.rglob("*.png"):
         # Work enough for a death in the middle of it
@@ -285,7 +285,7 @@ def test_a_real_extraction_that_loses_a_node_ends_as_on_one(nodes, tmp_path, mon
     np.testing.assert_allclose(stored(config, paths), features, rtol=2e-3, atol=2e-3)
 
 
-def test_a_real_fine_tuning_that_loses_a_node_ends_as_on_one(nodes, tmp_path):
+def test_fine_tuning_that_loses_a_node_gives_same_weights(nodes, tmp_path):
     data = write_classes(tmp_path / "images", {"ants": 60, "bees": 60})
     settings = ("plan.race=never", "plan.strategy=full_finetune", "train.epochs=6")
     config = configure(data, *settings, "train.learning_rates=[0.001,0.0003]", "train.trials=2")
@@ -321,7 +321,7 @@ def test_a_real_fine_tuning_that_loses_a_node_ends_as_on_one(nodes, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["linear_probe", "partial_finetune"])
-def test_a_whole_run_on_two_nodes_ends_as_on_one(nodes, tmp_path, monkeypatch, strategy):
+def test_run_on_two_nodes_equals_run_on_one(nodes, tmp_path, monkeypatch, strategy):
     monkeypatch.setattr(stage, "PART_IMAGES", 20)
     data = write_classes(tmp_path / "images", {"ants": 40, "bees": 40, "wasps": 40})
     config = configure(data, f"plan.strategy={strategy}", "train.epochs=2")

@@ -139,7 +139,7 @@ def test_one_process_runs_trial_after_trial(ray, tmp_path):
     assert len({path.read_text() for path in tmp_path.glob("trial-*/process")}) == 1
 
 
-def test_a_trial_has_the_cores_that_it_asks_for(ray, tmp_path):
+def test_trial_has_cores_that_it_asks_for(ray, tmp_path):
     cores = min(2, int(ray.cluster_resources()["CPU"]))
     (trial,) = search(learn, [{"lr": 0.1}], tmp_path, cpus_per_trial=cores)
     assert trial.metrics["threads"] == cores
@@ -189,7 +189,7 @@ def test_early_stop_ends_the_worse_trials(ray, tmp_path):
     assert all((trial.directory / "closed").exists() for trial in trials[:-1])
 
 
-def test_too_many_gpus_is_refused(ray, tmp_path):
+def test_too_many_gpus_is_rejected(ray, tmp_path):
     with pytest.raises(TrainingError, match="gpus_per_trial is 64, but .* more than .* GPUs"):
         search(learn, [{"lr": 1}], tmp_path, gpus_per_trial=64)
 
@@ -229,7 +229,7 @@ def test_optuna_draws_more_trials_and_learns_from_them(ray, tmp_path):
     assert max(later) > 0.7
 
 
-def test_a_search_begun_again_draws_only_what_is_missing(ray, tmp_path):
+def test_search_begun_again_draws_only_what_is_missing(ray, tmp_path):
     first = search(near_the_middle, [START], tmp_path, exploration=Exploration(SPACE, 4, 0))
     again = search(near_the_middle, [START], tmp_path, exploration=Exploration(SPACE, 6, 0))
     assert {trial.directory for trial in first} < {trial.directory for trial in again}
@@ -248,7 +248,7 @@ def test_failed_explored_trials_do_not_end_the_search(ray, tmp_path):
 
 
 @pytest.mark.parametrize("patience", [120.0, 0.6])
-def test_past_its_time_nothing_is_begun(ray, tmp_path, monkeypatch, patience):
+def test_search_starts_nothing_after_time_limit(ray, tmp_path, monkeypatch, patience):
     """Either the trial notices it, or Ray, before the trial has a process."""
     monkeypatch.setattr("rootstock.integrations.ray.search.PATIENCE_SECONDS", patience)
     trials = search(learn, [{"lr": 0.1}, {"lr": 0.2}], tmp_path, seconds=-0.5)
@@ -280,7 +280,7 @@ class Shared:
 
 
 @pytest.mark.timeout(600)
-def test_a_team_shares_a_trial_and_a_killed_member_is_replaced(ray, tmp_path):
+def test_team_shares_trial_and_killed_member_is_replaced(ray, tmp_path):
     (trial,) = search(Shared(), [{}], tmp_path)
     assert trial.error == ""
     assert trial.metrics["acc"] == 9.0

@@ -125,7 +125,7 @@ def test_addresses_without_a_route_are_guarded_too(app):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
-def test_any_method_is_guarded_before_its_route_is_looked_for(tmp_path, method, path, status):
+def test_any_method_is_guarded_before_routing(tmp_path, method, path, status):
     (tmp_path / "keys").touch()
     with make_client(keys=tmp_path / "keys") as client:
         answer = client.request(method, path)
@@ -134,7 +134,7 @@ def test_any_method_is_guarded_before_its_route_is_looked_for(tmp_path, method, 
     assert answer.status_code == status
 
 
-def test_of_two_routes_at_one_address_the_stricter_access_counts():
+def test_stricter_access_of_two_routes_counts():
     table = AccessTable()
     table.declare("/jobs/{name}", "open")
     table.declare("/jobs/secret", "admin")
@@ -144,7 +144,7 @@ def test_of_two_routes_at_one_address_the_stricter_access_counts():
     assert table.resolve("/jobs/today/none") == "predict"
 
 
-def test_a_router_without_a_declared_access_is_refused():
+def test_a_router_without_a_declared_access_is_rejected():
     app, router = make_client().app, APIRouter(prefix="/hidden")
     router.get("/door")(lambda: "open")
     with pytest.raises(RuntimeError, match="/hidden/door.* declares no access"):
@@ -163,7 +163,7 @@ def nest_a_router(app):
 
 
 @pytest.mark.parametrize("hide", [add_to_the_app, nest_a_router])
-def test_an_app_with_a_route_without_access_does_not_start(hide):
+def test_app_with_route_without_access_does_not_start(hide):
     app = make_client().app
     hide(app)
     with pytest.raises(RuntimeError, match="no declared access"), TestClient(app):
@@ -188,7 +188,7 @@ def test_only_holders_of_a_key_may_ask(keys):
 
 
 @pytest.mark.parametrize("roles", [["admin"], []])
-def test_a_file_without_a_clients_key_lets_nobody_in(tmp_path, roles):
+def test_file_without_client_keys_rejects_everyone(tmp_path, roles):
     """Taking out the last line must not open the door."""
     path = tmp_path / "keys.txt"
     path.touch()
@@ -199,7 +199,7 @@ def test_a_file_without_a_clients_key_lets_nobody_in(tmp_path, roles):
             assert client.get("/v1/model", headers={"X-API-Key": key}).status_code == 200
 
 
-def test_a_token_for_a_proxy_does_not_hide_the_key(keys):
+def test_token_for_proxy_does_not_hide_key(keys):
     path, (shop, _, _) = keys
     with make_client(keys=path) as client:
         headers = {"Authorization": "Bearer of another", "X-API-Key": shop}
@@ -227,7 +227,7 @@ def test_an_operator_is_not_held_up(keys):
     assert codes == [200] * 3
 
 
-def test_each_caller_has_a_rate_of_its_own(keys):
+def test_each_caller_has_a_separate_rate(keys):
     path, (shop, app, _) = keys
     with make_client(keys=path, rate_per_second=0.01, rate_burst=2) as client:
         codes = [

@@ -27,7 +27,7 @@ def test_no_other_origin_is_allowed_by_default(client):
         assert not any(name.startswith("access-control") for name in answer.headers)
 
 
-def test_the_origins_of_the_setting_are_allowed_and_no_other(keys):
+def test_origins_of_setting_are_allowed_and_no_other(keys):
     path, (shop, *_) = keys
     with make_client(cors_origins=f"http://localhost:3000, {SHOP}", keys=path) as client:
         allowed = ask_before(client, SHOP)
@@ -49,6 +49,6 @@ def test_the_origins_of_the_setting_are_allowed_and_no_other(keys):
 
 
 @pytest.mark.parametrize("text", ["*", "shop.example", "https://shop.example/", "file://x", "null"])
-def test_what_is_not_an_origin_is_refused(text):
+def test_what_is_not_an_origin_is_rejected(text):
     with pytest.raises(ValidationError, match="is not an origin"):
         Settings(cors_origins=text)

@@ -29,7 +29,7 @@ def ask(client, *seeds):
     return answer.headers["x-request-id"], labels
 
 
-def test_feedback_on_a_fresh_answer_changes_the_live_accuracy(client, journal):
+def test_feedback_on_fresh_answer_changes_live_accuracy(client, journal):
     identity, (label,) = ask(client, 0)
     body = {"request_id": identity, "label": label}
     stored = client.post("/v1/feedback", json=body).json()
@@ -43,7 +43,7 @@ def test_feedback_on_a_fresh_answer_changes_the_live_accuracy(client, journal):
     assert len((journal / "feedback.csv").read_text().splitlines()) == 3
 
 
-def test_feedback_on_an_answer_that_was_written_survives_a_restart(client, journal):
+def test_feedback_on_answer_that_was_written_survives_restart(client, journal):
     identity, (label,) = ask(client, 0)
     client.app.state.service.journal.write()
     assert client.post("/v1/feedback", json={"request_id": identity, "label": label}).is_success
@@ -53,7 +53,7 @@ def test_feedback_on_an_answer_that_was_written_survives_a_restart(client, journ
         assert again.post("/v1/feedback", json=other).json()["live"]["images"] == 1
 
 
-def test_one_image_of_several_is_named_by_its_hash(client):
+def test_hash_selects_one_of_several_images(client):
     identity, labels = ask(client, 0, 1)
     body = {"request_id": identity, "label": labels[1]}
     assert "2 images" in check_problem(client.post("/v1/feedback", json=body), 409, "conflict")
@@ -74,11 +74,11 @@ def test_one_image_of_several_is_named_by_its_hash(client):
         ({"request_id": "none", "label": "r" * 5000}, 422, "invalid-request"),
     ],
 )
-def test_what_is_wrong_with_feedback_is_said(client, body, status, kind):
+def test_wrong_feedback_is_explained(client, body, status, kind):
     check_problem(client.post("/v1/feedback", json=body), status, kind)
 
 
-def test_an_empty_label_is_refused_and_nothing_stored(client, journal):
+def test_an_empty_label_is_rejected_and_nothing_stored(client, journal):
     identity, _ = ask(client, 0)
     check_problem(
         client.post("/v1/feedback", json={"request_id": identity, "label": " "}),
@@ -106,7 +106,7 @@ def test_feedback_needs_the_key_that_predictions_need(journal, keys):
         check_problem(known, 404, "not-found")
 
 
-def test_a_full_disk_is_a_problem_that_may_pass(client, journal, monkeypatch):
+def test_full_disk_is_problem_that_may_pass(client, journal, monkeypatch):
     identity, (label,) = ask(client, 0)
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
     response = client.post("/v1/feedback", json={"request_id": identity, "label": label})
@@ -121,7 +121,7 @@ def test_the_client_of_the_package_sends_feedback(client):
     assert own.feedback(identity, label)["score"] == 1.0
 
 
-def test_a_table_of_labels_is_judged_from_the_journal(client, journal, tmp_path, capsys):
+def test_table_of_labels_is_judged_from_journal(client, journal, tmp_path, capsys):
     identity, (label,) = ask(client, 0)
     client.app.state.service.journal.write()
     table = tmp_path / "labels.csv"

@@ -47,7 +47,7 @@ def guarded(tmp_path_factory):
 
 
 @pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
-def test_no_request_of_the_openapi_document_is_a_500(guarded, examples):
+def test_no_request_of_openapi_document_is_500(guarded, examples):
     import schemathesis  # loads for seconds, which no other test should wait for
 
     address, key = guarded
@@ -122,7 +122,7 @@ def forget_peak(process):
 
 
 @pytest.mark.parametrize("number", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_mutated_images_are_answered_or_refused(service, number):
+def test_mutated_images_are_answered_or_rejected(service, number):
     address, process = service
     random = np.random.default_rng(number)
     originals = [encoded(kind) for kind in KINDS] + [jpeg(seed) for seed in range(4)]
@@ -199,7 +199,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", list(BOMBS))
-def test_a_bomb_is_refused_before_it_is_decoded(service, name):
+def test_a_bomb_is_rejected_before_it_is_decoded(service, name):
     address, process = service
     make, reason = BOMBS[name]
     body = make()
@@ -226,7 +226,7 @@ def test_thousands_of_frames_cost_one(service, kind):
     assert resident(process, "VmHWM:") - before < 50_000
 
 
-def test_a_picture_that_is_also_something_else_is_a_picture(service):
+def test_picture_that_is_also_something_else_is_picture(service):
     polyglot = jpeg(0) + b"PK\x03\x04" + b"<script>alert(1)</script>" * 50
     answers = [
         httpx.post(f"{service[0]}/v1/predict", content=c, headers={"content-type": "image/jpeg"})

@@ -35,7 +35,7 @@ def test_every_form_of_mlflow_is_understood(client, predictor, body):
         ({"instances": [base64_text(b"no image")]}, "image[0]"),
     ],
 )
-def test_other_invocations_are_refused(client, body, says):
+def test_other_invocations_are_rejected(client, body, says):
     response = client.post("/invocations", json=body)
     assert response.status_code == 422
     assert says in response.json()["detail"]

@@ -26,7 +26,7 @@ def by_command(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ODD_IMAGES)
-def test_an_odd_file_is_answered_as_the_command_does(client, by_command, name):
+def test_odd_file_is_answered_as_command_does(client, by_command, name):
     content, expected = ODD_IMAGES[name].build(), by_command[name]
     response = client.post("/v1/predict", content=content, headers={"content-type": "image/png"})
     answer = response.json()

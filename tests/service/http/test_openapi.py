@@ -51,7 +51,7 @@ def test_only_what_needs_a_key_says_so(client):
 
 
 @pytest.mark.parametrize("path", ["/v2/models/{name}/infer", "/invocations"])
-def test_the_example_of_each_body_works_as_it_stands(client, path):
+def test_example_of_each_body_works_as_it_stands(client, path):
     api = client.get("/openapi.json").json()
     body = api["paths"][path]["post"]["requestBody"]["content"]["application/json"]
     example = api["components"]["schemas"][body["schema"]["$ref"].split("/")[-1]]["examples"][0]

@@ -11,12 +11,12 @@ from tests.service.conftest import make_client
 from tests.service.requests import check_problem
 
 
-def test_a_service_with_a_model_is_alive_and_ready(client):
+def test_service_with_model_is_alive_and_ready(client):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
 
 
-def test_a_service_without_a_model_is_alive_but_not_ready(empty_client):
+def test_service_without_model_is_alive_but_not_ready(empty_client):
     assert empty_client.get("/healthz").status_code == 200
     for response in (
         empty_client.get("/readyz"),
@@ -41,7 +41,7 @@ def test_mlflows_ping_is_readiness(client, empty_client):
     assert empty_client.get("/ping").status_code == 503
 
 
-def test_an_engine_that_hangs_is_neither_ready_nor_alive(monkeypatch):
+def test_engine_that_hangs_is_neither_ready_nor_alive(monkeypatch):
     entered, end = threading.Event(), threading.Event()
 
     def hang(_prepared):

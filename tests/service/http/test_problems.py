@@ -12,7 +12,7 @@ def test_an_unknown_address_is_a_404(client):
     check_problem(client.get("/nowhere"), 404, "not-found")
 
 
-def test_a_wrong_method_is_a_405_that_names_the_right_one(client):
+def test_wrong_method_is_405_that_names_right_one(client):
     response = client.get("/v1/predict")
     assert "POST" in check_problem(response, 405, "method-not-allowed")
     assert response.headers["allow"] == "POST"

@@ -71,7 +71,7 @@ def test_a_wrong_top_k_names_the_parameter(client, top_k):
     assert "query.top_k" in check_problem(response, 422, "invalid-request")
 
 
-def test_a_bad_image_among_good_ones_has_its_own_error(client):
+def test_bad_image_among_good_ones_gets_an_error(client):
     response = post_files(
         client,
         ("good.jpg", jpeg(0), "image/jpeg"),
@@ -99,7 +99,7 @@ def spoil(monkeypatch, client):
     monkeypatch.setattr(client.app.state.service.holder.predictor, "infer", infer)
 
 
-def test_an_image_that_the_model_fails_on_leaves_the_others_alone(client, monkeypatch):
+def test_failing_image_does_not_affect_others(client, monkeypatch):
     spoil(monkeypatch, client)
     response = post_files(client, ("a", jpeg(0)), ("black", black()), ("b", jpeg(1)))
     good, bad, other = response.json()["predictions"]
@@ -114,14 +114,14 @@ def test_an_image_that_the_model_fails_on_leaves_the_others_alone(client, monkey
     check_problem(mixed, 500, "internal")
 
 
-def test_only_bad_images_are_a_422_that_lists_them(client):
+def test_only_bad_images_are_422_that_lists_them(client):
     response = post_files(client, ("a.jpg", b"x" * 100), ("b.jpg", jpeg(0)[:900]))
     detail = check_problem(response, 422, "unusable-image")
     assert detail.startswith("None of the 2 images can be used")
     assert [e["filename"] for e in response.json()["errors"]] == ["a.jpg", "b.jpg"]
 
 
-def test_one_bad_image_is_a_422_with_its_reason(client):
+def test_one_bad_image_is_422_with_its_reason(client):
     response = client.post(
         "/v1/predict", content=jpeg(0)[:900], headers={"content-type": "image/jpeg"}
     )
@@ -137,7 +137,7 @@ def test_a_long_body_is_a_413(client):
 
 
 @pytest.mark.parametrize("boundary", ["", "; boundary=b"])
-def test_a_long_body_without_content_length_is_a_413(client, boundary):
+def test_long_body_without_content_length_is_413(client, boundary):
     read = 0
 
     def chunks():
@@ -152,7 +152,7 @@ def test_a_long_body_without_content_length_is_a_413(client, boundary):
     check_problem(response, 413, "too-large")
 
 
-def test_an_image_of_too_many_pixels_is_refused():
+def test_an_image_of_too_many_pixels_is_rejected():
     buffer = io.BytesIO()
     Image.new("1", (400, 300)).save(buffer, "PNG")
     with make_client(max_pixels=100_000) as client:
@@ -193,7 +193,7 @@ def test_an_overloaded_service_says_so():
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v2/models/tiny/infer"])
-def test_refusals_are_counted_and_keep_their_protocol_and_ids(path):
+def test_rejections_are_counted_with_protocol_and_id(path):
     with make_client(max_queue=2) as client:
         client.app.state.service.in_flight = 2
         answers = [
@@ -207,7 +207,7 @@ def test_refusals_are_counted_and_keep_their_protocol_and_ids(path):
     assert f'method="POST",route="{route}",status="503"}} 3.0' in counted
 
 
-def test_explained_answer_is_the_same_with_a_heat_map(client, predictor):
+def test_explained_answer_is_same_with_heat_map(client, predictor):
     plain = post_files(client, ("a.jpg", jpeg(0))).json()["predictions"][0]
     answer = post_files(client, ("a.jpg", jpeg(0)), explain="true").json()["predictions"][0]
     (heat_map,) = answer.pop("heat_maps")
@@ -229,12 +229,12 @@ def test_another_output_is_explained_on_request(client):
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/explain"])
-def test_unknown_output_is_a_problem_that_names_the_outputs(client, path):
+def test_unknown_output_is_problem_that_names_outputs(client, path):
     response = client.post(path, params={"output": "oak"}, content=jpeg(0))
     assert "tulip" in check_problem(response, 422, "invalid-request")
 
 
-def test_picture_of_an_explanation_is_a_png_of_the_view(client, predictor):
+def test_picture_of_explanation_is_png_of_view(client, predictor):
     response = client.post("/v1/explain", content=jpeg(0))
     assert response.status_code == 200
     assert response.headers["content-type"] == "image/png"
@@ -250,7 +250,7 @@ def test_picture_of_an_explanation_is_a_png_of_the_view(client, predictor):
 
 
 @pytest.mark.parametrize("strength", ["2", "-1", "x", ["0"] * 5])
-def test_wrong_strengths_of_a_picture_are_refused(client, strength):
+def test_wrong_strengths_of_a_picture_are_rejected(client, strength):
     response = client.post("/v1/explain", params={"strength": strength}, content=jpeg(0))
     check_problem(response, 422, "invalid-request")
 
@@ -358,7 +358,7 @@ def test_a_prediction_set_grows_with_its_coverage(client):
 
 
 @pytest.mark.parametrize("coverage", [0, 1, 1.5, "high"])
-def test_an_impossible_coverage_is_refused(client, coverage):
+def test_an_impossible_coverage_is_rejected(client, coverage):
     response = post_files(client, ("a", jpeg(0)), coverage=coverage)
     assert "coverage" in check_problem(response, 422, "invalid-request")
 

@@ -29,7 +29,7 @@ def test_json_in_base64_is_answered_like_files(client):
         ({"images": [base64_text(jpeg(0))] * 5}, "5 images; at most 4"),
     ],
 )
-def test_json_that_holds_no_images_is_refused(client, body, says):
+def test_json_that_holds_no_images_is_rejected(client, body, says):
     detail = check_problem(client.post("/v1/predict", json=body), 422, "invalid-request")
     assert says in detail
 
@@ -55,7 +55,7 @@ MANY = "more than 1400 elements"
         ("/invocations", {"instances": [[]] * 300_000}, MANY),
     ],
 )
-def test_a_million_wrong_elements_cost_no_more_than_one(body, path, says):
+def test_million_wrong_elements_cost_no_more_than_one(body, path, says):
     """Every error of a list would be made and told: seconds, gigabytes, and a long answer."""
     with make_client(max_images=4) as client:
         answer = client.post(path, json=body)
@@ -73,7 +73,7 @@ def test_a_million_wrong_elements_cost_no_more_than_one(body, path, says):
         ("/admin/pin", '{"version":%s}' % ("[" * 10)),
     ],
 )
-def test_lists_within_lists_are_counted_before_they_are_made(client, monkeypatch, path, text):
+def test_nested_lists_are_counted_before_parsing(client, monkeypatch, path, text):
     def parse(*arguments, **named):
         raise AssertionError("it was parsed")
 
@@ -105,7 +105,7 @@ TYPES = (
 
 
 @pytest.mark.parametrize("declared", [*TYPES[:-1], "application/x-www-form-urlencoded"])
-def test_the_content_of_a_body_decides_what_it_is(client, declared):
+def test_content_of_body_decides_what_it_is(client, declared):
     headers = {"content-type": declared} if declared else {}
     image = client.post("/v1/predict", content=jpeg(1), headers=headers)
     text = json.dumps({"images": [base64_text(jpeg(1))]})
@@ -120,7 +120,7 @@ def test_the_content_of_a_body_decides_what_it_is(client, declared):
 
 
 @pytest.mark.parametrize("declared", TYPES)
-def test_the_content_of_a_part_decides_what_it_is(client, declared):
+def test_content_of_part_decides_what_it_is(client, declared):
     response = post_files(client, ("a.bin", jpeg(1), declared))
     assert response.json()["predictions"][0]["top"]
 
@@ -135,7 +135,7 @@ def test_the_content_of_a_part_decides_what_it_is(client, declared):
         ("", "files[0]"),
     ],
 )
-def test_a_part_with_an_unusual_name_is_a_file(client, parameters, filename):
+def test_part_with_unusual_name_is_file(client, parameters, filename):
     head = f'--X\r\ncontent-disposition: form-data; name="files"{parameters}\r\n\r\n'
     response = client.post(
         "/v1/predict",
@@ -170,7 +170,7 @@ def test_a_packed_body_is_a_415(client):
         ("no-such-charset", b"a.jpg", 200),
     ],
 )
-def test_names_in_any_encoding_are_no_fault_of_the_service(client, charset, name, status):
+def test_names_in_any_encoding_are_accepted(client, charset, name, status):
     body = b'--X\r\ncontent-disposition: form-data; name="files"; filename="%s"\r\n\r\n' % name
     response = client.post(
         "/v1/predict",
@@ -196,12 +196,12 @@ def test_a_form_without_files_is_invalid(client):
     assert "no field `files`" in check_problem(response, 422, "invalid-request")
 
 
-def test_a_text_field_is_a_file_that_is_not_an_image(client):
+def test_text_field_is_file_that_is_not_image(client):
     response = client.post("/v1/predict", data={"files": "a"}, files={"x": ("a", b"")})
     assert response.json()["reason"] == "not-an-image"
 
 
-def test_too_many_files_are_refused(client):
+def test_too_many_files_are_rejected(client):
     response = post_files(client, *[(f"{i}.jpg", jpeg(0)) for i in range(5)])
     assert "4" in check_problem(response, 422, "invalid-request")
 

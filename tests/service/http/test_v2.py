@@ -68,7 +68,7 @@ def test_only_the_outputs_asked_for_are_given(client):
     assert [output["name"] for output in answer["outputs"]] == ["label"]
 
 
-def test_an_output_may_be_asked_for_again_and_again(client):
+def test_output_may_be_asked_for_again_and_again(client):
     """How many there are is up to the task."""
     answer = infer(client, body(jpeg(0)) | {"outputs": [{"name": "label"}] * 3}).json()
     assert [output["name"] for output in answer["outputs"]] == ["label"]
@@ -100,7 +100,7 @@ def test_a_nested_tensor_is_none_of_them(client):
         ({"content-type": "application/json", "content-encoding": "gzip"}, "Content-Encoding"),
     ],
 )  # fmt: skip
-def test_a_body_that_is_no_json_is_a_415(client, path, headers, says):
+def test_body_that_is_not_json_is_415(client, path, headers, says):
     response = client.post(path, content=b"image\nabc", headers=headers)
     assert says in check_problem(response, 415, "unsupported-media-type")
 
@@ -123,7 +123,7 @@ def test_images_as_bytes_are_answered_like_base64(client):
         assert answer.json()["outputs"] == expected
 
 
-def test_a_column_of_images_is_read_like_a_list(client):
+def test_column_of_images_is_read_like_list(client):
     expected = infer(client, body(jpeg(0))).json()["outputs"]
     text = base64_text(jpeg(0))
     for data in ([text], [[text]]):
@@ -171,7 +171,7 @@ def test_the_best_classes_are_given_in_order(client, predictor):
         (lambda content, headers: (b"{}", headers), "a length of at most 2 bytes"),
     ],
 )
-def test_bytes_that_do_not_fit_are_refused(client, spoil, says):
+def test_bytes_that_do_not_fit_are_rejected(client, spoil, says):
     content, headers = spoil(*request_bytes([jpeg(0)]))
     answer = client.post("/v2/models/tiny/infer", content=content, headers=headers)
     assert says in check_problem(answer, 422, "invalid-request")
@@ -182,7 +182,7 @@ def test_bytes_that_do_not_fit_are_refused(client, spoil, says):
     [{"shape": [2]}, {"data": ["aGFsbG8="]}, {"parameters": {}}, {"name": "tensor"},
      {"name": "tensor", "datatype": "FP32"}],
 )  # fmt: skip
-def test_a_wrong_binary_tensor_is_refused(client, changes):
+def test_a_wrong_binary_tensor_is_rejected(client, changes):
     content, headers = request_bytes([jpeg(0)], **changes)
     answer = client.post("/v2/models/tiny/infer", content=content, headers=headers)
     check_problem(answer, 422, "invalid-request")
@@ -203,7 +203,7 @@ def test_configuration_statistics_and_index_name_the_model(client):
     assert client.get("/v2/models/other/config").status_code == 404
 
 
-def test_a_model_from_a_directory_has_the_name_of_the_setting():
+def test_model_from_directory_has_name_of_setting():
     with make_client(model_name="flowers 12") as client:
         assert client.get("/v2/models/flowers%2012").json()["name"] == "flowers 12"
         assert client.get("/v1/model").json()["name"] == "flowers 12"
@@ -233,7 +233,7 @@ def test_a_tensor_has_a_deadline_too(monkeypatch):
         ({"data": ["aGFsbG8="] * 5, "shape": [5]}, "5 images; at most 4"),
     ],
 )
-def test_a_wrong_tensor_is_refused(client, changes, says):
+def test_a_wrong_tensor_is_rejected(client, changes, says):
     response = infer(client, body(jpeg(0), **changes))
     assert says in check_problem(response, 422, "invalid-request")
     assert "error" in response.json()
@@ -268,7 +268,7 @@ def test_a_prepared_tensor_is_answered_like_its_image(client, predictor):
         ({"data": [None] * (3 * SIZE * SIZE)}, "beyond 1e+06"),
     ],
 )
-def test_a_tensor_of_another_shape_is_refused(client, changes, says):
+def test_a_tensor_of_another_shape_is_rejected(client, changes, says):
     images = np.zeros((1, 3, SIZE, SIZE), np.float32)
     response = client.post("/v2/models/tiny/infer", json=tensor_request(images, **changes))
     assert says in check_problem(response, 422, "invalid-request")
@@ -281,7 +281,7 @@ def test_a_tensor_of_another_shape_is_refused(client, changes, says):
         {"inputs": [{"name": "tensor", "datatype": "FP32", "shape": [1], "data": [10**400]}]},
     ],
 )
-def test_what_cannot_be_answered_is_refused(client, predictor, change):
+def test_what_cannot_be_answered_is_rejected(client, predictor, change):
     images = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64_text(jpeg(0))]}
     body = {"inputs": [images]} | change
     if "inputs" in change:

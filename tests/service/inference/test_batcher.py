@@ -65,7 +65,7 @@ def test_idle_lanes_share_what_waits():
 
 
 @pytest.mark.parametrize("place", [0, 3, 7])
-def test_a_poisoned_image_fails_alone(place):
+def test_a_poisoned_image_fails_only(place):
     values = [float(number) for number in range(8)]
     values[place] = POISON
     found = answers(Doubler(), values, max_batch=8)
@@ -74,13 +74,13 @@ def test_a_poisoned_image_fails_alone(place):
     assert found == [2 * value for value in values]
 
 
-def test_an_idle_engine_never_waits_for_a_fuller_batch():
+def test_idle_engine_never_waits_for_fuller_batch():
     started = time.perf_counter()
     answers(Doubler(), [1.0], lanes=2, max_delay=5.0)
     assert time.perf_counter() - started < 2
 
 
-def test_a_busy_engine_gathers_until_the_delay_is_over():
+def test_busy_engine_gathers_until_delay_is_over():
     model = Doubler(seconds=0.4)
 
     async def ask():
@@ -97,7 +97,7 @@ def test_a_busy_engine_gathers_until_the_delay_is_over():
     assert model.sizes == [1, 3]
 
 
-def test_images_of_two_models_do_not_meet_in_a_batch():
+def test_images_of_two_models_never_share_a_batch():
     one, other = Doubler(), Doubler()
 
     async def ask():
@@ -130,7 +130,7 @@ def test_a_caller_who_left_costs_no_work():
     assert model.sizes == [1]
 
 
-def test_a_busy_event_loop_does_not_keep_the_engine_idle():
+def test_busy_event_loop_does_not_keep_engine_idle():
     model = Doubler(seconds=0.02)
 
     async def ask():
@@ -147,7 +147,7 @@ def test_a_busy_event_loop_does_not_keep_the_engine_idle():
     assert asyncio.run(ask()) == [1, 1, 1, 1]
 
 
-def test_without_a_limit_the_models_own_best_is_taken():
+def test_without_limit_models_own_best_is_taken():
     model = Doubler(seconds=0.02)
     model.best_batch = 3
     answers(model, range(9), max_batch=None)

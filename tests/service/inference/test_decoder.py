@@ -60,7 +60,7 @@ def test_a_worker_prepares_as_the_predictor_does(predictor):
     assert events.count("decode") == 3
 
 
-def test_a_bad_image_is_an_error_with_the_decoders_reason(predictor):
+def test_bad_image_is_error_with_decoders_reason(predictor):
     async def body(pool):
         with pytest.raises(ImageError) as caught:
             await pool.prepare(predictor, jpeg(0)[:900])
@@ -72,7 +72,7 @@ def test_a_bad_image_is_an_error_with_the_decoders_reason(predictor):
     assert "lost" not in events
 
 
-def test_a_killed_worker_costs_the_image_it_holds_and_is_replaced(predictor):
+def test_killed_worker_loses_one_image_and_is_replaced(predictor):
     async def body(pool):
         await pool.prepare(predictor, jpeg(0))
         process = process_of(pool)
@@ -119,7 +119,7 @@ def test_a_worker_that_hangs_is_killed(predictor):
     assert status == -signal.SIGKILL
 
 
-def test_an_image_that_needs_too_much_memory_is_refused(predictor):
+def test_image_that_needs_too_much_memory_is_rejected(predictor):
     async def body(pool):
         with pytest.raises(ImageError) as caught:
             await pool.prepare(predictor, large_png(6_000))
@@ -131,7 +131,7 @@ def test_an_image_that_needs_too_much_memory_is_refused(predictor):
     assert "lost" not in events
 
 
-def test_a_caller_who_leaves_lets_the_next_one_in(predictor):
+def test_caller_who_leaves_lets_next_one_in(predictor):
     async def body(pool):
         await pool.prepare(predictor, jpeg(0))
         busy = asyncio.ensure_future(pool.prepare(predictor, jpeg(1)))
@@ -146,7 +146,7 @@ def test_a_caller_who_leaves_lets_the_next_one_in(predictor):
     np.testing.assert_array_equal(found.views, predictor.prepare(jpeg(3)))
 
 
-def test_a_caller_who_leaves_in_the_middle_does_not_cost_the_worker(predictor):
+def test_leaving_caller_does_not_lose_the_worker(predictor):
     async def body(pool):
         await pool.prepare(predictor, jpeg(0))
         first = process_of(pool).pid
@@ -175,7 +175,7 @@ def test_limits_travel_to_the_worker():
     with_pool(body)
 
 
-def test_the_rendering_of_the_set_travels_to_the_worker():
+def test_rendering_of_set_travels_to_worker():
     """Values of 10 bits are as bright in the service as they were in training."""
     values = np.linspace(0, 1_000, 64 * 64).reshape(64, 64).astype(np.uint16)
     buffer = io.BytesIO()
@@ -190,7 +190,7 @@ def test_the_rendering_of_the_set_travels_to_the_worker():
     assert brightest[1] > 200
 
 
-def test_a_worker_that_answers_more_than_fits_is_replaced(predictor):
+def test_worker_that_answers_more_than_fits_is_replaced(predictor):
     async def body(pool):
         (worker,) = pool._workers
         with pytest.raises(Problem, match="process that decoded the image ended"):

@@ -7,7 +7,7 @@ from tests.service.conftest import make_client
 from tests.service.requests import check_problem, post_files
 
 
-def test_an_answer_that_comes_too_late_is_given_up(monkeypatch):
+def test_answer_that_comes_too_late_is_given_up(monkeypatch):
     async def slow(self, predictor, content):
         await asyncio.sleep(30)
 

@@ -39,7 +39,7 @@ def test_a_canary_answers_its_share(rival):
     assert names.count("rival") + names.count("tiny") == 40
 
 
-def test_a_canary_by_the_open_protocol_says_who_answered(tmp_path):
+def test_canary_by_open_protocol_says_who_answered(tmp_path):
     """Of the same name, as two versions of one model have."""
     other = write_tiny_bundle(tmp_path / "tiny", calibration={"temperature": 3.0}).directory
     with make_client(challenger=str(other), canary_share=1.0) as client:
@@ -58,7 +58,7 @@ def test_a_canary_by_the_open_protocol_says_who_answered(tmp_path):
         ).is_success
 
 
-def test_where_a_canary_fails_the_champion_answers(rival, monkeypatch):
+def test_champion_answers_if_a_canary_fails(rival, monkeypatch):
     with make_client(challenger=rival, canary_share=1.0, shadow_share=0.0) as client:
         holder = client.app.state.service.challenger.holder
         wait_for(lambda: holder.ready)
@@ -75,7 +75,7 @@ def test_where_a_canary_fails_the_champion_answers(rival, monkeypatch):
     assert 'rootstock_images_total{outcome="ok"} 2.0' in counted
 
 
-def test_a_canary_without_prediction_sets_leaves_them_to_the_champion(tmp_path):
+def test_canary_without_prediction_sets_leaves_them_to_champion(tmp_path):
     poor = write_tiny_bundle(tmp_path / "poor").directory
     with make_client(challenger=str(poor), canary_share=1.0) as client:
         wait_for(lambda: client.app.state.service.challenger.holder.ready)
@@ -85,7 +85,7 @@ def test_a_canary_without_prediction_sets_leaves_them_to_the_champion(tmp_path):
     assert sets.json()["predictions"][0]["labels"]
 
 
-def test_a_refused_challenger_is_reported(tmp_path):
+def test_a_rejected_challenger_is_reported(tmp_path):
     broken = write_tiny_bundle(tmp_path / "broken").directory
     (broken / "model.onnx").write_bytes(b"damaged")
     with make_client(challenger=str(broken)) as client:
@@ -95,7 +95,7 @@ def test_a_refused_challenger_is_reported(tmp_path):
     assert 'rootstock_model_swaps_total{outcome="refused",role="challenger"} 1.0' in counted
 
 
-def test_a_challenger_that_fails_harms_nobody(rival, monkeypatch):
+def test_failing_challenger_does_not_affect_answers(rival, monkeypatch):
     with make_client(challenger=rival) as client:
         challenger = client.app.state.service.challenger
         wait_for(lambda: challenger.holder.ready)
@@ -109,5 +109,5 @@ def test_a_challenger_that_fails_harms_nobody(rival, monkeypatch):
         wait_for(lambda: client.get("/v1/challenger").json()["unusable"])
 
 
-def test_without_a_challenger_there_is_no_report(client):
+def test_without_a_challenger_there_is_not_a_report(client):
     check_problem(client.get("/v1/challenger"), 404, "not-found")

@@ -36,14 +36,14 @@ def test_a_fetched_model_is_not_fetched_twice(registry, tmp_path, monkeypatch):
     assert make_holder(registry, tmp_path).load().info["version"] == "1"
 
 
-def test_a_damaged_cache_is_fetched_anew(registry, tmp_path):
+def test_damaged_cache_is_downloaded_again(registry, tmp_path):
     make_holder(registry, tmp_path).load()
     [cached] = (tmp_path / "cache").rglob("model.onnx")
     cached.write_bytes(b"damaged")
     assert make_holder(registry, tmp_path).load().info["version"] == "1"
 
 
-def test_a_registry_made_anew_does_not_meet_the_old_cache(registry, tmp_path):
+def test_new_registry_does_not_use_the_old_cache(registry, tmp_path):
     make_holder(registry, tmp_path).load()
     again = FolderRegistry(tmp_path / "again")
     again.register("flowers", tiny_bundle(), run_id="run2", tags={}, description="")
@@ -70,7 +70,7 @@ def test_a_missing_alias_leaves_the_holder_empty(registry, tmp_path):
     assert not holder.ready
 
 
-def test_a_model_with_other_golden_answers_is_refused(tmp_path):
+def test_a_model_with_other_golden_answers_is_rejected(tmp_path):
     from rootstock.system.files import sha256_file
 
     folder = tmp_path / "model"
@@ -88,7 +88,7 @@ def test_a_model_with_other_golden_answers_is_refused(tmp_path):
     assert not holder.ready
 
 
-def test_a_registry_cannot_name_a_folder_outside_of_the_cache(registry, tmp_path):
+def test_registry_cannot_name_folder_outside_of_cache(registry, tmp_path):
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "thesis.txt").write_text("years of work")

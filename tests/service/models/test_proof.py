@@ -95,7 +95,7 @@ def copy(tmp_path):
     return lambda: shutil.copytree(tiny_bundle(), tmp_path / "model")
 
 
-def test_a_sound_model_is_opened_as_it_was_measured():
+def test_sound_model_is_opened_as_it_was_measured():
     proof = prove(read_bundle(tiny_bundle()), "onnx", BOUNDS)
     assert (proof.engine, proof.batch in (1, 8)) == ("onnx", True)
     predictor = open_proved(read_bundle(tiny_bundle()), "fastest", BOUNDS, version="7")
@@ -103,7 +103,7 @@ def test_a_sound_model_is_opened_as_it_was_measured():
     assert predictor.golden_difference < 1e-3
 
 
-def test_a_model_that_never_answers_is_refused(copy):
+def test_a_model_that_never_answers_is_rejected(copy):
     bundle = read_bundle(make_endless(copy()))
     started = time.monotonic()
     with pytest.raises(BundleError, match="did not answer its golden images within 5 seconds"):
@@ -111,7 +111,7 @@ def test_a_model_that_never_answers_is_refused(copy):
     assert time.monotonic() - started < 20
 
 
-def test_a_model_that_takes_all_memory_is_refused(copy):
+def test_a_model_that_takes_all_memory_is_rejected(copy):
     bundle = read_bundle(make_greedy(copy()))
     with pytest.raises(BundleError):
         prove(bundle, "onnx", BOUNDS)
@@ -131,7 +131,7 @@ def test_secrets_do_not_reach_the_process_that_proves(monkeypatch, copy):
     assert not any("MLFLOW" in name for name in seen)
 
 
-def test_the_next_version_is_served_after_one_that_never_answers(tmp_path):
+def test_version_after_a_hanging_one_is_served(tmp_path):
     registry = FolderRegistry(tmp_path / "registry")
     swaps = []
     holder = ModelHolder(
@@ -160,7 +160,7 @@ def test_the_next_version_is_served_after_one_that_never_answers(tmp_path):
     assert swaps == ["swapped", "refused", "swapped"]
 
 
-def test_a_full_disk_that_mlflow_reports_is_a_refusal(tmp_path):
+def test_full_disk_that_mlflow_reports_is_refusal(tmp_path):
     registry = FolderRegistry(tmp_path / "registry")
     registry.register("flowers", tiny_bundle(), run_id="run1", tags={}, description="")
     registry.set_alias("flowers", "champion", "1")

@@ -93,7 +93,7 @@ def test_a_new_champion_is_swapped_in(registry, hold):
     assert old.predict([jpeg(0)])[0].label
 
 
-def test_a_corrupt_champion_is_refused_and_the_old_one_goes_on(registry, hold, caplog):
+def test_corrupt_champion_is_rejected_and_old_one_stays(registry, hold, caplog):
     holder = hold()
     holder.load()
     registry.add()
@@ -111,7 +111,7 @@ def test_a_corrupt_champion_is_refused_and_the_old_one_goes_on(registry, hold, c
     assert holder.refused is None
 
 
-def test_a_champion_with_other_golden_answers_is_refused(registry, hold, tmp_path):
+def test_a_champion_with_other_golden_answers_is_rejected(registry, hold, tmp_path):
     from rootstock.system.files import sha256_file
 
     holder = hold()
@@ -142,7 +142,7 @@ def test_a_registry_that_goes_down_changes_nothing(registry, hold):
     assert holder.registry_up
 
 
-def test_a_restart_without_the_registry_serves_the_last_model(registry, hold):
+def test_restart_without_registry_serves_last_model(registry, hold):
     hold().load()
     registry.add()
     hold().load()
@@ -152,7 +152,7 @@ def test_a_restart_without_the_registry_serves_the_last_model(registry, hold):
     assert not again.registry_up
 
 
-def test_a_restart_with_a_slow_registry_waits_only_so_long(registry, hold):
+def test_restart_with_slow_registry_waits_briefly(registry, hold):
     hold().load()
     registry.add()
     registry.seconds = 2.0
@@ -162,7 +162,7 @@ def test_a_restart_with_a_slow_registry_waits_only_so_long(registry, hold):
     assert time.monotonic() - started < 1.5
 
 
-def test_a_first_start_without_the_registry_has_no_model(registry, hold):
+def test_first_start_without_registry_has_no_model(registry, hold):
     registry.down = True
     holder = hold()
     with pytest.raises(TrackingError):
@@ -170,7 +170,7 @@ def test_a_first_start_without_the_registry_has_no_model(registry, hold):
     assert not holder.ready
 
 
-def test_a_champion_that_was_taken_away_is_served_on_after_a_restart_too(registry, hold, caplog):
+def test_removed_champion_is_served_after_restart(registry, hold, caplog):
     """As the service that runs meanwhile does: what is served must not hang on a restart."""
     hold().load()
     registry.drop_alias("flowers", "champion")
@@ -178,7 +178,7 @@ def test_a_champion_that_was_taken_away_is_served_on_after_a_restart_too(registr
     assert "serving the last known good model: no model" in caplog.text
 
 
-def test_a_first_model_that_was_refused_is_tried_again_at_every_look(registry, hold):
+def test_rejected_first_model_is_retried_every_time(registry, hold):
     damage(registry, "1")
     holder = hold()
     for _ in range(2):
@@ -188,7 +188,7 @@ def test_a_first_model_that_was_refused_is_tried_again_at_every_look(registry, h
     assert holder.load().info["version"] == "1"
 
 
-def test_a_champion_without_files_is_refused_once(registry, hold):
+def test_a_champion_without_files_is_rejected_once(registry, hold):
     holder = hold()
     holder.load()
     registry.add()
@@ -214,7 +214,7 @@ def test_the_reason_of_a_refusal_has_no_folder(registry, hold, tmp_path):
     assert str(ModelSource.parse(str(tmp_path / "secret/model"))) == "model"
 
 
-def test_a_folder_that_is_still_being_copied_is_served_once_it_is_whole(tmp_path):
+def test_folder_is_served_once_copied_completely(tmp_path):
     folder = shutil.copytree(tiny_bundle(), tmp_path / "model")
     holder = ModelHolder(str(folder), cache=tmp_path, connect=lambda: None, engine="onnx")
     holder.load()
@@ -227,7 +227,7 @@ def test_a_folder_that_is_still_being_copied_is_served_once_it_is_whole(tmp_path
     assert holder.refresh() is True
 
 
-def test_pins_at_once_leave_what_is_served_and_what_is_noted_the_same(registry, hold):
+def test_concurrent_pins_keep_served_and_noted_equal(registry, hold):
     holder = hold()
     holder.load()
     for _ in range(3):
@@ -263,7 +263,7 @@ def test_an_unpinning_that_fails_leaves_the_pin(registry, hold):
 
 
 @pytest.mark.parametrize("promoted", ["before the end", "between"])
-def test_a_rollback_knows_the_version_before_after_a_restart_too(registry, hold, promoted):
+def test_rollback_knows_version_before_after_restart_too(registry, hold, promoted):
     holder = hold()
     holder.load()
     registry.add()
@@ -276,7 +276,7 @@ def test_a_rollback_knows_the_version_before_after_a_restart_too(registry, hold,
 
 
 @pytest.mark.parametrize("fault", ["down", "slow"])
-def test_without_the_registry_what_is_on_disk_can_be_pinned(registry, hold, monkeypatch, fault):
+def test_cached_version_can_be_pinned_without_registry(registry, hold, monkeypatch, fault):
     monkeypatch.setattr("rootstock.service.models.holder.ADMIN_SECONDS", 0.2)
     holder = hold()
     holder.load()
@@ -319,7 +319,7 @@ def test_a_full_disk_refuses_the_new_model_only(registry, hold, monkeypatch):
     assert holder.predictor.info["version"] == "1"
 
 
-def test_a_disk_that_fills_during_a_download_leaves_nothing_behind(
+def test_disk_that_fills_during_download_leaves_nothing_behind(
     registry, hold, monkeypatch, tmp_path
 ):
     holder = hold()
@@ -373,7 +373,7 @@ def test_a_pinned_version_stays_until_it_is_unpinned(registry, hold):
     assert again.predictor.info["version"] == "3"
 
 
-def test_a_version_that_is_not_there_cannot_be_pinned(registry, hold):
+def test_version_that_is_not_there_cannot_be_pinned(registry, hold):
     holder = hold()
     holder.load()
     with pytest.raises(NoModelError):
@@ -382,7 +382,7 @@ def test_a_version_that_is_not_there_cannot_be_pinned(registry, hold):
     assert holder.refresh() is False
 
 
-def test_there_is_nothing_to_roll_back_to_at_first(registry, hold):
+def test_rollback_needs_an_earlier_version(registry, hold):
     holder = hold()
     holder.load()
     with pytest.raises(RootstockError, match="no other version"):
@@ -412,7 +412,7 @@ def test_a_directory_is_followed_too(hold, tmp_path):
     assert holder.ready
 
 
-def test_old_versions_leave_the_disk_but_stay_in_use(registry, hold, tmp_path):
+def test_old_versions_leave_disk_but_stay_in_use(registry, hold, tmp_path):
     holder = hold()
     first = holder.load()
     for _ in range(5):
@@ -423,7 +423,7 @@ def test_old_versions_leave_the_disk_but_stay_in_use(registry, hold, tmp_path):
     assert first.predict([jpeg(0)], coverage=0.5)[0].labels
 
 
-def test_champion_and_challenger_keep_their_own_notes(registry, hold, tmp_path):
+def test_champion_and_challenger_notes_are_separate(registry, hold, tmp_path):
     hold().load()
     for _ in range(4):
         registry.add()
@@ -517,7 +517,7 @@ def slow_download(registry, monkeypatch):
     release.set()
 
 
-def test_a_pin_does_not_wait_for_the_download_of_another_version(registry, hold, slow_download):
+def test_pin_does_not_wait_for_another_download(registry, hold, slow_download):
     holder = hold()
     holder.load()
     registry.add()
@@ -533,9 +533,7 @@ def test_a_pin_does_not_wait_for_the_download_of_another_version(registry, hold,
     assert holder.predictor.info["version"] == "1"
 
 
-def test_a_pin_of_a_slow_version_is_answered_and_later_done(
-    registry, hold, slow_download, monkeypatch
-):
+def test_pin_of_slow_version_completes_later(registry, hold, slow_download, monkeypatch):
     monkeypatch.setattr("rootstock.service.models.holder.ADMIN_SECONDS", 1.0)
     holder = hold()
     holder.load()
@@ -553,7 +551,7 @@ def test_a_pin_of_a_slow_version_is_answered_and_later_done(
     assert slow_download.calls == ["2"]
 
 
-def test_a_rollback_does_not_ask_a_registry_that_hangs(registry, hold):
+def test_rollback_does_not_ask_registry_that_hangs(registry, hold):
     holder = hold()
     holder.load()
     registry.add()

@@ -36,7 +36,7 @@ def usual(predictor, n, *, seed=0):
     )
 
 
-def test_images_like_those_of_the_validation_set_do_not_drift(watched):
+def test_images_like_validation_do_not_drift(watched):
     drift = Drift(1_000)
     for answer in usual(watched, 1_000):
         drift.note(watched, answer)
@@ -53,7 +53,7 @@ def test_foreign_images_and_other_classes_do(watched):
     assert drift.report(watched)["predicted"] == {CLASSES[0]: 1.0}
 
 
-def test_few_images_say_nothing_and_old_ones_are_forgotten(watched):
+def test_few_images_give_no_score_and_old_ones_expire(watched):
     drift = Drift(MIN_IMAGES)
     for answer in answers(watched, np.full(MIN_IMAGES - 1, 5.0), [CLASSES[0]] * (MIN_IMAGES - 1)):
         drift.note(watched, answer)

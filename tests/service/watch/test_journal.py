@@ -54,7 +54,7 @@ def test_without_a_journal_nothing_is_stored(tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_journal_that_cannot_be_written_is_only_logged(tmp_path, caplog):
+def test_journal_that_cannot_be_written_is_only_logged(tmp_path, caplog):
     with make_client(journal=tmp_path / "journal") as client:
         (tmp_path / "journal").rmdir()
         (tmp_path / "journal").write_text("a file in the way")
@@ -62,7 +62,7 @@ def test_a_journal_that_cannot_be_written_is_only_logged(tmp_path, caplog):
     assert "1 rows of the journal are lost" in caplog.text
 
 
-def test_every_protocol_is_counted_and_what_is_refused_is_not_journalled(tmp_path):
+def test_only_answered_requests_are_journalled(tmp_path):
     with make_client(journal=tmp_path) as client:
         name = client.get("/v1/model").json()["name"]
         images = {
@@ -113,7 +113,7 @@ def test_a_disk_that_hangs_holds_up_no_answer(tmp_path, hanging_disk, monkeypatc
     assert len(rows) == 5
 
 
-def test_what_no_longer_waits_for_a_disk_is_counted(tmp_path, hanging_disk, monkeypatch, caplog):
+def test_what_no_longer_waits_for_disk_is_counted(tmp_path, hanging_disk, monkeypatch, caplog):
     monkeypatch.setattr(journal_module, "MAX_ROWS", 2)
     monkeypatch.setattr(journal_module, "MAX_WAITING_ROWS", 6)
     predictor = Predictor(tiny_bundle(), engine="onnx")
