@@ -72,7 +72,7 @@ def test_only_bad_images_are_only_errors(predictor):
     assert all(answer.error for answer in predictor.predict([b"", b"x"]))
 
 
-def test_no_image_is_not_a_answer(predictor):
+def test_no_images_give_no_answers(predictor):
     assert predictor.predict([]) == []
 
 

@@ -32,7 +32,7 @@ def test_network_optimizer_and_progress_come_back(tmp_path):
             assert torch.equal(value, restored.state_dict()["state"][number][key])
 
 
-def test_no_checkpoint_is_not_a_progress(tmp_path):
+def test_no_checkpoint_means_no_progress(tmp_path):
     assert read_checkpoint(tmp_path, *fresh()) is None
     drop_checkpoint(tmp_path)
 

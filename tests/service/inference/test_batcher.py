@@ -65,7 +65,7 @@ def test_idle_lanes_share_what_waits():
 
 
 @pytest.mark.parametrize("place", [0, 3, 7])
-def test_a_poisoned_image_fails_only(place):
+def test_only_the_poisoned_image_fails(place):
     values = [float(number) for number in range(8)]
     values[place] = POISON
     found = answers(Doubler(), values, max_batch=8)
