@@ -38,7 +38,7 @@ SIZE = 64
 
 
 def jpeg(seed: int, *, width: int = 90, height: int = 70) -> bytes:
-    """A small JPEG of coloured blocks; another seed is another image."""
+    """Return a small JPEG of coloured blocks; each seed gives another image."""
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC).save(
@@ -58,14 +58,14 @@ def _make_folder(kind: str) -> Path:
 
 @atexit.register
 def remove_folders() -> None:
-    """Remove the folders of this process; pytest calls it too: a worker of xdist ends without."""
+    """Remove the folders of this process; pytest calls it for xdist workers too."""
     for folder in _folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache
 def tiny_backbone() -> Backbone:
-    """`test_efficientnet` of timm with seeded random weights, loaded from a file with a card."""
+    """Return timm's `test_efficientnet` with seeded random weights, from a file with a card."""
     folder = _make_folder("backbone")
     torch.manual_seed(0)
     model = timm.create_model("test_efficientnet", num_classes=10)
@@ -88,11 +88,11 @@ def tiny_backbone() -> Backbone:
 
 
 def tiny_network(tap: str = "last") -> TransferNet:
-    """The tiny backbone up to a tap, with a seeded random head for three classes."""
+    """Return the tiny backbone up to a tap, with a seeded random head for three classes."""
     backbone = tiny_backbone()
     width = backbone.taps[backbone.tap_index(tap)].channels
     random = np.random.default_rng(0)
-    # Features of random weights differ little between images: a large head tells them apart.
+    # Features of random weights differ little between images; a large head separates them.
     head = LinearHead(
         random.normal(0, 3, (len(CLASSES), width)).astype(np.float32),
         np.zeros(len(CLASSES), np.float32),
@@ -121,7 +121,7 @@ def write_tiny_bundle(directory: Path, **changes: Any) -> ModelBundle:
 
 
 def tiny_reference(network: TransferNet) -> Reference:
-    """What the tiny network makes of forty images to train and forty to validate on."""
+    """Return the tiny network's reference of forty training and forty validation images."""
     preprocess = tiny_backbone().card.preprocess()
     pixels = [decode_image(jpeg(seed)).pixels for seed in range(200, 280)]
     with torch.inference_mode():
@@ -136,6 +136,6 @@ def tiny_reference(network: TransferNet) -> Reference:
 
 @functools.cache
 def tiny_bundle() -> Path:
-    """The directory of the tiny bundle; tests that change it must copy it first."""
+    """Return the directory of the tiny bundle; tests that change it must copy it first."""
     folder = _make_folder("bundle")
     return write_tiny_bundle(folder / "tiny", with_reference=True).directory

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: seeds, no telemetry, and the shared image sets where they are."""
+"""Fixtures for all tests: seeds, no telemetry, and the shared image sets if they exist."""
 
 import os
 import random
@@ -6,8 +6,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-# Before NumPy and torch are loaded: tests run in as many processes as there are processors, and
-# threads that wait for each other cost a hundred times the work of a tiny network.
+# Before NumPy and torch are imported: there are as many test processes as processors, and
+# waiting threads take a hundred times as long as the work of a tiny network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -32,7 +32,7 @@ LONG_ROOMS = (
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the long files: if short ones are left for the end, no process waits for one."""
+    """Run long files first: if short ones run last, no process has to wait for a long one."""
     tests = Path(__file__).parent
 
     def rank(item):
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_sessionfinish():
-    """Remove what tests share; in a worker of xdist nothing is run at the exit."""
+    """Remove shared files; xdist workers do not run exit handlers."""
     if bundles := sys.modules.get("tests.bundles"):
         bundles.remove_folders()
 
@@ -65,14 +65,14 @@ def _seeds_fixed():
 
 @pytest.fixture(autouse=True)
 def _nothing_inherited(monkeypatch):
-    """Tests decide themselves which servers and caches there are."""
+    """Clear variables, so that tests set servers and caches."""
     for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_pace(tmp_path_factory):
-    """This machine's pace is measured once for all projects: each time takes seconds."""
+    """Measure this machine's pace once for all projects, because it takes seconds."""
     folder = tmp_path_factory.mktemp("paces")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Paths, "paces", folder)
@@ -81,7 +81,7 @@ def _one_pace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shared_data(tmp_path_factory):
-    """Unpack one of the real image sets beside the project; skip where it is not there."""
+    """Unpack one of the real image sets next to the project; skip if it is missing."""
     unpacked: dict[str, Path] = {}
 
     def unpack(name: str) -> Path:
@@ -100,7 +100,7 @@ def shared_data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shared_weights():
-    """The path of real ImageNet weights beside the project; skip where they are not there."""
+    """Return the path of real ImageNet weights next to the project; skip if they are missing."""
     path = SHARED / "backbones/mobilenetv2_100.in1k.safetensors"
     if not path.exists():
         pytest.skip(f"the weights {path.name} are not in {path.parent}")

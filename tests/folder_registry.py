@@ -93,7 +93,7 @@ class FolderRegistry:
 
 
 def alter_bundle(directory: Path, note: str = "another") -> None:
-    """Make another model of a model directory: the same answers, another lineage."""
+    """Make another model from a model directory: the same answers, another lineage."""
     facts = json.loads((directory / "bundle.json").read_text())
     facts["lineage"]["note"] = note
     (directory / "bundle.json").write_text(json.dumps(facts))

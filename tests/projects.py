@@ -33,7 +33,7 @@ registry: {{reference: names, name: {name}}}
 
 
 def environment(root: Path) -> dict[str, str]:
-    """What a shell in the project has, once its environment is active."""
+    """Return the variables of a shell in the project with its environment active."""
     people = {f"GIT_{who}_{what}": "team@x" for who in ("AUTHOR", "COMMITTER") for what in KNOWN}
     return (
         os.environ
@@ -47,7 +47,7 @@ def environment(root: Path) -> dict[str, str]:
 
 
 class Project:
-    """A copy of the project with its own data; `repro` runs DVC in it."""
+    """A copy of the project with separate data; `repro` runs DVC in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -89,7 +89,7 @@ class Project:
         self.run("git", "commit", "--quiet", "--allow-empty", "--message", "as it is now")
 
     def share(self, folder: Path, remote: str, endpoint: str = "") -> "Project":
-        """A colleague's project: git's clone, and what DVC's remote has of it."""
+        """A colleague's project: git's clone, and the content of DVC's remote."""
         self.run("dvc", "remote", "add", "--force", "--default", "team", remote)
         if endpoint:
             self.run("dvc", "remote", "modify", "team", "endpointurl", endpoint)
@@ -115,7 +115,7 @@ class Project:
         )
 
     def repro(self) -> list[str]:
-        """Run `dvc repro`; returns the stages that ran."""
+        """Run `dvc repro`; return the stages that ran."""
         output, _ = (process := self.start()).communicate(timeout=240)
         assert process.returncode == 0, output
         return [name for name in STAGES if f"Running stage '{name}'" in output]

@@ -1,4 +1,4 @@
-"""Whether a call is refused in words."""
+"""Whether a call is rejected with a clear error."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ from rootstock.errors import RootstockError
 
 
 def find_refusal(call: Callable[[], object]) -> RootstockError | None:
-    """Return the error in words that ``call`` ends in; None if it ends well.
+    """Return the error that ``call`` raises; None if it succeeds.
 
-    Any other error is passed on.
+    Errors of other kinds are raised.
     """
     try:
         call()

@@ -1,4 +1,4 @@
-"""From Python: every kind of image that people have in hand gets the same answer."""
+"""The Python API: every kind of image that people have gets the same answer."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def test_paths_bytes_pictures_and_tables_get_same_answer(model, file):
     for images in given:
         (answer,) = model.predict(images)
         assert answer.probability == pytest.approx(expected.probability, abs=1e-6)
-    # Decoded pixels are not shrunk while they are decoded, as a JPEG may be.
+    # Decoded pixels are not reduced during decoding, unlike a JPEG.
     pixels = np.asarray(picture)
     lossless = [model.predict(images)[0] for images in (picture, pixels, [pixels])]
     assert {answer.label for answer in lossless} == {expected.label}

@@ -49,7 +49,7 @@ def test_a_single_bad_image_is_an_answer_too(url):
 
 
 def test_requests_are_as_large_as_the_service_takes(url, monkeypatch):
-    """Photos of many megabytes go a few at a time, the largest alone."""
+    """Photos of many megabytes are sent a few at a time, the largest one separately."""
     monkeypatch.setattr(client_module, "BATCH_BYTES", 3 * len(jpeg(0)))
     sent, send = [], Client._send
 

@@ -1,4 +1,4 @@
-"""Documentation cannot go stale: commands, keys, links and names are compared with the code."""
+"""Documentation stays current: commands, keys, links, and names are compared with the code."""
 
 import argparse
 import json
@@ -82,13 +82,13 @@ def looks_like_a_path(word):
     first, slash, rest = word.partition("/")
     if not re.fullmatch(r"[\w./-]+", word) or "..." in word or "NAME" in word:
         return False
-    # data/raw and the like are the user's, whatever the package calls its rooms.
+    # data/raw and similar paths are the user's, whatever the package's folders are called.
     ours = first in TOP_FOLDERS or (first in ROOMS and first != "data")
     return (bool(slash) and bool(rest) and ours) or word.endswith(".py")
 
 
 def exists_as_named(name):
-    """Whether a dotted name is a module of the package, or a name that one defines."""
+    """Return whether a dotted name is a module of the package, or a name that one defines."""
     parts = name.split(".")[1:]
     if parts[0] in rootstock.__all__:
         return True
@@ -105,7 +105,7 @@ def exists_as_named(name):
 @pytest.mark.parametrize("page", CURRENT_PAGES, ids=relative)
 def test_every_path_that_a_page_names_exists(page):
     words = set(filter(looks_like_a_path, words_in_code(page.read_text(encoding="utf-8"))))
-    known = {path.name for path in PACKAGE.rglob("*.py")}  # a module may go by its name only
+    known = {path.name for path in PACKAGE.rglob("*.py")}  # pages may use the name only
     words = {word for word in words if word not in known}
     assert not {word for word in words if not any((d / word).exists() for d in (ROOT, PACKAGE))}
 

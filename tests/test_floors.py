@@ -1,4 +1,4 @@
-"""The house has floors: a module imports only from lower floors, or from its own folder."""
+"""A module imports only from lower floors, or from its folder."""
 
 import ast
 import re
@@ -61,7 +61,7 @@ def module_name(path: Path) -> str:
 
 
 def part_of(module: str) -> str:
-    """The second word of a dotted name: rootstock.data.decode -> data."""
+    """Return the second word of a dotted name: rootstock.data.decode -> data."""
     return (module.split(".") + [""])[1]
 
 
@@ -128,7 +128,7 @@ def test_every_module_has_a_floor():
 
 
 def picture(heading: str) -> list[str]:
-    """The lines of the first code block below a heading of docs/explanation/architecture.md."""
+    """Return the first code block below a heading of docs/explanation/architecture.md."""
     page = (SRC.parent / "docs/explanation/architecture.md").read_text(encoding="utf-8")
     return page.split(f"\n## {heading}\n", 1)[1].split("```", 2)[1].splitlines()
 
@@ -179,8 +179,8 @@ def test_nothing_unpickles():
     banned = re.compile(
         r"\b(import pickle|pickle\.load|torch\.load|torch\.save|joblib\.|allow_pickle=True)"
     )
-    # What torchvision and packages publish comes in no other form; it is read only if its hash is
-    # the known one, and weights_only reads tensors and no code.
+    # torchvision and packages publish weights only in this form. They are read only with a known
+    # hash, and weights_only reads tensors and no code.
     published = [SRC / f"rootstock/backbones/{name}.py" for name in ("published", "packaged")]
     allowed = 'torch.load(path, map_location="cpu", weights_only=True)'
     for path in MODULES + sorted((SRC.parent / "services").rglob("*.py")):

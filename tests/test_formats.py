@@ -1,4 +1,4 @@
-"""What another version of Rootstock wrote: read as before, or refused with the way out."""
+"""Files of other Rootstock versions: read as before, or rejected with a hint."""
 
 import json
 import tarfile
@@ -20,7 +20,7 @@ OLD = Path(__file__).parent / "bundles_old"
 
 @pytest.fixture(params=sorted(path.name for path in OLD.glob("*.tar.xz")))
 def old(request, tmp_path):
-    """An unpacked model of an earlier Rootstock, images, and what it answered then."""
+    """An unpacked model of an earlier Rootstock, images, and its answers at the time."""
     with tarfile.open(OLD / request.param) as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path
@@ -102,6 +102,6 @@ def test_manifest_of_format_1_has_one_class_per_image(tmp_path):
     ]
     assert manifest.warnings == ("odd",)
     assert manifest.given_splits == ("test", "train")
-    # As the Rootstock that wrote format 1 computed it: lineages of old models hold such hashes.
+    # Computed as in the Rootstock that wrote format 1: lineages of old models contain such hashes.
     digest = "4a7cd390104a133f59bf87c2d5ff3a5f320d782c4b57ac9bce2318d30ae7c1e7"
     assert manifest.content_hash == digest

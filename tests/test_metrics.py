@@ -15,7 +15,7 @@ def test_the_wilson_interval(right, total, low, high):
 
 @pytest.mark.parametrize(
     ("table", "interval"),
-    # The first three stand in Newcombe (1998) table II, the last are mirrored.
+    # The first three are in Newcombe (1998) table II, the last are mirrored.
     [
         ((36, 12, 2, 0), (0.0569, 0.3404)),
         ((36, 2, 12, 0), (-0.3404, -0.0569)),
@@ -30,7 +30,7 @@ def test_the_interval_holds_what_it_promises():
     random = np.random.default_rng(0)
     inside = 0
     for _ in range(2_000):
-        # Shares .93 and .90 of 80 images, going together
+        # Shares .93 and .90 of 80 images, positively correlated
         counts = random.multinomial(80, [0.88, 0.05, 0.02, 0.05])
         low, high = newcombe_interval(*counts.tolist())
         inside += low <= 0.03 <= high

@@ -1,7 +1,7 @@
 """Fail a unit test that starts a server, Ray, DVC or MLflow: such a test is an integration test.
 
-`make test-fast` runs the tests without a marker. They stay fast and free of sockets only if no
-test without the marker `integration` starts one of these.
+`make test-fast` runs the tests without a marker. They stay fast and need no sockets, because no
+test without the marker `integration` may start one of these.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def watch(item: pytest.Item | None) -> None:
 
 
 def find_server(event: str, arguments: tuple[Any, ...]) -> str:
-    """Return what an audit event of the interpreter starts, or an empty string."""
+    """Return what an interpreter's audit event starts, or an empty string."""
     if event == "socket.bind" and isinstance(arguments[1], tuple):
         return f"a server at {arguments[1]}"
     if event == "sqlite3.connect" and "mlflow" in os.path.basename(str(arguments[0])):

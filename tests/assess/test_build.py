@@ -59,7 +59,7 @@ def test_same_data_give_same_profile_bit_for_bit(root, tmp_path):
 
 
 def alone(reader, rows, wanted, taps, *, batch_size):
-    """What `share` replaces: the images are decoded and forwarded for the caller only."""
+    """A substitute for `share`: images are decoded and forwarded only for the caller."""
     batches = loading.prepared_batches(rows, reader.root, reader.preprocess, batch_size=batch_size)
     return SharedPass((pixels for _, pixels in batches), forwarded=False)
 
@@ -67,7 +67,7 @@ def alone(reader, rows, wanted, taps, *, batch_size):
 @pytest.mark.parametrize("engine", ["torch", "translated"])
 @pytest.mark.parametrize("odd", ["", "copy", "stored"])
 def test_one_pass_over_sample_gives_what_two_gave(root, tmp_path, monkeypatch, engine, odd):
-    """Also if batches of features are not those of the similarity."""
+    """This also holds if feature batches are not those of the similarity."""
     if engine == "translated":
         monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
     if odd == "copy":

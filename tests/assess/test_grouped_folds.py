@@ -1,4 +1,4 @@
-"""Copies never predict each other: random labels stay at chance, however often a photo is saved."""
+"""Copies never predict each other: random labels stay at chance for any number of copies."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def dataset(root):
 
 
 def pixels_of(root, rows):
-    """Small grey pictures float32[N,256]: copies of one photo are nearly equal."""
+    """Return small grey pictures float32[N,256]: copies of one photo are nearly equal."""
     pictures = [Image.open(root / row.path).convert("L").resize((16, 16)) for row in rows]
     return np.array([np.asarray(picture).ravel() for picture in pictures], np.float32)
 
@@ -82,7 +82,7 @@ def test_the_learning_curve_promises_no_more(root, dataset, tmp_path):
         seed=0,
     )
     assert max(point.accuracy for point in review.feasibility.measured) < 0.55
-    # Labels that are chance are doubted; next to a copy in training they would all look right.
+    # Random labels are doubted; with copies in training they would all look right.
     assert len(review.suspects) > 30
 
 

@@ -24,7 +24,7 @@ def images(scale=1.0, shift=0.0, seed=0):
 
 
 def adapted_backbone() -> Backbone:
-    """The tiny backbone whose BatchNorm layers know `images()`."""
+    """Return the tiny backbone whose BatchNorm layers know `images()`."""
     backbone = load_backbone(tiny_backbone().card.weights, "")
     norms = [m for m in backbone.module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""The families of docs/explanation/backbones.md, with random weights and small inputs, by card."""
+"""The families of docs/explanation/backbones.md with random weights and small inputs, by card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rootstock.backbones.load import Backbone, load_backbone
 @dataclass(frozen=True)
 class Family:
     """``architecture`` is the documented one; ``kwargs`` and ``size`` keep the tests fast,
-    where the family is not ``heavy`` all the same.
+    unless the family is ``heavy`` anyway.
     """
 
     name: str
@@ -53,7 +53,7 @@ CLASSES = 5
 
 
 def images(family: Family, count: int = 8) -> Tensor:
-    """Prepared images float32[count,3,S,S]: grain around another shade in each."""
+    """Return prepared images float32[count,3,S,S]: grain around a different shade in each."""
     generator = torch.Generator().manual_seed(0)
     shade = torch.randn(count, 3, 1, 1, generator=generator)
     grain = torch.randn(count, 3, family.size, family.size, generator=generator)
@@ -61,7 +61,7 @@ def images(family: Family, count: int = 8) -> Tensor:
 
 
 def build(family: Family) -> nn.Module:
-    """The network with random weights whose BatchNorm statistics fit `images`, in eval mode."""
+    """Return the network with random weights, in eval mode, with BatchNorm fitted to `images`."""
     torch.manual_seed(0)
     module = create_module(family.architecture, num_classes=CLASSES, **family.kwargs)
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -76,7 +76,7 @@ def build(family: Family) -> nn.Module:
 
 
 def write(family: Family, module: nn.Module, folder: Path) -> Path:
-    """Weights and their card, as somebody who brings weights would write them."""
+    """Write weights and their card, like a user who brings weights."""
     path = folder / f"{family.architecture.replace('/', '-')}.safetensors"
     save_file(module.state_dict(), path)
     card = {
@@ -106,7 +106,7 @@ class Case:
 
 
 def prepare(family: Family, folder: Path) -> Case:
-    """Build, write, load; the file is removed, since AlexNet's is large."""
+    """Build, write, and load; then remove the file, because AlexNet's is large."""
     module = build(family)
     path = write(family, module, folder)
     backbone = load_backbone(str(path), "")

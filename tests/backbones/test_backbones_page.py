@@ -1,4 +1,4 @@
-"""docs/explanation/backbones.md lists what the contract tests, with figures of the networks."""
+"""docs/explanation/backbones.md lists the tested families, with the networks' figures."""
 
 import json
 import re

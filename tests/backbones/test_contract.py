@@ -1,4 +1,4 @@
-"""What Rootstock promises of each family in docs/explanation/backbones.md, on random weights."""
+"""The promises for each family in docs/explanation/backbones.md, on random weights."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def case(request, tmp_path_factory) -> Case:
 
 
 def network_of(case: Case, tap: str = "last") -> TransferNet:
-    """The backbone up to a tap with a head probed on its features."""
+    """Return the backbone up to a tap with a head probed on its features."""
     features = case.backbone.features(case.images, [tap])[tap].numpy()
     head = fit_linear_head(features, LABELS, l2=1.0, n_classes=2)
     return TransferNet.build(case.backbone, tap=tap, head=head)
@@ -130,12 +130,12 @@ def test_frozen_layers_keep_weights_and_statistics(case):
 
 
 def statistics(network):
-    """Running means of BatchNorm."""
+    """Return the running means of BatchNorm."""
     return {n: value.clone() for n, value in network.named_buffers() if n.endswith("running_mean")}
 
 
 def free_modules(case, network, depth):
-    """Names of the modules deeper than the tap number ``depth``, the head's among them."""
+    """Return the names of modules deeper than tap number ``depth``, including the head's."""
     names = case.backbone.tap_names
     stages = module_stages(network.extractor.module)
     free = {name for name, tap in stages.items() if names.index(tap) > depth}
@@ -167,7 +167,7 @@ def test_one_step_of_fine_tuning(case, strategy, tmp_path):
         directory=tmp_path,
         report=lambda step, values: None,
     )
-    (tmp_path / BEST).unlink()  # AlexNet's are large, and pytest keeps what lies there
+    (tmp_path / BEST).unlink()  # AlexNet's are large, and pytest keeps the folder
     moved = {
         name for name, value in network.named_parameters() if not torch.equal(value, before[name])
     }
@@ -178,7 +178,7 @@ def test_one_step_of_fine_tuning(case, strategy, tmp_path):
 
 
 def image_set(case: Case, folder) -> ImageSet:
-    """Random pixels that were decoded already."""
+    """Random pixels of decoded images."""
     preprocess = case.backbone.card.preprocess()
     side = preprocess.input_size
     pixels = np.random.default_rng(0).integers(0, 256, (len(LABELS), side, side, 3), np.uint8)

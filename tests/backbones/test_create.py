@@ -1,4 +1,4 @@
-"""Names and arguments come from cards that others wrote: what is wrong is said with a way out."""
+"""Other people write cards: errors about names and arguments include a hint."""
 
 import pytest
 import torch

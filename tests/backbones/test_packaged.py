@@ -1,4 +1,4 @@
-"""ImageNet weights out of a package: found, converted once, refused where they are not as known."""
+"""ImageNet weights from a package: found, converted once, and rejected if they are unknown."""
 
 import importlib.metadata
 import json
@@ -27,7 +27,7 @@ def test_default_is_packaged_network_with_its_licence():
 
 
 def test_converted_weights_answer_as_file_of_package(cache):
-    """The classifier's outputs by timm's layers are those of the original state, key by key."""
+    """The classifier's outputs with timm's layers equal those of the original state."""
     module = load_backbone("packaged", NAME).module
     package = packaged.PACKAGES[NAME]
     source = importlib.metadata.distribution(package.distribution).locate_file(package.file)

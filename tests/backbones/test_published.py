@@ -13,7 +13,7 @@ from rootstock.errors import BackboneError, WeightsUnavailable
 
 @pytest.fixture
 def publish(tmp_path, monkeypatch):
-    """Publish weights of a torchvision network under a file address, and return that network."""
+    """Publish weights of a torchvision network at a file URL, and return that network."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "cache"))
 
     def make(name, *, hashed=True):

@@ -19,7 +19,7 @@ from tests.plan.test_ledger import a_row
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
-    """Commands look for params.yaml and mlflow.db in the current folder."""
+    """Run commands in a temporary folder, where they look for params.yaml and mlflow.db."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_class_name_with_line_break_prints_as_one_line(tmp_path, capsys):
 
 
 def predict(capsys, *arguments):
-    """Return the exit code of predict and what it printed."""
+    """Return the exit code of predict and its output."""
     code = 0
     try:
         main(["predict", *map(str, arguments), "--model", str(tiny_bundle())])
@@ -232,7 +232,7 @@ def test_tidy_removes_features_of_images_that_are_gone(tmp_path, capsys):
     for number in range(6):
         (tmp_path / f"data/ants/{number}.png").unlink()
     run(capsys, "plan", "data", "--out", ".", "--set", weights)
-    assert json.loads(run(capsys, "tidy", "--json"))["rows"] == 0  # of the last hour
+    assert json.loads(run(capsys, "tidy", "--json"))["rows"] == 0  # only files from the last hour
     _age(tmp_path / ".rootstock/features")
     found = json.loads(run(capsys, "tidy", "--json"))
     assert found["rows"] > 0
@@ -240,7 +240,7 @@ def test_tidy_removes_features_of_images_that_are_gone(tmp_path, capsys):
 
 
 def _age(folder):
-    """As if all in it had been written two hours ago."""
+    """Set all file times to two hours ago."""
     then = time.time() - 7200
     for path in folder.rglob("*.safetensors"):
         os.utime(path, (then, then))

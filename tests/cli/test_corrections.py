@@ -12,7 +12,7 @@ from tests.data.folders import write_classes
 
 @pytest.fixture
 def manifest(tmp_path, capsys):
-    """A project of two classes; its manifest."""
+    """Return the manifest of a project with two classes."""
     write_classes(tmp_path / "data", {"ants": 9, "bees": 9})
     (tmp_path / "params.yaml").write_text("data: {root: data}\n")
     return reindex(tmp_path)

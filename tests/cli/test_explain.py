@@ -1,4 +1,4 @@
-"""The command explain: pictures out, wrong names told before any work."""
+"""The command explain: writes pictures, and reports wrong names before any work."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Parameters that are damaged, absurd or meant to harm: taken, or refused with a way out."""
+"""Parameters that are damaged, absurd, or malicious: accepted, or rejected with a hint."""
 
 import pytest
 

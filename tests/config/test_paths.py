@@ -10,7 +10,7 @@ PLACES = (".dvc/tmp/exps/tmpab12", ".dvc/tmp/exps/standalone/tmpab12")
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project in a folder of a git repository, and a try of it as DVC makes it."""
+    """Return a project in a folder of a git repository, and an experiment of it as DVC makes it."""
     (tmp_path / "repository/.git").mkdir(parents=True)
     (tmp_path / "repository/insects").mkdir()
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "repository/insects"))

@@ -1,4 +1,4 @@
-"""Each key of params.yaml has a test that fails if the key does nothing: which one, by key."""
+"""Each key of params.yaml is mapped to a test that fails if the key has no effect."""
 
 import ast
 from pathlib import Path

@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def photo(seed: int, *, side: int = 48) -> bytes:
-    """A PNG of smooth coloured blobs; another seed is another picture."""
+    """Return a PNG of smooth coloured blobs; each seed gives another picture."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(buffer, "PNG")
@@ -16,7 +16,7 @@ def photo(seed: int, *, side: int = 48) -> bytes:
 
 
 def flip_two_bits(path: Path, *, seed: int) -> None:
-    """Damage a file as a bad disk does."""
+    """Damage a file like a bad disk."""
     content = bytearray(path.read_bytes())
     for place in np.random.default_rng(seed).integers(0, 8 * len(content), 2):
         content[place // 8] ^= 1 << (place % 8)
@@ -24,7 +24,7 @@ def flip_two_bits(path: Path, *, seed: int) -> None:
 
 
 def write_classes(root: Path, counts: dict[str, int], *, seed: int = 0) -> Path:
-    """Write ``root/<class>/<n>.png``; returns the root."""
+    """Write ``root/<class>/<n>.png``; return the root."""
     number = seed * 10_000
     for label, count in counts.items():
         (root / label).mkdir(parents=True, exist_ok=True)

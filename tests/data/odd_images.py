@@ -1,4 +1,4 @@
-"""Odd and broken image files, built in code, each with what is decided for it."""
+"""Odd and broken image files, built in code, each with its decided outcome."""
 
 import io
 import struct
@@ -18,7 +18,7 @@ class Odd(NamedTuple):
 
 
 def picture(mode="RGB", size=(40, 30)) -> Image.Image:
-    """Random pixels in any mode."""
+    """Return random pixels in any mode."""
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     if mode == "I;16":
         return Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
@@ -30,14 +30,14 @@ def picture(mode="RGB", size=(40, 30)) -> Image.Image:
 
 
 def encoded(mode="RGB", kind="PNG", *, size=(40, 30), **options) -> bytes:
-    """`picture` as a file."""
+    """Return `picture` as a file."""
     buffer = io.BytesIO()
     picture(mode, size).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def rotated(orientation: int) -> bytes:
-    """A JPEG of 40 x 20 pixels, its left half red, with an EXIF orientation."""
+    """Return a JPEG of 40 x 20 pixels, its left half red, with an EXIF orientation."""
     image = Image.new("RGB", (40, 20), "blue")
     image.paste("red", (0, 0, 20, 20))
     exif = Image.Exif()
@@ -48,7 +48,7 @@ def rotated(orientation: int) -> bytes:
 
 
 def photo(size: tuple[int, int], *, orientation: int = 1) -> bytes:
-    """A JPEG with large shapes and some grain, as cameras make them."""
+    """Return a JPEG with large shapes and some grain, like a camera's."""
     random = np.random.default_rng(1)
     blocks = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     pixels = np.asarray(blocks.resize(size, Image.Resampling.BICUBIC), np.int16)
@@ -61,7 +61,7 @@ def photo(size: tuple[int, int], *, orientation: int = 1) -> bytes:
 
 
 def lossless_jpeg(width: int = 40, height: int = 30) -> bytes:
-    """One grey in three colours, coded without loss: no sample differs from the one before."""
+    """Return one grey in three colours, coded without loss: all samples are equal."""
     colours = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
     frame = struct.pack(">HBHHB", 17, 8, height, width, 3) + colours
     table = struct.pack(">HB", 20, 0) + bytes([1, *[0] * 16])
@@ -72,7 +72,7 @@ def lossless_jpeg(width: int = 40, height: int = 30) -> bytes:
 
 
 def animation(kind: str) -> bytes:
-    """Three frames: red, green, blue."""
+    """Return three frames: red, green, blue."""
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue")]
     buffer = io.BytesIO()
     frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
@@ -80,29 +80,29 @@ def animation(kind: str) -> bytes:
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """One chunk of a PNG file."""
+    """Return one chunk of a PNG file."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def png_header(width: int, height: int, *extra: bytes) -> bytes:
-    """A PNG that promises many pixels and brings a few bytes."""
+    """Return a PNG that declares many pixels and has a few bytes."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(b"\0" * 100))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + body + chunk(b"IEND", b"")
 
 
 def broken_exif() -> bytes:
-    """A good JPEG whose EXIF block is rubbish."""
+    """Return a good JPEG with a damaged EXIF block."""
     return encoded("RGB", "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff rubbish")
 
 
 def broken_profile() -> bytes:
-    """A good JPEG with a colour profile of rubbish."""
+    """Return a good JPEG with a damaged colour profile."""
     return encoded("RGB", "JPEG", icc_profile=b"not a profile")
 
 
 def bad_checksum() -> bytes:
-    """A PNG with one flipped bit in its pixels."""
+    """Return a PNG with one flipped bit in its pixels."""
     content = bytearray(encoded())
     content[content.index(b"IDAT") + 20] ^= 1
     return bytes(content)

@@ -1,4 +1,4 @@
-"""An image that a service kept becomes an image of the data set, and its origin is noted."""
+"""An image that a service stored becomes an image of the data set, with its origin."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Columns of a table: their names, what is in them, and what they say beside the target."""
+"""Columns of a table: their names, their content, and metadata next to the target."""
 
 import json
 

@@ -36,7 +36,7 @@ def test_every_odd_image_has_its_decided_outcome(name):
 
 
 def test_what_fails_in_colour_fails_in_grey():
-    """Else the index would take an image that training and the service cannot read."""
+    """Otherwise the index would accept an image that training and the service cannot read."""
     seen = set()
     for kind, options in JPEGS:
         content = encoded(kind="JPEG", size=(50, 37), **options)
@@ -51,7 +51,7 @@ JPEGS = [(0, {}), (1, {"subsampling": 0}), (2, {"progressive": True, "optimize":
 
 
 def mutated(content, rng):
-    """A few bytes turned over, or the end cut off."""
+    """Flip a few bytes, or cut off the end."""
     broken = bytearray(content)
     for place in rng.integers(0, len(broken), rng.integers(1, 4)):
         broken[place] = rng.integers(256)
@@ -74,7 +74,7 @@ def test_grey_levels_are_those_of_the_colours(name):
         grey, colours = decode_grey(content, DecodeLimits()), decode_image(content)
     assert (grey.mode, grey.format) == (colours.mode, colours.format)
     apart = np.asarray(Image.fromarray(colours.pixels).convert("L"), int) - np.asarray(grey.levels)
-    # In a JPEG's most vivid colours the brightness that it stores lies outside of what they show.
+    # In a JPEG's most vivid colours the stored brightness is outside of the displayed range.
     assert np.abs(apart).mean() < 3
     if colours.format != "JPEG" and colours.mode != "F":  # floats have their own range there
         assert (apart == 0).all()
@@ -109,7 +109,7 @@ def test_exif_orientation_is_applied(orientation, size, red_corner):
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="leases are Linux's")
 def test_a_file_under_anothers_lease_is_waited_for(tmp_path):
-    """A file server holds such leases, and gives them back when it is told of another reader."""
+    """File servers hold such leases, and release them for another reader."""
     path = tmp_path / "leased.png"
     path.write_bytes(encoded())
     holder = os.open(path, os.O_RDWR)
@@ -183,7 +183,7 @@ def test_only_jpeg_is_decoded_smaller():
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_scaled_decoding_gives_network_nearly_same_pixels(orientation):
-    """The tolerance that the docs state: at most 4 grey levels, .5 in the mean."""
+    """The tolerance in the docs: at most 4 grey levels, .5 on average."""
     content = photo((1600, 1200), orientation=orientation)
     preprocess = Preprocess(224, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, scaled=True)
     scaled = decode_image(content, short_side=preprocess.decoded_side)
@@ -212,7 +212,7 @@ def test_damage_anywhere_never_escapes_as_another_error():
 
 
 def as_tiff(values):
-    """A TIFF of whole numbers of 32 bits, or of floats."""
+    """Return a TIFF of 32-bit integers or of floats."""
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "TIFF")
     return buffer.getvalue()
@@ -269,7 +269,7 @@ def test_photo_grey_levels_are_the_stored_brightness():
 @pytest.mark.parametrize("side", [None, 40])
 @pytest.mark.parametrize(("orientation", "size"), [(1, (1600, 1201)), (6, (1201, 1600))])
 def test_size_is_that_of_whole_upright_image(side, orientation, size):
-    """Also of a photo that is decoded at a fraction of its size."""
+    """This also holds for a photo that is decoded at a fraction of its size."""
     image = Image.new("RGB", (1600, 1201))
     exif = Image.Exif()
     exif[0x0112] = orientation

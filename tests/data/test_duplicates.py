@@ -76,7 +76,7 @@ def test_no_images_are_no_groups():
 
 
 def grey(rows):
-    """A thumbnail of 16 x 16 grey levels."""
+    """Return a thumbnail of 16 x 16 grey levels."""
     return np.broadcast_to(rows, (16, 16)).astype(np.uint8).tobytes()
 
 
@@ -95,7 +95,7 @@ def test_hash_bits_are_rising_grey_levels():
 
 
 def rising(grey):
-    """64 of True and False, worked out in whole numbers and without a matrix."""
+    """Return 64 booleans, computed with integers and without a matrix."""
     bits = []
     for upper, lower in zip(grey[::2], grey[1::2], strict=True):
         fine = [a + b for a, b in zip(upper, lower, strict=True) for _ in range(9)]
@@ -117,7 +117,7 @@ def test_copy_of_a_member_joins_group_in_any_order():
 
 
 def test_equal_borders_still_differ_in_every_hash_quarter():
-    """Else all pairs of a set of digits would be looked at."""
+    """Otherwise all pairs of a set of digits would be compared."""
     rng = np.random.default_rng(0)
     hashes = candidates._hash(np.stack([bordered(rng) for _ in range(2_000)]))
     for start in range(0, 64, 16):
@@ -139,7 +139,7 @@ def shas(count):
 
 
 def scene(count, *, noise=0.6):
-    """Thumbnails of one scene under a fixed camera."""
+    """Return thumbnails of one scene under a fixed camera."""
     random = np.random.default_rng(0)
     base = np.asarray(levels(photo(1, side=64)).resize((16, 16)), float)
     shots = base + random.normal(0, noise, (count, 16, 16))
@@ -167,7 +167,7 @@ def test_any_number_of_copies_forms_one_group():
 
 
 def test_gradual_changes_do_not_form_a_chain():
-    """Neighbours are copies; the core of a group has to be a copy of each member."""
+    """Neighbours are copies; the core of a group must be a copy of each member."""
     place = {number: number for number in range(60)}
 
     def verify(pairs):

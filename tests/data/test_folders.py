@@ -1,4 +1,4 @@
-"""Folders as others bring them: what is read, what is told, what is refused."""
+"""Folders as users bring them: what is read, reported, or rejected."""
 
 import os
 import unicodedata
@@ -211,7 +211,7 @@ def test_a_blank_name_is_rejected(tmp_path):
 
 @contextmanager
 def nobody(folder):
-    """Read as a user who does not own the files; root may read everything."""
+    """Read as a user who does not own the files, because root may read everything."""
     if os.geteuid():
         yield
         return

@@ -1,4 +1,4 @@
-"""Which images stay in one split: copies, groups by name, and what is no reason to keep a class."""
+"""Images that stay in one split: copies and groups by name; and groups that are too large."""
 
 import hashlib
 

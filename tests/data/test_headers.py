@@ -1,4 +1,4 @@
-"""Files that ask for much by their headers are refused before Pillow reads them."""
+"""Files whose headers ask for too much are rejected before Pillow reads them."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ MANY = 300_000
 
 
 def tiff(*tags, data=b"", order="<"):
-    """A TIFF whose first directory holds (tag, type, count, value)."""
+    """Return a TIFF whose first directory contains (tag, type, count, value)."""
     entries = b"".join(
         struct.pack(f"{order}HHI", tag, kind, count)
         + struct.pack(order + ("HH" if kind == 3 else "I"), value, *([0] if kind == 3 else []))
@@ -103,13 +103,13 @@ def test_a_bomb_costs_neither_memory_nor_time(name, decode):
 def test_scans_behind_a_false_end_are_counted():
     content = many_scans()
     first = content.index(b"\xff\xda")
-    false_end = b"\xff\xfe\0\4\xff\xd9"  # a comment that holds an end marker
+    false_end = b"\xff\xfe\0\4\xff\xd9"  # a comment that contains an end marker
     with pytest.raises(ImageError, match="more than 100 scans"):
         decode_image(content[:first] + false_end + content[first:])
 
 
 def test_what_looks_like_scans_behind_end_is_none():
-    """Phones put a film behind the photo."""
+    """Phones put a video behind the photo."""
     content = photo((320, 240)) + b"\xff\xda\0\3" * 500
     assert decode_image(content).width == 320
     progressive = encoded("RGB", "JPEG", progressive=True) + b"\xff\xda\0\3" * 500

@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 def age(path, seconds):
-    """Set the content's time back; that of the entry, which cannot be set, has passed long ago."""
+    """Set back the content's time; that of the entry cannot be set."""
     then = time.time() - seconds
     os.utime(path, (then, then))
 
@@ -36,7 +36,7 @@ def _no_wait_for_the_clock(monkeypatch):
 
 @pytest.fixture
 def read(monkeypatch):
-    """Names of the files that were read."""
+    """Return the names of the files that were read."""
     names = []
 
     def spy(path, limits, _read=inspecting.inspect_image):
@@ -81,7 +81,7 @@ def test_either_another_time_or_another_size_is_enough(folder, read, change):
 
 
 def as_bitmap(path, seed):
-    """Write an image whose size in bytes says nothing of its content."""
+    """Write an image whose size in bytes does not depend on its content."""
     Image.open(io.BytesIO(photo(seed))).save(path, "BMP")
     os.utime(path, (1_577_836_800, 1_577_836_800))
 
@@ -125,7 +125,7 @@ def test_columns_are_fields_of_what_is_seen():
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_damaged_memory_changes_nothing(folder, seed):
-    """Two bits turned over: noticed by a page's checksum, or by what cannot be understood."""
+    """Flip two bits, which a page's checksum or parser notices."""
     first = index(folder)
     flip_two_bits(folder.parent / "seen.parquet", seed=seed)
     assert index(folder) == first
@@ -150,7 +150,7 @@ def test_time_unfit_for_tables_does_not_affect_others(folder, read):
 
 
 def test_file_filled_during_reading_is_read_again(folder, monkeypatch):
-    """Its size and time, asked for afterwards, are those of an image that nobody has seen."""
+    """Its size and time, read afterwards, would be those of an unseen image."""
     path = folder / "a" / "late.png"
     path.touch()
 
@@ -209,7 +209,7 @@ def test_results_under_other_rules_do_not_count(folder, read, reason, tmp_path):
 
 
 def test_memory_of_index_does_not_follow_pixels(tmp_path):
-    """About half a kilobyte of facts is kept of an image, a picture never."""
+    """About half a kilobyte of facts is kept per image, never a picture."""
 
     def peak(name, count):
         root = write_classes(tmp_path / name, {"a": count, "b": count})

@@ -1,4 +1,4 @@
-"""Splits of images with several labels: shares of each label, and what stays when images come."""
+"""Splits of images with several labels: the share of each label, and stability with new images."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Old images keep their split when the data grow, and each class gets its share."""
+"""Old images keep their split when data are added, and each class gets its share."""
 
 import shutil
 from collections import Counter

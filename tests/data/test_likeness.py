@@ -1,4 +1,4 @@
-"""Copies are one picture whatever was done to the file; other shots of the same scene are not."""
+"""Copies count as one picture after any change of the file; other shots of a scene do not."""
 
 import io
 
@@ -15,7 +15,7 @@ SIDE = 160
 
 
 def shot(seed, *, noise=4.0, scratch=False, colour=(150, 150, 150)):
-    """A part below a fixed camera, with the noise of this shot."""
+    """Return a part under a fixed camera, with the noise of this shot."""
     random = np.random.default_rng(seed)
     image = Image.new("RGB", (SIDE, SIDE), (90, 95, 100))
     draw = ImageDraw.Draw(image)

@@ -160,7 +160,7 @@ def test_brain_scans_keep_their_copies_in_one_split(shared_data):
 
 
 def test_script_without_main_guard_is_told_so(tmp_path):
-    """Its worker processes would run the script again, and end; no image is to blame."""
+    """Worker processes would run the script again and end; no image is at fault."""
     write_classes(tmp_path / "data", {"a": 40, "b": 40})
     script = tmp_path / "script.py"
     script.write_text(
@@ -205,7 +205,7 @@ else:
 
 
 def test_files_that_kill_their_process_cost_only_themselves(tmp_path):
-    """A decoder may crash: the others are read by processes that serve many, not one each."""
+    """A decoder may crash: processes that serve many images read the others."""
     photo = jpeg(0)
     for number in range(8 * CHUNK_IMAGES):
         deadly = b"deadly" if number in (3, 200, 201) else b""

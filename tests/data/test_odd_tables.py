@@ -1,4 +1,4 @@
-"""Tables that are damaged, foreign or absurd: read, or refused with a way out, and soon."""
+"""Damaged, foreign, or absurd tables: read, or rejected quickly with a hint."""
 
 import io
 import time
@@ -154,5 +154,5 @@ def test_odd_table_is_read_or_rejected_with_a_hint(tmp_path, name, content):
     start = time.monotonic()
     refusal = find_refusal(lambda: find_images(root / name))
     assert refusal is None or (refusal.hint and len(str(refusal)) < 9_000)
-    find_images(root)  # next to class folders it is no more than a file that is passed over
+    find_images(root)  # next to class folders it is an ignored file
     assert time.monotonic() - start < 10

@@ -1,4 +1,4 @@
-"""How deep greys, floats and transparency become RGB: for one image, and for a set."""
+"""How deep greys, floats, and transparency become RGB: for one image, and for a set."""
 
 import io
 
@@ -25,7 +25,7 @@ def saved(image, kind="PNG", **options):
 
 
 def deep(low, high):
-    """A 16-bit PNG whose values rise from low to high."""
+    """Return a 16-bit PNG whose values rise from low to high."""
     return saved(Image.fromarray((low + RAMP * (high - low)).astype(np.uint16)))
 
 
@@ -37,13 +37,13 @@ def floats(values, no_data=None):
 
 
 def icon(level, shape=None):
-    """A shape of one grey level on a transparent ground."""
+    """Return a shape of one grey level on a transparent ground."""
     alpha = (RAMP > 0.5) * 255 if shape is None else shape
     return saved(Image.fromarray(np.dstack([np.full((64, 64), level), alpha]).astype(np.uint8)))
 
 
 def seen(tmp_path, *contents):
-    """What the index sees of these files."""
+    """Return the index's view of these files."""
     images = []
     for number, content in enumerate(contents):
         path = tmp_path / f"{number}.bin"
@@ -141,7 +141,7 @@ def test_image_whose_alpha_hides_nothing_has_no_say(tmp_path):
 
 
 def test_white_shapes_are_not_copies_of_each_other(tmp_path):
-    """On white both were the same white square."""
+    """On white, both would be the same white square."""
     one, other = seen(tmp_path, icon(255), icon(255, (RAMP < 0.2) * 255))
     assert one.thumb != other.thumb
 
@@ -159,7 +159,7 @@ def test_large_image_is_rendered_as_small_one(monkeypatch):
 
 @pytest.fixture
 def cameras(tmp_path):
-    """Two classes of 10-bit images, which differ in the direction that they get brighter in."""
+    """Return two classes of 10-bit images that get brighter in different directions."""
     for number in range(8):
         for name, values in (("down", RAMP), ("right", RAMP.T)):
             folder = tmp_path / "images" / name

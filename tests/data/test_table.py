@@ -1,4 +1,4 @@
-"""Tables as others bring them: how paths, labels and splits are read."""
+"""Tables as users bring them: how paths, labels, and splits are read."""
 
 import unicodedata
 

@@ -77,7 +77,7 @@ def test_column_names_groups_before_pattern_does():
 
 @pytest.fixture
 def table(tmp_path):
-    """Sixteen images of two classes, four sites, and rising times."""
+    """Return sixteen images of two classes, four sites, and rising times."""
     root = write_classes(tmp_path / "set", {"ant": 8, "bee": 8})
     lines = ["path,label,site,when"]
     for number in range(8):

@@ -6,7 +6,7 @@ from tests.bundles import tiny_backbone
 
 
 def gradient(height, width):
-    """Brighter to the right and towards the bottom."""
+    """Return a picture that gets brighter to the right and towards the bottom."""
     rows, columns = np.mgrid[0:height, 0:width]
     grey = (rows / height + columns / width) * 127
     return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A report is one HTML file: pictures inside, hostile words harmless."""
+"""A report is one HTML file that contains its pictures and neutralizes hostile words."""
 
 import base64
 

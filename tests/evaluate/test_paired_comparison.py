@@ -12,7 +12,7 @@ OTHER = {"cat": "dog", "dog": "cat"}
 
 
 def contender(name, right):
-    """One whose answers on the images ``right`` are right."""
+    """Return a side whose answers on the images ``right`` are right."""
     flipped = np.array([OTHER[label] for label in LABELS], dtype=object)
     return Contender(name, np.where(np.isin(np.arange(100), right), LABELS, flipped), 3.0)
 
@@ -58,7 +58,7 @@ def test_classes_are_ordered_by_change():
     ]
     page = render_comparison(comparison, pictures=["plots/a.png"])
     assert "| cat | 50 | 100.0% | 50.0% | -50.0 |" in page
-    assert "The other 1 have as many right as before." in page
+    assert "Unchanged classes: 1." in page
     assert "![](plots/a.png)" in page
 
 

@@ -1,4 +1,4 @@
-"""Parts of the test images that a model is worse on."""
+"""Groups of test images on which a model is worse."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_numbers_are_cut_into_quarters():
 
 
 def test_images_of_one_group_count_once():
-    """One bad patient is not a bad site, however many images there are of him."""
+    """One bad patient does not make a bad site, however many images it has."""
     groups = np.arange(200) // 25
     errors = (groups == 0).astype(float)
     sites = facts(site=np.where(groups < 2, "north", "south"))

@@ -1,4 +1,4 @@
-"""A class from a few images: recognised, the others measured, the old model untouched."""
+"""A class from a few images: recognized, the others measured, the old model unchanged."""
 
 import json
 from hashlib import sha256
@@ -23,7 +23,7 @@ OLD = ["blue", "red"]
 
 
 def picture(colour, seed):
-    """A noisy PNG of one colour."""
+    """Return a noisy PNG of one colour."""
     import io
 
     random = np.random.default_rng(seed)
@@ -36,7 +36,7 @@ def picture(colour, seed):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model that tells blue from red, and names its forty training images."""
+    """A model that separates blue from red and lists its forty training images."""
     plain = Predictor(tiny_bundle())
     contents = [picture(OLD[seed % 2], seed) for seed in range(40)]
     features = plain.infer([plain.prepare(one) for one in contents]).features

@@ -1,4 +1,4 @@
-"""Heat maps: exact where they claim to be, at the right place, and faithful to the model."""
+"""Heat maps: exact if they claim to be, at the right place, and faithful to the model."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def make_head(tap, hidden=0):
 
 
 def spotted(seed, is_spotted):
-    """A noisy grey view and the cell (row, column) of its red spot, if it has one."""
+    """Return a noisy grey view and the cell (row, column) of its red spot, if it has one."""
     random = np.random.default_rng(seed)
     view = random.integers(110, 146, (SIZE, SIZE, 3), dtype=np.uint8)
     row, column = random.integers(0, 4, 2)
@@ -46,7 +46,7 @@ def spotted(seed, is_spotted):
 
 @pytest.fixture(scope="module")
 def spots(tmp_path_factory):
-    """A model that tells views with a red spot from those without."""
+    """A model that separates views with a red spot from those without."""
     backbone = tiny_backbone()
     preprocess = backbone.card.preprocess()
     views = [spotted(seed, seed % 2)[0] for seed in range(80)]

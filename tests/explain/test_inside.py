@@ -1,4 +1,4 @@
-"""What is inside a network: each method has the property that it is shown for."""
+"""The inside of a network: each method has the property that it is shown for."""
 
 import numpy as np
 import pytest
@@ -126,7 +126,7 @@ def test_receptive_field_grows_with_depth(lens):
 
 
 def test_first_receptive_field_is_that_of_the_convolutions(lens):
-    # What lies further away must not change a position in the middle of the first map.
+    # Pixels further away must not change a position in the middle of the first map.
     field = receptive_field(lens, 0, share=1e-9)
     image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
     maps = lens.map_at(image, 0)

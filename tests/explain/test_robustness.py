@@ -28,7 +28,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def sample(predictor):
-    """Twelve images; the labels are what the model says, so that each answer is right."""
+    """Twelve images; the labels are the model's answers, so every answer is right."""
     contents = [jpeg(seed) for seed in range(300, 312)]
     labels = np.array([CLASSES.index(a.label) for a in predictor.predict(contents)])
     pixels = [predictor.bundle.preprocess.decode(content).pixels for content in contents]

@@ -114,7 +114,7 @@ def test_damaged_names_are_rejected(tmp_path):
 
 
 def make_clusters(count, width, *, negative):
-    """Rows like features of images: close to few directions, with copies and a blank row."""
+    """Return rows like image features: close to few directions, with copies and a blank row."""
     random = np.random.default_rng(3)
     centres = random.gamma(0.5, size=(20, width))
     rows = centres[random.integers(0, 20, count)] + 0.3 * random.normal(size=(count, width))
@@ -132,7 +132,7 @@ def test_no_likeness_is_above_its_coarse_bound(negative):
         likeness = index.features.astype(np.float64) @ query.astype(np.float64)
         excess = coarse.bounds(query) - likeness
         assert excess.min() >= 0
-        # A bound that is far off would be no help.
+        # A loose bound would not help.
         assert np.median(excess) < 0.1
 
 

@@ -1,4 +1,4 @@
-"""Every task can be explained: what it is asked about, and that a map belongs to it."""
+"""Every task can be explained: its subjects, and maps that belong to them."""
 
 import dataclasses
 
@@ -139,7 +139,7 @@ def test_attack_moves_numbers_away_from_their_targets(predictors):
     predictor = predictors["regression"]
     sample = read_sample(predictor)
     decisions = predictor.infer([predictor.cut(one) for one in sample.pixels]).decisions
-    # Above the answers in the model's units, and far below in those of so few images.
+    # Above the answers in the model's units, and far below in those of these few images.
     values = (decisions + [2.0, 1.0, 1.0]).astype(np.float32)
     units = np.array([[1e3] * 3, [1.0] * 3])
     targets = dataclasses.replace(sample.targets, values=values, units=units)

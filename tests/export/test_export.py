@@ -1,4 +1,4 @@
-"""Exported models answer as the model does, and say what they are."""
+"""Exported models answer like the model, and describe themselves."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_onnx_says_what_is_needed_to_use_it(predictor, tmp_path):
 
 
 def test_ten_lines_of_documentation_give_models_answer(predictor, tmp_path):
-    """Without Rootstock: only what the file itself says."""
+    """Use only the file's content, without Rootstock."""
     done = export_model(predictor, "onnx", tmp_path / "out")
     session = onnxruntime.InferenceSession(str(done.path))
     said = session.get_modelmeta().custom_metadata_map

@@ -18,7 +18,7 @@ def _quickly(monkeypatch):
 
 
 def ways(calls, engines=("onnx", "openvino"), **seconds):
-    """Engines that take so many seconds for a call, and count them."""
+    """Engines that take this many seconds per call, and count calls."""
 
     def make(engine, seconds):
         def run(images):

@@ -23,7 +23,7 @@ def translators():
 
 @pytest.fixture
 def data(tmp_path):
-    """Eleven images in three classes, a backbone, its preprocessing and an empty store."""
+    """Eleven images in three classes, a backbone, its preprocessing, and an empty store."""
     root = write_classes(tmp_path / "images", {"a": 4, "b": 4, "c": 3})
     backbone = tiny_backbone()
     return {

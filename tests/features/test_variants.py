@@ -1,4 +1,4 @@
-"""A GPU's ways to features, run on a processor: the same code, only slower."""
+"""A GPU's ways to compute features, run on a CPU: the same code, only slower."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from tests.bundles import tiny_backbone
 
 TAPS = ["block1", "last"]
 BATCH = 8
-WIDTH = 272  # of the two taps
+WIDTH = 272  # total of the two taps
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def images(backbone):
 
 @pytest.fixture
 def opened(backbone, tmp_path, monkeypatch):
-    """The ways as a machine with a GPU opens them."""
+    """Return the ways that a machine with a GPU opens."""
     monkeypatch.setattr(forward, "_is_gpu", lambda device: True)
     size = backbone.card.input_size[-1]
     probe = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)

@@ -34,7 +34,7 @@ def blobs(n_classes=3, per_class=40, width=6, spread=1.0):
 
 
 def standardise(features):
-    """The features as a head is fitted on them, in the words of the rule."""
+    """Return the features as a head sees them during the fit."""
     variances, n_images = features.var(axis=0), len(features)
     common = PRIOR_IMAGES * variances.mean()
     shrunk = (n_images * variances + common) / (n_images + PRIOR_IMAGES)
@@ -51,7 +51,7 @@ def test_nearly_constant_feature_stays_small():
 
 
 def test_two_images_per_class_suffice_with_quiet_features():
-    """Dividing by the deviations of a few images would make the quiet features as loud."""
+    """Dividing by the deviations of a few images would amplify the quiet features."""
     random = np.random.default_rng(0)
     centres, quiet = np.zeros((3, 400)), np.r_[np.full(3, 0.5), np.full(397, 0.05)]
     centres[:, :3] = 2 * np.eye(3)
@@ -241,7 +241,7 @@ def test_outer_layer_of_mlp_head_is_adjusted():
 
 
 def fits_on(device):
-    """What every way to fit a head gives on ``device``, as outputs."""
+    """Return the outputs of every way to fit a head on ``device``."""
     features, labels = blobs()
     options = {"n_classes": 3, "weighting": "balanced", "device": device}
     heads = [head for _, head in walk_heads(features, labels, strengths=[0.1, 0.01], **options)]
@@ -251,7 +251,7 @@ def fits_on(device):
 
 
 def test_fit_creates_tensors_on_the_given_device():
-    """Whatever is made elsewhere lands on torch's default, which here cannot compute."""
+    """Tensors created elsewhere use torch's default device, which cannot compute here."""
     expected = fits_on(torch.device("cpu"))
     with torch.device("meta"):
         found = fits_on(torch.device("cpu"))

@@ -5,7 +5,7 @@ from tests.tasks.classes import fit_linear_head, fit_mlp_head
 
 
 def rings(count=400):
-    """Two classes that no straight border separates, as features of very unequal scale."""
+    """Return two classes that no linear border separates, as features of very unequal scale."""
     random = np.random.default_rng(0)
     labels = np.arange(count) % 2
     angle = random.uniform(0, 2 * np.pi, count)

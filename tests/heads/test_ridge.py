@@ -1,4 +1,4 @@
-"""Ridge regression with the penalty that leave-one-out chooses."""
+"""Ridge regression with a penalty chosen by leave-one-out."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def data():
 
 
 def scale(features):
-    """As heads are fitted: the deviations of few images are drawn together."""
+    """Scale features as in a fit, with the shrunken deviations of few images."""
     problem = HeadProblem.of(features)
     return (features - problem.mean) / problem.scale
 

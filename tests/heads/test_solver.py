@@ -1,4 +1,4 @@
-"""The axes that a head is solved in, and how much work a solution takes."""
+"""The axes in which a head is solved, and the work that a solution takes."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def test_features_are_rotated_without_losing_axes(shape, rank):
 
 @dataclasses.dataclass
 class CountedLoss:
-    """A loss that counts how often it is asked."""
+    """A loss that counts its calls."""
 
     inner: SoftmaxLoss
     calls: int = 0

@@ -1,4 +1,4 @@
-"""One MLflow database for all tests of a process: making its tables takes seconds."""
+"""One MLflow database for all tests of a process, because creating its tables takes seconds."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from rootstock.integrations.mlflow.registry import MlflowRegistry
 
 @pytest.fixture(scope="session")
 def quiet():
-    """The environment of a command that uses MLflow or Ray."""
+    """Return the environment of a command that uses MLflow or Ray."""
     before = dict(os.environ)
     prepare_mlflow()
     yield
@@ -28,7 +28,7 @@ def quiet():
 
 @pytest.fixture(scope="session")
 def mlflow_tables(quiet, tmp_path_factory):
-    """An SQLite file with MLflow's tables and nothing in them, to be copied in no time."""
+    """An SQLite file with MLflow's empty tables, for quick copies."""
     file = tmp_path_factory.mktemp("tables") / "mlflow.db"
     MlflowRegistry(f"sqlite:///{file}").versions("rootstock")
     return file
@@ -36,13 +36,13 @@ def mlflow_tables(quiet, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mlflow_uri(mlflow_tables, tmp_path_factory):
-    """The URI of an SQLite database in a folder of its own."""
+    """The URI of an SQLite database in a separate folder."""
     return f"sqlite:///{shutil.copy(mlflow_tables, tmp_path_factory.mktemp('mlflow'))}"
 
 
 @pytest.fixture
 def client(mlflow_uri):
-    """MLflow's own view of the database."""
+    """MLflow's view of the database."""
     from mlflow import MlflowClient
 
     return MlflowClient(mlflow_uri, registry_uri=mlflow_uri)
@@ -50,7 +50,7 @@ def client(mlflow_uri):
 
 @pytest.fixture(scope="session")
 def server(mlflow_uri):
-    """A tracking server over the same database, keeping files itself."""
+    """A tracking server over the same database that stores files."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     folder = Path(mlflow_uri.removeprefix("sqlite:///")).parent
@@ -81,7 +81,7 @@ def wait_for(url):
 
 @pytest.fixture(scope="session")
 def postgres():
-    """The URI of a database in a PostgreSQL of its own; skipped where that is not installed."""
+    """The URI of a database in a new PostgreSQL; skipped if it is not installed."""
     pytest.importorskip("psycopg2")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:

@@ -70,7 +70,7 @@ def test_try_of_dvc_uses_registry_of_its_project(tmp_path, monkeypatch):
 
 
 class _Refusing(BaseHTTPRequestHandler):
-    """A server with accounts, asked by somebody without one."""
+    """A server with accounts, called without an account."""
 
     def do_GET(self):
         self.rfile.read(int(self.headers.get("content-length") or 0))

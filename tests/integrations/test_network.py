@@ -1,4 +1,4 @@
-"""Nothing phones home: strace watches each connection of a training, a prediction and Ray."""
+"""No telemetry: strace watches each connection of a training run, a prediction, and Ray."""
 
 import os
 import re
@@ -40,7 +40,7 @@ with ray_session(""):
 
 @pytest.fixture
 def connect(tmp_path):
-    """Run code in a folder and with a home of its own; returns the addresses it connected to."""
+    """Run code in a folder with a separate home; return the addresses it connected to."""
     home = tmp_path / "home"
     home.mkdir()
 

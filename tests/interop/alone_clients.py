@@ -1,8 +1,8 @@
-"""Use KServe's client and MLServer's codecs; run by test_alone.py in a process of its own.
+"""Use KServe's client and MLServer's codecs; test_alone.py runs this in a separate process.
 
     python alone_clients.py FOLDER ADDRESS NAME IMAGE...
 
-Only these modules are imported: the packages' own `__init__` would import their whole servers.
+Only these modules are imported: the packages' `__init__` would import their whole servers.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def import_bare(name):
-    """Import a package without what its `__init__` does."""
+    """Import a package without running its `__init__`."""
     package = types.ModuleType(name)
     package.__path__ = list(importlib.util.find_spec(name).submodule_search_locations)
     sys.modules[name] = package
@@ -50,7 +50,7 @@ def ask_as_mlserver(address, name, images):
 
 
 async def ask_as_kserve(address, name, images):
-    """Return what KServe's client reads."""
+    """Return KServe's view of the answers."""
     from kserve.inference_client import InferenceRESTClient, RESTConfig
     from kserve.protocol.infer_type import InferInput, InferRequest, RequestedOutput
 

@@ -1,4 +1,4 @@
-"""A service in a process of its own, for the clients that others use."""
+"""A service in a separate process, for other people's clients."""
 
 import sys
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ ALONE = Path(sys.prefix) / "interop"
 
 
 class Served(NamedTuple):
-    """Where the service is, and what it says of two images."""
+    """The address of the service, and its answers for two images."""
 
     address: str
     name: str

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def answers(served, alone, tmp_path_factory):
-    """What the clients in alone_clients.py read."""
+    """The answers that the clients in alone_clients.py read."""
     folder = tmp_path_factory.mktemp("images")
     paths = [folder / f"{number}.jpg" for number in range(len(served.images))]
     for path, image in zip(paths, served.images, strict=True):
@@ -56,7 +56,7 @@ def published(alone, served):
     import schemathesis
 
     path = alone / "mlserver/rest/openapi/dataplane.json"
-    # `bytes` is not a type of JSON Schema; in JSON, such data is text.
+    # `bytes` is not a JSON Schema type; in JSON, such data is text.
     text = path.read_text(encoding="utf-8").replace('"type": "bytes"', '"type": "string"')
     document = json.loads(text)
     document["paths"] = {
@@ -70,7 +70,7 @@ def published(alone, served):
 
 
 def ask(operation, parameters):
-    """Return the statuses of made-up requests; half of them name the model in use."""
+    """Return the statuses of generated requests; half of them name the model in use."""
     from hypothesis import HealthCheck, given, settings
     from hypothesis.strategies import booleans
 

@@ -1,4 +1,4 @@
-"""Clients that programs make from the OpenAPI document."""
+"""Clients generated from the OpenAPI document."""
 
 import os
 import shutil
@@ -56,7 +56,7 @@ def document(served, tmp_path):
 
 @pytest.fixture
 def use(served, tmp_path):
-    """Run a script with the client in a folder `made` on its path; return what it prints."""
+    """Run a script with the client in a folder `made` on its path; return its output."""
     paths = [tmp_path / f"{number}.jpg" for number in range(len(served.images))]
     for path, image in zip(paths, served.images, strict=True):
         path.write_bytes(image)
@@ -90,7 +90,7 @@ def test_openapi_python_clients_client_classifies(served, document, use, tmp_pat
         program("openapi-python-client"), "generate", "--path", document, "--meta", "none",
         "--output-path", tmp_path / "made", "--config", tmp_path / "config.yml", cwd=tmp_path,
     )  # fmt: skip
-    # It knows no pictures: of the route that answers with one, the client has errors only.
+    # It has no pictures: for the route that answers with one, the client has only errors.
     warnings = [part for part in output.split("WARNING")[1:] if "image/png" not in part]
     assert not warnings
     assert len(list((tmp_path / "made/models").iterdir())) < 75

@@ -1,4 +1,4 @@
-"""Tables of answers: the same answers as one by one, and stopped runs that go on."""
+"""Tables of answers: the same answers as one by one, and stopped runs that continue."""
 
 import contextlib
 import csv
@@ -19,7 +19,7 @@ OPTIONS = AnswerOptions()
 
 @pytest.fixture
 def images(tmp_path, monkeypatch):
-    """Seven files in parts of three; the second cannot be used."""
+    """Seven files in parts of three; the second one is unusable."""
     monkeypatch.setattr(answer_table, "PART_IMAGES", 3)
     folder = tmp_path / "images"
     folder.mkdir()
@@ -35,7 +35,7 @@ def write(path, images, *, options=OPTIONS, embeddings=False, spreader=None):
 
 
 class Stops:
-    """Does ``parts`` parts, then dies."""
+    """Process ``parts`` parts, then die."""
 
     def __init__(self, parts):
         self.parts = parts
@@ -51,7 +51,7 @@ class Stops:
 
 
 class Counts(Stops):
-    """Notes which parts are asked for."""
+    """Record the requested parts."""
 
     def __init__(self):
         super().__init__(None)

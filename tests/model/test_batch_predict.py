@@ -1,4 +1,4 @@
-"""Many images at once are answered as each of them alone."""
+"""Many images at once get the same answers as each of them separately."""
 
 import numpy as np
 import pytest

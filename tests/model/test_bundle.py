@@ -1,4 +1,4 @@
-"""A bundle is written whole or not at all, and read only when every file is what it was."""
+"""A bundle is written completely or not at all, and read only if every file is unchanged."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def change(folder, file, edit):
-    """Edit a JSON file of a bundle and make its checksum right again."""
+    """Edit a JSON file of a bundle and update its checksum."""
     tree = json.loads((folder / file).read_text())
     edit(tree)
     write_json(folder / file, tree)

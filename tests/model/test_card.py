@@ -1,4 +1,4 @@
-"""The model card: what it says of data, plan and model."""
+"""The model card: its statements on data, plan, and model."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Engines: the same answers from each, the fastest that proves itself, and cores as allowed."""
+"""Engines give the same answers, the fastest proven one is used, and core limits are kept."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def bundle():
 
 
 def fake(answers, milliseconds):
-    """An engine that takes its time."""
+    """A slow engine."""
 
     def forward(images):
         import time
@@ -40,7 +40,7 @@ def test_every_engine_answers_as_onnx_runtime_does(bundle, name):
 
 
 def refusing(wrong):
-    """A proof that one engine does not pass."""
+    """A proof that one engine fails."""
 
     def prove(forward):
         if forward is wrong:

@@ -1,4 +1,4 @@
-"""What is written down of where a model comes from."""
+"""The recorded origin of a model."""
 
 import subprocess
 
@@ -19,7 +19,7 @@ WHOLE = {
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A git repository with one commit, which is the current folder."""
+    """A git repository with one commit as the current folder."""
     monkeypatch.chdir(tmp_path)
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text("1\n")

@@ -1,4 +1,4 @@
-"""What a model has seen: distances, and the limit of the unknown."""
+"""The images that a model has seen: distances, and the limit for `unknown`."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from rootstock.model.novelty import MAX_FEATURES, Reference
 
 
 def clouds(n, centres, *, seed=0, spread=0.1):
-    """Features float32[n,D] around unit vectors, with the number of their centre."""
+    """Return features float32[n,D] around unit vectors, with the number of their centre."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, len(centres), n)
     return (centres[labels] + random.normal(0, spread, (n, centres.shape[1]))).astype(

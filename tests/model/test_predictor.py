@@ -1,4 +1,4 @@
-"""The Predictor gives calibrated, ordered answers, and an error for each image it cannot use."""
+"""The Predictor gives calibrated, ordered answers, and an error per unusable image."""
 
 import json
 import shutil

@@ -1,6 +1,6 @@
-"""Environments with exactly the packages that a list of requirements brings, made in seconds.
+"""Environments with exactly the packages that a list of requirements needs, made in seconds.
 
-Nothing is downloaded: the files of each package are links to those of the running environment.
+Nothing is downloaded: the files of each package are links into the running environment.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def requirements_of(*extras: str) -> list[str]:
-    """What the distribution itself needs, and each of the extras."""
+    """The distribution's requirements, and those of each extra."""
     lines = [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
     return [*PROJECT["dependencies"], *lines]
 
 
 def closure(requirements: Iterable[str]) -> dict[str, importlib.metadata.Distribution]:
-    """Return the installed distributions that the requirements bring, by name.
+    """Return the installed distributions that the requirements need, by name.
 
     Raises:
-        PackageNotFoundError: one of them is not installed here.
+        PackageNotFoundError: A distribution is not installed here.
     """
     found: dict[str, importlib.metadata.Distribution] = {}
     done: set[tuple[str, frozenset[str]]] = set()
@@ -53,7 +53,7 @@ def closure(requirements: Iterable[str]) -> dict[str, importlib.metadata.Distrib
 
 
 def make_environment(folder: Path, requirements: Iterable[str], wheel: Path | None = None) -> Path:
-    """Make an environment with the requirements and a wheel; return its folder of programs."""
+    """Create an environment with the requirements and a wheel; return its folder of programs."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     scheme = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
@@ -68,7 +68,7 @@ def make_environment(folder: Path, requirements: Iterable[str], wheel: Path | No
 
 
 def linked_files(wanted: dict[str, importlib.metadata.Distribution]) -> dict[Path, Path]:
-    """Return what to link, by its place: whole folders, or files of those shared with others."""
+    """Return what to link, by location: whole folders, or files of shared folders."""
     links: dict[Path, Path] = {}
     for name, distribution in wanted.items():
         for top in _tops()[name]:
@@ -82,7 +82,7 @@ def linked_files(wanted: dict[str, importlib.metadata.Distribution]) -> dict[Pat
 
 @functools.cache
 def _tops() -> dict[str, set[str]]:
-    """What each installed distribution has at the top of site-packages, by its name."""
+    """Return the top-level content of each installed distribution in site-packages, by name."""
     found = {}
     for distribution in importlib.metadata.distributions():
         lines = (distribution.read_text("RECORD") or "").splitlines()
@@ -92,7 +92,7 @@ def _tops() -> dict[str, set[str]]:
 
 
 def clean_variables() -> dict[str, str]:
-    """This process's variables without those that lead to other code or other servers."""
+    """Return this process's variables without those that point to other code or servers."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""The built wheel: what it holds, and that each extra is enough for what it promises."""
+"""The built wheel: its content, and that each extra is enough for its purpose."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def programs(wheel, tmp_path_factory):
-    """Makes, once for each list of extras, an environment; returns its folder of programs."""
+    """Create an environment once per list of extras; return its folder of programs."""
     made = {}
 
     def make(*extras):
@@ -65,7 +65,7 @@ def programs(wheel, tmp_path_factory):
 
 
 def sources():
-    """Every file of the package, from src/ on."""
+    """Return every file of the package, relative to src/."""
     files = (path for path in (ROOT / "src/rootstock").rglob("*") if path.is_file())
     return sorted(
         path.relative_to(ROOT / "src")
@@ -82,7 +82,7 @@ def run(*command, folder):
 
 @contextlib.contextmanager
 def serving(programs, *arguments, folder):
-    """The address of `rootstock serve`, which is ended afterwards."""
+    """The address of `rootstock serve`, which is stopped afterwards."""
     process = subprocess.Popen(
         [programs / "rootstock", "serve", "--port", "0", *arguments],
         cwd=folder,
@@ -143,7 +143,7 @@ def test_licence_is_full_apache_text_of_authors():
 )
 def test_extra_installs_no_unneeded_packages(extras, absent):
     brought = set(closure(requirements_of(*extras)))
-    # MLflow is a server too, and that is made with FastAPI.
+    # MLflow includes a server, which uses FastAPI.
     allowed = {"fastapi"} if "mlflow" in brought else set()
     assert not brought & absent - allowed
 
@@ -207,7 +207,7 @@ def test_service_says_at_once_which_extra_it_lacks(programs, tmp_path, monkeypat
 
 @pytest.mark.timeout(600)
 def test_a_folder_becomes_a_served_model(programs, tmp_path):
-    """Trained by what train brings and the wheel's weights, served by what serve brings."""
+    """Trained with the packages of train, served with those of serve."""
     write_classes(tmp_path / "photos", {"ants": 12, "bees": 12})
     choices = ["plan.strategy=linear_probe", "assess.probe_folds=2", "search.engine=sequential"]
     settings = [word for choice in choices for word in ("--set", choice)]

@@ -11,7 +11,7 @@ def probes(accuracy):
 
 
 def profile_with(own, other, **facts):
-    """A profile of the configured backbone, and one alternative that may differ in facts."""
+    """Return a profile of the configured backbone, and one alternative that may differ in facts."""
     profile = make_profile(probes=probes(own))
     backbone = profile.backbone.model_copy(
         update={"name": "other", "weights_sha256": "o" * 64, **facts}

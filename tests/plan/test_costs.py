@@ -1,4 +1,4 @@
-"""What a strategy is expected to cost and to reach, by hand."""
+"""Expected cost and accuracy of a strategy, computed by hand."""
 
 import math
 

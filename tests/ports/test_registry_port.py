@@ -1,4 +1,4 @@
-"""What a registry names becomes a part of paths, so it has to be a plain word."""
+"""Registry names become parts of paths, so they have to be plain words."""
 
 import pytest
 

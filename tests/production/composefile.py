@@ -12,11 +12,11 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 _SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?::-((?:[^{}]|\$\{[^{}]*\})*))?\})")
-"""`${NAME:-default}`; the default may hold one of its own kind, as Compose allows."""
+"""`${NAME:-default}`; the default may contain another one, as in Compose."""
 
 
 def read_compose(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The file with each `${NAME:-default}` replaced, by `settings` first, and `$$` by `$`."""
+    """Return the file with `${NAME:-default}` filled from `settings` first, and `$$` as `$`."""
 
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
@@ -29,7 +29,7 @@ def read_compose(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 
 def settings_of_the_file() -> dict[str, str]:
-    """Every setting with its default."""
+    """Return every setting with its default."""
     found = _SETTING.findall(COMPOSE_FILE.read_text(encoding="utf-8"))
     return {name: _fill(default, {}) for escaped, name, default in found if not escaped}
 
@@ -43,7 +43,7 @@ def _fill(text: str, settings: Mapping[str, str]) -> str:
 
 
 def built_environment(dockerfile: Path) -> dict[str, str]:
-    """What a Dockerfile's ENV lines set."""
+    """Return the values of a Dockerfile's ENV lines."""
     text = dockerfile.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = re.findall(r"^ENV (.+)$", text, flags=re.MULTILINE)
     return dict(pair.split("=", 1) for line in lines for pair in line.split())

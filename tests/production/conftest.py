@@ -1,4 +1,4 @@
-"""Running services of docker-compose.yml, and what they need in place of Docker."""
+"""Running services of docker-compose.yml, and substitutes for Docker."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
 @pytest.fixture(scope="session")
 def needed():
-    """Skip the test where a program that the services need is not installed."""
+    """Skip the test if a program that the services need is not installed."""
 
     def ask_for(*programs: str) -> None:
         for program in programs:
@@ -29,14 +29,14 @@ def needed():
 
 @pytest.fixture(scope="session")
 def namespaces():
-    """Skip where this machine cannot run services as containers run."""
+    """Skip if this machine cannot run services like containers."""
     if reason := why_not_here():
         pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory):
-    """(folder, API keys by role) as services/make-secrets makes them."""
+    """(folder, API keys by role) created by services/make-secrets."""
     folder = tmp_path_factory.mktemp("secrets") / "of-the-stack"
     done = subprocess.run(
         [ROOT / "services/make-secrets", folder], capture_output=True, text=True, check=True
@@ -47,7 +47,7 @@ def secrets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def make_stack(tmp_path_factory, secrets, namespaces):
-    """A function that makes an empty stack with settings; all are ended afterwards."""
+    """Return a function that creates an empty stack with settings; all are stopped afterwards."""
     made = []
 
     def make(**settings: str) -> Stack:
@@ -65,7 +65,7 @@ def make_stack(tmp_path_factory, secrets, namespaces):
 
 
 def put_model(stack: Stack, number: int) -> None:
-    """A model in the volume that a replica of the service will find."""
+    """A model in the volume, where a replica of the service finds it."""
     volume = stack.folder / f"inference-{number}" / "volume"
     shutil.copytree(tiny_bundle(), volume / "model")
     give_to(10001, volume)

@@ -1,13 +1,13 @@
 """Runs services of docker-compose.yml on this machine, without Docker and without changing them.
 
-A container is a process in namespaces of its own, and so is this: each service gets a network per
-network of the file, a name server that knows the names there, its volumes and secrets at their
-paths, a read-only root, its user, no privileges, and no other environment. Command, environment
-and health check are run as they stand. In place of the image's file system lies this machine's,
-unwritten; in place of images' start scripts the few lines in `_START`. Limits of memory and
-processors are not applied. Needs Linux and root; everything ends with the test.
+A container is a process in separate namespaces, and so is this. Each service gets a network per
+network of the file, a name server with the names there, its volumes and secrets at their paths, a
+read-only root, its user, no privileges, and no other environment. Command, environment, and health
+check run unchanged. This machine's file system, read-only, replaces the image's; the few lines in
+`_START` replace the images' start scripts. Limits of memory and processors are not applied. Needs
+Linux and root; everything ends with the test.
 
-Long, because it is one idea: what a container engine does, in the order in which it does it.
+The file is long because it is one idea: the steps of a container engine, in their order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 from tests.production.composefile import ROOT, built_environment, read_compose
 
 T = TypeVar("T")
-# Ended with this process, however that ends.
+# Ended together with this process.
 _UNSHARE = ["setpriv", "--pdeathsig=KILL", "unshare"]
 _ALONE = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
 _NEW_NETWORK = 0x40000000
@@ -42,7 +42,7 @@ _PATH = ":".join(
         *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
     ]
 )
-# What the images' own start scripts do before the command.
+# The work of the images' start scripts before the command.
 _START = {
     "postgres": """
         export PGDATA=/var/lib/postgresql/data
@@ -58,7 +58,7 @@ _START = {
 
 
 def why_not_here() -> str:
-    """Why services cannot be run so on this machine; empty if they can."""
+    """Return why services cannot run this way on this machine; empty if they can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "running services in namespaces needs Linux and root"
     probe = (
@@ -88,13 +88,13 @@ class Container:
 
     @property
     def pid(self) -> int:
-        """The first process inside, as this machine numbers it."""
+        """Return the first process inside, as numbered by this machine."""
         return _child_of(self.init.pid)
 
     def exec(
         self, command: list[str], *, seconds: float = 60, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """What `docker compose exec` does: a command inside, as the service's user."""
+        """Run a command inside as the service's user, like `docker compose exec`."""
         if self.init.poll() is not None:
             return subprocess.CompletedProcess(command, 137, "", "the container has ended")
         line = [
@@ -110,20 +110,20 @@ class Container:
             return subprocess.CompletedProcess(line, 124, "", f"longer than {error.timeout} s")
 
     def check(self) -> subprocess.CompletedProcess[str]:
-        """Run the health check of the file once."""
+        """Run the file's health check once."""
         kind, *words = self.spec["healthcheck"]["test"]
         command = words if kind == "CMD" else ["/bin/sh", "-c", *words]
         return self.exec(command, seconds=_seconds(self.spec["healthcheck"]["timeout"]))
 
     def is_healthy(self) -> bool:
-        """As Docker judges: unhealthy is who fails the file's number of checks in a row."""
+        """Judge like Docker: unhealthy after the file's number of consecutive failed checks."""
         tries = range(self.spec["healthcheck"]["retries"])
         return any(self.check().returncode == 0 for _ in tries)
 
     def wait_until_healthy(self) -> None:
-        """As `service_healthy` waits, with the file's own patience; AssertionError with the log."""
+        """Wait like `service_healthy`, as long as the file states; AssertionError has the log."""
         health = self.spec["healthcheck"]
-        # A build machine may do ten other things.
+        # A build machine may be busy with ten other things.
         end = time.monotonic() + 6 * _seconds(health["start_period"])
         while (done := self.check()).returncode:
             assert self.init.poll() is None, f"{self.service} ended:\n{self.tail()}"
@@ -131,19 +131,19 @@ class Container:
             time.sleep(_seconds(health.get("start_interval", "1s")))
 
     def wait(self, seconds: float = 60) -> int:
-        """The exit status of a service that ends by itself."""
+        """Return the exit status of a service that exits."""
         return self.init.wait(seconds)
 
     def inside(self, work: Callable[[], T]) -> T:
-        """The answer of a function that runs in this container's network."""
+        """Return the result of a function that runs in this container's network."""
         return _in_network(self.pid, work)
 
     def send(self, wanted: signal.Signals) -> None:
-        """Send a signal to the service itself, as Docker's init passes it on."""
+        """Send a signal to the service process, like Docker's init."""
         os.kill(_child_of(self.pid), wanted)
 
     def stop(self) -> None:
-        """The file's stop signal, its time of grace, then SIGKILL."""
+        """Send the file's stop signal, wait for its grace period, then send SIGKILL."""
         if self.init.poll() is None:
             with contextlib.suppress(ProcessLookupError, IndexError):
                 self.send(signal.Signals[self.spec.get("stop_signal", "SIGTERM")])
@@ -153,7 +153,7 @@ class Container:
                 self.kill()
 
     def kill(self) -> None:
-        """Nothing is told to anybody: every process of the container is gone."""
+        """Kill every process of the container without notice."""
         if self.init.poll() is None:
             with contextlib.suppress(ProcessLookupError, IndexError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -161,7 +161,7 @@ class Container:
             self.init.wait(20)
 
     def tail(self, characters: int = 3000) -> str:
-        """The end of what the service printed."""
+        """Return the end of the service's output."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-characters:]
 
 
@@ -220,12 +220,12 @@ class Stack:
         return container
 
     def stop(self, container: Container, *, kill: bool = False) -> None:
-        """End one container and forget its name."""
+        """Stop one container and forget its name."""
         container.kill() if kill else container.stop()
         self.running.remove(container)
 
     def close(self) -> None:
-        """End everything."""
+        """Stop everything."""
         for container in reversed(self.running):
             container.kill()
         self._names.close()
@@ -233,7 +233,7 @@ class Stack:
         self._switch.wait(20)
 
     def volume(self, name: str) -> Path:
-        """The folder that is the named volume."""
+        """Return the folder of the named volume."""
         return self.folder / "volumes" / name
 
     def _environment(self, spec: dict[str, Any]) -> dict[str, str]:
@@ -243,7 +243,7 @@ class Stack:
         return image | given | {"PATH": _PATH}
 
     def _mounts(self, spec: dict[str, Any], home: Path, addresses: dict[str, str]) -> Iterator[str]:
-        """Shell lines that make the container's file system at ``home``/root."""
+        """Return shell lines that create the container's file system at ``home``/root."""
         root, uid = home / "root", spec["user"].replace(":", " ").split()
         base = shlex.quote(str(home))
         yield f"mkdir -p {base}/disk {root}; mount -t tmpfs disk {base}/disk"
@@ -252,7 +252,7 @@ class Stack:
             f"mount -t overlay overlay {root} "
             f"-o lowerdir=/,upperdir={base}/disk/up,workdir={base}/disk/work"
         )
-        # Python may be installed where only its owner looks.
+        # Python may be installed in a folder that only its owner can read.
         for path in (Path(sys.executable).resolve(), Path(sys.prefix), ROOT):
             yield from (f"chmod o+x {root}{parent}" for parent in path.parents)
         yield f"echo 'user:x:{uid[0]}:{uid[1]}::/tmp:/bin/sh' >> {root}/etc/passwd"
@@ -295,13 +295,13 @@ class Stack:
             yield path, target, "ro" in rest[1:]
 
     def _next_addresses(self, networks: Any) -> dict[str, str]:
-        """An unused address in each network."""
+        """Return an unused address in each network."""
         for name in networks:
             self._used[name] += 1
         return {name: f"10.77.{self._subnets[name]}.{self._used[name]}" for name in networks}
 
     def _plug_in(self, pid: int, addresses: dict[str, str]) -> None:
-        """A cable to each network."""
+        """Connect a virtual cable to each network."""
         for i, (name, address) in enumerate(addresses.items()):
             cable = "v{2}x{3}".format(*address.split("."))
             self._ip(
@@ -360,7 +360,7 @@ class _NameServer:
                 time.sleep(0.01)
 
     def _answer(self, query: bytes, asker: Container) -> bytes:
-        """A DNS message: the addresses of a name (RFC 1035), or that there is none such."""
+        """Return a DNS message: the addresses of a name (RFC 1035), or that it does not exist."""
         end = query.index(b"\0", 12)
         labels, at = [], 12
         while at < end:
@@ -402,7 +402,7 @@ def _as_user(
 
 
 def _inside(root: Path, path: str) -> str:
-    """Set $at to where a path lies below the root, by the links of that root."""
+    """Set $at to the location of a path below the root, following that root's links."""
     return f"at={root}$(chroot {root} realpath -m {path})"
 
 
@@ -426,7 +426,7 @@ def _in_network(pid: int, work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             failure.append(error)
 
-    # A thread has a network of its own; this process stays where it is.
+    # A thread can have a separate network; this process keeps its own.
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
@@ -441,13 +441,13 @@ def _child_of(pid: int) -> int:
 
 
 def give_to(user: int, folder: Path) -> None:
-    """Make a container's user the owner of a folder and of all in it."""
+    """Make a container's user the owner of a folder and its content."""
     for path in (folder, *folder.rglob("*")):
         os.chown(path, user, user, follow_symlinks=False)
 
 
 def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for it; AssertionError where it does not come."""
+    """Wait for a condition; raise AssertionError if it does not come true."""
     end = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError, IndexError):

@@ -1,4 +1,4 @@
-"""docker-compose.yml and what stands beside it: the specification's schema and rules of our own."""
+"""docker-compose.yml and its files: the specification's schema and our rules."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def test_a_service_is_checked_or_runs_once(name):
     else:
         kind, *words = SERVICES[name]["healthcheck"]["test"]
         assert kind in ("CMD", "CMD-SHELL")
-        # MLflow's /health says 200 when every client hears 403.
+        # MLflow's /health answers 200 while every client gets 403.
         assert not any(word.endswith("/health") for word in words if "mlflow" in word)
         assert SERVICES[name]["restart"] == "unless-stopped"
 
@@ -287,7 +287,7 @@ def test_an_empty_secret_is_rejected_by_name(tmp_path):
 
 
 def exported() -> dict[str, set[str]]:
-    """Each series of the service's own with its labels."""
+    """Return each series that the service defines, with its labels."""
     found: dict[str, set[str]] = {"up": set(), "scrape_duration_seconds": set()}
     for collector in Telemetry().registry._collector_to_names:
         if not hasattr(collector, "_labelnames"):
@@ -314,7 +314,7 @@ def test_a_query_names_what_the_service_exports(expression):
     selectors = re.findall(r"\b(rootstock_\w+|up)(?:\{([^}]*)\})?", expression)
     assert selectors
     for name, matchers in selectors:
-        assert name in known, f"{name} is no metric of the service"
+        assert name in known, f"{name} is not a metric of the service"
         asked = set(re.findall(r'(\w+)[!=]~?"', matchers.replace("=~", "=")))
         assert asked <= known[name] | {"job", "instance"}
     grouped = set(re.findall(r"[\w]+", " ".join(re.findall(r"by \(([^)]*)\)", expression))))
@@ -342,7 +342,7 @@ def test_the_dashboard_reads_the_provisioned_source():
     (source,) = yaml.safe_load((folder / "datasources/prometheus.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((folder / "dashboards/rootstock.yml").read_text())["providers"]
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    # Also of use in a Grafana of one's own, whose source has another uid.
+    # Also for use in another Grafana, whose source has a different uid.
     assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {"${datasource}"}
     (variable,) = dashboard["templating"]["list"]
     assert (variable["name"], variable["type"]) == ("datasource", "datasource")
@@ -395,7 +395,7 @@ def test_certificates_of_ones_own_are_accepted_by_proxy(tmp_path):
 
 
 def test_stack_files_contain_no_unchecked_digest():
-    """Digests are the operator's to pin: a made-up one would be worse than a tag."""
+    """Operators pin digests: a made-up one would be worse than a tag."""
     paths: list[Path] = [COMPOSE_FILE, *DOCKERFILES, ROOT / ".env.example"]
     assert not any("@sha256:" in re.sub(r"#.*", "", path.read_text()) for path in paths)
 
@@ -410,7 +410,7 @@ def test_certificates_are_with_secrets_by_default():
 
 
 def test_secrets_that_were_interrupted_are_made_whole(tmp_path):
-    """Ended between two keys, or in the middle of a file: nothing half is ever taken for whole."""
+    """Interrupted between two keys, or within a file: a partial file never counts as complete."""
     folder = tmp_path / "secrets"
     folder.mkdir()
     (folder / ".api_keys.new").write_text("first-predict predict 0")

@@ -15,7 +15,7 @@ KEYS = {"aws_access_key_id": "of-a-test", "aws_secret_access_key": "of-a-test"}
 
 
 def test_models_are_stored_and_served_from_bucket(make_stack, secrets, needed):
-    """The bucket is at an address of MLflow's own container: nobody else could reach it."""
+    """The bucket is at an address inside MLflow's container, which no other client can reach."""
     needed("postgres", "psql", "initdb")
     lines = "\n".join(f"{name} = {value}" for name, value in KEYS.items())
     (secrets[0] / "s3_credentials").write_text(f"[default]\n{lines}\n")

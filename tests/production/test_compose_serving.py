@@ -1,4 +1,4 @@
-"""What stands before the world, run natively as docker-compose.yml says: replicas, proxy, eyes."""
+"""The public part, run natively as in docker-compose.yml: replicas, proxy, monitoring."""
 
 import json
 import re
@@ -112,7 +112,7 @@ def test_services_have_no_privileges_or_writable_disk(stack):
 
 
 def test_draining_replica_loses_no_request(stack, ask):
-    # An older proxy gives a request with a body up once a connection was refused, and says 502.
+    # An older proxy answers 502 to a request with a body after a refused connection.
     body = ("POST", "/v1/predict", IMAGE)
     method, path, content = body if proxy_version() >= BODIES_RETRIED else READY
     put_model(stack, 3)
@@ -128,7 +128,7 @@ def test_draining_replica_loses_no_request(stack, ask):
         answers.append(ask(method, path, **content).status_code)
     stack.running.remove(leaving)
     answers += [ask(method, path, **content).status_code for _ in range(20)]
-    time.sleep(3)  # by now the proxy has forgotten the name's third address
+    time.sleep(3)  # by now the proxy no longer uses the third address
     answers += [ask("POST", "/v1/predict", **IMAGE).status_code for _ in range(20)]
     assert set(answers) == {200}, stack.proxy.tail()
 
@@ -182,7 +182,7 @@ def test_prometheus_that_hangs_fails_its_check(prometheus):
 def test_proxy_check_fails_without_replicas(stack, ask):
     one, other = [c for c in stack.running if c.service == "inference"]
     stack.stop(one, kill=True)
-    # What was connected may fail once; then the other answers.
+    # A request on an existing connection may fail once; then the other replica answers.
     answers = [ask("POST", "/v1/predict", **IMAGE).status_code for _ in range(10)]
     assert answers.count(200) >= 9
     assert stack.proxy.is_healthy()

@@ -1,4 +1,4 @@
-"""The whole stack, run natively as docker-compose.yml says, and broken piece by piece."""
+"""The whole stack, run natively as in docker-compose.yml, and broken piece by piece."""
 
 import base64
 import json
@@ -66,7 +66,7 @@ KNOCK = """
                 answers[f"{method} {path}"] = answer.status
     print(json.dumps([len(doors), answers]))
 """
-# What MLflow tells anybody.
+# Routes that MLflow answers for everyone.
 HARMLESS = {
     "GET /health": 200,
     "GET /api/3.0/mlflow/server-info": 200,
@@ -121,7 +121,7 @@ def python(container: Container, code: str, *, seconds: float = 120, **environme
 
 
 def register(stack: Stack, head: Container) -> str:
-    """Register the tiny model from Ray's head, as the pipeline does it, and make it champion."""
+    """Register the tiny model from Ray's head, like the pipeline, and make it champion."""
     give_to(1000, Path(shutil.copytree(tiny_bundle(), stack.folder / "project/model")))
     done = python(head, REGISTER)
     assert "version 1" in done.stdout, done.stderr
@@ -154,7 +154,7 @@ def mlflow(stack, postgres):
 
 @pytest.fixture(scope="module")
 def accounts(stack, mlflow):
-    """The users, made twice: the second time changes nothing."""
+    """Create the users twice: the second time changes nothing."""
     for number in (1, 2):
         one = stack.start("accounts", number=number)
         assert one.wait() == 0, one.tail()
@@ -173,9 +173,9 @@ def worker(stack, head):
 
 @pytest.fixture(scope="module")
 def commit(stack):
-    """The commit of a project of 32 images that lies where Ray's containers see it."""
+    """Return the commit of a project of 32 images in a folder that Ray's containers see."""
     root = stack.folder / "project"
-    os.chown(root, 0, 0)  # git trusts its user's folders only
+    os.chown(root, 0, 0)  # git trusts only its user's folders
     project = Project(root)
     weights = Path(tiny_backbone().card.weights)
     shutil.copytree(weights.parent, root / "weights")
@@ -193,7 +193,7 @@ def champion(stack, head):
 
 
 def get(container: Container, url: str, secrets=None, user: str = "", **headers: str):
-    """(status, body) of a GET inside a container's network."""
+    """Return (status, body) of a GET inside a container's network."""
     if user:
         name = {"admin": "mlflow_admin_password"}.get(user, f"mlflow_{user}_password")
         pair = f"{user}:{(secrets[0] / name).read_text()}"
@@ -230,10 +230,10 @@ def test_a_changed_password_fails_the_check_of_postgres(postgres):
 
 
 def test_mlflow_check_fails_without_allowed_hosts(stack, mlflow):
-    """/health says 200 to everybody; the check of the file says what clients would hear."""
+    """/health answers 200 to everyone; the file's check shows the answers that clients get."""
     second = stack.start("mlflow", number=2, without="MLFLOW_SERVER_ALLOWED_HOSTS")
     try:
-        # Its own name must lead to itself, as it does where there is one MLflow.
+        # Its name must resolve to itself, as with a single MLflow.
         stack.running.remove(mlflow)
         end = time.monotonic() + 120
         while True:
@@ -273,7 +273,7 @@ def test_the_users_may_ask_mlflow(mlflow, accounts, secrets):
 
 
 def test_no_route_of_mlflow_answers_without_a_password(mlflow):
-    """Every route that MLflow declares, in each of its methods, asked by nobody."""
+    """Return every route that MLflow declares, in each of its methods, called without login."""
     done = mlflow.exec(["python", "-c", textwrap.dedent(KNOCK)], seconds=400)
     asked, answers = json.loads(done.stdout.splitlines()[-1])
     assert asked > 100, done.stderr
@@ -286,7 +286,7 @@ def test_ray_runs_task_on_worker_with_token(head, worker):
 
 
 def test_pipeline_trains_on_worker_and_registers_at_mlflow(head, worker, commit):
-    """`dvc repro` as in docs/guides/deployment.md; the head itself has no processor to offer."""
+    """Run `dvc repro` as in docs/guides/deployment.md; the head offers no processor."""
     ran = head.exec(["with-secrets", "dvc", "repro"], seconds=400)
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
     assert all(f"Running stage '{stage}'" in ran.stdout for stage in STAGES)
@@ -301,7 +301,7 @@ def test_pipeline_trains_on_worker_and_registers_at_mlflow(head, worker, commit)
 
 
 def test_registered_version_is_made_again_bit_for_bit(head, worker, commit):
-    """On the stack, from the version's number alone."""
+    """Run on the stack, with only the version's number."""
     command = ["with-secrets", "rootstock", "reproduce", "1", "--run", "--folder", "again"]
     done = head.exec(command, seconds=400)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -318,7 +318,7 @@ def test_ray_rejects_clients_without_a_token(worker):
 def test_head_does_not_list_a_dead_worker(stack, head, worker):
     second = stack.start("ray-worker", number=2)
     second.wait_until_healthy()
-    # Ray's own process dies, the container's first one does not.
+    # Ray's process dies; the container's first process does not.
     done = second.exec(["pkill", "-KILL", "raylet"])
     assert done.returncode == 0
     until(lambda: second.check().returncode, 60)
@@ -389,7 +389,7 @@ def test_the_proxy_leads_browsers_to_mlflow(stack, accounts, secrets, needed):
 
 
 def test_training_outlives_a_restart_of_postgres(stack, head, worker, mlflow, commit):
-    """Gone for ten seconds while a trial runs: it ends well, and each run is whole."""
+    """Stopped for ten seconds during a trial, which still ends well with complete runs."""
     log = stack.folder / "project/repro.log"
     line = "dvc repro --single-item --force train > repro.log 2>&1"
     (postgres,) = [c for c in stack.running if c.service == "postgres"]
@@ -411,7 +411,7 @@ def test_training_outlives_a_restart_of_postgres(stack, head, worker, mlflow, co
 
 
 def test_the_registry_is_restored_by_the_documented_commands(stack, mlflow, head, champion):
-    """Dumped, lost, and put back by docs/explanation/registry.md, but for stop and start."""
+    """Dumped, lost, and restored with docs/explanation/registry.md, except for stop and start."""
     (postgres,) = [c for c in stack.running if c.service == "postgres"]
     text = (ROOT / "docs/explanation/registry.md").read_text(encoding="utf-8")
     lines = re.findall(r"^docker compose exec -T (\w+) (.+?) [<>] (\S+)$", text, flags=re.MULTILINE)
@@ -432,7 +432,7 @@ def test_the_registry_is_restored_by_the_documented_commands(stack, mlflow, head
 
 
 def test_mlflow_fails_its_check_without_postgres_and_recovers(stack, mlflow, champion):
-    """Last, because it ends the database."""
+    """Runs last, because it stops the database."""
     (postgres,) = [c for c in stack.running if c.service == "postgres"]
     stack.stop(postgres, kill=True)
     assert not mlflow.is_healthy()

@@ -1,4 +1,4 @@
-"""An audit without a network: pinned versions against a list of what is safe."""
+"""An offline audit: pinned versions compared with a list of safe versions."""
 
 import json
 import re

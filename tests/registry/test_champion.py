@@ -1,4 +1,4 @@
-"""Who counts as champion, read from the log; and the aliases that follow it."""
+"""Which version counts as champion, according to the log; and the aliases that follow it."""
 
 import re
 
@@ -189,7 +189,7 @@ def test_lost_answer_of_registry_is_not_lost_promotion(shelf):
 
     def append(name, version, facts):
         original(name, version, facts)
-        original(name, version, facts)  # as a client that tries again would
+        original(name, version, facts)  # like a client that retries
         raise TrackingError("the connection was closed")
 
     shelf.append_record = append

@@ -1,4 +1,4 @@
-"""Addresses of registered models."""
+"""URIs of registered models."""
 
 import pytest
 

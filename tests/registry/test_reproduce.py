@@ -1,4 +1,4 @@
-"""From a version back to what it was made of."""
+"""From a version back to its inputs."""
 
 import re
 import shlex

@@ -34,7 +34,7 @@ def test_targets_that_are_reached_already_are_left_out():
 
 def test_target_beyond_noise_is_out_of_reach():
     random = np.random.default_rng(0)
-    features = random.normal(size=(400, 8))  # knows nothing of the labels
+    features = random.normal(size=(400, 8))  # independent of the labels
     found = measure_feasibility(features, np.arange(400) % 2, folds=5, goals=(0.99,), seed=0)
     assert found.targets[0].n_images is None
 

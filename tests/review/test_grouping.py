@@ -1,4 +1,4 @@
-"""Images that belong together, by names or closeness: told where splits divide them."""
+"""Images that belong together, by names or closeness, and a report if splits divide them."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SPLITS = ("train", "train", "val", "test")
 
 
 def tracks(n_tracks=16, frames=10, *, name="{track:03}_{frame:03}", spread=0.05, divided=True):
-    """Frames of tracks that look the same; of the class a track shows a little only."""
+    """Return frames of tracks that look the same; they show the class only weakly."""
     random = np.random.default_rng(0)
     rows, features = [], []
     for track in range(n_tracks):

@@ -1,4 +1,4 @@
-"""Labels of each task there and back again, and exports as the tools write them."""
+"""Labels of each task, exported and imported again, and exports as the tools write them."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_labels_survive_each_format(tmp_path, name, label, form):
 
 
 def test_label_studio_s_own_export_is_read(tmp_path):
-    """As Label Studio 1.x writes it: several annotations, cancelled ones, percent of the sides."""
+    """An export of Label Studio 1.x: several annotations, cancelled ones, percent of the sides."""
     tree = [
         {
             "id": 7,

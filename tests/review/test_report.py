@@ -161,7 +161,7 @@ def test_small_class_is_left_out_of_curve(tmp_path):
     curve = build._feasibility(SingleLabel(), rows, features, None, 3, 0, np.arange(len(rows)))
     assert curve.left_out == ("rare",)
     text = render_review(a_review(feasibility=curve), make_profile(), pictures={}, minutes={})
-    assert "Without rare: too few images." in text
+    assert "Not included, because they have too few images: rare." in text
 
 
 @pytest.mark.parametrize(("n_strata", "words"), [(1, "of 1 classes"), (2, ""), (0, "")])
@@ -169,7 +169,7 @@ def test_page_states_how_many_classes_were_reviewed(n_strata, words):
     profile = make_profile()
     assert len(profile.train_per_class) == 2
     text = render_review(a_review(n_strata=n_strata), profile, pictures={}, minutes={})
-    assert ("200 of them, " + words + ", were" in text) == bool(words)
+    assert (f"200 images {words} were" in text) == bool(words)
 
 
 def test_corrections_are_a_finding_without_removed_images():

@@ -13,7 +13,7 @@ from tests.review.test_doubts import row
 
 
 def rows_of(n=80, **by_class):
-    """Two classes, whose files differ in what ``by_class`` says."""
+    """Return two classes whose files differ in ``by_class``."""
     return [
         row(f"{i}.jpg", "cat", **by_class) if i % 2 else row(f"{i}.jpg", "dog") for i in range(n)
     ]
@@ -52,7 +52,7 @@ def of_pictures(rows, pictures):
 
 
 def pictures_of(rows, *, border=None, inside=None):
-    """Random pictures, with a border or an inside of another brightness for each class."""
+    """Return random pictures with a different brightness of border or inside per class."""
     random = np.random.default_rng(0)
     for each in rows:
         picture = random.integers(0, 256, (48, 56, 3)).astype(np.uint8)
@@ -71,7 +71,7 @@ def test_border_of_one_of_two_classes_is_shortcut():
 
 
 def twelve_classes(each=20, **changes):
-    """Twelve classes of files that are the same, but for the first."""
+    """Return twelve classes of equal files, except for the first class."""
     return [
         row(f"{label}/{n}.jpg", f"class{label:02}", **(changes if label == 0 else {}))
         for label in range(12)
@@ -87,7 +87,7 @@ def test_frame_around_one_class_is_a_shortcut():
 
 
 def test_border_like_its_picture_is_not_a_shortcut():
-    """The sky of photos of the weather, the texture of steel."""
+    """The sky in photos of the weather, the texture of steel."""
     rows = rows_of()
     assert of_pictures(rows, pictures_of(rows, inside={"cat": 20, "dog": 180})) == []
 
@@ -122,7 +122,7 @@ def test_size_that_one_class_never_has_is_reported():
 
 
 def test_sizes_of_a_track_are_not_a_shortcut():
-    """All frames of a track have a size of its own: it is learnt by heart, and says nothing."""
+    """Frames of a track share a unique size: the tree memorizes it, but it means nothing."""
     random = np.random.default_rng(0)
     sides = random.integers(40, 200, 24).tolist()
     rows = [

@@ -1,4 +1,4 @@
-"""The stopwatch: turns, best rounds, hopeless ways, clear leads; and that no plan depends on it."""
+"""The stopwatch: turns, best rounds, hopeless ways, clear leads; and plans without it."""
 
 import ast
 from functools import partial
@@ -14,14 +14,14 @@ SRC = Path(choose.__file__).parents[1]
 
 
 class Clock:
-    """Time that only the ways move."""
+    """A clock that only the ways advance."""
 
     def __init__(self, monkeypatch):
         self.now, self.calls = 0.0, []
         monkeypatch.setattr(choose, "perf_counter", lambda: self.now)
 
     def way(self, name, *seconds):
-        """A way that takes these seconds, one run after the other; the last for all later runs."""
+        """Return a way that takes these seconds, one per run; the last value repeats."""
         laps = list(seconds)
 
         def run():

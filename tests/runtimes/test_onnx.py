@@ -1,4 +1,4 @@
-"""Products of codes by ONNX Runtime: the file is what onnx writes, and the products are exact."""
+"""Products of codes by ONNX Runtime: the file equals onnx's, and the products are exact."""
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -18,7 +18,7 @@ def test_file_of_the_product_is_what_onnx_writes():
 
 
 def test_products_of_the_largest_codes_are_exact():
-    # Sums of two products that are kept in 16 bits would pass them from 7 and 8 bits on.
+    # With 7 and 8 bits, sums of two products that are kept in 16 bits would overflow.
     first = np.full((1, 1280), 127, np.uint8)
     second = np.repeat(np.array([[127, -127, 3]], np.int8), 1280, axis=0)
     (products,) = product_session().run(None, {"A": first, "B": second})

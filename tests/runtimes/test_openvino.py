@@ -1,4 +1,4 @@
-"""OpenVINO, where it is installed: it phones nobody, and answers any number of threads."""
+"""OpenVINO, if installed: it sends no telemetry, and answers any number of threads."""
 
 import importlib.util
 import subprocess

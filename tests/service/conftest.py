@@ -1,4 +1,4 @@
-"""A service over the tiny bundle; requests go through the whole app, without a socket."""
+"""A service with the tiny bundle; requests go through the whole app, without a socket."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def client() -> Iterator[TestClient]:
 
 @pytest.fixture
 def empty_client(tmp_path) -> Iterator[TestClient]:
-    """A service that has no model, and none to come."""
+    """A client of a service that never gets a model."""
     settings = Settings(model=str(tmp_path / "none"), retry_seconds=60)
     with TestClient(create_app(settings)) as client:
         yield client

@@ -1,4 +1,4 @@
-"""Connections over bare sockets: slow, silent and greedy clients, and the end of the service."""
+"""Connections over raw sockets: slow, silent, and greedy clients, and shutdown."""
 
 import collections
 import contextlib
@@ -21,13 +21,13 @@ POST = b"POST /v1/predict HTTP/1.1\r\nhost: a\r\n"
 
 
 def resident(process):
-    """Most kilobytes of the process so far."""
+    """Return the peak kilobytes of the process so far."""
     text = Path(f"/proc/{process.pid}/status").read_text()
     return int(text.partition("VmHWM:")[2].split()[0])
 
 
 def seconds_until_closed(connection, drip=b"", pause=0.2):
-    """Send ``drip`` again and again, and return when the other side has ended the connection."""
+    """Send ``drip`` repeatedly, and return when the other side has closed the connection."""
     began = time.monotonic()
     connection.settimeout(pause)
     while time.monotonic() - began < 40:
@@ -129,7 +129,7 @@ def test_others_are_answered_while_one_holds_all_connections():
 
 
 def test_a_service_that_ends_loses_no_request():
-    """Of connections that are kept and of new ones: answered, or refused before they were made."""
+    """Requests on old and new connections are answered, or refused before they are sent."""
     process = start("--model", str(tiny_bundle()))
     address = address_of(process)
     drain(process)

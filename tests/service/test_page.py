@@ -1,4 +1,4 @@
-"""The page of the service in a real browser, for each kind of answer."""
+"""The service's page in a real browser, for each kind of answer."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A real process on a real socket: start, answer, SIGTERM in the middle of a request."""
+"""A real process on a real socket: start, answer, and SIGTERM during a request."""
 
 import collections
 import contextlib
@@ -48,7 +48,7 @@ def start(*arguments, module="services.inference", **environment):
 
 
 def hear_terminals():
-    """Undo a nohup around the tests: the service must notice a terminal that closes."""
+    """Undo a nohup around the tests: the service must notice a closing terminal."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
@@ -60,13 +60,13 @@ def address_of(process):
 
 
 def drain(process):
-    """Read the logs away: a full pipe would hold the service up."""
+    """Read the logs: a full pipe would block the service."""
     threading.Thread(target=process.stdout.read, daemon=True).start()
 
 
 @contextlib.contextmanager
 def running(*arguments, **environment):
-    """(address, process) of a service that is ended afterwards."""
+    """(address, process) of a service that is stopped afterwards."""
     process = start(*arguments, **environment)
     try:
         address = address_of(process)
@@ -174,7 +174,7 @@ def test_a_wrong_setting_ends_the_start():
 
 
 def decoders_of(process):
-    """The process ids of a service's decoders."""
+    """Return the process ids of a service's decoders."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -244,14 +244,14 @@ def test_a_lingering_service_is_not_ready_but_answers():
 
 @contextlib.contextmanager
 def wire(address):
-    """Open a bare connection."""
+    """Open a raw connection."""
     host, _, port = address.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         yield connection
 
 
 def read_all(connection):
-    """Return all that comes until the other side closes."""
+    """Return everything that arrives until the other side closes."""
     return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
@@ -260,7 +260,7 @@ HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: a\r\ncontent-type: image/jpeg\r\n"
 
 @pytest.mark.parametrize("held", ["body", "decoder"])
 def test_request_that_outlasts_shutdown_gets_503(held):
-    """In the middle of a body, or of its work: a clean 503 when the service waits no longer."""
+    """During a body, or its processing: a clean 503 when the service stops waiting."""
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_DRAIN_SECONDS="1",
                     ROOTSTOCK_DECODERS="1", ROOTSTOCK_DECODE_SECONDS="60")  # fmt: skip
     try:
@@ -294,7 +294,7 @@ def test_silent_connections_are_closed_and_others_are_not():
                 answer = b""
                 while not answer.endswith(b'"ok"}'):
                     answer += again.recv(65_536)
-                # Between two requests keep-alive holds, within one the header's time.
+                # Between two requests the keep-alive limit holds, within one the header's.
                 time.sleep(pause)
             again.sendall(b"GET /healthz HTTP/1.1\r\n")
             assert (read_all(silent), read_all(slow), read_all(again)) == (b"", b"", b"")
@@ -321,7 +321,7 @@ def test_a_header_without_end_is_cut_off():
 
 
 def test_rest_of_rejected_body_is_not_header():
-    """It comes after the refusal, and the connection serves the next request."""
+    """The rest arrives after the rejection, and the connection serves the next request."""
     body, good = b"x" * 500_000, jpeg(0)
     patience = {"ROOTSTOCK_HEADER_SECONDS": "1"}
     with (
@@ -374,9 +374,9 @@ def test_hanging_registry_does_not_delay_shutdown(tmp_path):
             address_of(process)
             drain(process)
             silent.settimeout(60)
-            with silent.accept()[0]:  # it has asked, and waits
+            with silent.accept()[0]:  # it has sent its request, and waits
                 process.terminate()
-                # requests would try for minutes
+                # requests would retry for minutes
                 assert process.wait(15) == 0
         finally:
             process.kill()
@@ -408,7 +408,7 @@ def test_slow_body_and_client_that_left_hold_nothing():
             f"{address}/v1/predict", content=jpeg(0), headers={"content-type": "image/jpeg"}
         )
         assert answer.status_code == 200
-        # Nobody's image was begun: only the first was with the decoder already.
+        # No image was started: only the first was already in the decoder.
         assert count_of(address, 'rootstock_stage_duration_seconds_count{stage="infer"}') <= 2
 
 
@@ -462,7 +462,7 @@ PART = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a"\r\n\r
 
 
 def test_a_refusal_is_not_lost_with_its_connection():
-    """A proxy sends all it has before it reads; a reset would show it a broken service."""
+    """A proxy sends everything before it reads; a reset would look like a broken service."""
     content = b"x" * 20_000_000
     cases = [
         ("/v1/predict", {}, content + content, 413),
@@ -486,7 +486,7 @@ def test_a_refusal_is_not_lost_with_its_connection():
 
 
 def test_ending_service_answers_or_refuses_connections():
-    """A refused connection is made again elsewhere; one that is closed unanswered is an error."""
+    """A refused connection is retried elsewhere; one that closes unanswered is an error."""
     process = start("--model", str(tiny_bundle()), ROOTSTOCK_LINGER_SECONDS="0.3")
     address = address_of(process)
     drain(process)

@@ -1,4 +1,4 @@
-"""Chromium without a window, driven over its debugging pipe: no package is needed for it."""
+"""Headless Chromium, driven over its debugging pipe, without further packages."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def find_browser() -> str:
 class Browser:
     """One page of a browser, as a context manager.
 
-    ``width`` and ``height`` are in CSS pixels. Messages of its console and errors of its scripts
-    are in ``errors``.
+    ``width`` and ``height`` are in CSS pixels. ``errors`` collects messages of its console and
+    errors of its scripts.
     """
 
     def __init__(self, *, width: int = 1280, height: int = 800, dark: bool = False) -> None:
@@ -71,7 +71,7 @@ class Browser:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Set the size of the page and whether it is dark."""
+        """Set the size of the page, and whether it is dark."""
         self._ask(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -83,11 +83,11 @@ class Browser:
         self._ask("Emulation.setEmulatedMedia", features=[theme])
 
     def open(self, address: str) -> None:
-        """Go to an address."""
+        """Open a URL."""
         self._ask("Page.navigate", url=address)
 
     def run(self, script: str) -> Any:
-        """Return the value of an expression, after a promise that it may be."""
+        """Return the value of an expression, awaiting a promise."""
         found = self._ask(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -96,7 +96,7 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, script: str, seconds: float = SECONDS) -> Any:
-        """Return the value of an expression once it is true; until then it may also fail."""
+        """Return the value of an expression once it is true; until then it may fail."""
         end = time.monotonic() + seconds
         patient = (
             f"(() => {{ try {{ const found = ({script}); "
@@ -120,7 +120,7 @@ class Browser:
         self.drag([tuple(box)])
 
     def drag(self, points: list[tuple[float, float]]) -> None:
-        """Press at the first point, move through the others and release at the last."""
+        """Press at the first point, move through the others, and release at the last."""
         self._mouse("mouseMoved", points[0])
         self._mouse("mousePressed", points[0])
         for point in points[1:]:
@@ -134,14 +134,14 @@ class Browser:
         self._ask("Input.dispatchMouseEvent", type=kind, x=point[0], y=point[1], **pressed)
 
     def press(self, *keys: str) -> None:
-        """Press keys one after the other; single characters are typed."""
+        """Press keys one after another; single characters are typed."""
         for key in keys:
             text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
             self._ask("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
             self._ask("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def type(self, text: str) -> None:
-        """Type a text into what has the focus."""
+        """Type a text into the focused element."""
         self._ask("Input.insertText", text=text)
 
     def photograph(self, path: Path) -> None:

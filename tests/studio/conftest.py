@@ -53,7 +53,7 @@ def write_images(folder):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A project after all stages; tests that change it copy it first."""
+    """A project after all stages. Tests that change it copy it first."""
     root = tmp_path_factory.mktemp("studio") / "insects"
     write_images(root / "images")
     (root / "params.yaml").write_text(PARAMS.format(weights=tiny_backbone().card.weights))

@@ -42,7 +42,7 @@ def wait_for_total(page, number):
 
 
 def press_button(page, selector, text, within=""):
-    """Press the first button whose text, or that of the box around it, has this in it."""
+    """Press the first button whose text, or the text of its box, contains this."""
     box = f".closest('{within}')" if within else ""
     page.wait(
         f"(() => {{ const one = [...document.querySelectorAll({selector!r})].find((one) => "
@@ -100,7 +100,7 @@ def test_a_line_on_the_map_filters_the_grid(page):
 
 @pytest.fixture
 def desk(project):
-    """The page Label of a project of its own, since labels are written."""
+    """The Label page of a separate project, because the tests write labels."""
     with running(project) as address, Browser() as page:
         page.open(address)
         page.wait("document.querySelectorAll('#nav a').length")
@@ -154,7 +154,7 @@ def test_unsaved_label_brings_its_image_back(desk):
     file.rmdir()
     press_button(page, ".toast.bad button", "Try again")
     wait_for_rows(page, project, 1)
-    page.errors.clear()  # the browser notes the refused request
+    page.errors.clear()  # the browser logs the rejected request
 
 
 def test_a_confusion_leads_to_its_images(page, address):
@@ -163,7 +163,7 @@ def test_a_confusion_leads_to_its_images(page, address):
     number = page.run("document.querySelector('.matrix td a').textContent")
     page.click(".matrix td a")
     wait_for_total(page, int(number))
-    page.errors.clear()  # there is no registry, which the page says
+    page.errors.clear()  # there is no registry, as the page states
 
 
 def test_the_threshold_trades_precision_for_review(page, address):

@@ -1,4 +1,4 @@
-"""The routes of the page Data on a real project."""
+"""The routes of the Data page on a real project."""
 
 import io
 import shutil

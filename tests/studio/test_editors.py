@@ -1,4 +1,4 @@
-"""Labels of every task: what the page sends becomes the text that the index reads."""
+"""Labels of every task: the index reads the text that the page's parts become."""
 
 import csv
 import json
@@ -69,7 +69,7 @@ def test_parts_become_the_text_of_the_task(tmp_path, task, parts, text):
     (row,) = read_corrections(root / "images/corrections.csv")
     assert row.new == text
     assert json.dumps(answer.json()["parts"])
-    # The next index reads what was written.
+    # The next index reads this.
     config = load_config(
         root / "params.yaml", overrides=[f"data.root={root / 'images/labels.csv'}"]
     )
@@ -108,7 +108,7 @@ def test_each_editor_writes_label_and_shows_next_image(desk):
         page.drag([(left + x * wide, top + y * high) for x, y in corners])
     page.press("Enter")
     page.wait(f"document.querySelector('.label .path').textContent !== {first!r}")
-    # The next image is shown before the label is on the disk.
+    # The next image is shown before the label is on disk.
     (row,) = wait_for(lambda: read_corrections(root / "images/corrections.csv"))
     assert row.old != row.new
     if task == "localisation":

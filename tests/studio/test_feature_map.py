@@ -60,7 +60,7 @@ def test_a_slow_method_refuses_many_images(features, monkeypatch):
 
 
 def test_a_method_that_is_not_installed_is_named(features):
-    with pytest.raises(ArtifactError, match="'magic' is not installed; there are pca"):
+    with pytest.raises(ArtifactError, match="'magic' is not installed; available: pca"):
         place(Stored(features), "magic")
 
 

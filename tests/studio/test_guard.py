@@ -1,4 +1,4 @@
-"""Who may ask: names, origins, tokens, keys and roles."""
+"""Access control: names, origins, tokens, keys, and roles."""
 
 import pytest
 
@@ -17,7 +17,7 @@ FOREIGN = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8100", "127.0.0.1.evil.example"])
 def test_foreign_host_name_is_rejected(client, page, host):
-    """DNS rebinding: a page of another site gets its own name to lead here."""
+    """DNS rebinding: a page of another site makes its name point here."""
     check_problem(client.get(page, headers={"Host": host}), 403, "forbidden")
 
 

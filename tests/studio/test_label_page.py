@@ -88,7 +88,7 @@ def test_labels_of_two_people_are_kept_and_shown(client, project):
     (listed,) = client.get("/api/corrections").json()["conflicts"]
     assert listed["id"] == image["id"]
     assert client.get("/api/images", params={"flag": "disputed"}).json()["total"] > 0
-    # Whoever saw the label in force settles it.
+    # A person who saw the current label settles the conflict.
     settled = correct(client, image, parts={"labels": ["plain"]}, seen="third").json()
     assert "conflict" not in settled
 

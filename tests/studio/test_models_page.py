@@ -1,4 +1,4 @@
-"""The routes of the page Models: the plan, the evaluation, the registry, and a run at work."""
+"""The routes of the Models page: the plan, the evaluation, the registry, and a running pipeline."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def registered(project):
-    """A project with a registry of one version, which is champion."""
+    """A project whose registry has one version, the champion."""
     register(project)
     return project
 

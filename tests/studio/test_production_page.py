@@ -1,4 +1,4 @@
-"""The page Production: counters of a real service, its journal, and images of strangers."""
+"""The Production page: counters of a real service, its journal, and unusual images."""
 
 import time
 

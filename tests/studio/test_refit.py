@@ -1,4 +1,4 @@
-"""From a corrected label to a new champion, without a run of the pipeline."""
+"""From a corrected label to a new champion, without a pipeline run."""
 
 import fcntl
 import json

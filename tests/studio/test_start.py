@@ -1,4 +1,4 @@
-"""The start of the studio: what it loads, and what it refuses."""
+"""The start of the studio: its imports, and its errors."""
 
 import subprocess
 import sys

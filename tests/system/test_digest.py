@@ -1,4 +1,4 @@
-"""The digest names files on users' disks: its values must stay."""
+"""The digest names files on users' disks, so its values must not change."""
 
 from pathlib import Path
 

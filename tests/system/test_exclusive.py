@@ -1,4 +1,4 @@
-"""A folder that one process at a time may write to."""
+"""A folder that only one process at a time may write to."""
 
 import subprocess
 import sys

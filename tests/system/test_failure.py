@@ -84,7 +84,7 @@ def test_stage_interrupted_at_any_time_prints_no_traceback():
         text=True,
         env=os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"},
     )  # fmt: skip
-    assert stage.stdout.readline() == "ready\n"  # past its imports, not yet in its work
+    assert stage.stdout.readline() == "ready\n"  # after its imports, before its work
     stage.send_signal(signal.SIGINT)
     told = stage.communicate(timeout=30)[1]
     assert told.startswith("stopped;")

@@ -43,7 +43,7 @@ def test_a_file_has_the_permissions_of_the_umask(tmp_path, mask):
     before = os.umask(mask)
     try:
         with write_atomic(tmp_path / "x") as temporary:
-            # As safetensors does: a private file of its own takes the name.
+            # Like safetensors: a private file takes the name.
             descriptor, private = tempfile.mkstemp(dir=tmp_path)
             os.close(descriptor)
             os.replace(private, temporary)

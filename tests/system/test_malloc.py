@@ -1,4 +1,4 @@
-"""What is freed stays with the process."""
+"""The process keeps freed memory."""
 
 import subprocess
 import sys
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.skipif(
 
 
 def faults(*words: str, **variables: str) -> int:
-    """Pages that had to come from the system while 50 MB were taken and freed four times."""
-    # numpy asks for huge pages, which would hide the small ones.
+    """Return the pages taken from the system while 50 MB are allocated and freed four times."""
+    # numpy requests huge pages, which would hide the small ones.
     environment = {"NUMPY_MADVISE_HUGEPAGE": "0", "PYTHONPATH": ":".join(sys.path), **variables}
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, *words], env=environment, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Libraries read their telemetry switches before they are loaded."""
+"""Libraries read their telemetry switches when they are imported."""
 
 import json
 import os

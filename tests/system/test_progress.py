@@ -65,7 +65,7 @@ def test_work_that_fails_is_not_called_done(capsys, hurried):
     with pytest.raises(DataError):
         fail()
     assert not [line for line in lines(capsys) if "done" in line]
-    with Progress("index", 3, "image"):  # and leaves nothing open behind it
+    with Progress("index", 3, "image"):  # and leaves nothing open
         time.sleep(0.1)
     assert all("|" not in line for line in lines(capsys))
 

@@ -1,4 +1,4 @@
-"""A second task in one file: a number per image. It proves that nothing else assumes a class."""
+"""A second task in one file: a number per image. It proves that no other code assumes a class."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NumberAnswer(Answer):
 
 
 def r2(outputs, values):
-    """Share of the variance that is explained, at least 0."""
+    """Return the share of the variance that is explained, at least 0."""
     missed = np.square(outputs - values).sum()
     return max(0.0, 1.0 - float(missed / np.square(values - values.mean()).sum()))
 

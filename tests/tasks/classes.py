@@ -1,4 +1,4 @@
-"""Heads for class numbers, as `SoftmaxSolver` fits them, with few words."""
+"""Short ways to fit heads for class numbers, like `SoftmaxSolver`."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from rootstock.tasks.targets import Targets
 
 
 def classes(labels, n_classes=None):
-    """The targets of class numbers int[N]."""
+    """Return the targets of class numbers int[N]."""
     labels = np.asarray(labels, np.int64)
     names = tuple(f"class {number}" for number in range(n_classes or int(labels.max()) + 1))
     return Targets(labels, names, labels)
@@ -23,7 +23,7 @@ def walk_heads(features, labels, *, strengths, n_classes, weighting="none", **op
 
 
 def fit_head_path(features, labels, *, strengths, n_classes):
-    """One head for each strength, in their order."""
+    """Return one head per strength, in their order."""
     heads = dict(walk_heads(features, labels, strengths=strengths, n_classes=n_classes))
     return [heads[strength] for strength in strengths]
 

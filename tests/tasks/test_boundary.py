@@ -1,4 +1,4 @@
-"""What a label is stays in `tasks/`: no other module computes with classes."""
+"""Knowledge about labels stays in `tasks/`: no other module computes with classes."""
 
 import ast
 from pathlib import Path
@@ -27,7 +27,7 @@ ELSEWHERE = {
     # The largest point of a histogram of sizes, and the sign of a principal axis.
     "plots/data.py": {"argmax"},
     "plots/review.py": {"argmax"},
-    # The strongest of several penalties that are as good.
+    # The strongest of several equally good penalties.
     "training/penalty.py": {"argmax"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -60,7 +60,7 @@ def test_no_module_outside_tasks_computes_with_classes(path):
     "path", [path for path in MODULES if not relative(path).startswith("tasks/")], ids=relative
 )
 def test_no_module_outside_tasks_knows_a_task(path):
-    """Only the registration, the client's default and formats before tasks name one."""
+    """Only the registration, the client's default, and formats older than tasks name one."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imports = [
         node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module

@@ -1,4 +1,4 @@
-"""Boxes: read from texts, measured against each other, and moved with their images."""
+"""Boxes: read from texts, compared with each other, and moved with their images."""
 
 import json
 
@@ -81,7 +81,7 @@ def test_hit_needs_class_and_half_of_box():
 
 @pytest.mark.parametrize("level", ["light", "medium"])
 def test_a_box_moves_with_its_image(level):
-    """White ellipses on black: their moved boxes are those of what is white afterwards."""
+    """White ellipses on black: their moved boxes must enclose what is white afterwards."""
     side, count = 96, 40
     random = np.random.default_rng(0)
     lower = random.uniform(0.25, 0.4, (count, 2))

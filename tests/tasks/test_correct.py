@@ -1,4 +1,4 @@
-"""What a person writes in place of a target, for each task."""
+"""What a person may write as a target, for each task."""
 
 import pytest
 

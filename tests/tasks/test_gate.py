@@ -8,7 +8,7 @@ LABELS = np.array([0, 1] * 50)
 
 
 def model(right):
-    """Probabilities of a model that has its first ``right`` answers right."""
+    """Return probabilities of a model whose first ``right`` answers are right."""
     answers = np.where(np.arange(100) < right, LABELS, 1 - LABELS)
     return np.eye(2)[answers]
 

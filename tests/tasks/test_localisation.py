@@ -1,4 +1,4 @@
-"""A table of boxes goes to an HTTP answer: with frozen features, fine-tuned, and from COCO."""
+"""From a table of boxes to an HTTP answer: frozen features, fine-tuning, and COCO."""
 
 import csv
 import io
@@ -28,14 +28,14 @@ WIDTH, HEIGHT = 120, 80
 
 
 def picture(label, box, seed, *, orientation=1):
-    """An ellipse of the label's colour on grey, as it looks upright; ``box`` is x, y, w, h."""
+    """Return an ellipse of the label's colour on grey, seen upright; ``box`` is x, y, w, h."""
     random = np.random.default_rng(seed)
     pixels = random.normal(90, 10, (HEIGHT, WIDTH, 3)).clip(0, 255).astype(np.uint8)
     image = Image.fromarray(pixels)
     x, y, width, height = box
     ImageDraw.Draw(image).ellipse((x, y, x + width - 1, y + height - 1), fill=COLOURS[label])
     exif = Image.Exif()
-    if orientation == 6:  # the camera was held upright: what is stored lies on its left side
+    if orientation == 6:  # the camera was held upright: the stored image is rotated left
         image = image.transpose(Image.Transpose.ROTATE_90)
         exif[0x0112] = orientation
     buffer = io.BytesIO()

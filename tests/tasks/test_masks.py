@@ -1,4 +1,4 @@
-"""Mask files: what is read, what is refused, and what the manifest keeps of them."""
+"""Mask files: which are read, which are rejected, and their rows in the manifest."""
 
 import csv
 import shutil
@@ -146,7 +146,7 @@ def test_mask_of_another_size_is_resized_with_warning(folder, tmp_path):
 
 
 def test_mask_of_unrotated_photo_is_rejected(folder, tmp_path):
-    """The photo is upright by its EXIF data; its mask has to be so by its pixels."""
+    """EXIF data make the photo upright; the mask's pixels must be upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.open(folder / "images/2.png")
@@ -353,7 +353,7 @@ def test_overlap_is_of_all_images_together():
     overlaps = counts.overlaps()[0]
     assert overlaps[0] == pytest.approx(0.75)
     assert overlaps[1] == 0
-    assert np.isnan(overlaps[2])  # neither true nor said
+    assert np.isnan(overlaps[2])  # neither true nor answered
     assert mean_overlap(overlaps[None])[0] == pytest.approx(0.375)
 
 

@@ -1,4 +1,4 @@
-"""Several labels per image: what is read, learnt, decided and measured."""
+"""Several labels per image: reading, learning, decisions, and measures."""
 
 import json
 
@@ -235,7 +235,7 @@ def test_possible_labels_hold_what_applies_in_stated_share():
     new, true = sigmoid(logits[2000:]), present[2000:]
     assert (1 - new <= limits)[true].mean() == pytest.approx(0.9, abs=0.02)
     few = limit(np.array([[0.5], [np.inf]], np.float32), 0.9)
-    assert few[0] == np.inf  # one image shows nothing of nine in ten
+    assert few[0] == np.inf  # one image cannot show nine in ten
 
 
 def decided(probabilities, thresholds):

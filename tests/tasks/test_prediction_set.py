@@ -1,4 +1,4 @@
-"""Prediction sets hold the true class as often as they say."""
+"""Prediction sets contain the true class as often as they promise."""
 
 import numpy as np
 import pytest

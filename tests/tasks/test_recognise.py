@@ -1,4 +1,4 @@
-"""Which task data is for: the settings say it, or the data shows it."""
+"""The task of the data: from the settings, or from the data."""
 
 import pytest
 

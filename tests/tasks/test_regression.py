@@ -1,4 +1,4 @@
-"""Numbers as targets: what is read, learnt, answered and measured."""
+"""Numbers as targets: reading, learning, answers, and measures."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A task of another kind goes from a table to an HTTP answer; only its registration is new."""
+"""A task of another kind, from a table to an HTTP answer; only its registration is new."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ def picture(brightness, seed):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Sixty grey pictures and how bright they are."""
+    """Sixty grey pictures and their brightness."""
     folder = tmp_path_factory.mktemp("brightness")
     values = np.random.default_rng(0).uniform(0.1, 0.9, 60).round(3)
     lines = ["path,target"]
@@ -83,7 +83,7 @@ def test_the_numbers_are_learnt_and_written(trained):
 
 
 def test_model_is_measured_on_labels_of_its_task(trained, table, tmp_path):
-    """Settings name the task that is trained, not that of any model."""
+    """Settings name the task that is trained, not the task of other models."""
     config = load_config(None, overrides=[f"data.root={table}", "train.class_weight=balanced"])
     assert config.task.name == "auto"
     metrics = evaluate_folder(config, Paths(tmp_path), model=trained.model).metrics

@@ -1,4 +1,4 @@
-"""Folders of images and masks go to an HTTP answer: with frozen maps, and with a decoder."""
+"""From folders of images and masks to an HTTP answer: with frozen maps, and with a decoder."""
 
 import base64
 import csv
@@ -203,7 +203,7 @@ def test_mlflow_and_json_get_the_same_answer(trained):
 def test_a_turned_photo_gets_an_upright_mask(trained):
     pixels, classes = scene(202)
     exif, content = Image.Exif(), io.BytesIO()
-    exif[0x0112] = 6  # what is stored lies on its left side
+    exif[0x0112] = 6  # the stored image is rotated left
     image = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
     image.save(content, "PNG", exif=exif)
     [answer] = Predictor(trained.model).predict([content.getvalue()])
@@ -226,7 +226,7 @@ def test_fine_tuning_adds_decoder_and_meets_champion(folder, tmp_path, registry,
     predictor = Predictor(paths.model)
     if not training["kept_head"]:
         assert predictor.bundle.facts.hidden > 0
-    # The weights alone, in PyTorch, give what ONNX gives
+    # The weights in PyTorch give the same result as ONNX
     sample = predictor.bundle.golden[0]
     prepared = predictor.prepare(predictor.bundle.golden_bytes(sample))
     import torch

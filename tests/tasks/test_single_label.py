@@ -1,4 +1,4 @@
-"""What a classifier decides, measures and says, by hand."""
+"""A classifier's decisions, measures, and texts, checked by hand."""
 
 import math
 import re

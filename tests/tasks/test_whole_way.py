@@ -1,4 +1,4 @@
-"""Each built-in task of tables goes from a table to an HTTP answer, with every strategy."""
+"""Each built-in task of tables, from a table to an HTTP answer, with every strategy."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def grey(value, seed):
 
 
 def write_labels(folder):
-    """Forty-eight pictures with every set of three colours; a set may be empty."""
+    """Forty-eight pictures with every set of three colours, including the empty set."""
     lines = ["path,labels,site"]
     for number in range(48):
         labels = [name for bit, name in enumerate(COLOURS) if number >> bit & 1]
@@ -41,7 +41,7 @@ def write_labels(folder):
 
 
 def write_numbers(folder):
-    """Sixty pictures with two numbers that follow from their brightness."""
+    """Sixty pictures with two numbers that depend on their brightness."""
     values = np.random.default_rng(0).uniform(30, 220, 60).round(1)
     lines = ["path,grams,litres"]
     for number, value in enumerate(values):

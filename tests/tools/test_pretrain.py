@@ -1,4 +1,4 @@
-"""Pretraining on a tiny corpus: what it writes, how it resumes, what it refuses."""
+"""Pretraining on a tiny corpus: its files, resuming, and errors."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of one pretraining, which tests only read."""
+    """The weights of one pretraining run; tests only read them."""
     return pretrain(corpus, tmp_path_factory.mktemp("trained"), licence="CC0", **TINY)
 
 
@@ -86,7 +86,7 @@ def teacher(lasting_teacher: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def student(corpus: Path, lasting_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of one pretraining with a teacher and without labels, which tests only read."""
+    """The weights of one run with a teacher and without labels; tests only read them."""
     out = tmp_path_factory.mktemp("student")
     return pretrain(corpus, out, teacher=lasting_teacher, label_weight=0.0, **TINY)
 

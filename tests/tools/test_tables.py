@@ -1,4 +1,4 @@
-"""The page of benchmarks is what the result files say."""
+"""The benchmark page equals the output for the result files."""
 
 import json
 import subprocess

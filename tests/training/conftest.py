@@ -4,7 +4,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    """These networks are tiny: threads that wait for each other cost a hundred times the work."""
+    """Use one thread: for tiny networks, waiting threads take a hundred times as long."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -7,7 +7,7 @@ from rootstock.training.augment import STRENGTHS, augment, draw_changes, show_ch
 
 
 def picture(count=2, side=32):
-    """A red left half and a blue right half."""
+    """Return an image with a red left half and a blue right half."""
     images = torch.zeros(count, side, side, 3, dtype=torch.uint8)
     images[:, :, : side // 2, 0] = 200
     images[:, :, side // 2 :, 2] = 200
@@ -122,7 +122,7 @@ GREY = torch.linspace(55, 200, 64).round().to(torch.uint8)
 
 
 def slopes(direction, level, count=300):
-    """How fast augmented pictures brighten to the right and downwards, at their centre."""
+    """Return how fast augmented pictures brighten to the right and downwards, at their centre."""
     ramp = GREY.expand(64, 64) if direction == "right" else GREY.expand(64, 64).T
     pictures = ramp[None, :, :, None].expand(count, 64, 64, 3)
     found = augment(pictures, changes(count, level=level), output_size=64).mean(dim=1)
@@ -146,7 +146,8 @@ def test_rotation_and_shear_stay_within_level(level, rotation, shear):
 
 @pytest.mark.parametrize(("level", "least"), [("light", 0.7), ("medium", 0.4), ("strong", 0.4)])
 def test_crops_keep_at_least_their_share(level, least):
-    # A picture that brightens to the right and downwards: what is left of either is left of a side
+    # A picture that brightens to the right and downwards: the remaining range shows the side's
+    # share
     fine = torch.linspace(0, 255, 256).round().to(torch.uint8)
     across, along = fine.expand(256, 256), fine.expand(256, 256).T
     pictures = torch.stack([across, along, torch.zeros_like(across)], dim=2)[None]

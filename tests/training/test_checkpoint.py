@@ -6,7 +6,7 @@ from rootstock.training.checkpoint import drop_checkpoint, read_checkpoint, writ
 
 
 def trained():
-    """A network of one layer and its optimizer after one step."""
+    """Return a network of one layer and its optimizer after one step."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)

@@ -1,4 +1,4 @@
-"""Which way a training step is computed: the fastest by a clear lead, and only where it fits."""
+"""The way to compute a training step: the fastest by a clear lead, and only if it fits."""
 
 import pytest
 import torch

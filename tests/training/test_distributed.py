@@ -1,4 +1,4 @@
-"""A fine-tuning shared by two processes over gloo ends as that of one."""
+"""Fine-tuning in two processes over gloo gives the same result as in one."""
 
 import multiprocessing
 import traceback
@@ -24,7 +24,7 @@ RUNS = {
 
 
 def member(rank, folder, images):  # noqa: F811
-    """One of the processes, through all runs; a failure is left as a file."""
+    """Run one of the processes through all runs; write a failure to a file."""
     import torch.distributed as dist
 
     torch.set_num_threads(1)
@@ -48,7 +48,7 @@ def member(rank, folder, images):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def team(images, tmp_path_factory):  # noqa: F811
-    """The folder of the runs of one team of processes: it takes seconds to load torch."""
+    """The folder of the runs of one team of processes, because importing torch takes seconds."""
     folder = tmp_path_factory.mktemp("team")
     start = multiprocessing.get_context("spawn")
     members = [start.Process(target=member, args=(rank, folder, images)) for rank in range(SIZE)]

@@ -1,4 +1,4 @@
-"""The head that is served learns from all labelled images, and is judged by none that it saw."""
+"""The served head learns from all labelled images, and is judged on images it did not see."""
 
 import dataclasses
 
@@ -42,7 +42,7 @@ def test_the_final_head_is_that_of_all_images(tmp_path):
 def test_outputs_come_from_heads_without_the_image(tmp_path):
     random = np.random.default_rng(0)
     features = random.normal(size=(80, 200)).astype(np.float32)
-    labels = np.tile([0, 1], 40)  # nothing to learn but by heart
+    labels = np.tile([0, 1], 40)  # only memorizable
     final = fit(tmp_path, features, classes(labels))
     head = read_head(final.trial.directory / HEAD_FILE)
     assert np.mean(head.outputs(features).argmax(axis=1) == labels) == 1.0

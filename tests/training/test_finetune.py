@@ -46,7 +46,7 @@ RARE = ((0, 6), (1, 6), (2, 1))
 
 
 class KilledError(Exception):  # noqa: N818 - an event, not an error
-    """Stands for SIGKILL in the middle of a training."""
+    """Simulates SIGKILL during a training run."""
 
 
 def settings(**changes) -> FinetuneSettings:
@@ -244,7 +244,7 @@ def test_damaged_checkpoint_costs_time_but_not_trial(images, tmp_path):
 
 
 def only(images, keep):
-    """The images of some classes."""
+    """Return the images of some classes."""
     chosen = np.flatnonzero(np.isin(images.targets.values, keep))
     rows = tuple(images.rows[index] for index in chosen)
     return dataclasses.replace(images, rows=rows, targets=images.targets.take(chosen), cache=None)
@@ -343,7 +343,7 @@ def test_micro_batches_add_up_to_the_whole_batch(images, tmp_path, weighting):
 
 
 class Hungry(torch.nn.Linear):
-    """A head that finds no memory for more than ``most`` images while training."""
+    """A head that runs out of memory for more than ``most`` images while training."""
 
     most = 3
 

@@ -32,7 +32,7 @@ def test_targets_are_shared_as_the_pixels_are(options):
     assert torch.allclose(targets.sum(dim=1), torch.ones(4))
     values = torch.arange(4.0)
     partners = torch.from_numpy(_partners(options))
-    # images are constant, so their mean tells how much of either is in the mixture
+    # images are constant, so their mean shows the share of each in the mixture
     means = images.mean(dim=(1, 2, 3))
     moved = values != values[partners]
     share = ((means - values[partners]) / (values - values[partners]))[moved]
@@ -76,7 +76,7 @@ def test_balanced_sampling_shows_classes_equally_often():
     order = balanced_order(labels, seed=0, epoch=0)
     counts = np.bincount(labels[order.numpy()])
     assert counts.tolist() == [50, 50]
-    assert len(set(order.tolist())) == 60  # fifty of the many, all ten of the few
+    assert len(set(order.tolist())) == 60  # fifty of the large class, all ten of the small
 
 
 def test_balanced_sampling_depends_on_seed_and_epoch():

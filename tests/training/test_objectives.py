@@ -95,7 +95,7 @@ def test_strengths_far_past_the_best_are_not_tried(
 ):
     monkeypatch.setattr("rootstock.training.objectives.CROSS_VALIDATED", cross_validated)
     random = np.random.default_rng(0)
-    for split in ("train", "val"):  # nothing to learn but by heart
+    for split in ("train", "val"):  # only memorizable
         np.save(tmp_path / f"{split}.npy", random.normal(size=(60, 40)).astype(np.float16))
     candidates = [{"tap": "last", "strengths": [1e-5, 1e-4, 1e-3, 10.0]}]
     trial = search(objective, tmp_path, candidates)[0]
@@ -158,7 +158,7 @@ def test_an_objective_travels_to_other_processes(objective, tmp_path):
 
 @dataclass
 class NotedRun(NullRun):
-    """A run that remembers what it was told."""
+    """A run that records its calls."""
 
     id: str = "noted"
     params: dict = field(default_factory=dict)
@@ -172,7 +172,7 @@ class NotedRun(NullRun):
 
 
 class NotedRunLogger:
-    """Keeps every run with the arguments it was opened with."""
+    """Stores every run with the arguments it was opened with."""
 
     def __init__(self):
         self.opened = []
@@ -186,7 +186,7 @@ class NotedRunLogger:
 
 @pytest.fixture
 def tuning(tmp_path):
-    """A FinetuneObjective of two epochs on generated images, with a head of zeros."""
+    """Return a FinetuneObjective of two epochs on generated images, with a zero head."""
     root = write_classes(tmp_path / "data", {"a": 6, "b": 6})
     manifest = index(root)
     backbone = tiny_backbone()

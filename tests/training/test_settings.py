@@ -1,7 +1,7 @@
-"""Each setting of a fine-tuning does what its name says, measured on the network it trains.
+"""Each setting of fine-tuning has the effect that its name states, measured on the network.
 
-One batch holds all training images, so what the network is shown, what it answers and what the
-loss makes of that can be computed by hand.
+One batch holds all training images, so the network's input, its output, and the loss can be
+computed by hand.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ FIRST_RATE = 0.01
 
 @dataclasses.dataclass
 class Training:
-    """What a training showed its network, what that answered, and what came out."""
+    """The network's inputs and outputs during a training run, and its result."""
 
     inputs: list
     logits: list
@@ -43,12 +43,12 @@ class Training:
     start: dict
 
     def moved(self, name):
-        """By how much training has changed a tensor."""
+        """Return how much training has changed a tensor."""
         return (self.network.state_dict()[name] - self.start[name]).double()
 
 
 def train(images, directory, *, head_scale=1.0, **changes):
-    """Fine-tune the tiny network; unless changed, its body is frozen and its rate almost 0."""
+    """Fine-tune the tiny network; by default its body is frozen and its rate almost 0."""
     network, inputs, logits, losses = tiny_network(), [], [], []
     with torch.no_grad():
         network.head.weight *= head_scale
@@ -71,7 +71,7 @@ def train(images, directory, *, head_scale=1.0, **changes):
 
 
 def labels_of(inputs, images):
-    """The classes of plain inputs, which come in any order."""
+    """Return the classes of plain inputs, which come in any order."""
     every, shown = images[0].targets.values, []
     pictures = torch.from_numpy(images[0].pixels(range(len(every)))).permute(0, 3, 1, 2).float()
     small = F.interpolate(pictures, size=inputs.shape[-1], mode="bilinear", antialias=True)
@@ -104,10 +104,10 @@ def test_a_training_that_mirrors_shows_mirror_images(images, tmp_path, plain):
 
 
 def mixtures(shown, before):
-    """For each image of a mixed batch the share of its own, and the number of its partner."""
+    """Return, per image of a mixed batch, its own share and the number of its partner."""
     found = []
     for own, mixed in zip(before, shown, strict=True):
-        # Its own partner first: any other fits what is not mixed about as well.
+        # The real partner first: for unmixed images, any other fits equally well.
         best = (float((own - mixed).abs().mean()), 1.0, len(found))
         for number, other in enumerate(before):
             if best[0] < 1e-6 or number == len(found):
@@ -225,7 +225,7 @@ COUNTS = {0: 6, 1: 6, 2: 2}
 
 @pytest.fixture(scope="module")
 def unequal(images):
-    """Training and validation images; the third class is rare among the former."""
+    """Training and validation images; the third class is rare in training."""
     rows, labels = images[0].rows, images[0].targets.values
     chosen = np.sort(
         np.concatenate([np.flatnonzero(labels == label)[:n] for label, n in COUNTS.items()])

@@ -1,4 +1,4 @@
-"""Minutes of a training from the rates of a machine, by hand; and the moving average."""
+"""Minutes of training from a machine's rates, by hand; and the moving average."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ RATES = Throughput(
         # 2 rates, 3 epochs: a thousand steps of .1 s, two hundred passes of .02 s
         ("full_finetune", 12.0 + 6 * (100.0 + 4.0)),
         ("probe_then_finetune", 12.0 + 6 * (100.0 + 4.0)),
-        # half of the network is frozen: its steps lie between the two
+        # half of the network is frozen: its steps are between the two
         ("partial_finetune", 12.0 + 6 * (60.0 + 4.0)),
     ],
 )
@@ -60,9 +60,9 @@ def test_pace_that_is_far_off_is_measured_again(tmp_path, monkeypatch, factor, m
 
     monkeypatch.setattr(throughput, "measure_throughput", measure)
     found = known_throughput(tmp_path, backbone, tuning_size=32, check=True)
-    assert ways == [first.tuning] * measured  # weights depend on the way, so it stays
+    assert ways == [first.tuning] * measured  # weights depend on the way, so it does not change
     assert (found == first) is bool(measured)
-    known_throughput(tmp_path, backbone, tuning_size=32)  # unchecked, as by the trials
+    known_throughput(tmp_path, backbone, tuning_size=32)  # unchecked, as in trials
     assert len(ways) == measured
 
 

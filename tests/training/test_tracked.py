@@ -1,4 +1,4 @@
-"""A trial as a run: begun, resumed, and returned when it is finished."""
+"""A trial as a run: started, resumed, and returned once finished."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ class NotedRun:
 
 
 class NotedRuns:
-    """Remembers which runs were opened, and how."""
+    """Records which runs were opened, and how."""
 
     def __init__(self, *, lost=()):
         self.opened, self.runs, self.lost = [], [], lost

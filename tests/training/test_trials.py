@@ -1,4 +1,4 @@
-"""What a trial is called, and what a plan makes of the settings of one."""
+"""Names of trials, and the settings that a plan gives them."""
 
 import dataclasses
 

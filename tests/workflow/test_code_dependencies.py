@@ -1,4 +1,4 @@
-"""What a stage depends on: the code that it imports, and the keys of params.yaml that it reads."""
+"""The dependencies of a stage: the code that it imports, and the params.yaml keys it reads."""
 
 import sys
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ UNDECLARED = {
 
 @pytest.fixture
 def package(tmp_path):
-    """Write files of a package `app`; returns those that `app.start` is made of, but itself."""
+    """Write files of a package `app`; return the dependencies of `app.start`, except itself."""
 
     def write(files):
         for name, text in {"__init__.py": "", **files}.items():
@@ -136,7 +136,7 @@ def test_measures_count_for_all_stages_that_know_task(stage):
 
 @contextmanager
 def fresh_modules():
-    """Rootstock is imported anew inside, so that `sys.modules` holds what a stage imports."""
+    """Import Rootstock again in this context, so that `sys.modules` holds a stage's imports."""
 
     def take():
         names = [name for name in sys.modules if name.split(".")[0] in ("rootstock", "tests")]
@@ -201,7 +201,7 @@ def run_stage(stage, config, paths):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """The keys that each stage has read, and the files that it has imported, in one whole run."""
+    """The keys that each stage read, and the files that it imported, in one complete run."""
     root = tmp_path_factory.mktemp("recorded")
     tiny = Path(tiny_backbone().card.weights)
     other = root / "other.safetensors"
@@ -213,7 +213,7 @@ def recorded(tmp_path_factory):
         f"backbone.candidates=[{other}]",
         "data.workers=1",
         "assess.probe_folds=2",
-        # So wide an expectation is a doubt, and a race has to settle it.
+        # An expectation this wide is uncertain, so a race has to decide.
         "plan.shares={small: [-1, 0.95], medium: [-1, 0.95], large: [-1, 0.95]}",
         "train.epochs=1",
         "train.learning_rates=[0.001]",
@@ -286,7 +286,7 @@ def test_training_without_dvc_depends_on_the_same_keys(stage):
 
 
 def test_each_declared_key_is_in_params_yaml():
-    """DVC refuses to run a stage whose key is not written there."""
+    """DVC rejects a stage whose key is missing there."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for stage in STAGES:
         for key in declared(stage):

@@ -1,4 +1,4 @@
-"""Results of earlier stages that are damaged, or not files: refused in words by the next stage."""
+"""Damaged results of earlier stages: the next stage rejects them with a clear error."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`dvc repro` for real, in a copy of the project with a small data set."""
+"""Real `dvc repro` runs in a copy of the project with a small data set."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ ALWAYS = ["always changed"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """One project whose tests run in their order: each goes on from the last."""
+    """One project whose tests run in order: each continues from the last."""
     return Project(tmp_path_factory.mktemp("project"))
 
 
@@ -39,12 +39,12 @@ def test_a_second_run_only_looks_into_the_registry(project):
 
 
 def versions(project):
-    """The versions in the project's own registry."""
+    """Return the versions in the project's registry."""
     return MlflowRegistry(tracking_uri(Paths(project.root))).versions("rootstock")
 
 
 def stale(project, *modules):
-    """The stages that DVC would run if these modules of Rootstock were others."""
+    """Return the stages that DVC would run if these modules of Rootstock changed."""
     files = [project.root / "src/rootstock" / module for module in modules]
     sources = [file.read_text() for file in files]
     for file, source in zip(files, sources, strict=True):
@@ -114,7 +114,7 @@ def test_colleague_trains_without_shared_features(project, tmp_path):
 
 
 def test_experiment_is_listed_with_its_change(project):
-    """`dvc exp show` and MLflow tell it apart by the same name, and by what it changed."""
+    """`dvc exp show` and MLflow show the same name, and what it changed."""
     change = "train.l2_grid=[10.0]"
     project.run("dvc", "exp", "run", "--quiet", "--name", "steeper", "-S", change)
     shown = json.loads(project.run("dvc", "exp", "show", "--json"))
@@ -177,14 +177,14 @@ def test_new_images_keep_old_features_and_splits(project):
 
 
 def splits(project):
-    """The split of each image."""
+    """Return the split of each image."""
     manifest = Manifest.read(project.root / "artifacts/manifest.parquet")
     return {row.path: row.split for row in manifest.rows()}
 
 
 @pytest.mark.parametrize(
     "stages",
-    # Each costs a whole run or more: two stages with work worth keeping are killed in one.
+    # Each costs a run or more, so only two stages with valuable work are killed in one test.
     [("features", "train"), *(pytest.param((s,), marks=pytest.mark.slow) for s in STAGES)],
     ids=" and ".join,
 )

@@ -1,4 +1,4 @@
-"""What the index accepts, training finishes, down to three images per class, the default."""
+"""Training finishes with any data that the index accepts, down to three images per class."""
 
 import json
 

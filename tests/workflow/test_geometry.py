@@ -1,4 +1,4 @@
-"""Images far from square: which part of them a model sees, from the assessment to the answer."""
+"""Images far from square: the part that a model sees, from the assessment to the answer."""
 
 import io
 
@@ -29,7 +29,7 @@ COLOURS = {"red": (230, 20, 20), "green": (20, 200, 20)}
 
 
 def wide_image(seed, label):
-    """Return a PNG of 3 : 1 whose class only the patch at its right end shows."""
+    """Return a PNG of 3 : 1 whose class is visible only in a patch at its right end."""
     blobs = np.asarray(Image.open(io.BytesIO(photo(seed, side=64))).convert("RGB"))
     pixels = np.concatenate([blobs, blobs[::-1], blobs], axis=1)
     pixels[12:52, 148:188] = COLOURS[label]

@@ -1,4 +1,4 @@
-"""A label and a file name that would break pages and terminals, through the whole way."""
+"""A label and a file name that would break pages and terminals, through all stages."""
 
 import csv
 import html

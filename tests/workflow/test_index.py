@@ -17,7 +17,7 @@ PICTURES = ["classes.png", "contact_sheet.png", "sizes.png"]
 
 @pytest.fixture
 def draw(tmp_path, monkeypatch):
-    """Index 20 images; the bytes of the pictures."""
+    """Index 20 images; return the bytes of the pictures."""
     images = write_classes(tmp_path / "images", {"a": 12, "b": 8})
 
     def run(name, *, many):

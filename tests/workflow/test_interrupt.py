@@ -1,4 +1,4 @@
-"""Ctrl-C during `dvc repro`: the signal reaches DVC, the stage and all of its processes."""
+"""Ctrl-C during `dvc repro`: the signal reaches DVC, the stage, and all of its processes."""
 
 import os
 import signal

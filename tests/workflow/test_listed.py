@@ -26,7 +26,7 @@ def write_table(folder):
 
 @pytest.fixture
 def listed(tmp_path):
-    """Return the hash of what a table, or another root, lists now."""
+    """Return the hash of the images that a table, or another root, lists now."""
     table = write_table(tmp_path / "images")
 
     def digest(root=table):

@@ -1,4 +1,4 @@
-"""`rootstock train` repeats the stages whose inputs have changed, and no other."""
+"""`rootstock train` repeats only the stages whose inputs have changed."""
 
 import shutil
 from pathlib import Path
@@ -38,7 +38,7 @@ def project(tmp_path_factory):
 
 
 def prepare(root, *settings, candidates="[]"):
-    """Prepare the plan; returns the stages that ran."""
+    """Prepare the plan; return the stages that ran."""
     weights = root / "weights/own.safetensors"
     (root / "params.yaml").write_text(PARAMS.format(weights=weights, candidates=candidates))
     paths = Paths(root)

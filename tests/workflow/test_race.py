@@ -43,7 +43,7 @@ CONTEST = ("linear_probe", "partial_finetune")
 
 @pytest.fixture(scope="module")
 def assessed(tmp_path_factory):
-    """A data set of which 120 noisy images leave the probes in doubt."""
+    """A data set with 120 noisy images that leave the probes uncertain."""
     root = tmp_path_factory.mktemp("race")
     data = write_classes(root / "data", {"ants": 90, "bees": 90})
     config = configure(data)
@@ -55,7 +55,7 @@ def assessed(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def one_split(monkeypatch):
-    """No lead is in doubt, although the validation images are few."""
+    """Make every lead count, although the validation images are few."""
     monkeypatch.setattr("rootstock.plan.race_rules.SURE_VAL_IMAGES", 0)
 
 
@@ -94,7 +94,7 @@ class CountingSearcher(SequentialSearcher):
 
 
 class NotingSearcher(SequentialSearcher):
-    """Keeps the candidates of every search of a fine-tuning."""
+    """Stores the candidates of every fine-tuning search."""
 
     def __init__(self):
         self.tuned = []
@@ -127,7 +127,7 @@ def test_plan_says_what_assessment_and_race_have_taken(assessed, monkeypatch):
     config, paths = assessed
     let_a_race_decide(monkeypatch)
     shutil.rmtree(paths.races, ignore_errors=True)
-    for _ in range(2):  # the second time the outcome is there
+    for _ in range(2):  # the second time the outcome exists
         plan = make_plan(config, paths, searcher=SequentialSearcher())
         minutes = plan_minutes(paths.estimates, plan)
         assert minutes["race_minutes"] > 0
@@ -379,7 +379,7 @@ def test_fine_tuning_takes_longer_than_a_head(tmp_path):
     ("accuracy", "losses", "spoilt"),
     [
         (0.9, [0.5, 0.4, 0.6, 0.5], True),
-        (0.91, [0.5, 0.4, 0.6, 0.5], False),  # more are right
+        (0.91, [0.5, 0.4, 0.6, 0.5], False),  # more answers are right
         (0.9, [0.1, 0.2, 0.9, 0.2], False),  # a difference within its own noise
         (0.9, [0.1, 0.2, 0.1, 0.2], False),
     ],
@@ -392,7 +392,7 @@ def test_clearly_better_head_replaces_fine_tuning(accuracy, losses, spoilt):
 
 @pytest.fixture(scope="module")
 def compared(assessed, tmp_path_factory):
-    """The same images with the packaged backbone and one that is not there as candidates."""
+    """The same images, with the packaged backbone and a missing one as candidates."""
     _, paths = assessed
     other = Paths(tmp_path_factory.mktemp("compared"))
     config = configure(
@@ -417,7 +417,7 @@ def test_plan_chooses_one_candidate_with_reason(compared):
     assert taken.accuracy >= max(score.accuracy - score.noise for score in plan.backbones)
     report = (paths.reports / "plan.md").read_text()
     assert "gone.safetensors" in report
-    assert report.count(" ms | ") == 2  # what either takes here
+    assert report.count(" ms | ") == 2  # the time of each backbone here
     assert "not measured" not in report
 
 

@@ -1,4 +1,4 @@
-"""A head is fitted again to corrected labels; the artifacts of the pipeline stay as they are."""
+"""A head is fitted again to corrected labels; the pipeline's artifacts do not change."""
 
 import hashlib
 import shutil
@@ -39,14 +39,14 @@ def finished(tmp_path_factory, request):
 
 @pytest.fixture
 def project(finished, tmp_path):
-    """A copy of it, to be changed."""
+    """A copy of the project, for tests that change it."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     config = configure(tmp_path / "insects", "train.epochs=1")
     return Project(config, Paths(tmp_path / "out"))
 
 
 def correct(project, count):
-    """Call so many ants of the training split bees."""
+    """Relabel this many ants of the training split as bees."""
     rows = [row for row in project.manifest.rows("train") if row.target == "ants"][:count]
     append_corrections(
         locate_corrections(project.root),

@@ -19,7 +19,7 @@ from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle, write_tiny_
 
 @pytest.fixture
 def labelled(tmp_path):
-    """A folder of images whose class is what the tiny model says of them."""
+    """Return a folder of images whose classes are the tiny model's answers."""
     predictor = Predictor(tiny_bundle())
     for seed in range(400, 424):
         content = jpeg(seed)

@@ -1,4 +1,4 @@
-"""The whole way without Ray, MLflow or DVC: real stages, real images, small network."""
+"""All stages without Ray, MLflow, or DVC: real stages, real images, small network."""
 
 import json
 import pickle
@@ -89,7 +89,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    """A finished way; tests that change it copy it first."""
+    """A finished run; tests that change it copy it first."""
     out = tmp_path_factory.mktemp("finished")
     go(configure(data), out, FolderRegistry(out / "registry"))
     return out
@@ -581,7 +581,7 @@ def test_a_head_is_not_blamed_for_being_unsure(data, copied):
 
 
 def trained(config, paths):
-    """Plan, features and training anew in a finished project; what the training told."""
+    """Plan, compute features, and train again in a finished project; return training's report."""
     make_plan(config, paths, searcher=SequentialSearcher())
     cache_features(config, paths)
     bundle = train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
@@ -626,7 +626,7 @@ def test_budget_ends_fine_tuning_and_model_is_written(data, copied):
 
 @pytest.mark.parametrize(("trials", "ended_early"), [("auto", False), ("3", True)])
 def test_only_a_longer_search_ends_trials_early(data, copied, monkeypatch, trials, ended_early):
-    """The plan's own trials are judged at their end: at an early epoch the faster one would win."""
+    """The plan's trials are judged at their end: at an early epoch the faster one would win."""
     told = []
 
     def spy(self, *arguments, early_stop, search=SequentialSearcher.search, **options):
@@ -667,7 +667,7 @@ def test_unsafe_mirror_images_are_not_averaged(data, copied):
 
 
 def test_model_names_strategy_that_made_its_weights(data, copied):
-    # At such a rate fine-tuning spoils the network, and the head that it began from is kept.
+    # At this rate fine-tuning spoils the network, and the head that it began from is kept.
     config = configure(data, "plan.strategy=full_finetune", "train.learning_rates=[0.1]")
     bundle, training = trained(config, copied)
     assert training["kept_head"]

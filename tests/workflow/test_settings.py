@@ -1,4 +1,4 @@
-"""Each key of params.yaml reaches the stage that it is for, and changes what that stage makes."""
+"""Each key of params.yaml reaches its stage and changes what that stage makes."""
 
 import functools
 import io
@@ -47,7 +47,7 @@ def data(tmp_path_factory):
 
 
 def indexed(root, *overrides):
-    """The manifest of a folder, made with other settings than the usual ones."""
+    """Return the manifest of a folder, made with changed settings."""
     out = root.parent / "-".join(["out", *overrides]).replace("/", "")
     return index.index_images(configure(root, *overrides), Paths(out))
 
@@ -128,7 +128,7 @@ def test_near_duplicate_bits_follow_the_setting(tmp_path):
 
 
 def near_pair():
-    """Two pictures that are near duplicates, whose hashes are not equal."""
+    """Return two pictures that are near duplicates but have different hashes."""
     base = np.asarray(Image.open(io.BytesIO(photo(7)))).astype(int)
     for seed in range(100):
         noise = np.random.default_rng(seed).integers(-6, 7, base.shape)
@@ -167,7 +167,7 @@ def test_index_process_count_follows_the_setting(data, monkeypatch, workers, num
 
 @pytest.fixture(scope="module")
 def assess(data, tmp_path_factory):
-    """Run the stages index and assess; return what the latter writes."""
+    """Run the stages index and assess; return the profile and review."""
 
     @functools.cache
     def run(*overrides):
@@ -228,7 +228,7 @@ def test_the_borders_of_the_sizes_are_settings(assess, overrides, size):
 
 def test_the_backbone_is_the_one_that_is_named(assess, monkeypatch):
     assert assess()[0].backbone.name == "tiny"
-    # As if the hub had answered before; without weights, since the name is what counts
+    # As if the hub had answered before; without weights, because only the name counts
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "here")
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name))
@@ -262,7 +262,7 @@ def test_features_use_batch_size_and_store(project, monkeypatch):
 
 
 class Project:
-    """A finished run of all stages but `register`, to be repeated with other settings."""
+    """A finished run of all stages except `register`, to be repeated with other settings."""
 
     def __init__(self, data, root):
         self.data, self.paths = data, Paths(root)
@@ -383,7 +383,7 @@ def test_run_is_added_to_ledger_that_is_named(project):
 
 
 class HandedOverError(Exception):
-    """Ends a training as soon as the objective of its fine-tuning is known."""
+    """Ends a training run as soon as the objective of its fine-tuning is known."""
 
 
 class NotingSearcher(SequentialSearcher):
@@ -394,7 +394,7 @@ class NotingSearcher(SequentialSearcher):
 
 
 def handed_over(project, *overrides):
-    """The objective that a training with these settings would fine-tune by."""
+    """Return the objective that a training run with these settings would fine-tune."""
     with pytest.raises(HandedOverError) as caught:
         project.train(TUNED, *overrides, searcher=NotingSearcher())
     return caught.value.args[0]
@@ -418,7 +418,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def objectives(finished, tmp_path_factory):
-    """The objective by default, and that with all of `SETTINGS`."""
+    """Return the default objective, and the one with all of `SETTINGS`."""
     root = shutil.copytree(finished.paths.root, tmp_path_factory.mktemp("handed") / "project")
     project = Project(finished.data, root)
     changed = [f"train.{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
@@ -484,7 +484,7 @@ def test_class_weight_lifts_rare_class_of_head(project, weight):
 
 
 def test_temperature_fits_images_unseen_by_head(project):
-    """A head that knows its training images by heart is far too sure of others."""
+    """A head that memorizes its training images is far too confident about others."""
     bundle = project.train("plan.strategy=linear_probe", "train.l2_grid=[0.0001]")
     predictor, rows = Predictor(bundle), project.rows("test")
     labels = np.array([predictor.names.index(row.target) for row in rows])

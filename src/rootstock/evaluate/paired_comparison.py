@@ -220,4 +220,4 @@ def _class_lines(comparison: PairedComparison) -> list[str]:
     ]
     if len(changed) > MAX_SHOWN_CHANGES:
         lines.append(f"\n{len(changed) - MAX_SHOWN_CHANGES} more changed classes are not listed.")
-    return [*lines, f"\nThe other {same} classes did not change."] if same else lines
+    return [*lines, f"\nUnchanged classes: {same}."] if same else lines

@@ -58,5 +58,5 @@ def estimate_accuracy(
     value = float(np.mean(confidences))
     margin = Z_95 * math.sqrt(value * (1 - value) * chance)
     if margin > MAX_MARGIN:
-        return Estimate(count, reason=f"only {n_validation} validation and {count} recent images")
+        return Estimate(count, reason=f"only {n_validation} validation images, {count} recent")
     return Estimate(count, value, max(0.0, value - margin), min(1.0, value + margin))

@@ -29,7 +29,7 @@ def render_review(
     """
     partly = ""
     if 0 < review.n_strata < len(profile.train_per_class):
-        partly = f" ({review.n_strata} classes)"
+        partly = f" of {review.n_strata} classes"
     lines = [
         "# Your data",
         "",

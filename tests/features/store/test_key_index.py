@@ -16,14 +16,14 @@ def digests(n, seed=0) -> np.ndarray:
 
 
 def crowded(n) -> np.ndarray:
-    """Keys at both ends and in few places between, as digests never lie."""
+    """Return keys at both ends and few places between, unlike digests."""
     raw = digests(n).view(np.uint8).reshape(-1, 32).copy()
     raw[: n // 2, :6], raw[n // 2 : -9, :7], raw[:9, :8] = 7, 255, 0
     return raw.view(KEY)[:, 0]
 
 
 def alike(n) -> np.ndarray:
-    """Keys that all begin with the same 8 bytes."""
+    """Return keys that all start with the same 8 bytes."""
     raw = digests(n).view(np.uint8).reshape(-1, 32).copy()
     raw[:, :8] = 3
     return raw.view(KEY)[:, 0]

@@ -19,7 +19,7 @@ def path(tmp_path):
 
 
 def readable(root) -> dict[str, np.ndarray]:
-    """What a new reader gets of each key, one by one."""
+    """Return a new reader's result for each key, one by one."""
     space, found = fresh(root), {}
     for name in KEYS:
         try:

@@ -16,7 +16,7 @@ from tests.features.store.writers import ROWS, features, fresh, key, keys_from
 
 
 def vectors(numbers, width=8) -> np.ndarray:
-    """Rows that tell which key they belong to."""
+    """Return rows that identify their key."""
     return np.stack([np.full(width, number % 1000, np.float16) for number in numbers])
 
 
@@ -199,11 +199,11 @@ def test_killed_writers_lose_nothing_and_leave_nothing_wrong(tmp_path, kills):
     space = fresh(tmp_path)
     acknowledged = [name for start in starts for name in keys_from(start)]
     assert (space.read(acknowledged, "last") == features(acknowledged)).all()
-    # Also what was finished and not yet acknowledged
+    # Also segments that were finished and not yet acknowledged
     for segment in space.taps()[0].latest():
         keys = [bytes(name).ljust(32, b"\0").hex() for name in segment.index.keys]
         assert (segment.values == features(keys)).all()
-    # Of many moments some were such that work was cut off.
+    # Some of the many kills interrupted work.
     assert kills < 200 or list((space.folder / "last").glob(".*.tmp"))
 
 

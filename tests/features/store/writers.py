@@ -1,7 +1,7 @@
 """Writers for the tests of the store, without torch, so that they start and die quickly.
 
-python writers.py append STORE FIRST SEGMENTS      append, and print what is acknowledged
-python writers.py kill STORE KILLS SEED            kill writers and mergers at random moments
+python writers.py append STORE FIRST SEGMENTS      append, and print acknowledged segments
+python writers.py kill STORE KILLS SEED            kill writers and mergers at random times
 """
 
 import hashlib
@@ -26,7 +26,7 @@ def key(number) -> str:
 
 
 def features(keys) -> np.ndarray:
-    """What belongs to a key: its own 32 bytes, twice."""
+    """Return the row of a key: its 32 bytes, twice."""
     raw = np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(-1, 32)
     return np.tile(raw, 2).astype(np.float16)
 
@@ -61,7 +61,7 @@ def fork(work, *arguments) -> int:
 
 
 def kill(root, kills, seed) -> None:
-    """Two writers and a merger at once, killed after a random while; then the next three."""
+    """Run two writers and a merger at once, kill them after a random time, and repeat."""
     moments, started = random.Random(seed), time.monotonic()
     append(root, 10**9, 8, sys.stdout.fileno())
     longest = (time.monotonic() - started) / 2

@@ -1,6 +1,6 @@
 """A process that promotes: ``python -m tests.integrations.mlflow.promoter URI NAME VERSION [die]``.
 
-It reads "AFTER" lines and answers each with "won" or the error's message. With ``die`` it kills
+It reads "AFTER" lines and answers each with "won" or the error's message. With ``die``, it kills
 itself between its record in the history and the alias.
 """
 
@@ -14,7 +14,7 @@ from rootstock.registry.champion import promote
 
 
 class Dying(MlflowRegistry):
-    """Ends its process without a word before it sets an alias."""
+    """End the process silently before it sets an alias."""
 
     def set_alias(self, name, alias, version):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A registry is backed up and restored elsewhere: real SQLite MLflow, a real model."""
+"""A registry is backed up and restored elsewhere, with real SQLite MLflow and a real model."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from rootstock.registry.champion import promote, settle
 pytestmark = pytest.mark.integration
 
 MODEL = Path(__file__).parents[2] / "bundles_old/format-1.tar.xz"
-"""A whole model, smaller and sooner there than one that is written anew."""
+"""A complete model that is smaller and created faster than a new one."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_restored_project_predicts_and_keeps_its_history(
     project = tmp_path / "new"
     project.mkdir()
     monkeypatch.chdir(project)
-    # What was backed up must not be reached for.
+    # The restored project must not use the backed-up one.
     hidden = home / "mlruns"
     hidden.rename(home / "hidden")
     try:
@@ -112,7 +112,7 @@ def test_a_locked_database_is_not_called_damaged(saved, tmp_path):
 
 
 def test_runs_of_mlflows_default_experiment_are_included(saved, home, tmp_path):
-    """Its place is a path where others have a URI."""
+    """Its location is a path, not a URI."""
     from rootstock.integrations.mlflow.client import mlflow_client
 
     restore(saved, tracking_uri(Paths(tmp_path / "new")))

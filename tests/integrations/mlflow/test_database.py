@@ -1,4 +1,4 @@
-"""The SQLite file of a registry: on a full disk, and while another process holds it."""
+"""The SQLite file of a registry on a full disk, and while another process holds it."""
 
 import sqlite3
 import subprocess
@@ -70,7 +70,7 @@ def test_disk_full_during_a_run_is_not_retried(small_disk, mlflow_tables):
 
 
 def fill(file):
-    """Take all the room that there is."""
+    """Fill the disk."""
     with suppress(OSError), file.open("wb", buffering=0) as open_file:
         while True:
             open_file.write(b"x" * 4096)
@@ -96,7 +96,7 @@ def hold(file, seconds):
 
 @pytest.mark.parametrize("seconds", [7, pytest.param(20, marks=pytest.mark.slow)])
 def test_locked_file_is_waited_for(mlflow_tables, tmp_path, seconds, quiet):
-    """SQLite itself gives up after five seconds."""
+    """SQLite gives up after five seconds."""
     file = tmp_path / "mlflow.db"
     file.write_bytes(mlflow_tables.read_bytes())
     registry = MlflowRegistry(f"sqlite:///{file}")

@@ -1,4 +1,4 @@
-"""A registered version is an MLflow model: MLflow's own tools use it without Rootstock."""
+"""A registered version is an MLflow model: MLflow's tools use it without Rootstock."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A run goes on where MLflow, or the process that trained, had died."""
+"""A run continues after MLflow, or the training process, died."""
 
 import json
 import os
@@ -130,8 +130,8 @@ def test_server_restart_neither_loses_nor_doubles_entries(tmp_path):
 
 @contextmanager
 def no_file_above(size, server):
-    """As if the server's disk were full: its processes may write no file larger than ``size``."""
-    # The server's own process and its workers alike carry the port
+    """Simulate a full disk: the server's processes may write no file larger than ``size``."""
+    # The command lines of the server and its workers contain the port
     port = f"--port {server.rpartition(':')[2]}"
     processes = psutil.process_iter(["cmdline"])
     named = [one for one in processes if port in " ".join(one.info["cmdline"] or ())]

@@ -1,4 +1,4 @@
-"""Projects that are renamed, copied or mounted elsewhere keep their models: real SQLite MLflow."""
+"""Renamed, copied, or remounted projects keep their models, with real SQLite MLflow."""
 
 import shutil
 import sqlite3
@@ -32,7 +32,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def project(mlflow_tables, model, tmp_path):
-    """A project with a version and a run, in a folder whose name has to be quoted."""
+    """A project with a version and a run, in a folder whose name needs quoting."""
     folder = tmp_path / "mlruns" / "a project"
     folder.mkdir(parents=True)
     shutil.copy(mlflow_tables, folder / "mlflow.db")
@@ -132,7 +132,7 @@ def test_an_address_elsewhere_is_left(address, tmp_path):
 
 @pytest.mark.parametrize("trick", ["no model", "a file", "a link in a model"])
 def test_non_model_folder_is_rejected_before_copying(project, tmp_path, monkeypatch, trick):
-    """Who writes to the database may name any folder that the service can read."""
+    """A person who may write to the database may name any folder that the service can read."""
     secret = tmp_path / "private"
     secret.mkdir()
     (secret / "key").write_text("secret")

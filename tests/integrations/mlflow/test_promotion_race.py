@@ -1,4 +1,4 @@
-"""Many processes promote at once against a real registry; one of them dies in the middle."""
+"""Many processes promote at once in a real registry; one of them dies during a promotion."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def uri(request, mlflow_uri):
 
 @pytest.fixture
 def name(uri, request, tmp_path, monkeypatch):
-    """A model with as many versions as there are processes; 1 is champion."""
+    """A model with as many versions as processes; version 1 is champion."""
     monkeypatch.setenv("PYTHONPATH", f"{Path('src').resolve()}:{Path.cwd()}")
     name = request.node.name.replace("[", "-").replace("]", "")
     registry = MlflowRegistry(uri)
@@ -76,7 +76,7 @@ def test_exactly_one_of_many_promotions_at_once_wins(uri, name):
     promoters = [Promoter(uri, name, str(number + 1)) for number in range(PROCESSES)]
     assert [promoter.read() for promoter in promoters] == ["ready"] * PROCESSES
     for _ in range(ROUNDS):
-        # Who is champion already is not asked: it would have nothing to do.
+        # The current champion does not promote, because it would have nothing to do.
         last = read_changes(registry.records(name))[-1]
         others = [one for i, one in enumerate(promoters) if str(i + 1) != last.version]
         for promoter in others:
@@ -89,7 +89,7 @@ def test_exactly_one_of_many_promotions_at_once_wins(uri, name):
     assert [promoter.end() for promoter in promoters] == [0] * PROCESSES
     changes = read_changes(registry.records(name))
     assert len(changes) == 1 + ROUNDS
-    # Linear: each builds on the one before, and the alias is the last.
+    # Linear: each builds on the previous one, and the alias is the last.
     assert [change.after for change in changes] == [0, *(one.number for one in changes[:-1])]
     assert registry.find(name, alias="champion").version == changes[-1].version
     assert changes[-1].settled

@@ -24,7 +24,7 @@ def run_id(mlflow_uri):
 
 @pytest.fixture
 def name(request):
-    """Each test has a model of its own."""
+    """Give each test a separate model."""
     return request.node.name.replace("[", "-").replace("]", "")
 
 
@@ -133,7 +133,7 @@ def test_everything_works_through_a_server(server, name, tmp_path):
 
 
 def test_service_reads_a_replaced_database(mlflow_uri, tmp_path, monkeypatch):
-    """As a restore does it: a pooled connection would read on in the file that is gone."""
+    """Replace the file like a restore; a pooled connection would keep reading the old one."""
     from rootstock.service.http.app import _connect
 
     monkeypatch.delenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", raising=False)

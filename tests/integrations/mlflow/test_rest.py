@@ -1,4 +1,4 @@
-"""The reader of a tracking server: as MLflow's own client reads it, and against bad servers."""
+"""The reader of a tracking server, compared with MLflow's client, and against bad servers."""
 
 import base64
 import importlib.util
@@ -35,13 +35,13 @@ ENTRY = RegistryEntry("flowers", "1", "run")
 
 @pytest.fixture
 def alone(monkeypatch):
-    """Nothing is fetched by MLflow's own client."""
+    """Prevent downloads by MLflow's client."""
     monkeypatch.setattr(rest, "MlflowRegistry", None)
 
 
 @pytest.fixture(scope="module")
 def model(server, tmp_path_factory):
-    """A name with two versions, kept by the server; the first one is the champion."""
+    """A name with two versions, stored by the server; the first one is the champion."""
     folder = tmp_path_factory.mktemp("model")
     (folder / "golden").mkdir()
     (folder / "golden/a b.jpg").write_bytes(b"jpeg")
@@ -56,7 +56,7 @@ def model(server, tmp_path_factory):
 
 @contextmanager
 def answering(answers):
-    """A server with answers by path, (status, text); yields its address and what was asked."""
+    """A server with answers by path, (status, text); yields its address and the requests."""
     requests = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -79,7 +79,7 @@ def answering(answers):
 
 
 def keeping(uri):
-    """A registry whose version has its files at an address."""
+    """Return a registry whose version has its files at this address."""
     return {"mlflow/model-versions/get-download-uri": (200, json.dumps({"artifact_uri": uri}))}
 
 

@@ -1,4 +1,4 @@
-"""A real service that follows a real MLflow: fifty champions under load, and a server that dies."""
+"""A real service follows a real MLflow: fifty champions under load, and a server that dies."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ HEADERS = {"content-type": "image/jpeg"}
 
 
 def register(uri, bundles):
-    """Make each bundle a version; returns the registry, and what each version says of `jpeg(0)`."""
+    """Make each bundle a version; return the registry, and each version's answer for `jpeg(0)`."""
     registry, shares = MlflowRegistry(uri), {}
     for bundle in bundles:
         with MlflowRunLogger(uri, "home").run("train") as run:
@@ -39,7 +39,7 @@ def register(uri, bundles):
 
 @pytest.fixture
 def bundles(tmp_path):
-    """Two models that answer the same image with other probabilities."""
+    """Two models that give different probabilities for the same image."""
     second = write_tiny_bundle(tmp_path / "second", calibration={"temperature": 4.0})
     return tiny_bundle(), second.directory
 
@@ -92,7 +92,7 @@ def test_fifty_swaps_under_load_give_matching_answers(mlflow_tables, tmp_path, b
 
 @contextmanager
 def mlflow_server(folder, port):
-    """A tracking server, killed at the end with all that belongs to it."""
+    """A tracking server, killed at the end with all its processes."""
     command = [sys.executable, "-m", "mlflow", "server", "-w", "1", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(folder / "served")]

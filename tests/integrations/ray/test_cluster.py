@@ -88,7 +88,7 @@ with ray_session("local"):
 
 
 def test_local_ray_starts_without_output(short_path):
-    # In a process of its own: Ray keeps the mode of its first session for later clusters.
+    # In a separate process: Ray keeps the mode of its first session for later clusters.
     environment = os.environ | {"HOME": str(short_path)}  # where Ray writes its token
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-c", LOCAL_SESSION]
@@ -113,7 +113,7 @@ def test_silent_listener_fails_in_bounded_time(monkeypatch):
 
 @pytest.fixture
 def short_path():
-    """Ray's sockets lie below it, and their paths must not exceed 107 characters."""
+    """Ray's sockets are in it, and their paths must not exceed 107 characters."""
     with tempfile.TemporaryDirectory(prefix="rs-", dir="/tmp") as folder:
         yield Path(folder)
 
@@ -135,7 +135,7 @@ def test_ctrl_c_ends_search_and_all_processes(short_path, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Tests that run in the background of a shell inherit that Ctrl-C is ignored
+        # Tests that run in the background of a shell inherit an ignored Ctrl-C
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_until(lambda: any(tmp_path.glob("search/trial-*/started")), seconds=60)
@@ -154,7 +154,7 @@ def running_cluster(short_path, tmp_path, **variables):
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--port={port}", f"--temp-dir={short_path}", "--include-dashboard=false"]
     command += ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
-    # The mode of this process, which a Ray of its own has set; otherwise a token in the home folder
+    # The mode of this process, set by an earlier Ray; otherwise a token in the home folder
     # would count.
     environment = {"RAY_AUTH_MODE": "disabled"} | os.environ | variables
     with (tmp_path / "log").open("w") as log:
@@ -217,7 +217,7 @@ def wait_until(condition, *, seconds):
 
 
 def commands_naming(text):
-    """Command lines of living processes (zombies have none) that mention ``text``."""
+    """Return command lines of running processes (zombies have none) that contain ``text``."""
     lines = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -1,4 +1,4 @@
-"""Several Ray nodes on this machine, one of which is lost in the middle of the work."""
+"""Several Ray nodes on this machine, one of which dies during the work."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ class Nodes:
         self.workers = [self.cluster.add_node(**node) for _ in range(workers)]
 
     def kill_the_one_that_wrote(self, name):
-        """Kill the node whose id stands in a file, if it is not the head; False if it is."""
+        """Kill the node whose id is in a file, unless it is the head; return False if it is."""
         found = [worker for worker in self.workers if worker.unique_id == name or (
             getattr(worker, "node_id", None) == name)]  # fmt: skip
         for worker in found:
@@ -60,7 +60,7 @@ class Nodes:
 
 @pytest.fixture
 def nodes():
-    """Starts nodes on loopback; all are ended afterwards."""
+    """Start nodes on loopback; all are stopped afterwards."""
     started = []
     folder = tempfile.mkdtemp(prefix="rs-nodes-", dir="/tmp")
     with pytest.MonkeyPatch.context() as patch:
@@ -91,7 +91,7 @@ def here():
 
 @dataclass(frozen=True)
 class Work:
-    """Notes where each part is begun and when it is done; the first ones wait for the death."""
+    """Record when each part starts and ends; the first ones wait for the death."""
 
     folder: Path
 
@@ -120,7 +120,7 @@ def test_lost_node_costs_parts_it_was_at(nodes, tmp_path):
     killing.join()
     assert sorted(part for part, _ in found) == list(range(6))
     begun = [path.name.split("-")[1] for path in tmp_path.glob("begun-*")]
-    # One core a node: one part was lost and begun anew, no other.
+    # One core per node: one part was lost and started again, no other.
     assert len(begun) == 7
     assert len({node for _, node in found}) == 1
 
@@ -191,7 +191,7 @@ def extracted_alone(data, out):
 
 
 def stored(config, paths):
-    """The features float16[N,C] that the plan needs, as they lie in the store."""
+    """Return the features float16[N,C] that the plan needs, from the store."""
     plan = TransferPlan.read(paths.plan)
     backbone = stage.load_planned_backbone(plan, device="cpu")
     store = FeatureStore(paths.below(config.features.store))
@@ -202,7 +202,7 @@ def stored(config, paths):
 
 @dataclass(frozen=True)
 class Training:
-    """Three epochs that are kept in the trial's folder; the second waits for the death."""
+    """Run three epochs, stored in the trial's folder; the second waits for the death."""
 
     workers: int = 1
 
@@ -231,7 +231,7 @@ class Training:
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["search", "team"])
 def test_a_lost_node_costs_an_epoch(nodes, tmp_path, workers):
-    cluster = nodes(1)  # of a team of two one is left, and goes on alone
+    cluster = nodes(1)  # one of a team of two is left and continues
 
     def second_epochs():
         return [path.name.split("-") for path in tmp_path.glob("trial-*/at-*-1-*")]
@@ -255,13 +255,13 @@ def test_a_lost_node_costs_an_epoch(nodes, tmp_path, workers):
     assert [trial.error for trial in trials] == [""] * len(trials)
     assert all(trial.metrics["acc"] == 2.0 for trial in trials)
     firsts = list(tmp_path.glob("trial-*/at-0-0-*"))
-    assert len(firsts) == len(trials)  # what was done is not done again
+    assert len(firsts) == len(trials)  # finished trials are not repeated
 
 
 def test_extraction_that_loses_a_node_gives_same_features(nodes, tmp_path, monkeypatch):
     data = write_classes(tmp_path / "images", {"ants": 60, "bees": 60})
     for path in data.rglob("*.png"):
-        # Work enough for a death in the middle of it
+        # Enough work for a death in between
         Image.open(path).resize((1500, 1100)).save(path, compress_level=1)
     monkeypatch.setattr(stage, "PART_IMAGES", 4)
     config, paths, alone, features = extracted_alone(data, tmp_path / "out")
@@ -279,7 +279,7 @@ def test_extraction_that_loses_a_node_gives_same_features(nodes, tmp_path, monke
     ended.set()
     killing.join()
     assert late == [False]  # it died in the middle
-    # A part that was on disk before its node could say so is begun anew, and found there.
+    # A part on disk whose node could not report it is started again, and found there.
     assert spread.computed + spread.reused == alone.computed
     assert spread.reused <= 4
     np.testing.assert_allclose(stored(config, paths), features, rtol=2e-3, atol=2e-3)
@@ -314,7 +314,7 @@ def test_fine_tuning_that_loses_a_node_gives_same_weights(nodes, tmp_path):
     assert seen
     assert set(found["alone"]) == set(found["cluster"])
     for name, value in found["alone"].items():
-        # Sums depend on the number of threads, which are a core's on a node.
+        # Sums depend on the number of threads, which is one on a node.
         np.testing.assert_allclose(
             found["cluster"][name], value, rtol=2e-2, atol=2e-3, err_msg=name
         )
@@ -351,5 +351,5 @@ def test_run_on_two_nodes_equals_run_on_one(nodes, tmp_path, monkeypatch, strate
     plans = [TransferPlan.read(paths.plan) for paths in (one, two)]
     for field in ("strategy", "taps", "head_candidates", "finetune_candidates"):
         assert getattr(plans[1], field) == getattr(plans[0], field)
-    # Sums depend on the number of threads, which are a core's on a node.
+    # Sums depend on the number of threads, which is one on a node.
     np.testing.assert_allclose(found["two"], found["one"], atol=0.02)

@@ -50,7 +50,7 @@ def search(
 
 
 def learn(params, home, report):
-    """Importable by the workers: this module is not installed, only on the test run's path."""
+    """Make this module importable by the workers: it is only on the test run's path."""
     report(1, {"acc": 0.0})
     (home / "seen").write_text(os.getcwd())
     return {"acc": params["lr"], "threads": int(os.environ["OMP_NUM_THREADS"])}
@@ -78,7 +78,7 @@ def fail_when_odd(params, home, report):
 
 
 def die_once(params, home, report):
-    """Three epochs with a checkpoint each; killed in the second one, the first time."""
+    """Run three epochs with a checkpoint each; the first time, die in the second one."""
     for epoch in range(len(list(home.glob("epoch-*"))), 3):
         (home / f"epoch-{epoch}").write_text(str(os.getpid()))
         report(epoch, {"acc": 0.1})
@@ -134,7 +134,7 @@ def test_the_progress_of_a_worker_is_printed_here(ray, tmp_path, monkeypatch, ca
 
 
 def test_one_process_runs_trial_after_trial(ray, tmp_path):
-    # Starting a process and importing torch would cost more than a head.
+    # Starting a process and importing torch takes longer than a head.
     search(tell_process, [{"number": n} for n in range(3)], tmp_path, concurrent=1)
     assert len({path.read_text() for path in tmp_path.glob("trial-*/process")}) == 1
 
@@ -211,7 +211,7 @@ START = {"rate": 1e-4, "kind": "bad"}
 
 
 def near_the_middle(params, home, report):
-    """Best at a rate of 3e-3; the first call of a kind is counted in its directory."""
+    """Best at a rate of 3e-3; the directory counts the first call of a kind."""
     with (home / "calls").open("a") as calls:
         calls.write("x")
     distance = abs(math.log10(params["rate"] / 3e-3))
@@ -249,7 +249,7 @@ def test_failed_explored_trials_do_not_end_the_search(ray, tmp_path):
 
 @pytest.mark.parametrize("patience", [120.0, 0.6])
 def test_search_starts_nothing_after_time_limit(ray, tmp_path, monkeypatch, patience):
-    """Either the trial notices it, or Ray, before the trial has a process."""
+    """Either the trial notices it, or Ray does before the trial has a process."""
     monkeypatch.setattr("rootstock.integrations.ray.search.PATIENCE_SECONDS", patience)
     trials = search(learn, [{"lr": 0.1}, {"lr": 0.2}], tmp_path, seconds=-0.5)
     assert [trial.error for trial in trials] == ["no time was left to begin it"] * 2
@@ -258,7 +258,7 @@ def test_search_starts_nothing_after_time_limit(ray, tmp_path, monkeypatch, pati
 
 @dataclass(frozen=True)
 class Shared:
-    """Two processes add up their ranks; the second is killed the first time."""
+    """Two processes add their ranks; the first time, the second one is killed."""
 
     workers: int = 2
 
@@ -274,7 +274,7 @@ class Shared:
             report(epoch, {"acc": total.item()})
             if rank == 1 and epoch == 2 and not (home / "died").exists():
                 (home / "died").touch()
-                time.sleep(3)  # Ray looks after its processes once a second
+                time.sleep(3)  # Ray checks its processes once per second
                 os.kill(os.getpid(), signal.SIGKILL)
         return {"acc": total.item()}
 

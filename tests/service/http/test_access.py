@@ -1,4 +1,4 @@
-"""Who may ask for what: the declared access of every route, and the guard that holds it."""
+"""Access control: the declared access of every route, and the guard that enforces it."""
 
 import itertools
 
@@ -189,7 +189,7 @@ def test_only_holders_of_a_key_may_ask(keys):
 
 @pytest.mark.parametrize("roles", [["admin"], []])
 def test_file_without_client_keys_rejects_everyone(tmp_path, roles):
-    """Taking out the last line must not open the door."""
+    """Removing the last line must not open the service."""
     path = tmp_path / "keys.txt"
     path.touch()
     shown = [make_key("ops", role, path) for role in roles]
@@ -214,7 +214,7 @@ def test_admin_work_needs_an_admins_key(keys, client):
         check_problem(shown, 403, "forbidden")
         done = guarded.post("/admin/reload", headers={"X-API-Key": ops})
         assert done.json()["changed"] is False
-    # Without any admin key nobody may
+    # Without any admin key, admin requests are rejected
     check_problem(client.post("/admin/reload"), 403, "forbidden")
 
 

@@ -9,7 +9,7 @@ from rootstock.service.http.problems import Problem
 
 
 def drained(limit, messages, method="POST"):
-    """What a body's reader sees of ``messages`` through a BodyLimit."""
+    """Return the messages that a body's reader gets through a BodyLimit."""
 
     async def app(scope, receive, send):
         while (await receive()).get("more_body"):
@@ -52,7 +52,7 @@ def test_a_body_is_bounded_whatever_the_method(method):
 
 def test_bodies_together_have_a_limit_too():
     limit = BodyLimit(None, max_bytes=1_000, max_buffered=1_500, seconds=5)
-    limit.buffered = 1_000  # of others
+    limit.buffered = 1_000  # of other requests
     with pytest.raises(Problem) as caught:
         drained(limit, [part(400), part(400, more=False)])
     assert caught.value.kind == "overloaded"

@@ -1,4 +1,4 @@
-"""Pages of other origins: only those that the setting names may use the service."""
+"""Pages from other origins: only those in the setting may use the service."""
 
 import pytest
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ SHOP, OTHER = "https://shop.example:8443", "https://shop.example"
 
 
 def ask_before(client, origin):
-    """What a browser asks before a request with a key."""
+    """A browser's preflight before a request with a key."""
     return client.options(
         "/v1/predict",
         headers={
@@ -43,7 +43,7 @@ def test_origins_of_setting_are_allowed_and_no_other(keys):
             for key in (shop, "wrong")
         }
         assert [answer.status_code for answer in answers.values()] == [200, 401]
-        for answer in answers.values():  # a page must be able to read why it is refused
+        for answer in answers.values():  # a page must be able to read why it is rejected
             assert answer.headers["access-control-allow-origin"] == SHOP
             assert "access-control-allow-credentials" not in answer.headers
 

@@ -1,4 +1,4 @@
-"""Strangers' input against a real process: no 5xx but refusals, no crash, no growth of memory."""
+"""Hostile input to a real process: no 5xx except overload, no crash, no growth of memory."""
 
 import io
 import struct
@@ -48,7 +48,7 @@ def guarded(tmp_path_factory):
 
 @pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
 def test_no_request_of_openapi_document_is_500(guarded, examples):
-    import schemathesis  # loads for seconds, which no other test should wait for
+    import schemathesis  # takes seconds to import, so other tests do not wait for it
 
     address, key = guarded
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
@@ -61,7 +61,7 @@ def test_no_request_of_openapi_document_is_500(guarded, examples):
 
 
 def ask_for(operation, key, examples):
-    """Statuses of the answers to made-up requests."""
+    """Return the statuses of answers to generated requests."""
     from hypothesis import HealthCheck, given, settings
 
     seen = set()
@@ -70,7 +70,7 @@ def ask_for(operation, key, examples):
     @given(case=operation.as_strategy())
     def ask(case):
         response = case.call(timeout=30, headers={"X-API-Key": key})
-        # 503 is a refusal, and has its own tests
+        # 503 means overload, and has separate tests
         assert response.status_code < 500 or response.status_code == 503, response.text
         seen.add(str(response.status_code))
 
@@ -86,7 +86,7 @@ def encoded(kind):
 
 
 def mutated(content, random):
-    """One of the things that happen to files: flips, cuts, repeats, foreign parts."""
+    """Apply one typical damage to a file: flips, cuts, repeats, foreign parts."""
     body = bytearray(content)
     kind = random.integers(5)
     place = int(random.integers(len(body)))
@@ -109,14 +109,14 @@ def mutated(content, random):
 
 
 def resident(process, kind="VmRSS:"):
-    """Kilobytes of the service's process and its children, now or (VmHWM) at the most."""
+    """Return kilobytes of the service's process and its children, now or (VmHWM) at the peak."""
     pids = [process.pid, *decoders_of(process)]
     text = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
     return sum(int(t.partition(kind)[2].split()[0]) for t in text)
 
 
 def forget_peak(process):
-    """Let the most begin anew."""
+    """Reset the peak."""
     for pid in (process.pid, *decoders_of(process)):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 
@@ -149,7 +149,7 @@ def chunk(name, data):
 
 
 def huge_png(width, height):
-    """A true PNG of one colour: a few kilobytes that ask for gigabytes."""
+    """Return a valid PNG of one colour: a few kilobytes that need gigabytes."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     row = b"\0" * (1 + (width + 7) // 8)
     packer, parts = zlib.compressobj(9), []
@@ -209,7 +209,7 @@ def test_a_bomb_is_rejected_before_it_is_decoded(service, name):
     forget_peak(process)
     answer = httpx.post(f"{address}/v1/predict", **ask)
     assert (answer.status_code, answer.json()["reason"]) == (422, reason)
-    # The most at any moment, the file itself included; how soon is benchmarks/bombs.py's to tell.
+    # The peak at any moment, including the file; benchmarks/bombs.py measures the time.
     assert resident(process, "VmHWM:") - before < 50_000
 
 

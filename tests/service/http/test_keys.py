@@ -1,4 +1,4 @@
-"""The file of keys, and the rate of each caller."""
+"""The key file, and the rate of each caller."""
 
 import pytest
 

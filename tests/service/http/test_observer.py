@@ -1,4 +1,4 @@
-"""Around every request: its id, the security headers, and its line in the log."""
+"""Every request gets an id, the security headers, and a line in the log."""
 
 import pytest
 

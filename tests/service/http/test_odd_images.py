@@ -1,4 +1,4 @@
-"""Odd and hostile files: the service answers 200 or 422, never 500, as `rootstock predict` does."""
+"""Odd and hostile files: the service answers 200 or 422 like `rootstock predict`, never 500."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from tests.data.odd_images import ODD_IMAGES
 
 @pytest.fixture(scope="module")
 def by_command(tmp_path_factory):
-    """What `rootstock predict --json` says of every odd file, by its name."""
+    """The output of `rootstock predict --json` for every odd file, by name."""
     folder = tmp_path_factory.mktemp("odd")
     files = {name: folder / f"{number}.bin" for number, name in enumerate(ODD_IMAGES)}
     for name, file in files.items():

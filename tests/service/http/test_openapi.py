@@ -35,7 +35,7 @@ def test_problems_have_one_schema_and_operations_short_names(client):
             if problem is not None:
                 assert problem["schema"] == {"$ref": "#/components/schemas/ProblemDetails"}
     assert api["components"]["schemas"]["ProblemDetails"]["required"]
-    # Generators take the first.
+    # Generators use the first one.
     body = api["paths"]["/v1/predict"]["post"]["requestBody"]["content"]
     assert next(iter(body)) == "multipart/form-data"
 

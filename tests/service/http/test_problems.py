@@ -23,7 +23,7 @@ def test_wrong_method_is_405_that_names_right_one(client):
     [
         "rootstock.model.predictor.Predictor.infer",
         "rootstock.service.http.routes.choose_model",
-        "rootstock.service.http.keys.RateLimit.wait",  # before FastAPI has the request
+        "rootstock.service.http.keys.RateLimit.wait",  # before FastAPI gets the request
     ],
 )
 def test_a_failure_reveals_nothing_of_the_inside(monkeypatch, where):

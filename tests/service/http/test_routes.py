@@ -1,4 +1,4 @@
-"""The routes below /v1: what goes in, what comes out, and what is refused with which problem."""
+"""The routes below /v1: requests, answers, and rejections with their problems."""
 
 import io
 
@@ -26,7 +26,7 @@ from tests.service.requests import PROBLEM, check_problem, post_files
 
 
 def black():
-    """A PNG without any light."""
+    """Return a black PNG."""
     buffer = io.BytesIO()
     Image.new("RGB", (80, 80)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -88,7 +88,7 @@ def test_bad_image_among_good_ones_gets_an_error(client):
 
 
 def spoil(monkeypatch, client):
-    """Let the engine fail on black images."""
+    """Make the engine fail on black images."""
     engine = client.app.state.service.holder.predictor.infer
 
     def infer(prepared):
@@ -178,7 +178,7 @@ def test_an_overloaded_service_says_so():
     with make_client(max_queue=2) as client:
         service = client.app.state.service
         assert post_files(client, ("a", jpeg(0)), ("b", jpeg(1))).status_code == 200
-        # With nothing else to do even three are taken: they would never fit better
+        # An idle service accepts even three: waiting would not make them fit
         alone = post_files(client, *((name, jpeg(0)) for name in "abc"))
         service.in_flight = 1
         response = post_files(client, *((name, jpeg(0)) for name in "abc"))
@@ -266,7 +266,7 @@ def test_unusable_image_is_not_explained(client):
 
 @pytest.fixture(scope="module")
 def naming_client(tmp_path_factory):
-    """A service whose model names the images of its reference."""
+    """A service whose model lists the images of its reference."""
     images = [KnownImage(f"{seed}.jpg", CLASSES[seed % 3], "") for seed in range(200, 240)]
     folder = tmp_path_factory.mktemp("naming") / "model"
     known = KnownImages(images, np.ones(40, np.float32))

@@ -1,4 +1,4 @@
-"""What a request may hold: forms, base64 in JSON, one image; and what is refused."""
+"""The content of a request: forms, base64 in JSON, one image; and rejected content."""
 
 import base64
 import gzip
@@ -56,7 +56,7 @@ MANY = "more than 1400 elements"
     ],
 )
 def test_million_wrong_elements_cost_no_more_than_one(body, path, says):
-    """Every error of a list would be made and told: seconds, gigabytes, and a long answer."""
+    """Otherwise every error of a list would be created and reported: seconds and gigabytes."""
     with make_client(max_images=4) as client:
         answer = client.post(path, json=body)
     assert says in check_problem(answer, 422, "invalid-request")

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: health, metadata, inference, and errors it can read."""
+"""The Open Inference Protocol: health, metadata, inference, and errors in its form."""
 
 import base64
 import json
@@ -69,7 +69,7 @@ def test_only_the_outputs_asked_for_are_given(client):
 
 
 def test_output_may_be_asked_for_again_and_again(client):
-    """How many there are is up to the task."""
+    """The task decides how many there are."""
     answer = infer(client, body(jpeg(0)) | {"outputs": [{"name": "label"}] * 3}).json()
     assert [output["name"] for output in answer["outputs"]] == ["label"]
 
@@ -106,7 +106,7 @@ def test_body_that_is_not_json_is_415(client, path, headers, says):
 
 
 def request_bytes(parts, **changes):
-    """A request with image files as bytes after the JSON, and its headers."""
+    """Return a request with image files as bytes after the JSON, and its headers."""
     binary = b"".join(struct.pack("<I", len(part)) + part for part in parts)
     tensor = {"name": "images", "datatype": "BYTES", "shape": [len(parts)],
               "parameters": {"binary_data_size": len(binary)}} | changes  # fmt: skip

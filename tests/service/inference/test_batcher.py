@@ -1,4 +1,4 @@
-"""The batcher: every image gets its own answer, whatever its company."""
+"""The batcher: every image gets the right answer in any batch."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ POISON = -1.0
 
 @dataclass
 class Doubler:
-    """In place of a Predictor: doubles numbers, notes its batches, and cannot bear POISON."""
+    """A substitute for a Predictor: doubles numbers, records its batches, and fails on POISON."""
 
     seconds: float = 0.0
     sizes: list = field(default_factory=list)
@@ -33,7 +33,7 @@ class Doubler:
 
 
 def answers(model, values, **settings):
-    """What a batcher gives for numbers that come at once; exceptions in their places."""
+    """Return a batcher's results for concurrent numbers, with exceptions in their places."""
 
     async def ask():
         batcher = Batcher(**{"lanes": 1, "max_batch": 4} | settings)

@@ -1,4 +1,4 @@
-"""Decoding processes: as the Predictor decodes, and replaced when they hang, die or run out."""
+"""Decoding processes: they decode like the Predictor, and are replaced after a failure."""
 
 import asyncio
 import dataclasses
@@ -176,7 +176,7 @@ def test_limits_travel_to_the_worker():
 
 
 def test_rendering_of_set_travels_to_worker():
-    """Values of 10 bits are as bright in the service as they were in training."""
+    """Values of 10 bits are as bright in the service as in training."""
     values = np.linspace(0, 1_000, 64 * 64).reshape(64, 64).astype(np.uint16)
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG")

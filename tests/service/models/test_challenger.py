@@ -1,4 +1,4 @@
-"""The challenger: unseen answers, its share of real ones, and its faults."""
+"""The challenger: shadow answers, its share of real answers, and its faults."""
 
 import asyncio
 import base64
@@ -13,7 +13,7 @@ from tests.service.requests import check_problem, post_files, wait_for
 
 @pytest.fixture
 def rival(tmp_path):
-    """The same model with its classes renamed, so that it never agrees."""
+    """The same model with renamed classes, so that it never agrees."""
     renamed = [*CLASSES[1:], CLASSES[0]]
     return str(write_tiny_bundle(tmp_path / "rival", names=renamed).directory)
 
@@ -40,7 +40,7 @@ def test_a_canary_answers_its_share(rival):
 
 
 def test_canary_by_open_protocol_says_who_answered(tmp_path):
-    """Of the same name, as two versions of one model have."""
+    """Give it the same name, like two versions of one model."""
     other = write_tiny_bundle(tmp_path / "tiny", calibration={"temperature": 3.0}).directory
     with make_client(challenger=str(other), canary_share=1.0) as client:
         service = client.app.state.service

@@ -1,4 +1,4 @@
-"""Which model is served: from a directory or a registry, and only after it has been proved."""
+"""The served model: from a directory or a registry, and only after it has been proved."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A new model is proved in a process that may hang, crash or grow; the next one is tried."""
+"""A new model is proved in a process that may hang, crash, or grow; the next one is tried."""
 
 import errno
 import json
@@ -78,7 +78,7 @@ def make_endless(folder):
 
 
 def make_greedy(folder):
-    """The network asks for 100 GB."""
+    """The network requests 100 GB."""
     nodes = [
         helper.make_node("ReduceMax", ["images"], ["high"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Constant", [], ["one"], value_ints=[1]),
@@ -153,7 +153,7 @@ def test_version_after_a_hanging_one_is_served(tmp_path):
     with pytest.raises(BundleError, match="did not answer"):
         holder.refresh()
     assert (holder.refused.version, holder.predictor.info["version"]) == ("2", "1")
-    assert holder.refresh() is False  # it is not tried at every look
+    assert holder.refresh() is False  # it is not tried at every check
     registry.set_alias("flowers", "champion", "3")
     assert holder.refresh() is True
     assert (holder.refused, holder.predictor.info["version"]) == (None, "3")

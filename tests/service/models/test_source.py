@@ -1,4 +1,4 @@
-"""Where a model comes from: directories and addresses of the registry."""
+"""The source of a model: directories and registry URIs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Following the registry: swaps, refusals, pins, and a registry that is down, slow or corrupt."""
+"""Following the registry: swaps, rejections, pins, and a dead, slow, or corrupt registry."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def registry(tmp_path):
 
 @pytest.fixture
 def hold(registry, tmp_path):
-    """Makes holders of one cache, as one service after another would."""
+    """Return holders of one cache, like successive services."""
     outcomes = []
 
     def make(model="models:/flowers@champion", **settings):
@@ -89,7 +89,7 @@ def test_a_new_champion_is_swapped_in(registry, hold):
     assert holder.refresh() is True
     assert holder.predictor.info["version"] == "2"
     assert holder.outcomes == ["swapped", "swapped"]
-    # A request that began with the old one ends with it
+    # A request that began with the old model ends with it
     assert old.predict([jpeg(0)])[0].label
 
 
@@ -104,7 +104,7 @@ def test_corrupt_champion_is_rejected_and_old_one_stays(registry, hold, caplog):
     assert holder.refused.version == "2"
     assert "version 2 was rejected, the model in use stays" in caplog.text
     assert holder.outcomes == ["swapped", "refused"]
-    # It is not fetched again at every look, but at once where an operator says so
+    # It is not downloaded again at every check, but at once if an operator asks
     assert holder.refresh() is False
     shutil.copy(tiny_bundle() / "model.onnx", registry.root / "flowers/2/model.onnx")
     assert holder.refresh(again=True) is True
@@ -171,7 +171,7 @@ def test_first_start_without_registry_has_no_model(registry, hold):
 
 
 def test_removed_champion_is_served_after_restart(registry, hold, caplog):
-    """As the service that runs meanwhile does: what is served must not hang on a restart."""
+    """The service must serve its last model during this time, not hang on a restart."""
     hold().load()
     registry.drop_alias("flowers", "champion")
     assert hold().load().info["version"] == "1"
@@ -286,7 +286,7 @@ def test_cached_version_can_be_pinned_without_registry(registry, hold, monkeypat
     registry.down, registry.seconds = fault == "down", 5.0 if fault == "slow" else 0.0
     holder.rollback()
     assert (holder.predictor.info["version"], holder.pinned) == ("1", "1")
-    # Who has not heard the answer asks again, and the bad version does not come back.
+    # An operator who missed the answer asks again, and the bad version does not return.
     with pytest.raises(RootstockError, match="no other version"):
         holder.rollback()
     holder.pin("2")
@@ -431,7 +431,7 @@ def test_champion_and_challenger_notes_are_separate(registry, hold, tmp_path):
         registry.set_alias("flowers", "champion", "1")
         hold("models:/flowers@challenger").load()
     registry.down = True
-    # The champion of long ago is still there, and is not mixed up with the challenger
+    # The former champion is still there, and is not confused with the challenger
     assert hold().load().info["version"] == "1"
     assert hold("models:/flowers@challenger").load().info["version"] == "5"
 
@@ -468,7 +468,7 @@ def test_admin_routes_change_the_model_and_report_it(registry, hold, tmp_path):
 
 @pytest.mark.integration
 def test_fifty_swaps_under_load_lose_no_request(registry, hold):
-    """Every answer is a 200 from a version that was champion while the request was on its way."""
+    """Every answer is a 200 from a version that was champion during the request."""
     holder = hold()
     holder.load()
     settings = Settings(model="models:/flowers@champion", decoders=1, lanes=1, poll_seconds=60)
@@ -501,7 +501,7 @@ def test_fifty_swaps_under_load_lose_no_request(registry, hold):
 
 @pytest.fixture
 def slow_download(registry, monkeypatch):
-    """Downloads of version 2 begin, and end when the test says so."""
+    """Downloads of version 2 start, and end when the test allows it."""
     begun, release = threading.Event(), threading.Event()
     download, calls = registry.download, []
 
@@ -528,7 +528,7 @@ def test_pin_does_not_wait_for_another_download(registry, hold, slow_download):
         assert holder.pinned == "1"
         assert not looking.done()
         slow_download.release.set()
-        # What was begun before the pin does not undo it
+        # Changes that began before the pin do not undo it
         assert looking.result(timeout=30) is False
     assert holder.predictor.info["version"] == "1"
 

@@ -1,4 +1,4 @@
-"""Drift of recent images against the validation set."""
+"""Drift of recent images compared with the validation set."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def watched():
 
 
 def usual(predictor, n, *, seed=0):
-    """Answers whose distances and classes are drawn from the validation set's."""
+    """Return answers whose distances and classes are drawn from the validation set's."""
     random = np.random.default_rng(seed)
     reference = predictor.bundle.reference
     shares = reference.remembered["shares"]

@@ -31,7 +31,7 @@ def test_the_journal_holds_what_was_answered(tmp_path, images):
 
 
 def test_answers_of_two_tasks_get_a_file_each(tmp_path):
-    """One model may follow another of a different task within a minute."""
+    """A model of a different task may follow within a minute."""
     predictor = Predictor(tiny_bundle(), engine="onnx")
     classes = predictor.predict([jpeg(0), jpeg(1)])
     journal = Journal(tmp_path, images=False)
@@ -88,7 +88,7 @@ def test_only_answered_requests_are_journalled(tmp_path):
 
 @pytest.fixture
 def hanging_disk(monkeypatch):
-    """Nothing is written until the test says so."""
+    """Block all writes until the test allows them."""
     release = threading.Event()
     write = journal_module.write_atomic
 

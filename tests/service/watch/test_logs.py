@@ -29,7 +29,7 @@ def test_logs_are_json_with_the_requests_id():
 
 
 def test_lines_carry_the_id_of_the_trace(tmp_path):
-    """In a process of its own: a process has one tracer provider for good."""
+    """Run in a separate process: a process keeps its first tracer provider."""
     code = """
 import logging, sys
 from fastapi.testclient import TestClient

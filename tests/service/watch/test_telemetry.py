@@ -50,7 +50,7 @@ def test_metrics_without_a_model_say_not_ready(empty_client):
 
 
 def test_series_that_alerts_watch_begin_at_zero():
-    """Prometheus does not see the step to the first value of a series."""
+    """Prometheus does not see the step to a series' first value."""
     with make_client(challenger=str(tiny_bundle())) as client:
         text = client.get("/metrics").text
     for role in ("champion", "challenger"):

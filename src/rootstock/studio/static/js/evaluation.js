@@ -67,7 +67,7 @@ function drawThreshold({ names, targets, said, certainty }) {
       if (isKept && isOne) { answered += 1; right += said[i] === targets[i]; }
     }
     fill(figures, tile("Threshold", least.toFixed(2)), tile("Precision", answered ? percent(right / answered) : "–"),
-      tile("Recall", wanted ? percent(right / wanted) : "–"), tile("Left to a person", percent(1 - kept / said.length)));
+      tile("Recall", wanted ? percent(right / wanted) : "–"), tile("Left for review", percent(1 - kept / said.length)));
   }
   draw();
   return h("div", { class: "stack" }, h("div", { class: "row" }, h("h2", {}, "Answer only if certain"), h("span", { class: "grow" }), chosen),
