@@ -86,7 +86,7 @@ def test_new_class_is_recognised_and_the_others_stay(model, tmp_path, count):
 
 def test_class_that_is_there_is_rejected(model, tmp_path):
     predictor = Predictor(model)
-    with pytest.raises(DataError, match="has the class 'red' already"):
+    with pytest.raises(DataError, match="already has the class 'red'"):
         enroll_class(predictor, "red", make_images(predictor, "red", 1), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

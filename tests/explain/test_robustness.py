@@ -71,7 +71,7 @@ def test_scores_are_those_of_the_changed_images(predictor, sample):
 def test_section_has_a_row_for_each_corruption(predictor, sample):
     scores = measure_corruptions(predictor, sample, severities=[3])
     text = render_corruptions("accuracy", scores)
-    assert "12 test images, spoiled" in text
+    assert "12 test images, degraded" in text
     assert "| none | 1.000 |" in text
     for name, values in scores.scores.items():
         assert f"| {name} | {values[0]:.3f} | {scores.unknown[name][0]:.0%} |" in text

@@ -212,7 +212,7 @@ def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
 
 
 def test_unknown_architecture_is_named(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match="no architecture 'mobilenet_v9'"):
+    with pytest.raises(BackboneError, match="unknown architecture 'mobilenet_v9'"):
         pretrain(corpus, tmp_path / "out", **{**TINY, "architecture": "mobilenet_v9"})
 
 

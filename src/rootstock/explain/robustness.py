@@ -88,7 +88,7 @@ def render_corruptions(metric: str, result: CorruptionScores) -> str:
     for kind, scores in result.scores.items():
         rows.append((kind, f"{scores[-1]:.3f}", f"{result.unknown[kind][-1]:.0%}"))
     lines = [
-        "## Spoiled images",
+        "## Corrupted images",
         "",
         f"{count(result.n_images, 'test image')}, degraded as if by a bad camera (severity "
         f"{TYPICAL_SEVERITY} of {len(SEVERITIES)}), with the share that is answered `unknown`. "
