@@ -480,7 +480,7 @@ def test_evaluation_shows_evidence_for_answers(finished):
     assert "## Evidence for the answers" in text
     assert "![heat maps](plots/evaluation/heat_maps.png)" in text
     assert "## Similar images" in text
-    assert "## Spoiled images" in text
+    assert "## Corrupted images" in text
     assert re.search(r"\| all \| [01]\.\d{3} \| [01]\.\d{3} \| [01]\.\d{3} \|", text)
     assert re.search(r"the mean probability of the answer is 0\.\d\d", text)
     assert (finished / "reports/plots/evaluation/heat_maps.png").stat().st_size > 10_000

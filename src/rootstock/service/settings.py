@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     models: str = Field(
         "",
         description="Several models, separated by commas, instead of `model`: a registered name "
-        "(its champion), a models:/ address, or NAME=FOLDER. /v1/predict answers with the first, "
-        "/v1/models/NAME/predict with each.",
+        "(its champion), a models:/ address, or NAME=FOLDER. /v1/predict uses the first one, "
+        "/v1/models/NAME/predict any of them.",
     )
     model_name: str = Field(
         "",

@@ -27,7 +27,7 @@ class Router(APIRouter):
         super().__init__(**options)
         self.access = access
         self._suffix = suffix
-        """End of the routes' names, if the same functions answer other routes too."""
+        """Suffix of route names, for functions that also answer other routes."""
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """Add a route."""
@@ -154,8 +154,8 @@ class Admission:
 class Guard:
     """Rejects requests that are not allowed, exceed the rate limit, or reach a busy service.
 
-    It does so before a byte of the body is read. ``crowded`` returns the problem of a request to
-    an address whose model has too much to do, or None.
+    It decides before reading the body. ``crowded`` returns the problem of a request for an address
+    whose model is too busy, or None.
     """
 
     app: ASGIApp

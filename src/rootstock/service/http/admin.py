@@ -25,7 +25,7 @@ _MAX_NESTED = 9
 
 
 def make_admin_router(services: Services, *, named: bool = False) -> Router:
-    """Make the routes below /admin of the default model, or (``named``) of each model."""
+    """Create the routes below /admin, of the default model or (``named``) of each model."""
     router = Router(
         "admin",
         suffix="_named" if named else "",

@@ -149,10 +149,10 @@ class _GatedApp(FastAPI):
 
 
 def make_services(settings: Settings, holder: ModelHolder | None = None) -> Services:
-    """Make what serves each model of the settings; ``holder`` is that of the only model, if made.
+    """Create a service for each model in the settings; ``holder`` is the only model's, if given.
 
     Raises:
-        ConfigError: the address of a model is wrong, or the journal's folder is.
+        ConfigError: The address of a model is wrong, or the journal's folder is.
     """
     if settings.models and settings.model:
         raise ConfigError(
@@ -165,7 +165,7 @@ def make_services(settings: Settings, holder: ModelHolder | None = None) -> Serv
         holders = {settings.model_name or holder.source.name or str(holder.source): holder}
     first = next(iter(holders))
     challenger = make_holder(settings, settings.challenger) if settings.challenger else None
-    # The challenger of a registered model has its name; any other is of the first model.
+    # A registered model's challenger has the same name; any other belongs to the first model.
     rival = challenger.source.name if challenger else ""
     challenged = rival if rival in holders else first
     resources = Resources(settings, list(holders))
@@ -200,9 +200,9 @@ def make_rpc_server(settings: Settings, services: Services, admission: Admission
 
 
 def make_holder(settings: Settings, model: str = "", name: str = "") -> ModelHolder:
-    """Make the holder of ``model``, by default the settings' model; nothing is loaded yet.
+    """Create the holder of ``model``, or of the settings' model. Nothing is loaded yet.
 
-    ``name``: of a model from a directory, by default the settings'.
+    ``name``: name of a model from a directory; the default is the setting's.
     """
     model = model or settings.model
     return ModelHolder(
@@ -263,7 +263,7 @@ async def _lifespan(services: Services, app: _GatedApp) -> AsyncIterator[None]:
 
 
 async def _follow(holder: ModelHolder, settings: Settings, service: Service | None = None) -> None:
-    """Load a model, then look for a newer one forever; no error ends this.
+    """Load a model, then check for a newer one forever; errors do not stop the loop.
 
     After the first attempt, ``service`` counts as tried.
     """

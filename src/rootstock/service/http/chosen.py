@@ -1,4 +1,4 @@
-"""Which model a request is for."""
+"""Select the model for a request."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from rootstock.service.inference.services import Services
 
 Name = Annotated[str, Path(description="The name of a model.", examples=["rootstock"])]
 NAMED_PREFIX = "/models/{name}"
-"""The path of routes that name a model; without it they are routes of the default."""
+"""Prefix of routes that name a model; routes without it use the default model."""
 
 
 def find_service(services: Services, request: Request, name: str = "") -> Service:
-    """Return the model of this name, by default the first one.
+    """Return the model with this name, or the first one.
 
     Raises:
-        Problem: there is no such model.
-        NotLoadedError: there is only one model, and it is not loaded.
+        Problem: There is no such model.
+        NotLoadedError: There is only one model, and it is not loaded.
     """
     service = services.find(name) if name else services.default
-    request.state.model = service.name  # the observer counts it
+    request.state.model = service.name  # counted by the observer
     return service
 
 

@@ -11,14 +11,14 @@ from rootstock.service.inference.services import Services
 
 
 def make_models_router(services: Services) -> Router:
-    """Make the route /v1/models."""
+    """Create the route /v1/models."""
     router = Router("predict", tags=["prediction"])
 
     @router.get(
         "/v1/models", summary="The models of this service", response_model_exclude_none=True
     )
     async def models() -> ModelsAnswer:
-        """Their states and versions, and the memory that each takes."""
+        """List their states and versions, and the memory that each uses."""
         states = services.states()
         return ModelsAnswer(
             models=[_list(one, states[one.name], one is services.default) for one in services]

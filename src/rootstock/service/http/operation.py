@@ -48,7 +48,8 @@ def make_operation_router(services: Services) -> Router:
     async def readyz() -> Status:
         """200 once a model has passed its golden images, until the service shuts down.
 
-        With several models, 200 once one has and each was tried; `models` has the state of each.
+        With several models, 200 once one is ready and each was tried. `models` has each one's
+        state.
         """
         _require_ready(services)
         states = services.states() if services.several else None
@@ -119,7 +120,7 @@ def _require_ready(services: Services) -> None:
     _require_alive(services)
     if not services.ready:
         draining = services.resources.draining
-        reason = "The service is shutting down." if draining else "No decoder is alive."
+        reason = "The service is shutting down." if draining else "No decoder is running."
         raise Problem("lost", reason, headers={"Retry-After": "1"})
 
 

@@ -93,7 +93,7 @@ _PROBLEMS = document("unusable-image")
 
 
 def make_router(services: Services, *, named: bool = False) -> Router:
-    """Make the routes below /v1 of the default model, or (``named``) of each model."""
+    """Create the routes below /v1, of the default model or (``named``) of each model."""
     PredictAnswer = make_predict_answer()  # noqa: N806 - a type
     start = f"/v1{NAMED_PREFIX}" if named else "/v1"
     router = Router("predict", suffix="_named" if named else "")

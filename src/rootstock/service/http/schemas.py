@@ -219,7 +219,7 @@ class ListedModel(BaseModel):
     """One model of this service."""
 
     name: str = Field(examples=["rootstock"])
-    default: bool = Field(description="Whether the routes that name no model answer with it.")
+    default: bool = Field(description="Whether routes without a model name use it.")
     state: str = Field(description="`ready`, `loading` or `failed`.", examples=["ready"])
     source: str = Field(examples=["models:/rootstock@champion"])
     version: str | None = Field(None, examples=["3"])
@@ -228,8 +228,8 @@ class ListedModel(BaseModel):
     engine: str | None = Field(None, examples=["onnx"])
     memory_bytes: int | None = Field(
         None,
-        description="Growth of the process's resident memory when the model was opened; the first "
-        "one includes what all models share.",
+        description="Growth of the process's resident memory when the model was opened. The first "
+        "model's value includes shared memory.",
         examples=[52_428_800],
     )
     refused: RefusedModel | None = None

@@ -80,7 +80,7 @@ def make_v2_router(services: Services) -> Router:
     async def repository_index(
         _body: Annotated[IndexRequest | None, Body()] = None,
     ) -> list[dict[str, str]]:
-        """The models in use; an empty list without one."""
+        """List the models in use; empty if none is loaded."""
         infos = [one.holder.predictor.info for one in services if one.holder.ready]
         return [
             {"name": info["name"], "version": info["version"], "state": "READY", "reason": ""}
@@ -147,8 +147,8 @@ def require_version(service: Service, version: str) -> Predictor:
     """Return the model in use.
 
     Raises:
-        NotLoadedError: there is none yet.
-        Problem: it is not of this version; an empty one means any.
+        NotLoadedError: No model is loaded yet.
+        Problem: It has another version. An empty version means any.
     """
     predictor = service.holder.predictor
     info = predictor.info
@@ -180,10 +180,10 @@ def describe_model(predictor: Predictor) -> dict[str, Any]:
 async def infer_tensors(
     request: Caller, service: Service, body: InferRequest, version: str
 ) -> tuple[Predictor, list[Answer]]:
-    """Return the model that answered a request, and its answers, which hold all names.
+    """Return the model that answered a request, and its answers, which include all names.
 
     Raises:
-        Problem: the request is wrong, an image cannot be used, or as `Service.answer`.
+        Problem: The request is wrong, an image is unusable, or as in `Service.answer`.
     """
     predictor = require_version(service, version)
     tensor = body.inputs[0]

@@ -49,7 +49,7 @@ class _Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch: its model and size, and how long its first image waited and the engine took."""
+    """A batch: its model and size, seconds its first image waited, and seconds in the engine."""
 
     predictor: Predictor
     size: int

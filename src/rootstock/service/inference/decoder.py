@@ -46,8 +46,8 @@ class DecodePool:
         size: worker processes.
         seconds: time limit per image, after which its worker is killed.
         memory: bytes that decoding one image may take.
-        on_event: called with "queue" or "decode", the seconds that an image spent there and its
-            model, and with "lost" when a worker had to be replaced.
+        on_event: called with "queue" or "decode", the seconds that an image spent there, and its
+            model; and with "lost" when a worker had to be replaced.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the models of one process share: decoders, lanes, counters and the journal."""
+"""Shared by the models of one process: decoders, lanes, counters, and the journal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rootstock.service.watch.telemetry import Telemetry
 
 
 class Resources:
-    """One object per app, which works inside `running`; ``models`` are the names of its models."""
+    """One object per app. Use it inside `running`. ``models`` are the names of its models."""
 
     def __init__(self, settings: Settings, models: Sequence[str]) -> None:
         self.telemetry = Telemetry(models)
@@ -49,12 +49,12 @@ class Resources:
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to answer with, apart from a model."""
+        """Whether everything except a model is ready to answer."""
         return self.decoders.alive and not self.batcher.stuck and not self.draining
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the decoders, the lanes and the journal inside."""
+        """Run the decoders, the lanes, and the journal inside this context."""
         await self.decoders.start()
         self.batcher.start()
         writer = asyncio.ensure_future(self.journal.keep_writing()) if self.journal else None

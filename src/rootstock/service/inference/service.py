@@ -40,7 +40,7 @@ Outcome = Row | ImageError | Problem
 
 
 class Caller(Protocol):
-    """The client that waits for an answer, such as a request of HTTP."""
+    """The client that waits for an answer, such as an HTTP request."""
 
     @property
     def state(self) -> Any: ...
@@ -53,12 +53,12 @@ class Service:
     """One model of this process: its versions, limits and watchers.
 
     Args:
-        name: under which the model is asked for.
+        name: the model's name in requests.
         settings: those of the process.
-        resources: what it shares with other models.
+        resources: shared with other models.
         holder: the model in use.
-        challenger: a second one, if there is one.
-        index: folder of the index for similar images; None: the training images.
+        challenger: a second model, if any.
+        index: folder of the index for similar images; None uses the training images.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Service:
         self.holder = holder
         self.drift = Drift(settings.drift_window)
         self.tried = False
-        """Whether there was an attempt to load the model."""
+        """Whether an attempt to load the model was made."""
         self.in_flight = 0
         """Images that were accepted and are not answered yet."""
         self.telemetry = resources.telemetry
@@ -116,7 +116,7 @@ class Service:
         return feedback.score(info["name"], info["version"], window=self.settings.drift_window)
 
     def state(self) -> ModelState:
-        """Return what /metrics shows."""
+        """Return the values for /metrics."""
         predictor = self.holder.predictor if self.holder.ready else None
         return ModelState(
             self.name,
@@ -131,7 +131,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests should be sent here."""
+        """Whether the service is ready for requests."""
         return self.holder.ready and self.resources.ready
 
     def crowded(self, images: int = 1) -> Problem | None:

@@ -13,7 +13,7 @@ _NAMED = re.compile(r"/v[12]/models/([^/]+)")
 
 
 class Services:
-    """One `Service` for each model, and what they share."""
+    """One `Service` per model, and their shared resources."""
 
     def __init__(self, resources: Resources, services: Sequence[Service]) -> None:
         self.resources = resources
@@ -29,18 +29,18 @@ class Services:
         return len(self._by_name) > 1
 
     def find(self, name: str) -> Service:
-        """Return the model of this name.
+        """Return the model with this name.
 
         Raises:
-            Problem: there is no such model.
-            NotLoadedError: there is only one model, which is not loaded, so its name is not known.
+            Problem: There is no such model.
+            NotLoadedError: There is only one model, which is not loaded, so its name is unknown.
         """
         if self.several:
             if name in self._by_name:
                 return self._by_name[name]
             known = ", ".join(map(repr, self._by_name))
             raise Problem("not-found", f"There is no such model; this service has {known}.")
-        # A model from a folder, or a challenger, may have another name than the one it has here.
+        # A model from a folder, or a challenger, may have another name than its name here.
         info = self.default.holder.predictor.info
         if name != info["name"]:
             raise Problem(
@@ -49,15 +49,15 @@ class Services:
         return self.default
 
     def named(self, name: str) -> Service:
-        """Return the model of this name, or the default if there is none."""
+        """Return the model with this name, or the default if there is none."""
         return self._by_name.get(name, self.default)
 
     @property
     def awaited(self) -> list[Service]:
-        """The models without which no request should be sent here.
+        """The models that must be ready before requests are sent here.
 
-        A model that cannot be loaded does not keep requests from the others, but each is waited
-        for until there was an attempt.
+        A model that fails to load does not block requests to the others, but the service waits
+        until each was tried.
         """
         missing = [service for service in self if not service.holder.ready]
         if len(missing) == len(self._by_name):
@@ -66,17 +66,17 @@ class Services:
 
     @property
     def ready(self) -> bool:
-        """Whether requests should be sent here."""
+        """Whether the service is ready for requests."""
         return not self.awaited and self.resources.ready
 
     def states(self) -> dict[str, str]:
-        """Return of each model whether it is ready, is loading, or has failed to load."""
+        """Return, per model, whether it is ready, is loading, or has failed to load."""
         return {
             one.name: "ready" if one.holder.ready else "failed" if one.tried else "loading"
             for one in self
         }
 
     def crowded(self, path: str) -> Problem | None:
-        """Return the problem of one image more for the model of this address, or None."""
+        """Return the problem with accepting one more image for this address's model, or None."""
         match = _NAMED.match(path) if self.several else None
         return self.named(match[1] if match else "").crowded()

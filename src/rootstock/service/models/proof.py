@@ -84,10 +84,10 @@ def open_proved(
     """
     proof = prove(bundle, engine, bounds) if bounds else None
     try:
-        # One model at a time, since its memory is measured.
+        # One model at a time, because its memory is measured.
         with _opening:
             before = resident_bytes()
-            # One thread for each forward pass: the service runs several at once.
+            # One thread per forward pass: the service runs several at once.
             predictor = Predictor(
                 bundle, engine=proof.engine if proof else engine, threads=1, **options
             )

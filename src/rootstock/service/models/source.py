@@ -96,11 +96,11 @@ class ModelSource:
 
 
 def read_models(text: str) -> dict[str, str]:
-    """Return the address of each model of the setting ``models``, by its name and in its order.
+    """Return the address of each model in the setting ``models``, by name, in order.
 
-    An entry is a registered name, whose champion is meant, a models:/ address, or NAME=FOLDER.
+    An entry is a registered name (its champion), a models:/ address, or NAME=FOLDER.
     Raises:
-        ConfigError: an entry has another form, or two have the same name.
+        ConfigError: An entry has another form, or two have the same name.
     """
     models: dict[str, str] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
@@ -112,12 +112,13 @@ def read_models(text: str) -> dict[str, str]:
             name = parse_model_uri(address).name
         if not is_token(name):
             raise ConfigError(
-                f"{name!r} is not a name of a model",
-                hint="a name has letters, digits and . _ - and blanks",
+                f"{name!r} is not a valid model name",
+                hint="use letters, digits, blanks, and . _ -",
             )
         if name in models:
             raise ConfigError(
-                f"two models have the name {name!r}", hint="give a folder another: NAME=FOLDER"
+                f"two models have the name {name!r}",
+                hint="choose another name for a folder: NAME=FOLDER",
             )
         models[name] = address
     return models

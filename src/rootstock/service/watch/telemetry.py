@@ -33,7 +33,7 @@ WATCHED_STATUSES = (200, 500, 503)
 
 @dataclass(frozen=True)
 class ModelState:
-    """What /metrics shows of one model in addition to its counters."""
+    """Values that /metrics shows for one model in addition to its counters."""
 
     name: str
     predictor: Predictor | None
@@ -48,8 +48,8 @@ class ModelState:
 class Telemetry:
     """The counters of one app; two apps in a process share none.
 
-    If there are several ``models``, the series of each have a label `model`. With one model they
-    have none.
+    With several ``models``, the series of each have a label `model`; with one model they have
+    none.
     """
 
     def __init__(self, models: Sequence[str] = ("",)) -> None:
@@ -108,9 +108,9 @@ class Telemetry:
             "rootstock_journal_rows_dropped_total",
             "Answers missing from the journal: its disk is too slow or not writable.",
         )
-        self._queue = gauge("rootstock_queue_images", "Images accepted and not answered yet.", own)
+        self._queue = gauge("rootstock_queue_images", "Images in progress.", own)
         self._registry_up = gauge(
-            "rootstock_registry_up", "1 if the last look at the registry worked.", own
+            "rootstock_registry_up", "1 if the last check of the registry succeeded.", own
         )
         self._model = gauge(
             "rootstock_model_info",
@@ -122,7 +122,7 @@ class Telemetry:
             "Growth of the process's resident memory when the model in use was opened.",
             own,
         )
-        self._ready = gauge("rootstock_ready", "1 if there is a model to answer with.", own)
+        self._ready = gauge("rootstock_ready", "1 if a model is loaded.", own)
         self._drift = gauge(
             "rootstock_drift_psi",
             "Population stability index of recent images against the validation set.",
@@ -135,16 +135,20 @@ class Telemetry:
             [*own, "metric", "bound"],
         )
         self._live_images = gauge(
-            "rootstock_live_score_images", "Images with feedback behind it.", [*own, "metric"]
+            "rootstock_live_score_images",
+            "Images with feedback behind the live score.",
+            [*own, "metric"],
         )
         self._estimated = gauge(
             "rootstock_estimated_accuracy",
-            "Accuracy that the confidence of recent answers lets expect, and its 95 % interval; "
-            "no sample if drift or few images forbid to tell.",
+            "Accuracy estimated from the confidence of recent answers, with its 95 % interval; "
+            "no sample if drift is high or images are few.",
             [*own, "bound"],
         )
         self._tested = gauge(
-            "rootstock_test_score", "The same metric on the test images.", [*own, "metric"]
+            "rootstock_test_score",
+            "The metric of the live score, on the test images.",
+            [*own, "metric"],
         )
 
     def begin_at_zero(
@@ -155,7 +159,7 @@ class Telemetry:
         ``routes`` are those that use a model; ``roles`` are those of models.
         """
         for route in routes:
-            # A route without a name in it is that of the first model.
+            # A route without a model name belongs to the first model.
             for model in self._models if "{name}" in route else self._models[:1]:
                 for status in WATCHED_STATUSES:
                     self._of(self._requests, model, "POST", route, status)
@@ -171,7 +175,7 @@ class Telemetry:
     def count_request(
         self, method: str, route: str, status: int, seconds: float, model: str = ""
     ) -> None:
-        """Count an answered request; ``model`` is empty if it was not for a model."""
+        """Count an answered request; ``model`` is empty if the request names none."""
         self._of(self._requests, model, method, route, status).inc()
         self._of(self._seconds, model, method, route).observe(seconds)
 
@@ -192,7 +196,7 @@ class Telemetry:
         self._of(self._batches, model).observe(images)
 
     def count_swap(self, model: str, role: str, outcome: str) -> None:
-        """Count a model that was swapped in or refused."""
+        """Count a model that was swapped in or rejected."""
         self._of(self._swaps, model, role, outcome).inc()
 
     def time_stage(self, model: str, stage: str, seconds: float) -> None:
@@ -205,7 +209,7 @@ class Telemetry:
         return self.registry.get_sample_value(name, own | labels) or 0.0
 
     def exposition(self, states: Iterable[ModelState]) -> Response:
-        """Return the text for Prometheus, with the present state of each model."""
+        """Return the text for Prometheus, with the current state of each model."""
         for gauge in (self._model, self._drift, self._live, self._live_images, self._tested):
             gauge.clear()
         self._estimated.clear()
