@@ -1,8 +1,8 @@
 """The messages of the Open Inference Protocol over gRPC, by their published names and numbers.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto
-The classes are made at run time, in a pool of descriptors apart from the default one: a client in
-the same process may bring the same messages.
+The classes are created at run time in a separate pool of descriptors: a client in the same process
+may define the same messages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PARAMETERS = "map InferParameter parameters"
 _TENSOR = ("string name", "string datatype", "repeated int64 shape")
 _MODEL = ("string name", "string version")
 _MESSAGES: dict[str, tuple[str, ...]] = {
-    # Each field has its place as its number.
+    # The number of each field is its position.
     "InferParameter": (
         "oneof bool bool_param", "oneof int64 int64_param", "oneof string string_param",
         "oneof double double_param", "oneof uint64 uint64_param",
@@ -78,7 +78,7 @@ MESSAGE_FIELDS: Mapping[int, Any] = {5: {5: {}}}
 def _describe() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(name=_FILE, package=PACKAGE, syntax="proto3")
     made: dict[str, descriptor_pb2.DescriptorProto] = {}
-    # An outer message comes before those in it.
+    # An outer message comes before its inner ones.
     for name in sorted(_MESSAGES):
         outer, _, inner = name.partition(".")
         place = made[outer].nested_type if inner else file.message_type
@@ -125,10 +125,10 @@ MESSAGES = _make_classes()
 
 
 def count_fields(data: memoryview, most: int, nested: Mapping[int, Any] = MESSAGE_FIELDS) -> int:
-    """Return how many fields a ModelInferRequest has, in its lists of messages too.
+    """Return how many fields a ModelInferRequest has, including its lists of messages.
 
     A message of a few bytes takes a hundred in memory, so they are counted before it is parsed.
-    Counting ends above ``most``, or at a byte that fits no message.
+    Counting stops above ``most``, or at an invalid byte.
     """
     fields = place = 0
     while place < len(data) and fields <= most:

@@ -1,6 +1,6 @@
 """The Open Inference Protocol over gRPC: the same models, batches, limits and keys as over HTTP.
 
-There is no TLS, as there is none over HTTP: a proxy adds it.
+As over HTTP, a proxy adds TLS.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class RpcServer:
         self._services = services
         self._resources = services.resources
         self._admission = admission
-        # The size of a message is known only when it is there.
+        # The size of a message is known only after it has arrived.
         most = max(1, settings.max_buffered_bytes // settings.max_body_bytes)
         self._turns = asyncio.Semaphore(most)
         self._buffered = 0
@@ -89,7 +89,7 @@ class RpcServer:
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
-                # As over HTTP, images are compressed already, and nothing is decompressed.
+                # As over HTTP, images are already compressed, so nothing is decompressed.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
                 ("grpc.per_message_decompression", 0),
             ],
@@ -123,7 +123,7 @@ class RpcServer:
     def _method(self, name: str, access: Access, handle: Handler) -> Any:
         """Return the handler of a method.
 
-        It is one of a stream, which on the wire is the same with one message: so a call can be
+        It handles a stream, which looks the same on the wire with one message, so a call can be
         refused before its message is read.
         """
 
@@ -145,7 +145,7 @@ class RpcServer:
             except Problem as error:
                 problem = error
             except asyncio.CancelledError:
-                status = 499  # the client has left
+                status = 499  # the client has disconnected
                 raise
             except Exception:
                 logging.getLogger("rootstock.service").exception("a call failed")
@@ -198,7 +198,7 @@ class RpcServer:
             raise Problem("bad-request", "The call has no message.")
         if self._buffered + len(data) > self._settings.max_buffered_bytes:
             raise Problem(
-                "overloaded", "The messages of other calls fill the memory.", {"Retry-After": "1"}
+                "overloaded", "Too many messages are in memory at the moment.", {"Retry-After": "1"}
             )
         if count_fields(memoryview(data), MAX_FIELDS) > MAX_FIELDS:
             raise Problem("invalid-request", f"The message has more than {MAX_FIELDS} fields.")

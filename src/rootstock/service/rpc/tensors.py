@@ -25,10 +25,10 @@ _CONTENTS = {
 
 
 def read_request(message: Any) -> tuple[InferRequest, bytes]:
-    """Return a ModelInferRequest as a request of HTTP, and the bytes of its only input.
+    """Return a ModelInferRequest as an HTTP request, and the bytes of its only input.
 
     Raises:
-        Problem: a field has a value that the protocol or this service does not know.
+        Problem: A field has a value that is unknown to the protocol or this service.
     """
     inputs = [
         {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)}
@@ -69,7 +69,7 @@ def write_response(
 
 
 def _read_contents(message: Any) -> bytes:
-    """Return the bytes of the only input, whichever way it was sent."""
+    """Return the bytes of the only input, sent in either form."""
     tensor, parts = message.inputs[0], message.raw_input_contents
     name = _CONTENTS.get(tensor.datatype, "")
     if parts and (len(parts) > 1 or tensor.contents.ByteSize()):
