@@ -135,7 +135,7 @@ def test_licence_is_full_apache_text_of_authors():
     ("extras", "absent"),
     [
         ([], FOR_TRAINING | FOR_THE_PIPELINE | {"numpy", "fastapi", "httpx"}),
-        (["serve"], FOR_TRAINING | FOR_THE_PIPELINE | {"grpcio", "protobuf", "tqdm"}),
+        (["serve"], FOR_TRAINING | FOR_THE_PIPELINE | {"grpcio", "tqdm"}),
         (["client"], FOR_TRAINING | FOR_THE_PIPELINE | {"numpy", "fastapi"}),
         (["train"], {"fastapi"}),
     ],
