@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rootstock.cli.common import add_command, add_options, open_model, print_json
+from rootstock.cli.common import add_command, add_options, open_model, own_params, print_json
 from rootstock.cli.predict import list_images
 
 FORMATS = (
@@ -20,6 +20,8 @@ FORMATS = (
     "tflite",
     "coreml",
 )
+DOCKER = "docker"
+"""Not a format of the network, but a folder that an image is built from."""
 
 
 def add_commands(commands: Any) -> None:
@@ -30,7 +32,7 @@ def add_commands(commands: Any) -> None:
         export,
         "write the model for another runtime, and measure the difference",
     )
-    command.add_argument("--format", required=True, choices=FORMATS)
+    command.add_argument("--format", required=True, choices=[*FORMATS, DOCKER])
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
     command.add_argument(
@@ -49,6 +51,9 @@ def export(options: argparse.Namespace) -> None:
     from rootstock.export.write import CALIBRATION_IMAGES, export_model
     from rootstock.model.predictor import Predictor
 
+    if options.format == DOCKER:
+        _export_docker(options)
+        return
     paths = list(list_images(options.images)) if options.images else []
     paths = paths[:: max(1, len(paths) // (2 * CALIBRATION_IMAGES))]
     with open_model(options.model) as directory:
@@ -72,3 +77,29 @@ def export(options: argparse.Namespace) -> None:
         f"speed     {proof.milliseconds:.1f} ms per image here, {proof.milliseconds_before:.1f} ms "
         "as model.onnx"
     )
+
+
+def _export_docker(options: argparse.Namespace) -> None:
+    from rootstock.export.docker import write_docker
+    from rootstock.model.predictor import Predictor
+
+    with open_model(options.model) as directory:
+        # Opening the model proves it, before an image is built from it.
+        predictor = Predictor(directory, engine="onnx", name=_read_name(options.model))
+        path = write_docker(predictor.bundle, predictor.info["name"], options.out.absolute())
+    n_bytes = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file())
+    if options.json:
+        print_json({"file": str(path), "bytes": n_bytes})
+        return
+    print(f"file      {path} ({n_bytes / 1e6:.1f} MB in all)")
+    print(f"build     docker build -t rootstock-model {path.parent}")
+
+
+def _read_name(model: str) -> str:
+    """Return the registered name of a model; empty for a directory's own."""
+    from rootstock.config.load import load_config
+    from rootstock.registry.model_uri import parse_model_uri
+
+    if not model:
+        return load_config(own_params()).registry.name
+    return parse_model_uri(model).name if model.startswith("models:/") else ""
