@@ -117,7 +117,7 @@ def test_a_new_head_is_promoted_answers_and_is_taken_back(project):
         press_button(page, "dialog button", "Fit to 1 corrected label")
         page.wait("document.querySelector('dialog').innerText.includes('Gain, 95 % interval')", 60)
         assert page.run("document.querySelectorAll('dialog td.number').length") == 5
-        press_button(page, "dialog button", "Register it")
+        press_button(page, "dialog button", "Register and compare")
         page.wait("document.querySelector('dialog .box.warn')", 60)
         page.run("document.querySelector('dialog').close()")
         page.open(f"{address}#/models")
