@@ -58,9 +58,9 @@ def session(threads: int) -> Forward:
 def eager(threads: int | None = None) -> Forward:
     """Run the model with PyTorch."""
     from rootstock.model.bundle import read_bundle
-    from rootstock.model.engine import open_engine
+    from rootstock.model.engine import Way, open_engine
 
-    network = open_engine(read_bundle(MODEL), "torch", threads=threads)
+    network = open_engine(read_bundle(MODEL), Way("torch"), threads=threads)
     return lambda images: network(images).logits
 
 

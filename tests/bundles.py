@@ -25,6 +25,8 @@ from rootstock.heads.linear import LinearHead
 from rootstock.model.bundle import ModelBundle
 from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.novelty import Reference
+from rootstock.model.twin import TwinFacts, TwinFigures
+from rootstock.runtimes.int8 import write_int8
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.tasks.targets import Targets
 from rootstock.training.network import TransferNet
@@ -139,3 +141,29 @@ def tiny_bundle() -> Path:
     """Return the directory of the tiny bundle; tests that change it must copy it first."""
     folder = _make_folder("bundle")
     return write_tiny_bundle(folder / "tiny", with_reference=True).directory
+
+
+def make_tiny_twin(source: Path, target: Path) -> TwinFacts:
+    """Write an int8 twin; the figures are invented."""
+    preprocess = tiny_backbone().card.preprocess()
+    write_int8(source, target, [preprocess.apply(decode_image(jpeg(n)).pixels) for n in range(9)])
+    figures = TwinFigures(
+        n_images=40,
+        metric="accuracy",
+        score=0.9,
+        score_float32=0.9,
+        loss=0.3,
+        loss_float32=0.3,
+        loss_interval=(-0.01, 0.01),
+        agreement=1.0,
+    )
+    return TwinFacts(kept=True, reason="invented", figures=figures)
+
+
+@functools.cache
+def twin_bundle() -> Path:
+    """The directory of the tiny bundle with an int8 twin."""
+    folder = _make_folder("twin")
+    return write_tiny_bundle(
+        folder / "twin", with_reference=True, make_twin=make_tiny_twin
+    ).directory

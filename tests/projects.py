@@ -27,6 +27,7 @@ assess: {{probe_folds: 2}}
 plan: {{strategy: {strategy}, input_size: auto}}
 features: {{store: .rootstock/features, batch_size: 16, pooling: avg}}
 train: {{epochs: 1, learning_rates: [0.001], l2_grid: [0.1], class_weight: {weight}}}
+export: {{int8: auto, max_loss: 0.003}}
 search: {{engine: {engine}}}
 registry: {{reference: names, name: {name}}}
 """

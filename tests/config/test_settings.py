@@ -163,6 +163,8 @@ NOTICED_BY = {
         f"{STAGES}::test_training_runs_on_the_device_that_is_named",
         f"{STAGES}::test_workers_and_device_of_trial_are_handed_over",
     ],
+    "export.int8": ["workflow/test_twin.py::test_a_trained_model_has_a_twin_unless_never_is_set"],
+    "export.max_loss": ["model/test_twin.py::test_a_twin_that_loses_more_is_refused"],
     "search.engine": ["integrations/test_connect.py::test_sequential_engine_needs_no_ray"],
     "search.concurrent": [
         SPREAD,

@@ -13,7 +13,7 @@ from rootstock.errors import BundleError
 from rootstock.export.formats import FORMATS
 from rootstock.export.write import PROOF, export_model
 from rootstock.model.predictor import Predictor
-from tests.bundles import CLASSES, jpeg, tiny_bundle
+from tests.bundles import CLASSES, jpeg, tiny_bundle, twin_bundle
 
 CONTENTS = [jpeg(seed) for seed in range(12)]
 
@@ -63,6 +63,14 @@ def test_int8_is_measured_on_unseen_images(predictor, tmp_path):
     assert "QuantizeLinear" in kinds
     with pytest.raises(BundleError, match="fitted to the range of real images"):
         export_model(predictor, "onnx-int8", tmp_path / "other")
+
+
+def test_a_models_own_twin_needs_no_images(tmp_path):
+    twin = Predictor(twin_bundle(), engine="onnx")
+    done = export_model(twin, "onnx-int8", tmp_path / "out")
+    assert done.path.read_bytes() == twin.bundle.twin_path.read_bytes()
+    other = export_model(twin, "onnx-int8", tmp_path / "other", contents=CONTENTS)
+    assert other.path.read_bytes() != done.path.read_bytes()
 
 
 def test_what_is_in_the_folder_stays(predictor, tmp_path):

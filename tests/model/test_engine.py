@@ -6,7 +6,7 @@ import pytest
 from rootstock.errors import BundleError
 from rootstock.model import engine as engines
 from rootstock.model.bundle import read_bundle
-from rootstock.model.engine import Outputs, best_batch, fastest_engine, open_engine
+from rootstock.model.engine import Outputs, Way, best_batch, fastest_way, list_ways, open_engine
 from rootstock.model.predictor import Predictor
 from rootstock.runtimes import choose
 from rootstock.runtimes.engines import installed_engines
@@ -34,7 +34,7 @@ def fake(answers, milliseconds):
 @pytest.mark.parametrize("name", installed_engines())
 def test_every_engine_answers_as_onnx_runtime_does(bundle, name):
     images = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
-    found, expected = (open_engine(bundle, e, threads=1)(images) for e in (name, "onnx"))
+    found, expected = (open_engine(bundle, Way(e), threads=1)(images) for e in (name, "onnx"))
     np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(found.features, expected.features, rtol=1e-3, atol=1e-3)
 
@@ -42,7 +42,7 @@ def test_every_engine_answers_as_onnx_runtime_does(bundle, name):
 def refusing(wrong):
     """A proof that one engine fails."""
 
-    def prove(forward):
+    def prove(forward, precision):
         if forward is wrong:
             raise BundleError("golden image 0 is off")
         return 0.0
@@ -55,9 +55,10 @@ def test_fastest_engine_is_used_and_times_are_reported(bundle, monkeypatch):
     fakes = {"onnx": fake(outputs, 6), "openvino": fake(outputs, 1)}
     monkeypatch.setattr(engines, "installed_engines", lambda: ["onnx", "openvino", "torch"])
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
-    monkeypatch.setattr(engines, "open_engine", lambda _bundle, name, threads: fakes[name])
-    name, _, times = fastest_engine(bundle, lambda forward: 0.0)
-    assert name == "openvino"
+    monkeypatch.setattr(engines, "open_engine", lambda _bundle, way, threads: fakes[way.engine])
+    ways = list_ways(bundle, "fastest", "auto")
+    way, _, times = fastest_way(bundle, ways, lambda forward, precision: 0.0)
+    assert way == Way("openvino")
     assert times["onnx"] > times["openvino"] > 0
     assert "torch" not in times
 
@@ -73,18 +74,19 @@ def test_an_engine_with_other_answers_is_ignored(bundle, monkeypatch):
         monkeypatch.setattr(
             engines,
             "open_engine",
-            lambda _bundle, name, threads: {"openvino": wrong, "onnx": right}[name],
+            lambda _bundle, way, threads: {"openvino": wrong, "onnx": right}[way.engine],
         )
-        assert fastest_engine(bundle, refusing(wrong))[:2] == ("onnx", right)
+        ways = list_ways(bundle, "fastest", "float32")
+        assert fastest_way(bundle, ways, refusing(wrong))[:2] == (Way("onnx"), right)
 
 
 def test_a_model_that_no_engine_proves_is_rejected(bundle, monkeypatch):
-    def prove(forward):
+    def prove(forward, precision):
         raise BundleError("golden image 0 is off")
 
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
     with pytest.raises(BundleError, match="golden image 0 is off"):
-        fastest_engine(bundle, prove)
+        fastest_way(bundle, list_ways(bundle, "fastest", "auto"), prove)
 
 
 def test_a_predictor_can_measure_for_itself():
@@ -130,11 +132,13 @@ def test_a_gpu_with_other_answers_is_ignored(bundle, monkeypatch):
 
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
     monkeypatch.setattr(engines, "installed_engines", lambda: ["onnx", "torch"])
-    monkeypatch.setattr(
-        engines, "open_engine", lambda _, name, threads: {"torch": rounded, "onnx": right}[name]
-    )
-    assert fastest_engine(bundle, refusing(rounded))[:2] == ("onnx", right)
-    assert fastest_engine(bundle, lambda forward: 0.0)[:2] == ("torch", rounded)
+    known = {"torch": rounded, "onnx": right}
+    monkeypatch.setattr(engines, "open_engine", lambda _, way, threads: known[way.engine])
+    ways = list_ways(bundle, "fastest", "float32")
+    assert fastest_way(bundle, ways, refusing(rounded))[:2] == (Way("onnx"), right)
+    assert fastest_way(bundle, ways, lambda *_: 0.0)[:2] == (Way("torch"), rounded)
+    named = fastest_way(bundle, ways, lambda *_: 0.0, may_use_gpu=False)
+    assert named[:2] == (Way("onnx"), right)
 
 
 @pytest.mark.parametrize("text", ["max 100000\n", "nonsense\n"])

@@ -48,14 +48,14 @@ def add_commands(commands: Any) -> None:
 def export(options: argparse.Namespace) -> None:
     """Write the model in another format and print how much its answers differ."""
     from rootstock.data.read import read_file
-    from rootstock.export.write import CALIBRATION_IMAGES, export_model
+    from rootstock.export.write import MEASURED_IMAGES, export_model
     from rootstock.model.predictor import Predictor
 
     if options.format == DOCKER:
         _export_docker(options)
         return
     paths = list(list_images(options.images)) if options.images else []
-    paths = paths[:: max(1, len(paths) // (2 * CALIBRATION_IMAGES))]
+    paths = paths[:: max(1, len(paths) // MEASURED_IMAGES)]
     with open_model(options.model) as directory:
         predictor = Predictor(directory, engine="onnx")
         contents = [read_file(path, predictor.limits).content for path in paths]

@@ -49,6 +49,12 @@ def add_commands(commands: Any) -> None:
         help="also give the set or interval that contains the true value in this share of cases",
     )
     command.add_argument(
+        "--precision",
+        choices=("float32", "int8", "auto"),
+        default="float32",
+        help="int8: the model's int8 twin; auto: the twin if it is faster here (default float32)",
+    )
+    command.add_argument(
         "--embeddings",
         action="store_true",
         help="with --out: also write the features of each image",
@@ -98,7 +104,8 @@ def _print_answers(
     from rootstock.model.predictor import Predictor
 
     answers = []
-    for answer, _ in answer_files(Predictor(directory), paths, asked):
+    predictor = Predictor(directory, precision=options.precision)
+    for answer, _ in answer_files(predictor, paths, asked):
         if options.files:
             write_files(answer, options.files)
         answers.append(answer)
@@ -122,7 +129,13 @@ def _write_table(
     from rootstock.system.progress import Progress
 
     out = options.out.absolute()
-    table = AnswerTable(directory.absolute(), out, asked, embeddings=options.embeddings)
+    table = AnswerTable(
+        directory.absolute(),
+        out,
+        asked,
+        embeddings=options.embeddings,
+        precision=options.precision,
+    )
     spreader = connect_spreader(load_config(own_params()))
     names, paths = [name for name, _ in files], [path.absolute() for _, path in files]
     with Progress("predict", len(files), "image") as progress:

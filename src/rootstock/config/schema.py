@@ -460,6 +460,24 @@ class TrackingConfig(Section):
     )
 
 
+class ExportConfig(Section):
+    """In which forms a trained model is written."""
+
+    int8: Literal["auto", "never"] = Field(
+        "auto",
+        description="auto: the model gets an int8 twin, if that loses no more than max_loss on the "
+        "validation images; a service uses it if it is faster there. never: float32 only.",
+    )
+    max_loss: float = Field(
+        0.003,
+        ge=0,
+        le=1,
+        description="How much of its score the model may lose in int8: 0.003 is 0.3 points of "
+        "accuracy. One image is always allowed. The mean loss must not rise by more than that, "
+        "beyond chance.",
+    )
+
+
 class GateConfig(Section):
     """The rules by which a new model replaces the champion."""
 
@@ -521,6 +539,7 @@ class Config(Section):
     plan: PlanConfig = PlanConfig()
     features: FeaturesConfig = FeaturesConfig()
     train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
     search: SearchConfig = SearchConfig()
     tracking: TrackingConfig = TrackingConfig()
     registry: RegistryConfig = RegistryConfig()

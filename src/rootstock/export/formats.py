@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,11 +19,12 @@ import numpy as np
 
 from rootstock.backbones.load import LAST
 from rootstock.errors import BundleError
-from rootstock.export.describe import describe_onnx
 from rootstock.export.proof import Logits
 from rootstock.model.bundle import ModelBundle
+from rootstock.model.describe_onnx import describe_onnx
 from rootstock.model.engine import load_network
 from rootstock.model.head_layers import HeadLayers
+from rootstock.runtimes.int8 import write_int8
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.runtimes.openvino import import_openvino, make_caller, openvino_model
 from rootstock.system.files import write_json
@@ -59,44 +60,13 @@ def _onnx(bundle: ModelBundle, _: Sequence[np.ndarray], folder: Path) -> Written
 
 
 def _onnx_int8(bundle: ModelBundle, images: Sequence[np.ndarray], folder: Path) -> Written:
-    """Quantise weights by channel and activations by tensor: QDQ, MinMax.
-
-    Source: Jacob et al. 2018; the settings that ONNX Runtime advises for processors with VNNI.
-    """
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared, path = folder / "prepared.onnx", folder / "model.int8.onnx"
-    quant_pre_process(str(bundle.onnx_path), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared),
-        str(path),
-        _CalibrationImages(images),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-    )
-    prepared.unlink()
-    describe_onnx(path, bundle.facts)
+    path = folder / "model.int8.onnx"
+    if images:
+        write_int8(bundle.onnx_path, path, images)
+        describe_onnx(path, bundle.facts)
+    else:
+        shutil.copyfile(bundle.twin_path, path)
     return Written(path, _run_onnx(path))
-
-
-class _CalibrationImages:
-    """What ONNX Runtime calls a calibration data reader."""
-
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
-        self._images: Iterator[np.ndarray] = iter(images)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        image = next(self._images, None)
-        return None if image is None else {"images": image[None]}
 
 
 def _openvino(bundle: ModelBundle, _: Sequence[np.ndarray], folder: Path) -> Written:

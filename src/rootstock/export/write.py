@@ -14,10 +14,13 @@ from rootstock.errors import BundleError, ImageError
 from rootstock.export.formats import FORMATS
 from rootstock.export.proof import Proof, prove
 from rootstock.model.predictor import Predictor
+from rootstock.runtimes.int8 import CALIBRATION_IMAGES
 from rootstock.system.files import write_json
 
-CALIBRATION_IMAGES = 80
-"""Images whose range an int8 model is fitted to, and as many that it is measured on."""
+MEASURED_IMAGES = 2 * CALIBRATION_IMAGES
+"""Images that are used at most: every second one is what an int8 model is fitted to."""
+TWIN_FORMAT = "onnx-int8"
+"""What a model may have with it."""
 PROOF = "proof.json"
 
 
@@ -36,7 +39,8 @@ def export_model(
     """Write the model in the format ``name`` to the new folder ``out``.
 
     ``contents`` are encoded images of the kind that the model is used for; every second one is
-    what an int8 model is measured on, and not fitted to. Without any, the golden images stand in.
+    what an int8 model is measured on, and not fitted to. Without any, the golden images stand in,
+    and an int8 model is the model's own twin, if it has one.
     Raises:
         BundleError: there is something in ``out``, a tool is missing, an int8 model is asked for
             without images, or the exported model does not answer as the original does.
@@ -45,10 +49,11 @@ def export_model(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} is not empty", hint="name a new folder")
     images = _prepare(predictor, contents)
-    if form.needs_images and len(images) < 2:
+    has_twin = name == TWIN_FORMAT and not contents and predictor.bundle.has_twin
+    if form.needs_images and len(images) < 2 and not has_twin:
         raise BundleError(
             f"{name} is fitted to the range of real images, and there are {len(images)}",
-            hint=f"give about {2 * CALIBRATION_IMAGES} training images: --images FOLDER",
+            hint=f"give about {MEASURED_IMAGES} training images: --images FOLDER",
         )
     if len(images) < 2:
         preprocess = predictor.bundle.preprocess
@@ -56,7 +61,7 @@ def export_model(
     fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.new")
     fresh.mkdir(parents=True)
     try:
-        path, run = form.write(predictor.bundle, images[::2], fresh)
+        path, run = form.write(predictor.bundle, [] if has_twin else images[::2], fresh)
         held_out = np.stack(images[1::2] or images)
         proof = prove(predictor, run, held_out, exact=form.exact)
         facts = {"format": name, "model": predictor.bundle.digest}
@@ -71,10 +76,10 @@ def export_model(
 
 
 def _prepare(predictor: Predictor, contents: Sequence[bytes]) -> list[np.ndarray]:
-    """Return at most twice `CALIBRATION_IMAGES` usable images float32[3,S,S], evenly drawn."""
-    step = max(1, len(contents) // (2 * CALIBRATION_IMAGES))
+    """Return at most `MEASURED_IMAGES` usable images float32[3,S,S], evenly drawn."""
+    step = max(1, len(contents) // MEASURED_IMAGES)
     images = []
-    for content in contents[::step][: 2 * CALIBRATION_IMAGES]:
+    for content in contents[::step][:MEASURED_IMAGES]:
         try:
             views = predictor.prepare(content)
         except ImageError:

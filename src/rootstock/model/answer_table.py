@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from rootstock.errors import ArtifactError
 from rootstock.model.answer_files import answer_files
+from rootstock.model.engine import PrecisionChoice
 from rootstock.model.predictor import Predictor
 from rootstock.ports.spread import InProcess, Spreader
 from rootstock.system.digest import digest_json
@@ -61,6 +62,8 @@ class AnswerTable:
     options: AnswerOptions
     embeddings: bool = False
     """Also the features float32[D] of each image, in Parquet only."""
+    precision: PrecisionChoice = "float32"
+    """That of the model; with "auto" each machine takes what is faster there."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be written.
@@ -97,7 +100,7 @@ class AnswerTable:
             BundleError: the model is damaged.
         """
         _open.cache_clear()  # the model in this folder may be another one by now
-        digest = _open(self.directory).bundle.digest
+        digest = _open(self.directory, self.precision).bundle.digest
         parts, missing = [], []
         for start in range(0, len(names), PART_IMAGES):
             within = slice(start, start + PART_IMAGES)
@@ -129,12 +132,13 @@ class AnswerTable:
     def _part(
         self, names: tuple[str, ...], paths: tuple[Path, ...], target: Path, digest: str
     ) -> Part:
-        facts = [digest, self.options, self.embeddings, names, list(map(_stamp, paths))]
+        asked = [self.options, self.embeddings, self.precision]
+        facts = [digest, *asked, names, list(map(_stamp, paths))]
         return Part(names, paths, target, digest_json(facts))
 
     def _write_part(self, part: Part) -> int:
         """Answer the images of a part and write it; return how many they are."""
-        predictor = _open(self.directory)
+        predictor = _open(self.directory, self.precision)
         empty = dict.fromkeys(answer_type(predictor.task.name)().columns())
         rows: list[dict[str, Any]] = []
         answers = answer_files(predictor, part.paths, self.options)
@@ -194,9 +198,9 @@ class AnswerTable:
 
 
 @lru_cache(maxsize=1)
-def _open(directory: Path) -> Predictor:
+def _open(directory: Path, precision: PrecisionChoice) -> Predictor:
     """Open the model once in each process that answers."""
-    return Predictor(directory)
+    return Predictor(directory, precision=precision)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

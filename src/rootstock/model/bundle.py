@@ -3,6 +3,7 @@
     bundle.json          task, names, preprocessing, calibration, metrics, lineage, backbone's card
     model.safetensors    the weights, for PyTorch
     model.onnx           the same network: "images" -> "logits", "features"; any batch size
+    model.int8.onnx      the same in int8, if that was measured to lose nothing
     reference.safetensors  what the training and validation images looked like to it
     known.safetensors      which training images those are
     seen.safetensors     short hashes of the training and validation images
@@ -36,6 +37,7 @@ from rootstock.errors import BackboneError, BundleError, ConfigError
 from rootstock.model.known_images import KnownImages
 from rootstock.model.novelty import Reference
 from rootstock.model.seen import SeenImages
+from rootstock.model.twin import TwinFacts
 from rootstock.system.arrays import read_arrays
 from rootstock.system.files import explain_format, sha256_file
 from rootstock.tasks import get_task
@@ -45,6 +47,7 @@ MAX_GOLDEN = 8
 FittedTo = Literal["train", "train+val"]
 
 FACTS, WEIGHTS, ONNX = "bundle.json", "model.safetensors", "model.onnx"
+TWIN = "model.int8.onnx"
 REFERENCE, KNOWN, SEEN = "reference.safetensors", "known.safetensors", "seen.safetensors"
 CARD, EVALUATION = "card.md", "evaluation.json"
 GOLDEN, CHECKSUMS = "golden/golden.json", "checksums.json"
@@ -85,6 +88,8 @@ class BundleFacts(BaseModel):
     card: dict[str, Any]
     limits: dict[str, Any] = Field(default_factory=dict)
     """What was accepted as an image in training; empty in models made before it was kept."""
+    int8: TwinFacts | None = None
+    """What was measured of the int8 twin; None if none was to be made."""
 
 
 class GoldenSample(BaseModel):
@@ -99,6 +104,8 @@ class GoldenSample(BaseModel):
     target: Annotated[str, Field(validation_alias=AliasChoices("target", "label"))]
     logits: list[float]
     sizes: list[float]
+    int8: list[float] | None = None
+    """The outputs that the int8 twin must give; None if there is no twin."""
 
 
 class GoldenFile(BaseModel):
@@ -216,6 +223,15 @@ class ModelBundle:
     def onnx_path(self) -> Path:
         return self.directory / ONNX
 
+    @property
+    def twin_path(self) -> Path:
+        return self.directory / TWIN
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether the model can also be run in int8."""
+        return self.facts.int8 is not None and self.facts.int8.kept
+
     def golden_bytes(self, sample: GoldenSample) -> bytes:
         return (self.directory / "golden" / sample.file).read_bytes()
 
@@ -248,6 +264,8 @@ def read_bundle(directory: Path) -> ModelBundle:
     sums = read_bundle_json(directory / CHECKSUMS)
     _verify_checksums(directory, sums)
     facts = _parse(BundleFacts, raw, directory / FACTS)
+    if facts.int8 and facts.int8.kept and TWIN not in sums:
+        raise BundleError(f"{directory / CHECKSUMS} has no checksum of {TWIN}", hint=_AGAIN)
     _verify_task(facts, directory / FACTS)
     golden = _read_golden(directory, facts, sums)
     _refuse_unlisted(directory, sums)
@@ -361,7 +379,10 @@ def _read_golden(directory: Path, facts: BundleFacts, sums: Any) -> tuple[Golden
             raise BundleError(
                 f"{directory / CHECKSUMS} has no checksum of golden/{sample.file}", hint=_AGAIN
             )
-        for values in (sample.logits, sample.sizes):
+        recorded = [sample.logits, sample.sizes]
+        if facts.int8 and facts.int8.kept:
+            recorded.append(sample.int8 or [])
+        for values in recorded:
             if len(values) != width:
                 raise BundleError(
                     f"{path} has {len(values)} outputs for the {len(facts.names)} names of {FACTS}",

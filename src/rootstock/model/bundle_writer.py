@@ -32,16 +32,20 @@ from rootstock.model.bundle import (
     ONNX,
     REFERENCE,
     SEEN,
+    TWIN,
     WEIGHTS,
+    BundleFacts,
     FittedTo,
     ModelBundle,
     largest_difference,
     read_bundle,
     read_bundle_json,
 )
+from rootstock.model.describe_onnx import describe_onnx
 from rootstock.model.known_images import KnownImages
 from rootstock.model.novelty import Reference
 from rootstock.model.seen import SeenImages
+from rootstock.model.twin import TwinMaker
 from rootstock.system.files import sha256_file, write_atomic, write_json
 from rootstock.tasks import get_task
 from rootstock.tasks.task import Calibration
@@ -72,6 +76,7 @@ def write_bundle(
     seen: SeenImages | None = None,
     unknown_share: float = 0.0,
     limits: DecodeLimits | None = None,
+    make_twin: TwinMaker | None = None,
 ) -> ModelBundle:
     """Write a model directory, replacing an older one, once ONNX has matched PyTorch.
 
@@ -80,7 +85,8 @@ def write_bundle(
     ``fitted_to``: the splits that the head has learnt from.
     ``views``: what a prediction averages; ``reference`` lets the model say what it does not know,
     at most of ``unknown_share`` of the known; ``known`` names the images of the reference;
-    ``seen`` lets it recognise its own images; ``limits`` is what it accepts as an image.
+    ``seen`` lets it recognise its own images; ``limits`` is what it accepts as an image;
+    ``make_twin`` writes the int8 twin.
     Raises:
         BundleError: the directory holds something else, there is no golden image, the
             network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
@@ -136,7 +142,15 @@ def write_bundle(
         export_onnx(network, folder / ONNX, batch)
         for logits in onnx_logits(folder / ONNX, batch):
             _refuse_difference(largest_difference(logits, outputs.logits, outputs.sizes))
-        _write_golden(folder, golden[:MAX_GOLDEN], outputs)
+        rounded = None
+        if make_twin:
+            twin = make_twin(folder / ONNX, folder / TWIN)
+            facts["int8"] = twin.model_dump(mode="json")
+            rounded = onnx_logits(folder / TWIN, batch)[1] if twin.kept else None
+        for name in (ONNX, TWIN):
+            if (folder / name).is_file():
+                describe_onnx(folder / name, BundleFacts.model_validate(facts))
+        _write_golden(folder, golden[:MAX_GOLDEN], outputs, rounded)
         write_json(folder / FACTS, facts)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         sums = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
@@ -201,21 +215,30 @@ def _whole_directory(directory: Path) -> Iterator[Path]:
 
 
 def _write_golden(
-    folder: Path, golden: Sequence[tuple[str, bytes, str]], outputs: TorchOutputs
+    folder: Path,
+    golden: Sequence[tuple[str, bytes, str]],
+    outputs: TorchOutputs,
+    rounded: np.ndarray | None,
 ) -> None:
+    """Write the images and their outputs; ``rounded`` [N,K] are those of the int8 twin."""
     (folder / "golden").mkdir()
     samples = []
     for number, (name, content, target) in enumerate(golden):
         suffix = PurePosixPath(name).suffix.lower()
         file = f"{number}{suffix if suffix[1:].isalnum() and suffix.isascii() else ''}"
         (folder / "golden" / file).write_bytes(content)
-        logits, sizes = outputs.logits[number].tolist(), outputs.sizes[number].tolist()
+        sizes = outputs.sizes[number].tolist()
         samples.append(
             {
                 "file": file,
                 "target": target,
-                "logits": [round(value, 6) for value in logits],
+                "logits": _rounded(outputs.logits[number]),
                 "sizes": [round(value, 2) for value in sizes],
             }
+            | ({} if rounded is None else {"int8": _rounded(rounded[number])})
         )
     write_json(folder / GOLDEN, {"samples": samples})
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(value, 6) for value in values.tolist()]

@@ -11,6 +11,7 @@ from typing import Any
 from rootstock.backbones.licence import describe_licence
 from rootstock.data.manifest import Manifest
 from rootstock.model.lineage import open_ends
+from rootstock.model.twin import TwinFacts, describe_twin
 from rootstock.system.escape import code_span, escape_markdown
 from rootstock.tasks import get_task
 from rootstock.tasks.task import Task
@@ -51,6 +52,7 @@ def render_card(
             "## How good it is",
             "",
             *task.describe_quality(metrics, rows, facts["unknown_share"]),
+            *_describe_int8(task, metrics, facts),
             *_describe_robustness(task, metrics),
             "",
             "## What it learnt from",
@@ -96,6 +98,17 @@ def render_card(
             "",
         ]
     )
+
+
+def _describe_int8(task: Task, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> list[str]:
+    """Return a line on the int8 twin; none for models made before there was one."""
+    if not facts.get("int8"):
+        return []
+    text = describe_twin(TwinFacts.model_validate(facts["int8"]))
+    if f"int8_{task.score}" in metrics:
+        name = task.score.replace("_", " ")
+        text += f" On the test images its {name} is {metrics[f'int8_{task.score}']:.4f}."
+    return [f"- {text}"]
 
 
 def _describe_robustness(task: Task, metrics: Mapping[str, float]) -> list[str]:

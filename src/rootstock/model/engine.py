@@ -1,7 +1,8 @@
 """Engines: what runs a bundle's network, each with the same answers.
 
 ONNX Runtime and OpenVINO need no torch; PyTorch is the way to a GPU. Which is the fastest depends
-on the network and the machine, so it is measured when a model is loaded.
+on the network and the machine, so it is measured when a model is loaded. The same goes for the
+int8 twin: a processor without instructions for it may be slower with it.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ import importlib.util
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from rootstock.errors import BundleError
 from rootstock.model.bundle import ModelBundle
-from rootstock.runtimes.choose import LATENCY_ROUNDS, MAX_BATCH_TIME_SHARE, time_in_turns
-from rootstock.runtimes.engines import EXTRAS, PACKAGES, Engine, installed_engines
+from rootstock.runtimes.choose import (
+    CLEAR_LEAD,
+    LATENCY_ROUNDS,
+    MAX_BATCH_TIME_SHARE,
+    time_in_turns,
+)
+from rootstock.runtimes.engines import EXTRAS, PACKAGES, Engine, Precision, installed_engines
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.runtimes.openvino import make_caller, openvino_model
 from rootstock.tasks import get_task
@@ -29,6 +35,8 @@ from rootstock.tasks import get_task
 if TYPE_CHECKING:
     from rootstock.training.network import TransferNet
 
+EngineChoice = Engine | Literal["auto", "fastest"]
+PrecisionChoice = Precision | Literal["auto"]
 _log = logging.getLogger(__name__)
 _BATCH_SIZES = (1, 8, 64)
 _OUTPUTS = ["logits", "features"]
@@ -53,62 +61,113 @@ class Forward(Protocol):
         """Return the outputs of prepared images float32[N,3,S,S]."""
 
 
-def open_engine(bundle: ModelBundle, engine: Engine, *, threads: int | None = None) -> Forward:
+class Way(NamedTuple):
+    """An engine, and the network that it runs: the float32 one, or the int8 twin."""
+
+    engine: Engine
+    precision: Precision = "float32"
+
+    @property
+    def name(self) -> str:
+        """Both in one word, for people."""
+        return self.engine if self.precision == "float32" else f"{self.engine}-{self.precision}"
+
+
+def list_ways(bundle: ModelBundle, engine: EngineChoice, precision: PrecisionChoice) -> list[Way]:
+    """Return the ways to run a model that the choices leave, float32 first.
+
+    Eager PyTorch, four to six times slower on a processor, is among several engines only if there
+    is no other. The int8 twin was measured with ONNX Runtime, and runs in no other engine.
+    Raises:
+        BundleError: int8 is asked for, and there is no twin or no engine for it.
+    """
+    installed = installed_engines()
+    several = [name for name in installed if name != "torch"] or installed
+    engines = {"auto": installed[:1], "fastest": several}.get(engine) or [cast(Engine, engine)]
+    ways = [Way(name) for name in engines if precision != "int8"]
+    if precision != "float32" and bundle.has_twin and "onnx" in engines:
+        ways.append(Way("onnx", "int8"))
+    if not ways:
+        why = "" if bundle.facts.int8 is None else f": {bundle.facts.int8.reason}"
+        raise BundleError(
+            f"the engine {engine!r} does not run int8"
+            if bundle.has_twin
+            else f"the model has no int8 twin{why}",
+            hint="choose the engine onnx"
+            if bundle.has_twin
+            else "use the precision float32 or auto, or train with `export.int8: auto`",
+        )
+    return ways
+
+
+def open_engine(bundle: ModelBundle, way: Way, *, threads: int | None = None) -> Forward:
     """Load the network; ``threads`` of one forward pass, None: all cores.
 
     Raises:
         BundleError: the engine cannot load the file, or it does not fit its own class list.
     """
+    engine = way.engine
     if not importlib.util.find_spec(PACKAGES[engine]):
         raise BundleError(
             f"the engine {engine!r} needs {PACKAGES[engine]}, which is not installed",
             hint=f"pip install 'rootstock-vision[{EXTRAS[engine]}]', or choose another engine",
         )
-    return {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[engine](bundle, threads)
+    if way.precision == "int8":
+        return _onnx(bundle, bundle.twin_path, threads)
+    if engine == "onnx":
+        return _onnx(bundle, bundle.onnx_path, threads)
+    return {"openvino": _openvino, "torch": _torch}[engine](bundle, threads)
 
 
-def fastest_engine(
-    bundle: ModelBundle, prove: Callable[[Forward], float], *, threads: int | None = None
-) -> tuple[Engine, Forward, dict[Engine, float]]:
-    """The engine that answers one image soonest; with the milliseconds of each that was tried.
+def fastest_way(
+    bundle: ModelBundle,
+    ways: Sequence[Way],
+    prove: Callable[[Forward, Precision], float],
+    *,
+    may_use_gpu: bool = True,
+    threads: int | None = None,
+) -> tuple[Way, Forward, dict[str, float]]:
+    """Return the way that answers one image soonest, and the milliseconds of each by its name.
 
-    A GPU wins unmeasured. ``prove`` raises BundleError for an engine with other answers than the
-    training gave; it is then passed over. The milliseconds are empty where only one could be it.
+    A GPU that may be used wins unmeasured. ``prove`` raises BundleError if the
+    answers are not those that were recorded in training; the way is then passed over. The int8 twin
+    is taken only for a clear lead. The milliseconds are empty where only one could be it.
     Raises:
-        BundleError: no engine gives the right answers.
+        BundleError: no way gives the right answers.
     """
-    if has_gpu():
-        forward = open_engine(bundle, "torch", threads=threads)
+    if may_use_gpu and has_gpu():
+        way = Way("torch")
+        forward = open_engine(bundle, way, threads=threads)
         try:
-            prove(forward)
+            prove(forward, way.precision)
         except BundleError as error:
             _log.warning("the GPU is not used: %s", error)
         else:
-            return "torch", forward, {}
-    # Eager PyTorch is four to six times slower on a processor; it is for when there is no other.
-    installed = installed_engines()
-    candidates = [name for name in installed if name != "torch"] or installed
-    proved: dict[Engine, Forward] = {}
-    for name in candidates:
+            return way, forward, {}
+    proved: dict[Way, Forward] = {}
+    for way in ways:
         try:
-            forward = open_engine(bundle, name, threads=threads)
-            prove(forward)
-        except BundleError:
-            if name == candidates[-1] and not proved:
+            forward = open_engine(bundle, way, threads=threads)
+            prove(forward, way.precision)
+        except BundleError as error:
+            if way == ways[-1] and not proved:
                 raise
+            _log.warning("%s is not used: %s", way.name, error)
         else:
-            proved[name] = forward
+            proved[way] = forward
     if len(proved) == 1:
         return *proved.popitem(), {}
     size = bundle.preprocess.input_size
     image = np.zeros((1, 3, size, size), np.float32)
     seconds = time_in_turns(
-        {name: partial(forward, image) for name, forward in proved.items()},
+        {way: partial(forward, image) for way, forward in proved.items()},
         rounds=LATENCY_ROUNDS,
         summary=median,
     )
-    best = min(seconds, key=lambda name: seconds[name])
-    return best, proved[best], {name: round(1000 * one, 3) for name, one in seconds.items()}
+    lead = {way: CLEAR_LEAD if way.precision == "int8" else 1.0 for way in proved}
+    best = min(seconds, key=lambda way: seconds[way] * lead[way])
+    milliseconds = {way.name: round(1000 * one, 3) for way, one in seconds.items()}
+    return best, proved[best], milliseconds
 
 
 def best_batch(forward: Forward, size: int, *, views: int = 1, max_images: int = 64) -> int:
@@ -144,8 +203,8 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _onnx(bundle: ModelBundle, threads: int | None) -> Forward:
-    session = onnx_session(bundle.onnx_path, threads=threads)
+def _onnx(bundle: ModelBundle, path: Path, threads: int | None) -> Forward:
+    session = onnx_session(path, threads=threads)
     outputs = {output.name: output.shape for output in session.get_outputs()}
     _check_width(bundle, (outputs.get("logits") or [None])[-1])
     maps = _name_maps(outputs)

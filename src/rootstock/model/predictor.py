@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,20 @@ from rootstock.data.limits import DecodeLimits
 from rootstock.data.views import FORWARD_PASSES, Views, average_views, cut_views
 from rootstock.errors import BundleError, ImageError
 from rootstock.model.bundle import ModelBundle, largest_difference, read_bundle
-from rootstock.model.engine import Forward, best_batch, fastest_engine, has_gpu, open_engine
+from rootstock.model.engine import (
+    EngineChoice,
+    Forward,
+    PrecisionChoice,
+    Way,
+    best_batch,
+    fastest_way,
+    has_gpu,
+    list_ways,
+    open_engine,
+)
 from rootstock.model.head_layers import HeadLayers
 from rootstock.model.known_images import unnamed
-from rootstock.runtimes.engines import Engine, installed_engines
+from rootstock.runtimes.engines import Engine, Precision
 from rootstock.tasks import answer_type, get_task
 from rootstock.tasks.answer import Answer, AnswerError, Neighbour
 from rootstock.tasks.task import AnswerOptions
@@ -27,9 +37,24 @@ GOLDEN_TOLERANCE = 1e-3
 wrong resizing does."""
 
 _BATCH = 16
-_proved: dict[tuple[str, Engine], float] = {}
-"""Differences of golden images by the model's digest and the engine, proved in this process."""
+_proved: dict[tuple[str, Way], float] = {}
+"""Differences of golden images by the model's digest and the way, proved in this process."""
 DEFAULT_OPTIONS = AnswerOptions()
+
+
+def golden_tolerance(bundle: ModelBundle, precision: Precision) -> float:
+    """Return how far outputs may be from those recorded, as `largest_difference` tells.
+
+    The twin's may be as far from the recorded ones as these are from float32: another way to round
+    stays within, a processor whose sums of 16 bits overflow does not.
+    """
+    if precision == "float32":
+        return GOLDEN_TOLERANCE
+    rounding = (
+        largest_difference(np.asarray(one.int8), np.asarray(one.logits), np.asarray(one.sizes))
+        for one in bundle.golden
+    )
+    return max(GOLDEN_TOLERANCE, *rounding)
 
 
 class Inferred(NamedTuple):
@@ -66,6 +91,8 @@ class Predictor:
         bundle: a model directory, or one already read.
         engine: "onnx" or "openvino" (no torch), "torch", "fastest" (each that is installed is
             proved and measured), or "auto": the first that is installed, in this order.
+        precision: "float32", "int8" (the model's twin, by ONNX Runtime), or "auto": int8 if the
+            model has a twin that is faster here.
         threads: threads of one forward pass; None lets the engine take every core.
         name, version: under which the model is known; by default the directory's name and
             the first 12 digits of its content's sha256.
@@ -82,7 +109,8 @@ class Predictor:
         self,
         bundle: Path | ModelBundle,
         *,
-        engine: Engine | Literal["auto", "fastest"] = "auto",
+        engine: EngineChoice = "auto",
+        precision: PrecisionChoice = "float32",
         threads: int | None = None,
         name: str = "",
         version: str = "",
@@ -97,22 +125,37 @@ class Predictor:
         self._reference = self.bundle.reference
         self._known = self.bundle.known_images
         self.head = HeadLayers.read(self.bundle.weights_path)
-        self.milliseconds: dict[Engine, float] = {}
-        """What one image takes in each engine that was measured."""
+        self.milliseconds: dict[str, float] = {}
+        """What one image takes in each way that was measured, by its name."""
         self.resident_bytes = 0
         """Growth of the process's resident memory at opening, if that was measured."""
-        if engine == "fastest":
-            self.engine, self._forward, self.milliseconds = fastest_engine(
-                self.bundle, self._prove, threads=threads
+        ways = list_ways(self.bundle, engine, precision)
+        if engine == "fastest" or len(ways) > 1:
+            self.way, self._forward, self.milliseconds = fastest_way(
+                self.bundle,
+                ways,
+                self._prove,
+                may_use_gpu=engine == "fastest" and precision != "int8",
+                threads=threads,
             )
         else:
-            self.engine = installed_engines()[0] if engine == "auto" else engine
-            self._forward = open_engine(self.bundle, self.engine, threads=threads)
-        key = (self.bundle.digest, self.engine)
+            [self.way] = ways
+            self._forward = open_engine(self.bundle, self.way, threads=threads)
+        key = (self.bundle.digest, self.way)
         if key not in _proved:
             _proved[key] = self.check_golden()
         self.golden_difference = _proved[key]
         """The `largest_difference` of the golden images."""
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the network."""
+        return self.way.engine
+
+    @property
+    def precision(self) -> Precision:
+        """The numbers that it computes with."""
+        return self.way.precision
 
     @property
     def names(self) -> list[str]:
@@ -264,18 +307,19 @@ class Predictor:
             BundleError: an answer differs from the recorded one, so this machine does not
                 decode, prepare or compute as the one that trained the model.
         """
-        return self._prove(self._forward)
+        return self._prove(self._forward, self.precision)
 
-    def _prove(self, forward: Forward) -> float:
-        worst = 0.0
+    def _prove(self, forward: Forward, precision: Precision) -> float:
+        worst, allowed = 0.0, golden_tolerance(self.bundle, precision)
         for (file, pixels), sample in zip(self.golden_pixels, self.bundle.golden, strict=True):
             found = forward(self.bundle.preprocess.normalise(pixels[None])).logits[0]
-            expected, sizes = np.asarray(sample.logits), np.asarray(sample.sizes)
+            recorded = sample.logits if precision == "float32" else sample.int8
+            expected, sizes = np.asarray(recorded), np.asarray(sample.sizes)
             difference = largest_difference(found, expected, sizes)
-            if not difference <= GOLDEN_TOLERANCE:  # also true for nan
+            if not difference <= allowed:  # also true for nan
                 raise BundleError(
                     f"golden image {file} of {self.bundle.directory} gives logits that "
-                    f"are off by {difference:.2g}, allowed is {GOLDEN_TOLERANCE:g}",
+                    f"are off by {difference:.2g}, allowed is {allowed:.2g}",
                     hint="install the versions of pillow and onnxruntime it was trained with",
                 )
             worst = max(worst, difference)

@@ -16,6 +16,7 @@ from rootstock.runtimes.onnx import onnx_session
 from rootstock.runtimes.openvino import make_caller, openvino_model
 
 Engine = Literal["onnx", "openvino", "torch"]
+Precision = Literal["float32", "int8"]
 PACKAGES: dict[Engine, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 EXTRAS: dict[Engine, str] = {"onnx": "serve", "openvino": "openvino", "torch": "gpu"}
 """The extra of rootstock-vision that installs the package."""

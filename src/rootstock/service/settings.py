@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     engine: Literal["fastest", "onnx", "openvino", "torch"] = Field(
         "fastest", description="Engine that runs the network; `fastest` measures them at start."
     )
+    precision: Literal["auto", "float32", "int8"] = Field(
+        "auto",
+        description="The numbers that the network computes with. auto: int8 if the model has an "
+        "int8 twin that is faster here, otherwise float32.",
+    )
     decoders: int = Field(
         default_factory=usable_cores, ge=1, description="Processes that decode images."
     )

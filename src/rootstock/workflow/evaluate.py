@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from rootstock.assess.profile import DatasetProfile
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.manifest import ImageRow
+from rootstock.errors import BundleError
 from rootstock.evaluate.decisions import write_decisions
 from rootstock.evaluate.report import Evaluation, write_evaluation
 from rootstock.explain.fooling import (
@@ -36,6 +38,7 @@ from rootstock.ports.runs import RunLogger
 from rootstock.system.files import read_json, write_json
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.dataset import read_targets
+from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import AnswerOptions
 from rootstock.training.resume import training_run
 from rootstock.workflow.forecast import (
@@ -61,6 +64,8 @@ CORRUPTED_IMAGES = 32
 """Test images that are also measured after each of eight corruptions."""
 ATTACKED_IMAGES = 16
 """Of those, the ones that are attacked: each attack is ten passes forward and back."""
+INT8_PREFIX = "int8_"
+log = logging.getLogger(__name__)
 COVERAGE = 0.95
 """Of the prediction sets whose promise is checked."""
 
@@ -199,14 +204,31 @@ def _evaluate(
         ROBUST_PREFIX + score: corrupted.typical,
         ADVERSARIAL_PREFIX + score: fooled.scores["PGD"][0],
     }
+    rounded = _score_twin(predictor, rows, root, targets)
     evaluation = Evaluation(
         predictor.task,
         inferred.decisions,
         targets,
         paths,
         answers,
-        more_metrics=robust,
+        more_metrics=rounded | robust,
         facts=[row.facts for row in rows],
     )
     spoiled = f"{render_corruptions(score, corrupted)}\n{render_fooling(score, fooled)}"
     return evaluation, inferred.features, spoiled
+
+
+def _score_twin(
+    predictor: Predictor, rows: list[ImageRow], root: Path, targets: Targets
+) -> dict[str, float]:
+    """Return the score of the int8 twin; none if there is none that runs on this machine."""
+    if not predictor.bundle.has_twin:
+        return {}
+    try:
+        twin = Predictor(predictor.bundle, precision="int8")
+    except BundleError as error:
+        log.warning("the int8 twin is not measured: %s", error.message)
+        return {}
+    score = predictor.task.score
+    decisions = predict_rows(twin, rows, root).decisions
+    return {f"{INT8_PREFIX}{score}": predictor.task.metrics(decisions, targets)[score]}

@@ -45,6 +45,7 @@ from rootstock.workflow.known_images import name_images
 from rootstock.workflow.project import Project
 from rootstock.workflow.training_job import open_job
 from rootstock.workflow.training_pictures import TRAINING_PICTURES, draw_training
+from rootstock.workflow.twin import twin_maker
 
 WRITING_SECONDS = 15.0
 """Averaging, calibration and export of a model of a few million parameters on two cores."""
@@ -152,7 +153,10 @@ def write_trained(
     """Write the model that was chosen to the project's folder for it."""
     network = choice.job.build_network(calibrated.trial)
     train, val = choice.job.head_features(calibrated.trial, network)
-    data = job.data
+    data, unknown_share = job.data, project.config.train.unknown_share
+    reference = Reference.measure(
+        train, val, data.task.remember(calibrated.decisions, calibrated.targets)
+    )
     return write_bundle(
         project.paths.model,
         network=network,
@@ -173,9 +177,7 @@ def write_trained(
         ),
         golden=_golden_images(data.rows("val"), data.reader.root),
         views=calibrated.views,
-        reference=Reference.measure(
-            train, val, data.task.remember(calibrated.decisions, calibrated.targets)
-        ),
+        reference=reference,
         known=name_images(
             data.rows("train"), train, data.reader, data.task, project.config.registry.reference
         ),
@@ -183,8 +185,9 @@ def write_trained(
             train=(row.sha256 for row in data.rows("train")),
             val=(row.sha256 for row in data.rows("val")),
         ),
-        unknown_share=project.config.train.unknown_share,
+        unknown_share=unknown_share,
         limits=data.dataset.manifest.limits,
+        make_twin=twin_maker(project.config.export, choice, calibrated, reference, unknown_share),
     )
 
 

@@ -96,9 +96,9 @@ def copy(tmp_path):
 
 
 def test_sound_model_is_opened_as_it_was_measured():
-    proof = prove(read_bundle(tiny_bundle()), "onnx", BOUNDS)
+    proof = prove(read_bundle(tiny_bundle()), "onnx", "auto", BOUNDS)
     assert (proof.engine, proof.batch in (1, 8)) == ("onnx", True)
-    predictor = open_proved(read_bundle(tiny_bundle()), "fastest", BOUNDS, version="7")
+    predictor = open_proved(read_bundle(tiny_bundle()), "fastest", "auto", BOUNDS, version="7")
     assert predictor.info["version"] == "7"
     assert predictor.golden_difference < 1e-3
 
@@ -107,14 +107,14 @@ def test_a_model_that_never_answers_is_rejected(copy):
     bundle = read_bundle(make_endless(copy()))
     started = time.monotonic()
     with pytest.raises(BundleError, match="did not answer its golden images within 5 seconds"):
-        prove(bundle, "onnx", ProofLimits(seconds=5))
+        prove(bundle, "onnx", "auto", ProofLimits(seconds=5))
     assert time.monotonic() - started < 20
 
 
 def test_a_model_that_takes_all_memory_is_rejected(copy):
     bundle = read_bundle(make_greedy(copy()))
     with pytest.raises(BundleError):
-        prove(bundle, "onnx", BOUNDS)
+        prove(bundle, "onnx", "auto", BOUNDS)
 
 
 def test_secrets_do_not_reach_the_process_that_proves(monkeypatch, copy):
@@ -126,7 +126,7 @@ def test_secrets_do_not_reach_the_process_that_proves(monkeypatch, copy):
     monkeypatch.setattr(
         proof.subprocess, "run", lambda *a, **k: seen.update(k["env"]) or run(*a, **k)
     )
-    prove(read_bundle(tiny_bundle()), "onnx", BOUNDS)
+    prove(read_bundle(tiny_bundle()), "onnx", "auto", BOUNDS)
     assert "PATH" in seen
     assert not any("MLFLOW" in name for name in seen)
 

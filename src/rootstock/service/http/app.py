@@ -211,6 +211,7 @@ def make_holder(settings: Settings, model: str = "", name: str = "") -> ModelHol
         connect=partial(_connect, settings.root),
         limits=settings.limits,
         engine=settings.engine,
+        precision=settings.precision,
         proof=ProofLimits(settings.proof_seconds, settings.proof_memory_bytes),
         name=name or settings.model_name,
         retry_seconds=settings.retry_seconds,

@@ -6,6 +6,7 @@ from typing import Any, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from rootstock.model.twin import TwinFacts
 from rootstock.tasks import answer_type, task_names
 from rootstock.tasks.answer import AnswerError, Neighbour
 
@@ -191,8 +192,12 @@ class ModelAnswer(ModelName):
     temperature: float | None = Field(None, examples=[1.3])
     backbone: str = Field(examples=["mobilenetv3_small_100"])
     engine: str = Field(examples=["onnx"])
+    precision: str = Field(description="float32, or int8: the model's twin.", examples=["float32"])
     engine_milliseconds: dict[str, float] = Field(
-        description="Milliseconds per image in each engine that was tried."
+        description="Milliseconds per image in each engine that was tried, such as `onnx-int8`."
+    )
+    int8: TwinFacts | None = Field(
+        None, description="What the int8 twin was measured to lose on the validation images."
     )
     unknown_share: float = Field(
         description="Share of known images that may be flagged as unknown."

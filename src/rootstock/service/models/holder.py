@@ -52,7 +52,7 @@ class ModelHolder:
         cache: folder of downloaded versions.
         connect: opens the registry; called only for a registered model.
         limits: derives image limits from a model's own; None keeps the model's.
-        engine: as for `Predictor`.
+        engine, precision: as for `Predictor`.
         proof: limits for proving a model in a separate process; None proves it in this one.
         name: name of a model served from a directory; empty uses the directory's name.
         retry_seconds: how long clients should wait while no model is loaded.
@@ -68,6 +68,7 @@ class ModelHolder:
         connect: Connect,
         limits: Callable[[DecodeLimits], DecodeLimits] | None = None,
         engine: Any = "fastest",
+        precision: Any = "auto",
         proof: ProofLimits | None = None,
         name: str = "",
         retry_seconds: float = 10.0,
@@ -81,7 +82,7 @@ class ModelHolder:
         self._cache = ModelCache(cache, self.source.name, self.source.alias or self.source.version)
         self._connect = connect
         self._limits = limits or (lambda own: own)
-        self._engine = engine
+        self._engine, self._precision = engine, precision
         self._proof = proof
         self._name = name
         self._retry_seconds = max(1, round(retry_seconds))
@@ -240,6 +241,7 @@ class ModelHolder:
         return open_proved(
             bundle,
             self._engine,
+            self._precision,
             self._proof,
             name=identity.name or self._name,
             version=identity.version,

@@ -1,6 +1,6 @@
 """Prove a model in a separate process, which may hang, crash, or run out of memory safely.
 
-    python -m rootstock.service.models.proof DIRECTORY ENGINE MEMORY_BYTES TASK
+    python -m rootstock.service.models.proof DIRECTORY ENGINE PRECISION MEMORY_BYTES TASK
 
 The child does everything that the service will do with the model: it opens the model, answers its
 golden images, and measures engines and batches. TASK is a JSON list: the name of the model's task,
@@ -26,7 +26,7 @@ from rootstock.errors import BundleError, RootstockError
 from rootstock.model.bundle import ModelBundle
 from rootstock.model.engine import has_gpu
 from rootstock.model.predictor import Predictor
-from rootstock.runtimes.engines import Engine
+from rootstock.runtimes.engines import Engine, Precision
 from rootstock.system.bounds import resident_bytes
 from rootstock.tasks import Place, find_registration, register_task
 
@@ -56,11 +56,12 @@ class ProofLimits:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was measured: the engine to use, its batch, and milliseconds per image by engine."""
+    """What was measured: how to run the model, its batch, and milliseconds per image by way."""
 
     engine: Engine
+    precision: Precision
     batch: int
-    milliseconds: dict[Engine, float]
+    milliseconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Refusal:
 
 
 def open_proved(
-    bundle: ModelBundle, engine: Any, bounds: ProofLimits | None, **options: Any
+    bundle: ModelBundle, engine: Any, precision: Any, bounds: ProofLimits | None, **options: Any
 ) -> Predictor:
     """Return the predictor of a model that was proved within ``bounds``; None: without a child.
 
@@ -82,14 +83,16 @@ def open_proved(
     Raises:
         BundleError: The model is rejected, for any reason.
     """
-    proof = prove(bundle, engine, bounds) if bounds else None
+    proof = prove(bundle, engine, precision, bounds) if bounds else None
+    if proof:
+        engine, precision = proof.engine, proof.precision
     try:
         # One model at a time, because its memory is measured.
         with _opening:
             before = resident_bytes()
             # One thread per forward pass: the service runs several at once.
             predictor = Predictor(
-                bundle, engine=proof.engine if proof else engine, threads=1, **options
+                bundle, engine=engine, precision=precision, threads=1, **options
             )
             if proof:
                 predictor.best_batch, predictor.milliseconds = proof.batch, proof.milliseconds
@@ -103,7 +106,7 @@ def open_proved(
         raise BundleError(f"the model cannot be opened: {type(error).__name__}: {error}") from error
 
 
-def prove(bundle: ModelBundle, engine: str, limits: ProofLimits) -> Proof:
+def prove(bundle: ModelBundle, engine: str, precision: str, limits: ProofLimits) -> Proof:
     """Open a model in a child process and let it answer its golden images.
 
     Raises:
@@ -111,7 +114,8 @@ def prove(bundle: ModelBundle, engine: str, limits: ProofLimits) -> Proof:
     """
     memory = limits.memory + MODEL_COPIES * bundle.onnx_path.stat().st_size
     task = json.dumps([bundle.facts.task, *find_registration(bundle.facts.task)])
-    command = [sys.executable, "-m", __name__, str(bundle.directory), engine, str(memory), task]
+    how = (engine, precision, str(memory), task)
+    command = [sys.executable, "-m", __name__, str(bundle.directory), *how]
     name = bundle.directory.name
     try:
         done = subprocess.run(
@@ -163,10 +167,10 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _attempt(directory: Path, engine: Any) -> dict[str, Any]:
+def _attempt(directory: Path, engine: Any, precision: Any) -> dict[str, Any]:
     try:
-        predictor = Predictor(directory, engine=engine, threads=1)
-        proof = Proof(predictor.engine, predictor.best_batch, predictor.milliseconds)
+        predictor = Predictor(directory, engine=engine, precision=precision, threads=1)
+        proof = Proof(*predictor.way, predictor.best_batch, predictor.milliseconds)
         return asdict(proof)
     except MemoryError:
         return {"error": f"opening the model {directory.name} takes too much memory", "hint": ""}
@@ -177,13 +181,13 @@ def _attempt(directory: Path, engine: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Prove the model that the arguments name."""
-    directory, engine, memory, text = sys.argv[1:]
+    directory, engine, precision, memory, text = sys.argv[1:]
     name, task, answer = json.loads(text)
     register_task(name, task=Place(*task), answer=Place(*answer))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     _limit_memory(int(memory))
-    sys.stdout.write(json.dumps(_attempt(Path(directory), engine)) + "\n")
+    sys.stdout.write(json.dumps(_attempt(Path(directory), engine, precision)) + "\n")
 
 
 if __name__ == "__main__":
@@ -201,7 +205,7 @@ def log_opened(predictor: Predictor) -> None:
         "serving %s version %s with %s in batches of %d, golden images within %.1g",
         predictor.info["name"],
         predictor.info["version"],
-        predictor.engine,
+        predictor.way.name,
         predictor.best_batch,
         predictor.golden_difference,
         extra={"milliseconds": predictor.milliseconds},

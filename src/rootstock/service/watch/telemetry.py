@@ -115,7 +115,7 @@ class Telemetry:
         self._model = gauge(
             "rootstock_model_info",
             "1 for the model in use; no sample without a model.",
-            ["name", "version", "strategy", "engine", "digest"],
+            ["name", "version", "strategy", "engine", "precision", "digest"],
         )
         self._memory = gauge(
             "rootstock_model_memory_bytes",
@@ -223,7 +223,7 @@ class Telemetry:
             info = predictor.info
             self._model.labels(
                 *(info["name"], info["version"], info["strategy"]),
-                *(predictor.engine, predictor.bundle.digest[:12]),
+                *(*predictor.way, predictor.bundle.digest[:12]),
             ).set(1)
             self._set(self._memory, predictor.resident_bytes, model)
         self._set(self._ready, state.ready, model)

@@ -1,0 +1,149 @@
+"""The int8 twin of a model: the same network in whole numbers, kept only if it loses nothing.
+
+It is measured on the validation images, by the outputs of a head that has not learnt from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from rootstock.tasks.targets import Targets
+from rootstock.tasks.task import Calibration, Task
+
+_NORMAL_95 = 1.96
+
+
+class TwinFigures(BaseModel):
+    """What float32 and int8 gave for the same ``n_images`` validation images.
+
+    ``score`` is the task's, ``loss`` the mean loss; ``loss_interval`` is the 95 % interval of its
+    increase, ``agreement`` the share of images with the same decision (None: decisions are not
+    names), ``unknown`` the share that would be called unknown.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    n_images: int
+    metric: str
+    score: float
+    score_float32: float
+    loss: float
+    loss_float32: float
+    loss_interval: tuple[float, float]
+    agreement: float | None = None
+    unknown: float | None = None
+    unknown_float32: float | None = None
+
+
+class TwinFacts(BaseModel):
+    """Whether a model has an int8 twin, why, and what was measured; no figures: it was not made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kept: bool
+    reason: str
+    figures: TwinFigures | None = None
+
+
+class TwinMaker(Protocol):
+    """Makes the twin of a network that was exported."""
+
+    def __call__(self, source: Path, target: Path) -> TwinFacts:
+        """Write the int8 twin of the ONNX file ``source`` to ``target`` if it may be kept."""
+
+
+class Measured(NamedTuple):
+    """Outputs float32[V,K] and features float32[V,D] of the validation images."""
+
+    outputs: np.ndarray
+    features: np.ndarray
+
+
+def judge_twin(
+    exact: Measured,
+    twin: Measured,
+    task: Task,
+    targets: Targets,
+    calibration: Calibration,
+    *,
+    max_loss: float,
+    are_unknown: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> TwinFacts:
+    """Decide whether the twin may be kept.
+
+    It may not lose more than ``max_loss`` of the score; if answers are right or wrong, one image is
+    always allowed. Nor may its mean loss be larger by more than that, beyond chance: a log-loss
+    that rises by .003 is a probability of the truth that falls by .3 % in the (geometric) mean.
+    ``are_unknown`` says of features [V,D] which are unlike the training images.
+    """
+    n = len(targets)
+    score_of = [
+        task.describe_calibration(one.outputs, targets, calibration)[task.val_score]
+        for one in (exact, twin)
+    ]
+    losses = [task.losses(one.outputs, targets, calibration) for one in (exact, twin)]
+    increase = losses[1] - losses[0]
+    mean, noise = float(increase.mean()), _NORMAL_95 * float(increase.std()) / n**0.5
+    unknown = [
+        round(float(are_unknown(one.features).mean()), 4) if are_unknown else None
+        for one in (exact, twin)
+    ]
+    figures = TwinFigures(
+        n_images=n,
+        metric=task.score,
+        score=round(score_of[1], 6),
+        score_float32=round(score_of[0], 6),
+        loss=round(float(losses[1].mean()), 6),
+        loss_float32=round(float(losses[0].mean()), 6),
+        loss_interval=(round(mean - noise, 6), round(mean + noise, 6)),
+        agreement=_agreement(exact.outputs, twin.outputs, task, targets, calibration),
+        unknown=unknown[1],
+        unknown_float32=unknown[0],
+    )
+    allowed = max(max_loss, 1 / n) if task.discrete else max_loss
+    lost = score_of[0] - score_of[1]
+    name = task.score_name
+    if not lost <= allowed + 1e-9:  # also true for nan
+        reason = f"{name} falls by {lost:.4f}, allowed is {allowed:.4f}"
+        return TwinFacts(kept=False, reason=reason, figures=figures)
+    if mean - noise > max_loss:
+        reason = f"the loss rises by {mean:.4f}, beyond chance by more than {max_loss:.4f}"
+        return TwinFacts(kept=False, reason=reason, figures=figures)
+    reason = f"{name} {score_of[1]:.4f} against {score_of[0]:.4f} on {n} validation images"
+    return TwinFacts(kept=True, reason=reason, figures=figures)
+
+
+def describe_twin(facts: TwinFacts | None) -> str:
+    """Return a sentence about the twin for people; empty if none was to be made."""
+    if facts is None:
+        return ""
+    if facts.figures is None:
+        return f"The model has no int8 twin: {facts.reason}."
+    figures = facts.figures
+    agreement = ""
+    if figures.agreement is not None:
+        agreement = f", the same decision on {figures.agreement:.1%} of them"
+    name = figures.metric.replace("_", " ")
+    measured = (
+        f"{name} {figures.score:.4f} in int8 and {figures.score_float32:.4f} in float32 on the "
+        f"{figures.n_images} validation images{agreement}"
+    )
+    if not facts.kept:
+        return f"An int8 twin was made and refused: {facts.reason} ({measured})."
+    return f"The model has an int8 twin, about twice as fast on many processors: {measured}."
+
+
+def _agreement(
+    exact: np.ndarray, twin: np.ndarray, task: Task, targets: Targets, calibration: Calibration
+) -> float | None:
+    if not task.discrete:
+        return None
+    said = [
+        task.decided(task.decide(outputs, calibration), targets.names) for outputs in (exact, twin)
+    ]
+    return round(float(np.mean([a == b for a, b in zip(*said, strict=True)])), 4)

@@ -1,0 +1,172 @@
+"""The int8 twin: kept if it loses nothing, and used only if it answers as it did in training."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+from rootstock.errors import BundleError
+from rootstock.model import engine as engines
+from rootstock.model.bundle import read_bundle
+from rootstock.model.engine import Way
+from rootstock.model.predictor import Predictor, golden_tolerance
+from rootstock.model.twin import Measured, TwinFacts, describe_twin, judge_twin
+from rootstock.tasks.regression.task import Regression
+from rootstock.tasks.single_label.task import SingleLabel
+from rootstock.tasks.targets import Targets
+from tests.bundles import CLASSES, jpeg, tiny_bundle, twin_bundle, write_tiny_bundle
+
+PLAIN = {"temperature": 1.0}
+
+
+def measure(labels, sureness=4.0, wrong=()):
+    """Outputs of a model that is right about all images but the ``wrong`` ones."""
+    said = np.array(labels)
+    said[list(wrong)] = (said[list(wrong)] + 1) % 3
+    return Measured(np.eye(3, dtype=np.float32)[said] * sureness, np.zeros((len(said), 4)))
+
+
+def judge(exact, twin, labels, max_loss=0.003):
+    targets = Targets(np.array(labels), tuple(CLASSES), np.array(labels))
+    return judge_twin(exact, twin, SingleLabel(), targets, PLAIN, max_loss=max_loss)
+
+
+LABELS = list(np.arange(400) % 3)
+
+
+def test_a_twin_that_loses_more_is_refused():
+    lost = measure(LABELS, wrong=[1, 2, 3])
+    facts = judge(measure(LABELS, wrong=[0]), measure(LABELS, wrong=[0, 1, 2, 3]), LABELS)
+    assert not facts.kept
+    assert facts.reason == "accuracy falls by 0.0075, allowed is 0.0030"
+    assert facts.figures.agreement == 0.9925
+    assert judge(measure(LABELS, wrong=[0]), lost, LABELS, max_loss=0.01).kept
+
+
+def test_a_single_image_is_no_reason_to_refuse():
+    few = LABELS[:40]
+    assert judge(measure(few), measure(few, sureness=4.01, wrong=[0]), few).kept
+    assert not judge(measure(few), measure(few, wrong=[0, 1]), few).kept
+
+
+def test_a_loss_that_rises_beyond_chance_is_refused():
+    facts = judge(measure(LABELS), measure(LABELS, sureness=3.5), LABELS)
+    assert not facts.kept
+    assert "beyond chance" in facts.reason
+    noisy = measure(LABELS)
+    noise = np.random.default_rng(0).normal(0, 0.3, noisy.outputs.shape)
+    facts = judge(measure(LABELS), noisy._replace(outputs=noisy.outputs + noise), LABELS)
+    assert facts.kept
+    assert 0 < facts.figures.loss_interval[0] < 0.003
+
+
+def test_outputs_that_are_not_numbers_are_refused():
+    broken = measure(LABELS)._replace(outputs=np.full((400, 3), np.nan, np.float32))
+    assert not judge(measure(LABELS), broken, LABELS).kept
+
+
+def test_numbers_are_judged_by_their_own_score():
+    values = np.linspace(0, 1, 50, dtype=np.float32)[:, None]
+    task, units = Regression(), np.array([[0.5], [0.3]])
+    targets = Targets(values, ("size",), np.zeros(50, int), units=units)
+    outputs = ((values - 0.5) / 0.3).astype(np.float32)
+    exact = Measured(outputs + 0.1 * np.sin(np.arange(50))[:, None].astype(np.float32), outputs)
+    calibration = task.calibrate(exact.outputs, targets)
+    off = exact._replace(outputs=exact.outputs + 0.3)
+    same = judge_twin(exact, exact, task, targets, calibration, max_loss=0.003)
+    worse = judge_twin(exact, off, task, targets, calibration, max_loss=0.003)
+    assert (same.kept, same.figures.agreement) == (True, None)
+    assert not worse.kept
+    assert worse.reason.startswith("R² falls by")
+
+
+def test_a_model_runs_in_either_precision():
+    exact, twin = (Predictor(twin_bundle(), precision=one) for one in ("float32", "int8"))
+    assert (exact.way, twin.way) == (Way("onnx"), Way("onnx", "int8"))
+    assert twin.golden_difference <= golden_tolerance(twin.bundle, "int8")
+    images = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    assert 0 < np.abs(exact.outputs(images) - twin.outputs(images)).max() < 1
+    answers = twin.predict([jpeg(1)])
+    assert answers[0].label in CLASSES
+    assert answers[0].novelty is not None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "precision"), [(0.5, "int8"), (0.99, "float32"), (2, "float32")]
+)
+def test_the_twin_is_taken_only_for_a_clear_lead(monkeypatch, seconds, precision):
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    monkeypatch.setattr(
+        engines,
+        "time_in_turns",
+        lambda ways, **_: {way: seconds if way.precision == "int8" else 1.0 for way in ways},
+    )
+    predictor = Predictor(twin_bundle(), engine="onnx", precision="auto")
+    assert predictor.precision == precision
+    assert predictor.milliseconds == {"onnx": 1000.0, "onnx-int8": 1000.0 * seconds}
+
+
+def test_a_twin_with_other_answers_is_passed_over(monkeypatch, tmp_path):
+    monkeypatch.setattr(engines, "has_gpu", lambda: False)
+    bundle = read_bundle(twin_bundle())
+    right = engines.open_engine
+
+    def overflowing(bundle, way, *, threads=None):
+        forward = right(bundle, way, threads=threads)
+        if way.precision == "float32":
+            return forward
+        return lambda images, **_: forward(images)._replace(logits=forward(images).logits * 3 + 9)
+
+    monkeypatch.setattr("rootstock.model.predictor._proved", {})
+    monkeypatch.setattr(engines, "open_engine", overflowing)
+    monkeypatch.setattr("rootstock.model.predictor.open_engine", overflowing)
+    assert Predictor(bundle, engine="onnx", precision="auto").precision == "float32"
+    with pytest.raises(BundleError, match="golden image .* off by"):
+        Predictor(bundle, precision="int8")
+
+
+def test_int8_is_an_error_without_a_twin(tmp_path):
+    with pytest.raises(BundleError, match="has no int8 twin"):
+        Predictor(tiny_bundle(), precision="int8")
+    with pytest.raises(BundleError, match="does not run int8"):
+        Predictor(twin_bundle(), engine="torch", precision="int8")
+    assert Predictor(tiny_bundle(), precision="auto").precision == "float32"
+    refused = write_tiny_bundle(
+        tmp_path / "refused", make_twin=lambda *_: TwinFacts(kept=False, reason="it is too coarse")
+    )
+    with pytest.raises(BundleError, match="no int8 twin: it is too coarse"):
+        Predictor(refused, precision="int8")
+    assert not refused.twin_path.exists()
+
+
+def test_a_twin_that_is_missing_or_changed_is_refused(tmp_path):
+    folder = shutil.copytree(twin_bundle(), tmp_path / "model")
+    content = (folder / "model.int8.onnx").read_bytes()
+    (folder / "model.int8.onnx").write_bytes(content[:-1] + b"x")
+    with pytest.raises(BundleError, match="int8.onnx is damaged"):
+        read_bundle(folder)
+    (folder / "model.int8.onnx").unlink()
+    sums = json.loads((folder / "checksums.json").read_text())
+    del sums["model.int8.onnx"]
+    (folder / "checksums.json").write_text(json.dumps(sums))
+    with pytest.raises(BundleError, match=r"no checksum of model\.int8\.onnx"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_a_bundles_networks_say_what_they_are(name):
+    said = {p.key: p.value for p in onnx.load(str(twin_bundle() / name)).metadata_props}
+    assert json.loads(said["names"]) == CLASSES
+    assert float(said["temperature"]) == 1.5
+    assert said["use"].startswith("Decode the image")
+
+
+def test_a_card_says_what_was_measured():
+    assert describe_twin(None) == ""
+    kept = judge(measure(LABELS, wrong=[0]), measure(LABELS, wrong=[0]), LABELS)
+    assert "0.9975 in int8 and 0.9975 in float32 on the 400" in describe_twin(kept)
+    refused = judge(measure(LABELS), measure(LABELS, wrong=range(9)), LABELS)
+    assert "refused: accuracy falls by" in describe_twin(refused)
+    assert describe_twin(TwinFacts(kept=False, reason="odd")).endswith("no int8 twin: odd.")
