@@ -25,8 +25,9 @@ from rootstock.heads.linear import LinearHead
 from rootstock.model.bundle import ModelBundle
 from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.novelty import Reference
-from rootstock.model.twin import TwinFacts, TwinFigures
+from rootstock.model.twin import Twin, TwinFacts, TwinFigures
 from rootstock.runtimes.int8 import write_int8
+from rootstock.runtimes.onnx import onnx_session
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.tasks.targets import Targets
 from rootstock.training.network import TransferNet
@@ -143,7 +144,7 @@ def tiny_bundle() -> Path:
     return write_tiny_bundle(folder / "tiny", with_reference=True).directory
 
 
-def make_tiny_twin(source: Path, target: Path) -> TwinFacts:
+def make_tiny_twin(source: Path, target: Path) -> Twin:
     """Write an int8 twin; the figures are invented."""
     preprocess = tiny_backbone().card.preprocess()
     write_int8(source, target, [preprocess.apply(decode_image(jpeg(n)).pixels) for n in range(9)])
@@ -157,7 +158,9 @@ def make_tiny_twin(source: Path, target: Path) -> TwinFacts:
         loss_interval=(-0.01, 0.01),
         agreement=1.0,
     )
-    return TwinFacts(kept=True, reason="invented", figures=figures)
+    val = np.stack([preprocess.apply(decode_image(jpeg(n)).pixels) for n in range(240, 280)])
+    features = onnx_session(target).run(["features"], {"images": val})[0]
+    return Twin(TwinFacts(kept=True, reason="invented", figures=figures), features)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from rootstock.model import engine as engines
 from rootstock.model.bundle import read_bundle
 from rootstock.model.engine import Way
 from rootstock.model.predictor import Predictor, golden_tolerance
-from rootstock.model.twin import Measured, TwinFacts, describe_twin, judge_twin
+from rootstock.model.twin import Twin, TwinFacts, describe_twin, judge_twin
 from rootstock.tasks.regression.task import Regression
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.tasks.targets import Targets
@@ -25,7 +25,7 @@ def measure(labels, sureness=4.0, wrong=()):
     """Outputs of a model that is right about all images but the ``wrong`` ones."""
     said = np.array(labels)
     said[list(wrong)] = (said[list(wrong)] + 1) % 3
-    return Measured(np.eye(3, dtype=np.float32)[said] * sureness, np.zeros((len(said), 4)))
+    return np.eye(3, dtype=np.float32)[said] * sureness
 
 
 def judge(exact, twin, labels, max_loss=0.003):
@@ -56,14 +56,14 @@ def test_a_loss_that_rises_beyond_chance_is_refused():
     assert not facts.kept
     assert "beyond chance" in facts.reason
     noisy = measure(LABELS)
-    noise = np.random.default_rng(0).normal(0, 0.3, noisy.outputs.shape)
-    facts = judge(measure(LABELS), noisy._replace(outputs=noisy.outputs + noise), LABELS)
+    noise = np.random.default_rng(0).normal(0, 0.3, noisy.shape)
+    facts = judge(measure(LABELS), noisy + noise, LABELS)
     assert facts.kept
     assert 0 < facts.figures.loss_interval[0] < 0.003
 
 
 def test_outputs_that_are_not_numbers_are_refused():
-    broken = measure(LABELS)._replace(outputs=np.full((400, 3), np.nan, np.float32))
+    broken = np.full((400, 3), np.nan, np.float32)
     assert not judge(measure(LABELS), broken, LABELS).kept
 
 
@@ -72,9 +72,9 @@ def test_numbers_are_judged_by_their_own_score():
     task, units = Regression(), np.array([[0.5], [0.3]])
     targets = Targets(values, ("size",), np.zeros(50, int), units=units)
     outputs = ((values - 0.5) / 0.3).astype(np.float32)
-    exact = Measured(outputs + 0.1 * np.sin(np.arange(50))[:, None].astype(np.float32), outputs)
-    calibration = task.calibrate(exact.outputs, targets)
-    off = exact._replace(outputs=exact.outputs + 0.3)
+    exact = outputs + 0.1 * np.sin(np.arange(50))[:, None].astype(np.float32)
+    calibration = task.calibrate(exact, targets)
+    off = exact + 0.3
     same = judge_twin(exact, exact, task, targets, calibration, max_loss=0.003)
     worse = judge_twin(exact, off, task, targets, calibration, max_loss=0.003)
     assert (same.kept, same.figures.agreement) == (True, None)
@@ -91,6 +91,15 @@ def test_a_model_runs_in_either_precision():
     answers = twin.predict([jpeg(1)])
     assert answers[0].label in CLASSES
     assert answers[0].novelty is not None
+
+
+def test_unknown_images_are_told_by_what_the_twin_sees():
+    """The tiny network differs much in int8: most images would be unknown by float32's limit."""
+    twin, exact = (Predictor(twin_bundle(), precision=one) for one in ("int8", "float32"))
+    assert not np.array_equal(twin.reference.distances, exact.reference.distances)
+    assert np.array_equal(twin.reference.features, exact.reference.features)
+    seen = twin.infer([twin.prepare(jpeg(seed)) for seed in range(240, 280)])
+    assert twin.are_unknown(seen.features).mean() <= twin.bundle.facts.unknown_share
 
 
 @pytest.mark.parametrize(
@@ -134,7 +143,8 @@ def test_int8_is_an_error_without_a_twin(tmp_path):
         Predictor(twin_bundle(), engine="torch", precision="int8")
     assert Predictor(tiny_bundle(), precision="auto").precision == "float32"
     refused = write_tiny_bundle(
-        tmp_path / "refused", make_twin=lambda *_: TwinFacts(kept=False, reason="it is too coarse")
+        tmp_path / "refused",
+        make_twin=lambda *_: Twin(TwinFacts(kept=False, reason="it is too coarse")),
     )
     with pytest.raises(BundleError, match="no int8 twin: it is too coarse"):
         Predictor(refused, precision="int8")

@@ -39,7 +39,7 @@ def add_commands(commands: Any) -> None:
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="images like the training images: int8 is calibrated on half of 160 of them, and "
+        help="images like the training images: int8 is calibrated on half of 80 of them, and "
         "measured on the other half",
     )
     add_options(command, "json")

@@ -130,9 +130,6 @@ def write_bundle(
         state = {name: value.contiguous() for name, value in network.state_dict().items()}
         with write_atomic(folder / WEIGHTS) as temporary:
             save_file(state, temporary)
-        if reference:
-            with write_atomic(folder / REFERENCE) as temporary:
-                save_arrays(reference.arrays(), temporary)
         if known:
             with write_atomic(folder / KNOWN) as temporary:
                 save_arrays(known.arrays(), temporary)
@@ -144,9 +141,14 @@ def write_bundle(
             _refuse_difference(largest_difference(logits, outputs.logits, outputs.sizes))
         rounded = None
         if make_twin:
-            twin = make_twin(folder / ONNX, folder / TWIN)
+            twin, features = make_twin(folder / ONNX, folder / TWIN)
             facts["int8"] = twin.model_dump(mode="json")
             rounded = onnx_logits(folder / TWIN, batch)[1] if twin.kept else None
+            if reference and features is not None:
+                reference = reference.with_int8(features)
+        if reference:
+            with write_atomic(folder / REFERENCE) as temporary:
+                save_arrays(reference.arrays(), temporary)
         for name in (ONNX, TWIN):
             if (folder / name).is_file():
                 describe_onnx(folder / name, BundleFacts.model_validate(facts))

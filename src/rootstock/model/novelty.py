@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ MAX_FEATURES = 1_000
 """Training images kept in a model: two bytes a feature, and little beside a forward pass."""
 MAX_DISTANCES = 10_000
 NEIGHBOURS = 5
+INT8_DISTANCES = "int8_distances"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Reference:
     features: np.ndarray
     distances: np.ndarray
     remembered: Mapping[str, np.ndarray] = field(default_factory=dict)
+    int8_distances: np.ndarray | None = None
+    """Those of the same images as the int8 twin sees them; None if there is no twin."""
 
     @classmethod
     def measure(
@@ -73,9 +76,25 @@ class Reference:
         rank = math.ceil((len(self.distances) + 1) * (1 - share))
         return float(self.distances[min(rank, len(self.distances)) - 1])
 
+    def with_int8(self, val_features: np.ndarray) -> Reference:
+        """Return the same with the distances of features [V,D] that the int8 twin gave."""
+        some = _spread(len(val_features), MAX_DISTANCES)
+        return replace(self, int8_distances=np.sort(self.distance(val_features[some])))
+
+    def in_int8(self) -> Reference:
+        """Return the reference for features of the int8 twin.
+
+        Rounding moves them away from those of the training images: in float32's terms too many
+        images would be unknown.
+        """
+        distances = self.distances if self.int8_distances is None else self.int8_distances
+        return replace(self, distances=distances)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what a model directory stores."""
         arrays = {"features": self.features, "distances": self.distances, **self.remembered}
+        if self.int8_distances is not None:
+            arrays[INT8_DISTANCES] = self.int8_distances
         # safetensors writes the bytes as they are, whatever their order.
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
@@ -87,7 +106,9 @@ class Reference:
             KeyError: one is missing.
         """
         remembered = dict(arrays)
-        return cls(remembered.pop("features"), remembered.pop("distances"), remembered)
+        features, distances = remembered.pop("features"), remembered.pop("distances")
+        in_int8 = remembered.pop(INT8_DISTANCES, None)
+        return cls(features, distances, remembered, in_int8)
 
     @cached_property
     def _wide(self) -> np.ndarray:

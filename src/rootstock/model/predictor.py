@@ -33,7 +33,7 @@ from rootstock.tasks.answer import Answer, AnswerError, Neighbour
 from rootstock.tasks.task import AnswerOptions
 
 GOLDEN_TOLERANCE = 1e-3
-"""As `largest_difference` tells: room for another processor's rounding, a hundredth of what
+"""As `largest_difference` measures it: room for another processor's rounding, a hundredth of what
 wrong resizing does."""
 
 _BATCH = 16
@@ -43,7 +43,7 @@ DEFAULT_OPTIONS = AnswerOptions()
 
 
 def golden_tolerance(bundle: ModelBundle, precision: Precision) -> float:
-    """Return how far outputs may be from those recorded, as `largest_difference` tells.
+    """Return how far outputs may be from those recorded, as `largest_difference` measures it.
 
     The twin's may be as far from the recorded ones as these are from float32: another way to round
     stays within, a processor whose sums of 16 bits overflow does not.
@@ -122,7 +122,7 @@ class Predictor:
         self._name = name or self.bundle.directory.resolve().name
         self._version = version or self.bundle.digest[:12]
         # Read now: a cache may drop the files of a model that is still in use.
-        self._reference = self.bundle.reference
+        reference = self.bundle.reference
         self._known = self.bundle.known_images
         self.head = HeadLayers.read(self.bundle.weights_path)
         self.milliseconds: dict[str, float] = {}
@@ -141,6 +141,10 @@ class Predictor:
         else:
             [self.way] = ways
             self._forward = open_engine(self.bundle, self.way, threads=threads)
+        self.reference = (
+            reference.in_int8() if reference and self.precision == "int8" else reference
+        )
+        """What the model has seen, in the precision that it is run in."""
         key = (self.bundle.digest, self.way)
         if key not in _proved:
             _proved[key] = self.check_golden()
@@ -253,7 +257,7 @@ class Predictor:
         Raises:
             BundleError: a coverage is asked of a model that keeps no reference.
         """
-        reference = self._reference
+        reference = self.reference
         if reference is None:
             if options.coverage is not None:
                 raise BundleError(
@@ -273,9 +277,9 @@ class Predictor:
 
     def are_unknown(self, features: np.ndarray) -> np.ndarray:
         """Return bool[N]: which features [N,D] are unlike those of the training images."""
-        if self._reference is None:
+        if self.reference is None:
             return np.zeros(len(features), bool)
-        return self._reference.distance(features) > self._limit
+        return self.reference.distance(features) > self._limit
 
     def predict(
         self, contents: Sequence[bytes], *, top_k: int = 5, coverage: float | None = None
@@ -342,7 +346,7 @@ class Predictor:
 
     @cached_property
     def _limit(self) -> float:
-        share, reference = self.bundle.facts.unknown_share, self._reference
+        share, reference = self.bundle.facts.unknown_share, self.reference
         return reference.limit(share) if reference and share else float("inf")
 
     def _finite(self, logits: np.ndarray) -> np.ndarray:
@@ -356,9 +360,9 @@ class Predictor:
     def _neighbours(self, features: np.ndarray, count: int) -> tuple[Neighbour, ...] | None:
         if not count:
             return None
-        if self._known is None or self._reference is None:
+        if self._known is None or self.reference is None:
             raise unnamed(f"the model {self._name} {self._version}")
-        rows, distances = self._reference.nearest(features, count)
+        rows, distances = self.reference.nearest(features, count)
         images = [self._known.images[row] for row in rows]
         return tuple(
             Neighbour(image.path, image.target, round(float(distance), 4), image.thumbnail or None)

@@ -5,7 +5,6 @@ It is measured on the validation images, by the outputs of a head that has not l
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -23,7 +22,7 @@ class TwinFigures(BaseModel):
 
     ``score`` is the task's, ``loss`` the mean loss; ``loss_interval`` is the 95 % interval of its
     increase, ``agreement`` the share of images with the same decision (None: decisions are not
-    names), ``unknown`` the share that would be called unknown.
+    names).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,8 +35,6 @@ class TwinFigures(BaseModel):
     loss_float32: float
     loss_interval: tuple[float, float]
     agreement: float | None = None
-    unknown: float | None = None
-    unknown_float32: float | None = None
 
 
 class TwinFacts(BaseModel):
@@ -50,49 +47,43 @@ class TwinFacts(BaseModel):
     figures: TwinFigures | None = None
 
 
+class Twin(NamedTuple):
+    """A twin that was made; ``features`` float32[V,D] are those it gives for validation images."""
+
+    facts: TwinFacts
+    features: np.ndarray | None = None
+
+
 class TwinMaker(Protocol):
     """Makes the twin of a network that was exported."""
 
-    def __call__(self, source: Path, target: Path) -> TwinFacts:
+    def __call__(self, source: Path, target: Path) -> Twin:
         """Write the int8 twin of the ONNX file ``source`` to ``target`` if it may be kept."""
 
 
-class Measured(NamedTuple):
-    """Outputs float32[V,K] and features float32[V,D] of the validation images."""
-
-    outputs: np.ndarray
-    features: np.ndarray
-
-
 def judge_twin(
-    exact: Measured,
-    twin: Measured,
+    exact: np.ndarray,
+    twin: np.ndarray,
     task: Task,
     targets: Targets,
     calibration: Calibration,
     *,
     max_loss: float,
-    are_unknown: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> TwinFacts:
-    """Decide whether the twin may be kept.
+    """Decide by the outputs float32[V,K] of both whether the twin may be kept.
 
     It may not lose more than ``max_loss`` of the score; if answers are right or wrong, one image is
     always allowed. Nor may its mean loss be larger by more than that, beyond chance: a log-loss
     that rises by .003 is a probability of the truth that falls by .3 % in the (geometric) mean.
-    ``are_unknown`` says of features [V,D] which are unlike the training images.
     """
     n = len(targets)
     score_of = [
-        task.describe_calibration(one.outputs, targets, calibration)[task.val_score]
+        task.describe_calibration(one, targets, calibration)[task.val_score]
         for one in (exact, twin)
     ]
-    losses = [task.losses(one.outputs, targets, calibration) for one in (exact, twin)]
+    losses = [task.losses(one, targets, calibration) for one in (exact, twin)]
     increase = losses[1] - losses[0]
     mean, noise = float(increase.mean()), _NORMAL_95 * float(increase.std()) / n**0.5
-    unknown = [
-        round(float(are_unknown(one.features).mean()), 4) if are_unknown else None
-        for one in (exact, twin)
-    ]
     figures = TwinFigures(
         n_images=n,
         metric=task.score,
@@ -101,9 +92,7 @@ def judge_twin(
         loss=round(float(losses[1].mean()), 6),
         loss_float32=round(float(losses[0].mean()), 6),
         loss_interval=(round(mean - noise, 6), round(mean + noise, 6)),
-        agreement=_agreement(exact.outputs, twin.outputs, task, targets, calibration),
-        unknown=unknown[1],
-        unknown_float32=unknown[0],
+        agreement=_agreement(exact, twin, task, targets, calibration),
     )
     allowed = max(max_loss, 1 / n) if task.discrete else max_loss
     lost = score_of[0] - score_of[1]

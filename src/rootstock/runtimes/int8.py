@@ -6,6 +6,7 @@ Needs the package onnx, and no torch. What it writes is opened like any other ON
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 CALIBRATION_IMAGES = 40
 """Images whose range the activations are fitted to. On ants_bees 16, 40 and 80 left the same
 distance to float32 (.09, .08 and .09 of logits around 5); 80 cost 6.7 s of processor time."""
+BIAS_IMAGES = 16
+"""Those whose means the biases are corrected by."""
 BATCH_IMAGES = 8
 FEATURES = "features"
 """The output that a head reads. The head itself stays in float32: it is a thousandth of the work,
@@ -43,6 +46,9 @@ def write_int8(source: Path, target: Path, images: Sequence[np.ndarray]) -> None
     with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        model = onnx.load(str(prepared))
+        _correct_biases(model, images[:BIAS_IMAGES])
+        onnx.save(model, str(prepared))
         quantize_static(
             str(prepared),
             str(target),
@@ -52,7 +58,7 @@ def write_int8(source: Path, target: Path, images: Sequence[np.ndarray]) -> None
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=_exact_nodes(onnx.load(str(prepared)).graph),
+            nodes_to_exclude=_exact_nodes(model.graph),
         )
 
 
@@ -90,3 +96,51 @@ def _exact_nodes(graph: Any) -> list[str]:
             of_features.update(node.output)
             exact.append(node.name)
     return exact
+
+
+def _correct_biases(model: Any, images: Sequence[np.ndarray]) -> None:
+    """Take what the rounding of weights adds to the mean of each channel out of the biases.
+
+    The inputs of a convolution behind a ReLU are positive, so the errors of its weights do not
+    cancel out (Nagel et al. 2019; here by the means of the images, and each layer by its own
+    error). On sign_digits the cosine of features to those of float32 rose from .972 to .989, and
+    99.0 instead of 97.4 % of the decisions stayed the same.
+    """
+    import onnx
+    import onnxruntime
+    from onnx import numpy_helper
+
+    graph = model.graph
+    uses = Counter(name for node in graph.node for name in node.input)
+    constants = {one.name: one for one in graph.initializer if uses[one.name] == 1}
+    layers = [
+        node
+        for node in graph.node
+        if node.op_type == "Conv" and len(node.input) == 3 and {*node.input[1:]} <= {*constants}
+    ]
+    wanted = sorted({node.input[0] for node in layers} - {"images"})
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    session = onnxruntime.InferenceSession(
+        watched.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    sums = {name: np.zeros(1) for name in ("images", *wanted)}
+    for image in images:
+        for name, values in zip(wanted, session.run(wanted, {"images": image[None]}), strict=True):
+            sums[name] = sums[name] + values.mean(axis=(0, 2, 3), dtype=np.float64)
+        sums["images"] = sums["images"] + image.mean(axis=(1, 2), dtype=np.float64)
+    for node in layers:
+        weights, bias = (numpy_helper.to_array(constants[name]) for name in node.input[1:])
+        error = _rounding(weights).sum(axis=(2, 3))  # [outputs, inputs of their group]
+        n_groups = next((one.i for one in node.attribute if one.name == "group"), 1)
+        means = (sums[node.input[0]] / len(images)).reshape(n_groups, -1)
+        means = np.repeat(means, len(weights) // n_groups, axis=0)
+        changed = (bias - (error * means).sum(axis=1)).astype(np.float32)
+        constants[node.input[2]].CopyFrom(numpy_helper.from_array(changed, node.input[2]))
+
+
+def _rounding(weights: np.ndarray) -> np.ndarray:
+    """Return what 127 steps in either direction, by output, change in weights [O,I,h,w]."""
+    step = np.maximum(np.abs(weights).max(axis=(1, 2, 3), keepdims=True) / 127, 1e-12)
+    return np.asarray(np.round(weights / step) * step - weights, np.float64)

@@ -153,10 +153,7 @@ def write_trained(
     """Write the model that was chosen to the project's folder for it."""
     network = choice.job.build_network(calibrated.trial)
     train, val = choice.job.head_features(calibrated.trial, network)
-    data, unknown_share = job.data, project.config.train.unknown_share
-    reference = Reference.measure(
-        train, val, data.task.remember(calibrated.decisions, calibrated.targets)
-    )
+    data = job.data
     return write_bundle(
         project.paths.model,
         network=network,
@@ -177,7 +174,9 @@ def write_trained(
         ),
         golden=_golden_images(data.rows("val"), data.reader.root),
         views=calibrated.views,
-        reference=reference,
+        reference=Reference.measure(
+            train, val, data.task.remember(calibrated.decisions, calibrated.targets)
+        ),
         known=name_images(
             data.rows("train"), train, data.reader, data.task, project.config.registry.reference
         ),
@@ -185,9 +184,9 @@ def write_trained(
             train=(row.sha256 for row in data.rows("train")),
             val=(row.sha256 for row in data.rows("val")),
         ),
-        unknown_share=unknown_share,
+        unknown_share=project.config.train.unknown_share,
         limits=data.dataset.manifest.limits,
-        make_twin=twin_maker(project.config.export, choice, calibrated, reference, unknown_share),
+        make_twin=twin_maker(project.config.export, choice, calibrated),
     )
 
 

@@ -13,8 +13,7 @@ from rootstock.config.schema import ExportConfig
 from rootstock.data.manifest import ImageRow
 from rootstock.data.views import average_views
 from rootstock.heads.linear import Head, LinearHead, read_head
-from rootstock.model.novelty import Reference
-from rootstock.model.twin import Measured, TwinFacts, TwinMaker, judge_twin
+from rootstock.model.twin import Twin, TwinFacts, TwinMaker, judge_twin
 from rootstock.runtimes.int8 import CALIBRATION_IMAGES, write_int8
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.system.threads import spread
@@ -27,19 +26,13 @@ MAX_IMAGES = 1_000
 """Validation images that a twin is measured on, evenly drawn."""
 
 
-def twin_maker(
-    options: ExportConfig,
-    choice: Choice,
-    calibrated: Calibrated,
-    reference: Reference,
-    unknown_share: float,
-) -> TwinMaker | None:
+def twin_maker(options: ExportConfig, choice: Choice, calibrated: Calibrated) -> TwinMaker | None:
     """Return what makes the int8 twin of the chosen model; None if it is not wanted."""
     if options.int8 == "never":
         return None
     data = choice.job.data
 
-    def make(source: Path, target: Path) -> TwinFacts:
+    def make(source: Path, target: Path) -> Twin:
         rows = data.rows("train")
         some = rows[:: max(1, len(rows) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
         images = [data.view_inputs(row, "one")[0] for row in some]
@@ -49,32 +42,39 @@ def twin_maker(
         except Exception as error:  # noqa: BLE001 - what ONNX Runtime raises is not documented
             why = (str(error) or type(error).__name__).splitlines()[0]
             target.unlink(missing_ok=True)
-            return _note(TwinFacts(kept=False, reason=f"the network has no int8 form: {why}"))
+            facts = TwinFacts(kept=False, reason=f"the network has no int8 form: {why}")
+            return _note(Twin(facts))
         every = data.rows("val")
         numbers = np.unique(np.linspace(0, len(every) - 1, min(len(every), MAX_IMAGES)).round())
         chosen = numbers.astype(int)
         head = _find_head(choice, calibrated)
         exact, twin = _measure(sessions, [every[n] for n in chosen], choice, calibrated, head)
-        limit = reference.limit(unknown_share) if unknown_share else np.inf
         facts = judge_twin(
-            exact,
-            twin,
+            exact.outputs,
+            twin.outputs,
             data.task,
             data.targets("val").take(chosen),
             calibrated.calibration,
             max_loss=options.max_loss,
-            are_unknown=lambda features: reference.distance(features) > limit,
         )
-        if not facts.kept:
-            target.unlink()
-        return _note(facts)
+        if facts.kept:
+            return _note(Twin(facts, twin.features))
+        target.unlink()
+        return _note(Twin(facts))
 
     return make
 
 
-def _note(facts: TwinFacts) -> TwinFacts:
-    log.info("int8 twin %s: %s", "kept" if facts.kept else "refused", facts.reason)
-    return facts
+def _note(twin: Twin) -> Twin:
+    log.info("int8 twin %s: %s", "kept" if twin.facts.kept else "refused", twin.facts.reason)
+    return twin
+
+
+class _Measured(NamedTuple):
+    """Outputs float32[V,K] and features float32[V,D] of the validation images."""
+
+    outputs: np.ndarray
+    features: np.ndarray
 
 
 class _Given(NamedTuple):
@@ -90,7 +90,7 @@ def _measure(
     choice: Choice,
     calibrated: Calibrated,
     outputs_of: Callable[[_Given], np.ndarray],
-) -> list[Measured]:
+) -> list[_Measured]:
     """Return what each session makes of the images, which are decoded once."""
     views = calibrated.views
 
@@ -103,7 +103,7 @@ def _measure(
 
     each = list(spread(run, rows))
     return [
-        Measured(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        _Measured(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
         for found in zip(*each, strict=True)
     ]
 

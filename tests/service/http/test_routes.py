@@ -19,6 +19,7 @@ from tests.bundles import (
     tiny_bundle,
     tiny_network,
     tiny_reference,
+    twin_bundle,
     write_tiny_bundle,
 )
 from tests.service.conftest import make_client
@@ -402,3 +403,22 @@ def test_the_model_route_describes_the_model(client, predictor):
     assert body["metrics"]["accuracy"] == 0.5
     assert body["headline"] == "accuracy"
     assert body["lineage"]["data_hash"] == "d"
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_service_runs_the_precision_that_is_set_and_says_so(precision):
+    with make_client(model=str(twin_bundle()), precision=precision) as client:
+        answered = post_files(client, ("a", jpeg(0))).json()["predictions"][0]
+        model, text = client.get("/v1/model").json(), client.get("/metrics").text
+    assert "error" not in answered
+    assert (model["engine"], model["precision"]) == ("onnx", precision)
+    assert model["int8"]["kept"] is True
+    assert model["int8"]["figures"]["score_float32"] == 0.9
+    assert f'engine="onnx",name="twin",precision="{precision}"' in text
+
+
+def test_a_service_times_both_precisions_by_default():
+    with make_client(model=str(twin_bundle()), engine="onnx") as client:
+        model = client.get("/v1/model").json()
+    assert set(model["engine_milliseconds"]) == {"onnx", "onnx-int8"}
+    assert model["precision"] in ("float32", "int8")

@@ -38,7 +38,7 @@ class Drift:
 
     def scores(self, predictor: Predictor) -> dict[str, float]:
         """Return the index of features and of answers; empty if there are too few images."""
-        reference = predictor.bundle.reference
+        reference = predictor.reference
         is_enough = predictor.bundle.digest == self._digest and len(self._answers) >= MIN_IMAGES
         if reference is None or not is_enough:
             return {}
@@ -52,7 +52,7 @@ class Drift:
         """Return the accuracy predicted by the confidence of recent answers."""
         is_same = predictor.bundle.digest == self._digest
         answers = list(self._answers) if is_same else []
-        reference = predictor.bundle.reference
+        reference = predictor.reference
         return estimate_accuracy(
             predictor.task.expected_scores(answers),
             self.scores(predictor),
