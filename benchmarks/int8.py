@@ -34,7 +34,7 @@ PRECISIONS = ("float32", "int8")
 TIMED_IMAGES = 150
 SERVICE_SECONDS, SERVICE_ROUNDS, CLIENTS = 5.0, 3, 8
 TICKS = 100
-"""Of the processor times in /proc, per second."""
+"""Per second: the unit of the processor times in /proc."""
 
 
 def main() -> None:

@@ -91,9 +91,7 @@ def open_proved(
         with _opening:
             before = resident_bytes()
             # One thread per forward pass: the service runs several at once.
-            predictor = Predictor(
-                bundle, engine=engine, precision=precision, threads=1, **options
-            )
+            predictor = Predictor(bundle, engine=engine, precision=precision, threads=1, **options)
             if proof:
                 predictor.best_batch, predictor.milliseconds = proof.batch, proof.milliseconds
             else:
