@@ -1,12 +1,12 @@
-"""Several networks against one: what the average gains, and what it costs.
+"""Compare the average of several networks with one network: accuracy and cost.
 
     python benchmarks/ensemble.py --data-dir ../shared/data --out benchmarks/results/ensemble.json
 
-Each set is cut down to 200 training images and fine-tuned for at most 6 epochs, as `train.ensemble`
-does it: first the plan's trials, then two more networks like the chosen one, with other seeds. The
-average is measured on the test images whether or not its gain on the validation images is beyond
-chance; `sure` says if Rootstock would have kept it. Minutes are processor time. Milliseconds are
-those of one image through ONNX Runtime on one core, both models in turns.
+Each set is reduced to 200 training images and fine-tuned for at most 6 epochs, like `train.ensemble`:
+first the plan's trials, then two more networks like the chosen one, with other seeds. The average is
+measured on the test images even if its gain on the validation images is not significant; `sure`
+states whether Rootstock would have kept it. Minutes are processor time. Milliseconds are those of
+one image through ONNX Runtime on one core, both models in turns.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from sets import find_sets, link_subset, list_images, load_settings, processor_minutes
+from stamp import describe_run
 
 from rootstock.config.paths import Paths
 from rootstock.metrics import lead
@@ -65,13 +66,14 @@ def main() -> int:
             images = Path(scratch) / f"few-{name}"
             link_subset(list_images(folder, seed=0), folder, images, limits=LIMITS, classes=None)
             cells.append({"set": name} | measure(images, Path(scratch) / name, options.strategy))
-            write_json(options.out, {"strategy": options.strategy, "cells": cells})
+            facts = describe_run("python benchmarks/ensemble.py --data-dir ../shared/data")
+            write_json(options.out, facts | {"strategy": options.strategy, "cells": cells})
     print_table(cells)
     return 0
 
 
 def measure(images: Path, out: Path, strategy: str) -> Cell:
-    """Return what one network and their average give on the test images, and what they cost."""
+    """Return test metrics and cost of one network and of the average."""
     settings = [f"plan.strategy={strategy}", f"train.ensemble={NETWORKS}", "train.epochs=6"]
     config, paths = load_settings(images, settings), Paths(out)
     searcher, tracking = SequentialSearcher(), Tracking(NullRunLogger(), "")
@@ -119,7 +121,7 @@ def test(job: TrainingJob, trial: FinetunedTrial, network: TransferNet) -> Cell:
 
 
 def time_networks(networks: list[TransferNet], size: int, folder: Path) -> list[float]:
-    """Return the milliseconds of one image through each, on one core."""
+    """Return the milliseconds per image of each network, on one core."""
     image = np.zeros((1, 3, size, size), np.float32)
     runs = {}
     for network in networks:
@@ -132,7 +134,7 @@ def time_networks(networks: list[TransferNet], size: int, folder: Path) -> list[
 
 
 def print_table(cells: list[Cell]) -> None:
-    """Markdown."""
+    """Print Markdown."""
     print("| set | networks | test accuracy | log-loss | calibration error | processor minutes "
           "| ms per image | validation gain |\n" + "| --- " * 8 + "|")  # fmt: skip
     for cell in cells:

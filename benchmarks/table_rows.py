@@ -163,6 +163,29 @@ def labels_saved(result: Result) -> Rows:
     yield "mean", "", "", "", "", f"{result['mean_ratio']:.2f}", percent(result["mean_found"], 0)
 
 
+def time_and_accuracy(result: Result) -> Rows:
+    """Yield time and quality of `rootstock train`, one row per set."""
+    yield (
+        *("set", "task", "quality", "training images", "strategy", "measure", "value"),
+        *("95 % interval", "minutes", "processor minutes"),
+    )
+    for one in result["runs"]:
+        interval = f"{one['low']:.3g} to {one['high']:.3g}"
+        yield (
+            *(one["set"], one["task"], one["quality"], one["train_images"], one["strategy"]),
+            *(in_words(one["metric"]), rounded(one["value"]), interval),
+            *(rounded(one["minutes"]), rounded(one["processor_minutes"])),
+        )
+
+
+def ensemble(result: Result) -> Rows:
+    """Yield metrics and cost of one network and of an average, one row per set and side."""
+    yield "set", "networks", *(in_words(name) for name in result["cells"][0]["one"])
+    for cell in result["cells"]:
+        for networks in ("one", "several"):
+            yield cell["set"], networks, *(rounded(value) for value in cell[networks].values())
+
+
 def growth(result: Result) -> Rows:
     """Yield seconds and memory of each stage of the newest run, one column per size."""
     costs = result["runs"][-1]["costs"]

@@ -53,10 +53,23 @@ class Subject(NamedTuple):
 
 SUBJECTS = (
     Subject(
+        "time_and_accuracy",
+        "Time and accuracy",
+        "`rootstock train` with the default backbone, all choices left to the plan. The README "
+        "quotes this table.",
+        table_rows.time_and_accuracy,
+    ),
+    Subject(
         "default_backbone",
         "The default backbone",
-        "Test accuracy of a linear head on pooled features. The README quotes this table.",
+        "Test accuracy of a linear head on pooled features.",
         table_rows.default_backbone,
+    ),
+    Subject(
+        "ensemble",
+        "Several networks",
+        "One fine-tuned network and the average of three, on 200 training images.",
+        table_rows.ensemble,
     ),
     Subject(
         "few_images",
@@ -155,7 +168,8 @@ def render_section(subject: Subject) -> str:
     result = json.loads((RESULTS / f"{subject.name}.json").read_text(encoding="utf-8"))
     header, *rows = ([as_code(cell) for cell in row] for row in subject.rows(result))
     about = [textwrap.fill(subject.about, 120, break_long_words=False), ""] if subject.about else []
-    facts = [f"Machine: {result['machine']}.", f"Date: {result['date']}."]
+    newest = result if "date" in result else result["runs"][-1]
+    facts = [f"Machine: {newest['machine']}.", f"Date: {newest['date']}."]
     if load := result.get("load"):
         value = load["before"] if isinstance(load, dict) else load
         facts.insert(1, f"Load of the machine: {value}.")

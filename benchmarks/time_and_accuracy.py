@@ -1,12 +1,12 @@
-"""How long `rootstock train` takes on real sets, and how good the model is.
+"""Measure the time of `rootstock train` on real sets, and the quality of the model.
 
     python benchmarks/time_and_accuracy.py --data-dir ../shared/data --quality fast \
         --out benchmarks/results/time_and_accuracy.json
 
-Each row is one command in an empty folder, with the default backbone and without a GPU. The time of
-the processor is that of all cores together; on a machine with other work, compare that. Trials run
-in the process of the command (`search.engine=sequential`), so that their time is counted. A row of
-the same set, quality and machine replaces the one in the file.
+Each row is one command in an empty folder, with the default backbone and without a GPU. Processor
+time is the sum over all cores; on a machine with other work, compare that. Trials run in the
+command's process (`search.engine=sequential`), so that their time is counted. A row with the same
+set, quality, and machine replaces the one in the file.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ TABLES = {
     "blood_boxes": "red_cells.csv",
     "street_scenes": "labels.csv",
 }
-"""The table of each set that is not a folder of classes."""
+"""The table file of each set that is not a folder of classes."""
 SETS = ("ants_bees", "flowers12", "sign_digits", *TABLES)
 
 
 def main() -> int:
-    """Measure each set that is there; the result is written after each."""
+    """Measure each existing set; write the result after each."""
     options = parse_options()
     rows = json.loads(options.out.read_text())["runs"] if options.out.exists() else []
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,7 +63,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def measure(data: Path, quality: str) -> dict[str, Any]:
-    """Run the command on ``data``; return what it took and what it reached."""
+    """Run the command on ``data``; return its time and the model's quality."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["train", data.resolve(), "--out", "run", "--set", f"quality={quality}"]
         command += ["--set", "search.engine=sequential"]

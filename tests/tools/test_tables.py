@@ -27,5 +27,6 @@ def test_benchmark_page_matches_the_result_files():
 def test_result_file_states_command_machine_and_date(path):
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["command"]
-    assert result["machine"]
-    assert result["date"]
+    for run in [result] if "date" in result else result["runs"]:
+        assert run["machine"]
+        assert run["date"]
