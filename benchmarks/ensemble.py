@@ -2,11 +2,11 @@
 
     python benchmarks/ensemble.py --data-dir ../shared/data --out benchmarks/results/ensemble.json
 
-Each set is reduced to 200 training images and fine-tuned for at most 6 epochs, like `train.ensemble`:
-first the plan's trials, then two more networks like the chosen one, with other seeds. The average is
-measured on the test images even if its gain on the validation images is not significant; `sure`
-states whether Rootstock would have kept it. Minutes are processor time. Milliseconds are those of
-one image through ONNX Runtime on one core, both models in turns.
+Each set is reduced to 200 training images and fine-tuned for at most 6 epochs, like
+`train.ensemble`: first the plan's trials, then two more networks like the chosen one, with other
+seeds. The average is measured on the test images even if its gain on the validation images is not
+significant; `sure` states whether Rootstock would have kept it. Minutes are processor time.
+Milliseconds are those of one image through ONNX Runtime on one core, both models in turns.
 """
 
 from __future__ import annotations
