@@ -131,7 +131,8 @@ def test_run_at_work_is_seen_and_not_disturbed(project):
 def test_pipeline_starts_once_and_shows_output(project):
     studio = open_studio(project)
     before = studio.get("/api/run").json()
-    assert (before["running"], before["code"], before["new_labels"]) == (False, None, 0)
+    assert (before["running"], before["code"]) == (False, None)
+    assert before["advice"]["pays"] is False
     assert before["command"].startswith("rootstock train")
     assert studio.post("/api/run/start").json()["running"]
     check_problem(studio.post("/api/run/start"), 409, "conflict")

@@ -107,11 +107,11 @@ def test_a_label_copies_the_image_into_the_data(client, pool, project):
     assert (row.sha256, row.old, row.new, row.who) == (image["id"], "", "plain", "Ada")
     assert row.why == f"from {pool / image['path']}"
     assert image["id"] not in [one["id"] for one in queue_of(client, "pool")]
-    assert client.get("/api/run").json()["new_labels"] == 1
+    assert client.get("/api/run").json()["advice"]["changed"] == 1
     manifest = index(project)
     (added,) = [one for one in manifest.rows() if one.path.startswith("added/")]
     assert (added.sha256, added.target) == (image["id"], "plain")
-    assert client.get("/api/run").json()["new_labels"] == 0
+    assert client.get("/api/run").json()["advice"]["changed"] == 0
 
 
 def test_the_label_of_an_added_image_is_taken_back_by_a_row(client, project):

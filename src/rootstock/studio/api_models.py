@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Body, Request
 
-from rootstock.errors import ArtifactError
+from rootstock.errors import ArtifactError, RootstockError
 from rootstock.evaluate.slices import SliceSearch
 from rootstock.service.http.access import Router
 from rootstock.studio.studio import Studio
@@ -35,12 +35,11 @@ def make_models_router(studio: Studio) -> Router:
 
     @router.get("/run")
     def run() -> dict[str, Any]:
-        """Return the run that was started here, and the reasons for another one."""
-        forecast = _read(studio.project.forecast) or {}
-        new = 0
-        with contextlib.suppress(ArtifactError):  # before the first index
-            new = studio.desk.read().count_new()
-        return studio.run.describe() | {"new_labels": new, "minutes": forecast.get("minutes")}
+        """Return the run that was started here, and whether another one pays."""
+        advice = None
+        with contextlib.suppress(RootstockError):  # before the first plan
+            advice = studio.advise()._asdict()
+        return studio.run.describe() | {"advice": advice}
 
     @router.get("/evaluation")
     def evaluation() -> dict[str, Any]:

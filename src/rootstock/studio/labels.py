@@ -20,7 +20,7 @@ from rootstock.data.label_corrections import (
     locate_corrections,
     stamp_time,
 )
-from rootstock.data.manifest import REMOVED, ImageRow
+from rootstock.data.manifest import ImageRow
 from rootstock.errors import DataError
 from rootstock.features.loading import read_indexed
 from rootstock.studio.image_table import read_labels
@@ -72,18 +72,6 @@ class Labels:
     def text_of(self, row: ImageRow) -> str:
         """Return the current label of an image, as the manifest writes it."""
         return self.source.in_force(row)
-
-    def count_new(self) -> int:
-        """Return how many images have another label than at the last index, or were added since."""
-        known = {
-            row.sha256: REMOVE if row.quarantine == REMOVED else row.target
-            for row in self.source.images
-        }
-        # A row whose image is gone is not new; one without a label before was added.
-        return sum(
-            known[one.sha256] != one.new if one.sha256 in known else not one.old
-            for one in self.corrected.values()
-        )
 
     def annotate(self, text: str) -> dict[str, Any] | None:
         """Return a label in parts, for the page; None if the image has none."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from rootstock.data.manifest import ImageRow
 from rootstock.errors import ArtifactError, ConfigError, RootstockError
+from rootstock.plan.ledger import read_ledger
 from rootstock.review.record import DataReview
 from rootstock.service.http.problems import Problem
 from rootstock.studio.evaluation import Evaluations
@@ -31,6 +32,7 @@ from rootstock.studio.query import Query
 from rootstock.studio.refits import Refits
 from rootstock.studio.settings import StudioSettings
 from rootstock.studio.thumbnails import Thumbnails
+from rootstock.workflow.advice import Advice, advise_run
 
 
 class Studio:
@@ -137,6 +139,27 @@ class Studio:
         with contextlib.suppress(ArtifactError):
             return self.project.review.get()
         return None
+
+    def advise(self) -> Advice:
+        """Return whether a run of the whole pipeline pays, by the labels in force.
+
+        Raises:
+            ArtifactError: there is no plan, or it cannot be read.
+        """
+        project = self.project
+        plan, settings = project.plan.get(), project.config.plan
+        minutes = None
+        with contextlib.suppress(ArtifactError):
+            minutes = project.forecast.get()["minutes"]
+        return advise_run(
+            self.desk.read().source,
+            project.profile.get(),
+            plan,
+            read_ledger(project.paths.lasting(settings.ledger)),
+            shares=settings.shares,
+            pinned=any(one.pinned for one in plan.reasons if one.choice == "strategy"),
+            last_minutes=minutes,
+        )
 
     def list_notes(self) -> list[dict[str, str]]:
         """Return warnings that people should see before they trust the pages."""

@@ -93,6 +93,23 @@ class ProjectLabels:
             paths[row.sha256].append(row.path)
         return dict(paths)
 
+    def count_new(self, *, split: str = "") -> int:
+        """Return how many images have another label than at the last index, or were added since.
+
+        ``split``: only those of this split, in which images that were added count as well.
+        """
+        known = {
+            row.sha256: (REMOVE if row.quarantine == REMOVED else row.target, row.split)
+            for row in self.images
+        }
+        count = 0
+        for sha256, one in self._in_force.items():
+            if sha256 not in known:  # an image that is gone, or was added: it had no label
+                count += not one.old
+            elif known[sha256][1] == split or not split:
+                count += known[sha256][0] != one.new
+        return count
+
     def labelled(self, *, only_corrected: bool) -> list[Labelled]:
         """Return the labels in force, without those of images that were removed."""
         return [

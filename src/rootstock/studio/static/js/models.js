@@ -1,6 +1,6 @@
 // The Models page: progress, plan, evaluation, and the champion.
 import { get, post, report, state as session } from "./api.js";
-import { count, fill, h, percent, prose, tile } from "./dom.js";
+import { fill, h, percent, prose, tile } from "./dom.js";
 import { drawEvaluation } from "./evaluation.js";
 import { setKeys } from "./keys.js";
 import { drawRegistry } from "./registry.js";
@@ -38,19 +38,24 @@ async function drawRun(place) {
     try { await post(`api/run/${path}`); } catch (error) { report(error); }
     fill(place, await drawRun(place));
   };
-  const took = run.minutes === null || run.minutes === undefined ? "" : ` The last training took ${run.minutes < 1 ? "less than a minute" : `${Math.round(run.minutes)} min`}.`;
+  const { advice } = run, pays = Boolean(advice?.pays) && !run.running;
   const log = run.log && h("pre", { class: "log small" }, run.log);
   return [
-    h("p", { class: "quiet" }, run.new_labels ? `${count(run.new_labels, "label")} corrected since the last run. ` : "",
-      `Fitting a new head takes seconds; ${run.command} also chooses strategy and depth again.${took}`),
+    advice ? h("div", { class: pays ? "box warn" : "" }, pays && h("b", {}, "A full run pays. "), advice.why) : h("p", { class: "quiet" }, "There is no plan yet."),
+    advice && h("div", { class: "tiles" }, tile("Changed training labels", `${advice.changed} of ${advice.n_train.toLocaleString("en")}`),
+      advice.points && tile("Fine-tuning should add", `${signed(advice.points[0])} to ${signed(advice.points[1])} points`),
+      advice.minutes !== null && tile(pays ? "Expected training" : "The last training", minutes(advice.minutes))),
     h("div", { class: "row" }, run.running
       ? h("button", { type: "button", disabled: !canRun, onclick: () => again("stop") }, "Stop")
-      : h("button", { type: "button", disabled: !canRun, onclick: () => again("start") }, `Run ${run.command}`),
+      : h("button", { type: "button", class: pays ? "main" : "", disabled: !canRun, onclick: () => again("start") }, `Run ${run.command}`),
     run.code !== null && h("span", { class: run.code ? "chip bad" : "chip leaf" }, run.code ? `ended with an error (${run.code})` : "done"),
     !canRun && h("span", { class: "quiet small" }, "This needs an admin key.")),
     log && h("details", { open: run.running || Boolean(run.code) }, h("summary", {}, "Output"), log),
   ];
 }
+
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
+const minutes = (value) => (value < 1 ? "under a minute" : `${Math.round(value)} min`);
 
 function drawPlan(plan) {
   const { forecast } = plan, chosen = plan.candidates.find((one) => one.strategy === plan.strategy);
