@@ -218,3 +218,35 @@ def test_corrections_are_next_to_the_images(tmp_path):
     expected = tmp_path / "corrections.csv"
     assert locate_corrections(tmp_path) == expected
     assert locate_corrections(tmp_path / "labels.csv") == expected
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from rootstock.data import label_corrections
+from rootstock.system import files
+files.os.fsync = lambda _: os.kill(os.getpid(), 9)  # after the content, before the new name
+label_corrections.append_corrections(Path(sys.argv[1]), [
+    label_corrections.Correction("0" * 64, "ant", "bee", "Ada", sys.argv[2])
+])
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_by_a_later_write(path):
+    append_corrections(path, [correction(1)])
+    before = path.read_bytes()
+    command = [sys.executable, "-c", KILLED, str(path), TIME]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert path.read_bytes() == before
+    (left,) = path.parent.glob(".corrections.csv.*.tmp")
+    others = [path.parent / name for name in (".corrections.csv.tmp", ".corrections.csv.mine.tmp")]
+    for other in others:
+        other.touch()
+    append_corrections(path, [correction(2)])
+    assert left.exists()  # it is new, so its writer may be at work
+    for one in (left, *others):
+        os.utime(one, (0, 0))
+    append_corrections(path, [correction(3)])
+    assert not left.exists()
+    assert all(other.exists() for other in others)
+    assert len(read_corrections(path)) == 3

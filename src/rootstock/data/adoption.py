@@ -20,7 +20,7 @@ from rootstock.data.limits import DecodeLimits
 from rootstock.data.manifest import ImageRow
 from rootstock.data.split_names import read_split_name
 from rootstock.errors import DataError
-from rootstock.system.files import write_atomic
+from rootstock.system.files import remove_leftovers, write_atomic
 
 ENDINGS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 """Suffixes of formats that are not named like their suffix."""
@@ -55,6 +55,7 @@ def adopt_image(
     folder = _class_folder(root, rows, label) if root.is_dir() else root.parent / FOLDER
     path = folder / name_added(digest, ENDINGS.get(kind, kind))
     is_new = not path.exists()
+    remove_leftovers(path)
     with write_atomic(path) as temporary:
         temporary.write_bytes(content)
     try:

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from rootstock.errors import ArtifactError, DataError
 from rootstock.system.escape import escape_terminal
-from rootstock.system.files import write_atomic
+from rootstock.system.files import remove_leftovers, write_atomic
 
 FILE_NAME = "corrections.csv"
 REMOVE = "(remove)"
@@ -129,6 +129,7 @@ def append_corrections(path: Path, corrections: Sequence[Correction]) -> None:
             content = f"{','.join(COLUMNS)}\n".encode()
         head = content.split(b"\n", 1)[0].decode("utf-8-sig", "replace")
         _check_header(path, head.removesuffix("\r"))
+        remove_leftovers(path)
         with write_atomic(path) as temporary:
             temporary.write_bytes(_end_line(content) + lines.encode())
 

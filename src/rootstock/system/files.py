@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import re
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +17,8 @@ from typing import Any
 
 from rootstock.errors import ArtifactError
 
+LEFTOVER_SECONDS = 60.0
+"""A younger temporary file may belong to another process that is writing."""
 _SYSTEM_ERROR = re.compile(r"(?:os error|[Ee]rrno:?) (\d+)")
 
 
@@ -64,6 +68,15 @@ def write_atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files of ``path`` that killed writers have left, a minute or more ago."""
+    oldest = time.time() - LEFTOVER_SECONDS
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+        with suppress(OSError):
+            if left.stat().st_mtime < oldest:
+                left.unlink()
 
 
 def _system_error(error: Exception) -> int | None:
