@@ -53,10 +53,25 @@ def test_one_far_image_does_not_squeeze_the_others(features):
     assert points.std(axis=0).min() > 0.1
 
 
-def test_a_slow_method_refuses_many_images(features, monkeypatch):
-    monkeypatch.setattr(feature_map, "MAX_SLOW_IMAGES", 100)
-    with pytest.raises(ArtifactError, match="tsne of 300 images takes too long"):
-        place(Stored(features), "tsne")
+def test_tsne_keeps_groups_together_and_looks_at_a_bounded_number(monkeypatch):
+    pytest.importorskip("sklearn")
+    random = np.random.default_rng(0)
+    group = np.arange(400) % 4
+    centres = random.normal(size=(4, 12)) * 20
+    features = (centres[group] + random.normal(size=(400, 12))).astype(np.float32)
+    monkeypatch.setattr(feature_map, "MAX_SLOW_IMAGES", 120)
+    looked_at = []
+    run = feature_map._run_tsne
+    monkeypatch.setattr(
+        feature_map, "_run_tsne", lambda rows: looked_at.append(len(rows)) or run(rows)
+    )
+    points = place(Stored(features), "tsne")
+    assert looked_at == [120]
+    assert points.shape == (400, 2)
+    assert ((points >= 0) & (points <= 1)).all()
+    means = np.array([points[group == number].mean(axis=0) for number in range(4)])
+    distances = np.linalg.norm(points[:, None] - means, axis=2)
+    assert (distances.argmin(axis=1) == group).mean() > 0.99
 
 
 def test_a_method_that_is_not_installed_is_named(features):

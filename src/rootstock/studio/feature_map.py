@@ -23,7 +23,9 @@ from rootstock.system.files import write_atomic
 METHODS = ("pca", "tsne", "umap")
 _PACKAGES = {"tsne": "sklearn", "umap": "umap"}
 MAX_SLOW_IMAGES = 5_000
-"""Image limits: t-SNE and UMAP of more images take minutes."""
+"""t-SNE and UMAP of more images take minutes: the others are placed near the most similar ones."""
+NEAREST = 3
+"""How many similar images decide where an image is placed."""
 PCA_WIDTH = 50
 """Components that t-SNE and UMAP start from."""
 _BLOCK_ROWS = 8_192
@@ -62,8 +64,7 @@ class FeatureMaps:
 
         ``index`` is the content of artifacts/features.json.
         Raises:
-            ArtifactError: There are no features, there are too many images for the method, or the
-                method is not installed.
+            ArtifactError: there are no features, or the method is not installed.
         """
         with self._lock:
             tap = _deepest(index["taps"])
@@ -134,7 +135,7 @@ def place(features: Any, method: str) -> np.ndarray:
     """Return points float32[N,2] in 0..1 for features with a length and `block`.
 
     Raises:
-        ArtifactError: There are too many images for the method, or it is not installed.
+        ArtifactError: the method is not installed.
     """
     if method not in installed_methods():
         raise ArtifactError(
@@ -143,15 +144,34 @@ def place(features: Any, method: str) -> np.ndarray:
         )
     if method == "pca":
         return _to_unit(project(features, 2))
-    if len(features) > MAX_SLOW_IMAGES:
-        raise ArtifactError(
-            f"{method} of {len(features):,} images takes too long; it supports at most "
-            f"{MAX_SLOW_IMAGES:,}",
-            hint="use pca",
-        )
     components = project(features, PCA_WIDTH)
+    some = np.unique(np.linspace(0, len(components) - 1, MAX_SLOW_IMAGES).round().astype(int))
     run: Callable[[np.ndarray], np.ndarray] = _run_tsne if method == "tsne" else _run_umap
-    return _to_unit(run(components))
+    points = run(components[some])
+    return _to_unit(
+        points if len(some) == len(components) else _place_rest(components, some, points)
+    )
+
+
+def _place_rest(components: np.ndarray, some: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return points for all components [N,W]: each near those of the most similar ones that have.
+
+    ``points`` [S,2] belong to the rows ``some`` int64[S], which keep them.
+    """
+    known = components[some]
+    squares = np.square(known).sum(axis=1)
+    placed = np.empty((len(components), points.shape[1]))
+    for start in range(0, len(components), _BLOCK_ROWS):
+        block = components[start : start + _BLOCK_ROWS]
+        distances = squares - 2.0 * block @ known.T  # without the block's own squares
+        nearest = np.argpartition(distances, NEAREST - 1, axis=1)[:, :NEAREST]
+        own = np.square(block).sum(axis=1, keepdims=True)
+        gaps = np.maximum(np.take_along_axis(distances, nearest, axis=1) + own, 0.0)
+        weights = 1.0 / (np.sqrt(gaps) + 1e-9)
+        weights /= weights.sum(axis=1, keepdims=True)
+        placed[start : start + _BLOCK_ROWS] = (points[nearest] * weights[..., None]).sum(axis=1)
+    placed[some] = points
+    return placed
 
 
 def project(features: Any, width: int) -> np.ndarray:
