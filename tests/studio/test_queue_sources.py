@@ -191,7 +191,7 @@ def test_without_a_model_the_pool_says_what_to_do(project, pool):
     shutil.rmtree(project / "artifacts/model")
     client = open_studio(project, pool=pool)
     found = wait_for(lambda: client.get("/api/pool").json()["problem"])
-    assert "there is no model" in found["text"]
+    assert "no model in" in found["text"]
 
 
 @pytest.fixture
