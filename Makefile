@@ -30,7 +30,8 @@ $(VENV)/.run-ready: pyproject.toml constraints.txt
 	  || { echo "Rootstock needs Python 3.11 or newer; choose one with make PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing about 7 GB of packages into $(VENV); this takes several minutes"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,serve]'
+	# Python compiles a module when it is first imported: compiling all of them takes a minute.
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[train,serve]'
 	mkdir -p -m 700 "$(DVC_CACHE)" && $(BIN)/dvc config --quiet --local core.site_cache_dir "$(DVC_CACHE)"
 	touch $@
 

@@ -10,6 +10,7 @@ import pytest
 import rootstock
 from rootstock.cli.main import build_parser
 from rootstock.config.describe import describe_keys
+from rootstock.config.schema import Config
 from rootstock.service.http.schemas import make_predict_answer
 from rootstock.tasks import task_names
 from rootstock.tasks.task import Task
@@ -45,22 +46,34 @@ def test_every_command_has_help(command):
     assert commands()[command].description
 
 
-def test_every_command_the_readme_shows_exists():
-    shown = set(re.findall(r"^rootstock (\w+)", README, flags=re.MULTILINE))
-    assert shown
-    assert shown <= set(commands())
-
-
-def test_every_make_target_the_readme_shows_exists():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
-
-
-def test_every_key_the_readme_shows_exists():
+@pytest.mark.parametrize("page", CURRENT_PAGES, ids=relative)
+def test_every_key_that_a_page_names_exists(page):
     keys = {key.name for key in describe_keys()}
-    sections = "data|backbone|assess|plan|features|train|search|tracking|registry"
-    shown = set(re.findall(rf"\b((?:{sections})\.[a-z_]+)", README))
-    assert shown - {"plan.md", "data.md", "registry.md", "registry.name", "registry.gate"} <= keys
+    sections = {key.rpartition(".")[0] for key in keys} - {""}
+    files = ("md", "py", "json", "yaml", "csv", "parquet", "npz", "html")
+    pattern = re.compile(rf"({'|'.join(sorted(Config.model_fields))})(\.[a-z_0-9]+)+")
+    words = set(words_in_code(page.read_text(encoding="utf-8")))
+    named = {word.partition("=")[0] for word in words}
+    named = {name for name in named if pattern.fullmatch(name)}
+    assert {name for name in named if name.rpartition(".")[2] not in files} <= keys | sections
+
+
+def test_the_accuracies_on_the_first_screen_are_measured():
+    results = json.loads((ROOT / "benchmarks/results/few_images.json").read_text("utf-8"))
+    measured = {
+        cell["set"]: f"{100 * cell['accuracy']['auto']:.0f} %"
+        for cell in results["cells"]
+        if cell["per_class"] == 25
+    }
+    shown = re.findall(r"(\d+ %) for ([a-z ]+?)[,\s]+(?:and |\()?", " ".join(README.split()))
+    named = {"flowers12": "twelve", "ants_bees": "ants", "sign_digits": "ten"}
+    assert {words: share for share, words in shown} == {
+        word: measured[name] for name, word in named.items()
+    }
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

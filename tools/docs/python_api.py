@@ -16,7 +16,7 @@ CONSTRUCTED = ("rootstock.Predictor", "rootstock.Paths", "rootstock.client.Clien
 """Classes that a user calls; the others come from functions."""
 LINE_CHARACTERS = 88
 
-INTRODUCTION = f"""# Python
+INTRODUCTION = f"""# Python API
 
 {MADE}
 [Python](../guides/python.md) shows how to use these names. Other names may change at any time.

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rootstock.tasks import get_task
 from tools.docs.markdown import make_table
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
@@ -32,19 +33,25 @@ frozen features (`quality: fast`), mean of {seeds} draws. Command:
 `python benchmarks/few_images.py`.
 
 """
-WHOLE = """## Whole runs
+TASKS = """## Other tasks
 
-`rootstock train` with the default backbone on a processor, from the images to the report. Processor
-time is that of all cores together. The machines had other work too (column load), so the minutes on
-the clock are longer than on an idle machine. Command: `{command}`.
+Default backbone with a head on frozen features. Command: `python benchmarks/tasks.py`.
+
+"""
+GROWTH = """## Seconds per stage
+
+One run with small images (32 and 64 pixels), a small network and a head (`linear_probe`) on
+{machine}. Each stage starts its own process, which takes about 5 seconds. Photos and larger
+networks take longer; so do races and fine-tuning. Command: `python benchmarks/growth.py`.
 
 """
 
 
 def make_time_page() -> str:
-    """Return the page: accuracy with few images, and time and quality of whole runs."""
+    """Return the page: accuracy by images and by task, and seconds per stage."""
     few = read_result("few_images")["cells"]
-    return "".join([INTRODUCTION, FEW.format(seeds=few[0]["seeds"]), _few(few), "\n", _whole()])
+    head = [INTRODUCTION, FEW.format(seeds=few[0]["seeds"]), _few(few), "\n"]
+    return "".join([*head, _tasks(), _growth()])
 
 
 def read_result(name: str) -> dict[str, Any]:
@@ -67,27 +74,25 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.0f}"
 
 
-def _whole() -> str:
-    if not (RESULTS / "time_and_accuracy.json").exists():
-        return ""
-    result = read_result("time_and_accuracy")
-    header = ["images", "quality", "training images", "strategy", "result on test images"]
-    header += ["processor minutes", "minutes", "load", "machine"]
+def _tasks() -> str:
+    result = read_result("tasks")
+    rows = []
+    for name in ("multi_label", "regression", "localisation", "segmentation"):
+        task = result[name]
+        values, metric = task.get("median", task), get_task(name).headline
+        rows.append((f"`{name}`", SETS[task["set"]], f"`{metric}`", f"{values[metric]:.3g}"))
+    return TASKS + make_table(["task", "images", "metric", "test images"], rows) + "\n"
+
+
+def _growth() -> str:
+    result = read_result("growth")
+    costs = result["runs"][-1]["costs"]
+    stages = next(iter(costs.values()))
     rows = [
-        (
-            *(SETS[run["set"]], run["quality"], f"{run['train_images']:,}"),
-            *(f"`{run['strategy']}`", _result(run), run["processor_minutes"], run["minutes"]),
-            *(run["load_before"], run["machine"]),
-        )
-        for run in result["runs"]
+        (stage, *(f"{cost[stage]['seconds']:.0f}" for cost in costs.values())) for stage in stages
     ]
-    return WHOLE.format(command=result["command"]) + make_table(header, rows)
-
-
-def _result(run: dict[str, Any]) -> str:
-    """Return a share in percent; a metric that is not a share as it is."""
-    words = run["metric"].replace("_", " ")
-    values = [run[key] for key in ("value", "low", "high")]
-    if max(values) > 1:
-        return "{}: {:.2f} ({:.2f} to {:.2f})".format(words, *values)
-    return "{}: {:.1f} % ({:.0f} to {:.0f})".format(words, *(100 * value for value in values))
+    first = [stage for stage in stages if "new" not in stage]
+    sums = (sum(cost[stage]["seconds"] for stage in first) for cost in costs.values())
+    rows.append(("first run", *(f"{seconds:.0f}" for seconds in sums)))
+    header = ["stage", *(f"{int(size):,} images" for size in costs)]
+    return GROWTH.format(machine=result["machine"]) + make_table(header, rows) + "\n"
