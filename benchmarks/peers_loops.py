@@ -1,7 +1,8 @@
 """The loops that benchmarks/peers.py runs in its environment: LOOP IMAGES WEIGHTS EPOCHS.
 
-Each prints a line of JSON at the start and one per epoch: the seconds of training so far, and the
-accuracy on the test images. The loops follow their documentation, with its defaults.
+Each prints a line of JSON when it begins and one per epoch, or at its end: the seconds of training
+so far, the processor seconds, and the accuracy on the test images. The loops follow their
+documentation, with its defaults.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,33 +27,54 @@ BATCH = 32
 SIZE = 224
 
 
+def processor_seconds() -> float:
+    """Return those of this process and of the children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
 class Clock:
-    """Seconds of training; paused while the test accuracy is measured."""
+    """Seconds of training; it pauses while the test accuracy is measured.
+
+    Processor seconds include the imports.
+    """
 
     def __init__(self) -> None:
         print(json.dumps({"begun": time.time()}), flush=True)
         self.started = time.perf_counter()
-        self.paused = 0.0
+        self.paused = self.processor_paused = 0.0
 
     def tell(self, network: nn.Module, test: Any) -> None:
-        """Print the seconds and the test accuracy."""
-        seconds = time.perf_counter() - self.started - self.paused
-        at = time.perf_counter()
+        """Print the times, and the accuracy on the batches ``test``."""
         training = network.training
         network.eval()
-        with torch.inference_mode():
-            hits = [(network(x).argmax(1) == y).float() for x, y in test]
+
+        def measure() -> float:
+            with torch.inference_mode():
+                hits = [(network(x).argmax(1) == y).float() for x, y in test]
+            return torch.cat(hits).mean().item()
+
+        self.report(measure)
         network.train(training)
-        self.paused += time.perf_counter() - at
-        accuracy = torch.cat(hits).mean().item()
-        print(json.dumps({"seconds": seconds, "accuracy": accuracy}), flush=True)
+
+    def report(self, measure: Callable[[], float]) -> None:
+        """Print the times, and the test accuracy that ``measure`` returns."""
+        now, used = time.perf_counter(), processor_seconds()
+        line = {
+            "seconds": now - self.started - self.paused,
+            "processor": used - self.processor_paused,
+            "accuracy": measure(),
+        }
+        self.paused += time.perf_counter() - now
+        self.processor_paused += processor_seconds() - used
+        print(json.dumps(line), flush=True)
 
 
 def network_of(weights: Path, n_classes: int) -> nn.Module:
     """Return the card's network with a new classifier."""
     card = json.loads(weights.with_suffix(".json").read_text())
     network = timm.create_model(
-        card["architecture"], **card["architecture_kwargs"], num_classes=n_classes
+        card["architecture"], **card.get("architecture_kwargs", {}), num_classes=n_classes
     )
     missing = network.load_state_dict(backbone_state(weights), strict=False).missing_keys
     assert all("classifier" in k or "num_batches" in k for k in missing), missing
@@ -124,7 +147,7 @@ def fastai(images: Path, weights: Path, epochs: int) -> None:
 
     learner = vision_learner(
         data, card["architecture"], pretrained=False, splitter=default_split, cbs=[Tell()],
-        loss_func=nn.CrossEntropyLoss(), **card["architecture_kwargs"],
+        loss_func=nn.CrossEntropyLoss(), **card.get("architecture_kwargs", {}),
     )  # fmt: skip
     learner.model[0].model.load_state_dict(backbone_state(weights))
     with learner.no_bar(), learner.no_logging():
@@ -161,10 +184,111 @@ def lightning(images: Path, weights: Path, epochs: int) -> None:
     trainer.fit(model, train)
 
 
+def ultralytics(images: Path, weights: Path, epochs: int) -> None:
+    """`ClassificationTrainer` with its defaults, on the given network in place of a YOLO."""
+    scratch = tempfile.TemporaryDirectory()
+    os.environ["YOLO_CONFIG_DIR"] = scratch.name
+    from ultralytics import settings as integrations
+    from ultralytics.models.yolo.classify import ClassificationTrainer
+    from ultralytics.nn.tasks import BaseModel
+    from ultralytics.utils.loss import v8ClassificationLoss
+
+    integrations.update(mlflow=False, raytune=False)  # packages that only this environment has
+    _, test, n_classes = loaders_of(images, weights)
+    card = json.loads(weights.with_suffix(".json").read_text())
+
+    class Network(BaseModel):  # type: ignore[misc]
+        """The network on images in [0, 1], with what the trainer asks of a model."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.Sequential(network_of(weights, n_classes))
+            self.yaml, self.stride, self.names = {}, torch.tensor([32]), {}
+            self.register_buffer("mean", torch.tensor(card["mean"]).view(1, 3, 1, 1))
+            self.register_buffer("std", torch.tensor(card["std"]).view(1, 3, 1, 1))
+
+        def predict(self, x: Any, *_: Any, **__: Any) -> Any:
+            logits = self.model((x - self.mean) / self.std)
+            return logits if self.training else (logits.softmax(1), logits)
+
+        def init_criterion(self) -> Any:
+            return v8ClassificationLoss()
+
+    class Trainer(ClassificationTrainer):  # type: ignore[misc]
+        def setup_model(self) -> None:
+            self.model = Network()
+
+        def save_model(self) -> None:
+            """Keep nothing: weights in memory are measured."""
+
+        def final_eval(self) -> None:
+            """Leave out the validation of the file."""
+
+    settings = {"data": str(images), "epochs": epochs, "batch": BATCH, "imgsz": SIZE}
+    settings |= {"device": "cpu", "project": scratch.name, "plots": False, "verbose": False}
+    trainer = Trainer(overrides=settings | {"model": "given", "workers": os.cpu_count() or 1})
+    clock = Clock()
+    trainer.add_callback(
+        "on_fit_epoch_end", lambda trainer: clock.tell(trainer.ema.ema.model[0], test)
+    )
+    trainer.train()
+    scratch.cleanup()
+
+
+def autogluon(images: Path, weights: Path, epochs: int) -> None:
+    """`MultiModalPredictor` with the preset `medium_quality`, on the given network."""
+    import pandas as pd
+    from autogluon.multimodal import MultiModalPredictor
+
+    tables = {}
+    for split in ("train", "val", "test"):
+        files = sorted(path.resolve() for path in (images / split).rglob("*") if path.is_file())
+        rows = [(str(path), path.parent.name) for path in files]
+        tables[split] = pd.DataFrame(rows, columns=["image", "label"])
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint = write_checkpoint(weights, Path(scratch) / "network")
+        predictor = MultiModalPredictor(
+            label="label", path=str(Path(scratch) / "model"), presets="medium_quality", verbosity=0
+        )
+        predictor.fit(
+            tables["train"],
+            tuning_data=tables["val"],
+            hyperparameters={
+                "model.names": ["timm_image"],
+                "model.timm_image.checkpoint_name": str(checkpoint),
+                "optim.max_epochs": epochs,
+                "env.num_gpus": 0,
+            },
+        )
+        clock.report(lambda: float(predictor.evaluate(tables["test"], metrics="acc")["acc"]))
+
+
+def write_checkpoint(weights: Path, folder: Path) -> Path:
+    """Write the network in the form that AutoGluon reads from a folder."""
+    card = json.loads(weights.with_suffix(".json").read_text())
+    network = timm.create_model(card["architecture"], num_classes=0)
+    network.load_state_dict(backbone_state(weights))
+    folder.mkdir()
+    torch.save(network.state_dict(), folder / "pytorch_model.bin")
+    config = {
+        "architecture": card["architecture"],
+        "num_features": network.num_features,
+        "num_classes": 0,
+        "pretrained_cfg": {
+            key: card[key] for key in ("input_size", "mean", "std", "interpolation", "crop_pct")
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 LOOPS: dict[str, Callable[[Path, Path, int], None]] = {
     "plain": plain,
     "fastai": fastai,
     "lightning": lightning,
+    "ultralytics": ultralytics,
+    "autogluon": autogluon,
 }
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from rootstock.backbones.to_onnx import write_onnx
 from rootstock.config.schema import Config
 from rootstock.errors import BundleError, ConfigError, DataError
 from rootstock.explain.enroll import NewImage, enroll_class
@@ -12,6 +14,7 @@ from rootstock.export.write import export_model
 from rootstock.model.card import _describe_ensemble
 from rootstock.model.predictor import Predictor
 from rootstock.runtimes.engines import installed_engines
+from rootstock.runtimes.onnx import onnx_session
 from rootstock.tasks import get_task
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.training.ensemble import EnsembleNet
@@ -98,6 +101,32 @@ def test_equal_networks_give_the_answer_of_one(task):
         return
     decided = (task.decide(each, {"temperature": 1.0}) for each in (averaged, one.numpy()))
     np.testing.assert_allclose(*decided, atol=1e-5)
+
+
+class Averaged(nn.Module):
+    """Three networks of one linear layer, and their average."""
+
+    def __init__(self, task, width):
+        super().__init__()
+        torch.manual_seed(2)
+        self.task = task
+        self.layers = nn.ModuleList(nn.Linear(3 * 8 * 8, width) for _ in range(3))
+
+    def forward(self, images):
+        return self.task.average(torch.stack([one(images.flatten(1)) for one in self.layers]))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_average_of_every_task_is_exported(task, tmp_path):
+    task = get_task(task)
+    width = 3 * max(1, task.output_grid**2) + (4 if task.name == "localisation" else 0)
+    module = Averaged(task, width).eval()
+    write_onnx(module, tmp_path / "a.onnx", input_size=8, outputs=["logits"])
+    images = 50 * np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
+    (found,) = onnx_session(tmp_path / "a.onnx").run(["logits"], {"images": images})
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("engine", installed_engines())
