@@ -65,7 +65,8 @@ def main() -> int:
         for name, folder in find_sets(options.data_dir, missing, Path(scratch)):
             images = Path(scratch) / f"few-{name}"
             link_subset(list_images(folder, seed=0), folder, images, limits=LIMITS, classes=None)
-            cells.append({"set": name} | measure(images, Path(scratch) / name, options.strategy))
+            out = Path(scratch) / f"run-{name}"
+            cells.append({"set": name} | measure(images, out, options.strategy))
             facts = describe_run("python benchmarks/ensemble.py --data-dir ../shared/data")
             write_json(options.out, facts | {"strategy": options.strategy, "cells": cells})
     print_table(cells)

@@ -26,6 +26,7 @@ from typing import Any
 
 from environments import peers_python
 from sets import find_sets, link_subset, list_images
+from stamp import describe_run
 
 HERE = Path(__file__).parent
 PACKAGES = ("fastai==2.8.12", "lightning==2.6.6")
@@ -75,7 +76,8 @@ def main() -> None:
                 rows.append({"set": name, "side": title, **outcome})
                 print_row(title, outcome, base)
                 if options.out:
-                    text = json.dumps({"goal": GOAL, "rows": rows}, indent=1)
+                    facts = describe_run(f"python benchmarks/peers.py --sets {name}")
+                    text = json.dumps(facts | {"goal": GOAL, "rows": rows}, indent=1)
                     options.out.write_text(text + "\n", encoding="utf-8")
 
 
@@ -136,7 +138,7 @@ def children_seconds() -> float:
 
 
 def print_head(name: str) -> None:
-    """Print Markdown; the ratio is that of the processor seconds to the goal, against the first side."""
+    """Print Markdown; the ratio is that of processor seconds to the goal, to the first side."""
     print(f"\n{name}\n\n| side | how | test accuracy | seconds | processor seconds "
           f"| seconds to {GOAL} | processor seconds to {GOAL} | ratio |")  # fmt: skip
     print("| --- " * 8 + "|")

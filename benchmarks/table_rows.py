@@ -204,6 +204,40 @@ def image(result: Result) -> Rows:
         yield f"seconds until ready, model from {source} (median)", "", seconds["median"]
 
 
+def ensemble(result: Result) -> Rows:
+    """Yield the accuracy and the cost of one network and of their average, two rows per set."""
+    yield (
+        *("set", "networks", "test accuracy", "log-loss", "calibration error"),
+        *("processor minutes of training", "ms per image", "gain in validation loss", "kept"),
+    )
+    for cell in result["cells"]:
+        for key, count in (("one", 1), ("several", 3)):
+            side = cell[key]
+            gain, kept = "", ""
+            if count > 1:
+                gain = f"{cell['gain']:.3f} ± {cell['noise']:.3f}"
+                kept = "yes" if cell["sure"] else "no"
+            yield (
+                *(cell["set"], count, percent(side["accuracy"]), rounded(side["log_loss"])),
+                *(rounded(side["ece"]), f"{side['minutes']:.1f}", f"{side['ms']:.1f}", gain, kept),
+            )
+
+
+def peers(result: Result) -> Rows:
+    """Yield the accuracy and the time of each library, one row per set and side."""
+    yield (
+        *("set", "side", "how", "test accuracy", "seconds", "processor seconds"),
+        "processor seconds to .95",
+    )
+    for row in result["rows"]:
+        reached = row["processor_reached"]
+        yield (
+            *(row["set"], row["side"], row["how"], percent(row["accuracy"])),
+            *(f"{row['seconds']:.0f}", f"{row['processor']:.0f}"),
+            "not reached" if reached is None else f"{reached:.0f}",
+        )
+
+
 def mutation(result: Result) -> Rows:
     """Yield the share of mutants that tests notice, one row per package."""
     yield "package", "noticed", "missed", "share", "commit"

@@ -105,6 +105,23 @@ SUBJECTS = (
         table_rows.tasks,
     ),
     Subject(
+        "ensemble",
+        "Several networks",
+        "Three networks (`train.ensemble: 3`) and one, 200 training images, six epochs at most, one "
+        "seed. The gain on 100 validation images decides whether the average is kept. Milliseconds: "
+        "ONNX Runtime on one core, both models in turns.",
+        table_rows.ensemble,
+    ),
+    Subject(
+        "peers",
+        "Other libraries",
+        "The same weights (EfficientNet-Lite0), training images, and test images. Processor seconds "
+        "of all processes, from the images on disk to the model. Ultralytics trains this network "
+        "with its own trainer and defaults, since its networks come from its server. AutoGluon "
+        "MultiModal uses its preset `medium_quality`.",
+        table_rows.peers,
+    ),
+    Subject(
         "labels_saved",
         "Labels saved",
         "Labels until the accuracy reaches 95 % of that with all labels, means over three seeds. "
