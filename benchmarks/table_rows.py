@@ -180,10 +180,13 @@ def time_and_accuracy(result: Result) -> Rows:
 
 def ensemble(result: Result) -> Rows:
     """Yield metrics and cost of one network and of an average, one row per set and side."""
-    yield "set", "networks", *(in_words(name) for name in result["cells"][0]["one"])
+    metrics = [in_words(name) for name in result["cells"][0]["one"]]
+    yield "set", "networks", *metrics, "gain in validation loss", "kept"
     for cell in result["cells"]:
-        for networks in ("one", "several"):
-            yield cell["set"], networks, *(rounded(value) for value in cell[networks].values())
+        gain = f"{cell['gain']:.3f} ± {cell['noise']:.3f}", "yes" if cell["sure"] else "no"
+        for networks, verdict in (("one", ("", "")), ("several", gain)):
+            values = (rounded(value) for value in cell[networks].values())
+            yield cell["set"], networks, *values, *verdict
 
 
 def growth(result: Result) -> Rows:
@@ -202,25 +205,6 @@ def image(result: Result) -> Rows:
         yield in_words(name), f"{result['before'][name]:,}", f"{result['after'][name]:,}"
     for source, seconds in result["ready_seconds"].items():
         yield f"seconds until ready, model from {source} (median)", "", seconds["median"]
-
-
-def ensemble(result: Result) -> Rows:
-    """Yield the accuracy and the cost of one network and of their average, two rows per set."""
-    yield (
-        *("set", "networks", "test accuracy", "log-loss", "calibration error"),
-        *("processor minutes of training", "ms per image", "gain in validation loss", "kept"),
-    )
-    for cell in result["cells"]:
-        for key, count in (("one", 1), ("several", 3)):
-            side = cell[key]
-            gain, kept = "", ""
-            if count > 1:
-                gain = f"{cell['gain']:.3f} ± {cell['noise']:.3f}"
-                kept = "yes" if cell["sure"] else "no"
-            yield (
-                *(cell["set"], count, percent(side["accuracy"]), rounded(side["log_loss"])),
-                *(rounded(side["ece"]), f"{side['minutes']:.1f}", f"{side['ms']:.1f}", gain, kept),
-            )
 
 
 def peers(result: Result) -> Rows:

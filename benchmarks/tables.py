@@ -66,12 +66,6 @@ SUBJECTS = (
         table_rows.default_backbone,
     ),
     Subject(
-        "ensemble",
-        "Several networks",
-        "One fine-tuned network and the average of three, on 200 training images.",
-        table_rows.ensemble,
-    ),
-    Subject(
         "few_images",
         "Few images per class",
         "Test accuracy on features of the default backbone, means over three seeds. `auto` is the "
@@ -107,18 +101,18 @@ SUBJECTS = (
     Subject(
         "ensemble",
         "Several networks",
-        "Three networks (`train.ensemble: 3`) and one, 200 training images, six epochs at most, one "
-        "seed. The gain on 100 validation images decides whether the average is kept. Milliseconds: "
-        "ONNX Runtime on one core, both models in turns.",
+        "One network and the average of three (`train.ensemble: 3`): 200 training images, at most "
+        "six epochs, one seed. The gain on the validation images decides whether the average is "
+        "kept. Milliseconds: ONNX Runtime on one core, both models in turns.",
         table_rows.ensemble,
     ),
     Subject(
         "peers",
         "Other libraries",
-        "The same weights (EfficientNet-Lite0), training images, and test images. Processor seconds "
-        "of all processes, from the images on disk to the model. Ultralytics trains this network "
-        "with its own trainer and defaults, since its networks come from its server. AutoGluon "
-        "MultiModal uses its preset `medium_quality`.",
+        "The same weights (EfficientNet-Lite0), training images, and test images. Processor "
+        "seconds of all processes, from the images on disk to the model. Ultralytics trains this "
+        "network with its own trainer and defaults, since its networks come from its server. "
+        "AutoGluon MultiModal uses its preset `medium_quality`.",
         table_rows.peers,
     ),
     Subject(
