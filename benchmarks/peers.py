@@ -8,8 +8,8 @@ own process, one after another. Seconds count from the images on disk to the mod
 included; the measuring of test accuracy after an epoch is not counted. Processor seconds are those
 of all processes of a side, and can be compared on a busy machine too. AutoGluon is measured at its
 end only, as Rootstock is. Ultralytics trains the given network by its own trainer, since the
-weights of its own networks come from its server. The command makes environments below --venv, sees
-this environment's torch from there and installs the other libraries into them.
+weights of YOLO networks come from a server. The command makes environments below --venv, which see
+this environment's torch, and installs the other libraries into them.
 """
 
 from __future__ import annotations
