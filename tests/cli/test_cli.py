@@ -175,7 +175,7 @@ def test_predict_refuses_tables_that_it_cannot_write(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
     asked = ("predict", "a.jpg", "--model", tiny_bundle())
     assert "for example --out" in fails(*asked, "--embeddings")
-    assert "ends in neither" in fails(*asked, "--out", "answers.json")
+    assert "must end in .csv or .parquet" in fails(*asked, "--out", "answers.json")
 
 
 def test_predict_says_that_a_folder_has_no_image(tmp_path):
@@ -343,9 +343,9 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     command = ["train", "data", "--out", ".", *options, "search.engine=sequential"]
     assert json.loads(run(capsys, *command, "--json"))["registration"]["alias"] == "champion"
     told = run(capsys, *command)
-    assert "Registered already as version 1 (champion)" in told
+    assert "Already registered as version 1 (champion)" in told
     assert "/#/experiments/1/runs?workflowType=machine_learning" in told
-    assert "Registered already as version 1" in run(capsys, "register")
+    assert "Already registered as version 1" in run(capsys, "register")
     assert "no challenger and no earlier champion" in fails("compare")
     command += ["--set", "train.l2_grid=[0.2]"]
     pages = "".join(page.read_text() for page in (tmp_path / "reports").glob("*.md"))

@@ -131,8 +131,8 @@ def test_parts_of_another_run_are_not_used(tmp_path, images, change):
 @pytest.mark.parametrize(
     ("name", "embeddings", "message"),
     [
-        ("answers.json", False, "ends in neither .csv nor .parquet"),
-        ("answers.csv", True, "do not fit into a CSV file"),
+        ("answers.json", False, "must end in .csv or .parquet"),
+        ("answers.csv", True, "cannot be written to a CSV file"),
     ],
 )
 def test_unwritable_table_is_rejected_before_work(tmp_path, name, embeddings, message):

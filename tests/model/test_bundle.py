@@ -91,7 +91,7 @@ def test_an_older_bundle_is_replaced_whole(folder):
 
 def test_folder_with_other_files_does_not_change(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="it is not a model, and is left alone"):
+    with pytest.raises(BundleError, match="it is not a model, and was not changed"):
         write_tiny_bundle(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
@@ -248,7 +248,7 @@ def test_facts_invalid_for_the_task_are_rejected(folder, changes, words):
 
 def test_other_preprocessing_than_at_training_is_rejected(folder):
     change(folder, "bundle.json", lambda tree: tree["preprocess"].update(crop_pct=0.5))
-    with pytest.raises(BundleError, match="this Rootstock prepares images as"):
+    with pytest.raises(BundleError, match="this version of Rootstock prepares images as"):
         read_bundle(folder)
 
 

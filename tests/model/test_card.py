@@ -59,10 +59,8 @@ def card(*, manifest=None, facts=None, lineage=None, strategy="linear_probe"):
 def test_the_card_counts_images_and_classes():
     lines = card().splitlines()
     assert lines[0] == "# Model card: insects"
-    assert (
-        "- 89 images: 59 to train, 20 to validate, 10 to test; 1 of 90 files were quarantined."
-        in lines
-    )
+    counts = "59 for training, 20 for validation, 10 for the test"
+    assert f"- 89 images: {counts}. 1 of 90 files were quarantined." in lines
     assert "- Classes: c00 (44), c01 (45)." in lines
     assert "- Source of the images: a meadow. Licence of the images: CC0." in lines
 
@@ -76,8 +74,8 @@ def test_no_more_than_twenty_classes_are_listed():
 
 def test_card_gives_reasons_without_local_paths():
     lines = card().splitlines()
-    assert "- strategy: linear_probe. Because." in lines
-    assert "- backbone: tiny. Because." in lines
+    assert "- Strategy: linear_probe. Because." in lines
+    assert "- Backbone: tiny. Because." in lines
     assert "- size: small. Because." not in lines
     assert "/home/me" not in "\n".join(lines)
 
@@ -92,7 +90,7 @@ def test_card_names_what_model_was_made_of():
     text = card(lineage=lineage)
     assert f"Commit `{'c' * 40}`, data `{'d' * 12}`, plan `{'p' * 12}`" in text
     assert f"weights `{'w' * 12}`, seed 7." in text
-    assert "- Missing: the images were not versioned by DVC" in text
+    assert "- The images were not versioned by DVC" in text
     assert "Commit `not recorded`" in card()
 
 

@@ -83,7 +83,7 @@ def test_only_absolute_paths_are_cut():
         ({"git_changes": ["data/raw.dvc", "dvc.lock"]}, []),
         ({"git_commit": "c" * 40 + "+changes"}, []),
         ({"git_commit": ""}, ["commit is not recorded"]),
-        ({"git_changes": ["src/x.py", "params.yaml"]}, ["trained: src/x.py;"]),
+        ({"git_changes": ["src/x.py", "params.yaml"]}, ["not recorded: src/x.py"]),
         ({"params": {"a": {"b": ".../x"}, "c": "y"}}, ["a.b was the absolute path .../x"]),
         ({"data_dvc": ""}, ["not versioned by DVC"]),
     ],
@@ -97,5 +97,5 @@ def test_obstacles_to_reproduction_are_listed(change, said):
 def test_changes_of_an_older_model_are_not_known():
     older = {k: v for k, v in WHOLE.items() if k not in ("git_changes", "params")}
     found = open_ends(older | {"git_commit": "c" * 40 + "+changes"})
-    assert "which is not recorded" in found[0]
+    assert "not recorded which" in found[0]
     assert "an older Rootstock" in found[1]

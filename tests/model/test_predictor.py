@@ -97,7 +97,7 @@ def test_limits_of_training_are_those_of_model(tmp_path):
     (tmp_path / "small").mkdir()
     small = DecodeLimits(max_pixels=6_000, truncated="use")
     golden = [("cut.jpg", whole[:-2], CLASSES[0])]
-    with pytest.raises(ImageError, match="more than 6,000 pixels"):
+    with pytest.raises(ImageError, match="more than the limit of 6,000"):
         write_tiny_bundle(tmp_path / "small", limits=small, golden=golden)
     use = write_tiny_bundle(tmp_path / "use", limits=DecodeLimits(truncated="use"), golden=golden)
     answers = Predictor(use.directory).predict([whole, whole[:-2]])
@@ -155,7 +155,7 @@ def test_another_golden_answer_is_rejected(tmp_path):
         tree["samples"][1]["logits"][2] += 0.1
 
     change(folder, "golden/golden.json", shift)
-    with pytest.raises(BundleError, match=r"golden image 1\.jpg .* off by 0\.1"):
+    with pytest.raises(BundleError, match=r"golden image 1\.jpg .* differ by 0\.1"):
         Predictor(folder)
 
 

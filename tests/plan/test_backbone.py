@@ -66,7 +66,7 @@ def test_a_slow_backbone_is_excluded():
         profile_with(0.7, 0.9), limits=Limits(max_latency_ms=2.0), latency_ms=latency
     )
     assert name == "mobilenetv2_100"
-    assert "max_latency_ms 2" in scores[1].excluded
+    assert "max_latency_ms (2)" in scores[1].excluded
 
 
 def test_when_nothing_is_left_every_reason_is_reported():

@@ -101,7 +101,7 @@ def test_fine_tuning_is_compared_with_better_head():
     assert judgement.choice == "early_features"
     assert judgement.contest == ("early_features", "partial_finetune")
     assert "reaches 0.900 (± 0.004)" in judgement.why
-    assert "`block2` probes +40.0 points against `last`" in judgement.why
+    assert "the probe of `block2` is 40.0 points above that of `last`" in judgement.why
     assert "-3.0 to +4.0 points" in judgement.why
 
 

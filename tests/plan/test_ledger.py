@@ -65,7 +65,7 @@ def test_truncated_line_is_reported_and_skipped(tmp_path, caplog):
     path.write_bytes(path.read_bytes() + b'{"format_ver')
     append_row(path, a_row(seed=2))
     assert [row.seed for row in read_ledger(path)] == [1, 2]
-    assert "line 2 is left out" in caplog.text
+    assert "line 2 is ignored" in caplog.text
 
 
 def test_no_ledger_has_no_rows(tmp_path):

@@ -160,7 +160,7 @@ def test_an_unknown_freezing_depth_is_an_error():
 
 
 def test_fine_tuning_from_an_earlier_tap_is_rejected():
-    with pytest.raises(PlanError, match="fine-tunes through the last tap"):
+    with pytest.raises(PlanError, match="fine-tunes up to the last tap"):
         plan_for(make_profile(), strategy="full_finetune", tap="block2")
 
 
@@ -196,7 +196,7 @@ def test_plan_states_what_the_licence_allows():
 def test_without_probes_no_accuracy_is_promised():
     plan = plan_for(make_profile(probes=()))
     assert all(candidate.expected_accuracy is None for candidate in plan.candidates)
-    assert "not known" in render_plan(plan, make_profile(probes=()))
+    assert "unknown" in render_plan(plan, make_profile(probes=()))
 
 
 def test_report_marks_cell_and_gives_every_reason():
@@ -219,8 +219,8 @@ def test_the_winner_of_a_race_is_the_plan():
     race = a_race("partial_finetune")
     plan = make_transfer_plan(make_profile(), pins=Pins(), l2_grid=L2_GRID, race=race)
     assert plan.strategy == "partial_finetune"
-    assert "The race: on 500 images" in why(plan, "strategy").why
-    assert "won by `partial_finetune`" in render_plan(plan, make_profile())
+    assert "Race: on 500 images" in why(plan, "strategy").why
+    assert "**Race**: `partial_finetune` won" in render_plan(plan, make_profile())
 
 
 def test_pin_overrides_a_race():
@@ -407,12 +407,12 @@ def test_report_rows_match_plan_and_profile():
     lines = text.splitlines()
     assert "| small | linear_probe | **early_features** (here) |" in lines
     assert "| medium | partial_finetune | probe_then_finetune |" in lines
-    assert "| linear_probe | 500 | 40 | head only | 0.900 | 0.300 |" in lines
+    assert "| linear_probe | 500 | 40 | only the head | 0.900 | 0.300 |" in lines
     assert "| partial_finetune | 500 | 40 | 5 | 0.900 | 0.300 |" in lines
     assert "| block2 | 0.600 | 0.010 |  |" in lines
     assert any(line.startswith("| input size | 96 (pinned) |") for line in lines)
     assert any("0.100, 0.200, 0.300, 0.400 (measured on 77 images)" in line for line in lines)
-    assert "Similarity 0.25, by batchnorm." in lines
+    assert "The similarity is 0.25, measured by batchnorm." in lines
     costs = {c.strategy: c for c in plan.candidates}
     minutes = costs["full_finetune"].reference_minutes
     low, high = costs["full_finetune"].expected_accuracy
@@ -437,15 +437,15 @@ def test_report_says_what_plan_itself_has_taken():
 
 def test_report_states_why_there_was_no_race():
     profile = make_profile()  # its probes leave a doubt
-    assert "unproven: no race was run" in render_plan(plan_for(profile), profile)
+    assert "not run, so the choice is not confirmed" in render_plan(plan_for(profile), profile)
     sure = make_profile(probes=())
     skipped = SkippedRace(("linear_probe", "full_finetune"), 4.0)
     text = render_plan(plan_for(sure), sure, skipped_race=skipped)
-    assert "**Race**: none was needed. One of `linear_probe` and `full_finetune` would" in text
+    assert "not needed. A race of `linear_probe` and `full_finetune` would" in text
     assert "at most about 4.0 minutes here" in text
     assert "| tap |" in text  # a choice of the plan
     assert "| tap | cross-validated" not in text
-    assert "not known" in text
+    assert "unknown" in text
 
 
 def test_the_hash_of_a_plan_knows_every_choice():
@@ -467,12 +467,12 @@ def test_strategy_and_evidence_use_profile_numbers():
     evidence = judge_profile(profile, shares=PRIOR_SHARES)
     assert evidence.contest == ("early_features", "probe_then_finetune")
     assert "0.800 (± 0.028)" in evidence.why  # of 200 probed images
-    assert "add -1.0 to +13.0 points" in evidence.why  # dissimilar: a quarter more
+    assert "change this by -1.0 to +13.0 points" in evidence.why  # dissimilar: a quarter more
     poor = dict.fromkeys(PRIOR_SHARES, (-1.0, -0.5))
     assert judge_profile(profile, shares=poor).contest == ()
 
 
-@pytest.mark.parametrize(("n_train", "words"), [(2000, "as in the race"), (2001, "low, for many")])
+@pytest.mark.parametrize(("n_train", "words"), [(2000, "As in the race"), (2001, "Low, for many")])
 def test_race_rates_have_the_reason_of_size(n_train, words):
     profile = make_profile(n_train=n_train)
     race = a_race("partial_finetune")

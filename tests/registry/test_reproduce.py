@@ -38,7 +38,7 @@ def test_changes_of_recorded_files_leave_nothing_open():
         ({"git_commit": ""}, "the git commit is not recorded"),
         (
             {"git_changes": ["src/rootstock/heads/linear.py"]},
-            "files differed .*: src/rootstock/heads/linear.py",
+            "uncommitted changes.*: src/rootstock/heads/linear.py",
         ),
         ({"data_dvc": ""}, "the images were not versioned by DVC"),
         ({"params": {"data": {"root": ".../photos"}}}, "data.root was the absolute path"),
@@ -52,7 +52,7 @@ def test_what_is_missing_is_reported(change, words):
 def test_older_model_lists_missing_records():
     found = open_ends({"git_commit": f"{COMMIT}+changes", "data_hash": "d"})
     assert len(found) == 3
-    assert any("an older Rootstock made it" in one for one in found)
+    assert any("an older Rootstock trained" in one for one in found)
 
 
 def test_absolute_paths_are_not_recorded():

@@ -152,7 +152,7 @@ def test_temporary_experiment_meets_project_champion(project):
     project.run("dvc", "exp", "apply", "--quiet", "aside")
     assert project.repro() == ["register"]
     registration = json.loads((project.root / "artifacts/registration.json").read_text())
-    again = f"Registered already as version {known[-1].version} (challenger)"
+    again = f"Already registered as version {known[-1].version} (challenger)"
     assert registration["reason"].startswith(again)
     assert len(versions(project)) == before + 1
     project.run("git", "checkout", "--quiet", "--", ".")

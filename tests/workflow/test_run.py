@@ -323,7 +323,7 @@ def test_a_model_is_registered_once(data, copied, tmp_path):
     register_model(configure(data), copied, **arguments)
     again = register_model(configure(data, "data.licence=CC0"), copied, **arguments)
     assert (again["version"], again["alias"]) == ("1", "champion")
-    assert again["reason"].startswith("Registered already as version 1 (champion); at the gate: ")
+    assert again["reason"].startswith("Already registered as version 1 (champion). Gate: ")
     assert len(registry.versions("rootstock")) == 1
     assert "Licence of the images: CC0." in registry.descriptions["rootstock", "1"]
     shutil.rmtree(registry.root / "rootstock/1")
@@ -370,7 +370,7 @@ def test_registration_that_was_interrupted_passes_gate_later(data, copied, tmp_p
     # Interrupted after the promotion, before it was noted on the version
     registry.entries["rootstock", "1"] = replace(registry.entries["rootstock", "1"], tags=tags)
     outcome = register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
-    assert outcome["reason"] == "Registered already as version 1 (champion)."
+    assert outcome["reason"] == "Already registered as version 1 (champion)."
     assert registry.find("rootstock", version="1").aliases == ("champion",)
 
 
@@ -392,7 +392,7 @@ def test_a_champion_of_other_classes_is_not_replaced(data, finished, copied, tmp
     go(configure(root), tmp_path / "out", registry)
     outcome = json.loads((tmp_path / "out/artifacts/registration.json").read_text())
     assert outcome["alias"] == "challenger"
-    assert "the two know different classes" in outcome["reason"]
+    assert "the two models have different classes" in outcome["reason"]
 
 
 def test_disabled_tracking_registers_nothing_and_reports_it(data, copied):
@@ -499,7 +499,9 @@ def test_evaluation_names_images_that_model_was_made_with(data, finished, tmp_pa
     n_seen = len(manifest.rows("train")) + len(manifest.rows("val"))
     assert metrics["n_seen_in_training"] == n_seen
     assert 0 <= metrics["accuracy_of_new"] <= 1
-    assert note.startswith(f"{n_seen} of these {metrics['n_test']} images are files that the model")
+    assert note.startswith(
+        f"{n_seen} of these {metrics['n_test']} images were used to make the model"
+    )
     assert f"**Note.** {note}" in (paths.reports / "evaluation.md").read_text()
 
 

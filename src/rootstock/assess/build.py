@@ -29,9 +29,9 @@ from rootstock.tasks.dataset import Dataset, read_targets
 from rootstock.tasks.task import Task
 
 SIMILARITY_VERSION = 1
-"""Raised whenever the same images would get another similarity."""
+"""Increased whenever the same images would get another similarity."""
 MIN_STRATUM_IMAGES = 3
-"""Images of each stratum in a sample, where it has them."""
+"""Images per stratum in a sample, if the stratum has this many."""
 
 
 def build_profile(
@@ -48,8 +48,8 @@ def build_profile(
 ) -> DatasetProfile:
     """Measure size, balance, similarity and the probe accuracy of every tap.
 
-    ``thresholds`` are the borders of `size_class`, by name.
-    Similarity and probes use at most ``sample`` training images.
+    ``thresholds`` are the thresholds of `size_class`, by name.
+    Similarity and probes use at most about ``sample`` training images.
     Raises:
         DataError: an image has changed since it was indexed.
     """
@@ -103,7 +103,7 @@ def measure_backbone(
     seed: int,
     pooling: Pooling = "avg",
 ) -> BackboneProfile:
-    """Measure similarity and the probe accuracy of every tap, on ``rows`` of the training images.
+    """Measure similarity and the probe accuracy of every tap on training images ``rows``.
 
     Raises:
         DataError: an image has changed since it was indexed.
@@ -120,11 +120,11 @@ def measure_backbone(
 def sample_rows(
     rows: Sequence[ImageRow], limit: int, *, every_stratum: bool = True
 ) -> list[ImageRow]:
-    """Return about ``limit`` rows at most, the same share of each stratum, chosen by content.
+    """Return about ``limit`` rows, the same share of each stratum, chosen by content.
 
-    Three of each stratum are taken if it has them, because a single image cannot be probed. So
-    many strata make the sample larger than ``limit``, unless ``every_stratum`` is False: then the
-    sample holds only as many strata as fit.
+    Up to three rows of each stratum are chosen, because a single image cannot be probed. With many
+    strata the sample is therefore larger than ``limit``, unless ``every_stratum`` is False: then it
+    holds only as many strata as fit.
     """
     if len(rows) <= limit:
         return list(rows)
@@ -132,7 +132,7 @@ def sample_rows(
     for row in sorted(rows, key=lambda row: row.sha256):
         by_stratum.setdefault(row.stratum, []).append(row)
     chosen: list[ImageRow] = []
-    parts = list(by_stratum.values())  # in the order of their first image's hash
+    parts = list(by_stratum.values())  # sorted by the hash of their first image
     if not every_stratum:
         parts = parts[: max(2, limit // MIN_STRATUM_IMAGES)]
     for members in parts:
@@ -141,9 +141,9 @@ def sample_rows(
 
 
 def probed_rows(rows: Sequence[ImageRow]) -> list[ImageRow]:
-    """Return the rows that probes can use; none if they have only one stratum."""
+    """Return the rows that probes can use; empty if they have only one stratum."""
     counts = Counter(stratum for stratum, _ in {(row.stratum, row.group) for row in rows})
-    # A fold needs every stratum in its training part, so one group of its kind cannot be probed.
+    # The training part of each fold needs every stratum, so a stratum with one group is not usable.
     probed = [row for row in rows if counts[row.stratum] >= 2]
     return probed if len({row.stratum for row in probed}) >= 2 else []
 
@@ -155,9 +155,9 @@ def _similarity(
     batch_size: int,
     threshold: float,
 ) -> Similarity:
-    """Measure once for the same images, weights and preparation, and keep it next to the features.
+    """Measure once per set of images, weights and preparation, and cache it next to the features.
 
-    The features of the ``probed`` rows are stored on the way, since the images are decoded.
+    The features of the ``probed`` rows are stored at the same time, since the images are decoded.
     """
     backbone, preprocess = reader.backbone, reader.preprocess
     scale = backbone.card.similarity

@@ -1,4 +1,4 @@
-"""Which backbones are compared: names in, names out."""
+"""List the backbones to compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from rootstock.backbones.packaged import installed_packages, resolve_weights
 
 NAMED = ("packaged", "hub", "torchvision")
-"""Weights that go by the name of an architecture."""
+"""Values of `weights` that are combined with the name of an architecture."""
 HUB_SHORTLIST = (
     "mobilenetv3_large_100",
     "resnet50",
@@ -16,15 +16,15 @@ HUB_SHORTLIST = (
     "convnext_tiny",
     "vit_small_patch14_dinov2",
 )
-"""What `auto` asks the hub for: one widely used network of each family and size class."""
+"""The networks that `auto` takes from the hub: a common one of each family and size class."""
 
 
 def list_candidates(chosen: Sequence[str] | str, *, weights: str, name: str) -> list[str]:
     """Return weights files, ``packaged:NAME``, ``hub:NAME`` and ``torchvision:NAME``.
 
     The configured one comes first.
-    ``chosen`` is backbone.candidates: those names, or ``auto`` for the installed packages, what
-    lies beside a configured weights file, and a short list where the hub is configured.
+    ``chosen`` is backbone.candidates: such names, or ``auto`` for the installed packages, the files
+    next to a configured weights file, and a short list if the hub is configured.
     """
     weights = resolve_weights(weights, name)
     own = f"{weights}:{name}" if weights in NAMED else weights
@@ -39,6 +39,6 @@ def list_candidates(chosen: Sequence[str] | str, *, weights: str, name: str) -> 
 
 
 def split_candidate(candidate: str) -> tuple[str, str]:
-    """(weights, name) as `load_backbone` takes them."""
+    """Return (weights, name) as `load_backbone` accepts them."""
     kind, _, name = candidate.partition(":")
     return (kind, name) if kind in NAMED and name else (candidate, "")

@@ -1,6 +1,6 @@
-"""How images that are not square become a square input: probed on a sample, like a depth.
+"""Probe the ways to turn images that are not square into a square input, on a sample.
 
-What is decided by the probes is in `rootstock.assess.shape`.
+`rootstock.assess.shape` chooses between them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rootstock.tasks.dataset import read_targets
 from rootstock.tasks.task import Task
 
 SAMPLE_IMAGES = 300
-"""At most about this many images are compared, so that it takes seconds."""
+"""Largest number of images to compare, so that it takes seconds."""
 _STRENGTHS = (1.0, 0.1, 0.01)
 
 
@@ -33,7 +33,7 @@ def probe_geometries(
     batch_size: int,
     seed: int,
 ) -> tuple[GeometryProbe, ...]:
-    """Return a probe of each way, `crop` first; none if these ``rows`` cannot be probed.
+    """Return a probe of each way, `crop` first; empty if these ``rows`` cannot be probed.
 
     Raises:
         DataError: an image has changed since it was indexed.
@@ -45,7 +45,7 @@ def probe_geometries(
     targets = read_targets(task, sample, task.read_names([row.target for row in sample]))
 
     def measure(geometry: Geometry) -> tuple[str, np.ndarray]:
-        """Return the best tap and each image's loss there, by a head that has not seen it."""
+        """Return the best tap, and each image's loss there with a head that has not seen it."""
         reader = open_reader(geometry)
         taps = reader.backbone.tap_names
         reader.extract(sample, taps, batch_size=batch_size)

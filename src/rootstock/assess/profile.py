@@ -1,4 +1,4 @@
-"""DatasetProfile: what was measured of the data, and how near it is to the pretraining set."""
+"""DatasetProfile: measurements of the data, and its similarity to the pretraining set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rootstock.system.artifacts import Artifact, Record
 
 
 class LayerDivergence(Record):
-    """How far the data's statistics lie from the pretraining ones in one layer.
+    """The difference between the data's statistics and the pretraining ones in one layer.
 
     ``divergence``: median over channels of KL(N(data) || N(pretraining)), in nats.
     ``depth``: position in the backbone, 0 (first layer) to 1 (last).
@@ -22,7 +22,7 @@ class LayerDivergence(Record):
 
 
 class Similarity(Record):
-    """The score in [0, 1] (1: like the pretraining set) and the evidence behind it."""
+    """The score in [0, 1] (1: like the pretraining set), with its evidence."""
 
     score: float
     similar: bool
@@ -48,10 +48,10 @@ class Probe(Record):
 
 
 class GeometryProbe(Record):
-    """What a probe made of a sample of the images, brought to a square in one way.
+    """The probe result for a sample of the images, for one way of making them square.
 
-    ``log_loss`` is that of unseen images at the best tap, ``noise`` the standard error of its
-    difference to that of `crop`.
+    ``log_loss`` is measured on unseen images at the best tap; ``noise`` is the standard error of
+    its difference to that of `crop`.
     """
 
     geometry: Geometry
@@ -62,7 +62,7 @@ class GeometryProbe(Record):
 
 
 class BackboneFacts(Record):
-    """Which backbone the profile was measured with."""
+    """The backbone with which the profile was measured."""
 
     name: str
     architecture: str
@@ -74,11 +74,11 @@ class BackboneFacts(Record):
     taps: tuple[str, ...]
     parameters: int
     gflop_per_megapixel: float
-    """Forward pass, in 1e9 floating-point operations for 1e6 input pixels."""
+    """Operations of a forward pass, in 1e9 for 1e6 input pixels."""
 
 
 class BackboneProfile(Record):
-    """The images as one backbone sees them; ``candidate`` is how the user named it."""
+    """Measurements of the images with one backbone; ``candidate`` is the user's name for it."""
 
     candidate: str
     backbone: BackboneFacts
@@ -87,14 +87,14 @@ class BackboneProfile(Record):
 
 
 class Unusable(Record):
-    """A candidate that could not be looked at, and why."""
+    """A candidate that could not be measured, and why."""
 
     candidate: str
     why: str
 
 
 class DatasetProfile(Artifact):
-    """What the planner knows of the data set."""
+    """Everything that the planner knows about the data set."""
 
     made_by: ClassVar[str] = "assess"
 
@@ -108,7 +108,7 @@ class DatasetProfile(Artifact):
     train_per_class: dict[str, int]
     median_per_class: float
     imbalance: float
-    """Images of the largest training class over those of the smallest."""
+    """Size of the largest training class divided by that of the smallest."""
     short_side_quantiles: tuple[int, int, int, int, int]
     """Minimum, lower quartile, median, upper quartile and maximum, in pixels."""
     size_class: SizeClass
@@ -117,29 +117,29 @@ class DatasetProfile(Artifact):
     probes: tuple[Probe, ...]
     backbone: BackboneFacts
     score_name: str = "accuracy"
-    """What the probes measured, in words."""
+    """Name of the score that the probes measured."""
     aspect_ratio: float = 1.0
     """Long side over short side of the median image."""
     geometry: Geometry = "crop"
-    """How images become square: as the user says, or as the probes do."""
+    """How images become square: set by the user, or chosen by the probes."""
     pooling: Pooling = "avg"
-    """What the probes have read of each map; old profiles average."""
+    """How the probes summarised each map; old profiles use the mean."""
     dense: bool = False
-    """Whether the task has outputs for positions, which need a larger input."""
+    """Whether the outputs of the task are positions, which need a larger input."""
     geometry_probes: tuple[GeometryProbe, ...] = ()
-    """Empty if nothing was compared."""
+    """The probes of the ways to make images square; empty if none were compared."""
     alternatives: tuple[BackboneProfile, ...] = ()
-    """backbone.candidates beside the configured one."""
+    """The backbones of backbone.candidates, without the configured one."""
     unusable: tuple[Unusable, ...] = ()
 
     @property
     def fitted_side(self) -> float:
-        """The side of the median image, in pixels, that has to fit into the input."""
+        """The side of the median image, in pixels, that must fit into the input."""
         short_side = self.short_side_quantiles[2]
         return short_side if self.geometry == "crop" else short_side * self.aspect_ratio
 
     def seen_by(self, weights_sha256: str) -> DatasetProfile:
-        """The profile as the backbone of these weights sees it; itself where none has them."""
+        """Return the profile as measured with these weights; itself if they were not measured."""
         for other in self.alternatives:
             if other.backbone.weights_sha256 == weights_sha256:
                 fields = ("backbone", "similarity", "probes")

@@ -1,10 +1,10 @@
-"""How near the data are to the pretraining set, without one image of that set.
+"""Measure how similar the data are to the pretraining set, without images of that set.
 
-A BatchNorm layer keeps mean and variance of each channel over the pretraining images. The
+A BatchNorm layer stores mean and variance of each channel over the pretraining images. The
 divergence of a layer is the median over channels of KL(N(data) || N(pretraining)), after Lee et
-al. 2021 (arXiv 2107.00191). If a backbone has no BatchNorm, the same is computed at its taps
-against a reference file shipped with the weights; failing that, the original classifier's
-confidence is the score.
+al. 2021 (arXiv 2107.00191). For a backbone without BatchNorm, the same is computed at its taps
+against a reference file shipped with the weights; without one, the score is the confidence of
+the original classifier.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Moments = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class ChannelMoments:
-    """Mean and variance of each channel, gathered over batches in float64."""
+    """Mean and variance of each channel, accumulated over batches in float64."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -44,7 +44,8 @@ class ChannelMoments:
     def add(self, maps: Tensor) -> None:
         """Add activations [N,C,H,W] or [N,C]."""
         others = [axis for axis in range(maps.dim()) if axis != 1]
-        # Moments of a batch in float32: a copy of the maps in float64 takes longer than they do.
+        # Moments of a batch in float32: copying the maps to float64 takes longer than computing
+        # them.
         variance, mean = (m.double() for m in torch.var_mean(maps.detach(), others, correction=0))
         count = maps.numel() // maps.shape[1]
         total, squares = count * mean, count * (variance + mean.square())
@@ -81,9 +82,9 @@ def measure_similarity(
 ) -> Similarity:
     """Return the similarity of prepared images float32[N,3,S,S] to the backbone's pretraining set.
 
-    By BatchNorm if there is any, otherwise by the shipped reference, otherwise by confidence.
-    ``forwarded``: the backbone's module has computed features of just each batch before it is
-    yielded, so that BatchNorm layers need no forward pass of their own.
+    Uses BatchNorm if there is any, otherwise the shipped reference, otherwise the confidence.
+    ``forwarded``: the backbone's module has already computed features of each batch when it is
+    yielded, so BatchNorm layers need no extra forward pass.
     """
     layers = _batchnorms(backbone.module)
     reference = reference_path(backbone)
@@ -123,7 +124,7 @@ def score_divergence(divergence: float, scale: SimilarityScale) -> float:
 
 
 def quarter_medians(layers: Iterable[LayerDivergence]) -> tuple[float, ...]:
-    """Return the median divergence by quarter of depth, early to late, without empty quarters."""
+    """Return the median divergence per quarter of depth, early to late, without empty quarters."""
     quarters: list[list[float]] = [[], [], [], []]
     for layer in layers:
         quarters[min(3, int(layer.depth * 4))].append(layer.divergence)
@@ -174,7 +175,7 @@ def _by_reference(
 def _by_confidence(
     backbone: Backbone, batches: Iterable[np.ndarray], threshold: float
 ) -> Similarity:
-    """Score by the mean maximum softmax probability (Hendrycks and Gimpel 2017): coarse."""
+    """Return a coarse score from the mean maximum softmax probability (Hendrycks, Gimpel 2017)."""
     confidences: list[float] = []
     with torch.inference_mode():
         for batch in batches:
@@ -198,7 +199,7 @@ def _compare(
     method: Literal["batchnorm", "reference"],
     count: int,
 ) -> Similarity:
-    """Return the similarity of moments by layer, input to output, to those of pretraining."""
+    """Return the similarity of layer moments, input to output, to those of pretraining."""
     layers = tuple(
         LayerDivergence(
             name=name,
@@ -230,7 +231,7 @@ def _batchnorms(module: nn.Module) -> dict[str, Any]:
 
 
 def _reached(backbone: Backbone, layers: dict[str, Any]) -> dict[str, Any]:
-    """Return the layers up to the last map: features also pass those of the head, if it has any."""
+    """Return the layers up to the last map, without those of the head."""
     moments = {name: ChannelMoments() for name in layers}
     with _watching(layers, moments), torch.inference_mode():
         image = torch.zeros(1, *backbone.card.input_size, device=backbone.device)
@@ -240,7 +241,7 @@ def _reached(backbone: Backbone, layers: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _watching(layers: dict[str, Any], moments: dict[str, ChannelMoments]) -> Iterator[None]:
-    """Gather the moments of what goes into each layer, in the order of the forward pass."""
+    """Accumulate the moments of each layer's input, in the order of the forward pass."""
     handles = [
         layer.register_forward_pre_hook(
             lambda _, inputs, moment=moments[name]: moment.add(inputs[0])

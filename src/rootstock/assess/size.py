@@ -1,4 +1,4 @@
-"""How much data is much: a rule of two numbers."""
+"""Classify the size of a data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def size_class(
     small_per_class_below: int,
     large_from: int,
 ) -> SizeClass:
-    """Small, medium or large, from the number of training images and of the median class."""
+    """Return small, medium or large, by the number of training images and of the median class."""
     if n_train < small_below or median_per_class < small_per_class_below:
         return "small"
     return "large" if n_train >= large_from else "medium"

@@ -1,4 +1,4 @@
-"""Answers for many files, decoded in parallel and inferred in batches."""
+"""Answer many files, with parallel decoding and batched inference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def answer_files(
 ) -> Iterator[tuple[Answer, np.ndarray | None]]:
     """Yield the answer for each file, in order, and its features float32[D].
 
-    The answer of a file that cannot be used has an ``error``; there are no features then.
+    The answer for an unusable file has an ``error``, and no features.
     """
 
     def prepare(path: Path) -> Prepared | AnswerError:

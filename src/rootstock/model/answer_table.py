@@ -1,7 +1,7 @@
-"""A table of answers for any number of images, in bounded memory; a stopped run is taken up again.
+"""Write a table of answers for any number of images, in bounded memory; resume a stopped run.
 
-The answers are written part by part beside the table, and joined at the end. A part is used again
-if model, options and files are as they were; so a run that was killed loses one part at most.
+The answers are written in parts next to the table, and joined at the end. A part is used again if
+model, options and files have not changed, so a killed run loses at most one part.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from rootstock.tasks import answer_type
 from rootstock.tasks.task import AnswerOptions
 
 PART_IMAGES = 1_000
-"""Answers that are in memory at once, and that a stopped run loses."""
+"""Answers that are in memory at the same time, and that a stopped run loses."""
 ENDINGS = (".csv", ".parquet")
 PATH, ERROR, REASON, EMBEDDING = "path", "error", "reason", "embedding"
 _KEY = b"rootstock_key"
 
 
 class Part(NamedTuple):
-    """Files of one part: their names in the table, and where they are."""
+    """Files of one part: their names in the table, and their paths."""
 
     names: tuple[str, ...]
     paths: tuple[Path, ...]
@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many images were answered, and how many of them cannot be used or are unknown."""
+    """The number of answered images, of unusable images and of unknown ones."""
 
     images: int
     failed: int
@@ -66,21 +66,21 @@ class AnswerTable:
     """That of the model; with "auto" each machine takes what is faster there."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be written.
+        """Refuse settings that cannot be written.
 
         Raises:
-            ArtifactError: another ending, a folder in its place, or embeddings for CSV.
+            ArtifactError: another suffix, a folder at the path, or embeddings for CSV.
         """
         if self.path.suffix.lower() not in ENDINGS:
             raise ArtifactError(
-                f"{self.path} ends in neither {' nor '.join(ENDINGS)}",
+                f"{self.path} must end in {' or '.join(ENDINGS)}",
                 hint=f"name it {self.path.stem or 'answers'}.parquet",
             )
         if self.path.is_dir():
-            raise ArtifactError(f"{self.path} is a folder", hint="name a file in it")
+            raise ArtifactError(f"{self.path} is a folder", hint="name a file in the folder")
         if self.embeddings and not self._is_parquet:
             raise ArtifactError(
-                "features do not fit into a CSV file", hint="name a file that ends in .parquet"
+                "features cannot be written to a CSV file", hint="name a file that ends in .parquet"
             )
 
     def write(
@@ -91,10 +91,10 @@ class AnswerTable:
         spreader: Spreader | None = None,
         on_part: Callable[[int], None] | None = None,
     ) -> Counts:
-        """Answer the files ``paths``, which are called ``names`` in the table.
+        """Answer the files ``paths``; ``names`` are their names in the table.
 
         ``spreader`` answers the parts, on machines that see the same files; None: this process.
-        ``on_part`` is called with the number of images of each part that is there.
+        ``on_part`` is called with the number of images of each finished part.
         Raises:
             ArtifactError: the table or a part of it cannot be written.
             BundleError: the model is damaged.
@@ -122,7 +122,7 @@ class AnswerTable:
 
     @property
     def folder(self) -> Path:
-        """Where the parts are until all of them are there."""
+        """The folder of the parts until all are finished."""
         return self.path.with_name(f"{self.path.name}.parts")
 
     @property
@@ -151,7 +151,7 @@ class AnswerTable:
             error = answer.error
             row |= {ERROR: error and error.detail, REASON: error and error.reason}
             rows.append(row)
-        # Columns that only some answers have, such as sets, are empty in the other rows.
+        # Columns that only some answers have, such as sets, are empty in other rows.
         columns = dict.fromkeys(column for row in rows for column in row)
         table = pa.table(
             {
@@ -212,7 +212,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _read_key(path: Path) -> str:
-    """Return the key of a part that is there; empty if it is not, or is damaged."""
+    """Return the key of an existing part; empty if it is missing or damaged."""
     try:
         metadata = pa.parquet.read_schema(path).metadata or {}
     except DAMAGE:

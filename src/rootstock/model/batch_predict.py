@@ -1,4 +1,4 @@
-"""Predictions for many images: decoded in parallel, inferred in batches."""
+"""Predict many images, with parallel decoding and batched inference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def predict_rows(predictor: Predictor, rows: list[ImageRow], root: Path) -> Infe
     """Return decisions [N,...] and features float32[N,D] of manifest rows.
 
     Raises:
-        DataError: an image has changed or vanished since it was indexed.
+        DataError: an image has changed or disappeared since it was indexed.
     """
     answers, preprocess = [], predictor.bundle.preprocess
     side, rendering = preprocess.decoded_side, preprocess.rendering

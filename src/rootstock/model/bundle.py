@@ -1,4 +1,4 @@
-"""ModelBundle: the directory that is a model, and the only thing a service needs.
+"""ModelBundle: the directory of a model, and everything that a service needs.
 
     bundle.json          task, names, preprocessing, calibration, metrics, lineage, backbone's card
     model.safetensors    the weights, for PyTorch
@@ -7,15 +7,15 @@
     reference.safetensors  what the training and validation images looked like to it
     known.safetensors      which training images those are
     seen.safetensors     short hashes of the training and validation images
-    golden/              a few validation images and golden.json, the outputs they must give
-    card.md              what people should know; in registered models
+    golden/              a few validation images, and golden.json with their expected outputs
+    card.md              a description for users of the model; in registered models
     evaluation.json      the metrics on the test images; in registered models
     checksums.json       sha256 of every file above
 
-Reading needs neither torch nor a network, and no file holds a pickle. A registered model also has
-MLflow's files, among them code.zip, which Rootstock never runs. A directory appears whole or not at
-all, and only after ONNX has given PyTorch's answers. A file that checksums.json does not list is
-refused.
+Reading needs neither torch nor a network, and no file contains a pickle. A registered model also
+has MLflow's files, among them code.zip, which Rootstock never runs. A directory is written whole or
+not at all, and only if ONNX gives the same answers as PyTorch. A file that checksums.json does not
+list is refused.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ REFERENCE, KNOWN, SEEN = "reference.safetensors", "known.safetensors", "seen.saf
 CARD, EVALUATION = "card.md", "evaluation.json"
 GOLDEN, CHECKSUMS = "golden/golden.json", "checksums.json"
 UNLISTED = (CHECKSUMS, "registered_model_meta", ".DS_Store")
-"""Files that checksums.json need not list: itself, MLflow's note on a folder that it downloaded,
-and what macOS leaves in a folder."""
+"""Files that checksums.json need not list: itself, MLflow's note about a downloaded folder, and
+files that macOS adds to a folder."""
 _AGAIN = "download the model again, or train it again"
-_TRAIN_AGAIN = "train the model again with this one: `dvc repro --force train`"
-_OTHER_VERSION = "use the Rootstock that made the model, or train it again with this one"
+_TRAIN_AGAIN = "train the model again with this version: `dvc repro --force train`"
+_OTHER_VERSION = "use the version of Rootstock that made the model, or train it again with this one"
 
 
 class BundleFacts(BaseModel):
-    """bundle.json: what has to be known to use the weights."""
+    """bundle.json: the facts that are needed to use the weights."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     format_version: int
     task: str
     names: Annotated[list[str], Field(min_length=1)]
-    """What the outputs are called, such as the classes."""
+    """Names of the outputs, such as the classes."""
     strategy: str
     tap: str
     feature_width: Annotated[int, Field(ge=1)]
@@ -75,14 +75,14 @@ class BundleFacts(BaseModel):
     networks: Annotated[int, Field(ge=1)] = 1
     """How many networks are averaged."""
     fitted_to: FittedTo = "train"
-    """The splits that the head has learnt from."""
+    """The splits from which the head has learned."""
     views: Views = "one"
     unknown_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """How many images like the validation images may be called unknown; 0: none is."""
+    """Share of images like the validation images that may be flagged unknown; 0: none."""
     preprocess: dict[str, Any]
     preprocess_hash: str
     calibration: dict[str, Any]
-    """What the task turns outputs into decisions with."""
+    """Values with which the task turns outputs into decisions."""
     metrics: dict[str, Any]
     lineage: dict[str, Any]
     card: dict[str, Any]
@@ -93,9 +93,9 @@ class BundleFacts(BaseModel):
 
 
 class GoldenSample(BaseModel):
-    """One image of golden/, its target, and the outputs (before the calibration) it must give.
+    """One image of golden/, its target, and the expected outputs (before calibration).
 
-    ``sizes`` says how exactly, see `largest_difference`.
+    ``sizes`` sets the tolerance, see `largest_difference`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -132,7 +132,7 @@ class ModelBundle:
 
     @property
     def width(self) -> int:
-        """How many outputs the network has."""
+        """The number of outputs of the network."""
         return get_task(self.facts.task).width(self.names)
 
     @property
@@ -153,10 +153,10 @@ class ModelBundle:
 
     @cached_property
     def reference(self) -> Reference | None:
-        """What the model has seen; None in models made before it was kept.
+        """The reference of the model; None in older models without one.
 
         Raises:
-            BundleError: it does not fit the model.
+            BundleError: the reference does not fit the model.
         """
         path = self.directory / REFERENCE
         if not path.is_file():
@@ -172,7 +172,7 @@ class ModelBundle:
 
     @cached_property
     def known_images(self) -> KnownImages | None:
-        """Which training images the reference holds; None if the model does not name them.
+        """The training images in the reference; None if the model does not store their names.
 
         Raises:
             BundleError: the file is damaged, or does not fit the reference.
@@ -190,7 +190,7 @@ class ModelBundle:
 
     @cached_property
     def seen(self) -> SeenImages | None:
-        """Which images it was trained and chosen with; None in models made before it was kept.
+        """The images of training and validation; None in older models that do not store them.
 
         Raises:
             BundleError: the file is damaged.
@@ -205,13 +205,13 @@ class ModelBundle:
 
     @property
     def model_card(self) -> str:
-        """The model card as Markdown; empty in a model that is not registered."""
+        """The model card as Markdown; empty if the model is not registered."""
         path = self.directory / CARD
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of training, and those on the test images if the model keeps them."""
+        """The metrics of training, and those on the test images if the model has them."""
         path = self.directory / EVALUATION
         return self.facts.metrics | (read_bundle_json(path) if path.is_file() else {})
 
@@ -245,7 +245,7 @@ def read_bundle(directory: Path) -> ModelBundle:
     if not directory.is_dir():
         raise BundleError(
             f"there is no model directory {directory}",
-            hint="give the folder that holds bundle.json, for example artifacts/model",
+            hint="pass the folder that contains bundle.json, for example artifacts/model",
         )
     if not (directory / FACTS).is_file():
         below = (directory / "artifacts/model", directory / "model")
@@ -255,7 +255,7 @@ def read_bundle(directory: Path) -> ModelBundle:
             hint=f"did you mean {near[0]}?" if near else _AGAIN,
         )
     raw = _upgrade(read_bundle_json(directory / FACTS))
-    # The version comes first: a bundle of a later format may differ in everything else.
+    # Check the version first: a bundle of a later format may differ in everything else.
     problem = explain_format(
         raw.get("format_version"), FORMAT_VERSION, path=directory / FACTS, again=_TRAIN_AGAIN
     )
@@ -275,16 +275,16 @@ def read_bundle(directory: Path) -> ModelBundle:
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray, sizes: np.ndarray) -> float:
-    """The largest difference of two logits, in proportion to ``sizes`` where those exceed 10.
+    """Return the largest difference of two logits, relative to ``sizes`` above 10.
 
-    A logit is a sum, and float32 rounds in proportion to the terms, not to what they leave:
-    a head on features of little variance has terms of hundreds, a class never seen of 10,000.
+    A logit is a sum, and float32 rounds in proportion to its terms, not to the result: a head on
+    features of little variance has terms of hundreds, and one for a class never seen, of 10,000.
     """
     return float((np.abs(found - expected) / np.maximum(1.0, sizes / 10)).max())
 
 
 def _upgrade(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts of format 1, which had one class per image, in the present format."""
+    """Convert the facts of format 1, which has one class per image, to the present format."""
     if raw.get("format_version") != 1 or "classes" not in raw or "temperature" not in raw:
         return raw
     renamed = {"classes": "names"}
@@ -333,7 +333,7 @@ def _verify_checksums(directory: Path, sums: Mapping[str, Any]) -> None:
             raise BundleError(f"{directory / path} is missing", hint=_AGAIN)
         if sha256_file(directory / path) != expected:
             raise BundleError(
-                f"{directory / path} is damaged: its sha256 is not that of {CHECKSUMS}",
+                f"{directory / path} is damaged: its sha256 differs from that in {CHECKSUMS}",
                 hint=_AGAIN,
             )
 
@@ -344,7 +344,7 @@ def _refuse_unlisted(directory: Path, sums: Mapping[str, Any]) -> None:
         if not listed and (path.is_symlink() or not path.is_dir()):
             raise BundleError(
                 f"{path} is not part of the model: {CHECKSUMS} does not list it",
-                hint=f"remove it, or {_AGAIN}",
+                hint=f"delete the file, or {_AGAIN}",
             )
 
 
@@ -364,8 +364,8 @@ def _verify_preprocess(facts: BundleFacts, path: Path) -> None:
         raise BundleError(f"{path}: preprocess is wrong: {error}", hint=_AGAIN) from None
     if found != facts.preprocess_hash:
         raise BundleError(
-            f"{path}: preprocess_hash is {facts.preprocess_hash[:12]}, "
-            f"this Rootstock prepares images as {found[:12]}",
+            f"{path}: preprocess_hash is {facts.preprocess_hash[:12]}, but this version of "
+            f"Rootstock prepares images as {found[:12]}",
             hint=_OTHER_VERSION,
         )
 

@@ -1,4 +1,4 @@
-"""Writing a model directory, once ONNX has given PyTorch's answers. Needs torch."""
+"""Write a model directory after checking that ONNX gives PyTorch's answers. Needs torch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from rootstock.training.export import TorchOutputs, export_onnx, onnx_logits, to
 from rootstock.training.network import TransferNet
 
 EXPORT_TOLERANCE = 1e-4
-"""How far ONNX may be from PyTorch, as `largest_difference` measures it."""
+"""Largest allowed difference between ONNX and PyTorch, as `largest_difference` measures it."""
 
 
 def write_bundle(
@@ -78,7 +78,7 @@ def write_bundle(
     limits: DecodeLimits | None = None,
     make_twin: TwinMaker | None = None,
 ) -> ModelBundle:
-    """Write a model directory, replacing an older one, once ONNX has matched PyTorch.
+    """Write a model directory, replacing an older one, after ONNX has matched PyTorch.
 
     ``task`` is the name of the task and ``names`` are those of the outputs. ``golden`` holds
     (file name, image bytes, target as text) of 1 to 8 validation images; more are left out.
@@ -88,13 +88,13 @@ def write_bundle(
     ``seen`` lets it recognise its own images; ``limits`` is what it accepts as an image;
     ``make_twin`` writes the int8 twin.
     Raises:
-        BundleError: the directory holds something else, there is no golden image, the
-            network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
+        BundleError: the directory contains something else, there is no golden image, the
+          network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
     """
     _refuse_other_content(directory)
     if not golden:
         raise BundleError(
-            "a model bundle needs at least one golden image, got none",
+            "a model bundle needs at least one golden image, but there is none",
             hint="pass images of the validation split",
         )
     network = copy.deepcopy(network).cpu().eval()
@@ -105,7 +105,7 @@ def write_bundle(
     if outputs.logits.shape[1] != get_task(task).width(names):
         width = outputs.logits.shape[1]
         raise BundleError(f"the network has {width} outputs for {len(names)} names")
-    # Where the weights were at training is of no use elsewhere, and private.
+    # The path of the weights at training is private, and useless elsewhere.
     facts = {
         "format_version": FORMAT_VERSION,
         "task": task,
@@ -179,7 +179,7 @@ def _refuse_other_content(directory: Path) -> None:
         raise BundleError(f"{directory} is a file, not a directory", hint="choose another place")
     if directory.is_dir() and any(directory.iterdir()) and not (directory / FACTS).is_file():
         raise BundleError(
-            f"{directory} holds files but no {FACTS}: it is not a model, and is left alone",
+            f"{directory} contains files but no {FACTS}: it is not a model, and was not changed",
             hint="choose an empty or new directory",
         )
 
@@ -188,14 +188,14 @@ def _refuse_difference(difference: float) -> None:
     if not difference <= EXPORT_TOLERANCE:  # also true for nan
         raise BundleError(
             f"ONNX and PyTorch differ by {difference:.2g} on the golden images, "
-            f"more than {EXPORT_TOLERANCE:.0e}: no model was written",
+            f"more than the limit of {EXPORT_TOLERANCE:.0e}: no model was written",
             hint="please report the backbone and the versions of torch and onnxruntime",
         )
 
 
 @contextlib.contextmanager
 def _whole_directory(directory: Path) -> Iterator[Path]:
-    """Yield a hidden sibling that takes the place of ``directory`` if nothing is raised."""
+    """Yield a hidden sibling that replaces ``directory`` unless an exception is raised."""
     mark = uuid.uuid4().hex[:8]
     fresh = directory.with_name(f".{directory.name}.{mark}.new")
     old = directory.with_name(f".{directory.name}.{mark}.old")
@@ -208,7 +208,7 @@ def _whole_directory(directory: Path) -> Iterator[Path]:
     except (OSError, ArtifactError) as error:
         cause = error.__cause__ or error
         raise BundleError(
-            f"{directory} cannot be written: {getattr(cause, 'strerror', None) or cause}",
+            f"cannot write {directory}: {getattr(cause, 'strerror', None) or cause}",
             hint="free some disk space or check the folder's permissions, then run again",
         ) from error
     finally:

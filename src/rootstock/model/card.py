@@ -1,4 +1,4 @@
-"""The model card: one page for people who use a model and did not make it.
+"""The model card: one page for people who use a model but did not make it.
 
 After Mitchell et al., "Model cards for model reporting", 2019.
 """
@@ -32,7 +32,7 @@ def render_card(
 ) -> str:
     """Return the card as Markdown.
 
-    ``facts`` is what bundle.json holds, ``plan`` what plan.json holds; ``rows`` are those of
+    ``facts`` is the content of bundle.json, ``plan`` that of plan.json, ``rows`` that of
     per_class.csv.
     """
     card, lineage = facts["card"], facts["lineage"]
@@ -49,16 +49,16 @@ def render_card(
             f"input {facts['preprocess']['input_size']} pixels, "
             f"{_describe_geometry(facts['preprocess'])}.",
             "",
-            "## How good it is",
+            "## Quality",
             "",
             *task.describe_quality(metrics, rows, facts["unknown_share"]),
             *_describe_int8(task, metrics, facts),
             *_describe_robustness(task, metrics),
             "",
-            "## What it learnt from",
+            "## Training data",
             "",
-            f"- {summary['n_usable']} images: {splits['train']} to train, {splits['val']} to "
-            f"validate, {splits['test']} to test; {len(summary['quarantined'])} of "
+            f"- {summary['n_usable']} images: {splits['train']} for training, {splits['val']} for "
+            f"validation, {splits['test']} for the test. {len(summary['quarantined'])} of "
             f"{summary['n_images']} files were quarantined.",
             f"- Classes: {_list_strata(summary['classes'])}",
             f"- Source of the images: {escape_markdown(source)}. Licence of the images: "
@@ -68,33 +68,35 @@ def render_card(
             f"{escape_markdown(describe_licence(card['license']))}"
             f"{'; from ' + escape_markdown(card['source']) if card.get('source') else ''}.",
             "",
-            "## How it was made, and why so",
+            "## Choices and reasons",
             "",
-            # What follows in brackets is the path of the weights on the machine that trained.
+            # The brackets contain the path of the weights on the training machine.
             *(
-                f"- {one['choice']}: {escape_markdown(one['value'].split(' (')[0])}. {one['why']}"
+                f"- {one['choice'].capitalize()}: "
+                f"{escape_markdown(one['value'].split(' (')[0])}. {one['why']}"
                 for one in reasons
             ),
             *_describe_departure(planned=plan["strategy"], strategy=facts["strategy"]),
             *_describe_final_head(facts),
             *_describe_ensemble(facts),
             "",
-            "## What it is for, and what not",
+            "## Intended use and limits",
             "",
-            "- For images like those that it learnt from, taken the same way, of these classes.",
+            "- Use the model for images like the training images, taken the same way, of these "
+            "classes.",
             *task.describe_limits(facts["unknown_share"]),
-            "- Accuracy on images of another origin is not known: measure it with "
+            "- The accuracy on images from another source is unknown: measure it with "
             "`rootstock evaluate`.",
-            "- Nothing was measured of how it treats groups of people. Do not let it alone decide "
-            "about persons.",
+            "- The model was not tested for fairness between groups of people. Do not use it as "
+            "the only basis for decisions about people.",
             "",
-            "## How to make it again",
+            "## Reproduction",
             "",
-            f"- `rootstock reproduce VERSION` tells the commands. Commit "
+            f"- `rootstock reproduce VERSION` prints the commands. Commit "
             f"`{lineage.get('git_commit') or 'not recorded'}`, data `{lineage['data_hash'][:12]}`, "
             f"plan `{lineage.get('plan_hash', '')[:12]}`, weights "
             f"`{lineage.get('weights_sha256', '')[:12]}`, seed {lineage.get('seed')}.",
-            *(f"- Missing: {one}." for one in open_ends(lineage)),
+            *(f"- {one[0].upper()}{one[1:]}." for one in open_ends(lineage)),
             "",
         ]
     )
@@ -112,7 +114,7 @@ def _describe_int8(task: Task, metrics: Mapping[str, float], facts: Mapping[str,
 
 
 def _describe_robustness(task: Task, metrics: Mapping[str, float]) -> list[str]:
-    """Return a line on spoiled and attacked images; none for models made before it was measured."""
+    """Return a line on corrupted and attacked images; empty for older models without figures."""
     score = task.score
     if f"robust_{score}" not in metrics:
         return []
@@ -120,36 +122,36 @@ def _describe_robustness(task: Task, metrics: Mapping[str, float]) -> list[str]:
     attacked = ""
     if f"adversarial_{score}" in metrics:
         attacked = (
-            f"An attacker who moves each pixel by 2 of 255 levels, which nobody sees, brings it to "
-            f"{metrics[f'adversarial_{score}']:.3f}. "
+            "An attack that changes each pixel by 2 of 255 levels, which is invisible, reduces "
+            f"it to {metrics[f'adversarial_{score}']:.3f}. "
         )
     moved = "" if task.spatial else ", rotation, scale, crop"
     return [
         "",
-        f"On test images spoiled as by a bad camera (noise, blur, JPEG, brightness, "
+        f"On test images with camera faults (noise, blur, JPEG, brightness, "
         f"contrast{moved}) the {name} is {metrics[f'robust_{score}']:.3f} on average. "
-        f"{attacked}`rootstock robustness` measures more.",
+        f"{attacked}`rootstock robustness` shows details.",
     ]
 
 
 def _describe_departure(*, planned: str, strategy: str) -> list[str]:
-    """Return a line if training kept something else than the plan's strategy made."""
+    """Return a line if the kept model is not that of the plan's strategy."""
     if strategy == planned:
         return []
     return [
-        f"- Fine-tuning by `{planned}` did not improve the head that it began from, so that head "
-        f"is the model: its strategy is `{strategy}`."
+        f"- Fine-tuning by `{planned}` did not improve the head that it started from, so that head "
+        f"is the model, and its strategy is `{strategy}`."
     ]
 
 
 def _describe_final_head(facts: Mapping[str, Any]) -> list[str]:
-    """Return a line if the head has learnt from the validation images too."""
+    """Return a line if the head has also learned from the validation images."""
     if facts.get("fitted_to", "train") == "train":
         return []
     return [
-        "- The head was chosen with the training images, and then fitted again to training and "
-        "validation images together. The metrics of the validation images in `bundle.json` are "
-        "those of the head before that; those of the test images are of this model."
+        "- The head was chosen on the training images, and then fitted again to training and "
+        "validation images together. In `bundle.json` the metrics on the validation images are "
+        "those of the head before this; those on the test images are of this model."
     ]
 
 
@@ -166,11 +168,11 @@ def _describe_ensemble(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_geometry(preprocess: Mapping[str, Any]) -> str:
-    """Return what is seen of an image that is not square; old models crop."""
+    """Return the part of an image that is not square that the model sees; old models crop."""
     return {
         "crop": "the centre of an image",
         "pad": "the whole image, padded to a square",
-        "squash": "the whole image, squashed to a square",
+        "squash": "the whole image, resized to a square",
     }[preprocess.get("geometry", "crop")]
 
 

@@ -1,4 +1,4 @@
-"""Engines: what runs a bundle's network, each with the same answers.
+"""Engines: ways to run a bundle's network, each with the same answers.
 
 ONNX Runtime and OpenVINO need no torch; PyTorch is the way to a GPU. Which is the fastest depends
 on the network and the machine, so it is measured when a model is loaded. The same goes for the
@@ -46,7 +46,7 @@ class Outputs(NamedTuple):
     """``logits`` float32[N,K] before the temperature, ``features`` float32[N,D] of the head.
 
     ``maps`` float32[N,c,h,w] of each tap, whose means are the features; empty if they were not
-    asked for, or the network has none.
+    requested, or the network has none.
     """
 
     logits: np.ndarray
@@ -55,7 +55,7 @@ class Outputs(NamedTuple):
 
 
 class Forward(Protocol):
-    """Runs the network; may be called from several threads at once."""
+    """Runs the network; several threads may call it at once."""
 
     def __call__(self, images: np.ndarray, *, with_maps: bool = False) -> Outputs:
         """Return the outputs of prepared images float32[N,3,S,S]."""
@@ -104,7 +104,7 @@ def open_engine(bundle: ModelBundle, way: Way, *, threads: int | None = None) ->
     """Load the network; ``threads`` of one forward pass, None: all cores.
 
     Raises:
-        BundleError: the engine cannot load the file, or it does not fit its own class list.
+        BundleError: the engine cannot load the file, or its outputs do not fit the names.
     """
     engine = way.engine
     if not importlib.util.find_spec(PACKAGES[engine]):
@@ -171,11 +171,11 @@ def fastest_way(
 
 
 def best_batch(forward: Forward, size: int, *, views: int = 1, max_images: int = 64) -> int:
-    """Return how many images the engine should take at once: as few as are about as fast.
+    """Return how many images the engine should take at once: the smallest number that is fast.
 
-    A processor gains little or nothing from batches of a small network (its caches overflow), a
-    GPU much; so larger ones are tried only as long as they gain, up to ``max_images``: what was
-    tried costs memory for good. Each image has ``views`` of ``size`` pixels.
+    A processor gains little from batches of a small network (its caches overflow), a GPU a lot. So
+    larger batches are tried only as long as they gain, up to ``max_images``, because the memory
+    that a trial uses is never freed. Each image has ``views`` of ``size`` pixels.
     """
     best = _BATCH_SIZES[0]
     for larger in (batch for batch in _BATCH_SIZES[1:] if batch <= max_images):
@@ -183,7 +183,7 @@ def best_batch(forward: Forward, size: int, *, views: int = 1, max_images: int =
             partial(forward, np.zeros((n * views, 3, size, size), np.float32))
             for n in (best, larger)
         )
-        # The small one twice: the first time it comes after a large one.
+        # Measure the small batch twice, because it first runs after a large one.
         seconds = time_in_turns({"few": few, "few again": few, "many": many})
         per_image = min(seconds["few"], seconds["few again"]) / best
         if seconds["many"] / larger > MAX_BATCH_TIME_SHARE * per_image:
@@ -193,8 +193,8 @@ def best_batch(forward: Forward, size: int, *, views: int = 1, max_images: int =
 
 
 def has_gpu() -> bool:
-    """Whether PyTorch is installed and sees a GPU."""
-    # Importing torch costs seconds and hundreds of megabytes: only where a driver is.
+    """Return whether PyTorch is installed and finds a GPU."""
+    # Importing torch costs seconds and hundreds of megabytes: do it only if there is a driver.
     driver = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()
     if not driver or not importlib.util.find_spec("torch"):
         return False
@@ -231,7 +231,7 @@ def _openvino(bundle: ModelBundle, threads: int | None) -> Forward:
 
 
 def load_network(bundle: ModelBundle) -> TransferNet:
-    """Return the network of a model in PyTorch, on the processor and in eval mode.
+    """Return the network of a model in PyTorch, on the CPU and in eval mode.
 
     Raises:
         BundleError: the weights do not fit bundle.json.
@@ -269,12 +269,12 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
 
     network = load_network(bundle)
     if threads is not None:
-        torch.set_num_threads(threads)  # of the whole process: torch knows no other
+        torch.set_num_threads(threads)  # for the whole process: torch has no other setting
     device, layout = torch.device("cpu"), torch.contiguous_format
     if torch.cuda.is_available():
         device, layout = torch.device("cuda"), torch.channels_last
-        # Also of the process. Rounded products, as bfloat16, would move probabilities by more than
-        # two machines may differ.
+        # Also for the whole process. Reduced precision, such as bfloat16, would change
+        # probabilities by more than two machines may differ.
         torch.backends.cudnn.allow_tf32 = False
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
 
@@ -291,7 +291,7 @@ def _torch(bundle: ModelBundle, threads: int | None) -> Forward:
 
 
 def _name_maps(outputs: Iterable[str]) -> list[str]:
-    """Return the names of the maps among those of the outputs, in their order."""
+    """Return the names of the maps among those of the outputs, in order."""
     names = (name for name in outputs if re.fullmatch(r"map[0-9]+", name))
     return sorted(names, key=lambda name: int(name[3:]))
 

@@ -13,7 +13,7 @@ from rootstock.system.arrays import read_arrays
 
 @dataclass(frozen=True)
 class HeadLayers:
-    """The linear layers of a head, with a ReLU between two: weights [H,D] and biases [H]."""
+    """The linear layers of a head, with a ReLU between each two: weights [H,D] and biases [H]."""
 
     weights: tuple[np.ndarray, ...]
     biases: tuple[np.ndarray, ...]
@@ -23,7 +23,7 @@ class HeadLayers:
         """Read the head of a network from its weights as safetensors.
 
         Raises:
-            BundleError: the file is damaged, or holds no head.
+            BundleError: the file is damaged, or contains no head.
         """
         try:
             arrays = read_arrays(path, prefix="head.")
@@ -34,14 +34,14 @@ class HeadLayers:
                 f"{path} is damaged: {error}", hint="download the model again, or train it again"
             ) from None
         if not names:
-            raise BundleError(f"{path} holds no head", hint="train the model again")
+            raise BundleError(f"{path} contains no head", hint="train the model again")
         return cls(tuple(arrays[name] for name in names), biases)
 
     def linear_part(self, features: np.ndarray) -> np.ndarray:
-        """Return weights float32[K,D] by which the outputs depend on features [D] of one image.
+        """Return weights float32[K,D] of the outputs for the features [D] of one image.
 
-        ``features`` are what the head reads: a map on a grid is flat. A head with hidden layers is
-        linear around each image: its ReLUs are open or closed.
+        ``features`` are the input of the head; a map on a grid is flattened. A head with hidden
+        layers is linear around each image, since each ReLU is open or closed.
         """
         product = None
         for number, (weights, bias) in enumerate(zip(self.weights, self.biases, strict=True)):

@@ -1,6 +1,6 @@
-"""Which training images a model carries in its reference: names, targets, hashes, thumbnails.
+"""The training images in a model's reference: names, targets, hashes, thumbnails.
 
-In the order of `Reference.features`, so that the nearest features are named images.
+They are in the order of `Reference.features`, so that the nearest features have names.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ class KnownImage:
 
 @dataclass(frozen=True)
 class KnownImages:
-    """The images of a reference, and the lengths float32[M] that their features had."""
+    """The images of a reference, and the original lengths float32[M] of their features."""
 
     images: Sequence[KnownImage]
     lengths: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what a model directory stores."""
+        """Return the arrays that a model directory stores."""
         text = json.dumps([asdict(image) for image in self.images], ensure_ascii=False)
         return {"lengths": self.lengths, "images": np.frombuffer(text.encode(), np.uint8)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> KnownImages:
-        """Return the inverse of `arrays`.
+        """Return the object from `arrays`.
 
         Raises:
-            KeyError, TypeError, ValueError: they are not what `arrays` returned.
+            KeyError, TypeError, ValueError: the arrays are not valid.
         """
         entries = json.loads(arrays["images"].tobytes().decode())
         images = [KnownImage(**entry) for entry in entries]
@@ -56,9 +56,9 @@ class KnownImages:
 
 
 def unnamed(model: str = "this model") -> BundleError:
-    """Return the error of a model that does not carry the names of its training images."""
+    """Return the error for a model that does not store the names of its training images."""
     return BundleError(
-        f"{model} does not name its training images",
+        f"{model} does not store the names of its training images",
         hint="train it with `registry.reference: names` (the default) or `thumbnails`",
     )
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: what is written down at training, and what that leaves open."""
+"""The origin of a model: what training records, and what is missing to reproduce it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LIBRARIES = (
     "pyarrow", "safetensors", "onnx", "onnxscript", "onnxruntime", "ray", "dvc", "mlflow",
 )  # fmt: skip
 DISTRIBUTIONS = {"rootstock": "rootstock-vision"}
-"""Libraries that the package index knows by another name."""
+"""Libraries that have another name in the package index."""
 CHANGES = "+changes"
 KEPT_IN_LINEAGE = ("params.yaml", "dvc.lock")
-"""Files whose uncommitted changes do no harm: what they say is written down with the model."""
+"""Files that may have uncommitted changes: their content is stored with the model."""
 
 
 def trace(
@@ -29,9 +29,9 @@ def trace(
     plan_hash: str,
     weights_sha256: str,
 ) -> dict[str, Any]:
-    """Return what leads back from a model to what it was made of.
+    """Return the facts that connect a model to its code, data and settings.
 
-    ``params`` are all settings as JSON holds them; ``root`` is the project's folder.
+    ``params`` are all settings for JSON; ``root`` is the project's folder.
     """
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return {
@@ -50,7 +50,7 @@ def trace(
 
 
 def experiment() -> str:
-    """The name under which `dvc exp run` keeps this run; empty outside of an experiment."""
+    """Return the name that `dvc exp run` gives this run; empty outside of an experiment."""
     return os.environ.get("DVC_EXP_NAME", "")
 
 
@@ -60,12 +60,12 @@ def find_commit() -> str:
 
 
 def trace_libraries() -> dict[str, str]:
-    """The versions of the libraries that are installed here."""
+    """Return the versions of the installed libraries."""
     return {name: _version(name) for name in LIBRARIES if _version(name)}
 
 
 def shareable(params: Any) -> Any:
-    """``params`` with absolute paths cut to their last part: the rest is nobody's business."""
+    """Return ``params`` with absolute paths cut to their last part, since the rest is private."""
     if isinstance(params, Mapping):
         return {key: shareable(value) for key, value in params.items()}
     if isinstance(params, str) and Path(params).is_absolute():
@@ -74,29 +74,32 @@ def shareable(params: Any) -> Any:
 
 
 def open_ends(lineage: Mapping[str, Any]) -> list[str]:
-    """What stands in the way of making the model again, in plain words; empty: nothing known."""
-    found = []
+    """Return the obstacles to reproducing the model, in plain words; empty if none are known."""
+    obstacles = []
     commit = str(lineage.get("git_commit", ""))
     if not commit:
-        found.append("the git commit is not recorded: the training did not run in a repository")
+        obstacles.append(
+            "the git commit is not recorded, because the training did not run in a repository"
+        )
     code = [name for name in lineage.get("git_changes", ()) if not _harmless(name)]
     if code:
-        found.append(
-            f"files differed from the commit when it was trained: {', '.join(code)}; "
-            "what they held is not recorded"
+        obstacles.append(
+            f"these files had uncommitted changes, which are not recorded: {', '.join(code)}"
         )
     elif commit.endswith(CHANGES) and "git_changes" not in lineage:
-        found.append("files differed from the commit when it was trained; which is not recorded")
+        obstacles.append("some files had uncommitted changes, and it is not recorded which")
     if "params" not in lineage:
-        found.append("the parameters are not recorded: an older Rootstock made it")
-    for key, value in _cut_paths(lineage.get("params", {})):
-        found.append(f"{key} was the absolute path {value}: put the files there, and name them")
-    if not lineage.get("data_dvc"):
-        found.append(
-            "the images were not versioned by DVC: they have to be put in place by hand; the data "
-            "hash tells whether they are the same"
+        obstacles.append(
+            "the parameters are not recorded, because an older Rootstock trained the model"
         )
-    return found
+    for key, value in _cut_paths(lineage.get("params", {})):
+        obstacles.append(f"{key} was the absolute path {value}: put the files there, and set it")
+    if not lineage.get("data_dvc"):
+        obstacles.append(
+            "the images were not versioned by DVC: put them in place by hand; the data hash shows "
+            "whether they are the same"
+        )
+    return obstacles
 
 
 def _harmless(name: str) -> bool:
@@ -114,7 +117,7 @@ def _cut_paths(params: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _read_dvc_file(data: Path, root: Path) -> str:
-    """The text of DATA.dvc, which names the images by their checksum; empty where none is."""
+    """Return the text of DATA.dvc, with the checksum of the images; empty if there is none."""
     if data.is_absolute():
         return ""
     file = root / data.parent / f"{data.name}.dvc"
@@ -129,7 +132,7 @@ def _version(name: str) -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of the current folder; empty where there is no repository."""
+    """Return the output of git in the current folder; empty outside of a repository."""
     try:
         found = subprocess.run(
             ["git", *arguments], capture_output=True, text=True, check=False, timeout=10

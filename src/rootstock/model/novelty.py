@@ -1,8 +1,8 @@
-"""Reference: what a model has seen, so that it can say when an image is like none of it.
+"""Reference: features of training images, so that a model can flag images unlike them.
 
-An image is unknown if its features lie farther from those of the training images than nearly all
-validation images do (deep nearest neighbours, Sun et al. 2022). What the task remembers of the
-validation images is kept with it.
+An image is unknown if its features are farther from those of the training images than for nearly
+all validation images (deep nearest neighbours, Sun et al. 2022). The task's own arrays about the
+validation images are stored with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 MAX_FEATURES = 1_000
-"""Training images kept in a model: two bytes a feature, and little beside a forward pass."""
+"""Training images stored in a model: two bytes per feature, and fast to compare."""
 MAX_DISTANCES = 10_000
 NEIGHBOURS = 5
 INT8_DISTANCES = "int8_distances"
@@ -23,10 +23,10 @@ INT8_DISTANCES = "int8_distances"
 
 @dataclass(frozen=True)
 class Reference:
-    """Features of training images, and how the validation images fared against them.
+    """Features of training images, and the distances of validation images to them.
 
-    ``features`` float16[M,D], rows of unit length; ``distances`` float32[V] of the validation
-    images, rising; ``remembered``: arrays of the task, see `Task.remember`.
+    ``features`` float16[M,D] have rows of unit length; ``distances`` float32[V] of the validation
+    images are ascending; ``remembered`` are arrays of the task, see `Task.remember`.
     """
 
     features: np.ndarray
@@ -52,18 +52,18 @@ class Reference:
     def distance(self, features: np.ndarray) -> np.ndarray:
         """Return float32[N]: mean cosine distance of features [N,D] to the nearest training images.
 
-        0 is the same direction, 1 is at right angles.
+        0 means the same direction, 1 a right angle.
         """
-        # Not a matrix product: BLAS would start a thread a core for a tenth of a millisecond's
-        # work, while a service keeps every core busy already (measured: 12 ms instead of .1).
-        # Row by row it starts none; einsum takes up to twice the time.
+        # Not a matrix product: BLAS would start one thread per core for a tenth of a millisecond of
+        # work, while a service already uses every core (measured: 12 ms instead of .1). Row by row
+        # it starts no threads; einsum takes up to twice the time.
         likeness = np.vecdot(unit_rows(features)[:, None], self._wide)
         k = min(NEIGHBOURS, likeness.shape[1])
         nearest = np.partition(likeness, -k, axis=1)[:, -k:]
         return (1 - nearest.mean(axis=1)).astype(np.float32)
 
     def nearest(self, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows int64[k] and distances float32[k] of the nearest to features [D].
+        """Return rows int64[k] and distances float32[k] of the nearest images to features [D].
 
         Equal distances are in the order of the rows.
         """
@@ -72,7 +72,7 @@ class Reference:
         return rows, 1 - likeness[rows]
 
     def limit(self, share: float) -> float:
-        """Return the distance that this share of images like the validation images exceed."""
+        """Return the distance that this share of images like the validation images exceeds."""
         rank = math.ceil((len(self.distances) + 1) * (1 - share))
         return float(self.distances[min(rank, len(self.distances)) - 1])
 
@@ -91,7 +91,7 @@ class Reference:
         return replace(self, distances=distances)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what a model directory stores."""
+        """Return the arrays that a model directory stores."""
         arrays = {"features": self.features, "distances": self.distances, **self.remembered}
         if self.int8_distances is not None:
             arrays[INT8_DISTANCES] = self.int8_distances
@@ -100,7 +100,7 @@ class Reference:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Reference:
-        """Return the inverse of `arrays`.
+        """Return the object from `arrays`.
 
         Raises:
             KeyError: one is missing.
@@ -116,16 +116,16 @@ class Reference:
 
 
 def reference_rows(n_train: int) -> np.ndarray:
-    """Return the numbers of the training images whose features a model keeps."""
+    """Return the numbers of the training images whose features a model stores."""
     return _spread(n_train, MAX_FEATURES)
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Return rows [N,D] as float32 of length 1; rows of zeros stay."""
+    """Return rows [N,D] as float32 of length 1; rows of zeros do not change."""
     wide = np.asarray(rows, np.float32)
     return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
 
 
 def _spread(n: int, most: int) -> np.ndarray:
-    """At most ``most`` of n positions, evenly spread."""
+    """Return at most ``most`` of n positions, evenly spread."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))

@@ -1,4 +1,4 @@
-"""Predictor: image bytes in, the answers of the model's task out, from a model directory."""
+"""Predictor: answer images with the model in a directory."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ def golden_tolerance(bundle: ModelBundle, precision: Precision) -> float:
 class Inferred(NamedTuple):
     """``decisions`` [N,...] of the task and ``features`` float32[N,D] of N images.
 
-    Features are those of the first view, the centre."""
+    The features are those of the first view, the centre."""
 
     decisions: np.ndarray
     features: np.ndarray
 
 
 class Mapped(NamedTuple):
-    """What the network makes of N images, with the maps float32[N,c,h,w] of each tap.
+    """The outputs of the network for N images, with the maps float32[N,c,h,w] of each tap.
 
-    All of the first view, the centre; the features are the means of the maps.
+    All are of the first view, the centre; the features are the means of the maps.
     """
 
     decisions: np.ndarray
@@ -85,7 +85,7 @@ class Prepared(NamedTuple):
 
 
 class Predictor:
-    """One loaded model; its methods may be called from several threads at once.
+    """One loaded model; several threads may call its methods at once.
 
     Args:
         bundle: a model directory, or one already read.
@@ -98,11 +98,11 @@ class Predictor:
             the first 12 digits of its content's sha256.
         limits: what is accepted as an image; None: what was in training.
 
-    Opening a model proves it: its golden images must give the recorded outputs.
+    Opening a model checks it: its golden images must give the recorded outputs.
 
     Raises:
         BundleError: the model directory is damaged, does not fit its own list of outputs, or
-            answers otherwise than when it was trained.
+          gives other answers than after training.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Predictor:
 
     @property
     def names(self) -> list[str]:
-        """What the outputs are called, such as the classes in their order."""
+        """Names of the outputs, such as the classes, in order."""
         return self.bundle.names
 
     @property
@@ -178,7 +178,7 @@ class Predictor:
 
     @cached_property
     def best_batch(self) -> int:
-        """Images that `infer` should be given at once; measured when it is first asked for."""
+        """Number of images that `infer` should get at once; measured on first use."""
         facts = self.bundle.facts
         size = self.bundle.preprocess.input_size
         max_images = 64 if self.engine == "torch" and has_gpu() else 8
@@ -187,41 +187,41 @@ class Predictor:
         )
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
-        """Return outputs float32[N,K], before the calibration, of prepared [N,3,S,S]."""
+        """Return outputs float32[N,K], before calibration, of prepared images [N,3,S,S]."""
         if not len(images):
             return np.zeros((0, self.bundle.width), np.float32)
         return self._finite(self._forward(images).logits)
 
     def prepare(self, content: bytes) -> np.ndarray:
-        """An encoded image -> uint8[V,S,S,3]: the views whose logits make one prediction.
+        """Return the views uint8[V,S,S,3] of an encoded image, which one prediction averages.
 
         Raises:
-            ImageError: it cannot be used.
+            ImageError: the image is not usable.
         """
         return self.prepare_sized(content).views
 
     def prepare_sized(self, content: bytes) -> Prepared:
-        """Return the same, and how large the image is.
+        """Return the views of an encoded image, and the size of the image.
 
         Raises:
-            ImageError: it cannot be used.
+            ImageError: the image is not usable.
         """
         image = self.bundle.preprocess.decode(content, self.limits)
         return Prepared(self.cut(image.pixels), image.size)
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8[H,W,3] -> uint8[V,S,S,3], the views of a decoded image."""
+        """Return the views uint8[V,S,S,3] of a decoded image uint8[H,W,3]."""
         return cut_views(self.bundle.preprocess, pixels, self.bundle.facts.views)
 
     def infer(self, prepared: Sequence[np.ndarray]) -> Inferred:
-        """Return what the network makes of the views uint8[V,S,S,3] of each of N images."""
+        """Return the decisions and features for the views uint8[V,S,S,3] of each of N images."""
         if not len(prepared):
             return self.infer_normalised(np.zeros((0, 3, 1, 1), np.float32))
         pixels = prepared[0] if len(prepared) == 1 else np.concatenate(list(prepared))
         return self.infer_normalised(self.bundle.preprocess.normalise(pixels))
 
     def infer_normalised(self, images: np.ndarray, views: Views | None = None) -> Inferred:
-        """Return the same of network inputs float32[N*V,3,S,S]; None: the model's own views."""
+        """Return the same for network inputs float32[N*V,3,S,S]; None: the model's own views."""
         facts = self.bundle.facts
         views = views or facts.views
         if not len(images):
@@ -236,7 +236,7 @@ class Predictor:
     def infer_maps(self, prepared: Sequence[np.ndarray]) -> Mapped:
         """Return decisions like `infer`, and the maps of the first view of each of N images.
 
-        There are no maps if the features of this network are not means of maps.
+        The maps are empty if the features of this network are not means of maps.
         """
         facts = self.bundle.facts
         images = self.bundle.preprocess.normalise(np.concatenate(list(prepared)))
@@ -255,15 +255,15 @@ class Predictor:
         """Return the answer for one row of `Inferred`.
 
         Raises:
-            BundleError: a coverage is asked of a model that keeps no reference.
+            BundleError: ``coverage`` is set, but the model has no reference.
         """
         reference = self.reference
         if reference is None:
             if options.coverage is not None:
                 raise BundleError(
-                    f"the model {self._name} {self._version} keeps no reference, so it has no "
+                    f"the model {self._name} {self._version} has no reference, so it cannot give "
                     "prediction sets",
-                    hint="train it again",
+                    hint="train the model again",
                 )
             return self.task.answer(decision, self.names, options, {})
         answer = self.task.answer(decision, self.names, options, reference.remembered)
@@ -284,9 +284,10 @@ class Predictor:
     def predict(
         self, contents: Sequence[bytes], *, top_k: int = 5, coverage: float | None = None
     ) -> list[Answer]:
-        """Return an answer for each encoded image; one that cannot be used has an ``error``.
+        """Return an answer for each encoded image; the answer for an unusable one has an ``error``.
 
-        ``top_k`` above the number of names gives them all; ``coverage`` as in `AnswerOptions`.
+        ``top_k`` above the number of names gives all of them; ``coverage`` is as in
+        `AnswerOptions`.
         """
         if top_k < 1:
             raise ValueError(f"top_k must be 1 or more, got {top_k}")
@@ -305,11 +306,11 @@ class Predictor:
         return answers
 
     def check_golden(self) -> float:
-        """Classify the golden images anew; returns the `largest_difference` of a logit.
+        """Classify the golden images again; return the `largest_difference` of a logit.
 
         Raises:
             BundleError: an answer differs from the recorded one, so this machine does not
-                decode, prepare or compute as the one that trained the model.
+              decode, prepare or compute like the one that trained the model.
         """
         return self._prove(self._forward, self.precision)
 
@@ -352,8 +353,8 @@ class Predictor:
     def _finite(self, logits: np.ndarray) -> np.ndarray:
         if not np.isfinite(logits).all():
             raise BundleError(
-                f"the model {self._name} {self._version} answers with numbers that are not finite",
-                hint="train it again",
+                f"the model {self._name} {self._version} gives numbers that are not finite",
+                hint="train the model again",
             )
         return logits
 

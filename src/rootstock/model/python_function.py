@@ -1,4 +1,4 @@
-"""A model directory as a Python function, in the form that MLflow calls.
+"""A model directory as a Python function in MLflow's form.
 
 A copy of this module, and of all that it imports at module level, is stored with each registered
 version (`integrations/mlflow/model_files.py`). It runs in environments without Rootstock: it needs
@@ -35,11 +35,11 @@ class PythonFunction:
     def predict(
         self, model_input: Any, params: Mapping[str, Any] | None = None
     ) -> np.ndarray | pandas.DataFrame:
-        """Return the decision on each image, such as its class; None if it cannot be used.
+        """Return the decision on each image, such as its class; None for an unusable image.
 
-        ``model_input``: a table whose column `image` (or only column) holds the bytes of image
-        files, as they are or as base64 text; or a sequence of these. With the parameter `details`
-        the result is a table: all columns of each answer, and `error` if there is none.
+        ``model_input`` is a table whose column `image` (or only column) contains the bytes of image
+        files, raw or as base64 text, or a sequence of these. With the parameter `details` the
+        result is a table: all columns of each answer, and `error` if there is none.
         """
         answers = self.predictor.predict([_read(one) for one in _column(model_input)], top_k=1)
         if (params or {}).get(DETAILS):
@@ -80,5 +80,5 @@ def _read(value: Any) -> bytes:
         try:
             return base64.b64decode("".join(value.split()), validate=True)
         except ValueError:
-            return value.encode()  # refused as any other content that is not an image
+            return value.encode()  # later refused like any content that is not an image
     return bytes(value)

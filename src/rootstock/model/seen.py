@@ -1,6 +1,6 @@
-"""Which images a model has seen, so that an evaluation can say when it meets them again.
+"""The images of a model's training, so that an evaluation can report when it uses them again.
 
-A model keeps the first 8 bytes of the SHA-256 of each file. They cannot be turned into images, but
+A model stores the first 8 bytes of the SHA-256 of each file. They cannot be turned into images, but
 show whether a given file was among them.
 """
 
@@ -27,17 +27,17 @@ class SeenImages:
         return cls(frozenset(map(_shorten, train)), frozenset(map(_shorten, val)))
 
     def split(self, sha256: str) -> str:
-        """Return "train" or "val" for an image that the model has seen; empty for another."""
+        """Return "train" or "val" for an image of the training; empty for any other."""
         short = _shorten(sha256)
         return "train" if short in self.train else "val" if short in self.val else ""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what a model directory stores: uint8[N,8], sorted."""
+        """Return the arrays that a model directory stores: uint8[N,8], sorted."""
         return {"train": _pack(self.train), "val": _pack(self.val)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> SeenImages:
-        """Return the inverse of `arrays`.
+        """Return the object from `arrays`.
 
         Raises:
             KeyError: one is missing.

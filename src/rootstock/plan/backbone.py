@@ -1,4 +1,4 @@
-"""Which of several backbones: the best probe within the limits, the cheapest of equals."""
+"""Choose among backbones: the best probe within the limits, the cheapest of equals."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Limits:
     max_latency_ms: float | None = None
 
     def allow_size(self, parameters: int) -> bool:
-        """Return whether a network of this many parameters may be served."""
+        """Return whether a network with this many parameters is allowed."""
         return self.max_params is None or parameters <= self.max_params
 
 
 def choose_backbone(
     profile: DatasetProfile, *, limits: Limits, latency_ms: Mapping[str, float]
 ) -> tuple[DatasetProfile, tuple[BackboneScore, ...], str]:
-    """Return the profile as the best candidate sees it, the scores of all, and why it was taken.
+    """Return the profile of the best candidate, the scores of all, and the reason.
 
-    ``latency_ms`` by weights' SHA-256, needed only if that is limited, and of candidates within the
-    limit of parameters. Candidates within one standard error of the best are as good; the one
-    of fewest operations is taken.
+    ``latency_ms`` maps the SHA-256 of weights to a time; it is needed only for a limit of latency
+    and for candidates within the limit of parameters. Candidates within one standard error of the
+    best count as equal; the one with the fewest operations is chosen.
     Raises:
         BackboneError: no candidate is within the limits.
     """
@@ -67,14 +67,15 @@ def _score(
 
 
 def _exclude(backbone: BackboneFacts, limits: Limits, latency_ms: Mapping[str, float]) -> str:
-    """Return why a backbone cannot be taken; empty if it can."""
+    """Return why a backbone is excluded; empty if it is allowed."""
     if not limits.allow_size(backbone.parameters):
-        return f"{backbone.parameters:,} parameters, over plan.max_params {limits.max_params:,}"
+        return f"{backbone.parameters:,} parameters; plan.max_params is {limits.max_params:,}"
     if limits.max_latency_ms is not None:
         latency = latency_ms[backbone.weights_sha256]
         if latency > limits.max_latency_ms:
-            # The measured time is left out: the same choice gives the same plan on every machine.
-            return f"slower here than plan.max_latency_ms {limits.max_latency_ms:g}"
+            # Without the measured time, so that the same choice gives the same plan on every
+            # machine.
+            return f"slower here than plan.max_latency_ms ({limits.max_latency_ms:g})"
     return ""
 
 
@@ -84,16 +85,17 @@ def _pick(scores: Sequence[BackboneScore]) -> tuple[BackboneScore, str]:
         reasons = "".join(f"\n  {score.candidate}: {score.excluded}" for score in scores)
         raise BackboneError(
             f"none of the {len(scores)} backbone candidates can be used:{reasons}",
-            hint="loosen plan.max_latency_ms or plan.max_params, or add to backbone.candidates",
+            hint="raise plan.max_latency_ms or plan.max_params, or add names to "
+            "backbone.candidates",
         )
     best = max(usable, key=lambda score: score.accuracy)
     as_good = [score for score in usable if score.accuracy >= best.accuracy - best.noise]
     winner = min(as_good, key=lambda score: score.gflop)
-    why = f"the best probe of {len(usable)} candidates: {winner.accuracy:.3f}."
+    why = f"It has the best probe of {len(usable)} candidates: {winner.accuracy:.3f}."
     if winner is not best:
         why = (
-            f"its probe of {winner.accuracy:.3f} is within the noise ({best.noise:.3f}) of the "
-            f"best, {best.accuracy:.3f} of {best.name}, and it costs "
+            f"Its probe of {winner.accuracy:.3f} is within the noise ({best.noise:.3f}) of the "
+            f"best, {best.accuracy:.3f} of {best.name}, and it needs only "
             f"{winner.gflop / max(best.gflop, 1e-9):.0%} of its operations."
         )
     return winner, why

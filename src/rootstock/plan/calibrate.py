@@ -1,4 +1,4 @@
-"""Re-fit the planner's numbers from the ledger: rows in, settings for params.yaml out."""
+"""Fit the planner's thresholds to the ledger, as settings for params.yaml."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from rootstock.plan import rules
 from rootstock.plan.ledger import LedgerRow
 
 PRIOR_RUNS = 5
-"""The prior counts like this many runs, so that one odd run does not overturn it.
+"""The prior counts like this many runs, so that one unusual run does not outweigh it.
 
-A judgement, fitted to no set."""
+A judgement, not fitted to any set."""
 MIN_DATA_SETS = 3
-"""With fewer data sets on which strategies were compared the thresholds stay as they are."""
+"""With fewer data sets on which strategies were compared, the thresholds do not change."""
 SMALL_BELOW = (250, 500, 750, 1000, 1500, 2000, 3000, 5000)
 SIMILAR_FROM = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the ledger says; ``regret`` is the table's mean regret in points, old and new.
+    """The fitted settings; ``regret`` is the table's mean regret in points, old and new.
 
-    ``coverage``: share of runs whose accuracy fell into the expected range.
+    ``coverage``: share of runs whose accuracy was in the expected range.
     """
 
     n_rows: int
@@ -42,7 +42,7 @@ class Calibration:
     coverage: float | None
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings as params.yaml holds them."""
+        """Return the settings in the form of params.yaml."""
         return {
             "assess": {"small_below": self.small_below, "similar_from": self.similar_from},
             "plan": {"shares": {size: list(pair) for size, pair in self.shares.items()}},
@@ -60,7 +60,7 @@ def calibrate(
 ) -> Calibration:
     """Fit the shares and the first two thresholds.
 
-    Each stays as it is if the ledger has too few runs.
+    A value does not change if the ledger has too few runs for it.
     """
     sizes = partial(size_class, small_per_class_below=small_per_class_below, large_from=large_from)
     compared = _compared(rows)
@@ -100,7 +100,7 @@ def _blend(observed: Sequence[float], prior: tuple[float, float]) -> tuple[float
 
 Compared = Sequence[tuple[LedgerRow, Mapping[Strategy, float]]]
 Sizes = Callable[..., SizeClass]
-"""`size_class` but for ``small_below``."""
+"""`size_class` with everything fixed except ``small_below``."""
 
 
 def _compared(rows: Iterable[LedgerRow]) -> Compared:
@@ -125,7 +125,7 @@ def _fit_thresholds(
         return current, None
     before = _mean_regret(compared, sizes, *current)
     options = [current, *itertools.product(SMALL_BELOW, SIMILAR_FROM)]
-    # The first of equals is taken: the current values, then those nearest to them.
+    # min takes the first of equals: the current values, then the nearest ones.
     options.sort(key=lambda option: (option != current, _distance(option, current)))
     best = min(options, key=lambda option: _mean_regret(compared, sizes, *option))
     return best, (round(100 * before, 2), round(100 * _mean_regret(compared, sizes, *best), 2))
@@ -136,9 +136,9 @@ def _distance(option: tuple[int, float], current: tuple[int, float]) -> float:
 
 
 def _mean_regret(compared: Compared, sizes: Sizes, small_below: int, similar_from: float) -> float:
-    """Return what the table would lose against the best strategy on record.
+    """Return the table's mean loss against the best strategy on record.
 
-    A strategy that was not tried on a set counts like the worst that was.
+    A strategy that was not tried on a set counts like the worst one that was.
     """
     regrets = []
     for row, scores in compared:

@@ -1,4 +1,4 @@
-"""What each strategy is expected to give and to cost."""
+"""The expected gain and cost of each strategy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rootstock.plan.pins import AUTO, Pins
 from rootstock.plan.transfer_plan import StrategyForecast
 
 REFERENCE_GFLOPS = 20.0
-"""1e9 operations a second that the two-core reference machine reaches on small networks.
+"""1e9 operations per second that the two-core reference machine reaches on small networks.
 
-A constant, not measured at run time: a plan is the same on every machine."""
+A constant, not measured, so that a plan is the same on every machine."""
 
 DEGREES_OF_FREEDOM = 4
 """Of the deviation of the default five folds."""
 
 
 def tuning_size(profile: DatasetProfile, pins: Pins) -> int:
-    """Side of the input in pixels if the backbone is fine-tuned."""
+    """Return the side of the input in pixels for fine-tuning."""
     if pins.input_size != AUTO:
         return pins.input_size
     if profile.dense:
@@ -31,7 +31,7 @@ def tuning_size(profile: DatasetProfile, pins: Pins) -> int:
 
 
 def planned_epochs(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> int:
-    """Epochs of fine-tuning at most; 0 for a head."""
+    """Return the maximum number of epochs of fine-tuning; 0 for a head."""
     if strategy not in rules.RECIPES:
         return 0
     return (
@@ -40,7 +40,7 @@ def planned_epochs(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> i
 
 
 def planned_rates(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> int:
-    """How many learning rates are tried; 0 for a head."""
+    """Return the number of learning rates to try; 0 for a head."""
     ruled = rules.learning_rates(strategy, profile.n_train)
     return len(pins.learning_rates) if ruled and pins.learning_rates != AUTO else len(ruled)
 
@@ -48,7 +48,7 @@ def planned_rates(profile: DatasetProfile, pins: Pins, strategy: Strategy) -> in
 def expect_candidate(
     profile: DatasetProfile, pins: Pins, strategy: Strategy, *, shares: Shares
 ) -> StrategyForecast:
-    """Expected accuracy and work of one strategy; ``shares`` as in `rules.expected_accuracy`."""
+    """Return the expected accuracy and work; ``shares`` is as in `rules.expected_accuracy`."""
     probes = {probe.tap: probe.accuracy for probe in profile.probes}
     taps = profile.backbone.taps
     early = max((probes.get(tap, 0.0) for tap in taps[:-1]), default=0.0)
@@ -77,10 +77,10 @@ def expect_candidate(
 
 
 def accuracy_error(probe: Probe, *, n_test: int) -> float:
-    """Return the standard error of an accuracy on ``n_test`` images about that of ``probe``.
+    """Return the standard error of an accuracy on ``n_test`` images around that of ``probe``.
 
-    The probe's own error is the larger of the binomial one and of what its folds differ by; the
-    test images add theirs.
+    The error of the probe is the larger of the binomial error and the spread of its folds; the
+    error of the test images is added.
     """
     by_folds = probe.std / math.sqrt(DEGREES_OF_FREEDOM)
     own = max(standard_error(probe.accuracy, probe.n_images), by_folds)
@@ -88,7 +88,7 @@ def accuracy_error(probe: Probe, *, n_test: int) -> float:
 
 
 def find_too_slow(minutes: Mapping[Strategy, float], *, limit: float | None) -> dict[Strategy, str]:
-    """Return the ways of fine-tuning that take longer than ``limit`` minutes, and the reason."""
+    """Return the fine-tuning strategies that take over ``limit`` minutes, with the reason."""
     return {
         name: f"`{name}` would take {needed:.1f} minutes here, over plan.budget.minutes {limit:g}"
         for name, needed in minutes.items()

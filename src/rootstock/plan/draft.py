@@ -1,4 +1,4 @@
-"""The choices of a plan while they are made, each with its reason."""
+"""The choices of a plan in progress, each with its reason."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rootstock.plan.transfer_plan import Reason
 
 @dataclass
 class Draft:
-    """Reasons collected while the choices are made in order."""
+    """Collects reasons while the choices are made one after another."""
 
     reasons: list[Reason] = field(default_factory=list)
 
     def note(self, choice: str, value: object, why: str, *, pinned: bool = False) -> None:
-        """Add a choice and why the rule makes it, also if the user has pinned another."""
+        """Add a choice and the rule's reason, even if the user has pinned another value."""
         why = f"Pinned in params.yaml; the rule says: {why}" if pinned else why
         self.reasons.append(Reason(choice=choice, value=str(value), pinned=pinned, why=why))
 
@@ -24,10 +24,10 @@ def check_tap(tap: str, taps: tuple[str, ...], *, key: str) -> None:
     """Check that the backbone has ``tap``, or every part of joined ones.
 
     Raises:
-        PlanError: it has not.
+        PlanError: the backbone does not have it.
     """
     if any(name not in taps for name in tap.split("+")):
         raise PlanError(
-            f"{key} is `{tap}`, which this backbone does not have",
+            f"{key} is `{tap}`, but this backbone has no such tap",
             hint=f"its taps, shallow to deep: {', '.join(taps)}",
         )

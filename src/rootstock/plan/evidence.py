@@ -1,8 +1,8 @@
-"""Evidence against the table: probes in, the strategies that stand and those in doubt out.
+"""Weigh the table's strategy against the probes.
 
-The table is the prior. What was measured on the features overrules it only beyond the noise of
-the measurement; where neither is sure and the stakes are worth it, two contenders are left for a
-race. Numbers in, choices out; no torch, no files.
+The table is the prior. Measurements on the features overrule it only beyond their noise. If
+neither is certain and the possible gain is worth it, two strategies are left for a race. This
+module reads no files and needs no torch.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rootstock.plan.transfer_plan import Evidence
 MIN_GAIN = 0.01
 """A smaller gain, below one point of accuracy, is not worth the minutes of fine-tuning.
 
-A judgement, fitted to no set; checked on the six sets of `REGRET_SETS`."""
+A judgement, not fitted to any set; checked on the six sets of `REGRET_SETS`."""
 MIN_RACE_IMAGES = 50
 """With fewer training images a race would measure chance.
 
-A judgement, fitted to no set; not checked, since every set at hand has more images."""
+A judgement, not fitted to any set; not checked, since every available set has more images."""
 MIN_RACE_IMAGES_PER_CLASS = 4
-"""The same for the median class; as little fitted and checked."""
+"""The same limit for the median class; not fitted and not checked either."""
 
 
 def judge(
@@ -38,10 +38,10 @@ def judge(
     n_probed: int,
     shares: Shares,
 ) -> Evidence:
-    """Weigh the table's cell against the probes.
+    """Weigh the table's strategy against the probes.
 
-    ``probes`` maps a tap to its cross-validated accuracy on ``n_probed`` images; ``shares`` are
-    what fine-tuning is expected to remove of a probe's errors.
+    ``probes`` maps a tap to its cross-validated accuracy on ``n_probed`` images; ``shares`` are the
+    shares of a probe's errors that fine-tuning should remove.
     """
     ruled = rules.choose_strategy(size, similar=similar)
 
@@ -51,38 +51,40 @@ def judge(
 
     if taps[-1] not in probes:
         if rules.is_finetune(ruled):
-            return conclude(ruled, "nothing could be probed, so the table decides.")
-        return conclude("linear_probe", "nothing could be probed, so the last layer is read.")
+            return conclude(ruled, "No probe was possible, so the table decides.")
+        return conclude("linear_probe", "No probe was possible, so the head reads the last layer.")
     head, head_why = _better_head(ruled, taps, probes, n_probed)
     accuracy = probes[taps[-1]] if head == "linear_probe" else max(probes[t] for t in taps[:-1])
     noise = standard_error(accuracy, n_probed)
     low, high = (share * (1.0 - accuracy) for share in shares[size])
-    measured = f"a head on frozen features reaches {accuracy:.3f} (± {noise:.3f}) by probes"
-    gain = f"fine-tuning is expected to add {100 * low:+.1f} to {100 * high:+.1f} points"
+    measured = f"a head on frozen features reaches {accuracy:.3f} (± {noise:.3f}) in probes"
+    gain = f"Fine-tuning should change this by {100 * low:+.1f} to {100 * high:+.1f} points"
     tuned = ruled if rules.is_finetune(ruled) else rules.tuned_rival(similar=similar)
     if high < max(MIN_GAIN, noise / 2):
-        return conclude(head, f"{head_why}{measured}; {gain}: not worth its cost.")
+        return conclude(head, f"{head_why}{measured}. {gain}, which is not worth its cost.")
     if n_train < MIN_RACE_IMAGES or median_per_class < MIN_RACE_IMAGES_PER_CLASS:
         return conclude(
             ruled if rules.is_finetune(ruled) else head,
-            f"{head_why}{measured}; too few images to race anything against it.",
+            f"{head_why}{measured}. There are too few images for a race.",
         )
     if not rules.is_finetune(ruled):
-        return conclude(head, f"{head_why}{measured}; {gain}: a race tells.", rival=tuned)
+        return conclude(head, f"{head_why}{measured}. {gain}, so a race decides.", rival=tuned)
     if low <= noise:
-        return conclude(tuned, f"{measured}; {gain}: a race tells.", rival=head)
-    # Two ways of fine-tuning do not race: on a part of the images the one that moves less looks
-    # better than it is on all of them (measured: 2.6 points worse on CIFAR-10).
-    return conclude(tuned, f"{measured}; {gain}: beyond the noise, the table stands.")
+        return conclude(tuned, f"{measured}. {gain}, so a race decides.", rival=head)
+    # Two ways of fine-tuning do not race: on a part of the images the one that changes less looks
+    # better than it is on all images (measured: 2.6 points worse on CIFAR-10).
+    return conclude(
+        tuned, f"{measured}. {gain}, more than the noise, so the table's choice is kept."
+    )
 
 
 def contest_to_race(
     evidence: Evidence, *, too_slow: Collection[Strategy], allowed: bool, pinned: str
 ) -> tuple[Strategy, ...]:
-    """Return the two strategies that a race decides between; empty if none is to be run.
+    """Return the two strategies that a race decides between; empty if there is no race.
 
-    ``pinned`` is the user's strategy, or `AUTO`. A contender that is ``too_slow`` rules the race
-    out: it would cost minutes to prefer what the budget forbids.
+    ``pinned`` is the user's strategy, or `AUTO`. If a contender is ``too_slow``, there is no race:
+    it would take minutes, and could prefer a strategy that the budget forbids.
     """
     if not allowed or pinned != AUTO or not set(evidence.contest).isdisjoint(too_slow):
         return ()
@@ -105,7 +107,7 @@ def name_rivals(evidence: Evidence, *, similar: bool) -> tuple[Strategy, Strateg
 def _better_head(
     ruled: Strategy, taps: Sequence[str], probes: Mapping[str, float], n_probed: int
 ) -> tuple[Strategy, str]:
-    """The head that the table or, beyond the noise, the probes prefer."""
+    """Return the head that the table prefers, or the probes beyond the noise."""
     earlier = {tap: probes[tap] for tap in taps[:-1] if tap in probes}
     if not earlier:
         return "linear_probe", ""
@@ -114,9 +116,11 @@ def _better_head(
     noise = standard_error(max(earlier[best], probes[taps[-1]]), n_probed)
     prior: Strategy = "early_features" if ruled == "early_features" else "linear_probe"
     measured: Strategy = "early_features" if lead > 0 else "linear_probe"
-    text = f"`{best}` probes {100 * lead:+.1f} points against `{taps[-1]}`"
+    side = "above" if lead > 0 else "below"
+    text = f"the probe of `{best}` is {100 * abs(lead):.1f} points {side} that of `{taps[-1]}`"
     if measured == prior:
         return prior, f"{text}; "
     if abs(lead) <= noise:
-        return prior, f"{text}, within the noise of {100 * noise:.1f}; "
-    return measured, f"{text}, beyond the noise of {100 * noise:.1f}, which overrules the table; "
+        return prior, f"{text}, within the noise of {100 * noise:.1f} points; "
+    noise_text = f"more than the noise of {100 * noise:.1f} points, which overrules the table"
+    return measured, f"{text}, {noise_text}; "

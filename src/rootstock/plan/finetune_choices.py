@@ -1,4 +1,4 @@
-"""How to fine-tune: freezing, epochs, augmentation and rates, each with its reason."""
+"""Choose how to fine-tune: freezing, epochs, augmentation and rates, each with its reason."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rootstock.plan.transfer_plan import FinetuneRecipe, Race
 def choose_finetuning(
     draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
 ) -> FinetuneRecipe | None:
-    """Return how to fine-tune; None if the strategy trains a head only."""
+    """Return how to fine-tune; None if the strategy trains only a head."""
     if not rules.is_finetune(strategy):
-        draft.note("freezing", "whole backbone", "only the head is trained, on cached features.")
+        draft.note("freezing", "whole backbone", "Only the head is trained, on cached features.")
         return None
     recipe = rules.RECIPES[strategy]
     frozen = _choose_freezing(draft, profile, pins, strategy)
@@ -26,24 +26,25 @@ def choose_finetuning(
     draft.note(
         "epochs",
         epochs,
-        f"at most {recipe.epochs[profile.size_class]} for {profile.size_class} data; training "
-        "stops early when the validation loss no longer falls.",
+        f"At most {recipe.epochs[profile.size_class]} for {profile.size_class} data; training "
+        "stops early when the validation loss stops falling.",
         pinned=pins.epochs != AUTO,
     )
     level = rules.augmentation_level(strategy, profile.size_class)
     draft.note(
         "augmentation",
         level if pins.augmentation == AUTO else pins.augmentation,
-        f"`{level}` random crops, turns and colour changes for {profile.size_class} data.",
+        f"The level `{level}` of random crops, turns and colour changes suits "
+        f"{profile.size_class} data.",
         pinned=pins.augmentation != AUTO,
     )
     safe = rules.mirror_is_safe(profile.classes)
     draft.note(
         "mirroring",
         safe if pins.flip == AUTO else pins.flip,
-        "no class name reads like a character or a side, so mirror images keep their class."
+        "No class name looks like a character or a side, so mirror images keep their class."
         if safe
-        else "class names read like characters or sides, whose mirror image may be another class.",
+        else "Class names look like characters or sides, whose mirror images may be another class.",
         pinned=pins.flip != AUTO,
     )
     return FinetuneRecipe(
@@ -62,7 +63,7 @@ def _choose_freezing(
     draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy
 ) -> str | None:
     if rules.RECIPES[strategy].norm_only:
-        why = "only the scales and offsets of normalisation layers, and the head, are trained."
+        why = "Only the scales and offsets of normalisation layers and the head are trained."
         draft.note("freezing", "all but normalisation layers", why)
         return None
     if strategy != "partial_finetune":
@@ -76,7 +77,7 @@ def _choose_freezing(
     draft.note(
         "freezing",
         f"through {frozen}",
-        f"the lower half, through `{ruled}`, holds edges and textures that your images share "
+        f"The lower half, up to `{ruled}`, detects edges and textures that your images share "
         "with the pretraining set.",
         pinned=pinned,
     )
@@ -86,30 +87,30 @@ def _choose_freezing(
 def choose_rates(
     draft: Draft, profile: DatasetProfile, pins: Pins, strategy: Strategy, *, race: Race | None
 ) -> tuple[float, ...]:
-    """Return the peak learning rates to try; those of ``race`` if the strategy has won it."""
+    """Return the peak learning rates to try; the winning ones of ``race`` if it was won."""
     if not rules.is_finetune(strategy):
         return ()
     ruled = rules.learning_rates(strategy, profile.n_train)
     if race and race.winner == strategy and pins.learning_rates == AUTO:
         rates = rates_after_race(race, ruled, profile.n_train)
         value = ", ".join(f"{rate:g}" for rate in rates)
-        why = "as in the race" if profile.n_train <= rules.MANY_IMAGES else "low, for many steps"
-        draft.note("learning rate", value, f"{why}; a peak rate for AdamW.")
+        why = "As in the race" if profile.n_train <= rules.MANY_IMAGES else "Low, for many steps"
+        draft.note("learning rate", value, f"{why}. This is a peak rate for AdamW.")
         return rates
     pinned = pins.learning_rates != AUTO
     rates = cast(tuple[float, ...], pins.learning_rates) if pinned else ruled
     text = " and ".join(f"{rate:g}" for rate in ruled)
-    why = f"a peak rate of {text} for AdamW, one trial each; the validation loss decides."
+    why = f"Peak rates of {text} for AdamW, one trial each; the validation loss decides."
     draft.note("learning rate", ", ".join(f"{rate:g}" for rate in rates), why, pinned=pinned)
     return rates
 
 
 def _describe_pace(layer_decay: float) -> str:
-    pace = "at the same rate" if layer_decay == 1.0 else "lower ones more slowly"
-    return f"every layer is fine-tuned, {pace}."
+    pace = "at the same rate" if layer_decay == 1.0 else "with lower rates for lower layers"
+    return f"Every layer is fine-tuned, {pace}."
 
 
 def pinned_settings(pins: Pins) -> set[str]:
-    """Return which of the settings that a search would vary the user has pinned."""
+    """Return the pinned settings among those that a search would vary."""
     settings = {"augmentation": pins.augmentation, "freeze_through": pins.freeze_through}
     return {name for name, value in settings.items() if value != AUTO}

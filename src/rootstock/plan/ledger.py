@@ -1,4 +1,4 @@
-"""The ledger: one line of JSON for every finished run, what was expected and what came out."""
+"""The ledger: one line of JSON per finished run, with expectation and outcome."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rootstock.system.artifacts import Record
 log = logging.getLogger(__name__)
 
 PACE_RUNS = 20
-"""How many of the last runs `measure_pace` looks at: machines change. A judgement."""
+"""Number of last runs that `measure_pace` uses, since machines change. A judgement."""
 PACE_PRIOR_RUNS = 1
-"""A factor of 1 counts like this many runs. A judgement, fitted to no set."""
+"""A factor of 1 counts like this many runs. A judgement, not fitted to any set."""
 
 
 class LedgerRow(Record):
@@ -45,7 +45,7 @@ class LedgerRow(Record):
     strategy: Strategy
     raced: bool
     kept_head: bool
-    """Whether the head won against the fine-tuning that started from it."""
+    """Whether the head was better than the fine-tuning that started from it."""
     expected_accuracy: tuple[float, float] | None
     test_accuracy: float
     n_test: int
@@ -53,15 +53,15 @@ class LedgerRow(Record):
     minutes: float
     seed: int
     uncorrected_minutes: float | None = None
-    """What this machine's throughput says, before `measure_pace`; None of old rows."""
+    """The estimate from this machine's throughput, before `measure_pace`; None in old rows."""
 
     @property
     def as_expected(self) -> bool | None:
-        """Whether the accuracy fell into its range; None where there was none."""
+        """Whether the accuracy was in its range; None without a range."""
         if self.expected_accuracy is None:
             return None
         low, high = self.expected_accuracy
-        # Half an image either way: the accuracy of few test images moves in steps.
+        # Half an image of margin: the accuracy on few test images changes in steps.
         slack = 0.5 / self.n_test
         return low - slack <= self.test_accuracy <= high + slack
 
@@ -78,7 +78,7 @@ def make_row(
     seed: int,
     uncorrected_minutes: float | None = None,
 ) -> LedgerRow:
-    """The row of a finished run; minutes are those of all trials together."""
+    """Return the row of a finished run; the minutes are those of all trials together."""
     probes = {probe.tap: probe.accuracy for probe in profile.probes}
     earlier = [probes[tap] for tap in profile.backbone.taps[:-1] if tap in probes]
     expected = next(c.expected_accuracy for c in plan.candidates if c.strategy == plan.strategy)
@@ -109,10 +109,10 @@ def make_row(
 
 
 def measure_pace(rows: Iterable[LedgerRow], *, tuned: bool) -> float:
-    """Return by which factor training has taken longer than the machine's throughput says.
+    """Return the factor by which training took longer than the throughput predicts.
 
-    Training that stops early makes it smaller, decoding and validation make it larger. Heads and
-    fine-tuning (``tuned``) each have their own; it is 1 without a run on record.
+    Early stopping makes it smaller, decoding and validation make it larger. Heads and fine-tuning
+    (``tuned``) have separate factors; it is 1 if there are no runs.
     """
     ratios = [
         math.log(row.minutes / row.uncorrected_minutes)
@@ -123,9 +123,9 @@ def measure_pace(rows: Iterable[LedgerRow], *, tuned: bool) -> float:
 
 
 def append_row(path: Path, row: LedgerRow) -> None:
-    """Add one line; several writers at once do not mix theirs.
+    """Append one line; the lines of concurrent writers do not mix.
 
-    The same run repeated adds nothing: its row is there already but for the minutes.
+    A repeated run adds nothing if an equal row, except for the minutes, exists.
 
     Raises:
         ArtifactError: the file cannot be read or written.
@@ -140,7 +140,7 @@ def append_row(path: Path, row: LedgerRow) -> None:
 
 def _append(path: Path, row: LedgerRow) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One write at the end of the file is not torn apart by another writer's.
+    # One write at the end of the file is not interrupted by another writer.
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(descriptor, _mend(path) + row.model_dump_json().encode() + b"\n")
@@ -150,7 +150,7 @@ def _append(path: Path, row: LedgerRow) -> None:
 
 
 def read_ledger(path: Path) -> Iterator[LedgerRow]:
-    """Every row; a line that is damaged or of another version is told and left out."""
+    """Yield every row; skip a damaged line, or one of another version, with a warning."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -163,14 +163,13 @@ def read_ledger(path: Path) -> Iterator[LedgerRow]:
         try:
             yield LedgerRow.model_validate_json(line)
         except ValidationError as error:
-            log.warning("%s line %d is left out: %s", path, number, error.errors()[0]["msg"])
+            log.warning("%s, line %d is ignored: %s", path, number, error.errors()[0]["msg"])
 
 
 def _unusable(path: Path, error: OSError) -> ArtifactError:
     return ArtifactError(
         f"the ledger {path} cannot be used: {error.strerror or error}",
-        hint="move what is in its place away, free some disk space, or set plan.ledger to another "
-        "file",
+        hint="check the path, free some disk space, or set plan.ledger to another file",
     )
 
 
@@ -180,7 +179,7 @@ def _same_run(row: LedgerRow, old: LedgerRow) -> bool:
 
 
 def _mend(path: Path) -> bytes:
-    """A line break where a crash left the last line without one."""
+    """Return a line break if a crash left the last line without one."""
     with path.open("rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return b""

@@ -1,4 +1,4 @@
-"""The choices of the planner that a user has made."""
+"""The planner's choices that the user has pinned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DatasetProfile in, TransferPlan out: the rules applied, each choice with its reason."""
+"""Apply the rules to a DatasetProfile, and return a TransferPlan with reasons."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ CHEAPER_STRATEGIES: Mapping[Strategy, tuple[Strategy, ...]] = MappingProxyType(
         "linear_probe": ("linear_probe",),
     }
 )
-"""What replaces a strategy that takes too long, the most expensive first; a head always may."""
+"""Replacements for a strategy that is too slow, the most expensive first; a head always fits."""
 
 
 def judge_profile(profile: DatasetProfile, *, shares: Shares) -> Evidence:
-    """Return the table's choice, weighed against what the probes of ``profile`` show."""
+    """Return the table's choice, weighed against the probes of ``profile``."""
     return judge(
         size=profile.size_class,
         similar=profile.similarity.similar,
@@ -71,12 +71,12 @@ def make_transfer_plan(
 ) -> TransferPlan:
     """Choose strategy, depth, freezing, input size, augmentation and search space.
 
-    ``race`` is the outcome of the race that `judge_profile` asked for, if it was run; for the race
-    itself ``contender`` names the strategy in place of the evidence;
-    ``too_slow`` maps strategies that are over the limit of minutes to the reason;
-    ``backbones`` and ``backbone_why`` say how the profile's backbone was chosen.
+    ``race`` is the result of the race that `judge_profile` asked for, if it was run. For the race
+    itself, ``contender`` replaces the strategy of the evidence. ``too_slow`` maps strategies that
+    exceed the limit of minutes to the reason. ``backbones`` and ``backbone_why`` explain the choice
+    of the profile's backbone.
     Raises:
-        PlanError: a pinned choice cannot be carried out with this backbone.
+        PlanError: a pinned choice is not possible with this backbone.
     """
     draft = Draft()
     draft.note("quality", quality, describe_quality(quality))
@@ -134,7 +134,7 @@ def _raced_head(
     race: Race | None,
     l2_grid: tuple[float, ...],
 ) -> RacedHead | None:
-    """Return the head that ``strategy`` has beaten in ``race``; None if there is none."""
+    """Return the head that ``strategy`` has beaten in ``race``, or None."""
     if race is None or race.winner != strategy:
         return None
     head = next((h.strategy for h in race.heats if not rules.is_finetune(h.strategy)), None)
@@ -154,48 +154,49 @@ def _note_data(draft: Draft, profile: DatasetProfile, backbone_why: str) -> None
     draft.note(
         "size",
         profile.size_class,
-        f"{profile.n_train} training images, {profile.median_per_class:g} in the median class; "
-        f"small is under {limits['small_below']:g} images or under "
-        f"{limits['small_per_class_below']:g} a class, large from {limits['large_from']:g} on.",
+        f"There are {profile.n_train} training images, {profile.median_per_class:g} in the median "
+        f"class; small means fewer than {limits['small_below']:g} images or fewer than "
+        f"{limits['small_per_class_below']:g} per class, large at least {limits['large_from']:g}.",
     )
     similarity = profile.similarity
     word = "similar" if similarity.similar else "not similar"
     source = {
-        "batchnorm": "what goes into the backbone's BatchNorm layers for your images, against the "
-        f"statistics they keep of {profile.backbone.pretrained_on}",
-        "reference": "activations at each depth against the reference shipped with the weights",
-        "confidence": "how sure the original classifier is of your images",
-        "none": "nothing: this backbone has neither BatchNorm, nor a reference, nor a classifier, "
-        "so the cautious answer is taken",
+        "batchnorm": "the inputs of the backbone's BatchNorm layers for your images, compared with "
+        f"their statistics for {profile.backbone.pretrained_on}",
+        "reference": "activations at each depth, compared with the reference of the weights",
+        "confidence": "the confidence of the original classifier on your images",
+        "none": "nothing, because this backbone has neither BatchNorm, nor a reference, nor a "
+        "classifier; the cautious answer is used",
     }[similarity.method]
     draft.note(
         "similarity",
         f"{similarity.score:.2f} ({word})",
-        f"Measured from {source}; {similarity.threshold:g} or more counts as similar.",
+        f"Measured from {source}; a score of at least {similarity.threshold:g} counts as similar.",
     )
     _note_geometry(draft, profile)
     if profile.pooling != "avg":
-        why = "`features.pooling`: the head reads the maximum of each map"
-        why += ", in addition to its mean." if profile.pooling == "both" else ", not its mean."
+        why = "With `features.pooling` set, the head reads the maximum of each map"
+        why += " in addition to its mean." if profile.pooling == "both" else " instead of its mean."
         draft.note("pooling", profile.pooling, why)
     weights = profile.backbone.weights
     origin, licence = profile.backbone.pretrained_on, profile.backbone.license
-    why = f"pretrained on {escape_markdown(origin)}, {escape_markdown(describe_licence(licence))}."
+    terms = escape_markdown(describe_licence(licence))
+    why = f"It was pretrained on {escape_markdown(origin)}, {terms}."
     if backbone_why:
-        why = f"{backbone_why} It was {why}"
+        why = f"{backbone_why} {why}"
     draft.note("backbone", f"{profile.backbone.name} ({weights})", why, pinned=False)
 
 
 def _note_geometry(draft: Draft, profile: DatasetProfile) -> None:
     probes = profile.geometry_probes
-    why = f"the long side of the median image is {profile.aspect_ratio:.2f} times the short one"
+    why = f"The long side of the median image is {profile.aspect_ratio:.2f} times the short side"
     if probes:
         measured = ", ".join(
             f"{one.geometry} {one.log_loss:.3f} (± {one.noise:.3f})" for one in probes
         )
         why += (
-            f"; log-loss of probes on {probes[0].n_images} images: {measured}. Another one than "
-            f"crop is taken if it leads by {MIN_LEAD_ERRORS:g} standard errors"
+            f"; log-loss of probes on {probes[0].n_images} images: {measured}. Another way than "
+            f"the crop is used if it leads by {MIN_LEAD_ERRORS:g} standard errors"
         )
     draft.note("geometry", profile.geometry, f"{why}.")
 
@@ -210,17 +211,17 @@ def _choose_strategy(
 ) -> Strategy:
     similar = "similar" if profile.similarity.similar else "not similar"
     why = (
-        f"the table: {profile.size_class} data, {similar} to the pretraining set -> "
-        f"`{evidence.ruled}`. The evidence: {evidence.why}"
+        f"The table for {profile.size_class} data that are {similar} to the pretraining set says "
+        f"`{evidence.ruled}`. Evidence: {evidence.why}"
     )
     if race:
-        why += f" The race: {race.why}"
+        why += f" Race: {race.why}"
     elif evidence.contest:
-        why += " No race was run, so this choice stands unproven."
+        why += " No race was run, so this choice is not confirmed."
     chosen = race.winner if race else evidence.choice
     if chosen in too_slow:
         cheaper = next(name for name in CHEAPER_STRATEGIES[chosen] if name not in too_slow)
-        why += f" But {too_slow[chosen]}, so `{cheaper}` is taken in its place."
+        why += f" But {too_slow[chosen]}, so `{cheaper}` is used instead."
         chosen = cheaper
     strategy = chosen if pins.strategy == AUTO else cast(Strategy, pins.strategy)
     why += f" `{strategy}`: {rules.MEANING[strategy]}."
@@ -237,10 +238,11 @@ def _choose_taps(
     score = profile.score_name
     measured = ", ".join(f"{tap} {value:.3f}" for tap, value in probes.items())
     why = (
-        f"the head reads `{ruled[0]}`; {score} of probes by depth: {measured or 'not measured'}."
+        f"The head reads `{ruled[0]}`. The {score} of probes by depth: "
+        f"{measured or 'not measured'}."
         if len(ruled) == 1
-        else f"these are compared by the loss on all training and validation images, each by a "
-        f"head that has not seen it; {score} of probes by depth: {measured or 'not measured'}."
+        else "These are compared by the loss on all training and validation images, each with a "
+        f"head that has not seen it. The {score} of probes by depth: {measured or 'not measured'}."
     )
     if pins.tap == AUTO:
         draft.note("tap", ", ".join(ruled), why)
@@ -248,11 +250,11 @@ def _choose_taps(
     check_tap(pins.tap, taps, key="plan.tap")
     if rules.is_finetune(strategy) and pins.tap != taps[-1]:
         raise PlanError(
-            f"plan.tap is `{pins.tap}`, but `{strategy}` fine-tunes through the last tap "
+            f"plan.tap is `{pins.tap}`, but `{strategy}` fine-tunes up to the last tap "
             f"`{taps[-1]}`",
-            hint="pin plan.strategy=early_features for a head on an earlier tap",
+            hint="set plan.strategy=early_features for a head on an earlier tap",
         )
-    # Joined taps are read shallow to deep, whatever order they were written in.
+    # Joined taps are read from shallow to deep, in whatever order they were written.
     parts = pins.tap.split("+")
     tap = "+".join(name for name in taps if name in parts)
     draft.note("tap", tap, why, pinned=True)
@@ -266,20 +268,20 @@ def _choose_input_size(
     if profile.dense:
         ruled = rules.dense_input_size(card_size)
         why = (
-            f"the backbone was trained at {card_size}; what is said of positions gains from a "
-            "larger input, since small objects cover more of its cells."
+            f"The backbone was trained at {card_size} pixels; outputs for positions gain from a "
+            "larger input, since small objects then cover more cells."
         )
     elif rules.is_finetune(strategy):
         ruled = rules.finetune_input_size(profile.fitted_side, card_size)
         side = "short" if profile.geometry == "crop" else "long"
         why = (
-            f"the median image is {profile.fitted_side:.0f} pixels on its {side} side and the "
+            f"The median image is {profile.fitted_side:.0f} pixels on its {side} side and the "
             f"backbone was trained at {card_size}; fine-tuning adapts to a smaller input, which is "
             "cheaper."
         )
     else:
         ruled = card_size
-        why = "frozen features are best at the size that the backbone was trained at."
+        why = "Frozen features are best at the input size of the backbone's training."
     pinned = pins.input_size != AUTO
     size = cast(int, pins.input_size) if pinned else ruled
     draft.note("input size", size, why, pinned=pinned)

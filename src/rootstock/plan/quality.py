@@ -1,4 +1,4 @@
-"""The setting `quality`: one word for what a plan may cost, in the place of single settings."""
+"""The setting `quality`: one word that sets how much a plan may cost."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rootstock.plan import rules
 from rootstock.plan.pins import AUTO, Pins
 
 BEST_EPOCHS_FACTOR = 2
-"""Epochs of `best` for each one that the recipe has. Not fitted to any set."""
+"""Epochs of `best` per epoch of the recipe. Not fitted to any set."""
 
 
 def spend_more(pins: Pins, profile: DatasetProfile, quality: Quality) -> Pins:
-    """Return ``pins`` with what `best` does: more epochs, more rates, the backbone's own size.
+    """Return ``pins`` with the effects of `best`: more epochs, more rates, the full input size.
 
-    Settings of the user stay. All rates of the recipes are tried, those for few images and those
-    for many.
+    The user's own settings are kept. All rates of the recipes are tried, those for few and those
+    for many images.
     """
     if quality != "best":
         return pins
@@ -35,18 +35,18 @@ def spend_more(pins: Pins, profile: DatasetProfile, quality: Quality) -> Pins:
 
 
 def ruled_out(pins: Pins, quality: Quality) -> dict[Strategy, str]:
-    """Return the strategies that `fast` does not take, and why; none if one is pinned."""
+    """Return the strategies that `fast` excludes, with the reason; empty if one is pinned."""
     if quality != "fast" or pins.strategy != AUTO:
         return {}
-    why = "`quality: fast` trains a head only"
+    why = "`quality: fast` trains only a head"
     return {name: why for name in rules.MEANING if rules.is_finetune(name)}
 
 
 def describe_quality(quality: Quality) -> str:
-    """Return what the word does, for plan.md."""
+    """Return the meaning of the word, for plan.md."""
     return {
-        "fast": "a head on frozen features, no race and no fine-tuning",
-        "balanced": "fine-tuning if it is expected to pay, and a race if that is in doubt",
-        "best": "all installed backbones are compared; fine-tuning for twice as long, at more "
-        "learning rates and at the backbone's own input size",
-    }[quality] + "; single settings in `params.yaml` take precedence."
+        "fast": "a head on frozen features, without race and fine-tuning",
+        "balanced": "fine-tuning if it should pay off, and a race if that is in doubt",
+        "best": "all installed backbones are compared; fine-tuning takes twice as long, with more "
+        "learning rates and the backbone's own input size",
+    }[quality] + "; individual settings in `params.yaml` take precedence."

@@ -1,4 +1,4 @@
-"""reports/plan.md: the plan in words, for a person."""
+"""reports/plan.md: the plan in words."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def render_plan(
     networks: int = 1,
     notices: Sequence[str] = (),
 ) -> str:
-    """The plan as Markdown.
+    """Return the plan as Markdown.
 
-    ``picture`` is the path of the evidence plot, if there is one; ``minutes`` and ``latency_ms``
-    are what was measured on ``machine``, where it was; ``backbones_here`` the milliseconds to
-    serve an image and the minutes to train by the plan's strategy, by the weights' SHA-256;
-    ``times`` the minutes expected and taken, by what takes them; ``skipped_race`` what a race would
-    have cost if none was run; ``networks`` how many `train.ensemble` asks for; ``notices`` what the
-    index noticed.
+    ``picture`` is the path of the evidence plot, if there is one. ``minutes`` and ``latency_ms``
+    were measured on ``machine``, if at all. ``backbones_here`` has the milliseconds per served
+    image and the minutes to train with the plan's strategy, by the SHA-256 of the weights.
+    ``times`` has the minutes expected and taken, by activity. ``skipped_race`` is the cost of the
+    race if none was run; ``networks`` is the number that `train.ensemble` asks for. ``notices`` are
+    the warnings of the index.
     """
     lines = [
         f"# Plan: {plan.strategy}",
@@ -62,8 +62,8 @@ def render_plan(
         ),
     ]
     lines += ["", "## The table", "", *_table(plan)]
-    lines += ["", "## Rule, evidence, race", "", *_judgement(plan, skipped_race)]
-    lines += ["", "## What each strategy would cost and give", ""]
+    lines += ["", "## Rule, evidence and race", "", *_judgement(plan, skipped_race)]
+    lines += ["", "## Expected score and cost of each strategy", ""]
     lines += _candidates(plan, minutes, latency_ms, machine)
     if networks > 1:
         lines += ["", "## Ensemble", "", _ensemble(plan, networks, times, latency_ms)]
@@ -106,23 +106,23 @@ def _judgement(plan: TransferPlan, skipped: SkippedRace | None) -> list[str]:
         f"- **Evidence** for `{evidence.choice}`: {evidence.why}",
     ]
     if plan.race is None:
-        reason = "unproven: no race was run." if evidence.contest else "none was needed."
+        reason = "not run, so the choice is not confirmed." if evidence.contest else "not needed."
         if skipped:
             one, other = skipped.contest
             reason += (
-                f" One of `{one}` and `{other}` would have taken at most about "
+                f" A race of `{one}` and `{other}` would have taken at most about "
                 f"{show_seconds(60 * skipped.minutes)} here."
             )
         return [*lines, f"- **Race**: {reason}"]
     lines += [
-        f"- **Race** won by `{plan.race.winner}`: {plan.race.why}",
+        f"- **Race**: `{plan.race.winner}` won. {plan.race.why}",
         "",
         "| contender | training images | validation images | epochs "
         f"| validation {plan.score_name} | calibrated log-loss |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for heat in plan.race.heats:
-        epochs = heat.epochs or "head only"
+        epochs = heat.epochs or "only the head"
         splits = f" in {heat.splits} splits" if heat.splits > 1 else ""
         lines.append(
             f"| {heat.strategy} | {heat.n_train} | {heat.n_val}{splits} | {epochs} "
@@ -146,16 +146,16 @@ def _candidates(
     lines += [_candidate_row(candidate, plan, minutes) for candidate in plan.candidates]
     lines += [
         "",
-        f"{EXPECTED_LEVEL:.0%} of the runs should have a test {plan.score_name} in the expected "
-        "range: the probe with the noise of the probed and of the test images. "
+        f"In {EXPECTED_LEVEL:.0%} of the runs the test {plan.score_name} should be in the expected "
+        "range, which combines the probe with the noise of the probed images and the test images. "
         "A *prior* is an expectation from the literature or from the runs in the ledger, not a "
-        "measurement on your images. Minutes of features and of training at every "
-        "planned rate, the decoding of images not counted: "
-        f"measured speed of this machine{f' ({machine})' if machine else ''}, and operations over "
-        f"{REFERENCE_GFLOPS:g} GFLOP/s, the speed of two CPU cores.",
+        "measurement on your images. Minutes cover features and training at every planned rate, "
+        "excluding image decoding. They come from the "
+        f"measured speed of this machine{f' ({machine})' if machine else ''}; the reference "
+        f"machine has {REFERENCE_GFLOPS:g} GFLOP/s, the speed of two CPU cores.",
     ]
     if latency_ms is not None:
-        lines.append(f"Serving one image with this backbone: {latency_ms:.1f} ms here.")
+        lines.append(f"Serving one image with this backbone takes {latency_ms:.1f} ms here.")
     return lines
 
 
@@ -164,7 +164,7 @@ def _candidate_row(
 ) -> str:
     chosen = candidate.strategy == plan.strategy
     name = f"**{candidate.strategy}**" if chosen else candidate.strategy
-    expected = "not known"
+    expected = "unknown"
     if candidate.expected_accuracy is not None:
         low, high = candidate.expected_accuracy
         expected = f"{low:.3f} to {high:.3f}"
@@ -212,7 +212,7 @@ def _times(times: Mapping[str, tuple[float | None, float | None]]) -> list[str]:
     return [
         *markdown_table(("what", "expected minutes", "minutes taken"), rows),
         "",
-        "Training counts all trials as if one had followed the other, those of the race included.",
+        "Training counts all trials one after another, including those of the race.",
     ]
 
 
@@ -224,7 +224,7 @@ def _minutes(value: float | None, unknown: str) -> str:
 
 def _backbones(plan: TransferPlan, here: Mapping[str, tuple[float, float]]) -> list[str]:
     lines = [
-        "| backbone | parameters | GFLOP an image | probe | k-NN | serving an image here "
+        "| backbone | parameters | GFLOP per image | probe | k-NN | serving an image here "
         f"| `{plan.strategy}` here | |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -251,12 +251,12 @@ def _measured(value: float | None, unit: str) -> str:
 
 def _evidence(profile: DatasetProfile) -> list[str]:
     similarity = profile.similarity
-    lines = [f"Similarity {similarity.score:.2f}, by {similarity.method}."]
+    lines = [f"The similarity is {similarity.score:.2f}, measured by {similarity.method}."]
     if similarity.quarters:
         quarters = ", ".join(f"{value:.3f}" for value in similarity.quarters)
         lines.append(
-            "Median divergence from the pretraining statistics by quarter of depth, early to "
-            f"late: {quarters} (measured on {similarity.n_images} images)."
+            "The median divergence from the pretraining statistics, by quarter of depth from "
+            f"early to late, is {quarters} (measured on {similarity.n_images} images)."
         )
     if profile.probes:
         lines += ["", f"| tap | cross-validated {profile.score_name} | spread over folds | k-NN |"]

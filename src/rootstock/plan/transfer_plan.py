@@ -1,4 +1,4 @@
-"""TransferPlan: what will be done with the backbone, and why."""
+"""TransferPlan: how the backbone is used, and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rootstock.system.digest import digest_json
 
 
 class Reason(Record):
-    """One choice, its value, whether the user pinned it, and why in plain words."""
+    """One choice: its value, whether the user pinned it, and the reason in plain words."""
 
     choice: str
     value: str
@@ -21,23 +21,23 @@ class Reason(Record):
 
 
 class StrategyForecast(Record):
-    """What one strategy is expected to reach and to cost."""
+    """The expected score and cost of one strategy."""
 
     strategy: Strategy
     expected_accuracy: tuple[float, float] | None
     level: float | None = None
-    """Share of the runs whose test accuracy is to be in that range; None of old plans."""
+    """Share of the runs whose test accuracy should be in that range; None in old plans."""
     basis: str
     gflop: float
     reference_minutes: float
-    """On a machine of `REFERENCE_GFLOPS`, see `plan.costs`; a GPU needs a small part of it."""
+    """Minutes on a machine of `REFERENCE_GFLOPS`, see `plan.costs`; a GPU needs far less."""
 
 
 class BackboneScore(Record):
     """One of several candidate backbones, probed at its last tap.
 
-    ``gflop``: 1e9 operations for one image at its own input size; ``noise``: the standard error
-    of ``accuracy``; ``excluded``: why it cannot be taken, empty where it can.
+    ``gflop``: 1e9 operations per image at its own input size; ``noise``: the standard error of
+    ``accuracy``; ``excluded``: why it cannot be used, empty if it can.
     """
 
     candidate: str
@@ -52,9 +52,9 @@ class BackboneScore(Record):
 
 
 class Evidence(Record):
-    """What the table says, and what the probes made of it.
+    """The strategy of the table, and the result of weighing it against the probes.
 
-    ``choice`` is final unless ``contest`` names two strategies, whose race then decides.
+    ``choice`` is final unless ``contest`` names two strategies; then their race decides.
     """
 
     ruled: Strategy
@@ -69,18 +69,18 @@ class Heat(Record):
     strategy: Strategy
     n_train: int
     n_val: int
-    """Of all ``splits`` together."""
+    """Validation images of all ``splits`` together."""
     epochs: int
-    """0: a head on frozen features."""
+    """Epochs of fine-tuning; 0: a head on frozen features."""
     accuracy: float
     log_loss: float
-    """Calibrated: with the temperature that fits best."""
+    """The log-loss with the best temperature."""
     rates: tuple[float, ...] = ()
-    """The peak learning rates that were trained in full; empty for a head."""
+    """The peak learning rates that were fully trained; empty for a head."""
     valid: bool = True
     """Whether fine-tuning ended above the head that it started from, within the noise."""
     splits: int = 1
-    """How many splits into training and validation images were trained on."""
+    """The number of splits into training and validation images."""
 
 
 class Race(Artifact):
@@ -94,7 +94,7 @@ class Race(Artifact):
 
 
 class RacedHead(Record):
-    """The head that lost a race against fine-tuning: it is compared again after training."""
+    """The head that lost a race against fine-tuning; it is compared again after training."""
 
     strategy: Strategy
     taps: tuple[str, ...]
@@ -117,7 +117,7 @@ class FinetuneRecipe(Record):
 
 
 class TransferPlan(Artifact):
-    """Strategy, depth, freezing, sizes and search space: all that training needs to know."""
+    """Strategy, depth, freezing, sizes and search space: everything that training needs."""
 
     made_by: ClassVar[str] = "plan"
 
@@ -131,32 +131,32 @@ class TransferPlan(Artifact):
     weights: str
     weights_sha256: str
     taps: tuple[str, ...]
-    """Candidate depths for the head, the preferred one first."""
+    """Depths that the head may read, the preferred one first."""
     input_size: int
     geometry: Geometry = "crop"
     """How images become square; old plans crop them."""
     pooling: Pooling = "avg"
-    """What the head reads of each map; old plans average."""
+    """How the head summarises each map; old plans use the mean."""
     score_name: str = "accuracy"
-    """What probes and races compare, in words."""
+    """Name of the score that probes and races compare, in words."""
     finetune: FinetuneRecipe | None
     head_candidates: tuple[dict[str, Any], ...]
     finetune_candidates: tuple[dict[str, Any], ...]
     finetune_space: dict[str, Interval | tuple[str, ...]] = {}
-    """What fine-tuning trials beyond the candidates are drawn from; empty for a head."""
+    """Ranges from which further fine-tuning trials are drawn; empty for a head."""
     budget_minutes: float | None = None
-    """Of training, writing the model included."""
+    """Limit on the minutes of training, including writing the model."""
     candidates: tuple[StrategyForecast, ...]
     backbones: tuple[BackboneScore, ...] = ()
-    """Empty where one backbone was named."""
+    """Scores of the backbones; empty if only one was named."""
     evidence: Evidence
     race: Race | None
     raced_head: RacedHead | None = None
-    """None if no head was raced, or it has won."""
+    """None if no head was raced, or if the head won."""
     reasons: tuple[Reason, ...]
 
     def for_raced_head(self) -> TransferPlan | None:
-        """Return the plan that trains the head which lost the race; None without one."""
+        """Return the plan that trains the head that lost the race, or None."""
         if self.raced_head is None:
             return None
         nothing: dict[str, Any] = {"finetune": None, "finetune_candidates": (), "race": None}

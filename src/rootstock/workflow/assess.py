@@ -91,7 +91,7 @@ def _open_reader(project: Project, backbone: Backbone, geometry: Geometry) -> Fe
 
 
 def _measure_shape(project: Project, backbone: Backbone) -> dict[str, Any]:
-    """Return the fields of the profile that say how images become square, and why."""
+    """Return the fields of the profile about making images square, with the reason."""
     config, rows = project.config, project.manifest.rows("train")
     ratio = median_aspect_ratio(rows)
     wish = "squash" if get_task(project.manifest.task).spatial else config.data.geometry
@@ -117,7 +117,7 @@ def _load_allowed(config: Config, weights: str, name: str) -> Backbone:
 
 
 def _with_candidates(project: Project, profile: DatasetProfile) -> DatasetProfile:
-    """Return ``profile`` with what every other candidate makes of the same images."""
+    """Return ``profile`` with the measurements of every other candidate on the same images."""
     config = project.config
     rows = sample_rows(project.manifest.rows("train"), config.assess.sample)
     task = get_task(project.manifest.task)

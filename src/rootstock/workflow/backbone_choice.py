@@ -1,4 +1,4 @@
-"""Several candidate backbones: measured in stage `assess`, chosen among in stage `plan`."""
+"""Candidate backbones: the stage `assess` measures them, the stage `plan` chooses one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rootstock.workflow.estimates import Estimate
 def measure_candidates(
     names: Sequence[str], measure: Callable[[str], BackboneProfile]
 ) -> tuple[tuple[BackboneProfile, ...], tuple[Unusable, ...]]:
-    """Return what each candidate makes of the same images, and those that cannot be used."""
+    """Return the measurements of each candidate on the same images, and the unusable ones."""
     profiles: list[BackboneProfile] = []
     unusable: list[Unusable] = []
     with Progress("backbones", len(names), "backbone") as progress:
         for name in names:
             try:
                 profiles.append(measure(name))
-            except BackboneError as error:  # a hub that cannot be reached is a reason, not an end
+            except BackboneError as error:  # an unreachable hub is a reason, not a failure
                 unusable.append(Unusable(candidate=name, why=error.message))
             progress.update()
     return tuple(profiles), tuple(unusable)
@@ -31,7 +31,7 @@ def measure_candidates(
 
 @dataclass(frozen=True)
 class BackboneChoice:
-    """The profile as the chosen backbone sees it; the rest is empty if there was no choice.
+    """The profile as measured with the chosen backbone; other fields are empty without a choice.
 
     ``estimates`` by the SHA-256 of the weights.
     """
@@ -45,7 +45,7 @@ class BackboneChoice:
 def choose_candidate(
     profile: DatasetProfile, limits: Limits, estimate: Callable[[DatasetProfile], Estimate]
 ) -> BackboneChoice:
-    """Choose the best candidate within the limits; there is no choice of one without limits.
+    """Choose the best candidate within the limits; a single one without limits is not a choice.
 
     ``estimate`` measures a profile's backbone on this machine.
     Raises:
@@ -57,7 +57,7 @@ def choose_candidate(
     estimates = {
         each.backbone.weights_sha256: estimate(each)
         for each in (profile, *others)
-        # One that is too large will not be taken, and takes long to measure.
+        # A candidate that is too large will not be chosen, and takes long to measure.
         if limits.allow_size(each.backbone.parameters)
     }
     latencies = {weights: throughput.latency_ms for weights, (throughput, _) in estimates.items()}

@@ -1,4 +1,4 @@
-"""What is decided once a search is over: the model, its views, its calibration."""
+"""Decisions after a search: the model, its views and its calibration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rootstock.training.trials import FinetunedTrial, HeadTrial, best_head, trai
 class SearchResult:
     """The trials of both searches; ``tuned`` is empty if nothing was fine-tuned.
 
-    ``raced`` are heads of another job, which lost a race against the fine-tuning.
+    ``raced`` are heads of another job that lost a race against the fine-tuning.
     """
 
     heads: Sequence[HeadTrial]
@@ -33,16 +33,16 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Choice:
-    """The trial that becomes the model, the strategy that made it, and why, in one line.
+    """The trial that becomes the model, its strategy, and the reason in one line.
 
-    ``job`` is the training that the trial is from.
+    ``job`` is the training of the trial.
     """
 
     job: TrainingJob
     trial: HeadTrial | FinetunedTrial
     strategy: str
     kept_head: bool
-    """Whether a head won against the fine-tuning."""
+    """Whether a head was better than the fine-tuning."""
     why: str
     ensemble: Ensemble | None = None
     """What came of `train.ensemble`; None if one network was asked for."""
@@ -51,7 +51,7 @@ class Choice:
 def choose_trial(
     job: TrainingJob, result: SearchResult, *, raced_job: TrainingJob | None = None
 ) -> Choice:
-    """Choose the best fine-tuned trial or average, unless it is worse than the best head.
+    """Choose the best fine-tuned trial or average, or the best head if that is better.
 
     ``raced_job`` is the training of the raced heads of ``result``.
     """
@@ -117,10 +117,10 @@ def widen_choice(
 
 @dataclass(frozen=True)
 class Calibrated:
-    """How the model is served: its head, views and calibration, and what it does on validation.
+    """How the model is served: its head, views and calibration, and its validation results.
 
-    ``decisions`` [M,...] are those on the images of ``targets``, none of which the model that
-    decided has seen. ``metrics`` are those of ``trial`` before its head was fitted again.
+    ``decisions`` [M,...] are those on the images of ``targets``; the model that made them has not
+    seen these images. ``metrics`` are those of ``trial`` before its head was fitted again.
     """
 
     trial: HeadTrial | FinetunedTrial
@@ -131,7 +131,7 @@ class Calibrated:
     targets: Targets
     metrics: Mapping[str, float]
     final: bool = False
-    """Whether the head was fitted again, to the validation images too."""
+    """Whether the head was fitted again, to training and validation images."""
 
 
 def calibrate(
@@ -140,7 +140,7 @@ def calibrate(
     """Choose the views, fit the final head and the calibration, and measure the validation images.
 
     The calibration of a final head is fitted to outputs of heads that have not seen the image; that
-    of another model, or of several views, to the validation images. ``threshold`` is
+    of another model, or of several views, is fitted to the validation images. ``threshold`` is
     `task.threshold`.
     """
     task, val = job.data.task, job.data.targets("val")

@@ -1,4 +1,4 @@
-"""The code that a stage depends on, read from the source: no module is imported for it.
+"""Find the code that a stage depends on, from its source and without importing it.
 
 A stage is stale when a module that it imports has changed, directly or through others.
 """
@@ -16,22 +16,22 @@ from pathlib import Path
 from rootstock.system.files import sha256_file
 
 SOURCE = Path(__file__).parents[2]
-"""The folder that the package `rootstock` is in."""
+"""The folder that contains the package `rootstock`."""
 IGNORED = ("rootstock.integrations", "rootstock.cli", "rootstock.service")
-"""Packages that do not count, nor what they import.
+"""Packages that are ignored, together with their imports.
 
 Integrations connect a stage to trackers and clusters: another way to spread or log the same work
-must not train a model again. Commands and the service call stages or use what they made.
+must not train a model again. Commands and the service call stages or use their results.
 """
 
 
 def find_code(module: str, folders: Sequence[Path] = (SOURCE,)) -> list[Path]:
-    """Return the files of ``module`` and of all that it imports, directly or through others.
+    """Return the files of ``module`` and of all its imports, direct and indirect.
 
     Only the module's own package and `rootstock` count, as they are in ``folders``: an installed
-    package has libraries next to it. Imports inside functions count, imports for
-    type checkers do not. Where the source calls `import_module`, strings that name a module count;
-    where it uses `__file__`, strings that name a file or folder next to it count as its data.
+    package has libraries next to it. Imports inside functions count; imports for type checkers do
+    not. If the source calls `import_module`, strings that name a module count; if it uses
+    `__file__`, strings that name a file or folder next to it count as its data.
     """
     files: set[Path] = set()
     packages = {module.partition(".")[0], "rootstock"}
@@ -60,7 +60,7 @@ def digest_code(module: str, source: Path = SOURCE) -> str:
 
 
 def _locate(name: str, folders: Sequence[Path]) -> Path | None:
-    """Return the source file of a module in ``folders``, or None for all other names."""
+    """Return the source file of a module in ``folders``; None for other names."""
     if not name:
         return None
     for folder in folders:
@@ -73,14 +73,14 @@ def _locate(name: str, folders: Sequence[Path]) -> Path | None:
 
 @dataclass(frozen=True)
 class _Source:
-    """What one source file says that matters here."""
+    """One parsed source file."""
 
     nodes: Sequence[ast.AST]
     strings: frozenset[str]
     names: frozenset[str]
 
     def imports(self, package: str) -> Iterator[str]:
-        """Yield names that may be modules; ``package`` is what relative imports start from."""
+        """Yield names that may be modules; relative imports start from ``package``."""
         for node in self.nodes:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
@@ -93,7 +93,7 @@ class _Source:
             yield from (text for text in self.strings if text.replace(".", "_").isidentifier())
 
     def data_files(self, folder: Path) -> Iterator[Path]:
-        """Yield the files in ``folder`` that the source names, and those in folders it names."""
+        """Yield the files in ``folder`` that the source names, and those in named folders."""
         if "__file__" not in self.names:
             return
         for name in self.strings:
@@ -124,7 +124,7 @@ def _read(text: str) -> _Source:
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield ``node`` and all below it, without what only type checkers read."""
+    """Yield ``node`` and all nodes below it, without code for type checkers."""
     yield node
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):

@@ -1,4 +1,4 @@
-"""The labels of a project with their corrections: what is in force, and labels from files."""
+"""The labels of a project with corrections: the labels in force, and labels from files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rootstock.tasks.task import Task
 
 
 class Imported(NamedTuple):
-    """What became of labels from a file: rows that were added, and the others."""
+    """The result of importing labels from a file: added rows, and the others."""
 
     added: tuple[Correction, ...]
     n_unchanged: int
@@ -49,10 +49,10 @@ class ProjectLabels:
 
     @classmethod
     def read(cls, config: Config, paths: Paths) -> ProjectLabels:
-        """Read both.
+        """Read the manifest and the corrections.
 
         Raises:
-            ArtifactError: there is no manifest: the stage `index` writes it.
+            ArtifactError: there is no manifest; the stage `index` writes it.
             DataError: the corrections cannot be read.
         """
         root = paths.below(config.data.root)
@@ -76,13 +76,13 @@ class ProjectLabels:
         return self.manifest.originals.get(row.path, row.target)
 
     def in_force(self, row: ImageRow) -> str:
-        """Return the label with all corrections, or `REMOVE`, also those of after the index."""
+        """Return the label with all corrections, or `REMOVE`, including those after the index."""
         correction = self._in_force.get(row.sha256)
         return correction.new if correction else self.original(row)
 
     @property
     def images(self) -> list[ImageRow]:
-        """Rows that can have a label: usable ones, and those that were removed."""
+        """Rows that can have a label: usable ones, and removed ones."""
         return [row for row in self.manifest.images if row.quarantine in ("", REMOVED)]
 
     @cached_property
@@ -111,7 +111,7 @@ class ProjectLabels:
         return count
 
     def labelled(self, *, only_corrected: bool) -> list[Labelled]:
-        """Return the labels in force, without those of images that were removed."""
+        """Return the labels in force, without those of removed images."""
         return [
             Labelled(row.path, row.sha256, self.in_force(row), (row.width, row.height))
             for row in self.images
@@ -123,7 +123,7 @@ class ProjectLabels:
         """Add a row for each image whose label differs from the one in force.
 
         Raises:
-            DataError: a label is not one of the task; nothing is added then.
+            DataError: a label is not valid for the task; nothing is added.
             ArtifactError: the file cannot be written.
         """
         finder = _ImageFinder(self.images)
@@ -144,7 +144,7 @@ class ProjectLabels:
         return Imported(tuple(added.values()), n_unchanged, tuple(unknown))
 
     def add_rows(self, rows: Sequence[Correction]) -> Imported:
-        """Add the rows of another such file that are not there yet.
+        """Add the rows of another corrections file that are new.
 
         Raises:
             ArtifactError: the file cannot be written.
@@ -165,7 +165,7 @@ class ProjectLabels:
 
 
 class _ImageFinder:
-    """Finds images by their SHA-256, their path, or the end of a path that only one has."""
+    """Finds images by their SHA-256, their path, or a unique end of their path."""
 
     def __init__(self, rows: Sequence[ImageRow]) -> None:
         self._by_content = {row.sha256: row for row in rows}
@@ -175,10 +175,10 @@ class _ImageFinder:
             self._by_name[PurePosixPath(row.path).name].append(row)
 
     def find(self, image: Labelled) -> ImageRow | None:
-        """Return the image that a label of another tool is of; None if it is not sure."""
+        """Return the image that another tool's label refers to; None if it is not certain."""
         if image.sha256:
             return self._by_content.get(image.sha256)
-        # Label Studio writes addresses: /data/local-files/?d=photos/ant/1.png
+        # Label Studio writes URLs such as /data/local-files/?d=photos/ant/1.png
         path = unquote(image.path.rpartition("?d=")[2]).replace("\\", "/")
         if row := self._by_path.get(path):
             return row

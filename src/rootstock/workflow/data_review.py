@@ -1,4 +1,4 @@
-"""Part of stage `assess`: the data set reviewed through cached features, on one page."""
+"""Part of the stage `assess`: review the data set with cached features, on one page."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ INDEXED = {
     "classes": "plots/data/classes.png",
     "sizes": "plots/data/sizes.png",
 }
-"""Pictures of stage `index`."""
+"""Pictures that the stage `index` draws."""
 BORDER_IMAGES = 300
-"""Images whose borders are looked at, and how many of each class at least."""
+"""Images whose borders are examined, and the minimum per class."""
 BORDER_IMAGES_PER_CLASS = 12
 
 
@@ -50,7 +50,7 @@ def review_data(
 ) -> DataReview:
     """Write the review as JSON to ``artifact``, and data.md with its pictures to ``reports``.
 
-    ``rows`` are the images to review; ``minutes`` are those of training by each strategy.
+    ``rows`` are the images to review; ``minutes`` are the training times per strategy.
     """
     reader.extract(rows, [LAST], batch_size=batch_size)
     features = reader.read(rows, LAST).astype(np.float32)
@@ -103,11 +103,14 @@ def _draw(
     sheets = {
         "suspects": (
             [(s.path, s.label, f"→ {s.suggested} {s.confidence:.0%}") for s in review.suspects],
-            ("Labels in doubt", f"{len(review.suspects)} in all, the surest doubts first"),
+            ("Labels in doubt", f"{len(review.suspects)} in total, the clearest first"),
         ),
         "outliers": (
             [(o.path, o.label, f"{o.score:.0f} deviations") for o in review.outliers],
-            ("Images unlike all others", f"{len(review.outliers)} in all, the farthest first"),
+            (
+                "Images unlike all others",
+                f"{len(review.outliers)} in total, the most unusual first",
+            ),
         ),
     }
     for name, (items, headlines) in sheets.items():

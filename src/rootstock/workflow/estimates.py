@@ -1,4 +1,4 @@
-"""What training is expected to take on this machine, and what the plan itself took."""
+"""Estimated training times on this machine, and the measured times of the plan itself."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from rootstock.system.files import read_json, write_json
 from rootstock.training.throughput import Throughput, known_throughput
 
 HEAD_OPERATIONS = 4_000
-"""Operations of a head's whole search for each image, feature and class: measured on random
-features, 160 to 1,500 images, 2 to 12 classes."""
+"""Operations of a head's whole search per image, feature and class: measured on random features,
+160 to 1,500 images, 2 to 12 classes."""
 HEAD_SECONDS = 0.1
-"""What a head takes besides."""
+"""Fixed cost of a head, in addition."""
 Estimate = tuple[Throughput, dict[Strategy, float]]
-"""The throughput of this machine, and the minutes of training by strategy."""
+"""The throughput of this machine, and the minutes of training per strategy."""
 
 
 def estimate_minutes(
     folder: Path, profile: DatasetProfile, backbone: Backbone, pins: Pins
 ) -> Estimate:
-    """Return this machine's throughput, which ``folder`` keeps while it is near, and minutes."""
+    """Return this machine's throughput, cached in ``folder`` while it is similar, and minutes."""
     size = tuning_size(profile, pins)
     throughput = known_throughput(folder, backbone, tuning_size=size, check=True)
     minutes = {
@@ -57,9 +57,9 @@ def trial_minutes(
     *,
     networks: int = 1,
 ) -> float:
-    """Return the minutes of all trials of ``plan``, those that a race has done included.
+    """Return the minutes of all trials of ``plan``, including those that a race has done.
 
-    Those of an ensemble of ``networks`` are as many times those of one, at most.
+    An ensemble of ``networks`` takes at most that many times as long.
     """
     seconds = 0.0
     for part in (plan, plan.for_raced_head()):
@@ -75,23 +75,23 @@ def trial_minutes(
 
 @dataclass(frozen=True)
 class PlanMinutes:
-    """Minutes of one stage or race on this machine; None: not expected, or not measured."""
+    """Minutes of one stage or race on this machine; None: unknown."""
 
     expected: float | None
     taken: float | None
 
     @classmethod
     def read(cls, file: Path) -> PlanMinutes:
-        """Return what `write` wrote; nothing is known without the file."""
+        """Read what `write` wrote; all is unknown without the file."""
         if not file.exists():
             return cls(None, None)
         return cls(**read_json(file, made_by="plan"))
 
     def write(self, file: Path) -> None:
-        """Write it as JSON."""
+        """Write the object as JSON."""
         write_json(file, {"expected": self.expected, "taken": self.taken})
 
 
 def assessment_file(folder: Path, profile: DatasetProfile) -> Path:
-    """Return the file in ``folder`` that holds the minutes of an assessment."""
+    """Return the file in ``folder`` with the minutes of an assessment."""
     return folder / f"assess-{profile.data_hash[:16]}.json"

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: ModelBundle and test images in, Evaluation and its pictures out."""
+"""Stage `evaluate`: ModelBundle and test images in, Evaluation and pictures out."""
 
 from __future__ import annotations
 
@@ -54,24 +54,24 @@ from rootstock.workflow.project import Project
 
 
 class Measurement(NamedTuple):
-    """The metrics of a model on given images, and what to know before reading them."""
+    """The metrics of a model on given images, with notes for the reader."""
 
     metrics: dict[str, float]
     notes: list[str]
 
 
 CORRUPTED_IMAGES = 32
-"""Test images that are also measured after each of eight corruptions."""
+"""Test images that are also measured with each of eight corruptions."""
 ATTACKED_IMAGES = 16
 """Of those, the ones that are attacked: each attack is ten passes forward and back."""
 INT8_PREFIX = "int8_"
 log = logging.getLogger(__name__)
 COVERAGE = 0.95
-"""Of the prediction sets whose promise is checked."""
+"""Coverage of the prediction sets that are checked."""
 
 
 def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluation:
-    """Measure the bundle once on the test split, as it would be served; log it to the run."""
+    """Measure the bundle once on the test split, as it is served; log the result to the run."""
     project = Project(config, paths)
     rows = project.manifest.rows("test")
     training = read_json(paths.training, made_by="train")
@@ -81,7 +81,7 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     if training["finetuning"]:
         pictures["fine-tuning by epoch"] = "plots/training/finetuning.png"
         augmented = "plots/training/augmentations.png"
-        if (paths.reports / augmented).exists():  # models trained before have none
+        if (paths.reports / augmented).exists():  # older models have none
             pictures["augmentation of training images"] = augmented
     explanations = _explain(predictor, rows, evaluation, features, project.root, paths.reports)
     explanations = f"{explanations}\n{spoiled}"
@@ -110,7 +110,7 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
     with training_run(runs, training, paths.runs) as run:
         run.log_metrics(forecast_metrics(row))
         headline = evaluation.task.headline
-        # In MLflow's table the columns are in order of the alphabet, and few fit on a screen.
+        # MLflow's table sorts columns alphabetically, and few fit on a screen.
         run.log_metrics({headline: evaluation.metrics[headline]})
         run.log_metrics({f"test_{name}": value for name, value in evaluation.metrics.items()})
         run.log_files(paths.reports, folder="reports")
@@ -120,8 +120,8 @@ def evaluate_model(config: Config, paths: Paths, *, runs: RunLogger) -> Evaluati
 def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> Measurement:
     """Measure any bundle on any labelled images, of one class or more.
 
-    The folder's own test split is used, or every image if it has none. What the labels are is
-    said by the model, not by the settings.
+    Uses the folder's own test split, or every image if it has none. The model, not the settings,
+    defines the kind of label.
     Raises:
         DataError: the folder has classes that the model does not know.
     """
@@ -141,7 +141,7 @@ def evaluate_folder(config: Config, paths: Paths, *, model: Path) -> Measurement
 def _compare_with_training(
     predictor: Predictor, rows: list[ImageRow], evaluation: Evaluation
 ) -> tuple[dict[str, float], list[str]]:
-    """Return metrics and notes about images that the model was made with; none if there is none."""
+    """Return metrics and notes about images of the model's training; empty if there are none."""
     seen = predictor.bundle.seen
     if seen is None:
         return {}, []
@@ -151,9 +151,9 @@ def _compare_with_training(
         return {}, []
     metrics: dict[str, float] = {"n_seen_in_training": n_seen}
     note = (
-        f"{n_seen} of these {len(rows)} images are files that the model was made with "
-        f"({counts['train']} to train, {counts['val']} to validate), so the figures say little of "
-        "new images."
+        f"{n_seen} of these {len(rows)} images were used to make the model "
+        f"({counts['train']} for training, {counts['val']} for validation), so the figures say "
+        "little about new images."
     )
     if n_new := counts[""]:
         name = evaluation.task.headline
@@ -162,7 +162,7 @@ def _compare_with_training(
             evaluation.decisions[fresh], evaluation.targets.take(fresh)
         )[name]
         metrics[f"{name}_of_new"] = round(value, 6)
-        note += f" On the other {n_new} images: {name.replace('_', ' ')} {value:.3f}."
+        note += f" On the other {n_new} images the {name.replace('_', ' ')} is {value:.3f}."
     return metrics, [note]
 
 
@@ -174,7 +174,7 @@ def _explain(
     root: Path,
     reports: Path,
 ) -> str:
-    """Draw heat maps of some test images; return the sections on them and on retrieval."""
+    """Draw heat maps of some test images; return report sections on them and on retrieval."""
     sections = []
     explanations = explain_tests(predictor, rows, evaluation.decisions, evaluation.targets, root)
     if explanations is not None:
@@ -188,7 +188,7 @@ def _explain(
 def _evaluate(
     predictor: Predictor, rows: list[ImageRow], root: Path
 ) -> tuple[Evaluation, np.ndarray, str]:
-    """Return the evaluation, the features [N,D] of the images, and a section on spoiled images."""
+    """Return the evaluation, the features [N,D] of the images, and a section on corruption."""
     targets = read_targets(predictor.task, rows, predictor.names)
     inferred = predict_rows(predictor, rows, root)
     answers: list[Answer] = []

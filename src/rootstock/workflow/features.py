@@ -1,4 +1,4 @@
-"""Stage `features`: the bottleneck features that the plan needs, into the store."""
+"""Stage `features`: compute the bottleneck features that the plan needs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from rootstock.workflow.planned_backbone import load_planned_backbone
 from rootstock.workflow.project import Project
 
 COMPACT_PARTS = 32
-"""Until then each adds a handful of segments, which every part after it has to open."""
+"""Segments are merged between parts: each part adds a few, and every later part opens all."""
 SPLITS = ("train", "val")
 PART_IMAGES = 2048
-"""Images of one piece of work: some seconds to a minute of it, which is what a crash can cost."""
+"""Images per piece of work: seconds to a minute, which is lost in a crash."""
 
 
 @dataclass(frozen=True)
 class PartJob:
-    """Extracts a part of the images; picklable, so that any machine that sees the files can."""
+    """Extracts a part of the images. It can be pickled, to run where the files are visible."""
 
     plan: TransferPlan
     task: str
@@ -44,7 +44,7 @@ class PartJob:
 
     @cached_property
     def reader(self) -> FeatureReader:
-        """Loads its backbone once for all parts of this process; a task on a cluster its own."""
+        """The reader, which loads its backbone once per process."""
         backbone = load_planned_backbone(self.plan, device=self.device)
         preprocess = backbone.card.preprocess(
             self.plan.input_size, self.rendering, self.plan.geometry
@@ -53,17 +53,17 @@ class PartJob:
 
     @property
     def taps(self) -> list[str]:
-        """What heads of the task read at the plan's depths."""
+        """Names of the taps that heads of the task read, at the depths of the plan."""
         depths = self.reader.backbone.tap_names
         taps = [get_task(self.task).read_tap(depth, depths) for depth in self.plan.taps]
         return [pool_tap(tap, self.plan.pooling) for tap in taps]
 
     def __getstate__(self) -> dict[str, object]:
-        """Without the network: where the job goes there may be another device for it."""
+        """Return the state without the network: another machine may have another device for it."""
         return {name: value for name, value in vars(self).items() if name != "reader"}
 
     def __call__(self, rows: Sequence[ImageRow]) -> ExtractionReport:
-        """Compute what the store lacks of these rows."""
+        """Compute the features of these rows that the store lacks."""
         return self.reader.extract(
             rows,
             self.taps,
@@ -76,7 +76,7 @@ class PartJob:
 def cache_features(
     config: Config, paths: Paths, *, spreader: Spreader | None = None
 ) -> ExtractionReport:
-    """Compute the features that are missing in the store; write artifacts/features.json."""
+    """Compute the features that the store lacks; write artifacts/features.json."""
     project, plan = Project(config, paths), TransferPlan.read(paths.plan)
     rows = [row for split in SPLITS for row in project.manifest.rows(split)]
     # Copies of an image in two parts would be computed twice.
@@ -95,13 +95,13 @@ def cache_features(
     parts = [unique[at : at + PART_IMAGES] for at in range(0, len(unique), PART_IMAGES)]
     with (
         (spreader or InProcess()).spread(job, parts) as reports,
-        Progress("features in all", len(unique), "image") as progress,
+        Progress("features in total", len(unique), "image") as progress,
     ):
         done = []
         for report in reports:
             done.append(report)
             progress.update(report.computed + report.reused)
-            # Here, by one process: parts on many machines would merge the same small segments.
+            # Here, in one process: parts on many machines would merge the same small segments.
             if len(done) % COMPACT_PARTS == 0 or len(done) == len(parts):
                 compact(space)
     job.reader.write_index(paths.features, rows, job.taps)
@@ -112,5 +112,5 @@ def cache_features(
     )
     engines = sorted({report.engine for report in done if report.engine})
     by = f" by {' and '.join(engines)}" if engines else ""
-    say(f"features: {total.computed:,} computed{by}, {total.reused:,} there already")
+    say(f"features: {total.computed:,} computed{by}, {total.reused:,} already in the store")
     return total

@@ -1,4 +1,4 @@
-"""Part of stage `evaluate`: what the plan expected next to what came out."""
+"""Part of the stage `evaluate`: compare the plan's expectation with the outcome."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.files import read_json
 
 EXPECTED, UNCORRECTED = "minutes", "uncorrected_minutes"
-"""What a file of estimates calls the expected minutes, and those before `measure_pace`."""
+"""Keys of a file of estimates: the expected minutes, and those before `measure_pace`."""
 
 
 def read_expected_minutes(
     estimates: Path, plan: TransferPlan, *, key: str = EXPECTED
 ) -> float | None:
-    """Return the minutes that ``plan`` was expected to train; None if made on another machine."""
+    """Return the expected minutes of training; None if the estimate is from another machine."""
     file = estimates / f"{plan.hash}.json"
     minutes = read_json(file, made_by="plan").get(key) if file.exists() else None
     return None if minutes is None else round(minutes, 4)
 
 
 def training_minutes(training: Mapping[str, Any]) -> float:
-    """Return the minutes of all trials together, as if one had followed the other."""
+    """Return the minutes of all trials, as if they ran one after another."""
     trials = [*training["heads"], *training["finetuning"]]
     return sum(trial["metrics"].get("seconds", 0.0) for trial in trials) / 60
 
 
 def plan_minutes(estimates: Path, plan: TransferPlan) -> dict[str, float]:
-    """Return the minutes that assessment and race took here, by name; those that are known."""
+    """Return the known minutes of assessment and race on this machine, by name."""
     file = estimates / f"{plan.hash}.json"
     known = read_json(file, made_by="plan") if file.exists() else {}
     return {
@@ -42,7 +42,7 @@ def plan_minutes(estimates: Path, plan: TransferPlan) -> dict[str, float]:
 
 
 def forecast_record(row: LedgerRow, own: Mapping[str, float]) -> dict[str, Any]:
-    """Return what reports/forecast.json holds; ``own`` are the minutes of the plan itself."""
+    """Return the content of reports/forecast.json; ``own`` are the minutes of the plan itself."""
     return {
         **own,
         "level": EXPECTED_LEVEL,
@@ -56,7 +56,7 @@ def forecast_record(row: LedgerRow, own: Mapping[str, float]) -> dict[str, Any]:
 
 
 def forecast_metrics(row: LedgerRow) -> dict[str, float]:
-    """Return the numbers for tracking."""
+    """Return the numbers for the tracking."""
     metrics = {"training_minutes": row.minutes}
     if row.expected_accuracy:
         low, high = row.expected_accuracy

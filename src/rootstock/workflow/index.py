@@ -1,4 +1,4 @@
-"""Stage `index`: images in, Manifest and its pictures out."""
+"""Stage `index`: images in, Manifest and pictures out."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from rootstock.workflow.task_settings import check_task
 _log = logging.getLogger(__name__)
 PICTURES = "plots/data"
 MIN_DRAWN_ASIDE_IMAGES = 10_000
-"""From so many images on it pays to draw in a process of its own, beside all else."""
+"""From this many images on, drawing in a separate process saves time."""
 
 
 def index_and_warn(config: Config, paths: Paths) -> Manifest:
-    """Do as `index_images` at the start of all stages: check what can be known, log notices."""
+    """Index for a run of all stages: check everything that can be checked now, log warnings."""
     check_start(config, paths)
     manifest = index_images(config, paths)
     log_notices(manifest)
@@ -57,7 +57,7 @@ def index_and_warn(config: Config, paths: Paths) -> Manifest:
 
 
 def log_notices(manifest: Manifest) -> None:
-    """Log what the user should know of the images before work continues."""
+    """Log warnings about the images before work continues."""
     for notice in list_notices(manifest):
         _log.warning("warning: %s", escape_log(notice))
 
@@ -71,9 +71,9 @@ def index_images(config: Config, paths: Paths) -> Manifest:
 
 
 def list_images(config: Config, paths: Paths) -> Manifest:
-    """Return what `index_images` would write, with the corrections as they are now.
+    """Return the manifest of `index_images` with the current corrections.
 
-    Nothing is written, but for the record of which files were looked at.
+    Nothing is written, except the record of inspected files.
     """
     root = paths.below(config.data.root)
     task = find_task(config.task.name, root, read_roles(config.data)).task
@@ -87,10 +87,10 @@ def list_images(config: Config, paths: Paths) -> Manifest:
 
 
 def index_labelled(config: Config, paths: Paths, task: Task) -> Manifest:
-    """Do the same with images to measure a model of ``task`` on, whichever task the settings name.
+    """Index images for measuring a model of ``task``, whatever task the settings name.
 
     They need not be enough to learn from: one class, one image, or a test split without a training
-    split will do. Images without a given split are in the split `train`.
+    split is enough. Images without a given split are in the split `train`.
     """
     shares = {"val_fraction": 0.0, "test_fraction": 0.0}
     unsplit = {**shares, "duplicates": "off", "group": None, "time": None}
@@ -101,9 +101,9 @@ def index_labelled(config: Config, paths: Paths, task: Task) -> Manifest:
 
 @contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Python looks through all objects for garbage again and again as they grow in number.
+    """Disable the garbage collection of Python, which scans all objects again as they grow.
 
-    The rows of an index all stay; of 100,000 the search took an eighth of the stage's time.
+    The rows of an index all stay; for 100,000 rows the scan took an eighth of the stage's time.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -121,7 +121,7 @@ def _index(
     root = paths.below(data.root)
     if data.time and root.is_dir():
         raise DataError(
-            f"data.time is {data.time!r}, and {root} is a folder",
+            f"data.time is {data.time!r}, but {root} is a folder",
             hint="set data.root to a table with this column, or data.time to null",
         )
     layout = find_images(
@@ -132,7 +132,7 @@ def _index(
     check_corrections(corrections, task)
     folder = paths.reports / PICTURES
     workers = _count_workers(data)
-    # Where there is a manifest already, there may be nothing to draw.
+    # If there is a manifest already, there may be nothing to draw.
     in_process = (
         len(layout.entries) >= MIN_DRAWN_ASIDE_IMAGES
         and workers > 1
@@ -152,7 +152,7 @@ def _index(
         )
         if learn:
             _check_every_split(manifest, root)
-        # An earlier run may have left this very manifest, written last, with its pictures.
+        # An earlier run may have left this same manifest, written last, with its pictures.
         if manifest != written or not any(folder.glob("*.png")):
             summary = manifest.summary()
             plots.draw(plot_class_counts, summary["classes"], folder / "classes.png")
@@ -179,7 +179,7 @@ def _build(
     recognised: str = "",
     on_inspected: Callable[[list[Inspected]], None] | None = None,
 ) -> Manifest:
-    """Return the manifest of a layout by the settings."""
+    """Return the manifest of a layout with the settings."""
     data = config.data
     return build_manifest(
         layout,
@@ -210,15 +210,15 @@ def _check_every_split(manifest: Manifest, root: Path) -> None:
     for split in SPLITS:
         if not manifest.rows(split):
             raise DataError(
-                f"no image of {root} is in the split `{split}`: images that are copies, or that "
+                f"no image of {root} is in the split `{split}`: copies, and images that "
                 "`data.group` joins, stay in one split",
-                hint="add images that are no copies of each other, at least three in one class; "
-                "or give the split; or raise data.val_fraction or data.test_fraction if it is 0",
+                hint="add images that are not copies of each other, at least three in one class; "
+                "or define the split; or raise data.val_fraction or data.test_fraction if it is 0",
             )
 
 
 class _MeasureRules:
-    """The rules of a task for images that need not be enough to learn from."""
+    """The rules of a task, for images that need not be enough to learn from."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -237,7 +237,7 @@ class _MeasureRules:
 
 
 def _recall_manifest(paths: Paths) -> Manifest | None:
-    """Return the manifest of the last index; in a try of DVC's, that of the project."""
+    """Return the manifest of the last index; in a DVC experiment, that of the project."""
     home = Paths(paths.home)
     for path in (paths.last_manifest, home.manifest, home.last_manifest):
         if manifest := _read_manifest(path):
@@ -259,7 +259,7 @@ def _begin_with_images(
     corrections: Sequence[Correction],
     inspected: Sequence[Inspected],
 ) -> None:
-    """The two pictures that need no splits."""
+    """Draw the two pictures that need no splits."""
     sizes = [(image.width, image.height) for image in inspected if not image.reason]
     if not sizes:
         return

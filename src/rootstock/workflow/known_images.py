@@ -1,4 +1,4 @@
-"""What a model says of the training images that it carries."""
+"""Name the training images that a model stores."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rootstock.tasks.task import Task
 def name_images(
     rows: Sequence[ImageRow], features: np.ndarray, reader: FeatureReader, task: Task, keep: str
 ) -> KnownImages | None:
-    """Return which training images [N] with features [N,D] the reference holds.
+    """Return the images in the reference, from training images [N] with features [N,D].
 
-    ``keep`` is `registry.reference`; None if only features are kept.
+    ``keep`` is `registry.reference`; the result is None if only features are stored.
     """
     if keep == "features":
         return None

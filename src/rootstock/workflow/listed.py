@@ -1,8 +1,8 @@
-"""Stage `images`: what the stage `index` needs to know, and DVC does not tell it.
+"""Stage `images`: information that the stage `index` needs and DVC does not provide.
 
-DVC depends on `data.root`. A folder is all of the data, but a table only names its images: their
-hash shows when one has changed. And DVC deletes the manifest before it runs `index`, which takes
-the splits of old images from it: it is copied.
+DVC depends on `data.root`. A folder contains the images, but a table only names them: a hash of
+the images shows when one has changed. And DVC deletes the manifest before it runs `index`, which
+takes the splits of old images from it, so the manifest is copied.
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ from rootstock.tasks.recognise import find_task
 def write_listed(config: Config, paths: Paths) -> None:
     """Write artifacts/images.json: a hash of all files that the table `data.root` lists.
 
-    Those are the images, and what their targets name, such as masks.
-
-    A manifest that is there is copied to ``paths.last_manifest``.
-    For a folder it says nothing. An image that the index has seen, and that looks as it did then,
-    is not read again.
+    These are the images, and files that their targets name, such as masks. For a folder the hash is
+    empty. An image that looks as it did for the index is not read again. An existing manifest is
+    copied to ``paths.last_manifest``.
     """
     root = paths.below(config.data.root)
     digest = digest_listed(config, paths) if root.is_file() else None
@@ -45,7 +43,7 @@ def write_listed(config: Config, paths: Paths) -> None:
 def digest_listed(config: Config, paths: Paths) -> str:
     """Return the SHA-256 of the listed files, their paths and corrections; 64 hex digits."""
     limits = read_limits(config)
-    # The labels do not matter: DVC knows the table itself.
+    # The labels do not matter: DVC depends on the table itself.
     layout = find_images(
         paths.below(config.data.root),
         target=PlainReader(columns=("path",)),
@@ -74,7 +72,7 @@ def digest_listed(config: Config, paths: Paths) -> str:
 
 
 def _list_linked(config: Config, paths: Paths) -> list[str]:
-    """Return the files that targets name; what is wrong with the table is left to the index."""
+    """Return the files that targets name; the index reports problems of the table."""
     root, roles = paths.below(config.data.root), read_roles(config.data)
     with suppress(RootstockError):
         task = find_task(config.task.name, root, roles).task
@@ -84,13 +82,13 @@ def _list_linked(config: Config, paths: Paths) -> list[str]:
 
 
 def read_roles(data: DataConfig) -> ColumnRoles:
-    """Return what the settings say of a table's columns."""
+    """Return the settings about a table's columns."""
     aside = [name for name in (data.group, data.time) if name is not None]
     return ColumnRoles(data.columns, aside, [data.time] if data.time else [])
 
 
 def read_limits(config: Config) -> DecodeLimits:
-    """Return what the settings accept as an image."""
+    """Return the limits on images in the settings."""
     data = config.data
     return DecodeLimits(
         data.max_bytes, data.max_pixels, data.max_aspect_ratio, truncated=data.truncated

@@ -1,6 +1,6 @@
-"""The choices that params.yaml makes in the planner's place.
+"""The choices of the planner that params.yaml pins.
 
-A stage depends on each key of params.yaml that it reads, so costs read only what they need.
+A stage depends on each key of params.yaml that it reads, so costs read only the keys they need.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_pins(config: Config) -> Pins:
 
 
 def read_candidates(config: Config) -> Sequence[str] | str:
-    """Return `backbone.candidates`; `auto` for `quality: best` where none are named."""
+    """Return `backbone.candidates`, or `auto` for `quality: best` if there are none."""
     named = config.backbone.candidates
     return AUTO if config.quality == "best" and not named else named
 

@@ -119,7 +119,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
     ledger = read_ledger(paths.lasting(options.ledger))
     minutes = uncorrected * measure_pace(ledger, tuned=plan.finetune is not None)
     times["training"] = PlanMinutes(minutes, None)
-    # Not in the plan itself, which is the same on every machine.
+    # Not in the plan, which is the same on every machine.
     own = {f"{name}_minutes": one.taken for name, one in times.items() if one.taken is not None}
     write_json(
         paths.estimates / f"{plan.hash}.json", {EXPECTED: minutes, UNCORRECTED: uncorrected} | own
@@ -133,7 +133,7 @@ def make_plan(config: Config, paths: Paths, *, searcher: Searcher) -> TransferPl
 def _run_race(
     contenders: StrategyRace, searcher: Searcher, folder: Path
 ) -> tuple[Race, PlanMinutes]:
-    """Return the outcome, and the minutes that the race took when it was run."""
+    """Return the result of the race, and its minutes if it was run now."""
     file = folder / f"race-{contenders.name}.json"
     expected = contenders.expected_minutes
     if contenders.outcome.exists():
@@ -146,7 +146,7 @@ def _run_race(
 
 
 def _summarise(plan: TransferPlan, minutes: float) -> str:
-    """Return what the plan chose, expects and costs here, in a line."""
+    """Return a summary of the plan in one line: choice, expectation and cost here."""
     parts: list[str] = [plan.strategy]
     expected = next(
         (one.expected_accuracy for one in plan.candidates if one.strategy == plan.strategy), None
@@ -154,7 +154,8 @@ def _summarise(plan: TransferPlan, minutes: float) -> str:
     if expected:
         low, high = (f"{edge:.3f}" for edge in expected)
         parts.append(
-            f"test {plan.score_name} of {low} to {high} in {EXPECTED_LEVEL:.0%} of such runs"
+            f"expected test {plan.score_name} from {low} to {high} in {EXPECTED_LEVEL:.0%} of "
+            "such runs"
         )
     parts.append(f"about {show_seconds(60 * minutes)} of training on this machine")
     return ", ".join(parts)

@@ -1,7 +1,7 @@
-"""Index, assess and plan in one go; a stage is not run again when none of its inputs has changed.
+"""Run index, assess and plan; skip a stage if none of its inputs has changed.
 
-Under DVC each of the three is a stage and DVC decides. The stages are imported when they run: if
-nothing is to do, torch is not even loaded, and the answer takes a second.
+Under DVC each of the three is a stage, and DVC decides. The stages are imported when they run: if
+there is nothing to do, torch is not loaded, and the answer takes a second.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ PARAMS = {
     ),
     "plan": ("plan", "train", "quality", "seed"),
 }
-"""The keys of params.yaml that each stage depends on, as in dvc.yaml."""
+"""The keys of params.yaml on which each stage depends, as in dvc.yaml."""
 
 
 def prepare_plan(config: Config, paths: Paths, *, searcher: Searcher) -> None:
-    """Write what the stages index, assess and plan write; races run on ``searcher``."""
+    """Run the stages index, assess and plan; races run on ``searcher``."""
     manifest = index_and_warn(config, paths)
 
     def assess() -> None:
@@ -79,7 +79,7 @@ def prepare_plan(config: Config, paths: Paths, *, searcher: Searcher) -> None:
 
 
 def hash_weights(config: Config) -> dict[str, str]:
-    """Return the SHA-256 of each file that a candidate backbone is read from: weights and card."""
+    """Return the SHA-256 of the files of each candidate backbone: weights and card."""
     backbone = config.backbone
     names = list_candidates(read_candidates(config), weights=backbone.weights, name=backbone.name)
     files = [file for name in names for file in (Path(name), Path(name).with_suffix(".json"))]

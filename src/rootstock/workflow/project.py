@@ -1,7 +1,7 @@
-"""A project at the head of a stage: settings and folders in, what every stage needs out.
+"""A project for a stage: settings and folders in, common inputs of every stage out.
 
-What lies below the stages gets plain values: neither the settings nor the project travel on. Every
-stage depends on what this module imports, so it imports little.
+Modules below the stages get plain values, neither the settings nor the project. Every stage depends
+on the imports of this module, so it imports little.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from rootstock.data.manifest import Manifest
 
 @dataclass(frozen=True)
 class Project:
-    """The settings and folders of a project; the manifest is read when it is first needed."""
+    """The settings and folders of a project; the manifest is read on first use."""
 
     config: Config
     paths: Paths
 
     @cached_property
     def root(self) -> Path:
-        """The folder that the manifest's paths are relative to."""
+        """The folder to which the paths in the manifest are relative."""
         return base_folder(self.paths.below(self.config.data.root))
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What the stage `index` wrote."""
+        """The manifest from the stage `index`."""
         return Manifest.read(self.paths.manifest)
 
     @property

@@ -1,4 +1,4 @@
-"""The race of two strategies: small training jobs on a part of the images, before the plan."""
+"""The race of two strategies: short trainings on a part of the images, before the plan."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from rootstock.workflow.race_heat import RunHeat, further_splits, pool_heats, ru
 log = logging.getLogger(__name__)
 
 VERSION = 7
-"""Raised whenever the same contest would be judged another way."""
+"""Increased whenever the same race would be judged differently."""
 VAL_IMAGES = 1000
-"""At most so many validation images judge a heat: their noise is below a point then."""
+"""Maximum number of validation images in a heat: their noise is then below a point."""
 
 
 class JobOpener(Protocol):
-    """Makes the training job of a plan; on all images and in its own folder by default."""
+    """Opens the training job of a plan; by default on all images and in its own folder."""
 
     def __call__(
         self, plan: TransferPlan, *, manifest: Manifest | None = None, directory: Path | None = None
@@ -60,8 +60,8 @@ class JobOpener(Protocol):
 class StrategyRace:
     """A short training of the two strategies of ``contest``, the preferred one first.
 
-    On few images it is the training itself, which then uses the winner's trials. The outcome is
-    kept in ``folder``, so that the same race is run once; it is run in ``scratch``.
+    On few images it is the full training, whose trials the winner reuses. The result is kept in
+    ``folder``, so that the same race runs once; it runs in ``scratch``.
     """
 
     contest: Sequence[Strategy]
@@ -74,12 +74,12 @@ class StrategyRace:
     scratch: Path
     open_job: JobOpener
     throughput: Throughput | None = None
-    """Of this machine, for the minutes that are announced."""
+    """Throughput of this machine, for the announced minutes."""
     budget_minutes: float | None = None
-    """Splits beyond the first are trained on only within it."""
+    """Limit on the minutes; further splits are trained only within it."""
 
     def run(self, searcher: Searcher) -> Race:
-        """Return the outcome, after one round of training, or two if the first leaves a doubt.
+        """Return the result after one round of training, or two if the first leaves a doubt.
 
         Raises:
             TrainingError: a contender could not be trained.
@@ -96,7 +96,7 @@ class StrategyRace:
         plans = {(n, one): self._plan(one, n) for n in sizes for one in self.contest}
         minutes = self.expected_minutes
         about = f" (at most about {show_seconds(60 * minutes)})" if minutes else ""
-        say(f"race: {' and '.join(self.contest)} are trained briefly, the better is taken{about}")
+        say(f"race: training {' and '.join(self.contest)} briefly to choose the better one{about}")
         for n_train in sizes:
             for strategy in self.contest:
                 say(f"race: {strategy} on {n_train:,} training images")
@@ -115,7 +115,7 @@ class StrategyRace:
         race = decide(heats, noise=noise, score_name=self.profile.score_name)
         race.write(self.outcome)
         shutil.rmtree(self.scratch / self.name, ignore_errors=True)
-        if not rules.is_finetune(race.winner):  # a head that lost is compared again after training
+        if not rules.is_finetune(race.winner):  # the losing head is compared again after training
             for strategy, folder in folders.items():
                 if strategy != race.winner:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -127,9 +127,9 @@ class StrategyRace:
         plans: Mapping[Strategy, TransferPlan],
         searcher: Searcher,
     ) -> dict[Strategy, RunHeat]:
-        """Return the heats on more splits, pooled; ``first`` itself if there is no time for it.
+        """Return the pooled heats of more splits; ``first`` itself if there is no time.
 
-        Fine-tuning is trained at the rates that have won its first heat.
+        Fine-tuning is trained at the winning rates of its first heat.
         """
         splits = further_splits(
             self.manifest, n_val=self.profile.n_val, count=FURTHER_SPLITS, seed=self.seed
@@ -150,7 +150,7 @@ class StrategyRace:
         return {strategy: pool_heats(several) for strategy, several in heats.items()}
 
     def _has_time(self, first: Mapping[Strategy, RunHeat]) -> bool:
-        """Return whether the further splits and the race so far fit into the budget."""
+        """Return whether the further splits, with the race so far, fit into the budget."""
         if self.budget_minutes is None or self.throughput is None:
             return True
         once = sum(
@@ -166,14 +166,14 @@ class StrategyRace:
 
     @property
     def outcome(self) -> Path:
-        """The file that keeps the outcome."""
+        """The file with the result."""
         return self.folder / f"{self.name}.json"
 
     @property
     def expected_minutes(self) -> float:
-        """What all rounds take here at most; 0 if this machine was not measured.
+        """The maximum minutes of all rounds on this machine; 0 if it was not measured.
 
-        The further splits count if the validation images are too few to be sure without them.
+        The further splits count if the validation images are too few to be certain without them.
         """
         minutes = self._rounds_minutes
         if needs_splits(min(VAL_IMAGES, self.profile.n_val)):
@@ -192,7 +192,7 @@ class StrategyRace:
 
     @property
     def name(self) -> str:
-        """The same for races whose outcome is the same."""
+        """A name that is equal for races with the same result."""
         parts = [
             VERSION,
             self.profile.model_dump(mode="json"),
@@ -218,7 +218,7 @@ class StrategyRace:
     def _minutes(self, plan: TransferPlan, n_train: int, *, one_rate: bool = False) -> float:
         """Return the minutes of a heat; 0 if this machine was not measured.
 
-        ``one_rate``: fine-tuning is trained at the rate that has won another heat.
+        ``one_rate``: fine-tuning is trained only at the winning rate of another heat.
         """
         if self.throughput is None:
             return 0.0

@@ -1,4 +1,4 @@
-"""One heat of a race: a contender is trained and measured on the validation images."""
+"""One heat of a race: a contender is trained, and measured on the validation images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rootstock.training.trials import FinetunedTrial, HeadTrial, best_head
 
 @dataclass(frozen=True)
 class RunHeat:
-    """A heat, each validation image's calibrated loss float[V], and the rates that won it."""
+    """A heat, the calibrated loss float[V] of each validation image, and the winning rates."""
 
     heat: Heat
     losses: np.ndarray
@@ -39,11 +39,11 @@ def run_heat(
     free_rates: bool,
     rates: Sequence[float] | None = None,
 ) -> RunHeat:
-    """Train a contender; fine-tuning at ``rates``, by default at those of the job's plan.
+    """Train a contender; fine-tuning uses ``rates``, by default those of the job's plan.
 
     ``free_rates``: the learning rate is part of the race. Except on few images, each rate is tried
-    briefly and the better one is trained in full. If that ends below the head that it started
-    from, the next lower rate is trained too.
+    briefly and the better one is fully trained. If that ends below the head that it started from,
+    the next lower rate is trained too.
     """
     tracking = Tracking(NullRunLogger(), "", {})
     best: HeadTrial | FinetunedTrial
@@ -62,7 +62,7 @@ def run_heat(
             valid = not _is_below(losses, start)
             if not valid and free_rates:
                 trained = (lower_rate(min(trained), planned),)
-                say(f"race: it ended below the head it started from; rate {trained[0]:g} is tried")
+                say(f"race: fine-tuning ended below its head; trying the rate {trained[0]:g}")
                 best, losses = tune(trained)
                 valid = not _is_below(losses, start)
     heat = Heat(
@@ -80,7 +80,7 @@ def run_heat(
 
 
 def pool_heats(heats: Sequence[RunHeat]) -> RunHeat:
-    """Return the heats of one contender on several splits as one, the first split's otherwise.
+    """Return the heats of one contender on several splits as one, based on the first split.
 
     The splits share no validation image, so their losses are one sample.
     """
@@ -100,9 +100,9 @@ def pool_heats(heats: Sequence[RunHeat]) -> RunHeat:
 def further_splits(manifest: Manifest, *, n_val: int, count: int, seed: int) -> list[Manifest]:
     """Return ``count`` manifests with other validation images; no two share one.
 
-    About ``n_val`` of the training images change places with those of validation. Groups stay
-    whole. Strata of too few groups to be divided stay in training; there are no further splits if
-    that leaves one of several strata.
+    About ``n_val`` of the training images are exchanged with those of validation. Groups stay
+    whole. Strata with too few groups to divide stay in training; if this leaves only one of several
+    strata, there are no further splits.
     """
     rows = manifest.rows("train")
     targets = Dataset.of(manifest).targets_of(rows)
@@ -119,7 +119,7 @@ def further_splits(manifest: Manifest, *, n_val: int, count: int, seed: int) -> 
 
 
 def _swap(manifest: Manifest, chosen: set[str]) -> Manifest:
-    """Return the manifest with the ``chosen`` images for validation, and the others to train on."""
+    """Return the manifest with the ``chosen`` images for validation, the others for training."""
     train = {"val": "train", "train": "train"}
     images = [
         row._replace(split="val" if row.path in chosen else train.get(row.split, row.split))
@@ -135,7 +135,7 @@ def _tune(
     head: HeadTrial,
     rates: Sequence[float],
 ) -> tuple[FinetunedTrial, np.ndarray]:
-    """Return the best of the trainings at ``rates`` and their averages, and its losses."""
+    """Return the best of the trainings at ``rates`` and of their averages, with its losses."""
     candidates = [{"learning_rate": rate} for rate in rates]
     trials = job.search_finetuning(searcher, tracking, head, candidates=candidates)
     return job.best_tuned(head, trials)
@@ -148,7 +148,7 @@ def _best_rate(
     head: HeadTrial,
     rates: Sequence[float],
 ) -> float:
-    """Return the best rate after `RATE_EPOCHS`, the lowest of those that are as good."""
+    """Return the best rate after `RATE_EPOCHS`, the lowest of equally good ones."""
     if len(rates) == 1:
         return rates[0]
     candidates = [{"learning_rate": rate, "epochs": RATE_EPOCHS} for rate in rates]
@@ -157,6 +157,6 @@ def _best_rate(
 
 
 def _is_below(losses: np.ndarray, start: np.ndarray) -> bool:
-    """Return whether ``losses`` are higher than those of the ``start`` beyond the noise."""
+    """Return whether ``losses`` are higher than those of ``start`` beyond the noise."""
     ahead, noise = lead(start, losses)
     return ahead > noise

@@ -1,8 +1,8 @@
-"""A head that learns the labels as they are now, in seconds: the backbone stays as it is.
+"""Fit the head to the current labels, in seconds; the backbone does not change.
 
-The images are listed again with their corrections, and the head is fitted to features that are in
-the store. Everything is written to a folder of its own: the artifacts of the pipeline stay as they
-are until the pipeline runs.
+The images are listed again with their corrections, and the head is fitted to features in the store.
+All results are written to a separate folder: the artifacts of the pipeline do not change until the
+pipeline runs.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from rootstock.workflow.train import record_training, write_trained
 from rootstock.workflow.training_job import open_job
 
 FOLDER = ".rootstock/refit"
-"""Where a refitted model lies, in a project."""
+"""The folder of a refitted model in a project."""
 
 
 @dataclass(frozen=True)
 class Refit:
-    """A refitted model on the test images, beside the one whose backbone it has.
+    """A refitted model measured on the test images, next to the model whose backbone it uses.
 
-    ``config`` and ``paths`` are ready for `register_model`; ``comparison`` is None if the
-    classes are no longer the same, and ``metrics`` are those of the new model.
+    ``config`` and ``paths`` are ready for `register_model`; ``comparison`` is None if the classes
+    have changed, and ``metrics`` are those of the new model.
     """
 
     config: Config
@@ -64,10 +64,10 @@ class Refit:
 
 
 def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Refit:
-    """Fit the head of the model ``base`` again, to the labels as they are now.
+    """Fit the head of the model ``base`` again, to the current labels.
 
-    None: that of the project. Features that are missing in the store are computed, which takes
-    longer: those of new images, and at the first time those of a fine-tuned backbone.
+    None: the model of the project. Features that the store lacks are computed, which takes longer:
+    those of new images, and the first time those of a fine-tuned backbone.
 
     Raises:
         BundleError: the project has no model, or an ensemble of networks.
@@ -103,7 +103,7 @@ def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Ref
     runs = NullRunLogger()
     heads = job.search_heads(SequentialSearcher(), Tracking(runs, "", {}))
     trial = best_head(heads, job.data.task.selection)
-    # A fine-tuned backbone stays fine-tuned, whatever reads it now.
+    # A fine-tuned backbone stays fine-tuned, whatever head reads it now.
     choice = Choice(job, trial, bundle.strategy, kept_head=False, why="the head was fitted again")
     calibrated = calibrate(job, trial, option="one", threshold=config.task.threshold)
     written = write_trained(project, job, choice, calibrated)
@@ -154,7 +154,7 @@ def _open_scratch(paths: Paths) -> Paths:
 def _plan_head(
     plan: TransferPlan, bundle: ModelBundle, strengths: tuple[float, ...]
 ) -> TransferPlan:
-    """Return the plan that fits a head where that of ``bundle`` reads, and nothing else."""
+    """Return a plan that only fits a head, on the features that ``bundle`` reads."""
     facts = bundle.facts
     if facts.lineage.get("weights_sha256") != plan.weights_sha256:
         raise ArtifactError(
@@ -176,14 +176,14 @@ def _plan_head(
 
 
 def _known_strength(paths: Paths, bundle: ModelBundle) -> tuple[float, ...]:
-    """Return the penalty that the training chose for this head; none if it had none."""
+    """Return the penalty that training chose for this head; None without one."""
     best = read_json(paths.training, made_by="train")["best"]
     known = best.get("tap") == bundle.facts.tap and best.get("l2")
     return (float(best["l2"]),) if known else ()
 
 
 def _open_backbone(bundle: ModelBundle, plan: TransferPlan, device: str) -> Backbone:
-    """Return the backbone of the model: the pretrained one, or as it was fine-tuned."""
+    """Return the backbone of the model, pretrained or fine-tuned."""
     backbone = load_planned_backbone(plan, device=device)
     if bundle.strategy not in RECIPES:
         return backbone

@@ -1,4 +1,4 @@
-"""Stage `register`: the bundle becomes a version; champion if it wins at the gate."""
+"""Stage `register`: the bundle becomes a version, and champion if it passes the gate."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ from rootstock.workflow.task_settings import gate_metric
 
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 MEETINGS = 3
-"""How often a challenger meets a champion that changes meanwhile, before that is left to people."""
+"""How often a challenger is compared with a champion that keeps changing, before giving up."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The metric that models are compared by, and the settings that decide."""
+    """The metric by which models are compared, and the settings that decide."""
 
     metric: str
     config: GateConfig
 
     @property
     def text(self) -> str:
-        """Return the same for gates that decide the same."""
+        """A text that is equal for gates that decide the same."""
         text = f"{self.config.rule} {self.metric} {self.config.min_gain:g}"
         loss = self.config.max_robustness_loss
         return text if loss is None else f"{text} robust {loss:g}"
@@ -63,10 +63,10 @@ class Gate:
 def register_model(
     config: Config, paths: Paths, *, runs: RunLogger, registry: ModelRegistry | None
 ) -> dict[str, Any]:
-    """Register the bundle, let it meet the champion, and write artifacts/registration.json.
+    """Register the bundle, compare it with the champion, and write artifacts/registration.json.
 
-    A model that the registry holds is not registered again. It meets the champion again only if
-    `registry.gate` has changed and it never was champion. Without a registry (tracking is off)
+    A registered model is not registered again. It is compared with the champion again only if
+    `registry.gate` has changed and it was never champion. Without a registry (tracking is off)
     nothing is registered, and the file says so.
     Raises:
         ConfigError: the task does not have the gate's metric.
@@ -79,7 +79,8 @@ def register_model(
         outcome: dict[str, Any] = {
             "registered": False,
             "model": bundle.digest,
-            "reason": "Not registered: tracking.enabled is false. Serve the model from its folder.",
+            "reason": "Not registered, because tracking.enabled is false. Serve the model from "
+            "its folder.",
         }
         write_json(paths.registration, outcome)
         return outcome
@@ -94,8 +95,8 @@ def register_model(
     comparison = None
     if known and not _may_meet(registry, entry, gate):
         alias = next((one for one in ALIASES if one in entry.aliases), "")
-        reason = f"Registered already as version {entry.version}{alias and f' ({alias})'}"
-        reason += f"; at the gate: {entry.tags[REASON_TAG]}" if REASON_TAG in entry.tags else "."
+        reason = f"Already registered as version {entry.version}{alias and f' ({alias})'}"
+        reason += f". Gate: {entry.tags[REASON_TAG]}" if REASON_TAG in entry.tags else "."
     else:
         meet = partial(_meet, bundle, registry=registry, project=project, gate=gate)
         comparison, promoted, reason = _pass_gate(registry, name, entry, meet)
@@ -148,13 +149,13 @@ def _register(
 
 
 def _may_meet(registry: ModelRegistry, entry: RegistryEntry, gate: Gate) -> bool:
-    """Return whether a version that is registered is still to pass the gate, or another gate.
+    """Return whether a registered version must still pass the gate, or a changed gate.
 
-    A registration that was interrupted has not passed any.
+    An interrupted registration has not passed any gate.
     """
     if entry.tags.get(GATE_TAG) == gate.text:
         return False
-    # People may have replaced a former champion: the gate does not bring it back.
+    # People may have replaced a former champion, so the gate does not restore it.
     changes = settle_and_adopt(registry, entry.name)
     return entry.version not in {change.version for change in changes}
 
@@ -169,7 +170,7 @@ def _pass_gate(
     entry: RegistryEntry,
     meet: Callable[[RegistryEntry], Comparison],
 ) -> tuple[Comparison | None, bool, str]:
-    """Let a new version meet the champion; return the comparison, if it took over, and why.
+    """Compare a new version with the champion; return comparison, whether it won, and the reason.
 
     ``meet`` compares it with a champion on the test images.
     """
@@ -179,7 +180,7 @@ def _pass_gate(
         champion = find_alias(registry, name, CHAMPION)
         if champion is None:
             comparison = None
-            reason = f"Version {entry.version} is the first model and therefore champion."
+            reason = f"Version {entry.version} is the first model, so it is the champion."
         else:
             comparison = meet(champion)
             reason = f"Version {entry.version} against champion {champion.version}: " + (
@@ -195,8 +196,8 @@ def _pass_gate(
         return comparison, True, reason
     else:
         reason = (
-            f"Version {entry.version}: not promoted: the champion changed while it was compared, "
-            f"{MEETINGS} times; `rootstock compare`, then promote by hand."
+            f"Version {entry.version} was not promoted, because the champion changed {MEETINGS} "
+            "times during the comparison. Run `rootstock compare`, then promote by hand."
         )
     registry.set_alias(name, CHALLENGER, entry.version)
     return comparison, False, reason
@@ -210,9 +211,9 @@ def _meet(
     project: Project,
     gate: Gate,
 ) -> Comparison:
-    """Compare the new bundle with the champion on the present test images.
+    """Compare the new bundle with the champion on the current test images.
 
-    The decisions of the new bundle are those that `evaluate` took.
+    The decisions of the new bundle are those of the stage `evaluate`.
     """
     task = get_task(challenger.facts.task)
     with tempfile.TemporaryDirectory() as folder:
@@ -226,8 +227,8 @@ def _meet(
             )
         if (defender.task.name, defender.names) != (task.name, challenger.names):
             return Comparison.impossible(
-                "the two know different classes, so their scores cannot be compared; "
-                "promote by hand with `rootstock promote` if the change of classes is meant",
+                "the two models have different classes, so their scores cannot be compared; "
+                "promote with `rootstock promote` if the change of classes is intended",
                 metric=gate.metric,
             )
         rows = project.manifest.rows("test")

@@ -1,4 +1,4 @@
-"""What a run ends with on the terminal: how good the model is, what became of it, what to do."""
+"""The result that a run prints: quality of the model, its registration, and next commands."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rootstock.system.files import read_json
 from rootstock.tasks import get_task
 
 REPORTS = {
-    "data.md": "faults of the images, labels to review, accuracy to expect",
-    "plan.md": "the choices, and the reason for each",
-    "report.html": "the classes one by one, and the wrong answers",
-    "model_card.md": "one page for people who use the model",
+    "data.md": "problems with images, labels to review, expected accuracy",
+    "plan.md": "the choices and their reasons",
+    "report.html": "results per class, and wrong answers",
+    "model_card.md": "a summary for users of the model",
 }
 
 
 def render_result(paths: Paths) -> str:
-    """Return the outcome of the last run as a few lines.
+    """Return the result of the last run in a few lines.
 
     Raises:
         ArtifactError: a stage has not run yet.
@@ -52,7 +52,7 @@ def render_result(paths: Paths) -> str:
 
 
 def _next_commands(paths: Paths, alias: str, headline: str) -> list[str]:
-    """Return what one does after a run, each command as it is typed in the current folder."""
+    """Return commands to run next, as typed in the current folder."""
     model = _shown(paths.model)
     commands = [
         f"rootstock predict IMAGE --model {model}",
@@ -60,12 +60,14 @@ def _next_commands(paths: Paths, alias: str, headline: str) -> list[str]:
     ]
     there = "" if paths.root.resolve() == Path.cwd() else f"cd {_shown(paths.root)} && "
     if alias == "challenger":
-        commands.append(f"{there}rootstock compare    # champion and this model, image by image")
+        commands.append(f"{there}rootstock compare    # champion against this model")
     if (paths.root / "dvc.yaml").exists():
-        commands.append("dvc exp run -S plan.strategy=full_finetune    # another try")
-        columns = f"^(Experiment|{headline}|plan.strategy)"  # all parameters would be 70 more
-        # Tries of the last five commits: -A reads the whole history, minutes for a clone.
-        commands.append(f"dvc exp show -n 5 --drop '.*' --keep '{columns}'    # compare the tries")
+        commands.append("dvc exp run -S plan.strategy=full_finetune    # try another strategy")
+        columns = f"^(Experiment|{headline}|plan.strategy)"  # all parameters would add 70 columns
+        # Only the last five commits: -A reads the whole history, which takes minutes in a clone.
+        commands.append(
+            f"dvc exp show -n 5 --drop '.*' --keep '{columns}'    # compare the experiments"
+        )
     return commands
 
 
@@ -77,6 +79,6 @@ def _block(title: str, lines: Iterable[str]) -> list[str]:
 
 
 def _shown(path: Path) -> str:
-    """Return ``path`` as one types it here: relative if it is below the current folder."""
+    """Return ``path`` for the command line: relative if it is below the current folder."""
     path, here = path.resolve(), Path.cwd()
     return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)

@@ -1,4 +1,4 @@
-"""How easily a model is fooled, on any labelled images."""
+"""Measure how corruptions and attacks change answers, on any labelled images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rootstock.workflow.index import index_labelled, log_notices
 from rootstock.workflow.project import Project
 
 GATE_IMAGES = 100
-"""Test images that both models are measured on after each corruption, if the gate asks for it."""
+"""Test images on which both models are compared with each corruption, if the gate asks for it."""
 
 
 def measure_robustness(
     config: Config, paths: Paths, *, model: Path, out: Path, most: int
 ) -> dict[str, Any]:
-    """Write what corruptions and attacks do to up to ``most`` images; return the numbers.
+    """Write the effects of corruptions and attacks on up to ``most`` images; return the numbers.
 
-    The folder's own test split is used, or every image if it has none.
+    Uses the folder's own test split, or every image if it has none.
     Raises:
         DataError: the folder has classes that the model does not know.
     """
@@ -41,7 +41,7 @@ def measure_robustness(
 def refuse_fragile(
     challenger: Predictor, champion: Predictor, rows: list[ImageRow], root: Path, allowed: float
 ) -> str:
-    """Return why the challenger stands corrupted test images too badly; empty if it does not."""
+    """Return why the challenger is not robust enough; empty if it is."""
     typical = []
     for predictor in (challenger, champion):
         sample = Sample.read(predictor, rows, root, most=GATE_IMAGES)

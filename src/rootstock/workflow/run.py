@@ -1,4 +1,4 @@
-"""All stages in their order, as `dvc repro` runs them."""
+"""All stages in order, as `dvc repro` runs them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_all(
     spreader: Spreader,
     registry: ModelRegistry | None,
 ) -> ModelBundle:
-    """From images to a registered model.
+    """Run all stages, from images to a registered model.
 
     Raises:
         ArtifactError: another run is writing to the same folder.

@@ -1,4 +1,4 @@
-"""A stage whose inputs have not changed is not run again: what DVC does, without DVC."""
+"""Skip a stage if its inputs have not changed: what DVC does, without DVC."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def run_if_changed(
     inputs: Mapping[str, Any],
     outputs: Sequence[Path],
 ) -> None:
-    """Call ``stage`` unless ``record`` shows that it made the present outputs of the same inputs.
+    """Call ``stage`` unless ``record`` shows the present outputs were made from the same inputs.
 
-    ``code`` is the digest of the stage's code, ``inputs`` are what JSON can hold. Folders among
-    the ``outputs`` mean all the files below them.
+    ``code`` is the digest of the stage's code, ``inputs`` are values for JSON. A folder among the
+    ``outputs`` means all files below it.
     """
     inputs = {**json.loads(json.dumps(inputs, default=str)), "code": code}
     try:
         if read_json(record, made_by="") == {"inputs": inputs, "outputs": _hashes(outputs)}:
             return
     except ArtifactError:
-        pass  # there is none yet, or it is damaged
+        pass  # it does not exist yet, or is damaged
     stage()
     write_json(record, {"inputs": inputs, "outputs": _hashes(outputs)})
 

@@ -1,4 +1,4 @@
-"""What can be known before any work, checked before any work."""
+"""Check everything that can be checked before any work starts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rootstock.errors import ArtifactError, BackboneError, ConfigError, DataErro
 
 
 def check_start(config: Config, paths: Paths) -> None:
-    """Refuse what a later stage would refuse.
+    """Refuse at the start what a later stage would refuse.
 
     Raises:
         DataError: the results would be written among the images.
         ArtifactError: the results cannot be written.
-        ConfigError: a device is not here.
-        BackboneError: the weights or their card are missing or not complete, or the licence is not
-            known to allow commercial use where that is required.
+        ConfigError: a device is not available.
+        BackboneError: the weights or their card are missing or incomplete, or the licence is not
+          known to allow commercial use although it is required.
     """
     check_place(paths.below(config.data.root), paths.root)
     _check_writable(paths.root)
@@ -40,7 +40,7 @@ def read_configured_card(backbone: BackboneConfig) -> BackboneCard | None:
     """Return the card of the configured weights; None if they come from a hub.
 
     Raises:
-        BackboneError: the weights or their card are missing, or not complete.
+        BackboneError: the weights or their card are missing or incomplete.
     """
     weights = resolve_weights(backbone.weights, backbone.name)
     if weights == "packaged":
@@ -49,15 +49,15 @@ def read_configured_card(backbone: BackboneConfig) -> BackboneCard | None:
 
 
 def check_place(root: Path, out: Path) -> None:
-    """Refuse to write below the folder of the images: results would become images.
+    """Refuse an output folder below the images: results would become images.
 
     Raises:
-        DataError: ``out`` is in ``root``, or is it.
+        DataError: ``out`` is ``root``, or is in it.
     """
     if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
         raise DataError(
-            f"the results would be written to {out}, which is in the folder of the images, {root}",
-            hint="choose a folder outside of it (--out), or move the images to one of their own",
+            f"the output folder {out} is inside the folder of the images, {root}",
+            hint="choose another output folder (--out), or move the images to a subfolder",
         )
 
 
@@ -67,7 +67,7 @@ def _check_writable(out: Path) -> None:
         place = place.parent
     if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
         raise ArtifactError(
-            f"nothing can be written to {out}: {place} is "
+            f"cannot write to {out}: {place} is "
             f"{'not writable for you' if place.is_dir() else 'a file'}",
             hint="choose another folder (--out), or check the folder's permissions",
         )

@@ -1,7 +1,7 @@
 """Settings that depend on the task.
 
-The index checks them before the work. Who uses one checks it again: under DVC the index does not
-run because of them.
+The index checks them before the work starts. A stage that uses one checks it again: under DVC a
+change of them does not run the index.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def gate_metric(config: Config, task: Task) -> str:
     """Return the metric that the gate compares.
 
     Raises:
-        ConfigError: the task does not have the metric that was set.
+        ConfigError: the task does not have the configured metric.
     """
     metric = config.registry.gate.metric
     _require("registry.gate.metric", metric, (AUTO, *task.gate_metrics), task)
@@ -30,7 +30,7 @@ def check_class_weight(config: Config, task: Task) -> None:
     """Refuse a `train.class_weight` that the task does not have.
 
     Raises:
-        ConfigError: says which it may be.
+        ConfigError: names the allowed values.
     """
     _require("train.class_weight", config.train.class_weight, task.weightings, task)
 
@@ -61,7 +61,7 @@ def check_task(config: Config, task: Task) -> None:
     """Refuse settings that have no meaning for ``task``.
 
     Raises:
-        ConfigError: names the setting and what it may be.
+        ConfigError: names the setting and its allowed values.
     """
     check_class_weight(config, task)
     check_ensemble(config, task)
@@ -80,6 +80,6 @@ def check_task(config: Config, task: Task) -> None:
 def _require(key: str, value: str, allowed: Sequence[str], task: Task) -> None:
     if value not in allowed:
         raise ConfigError(
-            f"{key} is `{value}`, which the task `{task.name}` does not have",
-            hint=f"it may be: {', '.join(allowed)}",
+            f"{key} is `{value}`, but the task `{task.name}` does not support it",
+            hint=f"allowed values: {', '.join(allowed)}",
         )

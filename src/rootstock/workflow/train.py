@@ -48,7 +48,7 @@ from rootstock.workflow.training_pictures import TRAINING_PICTURES, draw_trainin
 from rootstock.workflow.twin import twin_maker
 
 WRITING_SECONDS = 15.0
-"""Averaging, calibration and export of a model of a few million parameters on two cores."""
+"""Time for averaging, calibration and export of a small model on two cores."""
 FINAL_HEAD = (
     "fitted again to training and validation images together; `metrics` are those of the head "
     "that was fitted to the training images only"
@@ -63,16 +63,16 @@ BULKY_FIELDS = {
     "evidence",
     "race",
 }
-"""Fields of the plan that a run's table of parameters has no room for."""
+"""Fields of the plan that are too long for a run's table of parameters."""
 
 
 def train_model(
     config: Config, paths: Paths, *, runs: RunLogger, searcher: Searcher
 ) -> ModelBundle:
-    """Search as the plan says, calibrate the best, write the bundle and training.json.
+    """Search according to the plan, calibrate the best, write the bundle and training.json.
 
-    Trials keep their results below .rootstock/trials until the bundle is written; a stage that
-    was killed continues from them.
+    Trials keep their results below .rootstock/trials until the bundle is written; a killed stage
+    continues from them.
     Raises:
         ArtifactError: an artifact is missing, or was made for other inputs.
         TrainingError: no trial succeeded.
@@ -134,7 +134,7 @@ def search(
     raced_job: TrainingJob | None = None,
     seconds: float | None,
 ) -> SearchResult:
-    """Fit heads; then, if the plan says so, fine-tune from the best for at most ``seconds``.
+    """Fit heads; if the plan fine-tunes, fine-tune from the best for at most ``seconds``.
 
     ``raced_job`` fits the heads that lost a race.
     """
@@ -150,7 +150,7 @@ def search(
 def write_trained(
     project: Project, job: TrainingJob, choice: Choice, calibrated: Calibrated
 ) -> ModelBundle:
-    """Write the model that was chosen to the project's folder for it."""
+    """Write the chosen model to its folder in the project."""
     network = choice.job.build_network(calibrated.trial)
     train, val = choice.job.head_features(calibrated.trial, network)
     data = job.data
@@ -207,7 +207,7 @@ def record_training(
     choice: Choice,
     calibrated: Calibrated,
 ) -> dict[str, Any]:
-    """Return what training.json holds."""
+    """Return the content of training.json."""
     best = choice.trial
     return {
         "run_id": run_id,
@@ -239,7 +239,7 @@ def record_training(
 
 
 def _announce(job: TrainingJob, minutes: float | None) -> None:
-    """Print what is about to be trained, and for how long."""
+    """Print what will be trained, and for how long."""
     parts: list[str] = [job.plan.strategy]
     if job.plan.finetune:
         n_trials = len(job.plan.finetune_candidates)
@@ -248,7 +248,7 @@ def _announce(job: TrainingJob, minutes: float | None) -> None:
     if minutes is not None:
         parts.append(f"about {show_seconds(60 * minutes)} expected")
     if job.plan.race and len(job.data.rows("train")) == job.plan.race.heats[-1].n_train:
-        parts.append("the race has done it in part")
+        parts.append("partly done by the race")
     say(f"train: {', '.join(parts)}")
 
 
@@ -289,7 +289,7 @@ def _log_params(run: Run, config: Config, plan: TransferPlan) -> None:
 
 
 def _seconds_left(plan: TransferPlan, started: float) -> float | None:
-    """Return what the plan's budget leaves for the trials; the model has yet to be written."""
+    """Return the seconds that the plan's budget leaves for trials, before writing the model."""
     if plan.budget_minutes is None:
         return None
     return max(1.0, 60 * plan.budget_minutes - (time.monotonic() - started) - WRITING_SECONDS)

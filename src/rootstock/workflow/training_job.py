@@ -1,4 +1,4 @@
-"""The training that a plan asks for, opened with the settings and folders of a project."""
+"""Open the training of a plan with the settings and folders of a project."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ def open_job(
 ) -> TrainingJob:
     """Return the training of ``plan``; by default on all images, in the job's own folder.
 
-    ``backbone`` is used in place of the planned one.
+    ``backbone`` replaces the planned one.
 
     Raises:
         PlanError: the weights have changed since the plan was made.
-        ConfigError: the task does not have the weighting of the classes or the ensemble that was
-            set.
+        ConfigError: the task does not support the configured class weights or ensemble.
     """
     config, paths = project.config, project.paths
     dataset = Dataset.of(project.manifest if manifest is None else manifest)
@@ -67,9 +66,9 @@ def open_job(
 
 
 def _job_name(project: Project, plan: TransferPlan) -> str:
-    """Return the same for jobs whose trials of the same params end the same.
+    """Return a name that is equal for jobs whose trials have equal results.
 
-    A race on all training images is such a job: training uses the trials that it finished.
+    A race on all training images is such a job: training reuses its finished trials.
     """
     recipe = {"weights_sha256", "backbone", "taps", "input_size", "finetune", "geometry"}
     recipe |= {"pooling"}

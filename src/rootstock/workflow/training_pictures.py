@@ -1,4 +1,4 @@
-"""Pictures of a training, in the folder of the reports."""
+"""Draw pictures of a training into the folder of the reports."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rootstock.workflow.choice import SearchResult
 TRAINING_PICTURES = "plots/training"
 HEADS, EPOCHS, AUGMENTATIONS = "heads.png", "finetuning.png", "augmentations.png"
 EXAMPLES = 5
-"""Images that the augmentations are shown on."""
+"""Images on which the augmentations are shown."""
 
 
 def draw_training(
     folder: Path, job: TrainingJob, result: SearchResult, chosen: HeadTrial | FinetunedTrial
 ) -> None:
-    """Draw the search of the head and, if anything was fine-tuned, its epochs and augmentations."""
+    """Draw the search of the head and, after fine-tuning, its epochs and augmentations."""
     metric = job.data.task.selection
     scores = {
         trial.name: trial.losses_by_penalty(metric)
@@ -56,4 +56,4 @@ def _draw_augmentations(path: Path, job: TrainingJob) -> None:
     )
     about = "one change at a time, then all together"
     rows = {name: list(images.numpy()) for name, images in shown.items()}
-    plot_rows(rows, path, headlines=("What augmentation does", about))
+    plot_rows(rows, path, headlines=("Effect of augmentation", about))
