@@ -77,7 +77,7 @@ def test_folder_that_another_run_writes_to_is_rejected(tmp_path):
 def test_results_are_not_written_among_the_images(tmp_path, command):
     root = write_classes(tmp_path / "images", {"ants": 8, "bees": 8})
     before = sorted(root.rglob("*"))
-    assert "is in the folder of the images" in fails(command, str(root), "--out", f"{root}/run1")
+    assert "is inside the folder of the images" in fails(command, str(root), "--out", f"{root}/run1")
     assert sorted(root.rglob("*")) == before
 
 
@@ -285,7 +285,7 @@ def test_unexpected_failure_prints_two_lines_and_exits_70(tmp_path, monkeypatch,
 def test_results_without_out_are_never_among_the_images(tmp_path, monkeypatch):
     write_classes(tmp_path / "data", {"ants": 9, "bees": 9})
     monkeypatch.chdir(tmp_path / "data")
-    assert "which is in the folder of the images" in fails("train", ".")
+    assert "which is inside the folder of the images" in fails("train", ".")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["ants", "bees"]
 
 

@@ -33,7 +33,7 @@ def test_an_unknown_device_is_told_with_its_setting(key, tmp_path):
 def test_results_stay_out_of_folder_of_images(tmp_path, place):
     root = write_classes(tmp_path / "images", {"ants": 1})
     (tmp_path / "link").symlink_to(root)
-    with pytest.raises(DataError, match="is in the folder of the images"):
+    with pytest.raises(DataError, match="is inside the folder of the images"):
         check_start(load_config(None, overrides=[f"data.root={root}"]), Paths(root / place))
 
 
