@@ -77,7 +77,9 @@ def test_folder_that_another_run_writes_to_is_rejected(tmp_path):
 def test_results_are_not_written_among_the_images(tmp_path, command):
     root = write_classes(tmp_path / "images", {"ants": 8, "bees": 8})
     before = sorted(root.rglob("*"))
-    assert "is inside the folder of the images" in fails(command, str(root), "--out", f"{root}/run1")
+    assert "is inside the folder of the images" in fails(
+        command, str(root), "--out", f"{root}/run1"
+    )
     assert sorted(root.rglob("*")) == before
 
 

@@ -70,7 +70,7 @@ BROKEN = {
         "contains no images",
     ),
     "images without class folders": (loose, "3 files but no class folders"),
-    "one class": (lambda root: write_classes(root, {"a": 5}), "has one class, a; a classifier"),
+    "one class": (lambda root: write_classes(root, {"a": 5}), "has one class, a, but a classifier"),
     "a class that is too small": (
         lambda root: write_classes(root, {"a": 5, "b": 2}),
         r"fewer than 3 usable images: b \(2\)",

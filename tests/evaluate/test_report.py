@@ -69,4 +69,6 @@ def test_few_test_images_are_called_few():
 
 
 def test_a_perfect_model_has_no_mistakes_to_show():
-    assert "None: every test image is right." in render_evaluation(evaluation([0, 1], [0, 1]))
+    assert "There are none: every test image is right." in render_evaluation(
+        evaluation([0, 1], [0, 1])
+    )

@@ -181,7 +181,7 @@ def test_balanced_weights_help_the_rare_class():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f, y: (f, np.zeros_like(y)), "two classes or more, got 1"),
+        (lambda f, y: (f, np.zeros_like(y)), "at least two classes, but there are 1"),
         (lambda f, y: (f * np.nan, y), "values that are not finite"),
     ],
 )

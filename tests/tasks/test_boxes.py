@@ -39,7 +39,7 @@ def test_box_outside_the_image_is_clipped_with_warning(tmp_path):
     assert json.loads(settled.texts[0]) == ["cat", 0.1, 0.2, 0.4, 0.6]
     assert json.loads(settled.texts[1]) == ["cat", 0.0, 0.5, 0.3, 1.0]
     assert settled.warnings == [
-        "1 image with a box that is partly outside, the first b.jpg; the part inside is used"
+        "1 image with a box partly outside, the first is b.jpg; the part inside is used"
     ]
     with pytest.raises(DataError, match=r"the box of .*a.jpg is outside the image"):
         task.settle(tmp_path, [text(100, 0, 5, 5)], ["a.jpg"], np.array([[100, 100]]))

@@ -151,7 +151,7 @@ def test_mask_of_unrotated_photo_is_rejected(folder, tmp_path):
     exif[0x0112] = 6
     image = Image.open(folder / "images/2.png")
     image.save(folder / "images/2.png", exif=exif)
-    with pytest.raises(DataError, match="when it is turned as its EXIF data says"):
+    with pytest.raises(DataError, match="after turning by its EXIF data"):
         index(folder, tmp_path)
     Image.fromarray(np.rot90(halves(), 3)).save(folder / "masks/2.png")
     manifest = index(folder, tmp_path)
@@ -165,9 +165,9 @@ def test_images_and_masks_without_partner_are_left_out(folder, tmp_path):
     shutil.copy(folder / "masks/4.png", folder / "masks/lone.png")
     manifest = index(folder, tmp_path)
     assert len(manifest.rows()) == N_IMAGES - 1
-    assert any("1 image without a mask left out, the first images/3.png" in w
+    assert any("1 image without a mask ignored, the first is images/3.png" in w
                for w in manifest.warnings)  # fmt: skip
-    assert any("1 mask without an image left out" in text for text in manifest.warnings)
+    assert any("1 mask without an image ignored" in text for text in manifest.warnings)
 
 
 def test_jpeg_masks_are_rejected(folder, tmp_path):
@@ -176,7 +176,7 @@ def test_jpeg_masks_are_rejected(folder, tmp_path):
     with pytest.raises(DataError, match=r"in a format that changes pixels.*masks/3\.jpg"):
         index(folder, tmp_path)
     (folder / "masks/3.jpg").rename(folder / "masks/3.png")
-    with pytest.raises(DataError, match=r"masks/3\.png is not an image of a format that keeps"):
+    with pytest.raises(DataError, match=r"masks/3\.png is not an image in a lossless format"):
         index(folder, tmp_path)
 
 
@@ -188,7 +188,7 @@ def coloured():
 def test_colours_are_read_by_classes_csv(folder, tmp_path):
     for number in range(N_IMAGES):
         replace(folder, number, coloured())
-    with pytest.raises(DataError, match="is in colours, and nothing says what they mean"):
+    with pytest.raises(DataError, match="has colours, but no file defines their classes"):
         index(folder, tmp_path)
     (folder / "classes.csv").write_text("name,colour\nroad,#804080\n wall,464646\n")
     assert list_present(index(folder, tmp_path).rows()[0].target) == ["road", "wall"]
@@ -257,7 +257,7 @@ def test_unsure_images_are_suggested_first():
 
 def test_a_mask_is_not_corrected_by_a_word(folder, tmp_path):
     row = index(folder, tmp_path).rows()[0]
-    with pytest.raises(DataError, match="draw the mask file again"):
+    with pytest.raises(DataError, match="edit the mask file"):
         get_task("segmentation").correct(row.target, "road")
 
 

@@ -106,7 +106,7 @@ def test_stratum_is_rarest_label_with_enough_images():
 
 
 def test_unknown_labels_are_named():
-    with pytest.raises(DataError, match="does not know the labels moon"):
+    with pytest.raises(DataError, match="has no labels moon"):
         TASK.parse(['["moon"]'], ["sun"])
 
 
@@ -265,10 +265,10 @@ def test_answer_has_every_label_with_probability_and_decision():
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"slopes": [1.0]}, "there have to be 2 slopes"),
+        ({"slopes": [1.0]}, "slopes must have 2 values"),
         ({"offsets": [0.0, float("nan")]}, "the offsets have to be"),
         ({"thresholds": [True, 0.5]}, "the thresholds have to be"),
-        ({"thresholds": None}, "there have to be 2 thresholds"),
+        ({"thresholds": None}, "thresholds must have 2 values"),
     ],
 )
 def test_a_calibration_that_cannot_be_is_found(change, fault):

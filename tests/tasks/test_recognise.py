@@ -45,7 +45,7 @@ def test_a_task_that_is_named_is_taken(tmp_path):
 
 def test_unclear_columns_are_rejected_with_a_hint(tmp_path):
     table = write(tmp_path, "path,remark\na,nice\n")
-    with pytest.raises(DataError, match="no columns that say.*it has path, remark"):
+    with pytest.raises(DataError, match="no columns with labels.*are path, remark"):
         find(table)
 
 

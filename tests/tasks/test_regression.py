@@ -57,7 +57,7 @@ def test_columns_of_groups_and_times_are_no_targets(tmp_path):
 
 def test_numbers_next_to_words_need_a_named_task(tmp_path):
     text = "path,remark,mass\na,nice,5\n"
-    with pytest.raises(DataError, match="no columns that say"):
+    with pytest.raises(DataError, match="no columns with labels"):
         read(tmp_path, text)
     assert read(tmp_path, text, name="regression")[1:] == (("mass",), [[5]])
 
@@ -85,7 +85,7 @@ def test_one_number_for_all_images_is_rejected(tmp_path):
 
 
 def test_numbers_of_other_names_are_rejected():
-    with pytest.raises(DataError, match="gives the numbers mass, and the data has target"):
+    with pytest.raises(DataError, match="predicts the numbers mass, but the data has target"):
         TASK.parse(["3"], ["mass"])
 
 
@@ -205,10 +205,10 @@ def test_numbers_that_move_away_are_drift():
 @pytest.mark.parametrize(
     ("calibration", "fault"),
     [
-        ({"means": [0.0]}, "there have to be 1 scales"),
+        ({"means": [0.0]}, "scales must have 1 values"),
         ({"means": [0.0], "scales": [0.0]}, "scales above 0"),
         ({"means": [float("inf")], "scales": [1.0]}, "have to be finite"),
-        ({"means": "0", "scales": [1.0]}, "there have to be 1 means"),
+        ({"means": "0", "scales": [1.0]}, "means must have 1 values"),
     ],
 )
 def test_a_calibration_that_cannot_be_is_found(calibration, fault):

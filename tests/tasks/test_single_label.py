@@ -37,7 +37,7 @@ def evidence():
 def test_classes_are_sorted_and_numbered():
     assert TASK.read_names(["bees", "ants", "bees"]) == ("ants", "bees")
     assert TASK.parse(["bees", "ants", "wasps"], NAMES).tolist() == [1, 0, 2]
-    with pytest.raises(DataError, match="does not know the classes moths, owls") as caught:
+    with pytest.raises(DataError, match="has no classes moths, owls") as caught:
         TASK.parse(["owls", "ants", "moths"], NAMES)
     assert caught.value.hint == "it knows ants, bees, wasps"
 
@@ -81,7 +81,7 @@ def test_class_missing_in_a_split_is_reported():
     strata = ["a", "a", "b", "b"]
     splits = ["train", "val", "train", "train"]
     assert TASK.check_splits(ROOT, strata, splits) == [
-        "no image of b in val: accuracy there says nothing of them"
+        "no image of b is in the split val, so its accuracy does not cover them"
     ]
     with pytest.raises(DataError, match="photos has no training image of b"):
         TASK.check_splits(ROOT, strata, ["train", "val", "val", "val"])
@@ -172,7 +172,7 @@ def test_calibration_takes_the_temperature_that_fits():
     [
         (NAMES, {"temperature": 1.5}, ""),
         (("ants", "bees"), {"temperature": 2}, ""),
-        (("ants",), {"temperature": 1.5}, "two classes or more, this has 1"),
+        (("ants",), {"temperature": 1.5}, "at least two classes, but this one has 1"),
         (("ants", "bees", "ants"), {"temperature": 1.5}, "'ants' is listed more than once"),
         *(
             (NAMES, {"temperature": value}, f"from 0.001 to 1000, it is {value!r}")
@@ -235,7 +235,9 @@ def test_the_report_holds_numbers_classes_and_mistakes(tmp_path):
     good = metrics | {"ece": 0.049}
     assert ": well calibrated" in TASK.report(evidence(), good, tmp_path).text
     right = Evidence(DECISIONS[[0, 2]], classes([0, 1], 3), ["0.jpg", "2.jpg"])
-    assert "None: every test image is right." in TASK.report(right, metrics, tmp_path).text
+    assert (
+        "There are none: every test image is right." in TASK.report(right, metrics, tmp_path).text
+    )
 
 
 def test_the_card_names_quality_and_the_weakest_classes():
@@ -261,7 +263,7 @@ def test_the_card_names_quality_and_the_weakest_classes():
     line = TASK.describe_quality(metrics | promises, rows, 0.02)[2]
     assert all(part in line for part in ("called 3.0%", "2.0% of images", "96.0%", "with 1.2"))
     assert "no warning" in TASK.describe_limits(0.0)[0]
-    assert "`unknown` is said" in TASK.describe_limits(0.02)[0]
+    assert "flagged `unknown`" in TASK.describe_limits(0.02)[0]
     assert TASK.describe(NAMES).startswith("Classifies an image as one of 3 classes")
 
 

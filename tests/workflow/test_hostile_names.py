@@ -79,7 +79,7 @@ def test_a_terminal_gets_no_control_characters(finished, capsys, monkeypatch, tm
     with pytest.raises(SystemExit) as caught:
         main(["evaluate", str(table.with_name("others.csv")), "--model", str(finished.model)])
     message = str(caught.value.code)
-    assert "does not know the classes other \\x1b[31m" in message
+    assert "has no classes other \\x1b[31m" in message
     assert SHOWN in message
     assert "\x1b" not in message
 

@@ -14,6 +14,7 @@ from rootstock.model.lineage import open_ends
 from rootstock.model.twin import TwinFacts, describe_twin
 from rootstock.system.escape import code_span, escape_markdown
 from rootstock.tasks import get_task
+from rootstock.tasks.metric_words import name_metric, show_metric
 from rootstock.tasks.task import Task
 
 MAX_STRATA = 20
@@ -118,18 +119,19 @@ def _describe_robustness(task: Task, metrics: Mapping[str, float]) -> list[str]:
     score = task.score
     if f"robust_{score}" not in metrics:
         return []
-    name = score.replace("_", " ")
+    name = name_metric(score)
     attacked = ""
     if f"adversarial_{score}" in metrics:
         attacked = (
             "An attack that changes each pixel by 2 of 255 levels, which is invisible, reduces "
-            f"it to {metrics[f'adversarial_{score}']:.3f}. "
+            f"it to {show_metric(score, metrics[f'adversarial_{score}'])}. "
         )
+    robust = show_metric(score, metrics[f"robust_{score}"])
     moved = "" if task.spatial else ", rotation, scale, crop"
     return [
         "",
         f"On test images with camera faults (noise, blur, JPEG, brightness, "
-        f"contrast{moved}) the {name} is {metrics[f'robust_{score}']:.3f} on average. "
+        f"contrast{moved}) the {name} is {robust} on average. "
         f"{attacked}`rootstock robustness` shows details.",
     ]
 

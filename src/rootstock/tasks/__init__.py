@@ -1,8 +1,8 @@
-"""Tasks: what a label is, and all that follows from it.
+"""Tasks: each defines a kind of label and everything that depends on it.
 
 A task is one implementation of `rootstock.tasks.task.Task`. It is registered here by name, with the
-place of the task and of its answer type; neither is imported before it is needed, so that a client
-without numpy reads answers.
+modules of the task and of its answer type. Neither is imported before it is needed, so that a
+client without numpy can read answers.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """Where a class is."""
+    """The module and the name of a class."""
 
     module: str
     attribute: str
 
 
 class Registration(NamedTuple):
-    """Where a task and the type of its answers are."""
+    """The places of a task and of its answer type."""
 
     task: Place
     answer: Place
 
 
 AUTO = "auto"
-"""The setting of `task.name` that lets the data decide."""
+"""The value of `task.name` with which the data decides."""
 DEFAULT_TASK = "single_label"
 
-# In the order in which they are asked whether data is theirs: what is special comes first.
+# In the order in which they are tried on data: special tasks come first.
 _TASKS = {
     "localisation": Registration(
         Place("rootstock.tasks.localisation.task", "Localisation"),
@@ -61,7 +61,7 @@ _TASKS = {
 
 
 def register_task(name: str, *, task: Place, answer: Place) -> None:
-    """Make a task known under ``name``."""
+    """Register a task under ``name``."""
     _TASKS[name] = Registration(task, answer)
 
 
@@ -71,12 +71,12 @@ def task_names() -> list[str]:
 
 
 def listed_tasks() -> list[str]:
-    """Return the names of all tasks, in the order in which they are asked about data."""
+    """Return the names of all tasks, in the order in which they are tried on data."""
     return list(_TASKS)
 
 
 def get_task(name: str) -> Task:
-    """Return the task of this name.
+    """Return the task with this name.
 
     Raises:
         ConfigError: there is no such task.
@@ -96,7 +96,7 @@ def answer_type(name: str) -> type[Answer]:
 
 
 def find_registration(name: str) -> Registration:
-    """Return where a task is, for another process to register it.
+    """Return the places of a task, so that another process can register it.
 
     Raises:
         ConfigError: there is no such task.

@@ -1,4 +1,4 @@
-"""A label as tools for labelling write it, whatever the task."""
+"""A label in the form of labelling tools, for any task."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Shares = tuple[float, float, float, float]
-"""Left, top, right and bottom of a box, in shares of the sides of the upright image."""
+"""Left, top, right and bottom of a box, as shares of the sides of the upright image."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one image shows: classes or labels, the box of the first one, or numbers by name."""
+    """The content of one image: classes or labels, the box of the first one, or named numbers."""
 
     labels: tuple[str, ...] = ()
     box: Shares | None = None

@@ -1,7 +1,7 @@
-"""Answer: what a model says of one image, the same everywhere.
+"""Answer: the result of a model for one image, the same everywhere.
 
 HTTP, the Open Inference Protocol, MLflow's routes, the command line, the journal and the client all
-use these types. They need nothing but Python; the service validates every answer against them.
+use these types. They need only Python; the service validates every answer against them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class AnswerError:
-    """Why an image has no answer."""
+    """The reason why an image has no answer."""
 
     detail: str = field(metadata={"examples": ["the file ends early: image file is truncated"]})
     reason: str | None = field(default=None, metadata={"examples": ["truncated"]})
@@ -27,13 +27,13 @@ class AnswerError:
         return self.detail
 
     def to_json(self) -> dict[str, Any]:
-        """Return what JSON holds; what is not known is left out."""
+        """Return the fields for JSON; unknown ones are left out."""
         return _without_none(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
 class HeatMapAnswer:
-    """Where in the image the evidence is, in the view that the model looked at."""
+    """The parts of the image with the evidence, in the view that the model used."""
 
     output: str = field(metadata={"examples": ["tulip"]})
     method: str = field(metadata={"examples": ["maps"]})
@@ -55,19 +55,20 @@ class Neighbour:
         metadata={"description": "0 is the same, 1 has nothing in common.", "examples": [0.12]}
     )
     thumbnail: str | None = field(
-        default=None, metadata={"description": "A JPEG in base64, if the model keeps them."}
+        default=None, metadata={"description": "A JPEG in base64, if the model stores thumbnails."}
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a model says of one image, or why it says nothing; each task adds what it decides."""
+    """The result for one image, or the reason for none; each task adds its decision."""
 
     filename: str = field(default="", metadata={"examples": ["a.jpg"]})
     unknown: bool | None = field(
         default=None,
         metadata={
-            "description": "True: unlike the training images, so that the answer means nothing."
+            "description": "True: the image is unlike the training images, so the answer is not "
+            "reliable."
         },
     )
     novelty: float | None = field(
@@ -79,7 +80,7 @@ class Answer:
     )
     heat_maps: tuple[HeatMapAnswer, ...] | None = field(
         default=None,
-        metadata={"description": "With `explain`: one for each output that the answer is about."},
+        metadata={"description": "With `explain`: one per output in the answer."},
     )
     neighbours: tuple[Neighbour, ...] | None = field(
         default=None, metadata={"description": "With `neighbours`: similar training images."}
@@ -98,7 +99,7 @@ class Answer:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The names that count towards drift; none where decisions have no names."""
+        """Names that count towards drift; empty if decisions have no names."""
         return ()
 
     def columns(self) -> dict[str, str | float | bool | None]:
@@ -106,16 +107,16 @@ class Answer:
         raise NotImplementedError
 
     def files(self) -> dict[str, bytes]:
-        """Return what can be written as a file, by the ending of its name; as a rule nothing."""
+        """Return the files of the answer by suffix; most tasks have none."""
         return {}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what JSON holds; what is not known is left out."""
+        """Return the fields for JSON; unknown ones are left out."""
         return _without_none(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
-        """Return the inverse of `to_json`; keys that are not known are ignored.
+        """Return the answer from `to_json`; unknown keys are ignored.
 
         Raises:
             TypeError, ValueError, KeyError: the entry is not such an answer.
@@ -131,7 +132,7 @@ class Answer:
 
 
 def _read(kind: type[Any], entry: Mapping[str, Any]) -> Any:
-    """Return a part of an answer; keys that are not known are ignored."""
+    """Return a part of an answer; unknown keys are ignored."""
     known = {one.name for one in dataclasses.fields(kind)}
     return kind(**{key: value for key, value in entry.items() if key in known})
 

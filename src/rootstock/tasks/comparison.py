@@ -1,4 +1,4 @@
-"""Comparison: champion and challenger on the same images, and what the gate decides."""
+"""Compare champion and challenger on the same images, and decide at the gate."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from rootstock.metrics import percentile_interval
+from rootstock.tasks.metric_words import name_metric
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores on the same ``n`` images, and what the gate decides from them.
+    """Scores on the same ``n`` images, and the decision of the gate.
 
-    ``p_value`` belongs to the task's paired test; the two counts are the images that only one of
+    ``p_value`` comes from the task's paired test. The two counts are the images that only one of
     the models gets right, 0 for tasks whose answers are not right or wrong. ``gain_interval`` is
     the 95 % interval of the challenger's gain.
     """
@@ -33,11 +34,11 @@ class Comparison:
 
     @classmethod
     def impossible(cls, why: str, *, metric: str) -> Comparison:
-        """The two cannot be compared, so the champion stays."""
+        """Return the outcome if the two cannot be compared: the champion stays."""
         return cls(metric, None, None, 0, 0, 0, None, False, f"not promoted: {why}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON holds."""
+        """Return the fields for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -52,20 +53,20 @@ def decide_gate(
     count: int,
     lower_is_better: bool = False,
 ) -> tuple[bool, str]:
-    """Return whether the challenger is promoted, and why, in one sentence.
+    """Return whether the challenger is promoted, with the reason in one sentence.
 
-    ``interval`` is the 95 % interval of the gain on ``count`` test images; if
-    ``lower_is_better``, the gain is how far the metric falls. The rule `better` asks
-    that all of it is above ``min_gain``, `not_worse` that not all of it is below, `higher` that the
-    measured gain is above.
+    ``interval`` is the 95 % interval of the gain on ``count`` test images. If ``lower_is_better``,
+    the gain is how far the metric falls. The rule `better` requires the whole interval to be above
+    ``min_gain``, `not_worse` that not all of it is below, and `higher` that the measured gain is
+    above.
     """
     gain = round(champion - challenger if lower_is_better else challenger - champion, 9)
     low, high = interval
     wins = {"better": low > min_gain, "not_worse": high >= min_gain, "higher": gain > min_gain}
     promote = wins[rule]
     measured = (
-        f"{metric.replace('_', ' ')} {challenger:.4f} against {champion:.4f} on the same {count} "
-        f"test images, a gain of {gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+        f"{name_metric(metric)} is {challenger:.4f} against {champion:.4f} on the same "
+        f"{count} test images, a gain of {gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
     )
     than = f" by more than {min_gain:g}" if min_gain else ""
     if rule == "higher":
@@ -91,7 +92,7 @@ def compare_scores(
     count: int,
     lower_is_better: bool = False,
 ) -> Comparison:
-    """Compare two models by their metric on all images, [1], and on draws of them, [R].
+    """Compare two models by their metric on all images, [1], and on resampled images, [R].
 
     The draws are the same for both: a paired bootstrap.
     """

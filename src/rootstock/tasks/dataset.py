@@ -29,7 +29,7 @@ class Dataset:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What a model's outputs are called, from all usable images."""
+        """Names of the model's outputs, from all usable images."""
         return self.task.read_names([row.target for row in self.manifest.rows()])
 
     def targets(self, split: str | None = None) -> Targets:
@@ -43,16 +43,16 @@ class Dataset:
         return self.task.measure_units(self.task.parse(texts, self.names))
 
     def targets_of(self, rows: Sequence[ImageRow]) -> Targets:
-        """Return the targets of some rows."""
+        """Return the targets of the given rows."""
         targets = read_targets(self.task, rows, self.names)
         return dataclasses.replace(targets, units=self.units)
 
 
 def read_targets(task: Task, rows: Sequence[ImageRow], names: Sequence[str]) -> Targets:
-    """Return the targets of rows for outputs called ``names``, in units of these rows.
+    """Return the targets of rows for outputs ``names``, in units of these rows.
 
     Raises:
-        DataError: a target names what is not among them.
+        DataError: a target has a name that is not among them.
     """
     values = task.parse([row.target for row in rows], names)
     _, strata = np.unique([row.stratum for row in rows], return_inverse=True)

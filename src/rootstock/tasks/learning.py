@@ -1,4 +1,4 @@
-"""What a task brings to training: exact heads on cached features, and the loss of fine-tuning.
+"""The parts of a task for training: exact heads on cached features, and the fine-tuning loss.
 
 Needs torch; a service never imports it.
 """
@@ -31,10 +31,10 @@ from rootstock.tasks.targets import Targets
 
 @dataclass(frozen=True)
 class Coded:
-    """Targets as the solver works with them.
+    """Targets in the form of the solver.
 
-    ``penalty_scale`` multiplies each strength; ``complete`` turns a fitted head into one with an
-    output for each name, where the solver left some out.
+    ``penalty_scale`` multiplies each strength; ``complete`` adds the outputs that the solver left
+    out, so that the head has one output per name.
     """
 
     loss: OutputLoss
@@ -45,7 +45,7 @@ class Coded:
 
 @dataclass(frozen=True)
 class PathScores:
-    """Each strength on unseen images, from the strongest on.
+    """The results of each strength on unseen images, the strongest first.
 
     ``scores`` and ``std`` float64[S]: mean and deviation over folds; ``losses`` float64[S,N].
     """
@@ -57,15 +57,15 @@ class PathScores:
 
 
 class HeadSolver(ABC):
-    """Fits linear heads exactly, for the loss of one task, along a path of L2 strengths.
+    """Fits linear heads exactly, for the loss of one task, for a range of L2 strengths.
 
-    A strength weighs half the squared norm of the weights against the *mean* loss, so that one
-    value means the same for any number of images.
+    A strength multiplies half the squared norm of the weights and is added to the *mean* loss, so
+    that a value has the same meaning for any number of images.
     """
 
     @abstractmethod
     def code(self, targets: Targets, device: torch.device) -> Coded:
-        """Return the targets as the solver works with them.
+        """Return the targets in the form of the solver.
 
         Raises:
             TrainingError: no head can be fitted to these targets.
@@ -80,15 +80,15 @@ class HeadSolver(ABC):
         """Return the same loss for a head with a hidden layer."""
 
     def reading(self, parts: Sequence[TapPart]) -> HeadSolver:
-        """Return the solver for features that are made of these parts."""
+        """Return the solver for features made of these parts."""
         return self
 
     def width(self, targets: Targets) -> int:
-        """Return how many outputs a head has."""
+        """Return the number of outputs of a head."""
         return len(targets.names)
 
     def finish(self, head: Head, targets: Targets) -> Head:
-        """Return the head as it is to be used, where the weighting asks for a last step."""
+        """Return the final head, after the last step that some weightings need."""
         return head
 
     def walk(
@@ -101,7 +101,7 @@ class HeadSolver(ABC):
     ) -> Iterator[tuple[float, LinearHead]]:
         """Yield each strength with its head on features [N,D], the strongest first.
 
-        ``device`` holds the features, in float32 and twice, and computes.
+        ``device`` computes, and holds the features twice in float32.
         Raises:
             TrainingError: no head can be fitted to these targets or features.
         """
@@ -116,7 +116,7 @@ class HeadSolver(ABC):
     def fit(
         self, features: np.ndarray, targets: Targets, *, l2: float, device: torch.device = CPU
     ) -> LinearHead:
-        """Return the head of one strength; see `walk`."""
+        """Return the head for one strength; see `walk`."""
         ((_, head),) = self.walk(features, targets, strengths=[l2], device=device)
         return head
 
@@ -144,14 +144,14 @@ class HeadSolver(ABC):
         )
 
     has_prototypes: ClassVar[bool] = False
-    """Whether `fit_prototypes` is there: targets have classes."""
+    """Whether `fit_prototypes` is available: the targets have classes."""
 
     def fit_prototypes(self, features: np.ndarray, targets: Targets) -> LinearHead:
-        """Return a head of the class means on features [N,D]."""
+        """Return a head from the class means of features [N,D]."""
         raise NotImplementedError
 
     def best_scale(self, outputs: np.ndarray, targets: Targets) -> float:
-        """Return what to multiply outputs [N,K] for unseen images by: their loss is lowest then."""
+        """Return the factor for outputs [N,K] of unseen images that gives the lowest loss."""
         return 1.0
 
     def cross_validate(
@@ -165,11 +165,11 @@ class HeadSolver(ABC):
         enough: Callable[[np.ndarray], bool] | None = None,
         device: torch.device = CPU,
     ) -> PathScores:
-        """Score every strength on images that the head did not see, all folds side by side.
+        """Score every strength on unseen images, with all folds at the same time.
 
         The folds keep the groups of the targets whole; see `split_folds`.
-        Features are standardised once, over all folds. The strongest is tried first; ``enough``
-        is asked about the losses [S,N] so far, and ends the walk.
+        Features are standardised once, over all folds. The strongest strength comes first;
+        ``enough`` gets the losses [S,N] so far, and can end the walk.
         Raises:
             TrainingError: no head can be fitted to these targets or features.
         """
@@ -217,10 +217,10 @@ class HeadSolver(ABC):
         rows: np.ndarray | None = None,
         device: torch.device = CPU,
     ) -> np.ndarray:
-        """Return outputs float32[M,K] of images by the finished head fitted without their fold.
+        """Return outputs float32[M,K] of images from heads that were fitted without their fold.
 
-        ``rows`` int[M] are divided into folds, all by default; the others are in no fold, and every
-        head is fitted to them. ``l2`` None: the heads are class means.
+        ``rows`` int[M], by default all, are divided into folds; the other rows are in no fold, and
+        every head is fitted to them. ``l2`` None: the heads are class means.
         Raises:
             TrainingError: no head can be fitted to these targets or features.
         """
@@ -252,7 +252,7 @@ class HeadSolver(ABC):
         strengths: Sequence[float],
         device: torch.device,
     ) -> Iterator[tuple[float, list[LinearHead]]]:
-        """Yield each strength with the heads fitted without the rows of each fold."""
+        """Yield each strength, with the heads that were fitted without each fold."""
         coded = self.code(targets, device)
         problem = HeadProblem.of(features, device)
         given = {strength * coded.penalty_scale: strength for strength in strengths}
@@ -267,11 +267,11 @@ class HeadSolver(ABC):
 
 
 class TargetLoss(ABC):
-    """The loss of a fine-tuning, summed over images so that a batch may be computed in parts."""
+    """The loss of a fine-tuning, summed over images so that a batch can be computed in parts."""
 
     @abstractmethod
     def encode(self, values: np.ndarray) -> Tensor:
-        """Return the values of some targets as a tensor [B,...] that mixup may blend."""
+        """Return target values as a tensor [B,...] that mixup can blend."""
 
     @abstractmethod
     def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -282,9 +282,9 @@ class TargetLoss(ABC):
         return torch.tensor(float(len(targets)), device=targets.device)
 
     def move(self, targets: Tensor, maps: Tensor) -> Tensor:
-        """Return encoded targets [B,...] of images that were changed by ``maps`` [B,2,3].
+        """Return encoded targets [B,...] of images transformed by ``maps`` [B,2,3].
 
-        A map leads from the new image to where its pixels were, in coordinates from -1 to 1.
+        A map leads from the new image to the old one, in coordinates from -1 to 1.
         """
         return targets
 

@@ -1,4 +1,4 @@
-"""Which task data is for: what the settings say, or what the data looks like."""
+"""Find the task for data: from the settings, or from the data itself."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rootstock.tasks.task import Task
 
 
 class FoundTask(NamedTuple):
-    """A task; ``reason`` is what it was recognised by, empty if the settings name it."""
+    """A task; ``reason`` says how it was recognised, empty if the settings name it."""
 
     task: Task
     reason: str
 
 
 def find_task(name: str, root: Path, roles: ColumnRoles) -> FoundTask:
-    """Return the task called ``name``; `auto`: the first one that the data looks like.
+    """Return the task ``name``; `auto`: the first one that matches the data.
 
-    Data that looks like none is left to the default task, whose refusal says what is missing.
+    Data that matches no task is left to the default task, whose error says what is missing.
     Raises:
         ConfigError: there is no such task.
         DataError: the table cannot be read.
@@ -40,8 +40,7 @@ def find_task(name: str, root: Path, roles: ColumnRoles) -> FoundTask:
             return FoundTask(task, reason)
     if columns is not None:
         raise DataError(
-            f"{root} has no columns that say what the images show; it has "
-            f"{columns.describe_names()}",
+            f"{root} has no columns with labels; its columns are {columns.describe_names()}",
             hint="add a column `label` (one class), `labels` (several) or `target` (a number), "
             "name yours with data.columns, such as {label: species}, or set task.name",
         )

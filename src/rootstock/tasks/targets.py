@@ -1,4 +1,4 @@
-"""Targets: what N images should get, in the form that a task computes with."""
+"""Targets: the true values of N images, in the form that a task computes with."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 class Targets:
     """The targets of N images.
 
-    ``values`` [N,...]: class numbers int64[N], numbers float32[N,D], or what else the task reads.
-    ``names``: what the model's outputs are called, such as the classes in their order.
+    ``values`` [N,...]: class numbers int64[N], numbers float32[N,D], or any other form of the task.
+    ``names``: the names of the model's outputs, such as the classes in order.
     ``strata`` int64[N]: images of one stratum are spread evenly over folds and samples.
-    ``groups`` int64[N]: images of one group, such as copies, are never predicted from each other;
-    None: each image is a group.
-    ``units`` float64[2,...]: mean and deviation that the outputs of a network count from and in,
-    for tasks of numbers.
+    ``groups`` int64[N]: images of one group, such as copies, never predict each other; None: each
+    image is a group.
+    ``units`` float64[2,...]: mean and standard deviation by which outputs are standardised, for
+    tasks of numbers.
     """
 
     values: np.ndarray
@@ -31,7 +31,7 @@ class Targets:
         return len(self.values)
 
     def take(self, rows: np.ndarray | Sequence[int]) -> Targets:
-        """Return the targets of some rows."""
+        """Return the targets of the given rows."""
         groups = None if self.groups is None else self.groups[rows]
         return Targets(self.values[rows], self.names, self.strata[rows], groups, self.units)
 
@@ -42,9 +42,9 @@ class Targets:
         return Targets(values, self.names, strata, units=self.units)
 
     def foldable(self) -> np.ndarray:
-        """Return the rows whose stratum can be left out in part: it has two groups or more.
+        """Return the rows whose stratum can be divided: it has at least two groups.
 
-        There are none if that leaves one of several strata.
+        The result is empty if this leaves only one of several strata.
         """
         groups = np.arange(len(self)) if self.groups is None else self.groups
         pairs = np.unique(np.stack([self.strata, groups]), axis=1)

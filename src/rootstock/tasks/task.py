@@ -1,14 +1,14 @@
-"""Task: what a target is, and all that follows from it.
+"""Task: defines a kind of target, and everything that depends on it.
 
-Everything outside of `rootstock.tasks` works with any task: it hands over texts, targets, outputs
-and decisions, and reads names, strata, metrics and answers. Needs numpy only, since a service loads
-it; what needs torch is behind `Task.head`, `Task.loss` and `Task.average`.
+Everything outside of `rootstock.tasks` works with any task: it passes texts, targets, outputs and
+decisions, and reads names, strata, metrics and answers. This module needs only numpy, since a
+service loads it; code that needs torch is behind `Task.head`, `Task.loss` and `Task.average`.
 
-    text      a target as the manifest holds it, one per image
+    text      a target as stored in the manifest, one per image
     targets   the texts of N images, parsed (`Targets`)
-    outputs   float32[N,K], what the network gives
-    decisions [N,...], what calibrated outputs mean, such as probabilities
-    answer    the decision on one image, for people and programs (`Answer`)
+    outputs   float32[N,K], the result of the network
+    decisions [N,...], the meaning of calibrated outputs, such as probabilities
+    answer    the decision for one image, for people and programs (`Answer`)
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rootstock.system.escape import escape_markdown, list_names, markdown_table
 from rootstock.tasks.annotation import Annotation
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.comparison import Comparison
+from rootstock.tasks.metric_words import list_metrics, name_metric, show_metric
 from rootstock.tasks.targets import Targets
 
 if TYPE_CHECKING:
@@ -38,29 +39,29 @@ if TYPE_CHECKING:
     from rootstock.tasks.learning import HeadSolver, TargetLoss
 
 Calibration = Mapping[str, Any]
-"""What turns outputs into decisions, as JSON holds it; fitted on the validation images."""
+"""Values that turn outputs into decisions, for JSON; fitted on the validation images."""
 Arrays = Mapping[str, np.ndarray]
-"""What a model keeps of its validation images, for prediction sets and drift."""
+"""Arrays about the validation images that a model stores, for prediction sets and drift."""
 
 
 Editor = Literal["choice", "toggles", "numbers", "box", "mask", "text"]
 DEFAULT_THRESHOLD = "f1"
 """The default of `task.threshold`; a task without thresholds ignores it."""
 PICTURE_FOLDER = "plots/evaluation"
-"""Where the pictures of a `Report` are, relative to its text."""
+"""The folder of the pictures of a `Report`, relative to its text."""
 
 
 class AnswerOptions(NamedTuple):
-    """What a request may ask for; a task ignores what has no meaning for it."""
+    """The options of a request; a task ignores those without meaning for it."""
 
     top_k: int = 5
-    """How many names an answer holds at most."""
+    """The maximum number of names in an answer."""
     coverage: float | None = None
-    """Also give the set or interval that holds the truth in this share of cases."""
+    """The share of cases in which the set or interval of the answer contains the true value."""
     neighbours: int = 0
-    """Also name this many of the nearest training images."""
+    """The number of nearest training images to name."""
     size: tuple[int, int] = (1, 1)
-    """Width and height in pixels of the upright image that is answered."""
+    """Width and height in pixels of the upright image."""
 
 
 class Doubt(NamedTuple):
@@ -72,9 +73,9 @@ class Doubt(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What a heat map can be asked about: the numbers of one or several outputs.
+    """The subject of a heat map: the numbers of one or several outputs.
 
-    What counts of an output is its distance to the mean of its ``rivals``, if it has any.
+    If there are ``rivals``, the difference between an output and their mean counts.
     """
 
     outputs: tuple[int, ...]
@@ -95,7 +96,7 @@ class TensorSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a report: its file name and the function that draws it to a path."""
+    """A picture of a report: its file name, and the function that draws it."""
 
     name: str
     draw: Callable[[Path], None]
@@ -103,7 +104,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """What the evaluation shows for people.
+    """The report of an evaluation.
 
     ``rows`` are those of per_class.csv, its header first, one row per name of an output.
     """
@@ -126,37 +127,38 @@ class Task(ABC):
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
-    """Of a table, beside `path`; several are joined into one text as a JSON list."""
+    """The columns in a table, in addition to `path`; several are joined into a JSON list."""
     in_folders: ClassVar[bool] = False
     """Whether the name of a class folder is a target."""
     discrete: ClassVar[bool] = False
-    """Whether an answer is either right or wrong, so that two models can be compared by image."""
+    """Whether an answer is either right or wrong, so that models can be compared by image."""
     competing: ClassVar[bool] = False
-    """Whether only the differences of outputs count, as in a softmax."""
+    """Whether only differences between outputs matter, as in a softmax."""
     weightings: ClassVar[tuple[str, ...]] = ("none",)
-    """Values of `train.class_weight` that the loss knows."""
+    """Values of `train.class_weight` that the loss supports."""
     gate_metrics: ClassVar[tuple[str, ...]]
-    """Metrics that the gate can compare; the first is the headline of every report."""
+    """Metrics that the gate can compare; the first is the main metric of every report."""
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
-    """Those of the gate's metrics that are errors."""
+    """The gate's metrics that are errors."""
     spatial: ClassVar[bool] = False
-    """Whether a target has a place in the image: the whole image is seen, and the target moves with
-    every crop; outputs of several views are not averaged, nor targets mixed."""
+    """Whether a target has a place in the image: the whole image is seen, the target moves with
+    every
+    crop, outputs of several views are not averaged, and targets are not mixed."""
     editor: ClassVar[Editor] = "text"
-    """How a person gives a target: one name, any number of names, numbers, or a name and a box.
+    """How a person enters a target: one name, any number of names, numbers, or a name and a box.
 
-    Masks are shown, and drawn in other tools.
+    Masks are only shown; they are drawn in other tools.
     """
     averages_networks: ClassVar[bool] = False
-    """Whether `average` is there: what several networks say can be averaged."""
+    """Whether `average` is available: the outputs of several networks can be averaged."""
     output_grid: ClassVar[int] = 0
-    """Positions along each side of an image that have outputs; 0: outputs are of whole images."""
+    """Positions along each side of an image that have outputs; 0: one output per image."""
     selection: ClassVar[str] = "val_loss"
-    """The validation metric that trials are chosen by; lower is better."""
+    """The validation metric by which trials are chosen; lower is better."""
 
     @property
     def headline(self) -> str:
-        """The metric that comes first in every report."""
+        """The main metric of every report."""
         return self.gate_metrics[0]
 
     @property
@@ -172,20 +174,20 @@ class Task(ABC):
 
     @property
     def val_headline(self) -> str:
-        """The headline of the validation images."""
+        """The main metric on the validation images."""
         return f"val_{self.headline}"
 
     @property
     def val_score(self) -> str:
-        """The score of the validation images."""
+        """The score on the validation images."""
         return f"val_{self.score}"
 
     # Data
 
     def recognise(self, root: Path, columns: Columns | None) -> str:
-        """Return what shows that data is of this task, in a few words; empty if nothing does.
+        """Return why the data belongs to this task, in a few words; empty if it does not.
 
-        ``columns`` are those of a table; None for a folder. The tasks are asked in the order of
+        ``columns`` are those of a table; None for a folder. The tasks are tried in the order of
         their registration.
         """
         if columns is None:
@@ -194,10 +196,10 @@ class Task(ABC):
         return f"the column{'s' if names[1:] else ''} {list_names(names)}" if names else ""
 
     def find_columns(self, columns: Columns) -> tuple[str, ...]:
-        """Return the names of a table's columns that hold the target; none if it has none.
+        """Return the names of a table's columns that hold the target; empty if there are none.
 
         Raises:
-            DataError: the columns are those of this task, and wrong.
+            DataError: the columns belong to this task, but are wrong.
         """
         return PlainReader(self.columns).find_columns(columns)
 
@@ -205,20 +207,20 @@ class Task(ABC):
         """Return the target of each row as a text; those of several columns as a JSON list.
 
         Raises:
-            DataError: says which row is wrong; an empty text is refused afterwards.
+            DataError: names the wrong row; an empty text is refused later.
         """
         return columns.join(names)
 
     @abstractmethod
     def read_names(self, texts: Sequence[str]) -> tuple[str, ...]:
-        """Return what the outputs are called, from the texts of all usable images."""
+        """Return the names of the outputs, from the texts of all usable images."""
 
     @abstractmethod
     def parse(self, texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
         """Return the values [N,...] of texts that `check` accepted.
 
         Raises:
-            DataError: a text names what is not among ``names``.
+            DataError: a text has a name that is not among ``names``.
         """
 
     @abstractmethod
@@ -226,7 +228,7 @@ class Task(ABC):
         """Return the stratum of each text; splits, folds and samples keep the strata's shares."""
 
     def balance(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
-        """Return what splits keep the shares of, for each text; its stratum by default."""
+        """Return, for each text, the labels whose shares splits keep; by default its stratum."""
         return [(stratum,) for stratum in self.strata(texts)]
 
     def measure_units(self, values: np.ndarray) -> np.ndarray | None:
@@ -234,20 +236,20 @@ class Task(ABC):
         return None
 
     def caption(self, text: str) -> str:
-        """Return a target for people."""
+        """Return a target as text for people."""
         return text
 
     def check_texts(self, root: Path, texts: Sequence[str]) -> None:
-        """Refuse targets that cannot be read, before any image is decoded.
+        """Refuse unreadable targets, before any image is decoded.
 
         Raises:
-            DataError: says which text of ``root`` is wrong, and what it may be.
+            DataError: names the wrong text of ``root``, and the allowed form.
         """
 
     def settle(
         self, root: Path, texts: Sequence[str], paths: Sequence[str], sizes: np.ndarray
     ) -> Settled:
-        """Return the texts of usable images as the manifest keeps them.
+        """Return the texts of usable images as the manifest stores them.
 
         ``paths`` are relative to the folder ``root``; ``sizes`` int[N,2] are width and height of
         the upright images.
@@ -257,65 +259,65 @@ class Task(ABC):
         return Settled(list(texts), [])
 
     def correct(self, old: str, new: str) -> str:
-        """Return ``new``, given by a person in place of the text ``old``, as the manifest keeps it.
+        """Return ``new``, with which a person replaced the text ``old``, as the manifest stores it.
 
         ``old`` is empty if the image had no target.
         Raises:
-            DataError: it is not a target.
+            DataError: it is not a valid target.
         """
         self.check_texts(Path(), [new])
         return new
 
     def annotate(self, text: str) -> Annotation:
-        """Return a text of the manifest as tools for labelling write it."""
-        raise DataError(f"the task `{self.name}` has no form of its labels for other tools")
+        """Return a text of the manifest in the form of labelling tools."""
+        raise DataError(f"the task `{self.name}` cannot export its labels for other tools")
 
     def read_annotation(self, annotation: Annotation) -> str:
-        """Return the inverse of `annotate`.
+        """Return the text of an annotation.
 
         Raises:
-            DataError: it is not an annotation of this task.
+            DataError: the annotation does not fit this task.
         """
-        raise DataError(f"the task `{self.name}` reads no labels of other tools")
+        raise DataError(f"the task `{self.name}` cannot import labels from other tools")
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
-        """Refuse targets that cannot be learnt from.
+        """Refuse targets from which nothing can be learned.
 
-        ``texts`` are those of the usable images of ``root``, ``listed`` those of all;
-        ``least`` is how many images a stratum needs.
+        ``texts`` are those of the usable images of ``root``, ``listed`` those of all; ``least`` is
+        the number of images that each stratum needs.
         Raises:
-            DataError: says what is wrong and what to do.
+            DataError: names the problem and a way out.
         """
 
     def warn(self, texts: Sequence[str]) -> list[str]:
-        """Return what looks odd about the texts of all listed images."""
+        """Return warnings about unusual texts of all listed images."""
         return []
 
     def check_splits(self, root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:
-        """Return warnings about how the strata fell into the splits.
+        """Return warnings about the distribution of the strata over the splits.
 
         Raises:
-            DataError: nothing can be learnt from this training split.
+            DataError: nothing can be learned from this training split.
         """
         return []
 
     def width(self, names: Sequence[str]) -> int:
-        """Return how many outputs K a network has: one for each name."""
+        """Return the number of outputs K of a network: by default one per name."""
         return len(names)
 
     def read_tap(self, depth: str, taps: Sequence[str]) -> str:
-        """Return the tap that a head reads at ``depth``: maps besides, such as `block5@7+last`.
+        """Return the tap that a head reads at ``depth``, with maps if needed: `block5@7+last`.
 
-        ``taps`` are those of the backbone, shallow to deep; the last has no map.
+        ``taps`` are those of the backbone, shallow to deep; the last one has no map.
         """
         return depth
 
     def probe_tap(self, depth: str, taps: Sequence[str]) -> str:
-        """Return the tap that a probe of ``depth`` reads; empty: the depth, pooled."""
+        """Return the tap that a probe of ``depth`` reads; empty: the depth itself, pooled."""
         return ""
 
     def open_folder(self, root: Path, *, need_train: bool) -> FolderSource | None:
-        """Return what lists the images of a folder and their targets, in the task's own way.
+        """Return a reader of the task's own folder layout, or None.
 
         None: the folder is read as class folders if `in_folders`, and refused otherwise.
         """
@@ -364,49 +366,49 @@ class Task(ABC):
         """Return the calibration that fits the validation images best."""
 
     def check_threshold(self, wish: str) -> None:
-        """Refuse a `task.threshold` that means nothing to this task.
+        """Refuse a `task.threshold` that this task does not support.
 
         Raises:
-            ConfigError: says what it may be.
+            ConfigError: names the allowed values.
         """
         if wish != DEFAULT_THRESHOLD:
             raise ConfigError(
-                f"task.threshold is {wish!r}, and the task `{self.name}` has no thresholds",
-                hint=f"leave it at {DEFAULT_THRESHOLD}",
+                f"task.threshold is {wish!r}, but the task `{self.name}` has no thresholds",
+                hint=f"set it to {DEFAULT_THRESHOLD}",
             )
 
     def read_units(self, calibration: Calibration) -> np.ndarray | None:
-        """Return the `Targets.units` that a model's outputs are in; None if there are none."""
+        """Return the `Targets.units` of a model's outputs, or None."""
         return None
 
     def choose_thresholds(
         self, outputs: np.ndarray, targets: Targets, calibration: Calibration, wish: str
     ) -> Calibration:
-        """Return the calibration with the thresholds that ``wish`` asks for, if it has any."""
+        """Return the calibration with thresholds according to ``wish``, if the task has any."""
         return calibration
 
     def find_fault(self, names: Sequence[str], calibration: Calibration) -> str:
-        """Return what is wrong with the facts of a model directory; empty if nothing is."""
+        """Return the fault in the facts of a model directory; empty if there is none."""
         return ""
 
     def describe_calibration(
         self, outputs: np.ndarray, targets: Targets, calibration: Calibration
     ) -> dict[str, float]:
-        """Return the validation metrics that a trained model is recorded with."""
+        """Return the validation metrics to record with a trained model."""
         return self.validate(outputs, targets)
 
     def doubts(
         self, features: np.ndarray, targets: Targets, *, folds: int, seed: int
     ) -> list[Doubt]:
-        """Return the images whose targets look wrong, the surest doubts first."""
+        """Return the images whose targets look wrong, the clearest doubts first."""
         return []
 
     def neighbour_score(self, features: np.ndarray, targets: Targets) -> float | None:
-        """Return how well the nearest neighbours predict; None where that has no meaning."""
+        """Return how well the nearest neighbours predict; None if that has no meaning."""
         return None
 
     def score_bound(self, features: np.ndarray, targets: Targets) -> float:
-        """Return a score that no head on these features [N,C] is expected to pass."""
+        """Return a score that no head on these features [N,C] should exceed."""
         return 1.0
 
     # Prediction
@@ -423,15 +425,15 @@ class Task(ABC):
         options: AnswerOptions,
         reference: Arrays,
     ) -> Answer:
-        """Return the answer for one decision [...]; ``reference`` is what `remember` returned."""
+        """Return the answer for one decision [...]; ``reference`` comes from `remember`."""
 
     def subjects(self, names: Sequence[str]) -> dict[str, Subject]:
-        """Return by name what a heat map can be asked about: each output by default."""
+        """Return the possible subjects of a heat map by name: by default each output."""
         rivals = tuple(range(len(names))) if self.competing else ()
         return {name: Subject((number,), rivals) for number, name in enumerate(names)}
 
     def explained(self, decision: np.ndarray, names: Sequence[str]) -> list[str]:
-        """Return the names of the subjects that a decision [...] is about, the main one first."""
+        """Return the names of the subjects of a decision [...], the main one first."""
         return list(names)
 
     def confidences(self, decisions: np.ndarray) -> np.ndarray | None:
@@ -439,11 +441,11 @@ class Task(ABC):
         return None
 
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """Return what a model keeps of its validation images."""
+        """Return the arrays about the validation images that a model stores."""
         return {}
 
     def decided(self, decisions: np.ndarray, names: Sequence[str]) -> list[str]:
-        """Return what each decision says as the text of a target; for `discrete` tasks only."""
+        """Return each decision as the text of a target; only for `discrete` tasks."""
         raise NotImplementedError
 
     def tensor_specs(self, names: Sequence[str]) -> list[TensorSpec]:
@@ -451,15 +453,15 @@ class Task(ABC):
         return [TensorSpec("answer", "BYTES")]
 
     def tensors(self, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, list[Any]]:
-        """Return the flat data of each output; the answers hold all names."""
+        """Return the flat data of each output; the answers contain all names."""
         return {"answer": [answer.text for answer in answers]}
 
     def drift(
         self, answers: Sequence[Answer], names: Sequence[str], reference: Arrays
     ) -> dict[str, float]:
-        """Return how far recent answers are from those of the validation images, by index.
+        """Return how far recent answers are from those on the validation images, by index.
 
-        Names that are said are compared with the ``shares`` of ``reference``, if it has them.
+        Predicted names are compared with the ``shares`` of ``reference``, if it has them.
         """
         votes = Counter(name for answer in answers for name in answer.categories)
         if "shares" not in reference or not votes:
@@ -470,9 +472,9 @@ class Task(ABC):
     def rankings(
         self, answers: Sequence[Answer], names: Sequence[str], count: int
     ) -> dict[str, list[list[str]]]:
-        """Return the ``count`` best names of each answer, for the outputs that can be ranked.
+        """Return the ``count`` best names of each answer, for outputs that can be ranked.
 
-        Each is `value:index:name`, as the classification extension of Triton has it.
+        Each is `value:index:name`, as in the classification extension of Triton.
         """
         return {}
 
@@ -480,57 +482,57 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, decisions: np.ndarray, targets: Targets) -> dict[str, float]:
-        """Return the test metrics, the headline first."""
+        """Return the test metrics, the main one first."""
 
     def errors(self, decisions: np.ndarray, targets: Targets) -> np.ndarray | None:
-        """Return how wrong the decision on each image is, float64[N]; None if that is unknown."""
+        """Return how wrong the decision on each image is, float64[N]; None if unknown."""
         return None
 
     def uncertainty(self, decisions: np.ndarray) -> np.ndarray | None:
-        """Return how unsure each decision is, float64[N] from 0 to 1; None if it does not say."""
+        """Return how uncertain each decision is, float64[N] from 0 to 1; None if unknown."""
         return None
 
     def contradiction(self, decisions: np.ndarray, targets: Targets) -> np.ndarray | None:
-        """Return how strongly each decision speaks against the target, float64[N], 0 if it agrees.
+        """Return how strongly each decision contradicts the target, float64[N]; 0 if it agrees.
 
-        Only the order counts; None if the task cannot say.
+        Only the order matters; None if the task cannot say.
         """
         return self.errors(decisions, targets)
 
     def read_uncertainty(self, row: Mapping[str, Any]) -> float | None:
-        """Return the `uncertainty` of an answer's `columns`, or about that; None if unknown."""
+        """Return the `uncertainty` of an answer's `columns`, maybe approximate; None if unknown."""
         return None
 
     def expected_scores(self, answers: Sequence[Answer]) -> np.ndarray | None:
         """Return the calibrated probability that each answer is right, float64[N].
 
-        Its mean is then the expected accuracy. None: the task has no such probability.
+        The mean is the expected accuracy. None: the task has no such probability.
         """
         return None
 
     feedback_metric: ClassVar[str] = "accuracy"
-    """What the mean of `judge` is; for another one than accuracy, a judgement may be any number."""
+    """The meaning of the mean of `judge`; unless it is the accuracy, values may be any number."""
 
     def answer_text(self, row: Mapping[str, Any]) -> str:
         """Return the decision of an answer's `columns` as a text."""
         return str(row.get("label") or "")
 
     def judge(self, row: Mapping[str, Any], label: str) -> float:
-        """Return 1 if an answer's `columns` are right, 0 if the true label is another.
+        """Return 1 if an answer's `columns` are right, and 0 if the true label is another.
 
         Raises:
-            DataError: ``label`` is not one of this task, or it takes no feedback.
+            DataError: ``label`` does not fit this task, or the task takes no feedback.
         """
         raise DataError(f"the task `{self.name}` takes no feedback")
 
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
-        """Return metrics of what the answers promised, such as the coverage of sets."""
+        """Return metrics of the promises in answers, such as the coverage of sets."""
         return {}
 
     def report(self, evidence: Evidence, metrics: Mapping[str, float], root: Path) -> Report:
-        """Return the evaluation for people; ``root`` is the folder of the images' paths."""
-        rows = [(name.replace("_", " "), f"{value:g}") for name, value in metrics.items()]
-        lines = ["# Evaluation on the test split", "", *markdown_table(("measure", "value"), rows)]
+        """Return the report of the evaluation; image paths are relative to ``root``."""
+        table = markdown_table(("measure", "value"), list_metrics(metrics))
+        lines = ["# Evaluation on the test split", "", *table]
         counts = [(name, len(evidence.targets)) for name in evidence.targets.names]
         return Report("\n".join(lines) + "\n", [("name", "images"), *counts])
 
@@ -552,7 +554,7 @@ class Task(ABC):
         """Compare the decisions of two models on the same images; see `decide_gate`."""
 
     def describe(self, names: Sequence[str]) -> str:
-        """Return what the model does in one sentence, for its card."""
+        """Return one sentence about the model's function, for its card."""
         return f"Predicts {', '.join(map(escape_markdown, names))} of an image."
 
     def describe_quality(
@@ -561,13 +563,14 @@ class Task(ABC):
         rows: Sequence[Mapping[str, str]],
         unknown_share: float,
     ) -> list[str]:
-        """Return the lines of the model card that say how good the model is.
+        """Return the lines of the model card about the quality of the model.
 
-        ``rows`` are those of `Report`, read back.
+        ``rows`` are those of `Report`, read from the file.
         """
         name = self.headline
-        return [f"- {name.replace('_', ' ')}: {metrics[name]:.4g} on {metrics['n_test']} images."]
+        value = show_metric(name, metrics[name])
+        return [f"- The {name_metric(name)} is {value} on {metrics['n_test']} test images."]
 
     def describe_limits(self, unknown_share: float) -> list[str]:
-        """Return the lines of the model card that say what the answers do not cover."""
+        """Return the lines of the model card about the limits of the answers."""
         return []

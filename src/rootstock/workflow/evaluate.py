@@ -162,7 +162,9 @@ def _compare_with_training(
             evaluation.decisions[fresh], evaluation.targets.take(fresh)
         )[name]
         metrics[f"{name}_of_new"] = round(value, 6)
-        note += f" On the other {n_new} images the {name.replace('_', ' ')} is {value:.3f}."
+        note += (
+            f" On the other {n_new} images the {name_metric(name)} is {show_metric(name, value)}."
+        )
     return metrics, [note]
 
 

@@ -12,6 +12,7 @@ from rootstock.explain.fooling import measure_fooling
 from rootstock.explain.robustness import TYPICAL_SEVERITY, Sample, measure_corruptions
 from rootstock.explain.robustness_report import write_robustness
 from rootstock.model.predictor import Predictor
+from rootstock.tasks.metric_words import name_metric
 from rootstock.workflow.index import index_labelled, log_notices
 from rootstock.workflow.project import Project
 
@@ -51,7 +52,7 @@ def refuse_fragile(
     if loss <= allowed:
         return ""
     return (
-        f"not promoted: on corrupted images its {challenger.task.score.replace('_', ' ')} is "
+        f"not promoted: on corrupted images its {name_metric(challenger.task.score)} is "
         f"{typical[0]:.3f}, the champion's {typical[1]:.3f}; `registry.gate.max_robustness_loss` "
         f"allows a loss of {allowed:g}"
     )

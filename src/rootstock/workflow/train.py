@@ -22,6 +22,7 @@ from rootstock.ports.runs import Run, RunData, RunLogger
 from rootstock.ports.search import Searcher
 from rootstock.system.files import write_json
 from rootstock.system.progress import Progress, say, show_seconds
+from rootstock.tasks.metric_words import name_metric, show_metric
 from rootstock.training.resume import resumed_run
 from rootstock.training.tracked import Tracking
 from rootstock.training.training_job import TrainingJob
@@ -270,10 +271,11 @@ def _describe_run(job: TrainingJob) -> tuple[str, dict[str, str]]:
 def _describe_model(job: TrainingJob, choice: Choice, calibrated: Calibrated) -> str:
     task, dataset = job.data.task, job.data.dataset
     score, card = calibrated.metrics[task.val_headline], job.data.reader.backbone.card
+    shown = show_metric(task.headline, score)
     return (
         f"{task.describe(dataset.names)} Strategy `{choice.strategy}` on "
         f"`{card.name or card.architecture}`; "
-        f"{task.headline.replace('_', ' ')} on the validation images: {score:.4g}."
+        f"the {name_metric(task.headline)} on the validation images is {shown}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Boxes as texts, and as numbers: left, top, right, bottom in shares of the image's sides."""
+"""Boxes as texts, and as numbers: left, top, right, bottom as shares of the image's sides."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def read_text(text: str) -> Labelled:
         if not math.isfinite(number):
             raise DataError(
                 f"{side} of a box is {cell!r}, which is not a number",
-                hint="give x, y, width and height in pixels of the upright image",
+                hint="write x, y, width and height in pixels of the upright image",
             )
         numbers.append(number)
     x, y, width, height = numbers
     if width <= 0 or height <= 0:
         raise DataError(
             f"a box of {label!r} is {width:g} x {height:g} pixels: it has no area",
-            hint="give its width and height in pixels, or remove the row",
+            hint="write its width and height in pixels, or remove the row",
         )
     return Labelled(label, (x, y, width, height))
 
@@ -55,7 +55,7 @@ def read_text(text: str) -> Labelled:
 def place_text(text: str, size: tuple[int, int]) -> tuple[str, float]:
     """Return the text with the box as shares of an image of this width and height.
 
-    What is outside the image is cut off; the number says which share of the box that is.
+    The part outside the image is cut off; the number is the share of the box that was cut off.
     """
     label, (x, y, width, height) = read_text(text)
     left, right = (min(max(edge / size[0], 0.0), 1.0) for edge in (x, x + width))
@@ -66,10 +66,10 @@ def place_text(text: str, size: tuple[int, int]) -> tuple[str, float]:
 
 
 def correct_text(text: str) -> str:
-    """Return the text of a class and a box in shares that a person gave.
+    """Return the text of a class and a box that a person gave, in shares.
 
     Raises:
-        DataError: it is not such a text, or the box has no area within the image.
+        DataError: the text is invalid, or the box has no area within the image.
     """
     try:
         label, *cells = json.loads(text)

@@ -1,4 +1,4 @@
-"""The evaluation of a localiser for people: words, tables and pictures."""
+"""The evaluation of a localiser as a report: text, tables and pictures."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from rootstock.system.escape import escape_markdown, markdown_table
 from rootstock.tasks.localisation import measures
 from rootstock.tasks.localisation.boxes import overlap
 from rootstock.tasks.localisation.plots import BoxedImage, plot_boxes, plot_overlaps
+from rootstock.tasks.metric_words import list_metrics
 from rootstock.tasks.single_label.measures import confusion_matrix
 from rootstock.tasks.single_label.plots import plot_confusion
 from rootstock.tasks.task import PICTURE_FOLDER, Evidence, Picture, Report
 
 MAX_SHOWN = 24
 FEW_IMAGES = 200
-"""With fewer test images the report says that the interval matters more than the number."""
+"""With fewer test images the report points to the interval instead of the number."""
 WEAKEST_CLASSES = 5
-"""Classes that the card shows."""
+"""Classes listed in the card."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ def _render(images: Localised, values: Mapping[str, float]) -> str:
     ]
     if values["n_test"] < FEW_IMAGES:
         lines += [
-            f"{values['n_test']} test images are few: look at the interval rather than the number.",
+            f"{values['n_test']} test images are few: trust the interval, not the single number.",
             "",
         ]
     lines += markdown_table(
         ("measure", "value"),
-        [(name.replace("_", " "), f"{value:g}") for name, value in values.items()],
+        list_metrics(values),
     )
     lines += ["", "## Classes", ""]
     lines += markdown_table(
@@ -148,22 +149,22 @@ def _render(images: Localised, values: Mapping[str, float]) -> str:
         [
             *lines,
             "",
-            f"![confusion matrix]({PICTURE_FOLDER}/confusion.png)",
+            f"![Confusion matrix]({PICTURE_FOLDER}/confusion.png)",
             "",
             "## Boxes",
             "",
-            "IoU is the area that both boxes share, divided by the area that they cover together.",
+            "IoU is the common area of both boxes divided by the area that they cover together.",
             "",
-            f"![overlap of the boxes]({PICTURE_FOLDER}/overlaps.png)",
+            f"![Overlap of the boxes]({PICTURE_FOLDER}/overlaps.png)",
             "",
-            f"![worst boxes]({PICTURE_FOLDER}/worst_boxes.png)",
+            f"![Worst boxes]({PICTURE_FOLDER}/worst_boxes.png)",
             "",
         ]
     )
 
 
 def describe_quality(metrics: Mapping[str, float], rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return what the model card says; ``rows`` are those of per_class.csv."""
+    """Return the lines for the model card; ``rows`` are those of per_class.csv."""
     weakest = sorted(
         (row for row in rows if int(row["images"])),
         key=lambda row: (float(row["right"]), row["class"]),
@@ -172,7 +173,7 @@ def describe_quality(metrics: Mapping[str, float], rows: Sequence[Mapping[str, s
         f"- **Class and box of {metrics['localisation_accuracy']:.1%} of {metrics['n_test']} test "
         f"images are right** (95 % interval {metrics['localisation_accuracy_low']:.1%} to "
         f"{metrics['localisation_accuracy_high']:.1%}, Wilson); a box is right if its IoU with the "
-        f"true one is {measures.HIT_OVERLAP:g} or more.",
+        f"true one is at least {measures.HIT_OVERLAP:g}.",
         f"- The class of {metrics['accuracy']:.1%} is right; the mean IoU is "
         f"{metrics['mean_iou']:.3f}.",
         "",

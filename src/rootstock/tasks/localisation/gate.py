@@ -1,4 +1,4 @@
-"""Champion and challenger as localisers: which is better, and how surely."""
+"""Compare champion and challenger as localisers, with an interval of the gain."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def compare(
 
 
 def _scores(metric: str, decisions: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return what each image counts, float64[N]."""
+    """Return the score of each image, float64[N]."""
     if metric == "mean_iou":
         return overlap(decisions[:, -4:], values[:, 1:])
     if metric == "accuracy":

@@ -1,4 +1,4 @@
-"""How a localiser learns: exact heads on features and maps, and the loss of fine-tuning."""
+"""Training of a localiser: exact heads on features and maps, and the fine-tuning loss."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from rootstock.tasks.single_label.learning import SoftmaxSolver
 from rootstock.tasks.targets import Targets
 
 MIN_VISIBLE = 0.25
-"""If a crop leaves less of a box, its image does not teach where the object is."""
+"""An image whose crop keeps a smaller share of the box does not train the box."""
 
 
 @dataclass(frozen=True)
 class LocalisationSolver(HeadSolver):
-    """Softmax regression for the class and ridge regression for the box, joined to one head.
+    """Softmax regression for the class and ridge regression for the box, joined in one head.
 
-    The class is read from averaged features and the box from maps, if ``parts`` have any;
-    otherwise both from all features. The strength of the box's head is its own.
+    The class reads averaged features and the box reads maps, if ``parts`` have any; otherwise both
+    read all features. The head of the box has a separate strength.
     """
 
     parts: tuple[TapPart, ...] = ()
@@ -42,7 +42,7 @@ class LocalisationSolver(HeadSolver):
         return len(targets.names) + 4
 
     def code(self, targets: Targets, device: torch.device) -> Coded:
-        """See `HeadSolver`; the class only, since the box is solved by another way."""
+        """See `HeadSolver`; only the class, since the box is solved separately."""
         return SoftmaxSolver().code(class_targets(targets), device)
 
     def measure(self, outputs: np.ndarray, targets: Targets) -> tuple[float, np.ndarray]:
@@ -142,7 +142,7 @@ class BoxLoss(TargetLoss):
         return of_class + (of_box * counts[:, 0]).sum()
 
     def move(self, targets: Tensor, maps: Tensor) -> Tensor:
-        """See `TargetLoss`. The object is taken as the ellipse in its box.
+        """See `TargetLoss`. The object is treated as the ellipse in its box.
 
         The box around a turned box would be too large.
         """

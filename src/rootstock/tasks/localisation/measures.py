@@ -9,9 +9,9 @@ from rootstock.tasks.localisation.boxes import generalised_overlap, overlap, tid
 from rootstock.tasks.single_label import measures as classes
 
 HIT_OVERLAP = 0.5
-"""A box is right from this intersection over union on, as in ILSVRC (Russakovsky et al. 2015)."""
+"""A box is right from this intersection over union, as in ILSVRC (Russakovsky et al. 2015)."""
 DISTANCE_WEIGHT, OVERLAP_WEIGHT = 5.0, 2.0
-"""Of L1 and GIoU against the log-loss of the class (Carion et al. 2020, DETR)."""
+"""Weights of L1 and GIoU against the log-loss of the class (Carion et al. 2020, DETR)."""
 
 
 def losses(outputs: np.ndarray, values: np.ndarray, temperature: float = 1.0) -> np.ndarray:

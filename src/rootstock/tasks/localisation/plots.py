@@ -32,7 +32,7 @@ class BoxedImage(NamedTuple):
 
 
 def plot_boxes(images: Sequence[BoxedImage], path: Path, *, root: Path) -> None:
-    """Draw images whole, with the true box in green and the model's in red."""
+    """Draw whole images, with the true box in green and the model's box in red."""
     items = [
         (
             _draw_tile(root / image.path, image.actual_box, image.predicted_box),
@@ -42,12 +42,12 @@ def plot_boxes(images: Sequence[BoxedImage], path: Path, *, root: Path) -> None:
         )
         for image in images
     ]
-    about = "true box green, the model's red; the smallest overlaps first"
+    about = "true box green, model's box red; smallest overlaps first"
     plot_captioned_tiles(items, path, headlines=("Worst boxes", about))
 
 
 def plot_overlaps(overlaps: np.ndarray, path: Path) -> None:
-    """Draw how many images have which overlap."""
+    """Draw a histogram of the overlaps."""
     with canvas(path, width=6.4, height=3.4) as figure:
         axes = figure.add_subplot()
         axes.hist(overlaps, bins=BINS, range=(0, 1), color=BLUE)
@@ -55,7 +55,7 @@ def plot_overlaps(overlaps: np.ndarray, path: Path) -> None:
         axes.set_xlim(0, 1)
         axes.set_xlabel("IoU of the model's box with the true one")
         axes.set_ylabel("test images")
-        about = f"mean {overlaps.mean():.3f}; right from {HIT_OVERLAP:g} on (red line)"
+        about = f"mean {overlaps.mean():.3f}; right from {HIT_OVERLAP:g} (red line)"
         headline(axes, "Overlap of the boxes", about)
 
 

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from rootstock.tasks.learning import HeadSolver, TargetLoss
 
 GRID = 7
-"""Cells of the maps that the box is read from, along each side."""
+"""Cells along each side of the maps that the box reads."""
 CLASSES = SingleLabel()
-"""What is done with the class of an image."""
+"""The task for the class of an image."""
 BOX = "box"
-"""What a heat map calls the box."""
+"""The name of the box for heat maps."""
 MAX_OUTSIDE = 0.01
-"""If more of a box is outside its image, the user is told."""
+"""If a larger share of a box is outside its image, the user gets a warning."""
 
 
 class Localisation(SingleLabel):
@@ -117,13 +117,13 @@ class Localisation(SingleLabel):
             if outside >= 1.0:
                 raise DataError(
                     f"the box of {root / path} is outside the image",
-                    hint="boxes are x, y, width and height in pixels of the upright image",
+                    hint="write boxes as x, y, width and height in pixels of the upright image",
                 )
         leaving = [path for path, outside in cut if outside > MAX_OUTSIDE]
         warnings = []
         if leaving:
             warnings.append(
-                f"{count(len(leaving), 'image')} with a box that is partly outside, the first "
+                f"{count(len(leaving), 'image')} with a box partly outside, the first is "
                 f"{leaving[0]}; the part inside is used"
             )
         return Settled([text for text, _ in placed], warnings)
@@ -211,7 +211,7 @@ class Localisation(SingleLabel):
         return CLASSES.doubts(features, _classes(targets), folds=folds, seed=seed)
 
     def neighbour_score(self, features: np.ndarray, targets: Targets) -> None:
-        """Return nothing: the nearest neighbours say little of where an object is."""
+        """Return None: the nearest neighbours do not predict a box."""
 
     def score_bound(self, features: np.ndarray, targets: Targets) -> float:
         """Return the bound of Cover and Hart on the accuracy of the class."""
@@ -284,11 +284,11 @@ class Localisation(SingleLabel):
         return 1.0 - measures.hits(decisions, targets.values)
 
     def uncertainty(self, decisions: np.ndarray) -> np.ndarray:
-        """Return that of the class."""
+        """Return the uncertainty of the class."""
         return CLASSES.uncertainty(decisions[:, :-4])
 
     def contradiction(self, decisions: np.ndarray, targets: Targets) -> np.ndarray:
-        """Return that of the class, or the part of the boxes that is not shared if it is more."""
+        """Return the contradiction of the class, or the unshared part of the boxes if larger."""
         apart = 1.0 - boxes.overlap(decisions[:, -4:], targets.values[:, 1:])
         of_class = CLASSES.contradiction(decisions[:, :-4], _classes(targets))
         return np.asarray(np.maximum(of_class, apart), np.float64)
@@ -332,7 +332,7 @@ class Localisation(SingleLabel):
         )
 
     def describe(self, names: Sequence[str]) -> str:
-        """Return how many classes the model tells apart, and that it gives a box."""
+        """Return how many classes the model distinguishes, and that it predicts a box."""
         return f"Classifies an image as one of {len(names)} classes and finds the object's box."
 
     def describe_quality(
@@ -350,7 +350,7 @@ class Localisation(SingleLabel):
         """Return what happens to an image of no object, or of several."""
         return [
             *CLASSES.describe_limits(unknown_share),
-            "- Every image gets exactly one box, also if there is no object in it or several.",
+            "- Every image gets exactly one box, even if it shows no object or several.",
         ]
 
 

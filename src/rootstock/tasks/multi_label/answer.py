@@ -12,7 +12,7 @@ from rootstock.tasks.answer import Answer
 
 @dataclass(frozen=True)
 class LabelScore:
-    """A label, its calibrated probability, and whether the model decides that it applies."""
+    """A label, its calibrated probability, and the decision whether it applies."""
 
     label: str = field(metadata={"examples": ["car"]})
     probability: float = field(metadata={"ge": 0, "le": 1, "examples": [0.93]})
@@ -32,14 +32,15 @@ class LabelsAnswer(Answer):
     possible: tuple[str, ...] | None = field(
         default=None,
         metadata={
-            "description": "With `coverage`: a label that applies is among these in that share."
+            "description": "With `coverage`: a label that applies is in this list in that share "
+            "of cases."
         },
     )
     certain: tuple[str, ...] | None = field(
         default=None,
         metadata={
-            "description": "With `coverage`: a label that does not apply is absent here in that "
-            "share."
+            "description": "With `coverage`: a label that does not apply is absent from this "
+            "list in that share."
         },
     )
 

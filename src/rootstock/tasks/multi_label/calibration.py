@@ -1,4 +1,4 @@
-"""What turns outputs into probabilities and decisions, a label at a time."""
+"""Turn outputs into probabilities and decisions, for each label separately."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rootstock.tasks.multi_label.measures import sigmoid
 DEFAULT_THRESHOLD = "f1"
 MIN_SLOPE, MAX_SLOPE = 0.05, 20.0
 MIN_IMAGES = 10
-"""With fewer images that have a label, or have it not, its outputs are taken as they are."""
+"""If fewer images have a label, or lack it, its outputs are not changed."""
 PRIOR_IMAGES = 2.0
-"""How many images' worth of trust the outputs get as they are, in a fit to few images."""
+"""Weight, in images, of the unchanged outputs in a fit to few images."""
 
 
 def fit_slopes(outputs: np.ndarray, present: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return slope and offset of each label, so that sigmoid(slope output + offset) fits.
+    """Return slope and offset of each label for the probability sigmoid(slope output + offset).
 
-    Platt scaling (1999) by outputs float[N,K] and labels [N,K], pulled towards slope 1 and offset
-    0 where there are few images; these are kept where there are hardly any of one kind.
+    Platt scaling (1999) by outputs float[N,K] and labels [N,K], with a pull towards slope 1 and
+    offset 0 that matters for few images; with hardly any images of one kind these are the values.
     """
-    # A service needs the rest of this module and not a fifth of a second of imports.
+    # Imported here: a service needs the rest of this module, but not this slow import.
     from scipy.optimize import minimize
 
     slopes, offsets = [], []
@@ -52,17 +52,17 @@ def fit_slopes(outputs: np.ndarray, present: np.ndarray) -> tuple[list[float], l
 
 
 def check_threshold(wish: str) -> None:
-    """Refuse a `task.threshold` that means nothing.
+    """Refuse an invalid `task.threshold`.
 
     Raises:
-        ConfigError: says what it may be.
+        ConfigError: names the allowed values.
     """
     try:
         _read_wish(wish)
     except ValueError:
         raise ConfigError(
             f"task.threshold is {wish!r}",
-            hint="it may be: f1, precision=0.95, recall=0.9 (each above 0, at most 1), or a "
+            hint="allowed values: f1, precision=0.95, recall=0.9 (each above 0, at most 1), or a "
             "probability between 0 and 1",
         ) from None
 
@@ -70,10 +70,10 @@ def check_threshold(wish: str) -> None:
 def choose_thresholds(probabilities: np.ndarray, present: np.ndarray, wish: str) -> list[float]:
     """Return the probability of each label from which it applies.
 
-    ``wish`` is `f1`: the best F1 that is to be expected on these images [N,K]; `precision=P`: the
-    lowest threshold with that precision, above 1 if there is none; `recall=R`: the highest with
-    that recall; or the threshold of all labels. A label that hardly any image has, or nearly each
-    one, gets .5.
+    ``wish`` is `f1`: the best expected F1 on these images [N,K]; `precision=P`: the lowest
+    threshold with that precision, above 1 if there is none; `recall=R`: the highest with that
+    recall; or the threshold of all labels. A label that hardly any image has, or nearly every
+    image, gets .5.
     """
     kind, level = _read_wish(wish)
     if kind == "fixed":
@@ -103,13 +103,13 @@ def _choose(scores: np.ndarray, truth: np.ndarray, kind: str, level: float) -> f
     if _is_scarce(truth):
         return 0.5
     if kind == "f1":
-        # Counted half by the labels, half by their probabilities, few images choose more steadily.
+        # Counting half by the labels and half by their probabilities is more stable on few images.
         truth = (truth + scores) / 2
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(truth[order])
     ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
     ranked, hits, named = ranked[ends], hits[ends], ends + 1
-    # Halfway to the next lower score, so that images like the last one stay in.
+    # Halfway to the next lower score, so that images like the last one are included.
     lower = np.append(ranked[1:], 0.0)
     thresholds = (ranked + lower) / 2
     precision, recall = hits / named, hits / truth.sum()

@@ -1,4 +1,4 @@
-"""Champion and challenger with several labels: which is better, and how surely."""
+"""Compare champion and challenger with several labels, with an interval of the gain."""
 
 from __future__ import annotations
 

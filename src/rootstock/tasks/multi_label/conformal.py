@@ -1,4 +1,4 @@
-"""Labels that may apply, and labels that surely do, with a stated error."""
+"""Labels that may apply, and labels that certainly apply, with a stated error."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def rank_scores(probabilities: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what the sets need of the validation images [V,K].
+    """Return what the sets need to know of the validation images [V,K].
 
-    ``with_label`` float32[V,K]: for each label, 1 - its probability of the images that have it,
-    rising, then infinity; ``without_label``: its probability of the others in the same way.
+    ``with_label`` float32[V,K]: for each label, 1 - its probability on the images that have it,
+    ascending, then infinity; ``without_label``: its probability on the others in the same form.
     """
     true = present > 0
     return {
@@ -23,8 +23,8 @@ def rank_scores(probabilities: np.ndarray, present: np.ndarray) -> dict[str, np.
 def limit(scores: np.ndarray, coverage: float) -> np.ndarray:
     """Return for each label the score float32[K] that ``coverage`` of new images do not exceed.
 
-    Split conformal prediction for each label and answer by itself (Vovk 2012); infinity where
-    there are too few images for that.
+    Split conformal prediction for each label and each answer separately (Vovk 2012); infinity if
+    there are too few images.
     """
     counts = np.isfinite(scores).sum(axis=0)
     ranks = np.array([math.ceil((count + 1) * coverage) for count in counts])
@@ -37,12 +37,12 @@ def limit(scores: np.ndarray, coverage: float) -> np.ndarray:
 def possible_labels(
     probabilities: np.ndarray, coverage: float, with_label: np.ndarray
 ) -> np.ndarray:
-    """Return numbers of the labels of one image float[K] that cannot be ruled out."""
+    """Return the numbers of the labels of one image float[K] that cannot be excluded."""
     return np.flatnonzero(1 - probabilities <= limit(with_label, coverage))
 
 
 def certain_labels(
     probabilities: np.ndarray, coverage: float, without_label: np.ndarray
 ) -> np.ndarray:
-    """Return numbers of the labels of one image float[K] whose absence can be ruled out."""
+    """Return the numbers of the labels of one image float[K] whose absence can be excluded."""
     return np.flatnonzero(probabilities > limit(without_label, coverage))

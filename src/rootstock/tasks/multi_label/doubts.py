@@ -1,4 +1,4 @@
-"""Labels that look wrong, by confident learning, a label at a time."""
+"""Find labels that look wrong by confident learning, for each label separately."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Doubt
 
 MAX_USUAL = 0.8
-"""Where all images with a label are nearly certain, a fairly sure doubt counts too."""
+"""If all images with a label are nearly certain, a fairly certain doubt counts too."""
 
 
 def doubt_labels(features: np.ndarray, targets: Targets, *, folds: int, seed: int) -> list[Doubt]:
-    """Return the labels that are doubted, the surest doubts first; one per image at most.
+    """Return the doubtful labels, the clearest doubts first; at most one per image.
 
-    A label is missing where its out-of-fold probability reaches the mean of the images that have
-    it, and wrong where its absence is as probable as for those that have not (Northcutt et al.
-    2021, arXiv:1911.00068).
+    A label is missing if its out-of-fold probability reaches the mean of the images that have it,
+    and wrong if its absence is as probable as for images that lack it (Northcutt et al. 2021,
+    arXiv:1911.00068).
     """
     rows = targets.foldable()
     if not len(rows):

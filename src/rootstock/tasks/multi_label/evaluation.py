@@ -1,4 +1,4 @@
-"""The evaluation of several labels for people: words, tables and pictures."""
+"""The evaluation of several labels as a report: text, tables and pictures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from rootstock.metrics import draw_counts, percentile_interval
 from rootstock.plots.sheet import plot_captioned
 from rootstock.system.escape import markdown_table
+from rootstock.tasks.metric_words import list_metrics
 from rootstock.tasks.multi_label import measures
 from rootstock.tasks.multi_label.plots import plot_label_precisions, plot_precision_recall
 from rootstock.tasks.targets import Targets
@@ -19,7 +20,7 @@ from rootstock.tasks.task import PICTURE_FOLDER, Evidence, Picture, Report
 
 MAX_MISTAKES = 24
 FEW_IMAGES = 20
-"""With fewer test images of a label the table says so."""
+"""With fewer test images of a label the table marks it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Labelled:
 
     @property
     def present(self) -> np.ndarray:
-        """bool[N,K]"""
+        """Whether each image has each label, bool[N,K]."""
         return self.targets.values > 0.5
 
     @cached_property
@@ -106,7 +107,7 @@ class Labelled:
         return rows
 
     def mistakes(self) -> list[tuple[str, str, list[str]]]:
-        """Return (path, labels it has, what is wrong) of images with wrong labels, worst first."""
+        """Return (path, true labels, mistakes) of images with wrong labels, the worst first."""
         wrong = self.chosen != self.present
         surprise = np.where(wrong, np.abs(self.probabilities - self.present), 0).sum(axis=1)
         order = np.argsort(-surprise, kind="stable")
@@ -117,7 +118,7 @@ class Labelled:
         ]
 
     def _faults(self, row: int) -> list[str]:
-        """Return the wrong labels of an image, the surest mistakes first."""
+        """Return the wrong labels of an image, the clearest mistakes first."""
         wrong = np.flatnonzero(self.chosen[row] != self.present[row])
         surprise = np.abs(self.probabilities[row, wrong] - self.present[row, wrong])
         return [
@@ -142,9 +143,9 @@ def make_report(evidence: Evidence, metrics: Mapping[str, float], root: Path) ->
     images = Labelled.of(evidence)
     mistakes = images.mistakes()
     rows = images.label_rows()
-    about = f"{len(mistakes):,} of {len(images.paths):,} test images have a wrong label; + is said "
-    headlines = ("Worst mistakes", f"{about}and not there, − is missed")
-    # A caption has room for two mistakes, each on a line of its own.
+    about = f"{len(mistakes):,} of {len(images.paths):,} test images have a wrong label"
+    headlines = ("Worst mistakes", f"{about}; + is wrongly predicted, − is missing")
+    # A caption has room for two mistakes, one per line.
     captioned = [
         (path, faults[0], faults[1] if faults[1:] else "")
         for path, _, faults in mistakes[:MAX_MISTAKES]
@@ -181,16 +182,16 @@ def _render(
         f"{values['mean_average_precision']:.3f}** on {values['n_test']} test images (95 % "
         f"interval {values['mean_average_precision_low']:.3f} to "
         f"{values['mean_average_precision_high']:.3f}, bootstrap). With the thresholds of the "
-        f"model, {values['micro_precision']:.1%} of the labels that it says are right, and it says "
-        f"{values['micro_recall']:.1%} of those that are there; {values['exact_match']:.1%} of the "
-        "images have no wrong label.",
+        f"model, {values['micro_precision']:.1%} of the predicted labels are right, and "
+        f"{values['micro_recall']:.1%} of the true labels are predicted. "
+        f"{values['exact_match']:.1%} of the images have no wrong label.",
         "",
         *markdown_table(
             ("measure", "value"),
-            [(name.replace("_", " "), f"{value:g}") for name, value in values.items()],
+            list_metrics(values),
         ),
         "",
-        f"![precision and recall]({PICTURE_FOLDER}/precision_recall.png)",
+        f"![Precision and recall]({PICTURE_FOLDER}/precision_recall.png)",
         "",
         "## Labels",
         "",
@@ -199,23 +200,25 @@ def _render(
             [_label_line(row) for row in rows[1:]],
         ),
         "",
-        f"![average precision of the labels]({PICTURE_FOLDER}/labels.png)",
+        f"![Average precision of the labels]({PICTURE_FOLDER}/labels.png)",
         "",
-        "## How far the probabilities can be trusted",
+        "## Calibration of the probabilities",
         "",
-        f"On average over the labels the stated probability is {100 * values['ece']:.1f} points "
+        f"On average over the labels, the stated probability is {100 * values['ece']:.1f} points "
         "away from how often the label applies (expected calibration error).",
         "",
         "## Worst mistakes",
         "",
     ]
     if not mistakes:
-        return "\n".join([*lines, "None: all labels of each test image are right."]) + "\n"
+        return (
+            "\n".join([*lines, "There are none: all labels of all test images are right."]) + "\n"
+        )
     lines += markdown_table(
-        ("image", "has", "mistake (+ said and not there, − missed)"),
+        ("image", "has", "mistake (+ wrongly predicted, − missing)"),
         [(path, has, ", ".join(faults)) for path, has, faults in mistakes[:MAX_MISTAKES]],
     )
-    return "\n".join([*lines, "", f"![worst mistakes]({PICTURE_FOLDER}/mistakes.png)"]) + "\n"
+    return "\n".join([*lines, "", f"![Worst mistakes]({PICTURE_FOLDER}/mistakes.png)"]) + "\n"
 
 
 def _label_line(row: Sequence[object]) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
-"""Sets of labels: how tables write them, which can be learnt, and how they are stratified.
+"""Sets of labels: their form in tables, which can be learned, and their strata.
 
-A set is kept as a JSON list of its labels in order, `[]` for none.
+A set is stored as a JSON list of its labels in order, `[]` for none.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from rootstock.data.columns import Columns
 
 SEPARATORS = ("|", ";", ",")
-"""The first that is in a column separates its labels."""
+"""Separators of labels; the first one found in a column is used."""
 MIN_STRATUM_IMAGES = 10
-"""Images that a label needs to be a stratum: each fold gets two of them."""
+"""Images that a label needs to be a stratum: at least two per fold."""
 NO_LABEL, RARE = "(no label)", "(rare labels)"
 """Strata of images without a label, and of those whose labels are all rare."""
 
 
 def find_label_columns(columns: Columns, *, all_of_them: bool) -> tuple[str, ...]:
-    """Return the column `labels`, or the columns of 0 and 1; none if there are not two of these.
+    """Return the column `labels`, or the columns of 0 and 1; empty if there are fewer than two.
 
-    ``all_of_them``: a table is of this task only if it has no other columns.
+    ``all_of_them``: a table belongs to this task only if it has no other columns.
     """
     if names := columns.find("labels"):
         return names
@@ -81,14 +81,14 @@ def _read_one_hot(columns: Columns, names: Sequence[str]) -> list[str]:
             if value is None:
                 raise DataError(
                     f"{columns.path}, row {number + 1}: {name} is {cell!r}, neither 0 nor 1",
-                    hint="write 0 or 1 into each column of a label; or name the columns that are "
+                    hint="write 0 or 1 in each column of a label; or name the columns that are "
                     "labels with data.columns, such as {labels: [cat, dog]}",
                 )
             if value:
                 rows[number].append(label)
                 count += 1
         if not count:
-            columns.notes.append(f"no image has the label {label}; it is left out")
+            columns.notes.append(f"no image has the label {label}, so it is ignored")
     return list(map(write_set, rows))
 
 
@@ -104,10 +104,10 @@ def read_set(text: str) -> list[str]:
 
 
 def parse_set(text: str) -> list[str]:
-    """Return the labels of a set that a person wrote.
+    """Return the labels of a set that a person entered.
 
     Raises:
-        DataError: it is not a JSON list of texts.
+        DataError: the text is not a JSON list of texts.
     """
     try:
         labels = json.loads(text)
@@ -131,8 +131,8 @@ def code_labels(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
     strangers = sorted({label for labels in sets for label in labels} - set(number))
     if strangers:
         raise DataError(
-            f"the model does not know the labels {list_names(strangers)}",
-            hint=f"it knows {list_names(names)}",
+            f"the model has no labels {list_names(strangers)}",
+            hint=f"its labels are {list_names(names)}",
         )
     values = np.zeros((len(sets), len(names)), np.float32)
     for row, labels in enumerate(sets):
@@ -143,7 +143,7 @@ def code_labels(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
 def stratify(texts: Sequence[str]) -> list[str]:
     """Return the stratum of each set: its rarest label that is not too rare.
 
-    Iterative stratification deals out the rarest label first; so do strata of rarest labels
+    Iterative stratification starts with the rarest label, and so do strata of rarest labels
     (Sechidis et al. 2011).
     """
     sets = [read_set(text) for text in texts]
@@ -155,7 +155,7 @@ def stratify(texts: Sequence[str]) -> list[str]:
         rarest = min(frequent, key=lambda label: (counts[label], label), default=RARE)
         strata.append(rarest if labels else NO_LABEL)
     sizes = Counter(strata)
-    # What is left to a frequent label after the rarer ones may be too few for a stratum.
+    # The images left to a frequent label after the rarer ones may be too few for a stratum.
     large = [name for name, count in sizes.items() if count >= MIN_STRATUM_IMAGES]
     if not large:
         return [RARE] * len(strata)
@@ -163,7 +163,7 @@ def stratify(texts: Sequence[str]) -> list[str]:
 
 
 def check_labels(root: Path, texts: Sequence[str]) -> None:
-    """Refuse sets of usable images that have nothing to tell apart.
+    """Refuse sets of usable images from which nothing can be learned.
 
     Raises:
         DataError: no image has a label, or all images have the same ones.
@@ -171,7 +171,7 @@ def check_labels(root: Path, texts: Sequence[str]) -> None:
     if not texts:
         raise DataError(
             f"none of the files in {root} is a usable image",
-            hint="convert the files to JPEG or PNG, fetch them, or remove them",
+            hint="convert the files to JPEG or PNG, download them, or remove them",
         )
     if len(set(texts)) == 1:
         labels = read_set(texts[0])
@@ -189,16 +189,18 @@ def warn_of_labels(texts: Sequence[str], least: int = 3) -> list[str]:
     warnings = []
     if scarce := sorted(label for label, count in counts.items() if count < least):
         warnings.append(
-            f"fewer than {least} images have the labels {shorten(scarce)}: they are hardly learnt, "
-            "and perhaps not tested"
+            f"fewer than {least} images have the labels {shorten(scarce)}: they are hardly "
+            "learned, and may not be tested"
         )
     if always := sorted(label for label, count in counts.items() if count == len(sets)):
         warnings.append(
-            f"every image has the labels {shorten(always)}: the model will always answer them"
+            f"every image has the labels {shorten(always)}: the model will always predict them"
         )
     folded: dict[str, str] = {}
     for label in sorted(counts):
         twin = folded.setdefault(label.casefold(), label)
         if twin != label:
-            warnings.append(f"the labels {twin!r} and {label!r} differ in case only; are they one?")
+            warnings.append(
+                f"the labels {twin!r} and {label!r} differ only in case; should they be one label?"
+            )
     return warnings

@@ -1,4 +1,4 @@
-"""How several labels are learnt: an exact logistic regression for each, side by side."""
+"""Training of several labels: an exact logistic regression per label, all at the same time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LogisticLoss:
 
     @property
     def n_outputs(self) -> int:
-        """K"""
+        """The number of labels K."""
         return self.present.shape[1]
 
     def value_and_residual(self, outputs: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,12 +47,12 @@ class LogisticSolver(HeadSolver):
     """One logistic regression per label, with one strength."""
 
     def code(self, targets: Targets, device: torch.device) -> Coded:
-        """See `HeadSolver`. A label that all rows have, or none, gets a bias only."""
+        """See `HeadSolver`. A label that all rows have, or none, gets only a bias."""
         counts = targets.values.sum(axis=0)
         varies = (counts > 0) & (counts < len(targets))
         if not varies.any():
             raise TrainingError(
-                "a head needs a label that some images have and others have not",
+                "a head needs a label that some images have and others lack",
                 hint="check the labels of the training split with `rootstock check`",
             )
         present = torch.from_numpy(targets.values[:, varies]).to(device)

@@ -26,16 +26,16 @@ def log_losses(probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
 
 
 def average_precision(scores: np.ndarray, present: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the average precision of one label in each draw, float64[R]; NaN without a positive.
+    """Return the average precision of one label in each draw, float64[R]; NaN without positives.
 
-    The area below the precision at each positive, ties taken together. ``scores`` and ``present``
+    The area below the precision at each positive; ties count together. ``scores`` and ``present``
     are [N].
     """
     order = np.argsort(-scores, kind="stable")
     sorted_scores, drawn = scores[order], weights[:, order].astype(np.float64)
     hits = np.cumsum(drawn * (present[order] > 0), axis=1)
     seen = np.cumsum(drawn, axis=1)
-    # Images of one score are one step: the order among them means nothing.
+    # Images with the same score are one step: their order has no meaning.
     ends = np.flatnonzero(np.append(np.diff(sorted_scores) != 0, True))
     hits, seen = hits[:, ends], seen[:, ends]
     gained = np.diff(hits, axis=1, prepend=0)
@@ -58,7 +58,7 @@ def label_precisions(
 
 
 def mean_over_labels(values: np.ndarray) -> np.ndarray:
-    """Return the mean of [R,K] over the labels that have one; 0 if none has."""
+    """Return the mean of [R,K] over the labels with a value; 0 if there are none."""
     known = np.isfinite(values)
     return np.where(known, values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
@@ -93,7 +93,7 @@ class Counts:
 
     @property
     def macro_f1(self) -> np.ndarray:
-        """Mean F1 of the labels that some image has, [R]."""
+        """Mean F1 of the labels that at least one image has, [R]."""
         known = self.right + self.missed > 0
         return np.where(known, self.f1, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 

@@ -10,7 +10,7 @@ import numpy as np
 from rootstock.plots.style import BLUE, INK, PALETTE, QUIET, canvas, display_names, headline
 
 MAX_CURVES = 7
-"""More curves in one picture cannot be told apart; the weakest labels are drawn."""
+"""With more curves one picture is unreadable, so the weakest labels are drawn."""
 MAX_BARS = 40
 
 
@@ -69,4 +69,4 @@ def plot_label_precisions(rows: Sequence[Sequence[object]], path: Path) -> None:
         axes.set(xlim=(0, 1), xlabel="average precision")
         axes.set_ylim(len(tested) - 0.4, -0.6)
         axes.grid(axis="x")
-        headline(axes, "Labels", "lines: 95 % intervals; at the right: test images with the label")
+        headline(axes, "Labels", "lines: 95 % intervals; right: test images with the label")

@@ -56,7 +56,7 @@ class MultiLabel(Task):
     # Data
 
     def recognise(self, root: Path, columns: Columns | None) -> str:
-        """Return `labels`, or that all columns hold 0 and 1."""
+        """Return `labels`, or that all columns contain 0 and 1."""
         if columns is None:
             return ""
         names = labels.find_label_columns(columns, all_of_them=True)
@@ -67,7 +67,7 @@ class MultiLabel(Task):
         return f"the columns {list_names(names[:5])}{' ...' if names[5:] else ''} of 0 and 1"
 
     def find_columns(self, columns: Columns) -> tuple[str, ...]:
-        """Return the column `labels`, or those that hold 0 and 1."""
+        """Return the column `labels`, or the columns of 0 and 1."""
         return labels.find_label_columns(columns, all_of_them=False)
 
     def read_cells(self, columns: Columns, names: Sequence[str]) -> list[str]:
@@ -91,7 +91,7 @@ class MultiLabel(Task):
         return [tuple(labels.read_set(text)) or (labels.NO_LABEL,) for text in texts]
 
     def correct(self, old: str, new: str) -> str:
-        """Return the labels in order; refuse what is not a JSON list of names."""
+        """Return the labels in order; refuse text that is not a JSON list of names."""
         return labels.write_set(labels.parse_set(new))
 
     def annotate(self, text: str) -> Annotation:
@@ -184,11 +184,11 @@ class MultiLabel(Task):
         for key, (low, high) in bounds.items():
             values = calibration.get(key)
             if not isinstance(values, list | tuple) or len(values) != len(names):
-                return f"there have to be {len(names)} {key}, one for each label"
+                return f"{key} must have {len(names)} values, one per label"
             for value in values:
                 number = isinstance(value, int | float) and not isinstance(value, bool)
                 if not number or not math.isfinite(value) or not low <= value <= high:
-                    return f"the {key} have to be from {low:g} to {high:g}, one is {value!r}"
+                    return f"{key} must be from {low:g} to {high:g}, but one is {value!r}"
         return ""
 
     def describe_calibration(
@@ -253,7 +253,7 @@ class MultiLabel(Task):
         )
 
     def explained(self, decision: np.ndarray, names: Sequence[str]) -> list[str]:
-        """Return the labels that apply, the most probable first; if none does, that one."""
+        """Return the labels that apply, the most probable first; if none do, the best one."""
         probabilities, chosen = decision
         order = np.argsort(-probabilities, kind="stable")
         return [names[k] for k in order if chosen[k] > 0.5] or [names[order[0]]]
@@ -263,7 +263,7 @@ class MultiLabel(Task):
         return decisions[:, 0]
 
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """Return the ranked scores of each label, and the ``shares`` of the labels said."""
+        """Return the ranked scores of each label, and the ``shares`` of the predicted labels."""
         said = decisions[:, 1].sum(axis=0) + 1e-9
         return {
             **conformal.rank_scores(decisions[:, 0], targets.values),
@@ -315,11 +315,11 @@ class MultiLabel(Task):
         return np.asarray(wrong.mean(axis=1))
 
     def uncertainty(self, decisions: np.ndarray) -> np.ndarray:
-        """Return how near to .5 the least certain label is: 1 at .5."""
+        """Return how near to .5 the least certain label is; 1 means .5."""
         return np.asarray(1.0 - np.abs(2.0 * decisions[:, 0] - 1.0).min(axis=1), np.float64)
 
     def contradiction(self, decisions: np.ndarray, targets: Targets) -> np.ndarray:
-        """Return the probability that speaks most against one of the labels, above .5."""
+        """Return the highest probability, above .5, that contradicts one of the labels."""
         against = np.abs(decisions[:, 0] - targets.values).max(axis=1)
         return np.asarray(np.maximum(against - 0.5, 0.0), np.float64)
 
@@ -333,12 +333,12 @@ class MultiLabel(Task):
         return str(row.get("labels") or "")
 
     def judge(self, row: Mapping[str, Any], label: str) -> float:
-        """Return 1 if just the true labels apply."""
+        """Return 1 if exactly the true labels apply."""
         true = labels.read_set(self.correct("", label))
         return float(";".join(true) == ";".join(sorted(self.answer_text(row).split(";"))))
 
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
-        """Return how many of the labels that apply are possible, and how many labels are."""
+        """Return the share of true labels that are possible, and the number of possible labels."""
         kept = [answer.possible or () for answer in cast(Sequence[LabelsAnswer], answers)]
         numbers = [[name in one for name in targets.names] for one in kept]
         true = targets.values > 0.5
@@ -376,8 +376,8 @@ class MultiLabel(Task):
         return compare(champion, challenger, targets, metric=metric, rule=rule, min_gain=min_gain)
 
     def describe(self, names: Sequence[str]) -> str:
-        """Return how many labels the model knows."""
-        return f"Says which of {len(names)} labels apply to an image; it may be none of them."
+        """Return how many labels the model has."""
+        return f"Predicts which of {len(names)} labels apply to an image, if any."
 
     def describe_quality(
         self,
@@ -385,13 +385,13 @@ class MultiLabel(Task):
         rows: Sequence[Mapping[str, str]],
         unknown_share: float,
     ) -> list[str]:
-        """Return the measures, what the answers promise, and the weakest labels."""
+        """Return the measures, the promises of the answers, and the weakest labels."""
         from rootstock.tasks.multi_label.card import describe_quality
 
         return describe_quality(metrics, rows, unknown_share)
 
     def describe_limits(self, unknown_share: float) -> list[str]:
-        """Return what the answers do not cover."""
+        """Return the limits of the answers."""
         from rootstock.tasks.multi_label.card import describe_limits
 
         return describe_limits(unknown_share)

@@ -11,7 +11,7 @@ from rootstock.tasks.answer import Answer
 
 @dataclass(frozen=True)
 class NumberEstimate:
-    """A number that the model reads from an image; ``low`` and ``high`` with a `coverage`."""
+    """A number that the model predicts for an image; ``low`` and ``high`` with a `coverage`."""
 
     name: str = field(metadata={"examples": ["target"]})
     value: float = field(metadata={"examples": [17.3]})

@@ -1,4 +1,4 @@
-"""The evaluation of numbers for people: words, tables and pictures."""
+"""The evaluation of numbers as a report: text, tables and pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rootstock.metrics import draw_counts, percentile_interval
 from rootstock.plots.sheet import plot_captioned
 from rootstock.system.escape import markdown_table
 from rootstock.tasks.comparison import Comparison, compare_scores
+from rootstock.tasks.metric_words import list_metrics
 from rootstock.tasks.regression import measures
 from rootstock.tasks.regression.plots import plot_predicted
 from rootstock.tasks.targets import Targets
@@ -23,7 +24,7 @@ MAX_WORST = 24
 
 @dataclass(frozen=True)
 class Numbered:
-    """N test images: numbers [N,K] that were said, their targets and paths."""
+    """N test images: predicted numbers [N,K], their targets and paths."""
 
     decisions: np.ndarray
     targets: Targets
@@ -72,7 +73,7 @@ class Numbered:
         return rows
 
     def worst(self) -> list[int]:
-        """Return the numbers of the images with the largest errors, the worst first."""
+        """Return the indices of the images with the largest errors, the worst first."""
         scale = np.maximum(self.errors.mean(axis=0), 1e-12)
         return [int(i) for i in np.argsort(-(self.errors / scale).max(axis=1), kind="stable")]
 
@@ -167,18 +168,18 @@ def _render(
     lines = [
         "# Evaluation on the test split",
         "",
-        f"**The answers are off by {values['mean_absolute_error']:.4g} on average** on "
-        f"{values['n_test']} test images (mean absolute error; 95 % interval "
+        f"**The mean absolute error is {values['mean_absolute_error']:.4g}** on "
+        f"{values['n_test']} test images (95 % interval "
         f"{values['mean_absolute_error_low']:.4g} to {values['mean_absolute_error_high']:.4g}, "
-        f"bootstrap). Always answering the median would be off by "
+        f"bootstrap). Always predicting the median would give "
         f"{values['error_of_the_median']:.4g}.",
         "",
         *markdown_table(
             ("measure", "value"),
-            [(name.replace("_", " "), f"{value:.4g}") for name, value in values.items()],
+            list_metrics(values),
         ),
         "",
-        f"![predicted and true numbers]({PICTURE_FOLDER}/predicted.png)",
+        f"![Predicted and true numbers]({PICTURE_FOLDER}/predicted.png)",
         "",
         "## Numbers",
         "",
@@ -197,6 +198,6 @@ def _render(
             ("image", "is", "predicted"), [(path, is_, said[2:]) for path, is_, said in worst]
         ),
         "",
-        f"![worst errors]({PICTURE_FOLDER}/worst.png)",
+        f"![Worst errors]({PICTURE_FOLDER}/worst.png)",
     ]
     return "\n".join(lines) + "\n"

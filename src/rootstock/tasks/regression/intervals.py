@@ -1,4 +1,4 @@
-"""Intervals that hold the true number in a stated share of cases."""
+"""Intervals that contain the true number in a stated share of cases."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def interval_width(errors: np.ndarray, coverage: float) -> float | None:
-    """Return how far the true number is from the answer at most, in ``coverage`` of cases.
+    """Return the largest distance of the true number from the answer in ``coverage`` of cases.
 
-    ``errors`` float32[V], rising, are those of the validation images (split conformal prediction,
-    Lei et al. 2018). None: they are too few for this coverage.
+    ``errors`` float32[V], ascending, are those of the validation images (split conformal
+    prediction, Lei et al. 2018). None: there are too few for this coverage.
     """
     rank = math.ceil((len(errors) + 1) * coverage)
     return None if rank > len(errors) else float(errors[max(rank, 1) - 1])

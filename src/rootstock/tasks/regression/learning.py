@@ -1,6 +1,6 @@
-"""How numbers are learnt: ridge regression on features, Huber's loss in fine-tuning.
+"""Training for numbers: ridge regression on features, Huber's loss in fine-tuning.
 
-Outputs count in the units of the training targets: from their mean, in their deviation.
+Outputs are standardised by mean and standard deviation of the training targets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SquaredLoss:
 
     @property
     def n_outputs(self) -> int:
-        """K"""
+        """The number of numbers K."""
         return self.values.shape[1]
 
     def value_and_residual(self, outputs: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,9 +37,9 @@ class SquaredLoss:
 
 
 PENALTY_SCALE = 100.0
-"""How much stronger the penalty of a number is than that of a class, for one strength of the grid.
+"""Factor of the penalty for a number, compared with a class, at the same strength.
 
-A squared loss curves up to four times as much as a log-loss, and noise in numbers asks for more.
+A squared loss has up to four times the curvature of a log-loss, and noise in numbers needs more.
 """
 
 
@@ -54,7 +54,7 @@ class RidgeSolver(HeadSolver):
         return Coded(SquaredLoss(values), weights, penalty_scale=PENALTY_SCALE)
 
     def measure(self, outputs: np.ndarray, targets: Targets) -> tuple[float, np.ndarray]:
-        """Return the share of the variance that is explained, and each image's Huber loss."""
+        """Return the explained share of the variance, and each image's Huber loss."""
         losses = huber_losses(outputs, targets)
         return max(0.0, explained_share(outputs, standardise(targets))), losses
 

@@ -7,7 +7,7 @@ import numpy as np
 from rootstock.tasks.targets import Targets
 
 HUBER_DELTA = 1.0
-"""Deviations from which on an error counts by its size, not its square; that of torch."""
+"""From this many deviations an error counts linearly, not squared; torch's default."""
 
 
 def measure_units(values: np.ndarray) -> np.ndarray:
@@ -22,7 +22,7 @@ def units_of(targets: Targets) -> np.ndarray:
 
 
 def standardise(targets: Targets, values: np.ndarray | None = None) -> np.ndarray:
-    """Return values float32[N,K], those of the targets by default, in the units of outputs."""
+    """Return values float32[N,K], by default those of the targets, in the units of outputs."""
     mean, scale = units_of(targets)
     return (((targets.values if values is None else values) - mean) / scale).astype(np.float32)
 
@@ -35,9 +35,9 @@ def huber_losses(outputs: np.ndarray, targets: Targets) -> np.ndarray:
 
 
 def explained_share(decisions: np.ndarray, values: np.ndarray) -> float:
-    """Return the share of the variance that is explained (R squared), the mean over numbers.
+    """Return the explained share of the variance (R squared), the mean over numbers.
 
-    Numbers that are all equal are left out; 0 if there are no others.
+    Constant numbers are ignored; 0 if there are no others.
     """
     missed = np.square(decisions.astype(np.float64) - values).sum(axis=0)
     spread = np.square(values - values.mean(axis=0, dtype=np.float64)).sum(axis=0)
@@ -46,7 +46,7 @@ def explained_share(decisions: np.ndarray, values: np.ndarray) -> float:
 
 
 def rank_correlation(decisions: np.ndarray, values: np.ndarray) -> float:
-    """Return Spearman's correlation, the mean over numbers; 0 for numbers that are all equal."""
+    """Return Spearman's correlation, the mean over numbers; 0 for constant numbers."""
     return float(np.mean([_spearman(*pair) for pair in zip(decisions.T, values.T, strict=True)]))
 
 
@@ -57,7 +57,7 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
-    """Return ranks float64[N] from 0 on; equal values share the mean of theirs."""
+    """Return ranks float64[N] from 0; equal values share their mean rank."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return np.asarray((ends - (counts + 1) / 2)[places])

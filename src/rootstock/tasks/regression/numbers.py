@@ -1,7 +1,7 @@
-"""Numbers as targets: how tables write them, which are refused, and their bins.
+"""Numbers as targets: their form in tables, which are refused, and their bins.
 
-The text of one number in a column `target` is as it is written. Those of other or several columns
-are a JSON object by the names of the columns.
+A single number in a column `target` is stored as written. Numbers of other or several columns are a
+JSON object by column name.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 TARGET = "target"
 MAX_BINS = 5
 MIN_BIN_IMAGES = 10
-"""Images that a bin needs, if there are several bins."""
+"""Images that a bin needs if there are several bins."""
 MAX_MAGNITUDE = 1e30
 """Larger numbers overflow when they are squared."""
 
 
 def find_number_columns(columns: Columns, *, all_of_them: bool) -> tuple[str, ...]:
-    """Return the column `target`, or those of numbers.
+    """Return the column `target`, or the columns of numbers.
 
-    ``all_of_them``: a table is of this task only if it has no other columns.
+    ``all_of_them``: a table belongs to this task only if it has no other columns.
     """
     if names := columns.find(TARGET):
         return names
@@ -72,10 +72,10 @@ def _find_fault(text: str) -> str:
 
 
 def correct_numbers(old: str, new: str) -> str:
-    """Return the text ``new`` if it holds finite numbers of the names in ``old``, if that has any.
+    """Return ``new`` if it contains finite numbers with the names in ``old``, if that has any.
 
     Raises:
-        DataError: says what is wrong.
+        DataError: the text is wrong.
     """
     text = new.strip()
     try:
@@ -112,7 +112,7 @@ def write_numbers(values: Mapping[str, float]) -> str:
         DataError: there is none.
     """
     if not values:
-        raise DataError("the image has no number", hint="give it one")
+        raise DataError("the image has no number", hint="enter a number")
     if list(values) == [TARGET]:
         return f"{values[TARGET]:g}"
     return json.dumps(dict(values), ensure_ascii=False)
@@ -122,13 +122,13 @@ def read_values(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Return float32[N,K].
 
     Raises:
-        DataError: the numbers are called otherwise than ``names``.
+        DataError: the numbers have other names than ``names``.
     """
     rows = [read_numbers(text) for text in texts]
     for row in rows:
         if set(row) != set(names):
             raise DataError(
-                f"the model gives the numbers {list_names(names)}, and the data has "
+                f"the model predicts the numbers {list_names(names)}, but the data has "
                 f"{list_names(row)}",
                 hint="name the columns with data.columns, such as {target: weight}",
             )
@@ -140,7 +140,7 @@ def read_values(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
 def bin_numbers(texts: Sequence[str]) -> list[str]:
     """Return the quantile bin of each text's first number, such as `3 to 7`.
 
-    There are up to five, of ten images or more each; equal numbers are in one bin.
+    There are up to five, with at least ten images each; equal numbers are in one bin.
     """
     values = np.array([next(iter(read_numbers(text).values())) for text in texts])
     bins = max(1, min(MAX_BINS, len(values) // MIN_BIN_IMAGES))
@@ -162,12 +162,12 @@ def check_numbers(root: Path, texts: Sequence[str]) -> None:
     if not texts:
         raise DataError(
             f"none of the files in {root} is a usable image",
-            hint="convert the files to JPEG or PNG, fetch them, or remove them",
+            hint="convert the files to JPEG or PNG, download them, or remove them",
         )
     rows = [read_numbers(text) for text in texts]
     for name, first in rows[0].items():
         if all(row[name] == first for row in rows):
             raise DataError(
                 f"{name} is {first:g} for each usable image of {root}: there is nothing to learn",
-                hint="list images with other numbers too, or leave this column out",
+                hint="list images with other numbers too, or remove this column",
             )

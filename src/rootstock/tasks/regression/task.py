@@ -58,13 +58,13 @@ class Regression(Task):
 
     @property
     def score(self) -> str:
-        """The share of the variance that is explained."""
+        """The explained share of the variance."""
         return "r2"
 
     # Data
 
     def recognise(self, root: Path, columns: Columns | None) -> str:
-        """Return `target`, or that all columns hold numbers."""
+        """Return `target`, or that all columns contain numbers."""
         if columns is None:
             return ""
         names = numbers.find_number_columns(columns, all_of_them=True)
@@ -75,7 +75,7 @@ class Regression(Task):
         return numbers.find_number_columns(columns, all_of_them=False)
 
     def read_cells(self, columns: Columns, names: Sequence[str]) -> list[str]:
-        """Return the numbers of each row; what is not a finite number is a DataError."""
+        """Return the numbers of each row; a cell that is not a finite number is a DataError."""
         return numbers.read_number_cells(columns, names)
 
     def read_names(self, texts: Sequence[str]) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class Regression(Task):
         return measures.measure_units(values) if len(values) else None
 
     def correct(self, old: str, new: str) -> str:
-        """Return the numbers; refuse others than ``old`` has, and what is not finite."""
+        """Return the numbers; refuse other names than in ``old``, and infinite numbers."""
         return numbers.correct_numbers(old, new)
 
     def annotate(self, text: str) -> Annotation:
@@ -142,7 +142,7 @@ class Regression(Task):
         return measures.huber_losses(outputs, targets)
 
     def validate(self, outputs: np.ndarray, targets: Targets) -> dict[str, float]:
-        """Return the loss, the mean absolute error, and the share of variance explained."""
+        """Return the loss, the mean absolute error, and the explained share of the variance."""
         decisions = self.decide(outputs, self.calibrate(outputs, targets))
         return {
             "val_loss": float(self.losses(outputs, targets).mean()),
@@ -151,7 +151,7 @@ class Regression(Task):
         }
 
     def calibrate(self, outputs: np.ndarray, targets: Targets) -> Calibration:
-        """Return the units that the outputs count in."""
+        """Return the units of the outputs."""
         means, scales = measures.units_of(targets).tolist()
         return {"means": means, "scales": scales}
 
@@ -166,11 +166,11 @@ class Regression(Task):
         for key in ("means", "scales"):
             values = calibration.get(key)
             if not isinstance(values, list | tuple) or len(values) != len(names):
-                return f"there have to be {len(names)} {key}, one for each number"
+                return f"{key} must have {len(names)} values, one per number"
             for value in values:
                 number = isinstance(value, int | float) and not isinstance(value, bool)
                 if not number or not math.isfinite(value) or (key == "scales" and value <= 0):
-                    return f"the {key} have to be finite, scales above 0; one is {value!r}"
+                    return f"{key} must be finite, and scales above 0, but one is {value!r}"
         return ""
 
     # Prediction
@@ -198,7 +198,7 @@ class Regression(Task):
         return NumbersAnswer(values=tuple(estimates))
 
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
-        """Return ``errors`` float32[V,K], rising, and ``borders`` float64[9,K] of the deciles."""
+        """Return ``errors`` float32[V], ascending, and ``borders`` float64[9,K] of the deciles."""
         errors = np.sort(np.abs(decisions - targets.values), axis=0)
         inner = np.linspace(0, 1, DRIFT_BINS + 1)[1:-1]
         return {
@@ -209,7 +209,7 @@ class Regression(Task):
     def drift(
         self, answers: Sequence[Answer], names: Sequence[str], reference: Arrays
     ) -> dict[str, float]:
-        """Return how far the numbers said are from those of the validation images."""
+        """Return how far the predicted numbers are from those of the validation images."""
         if "borders" not in reference:
             return {}
         scores = {}
@@ -258,7 +258,7 @@ class Regression(Task):
         return abs(float(row["value"]) - next(iter(true.values())))
 
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
-        """Return in how many intervals the true number is, and how wide they are."""
+        """Return the share of intervals with the true number, and their width."""
         inside, widths = [], []
         for answer, row in zip(answers, targets.values.tolist(), strict=True):
             for one, true in zip(cast(NumbersAnswer, answer).values or (), row, strict=True):
@@ -308,7 +308,7 @@ class Regression(Task):
 
     def describe(self, names: Sequence[str]) -> str:
         """Return the names of the numbers."""
-        return f"Reads {', '.join(map(escape_markdown, names))} from an image, as a number."
+        return f"Predicts {', '.join(map(escape_markdown, names))} from an image, as a number."
 
     def describe_quality(
         self,
@@ -316,13 +316,13 @@ class Regression(Task):
         rows: Sequence[Mapping[str, str]],
         unknown_share: float,
     ) -> list[str]:
-        """Return the mean error, what the answers promise, and the table of the numbers."""
+        """Return the mean error, the promises of the answers, and the table of the numbers."""
         from rootstock.tasks.regression.card import describe_quality
 
         return describe_quality(metrics, rows, unknown_share)
 
     def describe_limits(self, unknown_share: float) -> list[str]:
-        """Return what the answers do not cover."""
+        """Return the limits of the answers."""
         from rootstock.tasks.regression.card import describe_limits
 
         return describe_limits(unknown_share)

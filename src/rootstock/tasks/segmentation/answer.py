@@ -11,7 +11,7 @@ from typing import Any, Self
 from rootstock.tasks.answer import Answer
 
 MIN_SAID_SHARE = 0.005
-"""A class of a smaller share of the area does not count towards drift."""
+"""A class with a smaller share of the area does not count towards drift."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MaskAnswer(Answer):
 
     areas: tuple[Area, ...] | None = field(
         default=None,
-        metadata={"description": "Every class that is in the image, the largest share first."},
+        metadata={"description": "Every class in the image, the largest share first."},
     )
     mask: str | None = field(
         default=None,
@@ -42,7 +42,7 @@ class MaskAnswer(Answer):
 
     @property
     def text(self) -> str:
-        """The class of the largest share."""
+        """The class with the largest share."""
         return self.areas[0].label if self.areas else ""
 
     @property

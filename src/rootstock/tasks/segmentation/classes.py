@@ -1,4 +1,4 @@
-"""What the numbers or colours of masks mean: `classes.txt` or `classes.csv` next to the masks."""
+"""The meaning of numbers or colours in masks: `classes.txt` or `classes.csv` next to the masks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rootstock.tasks.segmentation.masks import IGNORED, MAX_CLASSES
 
 FILES = ("classes.csv", "classes.txt")
 IGNORED_NAMES = frozenset({"ignore", "ignored", "unlabeled", "unlabelled", "void"})
-"""Names, in lower case, of what is neither learnt nor counted."""
+"""Names, in lower case, of areas that are neither learned nor counted."""
 MAX_INDEX = 255
 _COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 _TRUE = frozenset({"1", "true", "yes"})
 _HINT = (
-    "classes.txt names a class per line, in the order of the indexes; classes.csv has the columns "
+    "classes.txt has one class per line, in the order of the indexes; classes.csv has the columns "
     "name and, if you like, index, colour (such as #804080) and ignore"
 )
 
@@ -30,8 +30,8 @@ _HINT = (
 class ClassList:
     """``numbers`` int64[256]: the class number of each index, -1 if it has no class.
 
-    ``colours``: the index of each colour, red * 65536 + green * 256 + blue. ``source`` is the file,
-    None if there is none.
+    ``colours``: the index of each colour, red * 65536 + green * 256 + blue. ``source`` is the
+    file, or None.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class ClassList:
 
     @classmethod
     def plain(cls, highest: int) -> ClassList:
-        """Return classes that are called as their indexes, up to ``highest``; 255 is ignored."""
+        """Return classes named by their indexes, up to ``highest``; 255 is ignored."""
         numbers = np.full(MAX_INDEX + 1, -1)
         numbers[: highest + 1] = np.arange(highest + 1)
         numbers[MAX_INDEX] = IGNORED
@@ -133,7 +133,7 @@ def _make(path: Path, rows: Sequence[_Row]) -> ClassList:
             colours[row.colour] = row.index
     if not 2 <= len(names) <= MAX_CLASSES:
         raise DataError(
-            f"{path} names {len(names)} classes ({list_names(names[:3])}), and has to name 2 to "
+            f"{path} names {len(names)} classes ({list_names(names[:3])}), but must name 2 to "
             f"{MAX_CLASSES}",
             hint=_HINT,
         )

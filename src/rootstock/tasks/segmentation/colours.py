@@ -23,7 +23,7 @@ def to_hex(number: int) -> str:
 
 
 def make_palette(n_classes: int) -> np.ndarray:
-    """Return the colours uint8[256,3]; grey for what is not a class."""
+    """Return the colours uint8[256,3]; grey for numbers that are not classes."""
     palette = np.full((256, 3), 128, np.uint8)
     palette[:n_classes] = [colour_of(number) for number in range(n_classes)]
     return palette

@@ -1,4 +1,4 @@
-"""The evaluation of a segmenter for people: words, tables and pictures."""
+"""The evaluation of a segmenter as a report: text, tables and pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from rootstock.metrics import draw_counts, percentile_interval
 from rootstock.system.escape import escape_markdown, markdown_table
+from rootstock.tasks.metric_words import list_metrics
 from rootstock.tasks.segmentation.grids import classes_on_points
 from rootstock.tasks.segmentation.masks import POINTS
 from rootstock.tasks.segmentation.measures import Counts, mean_overlap
@@ -21,9 +22,9 @@ from rootstock.tasks.task import PICTURE_FOLDER, Evidence, Picture, Report
 
 MAX_OVERLAYS = 11
 FEW_IMAGES = 200
-"""With fewer test images the report says that the interval matters more than the number."""
+"""With fewer test images the report points to the interval instead of the number."""
 WEAKEST_CLASSES = 5
-"""Classes that the card shows."""
+"""Classes listed in the card."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Segmented:
 
     @cached_property
     def overlaps(self) -> np.ndarray:
-        """The IoU of each class, [K]; NaN if no point is of it, in truth or as said."""
+        """The IoU of each class, [K]; NaN if no point is true or predicted for it."""
         return self.counts.overlaps()[0]
 
     @cached_property
@@ -166,20 +167,20 @@ def _render(values: Mapping[str, float], rows: Sequence[Sequence[object]]) -> st
         f"to {high:.3f}) on {values['n_test']} test images, and {values['pixel_accuracy']:.1%} of "
         "their pixels have the right class.",
         "",
-        "IoU is the area that is of a class both in truth and as predicted, divided by the area "
-        "that is of it in either, over all test images. It is measured on "
-        f"{POINTS} x {POINTS} evenly spaced points of each image; what a mask says to ignore does "
+        "IoU is the area of a class that is both true and predicted, divided by the area that is "
+        "either, over all test images. It is measured on "
+        f"{POINTS} x {POINTS} evenly spaced points of each image; ignored areas of masks do "
         "not count. The intervals are a bootstrap over images.",
         "",
     ]
     if values["n_test"] < FEW_IMAGES:
         lines += [
-            f"{values['n_test']} test images are few: look at the interval rather than the number.",
+            f"{values['n_test']} test images are few: trust the interval, not the single number.",
             "",
         ]
     lines += markdown_table(
         ("measure", "value"),
-        [(name.replace("_", " "), f"{value:g}") for name, value in values.items()],
+        list_metrics(values),
     )
     lines += ["", "## Classes", ""]
     lines += markdown_table(
@@ -204,13 +205,13 @@ def _render(values: Mapping[str, float], rows: Sequence[Sequence[object]]) -> st
             "",
             f"![IoU of the classes]({folder}/classes.png)",
             "",
-            "How points of one class are taken for another, in ten-thousandths of all points:",
+            "Confusion of classes, in ten-thousandths of all points:",
             "",
-            f"![confusion matrix]({folder}/confusion.png)",
+            f"![Confusion matrix]({folder}/confusion.png)",
             "",
             "## Images",
             "",
-            f"![worst images]({folder}/overlays.png)",
+            f"![Worst images]({folder}/overlays.png)",
             "",
         ]
     )
@@ -221,7 +222,7 @@ def _number(value: object) -> str:
 
 
 def describe_quality(metrics: Mapping[str, float], rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return what the model card says; ``rows`` are those of per_class.csv."""
+    """Return the lines for the model card; ``rows`` are those of per_class.csv."""
     known = sorted((row for row in rows if row["iou"]), key=lambda row: float(row["iou"]))
     return [
         f"- **Mean IoU {metrics['mean_iou']:.3f}** on {metrics['n_test']} test images (95 % "

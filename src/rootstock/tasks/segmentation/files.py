@@ -1,4 +1,4 @@
-"""Mask files: what is read as a mask, and how it fits its image."""
+"""Read mask files and fit them to their images."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rootstock.tasks.segmentation.classes import ClassList, find_classes
 from rootstock.tasks.segmentation.masks import IGNORED, sample_points, write_text
 
 FORMATS = ("PNG", "BMP", "GIF", "TIFF", "PPM")
-"""Formats that keep every pixel as it was."""
+"""Formats that preserve every pixel."""
 LOSSY_ENDINGS = (".jpg", ".jpeg", ".webp", ".avif")
 MAX_STRETCH = 0.02
-"""A mask whose sides are in another proportion than its image's, by more than this, is refused."""
+"""A mask whose ratio of sides differs from its image's by more than this is refused."""
 MAX_MASK_PIXELS = 100_000_000
 _INDEX_MODES = ("1", "L", "P", "I;16", "I;16B", "I")
 _COLOUR_MODES = ("RGB", "RGBA")
@@ -32,7 +32,7 @@ _DEEP_IGNORED = 65_535
 
 @dataclass(frozen=True)
 class _Sampled:
-    """Indexes, or colours, on the points [P,P] of a mask; ``size`` is its width and height."""
+    """Indexes, or colours, at the points [P,P] of a mask; ``size`` is its width and height."""
 
     points: np.ndarray
     coloured: bool
@@ -40,7 +40,7 @@ class _Sampled:
 
 
 def check_names(root: Path, texts: Sequence[str]) -> None:
-    """Refuse mask files of formats that change pixels, and outside the data set's folder.
+    """Refuse mask files in formats that change pixels, and outside the data set's folder.
 
     Raises:
         DataError: names the first one.
@@ -49,7 +49,7 @@ def check_names(root: Path, texts: Sequence[str]) -> None:
         if PurePosixPath(text).is_absolute() or ".." in PurePosixPath(text).parts:
             raise DataError(
                 f"the mask {text!r} of {root} is outside the folder of the data set",
-                hint="give paths relative to the folder of the table",
+                hint="write paths relative to the folder of the table",
             )
     lossy = [text for text in texts if text.lower().endswith(LOSSY_ENDINGS)]
     if lossy:
@@ -67,8 +67,8 @@ def settle_masks(
 
     ``texts`` are the masks' paths relative to the folder ``base``, ``paths`` those of the images.
     Raises:
-        DataError: a mask cannot be read, does not fit its image, has an index without a class, or
-            all of them together show fewer than two classes.
+        DataError: a mask is unreadable, does not fit its image, or has an index without a class; or
+          all masks together show fewer than two classes.
     """
     listed = find_classes(base)
     with no_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
@@ -96,12 +96,12 @@ def settle_masks(
             hint="check the indexes of the masks, and classes.txt if there is one",
         )
     if absent := [name for name in classes.names if name not in present]:
-        warnings.append(f"no mask shows the classes {list_names(absent)}: they are not learnt")
+        warnings.append(f"no mask shows the classes {list_names(absent)}, so they are not learned")
     empty = [path for path, grid in zip(paths, grids, strict=True) if (grid == IGNORED).all()]
     if empty:
         warnings.append(
-            f"{count(len(empty), 'mask')} to be ignored everywhere, the first that of {empty[0]}; "
-            "such an image teaches nothing and is not counted"
+            f"{count(len(empty), 'mask')} to be ignored everywhere, the first is that of "
+            f"{empty[0]}; such an image has no effect on training and is not counted"
         )
     return Settled([write_text(grid, classes.names) for grid in grids], warnings)
 
@@ -113,20 +113,20 @@ def _sample(path: Path) -> _Sampled:
             if width * height > MAX_MASK_PIXELS:
                 raise DataError(
                     f"the mask {path} has {width} x {height} pixels",
-                    hint=f"at most {MAX_MASK_PIXELS:,} are read; make it smaller",
+                    hint=f"the limit is {MAX_MASK_PIXELS:,} pixels; make the mask smaller",
                 )
             mode, pixels = image.mode, np.asarray(image)
     except FileNotFoundError:
         raise DataError(
-            f"there is no mask {path}", hint="correct the table, or remove the image"
+            f"the mask {path} does not exist", hint="correct the table, or remove the image"
         ) from None
     except UnidentifiedImageError:
         raise DataError(
-            f"the mask {path} is not an image of a format that keeps pixels", hint="save it as PNG"
+            f"the mask {path} is not an image in a lossless format", hint="save it as PNG"
         ) from None
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise whatever they meet
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise many types
         raise DataError(
             f"the mask {path} cannot be decoded: {error}", hint="save it again as PNG"
         ) from None
@@ -156,17 +156,16 @@ def _check_sizes(
         if not 1 - MAX_STRETCH <= stretch <= 1 + MAX_STRETCH:
             turned = one.size == (height, width)
             raise DataError(
-                f"the mask {text} is {one.size[0]} x {one.size[1]} pixels, and its image {path} is "
-                f"{width} x {height}"
-                + (" when it is turned as its EXIF data says" if turned else ""),
-                hint="masks are of the upright image, whole and in the same proportions",
+                f"the mask {text} is {one.size[0]} x {one.size[1]} pixels, but its image {path} is "
+                f"{width} x {height}" + (" after turning by its EXIF data" if turned else ""),
+                hint="a mask must cover the whole upright image, in the same proportions",
             )
         resized.append(text)
     if not resized:
         return []
     return [
-        f"{count(len(resized), 'mask')} of another size than the image, the first {resized[0]}; "
-        "the sides are in the same proportion, so it is enlarged or shrunk to fit"
+        f"{count(len(resized), 'mask')} of another size than the image, the first is {resized[0]}; "
+        "the sides are in the same proportion, so it is resized to fit"
     ]
 
 
@@ -176,7 +175,7 @@ def _to_indexes(path: Path, one: _Sampled, classes: ClassList | None) -> np.ndar
     colours = classes.colours if classes else {}
     if not colours:
         raise DataError(
-            f"the mask {path} is in colours, and nothing says what they mean",
+            f"the mask {path} has colours, but no file defines their classes",
             hint="put a classes.csv with the columns name and colour (such as #804080) next to the "
             "masks, or save masks as grey or palette PNGs of class indexes",
         )
@@ -184,7 +183,8 @@ def _to_indexes(path: Path, one: _Sampled, classes: ClassList | None) -> np.ndar
     if unknown := [colour for colour in found.tolist() if colour not in colours]:
         raise DataError(
             f"the mask {path} has the colour #{unknown[0]:06x}, which no class has",
-            hint=f"add it to {classes.source if classes else ''}, with ignore=true if it is none",
+            hint=f"add it to {classes.source if classes else ''}, with ignore=true if it is not "
+            "a class",
         )
     numbers = np.array([colours[colour] for colour in found.tolist()])
     return numbers[inverse].reshape(one.points.shape)
@@ -202,7 +202,7 @@ def _choose_classes(indexes: Sequence[np.ndarray], listed: ClassList | None) -> 
 
 def _refuse_index(path: Path, index: int, classes: ClassList) -> None:
     if classes.source is None:
-        known = f"indexes are from 0 to {len(classes.names) - 1}, and 255 for what is ignored"
+        known = f"indexes are from 0 to {len(classes.names) - 1}, and 255 for ignored areas"
     else:
         known = f"{classes.source} names {len(classes.names)} classes"
     raise DataError(

@@ -13,12 +13,12 @@ from rootstock.errors import DataError
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "segmentations")
 MASK_SUFFIXES = ("_mask", "-mask", "_labels", "_label", "_L", "_seg")
-"""What may follow the stem of the image in the name of its mask."""
+"""Suffixes that a mask's name may have after the stem of its image."""
 
 
 @dataclass
 class PairReader:
-    """Reads the pairs of ``places``: a split or None, and the two folders below ``root``."""
+    """Reads the pairs of ``places``: a split or None, and two folders below ``root``."""
 
     root: Path
     places: list[tuple[str | None, str, str]]
@@ -29,13 +29,13 @@ class PairReader:
         """Return the images that have a mask.
 
         Raises:
-            DataError: there is none, two files of a folder have the same stem, or there are splits
-                and none of training.
+            DataError: there are no such images, two files of a folder have the same stem, or there
+              are splits but no training split.
         """
         splits = {split for split, _, _ in self.places}
         if self.need_train and splits != {None} and "train" not in splits:
             raise DataError(
-                f"{self.root} gives splits but no folder of the split train",
+                f"{self.root} has splits, but no folder of the split train",
                 hint="name the folder of the training images `train`",
             )
         entries: list[Entry] = []
@@ -55,21 +55,21 @@ class PairReader:
             lone += masks.values()
         if bare:
             self.warnings.append(
-                f"{count(len(bare), 'image')} without a mask left out, the first {bare[0]}"
+                f"{count(len(bare), 'image')} without a mask ignored, the first is {bare[0]}"
             )
         if lone:
             self.warnings.append(
-                f"{count(len(lone), 'mask')} without an image left out, the first {lone[0]}"
+                f"{count(len(lone), 'mask')} without an image ignored, the first is {lone[0]}"
             )
         if not entries:
             raise DataError(
-                f"no image of {self.root} has a mask of the same name",
+                f"no image in {self.root} has a mask with the same name",
                 hint="images/street.jpg needs masks/street.png",
             )
         return entries
 
     def _stems(self, folder: str) -> dict[str, str]:
-        """Return the path of each file relative to ``root``, by its name without the ending."""
+        """Return the path of each file relative to ``root``, by its name without suffix."""
         tree, warnings = scan_folder(self.root / folder)
         self.warnings += warnings
         stems: dict[str, str] = {}
@@ -77,7 +77,7 @@ class PairReader:
             path, stem = f"{folder}/{name}", str(PurePosixPath(name).with_suffix(""))
             if stem in stems:
                 raise DataError(
-                    f"{path} and {stems[stem]} in {self.root} have the same name but its ending",
+                    f"{path} and {stems[stem]} in {self.root} differ only in their suffix",
                     hint="remove one, so that it is clear which image belongs to which mask",
                 )
             stems[stem] = path
@@ -87,8 +87,8 @@ class PairReader:
 def find_pairs(root: Path) -> list[tuple[str | None, str, str]]:
     """Return the split (or None), the images' and the masks' folder of each pair below ``root``.
 
-    They are in ``root``, or in folders of it that are named like splits: `train/images`; or splits
-    are in both: `images/train` and `masks/train`.
+    The pair is in ``root``, or in folders of it that are named like splits: `train/images`; or the
+    splits are in both folders: `images/train` and `masks/train`.
     """
     if not root.is_dir():
         return []

@@ -1,4 +1,4 @@
-"""Champion and challenger as segmenters: which is better, and how surely."""
+"""Compare champion and challenger as segmenters, with an interval of the gain."""
 
 from __future__ import annotations
 

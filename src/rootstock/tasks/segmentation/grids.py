@@ -1,6 +1,6 @@
-"""Outputs on a grid of positions, and what they say of an image of any size.
+"""Outputs on a grid of positions, and their meaning for an image of any size.
 
-Interpolates as `heads.maps` does, which needs torch: a service has none.
+Interpolates like `heads.maps`, which needs torch; a service does not have torch.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 from rootstock.tasks.segmentation.masks import POINTS
 
 GRID = 40
-"""Positions along each side that a network has outputs for; between them they are interpolated."""
+"""Positions along each side that have outputs; between them outputs are interpolated."""
 COMPUTED_SIDE = 512
-"""Classes are computed for at most this many pixels along a side, and enlarged from there."""
+"""Classes are computed for at most this many pixels along a side, and then enlarged."""
 BLOCK_IMAGES = 16
 Size = tuple[int, int]
 
 
 @lru_cache(64)
 def weigh_cells(target: int) -> np.ndarray:
-    """Return float32[target,GRID]: how the cells along a side are interpolated linearly."""
+    """Return float32[target,GRID]: weights of the linear interpolation of cells along a side."""
     centres = np.clip((np.arange(target) + 0.5) * GRID / target - 0.5, 0, GRID - 1)
     distance = np.abs(centres[:, None] - np.arange(GRID))
     return np.maximum(1 - distance, 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How masks are learnt: softmax regression at positions, and cross-entropy of all points."""
+"""Training for masks: softmax regression at positions, and cross-entropy of all points."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from rootstock.tasks.single_label.learning import SoftmaxSolver
 from rootstock.tasks.targets import Targets
 
 SAMPLED = 24_000
-"""Positions that a head is fitted to, evenly over the images."""
+"""Positions to which a head is fitted, evenly over the images."""
 CROSS_VALIDATED = 8_000
-"""Positions that a cross-validation is made with: it fits a head per fold."""
+"""Positions for a cross-validation, which fits one head per fold."""
 AVERAGED = 2_000
-"""Positions if features are of whole images, as in the review of the data."""
+"""Positions if features describe whole images, as in the review of the data."""
 MAX_FOLDS = 3
 MAX_BIAS_GAP = 30.0
-"""A class that no drawn position has is never predicted, and can still be learnt in fine-tuning."""
+"""Bias of a class without drawn positions: it is never predicted, but fine-tuning can learn it."""
 
 
 @dataclass(frozen=True)
 class SegmentationSolver(HeadSolver):
-    """Softmax regression on the features of sampled positions, as one head for all positions."""
+    """Softmax regression on the features of sampled positions: one head for all positions."""
 
     parts: tuple[TapPart, ...] = ()
     sampled: int = SAMPLED
@@ -148,7 +148,7 @@ class SegmentationSolver(HeadSolver):
     def sample_positions(
         self, features: np.ndarray, targets: Targets
     ) -> tuple[np.ndarray, Targets]:
-        """Return the features float32[M,C] of drawn positions and their classes int64[M].
+        """Return the features float32[M,C] of sampled positions and their classes int64[M].
 
         Their group is the number of the image.
         """

@@ -1,4 +1,4 @@
-"""Masks as texts of the manifest: classes on a grid of points, and the names of the classes."""
+"""Masks as texts in the manifest: classes on a grid of points, and the names of the classes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from functools import lru_cache
 import numpy as np
 
 POINTS = 112
-"""Points along each side of an image whose classes are kept. They are evenly spaced, so that shares
-and overlaps on them are those of the whole mask, up to the chance of which points are hit."""
+"""Points along each side of an image whose classes are stored. They are evenly spaced, so shares
+and
+overlaps on them are those of the whole mask, up to sampling noise."""
 IGNORED = 255
-"""Of a point: it is neither learnt nor counted."""
+"""The value of a point that is neither learned nor counted."""
 MAX_CLASSES = 255
 
 
 def write_text(grid: np.ndarray, names: Sequence[str]) -> str:
-    """Return the text of class numbers uint8[P,P] of classes called ``names``.
+    """Return the text of class numbers uint8[P,P] for classes ``names``.
 
-    The runs of equal numbers are written out, so that the text is the same on every machine.
+    Runs of equal numbers are written out, so that the text is the same on every machine.
     """
     flat = grid.ravel()
     starts = np.flatnonzero(np.diff(flat, prepend=flat[0] ^ 1))
@@ -40,7 +41,7 @@ def read_grid(text: str) -> np.ndarray:
 
 
 def is_settled(text: str) -> bool:
-    """Whether a text holds a mask; otherwise it names a file."""
+    """Return whether a text contains a mask; otherwise it names a file."""
     return text.startswith("{")
 
 

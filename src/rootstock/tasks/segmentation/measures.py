@@ -14,7 +14,7 @@ from rootstock.tasks.segmentation.grids import GRID, as_grids, classes_on_points
 from rootstock.tasks.segmentation.masks import IGNORED, POINTS
 
 MAX_CALIBRATED = 20_000
-"""Positions that the temperature is fitted to."""
+"""Positions to which the temperature is fitted."""
 CENTRES = ((np.arange(GRID) + 0.5) * POINTS / GRID).astype(np.int64)
 """The point nearest to the centre of each cell, along a side."""
 
@@ -33,7 +33,7 @@ class Counts:
 
     @classmethod
     def of(cls, decisions: np.ndarray, masks: np.ndarray) -> Self:
-        """Count the points of decisions [N,K,G,G]; those that are ignored do not count."""
+        """Count the points of decisions [N,K,G,G]; ignored points do not count."""
         n_images, n_classes = decisions.shape[:2]
         predicted = classes_on_points(decisions)
         cells = np.zeros((n_images, n_classes, n_classes), np.int64)
@@ -66,7 +66,7 @@ class Counts:
 
 
 def mean_overlap(overlaps: np.ndarray) -> np.ndarray:
-    """Return the mean IoU float64[R] of overlaps [R,K]: of the classes that are there."""
+    """Return the mean IoU float64[R] of overlaps [R,K], over the classes that are present."""
     known = np.isfinite(overlaps)
     return np.asarray(np.where(known, overlaps, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
 

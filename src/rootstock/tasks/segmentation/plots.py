@@ -17,7 +17,7 @@ from rootstock.tasks.segmentation.colours import make_palette
 from rootstock.tasks.segmentation.masks import IGNORED
 
 MASK_WEIGHT = 0.55
-"""How strongly the colour of the class covers the image."""
+"""How strongly the colour of a class covers the image."""
 LEGEND_ROWS = 10
 LINE_PIXELS = 12
 
@@ -34,7 +34,7 @@ class OverlaidImage(NamedTuple):
 def plot_overlays(
     images: Sequence[OverlaidImage], names: Sequence[str], path: Path, *, root: Path
 ) -> None:
-    """Draw images whole, each twice: with the true classes, and with the model's."""
+    """Draw whole images, each with the true classes and with the model's classes."""
     palette = make_palette(len(names))
     items = []
     for image in images:
@@ -44,7 +44,7 @@ def plot_overlays(
             (_cover(pixels, image.predicted, palette), "the model's", f"{image.right:.1%} right"),
         ]
     items += [(tile, "classes", "") for tile in _draw_legend(names, palette)]
-    about = "the fewest right points first; grey is ignored"
+    about = "fewest right points first; grey is ignored"
     plot_captioned_tiles(items, path, headlines=("Worst images", about))
 
 
@@ -68,7 +68,7 @@ def plot_class_overlaps(rows: Sequence[Sequence[object]], path: Path) -> None:
 
 
 def _read_square(file: Path) -> np.ndarray:
-    """Return an image whole, with its sides resized to the same length, uint8[128,128,3]."""
+    """Return a whole image resized to a square, uint8[128,128,3]."""
     try:
         image = Image.fromarray(read_image(file).pixels)
     except (ImageError, OSError):

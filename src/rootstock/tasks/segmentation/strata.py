@@ -1,4 +1,4 @@
-"""Strata of masks: what splits, folds and samples keep the shares of."""
+"""Strata of masks, whose shares are kept by splits, folds and samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_READ = "all images"
 def stratify(texts: Sequence[str]) -> list[str]:
     """Return the rarest class of each image.
 
-    If that is the same everywhere, images with much of it and with little of it are told apart.
+    If that is the same everywhere, images with much of it and with little of it are separated.
     Masks that are not read yet are in one stratum.
     """
     if not all(map(masks.is_settled, texts)):

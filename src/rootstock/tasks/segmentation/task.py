@@ -43,19 +43,19 @@ if TYPE_CHECKING:
     from rootstock.tasks.learning import HeadSolver, TargetLoss
 
 MAP_GRIDS = (grids.GRID // 4, grids.GRID // 2, grids.GRID)
-"""Cells along each side of the maps that are read, from the deepest one up."""
+"""Cells along each side of the maps that heads read, from the deepest one up."""
 MAX_MASK_SIDE = 1024
 """Longer side of the mask in an answer, in pixels."""
 MAX_EXPLAINED = 3
-"""Classes of an answer that heat maps are about."""
+"""Number of classes of an answer for which heat maps are drawn."""
 OTHER_TARGETS = ("label", "labels", "target")
-"""If a table has one of these columns, a column `mask` describes its images only."""
+"""If a table has one of these columns, a column `mask` only describes its images."""
 
 
 class Segmentation(Task):
     """One class per position of an image.
 
-    A text in a table or of a folder is the path of the mask, one in the manifest the classes on a
+    The text in a table or for a folder is the path of the mask, in the manifest the classes on a
     grid of points (`masks.write_text`). ``values`` are uint8[N,P,P]; outputs are float32[N,K*G*G],
     decisions log-probabilities float16[N,K,G,G].
     """
@@ -80,7 +80,7 @@ class Segmentation(Task):
         return super().recognise(root, columns)
 
     def open_folder(self, root: Path, *, need_train: bool) -> PairReader | None:
-        """Return what reads files of the same stem in `images/` and `masks/`."""
+        """Return a reader of files with the same stem in `images/` and `masks/`."""
         pairs = find_pairs(root)
         return PairReader(root, pairs, need_train) if pairs else None
 
@@ -89,7 +89,7 @@ class Segmentation(Task):
         return [text.replace("\\", "/") for text in super().read_cells(columns, names)]
 
     def linked_files(self, texts: Sequence[str]) -> list[str]:
-        """Return the mask files, and those that say what their values mean."""
+        """Return the mask files, and the files that define their classes."""
         return [*texts, *FILES]
 
     def read_names(self, texts: Sequence[str]) -> tuple[str, ...]:
@@ -107,14 +107,14 @@ class Segmentation(Task):
         return "+".join(f"{tap}@{side}" for tap, side in zip(with_map, sides, strict=True))
 
     def probe_tap(self, depth: str, taps: Sequence[str]) -> str:
-        """Return the map of ``depth``; for the last tap what heads read."""
+        """Return the map of ``depth``; for the last tap the maps that heads read."""
         if depth == taps[-1]:
             return self.read_tap(depth, taps)
         above = len(taps) - 2 - list(taps).index(depth)
         return f"{depth}@{MAP_GRIDS[min(above, len(MAP_GRIDS) - 1)]}"
 
     def parse(self, texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
-        """Return class numbers uint8[N,P,P] by ``names``; what is ignored is `masks.IGNORED`."""
+        """Return class numbers uint8[N,P,P] by ``names``; ignored points are `masks.IGNORED`."""
         values = np.empty((len(texts), masks.POINTS, masks.POINTS), np.uint8)
         numbers = {name: number for number, name in enumerate(names)}
         for row, text in enumerate(texts):
@@ -124,7 +124,7 @@ class Segmentation(Task):
                     raise DataError(
                         f"masks show the class {unknown[0]!r}, which is not one of "
                         f"{list_names(list(names)[:10])}",
-                        hint="give classes.txt the names that the model knows",
+                        hint="write the names of the model's classes in classes.txt",
                     )
                 renumbered = np.full(256, masks.IGNORED, np.uint8)
                 renumbered[: len(own)] = [numbers.get(name, masks.IGNORED) for name in own]
@@ -155,10 +155,10 @@ class Segmentation(Task):
         return files.settle_masks(root, texts, paths, sizes)
 
     def correct(self, old: str, new: str) -> str:
-        """Refuse: a mask is corrected in its file."""
+        """Refuse the correction: a mask is corrected in its file."""
         raise DataError(
-            f"{new!r} cannot take the place of a mask",
-            hint="draw the mask file again; the index reads it anew",
+            f"a mask cannot be replaced by {new!r}",
+            hint="edit the mask file; the index reads it again",
         )
 
     def check(self, root: Path, texts: Sequence[str], listed: Sequence[str], least: int) -> None:
@@ -166,7 +166,7 @@ class Segmentation(Task):
         if not texts:
             raise DataError(
                 f"none of the {len(listed)} files in {root} is a usable image",
-                hint="convert the files to JPEG or PNG, fetch them, or remove them",
+                hint="convert the files to JPEG or PNG, download them, or remove them",
             )
 
     # Training
@@ -227,7 +227,7 @@ class Segmentation(Task):
         value = calibration.get("temperature")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(cast(float, value)) or cast(float, value) <= 0:
-            return f"the temperature has to be above 0, it is {value!r}"
+            return f"the temperature must be above 0, but is {value!r}"
         return ""
 
     def describe_calibration(
@@ -274,7 +274,7 @@ class Segmentation(Task):
         }
 
     def explained(self, decision: np.ndarray, names: Sequence[str]) -> list[str]:
-        """Return the classes of the largest shares."""
+        """Return the classes with the largest shares."""
         shares = measures.mean_shares(decision[None])
         order = np.argsort(-shares, kind="stable")[:MAX_EXPLAINED]
         return [names[k] for k in order.tolist() if shares[k] or k == order[0]]
@@ -321,7 +321,7 @@ class Segmentation(Task):
         return np.asarray(1.0 - right / np.maximum(total, 1))
 
     def uncertainty(self, decisions: np.ndarray) -> np.ndarray:
-        """Return how far the most probable class is from certain, on average over positions."""
+        """Return the mean uncertainty of the most probable class over positions."""
         return np.asarray(1.0 - np.exp(decisions.astype(np.float32).max(axis=1)).mean(axis=(1, 2)))
 
     def report(self, evidence: Evidence, metrics: Mapping[str, float], root: Path) -> Report:
@@ -352,8 +352,8 @@ class Segmentation(Task):
         return compare(champion, challenger, targets, metric=metric, rule=rule, min_gain=min_gain)
 
     def describe(self, names: Sequence[str]) -> str:
-        """Return how many classes the model tells apart."""
-        return f"Gives each pixel of an image one of {len(names)} classes."
+        """Return how many classes the model distinguishes."""
+        return f"Assigns one of {len(names)} classes to each pixel of an image."
 
     def describe_quality(
         self,
@@ -367,11 +367,11 @@ class Segmentation(Task):
         return describe_quality(metrics, rows)
 
     def describe_limits(self, unknown_share: float) -> list[str]:
-        """Return how fine masks are, and what happens to what is none of the classes."""
+        """Return how fine masks are, and what happens to areas of none of the classes."""
         return [
-            f"- Classes are computed for {grids.GRID} x {grids.GRID} positions of an image and "
-            "interpolated between them: objects that are narrower are often missed.",
-            "- Every pixel gets one of the classes, also if it shows none of them.",
+            f"- Classes are computed at {grids.GRID} x {grids.GRID} positions of an image and "
+            "interpolated between them, so narrower objects are often missed.",
+            "- Every pixel gets one of the classes, even if it shows none of them.",
         ]
 
 

@@ -33,12 +33,12 @@ class ClassAnswer(Answer):
 
     @property
     def label(self) -> str:
-        """The most probable class; empty where there is an error."""
+        """The most probable class; empty if there is an error."""
         return self.top[0].label if self.top else ""
 
     @property
     def probability(self) -> float:
-        """Its probability; 0 where there is an error."""
+        """Its probability; 0 if there is an error."""
         return self.top[0].probability if self.top else 0.0
 
     @property

@@ -1,4 +1,4 @@
-"""What the model card says of a classifier."""
+"""The text of the model card for a classifier."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from rootstock.metrics import wilson_interval
 from rootstock.system.escape import escape_markdown
 
 WEAKEST_CLASSES = 5
-"""Classes that the card shows."""
+"""Classes listed in the card."""
 FEW_IMAGES = 20
-"""With fewer test images of a class its recall says little."""
+"""With fewer test images of a class the card marks its recall."""
 
 
 def describe_quality(
     metrics: Mapping[str, float], rows: Sequence[Mapping[str, str]], unknown_share: float
 ) -> list[str]:
-    """Return accuracy, calibration, what the answers promise, and the weakest classes.
+    """Return accuracy, calibration, the promises of the answers, and the weakest classes.
 
     ``rows`` are those of per_class.csv.
     """
     return [
         f"- **{metrics['accuracy']:.1%} of {metrics['n_test']} test images are right** "
         f"(95 % interval {metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%}, "
-        f"Wilson); balanced accuracy {metrics['balanced_accuracy']:.1%}, "
-        f"macro F1 {metrics['macro_f1']:.3f}.",
+        f"Wilson). The balanced accuracy is {metrics['balanced_accuracy']:.1%}, "
+        f"macro F1 is {metrics['macro_f1']:.3f}.",
         f"- Calibration: a stated probability is on average {100 * metrics['ece']:.1f} points "
         "away from how often the answer is right.",
         _describe_promises(metrics, unknown_share),
@@ -41,20 +41,19 @@ def describe_limits(unknown_share: float) -> list[str]:
     """Return what happens to an image of none of the classes."""
     if unknown_share:
         return [
-            "- An image of none of the classes gets one of their labels all the same; "
-            "`unknown` is said of most images that are unlike all training images, not of "
-            "every one."
+            "- An image of none of the classes still gets one of their labels. Most, but not all, "
+            "images unlike the training images are flagged `unknown`."
         ]
-    return ["- An image of none of the classes gets one of their labels, and no warning."]
+    return ["- An image of none of the classes gets one of their labels, without a warning."]
 
 
 def _describe_promises(metrics: Mapping[str, float], unknown_share: float) -> str:
     if "coverage_95" not in metrics:
-        return "- It keeps no reference, and cannot say what it does not know."
+        return "- The model has no reference, so it cannot flag unknown images."
     return (
-        f"- It called {metrics['unknown_share']:.1%} of the test images unknown; "
-        f"{unknown_share:.1%} of images like them were allowed for. Its 95 % "
-        f"prediction sets hold the right class of {metrics['coverage_95']:.1%}, with "
+        f"- It flagged {metrics['unknown_share']:.1%} of the test images as `unknown`; the "
+        f"allowed share is {unknown_share:.1%}. Its 95 % prediction sets contain the right class "
+        f"for {metrics['coverage_95']:.1%} of the images, with "
         f"{metrics['set_size_95']:.1f} classes on average."
     )
 

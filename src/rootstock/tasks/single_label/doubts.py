@@ -11,15 +11,15 @@ from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Doubt
 
 MAX_USUAL = 0.8
-"""Where all images of a class are nearly certain, a fairly sure doubt counts too."""
+"""If all images of a class are nearly certain, a fairly certain doubt counts too."""
 
 
 def doubt_labels(features: np.ndarray, targets: Targets, *, folds: int, seed: int) -> list[Doubt]:
-    """Return the labels that confident learning doubts, the surest doubts first.
+    """Return the labels that confident learning doubts, the clearest doubts first.
 
-    A class counts as possible where its out-of-fold probability reaches the mean that images of
-    that class have; a label is doubted where the likeliest possible class is another
-    (Northcutt et al. 2021, arXiv:1911.00068).
+    A class is possible if its out-of-fold probability reaches the mean of the images of that
+    class; a label is doubtful if the most probable of these is another class (Northcutt et al.
+    2021, arXiv:1911.00068).
     """
     rows = targets.foldable()
     if not len(rows):

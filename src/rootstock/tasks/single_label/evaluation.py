@@ -1,4 +1,4 @@
-"""The evaluation of a classifier for people: words, tables and pictures."""
+"""The evaluation of a classifier as a report: text, tables and pictures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 from rootstock.metrics import effective_size, wilson_interval
 from rootstock.plots.sheet import plot_mistakes
 from rootstock.system.escape import markdown_table
+from rootstock.tasks.metric_words import list_metrics
 from rootstock.tasks.single_label import measures
 from rootstock.tasks.single_label.plots import plot_confusion, plot_reliability
 from rootstock.tasks.task import PICTURE_FOLDER, Evidence, Picture, Report
 
 MAX_MISTAKES = 24
 FEW_IMAGES = 200
-"""With fewer test images the report says that the interval matters more than the number."""
+"""With fewer test images the report points to the interval instead of the number."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Classified:
         return measures.confusion_matrix(self.predicted, self.labels, len(self.classes))
 
     def mistakes(self) -> list[tuple[str, str, str, float]]:
-        """Return (path, actual, predicted, probability) of wrong answers, the surest first."""
+        """Return (path, actual, predicted, probability) of mistakes, the most certain first."""
         wrong = np.flatnonzero(self.predicted != self.labels)
         return [
             (
@@ -90,7 +91,7 @@ def measure(
 ) -> dict[str, float]:
     """Return the test metrics of probabilities float[N,K] and class numbers int64[N].
 
-    Images of one of ``groups`` int64[N] are not independent: the interval is wider then.
+    Images of one of ``groups`` int64[N] are not independent, which widens the interval.
     """
     count, n_classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
@@ -147,16 +148,13 @@ def _render(
     lines = [
         "# Evaluation on the test split",
         "",
-        f"**{values['accuracy']:.1%} of {values['n_test']} test images are right**; with so many "
-        f"images the true share lies between {values['accuracy_low']:.1%} and "
-        f"{values['accuracy_high']:.1%} (95 % interval).",
+        f"**{values['accuracy']:.1%} of {values['n_test']} test images are right** "
+        f"(95 % interval {values['accuracy_low']:.1%} to {values['accuracy_high']:.1%}).",
         "",
         *_cautions(values),
-        "| measure | value |",
-        "| --- | --- |",
-        *(f"| {name.replace('_', ' ')} | {value:g} |" for name, value in values.items()),
+        *markdown_table(("measure", "value"), list_metrics(values)),
         "",
-        f"![confusion matrix]({PICTURE_FOLDER}/confusion.png)",
+        f"![Confusion matrix]({PICTURE_FOLDER}/confusion.png)",
         "",
         "## Classes",
         "",
@@ -168,30 +166,30 @@ def _render(
             ],
         ),
         "",
-        "## How far the probabilities can be trusted",
+        "## Calibration of the probabilities",
         "",
         _calibration(values["ece"]),
         "",
-        f"![reliability diagram]({PICTURE_FOLDER}/reliability.png)",
+        f"![Reliability diagram]({PICTURE_FOLDER}/reliability.png)",
         "",
         "## Worst mistakes",
         "",
     ]
     if not mistakes:
-        return "\n".join([*lines, "None: every test image is right."]) + "\n"
+        return "\n".join([*lines, "There are none: every test image is right."]) + "\n"
     lines += markdown_table(
-        ("image", "is", "was taken for", "with probability"),
+        ("image", "actual", "predicted", "probability"),
         [(path, is_, taken, f"{p:.3f}") for path, is_, taken, p in mistakes[:MAX_MISTAKES]],
     )
-    return "\n".join([*lines, "", f"![worst mistakes]({PICTURE_FOLDER}/mistakes.png)"]) + "\n"
+    return "\n".join([*lines, "", f"![Worst mistakes]({PICTURE_FOLDER}/mistakes.png)"]) + "\n"
 
 
 def _cautions(values: Mapping[str, float]) -> list[str]:
     if values["n_test"] >= FEW_IMAGES:
         return []
     return [
-        f"{values['n_test']} test images are few: look at the interval rather than the number, "
-        "and do not choose between models that are closer than it is wide.",
+        f"{values['n_test']} test images are few: trust the interval, not the single number, "
+        "and do not choose between models whose difference is smaller than the interval.",
         "",
     ]
 
@@ -199,6 +197,6 @@ def _cautions(values: Mapping[str, float]) -> list[str]:
 def _calibration(ece: float) -> str:
     verdict = "well calibrated" if ece < 0.05 else "only roughly calibrated"
     return (
-        f"On average the stated probability is {100 * ece:.1f} points away from how often the "
-        f"answer is right (expected calibration error): {verdict}."
+        f"On average, the stated probability is {100 * ece:.1f} points away from how often the "
+        f"answer is right (expected calibration error), so the model is {verdict}."
     )

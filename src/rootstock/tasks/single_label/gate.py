@@ -1,4 +1,4 @@
-"""Champion and challenger as classifiers: which is better, and how surely."""
+"""Compare champion and challenger as classifiers, with an interval of the gain."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def compare(
 ) -> Comparison:
     """Compare probabilities float[N,K] of two models for labels int64[N].
 
-    ``metric`` is accuracy, balanced_accuracy or macro_f1; `decide_gate` explains ``rule`` and
+    ``metric`` is accuracy, balanced_accuracy or macro_f1; see `decide_gate` for ``rule`` and
     ``min_gain``. The interval of the gain is Newcombe's for the accuracy, as on the page of
-    `rootstock compare`, and a paired bootstrap otherwise, and if ``groups`` int64[N] have several
-    images. The p-value is that of McNemar's exact test on the images that only one of the two gets
-    right.
+    `rootstock compare`. For other metrics, and if ``groups`` int64[N] have several images, it is a
+    paired bootstrap. The p-value comes from McNemar's exact test on the images that only one of
+    the two gets right.
     """
     first, second = champion.argmax(axis=1), challenger.argmax(axis=1)
     n_classes = champion.shape[1]

@@ -1,4 +1,4 @@
-"""Which labels can be learnt from, and which look odd."""
+"""Check which labels can be learned, and which look unusual."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rootstock.errors import DataError
 from rootstock.system.escape import escape_terminal, list_names
 
 MAX_LONE_CLASSES = 10
-"""More classes of one or two images each are no classes."""
+"""Above this number, classes of one or two images each are not classes."""
 _SEPARATORS = re.compile(r"[,;|]")
 
 
@@ -29,21 +29,21 @@ def number_labels(texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
     strangers = sorted(set(texts) - set(number))
     if strangers:
         raise DataError(
-            f"the model does not know the classes {list_names(strangers)}",
-            hint=f"it knows {list_names(names)}",
+            f"the model has no classes {list_names(strangers)}",
+            hint=f"its classes are {list_names(names)}",
         )
     return np.array([number[text] for text in texts], dtype=np.int64)
 
 
 def require_label(text: str) -> str:
-    """Return the name of a class as folders and tables are read.
+    """Return the name of a class as read from folders and tables.
 
     Raises:
-        DataError: it is empty.
+        DataError: the name is empty.
     """
     label = clean_label(text)
     if not label:
-        raise DataError("a class has an empty name", hint="give the name of a class")
+        raise DataError("a class has an empty name", hint="enter the name of a class")
     return label
 
 
@@ -51,7 +51,7 @@ def only_label(labels: Sequence[str]) -> str:
     """Return the class of an image that another tool labelled.
 
     Raises:
-        DataError: it has no class or several.
+        DataError: the image has no class, or several.
     """
     if len(labels) != 1:
         raise DataError(
@@ -70,18 +70,18 @@ def check_classes(root: Path, texts: Sequence[str], listed: Sequence[str], least
     counts, classes = Counter(texts), sorted(set(listed))
     if len(classes) < 2:
         raise DataError(
-            f"{root} has one class, {list_names(classes)}; a classifier needs two or more",
-            hint="put the images of each class into a folder of its own",
+            f"{root} has one class, {list_names(classes)}, but a classifier needs at least two",
+            hint="put the images of each class into a separate folder",
         )
     if not counts:
         raise DataError(
             f"none of the files in {root} is a usable image",
-            hint="convert the files to JPEG or PNG, fetch them, or remove them",
+            hint="convert the files to JPEG or PNG, download them, or remove them",
         )
     scarce = {label: counts[label] for label in classes if counts[label] < least}
     if scarce:
         text = shorten([f"{label} ({count})" for label, count in scarce.items()], most=10)
-        hint = "add images, remove the class, or lower data.min_per_class (not under 2)"
+        hint = "add images, remove the class, or lower data.min_per_class (at least 2)"
         if len(scarce) == len(classes) > MAX_LONE_CLASSES:
             hint = "a class needs several images: are these numbers, or names of single images?"
         raise DataError(
@@ -90,14 +90,14 @@ def check_classes(root: Path, texts: Sequence[str], listed: Sequence[str], least
 
 
 def name_twins(texts: Sequence[str]) -> list[str]:
-    """Return a warning if classes differ in case only."""
+    """Return a warning if classes differ only in case."""
     spellings: dict[str, list[str]] = {}
     for label in sorted(set(texts)):
         spellings.setdefault(label.casefold(), []).append(label)
     twins = [" and ".join(map(repr, labels)) for labels in spellings.values() if len(labels) > 1]
     if not twins:
         return []
-    return [f"the classes {shorten(twins)} differ in case only; should each of these be one class?"]
+    return [f"the classes {shorten(twins)} differ only in case; should they be one class?"]
 
 
 def name_lists(texts: Sequence[str]) -> list[str]:
@@ -131,11 +131,12 @@ def check_splits(root: Path, strata: Sequence[str], splits: Sequence[str]) -> li
     if missing["train"]:
         raise DataError(
             f"{root} has no training image of {list_names(missing['train'])}",
-            hint="all of its images are in a validation or test split that you gave: move some of "
+            hint="all of its images are in a given validation or test split: move some of "
             "them to the training split, or remove the class",
         )
     return [
-        f"no image of {list_names(labels)} in {split}: accuracy there says nothing of them"
+        f"no image of {list_names(labels)} is in the split {split}, so its accuracy does not "
+        "cover them"
         for split, labels in missing.items()
         if labels and split in splits
     ]

@@ -1,4 +1,4 @@
-"""How a classifier learns: exact softmax regression on features, cross-entropy in fine-tuning."""
+"""Training of a classifier: exact softmax regression on features, cross-entropy in fine-tuning."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ class SoftmaxLoss:
 
 @dataclass(frozen=True)
 class SoftmaxSolver(HeadSolver):
-    """Multinomial logistic regression; two classes are penalised as one vector of weights."""
+    """Multinomial logistic regression; the penalty treats two classes as one weight vector."""
 
     has_prototypes: ClassVar[bool] = True
     weighting: str = "none"
 
     def code(self, targets: Targets, device: torch.device) -> Coded:
-        """See `HeadSolver`. Classes without images are left out and completed afterwards."""
+        """See `HeadSolver`. Classes without images are left out, and added afterwards."""
         present, numbers = np.unique(targets.values, return_inverse=True)
         if len(present) < 2:
             raise TrainingError(
-                f"a head needs images of two classes or more, got {len(present)}",
+                f"a head needs images of at least two classes, but there are {len(present)}",
                 hint="check the classes of the training split with `rootstock check`",
             )
         weights = torch.ones(len(numbers), device=device)
@@ -90,7 +90,7 @@ class SoftmaxSolver(HeadSolver):
         return 1.0 / fit_temperature(outputs, targets.values)
 
     def finish(self, head: Head, targets: Targets) -> Head:
-        """Adjust the logits where that is the weighting."""
+        """Adjust the logits if that is the weighting."""
         if self.weighting != "logit_adjusted":
             return head
         return adjust_logits(head, targets.values, n_classes=len(targets.names))
@@ -151,11 +151,11 @@ def balanced_weights(labels: np.ndarray, n_classes: int, device: torch.device) -
 
 
 def adjust_logits(head: Head, labels: np.ndarray, *, n_classes: int) -> Head:
-    """Return the head as it would be if all classes were equally frequent in ``labels`` int[N].
+    """Return the head as if all classes were equally frequent in ``labels`` int[N].
 
-    By Bayes' rule a classifier's logits hold the log of each class' share of the training images;
-    without it no class is favoured for being frequent. Weighing a handful of images hundredfold
-    has the same aim and overfits them. Menon et al. 2021, arXiv:2007.07314.
+    By Bayes' rule the logits of a classifier contain the log of each class' share of the training
+    images; without it no class is preferred for being frequent. Weighting a few images a
+    hundredfold has the same aim, but overfits them. Menon et al. 2021, arXiv:2007.07314.
     """
     if isinstance(head, MlpHead):
         outer = adjust_logits(head.outer, labels, n_classes=n_classes)
@@ -167,7 +167,7 @@ def adjust_logits(head: Head, labels: np.ndarray, *, n_classes: int) -> Head:
 
 
 def log_shares(labels: np.ndarray, *, n_classes: int) -> np.ndarray:
-    """Return float32[K]: the log of each class' share of int[N], about its mean; 0 for no image."""
+    """Return float32[K]: the log of each class' share of int[N], minus the mean; 0 for no image."""
     counts = np.bincount(labels, minlength=n_classes)
     logs = np.log(np.maximum(counts, 1))
     return np.where(counts > 0, logs - logs[counts > 0].mean(), 0.0).astype(np.float32)

@@ -1,7 +1,7 @@
 """Measures of a classifier and of its probabilities: arrays in, numbers out.
 
 Everywhere ``probabilities`` and ``logits`` are float[N,K], ``labels`` and ``predicted`` int[N] in
-0..K-1. Averages over classes leave out classes that have no image.
+0..K-1. Averages over classes ignore classes without images.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _LOWEST = 1e-12
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, row by row, without overflow."""
+    """Return the probabilities of logits, row by row, without overflow."""
     exponential = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponential / exponential.sum(axis=-1, keepdims=True)
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Share of right predictions."""
+    """Return the share of right predictions."""
     return float(np.mean(predicted == labels))
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Counts int64[K,K]: rows are actual classes, columns predicted ones."""
+    """Return counts int64[K,K]: rows are actual classes, columns predicted ones."""
     counts = np.bincount(labels * n_classes + predicted, minlength=n_classes**2)
     return counts.reshape(n_classes, n_classes)
 
@@ -43,7 +43,7 @@ class PerClass:
 
 
 def per_class(confusion: np.ndarray) -> PerClass:
-    """Precision, recall, F1 and support from a confusion matrix int64[K,K]; 0/0 counts as 0."""
+    """Return precision, recall, F1 and support of a matrix int64[K,K]; 0/0 counts as 0."""
     hits = np.diag(confusion).astype(float)
     support, named = confusion.sum(axis=1), confusion.sum(axis=0)
     precision = np.divide(hits, named, out=np.zeros_like(hits), where=named > 0)
@@ -54,36 +54,36 @@ def per_class(confusion: np.ndarray) -> PerClass:
 
 
 def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> float:
-    """Mean recall over the classes that have images."""
+    """Return the mean recall over the classes that have images."""
     scores = per_class(confusion_matrix(predicted, labels, n_classes))
     return float(scores.recall[scores.support > 0].mean())
 
 
 def macro_f1(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> float:
-    """Mean F1 over the classes that have images."""
+    """Return the mean F1 over the classes that have images."""
     scores = per_class(confusion_matrix(predicted, labels, n_classes))
     return float(scores.f1[scores.support > 0].mean())
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood in nats; probabilities are kept above 1e-12."""
+    """Return the mean negative log-likelihood in nats; probabilities are kept above 1e-12."""
     return float(log_losses(probabilities, labels).mean())
 
 
 def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Each image's negative log-likelihood in nats, [N]; see `log_loss`."""
+    """Return each image's negative log-likelihood in nats, [N]; see `log_loss`."""
     chosen = probabilities[np.arange(len(labels)), labels]
     return -np.log(np.maximum(chosen, _LOWEST))
 
 
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean squared distance of the probabilities from the one-hot truth, in [0, 2]."""
+    """Return the mean squared distance of probabilities from the one-hot truth, in [0, 2]."""
     truth = np.eye(probabilities.shape[1])[labels]
     return float(np.square(probabilities - truth).sum(axis=1).mean())
 
 
 def ece(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = ECE_BINS) -> float:
-    """Expected calibration error of the top label over equal-width bins (Guo et al. 2017)."""
+    """Return the calibration error of the top label over equal-width bins (Guo et al. 2017)."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -95,12 +95,12 @@ def ece(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = ECE_BINS) 
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature in [0.05, 20] that minimises the log-loss (Guo et al. 2017).
+    """Return the temperature in [0.05, 20] with the lowest log-loss (Guo et al. 2017).
 
-    One image's worth of doubt is added, spread over all classes, as Platt (1999) smooths his
-    targets: where every image is right, the log-loss alone would ask for certainty.
+    The doubt of one image is added, spread over all classes, as Platt (1999) smooths his targets:
+    if every image is right, the log-loss would otherwise ask for certainty.
     """
-    # A service needs the rest of this module and not a fifth of a second of imports.
+    # Imported here: a service needs the rest of this module, but not this slow import.
     from scipy.optimize import minimize_scalar
 
     doubt = 1.0 / (len(labels) + 2.0)

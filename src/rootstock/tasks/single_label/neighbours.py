@@ -1,4 +1,4 @@
-"""Nearest neighbours on cached features: the plainest good estimate of how well they transfer.
+"""Nearest neighbours on cached features: a simple and good estimate of how well they transfer.
 
 In a comparison of 23 estimators over 16 data sets a k-NN was the best single one
 (arXiv:2503.18528), and it has nothing to tune.
@@ -21,10 +21,10 @@ def leave_one_out_accuracy(
     groups: np.ndarray | None = None,
     neighbours: int = NEIGHBOURS,
 ) -> float:
-    """Return the accuracy of a vote among each image's nearest images of other groups by cosine.
+    """Return the accuracy of a vote of each image's nearest images of other groups by cosine.
 
     ``features`` float[N,C], ``labels`` and ``groups`` int64[N]; None: each image is a group. Votes
-    weigh by similarity, so ties are rare and fall to the lower class number.
+    are weighted by similarity, so ties are rare; they go to the lower class number.
     """
     groups = np.arange(len(labels)) if groups is None else groups
     directions = features.astype(np.float32)
@@ -45,7 +45,7 @@ def leave_one_out_accuracy(
 
 
 def bayes_accuracy_bound(nearest_accuracy: float, n_classes: int) -> float:
-    """Return an accuracy that no classifier on these features is expected to pass.
+    """Return an accuracy that no classifier on these features should exceed.
 
     From the error e of the nearest neighbour: R* >= (K-1)/K (1 - sqrt(1 - K/(K-1) e))
     (Cover and Hart 1967, "Nearest neighbor pattern classification"), exact for many images.

@@ -23,7 +23,7 @@ from rootstock.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_NAMED = 40  # classes whose names are still readable beside the matrix
+MAX_NAMED = 40  # classes whose names are still readable next to the matrix
 MAX_COUNTED = 20  # classes whose counts are still readable in the cells
 BINS = 15
 
@@ -31,8 +31,8 @@ BINS = 15
 def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -> None:
     """Draw int64 [K, K] counts, rows actual and columns predicted, coloured by share of the row.
 
-    Up to 40 classes are named at the axes; more are a picture of the whole and a list of the
-    most frequent confusions beside it.
+    With up to 40 classes the axes have names; with more, the picture shows the whole matrix and a
+    list of the most frequent confusions next to it.
     """
     n = len(classes)
     side = float(np.clip(0.42 * n, 2.4, 9.0))
@@ -83,14 +83,14 @@ def plot_reliability(
     centre = (edges[:-1] + edges[1:])[used] / 2
     with canvas(path, width=6.8, height=5.6) as figure:
         upper, lower = figure.subplots(2, 1, height_ratios=(3.2, 1), sharex=True)
-        upper.bar(centre, rate, 0.92 / BINS, color=BLUE, label="how often right")
+        upper.bar(centre, rate, 0.92 / BINS, color=BLUE, label="share of right answers")
         sums = np.bincount(where, weights=np.asarray(confidences, float), minlength=BINS)
         stated = sums[used] / number[used]
         for x, said, was in zip(centre, stated, rate, strict=True):
             half = 0.46 / BINS
             upper.plot([x - half, x + half], [said, said], color=ORANGE, linewidth=2.4)
             upper.plot([x, x], [said, was], color=ORANGE, linewidth=1, linestyle=":")
-        upper.plot([], [], color=ORANGE, linewidth=2.4, label="how sure on average")
+        upper.plot([], [], color=ORANGE, linewidth=2.4, label="mean confidence")
         upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--", zorder=0)
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
         upper.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
@@ -134,7 +134,7 @@ def _name_cells(
 
 
 def most_confused(confusion: np.ndarray, *, limit: int) -> list[tuple[int, int, int]]:
-    """The most frequent confusions as (actual, predicted, count), most frequent first."""
+    """Return the most frequent confusions, in order, as (actual, predicted, count)."""
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:limit]

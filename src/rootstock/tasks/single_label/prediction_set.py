@@ -1,4 +1,4 @@
-"""Prediction sets: the classes that hold the true one in a stated share of cases."""
+"""Prediction sets: classes that include the true one in a stated share of cases."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 
 
 def prediction_set(probabilities: np.ndarray, coverage: float, scores: np.ndarray) -> np.ndarray:
-    """Return class numbers, most probable first, that hold the true one in ``coverage`` of cases.
+    """Return class numbers, most probable first, that include the true one in ``coverage`` of
+    cases.
 
-    For one row float[K]. ``scores`` float32[V], rising, are 1 - probability of the true class of
-    the validation images (split conformal prediction, Sadinle et al. 2019). With few of them a
-    high coverage takes every class.
+    For one row float[K]. ``scores`` float32[V], ascending, are 1 - probability of the true class
+    of the validation images (split conformal prediction, Sadinle et al. 2019). With few of them a
+    high coverage includes every class.
     """
     order = np.argsort(-probabilities, kind="stable")
     rank = math.ceil((len(scores) + 1) * coverage)

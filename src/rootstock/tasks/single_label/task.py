@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rootstock.tasks.learning import HeadSolver, TargetLoss
 
 TEMPERATURES = (0.001, 1000.0)
-"""The lowest and the highest that a model may have; a fit gives .05 to 20."""
+"""The lowest and the highest allowed temperature; a fit gives .05 to 20."""
 
 
 class SingleLabel(Task):
@@ -80,7 +80,7 @@ class SingleLabel(Task):
         return list(texts)
 
     def correct(self, old: str, new: str) -> str:
-        """Return the class without blanks at its ends; refuse an empty one."""
+        """Return the class without surrounding blanks; refuse an empty one."""
         return require_label(new)
 
     def annotate(self, text: str) -> Annotation:
@@ -96,11 +96,11 @@ class SingleLabel(Task):
         check_classes(root, texts, listed, least)
 
     def warn(self, texts: Sequence[str]) -> list[str]:
-        """Name classes that differ in case only, or that look like several labels."""
+        """Warn about classes that differ only in case, or that look like several labels."""
         return name_twins(texts) + name_lists(texts)
 
     def check_splits(self, root: Path, strata: Sequence[str], splits: Sequence[str]) -> list[str]:
-        """Refuse a class without training images; warn of one without others."""
+        """Refuse a class without training images; warn about one without other images."""
         return check_splits(root, strata, splits)
 
     # Training
@@ -155,9 +155,9 @@ class SingleLabel(Task):
         return {"temperature": measures.fit_temperature(outputs, targets.values)}
 
     def find_fault(self, names: Sequence[str], calibration: Calibration) -> str:
-        """Require two classes or more, each once, and a temperature that can be divided by."""
+        """Require at least two different classes, and a temperature that can be a divisor."""
         if len(names) < 2:
-            return f"a classifier has two classes or more, this has {len(names)}"
+            return f"a classifier needs at least two classes, but this one has {len(names)}"
         if len(set(names)) < len(names):
             return f"the class {Counter(names).most_common(1)[0][0]!r} is listed more than once"
         temperature = calibration.get("temperature")
@@ -167,7 +167,7 @@ class SingleLabel(Task):
             or not isinstance(temperature, int | float)
             or not low <= temperature <= high
         ):
-            return f"the temperature has to be from {low:g} to {high:g}, it is {temperature!r}"
+            return f"the temperature must be from {low:g} to {high:g}, but is {temperature!r}"
         return ""
 
     def describe_calibration(
@@ -241,7 +241,7 @@ class SingleLabel(Task):
     def remember(self, decisions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
         """Return ``scores`` float32[V] and ``shares`` float32[K] of the validation images.
 
-        ``scores``: 1 - probability of the true class, rising; ``shares``: how often each class
+        ``scores``: 1 - probability of the true class, ascending; ``shares``: how often each class
         was predicted.
         """
         true = decisions[np.arange(len(targets)), targets.values]
@@ -297,7 +297,7 @@ class SingleLabel(Task):
         return np.asarray(1.0 - (best[:, 1] - best[:, 0]), np.float64)
 
     def contradiction(self, decisions: np.ndarray, targets: Targets) -> np.ndarray:
-        """Return how much more probable than the label the best class is."""
+        """Return how much more probable the best class is than the label."""
         own = decisions[np.arange(len(targets)), targets.values]
         return np.asarray(decisions.max(axis=1) - own, np.float64)
 
@@ -316,7 +316,7 @@ class SingleLabel(Task):
         return float(row["label"] == require_label(label))
 
     def check_promises(self, answers: Sequence[Answer], targets: Targets) -> dict[str, float]:
-        """Return in how many sets the true class is, and how many classes they hold."""
+        """Return the share of sets with the true class, and the mean size of the sets."""
         sets = [answer.labels or () for answer in cast(Sequence[ClassAnswer], answers)]
         truths = [targets.names[label] for label in targets.values]
         return {
@@ -362,7 +362,7 @@ class SingleLabel(Task):
         )
 
     def describe(self, names: Sequence[str]) -> str:
-        """Return how many classes the model tells apart."""
+        """Return how many classes the model distinguishes."""
         return f"Classifies an image as one of {len(names)} classes."
 
     def describe_quality(
@@ -371,7 +371,7 @@ class SingleLabel(Task):
         rows: Sequence[Mapping[str, str]],
         unknown_share: float,
     ) -> list[str]:
-        """Return accuracy, calibration, what the answers promise, and the weakest classes."""
+        """Return accuracy, calibration, the promises of the answers, and the weakest classes."""
         from rootstock.tasks.single_label.card import describe_quality
 
         return describe_quality(metrics, rows, unknown_share)
