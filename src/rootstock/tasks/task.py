@@ -142,8 +142,7 @@ class Task(ABC):
     """The gate's metrics that are errors."""
     spatial: ClassVar[bool] = False
     """Whether a target has a place in the image: the whole image is seen, the target moves with
-    every
-    crop, outputs of several views are not averaged, and targets are not mixed."""
+    every crop, outputs of several views are not averaged, and targets are not mixed."""
     editor: ClassVar[Editor] = "text"
     """How a person enters a target: one name, any number of names, numbers, or a name and a box.
 

@@ -11,8 +11,7 @@ import numpy as np
 
 POINTS = 112
 """Points along each side of an image whose classes are stored. They are evenly spaced, so shares
-and
-overlaps on them are those of the whole mask, up to sampling noise."""
+and overlaps on them are those of the whole mask, up to sampling noise."""
 IGNORED = 255
 """The value of a point that is neither learned nor counted."""
 MAX_CLASSES = 255
