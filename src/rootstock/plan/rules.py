@@ -74,8 +74,7 @@ REGRET_SETS = ("ants_bees", "brain_mri", "flowers12", "sign_digits", "cifar10", 
 """The sets of benchmarks/regret.py; a rule that was fitted to them says so."""
 MANY_IMAGES = 2_000
 """Chosen on cifar10 with 5,000 images; not checked on other sets, so fine-tuning without a race
-tries both
-slow rates."""
+tries both slow rates."""
 _EPOCHS: dict[SizeClass, int] = {"small": 15, "medium": 8, "large": 4}
 RECIPES: dict[Strategy, FinetuneRule] = {
     "norm_finetune": FinetuneRule(
