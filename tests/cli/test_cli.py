@@ -381,7 +381,7 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     assert page.startswith("# version 1 (previous_champion) against version 2 (champion)")
     unknown = fails("promote", "9")
     assert "versions: 1, 2" in unknown
-    assert "name one that there is, such as 2" in unknown
+    assert "name an existing version, such as 2" in unknown
     assert json.loads(run(capsys, "rollback", "--json"))["version"] == "1"
     changes = json.loads(run(capsys, "history", "--json"))["changes"]
     assert [change["kind"] for change in changes] == ["gate", "promotion", "rollback"]

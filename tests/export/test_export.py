@@ -61,7 +61,7 @@ def test_int8_is_measured_on_unseen_images(predictor, tmp_path):
     assert done.proof.agreement is not None
     kinds = {node.op_type for node in onnx.load(str(done.path)).graph.node}
     assert "QuantizeLinear" in kinds
-    with pytest.raises(BundleError, match="fitted to the range of real images"):
+    with pytest.raises(BundleError, match="calibrated on real images"):
         export_model(predictor, "onnx-int8", tmp_path / "other")
 
 
@@ -82,7 +82,7 @@ def test_what_is_in_the_folder_stays(predictor, tmp_path):
 
 @pytest.mark.parametrize("name", ["tensorrt", "tflite", "coreml"])
 def test_format_needing_another_tool_leaves_nothing(predictor, tmp_path, name):
-    with pytest.raises(BundleError, match="does not drive") as caught:
+    with pytest.raises(BundleError, match="Rootstock cannot write this format") as caught:
         export_model(predictor, name, tmp_path / "out", contents=CONTENTS)
     assert "export --format" in caught.value.hint
     assert list(tmp_path.iterdir()) == []

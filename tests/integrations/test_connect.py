@@ -100,7 +100,7 @@ def test_rejected_login_names_variables_before_any_work(tmp_path, monkeypatch):
     finally:
         server.shutdown()
         server.server_close()
-    assert "is the server up" not in str(caught.value)
+    assert "check the server" not in str(caught.value)
     assert "not authenticated" in str(caught.value)
 
 

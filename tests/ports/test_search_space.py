@@ -41,6 +41,6 @@ def test_the_sequential_search_draws_what_is_missing(tmp_path):
 def test_sequential_search_starts_nothing_after_time_limit(tmp_path):
     begun = []
     (trial,) = search(lambda *_: begun.append(1) or {"loss": 0.0}, tmp_path, seconds=-1.0)
-    assert trial.error == "no time was left to begin it"
+    assert trial.error == "no time was left to start it"
     assert trial.timed_out
     assert not begun

@@ -82,7 +82,7 @@ def test_rollbacks_go_further_back_each_time(shelf):
     for version in ("1", "2", "3"):
         promote(shelf, NAME, version)
     assert [rollback(shelf, NAME).version for _ in range(2)] == ["2", "1"]
-    with pytest.raises(NoModelError, match="has had no champion before the present one"):
+    with pytest.raises(NoModelError, match="has no earlier champion"):
         rollback(shelf, NAME)
     assert [change.kind for change in shelf.changes()][-2:] == ["rollback", "rollback"]
     assert find_rollback(shelf.changes()) == []
@@ -134,7 +134,7 @@ def test_a_promotion_that_comes_second_names_the_winner(shelf):
         return original(name, version, facts)
 
     shelf.append_record = append
-    message = "version 3 of 'flowers' is not champion: version 2 was made champion first, by bob"
+    message = "version 3 of 'flowers' is not the champion: version 2 became champion first, by bob"
     with pytest.raises(ConflictError, match=rf"{re.escape(message)} \(promotion: faster\)"):
         promote(shelf, NAME, "3")
     assert shelf.champion() == "2"
@@ -200,7 +200,7 @@ def test_lost_answer_of_registry_is_not_lost_promotion(shelf):
 def test_version_whose_files_are_gone_is_not_promoted(shelf):
     shelf.bare = ("2",)
     promote(shelf, NAME, "1")
-    with pytest.raises(NoModelError, match="has no files any more; nothing was changed"):
+    with pytest.raises(NoModelError, match="no longer exist; nothing was changed"):
         promote(shelf, NAME, "2")
     assert [change.version for change in shelf.changes()] == ["1"]
 
@@ -217,5 +217,5 @@ def test_a_rollback_to_champions_without_files_says_so(shelf):
     for version in "12":
         promote(shelf, NAME, version)
     shelf.bare = ("1",)
-    with pytest.raises(NoModelError, match="all earlier champions .* have lost their files"):
+    with pytest.raises(NoModelError, match="files of all earlier champions .* no longer exist"):
         rollback(shelf, NAME)

@@ -24,5 +24,7 @@ def test_model_uris_are_split():
     ],
 )
 def test_other_model_uris_are_rejected(uri):
-    with pytest.raises(ConfigError, match=r"names no registered model\n.*models:/NAME@ALIAS"):
+    with pytest.raises(
+        ConfigError, match=r"is not the address of a registered model\n.*models:/NAME@ALIAS"
+    ):
         parse_model_uri(uri)

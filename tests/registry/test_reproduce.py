@@ -138,12 +138,15 @@ def test_other_data_are_found_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"git_commit": "--upload-pack=x"}, "as its commit, which is not one"),
-        ({"params": {"data": {"root": "../../home"}}}, "'../../home', outside of its project"),
+        ({"git_commit": "--upload-pack=x"}, "is not a valid commit"),
+        (
+            {"params": {"data": {"root": "../../home"}}},
+            "'../../home', which is outside of its project",
+        ),
         ({"params": {"backbone": {"weights": "a/../../b.safetensors"}}}, "outside of its project"),
         ({"params": {"backbone": {"candidates": ["-rf"]}}}, "outside of its project"),
         ({"data_dvc": "outs:\n- path: ../../x\n"}, r"names \.\./\.\./x instead of raw"),
-        ({"data_dvc": "outs:\n- path: raw\ncmd: rm x\n"}, "more than its images"),
+        ({"data_dvc": "outs:\n- path: raw\ncmd: rm x\n"}, "or has other keys"),
         ({"data_dvc": "- 1"}, "cannot be read"),
     ],
 )

@@ -379,7 +379,7 @@ def test_a_rollback_returns_to_the_champion_before(data, copied, tmp_path):
     for _ in range(2):
         register_model(configure(data), copied, runs=NullRunLogger(), registry=registry)
         alter_bundle(copied.model)
-    with pytest.raises(NoModelError, match="has had no champion before"):
+    with pytest.raises(NoModelError, match="has no earlier champion"):
         rollback(registry, "rootstock")
     assert promote(registry, "rootstock", "2").aliases == ("champion",)
     assert rollback(registry, "rootstock").version == "1"
@@ -622,7 +622,7 @@ def test_budget_ends_fine_tuning_and_model_is_written(data, copied):
     started = time.monotonic()
     bundle, told = trained(config, copied)
     assert time.monotonic() - started < 25
-    assert told["finetuning"][-1]["error"] == "no time was left to begin it"
+    assert told["finetuning"][-1]["error"] == "no time was left to start it"
     assert bundle.strategy == "full_finetune"
 
 

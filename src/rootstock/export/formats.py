@@ -1,7 +1,7 @@
 """The network of a model in the formats of other runtimes.
 
-Each writer gets a folder of its own and returns the main file in it, and a function that runs it.
-What needs a tool that is not installed says which.
+Each writer gets a separate folder, and returns the main file in it with a function that runs it. A
+format that needs a missing tool names it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOGITS = ["logits"]
 
 
 class Written(NamedTuple):
-    """The main file of an exported model, and what runs it."""
+    """The main file of an exported model, with a function that runs it."""
 
     path: Path
     run: Logits
@@ -41,10 +41,10 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """A format: how it is written from a model and prepared images float32[N,3,S,S].
+    """A format: how to write it from a model and prepared images float32[N,3,S,S].
 
-    ``exact``: it has to give the recorded outputs; otherwise its loss is measured.
-    ``needs_images``: it is fitted to the range of real images.
+    ``exact``: it must give the recorded outputs; otherwise its difference is measured.
+    ``needs_images``: it is calibrated on real images.
     """
 
     write: Callable[[ModelBundle, Sequence[np.ndarray], Path], Written]
@@ -171,11 +171,11 @@ def _timm(bundle: ModelBundle, _: Sequence[np.ndarray], folder: Path) -> Written
 
 
 def _foreign(tool: str, command: str) -> Callable[..., Written]:
-    """Return the writer of a format that only a tool outside of this package can make."""
+    """Return the writer of a format that needs a tool outside of this package."""
 
     def refuse(*_: object) -> Written:
         raise BundleError(
-            f"this format is made by {tool}, which Rootstock does not drive",
+            f"Rootstock cannot write this format; {tool} can",
             hint=f"export --format onnx first, then: {command}",
         )
 

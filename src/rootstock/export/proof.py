@@ -1,4 +1,4 @@
-"""How far an exported model is from the one it was made of, on the same images."""
+"""Measure how far an exported model is from the original, on the same images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rootstock.model.predictor import GOLDEN_TOLERANCE, Predictor
 
 ROUNDS = 15
 Logits = Callable[[np.ndarray], np.ndarray]
-"""Images float32[N,3,S,S] to outputs float32[N,K] before the calibration."""
+"""Maps images float32[N,3,S,S] to outputs float32[N,K] before calibration."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What an exported model answers to the golden images and to further ones.
+    """The answers of an exported model to the golden images and to further ones.
 
-    ``largest_difference`` of an output on the golden images is in units of the rounding that is
-    allowed there; ``agreement`` is the share of ``n_images`` with the same decision, None where
-    decisions are numbers. Milliseconds are those of one image, in turns on this machine.
+    ``largest_difference`` of an output on the golden images is relative to the allowed rounding.
+    ``agreement`` is the share of ``n_images`` with the same decision, None if decisions are
+    numbers. Milliseconds are per image, measured in turns on this machine.
     """
 
     largest_difference: float
@@ -43,7 +43,7 @@ def prove(predictor: Predictor, exported: Logits, images: np.ndarray, *, exact: 
     """Compare ``exported`` with the model on golden images and on prepared ones [N,3,S,S].
 
     Raises:
-        BundleError: ``exact`` was asked for, and the golden outputs are not those recorded.
+        BundleError: ``exact`` is set, but the golden outputs differ from the recorded ones.
     """
     bundle = predictor.bundle
     worst = 0.0
@@ -53,7 +53,7 @@ def prove(predictor: Predictor, exported: Logits, images: np.ndarray, *, exact: 
         worst = max(worst, largest_difference(found, np.asarray(sample.logits), sizes))
     if exact and not worst <= GOLDEN_TOLERANCE:
         raise BundleError(
-            f"the exported model is off by {worst:.2g} on the golden images, allowed is "
+            f"the exported model differs by {worst:.2g} on the golden images; the limit is "
             f"{GOLDEN_TOLERANCE:g}: nothing was written",
             hint="choose another format",
         )

@@ -1,4 +1,4 @@
-"""An exported model: written to a folder of its own once it has been compared with the original."""
+"""Write an exported model to a new folder after comparing it with the original."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROOF = "proof.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """The main file of an exported model, its size, and what it was measured to answer."""
+    """The main file of an exported model, its size, and its measured answers."""
 
     path: Path
     n_bytes: int

@@ -1,4 +1,4 @@
-"""From the configuration to the real integrations, or to the ones that need nothing."""
+"""Connect the integrations that the configuration asks for, or their simple replacements."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from rootstock.ports.spread import InProcess, Spreader
 def tracking_uri(paths: Paths) -> str:
     """Return MLFLOW_TRACKING_URI, or the SQLite file ``mlflow.db`` in the project's folder.
 
-    An SQLite path is made absolute, because worker processes may run elsewhere. The project's
-    folder is that of the project also in a try, which DVC runs in a copy.
+    An SQLite path is made absolute, because worker processes may run elsewhere. In an experiment,
+    which DVC runs in a copy, the project's folder is the original one.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
@@ -34,10 +34,10 @@ def tracking_uri(paths: Paths) -> str:
 
 
 def locate_runs(config: Config, paths: Paths) -> str:
-    """Return the address that shows the runs, after the command that serves it if it needs one.
+    """Return the address that shows the runs, with the command that serves it if needed.
 
-    Returns an empty text if tracking is off. MLflow's own front page shows tools for language
-    models instead.
+    The text is empty if tracking is off. The address skips MLflow's front page, which shows tools
+    for language models.
     """
     if not config.tracking.enabled:
         return ""
@@ -54,10 +54,10 @@ def locate_runs(config: Config, paths: Paths) -> str:
 
 
 def check_tracking(config: Config, paths: Paths) -> None:
-    """Ask the tracking server for an answer, before work is done whose result it must take.
+    """Check the tracking server before work starts whose results it must store.
 
     Raises:
-        TrackingError: it cannot be reached, or refuses who asks.
+        TrackingError: the server cannot be reached, or refuses the user.
     """
     if not config.tracking.enabled:
         return
@@ -70,10 +70,10 @@ def check_tracking(config: Config, paths: Paths) -> None:
 
 
 def check_cluster(config: Config) -> None:
-    """Ask the Ray cluster that RAY_ADDRESS names for an answer, before work is done for it.
+    """Check the Ray cluster in RAY_ADDRESS before work starts that needs it.
 
     Raises:
-        TrainingError: no cluster answers there, or it refuses.
+        TrainingError: no cluster answers, or it refuses.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if address in ("", "local") or config.search.engine != "ray":
@@ -85,14 +85,14 @@ def check_cluster(config: Config) -> None:
 
 
 def connect_runs(config: Config, paths: Paths) -> RunLogger:
-    """Return MLflow's run logger, or one that forgets everything if tracking is off."""
+    """Return MLflow's run logger, or one that does nothing if tracking is off."""
     if not config.tracking.enabled:
         return NullRunLogger()
     _require("mlflow", key="tracking.enabled is true", way_out="tracking.enabled=false")
     from rootstock.integrations.mlflow.tracking import MlflowRunLogger
 
     uri = tracking_uri(paths)
-    # MLflow's own choice for a bare database is a folder below the current one.
+    # MLflow's default for a bare database is a folder below the current one.
     bare = not uri.startswith(("http", "sqlite", "databricks"))
     root = (paths.home.resolve() / "mlruns").as_uri() if bare else ""
     return MlflowRunLogger(
@@ -103,9 +103,9 @@ def connect_runs(config: Config, paths: Paths) -> RunLogger:
 def connect_registry(config: Config, paths: Paths, *, make: bool = True) -> ModelRegistry | None:
     """Return MLflow's model registry; None if tracking is off.
 
-    An SQLite file that is not there is made by its first use, unless ``make`` is False.
+    A missing SQLite file is created on first use, unless ``make`` is False.
     Raises:
-        TrackingError: it is not there and is not to be made.
+        TrackingError: the file is missing and must not be created.
     """
     if not config.tracking.enabled:
         return None
@@ -125,12 +125,12 @@ def connect_registry(config: Config, paths: Paths, *, make: bool = True) -> Mode
 
 
 def connect_reader(config: Config, paths: Paths) -> RegistryReader | None:
-    """Connect what finds and fetches models: a tracking server's needs no MLflow here.
+    """Connect a reader of the registry; for a tracking server it works without MLflow.
 
     Returns None if tracking is off.
     Raises:
-        TrackingError: an SQLite file is meant, and it is not there.
-        ConfigError: a database is meant, which only MLflow reads, and that is not installed.
+        TrackingError: the registry is an SQLite file that does not exist.
+        ConfigError: the registry is a database, but MLflow, which reads it, is not installed.
     """
     from rootstock.integrations.mlflow.client import is_http, redact
 
@@ -143,13 +143,13 @@ def connect_reader(config: Config, paths: Paths) -> RegistryReader | None:
         raise ConfigError(
             f"the registry {redact(uri, uri)} can only be read by mlflow, which is not installed",
             hint="pip install 'rootstock-vision[train]', name a tracking server in "
-            "MLFLOW_TRACKING_URI, or give a model directory",
+            "MLFLOW_TRACKING_URI, or pass a model directory",
         )
     return connect_registry(config, paths, make=False)
 
 
 def connect_searcher(config: Config) -> Searcher:
-    """Return Ray, on the cluster that RAY_ADDRESS names or on this machine, or one trial by one."""
+    """Return Ray (on the cluster in RAY_ADDRESS or this machine), or a sequential searcher."""
     search = config.search
     if search.engine == "sequential":
         return SequentialSearcher()
@@ -165,7 +165,7 @@ def connect_searcher(config: Config) -> Searcher:
 
 
 def connect_spreader(config: Config) -> Spreader:
-    """Return the Ray cluster that RAY_ADDRESS names, or this process, which uses all its cores."""
+    """Return the Ray cluster in RAY_ADDRESS, or this process, which uses all its cores."""
     if os.environ.get("RAY_ADDRESS") and config.search.engine == "ray":
         _require("ray", key="RAY_ADDRESS is set", way_out="search.engine=sequential")
         from rootstock.integrations.ray.spread import RaySpreader
@@ -175,9 +175,9 @@ def connect_spreader(config: Config) -> Spreader:
 
 
 def connect_racer(config: Config) -> Searcher:
-    """Return what a race runs on: the Ray cluster that is named, or this process.
+    """Return the searcher for a race: the Ray cluster in RAY_ADDRESS, or this process.
 
-    A race is one trial after another, for which a Ray of its own would use one core of several.
+    A race runs one trial after another; in a local Ray each trial would use one core of several.
     """
     if os.environ.get("RAY_ADDRESS"):
         return connect_searcher(config)

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself to people and programs that have nothing else."""
+"""Metadata of an ONNX file, for people and programs that have only the file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ USE = (
     "Decode the image upright to RGB, bring it to the input size as `preprocess` says (geometry "
     "crop: resize the short side to input_size / crop_pct, cut the centre; pad: resize the long "
     "side, pad with the mean; squash: resize both), divide by 255, subtract mean, divide by std, "
-    "and give it as float32 [N,3,S,S] named `images`. `logits` are in the order of `names`; for "
-    "one class an image, probabilities are the softmax of logits / temperature."
+    "and pass it as float32 [N,3,S,S] named `images`. `logits` are in the order of `names`; for "
+    "one class per image, probabilities are the softmax of logits / temperature."
 )
 
 

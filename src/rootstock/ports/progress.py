@@ -1,4 +1,4 @@
-"""How far trials are: each writes a small file into its directory, the search reads them.
+"""The progress of trials: each writes a small file into its directory, and the search reads it.
 
 Files, because trials run in other processes and on other machines, which share the directory.
 """
@@ -15,12 +15,12 @@ from rootstock.system.progress import show_seconds
 
 FILE = "progress.json"
 WRITE_SECONDS = 2.0
-"""A trial writes no more often than this."""
+"""Minimum time between two writes of a trial."""
 
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """Where a training is; ``share`` is how much of the longest possible training is done."""
+    """The state of a training; ``share`` is the finished part of the longest possible training."""
 
     epoch: int
     epochs: int
@@ -29,14 +29,14 @@ class TrialProgress:
 
     @classmethod
     def read(cls, directory: Path) -> TrialProgress | None:
-        """Return what a trial wrote last; None if it has written nothing."""
+        """Return the last state that a trial wrote; None if there is none."""
         try:
             return cls(**json.loads((directory / FILE).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
     def write(self, directory: Path) -> None:
-        """Replace what was written before; without fsync, since nothing depends on it."""
+        """Replace the file; without fsync, since nothing depends on it."""
         temporary = directory / f".{FILE}.tmp"
         with contextlib.suppress(OSError):
             temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
@@ -51,7 +51,7 @@ class TrialReporter:
         self._written = -WRITE_SECONDS
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """Report that ``step`` steps of an epoch (both from 1 on) are done."""
+        """Report that ``step`` steps of an epoch are done; both count from 1."""
         now = time.monotonic()
         if now - self._written >= WRITE_SECONDS:
             self._written = now
@@ -59,7 +59,7 @@ class TrialReporter:
             TrialProgress(epoch, self._epochs, done, loss).write(self._directory)
 
     def finish(self, epoch: int, loss: float) -> None:
-        """Report the end, which may come before the last epoch."""
+        """Report the end, which may be before the last epoch."""
         TrialProgress(epoch, self._epochs, 1.0, loss).write(self._directory)
 
 
@@ -72,7 +72,7 @@ class TrialWatch:
         self._before = sum(trial.share for trial in self._read())
 
     def describe(self) -> str:
-        """Return epoch, loss and the time that is left at most; empty if no trial has reported."""
+        """Return epoch, loss and maximum remaining time; empty if no trial has reported."""
         trials = self._read()
         running = [trial for trial in trials if trial.share < 1.0]
         parts = [
@@ -93,4 +93,4 @@ class TrialWatch:
 
 
 SHOWN_TRIALS = 3
-"""Trials that run at the same time and are described one by one."""
+"""Maximum number of running trials that are described individually."""

@@ -1,4 +1,4 @@
-"""The model registry: versions of a named model, aliases, and a log of who was champion."""
+"""The model registry: versions of a named model, aliases, and the history of champions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Protocol
 from rootstock.errors import TrackingError
 
 TOKEN = r"\w[\w.\- ]{0,254}"
-"""What names, versions, run ids and aliases look like: they become parts of paths."""
+"""The form of names, versions, run ids and aliases, which become parts of paths."""
 
 
 def is_token(text: str) -> bool:
-    """Return whether ``text`` may be a part of a path: no separator, and no dot at its start."""
+    """Return whether ``text`` is safe in a path: no separator, and no dot at the start."""
     return re.fullmatch(TOKEN, text) is not None
 
 
@@ -24,8 +24,7 @@ class RegistryEntry:
     """One registered version of a model.
 
     Raises:
-        TrackingError: the registry gives a name, version, run id or alias that could lead out of a
-            folder.
+        TrackingError: the registry has a name, version, run id or alias that could leave a folder.
     """
 
     name: str
@@ -39,15 +38,15 @@ class RegistryEntry:
         for text in (self.name, self.version, self.run_id or "none", *self.aliases):
             if not is_token(text):
                 raise TrackingError(
-                    f"the registry holds {text!r} as a name, version, run or alias",
-                    hint="they consist of letters, digits and . _ - and blanks; is the registry "
-                    "yours?",
+                    f"the registry contains the invalid name, version, run or alias {text!r}",
+                    hint="allowed are letters, digits, blanks and . _ -; check that the registry "
+                    "is yours",
                 )
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a model's log: ``number`` from 1 on, ``at`` by the registry's clock (Unix)."""
+    """One line of a model's log: ``number`` counts from 1, ``at`` is the registry's time (Unix)."""
 
     number: int
     version: str
@@ -56,30 +55,30 @@ class Record:
 
 
 class RegistryReader(Protocol):
-    """Versions of a named model, to be found and fetched: all that a service needs."""
+    """Finds and downloads versions of a named model: everything that a service needs."""
 
     def find(self, name: str, *, alias: str = "", version: str = "") -> RegistryEntry:
-        """The entry under an alias or version; raises NoModelError."""
+        """Return the entry under an alias or version; raise NoModelError if there is none."""
         ...
 
     def versions(self, name: str) -> Sequence[RegistryEntry]: ...
     def download(self, entry: RegistryEntry, target: Path) -> Path:
-        """Fetch the version's bundle into ``target``; returns the bundle directory."""
+        """Download the version's bundle into ``target``; return the bundle directory."""
         ...
 
 
 class ModelRegistry(RegistryReader, Protocol):
     """Versions of a named model, and aliases such as ``champion`` that point to one.
 
-    Each model has a log that is only ever appended to. It is what decides between processes:
-    `append_record` is atomic, no number is given twice, and who sees a record sees all before it.
+    Each model has an append-only log, which decides between processes: `append_record` is atomic,
+    numbers are unique, and a process that sees a record sees all earlier ones.
     """
 
     def register(
         self, name: str, bundle: Path, *, run_id: str, tags: Mapping[str, str], description: str
     ) -> RegistryEntry: ...
     def holds_files(self, entry: RegistryEntry) -> bool:
-        """Whether the version's bundle is still there."""
+        """Return whether the version's bundle still exists."""
         ...
 
     def set_alias(self, name: str, alias: str, version: str) -> None: ...
@@ -90,16 +89,16 @@ class ModelRegistry(RegistryReader, Protocol):
         ...
 
     def append_record(self, name: str, version: str, facts: Mapping[str, str]) -> int:
-        """Append to the model's log; returns the record's number.
+        """Append to the model's log; return the record's number.
 
-        After an error the record may be there or not: `records` tells.
+        After an error the record may exist or not: `records` shows it.
         """
         ...
 
     def records(self, name: str) -> Sequence[Record]:
-        """The model's log, oldest first."""
+        """Return the model's log, oldest first."""
         ...
 
     def note_on_record(self, name: str, number: int, facts: Mapping[str, str]) -> None:
-        """Add facts to a record; those it was appended with stay."""
+        """Add facts to a record; the original ones do not change."""
         ...

@@ -1,4 +1,4 @@
-"""Run logging: what a stage tells of its run."""
+"""Run logging: the interface through which a stage logs its run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class RunData:
-    """A data set: its name, the hash of its content, where it is, and counts of it."""
+    """A data set: its name, the hash of its content, its place, and its counts."""
 
     name: str
     digest: str
@@ -29,18 +29,18 @@ class Run(Protocol):
     def log_files(self, path: Path, *, folder: str = "") -> None: ...
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
     def describe(self, text: str) -> None:
-        """Set the description that people read first."""
+        """Set the description at the top of the run."""
         ...
 
     def log_data(self, data: RunData) -> None:
-        """Log which images the run learns from."""
+        """Log the images that the run learns from."""
         ...
 
 
 class RunLogger(Protocol):
     """Opens runs; ``parent_id`` makes a child, ``run_id`` continues an ended run.
 
-    A run that is continued gets the ``name``, unless that is empty.
+    A continued run gets the ``name``, unless it is empty.
     """
 
     def run(
@@ -55,7 +55,7 @@ class RunLogger(Protocol):
 
 @dataclass
 class NullRun:
-    """A run that forgets everything."""
+    """A run that stores nothing."""
 
     id: str = ""
 
@@ -68,7 +68,7 @@ class NullRun:
 
 
 class NullRunLogger:
-    """Tracks nothing."""
+    """Opens runs that store nothing."""
 
     @contextmanager
     def run(

@@ -1,4 +1,4 @@
-"""Trials: an objective over candidate params, and who runs it."""
+"""Trials: an objective over candidate params, and a searcher that runs it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Params = Mapping[str, Any]
 
 
 Report = Callable[[int, Mapping[str, float]], None]
-"""Called by an objective after each step (epoch) with its number and metrics."""
+"""Called by an objective after each step (epoch), with its number and metrics."""
 
 
 Objective = Callable[[Params, Path, Report], Mapping[str, float]]
 """One trial: (params, its own directory, report) -> final metrics.
 
-The directory belongs to these params for good: a trial that is started again after a crash
-finds there what it had written, and resumes.
+The directory always belongs to these params: a trial that is started again after a crash finds its
+earlier files there, and resumes.
 """
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The outcome of one trial; ``error`` is empty when it succeeded.
+    """The outcome of one trial; ``error`` is empty if it succeeded.
 
-    ``timed_out``: there was no time to begin it, or to wait for its first report.
+    ``timed_out``: there was no time to start it, or to wait for its first report.
     """
 
     params: Params
@@ -48,12 +48,12 @@ class Trial:
 class Searcher(Protocol):
     """Runs an objective over candidate params; a crash of one trial ends only that trial.
 
-    ``exploration`` adds trials that the searcher draws itself. After ``seconds`` no trial is
-    begun; one that runs is expected to end by itself.
+    ``exploration`` adds trials that the searcher draws. After ``seconds`` no trial is started; a
+    running trial is expected to end itself.
     """
 
     def session(self) -> AbstractContextManager[None]:
-        """What several searches share, such as workers; entering it is optional."""
+        """Return a context that several searches share, such as workers; it is optional."""
         ...
 
     def search(
@@ -71,16 +71,16 @@ class Searcher(Protocol):
 
 
 def trial_name(params: Params) -> str:
-    """The name of a trial's directory: the same params, in any order, have the same."""
+    """Return the name of a trial's directory, the same for the same params in any order."""
     return f"trial-{digest_json(params, digits=12)}"
 
 
-NO_TIME_MESSAGE = "no time was left to begin it"
+NO_TIME_MESSAGE = "no time was left to start it"
 NO_REPORT_MESSAGE = "it ended without reporting"
 
 
 class SequentialSearcher:
-    """Runs the candidates one after another in this process; explores by chance."""
+    """Runs the candidates one after another in this process; explores at random."""
 
     def session(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -122,6 +122,6 @@ class SequentialSearcher:
 
 
 def watch_trials(directory: Path, total: int) -> Progress:
-    """Return what shows how far ``total`` trials below ``directory`` are."""
+    """Return a progress display for ``total`` trials below ``directory``."""
     watch = TrialWatch(directory, total)
     return Progress(directory.name, total, "trial", describe=watch.describe)

@@ -1,4 +1,4 @@
-"""Search spaces: what trials beyond the planned ones are drawn from."""
+"""Search spaces: ranges from which trials beyond the planned ones are drawn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from ``low`` to ``high``, evenly, or evenly in their logarithms."""
+    """Numbers from ``low`` to ``high``, uniform, or uniform in their logarithms."""
 
     low: float
     high: float
@@ -18,12 +18,12 @@ class Interval:
 
 
 SearchSpace = Mapping[str, Interval | tuple[str, ...]]
-"""Parameter -> an interval, or the choices."""
+"""Maps a parameter to an interval or a list of choices."""
 
 
 @dataclass(frozen=True)
 class Exploration:
-    """Draw from ``space`` until there are ``trials`` in all, the planned ones included."""
+    """Draw from ``space`` until there are ``trials`` in total, including the planned ones."""
 
     space: SearchSpace
     trials: int
@@ -31,7 +31,7 @@ class Exploration:
 
 
 def draw(space: SearchSpace, random: np.random.Generator) -> dict[str, float | str]:
-    """One point of the space, every parameter by itself."""
+    """Return one point of the space; every parameter is drawn independently."""
     return {name: _draw_one(values, random) for name, values in space.items()}
 
 
@@ -41,4 +41,4 @@ def _draw_one(values: Interval | tuple[str, ...], random: np.random.Generator) -
     if not values.log:
         return float(random.uniform(values.low, values.high))
     drawn = float(np.exp(random.uniform(np.log(values.low), np.log(values.high))))
-    return min(max(drawn, values.low), values.high)  # exp and log round
+    return min(max(drawn, values.low), values.high)  # exp and log are rounded

@@ -1,4 +1,4 @@
-"""Pieces of work, one after another or on many machines."""
+"""Run pieces of work, one after another or on many machines."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Result = TypeVar("Result")
 
 
 class Spreader(Protocol):
-    """Does one piece of work after another, or many at once on many machines."""
+    """Runs pieces of work one after another, or many at once on many machines."""
 
     def spread(
         self, work: Callable[[Part], Result], parts: Sequence[Part]
     ) -> AbstractContextManager[Iterator[Result]]:
-        """Results as they are done, in any order.
+        """Yield results as they are done, in any order.
 
-        Work whose process dies is done again elsewhere; an exception of the work is raised here.
+        Work whose process dies is repeated elsewhere; an exception of the work is raised here.
         """
         ...
 

@@ -1,8 +1,8 @@
-"""Who is champion: promote, roll back, and keep the aliases as the history says.
+"""Promote and roll back champions, and keep the aliases consistent with the history.
 
-The history (see `champions`) decides; the aliases follow it, because services read those. Each
-change is first a record in the log, then the aliases, then a mark on the record. Whoever finds a
-record without the mark sets the aliases: the one that wrote it may have died.
+The history (see `champions`) decides; the aliases follow it, because services read them. Each
+change is first a record in the log, then the aliases, then a mark on the record. A process that
+finds a record without the mark sets the aliases, because its writer may have died.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from rootstock.registry.history import SETTLED, Change, find_rollback, propose, 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 
 DRIFT_SECONDS = 1.0
-"""An alias that is off for longer was moved by other means; one that is just being set is not."""
+"""An alias that is wrong for longer was moved by other means; a shorter time is a change."""
 
 
 def find_alias(registry: ModelRegistry, name: str, alias: str) -> RegistryEntry | None:
-    """The entry under an alias, or None."""
+    """Return the entry under an alias, or None."""
     try:
         return registry.find(name, alias=alias)
     except NoModelError:
@@ -31,9 +31,9 @@ def find_alias(registry: ModelRegistry, name: str, alias: str) -> RegistryEntry 
 
 
 def settle(registry: ModelRegistry, name: str) -> list[Change]:
-    """The changes of the champion, after the aliases of the last one have been set.
+    """Return the changes of the champion, after setting the aliases of the last one.
 
-    Nothing is written where they were set already.
+    Nothing is written if they are already set.
     """
     changes = read_changes(registry.records(name))
     if not changes or changes[-1].settled:
@@ -42,16 +42,16 @@ def settle(registry: ModelRegistry, name: str) -> list[Change]:
         last = changes[-1]
         _set_aliases(registry, name, changes)
         changes = read_changes(registry.records(name))
-        # Another change may have come in between, and its aliases been overwritten with these.
+        # Another change may have come in between, whose aliases were then overwritten.
         if changes[-1].number == last.number:
             registry.note_on_record(name, last.number, {SETTLED: "true"})
             return changes
 
 
 def settle_and_adopt(registry: ModelRegistry, name: str) -> list[Change]:
-    """As `settle`; an alias that was moved by other means becomes a change of its own.
+    """Do as `settle`, and record an alias that was moved by other means as a change.
 
-    So does the champion of a registry that is older than its history.
+    The champion of a registry that is older than its history is recorded too.
     """
     for _ in range(20):
         changes = settle(registry, name)
@@ -63,7 +63,11 @@ def settle_and_adopt(registry: ModelRegistry, name: str) -> list[Change]:
             again = settle(registry, name)
             if again[-1].number != changes[-1].number or find_drift(registry, name, again) is None:
                 continue
-        why = "the alias was moved by other means" if changes else "champion before the history"
+        why = (
+            "the alias was changed outside of Rootstock"
+            if changes
+            else "champion before the history"
+        )
         after = changes[-1].number if changes else 0
         _append(registry, name, propose(moved, kind="adopted", why=why, by="unknown", after=after))
     raise TrackingError(
@@ -72,7 +76,7 @@ def settle_and_adopt(registry: ModelRegistry, name: str) -> list[Change]:
 
 
 def find_drift(registry: ModelRegistry, name: str, changes: list[Change]) -> str | None:
-    """The version of the alias, where it is not the one of the history; None where it is."""
+    """Return the version of the alias if it differs from the history, otherwise None."""
     champion = find_alias(registry, name, CHAMPION)
     if champion is None or (changes and changes[-1].version == champion.version):
         return None
@@ -90,28 +94,29 @@ def promote(
     why: str = "",
     by: str = "",
 ) -> RegistryEntry:
-    """Make a version champion; the champion until now becomes `previous_champion`.
+    """Make a version champion; the current champion becomes `previous_champion`.
 
-    Of two promotions at once one is done and the other raises. ``expect`` is the version that has
-    to be champion now, ``after`` the number of the last change; empty and None: whatever is.
+    If two promotions race, exactly one succeeds, and the other raises. ``expect`` is the version
+    that must be champion now, ``after`` the number of the last change; empty and None allow any.
 
     Raises:
-        NoModelError: there is no such version, or its files are gone.
+        NoModelError: the version does not exist, or its files are gone.
         ConflictError: another change came first; nothing was changed.
     """
     if not registry.holds_files(registry.find(name, version=version)):
         raise NoModelError(
-            f"version {version} of {name!r} has no files any more; nothing was changed",
-            hint="the run's artifacts were deleted or moved: promote another, or put them back",
+            f"the files of version {version} of {name!r} no longer exist; nothing was changed",
+            hint="the run's artifacts were deleted or moved: promote another version, or restore "
+            "them",
         )
     changes = settle_and_adopt(registry, name)
     champion = find_alias(registry, name, CHAMPION)
     now = champion.version if champion else ""
     if expect and now != expect:
         raise ConflictError(
-            f"champion of {name!r} is {_name_version(changes, now)}, not version {expect}; "
+            f"the champion of {name!r} is {_name_version(changes, now)}, not version {expect}; "
             "nothing was changed",
-            hint="`rootstock history` shows who did it and why",
+            hint="`rootstock history` shows who changed it, and why",
         )
     last = changes[-1].number if changes else 0
     if after is not None and last != after:
@@ -127,10 +132,10 @@ def promote(
 
 
 def rollback(registry: ModelRegistry, name: str, *, why: str = "", by: str = "") -> RegistryEntry:
-    """Make the champion before the present one champion again; a second time, the one before it.
+    """Make the previous champion champion again; a second time, the one before it.
 
     Raises:
-        NoModelError: no champion before the present one is still in the registry, with its files.
+        NoModelError: no earlier champion is in the registry with its files.
         ConflictError: another change came first; nothing was changed.
     """
     changes = settle_and_adopt(registry, name)
@@ -138,10 +143,10 @@ def rollback(registry: ModelRegistry, name: str, *, why: str = "", by: str = "")
     before = [known[version] for version in find_rollback(changes) if version in known]
     target = next((entry.version for entry in before if registry.holds_files(entry)), None)
     if target is None:
-        gone = f"all earlier champions of {name!r} have lost their files"
+        gone = f"the files of all earlier champions of {name!r} no longer exist"
         raise NoModelError(
-            gone if before else f"model {name!r} has had no champion before the present one",
-            hint="promote a version instead: rootstock promote VERSION",
+            gone if before else f"model {name!r} has no earlier champion",
+            hint="promote a version instead with `rootstock promote VERSION`",
         )
     return promote(
         registry,
@@ -155,12 +160,12 @@ def rollback(registry: ModelRegistry, name: str, *, why: str = "", by: str = "")
 
 
 def whoami() -> str:
-    """Who acts, for the history: the user known to MLflow or to this machine, and the machine."""
+    """Return the user known to MLflow or this machine, and the machine, for the history."""
     user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     if not user:
         try:
             user = getpass.getuser()
-        except (KeyError, OSError):  # a container's user has no name
+        except (KeyError, OSError):  # a container's user may have no name
             user = f"user {os.getuid()}"
     return f"{user}@{platform.node()}"
 
@@ -181,7 +186,7 @@ def _set_aliases(registry: ModelRegistry, name: str, changes: list[Change]) -> N
     version = changes[-1].version
     known = {entry.version: entry for entry in registry.versions(name)}
     if version not in known:
-        return  # it was deleted from the registry; the history tells that it was champion
+        return  # it was deleted from the registry; the history still has it
     before = [old for old in find_rollback(changes) if old in known]
     if before:
         registry.set_alias(name, PREVIOUS, before[0])
@@ -200,7 +205,7 @@ def _name_version(changes: list[Change], version: str) -> str:
 
 def _lost_race(name: str, version: str, winner: Change) -> ConflictError:
     return ConflictError(
-        f"version {version} of {name!r} is not champion: version {winner.version} was made "
+        f"version {version} of {name!r} is not the champion: version {winner.version} became "
         f"champion first, by {winner.by} ({winner.kind}: {winner.why or 'no reason given'})",
-        hint="look at `rootstock history`; if it is still meant, promote again",
+        hint="see `rootstock history`; promote again if you still want to",
     )

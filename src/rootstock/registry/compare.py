@@ -1,4 +1,4 @@
-"""Two models of the registry on the present test images, compared in reports/compare.md."""
+"""Compare two models of the registry on the current test images, in reports/compare.md."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def compare_models(
     """Compare two models on the test images; write compare.md with its pictures to ``reports``.
 
     ``first`` and ``second`` are a version of the model ``name``, an alias, or a model directory;
-    ``root`` is the folder that the manifest's paths are relative to.
+    ``root`` is the folder to which the manifest's paths are relative.
     Raises:
         NoModelError: the registry has no such version or alias.
-        BundleError: a directory holds no model.
+        BundleError: a directory contains no model.
         DataError: there is no test image, or answers of this task are not right or wrong.
     """
     dataset = Dataset.of(manifest)
     rows = manifest.rows("test")
     if not rows:
         raise DataError(
-            "there is no test image to compare on",
-            hint="give a test split, or a data.test_fraction above 0, then `dvc repro`",
+            "there are no test images for the comparison",
+            hint="add a test split, or set data.test_fraction above 0, then run `dvc repro`",
         )
     if not dataset.task.discrete:
         raise DataError(
-            f"models of the task {manifest.task} are not compared image by image",
-            hint="`rootstock history` shows what the gate found between them",
+            f"models of the task {manifest.task} cannot be compared image by image",
+            hint="`rootstock history` shows the result of the gate",
         )
     with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
         models = [
@@ -69,7 +69,11 @@ def compare_models(
             decisions = predict_rows(predictor, rows, root).decisions
             labels = np.array(predictor.task.decided(decisions, predictor.names), dtype=object)
             unknown = sorted(set(dataset.names) - set(predictor.names))
-            note = f"it does not know {', '.join(unknown)}, and is wrong there" if unknown else ""
+            note = (
+                f"it does not have the classes {', '.join(unknown)}, so its answers are wrong there"
+                if unknown
+                else ""
+            )
             contenders.append(Contender(title, labels, milliseconds, note))
     comparison = PairedComparison(
         contenders[0],
@@ -82,11 +86,11 @@ def compare_models(
 
 
 def choose_pair(registry: ModelRegistry, name: str) -> tuple[str, str]:
-    """Return the aliases to compare if none is named: champion and challenger.
+    """Return the aliases to compare by default: champion and challenger.
 
-    Without a challenger they are the champion before the present one, and the champion.
+    Without a challenger they are the previous champion and the champion.
     Raises:
-        NoModelError: there are not two such models.
+        NoModelError: there are no two such models.
     """
     if find_alias(registry, name, CHALLENGER):
         return CHAMPION, CHALLENGER
@@ -101,7 +105,7 @@ def choose_pair(registry: ModelRegistry, name: str) -> tuple[str, str]:
 
 
 def measure_latency(predictors: list[Predictor]) -> list[float]:
-    """Return the median milliseconds of one prepared image in each."""
+    """Return the median milliseconds per prepared image of each predictor."""
     runs = {}
     for number, predictor in enumerate(predictors):
         content = predictor.bundle.golden_bytes(predictor.bundle.golden[0])
@@ -116,7 +120,7 @@ def _open(registry: ModelRegistry, name: str, model: str, folder: Path) -> tuple
         return model, Predictor(Path(model))
     if Path(model).is_dir():
         raise BundleError(
-            f"{model} is no model directory: it has no bundle.json",
+            f"{model} is not a model directory: it has no bundle.json",
             hint="name a version, an alias, or a directory such as artifacts/model",
         )
     by_number = model.isdecimal()
@@ -139,8 +143,8 @@ def _write(comparison: PairedComparison, reports: Path, root: Path) -> None:
         reports / PICTURES[1],
         root=root,
         headlines=(
-            "Seen differently",
-            f"black: what it is; red: {comparison.first.name} → {comparison.second.name}; "
+            "Different answers",
+            f"black: true label; red: {comparison.first.name} → {comparison.second.name}; "
             f"{len(differing)} of {comparison.n} images",
         ),
     )

@@ -1,9 +1,9 @@
-"""The history of a model's champions, read from the log of its registry. Plain values only.
+"""The history of a model's champions, read from the log of its registry.
 
-A change of the champion is one appended record that names the change it builds on (``after``).
-Read in the order of their numbers, a record counts if it builds on the last one that counts. Of
-two that build on the same, the earlier counts and the later does not, for every reader: the
-log is a compare-and-swap, although all that it needs is an append that gives numbers in order.
+A change of the champion is one appended record that names the change it builds on (``after``). In
+the order of the numbers, a record counts if it builds on the last one that counts. If two records
+build on the same one, only the earlier counts, for every reader: the log works as a
+compare-and-swap, although it only needs an append that gives numbers in order.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ SETTLED = "settled"
 
 @dataclass(frozen=True)
 class Change:
-    """One change of the champion that counts.
+    """One change of the champion.
 
     ``kind``: gate, promotion, rollback, or adopted (the alias was moved by other means);
-    ``at``: Unix seconds by the registry's clock; ``after``: number of the change before;
-    ``claim``: drawn by who made it, so that a repeated request is known again.
+    ``at``: Unix seconds by the registry's clock; ``after``: number of the previous change;
+    ``claim``: a random text of its author, by which a repeated request is recognised.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Change:
     settled: bool
 
     def facts(self) -> dict[str, str]:
-        """Return what is appended to the log."""
+        """Return the facts that are appended to the log."""
         names = ("kind", "why", "by", "after", "claim")
         return {name: str(getattr(self, name)) for name in names}
 
@@ -54,16 +54,16 @@ def read_changes(records: Sequence[Record]) -> list[Change]:
     counting: list[Change] = []
     for change in _parse(records):
         last = counting[-1].number if counting else 0
-        # A record that is gone was deleted by hand; what was built on it still counts.
+        # A missing record was deleted by hand; changes that build on it still count.
         if change.after == last or (change.after > last and change.after not in known):
             counting.append(change)
     return counting
 
 
 def find_rollback(changes: Sequence[Change]) -> list[str]:
-    """Return the versions that rollbacks would bring, nearest first.
+    """Return the versions that rollbacks would restore, nearest first.
 
-    A rollback undoes a promotion, so that a second one goes further back instead of returning.
+    A rollback undoes a promotion, so a second rollback goes further back instead of returning.
     """
     stack: list[str] = []
     for change in changes:

@@ -1,4 +1,4 @@
-"""Make a registered model again: the commands, what stands in their way, and the proof."""
+"""Reproduce a registered model: the commands, the obstacles, and the check."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from rootstock.system.files import sha256_file
 
 DVC_CACHE = Path(".dvc/cache")
 LAST_MANIFEST = Paths(Path()).last_manifest
-"""Where the index looks for the splits that images had."""
+"""The file in which the index looks for earlier splits."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a version again: commands to be run one after another, and what is missing."""
+    """The commands that reproduce a version, in order, and the obstacles."""
 
     version: str
     folder: Path
     commands: tuple[str, ...]
     missing: tuple[str, ...]
     params: str
-    """params.yaml as it was; empty where it is not recorded."""
+    """The original params.yaml; empty if it is not recorded."""
     data: str
-    """The .dvc file of the images; empty where they were not versioned."""
+    """The .dvc file of the images; empty if they were not versioned."""
 
 
 def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path, project: Path) -> Recipe:
-    """The commands that make a version again in ``folder``; to be run in the folder ``project``."""
+    """Return the commands that reproduce a version in ``folder``, to run in ``project``."""
     _refuse_escapes(lineage)
     commit = _commit(lineage)
     root, images = _images_root(lineage), shlex.quote(str(_images_root(lineage)))
@@ -51,7 +51,7 @@ def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path, proje
     if commit:
         commands = [f"git clone . {here}", f"git -C {here} checkout {commit}"]
     else:
-        commands = [f"mkdir -p {here}/data    # and the project's code into it, see below"]
+        commands = [f"mkdir -p {here}/data    # then copy the project's code into it, see below"]
     if "params" in lineage:
         commands.append(f"rootstock reproduce {version} --params > {here}/params.yaml")
     missing = open_ends(lineage)
@@ -60,7 +60,7 @@ def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path, proje
             parent, name = shlex.quote(str(file.parent)), shlex.quote(str(file))
             commands.append(f"mkdir -p {here}/{parent} && cp {name} {here}/{name}")
         else:
-            missing.append(f"{file} is neither in the commit nor here: put it into {folder}")
+            missing.append(f"{file} is neither in the commit nor here: copy it to {folder}")
     last = Paths(project).manifest
     if last.is_file():
         commands.append(f"mkdir -p {here}/.rootstock")
@@ -72,14 +72,14 @@ def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path, proje
         data = shlex.quote(f"{root}.dvc")
         commands.append(f"mkdir -p {here}/{shlex.quote(str(root.parent))}")
         commands.append(f"rootstock reproduce {version} --data > {here}/{data}")
-        # The remote may have been named after the commit; the project's cache needs none.
+        # The remote may have been added after the commit; the project's cache needs no remote.
         commands += [f"cp {file} {here}/{file}" for file in _dvc_settings(project)]
         inside.append(f"dvc cache dir --local {shlex.quote(str(project.resolve() / DVC_CACHE))}")
         inside.append(f"(dvc checkout {data} || dvc pull {data})")
     else:
         commands.append(f"mkdir -p {here}/{shlex.quote(str(root.parent))}")
         commands.append(f"cp -r {images} {here}/{images}    # the same images, see below")
-    # The registry of the project must not get the runs of a rehearsal.
+    # The project's registry must not get the runs of a reproduction.
     inside.append("env -u MLFLOW_TRACKING_URI dvc repro --force evaluate")
     commands += [f"({' && '.join(inside)})", f"rootstock reproduce {version} --check {here}"]
     params = yaml.safe_dump(lineage["params"], sort_keys=False) if "params" in lineage else ""
@@ -87,17 +87,17 @@ def make_recipe(lineage: Mapping[str, Any], *, version: str, folder: Path, proje
 
 
 def check_folder(lineage: Mapping[str, Any], weights: Path, folder: Path) -> list[tuple[str, bool]]:
-    """Whether data, plan, and the model's weights in ``folder`` are those of the version.
+    """Return whether data, plan and weights in ``folder`` are those of the version.
 
     ``weights`` is the version's own model.safetensors. Weights may differ between machines and
-    versions of torch, although everything before them is the same.
+    versions of torch, even if everything before them is the same.
     Raises:
-        RootstockError: nothing was made there.
+        RootstockError: the folder contains no model.
     """
     paths = Paths(folder)
     if not (paths.model / weights.name).is_file():
         raise RootstockError(
-            f"{folder} holds no model: there is no {paths.model / weights.name}",
+            f"{folder} contains no model: {paths.model / weights.name} does not exist",
             hint="run the commands that `rootstock reproduce VERSION` prints, then check",
         )
     return [
@@ -111,7 +111,7 @@ def check_folder(lineage: Mapping[str, Any], weights: Path, folder: Path) -> lis
 
 
 def other_libraries(lineage: Mapping[str, Any]) -> list[str]:
-    """Libraries that have another version here than at training, as 'torch 2.15 (was 2.11)'."""
+    """Return libraries with another version than at training, as 'torch 2.15 (was 2.11)'."""
     now, then = trace_libraries(), lineage.get("libraries", {})
     return [
         f"{name} {now.get(name, 'none')} (was {then[name]})"
@@ -121,25 +121,25 @@ def other_libraries(lineage: Mapping[str, Any]) -> list[str]:
 
 
 def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> None:
-    """Carry the recipe out with this Python; nothing is registered, the registry is not asked.
+    """Run the recipe with this Python; nothing is registered, and the registry is not used.
 
-    Images come from the project's DVC cache or remote; where DVC does not know them, from the
-    project's own folder.
+    Images come from the project's DVC cache or remote, or from the project's own folder if DVC
+    does not version them.
     Raises:
-        RootstockError: the folder exists, code or images are not here, or a command fails.
+        RootstockError: the folder exists, code or images are missing, or a command fails.
     """
     folder, commit = recipe.folder, _commit(lineage)
     if folder.exists():
         raise RootstockError(f"{folder} exists already", hint="name another one with --folder")
     if not commit:
         raise RootstockError(
-            f"version {recipe.version} cannot be made again by command: {recipe.missing[0]}",
-            hint="`rootstock reproduce VERSION` without --run tells what is recorded",
+            f"version {recipe.version} cannot be reproduced: {recipe.missing[0]}",
+            hint="`rootstock reproduce VERSION` without --run shows the recorded facts",
         )
     if not _has_commit(project, commit):
         raise RootstockError(
             f"there is no commit {commit} in {project}",
-            hint="run this in the project's folder; `git fetch --all` may bring the commit",
+            hint="run this in the project's folder; `git fetch --all` may fetch the commit",
         )
     if not recipe.data:
         _own_images(lineage, project)
@@ -157,14 +157,14 @@ def run_recipe(lineage: Mapping[str, Any], recipe: Recipe, project: Path) -> Non
 
 
 def _refuse_escapes(lineage: Mapping[str, Any]) -> None:
-    """Refuse a model that would have files written outside of the folder, or options passed to git.
+    """Refuse a model that would write files outside of the folder, or pass options to git.
 
     Raises:
-        RootstockError: names what the model says.
+        RootstockError: names the faulty value.
     """
     commit = _commit(lineage)
     if commit and not re.fullmatch(r"[\w.][\w./+-]*", commit):
-        raise RootstockError(f"the model names {commit!r} as its commit, which is not one")
+        raise RootstockError(f"the model's commit {commit!r} is not a valid commit")
     backbone = lineage.get("params", {}).get("backbone", {})
     named = [
         _images_root(lineage),
@@ -173,22 +173,24 @@ def _refuse_escapes(lineage: Mapping[str, Any]) -> None:
     ]
     for path in map(PurePosixPath, map(str, named)):
         if ".." in path.parts or str(path).startswith("-"):
-            raise RootstockError(f"the model names {str(path)!r}, outside of its project")
+            raise RootstockError(
+                f"the model names the file {str(path)!r}, which is outside of its project"
+            )
     if recorded := lineage.get("data_dvc", ""):
         _check_dvc_file(recorded, _images_root(lineage).name)
 
 
 def _check_dvc_file(text: str, name: str) -> None:
-    """Refuse a .dvc file that does more than to name the images by their checksum."""
+    """Refuse a .dvc file that does more than name the images by their checksum."""
     try:
         tree = yaml.safe_load(text)
         paths = [out["path"] for out in tree["outs"]]
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise RootstockError(f"the model's .dvc file cannot be read: {error}") from None
+        raise RootstockError(f"the model's .dvc file is not valid: {error}") from None
     if paths != [name] or not set(tree) <= {"outs", "md5", "meta", "desc", "deps", "frozen"}:
         raise RootstockError(
-            f"the model's .dvc file names {', '.join(map(str, paths))} instead of {name}, or more "
-            "than its images"
+            f"the model's .dvc file must name only {name}, but it names "
+            f"{', '.join(map(str, paths))}, or has other keys"
         )
 
 
@@ -201,7 +203,7 @@ def _images_root(lineage: Mapping[str, Any]) -> Path:
 
 
 def _uncommitted_files(lineage: Mapping[str, Any], project: Path) -> list[Path]:
-    """Return the files that the parameters name below the project and the commit does not hold."""
+    """Return the files in the parameters that are in the project but not in the commit."""
     backbone = lineage.get("params", {}).get("backbone", {})
     candidates = backbone.get("candidates", ())
     named = [backbone.get("weights", ""), *(candidates if candidates != "auto" else ())]
@@ -221,13 +223,13 @@ def _dvc_settings(project: Path) -> list[str]:
 
 
 def _own_images(lineage: Mapping[str, Any], project: Path) -> Path:
-    """The images in the project's own folder, of which DVC knows nothing."""
+    """Return the images in the project's own folder, if DVC does not version them."""
     root = _images_root(lineage)
     here = project / root
     if root.is_absolute() or not here.exists():
         raise RootstockError(
-            f"the images {root} are neither versioned nor here",
-            hint=f"put them into {here}, then run this again",
+            f"the images {root} are neither versioned nor in the project",
+            hint=f"copy them to {here}, then run this again",
         )
     return here
 
@@ -270,13 +272,13 @@ def _is_in_git(project: Path, name: str) -> bool:
 
 def _run(command: list[str], folder: Path, *, check: bool = True) -> int:
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    # The stages of the clone run its own code, whatever is installed, and with this Python.
+    # The stages of the clone run its own code with this Python, whatever is installed.
     environment["PYTHONPATH"] = f"{folder / 'src'}{os.pathsep}{folder}"
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     code = subprocess.run(command, cwd=folder, check=False, env=environment).returncode
     if code and check:
         raise RootstockError(
             f"`{' '.join(command)}` failed in {folder} with code {code}",
-            hint="what it printed stands above; the folder is left as it is",
+            hint="its output is above; the folder was not removed",
         )
     return code

@@ -1,7 +1,7 @@
-"""One stopwatch: time several ways to compute the same in turns, and choose the fastest.
+"""Time several ways to compute the same result in turns, and choose the fastest.
 
-Measured times differ from run to run. Nothing that a plan is made from may depend on them: two
-identical runs would give different plans.
+Measured times differ from run to run. Nothing in a plan may depend on them: two identical runs
+would give different plans.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from time import perf_counter
 from typing import TypeVar
 
 CLEAR_LEAD = 1.05
-"""A way that is not faster by this factor is not worth being another one."""
+"""Another way is used only if it is faster by this factor."""
 ROUNDING_LEAD = 1.2
-"""The same for a step in bfloat16, which rounds activations to 8 bits of fraction."""
+"""The same factor for a step in bfloat16, which rounds activations to 8 bits of fraction."""
 MAX_BATCH_TIME_SHARE = 0.9
-"""Of a larger batch, per image: larger ones cost waiting and memory."""
+"""The same factor for a larger batch, per image: it costs waiting time and memory."""
 HOPELESS_FACTOR = 2.0
 """A way that takes this many times as long as the fastest is not timed again."""
 ROUNDS, SECONDS_PER_WAY = 3, 0.5
 MAX_SECONDS_PER_WAY = 10.0
-"""After which no further round begins, on a machine that is slow or busy."""
+"""After this time no further round begins, on a slow or busy machine."""
 LATENCY_ROUNDS = 9
-"""Rounds for the time of one image, of which the median counts: it is shown to people."""
+"""Rounds for the time per image that people see; the median counts."""
 
 Way = TypeVar("Way")
 
@@ -39,10 +39,10 @@ def time_in_turns(
 ) -> dict[Way, float]:
     """Return the seconds that each way takes, by default in its best round.
 
-    The ways take turns, so that other load on the machine, which only ever adds, hits all of them.
-    Rounds continue for at least ``rounds`` and ``seconds_per_way``, but none begins after
-    `MAX_SECONDS_PER_WAY`. ``drop_hopeless`` leaves a way over `HOPELESS_FACTOR` out of later
-    rounds.
+    The ways take turns, so that other load on the machine, which only ever adds time, affects all
+    of them. Rounds continue for at least ``rounds`` and ``seconds_per_way``, but none begins after
+    `MAX_SECONDS_PER_WAY`. With ``drop_hopeless``, a way above `HOPELESS_FACTOR` is left out of
+    later rounds.
     """
     for run in ways.values():
         for _ in range(warm_ups):
@@ -66,9 +66,9 @@ def time_in_turns(
 def choose_fastest(
     rates: Mapping[Way, float], lead: Callable[[Way, Way], float] | None = None
 ) -> Way:
-    """Return the way with the highest rate, or the first of those that it does not clearly lead.
+    """Return the fastest way, or the first of those that it does not clearly beat.
 
-    ``lead`` gives the factor by which a way has to be faster than the best one before it; None:
+    ``lead`` gives the factor by which a way must be faster than the best one before it; None:
     `CLEAR_LEAD`.
     """
     best, *others = rates

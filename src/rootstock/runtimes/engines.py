@@ -1,6 +1,6 @@
-"""What runs a network: the engines that are installed, and one way to features in each.
+"""The installed engines that run a network, and a way to compute features with each.
 
-None of it needs torch.
+Needs no torch.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ EXTRAS: dict[Engine, str] = {"onnx": "serve", "openvino": "openvino", "torch": "
 
 
 def installed_engines() -> list[Engine]:
-    """The engines whose packages are there, the preferred one first."""
+    """Return the engines whose packages are installed, the preferred one first."""
     return [engine for engine in get_args(Engine) if importlib.util.find_spec(PACKAGES[engine])]
 
 
 def open_features(engine: Engine, path: Path, *, cores: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The output ``features`` of an ONNX file: images float32[N,3,S,S] in, float32[N,C] out.
+    """Return a function from images float32[N,3,S,S] to the output ``features`` float32[N,C].
 
-    A call takes one core; as many as there are ``cores`` are meant to be made at once.
+    A call uses one core; make up to ``cores`` calls at the same time.
     Raises:
         BundleError: the engine cannot load the file.
     """

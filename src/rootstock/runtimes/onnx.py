@@ -1,4 +1,4 @@
-"""Open an ONNX file by ONNX Runtime, without torch."""
+"""Open an ONNX file with ONNX Runtime, without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PRODUCT = (
     b"\x02\x12\n\n\x03\x12\x01M\n\x03\x12\x01KZ\x15\n\x01B\x12\x10\n\x0e\x08\x03\x12\n\n\x03\x12\x01K\n"
     b"\x03\x12\x01Nb\x15\n\x01Y\x12\x10\n\x0e\x08\x06\x12\n\n\x03\x12\x01M\n\x03\x12\x01NB\x04\n\x00\x10\r"
 )
-"""The ONNX file of one node, MatMulInteger of A uint8[M,K] and B int8[K,N]: to write it, a service
+"""An ONNX file with one node, MatMulInteger of A uint8[M,K] and B int8[K,N]: to write it, a service
 would need the package onnx."""
 
 
@@ -46,7 +46,7 @@ def _open(model: str | bytes, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # A spinning pool takes the cores from the threads that decode images.
+    # Spinning threads would take cores from the threads that decode images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(
         model, sess_options=options, providers=["CPUExecutionProvider"]

@@ -1,4 +1,4 @@
-"""Open an ONNX file by OpenVINO, without torch and without telemetry."""
+"""Open an ONNX file with OpenVINO, without torch and without telemetry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rootstock.errors import BundleError
 
 def import_openvino() -> Any:
     """Return the package; it must be installed."""
-    # Importing OpenVINO reports the import to its maker, unless this package is missing.
+    # Importing OpenVINO sends a report to its maker, unless this package is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
@@ -29,7 +29,7 @@ def openvino_model(path: Path, *, threads: int | None = None, passes: int = 1) -
         BundleError: OpenVINO cannot load the file.
     """
     openvino = import_openvino()
-    # float32: the bf16 that OpenVINO would choose moves logits by hundredths.
+    # float32, because the bf16 that OpenVINO would choose changes logits by hundredths.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": passes}
@@ -49,7 +49,7 @@ def make_caller(model: Any, outputs: Sequence[str]) -> Callable[[np.ndarray], li
 
     Any number of threads may call it.
     """
-    # A request must not be used by two threads at once; threads come and go.
+    # Two threads must not share a request, and threads come and go.
     idle: SimpleQueue[Any] = SimpleQueue()
 
     def call(images: np.ndarray) -> list[np.ndarray]:

@@ -72,7 +72,9 @@ def test_a_restored_project_predicts_and_keeps_its_history(
 
 
 def test_a_restore_overwrites_nothing(saved, home):
-    with pytest.raises(ArtifactError, match="mlflow.db exists: a restore overwrites nothing"):
+    with pytest.raises(
+        ArtifactError, match="mlflow.db exists already, and a restore never overwrites"
+    ):
         restore(saved, tracking_uri(Paths(home)))
 
 
@@ -82,7 +84,7 @@ def test_a_backup_overwrites_nothing(home, saved):
 
 
 def test_backup_must_be_outside_the_copied_folder(home):
-    with pytest.raises(ArtifactError, match="is part of what is copied"):
+    with pytest.raises(ArtifactError, match="is inside the folder to copy"):
         backup(tracking_uri(Paths(home)), home / "mlruns/saved")
 
 
@@ -98,7 +100,7 @@ def test_a_damaged_database_is_not_backed_up(saved, tmp_path):
     with database.open("r+b") as file:
         file.seek(8192)
         file.write(b"\xff" * 40_000)
-    with pytest.raises(ArtifactError, match="mlflow.db is damaged(.|\n)*an earlier back-up"):
+    with pytest.raises(ArtifactError, match="mlflow.db is damaged(.|\n)*an earlier backup"):
         backup(tracking_uri(Paths(saved)), tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
@@ -148,7 +150,7 @@ def test_an_index_without_files_is_damaged(saved, tmp_path):
         restore(saved, tracking_uri(Paths(tmp_path / "new")))
 
 
-@pytest.mark.parametrize("harm", ["damaged", "missing", "not of the back-up"])
+@pytest.mark.parametrize("harm", ["damaged", "missing", "not part of the backup"])
 def test_a_harmed_backup_is_rejected_and_nothing_restored(saved, tmp_path, harm):
     file = next(saved.rglob("model.onnx"))
     if harm == "damaged":
@@ -164,7 +166,7 @@ def test_a_harmed_backup_is_rejected_and_nothing_restored(saved, tmp_path, harm)
 
 def test_an_unfinished_backup_is_not_a_backup(saved, tmp_path):
     (saved / "backup.json").unlink()
-    with pytest.raises(ArtifactError, match="is no finished back-up"):
+    with pytest.raises(ArtifactError, match="is not a complete backup"):
         restore(saved, tracking_uri(Paths(tmp_path / "new")))
 
 

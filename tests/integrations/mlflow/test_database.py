@@ -120,7 +120,7 @@ def test_permanently_locked_file_is_an_error(mlflow_tables, tmp_path, monkeypatc
     try:
         with pytest.raises(TrackingError, match="database is locked") as refused:
             MlflowRegistry(f"sqlite:///{file}").versions("rootstock")
-        assert "another process holds the file" in refused.value.hint
+        assert "another process has locked the file" in refused.value.hint
     finally:
         holder.kill()
         holder.wait()

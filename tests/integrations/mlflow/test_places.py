@@ -144,7 +144,7 @@ def test_non_model_folder_is_rejected_before_copying(project, tmp_path, monkeypa
     monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda **asked: copied.append(asked))
     with closing(sqlite3.connect(project / "mlflow.db")) as database, database:
         database.execute("UPDATE model_versions SET source = ?, storage_location = NULL", [address])
-    with pytest.raises(TrackingError, match="not a model|no files any more"):
+    with pytest.raises(TrackingError, match="not a model|no longer exist"):
         download(project, tmp_path / "got")
     assert copied == []
     assert not (tmp_path / "got").exists()

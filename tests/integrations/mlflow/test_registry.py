@@ -85,7 +85,7 @@ def test_tags_are_added(registry, name, run_id, tmp_path):
 
 def test_unknown_model_lists_the_known(registry, name, run_id, tmp_path):
     register(registry, name, bundle(tmp_path / "model", "one"), run_id)
-    with pytest.raises(NoModelError, match=f"no registered model 'nobody'; there are: .*{name}"):
+    with pytest.raises(NoModelError, match=f"no registered model 'nobody'; registered: .*{name}"):
         registry.find("nobody", alias="champion")
     assert registry.versions("nobody") == []
     registry.drop_alias("nobody", "champion")

@@ -158,7 +158,7 @@ def test_files_in_folder_of_this_machine_are_copied(server, mlflow_uri, client, 
     entry = reader.find("beside", version="1")
     assert (reader.download(entry, tmp_path / "got") / "bundle.json").read_text() == "one"
     shutil.rmtree(client.get_run(run.id).info.artifact_uri.removeprefix("file://"))
-    with pytest.raises(NoModelError, match="version 1 of 'beside' has no files any more"):
+    with pytest.raises(NoModelError, match="the files of version 1 of 'beside' no longer exist"):
         reader.download(entry, tmp_path / "got")
     assert (tmp_path / "got/bundle.json").read_text() == "one"
 
@@ -198,10 +198,10 @@ def test_a_listing_cannot_leave_the_folder(name, tmp_path):
     [
         (401, "You are not authenticated.", "HTTP 401: You are not authenticated.*\\n.*USERNAME"),
         (500, "<h1>oh</h1>", "HTTP 500: <h1>oh</h1>\\n.*its log"),
-        (404, "not here", "HTTP 404: not here\\n.*is the server up"),
-        (200, "<html>", "does not answer as MLflow does"),
-        (200, "[]", "does not answer as MLflow does"),
-        (200, "{}", "does not answer as MLflow does"),
+        (404, "not here", "HTTP 404: not here\\n.*check the server"),
+        (200, "<html>", "not an MLflow server"),
+        (200, "[]", "not an MLflow server"),
+        (200, "{}", "not an MLflow server"),
     ],
 )
 def test_rejecting_or_wrong_server_is_an_error(status, text, message):
@@ -218,7 +218,7 @@ def test_unreachable_server_error_hides_password():
     with answering({}) as (address, _):
         pass
     uri = address.replace("//", "//user:swordfish@")
-    with pytest.raises(TrackingError, match="is the server up") as told:
+    with pytest.raises(TrackingError, match="check the server") as told:
         RestRegistry(uri).find("flowers", alias="champion")
     assert "swordfish" not in str(told.value)
 

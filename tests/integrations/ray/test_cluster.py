@@ -190,12 +190,12 @@ def test_missing_or_wrong_token_fails_at_once(short_path, tmp_path, monkeypatch)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3}
     with running_cluster(short_path, tmp_path, **token) as address:
         began = time.monotonic()
-        with pytest.raises(TrainingError, match="wants a token, and none is given"):
+        with pytest.raises(TrainingError, match="needs a token, but none is set"):
             probe(address)
         for name, value in token.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 48)
-        with pytest.raises(TrainingError, match=r"refuses the token of RAY_AUTH_TOKEN(.|\n)*_PATH"):
+        with pytest.raises(TrainingError, match=r"refuses the token in RAY_AUTH_TOKEN(.|\n)*_PATH"):
             probe(address)
         assert time.monotonic() - began < 20
         monkeypatch.setenv("RAY_AUTH_TOKEN", token["RAY_AUTH_TOKEN"])

@@ -252,7 +252,7 @@ def test_search_starts_nothing_after_time_limit(ray, tmp_path, monkeypatch, pati
     """Either the trial notices it, or Ray does before the trial has a process."""
     monkeypatch.setattr("rootstock.integrations.ray.search.PATIENCE_SECONDS", patience)
     trials = search(learn, [{"lr": 0.1}, {"lr": 0.2}], tmp_path, seconds=-0.5)
-    assert [trial.error for trial in trials] == ["no time was left to begin it"] * 2
+    assert [trial.error for trial in trials] == ["no time was left to start it"] * 2
     assert all(trial.timed_out for trial in trials)
 
 

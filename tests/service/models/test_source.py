@@ -24,7 +24,7 @@ def test_sources_are_read(model, source):
 
 @pytest.mark.parametrize("model", ["models:/", "models:/x", "models:/x@", "models:/x/1@y"])
 def test_an_address_that_names_no_model_is_rejected(model):
-    with pytest.raises(ConfigError, match=f"{model}.* names no registered model"):
+    with pytest.raises(ConfigError, match=f"{model}.* is not the address of a registered model"):
         ModelSource.parse(model)
 
 

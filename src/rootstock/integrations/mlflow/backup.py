@@ -1,7 +1,7 @@
-"""Back-up and restore of an embedded registry: the SQLite database and its artifacts.
+"""Back up and restore an embedded registry: the SQLite database and its artifacts.
 
-A back-up is one folder: the database, the artifacts, and backup.json with the sha256 of every
-file, written last. Another database has tools of its own, which `backup` names.
+A backup is one folder: the database, the artifacts, and backup.json with the sha256 of every file,
+written last. Other databases have their own tools, which `backup` names.
 """
 
 from __future__ import annotations
@@ -27,22 +27,24 @@ DATABASE, INDEX = "mlflow.db", "backup.json"
 
 
 def backup(uri: str, target: Path) -> dict[str, int]:
-    """Copy the registry at ``uri`` to the new folder ``target``; returns counts of what it holds.
+    """Copy the registry at ``uri`` to the new folder ``target``; return counts of its content.
 
-    Training and serving may go on meanwhile: the database is copied as it was at one moment, and
-    a version's files are there before the version is.
+    Training and serving may continue meanwhile: the copy of the database is consistent, and the
+    files of a version exist before the version does.
     Raises:
-        TrackingError: it is no SQLite database; the message names the commands to use instead.
-        ArtifactError: the target is there already, lies among the artifacts, or cannot be
-            written; or the registry is empty.
+        TrackingError: the database is not SQLite; the message names the commands to use instead.
+        ArtifactError: the target exists already, is inside the artifacts, or cannot be written;
+          or the registry is empty.
     """
     database = _embedded(uri, doing="back up")
     root = database.parent / ARTIFACTS
     home = root.resolve().as_uri()
     if target.resolve().is_relative_to(root.resolve()):
-        raise ArtifactError(f"{target} is part of what is copied", hint="name a folder elsewhere")
+        raise ArtifactError(
+            f"{target} is inside the folder to copy", hint="name a folder outside of it"
+        )
     if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
-        raise ArtifactError(f"{target} exists already", hint="name a new folder for each back-up")
+        raise ArtifactError(f"{target} exists already", hint="name a new folder for each backup")
     with _whole_folder(target) as fresh:
         _copy_database(database, fresh / DATABASE)
         counts = _count(fresh / DATABASE)
@@ -80,19 +82,19 @@ def backup(uri: str, target: Path) -> dict[str, int]:
 
 
 def restore(source: Path, uri: str) -> dict[str, int]:
-    """Put the back-up ``source`` where ``uri`` names an SQLite file that is not there yet.
+    """Restore the backup ``source`` to ``uri``, an SQLite file that does not exist yet.
 
     Raises:
-        ArtifactError: the back-up is incomplete or damaged, or there is a registry already.
-        TrackingError: ``uri`` names no SQLite file.
+        ArtifactError: the backup is incomplete or damaged, or there is already a registry.
+        TrackingError: ``uri`` does not name an SQLite file.
     """
     database = _embedded(uri, doing="restore")
     root = database.parent / ARTIFACTS
     for path in (database, root):
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise ArtifactError(
-                f"{path} exists: a restore overwrites nothing",
-                hint="restore into an empty project, or move what is there away",
+                f"{path} exists already, and a restore never overwrites files",
+                hint="restore into an empty project, or move the existing files away",
             )
     index = verify(source)
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ def restore(source: Path, uri: str) -> dict[str, int]:
         if root.is_dir():
             root.rmdir()
         (fresh / ARTIFACTS).rename(root)
-        # Last: without it there is no registry, and the restore can be made again.
+        # Last: without the database there is no registry, and the restore can be repeated.
         (fresh / DATABASE).rename(database)
     except OSError as error:
         raise ArtifactError(f"{database.parent} cannot be written: {error}") from error
@@ -117,46 +119,51 @@ def restore(source: Path, uri: str) -> dict[str, int]:
 
 
 def verify(source: Path) -> dict[str, dict[str, str]]:
-    """The index of a back-up, after every checksum has been compared.
+    """Return the index of a backup after comparing every checksum.
 
     Raises:
         ArtifactError: a file is missing, damaged or unlisted.
     """
     if not (source / INDEX).is_file():
         raise ArtifactError(
-            f"{source} is no finished back-up: it has no {INDEX}", hint="name the folder itself"
+            f"{source} is not a complete backup: it has no {INDEX}",
+            hint="name the folder of the backup itself",
         )
     try:
         index = read_json(source / INDEX, made_by="rootstock backup")
     except ArtifactError as error:
-        raise ArtifactError(error.message, hint="use another back-up") from error
+        raise ArtifactError(error.message, hint="use another backup") from error
     problem = explain_format(
         index.get("format_version"),
         FORMAT_VERSION,
         path=source / INDEX,
-        again="use the Rootstock that made it",
+        again="use the version of Rootstock that made it",
     )
     if problem:
         raise ArtifactError(problem[0], hint=problem[1])
     files = index.get("files")
     if not isinstance(files, dict) or "artifacts_were_at" not in index:
         raise ArtifactError(
-            f"{source / INDEX} is damaged: it lists no files", hint="use another back-up"
+            f"{source / INDEX} is damaged: it lists no files", hint="use another backup"
         )
     if links := sorted(path for path in source.rglob("*") if path.is_symlink()):
         raise ArtifactError(
-            f"{links[0]} is a link, and a back-up has none", hint="use another back-up"
+            f"{links[0]} is a link, but a backup has no links", hint="use another backup"
         )
     present = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
     missing, more = sorted(set(files) - present), sorted(present - set(files) - {INDEX})
     damaged = [
         name for name in files if name in present and sha256_file(source / name) != files[name]
     ]
-    for names, what in ((missing, "missing"), (damaged, "damaged"), (more, "not of the back-up")):
+    for names, what in (
+        (missing, "missing"),
+        (damaged, "damaged"),
+        (more, "not part of the backup"),
+    ):
         if names:
             raise ArtifactError(
                 f"{source}: {len(names)} files are {what}, the first is {names[0]}",
-                hint="use another back-up; nothing was restored",
+                hint="use another backup; nothing was restored",
             )
     return index
 
@@ -212,7 +219,8 @@ def _whole_folder(target: Path) -> Iterator[Path]:
         fresh.rename(target)
     except (OSError, sqlite3.Error) as error:
         raise ArtifactError(
-            f"{target} cannot be written: {error}", hint="nothing was kept; free some space"
+            f"{target} cannot be written: {error}",
+            hint="the incomplete copy was removed; free some disk space",
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -224,26 +232,26 @@ def _copy_database(database: Path, target: Path) -> None:
             closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as old,
             closing(sqlite3.connect(target)) as new,
         ):
-            # Of a locked database the copy would wait for ever; this waits five seconds.
+            # Copying a locked database would wait forever; this query waits five seconds.
             old.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            # SQLite's own copy is consistent while others write.
+            # SQLite's own copy is consistent while other processes write.
             old.backup(new)
             sound = new.execute("PRAGMA quick_check").fetchone()[0]
     except sqlite3.OperationalError as error:
         raise ArtifactError(
-            f"{database} cannot be copied: {error}", hint="is it in use? Try again"
+            f"{database} cannot be copied: {error}", hint="if it is in use, try again"
         ) from error
     except sqlite3.DatabaseError as error:
         sound = str(error)
     if sound != "ok":
         raise ArtifactError(
             f"{database} is damaged ({sound}); nothing was backed up",
-            hint="restore an earlier back-up into an empty project",
+            hint="restore an earlier backup into an empty project",
         )
 
 
 def _places_outside(database: Path, home: str) -> list[str]:
-    """Addresses of artifacts that are not below ``home``, of experiments that have runs."""
+    """Return addresses of artifacts outside of ``home``, for experiments that have runs."""
     query = (
         "SELECT DISTINCT e.artifact_location FROM experiments e JOIN runs r "
         "ON r.experiment_id = e.experiment_id"
@@ -254,9 +262,9 @@ def _places_outside(database: Path, home: str) -> list[str]:
 
 
 def _versions_without_files(fresh: Path, home: str) -> list[str]:
-    """Registered versions, as NAME VERSION, whose files should be among the artifacts and are not.
+    """Return registered versions, as NAME VERSION, whose files are missing in the artifacts.
 
-    ``fresh`` is the copy; addresses in it still begin with ``home``.
+    ``fresh`` is the copy of the database; its addresses still begin with ``home``.
     """
     query = (
         "SELECT v.name, v.version, v.source, r.artifact_uri FROM model_versions v "
@@ -276,7 +284,7 @@ def _versions_without_files(fresh: Path, home: str) -> list[str]:
 
 
 def _below(home: str, place: str) -> str | None:
-    """The part of a place that follows ``home``, both URIs or the place a path; None: elsewhere."""
+    """Return the part of a place after ``home``, for URIs or a path; None if it is elsewhere."""
     for folder, read in ((home, unquote), (str(local_path(home)), str)):
         if place.startswith(f"{folder}/"):
             return read(place.removeprefix(f"{folder}/"))

@@ -1,7 +1,7 @@
-"""MLflow's client, made once a process, and its failures in our words.
+"""MLflow's client, created once per process, with errors in Rootstock's words.
 
-A dead server costs seconds: retries and timeouts are bounded by environment variables, which
-are set only where the user has not.
+A dead server costs only seconds: environment variables limit retries and timeouts, and are set only
+if the user has not set them.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ QUIET_VARIABLES = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""No chatter."""
+"""Variables that silence MLflow."""
 
 TIMEOUT_VARIABLES = {
-    # Defaults of 7 retries and 120 s were measured to hold a dead server's caller for 4 minutes.
+    # With the defaults of 7 retries and 120 s, a dead server blocked its caller for 4 minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
 }
 
 
 def prepare_mlflow() -> None:
-    """Set the variables that keep MLflow quiet and its calls bounded, where they are unset."""
+    """Set the variables that silence MLflow and limit its calls, unless they are set."""
     for key, value in {**QUIET_VARIABLES, **TIMEOUT_VARIABLES}.items():
         os.environ.setdefault(key, value)
 
 
 @functools.lru_cache(maxsize=8)
 def mlflow_client(tracking_uri: str) -> MlflowClient:
-    """The client of this process; to be called, and used, inside `translated`."""
+    """Return the client of this process; call and use it inside `translated`."""
     prepare_mlflow()
     from mlflow import MlflowClient
 
@@ -71,7 +71,7 @@ def probe(uri: str) -> None:
     """Ask MLflow for an experiment, as a training would.
 
     Raises:
-        TrackingError: it cannot be reached, or refuses who asks.
+        TrackingError: MLflow cannot be reached, or refuses the user.
     """
     with translated(uri, "look for runs"):
         mlflow_client(uri).search_experiments(max_results=1)
@@ -79,7 +79,7 @@ def probe(uri: str) -> None:
 
 @contextmanager
 def translated(uri: str, doing: str) -> Iterator[None]:
-    """Turn what MLflow, its database or the network raise into TrackingError with a way out."""
+    """Turn errors of MLflow, its database and the network into TrackingError with advice."""
     prepare_mlflow()
     try:
         import sqlalchemy.exc
@@ -109,28 +109,28 @@ def translated(uri: str, doing: str) -> Iterator[None]:
 
 
 def _first_line(text: str) -> str:
-    """Return the first line that says what happened; SQLAlchemy may put one about when before."""
+    """Return the first line that says what happened; SQLAlchemy may put another one before it."""
     lines = [line for line in text.strip().split("\n") if not line.startswith("(raised as a res")]
     return lines[0] if lines else text
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
-    """What S3's client raises, where one is at work."""
+    """Return the error types of the S3 client, if it is in use."""
     exceptions = sys.modules.get("botocore.exceptions")
     return (exceptions.BotoCoreError, exceptions.ClientError) if exceptions else ()
 
 
 DAMAGE_PHRASES = ("file is not a database", "database disk image is malformed")
-"""What SQLite says of a file that it cannot read."""
+"""SQLite's messages for a file that it cannot read."""
 
 
 LOGIN_HINT = (
-    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to those "
-    "of an account of this server"
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to the "
+    "credentials of an account on this server"
 )
 REFUSAL_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 REFUSAL_PHRASES = ("error code 401", "error code 403", "401 Client Error", "403 Client Error")
-"""How MLflow's client reports a password that the server does not take."""
+"""How MLflow's client reports a rejected password."""
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -141,41 +141,41 @@ def _is_refusal(error: Exception) -> bool:
 def _way_out(uri: str, error: Exception) -> str:
     reason = str(error)
     if is_http(uri) and _is_refusal(error):
-        way = f"the server refuses who asks: {LOGIN_HINT}"
+        way = f"the server refuses the user: {LOGIN_HINT}"
     elif is_http(uri) and "500 error" in reason:
-        way = "the server failed: is its disk or its artifact volume full? Its log says more"
+        way = "the server failed: check its log, and whether its disk or artifact volume is full"
     elif is_http(uri):
-        way = f"is the server up? `curl {redact(uri, uri)}/health`; MLFLOW_TRACKING_URI names it"
+        way = f"check the server with `curl {redact(uri, uri)}/health`, and MLFLOW_TRACKING_URI"
     elif is_disk_full(error):
         way = "free some disk space, then run again"
     elif sqlite_file(uri) and "database is locked" in reason:
-        way = "another process holds the file: end it, then run again"
+        way = "another process has locked the file: end it, then run again"
     elif sqlite_file(uri) and any(words in reason for words in DAMAGE_PHRASES):
-        way = "the file is damaged: `rootstock restore` puts a back-up into an empty project"
+        way = "the file is damaged: `rootstock restore` restores a backup into an empty project"
     elif sqlite_file(uri):
         way = (
-            "is the file an MLflow database that you may write? An older one is brought up to "
-            f"date by `mlflow db upgrade '{uri}'`"
+            "check that the file is an MLflow database and writable; `mlflow db upgrade "
+            f"'{uri}'` updates an older one"
         )
     else:
         way = "set MLFLOW_TRACKING_URI to http://HOST:PORT or sqlite:////absolute/mlflow.db"
-    return f"{way}; --set tracking.enabled=false goes without"
+    return f"{way}; or continue without tracking: --set tracking.enabled=false"
 
 
 def redact(text: str, uri: str) -> str:
-    """``text`` without the user and password that ``uri`` holds."""
+    """Return ``text`` without the user and password in ``uri``."""
     user, at, _ = urlsplit(uri).netloc.rpartition("@")
     return text.replace(user + at, "***@") if at else text
 
 
 def or_none(get: Any, *arguments: str) -> Any:
-    """The answer of a client's ``get_...``, or None where there is no such thing."""
+    """Return the answer of a client's ``get_...``; None if the object does not exist."""
     from mlflow.exceptions import MlflowException
 
     try:
         return get(*arguments)
     except MlflowException as error:
-        # INVALID_PARAMETER_VALUE: a version that is no number
+        # INVALID_PARAMETER_VALUE: the version is not a number
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
@@ -184,19 +184,19 @@ def or_none(get: Any, *arguments: str) -> Any:
 CONFLICT_PHRASES = (
     "duplicate key",  # PostgreSQL: two upserts of MLflow both found nothing, and both inserted
     "UNIQUE constraint",
-    "Giving up",  # create_model_version, when others were faster three times
+    "Giving up",  # create_model_version, after losing three races
     "database is locked",
     "deadlock detected",
     "could not serialize",
-    "rows matched",  # deleted by somebody else a moment ago
+    "rows matched",  # another process has just deleted it
 )
 MAX_ATTEMPTS = 8
 
 
 def again_if_crowded(call: Callable[..., Any], *arguments: Any, **others: Any) -> Any:
-    """The call's answer; it is made again where another process was in its way at that moment.
+    """Return the call's answer; repeat the call if another process interfered.
 
-    For calls that may be made twice.
+    Use it only for calls that may be repeated.
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
@@ -211,9 +211,9 @@ def again_if_crowded(call: Callable[..., Any], *arguments: Any, **others: Any) -
 
 
 def patiently(call: Callable[[], Any], seconds: float) -> Any:
-    """The call's answer; while MLflow cannot be reached it is made again, ``seconds`` long.
+    """Return the call's answer; repeat it for ``seconds`` while MLflow cannot be reached.
 
-    For calls that may be made twice.
+    Use it only for calls that may be repeated.
     """
     until, pause = time.monotonic() + seconds, 0.5
     while True:
@@ -224,7 +224,7 @@ def patiently(call: Callable[[], Any], seconds: float) -> Any:
             if left <= 0 or not _is_outage(error):
                 raise
             _log.warning(
-                "MLflow does not answer, waiting for it (%.0f s at most): %s",
+                "MLflow does not answer; waiting at most %.0f s: %s",
                 left,
                 cut(str(error).partition("\n")[0], 200),
             )
@@ -239,16 +239,16 @@ def _is_outage(error: Exception) -> bool:
     if is_disk_full(error):
         return False
     if isinstance(error, MlflowException):
-        # What a server refuses has a code of its own; MLflow's word for the rest is this one.
+        # A refusal of the server has a separate code; MLflow uses this one for all other errors.
         return error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
     return isinstance(error, OSError | InterfaceError | OperationalError)
 
 
 def cut(text: str, length: int) -> str:
-    """``text`` in at most ``length`` characters."""
+    """Return the first ``length`` characters of ``text``, marked if it was cut."""
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def is_http(uri: str) -> bool:
-    """Whether a tracking server is meant."""
+    """Return whether the URI is that of a tracking server."""
     return uri.startswith(("http://", "https://"))

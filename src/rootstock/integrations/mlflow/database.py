@@ -1,4 +1,4 @@
-"""The SQLite file of a registry: made whole or not at all, and waited for while it is locked."""
+"""The SQLite file of a registry: created whole or not at all; a locked file is waited for."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 LOCK_SECONDS = 300
-"""How long another process may hold the file; SQLite's own default is 5 seconds."""
+"""How long to wait for a file that another process has locked; SQLite's default is 5 seconds."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 DISK_PHRASES = (
     "database or disk is full",
     "disk I/O error",
     *(os.strerror(number) for number in DISK_ERRORS),
 )
-"""What SQLite and the system say of a disk without room."""
+"""Messages of SQLite and the system for a full disk."""
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -38,10 +38,10 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def open_database(uri: str, database: Path) -> MlflowClient:
-    """Return a client for the SQLite file; a file that is missing or empty is made first.
+    """Return a client for the SQLite file; a missing or empty file is created first.
 
-    MLflow takes seconds to make the tables, unlocked: two processes at once break each other, and
-    a file that is half made cannot be used. So one process makes it, under another name.
+    MLflow takes seconds to create the tables, without a lock: two processes at once break each
+    other, and a half-created file is useless. So one process creates the file, under another name.
     """
     from mlflow import MlflowClient
 
@@ -55,7 +55,7 @@ def open_database(uri: str, database: Path) -> MlflowClient:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Return whether ``error``, or what caused it, is a disk that takes no more."""
+    """Return whether ``error``, or its cause, is a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             return True
@@ -82,7 +82,7 @@ def _make(uri: str, database: Path) -> None:
 
 
 def try_database(uri: str) -> None:
-    """Open the database once: MLflow itself would retry a hopeless one for 100 s."""
+    """Open the database once, because MLflow would retry a hopeless one for 100 s."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri)
@@ -111,7 +111,7 @@ def _hold(database: Path) -> Iterator[None]:
 
     name = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:16]
     database.parent.mkdir(parents=True, exist_ok=True)
-    # Next to the file if that can be written, so that containers sharing it share the lock.
+    # Next to the file if possible, so that containers that share it also share the lock.
     beside = os.access(database.parent, os.W_OK)
     lock = Path(f"{database}.lock") if beside else Path(tempfile.gettempdir(), f"{name}.lock")
     with FileLock(lock, timeout=LOCK_SECONDS):

@@ -1,7 +1,7 @@
-"""An append-only log in MLflow: the versions of a registered model of its own.
+"""An append-only log in MLflow, stored as the versions of a separate registered model.
 
-Creating a model version is MLflow's one call that gives a number to exactly one caller and
-writes what belongs to it in the same transaction (docs/decisions/champion-history.md).
+Creating a model version is the one call of MLflow that gives a number to exactly one caller and
+writes its tags in the same transaction (docs/decisions/champion-history.md).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOG_SUFFIX = " champions"
-"""The space is not allowed in registry.name, so no model of a user has such a name."""
+"""registry.name may not contain the space, so this name never collides with a user's model."""
 LOG_TAGS = {"rootstock": "history of the champions, not a model"}
-"""Shown in MLflow's list of models, which leaves out descriptions."""
+"""Shown in MLflow's list of models, which does not show descriptions."""
 LOG_DESCRIPTION = (
-    "Who was champion when, and why: one version a change. Rootstock appends to it and decides by "
-    "it; please change nothing here. `rootstock history` shows it."
+    "The history of the champions, one version per change. Rootstock appends to it and relies on "
+    "it, so please do not change it. `rootstock history` shows it."
 )
 MAX_TAG_CHARACTERS = 4_000
 
@@ -45,7 +45,7 @@ def append_record(client: MlflowClient, name: str, version: str, facts: Mapping[
 
 
 def read_records(client: MlflowClient, name: str) -> list[Record]:
-    """Return all records, oldest first; none if nothing was appended yet."""
+    """Return all records, oldest first; empty if there are none yet."""
     return [
         Record(
             int(one.version),
@@ -62,7 +62,7 @@ def list_versions(client: MlflowClient, name: str) -> list[Any]:
     versions: list[Any] = []
     token = None
     while True:
-        # In this order, what is appended meanwhile comes on the last page.
+        # In this order, versions that are appended meanwhile are on the last page.
         page = client.search_model_versions(
             f"name='{name}'", order_by=["version_number ASC"], page_token=token
         )
@@ -89,6 +89,6 @@ def ensure_model(
         try:
             client.create_registered_model(name, tags=tags, description=description or None)
         except Exception as error:
-            # Another process may have made it in between.
+            # Another process may have created it in between.
             if or_none(client.get_registered_model, name) is None:
                 raise error

@@ -1,8 +1,8 @@
-"""The files that make a model directory an MLflow model, with the flavors python_function and onnx.
+"""The files that turn a model directory into an MLflow model (python_function and onnx).
 
 MLflow's tools (`mlflow.pyfunc.load_model`, `mlflow models serve`, `mlflow.models.evaluate`) load a
-version without Rootstock: `code.zip` holds a copy of the modules that answer, as plain source.
-Rootstock itself never runs that copy.
+version without Rootstock: `code.zip` holds the source of the modules that answer. Rootstock itself
+never runs that copy.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 CODE = "code.zip"
 PACKAGE = "rootstock"
 SOURCE = Path(__file__).parents[3]
-"""The folder that the package is in."""
+"""The folder of the package."""
 REQUIREMENTS = ("mlflow", "numpy", "onnx", "onnxruntime", "pillow")
-"""What the two flavors import; pandas and pydantic come with MLflow."""
+"""The requirements of both flavors; pandas and pydantic come with MLflow."""
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-"""The time of each file in `code.zip`: the same code is the same archive."""
+"""The time of each file in `code.zip`, so that the same code gives the same archive."""
 
 
 def write_model_files(bundle: ModelBundle, target: Path, *, run_id: str, folder: str) -> None:
-    """Write to the folder ``target`` what the model lacks, and checksums.json with these files.
+    """Write the missing files of the model to ``target``, and checksums.json with them.
 
     ``folder`` is the place of the model among the artifacts of the run ``run_id``.
-    Nothing is written for a task that is defined outside of the package: its code is unknown here.
+    Nothing is written for a task defined outside of the package, because its code is unknown here.
 
     Raises:
         BundleError: the model fails its golden images.
@@ -106,10 +106,10 @@ def _describe_data(model: Model, bundle: ModelBundle, target: Path) -> None:
 
 
 def _write_code(archive: Path, modules: Sequence[str]) -> str:
-    """Write the source of ``modules`` and of what they import; return the name of its package.
+    """Write the source of ``modules`` and their imports; return the name of the package.
 
-    The name has a part of the content's hash: copies of several versions can be loaded into one
-    process, next to an installed Rootstock.
+    The name contains a part of the content's hash, so that copies of several versions can be loaded
+    into one process, next to an installed Rootstock.
     """
     files = {
         path.relative_to(SOURCE).as_posix(): path.read_text(encoding="utf-8")
@@ -126,9 +126,9 @@ def _write_code(archive: Path, modules: Sequence[str]) -> str:
 
 
 def _find_sources(modules: Sequence[str]) -> Iterator[Path]:
-    """Yield the files of modules and of all that they import when they are loaded.
+    """Yield the files of modules and of everything that they import when loaded.
 
-    Imports inside functions are left out: training needs them, answers do not.
+    Imports inside functions are ignored: training needs them, but answers do not.
     """
     waiting, done = list(modules), set()
     while waiting:
@@ -152,5 +152,5 @@ def _find_sources(modules: Sequence[str]) -> Iterator[Path]:
 
 
 def _release(name: str) -> str:
-    """Return the installed version as a package index knows it."""
+    """Return the installed version in the form of a package index."""
     return importlib.metadata.version(name).partition("+")[0]

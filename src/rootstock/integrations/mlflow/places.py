@@ -1,7 +1,7 @@
-"""Where the files of an SQLite registry are, also after its project was moved or copied.
+"""Find the files of an SQLite registry, even after its project was moved or copied.
 
-MLflow's tables hold absolute addresses. The files of a project are in ``mlruns`` next to its
-database, wherever that is now: they are looked for there first, and new runs are kept there.
+MLflow's tables contain absolute addresses. The files of a project are in ``mlruns`` next to its
+database: they are searched there first, and new runs are stored there.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ADDRESS_COLUMNS = ("artifact_location", "artifact_uri", "source", "storage_locat
 ROOT = re.compile(rf"(?P<root>.*/{ARTIFACTS})(?:/.*)?")
 """An address below a folder of artifacts."""
 TRIED_RUNS = 2_000
-"""Look for the files of at most this many runs; a trial without files has no folder."""
+"""Search the files of at most this many runs; a trial without files has no folder."""
 
 
 def locate(address: str, database: Path | None) -> str:
-    """Return where the files of ``address`` are: next to ``database`` if they are there."""
+    """Return the place of the files of ``address``: next to ``database`` if they are there."""
     path = local_path(address)
     if database is None or path is None:
         return address
@@ -41,8 +41,8 @@ def locate(address: str, database: Path | None) -> str:
 def bring_home(database: Path, root: Path | None = None) -> int:
     """Correct the addresses of files that are in ``root``; return the number of folders corrected.
 
-    ``root`` is by default ``mlruns`` next to ``database``. Experiments of a project that was
-    copied without its files keep new runs there too: the other project's folder is left alone.
+    ``root`` is by default ``mlruns`` next to ``database``. New runs of a project that was copied
+    without its files are stored there too; the folder of the original project is not changed.
     """
     home = root or artifacts_of(database)
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
@@ -77,10 +77,10 @@ def local_path(address: str) -> Path | None:
 
 
 def check_model_folder(address: str) -> None:
-    """Refuse to copy a folder of this machine that is not a model: a registry may name any.
+    """Refuse to copy a local folder that is not a model, since a registry may name any folder.
 
     Raises:
-        TrackingError: it has files but no `bundle.json`, or has links, which may lead anywhere.
+        TrackingError: the folder has no `bundle.json`, or has links, which may lead anywhere.
     """
     folder = local_path(address)
     if folder is None or (folder.is_dir() and not any(folder.iterdir())):
@@ -88,12 +88,12 @@ def check_model_folder(address: str) -> None:
     if not (folder / FACTS).is_file():
         wrong = f"it has no {FACTS}"
     elif any(path.is_symlink() for path in folder.rglob("*")):
-        wrong = "it holds links"
+        wrong = "it contains links"
     else:
         return
     raise TrackingError(
         f"the registry names {folder}, which is not a model: {wrong}",
-        hint="is the registry yours? Register the model again",
+        hint="check that the registry is yours, and register the model again",
     )
 
 
@@ -101,7 +101,7 @@ def move_addresses(
     connection: sqlite3.Connection, old: Path, new: Path, *, tables: tuple[str, ...] = ()
 ) -> None:
     """Replace the folder ``old`` by ``new`` in all addresses, or in those of ``tables``."""
-    # Most addresses are URIs; that of MLflow's Default experiment is a path.
+    # Most addresses are URIs; the address of MLflow's Default experiment is a path.
     changes = [(old.as_uri(), new.as_uri()), (str(old), str(new))]
     for table, column in _columns(connection):
         if tables and table not in tables:
@@ -157,7 +157,7 @@ def _is_in_use(connection: sqlite3.Connection, old: Path) -> bool:
 
 
 def _is_anothers(old: Path, database: Path) -> bool:
-    """Return whether the folder of ``old`` is a project with a database of its own."""
+    """Return whether the folder of ``old`` is another project with its own database."""
     other = old.parent / database.name
     return other.is_file() and not _is_same(other, database)
 

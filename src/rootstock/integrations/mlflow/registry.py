@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 MODEL_FOLDER = "model"
 MAX_NAMES = 20
-"""Registered models that an error names."""
+"""Number of registered models that an error lists."""
 MAX_DESCRIPTION_CHARACTERS = 5_000
-"""What a column of the oldest databases holds."""
+"""The type of a column in the oldest databases."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class MlflowRegistry:
     ) -> RegistryEntry:
         """Upload the bundle to the run's ``model/`` folder and make it the next version.
 
-        A run that already holds a model keeps it: the new one goes to ``model-2``, because the
-        files of a version never change.
+        A run that already has a model keeps it: the new one goes to ``model-2``, because the files
+        of a version never change.
 
         Raises:
             TrackingError: there is no run, or MLflow cannot be reached or refuses.
         """
         if not run_id:
             raise TrackingError(
-                f"a version of {name!r} needs the run that made it, and there is none",
+                f"a version of {name!r} needs the run that made it, but there is no run",
                 hint="train with tracking.enabled=true, then register",
             )
         with self._translated(f"register {name!r}") as client:
@@ -77,7 +77,7 @@ class MlflowRegistry:
         """Return the entry under an alias or version.
 
         Raises:
-            NoModelError: there is none; the message says which names, aliases or versions are.
+            NoModelError: it does not exist; the message lists existing names, aliases or versions.
         """
         with self._translated(f"look up {name!r}") as client:
             aliases = self._aliases(client, name)
@@ -123,7 +123,7 @@ class MlflowRegistry:
             again_if_crowded(client.set_registered_model_alias, name, alias, version)
 
     def drop_alias(self, name: str, alias: str) -> None:
-        """Remove an alias; nothing happens if there is none."""
+        """Remove an alias, if it exists."""
         with self._translated(f"drop the alias {alias!r} of {name!r}") as client:
             if or_none(client.get_registered_model, name) is not None:
                 again_if_crowded(client.delete_registered_model_alias, name, alias)
@@ -156,12 +156,12 @@ class MlflowRegistry:
             mlflow_log.note_on_record(client, name, number, facts)
 
     def download(self, entry: RegistryEntry, target: Path) -> Path:
-        """Fetch the version's files next to ``target``, then put them there in one move.
+        """Download the version's files next to ``target``, then move them there in one step.
 
-        What was at ``target`` before is replaced. Returns ``target``.
+        Replaces anything at ``target``. Returns ``target``.
 
         Raises:
-            NoModelError: the version has no files any more.
+            NoModelError: the files of the version no longer exist.
             TrackingError: MLflow fails, or the version's folder on this machine is not a model.
         """
         if not self.holds_files(entry):
@@ -182,7 +182,7 @@ class MlflowRegistry:
         return replace_directory(target, fetch)
 
     def _find_files(self, client: MlflowClient, entry: RegistryEntry) -> str:
-        """Return where the version's files are; ``runs:/ID/folder`` is below the run's place."""
+        """Return the place of the version's files; ``runs:/ID/folder`` is below that of the run."""
         source = str(client.get_model_version_download_uri(entry.name, entry.version))
         if source.startswith("runs:/"):
             run_id, _, folder = source.removeprefix("runs:/").partition("/")
@@ -200,7 +200,7 @@ class MlflowRegistry:
         return {alias: str(version) for alias, version in model.aliases.items()}
 
     def _upload(self, bundle: Path, *, run_id: str, folder: str) -> None:
-        """Upload a bundle, and the files that make it an MLflow model if it is a whole one."""
+        """Upload a bundle, with the files of an MLflow model if it is complete."""
         run = MlflowRun(self.tracking_uri, run_id)
         run.log_files(bundle, folder=folder)
         if not (bundle / CHECKSUMS).is_file():
@@ -230,25 +230,25 @@ def _entry(fields: Any, aliases: Mapping[str, str]) -> RegistryEntry:
 
 
 def missing_model(name: str, known: Sequence[str]) -> NoModelError:
-    """Return the error for a name that is not registered; ``known`` names are."""
+    """Return the error for a name that is not registered; ``known`` are the registered names."""
     names = ", ".join(one for one in known if not one.endswith(mlflow_log.LOG_SUFFIX)) or "none"
     return NoModelError(
-        f"there is no registered model {name!r}; there are: {names}",
-        hint="train and register one: `dvc repro`, or name another in registry.name",
+        f"there is no registered model {name!r}; registered: {names}",
+        hint="train and register one with `dvc repro`, or change registry.name",
     )
 
 
 def missing_version(
     name: str, what: str, aliases: Iterable[str], versions: Iterable[RegistryEntry]
 ) -> NoModelError:
-    """Return the error for an alias or version (``what``) that a registered model does not have."""
+    """Return the error for an alias or version (``what``) that the model does not have."""
     names = ", ".join(sorted(aliases)) or "none"
     numbers = [entry.version for entry in versions]
-    hint = "register a model: `dvc repro`, or `rootstock register`"
+    hint = "register a model with `dvc repro` or `rootstock register`"
     if numbers and what.startswith("version"):
-        hint = f"name one that there is, such as {numbers[-1]}"
+        hint = f"name an existing version, such as {numbers[-1]}"
     elif numbers:
-        hint = f"name a version; `rootstock promote {numbers[-1]}` makes that one the champion"
+        hint = f"name a version, or make one champion: `rootstock promote {numbers[-1]}`"
     return NoModelError(
         f"the model {name!r} has no {what}; aliases: {names}; "
         f"versions: {', '.join(numbers) or 'none'}",
@@ -259,13 +259,13 @@ def missing_version(
 def missing_files(entry: RegistryEntry) -> NoModelError:
     """Return the error for a version without artifacts."""
     return NoModelError(
-        f"version {entry.version} of {entry.name!r} has no files any more",
+        f"the files of version {entry.version} of {entry.name!r} no longer exist",
         hint="the run's artifacts were deleted or moved; register the model again",
     )
 
 
 def replace_directory(target: Path, fetch: Callable[[Path], Path]) -> Path:
-    """Put the directory that ``fetch`` returns at ``target`` in one move; returns ``target``.
+    """Move the directory that ``fetch`` returns to ``target`` in one step; return ``target``.
 
     ``fetch`` gets an empty directory on the same file system, and returns that or one below it.
     """
@@ -280,7 +280,7 @@ def replace_directory(target: Path, fetch: Callable[[Path], Path]) -> Path:
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:
-    # Another process may put its own copy there between the two renames; then try again.
+    # Another process may put its own copy there between both renames; then try again.
     old.mkdir()
     for attempt in range(5):
         with suppress(FileNotFoundError):

@@ -1,6 +1,6 @@
-"""A registry behind an MLflow server, read by MLflow's public REST API: without MLflow itself.
+"""Read the registry of an MLflow server through its public REST API, without MLflow itself.
 
-A service needs no more than this, and MLflow's own client would bring an MLflow server with it.
+A service needs only this, and MLflow's own client would install an MLflow server.
 The API: https://mlflow.org/docs/latest/rest-api.html
 """
 
@@ -39,26 +39,26 @@ from rootstock.ports.registry import RegistryEntry
 API = "/api/2.0"
 ARTIFACTS = f"{API}/mlflow-artifacts/artifacts"
 MISSING_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""MLflow's codes for what is missing; the second one for an alias or an odd version."""
+"""MLflow's codes for a missing object; the second one for an alias or an invalid version."""
 
 FILE_SECONDS = 60.0
-"""Wait this long for the first bytes of a file: the server may have to fetch it from its store."""
+"""Seconds to wait for the first bytes of a file, which the server may have to fetch first."""
 
 IDLE_SECONDS = 1.0
-"""Keep an idle connection this long; servers close them after a few seconds."""
+"""Seconds to keep an idle connection; servers close it after a few seconds."""
 
 TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 CERTIFICATE_VARIABLES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE")
-"""Variables that name the authorities to trust: a file, or a folder."""
+"""Variables that name trusted certificate authorities: a file or a folder."""
 
 LOGIN_FILE = Path("~/.mlflow/credentials")
-STATUS_HINTS = {401: LOGIN_HINT, 403: LOGIN_HINT, 500: "the server failed; its log says why"}
-"""The way out by status of the answer; for others the server may not be MLflow at all."""
+STATUS_HINTS = {401: LOGIN_HINT, 403: LOGIN_HINT, 500: "the server failed; check its log"}
+"""Advice by status of the answer; for other statuses the server may not be MLflow."""
 
 
 @dataclass(frozen=True)
 class RestRegistry:
-    """The models of an MLflow server: implements `rootstock.ports.registry.RegistryReader`."""
+    """The models of an MLflow server; implements `rootstock.ports.registry.RegistryReader`."""
 
     tracking_uri: str
 
@@ -66,7 +66,7 @@ class RestRegistry:
         """Return the entry under an alias or version.
 
         Raises:
-            NoModelError: there is none; the message names the aliases and versions there are.
+            NoModelError: it does not exist; the message lists the existing aliases and versions.
             TrackingError: the server cannot be reached, or refuses.
         """
         doing = f"look up {name!r}"
@@ -94,7 +94,7 @@ class RestRegistry:
         while True:
             page = self._get(doing, "model-versions/search", **query) or {}
             for fields in page.get("model_versions", ()):
-                # A search does not say the aliases of what it finds.
+                # A search does not return aliases.
                 aliases = [
                     one["alias"]
                     for one in model.get("aliases", ())
@@ -106,14 +106,14 @@ class RestRegistry:
             query["page_token"] = page["next_page_token"]
 
     def download(self, entry: RegistryEntry, target: Path) -> Path:
-        """Fetch the version's files next to ``target``, then put them there in one move.
+        """Download the version's files next to ``target``, then move them there in one step.
 
-        What was at ``target`` before is replaced. Returns ``target``.
+        Replaces anything at ``target``. Returns ``target``.
 
         Raises:
             NoModelError: the version has no files.
-            TrackingError: the server cannot be reached or refuses, or keeps the files where only
-                MLflow's own client can fetch them, which is not installed.
+            TrackingError: the server cannot be reached or refuses, or stores the files where only
+              MLflow's own client, which is not installed, can fetch them.
         """
         doing = f"download version {entry.version} of {entry.name!r}"
         uri = self._artifact_uri(doing, entry)
@@ -131,20 +131,20 @@ class RestRegistry:
                 raise missing_files(entry)
             return folder
 
-        # A password is for the tracking server only, not for whatever host an address names.
+        # The password is only for the tracking server, not for other hosts in addresses.
         if place.scheme in ("mlflow-artifacts", "file", "") and not place.netloc:
             return replace_directory(target, fetch)
         if importlib.util.find_spec("mlflow") is None:
             raise TrackingError(
                 f"cannot {doing}: its files are at {redact(uri, uri)}, where only MLflow's own "
                 "client can fetch them, and mlflow is not installed",
-                hint="let the MLflow server pass artifacts on (--artifacts-destination), or "
+                hint="let the MLflow server serve the artifacts (--artifacts-destination), or "
                 "pip install 'rootstock-vision[train]'",
             )
         return MlflowRegistry(self.tracking_uri).download(entry, target)
 
     def _artifact_uri(self, doing: str, entry: RegistryEntry) -> str:
-        """Return where the version's files are; ``runs:/ID/folder`` is below the run's place."""
+        """Return the place of the version's files; ``runs:/ID/folder`` is below that of the run."""
         version = {"name": entry.name, "version": entry.version}
         uri = self._get(doing, "model-versions/get-download-uri", "artifact_uri", **version)
         if uri is not None and uri.startswith("runs:/"):
@@ -156,13 +156,15 @@ class RestRegistry:
         return str(uri)
 
     def _fetch_folder(self, doing: str, path: str, folder: Path) -> None:
-        """Fetch what the server lists below ``path`` of its artifacts, folders included."""
+        """Download the files that the server lists below ``path``, including folders."""
         with self._send(doing, ARTIFACTS, {"path": path}) as response:
             listing = _read(response).get("files", ())
         for item in listing:
             name = str(item["path"])
             if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-                raise TrackingError(f"cannot {doing}: the server names a file {name!r}")
+                raise TrackingError(
+                    f"cannot {doing}: the server lists an invalid file name {name!r}"
+                )
             if item.get("is_dir"):
                 (folder / name).mkdir()
                 self._fetch_folder(doing, f"{path}/{name}", folder / name)
@@ -173,7 +175,7 @@ class RestRegistry:
                     file.write(part)
 
     def _get(self, doing: str, call: str, part: str = "", **query: str) -> Any:
-        """Return ``part`` of the registry's answer to a call; None if there is no such thing."""
+        """Return ``part`` of the registry's answer to a call; None if it does not exist."""
         with self._send(doing, f"{API}/mlflow/{call}", query) as response:
             if not response.is_success:
                 return None
@@ -182,7 +184,7 @@ class RestRegistry:
 
     @contextmanager
     def _send(self, doing: str, path: str, query: Mapping[str, str]) -> Iterator[httpx.Response]:
-        """Yield an open response: a success, or MLflow's answer that there is no such thing.
+        """Yield an open response: a success, or MLflow's answer that the object does not exist.
 
         Raises:
             TrackingError: the server cannot be reached, or refuses for another reason.
@@ -204,14 +206,14 @@ class RestRegistry:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._error(doing, str(error) or type(error).__name__) from error
         except (LookupError, ValueError) as error:
-            raise self._error(doing, f"it does not answer as MLflow does ({error})") from error
+            raise self._error(doing, f"the server is not an MLflow server ({error})") from error
 
     def _error(self, doing: str, reason: str, hint: str = "") -> TrackingError:
         shown = redact(self.tracking_uri, self.tracking_uri).rstrip("/")
         text = redact(cut(reason.partition("\n")[0], 400), self.tracking_uri)
         return TrackingError(
             f"cannot {doing} in MLflow at {shown}: {text}",
-            hint=hint or f"is the server up? `curl {shown}/health`; MLFLOW_TRACKING_URI names it",
+            hint=hint or f"check the server with `curl {shown}/health`, and MLFLOW_TRACKING_URI",
         )
 
 
@@ -233,10 +235,10 @@ def _connections() -> httpx.Client:
 
 
 def _headers() -> dict[str, str]:
-    """Return who asks, as MLflow's own variables and its file of credentials say.
+    """Return the credentials from MLflow's own variables and its credentials file.
 
     Raises:
-        TrackingError: they ask for a plugin of MLflow's own client.
+        TrackingError: the settings need a plugin of MLflow's own client.
     """
     for name in ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4"):
         if os.environ.get(name, "false").lower() not in ("", "0", "false"):
@@ -270,7 +272,7 @@ def _read(response: httpx.Response) -> dict[str, Any]:
 
 
 def _problem(response: httpx.Response) -> tuple[str, str]:
-    """Return the code and the message of an error; the code is empty if MLflow did not write it."""
+    """Return code and message of an error; the code is empty if it is not from MLflow."""
     try:
         body = response.json()
         return str(body["error_code"]), str(body["message"])

@@ -1,6 +1,6 @@
-"""Runs in MLflow, by explicit clients: no global state of MLflow is set.
+"""Runs in MLflow, with explicit clients: MLflow's global state is never set.
 
-Works in any process next to a user's own MLflow.
+Works in any process, next to a user's own use of MLflow.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ MAX_KEY_CHARACTERS = 250
 BATCH_ITEMS = 100
 MAX_DIGEST_CHARACTERS = 36
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""MLflow then opens the experiment with its runs, not with the pages for language models."""
+"""With this tag MLflow opens the experiment with its runs, not with language model pages."""
 
 
 @dataclass(frozen=True)
 class MlflowRunLogger:
     """Opens runs of one experiment; picklable, so that worker processes open child runs.
 
-    ``artifact_root`` is where a new experiment keeps its files; empty: ``mlruns`` next
-    to an SQLite file, otherwise what the server says. It counts when an experiment is created.
-    ``patience``: seconds that an opened run, and a child's opening, wait for an MLflow that stopped
-    answering. What is sent again has its first time on it, and MLflow keeps it once.
+    ``artifact_root`` is where a new experiment stores its files; empty: ``mlruns`` next to an
+    SQLite file, otherwise the server's default. It is used when an experiment is created.
+    ``patience``: seconds that an open run, and the opening of a child, wait for an MLflow that
+    stopped answering. Repeated calls keep their original time, and MLflow stores them once.
     """
 
     tracking_uri: str
@@ -69,7 +69,7 @@ class MlflowRunLogger:
     ) -> Iterator[Run]:
         """Open a run, or continue ``run_id``; it ends FINISHED, FAILED or (on Ctrl-C) KILLED.
 
-        A run that is continued gets the ``name``, unless that is empty.
+        A continued run gets the ``name``, unless it is empty.
         Raises:
             TrackingError: MLflow cannot be reached or refuses, or there is no such run.
         """
@@ -82,17 +82,17 @@ class MlflowRunLogger:
         try:
             yield run
         except BaseException as error:
-            # Whatever ends the body is reported, not replaced by a second failure in here.
+            # Report the error that ended the body; do not replace it by a second one from here.
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             try:
                 replace(run, patience=0.0)._update(status)
             except TrackingError as second:
-                error.add_note(f"and its run could not be marked as {status}: {second.message}")
+                error.add_note(f"the run could not be marked as {status}: {second.message}")
             raise
         run._update("FINISHED")
 
     def _bring_home(self) -> None:
-        """Keep the files of a project that was moved or copied with it, before one is written."""
+        """Correct the file addresses of a moved or copied project before a file is written."""
         database = sqlite_file(self.tracking_uri)
         if database is not None and database.is_file():
             with translated(self.tracking_uri, "look for the files of the runs"):
@@ -119,7 +119,7 @@ class MlflowRunLogger:
                     )
                 )
             except Exception as error:
-                # Another process may have made it in between.
+                # Another process may have created it in between.
                 experiment = client.get_experiment_by_name(self.experiment)
                 if experiment is None:
                     raise error
@@ -144,7 +144,7 @@ class MlflowRun:
     patience: float = 0.0
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log params; nested mappings become dotted keys, long values are cut to 500 characters."""
+        """Log params; nested mappings get dotted keys, and values are cut to 500 characters."""
         from mlflow.entities import Param
 
         flat = [
@@ -154,7 +154,7 @@ class MlflowRun:
         self._send_batches("log params to", "params", flat)
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
-        """Log metrics; NaN and infinities, which no chart can show, become tags instead."""
+        """Log metrics; NaN and infinities, which charts cannot show, become tags instead."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -177,7 +177,7 @@ class MlflowRun:
         """Upload one file, or all of a directory, into ``folder`` of the artifacts.
 
         Raises:
-            ArtifactError: there is no such path.
+            ArtifactError: the path does not exist.
         """
         if not path.exists():
             raise ArtifactError(f"there is no {path} to log")
@@ -194,7 +194,7 @@ class MlflowRun:
         self._send_batches("tag", "tags", flat)
 
     def describe(self, text: str) -> None:
-        """Set the description, which MLflow shows above everything else."""
+        """Set the description, which MLflow shows at the top."""
         self.set_tags({"mlflow.note.content": text})
 
     def log_data(self, data: RunData) -> None:
@@ -232,7 +232,7 @@ class MlflowRun:
 
 @functools.cache
 def origin_tags() -> dict[str, str]:
-    """Return who runs what at which commit, under the names that MLflow shows."""
+    """Return user, command and commit of this process, under MLflow's tag names."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
@@ -255,7 +255,7 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _key(name: str) -> str:
-    # MLflow allows these only.
+    # MLflow allows only these.
     return re.sub(r"[^\w\-. /:]", "_", str(name), flags=re.ASCII)[:MAX_KEY_CHARACTERS]
 
 

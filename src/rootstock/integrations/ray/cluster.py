@@ -1,6 +1,6 @@
-"""A Ray to work with: one of our own on this machine's loopback, or a cluster by its address.
+"""Use Ray: a private one on this machine's loopback, or a cluster by its address.
 
-Ray's own waits have no end (an address where nothing answers) or a long one; here they have.
+Ray waits forever, or very long, for an address that does not answer; here the waits are short.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ TUNE_VARIABLES = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Ctrl-C then is a KeyboardInterrupt as everywhere, not a search that ends early in silence.
+    # So Ctrl-C is a KeyboardInterrupt as everywhere, and does not silently end the search early.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-# Odd name; on Linux too it is what keeps every port on 127.0.0.1 (Ray 2.60, tested).
+# Despite its name, on Linux too it keeps every port on 127.0.0.1 (Ray 2.60, tested).
 CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
-# Objectives carry paths, not arrays; Ray would take a third of the memory by default.
+# Objectives carry paths, not arrays; Ray would reserve a third of the memory by default.
 OBJECT_STORE_BYTES = 200_000_000
 CONNECT_SECONDS = 25
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-CLUSTER_HINT = "is the cluster up? Unset RAY_ADDRESS to search on this machine"
+CLUSTER_HINT = "check that the cluster is running, or unset RAY_ADDRESS to search on this machine"
 
 
 @contextlib.contextmanager
 def ray_session(address: str) -> Iterator[None]:
-    """Ray within the block, ended with it; a Ray that runs already is used and left running.
+    """Provide Ray within the block and end it afterwards; leave a Ray that already runs running.
 
-    Empty or "local" as ``address``: a Ray of our own, on loopback, that leaves nothing behind.
+    ``address`` empty or "local": a private Ray on loopback that leaves no files behind.
 
     Raises:
         TrainingError: Ray cannot be reached or started.
@@ -53,7 +53,7 @@ def ray_session(address: str) -> Iterator[None]:
     local = address in ("", "local")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(TUNE_VARIABLES))
-        # Ray's threads report dead workers by print; standard output is for results.
+        # Ray's threads print about dead workers, but standard output is for results.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         import ray
 
@@ -71,7 +71,7 @@ def ray_session(address: str) -> Iterator[None]:
 def _loopback_only() -> Iterator[None]:
     from ray._private import ray_constants
 
-    # The variable is for the processes that Ray starts; here it was read when ray was imported.
+    # The variable is for the processes that Ray starts; this process read it when importing ray.
     before = ray_constants.ENABLE_RAY_CLUSTER
     with _environment({CLUSTER_VARIABLE: "0"}):
         ray_constants.ENABLE_RAY_CLUSTER = False
@@ -83,9 +83,9 @@ def _loopback_only() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_metadata_requests(home: str) -> Iterator[None]:
-    """Keep Ray's dashboard from asking which cloud it runs in, which it does without telemetry too.
+    """Stop Ray's dashboard from asking which cloud it runs in, even without telemetry.
 
-    It asks where its home folder has no cluster file (`usage_stats_head.py`, Ray 2.60).
+    It asks if its home folder has no cluster file (`usage_stats_head.py`, Ray 2.60).
     """
     from ray._private import ray_constants, services
 
@@ -95,7 +95,7 @@ def _no_metadata_requests(home: str) -> Iterator[None]:
     def start_quietly(command: Any, process_type: str, *args: Any, **options: Any) -> Any:
         if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
             updates = {**(options.get("env_updates") or {}), "HOME": home}
-            token = Path("~/.ray/auth_token").expanduser()  # Ray writes it before, if it wants one
+            token = Path("~/.ray/auth_token").expanduser()  # Ray has written it if needed
             if token.exists() and not any(name in os.environ for name in TOKEN_VARIABLES):
                 updates["RAY_AUTH_TOKEN_PATH"] = str(token)
             options["env_updates"] = updates
@@ -133,8 +133,8 @@ def _start_local(scratch: str) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         raise TrainingError(
             f"Ray cannot be started here: {error}",
-            hint="RAY_TMPDIR names another, short folder; --set search.engine=sequential goes "
-            "without Ray",
+            hint="set RAY_TMPDIR to another, short folder, or --set search.engine=sequential to "
+            "search without Ray",
         ) from error
 
 
@@ -149,7 +149,7 @@ def _attach(address: str) -> None:
 
 
 def probe(address: str) -> None:
-    """Try the port, then a connection in a process that can be ended: Ray's own would wait on.
+    """Try the port, then connect in a separate process, because Ray itself would wait on.
 
     Raises:
         TrainingError: no cluster answers there, or it refuses.
@@ -185,11 +185,11 @@ def probe(address: str) -> None:
 
 
 def _refuse_token(address: str, output: Path) -> None:
-    """Raise as soon as Ray writes that the cluster wants another token: it would try for long."""
+    """Raise as soon as Ray reports that the cluster needs another token; Ray would retry long."""
     if b"InvalidAuthToken" not in output.read_bytes():
         return
     given = [name for name in TOKEN_VARIABLES if os.environ.get(name)]
-    fault = f"refuses the token of {given[0]}" if given else "wants a token, and none is given"
+    fault = f"refuses the token in {given[0]}" if given else "needs a token, but none is set"
     raise TrainingError(
         f"the Ray at {address} {fault}",
         hint="set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token",
@@ -201,7 +201,7 @@ def _common() -> dict[str, Any]:
     return {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        # Workers import what this process imports from its path (`src`, tests, a notebook's).
+        # Workers import modules from this process's path (`src`, tests, a notebook's folder).
         "runtime_env": {
             "env_vars": {
                 "PYTHONPATH": os.pathsep.join([*paths, "${PYTHONPATH}"]),
@@ -220,7 +220,7 @@ def _is_ours(path: str) -> bool:
 
 @contextlib.contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set variables where the user has not, and take them back at the end."""
+    """Set variables that the user has not set, and unset them at the end."""
     added = {key: value for key, value in settings.items() if key not in os.environ}
     os.environ.update(added)
     try:

@@ -1,4 +1,4 @@
-"""One trial in several processes: Ray Train starts them, the objective shares its work."""
+"""Run one trial in several processes: Ray Train starts them, the objective shares its work."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rootstock.system.files import write_json
 
 _ANSWER_FILE = "team.json"
 _DRIVER_SHARE = 0.01
-# How torch tells that another process of the group is gone; it has no exception of its own for it.
+# torch has no exception for a lost process of the group, only these texts.
 _PEER_PHRASES = ("closed by peer", "reset by peer", "gloo", "NCCL")
 
 
 def group_size(objective: Objective) -> int:
-    """Return how many processes an objective wants: its attribute ``workers``, or one."""
+    """Return the number of processes of an objective: its attribute ``workers``, or one."""
     return int(getattr(objective, "workers", 1))
 
 
@@ -32,12 +32,12 @@ def run_in_group(
     resources: Mapping[str, float],
     max_failures: int,
 ) -> Mapping[str, float]:
-    """Call ``objective`` in each of its processes at once, with torch.distributed set up.
+    """Call ``objective`` in all of its processes at once, with torch.distributed set up.
 
-    Reports go to the Ray Tune trial that this is called in, the way `tune_message` makes them.
-    ``resources`` are those of one process. When one dies all are started again, or as many as
-    there is room for, and go on from what the trial's directory holds, ``max_failures`` times at
-    most. An exception of the objective is an answer, which no restart computes again.
+    Reports go to the calling Ray Tune trial, in the form of `tune_message`. ``resources`` are
+    those of one process. If a process dies, all are started again, or as many as there is room
+    for. They continue from the trial's directory, at most ``max_failures`` times. An exception of
+    the objective is a result, which is not computed again.
     Raises:
         TrainingError: the objective raised, or processes died too often.
     """
@@ -48,7 +48,7 @@ def run_in_group(
     from ray.tune.integration.ray_train import TuneReportCallback
 
     workers, gpus = group_size(objective), resources["gpu"]
-    # A little less than whole cores: the process that waits for the group has a share, too.
+    # Slightly less than whole cores, because the process that waits for the group needs a share.
     cpus = min(resources["cpu"], ray.cluster_resources().get("CPU", 1) / workers) - _DRIVER_SHARE
     trainer = TorchTrainer(
         _run_process,
@@ -62,7 +62,7 @@ def run_in_group(
         },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=train.ScalingConfig(
-            # A group that has lost a machine for good goes on with those that are left.
+            # A group that has lost a machine continues with the remaining processes.
             num_workers=(1, workers),
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
@@ -93,7 +93,7 @@ def _answer(home: Path) -> dict[str, Any]:
 
 
 def tune_message(metric: str, step: int, values: Mapping[str, float]) -> dict[str, Any]:
-    """A report as Ray Tune gets it; nested, because Ray adds keys of its own."""
+    """Return a report in the form for Ray Tune; nested, because Ray adds keys."""
     message: dict[str, Any] = {"step": step, "values": as_floats(values)}
     if metric in values:
         message["value"] = float(values[metric])
@@ -101,12 +101,12 @@ def tune_message(metric: str, step: int, values: Mapping[str, float]) -> dict[st
 
 
 def as_floats(values: Mapping[str, float]) -> dict[str, float]:
-    """Plain floats, which any process can read."""
+    """Return plain floats, which any process can read."""
     return {key: float(value) for key, value in values.items()}
 
 
 def _run_process(config: dict[str, Any]) -> None:
-    """Run the objective in one process; all report, Ray passes on what the first says."""
+    """Run the objective in one process; all report, and Ray forwards the first report."""
     import torch
     from ray import train
     from ray.train.torch import get_device

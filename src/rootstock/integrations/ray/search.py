@@ -1,14 +1,14 @@
-"""Trials side by side in Ray, on this machine or on a cluster.
+"""Run trials in parallel with Ray, on this machine or on a cluster.
 
-Each candidate has a directory of its own, named by its params: a trial whose process was
-killed, and a whole search that is started again, finds there what was written before.
+Each candidate has its own directory, named by its params: a trial whose process was killed, and a
+repeated search, finds the earlier results there.
 
-An exception in the objective is an answer: run again it would be raised again, so the trial
-ends with its `error`. A process that dies (killed, out of memory, its node lost) is not:
-Ray starts the trial again, `max_failures` times at most.
+An exception in the objective is a result: it would be raised again, so the trial ends with its
+`error`. A process that dies (killed, out of memory, lost node) is not a result: Ray starts the
+trial again, at most `max_failures` times.
 
-Trials beyond the planned ones are drawn by Optuna. A search that is started again hands it all
-that was begun before; what had ended answers at once, the rest goes on.
+Optuna draws the trials beyond the planned ones. A repeated search gives Optuna all earlier trials:
+finished ones answer at once, the others continue.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from rootstock.ports.search_space import Exploration, Interval
 from rootstock.system.files import write_json
 from rootstock.system.progress import Progress
 
-# The first epochs warm the learning rate up and say little.
+# The first epochs are warm-up and say little.
 GRACE_STEPS = 3
 HALVING_FACTOR = 3
 PATIENCE_SECONDS = 10.0
-"""How long past the limit a trial may take to end by itself before Ray ends it."""
+"""How much longer than the limit a trial may take to end before Ray ends it."""
 _PARAMS_FILE = "params.json"
 
 
 @dataclass(frozen=True)
 class RaySearcher:
-    """Runs trials in Ray Tune: on ``address``, else RAY_ADDRESS, else a local Ray of its own.
+    """Runs trials in Ray Tune: on ``address``, otherwise RAY_ADDRESS, otherwise a local Ray.
 
-    ``cpus_per_trial`` also bounds each trial's threads. With ``gpus_per_trial="auto"`` a trial
-    gets one GPU where there is any. A cluster of several machines needs ``directory`` on a
-    file system they share, and Rootstock installed on each.
+    ``cpus_per_trial`` also limits each trial's threads. With ``gpus_per_trial="auto"`` a trial
+    gets one GPU if there is one. A cluster of several machines needs ``directory`` on a shared
+    file system, and Rootstock installed on each machine.
     """
 
     concurrent: int | Literal["auto"] = "auto"
@@ -78,12 +78,12 @@ class RaySearcher:
         exploration: Exploration | None = None,
         seconds: float | None = None,
     ) -> list[Trial]:
-        """Run every candidate; returns one trial each, in their order, then the explored ones.
+        """Run every candidate; return one trial each, in order, then the explored ones.
 
-        A trial that ``early_stop`` (successive halving) ended has the metrics it last reported.
+        A trial that ``early_stop`` (successive halving) ended has its last reported metrics.
 
         Raises:
-            TrainingError: Ray cannot be reached or started, or has too little for one trial.
+            TrainingError: Ray cannot be reached or started, or is too small for one trial.
         """
         directory = directory.resolve()
         planned = {directory / trial_name(params): params for params in candidates}
@@ -110,9 +110,9 @@ class RaySearcher:
         ]
 
     def session(self) -> AbstractContextManager[None]:
-        """Ray for several searches; each search opens its own where none is open.
+        """Provide Ray for several searches; without a session each search starts its own.
 
-        A Ray that was running before is used and left running.
+        A Ray that was already running is used, and left running.
 
         Raises:
             TrainingError: Ray cannot be reached or started.
@@ -133,7 +133,7 @@ class RaySearcher:
                 f"more than {gpus:g} GPUs",
                 hint="--set search.gpus_per_trial=auto",
             )
-        # Fewer cores than asked for only mean fewer threads.
+        # With fewer cores than requested there are only fewer threads.
         return {"cpu": min(self.cpus_per_trial, cpus), "gpu": gpus_per_trial}
 
     def _tune(
@@ -192,7 +192,7 @@ class RaySearcher:
             ),
             run_config=tune.RunConfig(
                 name="search",
-                # One place for Ray's own notes; those of an earlier search mean nothing now.
+                # One place for Ray's own files; those of an earlier search are not needed.
                 storage_path=str(_fresh(directory / ".ray")),
                 failure_config=tune.FailureConfig(max_failures=self.max_failures),
                 callbacks=[_count_trials(progress)],
@@ -204,7 +204,7 @@ class RaySearcher:
         trials = {}
         for result in results:
             if result.config is None:
-                continue  # the time ended before Ray had a process for this trial
+                continue  # time ran out before Ray had a process for this trial
             params = _params_of(result.config, list(planned.values()))
             home = directory / trial_name(params)
             trials[home] = _outcome(params, home, result, self.max_failures)
@@ -235,7 +235,7 @@ def _optuna(
         metric="value",
         mode=mode,
         points_to_evaluate=points,
-        # Begun again it would draw the same points, which stand among the earlier ones.
+        # A new start would draw the same points, which are among the earlier ones.
         seed=exploration.seed + len(earlier),
     )
 
@@ -257,13 +257,13 @@ def _run_trial(
     until: float | None,
     folder: str,
 ) -> None:
-    """One trial, in a worker process."""
+    """Run one trial, in a worker process."""
     from ray import tune
 
     params = _params_of(config, planned)
     home = directory / trial_name(params)
     _limit_threads(max(1, int(resources["cpu"])))
-    with contextlib.suppress(OSError):  # another machine may not have it
+    with contextlib.suppress(OSError):  # it may not exist on another machine
         os.chdir(folder)
 
     def report(step: int, values: Mapping[str, float]) -> None:
@@ -290,7 +290,7 @@ def _run_trial(
     except Exception as error:  # noqa: BLE001 - one trial's exception must not end the others
         with contextlib.suppress(OSError):
             (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        # Optuna wants a number of every trial.
+        # Optuna needs a number for every trial.
         worst = math.inf if mode == "min" else -math.inf
         answer = {
             "values": {},
@@ -302,7 +302,7 @@ def _run_trial(
 
 
 class _NoTimeError(TimeoutError):
-    """The trial was not begun."""
+    """The trial was not started."""
 
 
 def _message(error: Exception) -> str:
@@ -310,14 +310,14 @@ def _message(error: Exception) -> str:
 
 
 def _groups_at_once(objective: Objective) -> int:
-    """Return how many whole groups fit: half a group would wait forever."""
+    """Return how many whole groups fit: a partial group would wait forever."""
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)) // group_size(objective))
 
 
 def _limit_threads(threads: int) -> None:
-    # For torch not imported yet the variable counts, afterwards the call does.
+    # If torch is not imported yet, the variable counts, otherwise the call.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
@@ -331,13 +331,13 @@ def _outcome(params: Params, home: Path, result: Any, max_failures: int) -> Tria
             params,
             {},
             home,
-            error=f"its process died, {max_failures} restart(s) included: {reason}",
+            error=f"its process died again after {max_failures} restart(s): {reason}",
         )
     if "error" not in metrics and "values" not in metrics:
         return Trial(params, {}, home, NO_REPORT_MESSAGE, timed_out=True)
     error = metrics.get("error", "")
     if not error and not home.is_dir():
-        error = f"{home} is not to be seen here: the cluster's machines must share it"
+        error = f"{home} is not visible here: the cluster's machines must share it"
     values = {} if error else metrics["values"]
     return Trial(params, values, home, error, timed_out=metrics.get("timed_out", False))
 
@@ -347,7 +347,7 @@ def _count_trials(progress: Progress) -> Any:
     from ray.tune import Callback
 
     class Counter(Callback):
-        """Ray pickles it with the search; what it counts in stays behind."""
+        """Counts finished trials. Ray pickles it with the search, but the progress stays here."""
 
         def __init__(self, progress: Progress) -> None:
             self.progress: Progress | None = progress

@@ -1,8 +1,8 @@
-"""Pieces of work as Ray tasks over the machines of a cluster.
+"""Run pieces of work as Ray tasks on the machines of a cluster.
 
-Each task gets the cores (and one GPU, where there are any) that the smallest machine can give, so
-that tasks of several threads do not crowd. A task whose process or machine dies is run again, where
-there is room; what it had put into shared storage it finds there.
+Each task gets the cores (and one GPU, if there are any) that the smallest machine can give, so that
+multi-threaded tasks do not compete. A task whose process or machine dies is run again elsewhere,
+and finds its earlier results in shared storage.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rootstock.ports.spread import Part, Result
 from rootstock.system.cpu import CORES_VARIABLE
 
 MAX_PENDING_TASKS = 1_000
-"""Tasks that Ray knows of at a time: more than a cluster has cores for, and few enough to look
-through whenever one is done."""
+"""Tasks given to Ray at a time: more than a cluster has cores, but few enough to search through
+whenever one is done."""
 
 
 @dataclass(frozen=True)
 class RaySpreader:
-    """Runs on ``address``, else RAY_ADDRESS; every machine must see the same files."""
+    """Runs on ``address``, otherwise RAY_ADDRESS; every machine must see the same files."""
 
     address: str = ""
     max_failures: int = 2
@@ -35,7 +35,7 @@ class RaySpreader:
     def spread(
         self, work: Callable[[Part], Result], parts: Sequence[Part]
     ) -> Iterator[Iterator[Result]]:
-        """Results as they are done, in any order.
+        """Yield results as they are done, in any order.
 
         Raises:
             TrainingError: Ray cannot be reached, or a part's process died too often.
@@ -71,12 +71,12 @@ class RaySpreader:
                 raise TrainingError(
                     f"a piece of work was lost {self.max_failures + 1} times: "
                     f"{str(error).splitlines()[0]}",
-                    hint="is there memory enough on each machine? What was done is kept",
+                    hint="check the memory of each machine; finished work is kept",
                 ) from error
 
 
 def _share() -> dict[str, int]:
-    """The cores and GPUs of one task."""
+    """Return the cores and GPUs of one task."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -89,7 +89,7 @@ def _share() -> dict[str, int]:
 
 
 def _run(work: Callable[[Part], Result], part: Part, cores: int, folder: str) -> Result:
-    """One part, in a worker process."""
+    """Do one part, in a worker process."""
     os.chdir(folder)
     os.environ[CORES_VARIABLE] = str(cores)
     return work(part)
