@@ -329,7 +329,7 @@ def test_a_model_is_registered_once(data, copied, tmp_path):
     shutil.rmtree(registry.root / "rootstock/1")
     anew = register_model(configure(data), copied, **arguments)
     assert (anew["version"], anew["alias"]) == ("2", "challenger")
-    assert "has no files any more); promote by hand" in anew["reason"]
+    assert "no longer exist); promote by hand" in anew["reason"]
 
 
 def test_another_gate_is_passed_once_more(data, copied, tmp_path):
