@@ -24,7 +24,5 @@ def test_model_uris_are_split():
     ],
 )
 def test_other_model_uris_are_rejected(uri):
-    with pytest.raises(
-        ConfigError, match=r"is not the address of a reg.*\n.*models:/NAME@ALIAS"
-    ):
+    with pytest.raises(ConfigError, match=r"is not the address of a reg.*\n.*models:/NAME@ALIAS"):
         parse_model_uri(uri)

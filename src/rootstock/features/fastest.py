@@ -1,7 +1,7 @@
-"""Which engine computes features fastest on this machine: measured once, and kept.
+"""Find the engine that computes features fastest on this machine, measured once.
 
-Each candidate has shown the same features within its tolerance before
-(`rootstock.features.forward`), so what is stored does not depend on the engine.
+Each candidate has already shown the same features within its tolerance
+(`rootstock.features.forward`), so the stored features do not depend on the engine.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from rootstock.system.threads import spread
 
 _log = logging.getLogger(__name__)
 MEASURE_FROM_IMAGES = 1_000
-"""Measuring takes as long as some 80 images, and happens once."""
+"""Measuring takes about as long as 80 images, and happens once."""
 TASK_IMAGES = 4
-"""A processor's forward pass gains nothing from larger batches, and its caches lose."""
+"""A processor gains nothing from larger batches, because of its caches."""
 
 
 class EngineRates(Record):
-    """Images per second of each variant by its name, all cores at work."""
+    """Images per second of each variant by name, with all cores in use."""
 
     machine: str
     rates: dict[str, float]
@@ -39,9 +39,9 @@ def choose_pass(
 ) -> ForwardPass:
     """Return the fastest of ``passes``, measured if that can matter.
 
-    On a processor without OpenVINO nothing is measured: ONNX Runtime is several times as fast as
-    PyTorch anywhere. ``folder`` keeps what was measured. ``probe`` are prepared images
-    uint8[N,S,S,3]; ``batch_size`` is a GPU's.
+    On a processor without OpenVINO nothing is measured: ONNX Runtime is always several times as
+    fast as PyTorch. ``folder`` keeps the measurements. ``probe`` are prepared images
+    uint8[N,S,S,3]; ``batch_size`` is for a GPU.
     """
     if not passes.measurable:
         return passes.variants[0]

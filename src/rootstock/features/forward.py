@@ -1,9 +1,9 @@
 """The forward pass of feature extraction: PyTorch, ONNX Runtime or OpenVINO.
 
 On a processor the latter two are several times as fast as eager PyTorch (docs/benchmarks.md), but
-need a translation that takes a moment, so it is made if there is much to do. On a GPU it is
-PyTorch in one of several variants (`rootstock.features.variants`). Which is the fastest depends on
-network and machine. What the plan is made from takes the preferred one, by counting the work and no
+need a translation that takes a moment, so it is done only for many images. On a GPU it is PyTorch
+in one of several variants (`rootstock.features.variants`). Which is the fastest depends on network
+and machine. Features for the plan use the preferred way, chosen by the amount of work and without a
 stopwatch, so that the same data give the same plan bit for bit; the stage `features` measures once
 (`rootstock.features.fastest`).
 """
@@ -34,31 +34,31 @@ from rootstock.system.files import write_atomic
 _log = logging.getLogger(__name__)
 HALF_MAX = 65_504.0
 TRANSLATE_FROM_GFLOP = 50.0
-"""Of all images together; eager PyTorch takes about as long for it as the translation does."""
+"""Work of all images together for which eager PyTorch takes about as long as a translation."""
 TOLERANCE = 1e-3
-"""Of the largest feature: how far two variants may differ. Half precision rounds to as much."""
+"""Largest difference of two variants, relative to the largest feature, as of half precision."""
 
 Features = dict[str, np.ndarray]
-"""Per tap float16[N,C]."""
+"""Features float16[N,C] by tap."""
 
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """Prepared pixels uint8[N,S,S,3] in, features out.
+    """Maps prepared pixels uint8[N,S,S,3] to features.
 
-    ``concurrent``: it takes one core and may be called from several threads at once.
+    ``concurrent``: it uses one core, and several threads may call it at once.
     """
 
     engine: Engine
     concurrent: bool
     run: Callable[[np.ndarray], Features]
     variant: str = ""
-    """Which of the engine's, if it has several."""
+    """The variant of the engine, if there are several."""
     tolerance: float = TOLERANCE
 
     @property
     def name(self) -> str:
-        """Engine and variant, for people and for what was measured."""
+        """Engine and variant, for people and for measurements."""
         return f"{self.engine} ({self.variant})" if self.variant else self.engine
 
 
@@ -66,7 +66,7 @@ class ForwardPass:
 class ForwardPasses:
     """Variants with the same answers, the preferred one first; ``name`` identifies the network.
 
-    ``measurable``: only a measurement can show which of them is the fastest.
+    ``measurable``: only a measurement can decide which is the fastest.
     """
 
     variants: tuple[ForwardPass, ...]
@@ -84,11 +84,11 @@ def open_passes(
     folder: Path,
     every: bool,
 ) -> ForwardPasses:
-    """Return the variants for ``n_images`` at single ``taps``; plain PyTorch is always among them.
+    """Return the variants for ``n_images`` at single ``taps``; plain PyTorch is always included.
 
-    ``every`` one there is, otherwise the preferred one and plain PyTorch.
-    A translated network is kept in ``folder``. A variant counts only if it gives plain PyTorch's
-    features of what ``probe`` returns, some prepared images uint8[N,S,S,3], within its tolerance.
+    ``every`` returns all of them, otherwise only the preferred one and plain PyTorch. A translated
+    network is cached in ``folder``. A variant counts only if it gives plain PyTorch's features of
+    the prepared images uint8[N,S,S,3] from ``probe``, within its tolerance.
     """
     ordered = sorted(taps, key=backbone.tap_index)
     plain = _plain(backbone, preprocess, taps)
@@ -104,7 +104,9 @@ def open_passes(
     try:
         path = _translate(backbone, ordered, preprocess.input_size, folder)
     except RootstockError as error:
-        _log.warning("features are computed by PyTorch, several times slower: %s", error.message)
+        _log.warning(
+            "features are computed with PyTorch, which is several times slower: %s", error.message
+        )
         return ForwardPasses((plain,))
     split = _splitter(backbone, ordered)
     translated = []
@@ -112,7 +114,7 @@ def open_passes(
         try:
             translated.append(_translated(engine, path, preprocess, split))
         except RootstockError as error:
-            _log.warning("features are not computed by %s: %s", engine, error.message)
+            _log.warning("features are not computed with %s: %s", engine, error.message)
     variants = [*_proved(translated, plain, probe()), plain]
     measurable = "openvino" in [variant.engine for variant in variants]
     return ForwardPasses(tuple(variants), path.stem, measurable=measurable)
@@ -125,21 +127,21 @@ def _is_gpu(device: torch.device) -> bool:
 def _proved(
     variants: Sequence[ForwardPass], plain: ForwardPass, probe: np.ndarray
 ) -> list[ForwardPass]:
-    """Return those that give the ``plain`` one's features of ``probe``, and end at all."""
+    """Return the variants that run and give the features of the ``plain`` one for ``probe``."""
     if not variants:
         return []
     expected, proved = plain.run(probe), []
     for variant in variants:
         try:
             difference = _difference(expected, variant.run(probe))
-        except Exception as error:  # noqa: BLE001 - an operation that has no half precision, say
+        except Exception as error:  # noqa: BLE001 - such as no half precision
             why = (str(error) or type(error).__name__).splitlines()[0]
         else:
             if difference <= variant.tolerance:
                 proved.append(variant)
                 continue
-            why = f"its differ by {difference:.2g} of the largest"
-        _log.warning("features are not computed by %s: %s", variant.name, why)
+            why = f"its features differ by {difference:.2g} of the largest"
+        _log.warning("features are not computed with %s: %s", variant.name, why)
     return proved
 
 
@@ -158,14 +160,14 @@ def _on_gpu(
 
 
 def _name_on_gpu(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]) -> str:
-    """Return the network, its images and the card: cards of one machine need not be alike."""
+    """Return a name of network, images and card: the cards of one machine may differ."""
     device = backbone.device
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return json.dumps([backbone.card.weights_sha256, sorted(taps), preprocess.input_size, card])
 
 
 def _splitter(backbone: Backbone, ordered: Sequence[str]) -> Callable[[np.ndarray], Features]:
-    """Return a function that splits joined features [N,C] into those of each tap."""
+    """Return a function that splits joined features [N,C] by tap."""
     edges = np.cumsum([backbone.width(tap) for tap in ordered])[:-1]
     return lambda joined: dict(zip(ordered, np.split(joined, edges, axis=1), strict=True))
 
@@ -186,7 +188,7 @@ def _normalised(images: np.ndarray, preprocess: Preprocess, device: torch.device
     """Return prepared pixels uint8[N,S,S,3] as float32[N,3,S,S] on the device."""
     if device.type == "cpu":
         return torch.from_numpy(preprocess.normalise(images))
-    # Bytes travel, a quarter of the floats; the same table gives the same bits.
+    # Bytes are sent, a quarter of the size of floats; the same table gives the same bits.
     levels = torch.from_numpy(preprocess.levels).to(device)
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).int()
     return torch.stack([levels[channel][pixels[:, channel]] for channel in range(3)], dim=1)
@@ -234,4 +236,4 @@ def _difference(one: Features, other: Features) -> float:
         np.abs(values - other[tap]).max() / max(np.abs(values).max(), 1e-6)
         for tap, values in exact.items()
     ]
-    return float(np.max(shares))  # Python's max passes over what is not a number
+    return float(np.max(shares))  # Python's max ignores NaN

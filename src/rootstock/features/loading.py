@@ -1,4 +1,4 @@
-"""Images decoded and prepared in parallel, in their order, a bounded way ahead of their use."""
+"""Decode and prepare images in parallel and in order, a bounded number ahead of their use."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rootstock.system.cpu import usable_cores
 from rootstock.system.threads import TASKS_AHEAD, spread
 
 MAX_THREAD_CORES = 4
-"""Beyond, threads that decode wait for the interpreter's lock, and processes do not."""
+"""With more cores, decoding threads wait for the interpreter's lock; processes do not."""
 _PROBLEMS = {
-    "unreadable": "cannot be read any more",
+    "unreadable": "can no longer be read",
     "too-large": "has changed",
     "empty": "has changed",
 }
@@ -34,26 +34,26 @@ OnImage = Callable[[ImageRow, np.ndarray], None]
 def read_pixels(
     row: ImageRow, root: Path, *, short_side: int | None = None, rendering: Rendering = PLAIN
 ) -> np.ndarray:
-    """Decode an indexed image: uint8[H,W,3]; the options are those of `decode_image`.
+    """Decode an indexed image to uint8[H,W,3]; the options are those of `decode_image`.
 
     Raises:
-        DataError: the image has changed or vanished since it was indexed.
+        DataError: the image has changed or disappeared since it was indexed.
     """
     content = read_indexed(row, root)
     try:
         return decode_image(content, INDEXED, short_side=short_side, rendering=rendering).pixels
     except ImageError as error:
-        raise _not_as_indexed(row, root, f"cannot be decoded any more: {error.message}") from None
+        raise _not_as_indexed(row, root, f"can no longer be decoded: {error.message}") from None
 
 
 def read_indexed(row: ImageRow, root: Path) -> bytes:
     """Return the content of an image's file.
 
     Raises:
-        DataError: it has changed or vanished since it was indexed.
+        DataError: the file has changed or disappeared since it was indexed.
     """
     try:
-        # What has grown since, or is a pipe by now, is not read.
+        # A file that has grown since then, or is now a pipe, is not read.
         content = read_file(root / row.path, replace(INDEXED, max_bytes=row.bytes)).content
     except ImageError as error:
         raise _not_as_indexed(row, root, _PROBLEMS[error.reason]) from None
@@ -74,10 +74,10 @@ def read_prepared(
     preprocess: Preprocess,
     on_image: OnImage | None = None,
 ) -> np.ndarray:
-    """Decode indexed images and fit them into the input: uint8[N,S,S,3].
+    """Decode indexed images and fit them to the input: uint8[N,S,S,3].
 
     Raises:
-        DataError: an image has changed or vanished since it was indexed.
+        DataError: an image has changed or disappeared since it was indexed.
     """
     prepared = []
     for row in rows:
@@ -99,12 +99,12 @@ def prepared_batches(
     processes: bool | None = None,
     on_image: OnImage | None = None,
 ) -> Iterator[tuple[Sequence[ImageRow], np.ndarray]]:
-    """Rows and their pixels uint8[N,S,S,3], the next batches prepared while one is in use.
+    """Yield rows and their pixels uint8[N,S,S,3], preparing the next batches meanwhile.
 
-    ``processes`` None: on machines of more than `MAX_THREAD_CORES` cores. They do not call
-    ``on_image``.
+    ``processes`` None: use processes on machines with more than `MAX_THREAD_CORES` cores. They do
+    not call ``on_image``.
     Raises:
-        DataError: an image has changed or vanished since it was indexed.
+        DataError: an image has changed or disappeared since it was indexed.
     """
     if processes is None:
         processes = usable_cores() > MAX_THREAD_CORES
@@ -112,7 +112,7 @@ def prepared_batches(
     if processes and len(batches) > 1:
         yield from zip(batches, _by_processes(batches, root, preprocess), strict=True)
         return
-    # Threads take single images: the first batch is then there as soon as can be.
+    # Threads take single images, so that the first batch is ready as soon as possible.
     images = spread(lambda row: read_prepared([row], root, preprocess, on_image)[0], rows)
     for batch in batches:
         yield batch, np.stack([next(images) for _ in batch])
@@ -121,7 +121,7 @@ def prepared_batches(
 def _by_processes(
     batches: Sequence[Sequence[ImageRow]], root: Path, preprocess: Preprocess
 ) -> Iterator[np.ndarray]:
-    """By torch's loader, whose processes hand pixels over in shared memory."""
+    """Use torch's loader, whose processes pass pixels in shared memory."""
     from torch.utils.data import DataLoader, Dataset
 
     loader: DataLoader[Any] = DataLoader(
@@ -137,7 +137,7 @@ def _by_processes(
 
 
 class _Batches:
-    """What torch calls a map-style data set; an item is a whole batch."""
+    """A map-style data set of torch; an item is a whole batch."""
 
     def __init__(
         self, batches: Sequence[Sequence[ImageRow]], root: Path, preprocess: Preprocess
@@ -151,4 +151,4 @@ class _Batches:
         try:
             return read_prepared(self.batches[index], self.root, self.preprocess)
         except DataError as error:
-            return error  # raised there, torch's loader would put its own words around it
+            return error  # if it were raised here, torch's loader would wrap it

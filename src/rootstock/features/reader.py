@@ -1,4 +1,4 @@
-"""FeatureReader: manifest rows in, their features out; what the store lacks is computed."""
+"""FeatureReader: returns the features of manifest rows; computes those that the store lacks."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _PART_ROWS = 8_192
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """How many images were computed, how many were there already, and how long it took.
+    """The number of computed and of stored images, and the time it took.
 
-    ``engine`` is what computed them, empty if there was nothing to compute.
+    ``engine`` is the engine that computed them; empty if there was nothing to compute.
     """
 
     computed: int
@@ -44,9 +44,9 @@ class ExtractionReport:
 
 @dataclass(frozen=True)
 class SharedPass:
-    """Prepared images uint8[N,S,S,3] whose features are stored while they are drawn.
+    """Prepared images uint8[N,S,S,3] whose features are stored while they are consumed.
 
-    ``forwarded``: the backbone's module has computed the features of just these batches.
+    ``forwarded``: the backbone's module has already computed the features of these batches.
     """
 
     batches: Iterator[np.ndarray]
@@ -55,10 +55,10 @@ class SharedPass:
 
 @dataclass(frozen=True)
 class FeatureReader:
-    """The features that a backbone makes of images prepared in one way, through a store.
+    """The features of a backbone for images prepared in one way, with a store.
 
-    ``root`` is the folder that the rows' paths are relative to. ``on_image`` is called with the
-    images that are decoded in this process.
+    ``root`` is the folder to which the rows' paths are relative. ``on_image`` is called with the
+    images that this process decodes.
     """
 
     root: Path
@@ -69,7 +69,7 @@ class FeatureReader:
 
     @property
     def space(self) -> FeatureSpace:
-        """The part of the store that holds these features, opened anew."""
+        """The part of the store with these features, opened again on each call."""
         return self.store.space(
             weights_sha256=self.backbone.card.weights_sha256, preprocess_hash=self.preprocess.hash
         )
@@ -85,12 +85,11 @@ class FeatureReader:
     ) -> ExtractionReport:
         """Compute and store the features of ``rows`` at ``taps`` that are missing or damaged.
 
-        If ``rows`` are a part of the work, ``n_images`` is the number of images in all, by which
-        the way to compute them is chosen; the caller then has to `compact` the `space`.
-        ``measure``: by the engine that is fastest on this machine; otherwise by the preferred one,
-        which is the same every time.
+        If ``rows`` are a part of the work, ``n_images`` is the total number of images, by which
+        the method is chosen; the caller must then `compact` the `space`. ``measure``: use the
+        fastest engine on this machine; otherwise the preferred one, which is always the same.
         Raises:
-            DataError: an image has changed or vanished since it was indexed.
+            DataError: an image has changed or disappeared since it was indexed.
             StoreError: the store cannot be written.
         """
         started, space = time.monotonic(), self.space
@@ -120,10 +119,10 @@ class FeatureReader:
     ) -> SharedPass:
         """Return the prepared images of ``rows``, decoded once for the caller and for `extract`.
 
-        What `extract` would compute of ``wanted``, some of the rows, is stored once all batches
-        are drawn, and has the same bits.
+        The features that `extract` would compute for ``wanted``, some of the rows, are stored once
+        all batches are consumed, and have the same bits.
         Raises:
-            DataError: an image has changed or vanished since it was indexed.
+            DataError: an image has changed or disappeared since it was indexed.
             StoreError: the store cannot be written.
         """
         space, unique = self.space, _unique(wanted)
@@ -149,7 +148,7 @@ class FeatureReader:
         return _read(self.space, rows, tap)
 
     def save(self, file: BinaryIO, rows: Sequence[ImageRow], tap: str) -> None:
-        """Write what `read` returns as a .npy file, a part at a time.
+        """Write the result of `read` as a .npy file, part by part.
 
         Raises:
             StoreError: some are missing.
@@ -164,7 +163,7 @@ class FeatureReader:
             file.write(features.data)
 
     def write_index(self, path: Path, rows: Sequence[ImageRow], taps: Sequence[str]) -> None:
-        """Write which features these rows need, with a checksum for each tap."""
+        """Write the list of the features that these rows need, with a checksum per tap."""
         space, keys = self.space, [row.sha256 for row in rows]
         index: dict[str, Any] = {
             "format_version": 1,
@@ -181,10 +180,10 @@ class FeatureReader:
         write_json(path, index)
 
     def check_index(self, path: Path, rows: Sequence[ImageRow]) -> None:
-        """Make sure that the index was made for these images, weights and preprocessing.
+        """Check that the index was made for these images, weights and preprocessing.
 
         Raises:
-            ArtifactError: it was made for others.
+            ArtifactError: it was made for other inputs.
         """
         index = read_json(path, made_by="features")
         expected = {
@@ -249,7 +248,7 @@ def _unique(rows: Sequence[ImageRow]) -> list[ImageRow]:
 def _missing(
     space: FeatureSpace, rows: Sequence[ImageRow], taps: Sequence[str]
 ) -> tuple[list[ImageRow], list[str]]:
-    """Return the rows, and the taps, of which something is missing or damaged."""
+    """Return the rows and taps with missing or damaged features."""
     keys = [row.sha256 for row in rows]
     missing = {tap: space.missing(keys, tap, verify=True) for tap in _single_taps(taps)}
     todo = [rows[i] for i in sorted(set().union(*missing.values()))]
@@ -263,7 +262,7 @@ def _read(space: FeatureSpace, rows: Sequence[ImageRow], tap: str) -> np.ndarray
 
 
 def _single_taps(taps: Sequence[str]) -> list[str]:
-    """Return what is stored: taps joined by ``+`` are kept one by one."""
+    """Return the stored taps: taps joined by ``+`` are stored separately."""
     return list(dict.fromkeys(name for tap in taps for name in split_taps(tap)))
 
 

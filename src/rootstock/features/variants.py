@@ -1,8 +1,8 @@
 """Variants of the forward pass on a GPU: another memory layout, and half precision.
 
-Which of them pays depends on card and network, so they are compared with plain PyTorch
-(`rootstock.features.forward`) and measured (`rootstock.features.fastest`) before one is taken.
-Nothing is compiled: it takes a minute in each process, and whether it pays was not measured.
+Which of them is faster depends on card and network, so they are compared with plain PyTorch
+(`rootstock.features.forward`) and measured (`rootstock.features.fastest`) first. Nothing is
+compiled: it takes a minute in each process, and its gain was not measured.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from torch import Tensor
 from rootstock.backbones.load import Backbone
 
 HALF_TOLERANCE = 1e-2
-"""Of the largest feature. A head learns and answers the same with features that are off by so much;
-bfloat16, which is no faster, moves them by up to a twelfth."""
+"""Tolerance, relative to the largest feature. A head learns and answers the same with such
+differences;
+bfloat16, which is not faster, causes up to a twelfth."""
 
 Network = Callable[[Tensor], Tensor]
-"""Prepared images float32[N,3,S,S] in, the taps' joined features float32[N,C] out."""
+"""Maps prepared images float32[N,3,S,S] to the taps' joined features float32[N,C]."""
 
 
 @dataclass(frozen=True)
 class GpuVariant:
-    """``tolerance``: how far features may be off, as a share of the largest; None: no further."""
+    """A variant; ``tolerance``: largest relative difference of features; None: the default."""
 
     name: str
     network: Network
@@ -44,8 +45,8 @@ def gpu_variants(backbone: Backbone, taps: Sequence[str]) -> list[GpuVariant]:
     def half(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.float16):
             features = module(images.contiguous(memory_format=torch.channels_last)).float()
-        # Beyond the range of float16 lies infinity. A bounded activation on the way turns it into
-        # what the right value would have become; where none does, it shows here.
+        # Values beyond the range of float16 become infinite. A bounded activation later turns them
+        # into the right value; without one, the check finds them here.
         return features if torch.isfinite(features).all() else full(images)
 
     return [GpuVariant("channels_last", full), GpuVariant("float16", half, HALF_TOLERANCE)]

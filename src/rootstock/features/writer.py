@@ -1,4 +1,4 @@
-"""Computed features on their way into the store."""
+"""Write computed features into the store."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rootstock.system.progress import Progress
 from rootstock.system.threads import spread
 
 SEGMENT_ROWS, SEGMENT_SECONDS = 512, 20.0
-"""After this many images or seconds the work is put on disk: no crash loses more."""
+"""After this many images or seconds the work is written to disk: a crash loses no more."""
 
 
 class FeatureWriter:
-    """Stores the features of ``n_images`` images at single ``taps``, a segment at a time.
+    """Stores the features of ``n_images`` images at single ``taps``, one segment at a time.
 
     Use it as a context manager: without an error the last segment is stored at the end.
     """
@@ -48,7 +48,7 @@ class FeatureWriter:
             self._flush()
 
     def add(self, rows: Sequence[ImageRow], features: Features) -> None:
-        """Take over the features of some images."""
+        """Add the features of some images."""
         self._keys += [row.sha256 for row in rows]
         self._parts.append(features)
         self._bar.update(len(rows))
@@ -71,8 +71,8 @@ def store_along(
 ) -> Iterator[np.ndarray]:
     """Yield the prepared images of all batches; store the features of the rows in ``todo``.
 
-    Those are computed in batches of their own, so that copies, or images whose features are stored
-    already, change none of them: in a batch of another size their last bits can differ.
+    Those are computed in separate batches, so that copies, or images whose features are already
+    stored, change none of them: in a batch of another size their last bits can differ.
     """
     size = TASK_IMAGES * -(-batch_size // TASK_IMAGES) if forward.concurrent else batch_size
     missing = {row.sha256 for row in todo}
@@ -91,7 +91,7 @@ def store_along(
 
 
 def _compute(forward: ForwardPass, images: np.ndarray) -> Features:
-    """Return the features of prepared images uint8[N,S,S,3], computed by all cores."""
+    """Return the features of prepared images uint8[N,S,S,3], computed with all cores."""
     if not forward.concurrent:
         return forward.run(images)
     tasks = [images[at : at + TASK_IMAGES] for at in range(0, len(images), TASK_IMAGES)]

@@ -1,7 +1,7 @@
 """Linear heads: arrays in, one matrix and one bias out.
 
-Heads are fitted on standardised features and the standardisation is taken out of the weights
-afterwards, so that a head reads the features as the backbone gives them. `solver` does the work.
+Heads are fitted on standardised features. The standardisation is then removed from the weights, so
+that a head reads the features of the backbone directly. `solver` does the work.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ CPU = torch.device("cpu")
 FOLD_TOLERANCE = 1e-4
 """Tolerance in a cross-validation: scores within a tenth of a point, in half the time."""
 PROBE_L2 = 1e-2
-"""Strength for every probe: probes compare features, and the search of the head comes later."""
+"""Strength of every probe: probes compare features; the search of the head comes later."""
 BLOCK_ROWS = 1024
-"""Rows that are standardised at a time."""
+"""Rows standardised at a time."""
 BLOCK_IMAGES = 64
 """Images whose maps are read at a time."""
 MIN_SCALE = 1e-8
-"""A feature of a smaller deviation is constant, and is left as it is."""
+"""A feature with a smaller deviation is constant, and is not changed."""
 PRIOR_IMAGES = 100
-"""Of so many images the mean variance of all features counts next to a feature's own: that of a few
-images is chance, and to divide by it turns noise into weights. Chosen on ants_bees and flowers12
+"""Weight, in images, of the mean variance of all features against a feature's own: the variance on
+few
+images is chance, and dividing by it turns noise into weights. Chosen on ants_bees and flowers12
 with 1 to 75 images per class; checked on sign_digits, brain_mri, cifar10 and tiny_imagenet."""
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """``weights`` float32[K,D] and ``bias`` float32[K] for features as the backbone gives them."""
+    """``weights`` float32[K,D] and ``bias`` float32[K] for the backbone's features."""
 
     weights: np.ndarray
     bias: np.ndarray
@@ -58,7 +59,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class MlpHead:
-    """Two linear layers with a ReLU between: features [N,D] -> [N,H] -> outputs [N,K]."""
+    """Two linear layers with a ReLU between them: features [N,D] -> [N,H] -> outputs [N,K]."""
 
     inner: LinearHead
     outer: LinearHead
@@ -73,7 +74,7 @@ class MapHead:
     """A linear head that reads each position of maps: features [N,D] -> outputs [N,K*G*G].
 
     ``linear`` reads the channels of all maps of ``shapes``, interpolated to G x G positions.
-    ``hidden`` are the channels of a decoder that is added for fine-tuning; untrained, it adds 0.
+    ``hidden`` are the channels of a decoder added for fine-tuning; untrained, it adds 0.
     """
 
     linear: LinearHead
@@ -116,13 +117,13 @@ Head = LinearHead | MlpHead | MapHead
 
 
 def to_tune(head: Head) -> Head:
-    """Return a head as fine-tuning begins with it: one that reads maps gets a decoder."""
+    """Return a head ready for fine-tuning: a head that reads maps gets a decoder."""
     return replace(head, hidden=DECODER_WIDTH) if isinstance(head, MapHead) else head
 
 
 @dataclass(frozen=True)
 class HeadProblem:
-    """Features, standardised and in their axes: ready to fit heads for any loss."""
+    """Standardised features along their axes, ready to fit heads for any loss."""
 
     axes: Axes
     mean: np.ndarray
@@ -130,14 +131,14 @@ class HeadProblem:
 
     @classmethod
     def of(cls, features: np.ndarray, device: torch.device = CPU) -> HeadProblem:
-        """Prepare features [N,D]; ``device`` holds them, in float32 and twice, and computes.
+        """Prepare features [N,D]; ``device`` computes, and holds them twice in float32.
 
         Raises:
             TrainingError: the features are not finite.
         """
         if not np.isfinite(features).all():
             raise TrainingError(
-                "the features hold values that are not finite",
+                "the features contain values that are not finite",
                 hint="the weights of the backbone may be damaged; choose others",
             )
         standardised, mean, scale = _standardise(features)
@@ -157,7 +158,7 @@ class HeadProblem:
             yield strength, self.unstandardise(solution)
 
     def unstandardise(self, solution: Tensor) -> list[LinearHead]:
-        """Return heads for features as the backbone gives them, from a solution [P,R+1,K]."""
+        """Return heads for the backbone's features, from a solution [P,R+1,K]."""
         heads = []
         both = (part.cpu() for part in self.axes.weights(solution.double()))
         for inner, offset in zip(*both, strict=True):
@@ -172,8 +173,8 @@ def split_folds(
 ) -> list[np.ndarray]:
     """Return the row numbers of each fold; each holds the same share of every stratum int[N].
 
-    Rows of one of the ``groups`` int[N] are in one fold. There are fewer folds, two at least, where
-    a stratum has fewer rows or groups than ``folds``.
+    Rows of one of the ``groups`` int[N] are in one fold. There are fewer folds, at least two, if a
+    stratum has fewer rows or groups than ``folds``.
     """
     single = strata
     if groups is not None and len(np.unique(groups)) == len(groups):
@@ -191,7 +192,7 @@ def split_folds(
 def _split_groups(
     strata: np.ndarray, folds: int, seed: int, groups: np.ndarray
 ) -> list[np.ndarray]:
-    """Give each group, the largest first, to the fold that has least of its strata."""
+    """Give each group, the largest first, to the fold with the least of its strata."""
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     names, numbers = np.unique(strata, return_inverse=True)
     counts = np.zeros((len(sizes), len(names)))
@@ -217,8 +218,8 @@ def fold_weights(row_weights: Tensor, tests: Sequence[np.ndarray]) -> Tensor:
 def _standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return float32[N,D] of mean 0 and deviation 1, and the float64[D] means and deviations.
 
-    On few images deviations are drawn towards a common one, see `shrink_scale`. A block of rows at
-    a time: whole float64 copies would be most of a trial's memory.
+    On few images deviations are drawn towards a common one, see `shrink_scale`. Rows are processed
+    in blocks: whole float64 copies would take most of a trial's memory.
     """
     blocks = [slice(start, start + BLOCK_ROWS) for start in range(0, len(features), BLOCK_ROWS)]
     mean = features.mean(axis=0, dtype=np.float64)
@@ -231,7 +232,7 @@ def _standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def shrink_scale(variances: np.ndarray, n_images: int) -> np.ndarray:
-    """Return what to divide features by, float64[D]: their deviations, drawn towards a common one.
+    """Return the divisors of features, float64[D]: deviations drawn towards a common one.
 
     The mean of the variances float64[D] has the weight of `PRIOR_IMAGES` images, as the prior of an
     empirical Bayes estimate (James and Stein 1961; Schaefer and Strimmer 2005 for variances).
@@ -243,7 +244,7 @@ def shrink_scale(variances: np.ndarray, n_images: int) -> np.ndarray:
 
 
 def write_head(head: Head, path: Path) -> None:
-    """Write a head as safetensors, which writes the bytes as they are, whatever their order."""
+    """Write a head as safetensors, which stores bytes in memory order, whatever the strides."""
     layers = {"": head} if isinstance(head, LinearHead) else {}
     more = {}
     if isinstance(head, MlpHead):
@@ -260,7 +261,7 @@ def write_head(head: Head, path: Path) -> None:
 
 
 def read_head(path: Path) -> Head:
-    """Read what `write_head` wrote."""
+    """Read a head that `write_head` wrote."""
     tensors = load_file(path)
     if "weights" in tensors:
         linear = LinearHead(tensors["weights"], tensors["bias"])

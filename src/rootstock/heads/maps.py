@@ -1,4 +1,4 @@
-"""Heads that answer for each position of an image: a linear layer, and a light decoder on top.
+"""Heads with an output for each position of an image: a linear layer, and a light decoder.
 
 Features are maps of several depths, each on its own grid. Interpolation is written as products
 with constant matrices, so that numpy, PyTorch and ONNX compute the same.
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 DECODER_WIDTH = 96
-"""Channels of the decoder that is fine-tuned."""
+"""Channels of the decoder for fine-tuning."""
 
 MapShape = tuple[int, int]
-"""Channels, and cells along each side."""
+"""Channels, and cells along each side, of a map."""
 
 
 @lru_cache(64)
 def interpolation(source: int, target: int) -> np.ndarray:
-    """Return float32[target,source]: how cells along a side are interpolated linearly.
+    """Return float32[target,source]: weights of the linear interpolation of cells along a side.
 
-    Cells are compared by their centres; beyond the first and last centre the edge continues.
+    Cells are at their centres; beyond the first and last centre the edge continues.
     """
     centres = (np.arange(target) + 0.5) * source / target - 0.5
     place = np.clip(centres, 0, source - 1)
@@ -38,7 +38,7 @@ def interpolation(source: int, target: int) -> np.ndarray:
 
 
 def split_maps(features: np.ndarray, shapes: Sequence[MapShape]) -> list[np.ndarray]:
-    """Return the maps float32[N,c,g,g] that features [N,D] are joined of."""
+    """Return the maps float32[N,c,g,g] that were joined to features [N,D]."""
     maps, start = [], 0
     for channels, side in shapes:
         width = channels * side * side
@@ -56,9 +56,9 @@ def resize_maps(maps: np.ndarray, side: int) -> np.ndarray:
 
 
 class MapModule(nn.Module):
-    """features [N,D] -> outputs [N,K*G*G]: a linear layer at each of G x G positions.
+    """Features [N,D] -> outputs [N,K*G*G]: a linear layer at each of G x G positions.
 
-    With ``hidden`` channels a decoder of three convolutions on the same maps adds to it; it starts
+    With ``hidden`` channels, a decoder of three convolutions on the same maps is added; it starts
     at zero.
     """
 
@@ -87,7 +87,7 @@ class MapModule(nn.Module):
 
     @property
     def n_outputs(self) -> int:
-        """K*G*G"""
+        """The number of outputs K*G*G."""
         return self.linear.out_channels * self.grid**2
 
     def forward(self, features: Tensor) -> Tensor:
@@ -114,9 +114,9 @@ class MapModule(nn.Module):
         return sizes
 
     def _read(self, maps: Sequence[Tensor], layer: nn.Conv2d) -> Tensor:
-        """Return what a layer of 1 x 1 gives for the maps, interpolated and joined.
+        """Return the result of a 1 x 1 layer on the maps, interpolated and joined.
 
-        Each map is multiplied on its own grid: interpolation comes after, for the same result.
+        Each map is multiplied on its own grid; interpolating later gives the same result.
         """
         weights = layer.weight.split([channels for channels, _ in self.shapes], dim=1)
         outputs = layer.bias[:, None, None]  # type: ignore[index]

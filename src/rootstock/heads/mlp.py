@@ -1,4 +1,4 @@
-"""A small head with one hidden layer, for classes that no flat border separates."""
+"""A small head with one hidden layer, for classes without a linear border."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fit_mlp_head(
 ) -> MlpHead:
     """Fit a head of ``hidden`` units on features [N,D] and encoded targets [N,...].
 
-    Adam with a cosine schedule; ``l2`` weighs half the squared norm of the weights against
+    Adam with a cosine schedule; ``l2`` times half the squared norm of the weights is added to
     ``mean_loss`` of outputs and targets. The same seed gives the same head on a CPU.
     Raises:
         TrainingError: the loss is not finite.

@@ -1,4 +1,4 @@
-"""Ridge regression, exact, with the strength that predicts left-out rows best."""
+"""Exact ridge regression, with the strength that best predicts left-out rows."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rootstock.heads.linear import CPU, HeadProblem, LinearHead
 from rootstock.heads.solver import MAX_AXES
 
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""Penalties that are tried, as shares of the features' sum of variances."""
+"""Penalties to try, as shares of the features' sum of variances."""
 
 
 @dataclass(frozen=True)
 class SquaredLoss:
-    """Half the squared error of N rows whose values are float[N,M]; an `OutputLoss`."""
+    """Half the squared error of N rows with values float[N,M]; an `OutputLoss`."""
 
     values: Tensor
     curvature: float = 1.0
 
     @property
     def n_outputs(self) -> int:
-        """M"""
+        """The number of values M."""
         return self.values.shape[1]
 
     def value_and_residual(self, outputs: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def fit_ridge(
     Raises:
         TrainingError: the features are not finite.
     """
-    # Beyond, finding the axes takes longer than solving: a part of the rows chooses the penalty
+    # With more rows, finding the axes takes longer than solving: some rows choose the penalty
     step = -(-len(features) // MAX_AXES)
     problem = HeadProblem.of(features[::step], device)
     penalty, solution = _choose_penalty(problem, values[::step], penalties)
@@ -66,8 +66,8 @@ def _choose_penalty(
 ) -> tuple[float, Tensor]:
     """Return the best penalty of the sum of squares, and its solution [R+1,M].
 
-    In the axes of their scatter the features are solved for every penalty at once, and the error
-    of each row by the head fitted without it is known (Allen 1974, the PRESS statistic).
+    Along the axes of their scatter the features are solved for every penalty at once, and the
+    error of each row with the head fitted without it is known (Allen 1974, the PRESS statistic).
     """
     rows = problem.axes.rows[:, :-1].double()
     given = torch.from_numpy(values).to(rows)

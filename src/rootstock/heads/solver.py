@@ -1,11 +1,11 @@
-"""Linear heads, exact and full-batch, along a whole path of L2 strengths.
+"""Exact linear heads, full-batch, for a whole path of L2 strengths.
 
-Several weightings of the rows, such as the folds of a cross-validation, are solved side by side:
-one product with the features serves all of them. The features are first turned into the axes of
-their own scatter, where a bound on the loss's curvature is diagonal (for softmax: D. Boehning 1992,
-"Multinomial logistic regression algorithm"); it is the starting metric of L-BFGS (Nocedal 1980),
+Several weightings of the rows, such as the folds of a cross-validation, are solved at the same
+time: one product with the features serves all of them. The features are first rotated to the axes
+of their scatter, where a bound on the loss's curvature is diagonal (for softmax: D. Boehning 1992,
+"Multinomial logistic regression algorithm"). It is the initial metric of L-BFGS (Nocedal 1980),
 which therefore needs few steps at any strength. Strengths are solved from strong to weak, each
-from the solution before it.
+from the previous solution.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 MEMORY_STEPS = 30
-"""Steps remembered, from one strength to the next too: they cost little beside a product."""
+"""Remembered steps, also from one strength to the next: they are cheap next to a product."""
 MIN_MEMORY_STEPS, MEMORY_BYTES = 6, 2**28
 """Fewer steps are remembered if they take more bytes than this, as with many outputs."""
 FEW_OUTPUTS = 100
 """Up to this many outputs the bound itself is the starting metric."""
 MAX_STEPS = 300
 TOLERANCE = 5e-6
-"""Norm of the gradient in the metric of the bound, where a loss of about 1 is far from 0."""
+"""Norm of the gradient in the metric of the bound; a loss is typically about 1."""
 MAX_AXES = 2048
-"""More axes than this cost more to find than they save; then every feature is an axis."""
+"""More axes than this cost more to find than they save; then the features are the axes."""
 _MIN_DECREASE_SHARE = 1e-4
 _MAX_HALVINGS = 12
 
 History = list[tuple[Tensor, Tensor, Tensor]]
-"""Steps, the changes of slope they made, and the inverse of the product of the two."""
+"""Steps, their changes of slope, and the inverse of the product of the two."""
 
 
 class OutputLoss(Protocol):
-    """What the outputs of N rows cost: convex, with bounded curvature."""
+    """The loss of the outputs of N rows: convex, with bounded curvature."""
 
     @property
     def n_outputs(self) -> int:
-        """K"""
+        """The number of outputs K."""
         ...
 
     @property
@@ -52,14 +52,15 @@ class OutputLoss(Protocol):
     def value_and_residual(self, outputs: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss float64[P] of outputs [N,P,K] and its derivative [N,P,K].
 
-        ``share`` float[P,N] weighs the rows; each of its rows sums to 1.
+        ``share`` float[P,N] weights the rows; each of its rows sums to 1.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Rows [N,R+1] in the axes of their scatter with a column of ones; ``turn`` [D,R] leads back.
+    """Rows [N,R+1] along the axes of their scatter, and a column of ones; ``turn`` [D,R] leads
+    back.
 
     ``spread`` [R+1]: mean square of each column. ``turn`` None: the features are the axes.
     """
@@ -70,7 +71,7 @@ class Axes:
 
     @classmethod
     def of(cls, features: Tensor) -> Axes:
-        """Axes of centred, scaled features [N,D]."""
+        """Return the axes of centred, scaled features [N,D]."""
         n_rows, n_columns = features.shape
         turn = None
         if min(n_rows, n_columns) <= MAX_AXES:
@@ -85,7 +86,7 @@ class Axes:
         return cls(rows, turn, torch.linalg.vector_norm(rows, dim=0).square() / n_rows)
 
     def weights(self, solution: Tensor) -> tuple[Tensor, Tensor]:
-        """Solution [P,R+1,K] -> weights [P,K,D] for the features, and biases [P,K]."""
+        """Return weights [P,K,D] for the features, and biases [P,K], of a solution [P,R+1,K]."""
         inner = solution[:, :-1]
         back = inner if self.turn is None else self.turn.to(inner.dtype) @ inner
         return back.transpose(1, 2), solution[:, -1]
@@ -101,18 +102,18 @@ def walk_path(
 ) -> Iterator[tuple[float, Tensor]]:
     """Yield each strength with its optimum, a tensor [P,R+1,K], the strongest first.
 
-    The weaker the strength, the longer it takes; a caller that has seen enough stops.
+    Weaker strengths take longer; a caller that has seen enough can stop.
 
-    ``row_weights`` float[P,N]: P weightings solved side by side; ``tolerance`` is the norm of the
-    gradient at which a solution is good enough. A strength weighs half the squared norm of the
-    weights, not of the biases, against the mean loss.
+    ``row_weights`` float[P,N] are P weightings solved at the same time; ``tolerance`` is the norm
+    of the gradient at which a solution is accepted. A strength multiplies half the squared norm of
+    the weights, without the biases, and is added to the mean loss.
     """
     problem = _Problem(axes.rows, loss, row_weights)
     point = axes.rows.new_zeros(len(row_weights), axes.rows.shape[1], loss.n_outputs)
     history: History = []
     before = 0.0
     for strength in sorted(set(strengths), reverse=True):
-        # The curvature seen so far holds on, but for the part that the penalty adds to it
+        # The curvature seen so far remains valid, except for the part that the penalty adds
         penalised = torch.ones_like(axes.spread)
         penalised[-1] = 0.0
         penalised = penalised.unsqueeze(1)
@@ -131,7 +132,7 @@ def walk_path(
 
 
 def _repenalised(history: History, more: Tensor) -> History:
-    """The same steps with the changes of slope that they make under another penalty."""
+    """Return the same steps with their changes of slope under another penalty."""
     renewed = []
     for step, change, _ in history:
         change = change + more * step
@@ -157,7 +158,7 @@ class _Problem:
         outputs = linear(self.rows, flat).view(-1, count, n_outputs)
         share = self.row_weights / self.row_weights.sum(dim=1, keepdim=True)
         loss, residual = self.loss.value_and_residual(outputs, share)
-        # For eleven columns or fewer `rows.T @ residual` takes up to twelve times as long
+        # With up to eleven columns `rows.T @ residual` takes up to twelve times as long
         slope = residual.view(-1, count * n_outputs).T.contiguous() @ self.rows
         slope = slope.view(count, n_outputs, width).transpose(1, 2).contiguous()
         weighted = penalty * point
@@ -204,7 +205,7 @@ def count_steps(point: Tensor) -> int:
 
 
 def _direction(slope: Tensor, history: History, metric: Tensor) -> Tensor:
-    """The two loops of L-BFGS, for all problems at once."""
+    """Run the two loops of L-BFGS, for all problems at once."""
     left = slope.clone()
     factors = []
     for step, change, inverse in reversed(history):
@@ -231,13 +232,13 @@ def _search_line(
     *,
     penalty: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Halve each problem's step until its loss falls enough; a problem that cannot stays put."""
+    """Halve each problem's step until its loss falls enough; otherwise do not move it."""
     fall = _dot(slope, direction).double()
     size = torch.ones_like(value)
     for _ in range(_MAX_HALVINGS):
         moved = point + size.view(-1, 1, 1).to(point.dtype) * direction
         new_value, new_slope = problem.value_and_slope(moved, penalty)
-        # Losses are sums of float32 terms: a rise below their rounding is none.
+        # Losses are sums of float32 terms, so a rise below their rounding does not count.
         poor = new_value > value + _MIN_DECREASE_SHARE * size * fall + 1e-7 * value.abs()
         if not poor.any():
             return moved, new_value, new_slope
@@ -252,7 +253,7 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _principal_axes(features: Tensor) -> Tensor:
-    """Orthonormal [D,R], R = rank: the eigenvectors of the smaller of the two scatter matrices."""
+    """Return the orthonormal eigenvectors [D,R], R = rank, of the smaller scatter matrix."""
     n_rows, n_columns = features.shape
     if n_columns <= n_rows:
         return torch.linalg.eigh(features.T @ features)[1]

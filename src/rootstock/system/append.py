@@ -1,4 +1,4 @@
-"""Lines that are added to a file by several processes: whole, or not at all."""
+"""Append lines to a file from several processes: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rootstock.errors import ArtifactError
 
 
 def append_text(path: Path, text: str, *, header: str) -> None:
-    """Add ``text``, whole lines, and the line ``header`` before it if the file is new.
+    """Append ``text``, whole lines, with the line ``header`` before it if the file is new.
 
-    A file whose last line was cut off gets the new lines below it. One process writes at a time;
-    a file system without locks lets everyone pass.
+    After an incomplete last line the new lines start on a new one. One process writes at a time;
+    on a file system without locks there is no waiting.
     Raises:
-        ArtifactError: the file cannot be written; it is as it was before.
+        ArtifactError: the file cannot be written; it is unchanged.
     """
     try:
         with path.open("a+b") as file:

@@ -1,4 +1,4 @@
-"""Records: typed artifacts on disk as JSON, refused where they are of another version."""
+"""Records: typed artifacts on disk as JSON; other versions are refused."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def measured_once(
     digits: int = 20,
     renew: Callable[[R], R] | None = None,
 ) -> R:
-    """Return what ``measure`` gave the first time, which a file in ``folder`` keeps.
+    """Return the first result of ``measure``, which a file in ``folder`` keeps.
 
-    ``renew`` may replace a record from an earlier process by a newer one.
+    ``renew`` may replace a record of an earlier process by a newer one.
 
-    A file that is damaged or of another version is measured again. ``identity`` is all that the
-    measurement depends on; the file's name is the first ``digits`` of its digest.
+    A file that is damaged or of another version is measured again. ``identity`` is everything on
+    which the measurement depends; the file's name is the first ``digits`` of its digest.
     """
     path = folder / f"{digest_json(identity, digits=digits)}.json"
     try:
@@ -52,7 +52,7 @@ def measured_once(
 
 
 class Artifact(Record):
-    """A record that a stage writes as a file of its own and later stages read."""
+    """A record that a stage writes to a file, and later stages read."""
 
     made_by: ClassVar[str]
     """The stage that writes it."""
@@ -63,7 +63,7 @@ class Artifact(Record):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `write` wrote.
+        """Read an artifact that `write` wrote.
 
         Raises:
             ArtifactError: the file is missing, damaged or of another version.
@@ -72,7 +72,7 @@ class Artifact(Record):
         again = f"run the stage `{cls.made_by}` again"
         version = cls.model_fields.get("format_version")
         if version is not None:
-            # It comes first: a later format may differ in everything else.
+            # Check the version first: a later format may differ in everything else.
             problem = explain_format(
                 tree.get("format_version"), version.default, path=path, again=again
             )

@@ -1,4 +1,4 @@
-"""Bounds of a process on its own memory and time, so that one bad file cannot take a machine."""
+"""Limits of a process on its memory and time, so that one bad file cannot stop a machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def bound_memory(extra: int) -> None:
-    """Limit this process to ``extra`` bytes more than it has, if the system supports it."""
+    """Limit this process to ``extra`` more bytes, if the system supports it."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -18,7 +18,7 @@ def bound_memory(extra: int) -> None:
 
 
 def resident_bytes() -> int:
-    """Return this process's resident memory; 0 if the system does not show it."""
+    """Return this process's resident memory; 0 if the system does not report it."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -28,7 +28,7 @@ def resident_bytes() -> int:
 
 
 def bound_seconds(seconds: float) -> None:
-    """End this process after so many more seconds of a core's time; 0: no bound any more.
+    """End this process after this many more seconds of processor time; 0: no limit.
 
     Waiting for a disk or for a busy machine does not count.
     """

@@ -1,4 +1,4 @@
-"""The processor, and how many of its cores this process may use."""
+"""The processor, and the number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ CGROUP, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def usable_cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
-    """The cores this process may run on: those it is bound to, within its container's quota.
+    """Return the number of cores for this process, within its affinity and container quota.
 
     A container sees its own group as the root; a service of systemd, or a container in the host's
-    namespace, is bound by its group and all groups above it.
+    namespace, is limited by its group and all groups above it.
 
-    ROOTSTOCK_CORES lowers it further. Where the system cannot say, all there are.
+    ROOTSTOCK_CORES lowers the number. If the system reports nothing, all cores count.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
-        cores = os.cpu_count() or 1  # macOS and Windows know no affinity
+        cores = os.cpu_count() or 1  # macOS and Windows have no affinity
     quotas = [_quota(folder) for folder in _groups(cgroup, membership)]
     cores = min([cores, *(math.ceil(quota) for quota in quotas if quota is not None)])
     with suppress(KeyError, ValueError):
@@ -34,7 +34,7 @@ def usable_cores(cgroup: Path = CGROUP, membership: Path = MEMBERSHIP) -> int:
 
 @cache
 def processor_name() -> str:
-    """Return the processor's name: machines that share a folder need not be alike."""
+    """Return the processor's name, because machines that share a folder may differ."""
     with suppress(OSError, IndexError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         return text.partition("model name")[2].partition(":")[2].splitlines()[0].strip()
@@ -42,7 +42,7 @@ def processor_name() -> str:
 
 
 def _groups(cgroup: Path, membership: Path) -> list[Path]:
-    """The root and every group down to this process's own, as cgroup v2 has them."""
+    """Return the root and every group down to this process's, as in cgroup v2."""
     groups = [cgroup]
     with suppress(OSError, ValueError):
         for line in membership.read_text(encoding="utf-8").splitlines():
@@ -54,7 +54,7 @@ def _groups(cgroup: Path, membership: Path) -> list[Path]:
 
 
 def _quota(cgroup: Path) -> float | None:
-    """Cores' worth of time that cgroup v2, or else v1, grants; None: any."""
+    """Return the cores that cgroup v2, or v1, grants; None: no limit."""
     with suppress(OSError, ValueError):
         share, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
         return None if share == "max" else int(share) / int(period)

@@ -1,7 +1,7 @@
-"""Words from outside made harmless, one function for each target that they are written to.
+"""Escape text from outside, with one function for each target format.
 
-Labels, file names and what files hold may contain anything: table borders, HTML, links, line
-breaks, or sequences that control a terminal.
+Labels, file names and file contents may contain anything: table borders, HTML, links, line breaks,
+or sequences that control a terminal.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
 class Markdown(str):
-    """Text that is Markdown already: `escape_markdown` leaves it as it is."""
+    """Text that is already Markdown: `escape_markdown` does not change it."""
 
     __slots__ = ()
 
 
 def escape_terminal(text: object) -> str:
-    """Return one line: control and other invisible characters are spelt out, such as ``\\x1b``."""
+    """Return one line: invisible characters are written as escapes, such as ``\\x1b``."""
     value = str(text)
     if value.isprintable():
         return value
@@ -30,17 +30,17 @@ def escape_terminal(text: object) -> str:
 
 
 def escape_lines(text: str) -> str:
-    """Do the same with text of several lines, such as an error with its hint."""
+    """Do the same for text of several lines, such as an error with its hint."""
     return "\n".join(map(escape_terminal, text.split("\n")))
 
 
 def list_names(names: Iterable[object]) -> str:
-    """Return names in one line, for an error or a warning."""
+    """Return names on one line, for an error or a warning."""
     return ", ".join(map(escape_terminal, names))
 
 
 escape_log = escape_terminal
-"""A record of a log is one line too, and may be read in a terminal."""
+"""A log record is one line, and may be read in a terminal."""
 
 
 def escape_html(text: object) -> str:
@@ -51,7 +51,7 @@ def escape_html(text: object) -> str:
 def escape_markdown(text: object) -> str:
     """Return inline Markdown that shows ``text``, also in the cell of a table.
 
-    Markup is escaped and HTML becomes entities; what a link or an image would be is plain text.
+    Markup is escaped and HTML becomes entities; links and images become plain text.
     """
     if isinstance(text, Markdown):
         return text

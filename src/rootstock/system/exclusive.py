@@ -1,4 +1,4 @@
-"""One writer for a folder: a second one is refused, not mixed with the first."""
+"""Allow only one writer per folder: a second one is refused."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rootstock.errors import ArtifactError
 
 @contextmanager
 def claim_folder(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` until the block ends; the system frees it if the process is killed.
+    """Lock ``folder`` until the block ends; the system unlocks it if the process is killed.
 
-    A file system or a system without such locks lets everyone pass.
+    On a file system or a system without such locks, nothing is locked.
     Raises:
-        ArtifactError: another process holds it.
+        ArtifactError: another process has locked it.
     """
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""How a command or a stage ends in an error: a few lines for people, and an exit status."""
+"""The end of a command or stage in an error: a few lines, and an exit status."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 def exit_on_failure() -> Iterator[None]:
     """Turn an error into a message and an exit status: 1, 70 if unexpected, 130 for Ctrl-C.
 
-    The traceback of an unexpected error goes into a file that only this user can read. A path that
-    no file can have is not unexpected: users give paths.
+    The traceback of an unexpected error is written to a file that only this user can read. An
+    invalid path is not unexpected, because users enter paths.
     """
     try:
         yield
@@ -36,12 +36,12 @@ def exit_on_failure() -> Iterator[None]:
     except KeyboardInterrupt:
         say(STOPPED)
         sys.exit(INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - whatever it is, a user gets a line
+    except Exception as error:  # noqa: BLE001 - a user always gets a message
         if isinstance(error, OSError) and error.filename and error.errno in _PATH_ERRORS:
             name = shorten(str(error.filename), 300)
             sys.exit(
                 f"error: {escape_lines(name)}: {os.strerror(error.errno)}\n"
-                "  -> give another path: a name has at most 255 bytes, links must not form a "
+                "  -> use another path: a name has at most 255 bytes, links must not form a "
                 "circle, and only folders contain files"
             )
         say(describe_unexpected(error))
@@ -58,11 +58,12 @@ def describe_unexpected(error: BaseException) -> str:
             "w", prefix="rootstock-error-", suffix=".txt", delete=False, encoding="utf-8"
         ) as file:
             file.write(shorten(text, TRACEBACK_CHARACTERS))
-    except OSError:  # the disk is full, perhaps: then the traceback itself has to do
+    except OSError:  # the disk may be full: then print the traceback
         return f"error: unexpected {reason}\n{escape_lines(shorten(text))}"
     return (
         f"error: unexpected {reason}\n"
-        f"  -> a fault of Rootstock or of this machine; {file.name} has the traceback for a report"
+        f"  -> this is a bug of Rootstock or a fault of this machine; for a report, {file.name} "
+        "has the traceback"
     )
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SYSTEM_ERROR = re.compile(r"(?:os error|[Ee]rrno:?) (\d+)")
 
 
 class _Tree(dict[str, Any]):
-    """A JSON object from a file; a key that is missing is an `ArtifactError`."""
+    """A JSON object from a file; a missing key is an `ArtifactError`."""
 
     def __init__(self, tree: dict[str, Any], path: Path, hint: str) -> None:
         super().__init__(tree)
@@ -35,10 +35,10 @@ class _Tree(dict[str, Any]):
 
 @contextmanager
 def write_atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; it takes the name ``path`` on success.
+    """Yield a temporary path in the same folder; it is renamed to ``path`` on success.
 
-    On an error the temporary file is removed and ``path`` is left as it was. The file gets the
-    permissions of any new file, whatever writes it: some libraries write for the owner only.
+    On an error the temporary file is removed and ``path`` is unchanged. The file gets the
+    permissions of any new file, because some libraries write files only for the owner.
 
     Raises:
         ArtifactError: the file cannot be written, for example because the disk is full.
@@ -61,7 +61,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
             raise
         raise ArtifactError(
             f"{path} cannot be written: {os.strerror(number) if number else error}",
-            hint=f"a folder is in its place: move {path} away, then run again"
+            hint=f"there is a folder of this name: move {path} away, then run again"
             if path.is_dir()
             else "free some disk space or check the folder's permissions, then run again",
         ) from error
@@ -80,9 +80,9 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _system_error(error: Exception) -> int | None:
-    """Return the system's number for why a file could not be written; None for other errors.
+    """Return the system's error number for a file that could not be written; None otherwise.
 
-    Libraries in Rust and C++ (safetensors, Arrow, ONNX) have it in the text of errors of their own.
+    Libraries in Rust and C++ (safetensors, Arrow, ONNX) have it only in the text of their errors.
     """
     if isinstance(error, OSError):
         return error.errno or 0
@@ -119,25 +119,25 @@ def read_json(path: Path, *, made_by: str) -> dict[str, Any]:
     except (RecursionError, ValueError) as error:
         raise ArtifactError(f"{path} is not valid JSON: {error}", hint=hint) from None
     if not isinstance(value, dict):
-        raise ArtifactError(f"{path} must hold a JSON object", hint=hint)
+        raise ArtifactError(f"{path} must contain a JSON object", hint=hint)
     return _Tree(value, path, hint)
 
 
 def explain_format(found: Any, known: int, *, path: Path, again: str) -> tuple[str, str] | None:
-    """Message and way out where a file has a format version that cannot be read; else None.
+    """Return message and hint if a file's format version is unsupported, otherwise None.
 
-    ``again`` is what makes the file anew with this Rootstock.
+    ``again`` says how to create the file again with this version of Rootstock.
     """
     if found == known:
         return None
     newer = isinstance(found, int) and found > known
-    message = f"{path} has format_version {found!r}, this Rootstock reads {known}"
+    message = f"{path} has format_version {found!r}, but this version of Rootstock reads {known}"
     if newer:
-        return f"{message}: a newer one wrote it", f"upgrade Rootstock, or {again}"
-    return f"{message}: an older one wrote it, or it is damaged", again
+        return f"{message}: a newer version wrote it", f"upgrade Rootstock, or {again}"
+    return f"{message}: an older version wrote it, or it is damaged", again
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

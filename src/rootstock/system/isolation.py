@@ -1,4 +1,4 @@
-"""A process without a network, where the system lets it."""
+"""A process without network access, if the system allows it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_NO_NEW_PRIVS = 38
-"""Of unshare(2) and prctl(2), Linux."""
+"""Constants of unshare(2) and prctl(2), Linux."""
 
 
 def leave_network() -> None:
-    """Move this process into a network namespace without interfaces; it also gains no rights.
+    """Move this process into a network namespace without interfaces, and forbid new rights.
 
-    Sockets that are open stay so. Linux allows this with CAP_SYS_ADMIN or in a user namespace,
-    which many containers forbid; a process with several threads cannot make one. Where it is not
-    allowed, nothing happens: see `shares_network`.
+    Open sockets stay open. Linux allows this with CAP_SYS_ADMIN or in a user namespace, which many
+    containers forbid, and not in a process with several threads. If it is not allowed, nothing
+    happens: see `shares_network`.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -29,7 +29,7 @@ def leave_network() -> None:
 
 
 def shares_network(pid: int) -> bool:
-    """Return whether another process has this one's network; True if that is not known."""
+    """Return whether another process has this one's network; True if that is unknown."""
     try:
         other, own = (Path(f"/proc/{one}/ns/net").readlink() for one in (pid, "self"))
     except OSError:

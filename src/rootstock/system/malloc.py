@@ -1,4 +1,4 @@
-"""Freed memory stays for the next batch: getting it again from the system costs much of a step."""
+"""Keep freed memory for the next batch, because requesting it again from the system is slow."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
 def keep_freed_memory(max_bytes: int = TRAINING_BYTES) -> bool:
-    """Let this process keep ``max_bytes`` that it has freed; return whether its C library can.
+    """Let this process keep ``max_bytes`` of freed memory; return whether its C library can.
 
-    A training step frees the activations of its batch and the next one asks for as many. By
-    default glibc gives such large blocks back, and each page that returns is cleared first:
-    docs/benchmarks.md has what that costs. Libraries other than glibc stay as they are, and so do
-    threads that have run before.
+    A training step frees the activations of its batch, and the next step needs the same amount. By
+    default glibc returns such large blocks to the system, and each page is cleared when it comes
+    back: docs/benchmarks.md shows the cost. Other libraries than glibc, and threads that have
+    already run, do not change.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -30,7 +30,7 @@ def keep_freed_memory(max_bytes: int = TRAINING_BYTES) -> bool:
 
 
 def keeping_variables(max_bytes: int = TRAINING_BYTES) -> dict[str, str]:
-    """Return the environment that does the same for a process yet to be started."""
+    """Return the environment with the same effect for a process that is started later."""
     return {
         "MALLOC_MMAP_THRESHOLD_": str(max_bytes),
         "MALLOC_TRIM_THRESHOLD_": str(max_bytes),

@@ -1,4 +1,4 @@
-"""What a process writes to its standard output, compiled code and child processes included."""
+"""Divert a process's standard output, including compiled code and child processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STDOUT = 1
 def divert_stdout(to: TextIO) -> Iterator[TextIO]:
     """Send what is written to standard output to the file ``to``; yield the true standard output.
 
-    It works for Python's `print`, for compiled code, and for processes that are started meanwhile.
+    It works for Python's `print`, for compiled code, and for processes started meanwhile.
     """
     true = sys.stdout
     true.flush()

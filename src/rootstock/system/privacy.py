@@ -7,11 +7,11 @@ TELEMETRY_VARIABLES = {
     "DVC_NO_ANALYTICS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # Read once, when the library is loaded; `disable_telemetry_events()` comes too late.
+    # Read once, when the library is loaded; `disable_telemetry_events()` would be too late.
     "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Each library reads its variable when it is imported; a process hands them to those it starts."""
+"""Each library reads its variable when it is imported; child processes inherit it."""
 
 
 def switch_telemetry_off() -> None:

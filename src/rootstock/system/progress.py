@@ -1,6 +1,6 @@
-"""What long work shows: a bar in a terminal, otherwise a line every half minute.
+"""The progress of long work: a bar in a terminal, otherwise a line every half minute.
 
-All of it goes to standard error; standard output is for results.
+It is written to standard error; standard output is for results.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Self
 
 LINE_SECONDS = 30.0
-"""Between two lines without a terminal."""
+"""Seconds between two lines without a terminal."""
 BAR_SECONDS = 2.0
-"""Between two looks at work that does not report by itself, in a terminal."""
+"""Seconds between two updates in a terminal, for work that reports nothing."""
 
 
 def say(text: str) -> None:
@@ -30,14 +30,14 @@ def say(text: str) -> None:
 
 
 _open: list[Progress] = []
-"""Work that has begun and not ended, the outermost first."""
+"""Work in progress, the outermost first."""
 
 
 class Progress:
     """Work of ``total`` units under a ``name``, as a context manager; report them to `update`.
 
-    ``total`` may be 0 if nothing can be counted. ``describe`` is asked for more to show, also
-    while no unit ends; it is called from another thread. Work within other work shares its lines.
+    ``total`` may be 0 if nothing can be counted. ``describe`` is called for more text to show,
+    even while no unit ends, from another thread. Work inside other work shares its lines.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Progress:
 
 
 def show_seconds(seconds: float) -> str:
-    """Return a duration as people say it."""
+    """Return a duration in words."""
     if seconds < 90:
         return f"{round(seconds)} s"
     minutes = seconds / 60

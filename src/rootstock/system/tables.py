@@ -1,4 +1,4 @@
-"""Parquet files with a checksum on each page, so that a damaged one is noticed when it is read."""
+"""Parquet files with a checksum per page, so that reading detects damage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet
 from rootstock.system.files import write_atomic
 
 DAMAGE = (OSError, pa.ArrowException, KeyError, TypeError, ValueError)
-"""What reading a damaged or foreign file and making sense of it may raise."""
+"""Errors when reading a damaged or foreign file."""
 
 
 def write_rows(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -> None:
@@ -29,7 +29,7 @@ def write_rows(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read what `write_rows` wrote, or any Parquet file; one of `DAMAGE` tells what is wrong."""
-    # Not `pyarrow.parquet.read_table`, which imports a sixth of a second's worth of modules.
+    """Read a file that `write_rows` wrote, or any Parquet file; raise one of `DAMAGE`."""
+    # Not `pyarrow.parquet.read_table`, whose imports take a sixth of a second.
     with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
         return file.read()

@@ -1,4 +1,4 @@
-"""Work on many things in parallel threads, in order and a bounded way ahead of its use."""
+"""Run many tasks in parallel threads and in order, a bounded number ahead of their use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 from rootstock.system.cpu import usable_cores
 
 TASKS_AHEAD = 3
-"""Per worker."""
+"""Tasks ahead per worker."""
 T = TypeVar("T")
 R = TypeVar("R")
 

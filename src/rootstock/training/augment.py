@@ -19,7 +19,7 @@ from rootstock.config.choices import Augmentation
 
 @dataclass(frozen=True)
 class Strength:
-    """Ranges of the random changes; areas are shares of the image, angles in degrees."""
+    """Ranges of the random changes; areas are shares of the image, angles are in degrees."""
 
     min_area: float
     max_stretch: float
@@ -28,7 +28,7 @@ class Strength:
     colour: float
 
 
-# Crops: gentler than ImageNet's .08, which cuts small sets' objects away (TrivialAugment and
+# Crops: gentler than ImageNet's .08, which cuts off objects in small sets (TrivialAugment and
 # big_vision's "resmall" keep more as well).
 STRENGTHS: dict[Augmentation, Strength] = {
     "none": Strength(1.0, 1.0, 0.0, 0.0, 0.0),
@@ -47,9 +47,9 @@ WARP_POINTS = 3
 class Changes:
     """The drawn changes of N images: affine maps float32[N,2,3], colour factors [N,3].
 
-    ``seeds`` int64[N]: what TrivialAugment draws from, for level `strong` only. ``warps``
-    float32[N,2,G,G]: how far the points of a grid are moved, x before y, if they are; ``shifts``
-    float32[N,3]: what is added to each channel, in grey levels.
+    ``seeds`` int64[N]: seeds of TrivialAugment, only for level `strong`. ``warps``
+    float32[N,2,G,G]: how far the points of a grid are moved, x before y, if at all; ``shifts``
+    float32[N,3]: the value added to each channel, in grey levels.
     """
 
     maps: Tensor
@@ -76,8 +76,8 @@ def draw_changes(
 ) -> Changes:
     """Draw the changes of ``count`` images for one epoch.
 
-    ``local_warp`` is how far a point moves at most, as a share of the image's side;
-    ``channel_shift`` how much is added to a channel at most, as a share of its range.
+    ``local_warp`` is the maximum move of a point, as a share of the image's side;
+    ``channel_shift`` is the maximum value added to a channel, as a share of its range.
     """
     strength = STRENGTHS[level]
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -95,7 +95,7 @@ def draw_changes(
     left = between(5, -1.0, 1.0) * (1 - width)
     top = between(6, -1.0, 1.0) * (1 - height)
     cos, sin = angle.cos(), angle.sin()
-    # Output coordinates in [-1, 1] -> where they are read in the source image.
+    # Map output coordinates in [-1, 1] to the positions in the source image.
     rows = [
         width * mirror * cos,
         width * (shear * cos - sin),
@@ -111,14 +111,14 @@ def draw_changes(
     warps = shifts = None
     if local_warp:
         moves = 2 * torch.rand(count, 2, WARP_POINTS, WARP_POINTS, generator=generator) - 1
-        warps = F.pad(2 * local_warp * moves, (1, 1, 1, 1))  # the border stays where it is
+        warps = F.pad(2 * local_warp * moves, (1, 1, 1, 1))  # the border does not move
     if channel_shift:
         shifts = 255 * channel_shift * (2 * torch.rand(count, 3, generator=generator) - 1)
     return Changes(torch.stack(rows, dim=1).view(count, 2, 3), colours, seeds, warps, shifts)
 
 
 def augment(images: Tensor, changes: Changes, *, output_size: int) -> Tensor:
-    """uint8[N,P,P,3] -> float32[N,3,S,S] in 0..255, cropped, turned and recoloured."""
+    """Return crops float32[N,3,S,S] in 0..255 of uint8[N,P,P,3], turned and recoloured."""
     channels_first = images.permute(0, 3, 1, 2)
     if changes.seeds is not None:
         channels_first = _trivial(channels_first, changes.seeds)
@@ -154,9 +154,9 @@ def show_changes(
     local_warp: float = 0.0,
     channel_shift: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Return images uint8[N,P,P,3] after each of the changes, by its name, and after all of them.
+    """Return images uint8[N,P,P,3] after each of the changes, by name, and after all of them.
 
-    The first are as they are; all are uint8[N,S,S,3].
+    The first ones are unchanged; all are uint8[N,S,S,3].
     """
     count = len(images)
     drawn = draw_changes(
@@ -170,7 +170,7 @@ def show_changes(
     )
     still = draw_changes(count, level="none", flip=False, seed=seed, epoch=0)
     mirrored = still.maps * torch.tensor([-1.0, 1.0]).view(2, 1)
-    shown = {"as it is": still}
+    shown = {"original": still}
     if level != "none":
         straight = draw_changes(count, level=level, flip=False, seed=seed, epoch=0)
         shown["crop, turn and shear"] = replace(still, maps=straight.maps)
@@ -192,12 +192,12 @@ def show_changes(
 
 
 def _trivial(images: Tensor, seeds: Tensor) -> Tensor:
-    """One random operation of random strength an image (TrivialAugment, arXiv:2103.10158)."""
+    """Apply one random operation of random strength per image (arXiv:2103.10158)."""
     from torchvision.transforms.v2 import TrivialAugmentWide
 
     change = TrivialAugmentWide()
     changed = []
-    # torchvision draws from torch's own generator, which the training must find as it left it
+    # torchvision draws from torch's global generator, whose state the training must not lose
     with torch.random.fork_rng(devices=[]):
         for image, seed in zip(images, seeds.tolist(), strict=True):
             torch.manual_seed(seed)

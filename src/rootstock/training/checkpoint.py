@@ -43,9 +43,9 @@ def read_checkpoint(
     *,
     average: nn.Module | None = None,
 ) -> dict[str, Any] | None:
-    """Restore what was written, return the progress; None where there is no checkpoint.
+    """Restore a checkpoint and return its progress; None if there is no checkpoint.
 
-    A damaged checkpoint counts as none, with a warning: it costs time, never the trial.
+    A damaged checkpoint is ignored with a warning: it costs time, but never the trial.
     """
     path = directory / _FILE
     try:
@@ -53,7 +53,9 @@ def read_checkpoint(
     except FileNotFoundError:
         return None
     except SafetensorError as error:
-        warnings.warn(f"{path} is damaged ({error}); training starts anew", stacklevel=2)
+        warnings.warn(
+            f"{path} is damaged ({error}); training starts from the beginning", stacklevel=2
+        )
         return None
     network.load_state_dict(modules["network"])
     if average is not None:
@@ -66,7 +68,7 @@ def read_checkpoint(
 def _read(
     path: Path,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]], dict[int, dict[str, Tensor]]]:
-    """Progress, weights by module and name, optimizer state by parameter number."""
+    """Return progress, weights by module and name, and optimizer state by parameter number."""
     with safe_open(path, framework="pt") as file:
         progress: dict[str, Any] = json.loads(file.metadata()["progress"])
         modules: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
@@ -82,5 +84,5 @@ def _read(
 
 
 def drop_checkpoint(directory: Path) -> None:
-    """Remove the checkpoint of a finished training."""
+    """Delete the checkpoint of a finished training."""
     (directory / _FILE).unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""How a training step computes: the memory layout of images, and how exact its numbers are.
+"""The settings of a training step: the memory layout of images, and the precision of numbers.
 
-Which way is the fastest differs between machines and networks (on one processor channels_last was
-1.27 times as fast for MobileNetV3 and .96 for ResNet-18), so
-`rootstock.training.throughput` measures it.
+The fastest setting depends on machine and network (on one processor channels_last was 1.27 times as
+fast for MobileNetV3 and .96 for ResNet-18), so `rootstock.training.throughput` measures it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from rootstock.system.artifacts import Record
 
 
 class Compute(Record):
-    """A way to compute a step, measured on devices of the type ``device``."""
+    """A setting for a step, measured on devices of the type ``device``."""
 
     device: str
     channels_last: bool
@@ -24,7 +23,7 @@ class Compute(Record):
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Of the images and weights."""
+        """The memory format of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def autocast(self) -> torch.autocast:
@@ -33,20 +32,20 @@ class Compute(Record):
 
 
 def usual_compute(device: torch.device) -> Compute:
-    """What is taken where nothing was measured: tensor cores want both, processors neither."""
+    """Return the setting without a measurement: tensor cores use both options, processors none."""
     accelerated = device.type == "cuda"
     return Compute(device=device.type, channels_last=accelerated, bfloat16=accelerated)
 
 
 def fitting_compute(device: torch.device, measured: Compute | None) -> Compute:
-    """``measured``, unless it comes from another kind of device: a worker may have a GPU alone."""
+    """Return ``measured``, unless it is from another kind of device than this worker's."""
     if measured is not None and measured.device == device.type:
         return measured
     return usual_compute(device)
 
 
 def possible_ways(device: torch.device) -> list[Compute]:
-    """The ways worth measuring on this device, the plainest first."""
+    """Return the settings worth measuring on this device, the simplest first."""
     exact = [
         Compute(device=device.type, channels_last=last, bfloat16=False) for last in (False, True)
     ]
@@ -55,7 +54,7 @@ def possible_ways(device: torch.device) -> list[Compute]:
 
 
 def choose_compute(rates: Mapping[Compute, float]) -> Compute:
-    """Return the way to take by the images per second of each; rounding has to lead by more."""
+    """Return the fastest setting by images per second; rounding must win by a larger margin."""
 
     def lead(best: Compute, way: Compute) -> float:
         return ROUNDING_LEAD if way.bfloat16 and not best.bfloat16 else CLEAR_LEAD
@@ -64,7 +63,7 @@ def choose_compute(rates: Mapping[Compute, float]) -> Compute:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware knows the format: emulated, a step takes ten times as long."""
+    """Return whether the hardware supports the format: emulation takes ten times as long."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()

@@ -1,7 +1,7 @@
-"""ProcessGroup: the processes that share one fine-tuning, each with a shard of every batch.
+"""ProcessGroup: processes that share one fine-tuning, each with a shard of every batch.
 
-Gradients are summed after the backward pass, in one message. So a process that ran out
-of memory can repeat its shard, and the sum is that of one process, up to rounding.
+Gradients are summed after the backward pass, in one message. So a process that ran out of memory
+can repeat its shard, and the sum equals that of one process, up to rounding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process writes the files."""
         return self.rank == 0
 
     def shard(self, items: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class ProcessGroup:
                 dist.broadcast(value, src=0)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Return all rows [N,...] of which each process made its `shard`."""
+        """Return all rows [N,...], from the `shard` of each process."""
         if self.size == 1:
             return rows
         parts: list[np.ndarray] = [rows] * self.size
@@ -78,13 +78,13 @@ class ProcessGroup:
         return whole
 
     def broadcast(self, value: bool) -> bool:
-        """Return the first process' value: clocks differ, but all must stop or none."""
+        """Return the first process's value: clocks differ, but all must stop or none."""
         values: list[bool] = [value]
         if self.size > 1:
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
     def wait(self) -> None:
-        """Wait until all are here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()

@@ -1,6 +1,6 @@
-"""The exponential moving average of a network's weights, which is validated and kept in its place.
+"""The exponential moving average of a network's weights, which is validated and kept.
 
-Averaged weights lie nearer to the middle of the valley than the last step does (Polyak and
+Averaged weights are nearer to the middle of the valley than the last step (Polyak and
 Juditsky 1992; Tarvainen and Valpola 2017, arXiv:1703.01780).
 """
 
@@ -14,7 +14,7 @@ from torch import nn
 
 
 class WeightAverage:
-    """A copy of a network that follows it slowly; ``decay`` 0 follows at once."""
+    """A copy of a network that follows it slowly; with ``decay`` 0 it follows at once."""
 
     def __init__(self, network: nn.Module, *, decay: float, steps: int = 0) -> None:
         self.network: Any = copy.deepcopy(network).requires_grad_(False)
@@ -23,7 +23,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Move towards ``network``; in the first steps faster, for they start from nothing."""
+        """Move towards ``network``; faster in the first steps, because they start from nothing."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)

@@ -1,9 +1,9 @@
-"""EnsembleNet: several networks in one, which answers with the average of theirs.
+"""EnsembleNet: several networks in one, whose answers are averaged.
 
-Networks that were trained from the same start in another order err in part on other images
+Networks trained from the same start in another order make partly different mistakes
 (Lakshminarayanan et al. 2017, "Simple and scalable predictive uncertainty estimation using deep
-ensembles", arXiv:1612.01474). The average is calibrated afterwards, as one network is (Rahaman and
-Thiery 2021, arXiv:2007.08792).
+ensembles", arXiv:1612.01474). The average is calibrated afterwards, like a single network (Rahaman
+and Thiery 2021, arXiv:2007.08792).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rootstock.training.network import TransferNet
 
 
 class EnsembleNet(TransferNet):
-    """images float32[N,3,S,S], prepared -> outputs [N,K], averaged as the task averages them.
+    """Prepared images float32[N,3,S,S] -> outputs [N,K], averaged by the task.
 
-    Features, tap and head are those of the first network. There are no maps to read an output
-    from: it is not a sum over positions.
+    Features, tap and head are those of the first network. An output cannot be read from maps,
+    because it is not a sum over positions.
     """
 
     def __init__(self, networks: Sequence[TransferNet], task: Task) -> None:

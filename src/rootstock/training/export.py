@@ -1,4 +1,4 @@
-"""A TransferNet as ONNX file, and what it must answer."""
+"""Export a TransferNet as an ONNX file, and compute the expected outputs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 MAP_TOLERANCE = 1e-4
-"""How far the mean of a map may be from the feature, in proportion to the largest feature."""
+"""Largest difference of a map's mean from the feature, relative to the largest feature."""
 
 
 class NetworkOutputs(nn.Module):
-    """images float32[N,3,S,S] -> logits [N,K], features [N,D] that tell images apart, and maps.
+    """Images float32[N,3,S,S] -> logits [N,K], features [N,D] for comparing images, and maps.
 
-    The maps [N,c,h,w] are those whose means are the features, for each tap of the network in turn;
-    ``with_maps`` False: none.
+    The maps [N,c,h,w] are those whose means are the features, for each tap of the network;
+    ``with_maps`` False: no maps.
     """
 
     def __init__(self, network: TransferNet, *, with_maps: bool) -> None:
@@ -38,18 +38,18 @@ class NetworkOutputs(nn.Module):
 
 
 class TorchOutputs(NamedTuple):
-    """What PyTorch makes of some images."""
+    """PyTorch's outputs for some images."""
 
     logits: np.ndarray
     """[N,K]"""
     features: np.ndarray
     """[N,D], as the head reads them, with maps averaged"""
     sizes: np.ndarray
-    """[N,K]: the sum of the absolute terms of each logit, which rounding errors grow with."""
+    """[N,K]: the sum of each logit's absolute terms; rounding errors are proportional to it."""
 
 
 def torch_outputs(network: TransferNet, images: np.ndarray) -> TorchOutputs:
-    """What ``network`` gives for prepared images float32[N,3,S,S]."""
+    """Return the outputs of ``network`` for prepared images float32[N,3,S,S]."""
     with torch.inference_mode():
         prepared = torch.from_numpy(images)
         logits, features, _ = network.read(prepared)
@@ -72,9 +72,9 @@ def export_onnx(network: TransferNet, path: Path, images: np.ndarray) -> None:
 
 
 def count_maps(network: TransferNet, images: np.ndarray) -> int:
-    """Return how many maps have the features of prepared images as their means; 0 if not all do.
+    """Return the number of maps whose means are the features of prepared images; 0 if not all are.
 
-    Networks of tokens have none, and some networks have layers behind the pooling.
+    Token networks have none, and some networks have layers after the pooling.
     """
     if not network.adds_up_maps:
         return 0
@@ -95,9 +95,9 @@ def are_means(features: Tensor, maps: Sequence[Tensor]) -> bool:
 
 
 def onnx_logits(path: Path, images: np.ndarray) -> list[np.ndarray]:
-    """The ONNX file's logits [N,K] of prepared images [N,3,S,S]: in one batch, and one by one.
+    """Return the ONNX file's logits [N,K] of images [N,3,S,S]: in one batch, and one by one.
 
-    Both, because the batch size is what an export most easily freezes.
+    Both, because an export may fix the batch size by mistake.
     """
     import onnxruntime
 

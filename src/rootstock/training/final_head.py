@@ -1,4 +1,4 @@
-"""The head that is served: fitted to the training and validation images together."""
+"""The final head, fitted to training and validation images together."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rootstock.training.objectives import CROSS_VALIDATED, FOLDS, HEAD_FILE, fit
 from rootstock.training.trials import HeadTrial
 
 FINAL = "final"
-"""Folder of the final head, in that of its trial."""
+"""The folder of the final head, inside that of its trial."""
 
 
 @dataclass(frozen=True)
 class FinalHead:
-    """The trial whose head has learnt from all labelled images.
+    """The trial whose head has learned from all labelled images.
 
-    ``outputs`` float32[M,K] are those of the images of ``targets``, each by a head of the same kind
-    that has not seen it; there are none if that would take too long.
+    ``outputs`` float32[M,K] are those of the images of ``targets``, each from a head of the same
+    kind that has not seen the image; None if that would take too long.
     """
 
     trial: HeadTrial
@@ -36,8 +36,7 @@ def fit_final_head(
 ) -> FinalHead | None:
     """Fit the head of ``trial`` with its penalty to features [N,D] of all labelled images.
 
-    None if it cannot be fitted exactly, or class means cannot be scaled by images that they were
-    not made of.
+    None if it cannot be fitted exactly, or if there are no further images to scale class means.
     """
     rows = targets.foldable()
     if trial.hidden or (trial.prototypes and not len(rows)):

@@ -1,4 +1,4 @@
-"""Fine-tuning: one loop, read from top to bottom."""
+"""Fine-tuning: one loop, to read from top to bottom."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def finetune(
     report: Report,
     until: float | None = None,
 ) -> dict[str, float]:
-    """Train ``network`` in place; returns the validation metrics of its best epoch.
+    """Train ``network`` in place; return the validation metrics of its best epoch.
 
-    Past ``until`` (seconds since 1970) the epoch is cut short, validated and the last one. Called
-    in each process of a group, all with the same arguments, each works on a part of every batch.
+    After ``until`` (seconds since 1970) the epoch is cut short and validated, and is the last one.
+    In a group every process calls this with the same arguments, and each works on a part of every
+    batch.
 
     ``directory`` gets the weights of the best epoch (`BEST`), the metrics of every epoch
-    (`HISTORY`) and a checkpoint after each; started again with the same directory, training
-    goes on from there, on a CPU bit for bit. A directory belongs to one network and one
-    ``settings``.
-    Raises:
+    (`HISTORY`) and a checkpoint after each epoch. Started again with the same directory, training
+    continues from there, bit for bit on a CPU. A directory belongs to one network and one
+    ``settings``. Raises:
         TrainingError: the loss is not finite, in training or in validation.
     """
-    # What is frozen, and how fast the rest moves
+    # Frozen parts, and the rates of the others
     device = next(network.parameters()).device
     compute = fitting_compute(device, settings.compute)
     network.to(memory_format=compute.memory_format)
@@ -85,7 +85,7 @@ def finetune(
     )
     level = settings.augmentation
     if task.spatial and level == "strong":
-        level = "medium"  # what TrivialAugment turns or shifts, the target would not follow
+        level = "medium"  # the target cannot follow TrivialAugment's turns and shifts
     mixup, cutmix = (0.0, 0.0) if task.spatial else (settings.mixup, settings.cutmix)
     steps = math.ceil(len(train) / settings.batch_size)
     averaged = average.network if average else None
@@ -106,7 +106,7 @@ def finetune(
     for epoch in range(progress["epoch"], settings.epochs):
         if waited >= settings.patience:
             break
-        # One epoch draws its randomness from (seed, epoch), so a resumed run repeats it
+        # One epoch draws its random numbers from (seed, epoch), so a resumed run repeats it
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         order = torch.randperm(len(train))
         if settings.weighting == "balanced_sampling":
@@ -127,7 +127,7 @@ def finetune(
             factor = rate_factor((epoch * steps + step) / (settings.epochs * steps))
             for group, peak in zip(optimizer.param_groups, schedule, strict=True):
                 group["lr"] = peak * factor
-            # Images: decoded once, changed anew each epoch; in a group a part for each
+            # Images: decoded once, changed again in each epoch; in a group each process has a part
             shard = processes.shard(batch)
             raw = torch.from_numpy(train.pixels(shard.numpy())).to(device)
             images = _normalise(
@@ -141,7 +141,7 @@ def finetune(
                 cutmix=cutmix,
                 draw=(settings.seed, epoch, step * processes.size + processes.rank),
             )
-            # Forward and backward, in parts where memory asks for it; then the step
+            # Forward and backward, in parts if memory requires it; then the step
             loss = micro.backward(
                 partial(_part_loss, network, images, targets, loss_function, compute),
                 len(shard),
@@ -160,11 +160,11 @@ def finetune(
                 reporter.step(epoch + 1, step + 1, float(np.mean(losses)))
             if until and processes.broadcast(time.time() > until):
                 break
-        # Validation: the best epoch is kept, and too many worse ones end the training
+        # Validation: the best epoch is kept, and too many worse epochs end the training
         judged = average.network if average else network
         processes.sync(judged)
         metrics = validate(judged, val, task)
-        # The last step of all has no later loss that would show what it broke
+        # The last step has no later training loss that would reveal a failure
         _require_finite("validation loss", metrics[task.selection], epoch, settings)
         if metrics[task.selection] < best[task.selection]:
             best, waited = metrics | {"best_epoch": epoch + 1.0}, 0
@@ -204,7 +204,7 @@ def _part_loss(
     compute: Compute,
     part: Tensor,
 ) -> Tensor:
-    """Return the sum of the weighted losses of some images of a batch."""
+    """Return the sum of the weighted losses of a part of a batch."""
     with compute.autocast():
         outputs = network(images[part])
     return loss_function.total(outputs.float(), targets[part])
@@ -220,9 +220,9 @@ def write_weights(network: nn.Module, path: Path) -> None:
 
 
 def recompute_activations(network: TransferNet) -> bool:
-    """Keep no activations between blocks but compute them again: a third slower, far less memory.
+    """Recompute activations instead of keeping them: a third slower, far less memory.
 
-    Chen et al. 2016, arXiv:1604.06174. False where the backbone cannot.
+    Chen et al. 2016, arXiv:1604.06174. Return False if the backbone does not support it.
     """
     try:
         network.extractor.module.set_grad_checkpointing(True)
@@ -241,9 +241,9 @@ def _require_finite(what: str, value: float, epoch: int, settings: FinetuneSetti
 
 
 def _batches(order: Tensor, size: int, processes: ProcessGroup) -> Iterator[Tensor]:
-    """Batches of one epoch; BatchNorm cannot learn from one image, so a lone last one is left.
+    """Yield the batches of one epoch; a last batch of one image is dropped, for BatchNorm.
 
-    So is one that has not an image for each process.
+    A last batch with fewer images than processes is dropped too.
     """
     for batch in order.split(size):
         if len(batch) >= max(2, processes.size):

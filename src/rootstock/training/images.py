@@ -17,17 +17,17 @@ from rootstock.system.progress import Progress
 from rootstock.tasks.targets import Targets
 
 SIZE_RATIO = 1.15
-"""Training pixels are kept this much larger than the input, so that crops lose no detail."""
+"""Factor by which stored training pixels exceed the input, so that crops lose no detail."""
 CACHE_BYTES = 16 * 2**30
-"""Above this the pixels are decoded anew each epoch instead of being kept on disk."""
+"""Above this size the pixels are decoded in each epoch instead of being stored on disk."""
 _BLOCK_IMAGES = 256
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Rows of one split with their targets; picklable, pixels stay on disk.
+    """Rows of one split with their targets; picklable, since the pixels are on disk.
 
-    ``cache`` is a .npy file of uint8[N,P,P,3]; None: images are decoded when asked for.
+    ``cache`` is a .npy file of uint8[N,P,P,3]; None: images are decoded on demand.
     """
 
     rows: tuple[ImageRow, ...]
@@ -40,10 +40,10 @@ class ImageSet:
         return len(self.rows)
 
     def pixels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """uint8[n,P,P,3] of some images.
+        """Return uint8[n,P,P,3] of some images.
 
         Raises:
-            DataError: an image has changed or vanished since it was indexed.
+            DataError: an image has changed or disappeared since it was indexed.
         """
         if self.cache is not None:
             return np.load(self.cache, mmap_mode="r")[np.asarray(indices)]
@@ -60,7 +60,7 @@ def prepare_images(
     preprocess: Preprocess,
     cache: Path,
 ) -> ImageSet:
-    """An ImageSet whose pixels are in ``cache``, written now unless it is there or too large."""
+    """Return an ImageSet with its pixels in ``cache``, written now if needed and not too large."""
     side = preprocess.input_size
     images = ImageSet(tuple(rows), targets, root, preprocess, None)
     if len(rows) * side * side * 3 > CACHE_BYTES:
@@ -82,5 +82,5 @@ def prepare_images(
 
 
 def training_preprocess(preprocess: Preprocess) -> Preprocess:
-    """As for evaluation, but with a margin around the crop for the augmentation to use."""
+    """Return the preprocessing of the evaluation, with a margin around the crop to augment."""
     return preprocess.with_size(round(preprocess.input_size * SIZE_RATIO))

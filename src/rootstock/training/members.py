@@ -1,4 +1,4 @@
-"""The further networks of an ensemble: trained as the chosen one was, with other seeds."""
+"""The further networks of an ensemble: trained like the chosen one, with other seeds."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What came of training an ensemble: the trainings of its further networks, and the decision.
+    """The result of training an ensemble: the trainings of its networks, and the decision.
 
-    ``trial`` is the one to keep: the ensemble, or the first network. ``networks`` is how many it
-    averages. ``why`` says it in one line. ``average`` is the ensemble, kept or not; None if there
-    was only one network.
+    ``trial`` is the one to keep: the ensemble, or the first network. ``networks`` is the number of
+    averaged networks, and ``why`` the reason in one line. ``average`` is the ensemble, kept or
+    not; None if there was only one network.
     """
 
     trial: HeadTrial | FinetunedTrial
@@ -49,8 +49,9 @@ def train_ensemble(
 ) -> Ensemble:
     """Train networks like ``first``, and keep their average if its gain is beyond chance.
 
-    ``first`` is one of the trials ``tuned``, which began from ``head``, or an average of them: the
-    others are made of as many trainings. After ``seconds`` trainings end with what they have.
+    ``first`` is one of the trials ``tuned``, which started from ``head``, or an average of them;
+    the other networks come from the same number of trainings. After ``seconds`` trainings end
+    early.
     """
     parts = [trial for trial in tuned if not trial.error] if first.average_of else [first]
     seeds = range(job.seed + 1, job.seed + job.options.ensemble)
@@ -61,7 +62,7 @@ def train_ensemble(
         own = trainings[number * len(parts) : (number + 1) * len(parts)]
         failed = next((trial for trial in own if trial.error), None)
         if failed:
-            log.warning("a network of the ensemble is left out: %s", failed.error)
+            log.warning("a network of the ensemble failed and is ignored: %s", failed.error)
         else:
             members.append(_like(job, first, own, head, name=f"member-{number + 2}"))
     if len(members) == 1:
@@ -89,7 +90,7 @@ def _like(
     *,
     name: str,
 ) -> FinetunedTrial:
-    """Return the network that comes of ``trainings`` as ``first`` came of others."""
+    """Return the network from ``trainings`` in the way that ``first`` was made from others."""
     if not first.average_of:
         return trainings[0]
     states = [load_file(trial.directory / BEST) for trial in trainings]

@@ -1,4 +1,4 @@
-"""Mixed images and mixed labels: mixup and cutmix.
+"""Mix images and labels: mixup and cutmix.
 
 mixup blends two images (Zhang et al. 2018, arXiv:1710.09412), cutmix pastes a box of one into the
 other (Yun et al. 2019, arXiv:1905.04899); the target is shared in the same proportion.
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 MIXUP_FROM = 20_000
-"""Training images from which `auto` mixes: Big Transfer's border, below which it did harm
+"""Training images from which `auto` mixes: the threshold of Big Transfer, below which mixing did
+harm
 (Kolesnikov et al. 2020, arXiv:1912.11370)."""
 MIXUP_ALPHA = 0.1
 """Big Transfer's strength."""
 
 
 def choose_mixup(alpha: float | str, *, n_train: int) -> float:
-    """The strength of mixup: as given, or for ``auto`` by the number of training images."""
+    """Return the strength of mixup: as given, or for ``auto`` by the number of training images."""
     if isinstance(alpha, str):
         return MIXUP_ALPHA if n_train >= MIXUP_FROM else 0.0
     return alpha
@@ -34,8 +35,8 @@ def mix_batch(
 ) -> tuple[Tensor, Tensor]:
     """Mix each image [B,3,S,S] and its encoded target [B,...] with another of the batch.
 
-    ``mixup`` and ``cutmix`` are the alphas of their Beta distributions, 0: off; where both are on,
-    a coin decides for each batch. ``draw`` (seed, epoch, step) decides all chance.
+    ``mixup`` and ``cutmix`` are the alphas of their Beta distributions, 0: off; if both are on,
+    each batch uses one at random. ``draw`` (seed, epoch, step) determines all random numbers.
     """
     random = np.random.default_rng(draw)
     cut = cutmix > 0 and (mixup == 0 or random.random() < 0.5)
@@ -54,7 +55,7 @@ def mix_batch(
 def _paste(
     images: Tensor, others: Tensor, share: float, random: np.random.Generator
 ) -> tuple[Tensor, float]:
-    """Images with a box of 1 - ``share`` of the area pasted in, and the share really kept."""
+    """Return images with a box of 1 - ``share`` of the area pasted in, and the exact share kept."""
     height, width = images.shape[2:]
     box_height, box_width = (round(side * (1 - share) ** 0.5) for side in (height, width))
     top = int(random.integers(0, height - box_height + 1))
@@ -68,7 +69,8 @@ def _paste(
 def balanced_order(strata: np.ndarray, *, seed: int, epoch: int) -> Tensor:
     """Return row numbers int64[N] of one epoch in which every stratum comes equally often.
 
-    A stratum of too many images shows another part of them each epoch, one of too few repeats.
+    A stratum with too many images shows another part of them in each epoch; one with too few
+    repeats.
     """
     random = np.random.default_rng((seed, epoch))
     numbers = np.unique(strata)

@@ -17,7 +17,7 @@ from rootstock.heads.maps import MapModule
 
 
 class TransferNet(nn.Module):
-    """images float32[N,3,S,S], prepared -> outputs [N,K]."""
+    """Prepared images float32[N,3,S,S] -> outputs [N,K]."""
 
     def __init__(self, extractor: Any, head: nn.Module, *, tap: str) -> None:
         super().__init__()
@@ -27,37 +27,37 @@ class TransferNet(nn.Module):
 
     @property
     def parts(self) -> tuple[TapPart, ...]:
-        """What the features are made of."""
+        """The parts of the features."""
         parts: tuple[TapPart, ...] = self.extractor.parts
         return parts
 
     @property
     def n_outputs(self) -> int:
-        """K"""
+        """The number of outputs K."""
         if isinstance(self.head, MapModule):
             return self.head.n_outputs
         return self._layers[-1].out_features
 
     @property
     def hidden(self) -> int:
-        """Width of the head's hidden layer, or of its decoder; 0 of a linear head."""
+        """Width of the head's hidden layer, or of its decoder; 0 for a linear head."""
         if isinstance(self.head, MapModule):
             return self.head.hidden
         return self._layers[0].out_features if len(self._layers) > 1 else 0
 
     @property
     def n_networks(self) -> int:
-        """How many networks are averaged."""
+        """The number of averaged networks."""
         return 1
 
     @property
     def adds_up_maps(self) -> bool:
-        """Whether an output is a sum over the positions of the maps that are read."""
+        """Whether an output is a sum over the positions of the maps that it reads."""
         return not isinstance(self.head, MapModule)
 
     @property
     def features_per_weight(self) -> float:
-        """How many features an average weight of the head's first layer reads, at least 1."""
+        """Mean number of features per weight of the head's first layer, at least 1."""
         if isinstance(self.head, MapModule):
             return sum(part.width for part in self.parts) / average_width(self.parts)
         return 1.0
@@ -74,7 +74,7 @@ class TransferNet(nn.Module):
 
     @property
     def _layers(self) -> list[nn.Linear]:
-        """The linear layers of the head, with a ReLU between two."""
+        """Return the linear layers of the head, with a ReLU between each two."""
         return [module for module in self.head.modules() if isinstance(module, nn.Linear)]
 
     @classmethod
@@ -95,9 +95,9 @@ class TransferNet(nn.Module):
     def from_card(
         cls, card: dict[str, Any], *, tap: str, n_outputs: int, hidden: int = 0, grid: int = 0
     ) -> TransferNet:
-        """The network of a bundle with random weights, built without any download.
+        """Return the network of a bundle with random weights, built without downloads.
 
-        ``grid``: the outputs are of this many positions along each side; 0: of the whole image.
+        ``grid``: outputs for this many positions along each side; 0: for the whole image.
         """
         backbone = build_backbone(BackboneCard.model_validate(card))
         if grid:
@@ -113,11 +113,11 @@ class TransferNet(nn.Module):
         return cls.build(backbone, tap=tap, head=head)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features [N,D] that the head reads."""
+        """Return the features [N,D] that the head reads."""
         return self.extractor(images)
 
     def describe(self, features: Tensor) -> Tensor:
-        """Return what tells images apart: those features, with maps averaged."""
+        """Return the features for comparing images, with maps averaged."""
         return average_grids(features, self.parts)
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -1,4 +1,4 @@
-"""What one trial does: fit a head, or fine-tune. Both travel to worker processes."""
+"""The work of one trial: fit a head, or fine-tune. Both are sent to worker processes."""
 
 from __future__ import annotations
 
@@ -33,40 +33,46 @@ log = logging.getLogger(__name__)
 HEAD_FILE = "head.safetensors"
 PATH_FILE = "path.json"
 UNSEEN_LOSS = "unseen_loss"
-"""Metric of a head: the mean loss on validation and training images, each by a head that has not
-seen it, at the penalty with the lowest; missing if it was not measured on training images."""
+"""Metric of a head: the mean loss on validation and training images, each from a head that has not
+seen
+the image, at the best penalty; missing if it was not measured on training images."""
 UNSEEN_FILE = "unseen.npy"
-"""The losses float64[N] that `UNSEEN_LOSS` is the mean of; a linear head has it with the metric."""
+"""The losses float64[N] whose mean is `UNSEEN_LOSS`; a linear head has them with the metric."""
 CROSS_VALIDATED = 400_000
-"""Up to this many training images times classes the strength is cross-validated on them too:
-beyond, it would take minutes, and the validation images are enough."""
+"""Up to this many training images times classes the strength is also cross-validated on them; with
+more,
+it would take minutes, and the validation images are enough."""
 FOLDS = 5
 Fitted = TypeVar("Fitted")
 
 
 def fit_with_memory(device: str, fit: Callable[[torch.device], Fitted]) -> Fitted:
-    """Return what ``fit`` makes on the device, or on the processor if its memory is too small.
+    """Return the result of ``fit`` on the device, or on the processor if memory is too small.
 
-    ``device`` is read by `pick_device`.
+    `pick_device` interprets ``device``.
     """
     place = pick_device(device)
     try:
         return fit(place)
     except torch.cuda.OutOfMemoryError:
-        log.warning("the features do not fit into the memory of %s: fitted on the CPU", place)
+        log.warning(
+            "the features do not fit into the memory of %s: the head is fitted on the CPU", place
+        )
     return fit(CPU)
 
 
 @dataclass(frozen=True)
 class HeadObjective:
-    """Fits heads for params ``tap`` and ``strengths``, keeps the best, notes all in `PATH_FILE`.
+    """Fits heads for params ``tap`` and ``strengths``, keeps the best, and records all in
+    `PATH_FILE`.
 
-    With a param ``hidden`` they have a hidden layer of that width, otherwise they are linear. With
-    a param ``prototypes`` there are no strengths: the head compares with the mean of each class.
+    With a param ``hidden`` the heads have a hidden layer of that width, otherwise they are linear.
+    With a param ``prototypes`` there are no strengths: the head compares with the mean of each
+    class.
 
     ``train_features`` and ``val_features`` map a tap to a .npy file of float16[N,C]; trials share
-    its pages in memory. The strength is chosen by the loss on images the head did not see: those
-    of ``val``, and those of ``train`` by cross-validation unless there are too many of them.
+    its pages in memory. The strength is chosen by the loss on unseen images: those of ``val``, and
+    those of ``train`` by cross-validation unless there are too many.
     """
 
     train_features: Mapping[str, Path]
@@ -78,9 +84,9 @@ class HeadObjective:
     tracking: Tracking
     seed: int = 0
     device: str = "cpu"
-    """As `pick_device` reads it, where the trial runs."""
+    """The device, as `pick_device` interprets it on the machine of the trial."""
     parts: Mapping[str, Sequence[TapPart]] = field(default_factory=dict)
-    """What the features of a tap are made of, if that matters to the task."""
+    """The parts of the features of a tap, if they matter to the task."""
 
     def _solver(self, tap: str) -> HeadSolver:
         return self.task.head(self.weighting).reading(self.parts.get(tap, ()))
@@ -148,7 +154,7 @@ class HeadObjective:
         directory: Path,
         report: Report,
     ) -> dict[str, float]:
-        """Fit the class means, and scale them by images that they were not made of."""
+        """Fit the class means, and scale them with images that they do not include."""
         targets = self.train_targets
         head = solver.fit_prototypes(features, targets)
         outputs, known = head.outputs(val), self.val_targets
@@ -191,7 +197,7 @@ class HeadObjective:
             yield strength, head
 
     def _measure(self, head: Head, val: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
-        """Return the metrics on the validation images, and each one's loss."""
+        """Return the metrics on the validation images, and the loss of each image."""
         outputs = head.outputs(val)
         metrics = self.task.validate(outputs, self.val_targets)
         return metrics, self.task.losses(outputs, self.val_targets)
@@ -219,8 +225,8 @@ class HeadObjective:
 class FinetuneObjective:
     """Fine-tunes from a probed head; params are fields of `FinetuneSettings`.
 
-    ``workers`` processes share a trial where the searcher can start them; past ``until`` (seconds
-    since 1970) it ends with what it has.
+    ``workers`` processes share a trial if the searcher can start them; after ``until`` (seconds
+    since 1970) it ends early.
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""What moves and how fast: settings, parameter groups by depth, optimizer and schedule."""
+"""Optimization: settings, parameter groups by depth, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ HEAD = "head"
 class FinetuneSettings:
     """How to fine-tune; ``learning_rate`` is the peak for the last layers of the backbone.
 
-    Layers further down get it times ``layer_decay`` for each tap between, the head gets it times
+    Earlier layers get it times ``layer_decay`` per tap between, the head gets it times
     ``head_multiplier``. ``batchnorm="eval"`` keeps the pretrained statistics everywhere, "train"
-    renews them in the part that is not frozen.
+    updates them in the part that is not frozen.
     """
 
     learning_rate: float
@@ -51,17 +51,17 @@ class FinetuneSettings:
     """Train only normalisation layers and the head."""
     ema_decay: float = 0.0
     micro_batch: int | None = None
-    """Images through the network at once; None: the whole batch."""
+    """Images per forward pass; None: the whole batch."""
     local_warp: float = 0.0
     channel_shift: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
     weighting: str = "none"
-    """How the loss or the drawing of images treats rare targets; see `Task.weightings`."""
+    """How the loss or the sampling treats rare targets; see `Task.weightings`."""
     recompute: bool = False
-    """Compute activations again in the backward pass instead of keeping them."""
+    """Recompute activations in the backward pass instead of storing them."""
     compute: Compute | None = None
-    """As measured; None: what is usual on the device."""
+    """The measured setting; None: the usual one for the device."""
 
     @classmethod
     def from_plan(
@@ -73,7 +73,7 @@ class FinetuneSettings:
         seed: int,
         compute: Compute | None,
     ) -> FinetuneSettings:
-        """Return the plan's recipe, completed by the user's options where they name a field.
+        """Return the plan's recipe, with the user's options in place of fields that they name.
 
         The learning rate is 0: each trial sets its own.
         """
@@ -92,7 +92,7 @@ class FinetuneSettings:
 def make_optimizer(
     groups: list[dict[str, Any]], settings: FinetuneSettings
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum; the rate is set at every step."""
+    """Return AdamW, or SGD with Nesterov momentum; the rate is set at every step."""
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
             groups, lr=0.0, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay
@@ -101,18 +101,18 @@ def make_optimizer(
 
 
 def rate_factor(done: float) -> float:
-    """Warm-up over the first tenth of all steps, then a cosine down to zero; ``done`` in [0, 1]."""
+    """Return the factor at ``done`` in [0, 1]: warm-up over a tenth, then a cosine to zero."""
     if done < WARMUP:
         return (done + 1e-3) / WARMUP
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (done - WARMUP) / (1.0 - WARMUP))))
 
 
 def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[dict[str, Any]]:
-    """Groups for the optimizer with their ``peak`` rate and ``stage``; frozen ones are left out.
+    """Return the optimizer's groups with ``peak`` rate and ``stage``, without frozen parameters.
 
-    A head that reads whole maps learns more slowly by as much as they are wider than their
-    averages: a step moves an output by the sum over its features (Yang et al. 2021,
-    arXiv:2203.03466). One that reads each position does not.
+    A head that reads whole maps learns more slowly by the factor by which they are wider than their
+    averages, because a step moves an output by the sum over its features (Yang et al. 2021,
+    arXiv:2203.03466). A head that reads each position does not.
     Biases and normalisation have no weight decay. Frozen parameters stop requiring gradients.
     """
     stages = _stages(network)
@@ -146,7 +146,7 @@ def parameter_groups(network: TransferNet, settings: FinetuneSettings) -> list[d
 def norm_layers(network: nn.Module) -> set[str]:
     """Return the names of the normalisation layers, whose scales and offsets can be trained.
 
-    Libraries have classes of their own for them, such as timm's `RmsNorm`: the class name counts.
+    Libraries such as timm have their own classes for them (`RmsNorm`), so the class name counts.
     """
     return {
         name for name, module in network.named_modules() if NORM in type(module).__name__.lower()
@@ -154,7 +154,7 @@ def norm_layers(network: nn.Module) -> set[str]:
 
 
 def set_training_mode(network: TransferNet, settings: FinetuneSettings) -> None:
-    """Training mode, but evaluation mode for what is frozen: its BatchNorm must not drift."""
+    """Set training mode, but evaluation mode for frozen parts: their BatchNorm must not drift."""
     stages = _stages(network)
     frozen = _frozen(settings, _depths(network))
     network.train()
@@ -166,7 +166,7 @@ def set_training_mode(network: TransferNet, settings: FinetuneSettings) -> None:
 
 
 def _stages(network: TransferNet) -> dict[str, str]:
-    """Module name -> tap, or ``head``."""
+    """Return the tap of each module name, or ``head``."""
     inner = module_stages(_timm_module(network))
     stages = {f"extractor.module.{name}".rstrip("."): tap for name, tap in inner.items()}
     heads = {f"head.{name}".rstrip("."): HEAD for name, _ in network.head.named_modules()}
@@ -174,7 +174,7 @@ def _stages(network: TransferNet) -> dict[str, str]:
 
 
 def _depths(network: TransferNet) -> dict[str, int]:
-    """Tap -> number of taps between it and the output; the head is 0 deep like the last tap."""
+    """Return the number of taps between each tap and the output; 0 for head and last tap."""
     module = _timm_module(network)
     inner = module_stages(module)
     names = [f"block{n + 1}" for n in range(len(module.feature_info))]

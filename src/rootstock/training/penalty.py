@@ -1,4 +1,4 @@
-"""Which of several L2 penalties a head gets: the strongest of those that are as good."""
+"""Choose the L2 penalty of a head: the strongest of equally good ones."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 MAX_ERROR_SHARE = 0.1
-"""The standard error counts for at most this share of the lowest log-loss."""
+"""The standard error is capped at this share of the lowest log-loss."""
 
 
 def strongest_of_equals(strengths: Sequence[float], losses: np.ndarray) -> int:
     """Return the position of the strongest penalty whose mean log-loss is close to the lowest.
 
-    Within a standard error it is as good, better calibrated, and a gentler start for fine-tuning: a
-    head with huge weights sends huge gradients into the backbone. This is the one-standard-error
-    rule of Breiman et al. 1984; the error is at most a tenth of the lowest loss, for few images
-    would allow any penalty. ``losses`` [S,N] are of images that the heads did not see.
+    Within a standard error it is as good, better calibrated, and a gentler start for fine-tuning:
+    a head with huge weights sends huge gradients into the backbone. This is the one-standard-error
+    rule of Breiman et al. 1984; the error is capped at a tenth of the lowest loss, because few
+    images would otherwise allow any penalty. ``losses`` [S,N] are of images that the heads did not
+    see.
     """
     as_good = np.flatnonzero(losses.mean(axis=1) <= _as_good(losses))
     return int(as_good[np.argmax(np.asarray(strengths)[as_good])])
@@ -26,13 +27,13 @@ def is_past_best(losses: np.ndarray) -> bool:
     """Return whether the last of ``losses`` [S,N] is no longer as good as the best before it.
 
     Along a path the loss falls and then rises; the weak strengths on the far side take most of the
-    time, and none of them would be taken.
+    time, and none of them would be chosen.
     """
     return bool(losses[-1].mean() > _as_good(losses))
 
 
 def _as_good(losses: np.ndarray) -> float:
-    """Return the mean loss up to which a penalty is as good as the best."""
+    """Return the largest mean loss that counts as equal to the best."""
     means = losses.mean(axis=1)
     best = int(means.argmin())
     error = losses[best].std() / np.sqrt(losses.shape[1])

@@ -1,4 +1,4 @@
-"""What a network in training gives for images, and how good that is."""
+"""Outputs of a network in training, and their quality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH_IMAGES = 128
 
 
 def predict_outputs(network: TransferNet, images: ImageSet) -> np.ndarray:
-    """Return outputs float32[N,K] of images as they are evaluated; in a group, a part each."""
+    """Return outputs float32[N,K] of images as in the evaluation; a group shares the work."""
     processes = ProcessGroup.current()
     indices = processes.shard(torch.arange(len(images))).numpy()
     rows = [np.empty((0, network.n_outputs), np.float32)]
@@ -25,7 +25,7 @@ def predict_outputs(network: TransferNet, images: ImageSet) -> np.ndarray:
 
 
 def predict_features(network: TransferNet, images: ImageSet) -> np.ndarray:
-    """Return the features float32[N,D] that tell images apart, of images as they are evaluated."""
+    """Return the features float32[N,D] for comparing images, as in the evaluation."""
     batches = _forward(network, images, np.arange(len(images)))
     return np.concatenate([features for _, features in batches])
 

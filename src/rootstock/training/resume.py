@@ -1,4 +1,4 @@
-"""Tracked runs that continue where an earlier process, or another machine, left them."""
+"""Tracked runs that continue after an earlier process, or one on another machine."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def resumed_run(
     parent_id: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Run, bool]]:
-    """Yield the run whose id is in ``record``, or a new one whose id is written there; and if new.
+    """Yield the run with the id in ``record``, or a new one whose id is written there; and if new.
 
-    So what a killed process had logged is not logged again in a second run.
+    So a killed process is not logged again in a second run.
 
     Raises:
         TrackingError: no run can be opened.
@@ -45,10 +45,10 @@ def resumed_run(
 
 @contextmanager
 def training_run(runs: RunLogger, training: Mapping[str, Any], kept: Path) -> Iterator[Run]:
-    """Yield the run that trained a model; a run of its own if that one is unknown here.
+    """Yield the run that trained a model, or a new run if that one is unknown here.
 
-    ``training`` is training.json. It was written on another machine if the model was pulled; the
-    id of the run of its own is then in the folder ``kept``, for the next stage.
+    ``training`` is training.json. It is from another machine if the model was pulled; the id of
+    the new run is then stored in the folder ``kept``, for the next stage.
 
     Raises:
         TrackingError: no run can be opened.

@@ -1,4 +1,4 @@
-"""Decisions after a search: whether the head stays, how many views a prediction averages."""
+"""Decisions after a search: whether to keep the head, and how many views to average."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rootstock.training.trials import FinetunedTrial, HeadTrial, best_trial
 
 
 def is_sure_gain(ahead: float, noise: float) -> bool:
-    """Return whether a lead in loss is beyond chance, for its standard error ``noise``."""
+    """Return whether a lead in loss is beyond chance, given its standard error ``noise``."""
     return ahead > SURE_ERRORS * noise
 
 
 def is_spoilt(
     head: Trial, tuned: Trial, *, score: str, head_losses: np.ndarray, tuned_losses: np.ndarray
 ) -> bool:
-    """Return whether the head is better, beyond the noise, than what was fine-tuned from it.
+    """Return whether the head is better, beyond the noise, than its fine-tuned network.
 
-    Fine-tuning can spoil good features when images are few; accuracy by itself would decide by
-    chance. ``score`` is the task's headline metric; losses are the calibrated ones, float[V], of
-    the validation images.
+    Fine-tuning can spoil good features if images are few; the accuracy would decide by chance.
+    ``score`` is the task's main metric; losses are the calibrated ones, float[V], of the
+    validation images.
     """
     ahead, noise = lead(head_losses, tuned_losses)
     return tuned.metrics[score] <= head.metrics[score] and ahead > noise
@@ -34,11 +34,11 @@ def is_spoilt(
 def choose_tuned(trials: Sequence[FinetunedTrial], losses: Sequence[np.ndarray]) -> int:
     """Return the number of the trial to keep.
 
-    ``losses`` are the calibrated ones, float[V], of the validation images. Of the trainings that
-    the best one leads by no more than a standard error, the one at the lowest rate is taken; an
-    average takes its place if its loss is lower. Chosen on street_patches, where 35 validation
-    images did not tell apart trainings of .59 and .73 on test; checked on blood_count and on street
-    scenes by the presence of a fence or a bicyclist.
+    ``losses`` are the calibrated ones, float[V], of the validation images. Among the trainings
+    within one standard error of the best, the one with the lowest rate is chosen; an average
+    replaces it if its loss is lower. Chosen on street_patches, where 35 validation images did not
+    separate trainings of .59 and .73 on test; checked on blood_count and on street scenes by the
+    presence of a fence or a bicyclist.
     """
     means = [float(each.mean()) for each in losses]
     averages = [number for number, trial in enumerate(trials) if trial.average_of]
@@ -57,18 +57,18 @@ def choose_tuned(trials: Sequence[FinetunedTrial], losses: Sequence[np.ndarray])
 def choose_views(
     option: Views, *, mirror_is_safe: bool, loss: Callable[[Views], float]
 ) -> tuple[Views, str]:
-    """Return the views that a prediction averages, and why, in words.
+    """Return the views that a prediction averages, with the reason in words.
 
-    ``option`` is the user's wish; it is kept if ``loss``, that of the validation images, falls.
+    ``option`` is the user's setting; it is used if ``loss``, on the validation images, falls.
     """
     if option == "one":
-        return "one", "one view, as train.views says"
+        return "one", "one view, as set by train.views"
     if option == "flip" and not mirror_is_safe:
         return "one", "mirror images may belong to another class here"
     one, several = loss("one"), loss(option)
     return option if several < one else "one", (
         f"validation loss {several:.4f} with `{option}`, which costs {FORWARD_PASSES[option]} "
-        f"forward passes a prediction, against {one:.4f} with one view"
+        f"forward passes per prediction, against {one:.4f} with one view"
     )
 
 
@@ -80,10 +80,10 @@ def describe_winner(
     *,
     metric: str,
 ) -> str:
-    """Return one line for people: what was kept, and what it was compared with.
+    """Return one line about the kept model and the one it was compared with.
 
-    ``losses`` are the calibrated ones of the head and, if there was one, its rival; ``metric`` is
-    what trials are chosen by.
+    ``losses`` are the calibrated ones of the head and, if there was one, its rival; trials are
+    chosen by ``metric``.
     """
     if not tuned:
         layer = f" with a hidden layer of {head.hidden}" if head.hidden else ""

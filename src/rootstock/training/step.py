@@ -1,4 +1,4 @@
-"""One optimizer step whose batch may be worked off in parts, so that it fits into memory."""
+"""One optimizer step whose batch can be processed in parts, so that it fits into memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rootstock.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
-# PyTorch has an exception of its own for GPUs only; on a CPU it is a RuntimeError with this text.
+# PyTorch has an exception for this only on GPUs; on a CPU it is a RuntimeError with this text.
 _CPU_WORDS = ("not enough memory", "can't allocate memory")
 
 PartLoss = Callable[[Tensor], Tensor]
-"""Positions [M] in the batch -> the sum of their weighted losses."""
+"""Maps positions [M] in the batch to the sum of their weighted losses."""
 
 
 @dataclass
 class MicroBatches:
-    """How many images go through the network at once; falls when memory runs out and stays."""
+    """The number of images per forward pass; it falls permanently when memory runs out."""
 
     size: int
 
@@ -34,12 +34,12 @@ class MicroBatches:
         total_weight: Tensor,
         zero_grad: Callable[[], None],
     ) -> float:
-        """Gradients of the mean loss over ``count`` images, part by part; returns the loss.
+        """Compute gradients of the mean loss over ``count`` images in parts; return the loss.
 
-        ``total_weight``: the sum of the loss weights over the batch. When memory runs out the
-        gradients are dropped and the same batch is begun again in halves.
+        ``total_weight``: the sum of the loss weights over the batch. When memory runs out, the
+        gradients are dropped and the same batch is started again in halves.
         Raises:
-            TrainingError: one image alone does not fit.
+            TrainingError: a single image does not fit.
         """
         while True:
             zero_grad()
@@ -61,8 +61,8 @@ class MicroBatches:
     def _halve(self, size: int, error: RuntimeError) -> None:
         if size <= 1:
             raise TrainingError(
-                f"one image alone does not fit into memory: {str(error).splitlines()[0]}",
-                hint="a smaller plan.input_size or backbone, or a machine with more memory",
+                f"a single image does not fit into memory: {str(error).splitlines()[0]}",
+                hint="use a smaller plan.input_size or backbone, or a machine with more memory",
             ) from None
         self.size = (size + 1) // 2
         if torch.cuda.is_available():

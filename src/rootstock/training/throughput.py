@@ -1,7 +1,7 @@
-"""How fast this machine is with one backbone: measured in seconds, kept, used for estimates.
+"""Measure how fast this machine is with one backbone, for estimates.
 
-Measured times differ from run to run, so they stay out of every artifact that has to be the same
-bit for bit; a file per backbone, size and machine keeps them until they are far off.
+Measured times differ from run to run, so they are not in any artifact that must be the same bit for
+bit; a file per backbone, size and machine keeps them until they are far off.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from rootstock.training.export import export_onnx
 from rootstock.training.network import TransferNet
 
 GPU_BATCH_IMAGES, CPU_BATCH_IMAGES = 32, 8
-"""On a processor an image costs nearly the same in a small batch."""
+"""Batch for measurements: on a processor an image costs nearly the same in a small batch."""
 FAR_OFF_FACTOR = 1.5
-"""A machine that is this much faster or slower than it was is measured again."""
+"""A machine that is faster or slower by this factor is measured again."""
 
 
 class Throughput(Record):
-    """Images per second, forward and in a full training step; milliseconds of one image."""
+    """Images per second, forward and in a full training step; milliseconds per image."""
 
     machine: str
     forward_per_second: float
@@ -43,23 +43,23 @@ class Throughput(Record):
     tuning_forward_per_second: float
     """At the size for fine-tuning."""
     tuning_steps_per_second: float
-    """Images trained per second at that size, nothing frozen, computed as ``tuning`` says."""
+    """Images trained per second at that size, with nothing frozen and the setting ``tuning``."""
     tuning: Compute
-    """The fastest way to compute a training step."""
+    """The fastest setting for a training step."""
     latency_ms: float
-    """One prepared image through ONNX Runtime on the processor."""
+    """Milliseconds for one prepared image with ONNX Runtime on the processor."""
 
     def minutes(
         self, strategy: Strategy, *, n_train: int, n_val: int, epochs: int, n_rates: int
     ) -> float:
-        """Return what features and training by ``strategy`` will take here, without decoding."""
+        """Return the minutes of features and training with ``strategy``, without decoding."""
         seconds = (n_train + n_val) / self.forward_per_second
         return seconds / 60 + self.tuning_minutes(
             strategy, n_train=n_train, n_val=n_val, epochs=epochs * n_rates
         )
 
     def tuning_minutes(self, strategy: Strategy, *, n_train: int, n_val: int, epochs: int) -> float:
-        """Return what ``epochs`` of fine-tuning, all rates together, take here; 0 for a head."""
+        """Return the minutes of ``epochs`` of fine-tuning at all rates; 0 for a head."""
         if not rules.is_finetune(strategy):
             return 0.0
         whole = 1.0 / self.tuning_steps_per_second
@@ -71,10 +71,10 @@ class Throughput(Record):
 def known_throughput(
     folder: Path, backbone: Backbone, *, tuning_size: int, check: bool = False
 ) -> Throughput:
-    """Return what ``folder`` keeps of an earlier measurement on this machine, or measure now.
+    """Return an earlier measurement from ``folder`` for this machine, or measure now.
 
-    ``check``: time a forward pass, and measure again if the machine was busy then and is idle now,
-    or the other way round. The way to compute a step stays, since trained weights depend on it.
+    ``check``: time a forward pass, and measure again if the load has changed since. The setting
+    for a step does not change, because trained weights depend on it.
     """
     device = backbone.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
@@ -98,9 +98,9 @@ def known_throughput(
 def measure_throughput(
     backbone: Backbone, *, machine: str, tuning_size: int, tuning: Compute | None = None
 ) -> Throughput:
-    """Time the backbone with a head of ten classes; takes a few seconds.
+    """Time the backbone with a head of ten classes; this takes a few seconds.
 
-    ``tuning`` is the way to compute a training step; None: the fastest one is found.
+    ``tuning`` is the setting for a training step; None: find the fastest one.
     """
     size = backbone.card.input_size[1]
     network = _network(backbone)
@@ -108,7 +108,7 @@ def measure_throughput(
     forward, tuning_forward = rates[size], rates[tuning_size]
     latency_ms = _latency_ms(network.cpu(), size)
     if backbone.device.type == "cpu":
-        forward = max(forward, 1000 / latency_ms)  # features of many images take this way
+        forward = max(forward, 1000 / latency_ms)  # used for the features of many images
     ways = possible_ways(backbone.device) if tuning is None else [tuning]
     training = _training_rates(network.to(backbone.device), tuning_size, ways)
     tuning = choose_compute(training)
@@ -144,7 +144,7 @@ def _forward_rates(
 def _training_rates(
     network: TransferNet, size: int, possible: Sequence[Compute]
 ) -> dict[Compute, float]:
-    """Return the images per second of each way; one hopeless step is enough to know it."""
+    """Return the images per second of each setting; one step is enough for a hopeless one."""
     images = _images(network, size)
     device = images.device
     # Two networks, since converting one takes longer than a step.
@@ -157,7 +157,7 @@ def _training_rates(
         layout = way.memory_format
         with way.autocast():
             outputs = layouts[layout](images.contiguous(memory_format=layout))
-        outputs.float().square().mean().backward()  # what the loss is costs nothing beside this
+        outputs.float().square().mean().backward()  # the kind of loss has no effect on the time
         layouts[layout].zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

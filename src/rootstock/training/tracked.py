@@ -1,7 +1,7 @@
-"""A trial as a tracked run, whose result is kept in its directory.
+"""A trial as a tracked run, with its result stored in its directory.
 
-A trial writes ``result.json`` into its directory when it is done; started again with the same
-params it returns that at once, so a search that was killed repeats only what was not finished.
+A trial writes ``result.json`` into its directory at the end. Started again with the same params it
+returns this result at once, so a killed search repeats only unfinished trials.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RESULT, _RUN = "result.json", "run.json"
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where a trial logs itself: as a child of the run ``parent_id``."""
+    """The run of a trial: a child of the run ``parent_id``."""
 
     runs: RunLogger
     parent_id: str
@@ -38,7 +38,7 @@ def run_tracked(
     report: Report,
     tracking: Tracking,
 ) -> Mapping[str, float]:
-    """Run ``body`` inside a child run, or return the result that is there already.
+    """Run ``body`` inside a child run, or return an existing result.
 
     In a group only the first process logs and writes.
     """

@@ -1,4 +1,4 @@
-"""What a training learns from and is judged by: images of two splits, as pixels and as features."""
+"""The data of a training: images of two splits, as pixels and as features."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rootstock.tasks.task import Task
 from rootstock.training.images import ImageSet, prepare_images, training_preprocess
 
 REFERENCE_IMAGES = 500
-"""Training images whose features are computed again after fine-tuning, about."""
+"""Approximate number of training images whose features are recomputed after fine-tuning."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Images, and the files in ``directory`` through which all trials read them."""
+    """Images, and the files in ``directory`` that all trials share."""
 
     dataset: Dataset
     reader: FeatureReader
@@ -33,7 +33,7 @@ class TrainingData:
 
     @property
     def task(self) -> Task:
-        """What the targets are."""
+        """The task of the targets."""
         return self.dataset.task
 
     def rows(self, split: str) -> list[ImageRow]:
@@ -49,7 +49,7 @@ class TrainingData:
         return self._images("train", training_preprocess(self.reader.preprocess))
 
     def validation_images(self) -> ImageSet:
-        """Return the validation images, as they will be served."""
+        """Return the validation images, prepared as in the service."""
         return self._images("val", self.reader.preprocess)
 
     def _images(self, split: str, preprocess: Preprocess) -> ImageSet:
@@ -62,7 +62,7 @@ class TrainingData:
         )
 
     def reference_images(self) -> ImageSet:
-        """Return some training images, evenly drawn, as they will be served."""
+        """Return some training images, evenly drawn, prepared as in the service."""
         rows = self.rows("train")
         sample = rows[:: max(1, len(rows) // REFERENCE_IMAGES)]
         targets = self.dataset.targets_of(sample)
@@ -90,12 +90,12 @@ class TrainingData:
         return preprocess.normalise(cut_views(preprocess, pixels, views))
 
     def feature_file(self, split: str, tap: str) -> Path:
-        """Return a .npy file of the features float16[N,C] at ``tap``, written now if need be."""
+        """Return a .npy file of the features float16[N,C] at ``tap``, written now if needed."""
         path = self.directory / f"features-{split}-{tap}.npy"
         if path.exists():
             return path
         rows = self.rows(split)
-        # The store is a cache that may have been cleared or damaged since the stage `features`.
+        # The store is a cache: it may have been cleared or damaged since the stage `features`.
         self.reader.extract(rows, [tap], batch_size=self.batch_size)
         with write_atomic(path) as temporary, temporary.open("wb") as file:
             self.reader.save(file, rows, tap)

@@ -1,4 +1,4 @@
-"""One training job: the searches of a plan on its data, and the networks that come of them."""
+"""One training job: the searches of a plan on its data, and the resulting networks."""
 
 from __future__ import annotations
 
@@ -41,21 +41,22 @@ from rootstock.training.trials import FinetunedTrial, HeadTrial, best_trial
 log = logging.getLogger(__name__)
 
 PROTOTYPE_IMAGES = 5
-"""Up to this many training images of the median class its mean is tried as a head too. Chosen on
+"""Up to this many training images in the median class, class means are tried as a head too. Chosen
+on
 ants_bees and flowers12; checked on sign_digits, brain_mri, cifar10 and tiny_imagenet: with more
-images a linear head was as good or better (with 10 per class, class means were taken once in six
-draws of ants_bees and brain_mri, and the mean accuracy was the same or .9 points lower)."""
+images a linear head was as good or better (with 10 per class, class means won once in six draws of
+ants_bees and brain_mri, and the mean accuracy was the same or .9 points lower)."""
 CALIBRATED_TRIALS = 6
-"""At most this many trials are compared by calibrated losses: each costs a pass over the images."""
+"""Maximum number of trials compared by calibrated losses; each costs a pass over the images."""
 MLP_STRIDE = 3
-"""Heads with a hidden layer are tried at every third strength: each is trained from nothing."""
+"""Heads with a hidden layer are tried at every third strength, because each starts from nothing."""
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A plan, its data and the user's options; trials keep their results in the data's directory.
+    """A plan, its data and the user's options; results of trials are in the data's directory.
 
-    ``workers`` processes share a fine-tuning trial; ``compute`` is the fastest way on this machine.
+    ``workers`` processes share a fine-tuning trial; ``compute`` is the fastest setting here.
     """
 
     plan: TransferPlan
@@ -67,12 +68,12 @@ class TrainingJob:
 
     @property
     def directory(self) -> Path:
-        """Named by what decides the trials, so that a killed job's work is used again."""
+        """The folder of the trials, named by all inputs, so that a killed job can continue."""
         return self.data.directory
 
     @property
     def taps(self) -> list[str]:
-        """What heads read at the plan's depths."""
+        """The taps that heads read at the depths of the plan."""
         return [self._read_tap(depth) for depth in self.plan.taps]
 
     def _read_tap(self, depth: str) -> str:
@@ -80,7 +81,7 @@ class TrainingJob:
         return pool_tap(tap, self.plan.pooling)
 
     def search_heads(self, searcher: Searcher, tracking: Tracking) -> list[HeadTrial]:
-        """Fit heads on the cached features, one trial for each tap and kind of head."""
+        """Fit heads on the cached features, one trial per tap and kind of head."""
         backbone = self.data.reader.backbone
         objective = HeadObjective(
             parts={tap: backbone.parts(tap) for tap in self.taps},
@@ -105,7 +106,7 @@ class TrainingJob:
         return [HeadTrial.of(trial) for trial in trials]
 
     def _head_candidates(self) -> list[dict[str, Any]]:
-        # Some tasks read the same at several depths
+        # Some tasks read the same tap at several depths
         by_tap = {self._read_tap(one["tap"]): one for one in self.plan.head_candidates}
         linear = [one | {"tap": tap} for tap, one in by_tap.items()]
         with_penalty = list(linear)
@@ -135,8 +136,8 @@ class TrainingJob:
     ) -> list[FinetunedTrial]:
         """Fine-tune from the probed head: the plan's trials, and more if the user wants them.
 
-        ``candidates`` are trained in place of these. After ``seconds`` the trials end with what
-        they have; of the plan's trials there are none if that is nothing.
+        ``candidates`` replace the plan's trials. After ``seconds`` the trials end early; without
+        any time there are no trials.
         """
         settings = self._finetune_settings()
         planned, exploration = self._exploration(settings)
@@ -162,14 +163,14 @@ class TrainingJob:
             directory=self.directory / "finetune",
             metric=self.data.task.selection,
             mode="min",
-            # The plan's own few trials run to their end: which of two is behind at an early epoch
-            # depends on which got there first, and the outcome would with it.
+            # The plan's few trials run to their end: which of two is behind at an early epoch
+            # depends on which started first, and then the outcome would too.
             early_stop=exploration is not None,
             exploration=exploration,
             seconds=seconds,
         )
         if candidates is None and seconds is not None and all(trial.timed_out for trial in trials):
-            log.warning("no time was left to fine-tune: the head is kept (plan.budget.minutes)")
+            log.warning("plan.budget.minutes leaves no time to fine-tune, so the head is kept")
             return []
         return [FinetunedTrial.of(trial, self.data.task.selection) for trial in trials]
 
@@ -186,12 +187,12 @@ class TrainingJob:
     def _exploration(
         self, settings: FinetuneSettings
     ) -> tuple[list[dict[str, Any]], Exploration | None]:
-        """Return the plan's trials, and what is to be drawn beyond them."""
+        """Return the plan's trials, and the space for further ones."""
         planned, count = list(self.plan.finetune_candidates), self.options.trials
         space = self.plan.finetune_space
         if count == AUTO or count <= len(planned) or not space:
             return planned[: None if count == AUTO else count], None
-        # The searcher learns from planned trials too, so these name every parameter of the space.
+        # The searcher learns from planned trials too, so these set every parameter of the space.
         start = {name: getattr(settings, name) for name in space}
         planned = [start | {k: v for k, v in trial.items() if k in space} for trial in planned]
         return planned, Exploration(space, count, self.seed)
@@ -199,7 +200,7 @@ class TrainingJob:
     def best_tuned(
         self, head: HeadTrial, tuned: Sequence[FinetunedTrial]
     ) -> tuple[FinetunedTrial, np.ndarray]:
-        """Return the best of the fine-tuned trials and their `averages`, and its losses.
+        """Return the best of the fine-tuned trials and their `averages`, with its losses.
 
         Raises:
             TrainingError: every trial failed.
@@ -207,7 +208,7 @@ class TrainingJob:
         return self.choose_tuned([*tuned, *self.averages(head, tuned)])
 
     def choose_tuned(self, trials: Sequence[FinetunedTrial]) -> tuple[FinetunedTrial, np.ndarray]:
-        """Return the best trial by its calibrated losses float[V], and these; see `choose_tuned`.
+        """Return the best trial by calibrated losses float[V], with its losses; see `choose_tuned`.
 
         Raises:
             TrainingError: every trial failed.
@@ -222,9 +223,9 @@ class TrainingJob:
         return near[chosen], losses[chosen]
 
     def averages(self, head: HeadTrial, tuned: Sequence[FinetunedTrial]) -> list[FinetunedTrial]:
-        """Return more trials, made of the fine-tuned ones: their mean, and that with the start.
+        """Return averages of the fine-tuned trials: their mean, and the mean with the start.
 
-        The mean of one is the trial itself and left out; ``head`` is what they began from.
+        The mean of a single trial is left out; ``head`` is the start.
         """
         done = [trial for trial in tuned if not trial.error]
         if not done:
@@ -253,7 +254,7 @@ class TrainingJob:
         return self._tuned_network(load_file(trial.directory / BEST), trial.networks)
 
     def start_weights(self, trial: HeadTrial) -> dict[str, Tensor]:
-        """Return the weights that fine-tuning began with."""
+        """Return the weights from which fine-tuning started."""
         head = to_tune(read_head(trial.directory / HEAD_FILE))
         network = TransferNet.build(self.data.reader.backbone, tap=trial.tap, head=head)
         return {name: value.cpu() for name, value in network.state_dict().items()}
@@ -269,7 +270,7 @@ class TrainingJob:
     def val_outputs(self, trial: HeadTrial | FinetunedTrial, views: Views = "one") -> np.ndarray:
         """Return the outputs float32[V,K] of the validation images.
 
-        Those of a head come from cached features where one view is asked for.
+        For a head with one view they come from cached features.
         """
         if views == "one" and isinstance(trial, HeadTrial):
             features = self.data.features("val", trial.tap)
@@ -288,14 +289,14 @@ class TrainingJob:
     def calibrated_losses(self, trial: HeadTrial | FinetunedTrial) -> np.ndarray:
         """Return the loss float[V] of each validation image, with the best calibration.
 
-        The trial would be served so. A strong penalty leaves a head less sure than it could be,
-        and no less right: without the calibration it would lose to any fine-tuned network.
+        The trial would be served with it. A strong penalty makes a head less confident, but not
+        less right: without calibration it would lose to any fine-tuned network.
         """
         task, outputs, targets = self.data.task, self.val_outputs(trial), self.data.targets("val")
         return task.losses(outputs, targets, task.calibrate(outputs, targets))
 
     def fit_final_head(self, trial: HeadTrial | FinetunedTrial) -> FinalHead | None:
-        """Return the head of ``trial`` fitted to training and validation images; see there."""
+        """Return the head of ``trial`` fitted to training and validation images."""
         if isinstance(trial, FinetunedTrial):
             return None
         rows = [row for split in ("train", "val") for row in self.data.rows(split)]

@@ -1,4 +1,4 @@
-"""The trials of a training, typed by what they trained."""
+"""The trials of a training, one type per kind."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ AnyTrial = TypeVar("AnyTrial", bound=Trial)
 
 @dataclass(frozen=True)
 class HeadTrial(Trial):
-    """A head on the cached features of one tap, at the best of several penalties if it has any."""
+    """A head on the cached features of one tap, at the best of several penalties, if any."""
 
     @classmethod
     def of(cls, trial: Trial) -> HeadTrial:
-        """Return the outcome of a search of heads as what it is."""
+        """Return the outcome of a search of heads with this type."""
         return cls(**vars(trial))
 
     @property
     def tap(self) -> str:
-        """The depth whose features the head reads."""
+        """The depth of the features that the head reads."""
         return str(self.params["tap"])
 
     @property
@@ -48,43 +48,42 @@ class HeadTrial(Trial):
 
     @property
     def name(self) -> str:
-        """What the head is and where it reads, for a legend or a line."""
+        """The kind of head and its tap, for a legend or a line."""
         if self.prototypes:
             return f"{self.tap}, class means"
         return f"{self.tap}, hidden layer of {self.hidden}" if self.hidden else self.tap
 
     @property
     def l2(self) -> float | None:
-        """The penalty that was chosen; None: class means have none."""
+        """The chosen penalty; None for class means, which have none."""
         return self.metrics.get("l2")
 
     @property
     def is_linear(self) -> bool:
-        """Whether the head is a linear one that was fitted, and not class means."""
+        """Whether the head is a fitted linear one, not class means."""
         return not (self.hidden or self.prototypes)
 
     def unseen_losses(self) -> np.ndarray | None:
-        """Return each labelled image's loss by a head that has not seen it, if it was measured."""
+        """Return each labelled image's loss from a head that has not seen it, if measured."""
         file = self.directory / UNSEEN_FILE
         return np.load(file) if file.exists() else None
 
     def losses_by_penalty(self, metric: str) -> dict[float, float]:
-        """Return the validation loss ``metric`` of every penalty that was tried."""
+        """Return the validation loss ``metric`` of every tried penalty."""
         path = read_json(self.directory / PATH_FILE, made_by="train")["path"]
         return {row["l2"]: row[metric] for row in path}
 
 
 @dataclass(frozen=True)
 class FinetunedTrial(Trial):
-    """Fine-tuned weights: those of one training, the average of several, or several networks."""
+    """Fine-tuned weights: of one training, of an average, or of several networks."""
 
     @classmethod
     def of(cls, trial: Trial, metric: str) -> FinetunedTrial:
-        """Return the outcome of a fine-tuning with the metrics of the epoch that was kept.
+        """Return the outcome of a fine-tuning with the metrics of the kept epoch.
 
-        That is the one with the lowest validation loss ``metric``.
-
-        A trial that was ended early reported a later one.
+        The kept epoch has the lowest validation loss ``metric``. A trial that was ended early
+        reported a later epoch.
         """
         tuned = cls(**vars(trial))
         if trial.error or "best_epoch" in trial.metrics or not tuned.history_file.exists():
@@ -95,12 +94,12 @@ class FinetunedTrial(Trial):
 
     @property
     def average_of(self) -> int:
-        """How many trainings were averaged; 0: this is one training."""
+        """The number of averaged trainings; 0: a single training."""
         return int(self.params.get("average_of", 0))
 
     @property
     def networks(self) -> int:
-        """How many networks answer together."""
+        """The number of networks that answer together."""
         return int(self.params.get("networks", 1))
 
     @property
@@ -110,7 +109,7 @@ class FinetunedTrial(Trial):
 
     @property
     def history_file(self) -> Path:
-        """The metrics of every epoch, as JSON."""
+        """The file with the metrics of every epoch, as JSON."""
         return self.directory / HISTORY
 
     def epochs(self) -> list[dict[str, float]]:
@@ -164,10 +163,10 @@ def best_head(trials: Sequence[HeadTrial], metric: str) -> HeadTrial:
 
 
 def trained_strategy(trial: HeadTrial | FinetunedTrial, planned: Strategy) -> Strategy:
-    """Return the strategy that made ``trial``, of a training in which ``planned`` was carried out.
+    """Return the strategy of ``trial``, from a training of the strategy ``planned``.
 
-    It is another one if the plan was to fine-tune and a head was kept, or if a head at another
-    depth than the expected one was best.
+    It differs if the plan was to fine-tune and a head was kept, or if a head at another depth than
+    expected was best.
     """
     if isinstance(trial, FinetunedTrial):
         return planned
@@ -177,7 +176,7 @@ def trained_strategy(trial: HeadTrial | FinetunedTrial, planned: Strategy) -> St
 
 
 def as_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Return trials as JSON holds them."""
+    """Return trials for JSON."""
     return [
         {"params": dict(t.params), "metrics": dict(t.metrics), "error": t.error} for t in trials
     ]

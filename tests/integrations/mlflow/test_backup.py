@@ -72,9 +72,7 @@ def test_a_restored_project_predicts_and_keeps_its_history(
 
 
 def test_a_restore_overwrites_nothing(saved, home):
-    with pytest.raises(
-        ArtifactError, match="exists already, and a restore never overwrites"
-    ):
+    with pytest.raises(ArtifactError, match="exists already, and a restore never overwrites"):
         restore(saved, tracking_uri(Paths(home)))
 
 

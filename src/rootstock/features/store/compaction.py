@@ -1,9 +1,9 @@
-"""Small segments merged into large ones, and the features that no manifest needs removed.
+"""Merge small segments into large ones, and remove features that no manifest needs.
 
-Both are safe beside readers and writers, on other machines too. A merged segment is complete before
-those it replaces are retired: they lose their name, so that no reader opens them any more, and are
-deleted an hour later, since a shared file system may take a deleted file away from a machine that
-still reads it. Whoever stops halfway leaves rows twice, never less than once.
+Both are safe with concurrent readers and writers, on other machines too. A merged segment is
+complete before the old ones are retired: they are renamed, so that no reader opens them any more,
+and deleted an hour later, because a shared file system may take a deleted file away from a machine
+that still reads it. A process that stops halfway leaves duplicate rows, but never loses one.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from rootstock.features.store.store import FeatureSpace, FeatureStore, Rows, fin
 
 _log = logging.getLogger(__name__)
 GRACE_SECONDS = 3600.0
-"""What is younger is left alone: its writer's manifest may not be there yet."""
+"""Younger files are kept: the manifest of their writer may not exist yet."""
 MAX_WASTE_SHARE = 0.1
-"""From this share of unneeded rows on, a segment is worth writing again."""
+"""A segment with at least this share of unneeded rows is rewritten."""
 FANOUT_BITS = 4
-"""2**4 segments of like size are merged, so a row is copied once for each 16-fold growth."""
+"""2**4 segments of similar size are merged, so a row is copied once per 16-fold growth."""
 MAX_ROWS, MAX_BYTES = 1 << 20, 1 << 32
-"""A merged segment has at most so many rows, and bytes of values: what a merge takes is bounded."""
+"""Maximum rows, and bytes of values, of a merged segment, which bounds the cost of a merge."""
 _BLOCK_BYTES = 1 << 27
-"""A merge writes so much at a time: the more, the longer the runs that it reads of each segment."""
+"""Bytes that a merge writes at a time; more means longer runs read from each segment."""
 _RETIRED = ".retired"
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What `collect` did: rows that are gone, and files deleted (some retired by earlier calls)."""
+    """The result of `collect`: removed rows, and deleted files (some retired by earlier calls)."""
 
     rows: int
     files: int
 
 
 def compact(space: FeatureSpace, *, grace_s: float = GRACE_SECONDS) -> int:
-    """Merge small segments where there are many; the number of segments that were merged.
+    """Merge small segments if there are many; return the number of merged segments.
 
-    A store that cannot be written, or a disk without room for the copy, is left as it is.
+    A store that is not writable, or a disk without room for the copy, is not changed.
     """
     merged = 0
     try:
@@ -68,10 +68,10 @@ def collect(
 ) -> Collected:
     """Remove features of images that are usable rows of none of the manifests.
 
-    Name every manifest that is in use: what is removed by mistake is computed again. Segments
-    younger than ``grace_s`` seconds are kept, and of older ones those with few unneeded rows.
+    Name every manifest in use; features removed by mistake are computed again. Segments younger
+    than ``grace_s`` seconds are kept, and older ones with few unneeded rows too.
     Raises:
-        StoreError: it cannot be written, for example because the disk is full.
+        StoreError: the store cannot be written, for example because the disk is full.
     """
     raw = bytearray().join(bytes.fromhex(r.sha256) for m in manifests for r in m.rows())
     needed = KeyIndex.of(np.unique(np.frombuffer(raw, KEY)) if raw else np.empty(0, KEY))
@@ -91,7 +91,7 @@ def collect(
 
 
 def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
-    """Segments of like size to merge, the oldest first."""
+    """Yield groups of similar segments to merge, the oldest first."""
     tiers: dict[int, list[Segment]] = {}
     for segment in segments:
         tiers.setdefault((len(segment.sums).bit_length() - 1) // FANOUT_BITS, []).append(segment)
@@ -109,7 +109,7 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
 
 
 def _merge(folder: Path, segments: list[Segment], needed: KeyIndex | None = None) -> None:
-    """Write the intact rows that are needed (None: all) as one segment; retire these."""
+    """Write the intact rows that are needed (None: all) as one segment; retire the old ones."""
     keys = np.unique(np.concatenate([segment.index.keys for segment in segments]))
     if needed is not None:
         keys = keys[KeyIndex.of(keys).match(needed)[0]]
@@ -144,7 +144,7 @@ def _retire(path: Path) -> None:
 
 
 def _sweep(folder: Path, grace_s: float) -> int:
-    """Delete what was retired, or left by a writer that died, ``grace_s`` seconds ago."""
+    """Delete files retired, or left by a dead writer, at least ``grace_s`` seconds ago."""
     left = [*folder.glob(f"*{_RETIRED}"), *folder.glob(".*.tmp")]
     oldest = _now(folder) - grace_s if left else 0.0
     old = [path for path in left if _is_older(path, oldest)]
@@ -154,7 +154,7 @@ def _sweep(folder: Path, grace_s: float) -> int:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the file system, which may be another machine's."""
+    """Return the time by the clock of the file system, which may be another machine's."""
     probe = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         probe.touch()

@@ -1,8 +1,8 @@
-"""KeyIndex: keys in ascending order, and how one is found among a million.
+"""KeyIndex: keys in ascending order, and a fast search among millions.
 
-Keys are digests, so their first bits are spread evenly: a table says where the keys begin whose
-first bits are such and such, and a few steps of bisection do the rest. Keys that crowd together
-take more steps, up to those of a plain bisection, and are found all the same.
+Keys are digests, so their first bits are evenly distributed: a table has the position of the first
+key with given first bits, and a few steps of bisection find the key. Keys that crowd together need
+more steps, at most those of a plain bisection.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import numpy as np
 
 KEY = np.dtype("S32")
 _BUCKET_BITS = 3
-"""About 2**3 keys begin with the same first bits: the table takes at most a byte a key."""
+"""About 2**3 keys share their first bits, so the table takes at most a byte per key."""
 _MIN_PREFIXES, _MIN_KEYS = 1 << 12, 64
-"""Among fewer prefixes, or for fewer keys at once, plain bisection is as fast."""
+"""With fewer prefixes, or fewer keys at once, plain bisection is as fast."""
 _WINDOW_KEYS = 8
-"""Neighbours that are compared together."""
+"""Number of neighbours that are compared together."""
 _PAYS_AFTER_BITS = 6
-"""Making the table takes as long as bisecting for a 2**6th of its keys."""
+"""Building the table takes as long as bisecting for a 2**6th of its keys."""
 
 
 class KeyIndex:
-    """Keys S32[N], ascending and none twice, and their first 8 bytes as uint64[N]."""
+    """Keys S32[N], ascending and unique, and their first 8 bytes as uint64[N]."""
 
     def __init__(self, keys: np.ndarray, prefixes: np.ndarray) -> None:
         self.keys, self.prefixes = keys, prefixes
@@ -31,17 +31,17 @@ class KeyIndex:
 
     @classmethod
     def of(cls, keys: np.ndarray) -> KeyIndex:
-        """Add the prefixes."""
+        """Return the index of sorted keys, with their prefixes."""
         return cls(keys, _prefixes(keys))
 
     @classmethod
     def sort(cls, keys: np.ndarray) -> tuple[KeyIndex, np.ndarray]:
-        """The different ones of keys S32[K] in any order, and where each stands: int64[K]."""
+        """Return the unique keys of S32[K] in any order, and the position of each: int64[K]."""
         prefixes = _prefixes(keys)
         order = np.argsort(prefixes)
         ascending = prefixes[order]
         if (ascending[1:] == ascending[:-1]).any():
-            # A key twice, or keys that begin alike: then all of their bytes have to be compared.
+            # With duplicate keys, or equal prefixes, all bytes must be compared.
             unique, places = np.unique(keys, return_inverse=True)
             return cls.of(unique), places
         places = np.empty(len(keys), np.int64)
@@ -49,9 +49,9 @@ class KeyIndex:
         return cls(keys.take(order), ascending), places
 
     def match(self, other: KeyIndex) -> tuple[np.ndarray, np.ndarray]:
-        """Positions int64[K] here and there of the keys that both have.
+        """Return positions int64[K] here and there of the keys that both have.
 
-        What is not longer than the other may be in any order.
+        The shorter of the two may be in any order.
         """
         if len(self.keys) > len(other.keys):
             there, here = other.match(self)
@@ -68,13 +68,13 @@ class KeyIndex:
                 matches.append((here, there))
                 break
             matches.append((here[same], there[same]))
-            # Different keys that begin alike lie side by side.
+            # Different keys with equal prefixes are next to each other.
             alike = ~same & (other.prefixes[there] == self.prefixes[here])
             here, there = here[alike], there[alike] + 1
         return _joined(matches)
 
     def search(self, prefixes: np.ndarray) -> np.ndarray:
-        """Positions int64[K] of the first key that begins like each of uint64[K], or after it."""
+        """Return positions int64[K] of the first key not below each prefix uint64[K]."""
         if not self._is_worth_a_table(len(prefixes)):
             return np.searchsorted(self.prefixes, prefixes)
         starts, shift, step, windows = self._table
@@ -97,8 +97,9 @@ class KeyIndex:
 
     @cached_property
     def _table(self) -> tuple[np.ndarray, np.uint64, int, np.ndarray]:
-        """Where keys with the same first bits begin, int32 or int64; the bits to leave out; the
-        first step of a bisection among them; and the prefixes again, each with its neighbours."""
+        """Return the first positions by first bits, int32 or int64; the number of ignored bits;
+        the first step
+        of a bisection; and the prefixes again, each with its neighbours."""
         n = len(self.prefixes)
         bits = n.bit_length() - _BUCKET_BITS
         shift = np.uint64(64 - bits)

@@ -7,10 +7,10 @@ A segment is a safetensors file that any reader of that format opens:
     sums      uint32[N]     CRC-32 of each row of values
     values    float16[N,C]
 
-It is written under a temporary name, synced, then renamed: it is there whole or not at all. What
-harms it later is found: the header and the length of the file follow from N and C alone, so any
-other is refused; a row is compared with its checksum when a process reads it for the first time;
-and a damaged key is not found.
+It is written under a temporary name, synced, then renamed, so it exists whole or not at all. Later
+damage is detected: the header and the length of the file follow from N and C, so any other file is
+refused; a row is compared with its checksum when a process first reads it; and a damaged key is not
+found.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _UNREAD, _INTACT, DAMAGED = 0, 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """A segment on disk, mapped into memory; ``state`` is what is known of each row."""
+    """A segment on disk, mapped into memory; ``state`` records which rows are checked."""
 
     path: Path
     index: KeyIndex
@@ -50,11 +50,11 @@ class Segment:
 
     @classmethod
     def open(cls, path: Path) -> Segment:
-        """Map a segment; its rows are not read yet.
+        """Map a segment without reading its rows.
 
         Raises:
-            ValueError: it is not a segment, or was cut short.
-            FileNotFoundError: it is gone.
+            ValueError: the file is not a segment, or is truncated.
+            FileNotFoundError: it does not exist any more.
         """
         with path.open("rb") as file:
             head = file.read(8)
@@ -76,7 +76,7 @@ class Segment:
         return cls(path, KeyIndex(keys, prefixes), sums, values, np.zeros(n, np.uint8), mapped)
 
     def check(self, rows: np.ndarray) -> bool:
-        """Whether rows int64[K] are intact; those read for the first time are compared."""
+        """Return whether rows int64[K] are intact; rows read for the first time are compared."""
         state = self.state.take(rows)
         if np.count_nonzero(state == _INTACT) == len(rows):
             return True
@@ -90,12 +90,12 @@ class Segment:
         return bool((self.state[rows] == _INTACT).all())
 
     def release(self) -> None:
-        """Give pages that were read back to the system; reading works as before."""
+        """Return memory pages to the system; reading still works."""
         self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def row_sums(rows: Iterable[np.ndarray]) -> np.ndarray:
-    """Checksums uint32[N] of contiguous rows float16[C]."""
+    """Return checksums uint32[N] of contiguous rows float16[C]."""
     return np.fromiter((zlib.crc32(row.data) for row in rows), np.uint32)
 
 
@@ -110,7 +110,7 @@ def write_segment(
 ) -> Path:
     """Write the keys, checksums and values of N images; they are safe on disk on return.
 
-    ``values`` yields float16[K,C], N rows in all. The file's name starts with ``stamp``, so that
+    ``values`` yields float16[K,C], N rows in total. The file's name starts with ``stamp``, so that
     names sort by age, and ends with a digest of keys and checksums.
     Raises:
         StoreError: it cannot be written, for example because the disk is full.
@@ -135,7 +135,7 @@ def write_segment(
     except OSError as error:
         raise StoreError(
             f"features cannot be written to {folder}: {error.strerror or error}",
-            hint="free some disk space or move features.store; what was stored is kept",
+            hint="free some disk space or move features.store; stored features are kept",
         ) from error
     finally:
         with suppress(OSError):
@@ -165,7 +165,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         handle = os.open(folder, os.O_RDONLY)
     except PermissionError:
-        return  # a folder above the store that we may not list is none that we made
+        return  # an unreadable folder above the store is not one that we created
     try:
         os.fsync(handle)
     finally:

@@ -2,11 +2,11 @@
 
     <root>/<weights>-<preprocess>/<tap>/<time>-<digest>.safetensors      immutable segments
 
-Writers add segments and need no lock: a segment is there whole or not at all, so a reader sees
-finished work only. Keys are searched where the segments are mapped, so that memory hardly grows
-with the number of images. Of an image that was stored twice the older row is read, or the newer one
-where that is damaged; with no intact row it counts as missing, so that it is computed again.
-What keeps the store small and quick is in `compaction`.
+Writers add segments and need no lock: a segment exists whole or not at all, so a reader sees only
+finished work. Keys are searched in the mapped segments, so memory hardly grows with the number of
+images. If an image was stored twice, the older row is read, or the newer one if that is damaged;
+without an intact row it counts as missing and is computed again. `compaction` keeps the store small
+and fast.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rootstock.features.store.segment import DAMAGED, SUFFIX, Segment, row_sums,
 
 _log = logging.getLogger(__name__)
 Keys = Sequence[str] | np.ndarray
-"""Images by their sha256: hexadecimal strings, or an array S32[N] of the bytes."""
+"""Images by sha256: hexadecimal strings, or an array S32[N] of the bytes."""
 _NAME = "[0-9a-f]" * 16 + f"-*{SUFFIX}"
 _ROW_BITS = 40
 _VERIFY_ROWS = 1 << 14
@@ -41,7 +41,7 @@ class FeatureStore:
     root: Path
 
     def space(self, *, weights_sha256: str, preprocess_hash: str) -> FeatureSpace:
-        """Return the features made by these weights from images prepared in this way."""
+        """Return the features of these weights for images prepared in this way."""
         return FeatureSpace(self.root / f"{weights_sha256[:20]}-{preprocess_hash[:20]}")
 
     def spaces(self) -> list[FeatureSpace]:
@@ -57,9 +57,9 @@ class FeatureSpace:
         self._taps: dict[str, Segments] = {}
 
     def missing(self, keys: Keys, tap: str, *, verify: bool = False) -> list[int]:
-        """Return positions of the keys whose features are not stored, or are known to be damaged.
+        """Return positions of the keys without stored features, or with known damage.
 
-        ``verify`` reads all of them, so that none is found damaged later.
+        ``verify`` reads all rows, so that no damage is found later.
         """
         rows = self._locate(keys, tap)
         while verify and not rows.verify():
@@ -67,7 +67,7 @@ class FeatureSpace:
         return rows.missing.tolist()
 
     def rows(self, keys: Keys, tap: str) -> Rows:
-        """Locate the features of these images, for reading parts of them many times.
+        """Locate the features of these images, to read parts of them many times.
 
         Raises:
             StoreError: some are not stored.
@@ -134,14 +134,14 @@ class FeatureSpace:
 
 
 class Segments:
-    """The segments of one tap. Open ones stay readable whatever happens to their files."""
+    """The segments of one tap. Open ones stay readable, whatever happens to their files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._opened: dict[str, Segment | None] = {}
 
     def locate(self, keys: np.ndarray) -> Rows:
-        """Find keys S32[N]; looks for new segments only if a key is in none of those open."""
+        """Find keys S32[N]; look for new segments only if an open one lacks a key."""
         rows = find(self._usable(), keys)
         if rows.missing.size and self._refresh():
             rows = find(self._usable(), keys)
@@ -153,11 +153,11 @@ class Segments:
         return self._usable()
 
     def refused(self) -> list[Path]:
-        """Return files that have the name of a segment but are none, as of the last look."""
+        """Return files that are named like a segment but are not one, as of the last look."""
         return [self.folder / name for name, opened in self._opened.items() if opened is None]
 
     def _refresh(self) -> bool:
-        """Open what is new, let go of what is retired; whether there was any."""
+        """Open new segments and close retired ones; return whether there were any."""
         before, again = self._opened, True
         while again:
             opened: dict[str, Segment | None] = {}
@@ -167,7 +167,8 @@ class Segments:
                     known = path.name in before
                     opened[path.name] = before[path.name] if known else _open(path)
                 except FileNotFoundError:
-                    # It was merged after the listing: its rows are in a file not listed yet.
+                    # It was merged after the listing, so its rows are in a file that is not listed
+                    # yet.
                     again = True
         self._opened = opened
         return opened.keys() != before.keys()
@@ -178,9 +179,9 @@ class Segments:
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the features of N images are; 8 bytes per image, the features stay on disk.
+    """The places of the features of N images: 8 bytes per image; the features stay on disk.
 
-    ``places`` int64[N] are numbers of segment and row, below 0 if there is none.
+    ``places`` int64[N] are numbers of segment and row, negative if there is none.
     """
 
     segments: list[Segment]
@@ -188,7 +189,7 @@ class Rows:
 
     @cached_property
     def missing(self) -> np.ndarray:
-        """Positions int64[K] of images that have none."""
+        """Positions int64[K] of images without features."""
         return np.flatnonzero(self.places < 0)
 
     def take(self, index: np.ndarray | slice) -> np.ndarray:
@@ -203,7 +204,7 @@ class Rows:
         return features
 
     def take_intact(self, index: np.ndarray | slice) -> np.ndarray | None:
-        """Do as `take`; return None if some are damaged, which the next search leaves out."""
+        """Do as `take`; return None if some rows are damaged, which the next search skips."""
         places = self.places[index]
         features = np.empty((0, 0), np.float16)
         for segment, positions, rows in self._groups(places):
@@ -217,7 +218,7 @@ class Rows:
         return features
 
     def verify(self) -> bool:
-        """Return whether all that is there is intact: reads the files in order, keeps nothing."""
+        """Return whether all rows are intact; read the files in order and keep nothing."""
         intact = True
         for segment, _, rows in self._groups(self.places):
             ordered = np.sort(rows)
@@ -234,7 +235,7 @@ class Rows:
         return sums
 
     def _groups(self, places: np.ndarray) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
-        """Yield each segment concerned, with positions in ``places`` and rows there."""
+        """Yield each segment with positions in ``places`` and the rows there."""
         numbers, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
         if len(places) and numbers[0] >= 0 and not np.count_nonzero(numbers != numbers[0]):
             yield self.segments[numbers[0]], np.arange(len(places)), rows
@@ -247,8 +248,8 @@ class Rows:
 
 
 def find(segments: list[Segment], keys: np.ndarray) -> Rows:
-    """Look for keys S32[N]; the first segment wins that holds a row not known to be damaged."""
-    # Only where a segment is shorter do the keys have to be in order, which costs a sort.
+    """Find keys S32[N]; the first segment with a row that is not known to be damaged wins."""
+    # Keys must be sorted, which takes time, only if a segment is shorter.
     long = len(list(takewhile(lambda segment: len(segment.sums) >= len(keys), segments)))
     places = _find(segments[:long], KeyIndex.of(keys), 0)
     missing = np.flatnonzero(places < 0)
@@ -259,7 +260,7 @@ def find(segments: list[Segment], keys: np.ndarray) -> Rows:
 
 
 def _find(segments: list[Segment], index: KeyIndex, first: int) -> np.ndarray:
-    """Places int64[N] in these segments, numbered from ``first``."""
+    """Return places int64[N] in these segments, numbered from ``first``."""
     places = np.full(len(index.keys), -1, np.int64)
     n_missing = len(places)
     for number, segment in enumerate(segments, first):
