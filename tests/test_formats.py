@@ -42,8 +42,8 @@ def test_an_old_model_answers_as_it_did(old):
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        (3, r"a newer one wrote it\n.*upgrade Rootstock"),
-        (0, r"an older one wrote it, or it is damaged\n.*dvc repro --force train"),
+        (3, r"a newer version wrote it\n.*upgrade Rootstock"),
+        (0, r"an older version wrote it, or it is damaged\n.*dvc repro --force train"),
         (None, "has format_version None"),
     ],
 )
@@ -56,7 +56,7 @@ def test_model_of_another_format_gives_a_hint(tmp_path, version, words):
 @pytest.mark.parametrize(("kind", "stage"), [(DatasetProfile, "assess"), (TransferPlan, "plan")])
 def test_artifact_of_newer_version_gives_a_hint(tmp_path, kind, stage):
     (tmp_path / "new.json").write_text('{"format_version": 7, "more": 1}')
-    message = rf"format_version 7, this Rootstock reads 1: a newer one(.|\n)*stage `{stage}`"
+    message = rf"format_version 7, but this .* reads 1: a newer version(.|\n)*stage `{stage}`"
     with pytest.raises(ArtifactError, match=message):
         kind.read(tmp_path / "new.json")
 
@@ -65,7 +65,7 @@ def test_manifest_of_newer_version_gives_a_hint(tmp_path, monkeypatch):
     monkeypatch.setattr("rootstock.data.manifest.FORMAT_VERSION", 3)
     Manifest(()).write(tmp_path / "manifest.parquet")
     monkeypatch.undo()
-    with pytest.raises(ArtifactError, match=r"a newer one wrote it(.|\n)*upgrade Rootstock"):
+    with pytest.raises(ArtifactError, match=r"a newer version wrote it(.|\n)*upgrade Rootstock"):
         Manifest.read(tmp_path / "manifest.parquet")
 
 

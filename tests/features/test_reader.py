@@ -112,7 +112,7 @@ def test_an_engine_that_answers_otherwise_is_not_used(data, monkeypatch, caplog,
     variants = passes_of(data, ["last"]).variants
     right = [engine for engine in runtimes.installed_engines() if engine != wrong]
     assert [variant.engine for variant in variants] == right
-    assert f"not computed by {wrong}: its differ by 0.01 of the largest" in caplog.text
+    assert f"not computed with {wrong}: its features differ by 0.01 of the largest" in caplog.text
 
 
 def test_engine_that_cannot_read_network_is_not_used(data, monkeypatch, caplog):
@@ -122,7 +122,7 @@ def test_engine_that_cannot_read_network_is_not_used(data, monkeypatch, caplog):
     monkeypatch.setattr(forward, "TRANSLATE_FROM_GFLOP", 0.0)
     monkeypatch.setattr(forward, "open_features", refuse)
     assert passes_of(data, ["last"]).variants[0].engine == "torch"
-    assert "not computed by onnx: onnx cannot load it" in caplog.text
+    assert "not computed with onnx: onnx cannot load it" in caplog.text
 
 
 @pytest.mark.parametrize("engine", runtimes.installed_engines())
@@ -181,7 +181,7 @@ def test_batches_come_in_order_and_whole(data, processes):
 def test_process_that_decodes_says_which_image_has_changed(data, processes):
     (data["root"] / data["rows"][9].path).unlink()
     arguments = (data["rows"], data["root"], data["preprocess"])
-    with pytest.raises(DataError, match=f"{data['rows'][9].path} cannot be read any more") as found:
+    with pytest.raises(DataError, match=f"{data['rows'][9].path} can no longer be read") as found:
         list(feed.prepared_batches(*arguments, batch_size=4, processes=processes))
     assert found.value.hint == "run the stage `index` again"
 
@@ -237,7 +237,7 @@ def test_features_too_large_for_half_precision_stay_finite(data, monkeypatch):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "cannot be read any more since it was indexed"),
+        (lambda path: path.unlink(), "can no longer be read since it was indexed"),
         (lambda path: path.write_bytes(photo(999)), "has changed since it was indexed"),
     ],
 )

@@ -117,8 +117,8 @@ def test_the_plan_takes_the_plain_way(opened):
     ("broken", "said"),
     [
         (lambda images: 1 / 0, "division by zero"),
-        (lambda images: torch.full((len(images), WIDTH), torch.nan), "its differ by nan"),
-        (lambda images: half_nonsense(len(images)), "its differ by nan"),
+        (lambda images: torch.full((len(images), WIDTH), torch.nan), "its features differ by nan"),
+        (lambda images: half_nonsense(len(images)), "its features differ by nan"),
     ],
     ids=["fails", "answers nonsense", "answers nonsense at one tap"],
 )
@@ -129,4 +129,4 @@ def test_a_way_that_fails_is_left_out(opened, monkeypatch, caplog, broken, said)
     monkeypatch.setattr(forward, "gpu_variants", with_a_broken_one)
     ways, _ = opened()
     assert [way.variant for way in ways.variants] == ["", "channels_last"]
-    assert f"not computed by torch (float16): {said}" in caplog.text
+    assert f"not computed with torch (float16): {said}" in caplog.text

@@ -179,7 +179,7 @@ def test_a_plan_survives_the_disk(tmp_path):
 @pytest.mark.parametrize("kind", [TransferPlan, DatasetProfile])
 def test_an_artifact_of_another_version_is_rejected(tmp_path, kind):
     (tmp_path / "old.json").write_text('{"format_version": 0}')
-    with pytest.raises(ArtifactError, match=r"an older one wrote it(.|\n)*run the stage"):
+    with pytest.raises(ArtifactError, match=r"an older version wrote it(.|\n)*run the stage"):
         kind.read(tmp_path / "old.json")
 
 

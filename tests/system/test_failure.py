@@ -46,7 +46,7 @@ def make_file(folder):
 
 @pytest.mark.parametrize("path", [lambda folder: folder / ("x" * 300), make_circle, make_file])
 def test_impossible_path_is_a_user_error(tmp_path, path):
-    with pytest.raises(SystemExit, match="^error: .*\n  -> give another path"), exit_on_failure():
+    with pytest.raises(SystemExit, match="^error: .*\n  -> use another path"), exit_on_failure():
         path(tmp_path).stat()
     assert not list(tmp_path.glob("rootstock-error-*"))
 

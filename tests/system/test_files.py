@@ -53,7 +53,7 @@ def test_a_file_has_the_permissions_of_the_umask(tmp_path, mask):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "is not valid JSON"), ("[1]", "must hold a JSON object")]
+    ("content", "message"), [("{", "is not valid JSON"), ("[1]", "must contain a JSON object")]
 )
 def test_damaged_json_says_which_stage_to_run(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)

@@ -105,7 +105,7 @@ def test_each_change_is_shown_in_turn():
         picture(3), output_size=24, level="medium", flip=True, seed=0, local_warp=0.03
     )
     assert list(shown) == [
-        "as it is",
+        "original",
         "crop, turn and shear",
         "mirror image",
         "colour and contrast",
@@ -113,7 +113,7 @@ def test_each_change_is_shown_in_turn():
         "all together",
     ]
     assert all(one.shape == (3, 24, 24, 3) for one in shown.values())
-    assert all(not torch.equal(one, shown["as it is"]) for one in list(shown.values())[1:])
+    assert all(not torch.equal(one, shown["original"]) for one in list(shown.values())[1:])
     assert shown["mirror image"][0, 12, 2, 2] > 150
 
 

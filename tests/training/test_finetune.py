@@ -373,7 +373,7 @@ def test_out_of_memory_halves_batch_with_same_result(images, tmp_path, caplog):
 
 
 def test_memory_for_not_even_one_image_ends_trial(images, tmp_path):
-    with pytest.raises(TrainingError, match=r"one image alone(.|\n)*plan\.input_size"):
+    with pytest.raises(TrainingError, match=r"a single image does(.|\n)*plan\.input_size"):
         run(images, tmp_path, network=hungry_network(0))
 
 

@@ -37,7 +37,7 @@ def test_views_are_kept_if_the_loss_falls(option, safe, losses, views):
     chosen, why = choose_views(option, mirror_is_safe=safe, loss=losses.__getitem__)
     assert chosen == views
     if option == "one":
-        assert why == "one view, as train.views says"
+        assert why == "one view, as set by train.views"
     elif option == "flip" and not safe:
         assert "another class" in why
     else:

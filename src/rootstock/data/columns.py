@@ -38,18 +38,18 @@ MAX_METADATA_CHARACTERS = 200
 class ColumnRoles:
     """The settings about a table's columns.
 
-    ``told`` are the roles in `data.columns`. Columns in ``aside``, such as the group, hold no
+    ``columns`` are the settings of `data.columns`. Columns in ``aside``, such as the group, hold no
     target; ``required`` are those of them that the table must have.
     """
 
-    told: ColumnSettings = field(default_factory=dict)
+    columns: ColumnSettings = field(default_factory=dict)
     aside: Collection[str] = ()
     required: Collection[str] = ()
 
     def names(self, role: str) -> tuple[str, ...]:
         """Return the names set for ``role``; empty if none are set."""
-        told = self.told.get(role, ())
-        return (told,) if isinstance(told, str) else tuple(told)
+        names = self.columns.get(role, ())
+        return (names,) if isinstance(names, str) else tuple(names)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Columns:
             DataError: the file is not a table, or has no column of a name in the settings.
         """
         columns = cls(path, _read_table(path), roles)
-        told = [(role, name) for role in roles.told for name in roles.names(role)]
-        needed = [*told, *((f"`{name}`", name) for name in roles.required)]
+        wanted = [(role, name) for role in roles.columns for name in roles.names(role)]
+        needed = [*wanted, *((f"`{name}`", name) for name in roles.required)]
         for role, name in needed:
             if name not in columns.table.column_names:
                 raise DataError(

@@ -1,7 +1,7 @@
 """Decode bytes to RGB pixels: the only module that opens an image.
 
 The header is checked before a pixel is decoded, so that a small file cannot ask for much memory.
-The rules, for training and service alike:
+The rules, the same for training and service:
 
 - EXIF orientation is applied; colour profiles are ignored.
 - Only the first frame of an animation is used.

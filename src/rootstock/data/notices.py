@@ -1,4 +1,4 @@
-"""Warnings about a data set, the same wherever they are shown."""
+"""Warnings about a data set, the same in every place."""
 
 from __future__ import annotations
 

@@ -61,9 +61,9 @@ def _two_readings(folder: Folder, where: Path, names: Sequence[str]) -> DataErro
     flat = [name for name in names if not folder.folders[name].folders]
     lack = f" (without class folders in {shorten(flat)})" if flat else ""
     others = sorted(set(folder.folders) - set(names))
-    beside = f" next to {shorten(others)}" if others else ""
+    company = f" next to {shorten(others)}" if others else ""
     return DataError(
-        f"{where} is ambiguous: {shorten(names)} may be splits{lack}, or classes{beside}",
+        f"{where} is ambiguous: {shorten(names)} may be splits{lack}, or classes{company}",
         hint="for splits, put class folders into train/, val/ and test/; for classes, set "
         "data.layout to `classes`",
     )

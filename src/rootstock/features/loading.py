@@ -99,7 +99,7 @@ def prepared_batches(
     processes: bool | None = None,
     on_image: OnImage | None = None,
 ) -> Iterator[tuple[Sequence[ImageRow], np.ndarray]]:
-    """Yield rows and their pixels uint8[N,S,S,3], preparing the next batches meanwhile.
+    """Yield rows and their pixels uint8[N,S,S,3]; the next batches are prepared at the same time.
 
     ``processes`` None: use processes on machines with more than `MAX_THREAD_CORES` cores. They do
     not call ``on_image``.

@@ -18,7 +18,7 @@ REFERENCE_GFLOPS = 20.0
 A constant, not measured, so that a plan is the same on every machine."""
 
 DEGREES_OF_FREEDOM = 4
-"""Of the deviation of the default five folds."""
+"""Degrees of freedom of the deviation over the default five folds."""
 
 
 def tuning_size(profile: DatasetProfile, pins: Pins) -> int:

@@ -123,7 +123,7 @@ def candidate_taps(
     ``keep`` earlier taps with the best probe accuracy (the deepest ones if nothing was measured),
     the best of them joined with the last (``block3+last``), and all taps joined (Head2Toe, Evci et
     al. 2022). If the strategy is not ``pinned``, the best earlier tap, the last one and both joins
-    are compared, whichever of the two heads was chosen, because joined taps are not probed. If
+    are compared, for either head, because joined taps are not probed. If
     nothing was probed, because there is one image per class, the last tap is read: a few
     validation images cannot decide between depths.
     """

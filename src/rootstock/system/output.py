@@ -15,7 +15,7 @@ STDOUT = 1
 def divert_stdout(to: TextIO) -> Iterator[TextIO]:
     """Send what is written to standard output to the file ``to``; yield the true standard output.
 
-    It works for Python's `print`, for compiled code, and for processes started meanwhile.
+    It works for Python's `print`, for compiled code, and for processes started inside the block.
     """
     true = sys.stdout
     true.flush()

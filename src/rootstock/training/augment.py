@@ -34,7 +34,7 @@ STRENGTHS: dict[Augmentation, Strength] = {
     "none": Strength(1.0, 1.0, 0.0, 0.0, 0.0),
     "light": Strength(0.7, 1.1, 5.0, 3.0, 0.1),
     "medium": Strength(0.4, 1.25, 12.0, 6.0, 0.3),
-    # Crops alone: TrivialAugment turns, shears and recolours.
+    # Only crops: TrivialAugment turns, shears and recolours.
     "strong": Strength(0.4, 1.25, 0.0, 0.0, 0.0),
 }
 

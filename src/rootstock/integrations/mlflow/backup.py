@@ -29,7 +29,7 @@ DATABASE, INDEX = "mlflow.db", "backup.json"
 def backup(uri: str, target: Path) -> dict[str, int]:
     """Copy the registry at ``uri`` to the new folder ``target``; return counts of its content.
 
-    Training and serving may continue meanwhile: the copy of the database is consistent, and the
+    Training and serving may continue: the copy of the database is consistent, and the
     files of a version exist before the version does.
     Raises:
         TrackingError: the database is not SQLite; the message names the commands to use instead.

@@ -62,7 +62,7 @@ def list_versions(client: MlflowClient, name: str) -> list[Any]:
     versions: list[Any] = []
     token = None
     while True:
-        # In this order, versions that are appended meanwhile are on the last page.
+        # In this order, versions that are appended now are on the last page.
         page = client.search_model_versions(
             f"name='{name}'", order_by=["version_number ASC"], page_token=token
         )
