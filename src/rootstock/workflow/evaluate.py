@@ -38,6 +38,7 @@ from rootstock.ports.runs import RunLogger
 from rootstock.system.files import read_json, write_json
 from rootstock.tasks.answer import Answer
 from rootstock.tasks.dataset import read_targets
+from rootstock.tasks.metric_words import name_metric, show_metric
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import AnswerOptions
 from rootstock.training.resume import training_run
