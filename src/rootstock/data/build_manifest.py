@@ -131,10 +131,10 @@ def build_manifest(
     cells = dict(zip(usable, zip(strata, splits, *numbers, strict=True), strict=True))
     decided = [cells.get(i, ("", "", 0, 0)) for i in range(len(inspected))]
     stratum_of, split_of, group_of, picture_of = zip(*decided, strict=True)
-    files, originals, _, facts, _ = zip(*layout.entries, strict=True)
+    files, all_targets, _, facts, _ = zip(*layout.entries, strict=True)
     columns = list(zip(*inspected, strict=True))[: len(FILE_COLUMNS)]
     before = dict(zip(usable, targets, strict=True))
-    labels = [kept.get(i, before.get(i, text)) for i, text in enumerate(originals)]
+    labels = [kept.get(i, before.get(i, text)) for i, text in enumerate(all_targets)]
     changed = [i for i, text in before.items() if kept.get(i) != text]
     originals = {_storable(files[i]): _storable(before[i]) for i in changed}
     reasons = [REMOVED if i in before and i not in kept else why for i, why in enumerate(reasons)]
