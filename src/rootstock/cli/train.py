@@ -38,17 +38,17 @@ def add_commands(commands: Any) -> None:
     command = add_command(
         commands, "plan", plan, "measure a data set and explain the transfer plan"
     )
-    command.add_argument("data", type=Path)
+    command.add_argument("data", type=Path, help="folder or table of labelled images")
     command.add_argument("--out", type=Path, help="folder for artifacts and reports")
     add_options(command, "set", "recheck", "json")
 
     command = add_command(commands, "train", train, "run all stages on a folder, without DVC")
-    command.add_argument("data", type=Path)
+    command.add_argument("data", type=Path, help="folder or table of labelled images")
     command.add_argument("--out", type=Path, help=f"output folder; default: {RUNS}/NAME-OF-DATA")
     add_options(command, "set", "recheck", "json")
 
     command = add_command(commands, "evaluate", evaluate, "measure a model on labelled images")
-    command.add_argument("data", type=Path)
+    command.add_argument("data", type=Path, help="folder or table of labelled images")
     command.add_argument("--model", default="", help="model directory or models:/ URI")
     command.add_argument("--out", type=Path, help="folder for the report")
     add_options(command, "set", "json")

@@ -94,7 +94,7 @@ def render_card(
             "## Reproduction",
             "",
             f"- `rootstock reproduce VERSION` prints the commands. Commit "
-            f"`{lineage.get('git_commit') or 'not recorded'}`, data `{lineage['data_hash'][:12]}`, "
+            f"{_show_commit(lineage)}, data `{lineage['data_hash'][:12]}`, "
             f"plan `{lineage.get('plan_hash', '')[:12]}`, weights "
             f"`{lineage.get('weights_sha256', '')[:12]}`, seed {lineage.get('seed')}.",
             *(f"- {one[0].upper()}{one[1:]}." for one in open_ends(lineage)),
@@ -112,6 +112,10 @@ def _describe_int8(task: Task, metrics: Mapping[str, float], facts: Mapping[str,
         name = task.score.replace("_", " ")
         text += f" On the test images its {name} is {metrics[f'int8_{task.score}']:.4f}."
     return [f"- {text}"]
+
+
+def _show_commit(lineage: Mapping[str, Any]) -> str:
+    return f"`{commit}`" if (commit := lineage.get("git_commit")) else "not recorded"
 
 
 def _describe_robustness(task: Task, metrics: Mapping[str, float]) -> list[str]:

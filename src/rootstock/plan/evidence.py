@@ -68,9 +68,9 @@ def judge(
             f"{head_why}{measured}. There are too few images for a race.",
         )
     if not rules.is_finetune(ruled):
-        return conclude(head, f"{head_why}{measured}. {gain}, so a race decides.", rival=tuned)
+        return conclude(head, f"{head_why}{measured}. {gain}; only a race can decide.", rival=tuned)
     if low <= noise:
-        return conclude(tuned, f"{measured}. {gain}, so a race decides.", rival=head)
+        return conclude(tuned, f"{measured}. {gain}; only a race can decide.", rival=head)
     # Two ways of fine-tuning do not race: on a part of the images the one that changes less looks
     # better than it is on all images (measured: 2.6 points worse on CIFAR-10).
     return conclude(

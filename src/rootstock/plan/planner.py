@@ -154,9 +154,9 @@ def _note_data(draft: Draft, profile: DatasetProfile, backbone_why: str) -> None
     draft.note(
         "size",
         profile.size_class,
-        f"There are {profile.n_train} training images, {profile.median_per_class:g} in the median "
-        f"class; small means fewer than {limits['small_below']:g} images or fewer than "
-        f"{limits['small_per_class_below']:g} per class, large at least {limits['large_from']:g}.",
+        f"{profile.n_train:,} training images, {profile.median_per_class:g} of them in the median "
+        f"class; small means fewer than {limits['small_below']:,g} images or fewer than "
+        f"{limits['small_per_class_below']:g} per class, large at least {limits['large_from']:,g}.",
     )
     similarity = profile.similarity
     word = "similar" if similarity.similar else "not similar"
