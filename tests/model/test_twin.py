@@ -40,7 +40,7 @@ def test_a_twin_that_loses_more_is_refused():
     lost = measure(LABELS, wrong=[1, 2, 3])
     facts = judge(measure(LABELS, wrong=[0]), measure(LABELS, wrong=[0, 1, 2, 3]), LABELS)
     assert not facts.kept
-    assert facts.reason == "accuracy falls by 0.0075, allowed is 0.0030"
+    assert facts.reason == "accuracy falls by 0.0075; the limit is 0.0030"
     assert facts.figures.agreement == 0.9925
     assert judge(measure(LABELS, wrong=[0]), lost, LABELS, max_loss=0.01).kept
 

@@ -21,7 +21,7 @@ FORMATS = (
     "coreml",
 )
 DOCKER = "docker"
-"""Not a format of the network, but a folder that an image is built from."""
+"""A folder from which a container image is built; not a format of the network."""
 
 
 def add_commands(commands: Any) -> None:

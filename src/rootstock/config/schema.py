@@ -461,7 +461,7 @@ class TrackingConfig(Section):
 
 
 class ExportConfig(Section):
-    """In which forms a trained model is written."""
+    """The forms in which a trained model is written."""
 
     int8: Literal["auto", "never"] = Field(
         "auto",

@@ -55,8 +55,8 @@ def write_docker(bundle: ModelBundle, name: str, out: Path) -> Path:
     """Write the folder ``out`` for a model that clients call ``name``; return its Dockerfile.
 
     Raises:
-        BundleError: there is something in ``out``, or the packages of the service are not
-            installed here, so that their versions are not known.
+        BundleError: ``out`` is not empty, or the packages of the service are not
+            installed here, so their versions are unknown.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out} is not empty", hint="name a new folder")
@@ -96,7 +96,7 @@ def write_docker(bundle: ModelBundle, name: str, out: Path) -> Path:
 
 
 def list_requirements() -> tuple[list[str], list[str]]:
-    """Return what the service requires, and the versions of all packages that this brings.
+    """Return the requirements of the service, and the versions of all packages they need.
 
     Raises:
         BundleError: one of them is not installed.
@@ -126,7 +126,7 @@ def list_requirements() -> tuple[list[str], list[str]]:
                 waiting += needs(importlib.metadata.requires(name) or (), ("", *extras))
     except importlib.metadata.PackageNotFoundError as error:
         raise BundleError(
-            f"{error.name} is not installed, so its version is not known",
+            f"{error.name} is not installed, so its version is unknown",
             hint=f"pip install '{DISTRIBUTION}[{EXTRA}]'",
         ) from None
     lines = {str(Requirement(str(one).partition(";")[0].strip())) for one in direct}

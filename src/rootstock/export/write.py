@@ -18,9 +18,9 @@ from rootstock.runtimes.int8 import CALIBRATION_IMAGES
 from rootstock.system.files import write_json
 
 MEASURED_IMAGES = 2 * CALIBRATION_IMAGES
-"""Images that are used at most: every second one is what an int8 model is fitted to."""
+"""Maximum number of images; an int8 model is calibrated on every second one."""
 TWIN_FORMAT = "onnx-int8"
-"""What a model may have with it."""
+"""The format that a model may already have with it."""
 PROOF = "proof.json"
 
 
@@ -38,12 +38,12 @@ def export_model(
 ) -> Exported:
     """Write the model in the format ``name`` to the new folder ``out``.
 
-    ``contents`` are encoded images of the kind that the model is used for; every second one is
-    what an int8 model is measured on, and not fitted to. Without any, the golden images stand in,
+    ``contents`` are encoded images of the kind that the model is used for; every second one
+    measures an int8 model and does not calibrate it. Without images the golden images are used,
     and an int8 model is the model's own twin, if it has one.
     Raises:
-        BundleError: there is something in ``out``, a tool is missing, an int8 model is asked for
-            without images, or the exported model does not answer as the original does.
+        BundleError: ``out`` is not empty, a tool is missing, an int8 model is requested
+            without images, or the exported model gives other answers than the original.
     """
     form = FORMATS[name]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -52,8 +52,8 @@ def export_model(
     has_twin = name == TWIN_FORMAT and not contents and predictor.bundle.has_twin
     if form.needs_images and len(images) < 2 and not has_twin:
         raise BundleError(
-            f"{name} is fitted to the range of real images, and there are {len(images)}",
-            hint=f"give about {MEASURED_IMAGES} training images: --images FOLDER",
+            f"{name} must be calibrated on real images, but there are {len(images)}",
+            hint=f"pass about {MEASURED_IMAGES} training images: --images FOLDER",
         )
     if len(images) < 2:
         preprocess = predictor.bundle.preprocess

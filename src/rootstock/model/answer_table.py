@@ -61,9 +61,9 @@ class AnswerTable:
     path: Path
     options: AnswerOptions
     embeddings: bool = False
-    """Also the features float32[D] of each image, in Parquet only."""
+    """Whether to write the features float32[D] of each image too; only for Parquet."""
     precision: PrecisionChoice = "float32"
-    """That of the model; with "auto" each machine takes what is faster there."""
+    """The precision of the model; with "auto" each machine uses the faster one."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be written.
@@ -99,7 +99,7 @@ class AnswerTable:
             ArtifactError: the table or a part of it cannot be written.
             BundleError: the model is damaged.
         """
-        _open.cache_clear()  # the model in this folder may be another one by now
+        _open.cache_clear()  # the folder may contain another model now
         digest = _open(self.directory, self.precision).bundle.digest
         parts, missing = [], []
         for start in range(0, len(names), PART_IMAGES):
@@ -137,7 +137,7 @@ class AnswerTable:
         return Part(names, paths, target, digest_json(facts))
 
     def _write_part(self, part: Part) -> int:
-        """Answer the images of a part and write it; return how many they are."""
+        """Answer the images of a part and write it; return their number."""
         predictor = _open(self.directory, self.precision)
         empty = dict.fromkeys(answer_type(predictor.task.name)().columns())
         rows: list[dict[str, Any]] = []
@@ -199,7 +199,7 @@ class AnswerTable:
 
 @lru_cache(maxsize=1)
 def _open(directory: Path, precision: PrecisionChoice) -> Predictor:
-    """Open the model once in each process that answers."""
+    """Return the model, opened once per process."""
     return Predictor(directory, precision=precision)
 
 

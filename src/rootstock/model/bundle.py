@@ -3,9 +3,9 @@
     bundle.json          task, names, preprocessing, calibration, metrics, lineage, backbone's card
     model.safetensors    the weights, for PyTorch
     model.onnx           the same network: "images" -> "logits", "features"; any batch size
-    model.int8.onnx      the same in int8, if that was measured to lose nothing
-    reference.safetensors  what the training and validation images looked like to it
-    known.safetensors      which training images those are
+    model.int8.onnx      the same in int8, if measurements show no loss
+    reference.safetensors  features of training images, and their distances to validation images
+    known.safetensors      the names of those training images
     seen.safetensors     short hashes of the training and validation images
     golden/              a few validation images, and golden.json with their expected outputs
     card.md              a description for users of the model; in registered models
@@ -87,9 +87,9 @@ class BundleFacts(BaseModel):
     lineage: dict[str, Any]
     card: dict[str, Any]
     limits: dict[str, Any] = Field(default_factory=dict)
-    """What was accepted as an image in training; empty in models made before it was kept."""
+    """Limits on the images in training; empty in older models."""
     int8: TwinFacts | None = None
-    """What was measured of the int8 twin; None if none was to be made."""
+    """Measurements of the int8 twin; None if no twin was requested."""
 
 
 class GoldenSample(BaseModel):
@@ -105,7 +105,7 @@ class GoldenSample(BaseModel):
     logits: list[float]
     sizes: list[float]
     int8: list[float] | None = None
-    """The outputs that the int8 twin must give; None if there is no twin."""
+    """The expected outputs of the int8 twin; None if there is no twin."""
 
 
 class GoldenFile(BaseModel):
@@ -229,7 +229,7 @@ class ModelBundle:
 
     @property
     def has_twin(self) -> bool:
-        """Whether the model can also be run in int8."""
+        """Whether the model has an int8 twin."""
         return self.facts.int8 is not None and self.facts.int8.kept
 
     def golden_bytes(self, sample: GoldenSample) -> bytes:

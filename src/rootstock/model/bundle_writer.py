@@ -81,11 +81,11 @@ def write_bundle(
     """Write a model directory, replacing an older one, after ONNX has matched PyTorch.
 
     ``task`` is the name of the task and ``names`` are those of the outputs. ``golden`` holds
-    (file name, image bytes, target as text) of 1 to 8 validation images; more are left out.
-    ``fitted_to``: the splits that the head has learnt from.
-    ``views``: what a prediction averages; ``reference`` lets the model say what it does not know,
-    at most of ``unknown_share`` of the known; ``known`` names the images of the reference;
-    ``seen`` lets it recognise its own images; ``limits`` is what it accepts as an image;
+    (file name, image bytes, target as text) of 1 to 8 validation images; more are ignored.
+    ``fitted_to``: the splits from which the head has learned.
+    ``views``: the views that a prediction averages. ``reference`` lets the model flag unknown
+    images, at most ``unknown_share`` of the known ones; ``known`` names the images of the
+    reference; ``seen`` lets it recognise its own images; ``limits`` are the limits on images.
     ``make_twin`` writes the int8 twin.
     Raises:
         BundleError: the directory contains something else, there is no golden image, the

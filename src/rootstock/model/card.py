@@ -104,7 +104,7 @@ def render_card(
 
 
 def _describe_int8(task: Task, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> list[str]:
-    """Return a line on the int8 twin; none for models made before there was one."""
+    """Return a line on the int8 twin; empty for older models."""
     if not facts.get("int8"):
         return []
     text = describe_twin(TwinFacts.model_validate(facts["int8"]))

@@ -1,8 +1,8 @@
 """Engines: ways to run a bundle's network, each with the same answers.
 
-ONNX Runtime and OpenVINO need no torch; PyTorch is the way to a GPU. Which is the fastest depends
-on the network and the machine, so it is measured when a model is loaded. The same goes for the
-int8 twin: a processor without instructions for it may be slower with it.
+ONNX Runtime and OpenVINO need no torch; PyTorch is needed for a GPU. Which is the fastest depends
+on the network and the machine, so it is measured when a model is loaded. This also applies
+to the int8 twin, which may be slower on a processor without instructions for it.
 """
 
 from __future__ import annotations
@@ -69,17 +69,17 @@ class Way(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Both in one word, for people."""
+        """Engine and precision in one word, for people."""
         return self.engine if self.precision == "float32" else f"{self.engine}-{self.precision}"
 
 
 def list_ways(bundle: ModelBundle, engine: EngineChoice, precision: PrecisionChoice) -> list[Way]:
-    """Return the ways to run a model that the choices leave, float32 first.
+    """Return the possible ways to run a model with these choices, float32 first.
 
-    Eager PyTorch, four to six times slower on a processor, is among several engines only if there
-    is no other. The int8 twin was measured with ONNX Runtime, and runs in no other engine.
+    Eager PyTorch is four to six times slower on a processor, so it is used only if there is no
+    other engine. The int8 twin was measured with ONNX Runtime, and runs in no other engine.
     Raises:
-        BundleError: int8 is asked for, and there is no twin or no engine for it.
+        BundleError: int8 is requested, but there is no twin or no engine for it.
     """
     installed = installed_engines()
     several = [name for name in installed if name != "torch"] or installed
@@ -101,7 +101,7 @@ def list_ways(bundle: ModelBundle, engine: EngineChoice, precision: PrecisionCho
 
 
 def open_engine(bundle: ModelBundle, way: Way, *, threads: int | None = None) -> Forward:
-    """Load the network; ``threads`` of one forward pass, None: all cores.
+    """Load the network; ``threads`` are used per forward pass, None: all cores.
 
     Raises:
         BundleError: the engine cannot load the file, or its outputs do not fit the names.
@@ -127,13 +127,13 @@ def fastest_way(
     may_use_gpu: bool = True,
     threads: int | None = None,
 ) -> tuple[Way, Forward, dict[str, float]]:
-    """Return the way that answers one image soonest, and the milliseconds of each by its name.
+    """Return the way that answers one image fastest, and the milliseconds of each by name.
 
-    A GPU that may be used wins unmeasured. ``prove`` raises BundleError if the
-    answers are not those that were recorded in training; the way is then passed over. The int8 twin
-    is taken only for a clear lead. The milliseconds are empty where only one could be it.
+    A GPU that may be used wins without measurement. ``prove`` raises BundleError for wrong
+    answers; the way is then skipped. The int8 twin is used only if it is clearly faster. The
+    milliseconds are empty if only one way is possible.
     Raises:
-        BundleError: no way gives the right answers.
+        BundleError: no way gives correct answers.
     """
     if may_use_gpu and has_gpu():
         way = Way("torch")

@@ -33,7 +33,7 @@ class Reference:
     distances: np.ndarray
     remembered: Mapping[str, np.ndarray] = field(default_factory=dict)
     int8_distances: np.ndarray | None = None
-    """Those of the same images as the int8 twin sees them; None if there is no twin."""
+    """The same distances with the int8 twin; None if there is no twin."""
 
     @classmethod
     def measure(
@@ -84,8 +84,8 @@ class Reference:
     def in_int8(self) -> Reference:
         """Return the reference for features of the int8 twin.
 
-        Rounding moves them away from those of the training images: in float32's terms too many
-        images would be unknown.
+        Rounding moves them away from those of the training images: with the distances of float32
+        too many images would be unknown.
         """
         distances = self.distances if self.int8_distances is None else self.int8_distances
         return replace(self, distances=distances)
@@ -95,7 +95,7 @@ class Reference:
         arrays = {"features": self.features, "distances": self.distances, **self.remembered}
         if self.int8_distances is not None:
             arrays[INT8_DISTANCES] = self.int8_distances
-        # safetensors writes the bytes as they are, whatever their order.
+        # safetensors writes the bytes in memory order, whatever the strides.
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     @classmethod

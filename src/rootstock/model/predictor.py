@@ -33,20 +33,20 @@ from rootstock.tasks.answer import Answer, AnswerError, Neighbour
 from rootstock.tasks.task import AnswerOptions
 
 GOLDEN_TOLERANCE = 1e-3
-"""As `largest_difference` measures it: room for another processor's rounding, a hundredth of what
-wrong resizing does."""
+"""Tolerance of `largest_difference`: above the rounding of other processors, and a hundredth of
+the effect of a wrong resize."""
 
 _BATCH = 16
 _proved: dict[tuple[str, Way], float] = {}
-"""Differences of golden images by the model's digest and the way, proved in this process."""
+"""Differences of golden images by the model's digest and the way, checked in this process."""
 DEFAULT_OPTIONS = AnswerOptions()
 
 
 def golden_tolerance(bundle: ModelBundle, precision: Precision) -> float:
-    """Return how far outputs may be from those recorded, as `largest_difference` measures it.
+    """Return the tolerance for recorded outputs, as `largest_difference` measures it.
 
-    The twin's may be as far from the recorded ones as these are from float32: another way to round
-    stays within, a processor whose sums of 16 bits overflow does not.
+    For the twin it is the distance of the recorded outputs from float32: another way to round
+    stays within it, but a processor whose 16-bit sums overflow does not.
     """
     if precision == "float32":
         return GOLDEN_TOLERANCE
@@ -88,15 +88,15 @@ class Predictor:
     """One loaded model; several threads may call its methods at once.
 
     Args:
-        bundle: a model directory, or one already read.
-        engine: "onnx" or "openvino" (no torch), "torch", "fastest" (each that is installed is
-            proved and measured), or "auto": the first that is installed, in this order.
+        bundle: a model directory, or a bundle that was read from one.
+        engine: "onnx" or "openvino" (no torch), "torch", "fastest" (each installed engine is
+            checked and measured), or "auto": the first installed one, in this order.
         precision: "float32", "int8" (the model's twin, by ONNX Runtime), or "auto": int8 if the
             model has a twin that is faster here.
-        threads: threads of one forward pass; None lets the engine take every core.
-        name, version: under which the model is known; by default the directory's name and
-            the first 12 digits of its content's sha256.
-        limits: what is accepted as an image; None: what was in training.
+        threads: threads per forward pass; None: the engine uses every core.
+        name, version: the name of the model; by default that of the directory, and the first
+            12 digits of its content's sha256.
+        limits: the limits on images; None: those of training.
 
     Opening a model checks it: its golden images must give the recorded outputs.
 
@@ -121,12 +121,12 @@ class Predictor:
         self.limits = limits or self.bundle.limits
         self._name = name or self.bundle.directory.resolve().name
         self._version = version or self.bundle.digest[:12]
-        # Read now: a cache may drop the files of a model that is still in use.
+        # Read the file now: a cache may delete the files of a model that is still in use.
         reference = self.bundle.reference
         self._known = self.bundle.known_images
         self.head = HeadLayers.read(self.bundle.weights_path)
         self.milliseconds: dict[str, float] = {}
-        """What one image takes in each way that was measured, by its name."""
+        """Milliseconds per image of each measured way, by name."""
         self.resident_bytes = 0
         """Growth of the process's resident memory at opening, if that was measured."""
         ways = list_ways(self.bundle, engine, precision)
@@ -144,7 +144,7 @@ class Predictor:
         self.reference = (
             reference.in_int8() if reference and self.precision == "int8" else reference
         )
-        """What the model has seen, in the precision that it is run in."""
+        """The reference of the model, for the precision in use."""
         key = (self.bundle.digest, self.way)
         if key not in _proved:
             _proved[key] = self.check_golden()
@@ -153,12 +153,12 @@ class Predictor:
 
     @property
     def engine(self) -> Engine:
-        """What runs the network."""
+        """The engine that runs the network."""
         return self.way.engine
 
     @property
     def precision(self) -> Precision:
-        """The numbers that it computes with."""
+        """The precision of the computation."""
         return self.way.precision
 
     @property
@@ -324,8 +324,8 @@ class Predictor:
             if not difference <= allowed:  # also true for nan
                 raise BundleError(
                     f"golden image {file} of {self.bundle.directory} gives logits that "
-                    f"are off by {difference:.2g}, allowed is {allowed:.2g}",
-                    hint="install the versions of pillow and onnxruntime it was trained with",
+                    f"differ by {difference:.2g}; the limit is {allowed:.2g}",
+                    hint="install the versions of pillow and onnxruntime used in training",
                 )
             worst = max(worst, difference)
         return worst

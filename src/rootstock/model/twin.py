@@ -18,7 +18,7 @@ _NORMAL_95 = 1.96
 
 
 class TwinFigures(BaseModel):
-    """What float32 and int8 gave for the same ``n_images`` validation images.
+    """The results of float32 and int8 on the same ``n_images`` validation images.
 
     ``score`` is the task's, ``loss`` the mean loss; ``loss_interval`` is the 95 % interval of its
     increase, ``agreement`` the share of images with the same decision (None: decisions are not
@@ -38,7 +38,7 @@ class TwinFigures(BaseModel):
 
 
 class TwinFacts(BaseModel):
-    """Whether a model has an int8 twin, why, and what was measured; no figures: it was not made."""
+    """Whether a model has an int8 twin, why, and measurements; no figures: it was not made."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,14 +48,14 @@ class TwinFacts(BaseModel):
 
 
 class Twin(NamedTuple):
-    """A twin that was made; ``features`` float32[V,D] are those it gives for validation images."""
+    """A written twin; ``features`` float32[V,D] are its features of validation images."""
 
     facts: TwinFacts
     features: np.ndarray | None = None
 
 
 class TwinMaker(Protocol):
-    """Makes the twin of a network that was exported."""
+    """Makes the int8 twin of an exported network."""
 
     def __call__(self, source: Path, target: Path) -> Twin:
         """Write the int8 twin of the ONNX file ``source`` to ``target`` if it may be kept."""
@@ -72,8 +72,8 @@ def judge_twin(
 ) -> TwinFacts:
     """Decide by the outputs float32[V,K] of both whether the twin may be kept.
 
-    It may not lose more than ``max_loss`` of the score; if answers are right or wrong, one image is
-    always allowed. Nor may its mean loss be larger by more than that, beyond chance: a log-loss
+    It must not lose more than ``max_loss`` of the score; if answers are right or wrong, one image
+    is always allowed. Its mean loss must not rise by more than that, beyond chance: a log-loss
     that rises by .003 is a probability of the truth that falls by .3 % in the (geometric) mean.
     """
     n = len(targets)
@@ -98,7 +98,7 @@ def judge_twin(
     lost = score_of[0] - score_of[1]
     name = task.score_name
     if not lost <= allowed + 1e-9:  # also true for nan
-        reason = f"{name} falls by {lost:.4f}, allowed is {allowed:.4f}"
+        reason = f"{name} falls by {lost:.4f}; the limit is {allowed:.4f}"
         return TwinFacts(kept=False, reason=reason, figures=figures)
     if mean - noise > max_loss:
         reason = f"the loss rises by {mean:.4f}, beyond chance by more than {max_loss:.4f}"
@@ -108,7 +108,7 @@ def judge_twin(
 
 
 def describe_twin(facts: TwinFacts | None) -> str:
-    """Return a sentence about the twin for people; empty if none was to be made."""
+    """Return a sentence about the twin; empty if no twin was requested."""
     if facts is None:
         return ""
     if facts.figures is None:

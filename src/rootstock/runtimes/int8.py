@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 CALIBRATION_IMAGES = 40
-"""Images whose range the activations are fitted to. On ants_bees 16, 40 and 80 left the same
+"""Images on which activations are calibrated. On ants_bees 16, 40 and 80 left the same
 distance to float32 (.09, .08 and .09 of logits around 5); 80 cost 6.7 s of processor time."""
 BIAS_IMAGES = 16
-"""Those whose means the biases are corrected by."""
+"""Images for the correction of the biases."""
 BATCH_IMAGES = 8
 FEATURES = "features"
 """The output that a head reads. The head itself stays in float32: it is a thousandth of the work,
@@ -32,7 +32,7 @@ def write_int8(source: Path, target: Path, images: Sequence[np.ndarray]) -> None
     are int8 by output channel, activations uint8 by tensor within the range of the images (Jacob et
     al. 2018); the file states both types in QDQ form. The same input gives the same bytes.
     Raises:
-        Exception: ONNX Runtime cannot translate the network; of which kind is not documented.
+        Exception: ONNX Runtime cannot translate the network; its type is not documented.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -63,7 +63,7 @@ def write_int8(source: Path, target: Path, images: Sequence[np.ndarray]) -> None
 
 
 class _CalibrationImages:
-    """What ONNX Runtime calls a calibration data reader."""
+    """A calibration data reader of ONNX Runtime."""
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:
         self._batches: Iterator[np.ndarray] = (
@@ -77,7 +77,7 @@ class _CalibrationImages:
 
 
 def _exact_nodes(graph: Any) -> list[str]:
-    """Return the names of the nodes that stay as they are.
+    """Return the names of the nodes that stay in float32.
 
     Those of the head, and those that compute with shapes: a network with the padding of TensorFlow
     computes its margins from the size of the image, and a margin that is rounded to one of 256
@@ -99,7 +99,7 @@ def _exact_nodes(graph: Any) -> list[str]:
 
 
 def _correct_biases(model: Any, images: Sequence[np.ndarray]) -> None:
-    """Take what the rounding of weights adds to the mean of each channel out of the biases.
+    """Correct the biases by what the rounding of weights adds to each channel's mean.
 
     The inputs of a convolution behind a ReLU are positive, so the errors of its weights do not
     cancel out (Nagel et al. 2019; here by the means of the images, and each layer by its own
