@@ -236,7 +236,7 @@ def test_a_class_too_few_is_found(folder):
         ({"names": ["iris"]}, "a classifier needs at least two classes, but this one has 1"),
         ({"names": ["iris", "rose", "iris"]}, "the class 'iris' is listed more than once"),
         ({"calibration": {}}, "the temperature must be from 0.001 to 1000, but is None"),
-        ({"calibration": {"temperature": -1}}, "from 0.001 to 1000, it is -1"),
+        ({"calibration": {"temperature": -1}}, "from 0.001 to 1000, but is -1"),
         ({"task": "astrology"}, "there is no task 'astrology'"),
     ],
 )

@@ -13,7 +13,7 @@ def test_odd_names_are_rejected(odd):
     for fields in ({"name": odd}, {"version": odd}, {"aliases": (odd,)}, {"run_id": odd}):
         if fields == {"run_id": ""}:
             continue  # a version without a run
-        with pytest.raises(TrackingError, match="the registry holds"):
+        with pytest.raises(TrackingError, match="the registry contains"):
             RegistryEntry(**{"name": "flowers", "version": "1"} | fields)
 
 

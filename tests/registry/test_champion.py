@@ -170,7 +170,7 @@ def test_alias_moved_by_other_means_enters_history(shelf, monkeypatch):
         promote(shelf, NAME, version)
     shelf.set_alias(NAME, "champion", "1")
     assert settle(shelf, NAME)[-1].version == "2"
-    assert settle_and_adopt(shelf, NAME)[-1].why == "the alias was moved by other means"
+    assert settle_and_adopt(shelf, NAME)[-1].why == "the alias was changed outside of Rootstock"
     assert shelf.champion() == "1"
 
 

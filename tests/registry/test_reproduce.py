@@ -121,7 +121,7 @@ def test_folder_without_commit_is_not_project_of_version(tmp_path):
 
 
 def test_missing_reproduction_cannot_be_checked(tmp_path):
-    with pytest.raises(RootstockError, match="holds no model(.|\n)*run the commands"):
+    with pytest.raises(RootstockError, match="contains no model(.|\n)*run the commands"):
         reproduce.check_folder(LINEAGE, tmp_path / "mine/model.safetensors", tmp_path)
 
 
