@@ -7,6 +7,8 @@ that a head reads the features of the backbone directly. `solver` does the work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,6 +123,21 @@ def to_tune(head: Head) -> Head:
     return replace(head, hidden=DECODER_WIDTH) if isinstance(head, MapHead) else head
 
 
+_SHARED: ContextVar[dict[tuple[int, str], tuple[np.ndarray, HeadProblem]] | None] = ContextVar(
+    "shared head problems", default=None
+)
+
+
+@contextmanager
+def share_problems() -> Iterator[None]:
+    """Prepare each array of features once, however many heads are fitted to it in the block."""
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
 @dataclass(frozen=True)
 class HeadProblem:
     """Standardised features along their axes, ready to fit heads for any loss."""
@@ -141,8 +158,15 @@ class HeadProblem:
                 "the features contain values that are not finite",
                 hint="the weights of the backbone may be damaged; choose others",
             )
+        shared = _SHARED.get()
+        key = (id(features), str(device))
+        if shared is not None and key in shared:
+            return shared[key][1]
         standardised, mean, scale = _standardise(features)
-        return cls(Axes.of(torch.from_numpy(standardised).to(device)), mean, scale)
+        problem = cls(Axes.of(torch.from_numpy(standardised).to(device)), mean, scale)
+        if shared is not None:
+            shared[key] = (features, problem)  # the array is kept, so that its id is not used again
+        return problem
 
     def walk(
         self,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rootstock.heads.linear import Head, LinearHead, write_head
+from rootstock.heads.linear import Head, LinearHead, share_problems, write_head
 from rootstock.tasks.learning import HeadSolver
 from rootstock.tasks.targets import Targets
 from rootstock.training.objectives import CROSS_VALIDATED, FOLDS, HEAD_FILE, fit_with_memory
@@ -57,7 +57,8 @@ def fit_final_head(
         scale = np.float32(solver.best_scale(outputs, targets.take(rows)))
         return LinearHead(means.weights * scale, means.bias * scale), outputs * scale
 
-    head, outputs = fit_with_memory(device, fit)
+    with share_problems():
+        head, outputs = fit_with_memory(device, fit)
     directory = trial.directory / FINAL
     directory.mkdir(parents=True, exist_ok=True)
     write_head(head, directory / HEAD_FILE)

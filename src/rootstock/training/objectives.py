@@ -15,7 +15,15 @@ import torch
 from rootstock.backbones.device import pick_device
 from rootstock.backbones.load import load_backbone
 from rootstock.backbones.tap_features import TapPart
-from rootstock.heads.linear import CPU, Head, LinearHead, read_head, to_tune, write_head
+from rootstock.heads.linear import (
+    CPU,
+    Head,
+    LinearHead,
+    read_head,
+    share_problems,
+    to_tune,
+    write_head,
+)
 from rootstock.ports.search import Params, Report
 from rootstock.system.files import write_atomic, write_json
 from rootstock.tasks.learning import HeadSolver, PathScores
@@ -69,6 +77,8 @@ class HeadObjective:
     With a param ``hidden`` the heads have a hidden layer of that width, otherwise they are linear.
     With a param ``prototypes`` there are no strengths: the head compares with the mean of each
     class.
+    With a param ``only`` there is one strength and no other head to choose from: none is scored by
+    cross-validation.
 
     ``train_features`` and ``val_features`` map a tap to a .npy file of float16[N,C]; trials share
     its pages in memory. The strength is chosen by the loss on unseen images: those of ``val``, and
@@ -95,9 +105,10 @@ class HeadObjective:
         return run_tracked(self._fit, params, directory, report, self.tracking)
 
     def _fit(self, params: Params, directory: Path, report: Report) -> dict[str, float]:
-        return fit_with_memory(
-            self.device, lambda device: self._fit_on(device, params, directory, report)
-        )
+        with share_problems():
+            return fit_with_memory(
+                self.device, lambda device: self._fit_on(device, params, directory, report)
+            )
 
     def _fit_on(
         self, device: torch.device, params: Params, directory: Path, report: Report
@@ -109,6 +120,7 @@ class HeadObjective:
             return self._fit_prototypes(solver, features, val, directory, report)
         strengths, hidden = sorted(params["strengths"], reverse=True), params.get("hidden", 0)
         quick = len(features) * len(self.train_targets.names) <= CROSS_VALIDATED and not hidden
+        quick = quick and not params.get("only", False)
         unseen = None
         rows = self.train_targets.foldable()
         if quick and len(rows):
@@ -211,7 +223,7 @@ class HeadObjective:
         device: torch.device,
     ) -> PathScores:
         return solver.cross_validate(
-            features[rows],
+            features if len(rows) == len(features) else features[rows],
             self.train_targets.take(rows),
             folds=FOLDS,
             strengths=strengths,

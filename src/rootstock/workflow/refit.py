@@ -170,7 +170,9 @@ def _plan_head(
             "finetune_space": {},
             "raced_head": None,
             "race": None,
-            "head_candidates": ({"tap": facts.tap, "strengths": list(strengths)},),
+            "head_candidates": (
+                {"tap": facts.tap, "strengths": list(strengths), "only": len(strengths) == 1},
+            ),
         }
     )
 
