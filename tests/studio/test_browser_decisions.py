@@ -77,7 +77,7 @@ def test_feedback_of_the_service_is_accepted_by_enter(project, tmp_path):
         wait_for(lambda: service.post("/v1/feedback", json=judged).status_code < 300)
     with running(project, journal=journal) as address, Browser() as page:
         open_page(page, address, "label?source=requests")
-        page.wait("document.body.innerText.includes('Feedback says third')")
+        page.wait("document.body.innerText.includes('Feedback: third')")
         page.wait("document.querySelector('.stage img').naturalWidth > 0")
         page.press("Enter")
         (row,) = wait_for(lambda: corrections(project))
@@ -85,7 +85,7 @@ def test_feedback_of_the_service_is_accepted_by_enter(project, tmp_path):
         page.open(f"{address}#/production")
         page.wait("document.querySelectorAll('.foreign img').length")
         press_button(page, "a", "Label requests")
-        page.wait("document.body.innerText.includes('No request waits for a label')")
+        page.wait("document.body.innerText.includes('No requests need a label')")
         check_no_markup(page)
 
 

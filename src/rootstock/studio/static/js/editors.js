@@ -76,7 +76,7 @@ function toggles({ names, parts, done }) {
   return {
     element: h("div", { class: "stack" }, list, nameField(names, (name) => { chosen.add(name); draw(); }),
       h("button", { class: "main", type: "button", onclick: () => done({ labels: [...chosen] }) }, "Save ", key("Enter"))),
-    // An image without labels starts from those of the model.
+    // An image without labels starts with the model's labels.
     propose: (answer) => {
       proposals = answer.scores || [];
       if (!touched) for (const one of answer.labels || []) chosen.add(one.label ?? one);
@@ -120,7 +120,7 @@ function numbers({ parts, done, numbers: known }) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A name and a box, which is dragged over the picture; shares of the sides of the image. */
+/** A name and a box that the user drags over the picture, in shares of the image's sides. */
 function boxed({ names, parts, done, picture }) {
   let now = parts?.labels?.[0] || names[0], sides = parts?.box || null, proposals = [], proposed = null, from = null;
   const overlay = document.createElementNS(SVG, "svg");

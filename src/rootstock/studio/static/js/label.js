@@ -9,9 +9,9 @@ import { makeRefit } from "./refit.js";
 import { makeSource } from "./source.js";
 
 const NOTHING = {
-  all: "No label looks wrong, or the data review has not run. You can label the images of any filter: choose them on the page Data and press Label.",
-  requests: "No request waits for a label. The service has to keep its answers and images (ROOTSTOCK_JOURNAL=FOLDER, ROOTSTOCK_JOURNAL_IMAGES=true), and the studio needs --journal FOLDER.",
-  pool: "Name a folder of images above.",
+  all: "Either no label looks wrong, or the data review has not run. To label other images, filter them on the Data page and press Label.",
+  requests: "No requests need a label. Set ROOTSTOCK_JOURNAL=FOLDER and ROOTSTOCK_JOURNAL_IMAGES=true for the service, and start the studio with --journal FOLDER.",
+  pool: "Enter a folder of images above.",
 };
 const KEPT_NAME = "studio.who", AHEAD = 3;
 const REASONS = { "doubtful label": "Label looks wrong", "model and label differ": "The model disagrees",
@@ -87,7 +87,7 @@ export async function showLabel(root) {
       done: (parts) => decide({ parts }) });
     const about = h("div", { class: "stack about" });
     image.labelled = Boolean(label.text) || label.text === undefined;
-    const right = image.labelled ? "It is right " : image.suggested && state.session.project.editor === "choice" ? `It is ${image.suggested} ` : "";
+    const right = image.labelled ? "Label is right " : image.suggested && state.session.project.editor === "choice" ? `It is ${image.suggested} ` : "";
     fill(side, drawFacts(image, label), editor.element, h("div", { class: "row decide" },
       right && h("button", { type: "button", onclick: confirm }, right, h("kbd", {}, "Enter")),
       h("button", { type: "button", onclick: skip }, "Skip ", h("kbd", {}, "s")),
@@ -109,7 +109,7 @@ export async function showLabel(root) {
     return h("div", { class: "stack" },
       h("div", { class: "row" }, h("h1", {}, label.label || "no label"), image.split && h("span", { class: "chip" }, image.split),
         (image.reasons || []).map((reason) => h("span", { class: "chip warn" }, REASONS[reason] || reason))),
-      image.suggested && image.suggested !== label.text && h("p", {}, image.labelled ? "Looks like " : "Feedback says ", h("b", {}, image.suggested)),
+      image.suggested && image.suggested !== label.text && h("p", {}, image.labelled ? "Looks like " : "Feedback: ", h("b", {}, image.suggested)),
       label.conflict && h("div", { class: "box warn small" }, h("b", {}, "Two people disagree. "), label.conflict.map((one) =>
         h("div", {}, `${one.who}: ${one.new_label}`, h("span", { class: "quiet" }, ` (${one.when.slice(0, 16).replace("T", " ")})`)))),
       correction && !label.conflict && h("p", { class: "quiet small" }, `Changed by ${correction.who} from ${correction.old_label || "no label"}`,
@@ -133,10 +133,10 @@ export async function showLabel(root) {
     setKeys(keys());
     const nothing = !queue.images.length;
     fill(side);
-    fill(stage, h("div", { class: "empty" }, h("h1", {}, nothing ? "Nothing is in doubt" : "That was the last one"),
-      h("p", {}, nothing ? NOTHING[queue.by] || NOTHING.all : `${count(undo.length, "label")} written. Press New head to use them at once, or train again: dvc repro, or rootstock train.`),
+    fill(stage, h("div", { class: "empty" }, h("h1", {}, nothing ? "No doubtful images" : "All done"),
+      h("p", {}, nothing ? NOTHING[queue.by] || NOTHING.all : `${count(undo.length, "label")} saved. To use them at once, press New head; or train again with dvc repro or rootstock train.`),
       h("div", { class: "row" }, source.panel && undo.length > 0 && h("button", { class: "main", type: "button", onclick: source.rank }, "Rank the rest"), h("a", { class: "button", href: "#/data" }, "Choose images"),
-        skipped.size > 0 && h("button", { type: "button", onclick: again }, `Look at the ${count(skipped.size, "image")} that you skipped`))));
+        skipped.size > 0 && h("button", { type: "button", onclick: again }, `Show the ${count(skipped.size, "skipped image")}`))));
   }
 
   function again() {
@@ -202,7 +202,7 @@ export async function showLabel(root) {
     { keys: ["u"], what: "Undo", run: takeBack },
     ...(canRemove ? [{ keys: ["x"], what: "Remove the image from the data set",
       run: () => { if (queue.images[at]?.labelled) decide({ remove: true }); } }] : []),
-    { keys: ["h"], what: "Show the evidence large", run: toggleHeat },
+    { keys: ["h"], what: "Enlarge the evidence", run: toggleHeat },
   ];
   function bind() { showsHeat = false; setKeys(keys()); }
 

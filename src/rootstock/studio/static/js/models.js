@@ -41,7 +41,7 @@ async function drawRun(place) {
   const { advice } = run, pays = Boolean(advice?.pays) && !run.running;
   const log = run.log && h("pre", { class: "log small" }, run.log);
   return [
-    advice ? h("div", { class: pays ? "box warn" : "" }, pays && h("b", {}, "A full run pays. "), advice.why) : h("p", { class: "quiet" }, "There is no plan yet."),
+    advice ? h("div", { class: pays ? "box warn" : "" }, pays && h("b", {}, "A full run is worthwhile. "), advice.why) : h("p", { class: "quiet" }, "No plan yet."),
     advice && h("div", { class: "tiles" }, tile("Changed training labels", `${advice.changed} of ${advice.n_train.toLocaleString("en")}`),
       advice.points && tile("Fine-tuning should add", `${signed(advice.points[0])} to ${signed(advice.points[1])} points`),
       advice.minutes !== null && tile(pays ? "Expected training" : "The last training", minutes(advice.minutes))),

@@ -56,7 +56,7 @@ function drawTimeline(journal) {
     tile(name, percent(number / journal.answers)))));
 }
 
-// An image that the service kept becomes training data: the next run of the stage `index` sees it.
+// An image that the service stored becomes training data in the next run of the stage `index`.
 function chooseClass(image, names) {
   const choice = h("select", { "aria-label": "Add to the data as", onchange: async () => {
     const label = choice.value, who = await askName();
@@ -65,7 +65,7 @@ function chooseClass(image, names) {
     try {
       await post(`api/images/${image.id}/label`, { seen: "", who, parts: { labels: [label] } });
       choice.replaceWith(h("span", { class: "chip leaf" }, `added to ${label}`));
-      toast(`Added to ${label}. The next run of the pipeline learns it, and New head does at once.`);
+      toast(`Added to ${label}. The next pipeline run uses it; New head uses it at once.`);
     } catch (error) { choice.disabled = false; choice.value = ""; report(error); }
   } }, h("option", { value: "" }, "Add to …"), names.map((name) => h("option", { value: name }, name)));
   return choice;
@@ -98,9 +98,9 @@ export async function showProduction(root) {
         const { journal } = found;
         fill(column, found.known ? [drawService(found), drawQuality(journal?.measured, found.service?.drift?.estimated_accuracy),
           journal && [drawTimeline(journal), drawForeign(journal)],
-          !journal && h("p", { class: "quiet" }, "Without a journal there are no images and no measured accuracy. Serve with ROOTSTOCK_JOURNAL=FOLDER, and give --journal FOLDER here.")]
-          : h("div", { class: "empty" }, h("h1", {}, "No service is known"),
-            h("p", {}, "Start the studio with the address of the service, its journal, or both:"), h("code", {}, "rootstock studio --service http://127.0.0.1:8000 --journal journal")));
+          !journal && h("p", { class: "quiet" }, "Images and measured accuracy need a journal. Set ROOTSTOCK_JOURNAL=FOLDER for the service, and start the studio with --journal FOLDER.")]
+          : h("div", { class: "empty" }, h("h1", {}, "No service configured"),
+            h("p", {}, "Start the studio with the URL of the service, its journal, or both:"), h("code", {}, "rootstock studio --service http://127.0.0.1:8000 --journal journal")));
       }
     } catch (error) { report(error); }
     if (!ended) timer = setTimeout(look, LOOK_MILLISECONDS);

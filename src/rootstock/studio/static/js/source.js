@@ -1,15 +1,15 @@
-// Where the queue of the page Label comes from, and the folder of images without labels.
+// The source of the Label page's queue, and the folder of images without labels.
 import { address } from "./address.js";
 import { get, post, report, state } from "./api.js";
 import { count, fill, h } from "./dom.js";
 
-const SOURCES = { all: "Everything, the most pressing first", labels: "Labels in doubt", requests: "Requests of the service",
-  pool: "A folder without labels" };
+const SOURCES = { all: "All, most urgent first", labels: "Doubtful labels", requests: "Service requests",
+  pool: "Unlabelled folder" };
 const LOOK_MILLISECONDS = 700;
 
-/** Return the choice of the source and, for the folder, its panel; `ranked` is called when its list is new. */
+/** Return the source selector and, for a folder, its panel; `ranked` is called when the list has changed. */
 export function makeSource(chosen, ranked) {
-  const choice = h("select", { "aria-label": "What to look at", onchange: () => {
+  const choice = h("select", { "aria-label": "Images to label", onchange: () => {
     location.hash = address("label", choice.value === "all" ? {} : { source: choice.value });
   } }, Object.entries(SOURCES).map(([value, name]) => h("option", { value, selected: value === chosen }, name)));
   const panel = h("div", { class: "pool" });
@@ -32,13 +32,13 @@ export function makeSource(chosen, ranked) {
     const canChoose = state.session.role === "admin";
     const folder = h("input", { type: "text", placeholder: "Folder on the studio's machine", "aria-label": "Folder", value: pool.folder, disabled: !canChoose });
     fill(panel, h("form", { class: "row", onsubmit: (event) => { event.preventDefault(); act("api/pool/choose", { folder: folder.value }); } },
-      folder, canChoose && h("button", { disabled: pool.working }, "Look through it"),
+      folder, canChoose && h("button", { disabled: pool.working }, "Scan folder"),
       pool.images > 0 && h("button", { type: "button", disabled: pool.working, onclick: () => act("api/pool/rank") }, "Rank the rest")),
     pool.working && h("progress", pool.total ? { value: pool.done, max: pool.total } : {}),
     pool.problem && h("div", { class: "box bad small" }, pool.problem.text, pool.problem.todo && h("div", {}, "→ ", pool.problem.todo)),
-    h("p", { class: "quiet small" }, pool.images ? `${count(pool.images, "image")} without a label; the 50 that would teach the model most are in the queue. ` : "",
-      pool.unusable > 0 && `${count(pool.unusable, "file")} cannot be used. `,
-      "An image that gets a label is copied into the data; the folder is not changed."));
+    h("p", { class: "quiet small" }, pool.images ? `${count(pool.images, "image")} without a label; the queue has the 50 that help the model most. ` : "",
+      pool.unusable > 0 && `${count(pool.unusable, "file")} unusable. `,
+      "A labelled image is copied into the data; the folder does not change."));
   }
 
   if (chosen === "pool") look().catch(report);
