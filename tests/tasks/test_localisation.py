@@ -22,6 +22,7 @@ from rootstock.workflow.run import run_all
 from tests.bundles import tiny_backbone
 from tests.folder_registry import FolderRegistry
 from tests.service.conftest import make_client
+from tests.tasks.whole_way import check_twin
 
 COLOURS = {"cherry": (220, 40, 60), "lime": (120, 210, 50)}
 WIDTH, HEIGHT = 120, 80
@@ -112,6 +113,10 @@ def registry(tmp_path_factory):
 def trained(table, tmp_path_factory, registry):
     config = configure(table, "plan.strategy=linear_probe")
     return go(config, tmp_path_factory.mktemp("trained"), registry)
+
+
+def test_int8_is_judged_by_the_score_of_the_task(trained):
+    check_twin(trained)
 
 
 def test_class_and_box_are_learnt_and_reported(trained):

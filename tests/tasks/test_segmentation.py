@@ -23,7 +23,7 @@ from tests.folder_registry import FolderRegistry
 from tests.service.conftest import make_client
 from tests.service.test_serve import running
 from tests.studio.browser import Browser, find_browser
-from tests.tasks.whole_way import configure, go, png
+from tests.tasks.whole_way import check_twin, configure, go, png
 
 WIDTH, HEIGHT = 96, 64
 NAMES = ["ground", "cherry", "lime"]
@@ -69,6 +69,10 @@ def registry(tmp_path_factory):
 def trained(folder, tmp_path_factory, registry):
     config = configured(folder, "plan.strategy=linear_probe")
     return go(config, tmp_path_factory.mktemp("trained"), registry)
+
+
+def test_int8_is_judged_by_the_score_of_the_task(trained):
+    check_twin(trained)
 
 
 def test_masks_are_learnt_and_reported(trained):

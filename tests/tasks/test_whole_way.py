@@ -11,7 +11,7 @@ from rootstock.model.python_function import DETAILS, PythonFunction
 from rootstock.system.files import read_json
 from tests.folder_registry import FolderRegistry
 from tests.service.conftest import make_client
-from tests.tasks.whole_way import configure, go, png
+from tests.tasks.whole_way import check_twin, configure, go, png
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 
@@ -81,6 +81,11 @@ def trained(tables, tmp_path_factory, registry):
         )
         for name, table in tables.items()
     }
+
+
+@pytest.mark.parametrize("name", ["multi_label", "regression"])
+def test_int8_is_judged_by_the_score_of_the_task(trained, name):
+    check_twin(trained[name])
 
 
 def test_sets_of_labels_are_learnt_and_reported(trained):

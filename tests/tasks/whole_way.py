@@ -7,6 +7,8 @@ from PIL import Image
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
+from rootstock.model.bundle import read_bundle
+from rootstock.model.predictor import Predictor
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
 from rootstock.ports.spread import InProcess
@@ -51,3 +53,18 @@ def go(config, out, registry):
         registry=registry,
     )
     return paths
+
+
+def check_twin(paths):
+    """Check that the int8 twin was measured by the task's own score, and answers if it was kept."""
+    bundle = read_bundle(paths.model)
+    figures = bundle.facts.int8.figures
+    predictor = Predictor(bundle)
+    assert figures.metric == predictor.task.score
+    assert np.isfinite([figures.score, figures.score_float32, *figures.loss_interval]).all()
+    if bundle.has_twin:
+        twin = Predictor(bundle, precision="int8")
+        content = bundle.golden_bytes(bundle.golden[0])
+        assert twin.predict([content])[0].error is None
+    else:
+        assert "falls by" in bundle.facts.int8.reason or "beyond" in bundle.facts.int8.reason
