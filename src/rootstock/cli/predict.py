@@ -100,11 +100,10 @@ def _print_answers(
     options: argparse.Namespace, directory: Path, paths: Sequence[Path], asked: AnswerOptions
 ) -> int:
     """Print an answer for each file as soon as it is ready; return how many have none."""
-    from rootstock.model.answer_files import answer_files
-    from rootstock.model.predictor import Predictor
+    from rootstock.model.answer_files import answer_files, open_for_files
 
     answers = []
-    predictor = Predictor(directory, precision=options.precision)
+    predictor = open_for_files(directory, options.precision)
     for answer, _ in answer_files(predictor, paths, asked):
         if options.files:
             write_files(answer, options.files)

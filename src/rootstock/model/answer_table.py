@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from rootstock.errors import ArtifactError
-from rootstock.model.answer_files import answer_files
+from rootstock.model.answer_files import answer_files, open_for_files
 from rootstock.model.engine import PrecisionChoice
 from rootstock.model.predictor import Predictor
 from rootstock.ports.spread import InProcess, Spreader
@@ -200,7 +200,7 @@ class AnswerTable:
 @lru_cache(maxsize=1)
 def _open(directory: Path, precision: PrecisionChoice) -> Predictor:
     """Return the model, opened once per process."""
-    return Predictor(directory, precision=precision)
+    return open_for_files(directory, precision)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
