@@ -5,8 +5,9 @@
 Each set is reduced to 200 training images and fine-tuned for at most 6 epochs, like
 `train.ensemble`: first the plan's trials, then two more networks like the chosen one, with other
 seeds. The average is measured on the test images even if its gain on the validation images is not
-significant; `sure` states whether Rootstock would have kept it. Minutes are processor time.
-Milliseconds are those of one image through ONNX Runtime on one core, both models in turns.
+significant; `sure` states whether Rootstock would have kept it. Training costs are given as the
+number of trainings, which take about the same time each. Milliseconds are those of one image
+through ONNX Runtime on one core, both models in turns.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from sets import find_sets, link_subset, list_images, load_settings, processor_minutes
+from sets import find_sets, link_subset, list_images, load_settings
 from stamp import describe_run
 
 from rootstock.config.paths import Paths
@@ -81,16 +82,13 @@ def measure(images: Path, out: Path, strategy: str) -> Cell:
     prepare_plan(config, paths, searcher=searcher)
     cache_features(config, paths)
     job = open_planned_job(Project(config, paths))
-    begun = processor_minutes()
     heads = job.search_heads(searcher, tracking)
     head = best_head(heads, job.data.task.selection)
     tuned = job.search_finetuning(searcher, tracking, head)
     first, _ = job.best_tuned(head, tuned)
-    one = processor_minutes()
     ensemble = train_ensemble(
         job, searcher, tracking, head=head, first=first, tuned=tuned, seconds=None
     )
-    several = processor_minutes()
     average = ensemble.average
     assert average
     losses = [job.calibrated_losses(trial) for trial in (average, first)]
@@ -99,13 +97,14 @@ def measure(images: Path, out: Path, strategy: str) -> Cell:
     times = time_networks(networks, job.plan.input_size, out)
     return {
         "train": len(job.data.rows("train")),
+        "test": len(job.data.rows("test")),
         "chosen": dict(first.params),
         "gain": round(ahead, 4),
         "noise": round(noise, 4),
         "sure": is_sure_gain(ahead, noise),
-        "one": test(job, first, networks[0]) | {"minutes": round(one - begun, 2), "ms": times[0]},
+        "one": test(job, first, networks[0]) | {"trainings": len(tuned), "ms": times[0]},
         "several": test(job, average, networks[1])
-        | {"minutes": round(several - begun, 2), "ms": times[1]},
+        | {"trainings": len(tuned) + len(ensemble.trainings), "ms": times[1]},
     }
 
 
@@ -118,7 +117,7 @@ def test(job: TrainingJob, trial: FinetunedTrial, network: TransferNet) -> Cell:
     calibration = task.calibrate(job.val_outputs(trial), data.targets("val"))
     decisions = task.decide(predict_outputs(network, images), calibration)
     metrics = task.metrics(decisions, images.targets)
-    return {key: round(metrics[key], 4) for key in ("accuracy", "log_loss", "ece", "n_test")}
+    return {key: round(metrics[key], 4) for key in ("accuracy", "log_loss", "ece")}
 
 
 def time_networks(networks: list[TransferNet], size: int, folder: Path) -> list[float]:
@@ -136,15 +135,15 @@ def time_networks(networks: list[TransferNet], size: int, folder: Path) -> list[
 
 def print_table(cells: list[Cell]) -> None:
     """Print Markdown."""
-    print("| set | networks | test accuracy | log-loss | calibration error | processor minutes "
+    print("| set | networks | test accuracy | log-loss | calibration error | trainings "
           "| ms per image | validation gain |\n" + "| --- " * 8 + "|")  # fmt: skip
     for cell in cells:
         for key, count in (("one", 1), ("several", NETWORKS)):
             side = cell[key]
             gain = f"{cell['gain']:.3f} ± {cell['noise']:.3f}" if count > 1 else ""
-            error = math.sqrt(side["accuracy"] * (1 - side["accuracy"]) / side["n_test"])
+            error = math.sqrt(side["accuracy"] * (1 - side["accuracy"]) / cell["test"])
             print(f"| {cell['set']} | {count} | {side['accuracy']:.3f} ± {error:.3f} "
-                  f"| {side['log_loss']:.3f} | {side['ece']:.3f} | {side['minutes']:.1f} "
+                  f"| {side['log_loss']:.3f} | {side['ece']:.3f} | {side['trainings']} "
                   f"| {side['ms']:.1f} | {gain} |")  # fmt: skip
 
 
