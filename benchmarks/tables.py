@@ -55,14 +55,14 @@ SUBJECTS = (
     Subject(
         "time_and_accuracy",
         "Time and accuracy",
-        "`rootstock train` with the default backbone, all choices left to the plan. The README "
-        "quotes this table.",
+        "`rootstock train` with the default backbone, all choices left to the plan.",
         table_rows.time_and_accuracy,
     ),
     Subject(
         "default_backbone",
         "The default backbone",
-        "Test accuracy of a linear head on pooled features.",
+        "Test accuracy of a linear head on pooled features, each network at its card's input size. "
+        "Numbers on the first screen of the README come from this table.",
         table_rows.default_backbone,
     ),
     Subject(

@@ -287,7 +287,7 @@ def test_unexpected_failure_prints_two_lines_and_exits_70(tmp_path, monkeypatch,
 def test_results_without_out_are_never_among_the_images(tmp_path, monkeypatch):
     write_classes(tmp_path / "data", {"ants": 9, "bees": 9})
     monkeypatch.chdir(tmp_path / "data")
-    assert "which is inside the folder of the images" in fails("train", ".")
+    assert "is inside the folder of the images" in fails("train", ".")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["ants", "bees"]
 
 
@@ -371,7 +371,7 @@ def test_train_promote_and_roll_back_by_command(tmp_path, capsys):
     assert (tmp_path / "reports/plots/compare/images.png").is_file()
     assert json.loads(run(capsys, "compare", "2", "artifacts/model", "--json"))["gain"] == 0
     assert "is version 1 (by" in fails("promote", "2", "--expect", "7")
-    assert "data is no model directory" in fails("compare", "1", "data")
+    assert "data is not a model directory" in fails("compare", "1", "data")
     assert "were not versioned by DVC" in fails("reproduce", "1", "--data")
     main(["promote", "1", "--why", "to be sure"])
     assert "already the champion" in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_class_that_is_there_is_rejected(model, tmp_path):
 
 def test_model_without_named_images_is_rejected(tmp_path):
     predictor = Predictor(tiny_bundle())
-    with pytest.raises(BundleError, match="does not name its training images"):
+    with pytest.raises(BundleError, match="does not store the names of its training images"):
         enroll_class(predictor, "green", make_images(predictor, "green", 1), tmp_path / "new")
 
 
