@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--data", type=Path, help="a folder of images for the whole way")
     parser.add_argument("--project", type=Path, help="a project that was trained on it already")
+    parser.add_argument("--many", type=Path, help="a folder that keeps the pictures of the fit")
     parser.add_argument("--write", action="store_true", help="write the result file")
     options = parser.parse_args()
     results: dict[str, Any] = {
@@ -65,7 +66,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as scratch:
         if options.count:
-            results["fit"] = measure_fit(Path(scratch) / "many", options.count)
+            results["fit"] = measure_fit(options.many or Path(scratch) / "many", options.count)
         if options.data:
             project = options.project or train_project(Path(scratch) / "project", options.data)
             results["way"] = measure_way(project, options.data)
@@ -77,14 +78,15 @@ def main() -> None:
 def measure_fit(root: Path, count: int) -> dict[str, Any]:
     """Return the seconds of a fit to stored features, first and later, and where they go."""
     data = root / "images"
-    write_pictures(data, 0, FIRST_IMAGES)
     config, paths = load_config(None, overrides=[f"data.root={data}", *PLAN]), Paths(root)
-    prepare_plan(config, paths, searcher=SequentialSearcher())
-    cache_features(config, paths, spreader=InProcess())
-    train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
-    write_pictures(data, FIRST_IMAGES, count)
+    if not paths.training.is_file():
+        write_pictures(data, 0, FIRST_IMAGES)
+        prepare_plan(config, paths, searcher=SequentialSearcher())
+        cache_features(config, paths, spreader=InProcess())
+        train_model(config, paths, runs=NullRunLogger(), searcher=SequentialSearcher())
+        write_pictures(data, FIRST_IMAGES, count)
+        store_features(paths, config.features.store, index_images(config, paths).rows())
     manifest = index_images(config, paths)
-    store_features(paths, config.features.store, manifest.rows())
     rounds = []
     for _ in range(ROUNDS):
         processor = time.process_time()

@@ -122,6 +122,8 @@ def test_a_new_head_is_promoted_answers_and_is_taken_back(project):
         page.run("document.querySelector('dialog').close()")
         page.open(f"{address}#/models")
         page.wait("document.body.innerText.includes('History: ')")
+        page.wait("document.body.innerText.includes('A new head learns these labels')")
+        assert "1 of 33" in page.run("document.querySelector('.figure b').textContent")
         if registry.versions(config.registry.name) and _champion(registry, config) != "2":
             press_button(page, ".card button", "Promote version 2")
             page.wait("document.querySelector('dialog input')")

@@ -51,6 +51,7 @@ class Pool:
                 "done": self._done,
                 "total": self._total,
                 "images": len(self._rows),
+                "ranked": len(self._ranked),
                 "problem": self._problem,
                 "unusable": len(self._images.problems) if self._images else 0,
             }

@@ -15,7 +15,7 @@ const NOTHING = {
 };
 const KEPT_NAME = "studio.who", AHEAD = 3;
 const REASONS = { "doubtful label": "Label looks wrong", "model and label differ": "The model disagrees",
-  "answered wrongly": "The service was wrong", unknown: "Unlike the training images", "low confidence": "The model is unsure", "not labelled": "No label" };
+  "answered wrongly": "The service was wrong", unknown: "Unlike the training images", "low confidence": "The model is unsure", "not labelled": "From the folder" };
 
 /** Return the name that corrections are stored with; the user enters it once. */
 export async function askName() {

@@ -36,7 +36,7 @@ export function makeSource(chosen, ranked) {
       pool.images > 0 && h("button", { type: "button", disabled: pool.working, onclick: () => act("api/pool/rank") }, "Rank the rest")),
     pool.working && h("progress", pool.total ? { value: pool.done, max: pool.total } : {}),
     pool.problem && h("div", { class: "box bad small" }, pool.problem.text, pool.problem.todo && h("div", {}, "→ ", pool.problem.todo)),
-    h("p", { class: "quiet small" }, pool.images ? `${count(pool.images, "image")} without a label; the queue has the 50 that help the model most. ` : "",
+    h("p", { class: "quiet small" }, pool.images ? `${count(pool.images, "image")} without a label; the queue has the ${pool.ranked} that help the model most. ` : "",
       pool.unusable > 0 && `${count(pool.unusable, "file")} unusable. `,
       "A labelled image is copied into the data; the folder does not change."));
   }
