@@ -118,7 +118,7 @@ def test_other_server_is_reported(status, content, headers, says):
         server.shutdown()
 
 
-def test_what_is_no_address_is_told():
+def test_invalid_url_is_reported():
     with pytest.raises(ServiceError, match="not a valid service URL"):
         Client("http://[::1")
 

@@ -126,7 +126,7 @@ def test_json_in_a_block_is_valid(page, text):
 
 
 @pytest.mark.parametrize(("page", "text"), list_blocks("python"))
-def test_python_in_a_block_compiles_and_names_what_exists(page, text):
+def test_python_in_block_compiles_and_names_what_exists(page, text):
     modules, tree = {}, ast.parse(textwrap.dedent(text))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

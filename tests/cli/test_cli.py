@@ -102,7 +102,7 @@ def test_calibrate_prints_settings_for_params_yaml(tmp_path, capsys):
     assert low < high
 
 
-def test_calibrate_without_a_ledger_says_where_one_comes_from():
+def test_calibrate_without_ledger_says_where_one_comes_from():
     assert "nowhere.jsonl does not exist" in fails("calibrate", "--ledger", "nowhere.jsonl")
 
 

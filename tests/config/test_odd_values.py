@@ -52,7 +52,7 @@ ODD_KEYS = ["seed", "data.root", "data.group", "plan.shares", "train.l2_grid", "
 
 
 @pytest.mark.parametrize("value", ODD_VALUES.values(), ids=ODD_VALUES)
-def test_odd_value_is_accepted_or_rejected_with_a_hint(tmp_path, value):
+def test_odd_value_is_accepted_or_rejected_with_hint(tmp_path, value):
     file = tmp_path / "params.yaml"
     for key in ODD_KEYS:
         section, _, last = key.rpartition(".")
@@ -89,7 +89,7 @@ def test_odd_parameter_file_is_rejected_with_a_hint(tmp_path, content):
     assert len(str(caught.value)) < 9_000
 
 
-def test_a_folder_in_place_of_the_parameter_file_is_refused(tmp_path):
+def test_folder_in_place_of_parameter_file_is_rejected(tmp_path):
     with pytest.raises(ConfigError, match="cannot read .*: Is a directory"):
         load_config(tmp_path)
 

@@ -118,8 +118,8 @@ NOTICED_BY = {
         "workflow/test_run.py::test_fewer_trials_than_planned_are_the_first_ones",
     ],
     "train.ensemble": [
-        "workflow/test_ensemble.py::test_an_ensemble_is_served_if_it_is_better_beyond_chance",
-        "workflow/test_ensemble.py::test_one_network_is_kept_if_the_gain_may_be_chance",
+        "workflow/test_ensemble.py::test_ensemble_is_served_if_it_is_better_beyond_chance",
+        "workflow/test_ensemble.py::test_one_network_is_kept_if_gain_may_be_chance",
     ],
     "train.batch_size": [
         HANDED,
@@ -163,8 +163,8 @@ NOTICED_BY = {
         f"{STAGES}::test_training_runs_on_the_device_that_is_named",
         f"{STAGES}::test_workers_and_device_of_trial_are_handed_over",
     ],
-    "export.int8": ["workflow/test_twin.py::test_a_trained_model_has_a_twin_unless_never_is_set"],
-    "export.max_loss": ["model/test_twin.py::test_a_twin_that_loses_more_is_refused"],
+    "export.int8": ["workflow/test_twin.py::test_trained_model_has_twin_unless_never_is_set"],
+    "export.max_loss": ["model/test_twin.py::test_a_twin_that_loses_more_is_rejected"],
     "search.engine": ["integrations/test_connect.py::test_sequential_engine_needs_no_ray"],
     "search.concurrent": [
         SPREAD,

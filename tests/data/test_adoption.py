@@ -62,7 +62,7 @@ def test_in_split_folders_it_goes_to_training_images(tmp_path):
     assert adopt(tmp_path / "set", jpeg(7)).parent == tmp_path / "set/train/bees"
 
 
-def test_a_new_class_gets_a_folder_next_to_the_others(root):
+def test_new_class_gets_folder_next_to_others(root):
     rows = index(root).images
     for seed in range(3):
         added = adopt_image(root, rows, jpeg(seed), "wasps", who="Ada", why="")
@@ -72,14 +72,14 @@ def test_a_new_class_gets_a_folder_next_to_the_others(root):
 
 
 @pytest.mark.parametrize("label", ["a/b", "..", ".git", "test", "@eaDir"])
-def test_a_name_that_no_class_folder_can_have_is_refused(root, label):
+def test_name_that_no_class_folder_can_have_is_rejected(root, label):
     files = sorted(root.rglob("*"))
     with pytest.raises(DataError, match="a folder cannot be called"):
         adopt(root, jpeg(7), label)
     assert sorted(root.rglob("*")) == files
 
 
-def test_what_cannot_be_added_is_refused_and_leaves_nothing(root):
+def test_unusable_image_is_rejected_and_leaves_nothing(root):
     files = sorted(root.rglob("*"))
     with pytest.raises(DataError, match="already in the data: ants/0.png"):
         adopt(root, (root / "ants/0.png").read_bytes())
@@ -129,7 +129,7 @@ def index_table(table, task, **changes):
 
 
 @pytest.mark.parametrize("task", TABLES)
-def test_an_image_added_to_a_table_is_indexed_with_its_label(tmp_path, task):
+def test_image_added_to_table_is_indexed_with_its_label(tmp_path, task):
     columns, cells, label = TABLES[task]
     table = write_table(tmp_path / "set", columns, cells)
     before, content = table.read_bytes(), jpeg(7)
@@ -145,7 +145,7 @@ def test_an_image_added_to_a_table_is_indexed_with_its_label(tmp_path, task):
     assert splits.items() <= {row.path: row.split for row in after.rows()}.items()
 
 
-def test_an_added_image_that_was_taken_out_again_is_not_used(tmp_path):
+def test_added_image_that_was_taken_out_again_is_not_used(tmp_path):
     columns, cells, label = TABLES["single_label"]
     table = write_table(tmp_path / "set", columns, cells)
     added = adopt_image(table, [], jpeg(7), label, who="Ada", why="")
@@ -156,7 +156,7 @@ def test_an_added_image_that_was_taken_out_again_is_not_used(tmp_path):
     assert f"added/{added.name}" not in {row.path for row in manifest.rows()}
 
 
-def test_an_added_image_has_no_group_and_no_time_and_is_not_tested(tmp_path):
+def test_added_image_has_no_group_or_time(tmp_path):
     columns, cells, label = TABLES["single_label"]
     table = write_table(tmp_path / "set", columns, cells, (",when", ",2026-01-01"))
     text = table.read_text().replace("23.png,b,2026-01-01", "23.png,b,2026-02-01")

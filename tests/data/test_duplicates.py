@@ -104,7 +104,7 @@ def rising(grey):
     return bits
 
 
-def test_copy_of_a_member_joins_group_in_any_order():
+def test_copy_of_member_joins_group_in_any_order():
     ramp = np.arange(16) * 15
     one, near, alien = grey(ramp + 1), grey(ramp), grey(np.roll(ramp, 5))
     images = [("3" * 64, one), ("1" * 64, near), ("2" * 64, alien), ("3" * 64, one)]

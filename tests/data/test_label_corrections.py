@@ -117,7 +117,7 @@ def test_truncated_line_is_reported_and_kept(path, caplog, cut):
         replace(correction(), when="now"),
     ],
 )
-def test_a_row_that_could_not_be_read_is_not_written(path, row):
+def test_unreadable_row_is_not_written(path, row):
     with pytest.raises(DataError, match="invalid correction"):
         append_corrections(path, [correction(), row])
     assert not path.exists()
@@ -232,7 +232,7 @@ label_corrections.append_corrections(Path(sys.argv[1]), [
 """
 
 
-def test_what_a_killed_writer_left_is_removed_by_a_later_write(path):
+def test_later_write_removes_a_killed_writer_s_remains(path):
     append_corrections(path, [correction(1)])
     before = path.read_bytes()
     command = [sys.executable, "-c", KILLED, str(path), TIME]

@@ -148,7 +148,7 @@ PARQUET = {
         *(pytest.param("t.parquet", one, id=f"parquet {name}") for name, one in PARQUET.items()),
     ],
 )
-def test_odd_table_is_read_or_rejected_with_a_hint(tmp_path, name, content):
+def test_odd_table_is_read_or_rejected_with_hint(tmp_path, name, content):
     root = write_classes(tmp_path / "set", {"img/ant": 1, "img/bee": 1})
     (root / name).write_bytes(content)
     start = time.monotonic()

@@ -41,7 +41,7 @@ def test_absolute_paths_inside_the_folder_are_taken(root):
 
 
 @pytest.mark.parametrize("path", ["/home/bob/set/img/ant/0.png", "C:\\set\\img\\ant\\0.png"])
-def test_a_path_of_another_machine_is_refused_with_the_one_here(root, path):
+def test_path_of_other_machine_suggests_local_path(root, path):
     with pytest.raises(DataError, match=r"outside the table's(.|\n)*img/ant/0\.png, which exists"):
         read(root, f"path,label\n{path},ant\n")
 
@@ -121,7 +121,7 @@ def test_missing_value_in_parquet_is_empty_label(root):
         find_images(root / "labels.parquet")
 
 
-def test_an_address_is_no_path(root):
+def test_url_is_not_a_path(root):
     with pytest.raises(DataError, match="row 1: 'https://x.org/a.png' is a URL"):
         read(root, "path,label\nhttps://x.org/a.png,a\n")
 
@@ -146,7 +146,7 @@ def test_columns_are_known_in_any_case(root):
 
 
 @pytest.mark.parametrize(("name", "hint"), [("a.tar.gz", "unpack it"), ("a.txt", "class folders")])
-def test_file_that_is_not_a_table_gets_a_hint(root, name, hint):
+def test_file_that_is_not_table_gets_hint(root, name, hint):
     (root / name).write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         find_images(root / name)

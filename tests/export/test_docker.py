@@ -42,7 +42,7 @@ def test_the_dockerfile_names_only_files_that_exist(folder, steps):
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in folder.rglob("*"))
 
 
-def test_the_image_is_pinned_has_no_root_and_checks_itself(folder, steps):
+def test_image_is_pinned_has_no_root_and_checks_itself(folder, steps):
     of_name = dict(steps)
     assert re.fullmatch(r"PYTHON_IMAGE=python:3\.\d+-slim-bookworm", of_name["ARG"])
     assert of_name["USER"] == "10001:10001"

@@ -72,7 +72,7 @@ def test_an_error_is_read_by_the_client(client):
         client.infer("tiny", [image_input([b"not an image"])])
 
 
-def test_our_messages_have_the_numbers_of_the_published_ones():
+def test_our_messages_have_numbers_of_published_ones():
     from tritonclient.grpc import service_pb2
 
     from rootstock.service.rpc.messages import MESSAGES

@@ -36,7 +36,7 @@ def judge(exact, twin, labels, max_loss=0.003):
 LABELS = list(np.arange(400) % 3)
 
 
-def test_a_twin_that_loses_more_is_refused():
+def test_a_twin_that_loses_more_is_rejected():
     lost = measure(LABELS, wrong=[1, 2, 3])
     facts = judge(measure(LABELS, wrong=[0]), measure(LABELS, wrong=[0, 1, 2, 3]), LABELS)
     assert not facts.kept
@@ -45,13 +45,13 @@ def test_a_twin_that_loses_more_is_refused():
     assert judge(measure(LABELS, wrong=[0]), lost, LABELS, max_loss=0.01).kept
 
 
-def test_a_single_image_is_no_reason_to_refuse():
+def test_single_image_is_not_reason_to_refuse():
     few = LABELS[:40]
     assert judge(measure(few), measure(few, sureness=4.01, wrong=[0]), few).kept
     assert not judge(measure(few), measure(few, wrong=[0, 1]), few).kept
 
 
-def test_a_loss_that_rises_beyond_chance_is_refused():
+def test_a_loss_that_rises_beyond_chance_is_rejected():
     facts = judge(measure(LABELS), measure(LABELS, sureness=3.5), LABELS)
     assert not facts.kept
     assert "beyond chance" in facts.reason
@@ -62,7 +62,7 @@ def test_a_loss_that_rises_beyond_chance_is_refused():
     assert 0 < facts.figures.loss_interval[0] < 0.003
 
 
-def test_outputs_that_are_not_numbers_are_refused():
+def test_outputs_that_are_not_numbers_are_rejected():
     broken = np.full((400, 3), np.nan, np.float32)
     assert not judge(measure(LABELS), broken, LABELS).kept
 
@@ -93,7 +93,7 @@ def test_a_model_runs_in_either_precision():
     assert answers[0].novelty is not None
 
 
-def test_unknown_images_are_told_by_what_the_twin_sees():
+def test_unknown_images_use_the_twin_s_features():
     """The tiny network differs much in int8: most images would be unknown by float32's limit."""
     twin, exact = (Predictor(twin_bundle(), precision=one) for one in ("int8", "float32"))
     assert not np.array_equal(twin.reference.distances, exact.reference.distances)
@@ -105,7 +105,7 @@ def test_unknown_images_are_told_by_what_the_twin_sees():
 @pytest.mark.parametrize(
     ("seconds", "precision"), [(0.5, "int8"), (0.99, "float32"), (2, "float32")]
 )
-def test_the_twin_is_taken_only_for_a_clear_lead(monkeypatch, seconds, precision):
+def test_twin_is_taken_only_for_clear_lead(monkeypatch, seconds, precision):
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
     monkeypatch.setattr(
         engines,
@@ -117,7 +117,7 @@ def test_the_twin_is_taken_only_for_a_clear_lead(monkeypatch, seconds, precision
     assert predictor.milliseconds == {"onnx": 1000.0, "onnx-int8": 1000.0 * seconds}
 
 
-def test_a_twin_with_other_answers_is_passed_over(monkeypatch, tmp_path):
+def test_a_twin_with_other_answers_is_ignored(monkeypatch, tmp_path):
     monkeypatch.setattr(engines, "has_gpu", lambda: False)
     bundle = read_bundle(twin_bundle())
     right = engines.open_engine
@@ -151,7 +151,7 @@ def test_int8_is_an_error_without_a_twin(tmp_path):
     assert not refused.twin_path.exists()
 
 
-def test_a_twin_that_is_missing_or_changed_is_refused(tmp_path):
+def test_twin_that_is_missing_or_changed_is_rejected(tmp_path):
     folder = shutil.copytree(twin_bundle(), tmp_path / "model")
     content = (folder / "model.int8.onnx").read_bytes()
     (folder / "model.int8.onnx").write_bytes(content[:-1] + b"x")

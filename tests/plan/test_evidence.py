@@ -78,7 +78,7 @@ def test_without_probes_the_table_decides():
     assert (judgement.choice, judgement.contest) == ("linear_probe", ())
 
 
-def test_too_few_images_keep_the_table_s_fine_tuning():
+def test_too_few_images_keep_table_s_fine_tuning():
     assert judged(0.7, n_train=40).choice == "partial_finetune"
     assert judged(0.7, size="small", n_train=40).choice == "linear_probe"
 

@@ -54,14 +54,14 @@ def test_kustomization_lists_the_manifests():
     assert sorted(read("kustomization.yaml")["resources"]) == MANIFESTS
 
 
-def test_plain_manifests_are_the_chart_with_its_own_values():
+def test_plain_manifests_are_chart_with_its_own_values():
     rendered = render()
     assert {name: text.strip() for name, text in rendered.items()} == {
         name: (PLAIN / name).read_text(encoding="utf-8").strip() for name in MANIFESTS
     }
 
 
-def test_the_chart_passes_helms_lint_and_the_schemas_with_other_values():
+def test_chart_passes_lint_and_schemas_with_other_values():
     helm = pytest.importorskip("helm_python", reason="the extra `interop` is not installed (Helm)")
     report = helm.lint(CHART, OTHERS, strict=True)
     assert not report["errors"]
@@ -80,7 +80,7 @@ def container(deployment):
     return one
 
 
-def test_the_container_has_no_rights_that_it_does_not_need():
+def test_container_has_no_rights_that_it_does_not_need():
     pod = read("deployment.yaml")["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert not pod["automountServiceAccountToken"]

@@ -79,7 +79,7 @@ def test_uncertain_requests_are_queued_once():
     assert found[0].path == f"images/cc/{'c' * 64}"
 
 
-def test_answers_that_feedback_calls_wrong_come_first_with_their_label():
+def test_wrong_answers_by_feedback_come_first():
     answers = [
         {"sha256": "a" * 64, "label": "ant", "probability": 0.99, "unknown": False},
         {"sha256": "c" * 64, "label": "bee", "probability": 0.9, "unknown": True, "novelty": 0.7},

@@ -92,7 +92,7 @@ def test_border_like_its_picture_is_not_a_shortcut():
     assert of_pictures(rows, pictures_of(rows, inside={"cat": 20, "dog": 180})) == []
 
 
-def test_large_files_of_rich_pictures_are_not_a_shortcut():
+def test_large_files_of_rich_pictures_are_not_shortcut():
     random = np.random.default_rng(0)
     plain = np.full((48, 48, 3), 120, np.uint8)
     rich = random.integers(0, 256, (48, 48, 3)).astype(np.uint8)

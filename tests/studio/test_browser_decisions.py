@@ -89,7 +89,7 @@ def test_feedback_of_the_service_is_accepted_by_enter(project, tmp_path):
         check_no_markup(page)
 
 
-def test_a_new_head_is_promoted_answers_and_is_taken_back(project):
+def test_new_head_is_promoted_answers_and_is_taken_back(project):
     config, paths = load_config(project / "params.yaml"), Paths(project)
     runs, registry = connect_runs(config, paths), connect_registry(config, paths)
     register_model(config, paths, runs=runs, registry=registry)

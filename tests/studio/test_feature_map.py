@@ -53,7 +53,7 @@ def test_one_far_image_does_not_squeeze_the_others(features):
     assert points.std(axis=0).min() > 0.1
 
 
-def test_tsne_keeps_groups_together_and_looks_at_a_bounded_number(monkeypatch):
+def test_tsne_keeps_groups_together_with_bounded_work(monkeypatch):
     pytest.importorskip("sklearn")
     random = np.random.default_rng(0)
     group = np.arange(400) % 4

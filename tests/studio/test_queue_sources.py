@@ -88,7 +88,7 @@ def test_the_pool_is_ranked_as_the_command_does(client, pool, project, capsys):
     assert client.get("/api/pool").json()["unusable"] == 1
 
 
-def test_an_image_of_the_pool_has_picture_and_opinion(client):
+def test_image_of_pool_has_picture_and_opinion(client):
     for image in queue_of(client, "pool"):
         address = f"/api/images/{image['id']}"
         assert client.get(f"{address}/picture").headers["content-type"] == "image/webp"
@@ -114,7 +114,7 @@ def test_a_label_copies_the_image_into_the_data(client, pool, project):
     assert client.get("/api/run").json()["advice"]["changed"] == 0
 
 
-def test_the_label_of_an_added_image_is_taken_back_by_a_row(client, project):
+def test_label_of_added_image_is_taken_back_by_row(client, project):
     image = queue_of(client, "pool")[0]
     give(client, image, parts={"labels": ["plain"]})
     give(client, image, remove=True, seen="plain", why="undone")
@@ -143,13 +143,13 @@ def test_two_people_who_label_one_image_are_both_kept(client, project):
     assert ["conflict" in answer for answer in answers].count(True) == 1
 
 
-def test_an_image_that_is_not_in_the_data_cannot_be_removed(client, project):
+def test_image_that_is_not_in_data_cannot_be_removed(client, project):
     answer = give(client, queue_of(client, "pool")[0], remove=True)
     assert "not in the data" in check_problem(answer, 409, "conflict")
     assert corrections(project) == ()
 
 
-def test_a_file_of_the_pool_that_changed_is_refused(client, pool, project):
+def test_file_of_pool_that_changed_is_rejected(client, pool, project):
     image = queue_of(client, "pool")[0]
     (pool / image["path"]).write_bytes(photo(77))
     answer = give(client, image, parts={"labels": ["plain"]})
@@ -158,7 +158,7 @@ def test_a_file_of_the_pool_that_changed_is_refused(client, pool, project):
     assert not (project / "images/added").exists()
 
 
-def test_the_rest_is_ranked_again_without_what_has_a_label(client):
+def test_rest_is_ranked_again_without_what_has_label(client):
     first = queue_of(client, "pool")[0]
     give(client, first, parts={"labels": ["plain"]})
     assert client.post("/api/pool/rank").status_code == 200
@@ -166,7 +166,7 @@ def test_the_rest_is_ranked_again_without_what_has_a_label(client):
     assert len(queue_of(client, "pool")) == 5
 
 
-def test_a_folder_is_named_on_the_page_by_an_admin(project, pool, tmp_path):
+def test_folder_is_named_on_page_by_admin(project, pool, tmp_path):
     client = open_studio(project)
     check_problem(
         client.post("/api/pool/choose", json={"folder": "nowhere"}), 422, "invalid-request"
@@ -182,12 +182,12 @@ def test_a_folder_is_named_on_the_page_by_an_admin(project, pool, tmp_path):
     check_problem(answer, 403, "forbidden")
 
 
-def test_a_pool_that_is_not_there_is_refused_at_the_start(project, tmp_path):
+def test_pool_that_is_not_there_is_rejected_at_start(project, tmp_path):
     with pytest.raises(ConfigError, match="there is no folder"):
         open_studio(project, pool=tmp_path / "nowhere")
 
 
-def test_without_a_model_the_pool_says_what_to_do(project, pool):
+def test_without_model_pool_says_what_to_do(project, pool):
     shutil.rmtree(project / "artifacts/model")
     client = open_studio(project, pool=pool)
     found = wait_for(lambda: client.get("/api/pool").json()["problem"])
@@ -213,7 +213,7 @@ def served(project, tmp_path):
     return open_studio(project, journal=journal)
 
 
-def test_a_wrong_answer_comes_first_and_its_feedback_is_a_label(served, project):
+def test_wrong_answer_comes_first_with_feedback_as_label(served, project):
     images = wait_for(lambda: queue_of(served, "requests"))
     first = images[0]
     assert (first["reasons"], first["suggested"]) == (["answered wrongly"], "third")

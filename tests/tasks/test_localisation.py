@@ -115,7 +115,7 @@ def trained(table, tmp_path_factory, registry):
     return go(config, tmp_path_factory.mktemp("trained"), registry)
 
 
-def test_int8_is_judged_by_the_score_of_the_task(trained):
+def test_int8_is_judged_by_score_of_task(trained):
     check_twin(trained)
 
 

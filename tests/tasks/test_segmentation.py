@@ -71,7 +71,7 @@ def trained(folder, tmp_path_factory, registry):
     return go(config, tmp_path_factory.mktemp("trained"), registry)
 
 
-def test_int8_is_judged_by_the_score_of_the_task(trained):
+def test_int8_is_judged_by_score_of_task(trained):
     check_twin(trained)
 
 

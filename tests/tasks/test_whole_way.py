@@ -84,7 +84,7 @@ def trained(tables, tmp_path_factory, registry):
 
 
 @pytest.mark.parametrize("name", ["multi_label", "regression"])
-def test_int8_is_judged_by_the_score_of_the_task(trained, name):
+def test_int8_is_judged_by_score_of_task(trained, name):
     check_twin(trained[name])
 
 

@@ -69,7 +69,7 @@ def test_every_series_that_an_alert_reads_is_listed():
     assert used <= listed
 
 
-def test_the_python_page_shows_signatures_as_they_are_written(pages):
+def test_python_page_shows_signatures_as_they_are_written(pages):
     page = pages["reference/python.md"]
     assert "rootstock.load(model: str | Path = '') -> Model" in page
     assert "## rootstock.client.Client\n" in page
@@ -77,7 +77,7 @@ def test_the_python_page_shows_signatures_as_they_are_written(pages):
     assert " object at 0x" not in page
 
 
-def test_the_site_is_built_with_whole_links_and_asks_no_other_server(tmp_path):
+def test_site_has_valid_links_and_no_external_requests(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"]
     variables = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     done = subprocess.run(

@@ -130,7 +130,7 @@ def test_the_average_of_every_task_is_exported(task, tmp_path):
 
 
 @pytest.mark.parametrize("engine", installed_engines())
-def test_every_engine_gives_the_average_in_any_batch_size(bundle, engine):
+def test_every_engine_gives_average_in_any_batch_size(bundle, engine):
     predictor = Predictor(bundle, engine=engine)
     assert bundle.facts.networks == 3
     prepared = [predictor.prepare(jpeg(seed)) for seed in range(4)]
@@ -179,7 +179,7 @@ def test_only_a_gain_beyond_chance_is_paid_for(ahead, sure):
     assert is_sure_gain(ahead, 0.1) is sure
 
 
-def test_what_cannot_be_an_ensemble_is_refused():
+def test_what_cannot_be_an_ensemble_is_rejected():
     def check(task, **plan):
         check_ensemble(Config.model_validate({"train": {"ensemble": 3}, "plan": plan}), task)
 

@@ -20,7 +20,7 @@ def prepared(monkeypatch):
     return times
 
 
-def test_an_array_is_prepared_once_in_the_block_and_heads_stay_the_same(prepared):
+def test_array_is_prepared_once_without_changing_heads(prepared):
     random = np.random.default_rng(0)
     labels = np.arange(60) % 3
     features = (

@@ -64,7 +64,7 @@ def test_a_few_corrections_are_for_a_new_head(labels):
     assert advice.points[0] < advice.points[1]
 
 
-def test_more_images_that_change_the_plan_are_worth_a_run(labels):
+def test_more_images_that_change_plan_are_worth_run(labels):
     added = correct(labels, *range(2000, 2200), new="bees", old="")
     advice = advise(added)
     assert (advice.pays, advice.changed, advice.n_train) == (True, 200, 1100)
@@ -73,7 +73,7 @@ def test_more_images_that_change_the_plan_are_worth_a_run(labels):
     assert not advise(added, pinned=True).pays
 
 
-def test_a_backbone_that_was_tuned_on_changed_labels_is_worth_a_run(labels):
+def test_backbone_tuned_on_changed_labels_needs_a_run(labels):
     profile = make_profile(size="medium", n_train=IMAGES, median_per_class=450.0)
     profile = profile.model_copy(update={"thresholds": profile.thresholds | {"small_below": 100}})
     plan = plan_for(profile)

@@ -13,7 +13,7 @@ def test_the_demo_writes_readable_digits_of_each_kind(tmp_path):
     assert Image.open(files[0]).size == (demo.SIDE, demo.SIDE)
 
 
-def test_the_demo_does_not_mix_its_digits_into_images_of_a_user(tmp_path, monkeypatch):
+def test_demo_does_not_mix_its_digits_into_images_of_user(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "data/raw/cat"
     own.mkdir(parents=True)
@@ -23,7 +23,7 @@ def test_the_demo_does_not_mix_its_digits_into_images_of_a_user(tmp_path, monkey
     assert [path.name for path in (tmp_path / "data/raw").iterdir()] == ["cat"]
 
 
-def test_the_demo_ends_with_addresses_and_three_things_to_try(tmp_path, monkeypatch, capsys):
+def test_demo_ends_with_addresses_and_three_things_to_try(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     demo.prepare_data()
     capsys.readouterr()

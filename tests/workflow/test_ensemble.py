@@ -46,7 +46,7 @@ def paths(assessed, tmp_path):
     return Paths(shutil.copytree(assessed, tmp_path / "copy"))
 
 
-def test_an_ensemble_is_served_if_it_is_better_beyond_chance(data, paths, monkeypatch):
+def test_ensemble_is_served_if_it_is_better_beyond_chance(data, paths, monkeypatch):
     monkeypatch.setattr(selection, "SURE_ERRORS", ALWAYS)
     config = configure(data, *TUNED)
     bundle, told = trained(config, paths)
@@ -67,7 +67,7 @@ def test_an_ensemble_is_served_if_it_is_better_beyond_chance(data, paths, monkey
         refit_head(config, paths)
 
 
-def test_one_network_is_kept_if_the_gain_may_be_chance(data, paths, monkeypatch):
+def test_one_network_is_kept_if_gain_may_be_chance(data, paths, monkeypatch):
     monkeypatch.setattr(selection, "SURE_ERRORS", NEVER)
     bundle, told = trained(configure(data, *TUNED), paths)
     assert bundle.facts.networks == told["ensemble"]["networks"] == 1
@@ -92,7 +92,7 @@ def pick(trials):
     return next(number for number, trial in enumerate(trials) if trial.with_start)
 
 
-def test_a_killed_ensemble_continues_with_the_network_it_was_at(data, paths, monkeypatch):
+def test_killed_ensemble_continues_with_its_current_network(data, paths, monkeypatch):
     begun, finetune = [], objectives.finetune
 
     def watched(network, train, val, *, settings, **more):
@@ -110,7 +110,7 @@ def test_a_killed_ensemble_continues_with_the_network_it_was_at(data, paths, mon
     assert len(told["finetuning"]) == 3
 
 
-def test_a_head_is_trained_once_and_the_plan_says_what_an_ensemble_costs(data, paths):
+def test_head_trains_once_and_plan_shows_ensemble_cost(data, paths):
     config = configure(data, "quality=fast", "train.ensemble=3")
     bundle, told = trained(config, paths)
     assert bundle.facts.networks == 1

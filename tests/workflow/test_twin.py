@@ -24,7 +24,7 @@ def train(tmp_path, *overrides):
 
 
 @pytest.mark.parametrize("strategy", ["linear_probe", "full_finetune"])
-def test_a_trained_model_has_a_twin_unless_never_is_set(tmp_path, strategy):
+def test_trained_model_has_twin_unless_never_is_set(tmp_path, strategy):
     # The network of the tests has random weights: int8 may lose anything.
     project, bundle = train(tmp_path / "a", f"plan.strategy={strategy}", "export.max_loss=1")
     figures = bundle.facts.int8.figures
@@ -41,7 +41,7 @@ def test_a_trained_model_has_a_twin_unless_never_is_set(tmp_path, strategy):
     assert not without.twin_path.exists()
 
 
-def test_a_twin_is_judged_by_a_head_that_has_not_seen_the_images(tmp_path):
+def test_twin_is_judged_by_head_that_has_not_seen_images(tmp_path):
     project, bundle = train(tmp_path, "plan.strategy=linear_probe", "export.max_loss=1")
     assert bundle.facts.fitted_to == "train+val"
     training = json.loads(project.paths.training.read_text())

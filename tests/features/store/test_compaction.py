@@ -53,7 +53,7 @@ def test_many_small_segments_become_one(space, tmp_path):
     assert compact(fresh(tmp_path)) == 0
 
 
-def test_few_new_segments_do_not_rewrite_a_large_one(space, tmp_path):
+def test_few_new_segments_do_not_rewrite_large_one(space, tmp_path):
     compact(space)
     large = segments(space)[0]
     new = [key(1000 + number) for number in range(16)]

@@ -163,7 +163,7 @@ def test_files_in_folder_of_this_machine_are_copied(server, mlflow_uri, client, 
     assert (tmp_path / "got/bundle.json").read_text() == "one"
 
 
-def test_local_folder_that_is_not_a_model_is_rejected(tmp_path, monkeypatch, alone):
+def test_local_folder_that_is_not_model_is_rejected(tmp_path, monkeypatch, alone):
     (tmp_path / "key").write_text("secret")
     reader = RestRegistry("http://127.0.0.1:9")
     monkeypatch.setattr(RestRegistry, "_artifact_uri", lambda *_: tmp_path.as_uri())

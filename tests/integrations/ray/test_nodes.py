@@ -285,7 +285,7 @@ def test_extraction_that_loses_a_node_gives_same_features(nodes, tmp_path, monke
     np.testing.assert_allclose(stored(config, paths), features, rtol=2e-3, atol=2e-3)
 
 
-def test_fine_tuning_that_loses_a_node_gives_same_weights(nodes, tmp_path):
+def test_fine_tuning_that_loses_node_gives_same_weights(nodes, tmp_path):
     data = write_classes(tmp_path / "images", {"ants": 60, "bees": 60})
     settings = ("plan.race=never", "plan.strategy=full_finetune", "train.epochs=6")
     config = configure(data, *settings, "train.learning_rates=[0.001,0.0003]", "train.trials=2")

@@ -63,7 +63,7 @@ def test_the_first_model_answers_where_none_is_named(client):
     assert labels == [top_of(first), top_of(second)]
 
 
-def test_every_route_of_a_model_has_a_named_one(client):
+def test_every_route_of_model_has_named_one(client):
     for end in ("/predict", "/embeddings", "/explain"):
         assert ask(client, f"/v1/models/second{end}").is_success, end
     assert client.get("/v1/models/second").json()["name"] == "second"
@@ -122,7 +122,7 @@ def test_a_crowded_model_does_not_crowd_the_other(client):
         second.in_flight -= 4
 
 
-def test_a_model_that_fails_to_load_is_named_and_stops_no_other(folders, tmp_path):
+def test_failing_model_is_named_without_stopping_others(folders, tmp_path):
     broken = shutil.copytree(tiny_bundle(), tmp_path / "broken")
     (broken / "model.onnx").write_bytes(b"damaged")
     with serve_several(f"broken={broken},{folders}") as client:
@@ -138,7 +138,7 @@ def test_a_model_that_fails_to_load_is_named_and_stops_no_other(folders, tmp_pat
         assert 'rootstock_ready{model="broken"} 0.0' in client.get("/metrics").text
 
 
-def test_a_new_version_of_one_model_leaves_the_other(folders, tmp_path):
+def test_new_version_of_one_model_leaves_other(folders, tmp_path):
     key = make_key("ops", "admin", tmp_path / "keys")
     home = tmp_path / "home"
     write_tiny_bundle(home / "a")
@@ -176,7 +176,7 @@ def test_one_model_is_known_by_its_name_too():
     [("a,models:/a/3", "two models"), ("../x", "address of a registered"), ("a b/=x", "not a name"),
      ("models:/a", "address of a registered")],
 )  # fmt: skip
-def test_a_wrong_list_of_models_is_refused(text, says):
+def test_a_wrong_list_of_models_is_rejected(text, says):
     with pytest.raises(ConfigError, match=says):
         read_models(text)
 

@@ -406,7 +406,7 @@ def test_the_model_route_describes_the_model(client, predictor):
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_a_service_runs_the_precision_that_is_set_and_says_so(precision):
+def test_service_runs_precision_that_is_set_and_says_so(precision):
     with make_client(model=str(twin_bundle()), precision=precision) as client:
         answered = post_files(client, ("a", jpeg(0))).json()["predictions"][0]
         model, text = client.get("/v1/model").json(), client.get("/metrics").text
