@@ -45,7 +45,7 @@ def test_a_twin_that_loses_more_is_rejected():
     assert judge(measure(LABELS, wrong=[0]), lost, LABELS, max_loss=0.01).kept
 
 
-def test_single_image_is_not_reason_to_refuse():
+def test_one_image_is_not_a_reason_to_reject():
     few = LABELS[:40]
     assert judge(measure(few), measure(few, sureness=4.01, wrong=[0]), few).kept
     assert not judge(measure(few), measure(few, wrong=[0, 1]), few).kept

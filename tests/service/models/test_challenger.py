@@ -109,5 +109,5 @@ def test_failing_challenger_does_not_affect_answers(rival, monkeypatch):
         wait_for(lambda: client.get("/v1/challenger").json()["unusable"])
 
 
-def test_without_a_challenger_there_is_not_a_report(client):
+def test_without_a_challenger_there_is_no_report(client):
     check_problem(client.get("/v1/challenger"), 404, "not-found")
