@@ -64,7 +64,7 @@ class Measurement(NamedTuple):
 CORRUPTED_IMAGES = 32
 """Test images that are also measured with each of eight corruptions."""
 ATTACKED_IMAGES = 16
-"""Of those, the ones that are attacked: each attack is ten passes forward and back."""
+"""Number of these that are attacked: each attack is ten passes forward and back."""
 INT8_PREFIX = "int8_"
 log = logging.getLogger(__name__)
 COVERAGE = 0.95
