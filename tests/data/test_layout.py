@@ -85,7 +85,7 @@ def test_classes_in_names_of_files_are_pointed_out(tmp_path):
 def test_classes_that_differ_only_in_case_warn(tmp_path):
     write_classes(tmp_path, {"Ants": 1, "ants": 1})
     texts = [entry.target for entry in find_images(tmp_path).entries]
-    assert "'Ants' and 'ants' differ in case only" in SingleLabel().warn(texts)[0]
+    assert "'Ants' and 'ants' differ only in case" in SingleLabel().warn(texts)[0]
 
 
 def test_a_csv_keeps_labels_as_they_are_written(tmp_path):

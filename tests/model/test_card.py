@@ -91,7 +91,7 @@ def test_card_names_what_model_was_made_of():
     assert f"Commit `{'c' * 40}`, data `{'d' * 12}`, plan `{'p' * 12}`" in text
     assert f"weights `{'w' * 12}`, seed 7." in text
     assert "- The images were not versioned by DVC" in text
-    assert "Commit `not recorded`" in card()
+    assert "Commit not recorded" in card()
 
 
 def test_backbone_and_its_licence_are_named():

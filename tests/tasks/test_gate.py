@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from rootstock.tasks.comparison import Comparison
+from rootstock.tasks.metric_words import name_metric
 from rootstock.tasks.single_label.gate import compare
 
 LABELS = np.array([0, 1] * 50)
@@ -66,7 +67,7 @@ def test_one_image_more_of_36_replaces_no_champion():
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1"])
 def test_reason_names_gate_metric_and_interval(metric):
     found = meet(80, 90, metric=metric)
-    assert metric.replace("_", " ") in found.reason
+    assert name_metric(metric) in found.reason
     assert found.reason.startswith("promoted")
     low, high = found.gain_interval
     assert f"(95 % interval {low:+.4f} to {high:+.4f})" in found.reason

@@ -230,5 +230,5 @@ def test_file_that_is_not_coco_is_rejected(tmp_path):
     "setting", ["train.views=flip", "train.mixup=0.2", "train.cutmix=1.0", "data.geometry=pad"]
 )
 def test_what_would_misplace_a_box_is_rejected(table, tmp_path, setting):
-    with pytest.raises(ConfigError, match="which the task `localisation` does not have"):
+    with pytest.raises(ConfigError, match="but the task `localisation` does not support it"):
         index_images(configure(table, setting), Paths(tmp_path))

@@ -243,7 +243,7 @@ def test_a_changed_mask_changes_what_dvc_depends_on(folder, tmp_path):
 
 @pytest.mark.parametrize("setting", ["train.mlp_hidden=64", "train.views=flip", "train.mixup=0.2"])
 def test_settings_without_a_meaning_are_rejected(folder, tmp_path, setting):
-    with pytest.raises(ConfigError, match="which the task `segmentation` does not have"):
+    with pytest.raises(ConfigError, match="but the task `segmentation` does not support it"):
         index(folder, tmp_path, setting)
 
 

@@ -65,7 +65,7 @@ def test_columns_of_0_and_1_are_recognised(tmp_path, yes, no):
     assert found.task.name == "multi_label"
     assert found.reason == "the columns cat, dog, cow of 0 and 1"
     assert sets == [["cat"], ["cat", "dog"]]
-    assert notes == ["no image has the label cow; it is left out"]
+    assert notes == ["no image has the label cow, so it is ignored"]
 
 
 def test_configured_columns_may_be_among_others(tmp_path):
@@ -97,7 +97,7 @@ def test_odd_labels_are_warned_of():
     warnings = "\n".join(TASK.warn(texts))
     assert "fewer than 3 images have the labels A, b" in warnings
     assert "every image has the labels a" in warnings
-    assert "'A' and 'a' differ in case only" in warnings
+    assert "'A' and 'a' differ only in case" in warnings
 
 
 def test_stratum_is_rarest_label_with_enough_images():
@@ -266,8 +266,8 @@ def test_answer_has_every_label_with_probability_and_decision():
     ("change", "fault"),
     [
         ({"slopes": [1.0]}, "slopes must have 2 values"),
-        ({"offsets": [0.0, float("nan")]}, "the offsets have to be"),
-        ({"thresholds": [True, 0.5]}, "the thresholds have to be"),
+        ({"offsets": [0.0, float("nan")]}, "offsets must be"),
+        ({"thresholds": [True, 0.5]}, "thresholds must be"),
         ({"thresholds": None}, "thresholds must have 2 values"),
     ],
 )

@@ -207,7 +207,7 @@ def test_numbers_that_move_away_are_drift():
     [
         ({"means": [0.0]}, "scales must have 1 values"),
         ({"means": [0.0], "scales": [0.0]}, "scales above 0"),
-        ({"means": [float("inf")], "scales": [1.0]}, "have to be finite"),
+        ({"means": [float("inf")], "scales": [1.0]}, "must be finite"),
         ({"means": "0", "scales": [1.0]}, "means must have 1 values"),
     ],
 )

@@ -123,5 +123,5 @@ def test_what_task_cannot_read_is_rejected_before_work(tmp_path, table):
     with pytest.raises(DataError, match="folders cannot give target"):
         index_images(configure(tmp_path), Paths(tmp_path / "out"))
     for setting in ("train.class_weight=balanced", "registry.gate.metric=accuracy"):
-        with pytest.raises(ConfigError, match="which the task `brightness` does not have"):
+        with pytest.raises(ConfigError, match="but the task `brightness` does not support it"):
             index_images(configure(table, setting), Paths(tmp_path / "out"))

@@ -18,7 +18,9 @@ from tests.data.folders import write_classes
 @pytest.mark.parametrize("key", ["train.device", "features.device"])
 def test_missing_gpu_is_reported_with_its_setting(key, tmp_path):
     config = load_config(None, overrides=[f"{key}=cuda"])
-    with pytest.raises(ConfigError, match=f"{key}: device 'cuda' asked for, but there is no GPU"):
+    with pytest.raises(
+        ConfigError, match=f"{key}: device 'cuda' was requested, but there is no GPU"
+    ):
         check_start(config, Paths(tmp_path / "out"))
 
 
@@ -51,7 +53,7 @@ def test_missing_weights_are_reported(tmp_path):
 
 def test_unwritable_place_is_reported(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ArtifactError, match="nothing can be written to .*file is a file"):
+    with pytest.raises(ArtifactError, match="cannot write to .*file is a file"):
         check_start(load_config(None), Paths(tmp_path / "file/out"))
 
 

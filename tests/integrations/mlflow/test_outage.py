@@ -157,7 +157,7 @@ def test_full_artifact_volume_leaves_no_half_of_version(server, tmp_path):
         started = time.monotonic()
         with (
             no_file_above(20_000_000, server),
-            pytest.raises(TrackingError, match=r"(?s)cannot upload .*volume full"),
+            pytest.raises(TrackingError, match=r"(?s)cannot upload .*volume is full"),
         ):
             registry.register("full", bundle, **model)
         assert time.monotonic() - started < 60

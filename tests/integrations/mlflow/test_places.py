@@ -111,7 +111,7 @@ def test_doctor_corrects_the_addresses_once(project, tmp_path, monkeypatch):
         next(one.detail for one in examine(Paths(renamed)) if one.name == "tracking")
         for _ in range(2)
     ]
-    assert "its addresses are corrected" in said[0]
+    assert "the addresses in it are now corrected" in said[0]
     assert said[1].endswith("answers")
     assert not any("a%20project" in one for one in addresses(renamed))
 

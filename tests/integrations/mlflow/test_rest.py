@@ -188,7 +188,10 @@ def test_files_that_only_mlflow_can_fetch_are_named(uri, tmp_path, monkeypatch):
 def test_a_listing_cannot_leave_the_folder(name, tmp_path):
     listing = json.dumps({"files": [{"path": name, "is_dir": False}]})
     answers = keeping("mlflow-artifacts:/1/model") | {"mlflow-artifacts/artifacts": (200, listing)}
-    with answering(answers) as (address, _), pytest.raises(TrackingError, match="names a file"):
+    with (
+        answering(answers) as (address, _),
+        pytest.raises(TrackingError, match="lists an invalid file name"),
+    ):
         RestRegistry(address).download(ENTRY, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
