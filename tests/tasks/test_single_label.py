@@ -261,7 +261,7 @@ def test_the_card_names_quality_and_the_weakest_classes():
     assert table[2].endswith("| 19, few |")
     promises = {"coverage_95": 0.96, "set_size_95": 1.25, "unknown_share": 0.03}
     line = TASK.describe_quality(metrics | promises, rows, 0.02)[2]
-    assert all(part in line for part in ("called 3.0%", "2.0% of images", "96.0%", "with 1.2"))
+    assert all(part in line for part in ("flagged 3.0%", "share is 2.0%", "96.0%", "with 1.2"))
     assert "without a warning" in TASK.describe_limits(0.0)[0]
     assert "flagged `unknown`" in TASK.describe_limits(0.02)[0]
     assert TASK.describe(NAMES).startswith("Classifies an image as one of 3 classes")
