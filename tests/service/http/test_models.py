@@ -173,7 +173,7 @@ def test_one_model_is_known_by_its_name_too():
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("a,models:/a/3", "two models"), ("../x", "address of a registered"), ("a b/=x", "not a name"),
+    [("a,models:/a/3", "two models"), ("../x", "address of a registered"), ("a b/=x", "model name"),
      ("models:/a", "address of a registered")],
 )  # fmt: skip
 def test_a_wrong_list_of_models_is_rejected(text, says):
