@@ -198,6 +198,27 @@ def test_a_client_that_leaves_takes_its_images_along(monkeypatch):
         end.set()
 
 
+def test_a_caller_who_sends_nothing_keeps_no_other_waiting(keys):
+    path, (slow, other, _) = keys
+    chosen = {"keys": path, "body_seconds": 3, "max_buffered_bytes": 4_000_000}
+    with (
+        make_client(grpc_port=0, max_body_bytes=1_000_000, **chosen) as client,
+        open_channel(client) as channel,
+    ):
+        end = threading.Event()
+
+        def send_nothing():
+            end.wait(20)
+            yield from ()
+
+        stub = channel.stream_unary(f"/{SERVICE}/ModelInfer")
+        waiting = [stub.future(send_nothing(), metadata=[("x-api-key", slow)]) for _ in range(8)]
+        time.sleep(0.3)
+        assert call(channel, "ModelInfer", images(jpeg(0)), [("x-api-key", other)], 2).outputs
+        assert {one.exception(20).code().name for one in waiting} == {"DEADLINE_EXCEEDED"}
+        end.set()
+
+
 @pytest.mark.integration
 def test_no_call_is_lost_while_models_are_swapped(tmp_path):
     shutil.copytree(tiny_bundle(), tmp_path / "tiny")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import grpc
 from starlette.types import Message
@@ -78,6 +79,9 @@ class RpcServer:
         # The size of a message is known only after it has arrived.
         most = max(1, settings.max_buffered_bytes // settings.max_body_bytes)
         self._turns = asyncio.Semaphore(most)
+        # One caller that sends slowly must not keep the others waiting.
+        self._turns_of_caller = max(1, most // 2)
+        self._callers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._buffered = 0
 
     @contextlib.asynccontextmanager
@@ -136,7 +140,7 @@ class RpcServer:
                 call.state.request_id = choose_id(str(metadata.get("x-request-id", "")).encode())
                 request_id.set(call.state.request_id)
                 self._admit(call, access, name, metadata, context.peer())
-                with await self._read(context, MESSAGES[f"{name}Request"]) as message:
+                with await self._read(call, context, MESSAGES[f"{name}Request"]) as message:
                     response = await handle(call, message)
                 status = 200
                 return response
@@ -165,6 +169,7 @@ class RpcServer:
         self, call: Call, access: Access, name: str, metadata: dict[str, Any], peer: str
     ) -> None:
         """Refuse a call without a fitting key, or one too many."""
+        call.state.caller = f"address {_read_address(peer)}"
         if access == "open":
             return
         texts = read_keys(
@@ -183,11 +188,12 @@ class RpcServer:
             raise problem
 
     async def _read(
-        self, context: grpc.aio.ServicerContext, message_class: Any
+        self, call: Call, context: grpc.aio.ServicerContext, message_class: Any
     ) -> contextlib.AbstractContextManager[Any]:
         """Return the message of a call; it counts as buffered until the context ends."""
+        own = self._callers.setdefault(call.state.caller, asyncio.Semaphore(self._turns_of_caller))
         try:
-            async with asyncio.timeout(self._settings.body_seconds), self._turns:
+            async with asyncio.timeout(self._settings.body_seconds), own, self._turns:
                 data = await context.read()
         except TimeoutError:
             seconds = self._settings.body_seconds
