@@ -9,6 +9,8 @@ from pathlib import Path
 # Before NumPy and torch are imported: there are as many test processes as processors, and
 # waiting threads take a hundred times as long as the work of a tiny network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The handlers of gRPC at a fork can end the new process; gRPC reads this when it is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import numpy as np
 import pytest

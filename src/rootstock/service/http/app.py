@@ -189,6 +189,8 @@ def make_rpc_server(settings: Settings, services: Services, admission: Admission
     Raises:
         ConfigError: its packages are not installed.
     """
+    # The handlers of gRPC at a fork can end the new process.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         from rootstock.service.rpc.server import RpcServer
     except ModuleNotFoundError as error:
