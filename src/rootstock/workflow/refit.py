@@ -87,7 +87,9 @@ def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Ref
     features = config.features.model_copy(
         update={"store": paths.lasting(config.features.store).absolute()}
     )
-    config = config.model_copy(update={"data": data, "features": features})
+    # To make and measure an int8 twin takes longer than all else; the next whole run does.
+    export = config.export.model_copy(update={"int8": "never"})
+    config = config.model_copy(update={"data": data, "features": features, "export": export})
     manifest = list_images(config, paths)
     manifest.write(scratch.manifest)
     project = Project(config, scratch)
