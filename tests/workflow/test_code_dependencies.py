@@ -24,6 +24,8 @@ UNDECLARED = {
     "search.workers_per_trial": "how work is spread: more workers must not train again",
     "registry.gate.metric": "the index refuses what the task does not have, before the work",
     "train.class_weight": "likewise",
+    "train.ensemble": "likewise",
+    "plan.strategy": "the index refuses an ensemble of heads; what is trained is in the plan",
     "plan.ledger": "the file that gets a line about what the stage has found",
     "*": "the lineage of a model records the whole configuration",
 }
