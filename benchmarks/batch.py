@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from extraction import enlarge
+from stamp import describe_run
 
 from rootstock.model.answer_table import AnswerTable
 from rootstock.model.predictor import Predictor
-from rootstock.system.cpu import processor_name, usable_cores
 from rootstock.system.files import write_json
 from rootstock.system.threads import spread
 from rootstock.tasks.task import AnswerOptions
@@ -46,13 +46,10 @@ def main() -> None:
         for precision in ("float32", "int8"):
             results[precision] = measure(options.model, paths, folder, precision)
             print(precision, results[precision], flush=True)
-    machine = f"{processor_name()}, {usable_cores()} cores"
     write_json(
         options.out,
         {
-            "command": "python benchmarks/batch.py --model MODEL --images PHOTOS",
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": machine,
+            **describe_run("python benchmarks/batch.py --model MODEL --images PHOTOS"),
             "images": options.count,
             "precisions": results,
         },

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import uvloop
 from serving import ROOT, fire, request_bytes, served
+from stamp import describe_run
 
 from rootstock.data.manifest import Manifest
 from rootstock.model.predictor import Predictor
-from rootstock.system.cpu import processor_name, usable_cores
 from rootstock.system.files import write_json
 from rootstock.tasks.dataset import read_targets
 
@@ -52,9 +52,7 @@ def main() -> None:
     write_json(
         options.out,
         {
-            "command": "python benchmarks/int8.py RUN=DATA ...",
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": f"{processor_name()}, {usable_cores()} cores, shared with other work",
+            **describe_run("python benchmarks/int8.py RUN=DATA ..."),
             "times": "median milliseconds of processor time, float32 and int8 in turns",
             "sets": results,
         },

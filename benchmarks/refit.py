@@ -22,13 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 from PIL import Image
+from stamp import describe_run
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
@@ -36,7 +36,6 @@ from rootstock.features.store.store import FeatureStore
 from rootstock.ports.runs import NullRunLogger
 from rootstock.ports.search import SequentialSearcher
 from rootstock.ports.spread import InProcess
-from rootstock.system.cpu import usable_cores
 from rootstock.system.files import read_json, write_json
 from rootstock.workflow.features import cache_features
 from rootstock.workflow.index import index_images
@@ -59,11 +58,7 @@ def main() -> None:
     parser.add_argument("--many", type=Path, help="a folder that keeps the pictures of the fit")
     parser.add_argument("--write", action="store_true", help="write the result file")
     options = parser.parse_args()
-    results: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "cores": usable_cores(),
-        "load": round(os.getloadavg()[0], 1),
-    }
+    results = describe_run(f"python benchmarks/refit.py --count {options.count} --data photos/")
     with tempfile.TemporaryDirectory() as scratch:
         if options.count:
             results["fit"] = measure_fit(options.many or Path(scratch) / "many", options.count)

@@ -111,7 +111,7 @@ def test_a_class_without_training_images_cannot_be_learnt(tmp_path):
 def test_given_split_that_lacks_class_is_warned_of(tmp_path):
     write_classes(tmp_path / "train", {"ants": 20, "bees": 20})
     write_classes(tmp_path / "test", {"ants": 5}, seed=1)
-    assert any("no image of bees in test" in text for text in index(tmp_path).warnings)
+    assert any("no image of bees is in the split test" in text for text in index(tmp_path).warnings)
 
 
 def test_listed_file_that_is_not_there_is_quarantined(root):

@@ -116,5 +116,5 @@ def test_metadata_is_written_and_read(table, tmp_path):
 
 
 def test_a_folder_has_no_times(table, tmp_path):
-    with pytest.raises(DataError, match="data.time is 'when', and .* is a folder"):
+    with pytest.raises(DataError, match="data.time is 'when', but .* is a folder"):
         index(table.parent, tmp_path / "out", "data.time=when")

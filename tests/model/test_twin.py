@@ -132,7 +132,7 @@ def test_a_twin_with_other_answers_is_ignored(monkeypatch, tmp_path):
     monkeypatch.setattr(engines, "open_engine", overflowing)
     monkeypatch.setattr("rootstock.model.predictor.open_engine", overflowing)
     assert Predictor(bundle, engine="onnx", precision="auto").precision == "float32"
-    with pytest.raises(BundleError, match="golden image .* off by"):
+    with pytest.raises(BundleError, match="golden image .* differ by"):
         Predictor(bundle, precision="int8")
 
 

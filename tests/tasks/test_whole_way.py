@@ -114,7 +114,9 @@ def test_each_split_has_its_share_of_each_label(trained):
             assert abs(count - len(rows) / 2) <= 1.5, (label, split, count, len(rows))
 
 
-def test_service_answers_with_every_label_and_its_decision(trained):
+def test_service_answers_with_every_label_and_its_decision(trained, monkeypatch):
+    # The sets of this network end at a probability of .99993, which int8 misses by .00003.
+    monkeypatch.setenv("ROOTSTOCK_PRECISION", "float32")
     with make_client(model=str(trained["multi_label"].model)) as client:
         files = [
             ("files", ("both.png", coloured(["red", "blue"], 99))),
@@ -151,7 +153,7 @@ def test_numbers_are_learnt_in_their_own_units(trained):
     assert float(rows[0]["mean_absolute_error"]) > 1000 * float(rows[1]["mean_absolute_error"])
     for name in ("predicted", "worst"):
         assert (paths.reports / f"plots/evaluation/{name}.png").stat().st_size > 1000
-    assert "off by" in paths.model_card.read_text()
+    assert "mean absolute error is" in paths.model_card.read_text()
 
 
 def test_the_service_answers_with_numbers_and_intervals(trained):

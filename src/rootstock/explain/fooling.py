@@ -18,6 +18,7 @@ from rootstock.explain.robustness import Sample
 from rootstock.model.engine import load_network
 from rootstock.model.predictor import Predictor
 from rootstock.system.progress import Progress
+from rootstock.tasks.metric_words import name_metric
 
 RADII = (1, 2, 4, 8)
 """In pixel levels of 255, as in files: a change of 2 is invisible."""
@@ -92,7 +93,7 @@ def measure_fooling(
 
 def render_fooling(metric: str, result: FoolingScores) -> str:
     """Return a paragraph of an evaluation on attacks of the smallest radius."""
-    name, radius = metric.replace("_", " "), result.radii[0]
+    name, radius = name_metric(metric), result.radii[0]
     scores = " and ".join(f"{one[0]:.3f} by {method}" for method, one in result.scores.items())
     return (
         f"An attacker who knows the model and changes each pixel by at most {radius} of 255 "

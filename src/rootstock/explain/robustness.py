@@ -20,6 +20,7 @@ from rootstock.system.escape import markdown_table
 from rootstock.system.progress import Progress
 from rootstock.system.threads import spread
 from rootstock.tasks.dataset import read_targets
+from rootstock.tasks.metric_words import name_metric
 from rootstock.tasks.targets import Targets
 
 TYPICAL_SEVERITY = 3
@@ -83,7 +84,7 @@ class CorruptionScores:
 
 def render_corruptions(metric: str, result: CorruptionScores) -> str:
     """Return the section of an evaluation at severity 3."""
-    name = metric.replace("_", " ")
+    name = name_metric(metric)
     rows = [("none", f"{result.clean:.3f}", "")]
     for kind, scores in result.scores.items():
         rows.append((kind, f"{scores[-1]:.3f}", f"{result.unknown[kind][-1]:.0%}"))

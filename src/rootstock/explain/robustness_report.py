@@ -14,6 +14,7 @@ from rootstock.explain.robustness import TYPICAL_SEVERITY, CorruptionScores, Sam
 from rootstock.plots.robustness import plot_curves, plot_examples
 from rootstock.system.escape import markdown_table
 from rootstock.system.files import write_atomic, write_json
+from rootstock.tasks.metric_words import name_metric
 
 CORRUPTIONS_PICTURE, ATTACKS_PICTURE = "corruptions.png", "attacks.png"
 EXAMPLES_PICTURE = "adversarial.png"
@@ -51,7 +52,7 @@ def write_robustness(
 ) -> dict[str, Any]:
     """Write robustness.json, robustness.md and pictures to ``out``; return the numbers."""
     numbers = describe_robustness(metric, sample, corruptions, fooling)
-    name = metric.replace("_", " ")
+    name = name_metric(metric)
     plot_curves(
         corruptions.scores,
         corruptions.clean,
@@ -84,7 +85,7 @@ def write_robustness(
 
 def summarise(numbers: dict[str, Any]) -> str:
     """Return two sentences for people."""
-    name = numbers["metric"].replace("_", " ")
+    name = name_metric(numbers["metric"])
     worst = min(
         numbers["corruptions"], key=lambda one: numbers["corruptions"][one][TYPICAL_SEVERITY - 1]
     )

@@ -109,7 +109,7 @@ def _describe_int8(task: Task, metrics: Mapping[str, float], facts: Mapping[str,
         return []
     text = describe_twin(TwinFacts.model_validate(facts["int8"]))
     if f"int8_{task.score}" in metrics:
-        name = task.score.replace("_", " ")
+        name = name_metric(task.score)
         text += f" On the test images its {name} is {metrics[f'int8_{task.score}']:.4f}."
     return [f"- {text}"]
 

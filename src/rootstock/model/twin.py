@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from rootstock.tasks.metric_words import name_metric
 from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Calibration, Task
 
@@ -117,7 +118,7 @@ def describe_twin(facts: TwinFacts | None) -> str:
     agreement = ""
     if figures.agreement is not None:
         agreement = f", the same decision on {figures.agreement:.1%} of them"
-    name = figures.metric.replace("_", " ")
+    name = name_metric(figures.metric)
     measured = (
         f"{name} {figures.score:.4f} in int8 and {figures.score_float32:.4f} in float32 on the "
         f"{figures.n_images} validation images{agreement}"

@@ -83,7 +83,7 @@ def test_a_model_with_other_golden_answers_is_rejected(tmp_path):
     sums["golden/golden.json"] = sha256_file(golden)
     (folder / "checksums.json").write_text(json.dumps(sums))
     holder = make_holder(None, tmp_path, str(folder))
-    with pytest.raises(BundleError, match="golden image 0.* off by 0.1"):
+    with pytest.raises(BundleError, match="golden image 0.* differ by 0.1"):
         holder.load()
     assert not holder.ready
 
