@@ -302,7 +302,7 @@ def test_a_registered_model_carries_its_card(finished):
     assert card == (finished / "reports/model_card.md").read_text()
     assert "Licence of the images: not stated." in card
     assert "licence Apache-2.0, which allows commercial use" in card
-    assert "the images were not versioned by DVC" in card
+    assert "The images were not versioned by DVC" in card
     assert read_bundle(finished / "registry/rootstock/1").strategy
 
 
@@ -329,7 +329,7 @@ def test_a_model_is_registered_once(data, copied, tmp_path):
     shutil.rmtree(registry.root / "rootstock/1")
     anew = register_model(configure(data), copied, **arguments)
     assert (anew["version"], anew["alias"]) == ("2", "challenger")
-    assert "no longer exist); promote by hand" in anew["reason"]
+    assert "has no files any more); promote by hand" in anew["reason"]
 
 
 def test_another_gate_is_passed_once_more(data, copied, tmp_path):

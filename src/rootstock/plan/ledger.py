@@ -169,7 +169,7 @@ def read_ledger(path: Path) -> Iterator[LedgerRow]:
 def _unusable(path: Path, error: OSError) -> ArtifactError:
     return ArtifactError(
         f"the ledger {path} cannot be used: {error.strerror or error}",
-        hint="check the path, free some disk space, or set plan.ledger to another file",
+        hint="free some disk space, move what is there away, or set plan.ledger to another file",
     )
 
 
