@@ -189,6 +189,37 @@ def ensemble(result: Result) -> Rows:
             yield cell["set"], networks, *values, *verdict
 
 
+def int8(result: Result) -> Rows:
+    """Yield quality and milliseconds in float32 and int8, one row per set."""
+    yield (
+        "set", "test images", "accuracy", "log-loss", "same decision",
+        "engine, ms", "from JPEG, ms", "HTTP service, ms",
+    )  # fmt: skip
+    for name, one in result["sets"].items():
+        times = (
+            f"{part['float32_ms']:.1f} and {part['int8_ms']:.1f} ({part['ratio']:.2f})"
+            for part in (one["engine"], one["from_jpeg"], one["service"])
+        )
+        score, loss = (" and ".join(f"{x:.3f}" for x in one[key]) for key in ("score", "loss"))
+        yield name, one["test_images"], score, loss, percent(one["agreement"]), *times
+
+
+def batch(result: Result) -> Rows:
+    """Yield images per second of the parts and of the whole command, one row per precision."""
+    yield "precision", "decode", "engine", "whole command", "share of the bound"
+    for precision, one in result["precisions"].items():
+        rates = (f"{one[f'{part}_per_second']:.0f}" for part in ("decode", "engine", "table"))
+        yield precision, *rates, percent(one["of_the_bound"], 0)
+
+
+def refit(result: Result) -> Rows:
+    """Yield the seconds of each round until a new head is fitted, registered, and answers."""
+    yield "round", "10,000 images: fitted", "whole way: fitted", "registered", "answers over HTTP"
+    ways = result["way"]["rounds"]
+    for number, (fit, way) in enumerate(zip(result["fit"]["rounds"], ways, strict=True), 1):
+        yield number, fit["seconds"], way["fitted"], way["registered"], way["answered"]
+
+
 def growth(result: Result) -> Rows:
     """Yield seconds and memory of each stage of the newest run, one column per size."""
     costs = result["runs"][-1]["costs"]

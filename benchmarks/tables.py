@@ -116,6 +116,27 @@ SUBJECTS = (
         table_rows.peers,
     ),
     Subject(
+        "int8",
+        "int8 and float32",
+        "The same model, one core, in turns, medians of processor time. Ratios in brackets.",
+        table_rows.int8,
+    ),
+    Subject(
+        "batch",
+        "Many images at once",
+        "`rootstock predict FOLDER --out answers.parquet`: images per second of the parts and of "
+        "the whole command. The bound is decoding and engine together.",
+        table_rows.batch,
+    ),
+    Subject(
+        "refit",
+        "A new head",
+        "Seconds: a head for 10,000 images of 20 classes, from stored features; then the whole way "
+        "for ants and bees, from the correction in the studio to the answer over HTTP. In the "
+        "first round, studio and service load PyTorch and MLflow.",
+        table_rows.refit,
+    ),
+    Subject(
         "labels_saved",
         "Labels saved",
         "Labels until the accuracy reaches 95 % of that with all labels, means over three seeds. "
