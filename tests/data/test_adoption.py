@@ -14,22 +14,11 @@ from rootstock.data.label_corrections import (
     stamp_time,
 )
 from rootstock.data.layout import find_images
-from rootstock.data.limits import DecodeLimits
 from rootstock.errors import ArtifactError, DataError, ImageError
 from rootstock.tasks import get_task
 from tests.bundles import jpeg
 from tests.data.folders import photo, write_classes
-from tests.data.test_broken_folders import index
-
-SETTINGS = {
-    "limits": DecodeLimits(),
-    "val_fraction": 0.2,
-    "test_fraction": 0.2,
-    "near_duplicate_bits": 3,
-    "min_per_class": 3,
-    "seed": 0,
-    "workers": 1,
-}
+from tests.data.test_broken_folders import SETTINGS, index
 
 
 @pytest.fixture

@@ -11,18 +11,19 @@ from rootstock.errors import DataError
 from rootstock.tasks.single_label.task import SingleLabel
 from tests.data.folders import photo, write_classes
 
+SETTINGS = {
+    "limits": DecodeLimits(),
+    "val_fraction": 0.2,
+    "test_fraction": 0.2,
+    "near_duplicate_bits": 3,
+    "min_per_class": 3,
+    "seed": 0,
+    "workers": 1,
+}
+
 
 def index(root, **changes):
-    settings = {
-        "limits": DecodeLimits(),
-        "val_fraction": 0.2,
-        "test_fraction": 0.2,
-        "near_duplicate_bits": 3,
-        "min_per_class": 3,
-        "seed": 0,
-        "workers": 1,
-    }
-    return build_manifest(find_images(root), rules=SingleLabel(), **(settings | changes))
+    return build_manifest(find_images(root), rules=SingleLabel(), **(SETTINGS | changes))
 
 
 def loose(root):

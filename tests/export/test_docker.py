@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
 import urllib.request
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from rootstock.export.docker import write_docker
 from rootstock.model.bundle import read_bundle
 from tests.bundles import jpeg, tiny_bundle
 from tests.packaging.environments import clean_variables, make_environment
-from tests.service.test_serve import address_of, drain
+from tests.service.test_serve import serving_command
 
 
 @pytest.fixture(scope="module")
@@ -73,26 +72,15 @@ def test_the_steps_of_the_dockerfile_give_a_service(folder, steps, tmp_path):
         key: value.replace("/opt/rootstock", str(folder)) for key, value in settings.items()
     }
     [program] = [json.loads(rest) for name, rest in steps if name == "ENTRYPOINT"]
-    process = subprocess.Popen(
-        [bin_ / program[0], *program[1:]],
-        cwd=tmp_path,
-        env=clean_variables() | settings | {"ROOTSTOCK_HOST": "127.0.0.1", "ROOTSTOCK_PORT": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        address = address_of(process)
-        drain(process)
+    command = [bin_ / program[0], *program[1:]]
+    local = {"ROOTSTOCK_HOST": "127.0.0.1", "ROOTSTOCK_PORT": "0"}
+    variables = clean_variables() | settings | local
+    with serving_command(command, folder=tmp_path, variables=variables) as address:
         request = urllib.request.Request(
             f"{address}/v1/predict", jpeg(0), {"Content-Type": "image/jpeg"}
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             assert json.load(answer)["model"]["name"] == "tiny"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        process.stdout.close()
 
 
 def test_a_folder_with_files_is_not_overwritten(tmp_path):

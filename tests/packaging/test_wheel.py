@@ -1,6 +1,5 @@
 """The built wheel: its content, and that each extra is enough for its purpose."""
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from tests.packaging.environments import (
     make_environment,
     requirements_of,
 )
-from tests.service.test_serve import address_of, drain
+from tests.service.test_serve import serving_command
 
 pytestmark = pytest.mark.integration
 FOR_TRAINING = {"torch", "torchvision", "timm", "scipy", "scikit-learn", "matplotlib", "pyarrow"}
@@ -80,25 +79,10 @@ def run(*command, folder):
     )
 
 
-@contextlib.contextmanager
 def serving(programs, *arguments, folder):
     """The address of `rootstock serve`, which is stopped afterwards."""
-    process = subprocess.Popen(
-        [programs / "rootstock", "serve", "--port", "0", *arguments],
-        cwd=folder,
-        env=clean_variables(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        address = address_of(process)
-        drain(process)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        process.stdout.close()
+    command = [programs / "rootstock", "serve", "--port", "0", *arguments]
+    return serving_command(command, folder=folder, variables=clean_variables())
 
 
 def ask(address, image, headers=None):

@@ -81,6 +81,27 @@ def running(*arguments, **environment):
         process.stdout.close()
 
 
+@contextlib.contextmanager
+def serving_command(command, *, folder, variables):
+    """The address of a command that serves, which has to end within 30 seconds afterwards."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        address = address_of(process)
+        drain(process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        process.stdout.close()
+
+
 def test_process_answers_and_finishes_its_requests_on_sigterm():
     process = start("--model", str(tiny_bundle()))
     try:

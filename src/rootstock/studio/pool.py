@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.data.manifest import ImageRow
-from rootstock.errors import RootstockError
 from rootstock.model.predictor import Predictor
 from rootstock.review.queue import Item
+from rootstock.studio.work import find_problem
 from rootstock.workflow.pool import PoolImage, PoolImages
 
 RANKED_IMAGES = 50
@@ -86,14 +86,8 @@ class Pool:
         return self.describe()
 
     def _run(self, folder: Path, again: bool) -> None:
-        problem = None
-        try:
-            self._look(folder, again)
-        except RootstockError as error:
-            problem = {"text": error.message, "todo": error.hint}
-        except Exception:  # noqa: BLE001 - the page must hear of every end
-            _log.exception("the pool could not be ranked")
-            problem = {"text": "The images could not be ranked.", "todo": "see the studio's log"}
+        failed = "The images could not be ranked."
+        problem = find_problem(lambda: self._look(folder, again), failed=failed)
         with self._lock:
             self._work, self._problem = False, problem
 

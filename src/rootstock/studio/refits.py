@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rootstock.config.schema import Config
 from rootstock.errors import RootstockError
 from rootstock.studio.project import StudioProject
+from rootstock.studio.work import find_problem
 from rootstock.system.exclusive import claim_folder
 
 if TYPE_CHECKING:
     from rootstock.workflow.refit import Refit
-
-_log = logging.getLogger("rootstock.studio")
 
 
 class Refits:
@@ -67,15 +65,11 @@ class Refits:
         return self.describe()
 
     def _run(self, run: Callable[[], None]) -> None:
-        problem = None
-        try:
+        def claim_and_run() -> None:
             with claim_folder(self._project.root):
                 run()
-        except RootstockError as error:
-            problem = {"text": error.message, "todo": error.hint}
-        except Exception:  # noqa: BLE001 - the page must hear of every end
-            _log.exception("fitting the head failed")
-            problem = {"text": "Fitting the head failed.", "todo": "see the log of the studio"}
+
+        problem = find_problem(claim_and_run, failed="Fitting the head failed.")
         with self._lock:
             self._work, self._problem = "", problem
 

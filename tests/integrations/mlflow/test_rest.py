@@ -4,7 +4,6 @@ import base64
 import importlib.util
 import json
 import shutil
-import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +26,7 @@ from tests.packaging.environments import (
     make_environment,
     requirements_of,
 )
-from tests.service.test_serve import address_of, drain
+from tests.service.test_serve import serving_command
 
 pytestmark = pytest.mark.integration
 ENTRY = RegistryEntry("flowers", "1", "run")
@@ -100,25 +99,13 @@ def test_service_without_mlflow_serves_champion_of_server(server, tmp_path):
     programs = make_environment(tmp_path / "env", requirements_of("serve"))
     variables = {"PYTHONPATH": str(ROOT / "src"), "MLFLOW_TRACKING_URI": server}
     command = ["-m", "rootstock", "serve", "--port", "0", "--model", "models:/thin@champion"]
-    process = subprocess.Popen(
-        [programs / "python", *command],
-        cwd=tmp_path,
-        env=clean_variables() | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        address = address_of(process)
-        drain(process)
+    variables = clean_variables() | variables
+    command = [programs / "python", *command]
+    with serving_command(command, folder=tmp_path, variables=variables) as address:
         wait_for(f"{address}/readyz")
         with Client(address) as client:
             (answer,) = client.predict([jpeg(0)])
             assert client.model()["version"] == entry.version
-    finally:
-        process.terminate()
-        process.wait(30)
-        process.stdout.close()
     assert answer.label == Predictor(tiny_bundle()).predict([jpeg(0)])[0].label
 
 
