@@ -108,6 +108,6 @@ export async function showData(root) {
     } },
     { keys: ["m"], what: "Show or hide the map", run: () => showMap(!map) },
     { keys: ["/"], what: "Find by path", run: () => text.focus() },
-  ]);
+  ], root);
   return () => { detail?.close(); map?.end(); grid.end(); };
 }

@@ -4,8 +4,8 @@ import { fill, h } from "./dom.js";
 const shared = [];
 let own = [];
 
-/** Set the keys of the current page: lists of `{keys, what, run}`; `run` gets the event. */
-export function setKeys(bindings) { own = bindings; }
+/** Set the keys of a page, unless it was left: lists of `{keys, what, run}`; `run` gets the event. */
+export function setKeys(bindings, root) { if (root.isConnected) own = bindings; }
 export function addShared(bindings) { shared.push(...bindings); }
 
 const isTyping = (target) =>

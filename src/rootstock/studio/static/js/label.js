@@ -130,7 +130,7 @@ export async function showLabel(root) {
   }
 
   function drawEnd() {
-    setKeys(keys());
+    setKeys(keys(), root);
     const nothing = !queue.images.length;
     fill(side);
     fill(stage, h("div", { class: "empty" }, h("h1", {}, nothing ? "No doubtful images" : "All done"),
@@ -204,7 +204,7 @@ export async function showLabel(root) {
       run: () => { if (queue.images[at]?.labelled) decide({ remove: true }); } }] : []),
     { keys: ["h"], what: "Enlarge the evidence", run: toggleHeat },
   ];
-  function bind() { showsHeat = false; setKeys(keys()); }
+  function bind() { showsHeat = false; setKeys(keys(), root); }
 
   async function showNew() {
     queue = await get("api/queue", filters);

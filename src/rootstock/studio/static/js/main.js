@@ -29,18 +29,21 @@ function drawNav(current) {
 
 async function show() {
   const page = PAGES.find((one) => one.path === place().path) || PAGES[0];
-  const root = document.getElementById("page");
-  if (root.dataset.page === page.path && root.onaddress) { root.onaddress(); return; }
+  const before = document.getElementById("page");
+  if (before.dataset.page === page.path && before.onaddress) { before.onaddress(); return; }
   leave();
   leave = () => {};
-  setKeys([]);
-  root.onaddress = null;
+  // A page that was left while it loaded must not draw over the next one, nor take its keys.
+  const root = before.cloneNode(false);
+  before.replaceWith(root);
+  setKeys([], root);
   root.dataset.page = page.path;
   drawNav(page);
   document.title = `${page.name} · ${state.session.project.name}`;
-  fill(root);
   try {
-    leave = (await page.show(root)) || (() => {});
+    const end = (await page.show(root)) || (() => {});
+    if (root.isConnected) leave = end;
+    else end();
   } catch (error) {
     fill(root, explain(error));
   }

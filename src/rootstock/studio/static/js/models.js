@@ -95,7 +95,7 @@ export async function showModels(root) {
       section("Champion and challenger", drawRegistry), section("Evaluation", drawEvaluation)])) column.append(box);
   }
   root.addEventListener("again", draw);
-  setKeys([]);
+  setKeys([], root);
   await look();
   await draw();
   return () => { ended = true; clearTimeout(timer); root.removeEventListener("again", draw); };

@@ -87,7 +87,7 @@ function drawForeign(journal) {
 export async function showProduction(root) {
   const column = h("div", { class: "column" });
   fill(root, h("div", { class: "scroll" }, column));
-  setKeys([]);
+  setKeys([], root);
   let timer = 0, ended = false, last = "";
   async function look() {
     try {
