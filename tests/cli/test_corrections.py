@@ -44,6 +44,21 @@ def test_labels_of_a_table_become_corrections(manifest, tmp_path, capsys):
     assert reindex(tmp_path).summary()["removed"] == 1
 
 
+def test_import_can_undo_a_correction(manifest, tmp_path, capsys):
+    (tmp_path / "new.csv").write_text("path,label\nants/0.png,bees\n")
+    (tmp_path / "back.csv").write_text("path,label\nants/0.png,(original)\nants/1.png,(original)\n")
+    run(capsys, "corrections", "import", "new.csv")
+    out = run(capsys, "corrections", "import", "back.csv")
+    assert "1 corrections added, 1 labels unchanged" in out
+    assert [(one.old, one.new) for one in rows(tmp_path)] == [
+        ("ants", "bees"),
+        ("bees", "(original)"),
+    ]
+    assert reindex(tmp_path) == manifest
+    first, undone = json.loads(run(capsys, "corrections", "list", "--json"))
+    assert (first["in_force"], undone["in_force"]) == (False, True)
+
+
 def test_a_second_import_adds_nothing(manifest, tmp_path, capsys):
     (tmp_path / "new.csv").write_text("path,label\nants/0.png,bees\n")
     for _ in range(2):

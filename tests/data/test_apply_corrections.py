@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from rootstock.data.label_corrections import REMOVE, Correction
+from rootstock.data.label_corrections import ORIGINAL, REMOVE, Correction
 from rootstock.data.manifest import REMOVED, Manifest
 from rootstock.data.notices import describe_corrections, list_notices
 from rootstock.errors import DataError
@@ -60,6 +60,15 @@ def test_later_row_with_first_label_undoes_correction(root, before):
     row = before.rows()[0]
     there_and_back = [correct(row, "bees"), correct(row, "ants", old="bees")]
     assert index(root, corrections=there_and_back) == before
+
+
+@pytest.mark.parametrize("new", ["bees", REMOVE])
+def test_undone_correction_gives_the_label_of_the_folder(root, before, new):
+    row = before.rows()[0]
+    there_and_back = [correct(row, new), correct(row, ORIGINAL, old=new)]
+    after = index(root, corrections=there_and_back[:1])
+    assert after != before
+    assert index(root, previous=after, corrections=there_and_back) == before
 
 
 def test_removed_image_is_not_used_and_can_return(root, before):

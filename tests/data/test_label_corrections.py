@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rootstock.data.label_corrections import (
+    ORIGINAL,
     REMOVE,
     Conflict,
     Correction,
@@ -194,6 +195,21 @@ def test_last_row_of_image_is_in_force():
         first.sha256: undone,
         correction(1).sha256: correction(1),
     }
+
+
+def test_undone_image_has_no_correction_in_force():
+    rows = [correction(), correction(1), correction(old="bee", new=ORIGINAL)]
+    assert current(rows) == {correction(1).sha256: correction(1)}
+    assert current([*rows, correction()]) == {one.sha256: one for one in rows[:2]}
+
+
+def test_undoing_a_correction_settles_a_conflict():
+    rows = [correction(new="bee"), correction(new="wasp", who="Ben")]
+    undone = correction(old="wasp", new=ORIGINAL)
+    assert conflicts([*rows, undone]) == []
+    assert conflicts([*rows, undone, correction(new="bee", who="Ben")]) == []
+    unseen = correction(new=ORIGINAL, who="Ben")
+    assert conflicts([rows[0], unseen]) == [Conflict(rows[0], unseen)]
 
 
 def test_label_given_without_seeing_the_other_conflicts():

@@ -3,11 +3,14 @@
 import csv
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.data.label_corrections import read_corrections
+from rootstock.data.label_corrections import ORIGINAL, REMOVE, read_corrections
+from rootstock.data.manifest import REMOVED
 from rootstock.workflow.index import index_images
 from tests.data.folders import photo
 from tests.service.requests import wait_for
@@ -39,10 +42,23 @@ def make_project(root, task):
     return root
 
 
-def index(root):
-    table = root / "images/labels.csv"
-    config = load_config(root / "params.yaml", overrides=[f"data.root={table}"])
+def index(root, data="images/labels.csv"):
+    config = load_config(root / "params.yaml", overrides=[f"data.root={root / data}"])
     return index_images(config, Paths(root))
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """A project of masks whose index has run."""
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for number in range(12):
+        (tmp_path / f"data/images/{number}.png").write_bytes(photo(number))
+        mask = np.random.default_rng(number).integers(0, 2, (48, 48), np.uint8)
+        Image.fromarray(mask).save(tmp_path / f"data/masks/{number}.png")
+    (tmp_path / "params.yaml").write_text("data: {root: data}\n")
+    index(tmp_path, "data")
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -113,3 +129,41 @@ def test_each_editor_writes_label_and_shows_next_image(desk):
     assert row.old != row.new
     if task == "localisation":
         assert json.loads(row.new)[1:] == pytest.approx([0.25, 0.25, 0.75, 0.75], abs=0.02)
+
+
+def test_image_with_a_mask_is_removed_and_put_back(masked):
+    if not find_browser():
+        pytest.skip("Chromium is not installed")
+    before = index(masked, "data")
+
+    def rows():
+        found = read_corrections(masked / "data/corrections.csv")
+        return [(row.old, row.new, row.why) for row in found]
+
+    with running(masked) as address, Browser() as page:
+        page.open(address)
+        page.wait("document.querySelectorAll('#nav a').length")
+        page.run("localStorage.setItem('studio.who', 'Ada')")
+        page.open(f"{address}#/label?text=.png")
+        page.wait("document.querySelector('.stage img').naturalWidth > 0")
+        page.wait("document.querySelectorAll('.decide button').length === 3")
+        first = page.run("document.querySelector('.label .path').textContent")
+        page.press("x")
+        page.wait(f"document.querySelector('.label .path').textContent !== {first!r}")
+        wait_for(lambda: rows() == [(ORIGINAL, REMOVE, "")])
+        (gone,) = index(masked, "data").quarantined
+        assert (gone.path, gone.quarantine) == (first, REMOVED)
+        page.press("u")
+        page.wait(f"document.querySelector('.label .path').textContent === {first!r}")
+        wait_for(lambda: rows()[1:] == [(REMOVE, ORIGINAL, "undone")])
+        assert index(masked, "data") == before
+        # In another visit, a key puts back an image that was removed.
+        page.press("x")
+        wait_for(lambda: len(rows()) == 3)
+        page.open(f"{address}#/label?flag=corrected")
+        page.wait("document.querySelector('.label h1').textContent === 'removed'")
+        page.press("r")
+        wait_for(lambda: rows()[3:] == [(REMOVE, ORIGINAL, "")])
+        assert index(masked, "data") == before
+        # The browser logs the answers that need a model, which this project does not have.
+        assert all("409" in error for error in page.errors)

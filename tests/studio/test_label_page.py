@@ -10,7 +10,7 @@ import sys
 import httpx
 import pytest
 
-from rootstock.data.label_corrections import REMOVE, read_corrections
+from rootstock.data.label_corrections import ORIGINAL, REMOVE, read_corrections
 from rootstock.studio.guard import TOKEN_HEADER
 from tests.service.requests import check_problem, wait_for
 from tests.studio.conftest import SCRIPT, open_studio
@@ -75,8 +75,18 @@ def test_removed_image_gets_its_label_back(client, project):
     assert answer.json()["label"] == "plain"
     assert [(row.old, row.new) for row in rows_of(project)] == [
         ("plain", REMOVE),
-        (REMOVE, "plain"),
+        (REMOVE, ORIGINAL),
     ]
+
+
+def test_image_whose_label_was_undone_is_in_the_queue_again(client):
+    (image, *_) = client.get("/api/queue").json()["images"]
+    correct(client, image, parts={"labels": [SCRIPT]})
+    correct(client, image, original=True, seen=SCRIPT)
+    queue = client.get("/api/queue").json()["images"]
+    assert image["id"] in [one["id"] for one in queue]
+    assert client.get("/api/corrections").json()["total"] == 0
+    assert "correction" not in client.get(f"/api/images/{image['id']}/label").json()
 
 
 def test_labels_of_two_people_are_kept_and_shown(client, project):

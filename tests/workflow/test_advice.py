@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rootstock.config.choices import PRIOR_SHARES
-from rootstock.data.label_corrections import REMOVE, Correction
+from rootstock.data.label_corrections import ORIGINAL, REMOVE, Correction
 from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.plan.rules import is_finetune
 from rootstock.workflow.advice import advise_run
@@ -84,6 +84,16 @@ def test_backbone_tuned_on_changed_labels_needs_a_run(labels):
     advice = advise(many, profile, plan=plan)
     assert advice.pays
     assert "labels of which 6 % have changed" in advice.why
+
+
+def test_correction_undone_after_the_index_is_a_changed_label(labels):
+    rows = list(labels.manifest.images)
+    rows[0] = rows[0]._replace(target="wasps", stratum="wasps")
+    indexed = Manifest(tuple(rows), originals={rows[0].path: "ants"})
+    corrected = correct(replace(labels, manifest=indexed), 0)
+    assert advise(corrected).changed == 0
+    assert advise(correct(corrected, 0, new=ORIGINAL, old="wasps")).changed == 1
+    assert advise(correct(correct(labels, 0), 0, new=ORIGINAL, old="wasps")).changed == 0
 
 
 def test_removed_images_are_not_counted_as_training_images(labels):

@@ -67,10 +67,10 @@ def add_commands(commands: Any) -> None:
 
 def list_corrections(options: argparse.Namespace) -> None:
     """Print all corrections in the order of the file."""
-    from rootstock.data.label_corrections import conflicts, current
+    from rootstock.data.label_corrections import conflicts, last_rows
 
     labels = _open(options)
-    in_force = {id(row) for row in current(labels.corrections).values()}
+    in_force = {id(row) for row in last_rows(labels.corrections).values()}
     open_ones = {conflict.later.sha256 for conflict in conflicts(labels.corrections)}
     rows = [
         dataclasses.asdict(row)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rootstock.data.entry import Entry, count
-from rootstock.data.label_corrections import REMOVE, read_corrections_of
+from rootstock.data.label_corrections import ORIGINAL, REMOVE, read_corrections_of
 
 FOLDER = "added"
 DIGITS = 16
@@ -35,7 +35,7 @@ def list_added(table: Path, entries: Sequence[Entry]) -> tuple[list[Entry], list
         return [], []
     labels: dict[str, str] = {}
     for row in read_corrections_of(table):
-        if row.new != REMOVE:
+        if row.new not in (ORIGINAL, REMOVE):
             labels.setdefault(row.sha256[:DIGITS], row.new)
     listed = {entry.path for entry in entries}
     split = "train" if any(entry.split for entry in entries) else None

@@ -26,6 +26,9 @@ from rootstock.system.files import remove_leftovers, write_atomic
 FILE_NAME = "corrections.csv"
 REMOVE = "(remove)"
 """The new label of an image that is removed from the data set, and the old one if it returns."""
+ORIGINAL = "(original)"
+"""The new label of an image whose corrections are undone: the label in the folders, the table or
+the mask file is in force again. It is also the old label if that cannot be written in a row."""
 NOTE_SIGN = "#"
 """A line that starts with this is not a row."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -135,24 +138,31 @@ def append_corrections(path: Path, corrections: Sequence[Correction]) -> None:
 
 
 def current(corrections: Iterable[Correction]) -> dict[str, Correction]:
-    """Return the correction in force per image, by SHA-256."""
+    """Return the correction in force per image, by SHA-256; none if it was undone."""
+    last = last_rows(corrections)
+    return {sha256: one for sha256, one in last.items() if one.new != ORIGINAL}
+
+
+def last_rows(corrections: Iterable[Correction]) -> dict[str, Correction]:
+    """Return the last row per image, by SHA-256."""
     return {one.sha256: one for one in corrections}
 
 
 def conflicts(corrections: Iterable[Correction]) -> list[Conflict]:
     """Return the conflicts that no later row has resolved, in the order of the file.
 
-    A row resolves a conflict if its ``old`` is the label in force: its author saw that label.
+    A row resolves a conflict if its ``old`` is the label in force: its author saw that label. After
+    a person has undone all corrections, no label of another person is lost.
     """
-    in_force: dict[str, Correction] = {}
+    last: dict[str, Correction] = {}
     open_ones: dict[str, Conflict] = {}
     for row in corrections:
-        known = in_force.get(row.sha256)
-        if known and row.old != known.new and row.new != known.new and row.who != known.who:
-            open_ones[row.sha256] = Conflict(known, row)
-        elif known and row.old == known.new:
+        known = last.get(row.sha256)
+        if known and known.new in (row.old, ORIGINAL):
             open_ones.pop(row.sha256, None)
-        in_force[row.sha256] = row
+        elif known and row.new != known.new and row.who != known.who:
+            open_ones[row.sha256] = Conflict(known, row)
+        last[row.sha256] = row
     return list(open_ones.values())
 
 

@@ -7,19 +7,20 @@ from typing import Annotated, Any
 from fastapi import Body, Request
 from fastapi.responses import Response
 
-from rootstock.data.label_corrections import REMOVE
+from rootstock.data.label_corrections import ORIGINAL, REMOVE
 from rootstock.errors import ImageError
 from rootstock.service.http.access import Router
 from rootstock.service.http.problems import Problem
 from rootstock.studio.api_data import Filters, describe
 from rootstock.studio.label_queue import MAX_QUEUE_IMAGES, Source
-from rootstock.studio.labels import MAX_TEXT_CHARACTERS, read_annotation
+from rootstock.studio.labels import read_annotation
 from rootstock.studio.opinions import Opinion
 from rootstock.studio.pool import make_row
 from rootstock.studio.query import Query
 from rootstock.studio.studio import Studio
 
-_Text = Annotated[str, Body(max_length=MAX_TEXT_CHARACTERS)]
+_Text = Annotated[str, Body(max_length=500)]
+_Label = Annotated[str | None, Body(max_length=20_000)]
 
 
 def make_label_router(studio: Studio) -> Router:
@@ -88,18 +89,18 @@ def make_label_router(studio: Studio) -> Router:
     def correct(
         request: Request,
         digest: str,
-        seen: Annotated[str | None, Body(max_length=MAX_TEXT_CHARACTERS)] = None,
+        seen: _Label = None,
         who: _Text = "",
         why: _Text = "",
-        text: Annotated[str | None, Body(max_length=MAX_TEXT_CHARACTERS)] = None,
+        text: _Label = None,
         parts: Annotated[dict[str, Any] | None, Body()] = None,
         remove: Annotated[bool, Body()] = False,
         original: Annotated[bool, Body()] = False,
     ) -> dict[str, Any]:
         """Write a correction: a label as in the manifest, its parts, or the removal of the image.
 
-        ``original`` gives back the label of the folders or the table. Without ``seen`` the label
-        in force is the one that the person saw. The first label of an image of the pool or of the
+        ``original`` undoes all corrections of the image. Without ``seen`` the label in force is
+        the one that the person saw. The first label of an image of the pool or of the
         service copies it into the data.
         """
         row, root, in_data = studio.find_image(digest)
@@ -108,11 +109,10 @@ def make_label_router(studio: Studio) -> Router:
             raise Problem("invalid-request", "Enter your name: corrections are stored with a name.")
         if text is None and parts is None and not (remove or original):
             raise Problem("invalid-request", "Choose a label, or remove the image.")
-        labels = studio.desk.read()
-        if original:
-            text = labels.source.original(row)
-        seen = labels.text_of(row) if seen is None else seen
-        new = REMOVE if remove else text if text is not None else read_annotation(parts or {})
+        seen = studio.desk.read().source.as_old(row) if seen is None else seen
+        if original or remove:
+            text = ORIGINAL if original else REMOVE
+        new = text if text is not None else read_annotation(parts or {})
         try:
             if in_data:
                 facts = studio.desk.write(row, new, seen=seen, who=person, why=why)

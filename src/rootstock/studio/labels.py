@@ -11,6 +11,7 @@ from typing import Any
 
 from rootstock.data.adoption import adopt_image
 from rootstock.data.label_corrections import (
+    ORIGINAL,
     REMOVE,
     Conflict,
     Correction,
@@ -29,8 +30,8 @@ from rootstock.tasks.annotation import Annotation
 from rootstock.tasks.task import Task
 from rootstock.workflow.corrections import ProjectLabels
 
-MAX_TEXT_CHARACTERS = 500
-"""Longest label sent with each image; a mask, for example, is longer."""
+MAX_SHOWN_CHARACTERS = 500
+"""Longest label sent with each image."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Labels:
 
     @cached_property
     def corrected(self) -> dict[str, Correction]:
-        """The current correction, by SHA-256 of the image."""
+        """The current correction, by SHA-256 of the image; none if it was undone."""
         return current(self.source.corrections)
 
     @cached_property
@@ -57,7 +58,7 @@ class Labels:
         """Return the current label of an image, and where it comes from."""
         text = self.source.in_force(row) if row.sha256 else row.target
         facts: dict[str, Any] = {"label": caption(self.task, text)}
-        if len(text) <= MAX_TEXT_CHARACTERS:
+        if text in ("", REMOVE) or (len(text) <= MAX_SHOWN_CHARACTERS and self.task.corrects_texts):
             facts["text"] = text
         if correction := self.corrected.get(row.sha256):
             facts["correction"] = self._describe(correction)
@@ -125,7 +126,7 @@ class LabelDesk:
         labels = self.read()
         task, source = labels.task, labels.source
         text = new if isinstance(new, str) else task.read_annotation(new)
-        if text != REMOVE:
+        if text not in (ORIGINAL, REMOVE):
             text = task.correct(source.original(row), text)
         correction = Correction(row.sha256, seen, text, who, stamp_time(), why)
         append_corrections(source.path, [correction])
@@ -145,13 +146,14 @@ class LabelDesk:
         """
         with self._adopting:
             labels, project = self.read(), self._project
-            if row.sha256 in labels.corrected:
+            if row.sha256 in labels.corrected and new != ORIGINAL:
                 return self.write(row, new, seen=seen, who=who, why=why)
             task = labels.task
-            if new == REMOVE or task.editor == "mask":
+            is_mark = new in (ORIGINAL, REMOVE)
+            if is_mark or not task.corrects_texts:
                 raise DataError(
                     "the image is not in the data"
-                    if new == REMOVE
+                    if is_mark
                     else "images with masks cannot be added here",
                     hint="skip it, or put it and its mask next to the others yourself",
                 )
@@ -170,8 +172,8 @@ class LabelDesk:
 
 def caption(task: Task, text: str) -> str:
     """Return a target for people."""
-    if text in ("", REMOVE):
-        return {"": "", REMOVE: "removed"}[text]
+    if text in ("", ORIGINAL, REMOVE):
+        return {"": "", ORIGINAL: "the original label", REMOVE: "removed"}[text]
     try:
         return ", ".join(read_labels(task, text)) or task.caption(text)
     except (DataError, ValueError):

@@ -148,6 +148,8 @@ class Task(ABC):
 
     Masks are only shown; they are drawn in other tools.
     """
+    corrects_texts: ClassVar[bool] = True
+    """Whether a correction can contain a new target; if not, it can only remove the image."""
     averages_networks: ClassVar[bool] = False
     """Whether `average` is available: the outputs of several networks can be averaged."""
     output_grid: ClassVar[int] = 0

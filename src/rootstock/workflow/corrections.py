@@ -15,10 +15,12 @@ from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
 from rootstock.data.label_corrections import (
+    ORIGINAL,
     REMOVE,
     Correction,
     append_corrections,
     current,
+    last_rows,
     locate_corrections,
     read_corrections_of,
     stamp_time,
@@ -80,6 +82,11 @@ class ProjectLabels:
         correction = self._in_force.get(row.sha256)
         return correction.new if correction else self.original(row)
 
+    def as_old(self, row: ImageRow) -> str:
+        """Return the label in force as a correction's ``old``: `ORIGINAL` if it is in a file."""
+        is_text = row.sha256 in self._in_force or self.task.corrects_texts
+        return self.in_force(row) if is_text else ORIGINAL
+
     @property
     def images(self) -> list[ImageRow]:
         """Rows that can have a label: usable ones, and removed ones."""
@@ -98,16 +105,15 @@ class ProjectLabels:
 
         ``split``: only those of this split, in which images that were added count as well.
         """
-        known = {
-            row.sha256: (REMOVE if row.quarantine == REMOVED else row.target, row.split)
-            for row in self.images
-        }
+        known = {row.sha256: row for row in self.images}
         count = 0
-        for sha256, one in self._in_force.items():
-            if sha256 not in known:  # an image that is gone, or was added: it had no label
-                count += not one.old
-            elif known[sha256][1] == split or not split:
-                count += known[sha256][0] != one.new
+        for sha256 in last_rows(self.corrections):
+            one, row = self._in_force.get(sha256), known.get(sha256)
+            if row is None:  # an image that is gone, or was added: it had no label
+                count += one is not None and not one.old
+            elif row.split == split or not split:
+                indexed = REMOVE if row.quarantine == REMOVED else row.target
+                count += self.in_force(row) != indexed
         return count
 
     def labelled(self, *, only_corrected: bool) -> list[Labelled]:
@@ -134,9 +140,9 @@ class ProjectLabels:
             if row is None:
                 unknown.append(one.path or one.sha256)
                 continue
-            old = self.in_force(row)
+            old = self.as_old(row)
             new = self._correct(row, one.label)
-            if new == old:
+            if new == old or (new == ORIGINAL and row.sha256 not in self._in_force):
                 n_unchanged += 1
             else:
                 added[row.sha256] = Correction(row.sha256, old, new, who, when, why)
@@ -156,7 +162,7 @@ class ProjectLabels:
         return Imported(added, len(rows) - len(added), unknown)
 
     def _correct(self, row: ImageRow, label: str) -> str:
-        if label == REMOVE:
+        if label in (ORIGINAL, REMOVE):
             return label
         try:
             return self.task.correct(self.original(row), label)

@@ -62,6 +62,7 @@ class Segmentation(Task):
 
     name: ClassVar[str] = "segmentation"
     editor: ClassVar[Editor] = "mask"
+    corrects_texts: ClassVar[bool] = False
     averages_networks: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("mask",)
     spatial: ClassVar[bool] = True

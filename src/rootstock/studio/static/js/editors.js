@@ -185,7 +185,7 @@ function masked({ picture }) {
   const cover = h("img", { class: "mask", alt: "The model's mask", hidden: true }), list = h("div", { class: "options" });
   picture.append(cover);
   return {
-    element: h("div", { class: "stack" }, h("p", { class: "quiet small" }, "The mask that the model predicts. To correct the label, draw the mask file again in another tool: the file of the same name in ", h("code", {}, "masks/"), ", or the one that the column ", h("code", {}, "mask"), " names. The next run of the stage index reads it. To take the image out, move both files away."), list),
+    element: h("div", { class: "stack" }, h("p", { class: "quiet small" }, "The mask that the model predicts. To correct the label, draw the mask file again in another tool: the file of the same name in ", h("code", {}, "masks/"), ", or the one that the column ", h("code", {}, "mask"), " names. The next run of the stage index reads it."), list),
     propose: (answer) => {
       if (answer.mask) Object.assign(cover, { src: `data:image/png;base64,${answer.mask}`, hidden: false });
       fill(list, (answer.areas || []).map((one) => {

@@ -13,7 +13,7 @@ const NOTHING = {
   requests: "No requests need a label. Set ROOTSTOCK_JOURNAL=FOLDER and ROOTSTOCK_JOURNAL_IMAGES=true for the service, and start the studio with --journal FOLDER.",
   pool: "Enter a folder of images above.",
 };
-const KEPT_NAME = "studio.who", AHEAD = 3;
+const KEPT_NAME = "studio.who", AHEAD = 3, REMOVED = "(remove)";
 const REASONS = { "doubtful label": "Label looks wrong", "model and label differ": "The model disagrees",
   "answered wrongly": "The service was wrong", unknown: "Unlike the training images", "low confidence": "The model is unsure", "not labelled": "From the folder" };
 
@@ -48,8 +48,6 @@ export async function showLabel(root) {
   const source = makeSource(byFilters ? "all" : queue.by, () => showNew().catch(report));
   if (source.panel) head.after(source.panel);
   const refit = makeRefit();
-  // Corrections cannot restore a mask yet, so a removal could not be undone.
-  const canRemove = state.session.project.editor !== "mask";
 
   const opinion = (image) => {
     if (!opinions.has(image.id)) opinions.set(image.id, get(`api/images/${image.id}/opinion`));
@@ -82,16 +80,16 @@ export async function showLabel(root) {
     fill(stage, frame);
     const label = await get(`api/images/${image.id}/label`);
     if (turn !== shown) return;
-    image.text = label.text;
+    Object.assign(image, { text: label.text, correction: label.correction, labelled: label.text !== "", removed: label.text === REMOVED });
     editor = makeEditor(state.session.project.editor, { names: state.session.project.names, parts: label.parts, picture: frame, numbers: state.session.project.numbers,
       done: (parts) => decide({ parts }) });
     const about = h("div", { class: "stack about" });
-    image.labelled = Boolean(label.text) || label.text === undefined;
-    const right = image.labelled ? "Label is right " : image.suggested && state.session.project.editor === "choice" ? `It is ${image.suggested} ` : "";
+    const right = image.removed ? "" : image.labelled ? "Label is right " : image.suggested && state.session.project.editor === "choice" ? `It is ${image.suggested} ` : "";
     fill(side, drawFacts(image, label), editor.element, h("div", { class: "row decide" },
       right && h("button", { type: "button", onclick: confirm }, right, h("kbd", {}, "Enter")),
       h("button", { type: "button", onclick: skip }, "Skip ", h("kbd", {}, "s")),
-      canRemove && image.labelled && h("button", { type: "button", onclick: () => decide({ remove: true }) }, "Remove ", h("kbd", {}, "x"))), about);
+      canRemove(image) && h("button", { type: "button", onclick: () => decide({ remove: true }) }, "Remove ", h("kbd", {}, "x")),
+      canRestore(image) && h("button", { type: "button", onclick: restore }, image.removed ? "Put back " : "Original label ", h("kbd", {}, "r"))), about);
     bind();
     prefetch();
     try {
@@ -148,25 +146,32 @@ export async function showLabel(root) {
 
   /** Save a label and show the next image at once; if saving fails, return to this image. */
   async function decide(given) {
-    const image = queue.images[at], number = at, seen = image.text;
+    const image = queue.images[at], number = at, { text: seen, correction } = image;
     const who = await askName();
     if (!who) return;
     at += 1;
-    undo.push({ number, image, seen });
+    const entry = { number, image, seen, correction };
+    undo.push(entry);
     draw().catch(report);
     try {
-      const written = await post(`api/images/${image.id}/label`, { seen, who, ...given });
-      undo.find((one) => one.image === image).now = written.text;
+      entry.saved = post(`api/images/${image.id}/label`, { seen, who, ...given });
+      const written = await entry.saved;
+      entry.now = written.text;
       image.text = written.text;
       refit.count();
       if (written.conflict) toast(`${written.conflict[0].who} had chosen “${written.conflict[0].new_label}”. Both are stored, and yours is used.`);
     } catch (error) {
-      undo.splice(undo.findIndex((one) => one.image === image), 1);
+      undo.splice(undo.indexOf(entry), 1);
       at = number;
       draw().catch(report);
       toast(`Not saved: ${error.message}`, { todo: error.todo, bad: true, action: { name: "Try again", run: () => decide(given) } });
     }
   }
+
+  const canRemove = (image) => image?.labelled && !image.removed;
+  const canRestore = (image) => Boolean(image?.correction?.old);  // an image that was added has no other label
+
+  function restore() { if (canRestore(queue.images[at])) decide({ original: true }); }
 
   function confirm() {
     const parts = editor?.parts(), image = queue.images[at];
@@ -178,11 +183,14 @@ export async function showLabel(root) {
   function skip() { if (queue.images[at]) { skipped.add(queue.images[at].id); at += 1; draw().catch(report); } }
 
   async function takeBack() {
-    const last = undo.pop();
+    const last = undo.at(-1);
     if (!last) return;
+    try { await last.saved; } catch { return; }  // `decide` reports it
+    if (undo.at(-1) !== last) return;
+    undo.pop();
     try {
-      const given = last.seen === undefined ? { original: true } : last.seen ? { text: last.seen } : { remove: true };
-      await post(`api/images/${last.image.id}/label`, { seen: last.now ?? last.seen, who: await askName(), why: "undone", ...given });
+      const given = last.correction ? { text: last.correction.new } : last.seen === "" ? { remove: true } : { original: true };
+      await post(`api/images/${last.image.id}/label`, { seen: last.now, who: await askName(), why: "undone", ...given });
       at = last.number;
       draw().catch(report);
     } catch (error) { undo.push(last); report(error); }
@@ -200,8 +208,8 @@ export async function showLabel(root) {
     { keys: ["s", "ArrowRight"], what: "Skip", run: skip },
     { keys: ["ArrowLeft"], what: "Back", run: () => { if (at > 0) { at -= 1; draw().catch(report); } } },
     { keys: ["u"], what: "Undo", run: takeBack },
-    ...(canRemove ? [{ keys: ["x"], what: "Remove the image from the data set",
-      run: () => { if (queue.images[at]?.labelled) decide({ remove: true }); } }] : []),
+    { keys: ["x"], what: "Remove the image from the data set", run: () => { if (canRemove(queue.images[at])) decide({ remove: true }); } },
+    { keys: ["r"], what: "Go back to the label before all corrections", run: restore },
     { keys: ["h"], what: "Enlarge the evidence", run: toggleHeat },
   ];
   function bind() { showsHeat = false; setKeys(keys(), root); }
