@@ -1,5 +1,8 @@
 """Access control: names, origins, tokens, keys, and roles."""
 
+import socket
+
+import httpx
 import pytest
 
 from rootstock.service.http.keys import make_key
@@ -7,7 +10,7 @@ from rootstock.studio.app import create_studio
 from rootstock.studio.guard import TOKEN_HEADER
 from rootstock.studio.settings import StudioSettings
 from tests.service.requests import check_problem
-from tests.studio.conftest import open_studio
+from tests.studio.conftest import open_studio, running
 
 pytestmark = pytest.mark.integration
 PAGES = ["/", "/api/session", "/api/images", "/static/js/main.js"]
@@ -122,6 +125,21 @@ def test_folder_that_is_not_project_is_rejected(tmp_path):
 
 def test_a_body_that_is_too_long_is_rejected(client):
     check_problem(client.post("/api/session", content=b"0" * 1_100_000), 413, "too-large")
+
+
+@pytest.mark.parametrize("size", [1_100_000, 40_000_000])
+def test_proxy_that_sends_a_long_body_first_gets_the_answer(finished, size):
+    with running(finished) as address:
+        token = httpx.get(f"{address}api/session").json()["token"]
+        host = address.removeprefix("http://").rstrip("/")
+        name, _, port = host.partition(":")
+        head = {"Host": host, TOKEN_HEADER: token, "Content-Length": size, "Connection": "close"}
+        lines = ["POST /api/session HTTP/1.1", *(f"{key}: {value}" for key, value in head.items())]
+        for _ in range(5):
+            with socket.create_connection((name, int(port)), timeout=20) as wire:
+                wire.sendall("\r\n".join([*lines, "", ""]).encode() + b"0" * size)
+                answer = b"".join(iter(lambda: wire.recv(65_536), b""))  # noqa: B023
+            assert answer.startswith(b"HTTP/1.1 413")
 
 
 def test_every_route_has_a_declared_access(client):

@@ -15,6 +15,7 @@ from rootstock.service.http import problems
 from rootstock.service.http.access import AccessTable, Router
 from rootstock.service.http.body_limit import BodyLimit
 from rootstock.service.http.keys import KeyRing
+from rootstock.service.http.linger import Linger
 from rootstock.service.http.problems import Problem
 from rootstock.studio.api_data import make_data_router
 from rootstock.studio.api_label import make_label_router, make_pool_router
@@ -83,7 +84,7 @@ class _GuardedApp(FastAPI):
     guard: StudioGuard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        enter: Any = self.guard if scope["type"] == "http" else self.behind_guard
+        enter: Any = Linger(self.guard) if scope["type"] == "http" else self.behind_guard
         await enter(scope, receive, send)
 
     async def behind_guard(self, scope: Scope, receive: Receive, send: Send) -> None:
