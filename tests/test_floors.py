@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,12 @@ def test_service_models_import_no_http_or_integration(path):
 def test_deciding_modules_do_not_import_torch(path):
     roots = {target.split(".")[0] for target in imports_of(path)}
     assert not roots & {"torch", "torchvision", "timm"}
+
+
+@pytest.mark.parametrize("stage", ["index", "register"])
+def test_stages_without_network_do_not_load_torch(stage):
+    code = f"import sys, pipelines.{stage}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=SRC.parent)
 
 
 def test_every_module_has_a_floor():

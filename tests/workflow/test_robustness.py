@@ -12,8 +12,8 @@ from rootstock.heads.linear import LinearHead
 from rootstock.model.predictor import Predictor
 from rootstock.tasks.single_label.task import SingleLabel
 from rootstock.training.network import TransferNet
+from rootstock.workflow.fragility import refuse_fragile
 from rootstock.workflow.index import index_labelled
-from rootstock.workflow.robustness import refuse_fragile
 from tests.bundles import CLASSES, jpeg, tiny_backbone, tiny_bundle, write_tiny_bundle
 
 

