@@ -25,7 +25,7 @@ data: {{geometry: auto, root: data/raw, licence: not stated, source: not stated}
 backbone: {{weights: {weights}}}
 assess: {{probe_folds: 2}}
 plan: {{strategy: {strategy}, input_size: auto}}
-features: {{store: .rootstock/features, batch_size: 16, pooling: avg}}
+features: {{store: .rootstock/features, batch_size: 16, pooling: avg, precision: float32}}
 train: {{epochs: 1, learning_rates: [0.001], l2_grid: [0.1], class_weight: {weight}}}
 export: {{int8: auto, max_loss: 0.003}}
 search: {{engine: {engine}}}

@@ -195,6 +195,9 @@ NOTICED_BY = {
         "integrations/mlflow/test_outage.py::test_server_restart_neither_loses_nor_doubles_entries",
     ],
     "features.pooling": ["workflow/test_run.py::test_head_reads_means_and_maxima_if_configured"],
+    "features.precision": [
+        "workflow/test_int8_features.py::test_head_on_int8_features_is_served_in_int8"
+    ],
     "backbone.require_commercial": [
         "workflow/test_start.py::test_weights_without_commercial_rights_are_rejected_if_set"
     ],

@@ -304,6 +304,12 @@ class FeaturesConfig(Section):
         description="How a feature summarises its map: the mean over all positions, the maximum "
         "(`max`), or both (`both`).",
     )
+    precision: Literal["float32", "int8"] = Field(
+        "float32",
+        description="int8: features are computed on the processor by an int8 network that is "
+        "calibrated on training images, about 1.5 times as fast with VNNI. The head is trained on "
+        "them, and the model runs in int8. A plan that fine-tunes uses float32.",
+    )
 
 
 class TrainConfig(Section):
@@ -543,3 +549,12 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     tracking: TrackingConfig = TrackingConfig()
     registry: RegistryConfig = RegistryConfig()
+
+    @model_validator(mode="after")
+    def _serve_int8_features(self) -> Config:
+        if self.features.precision == "int8":
+            if self.export.int8 == "never":
+                raise ValueError("features.precision: int8 needs export.int8: auto")
+            if self.train.views != "one":
+                raise ValueError("features.precision: int8 needs train.views: one")
+        return self

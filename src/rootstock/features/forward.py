@@ -102,17 +102,17 @@ def open_passes(
     if work < TRANSLATE_FROM_GFLOP or not engines:
         return ForwardPasses((plain,))
     try:
-        path = _translate(backbone, ordered, preprocess.input_size, folder)
+        path = translate(backbone, ordered, preprocess.input_size, folder)
     except RootstockError as error:
         _log.warning(
             "features are computed with PyTorch, which is several times slower: %s", error.message
         )
         return ForwardPasses((plain,))
-    split = _splitter(backbone, ordered)
+    split = make_splitter(backbone, ordered)
     translated = []
     for engine in engines:
         try:
-            translated.append(_translated(engine, path, preprocess, split))
+            translated.append(open_translated(engine, path, preprocess, split))
         except RootstockError as error:
             _log.warning("features are not computed with %s: %s", engine, error.message)
     variants = [*_proved(translated, plain, probe()), plain]
@@ -148,7 +148,7 @@ def _proved(
 def _on_gpu(
     backbone: Backbone, preprocess: Preprocess, ordered: Sequence[str]
 ) -> list[ForwardPass]:
-    split = _splitter(backbone, ordered)
+    split = make_splitter(backbone, ordered)
 
     def run(network: Network, images: np.ndarray) -> Features:
         return split(_to_half(network(_normalised(images, preprocess, backbone.device))))
@@ -166,7 +166,7 @@ def _name_on_gpu(backbone: Backbone, preprocess: Preprocess, taps: Sequence[str]
     return json.dumps([backbone.card.weights_sha256, sorted(taps), preprocess.input_size, card])
 
 
-def _splitter(backbone: Backbone, ordered: Sequence[str]) -> Callable[[np.ndarray], Features]:
+def make_splitter(backbone: Backbone, ordered: Sequence[str]) -> Callable[[np.ndarray], Features]:
     """Return a function that splits joined features [N,C] by tap."""
     edges = np.cumsum([backbone.width(tap) for tap in ordered])[:-1]
     return lambda joined: dict(zip(ordered, np.split(joined, edges, axis=1), strict=True))
@@ -194,7 +194,7 @@ def _normalised(images: np.ndarray, preprocess: Preprocess, device: torch.device
     return torch.stack([levels[channel][pixels[:, channel]] for channel in range(3)], dim=1)
 
 
-def _translate(backbone: Backbone, ordered: Sequence[str], size: int, folder: Path) -> Path:
+def translate(backbone: Backbone, ordered: Sequence[str], size: int, folder: Path) -> Path:
     """Write the network as ONNX, once.
 
     Raises:
@@ -203,13 +203,13 @@ def _translate(backbone: Backbone, ordered: Sequence[str], size: int, folder: Pa
     identity = [backbone.card.weights_sha256, ordered, size, torch.__version__]
     path = folder / f"{digest_json(identity, digits=20)}.onnx"
     if not path.exists():
-        module = backbone.feature_module("+".join(ordered))
+        module = backbone.feature_module("+".join(ordered)).cpu()
         with write_atomic(path) as temporary:
             write_onnx(module, temporary, input_size=size, outputs=["features"])
     return path
 
 
-def _translated(
+def open_translated(
     engine: Engine,
     path: Path,
     preprocess: Preprocess,

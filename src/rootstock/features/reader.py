@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,9 +20,12 @@ from rootstock.errors import ArtifactError
 from rootstock.features.fastest import MEASURE_FROM_IMAGES, TASK_IMAGES, choose_pass
 from rootstock.features.forward import Features, ForwardPass, open_passes
 from rootstock.features.loading import OnImage, prepared_batches, read_prepared
+from rootstock.features.rounded import open_int8
 from rootstock.features.store.compaction import compact
 from rootstock.features.store.store import FeatureSpace, FeatureStore
 from rootstock.features.writer import FeatureWriter, store_along
+from rootstock.runtimes.int8 import RECIPE
+from rootstock.system.digest import digest_json
 from rootstock.system.files import read_json, write_json
 from rootstock.system.threads import spread
 
@@ -58,7 +61,8 @@ class FeatureReader:
     """The features of a backbone for images prepared in one way, with a store.
 
     ``root`` is the folder to which the rows' paths are relative. ``on_image`` is called with the
-    images that this process decodes.
+    images that this process decodes. The backbone runs in int8 if there are images for its
+    ``calibration``.
     """
 
     root: Path
@@ -66,12 +70,21 @@ class FeatureReader:
     preprocess: Preprocess
     store: FeatureStore
     on_image: OnImage | None = None
+    calibration: tuple[ImageRow, ...] = ()
+
+    @cached_property
+    def network_sha256(self) -> str:
+        """The digest of the network that computes the features: the weights, and their rounding."""
+        sha256 = self.backbone.card.weights_sha256
+        if not self.calibration:
+            return sha256
+        return digest_json([sha256, "int8", RECIPE, [row.sha256 for row in self.calibration]])
 
     @property
     def space(self) -> FeatureSpace:
         """The part of the store with these features, opened again on each call."""
         return self.store.space(
-            weights_sha256=self.backbone.card.weights_sha256, preprocess_hash=self.preprocess.hash
+            weights_sha256=self.network_sha256, preprocess_hash=self.preprocess.hash
         )
 
     def extract(
@@ -167,7 +180,8 @@ class FeatureReader:
         space, keys = self.space, [row.sha256 for row in rows]
         index: dict[str, Any] = {
             "format_version": 1,
-            "weights_sha256": self.backbone.card.weights_sha256,
+            "weights_sha256": self.network_sha256,
+            "precision": "int8" if self.calibration else "float32",
             "preprocess": self.preprocess.to_dict(),
             "preprocess_hash": self.preprocess.hash,
             "n_images": len(keys),
@@ -187,7 +201,7 @@ class FeatureReader:
         """
         index = read_json(path, made_by="features")
         expected = {
-            "weights_sha256": self.backbone.card.weights_sha256,
+            "weights_sha256": self.network_sha256,
             "preprocess_hash": self.preprocess.hash,
             "keys_sha256": _hash_keys(rows),
         }
@@ -207,8 +221,17 @@ class FeatureReader:
         measure: bool,
         batch_size: int,
     ) -> ForwardPass:
-        measure = measure and n_images >= MEASURE_FROM_IMAGES
         folder = self.store.root / ".engines"
+        if self.calibration:
+            return open_int8(
+                self.backbone,
+                self.preprocess,
+                taps,
+                images=lambda: read_prepared(self.calibration, self.root, self.preprocess),
+                network_sha256=self.network_sha256,
+                folder=folder,
+            )
+        measure = measure and n_images >= MEASURE_FROM_IMAGES
         probe = cache(lambda: self._prepared(rows[:2]))
         passes = open_passes(
             self.backbone,

@@ -232,6 +232,11 @@ class ModelBundle:
         """Whether the model has an int8 twin."""
         return self.facts.int8 is not None and self.facts.int8.kept
 
+    @property
+    def is_int8(self) -> bool:
+        """Whether the head was trained on int8 features, so that the int8 network is the model."""
+        return self.facts.int8 is not None and self.facts.int8.native
+
     def golden_bytes(self, sample: GoldenSample) -> bytes:
         return (self.directory / "golden" / sample.file).read_bytes()
 

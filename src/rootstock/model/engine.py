@@ -77,10 +77,13 @@ def list_ways(bundle: ModelBundle, engine: EngineChoice, precision: PrecisionCho
     """Return the possible ways to run a model with these choices, float32 first.
 
     Eager PyTorch is four to six times slower on a processor, so it is used only if there is no
-    other engine. The int8 twin was measured with ONNX Runtime, and runs in no other engine.
+    other engine. The int8 twin was measured with ONNX Runtime, and runs in no other engine. A model
+    whose head was trained on int8 features always runs in int8.
     Raises:
         BundleError: int8 is requested, but there is no twin or no engine for it.
     """
+    if bundle.is_int8:
+        precision = "int8"
     installed = installed_engines()
     several = [name for name in installed if name != "torch"] or installed
     engines = {"auto": installed[:1], "fastest": several}.get(engine) or [cast(Engine, engine)]

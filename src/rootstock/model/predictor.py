@@ -92,7 +92,8 @@ class Predictor:
         engine: "onnx" or "openvino" (no torch), "torch", "fastest" (each installed engine is
             checked and measured), or "auto": the first installed one, in this order.
         precision: "float32", "int8" (the model's twin, by ONNX Runtime), or "auto": int8 if the
-            model has a twin that is faster here.
+            model has a twin that is faster here. A model whose head was trained on int8 features
+            always runs in int8.
         threads: threads per forward pass; None: the engine uses every core.
         name, version: the name of the model; by default that of the directory, and the first
             12 digits of its content's sha256.
@@ -135,7 +136,7 @@ class Predictor:
                 self.bundle,
                 ways,
                 self._prove,
-                may_use_gpu=engine == "fastest" and precision != "int8",
+                may_use_gpu=engine == "fastest" and precision != "int8" and not self.bundle.is_int8,
                 threads=threads,
             )
         else:

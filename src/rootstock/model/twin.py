@@ -39,13 +39,18 @@ class TwinFigures(BaseModel):
 
 
 class TwinFacts(BaseModel):
-    """Whether a model has an int8 twin, why, and measurements; no figures: it was not made."""
+    """Whether a model has an int8 twin, why, and measurements; no figures: it was not made.
+
+    ``native``: the head was trained on features of the int8 network, which is then the model;
+    float32 is that head on the other network.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     kept: bool
     reason: str
     figures: TwinFigures | None = None
+    native: bool = False
 
 
 class Twin(NamedTuple):
@@ -123,6 +128,8 @@ def describe_twin(facts: TwinFacts | None) -> str:
         f"{name} {figures.score:.4f} in int8 and {figures.score_float32:.4f} in float32 on the "
         f"{figures.n_images} validation images{agreement}"
     )
+    if facts.native:
+        return f"The model runs in int8, because its head was trained on int8 features: {measured}."
     if not facts.kept:
         return f"An int8 twin was made and refused: {facts.reason} ({measured})."
     return f"The model has an int8 twin, about twice as fast on many processors: {measured}."

@@ -225,7 +225,7 @@ def _score_twin(
     predictor: Predictor, rows: list[ImageRow], root: Path, targets: Targets
 ) -> dict[str, float]:
     """Return the score of the int8 twin; none if there is none that runs on this machine."""
-    if not predictor.bundle.has_twin:
+    if not predictor.bundle.has_twin or predictor.precision == "int8":
         return {}
     try:
         twin = Predictor(predictor.bundle, precision="int8")

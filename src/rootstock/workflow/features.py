@@ -19,6 +19,7 @@ from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.spread import InProcess, Spreader
 from rootstock.system.progress import Progress, say
 from rootstock.tasks import get_task
+from rootstock.workflow.calibration import feature_calibration
 from rootstock.workflow.planned_backbone import load_planned_backbone
 from rootstock.workflow.project import Project
 
@@ -41,6 +42,7 @@ class PartJob:
     batch_size: int
     n_images: int
     rendering: Rendering
+    calibration: tuple[ImageRow, ...] = ()
 
     @cached_property
     def reader(self) -> FeatureReader:
@@ -49,7 +51,8 @@ class PartJob:
         preprocess = backbone.card.preprocess(
             self.plan.input_size, self.rendering, self.plan.geometry
         )
-        return FeatureReader(self.root, backbone, preprocess, FeatureStore(self.store))
+        store = FeatureStore(self.store)
+        return FeatureReader(self.root, backbone, preprocess, store, calibration=self.calibration)
 
     @property
     def taps(self) -> list[str]:
@@ -90,7 +93,10 @@ def cache_features(
         config.features.batch_size,
         n_images=len(unique),
         rendering=project.manifest.rendering,
+        calibration=feature_calibration(config.features.precision, plan, project.manifest),
     )
+    if config.features.precision == "int8" and plan.finetune:
+        say("features: in float32, because the plan fine-tunes the network")
     space = job.reader.space
     parts = [unique[at : at + PART_IMAGES] for at in range(0, len(unique), PART_IMAGES)]
     with (

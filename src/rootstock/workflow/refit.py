@@ -34,6 +34,7 @@ from rootstock.tasks.comparison import Comparison
 from rootstock.training.objectives import HEAD_FILE
 from rootstock.training.tracked import Tracking
 from rootstock.training.trials import best_head
+from rootstock.workflow.calibration import calibration_images
 from rootstock.workflow.choice import Choice, SearchResult, calibrate
 from rootstock.workflow.index import list_images
 from rootstock.workflow.planned_backbone import load_planned_backbone
@@ -87,9 +88,11 @@ def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Ref
     features = config.features.model_copy(
         update={"store": paths.lasting(config.features.store).absolute()}
     )
-    # To make and measure an int8 twin takes longer than all else; the next whole run does.
-    export = config.export.model_copy(update={"int8": "never"})
-    config = config.model_copy(update={"data": data, "features": features, "export": export})
+    config = config.model_copy(update={"data": data, "features": features})
+    if not bundle.is_int8:
+        # To make and measure an int8 twin takes longer than all else; the next whole run does.
+        export = config.export.model_copy(update={"int8": "never"})
+        config = config.model_copy(update={"export": export})
     manifest = list_images(config, paths)
     manifest.write(scratch.manifest)
     project = Project(config, scratch)
@@ -101,6 +104,7 @@ def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Ref
         plan,
         backbone=_open_backbone(bundle, plan, config.train.device),
         directory=scratch.trials / manifest.content_hash[:16],
+        calibration=calibration_images(manifest.rows("train")) if bundle.is_int8 else (),
     )
     runs = NullRunLogger()
     heads = job.search_heads(SequentialSearcher(), Tracking(runs, "", {}))

@@ -32,6 +32,7 @@ from rootstock.training.trials import (
     as_records,
     best_head,
 )
+from rootstock.workflow.calibration import feature_calibration
 from rootstock.workflow.choice import (
     Calibrated,
     Choice,
@@ -121,7 +122,9 @@ def open_planned_job(project: Project) -> TrainingJob:
         ArtifactError: an artifact is missing, or was made for other inputs.
     """
     manifest = project.manifest
-    job = open_job(project, TransferPlan.read(project.paths.plan))
+    plan = TransferPlan.read(project.paths.plan)
+    calibration = feature_calibration(project.config.features.precision, plan, manifest)
+    job = open_job(project, plan, calibration=calibration)
     rows = [row for split in SPLITS for row in manifest.rows(split)]
     job.data.reader.check_index(project.paths.features, rows)
     return job

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rootstock.backbones.load import Backbone
-from rootstock.data.manifest import Manifest
+from rootstock.data.manifest import ImageRow, Manifest
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.plan.transfer_plan import TransferPlan
@@ -26,10 +27,12 @@ def open_job(
     manifest: Manifest | None = None,
     directory: Path | None = None,
     backbone: Backbone | None = None,
+    calibration: tuple[ImageRow, ...] = (),
 ) -> TrainingJob:
     """Return the training of ``plan``; by default on all images, in the job's own folder.
 
-    ``backbone`` replaces the planned one.
+    ``backbone`` replaces the planned one. If there are images for its ``calibration``, features are
+    those of the backbone in int8.
 
     Raises:
         PlanError: the weights have changed since the plan was made.
@@ -54,9 +57,10 @@ def open_job(
                     plan.input_size, project.manifest.rendering, plan.geometry
                 ),
                 FeatureStore(project.store),
+                calibration=calibration,
             ),
             batch_size=config.features.batch_size,
-            directory=directory or paths.trials / _job_name(project, plan),
+            directory=directory or paths.trials / _job_name(project, plan, calibration),
         ),
         options=config.train,
         seed=config.seed,
@@ -65,7 +69,7 @@ def open_job(
     )
 
 
-def _job_name(project: Project, plan: TransferPlan) -> str:
+def _job_name(project: Project, plan: TransferPlan, calibration: Sequence[ImageRow]) -> str:
     """Return a name that is equal for jobs whose trials have equal results.
 
     A race on all training images is such a job: training reuses its finished trials.
@@ -78,5 +82,6 @@ def _job_name(project: Project, plan: TransferPlan) -> str:
         project.manifest.content_hash,
         options.model_dump(mode="json", exclude=free),
         project.config.seed,
+        *(row.sha256 for row in calibration),
     ]
     return digest_json(parts, digits=16)

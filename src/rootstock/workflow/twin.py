@@ -1,4 +1,7 @@
-"""The int8 twin of a trained model: fitted to training images, judged by validation images."""
+"""The int8 twin of a trained model: fitted to training images, judged by validation images.
+
+A head that was trained on int8 features has no choice: the twin is then the model.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,36 @@ import numpy as np
 from rootstock.config.schema import ExportConfig
 from rootstock.data.manifest import ImageRow
 from rootstock.data.views import average_views
+from rootstock.errors import BundleError
 from rootstock.heads.linear import Head, LinearHead, read_head
 from rootstock.model.twin import Twin, TwinFacts, TwinMaker, judge_twin
-from rootstock.runtimes.int8 import CALIBRATION_IMAGES, write_int8
+from rootstock.runtimes.int8 import write_int8
 from rootstock.runtimes.onnx import onnx_session
 from rootstock.system.threads import spread
 from rootstock.training.objectives import HEAD_FILE
 from rootstock.training.trials import HeadTrial
+from rootstock.workflow.calibration import calibration_images
 from rootstock.workflow.choice import Calibrated, Choice
 
 log = logging.getLogger(__name__)
+NATIVE = "the head was trained on int8 features"
 MAX_IMAGES = 1_000
 """Validation images that a twin is measured on, evenly drawn."""
 
 
 def twin_maker(options: ExportConfig, choice: Choice, calibrated: Calibrated) -> TwinMaker | None:
-    """Return what makes the int8 twin of the chosen model; None if it is not wanted."""
+    """Return what makes the int8 twin of the chosen model; None if it is not wanted.
+
+    Raises:
+        BundleError: when the twin is made: a model that runs in int8 has no int8 form.
+    """
     if options.int8 == "never":
         return None
     data = choice.job.data
 
     def make(source: Path, target: Path) -> Twin:
-        rows = data.rows("train")
-        some = rows[:: max(1, len(rows) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+        native = bool(data.reader.calibration)
+        some = data.reader.calibration or calibration_images(data.rows("train"))
         images = [data.view_inputs(row, "one")[0] for row in some]
         try:
             write_int8(source, target, images)
@@ -42,6 +52,11 @@ def twin_maker(options: ExportConfig, choice: Choice, calibrated: Calibrated) ->
         except Exception as error:  # noqa: BLE001 - what ONNX Runtime raises is not documented
             why = (str(error) or type(error).__name__).splitlines()[0]
             target.unlink(missing_ok=True)
+            if native:
+                raise BundleError(
+                    f"the network has no int8 form: {why}",
+                    hint="set features.precision: float32",
+                ) from error
             facts = TwinFacts(kept=False, reason=f"the network has no int8 form: {why}")
             return _note(Twin(facts))
         every = data.rows("val")
@@ -57,6 +72,8 @@ def twin_maker(options: ExportConfig, choice: Choice, calibrated: Calibrated) ->
             calibrated.calibration,
             max_loss=options.max_loss,
         )
+        if native:
+            facts = facts.model_copy(update={"kept": True, "native": True, "reason": NATIVE})
         if facts.kept:
             return _note(Twin(facts, twin.features))
         target.unlink()
