@@ -8,12 +8,14 @@ import pytest
 
 from rootstock.config.load import load_config
 from rootstock.config.paths import Paths
-from rootstock.errors import BundleError, ConfigError
+from rootstock.errors import BackboneError, BundleError, ConfigError
+from rootstock.features import rounded
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
 from rootstock.model.bundle import read_bundle
 from rootstock.model.engine import Way
 from rootstock.model.predictor import Predictor
+from rootstock.model.twin import describe_twin
 from rootstock.workflow.calibration import calibration_images
 from rootstock.workflow.project import Project
 from rootstock.workflow.refit import refit_head
@@ -73,10 +75,10 @@ def test_head_on_int8_features_is_served_in_int8(project):
 def test_stores_keep_both_precisions_apart(project):
     rows = project.manifest.rows("val")
     tap = read_bundle(project.paths.model).facts.tap
-    exact, rounded = (reader_of(project, int8=one) for one in (False, True))
-    assert exact.space.folder != rounded.space.folder
+    exact, int8 = (reader_of(project, int8=one) for one in (False, True))
+    assert exact.space.folder != int8.space.folder
     exact.extract(rows, [tap])
-    one, other = (np.float32(each.read(rows, tap)) for each in (exact, rounded))
+    one, other = (np.float32(each.read(rows, tap)) for each in (exact, int8))
     assert 0 < np.abs(one - other).max() < 0.5 * np.abs(one).max()
 
 
@@ -90,13 +92,16 @@ def test_features_of_a_tap_do_not_depend_on_other_taps(project):
     np.testing.assert_array_equal(reader.read(rows, "last"), together)
 
 
+def test_network_that_int8_changes_too_much_is_refused(project, monkeypatch):
+    reader = reader_of(project, int8=True)
+    monkeypatch.setattr(rounded, "LEAST_LIKENESS", 0.99999)
+    with pytest.raises(BackboneError, match=r"too unlike .* cosine .* at least 0.99999"):
+        reader.extract(project.manifest.rows("test"), ["block1"])
+
+
 def test_model_in_int8_says_so_and_runs_in_no_other_engine(project):
     bundle = read_bundle(project.paths.model)
-    assert (
-        "runs in int8, because its head was trained on int8"
-        in (project.paths.reports / "model_card.md").read_text()
-        or bundle.facts.int8.reason == "the head was trained on int8 features"
-    )
+    assert describe_twin(bundle.facts.int8).startswith("The model runs in int8, because")
     with pytest.raises(BundleError, match="'torch' does not run int8"):
         Predictor(bundle, engine="torch")
     metrics = json.loads(project.paths.metrics.read_text())
