@@ -37,7 +37,7 @@ from rootstock.workflow.planned_backbone import load_planned_backbone
 ROOT = Path(__file__).parents[1]
 COMMAND = "python benchmarks/int8_features.py RUN=DATA ..."
 MAX_IMAGES, ROUNDS, FOLDS = 1_000, 3, 5
-"""Images that are extracted in each round, and rounds of each precision."""
+"""At most this many images are extracted in each round, evenly drawn."""
 
 
 def main() -> None:
@@ -70,7 +70,8 @@ def measure(run: Path, data: Path, max_images: int) -> dict[str, Any]:
     backbone = load_planned_backbone(plan, device="cpu")
     preprocess = backbone.card.preprocess(plan.input_size, manifest.rendering, plan.geometry)
     calibration = calibration_images(manifest.rows("train"))
-    rows = [row for row in manifest.rows() if not row.quarantine][:max_images]
+    rows = [row for row in manifest.rows() if not row.quarantine]
+    rows = rows[:: -(-len(rows) // max_images)]
     with tempfile.TemporaryDirectory() as scratch:
         readers = {
             name: FeatureReader(
