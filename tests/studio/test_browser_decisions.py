@@ -13,6 +13,7 @@ from tests.bundles import jpeg
 from tests.data.folders import photo
 from tests.service.conftest import make_client
 from tests.service.requests import post_files, wait_for
+from tests.service.test_serve import running as running_service
 from tests.studio.browser import Browser, find_browser
 from tests.studio.conftest import SCRIPT, running
 from tests.studio.test_browser import press_button
@@ -139,6 +140,56 @@ def test_new_head_is_promoted_answers_and_is_taken_back(project):
         wait_for_version("1")
         page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         page.wait("document.body.innerText.includes('Version 1 rolled back')")
+        check_no_markup(page)
+
+
+def test_promotion_says_whether_the_service_has_the_version(project):
+    config, paths = load_config(project / "params.yaml"), Paths(project)
+    runs, registry = connect_runs(config, paths), connect_registry(config, paths)
+    register_model(config, paths, runs=runs, registry=registry)
+    first = registry.find("rootstock", alias="champion")
+    bundle = registry.download(first, project / "copy")
+    registry.register("rootstock", bundle, run_id=first.run_id, tags={}, description="again")
+    arguments = ("--root", str(project), "--model", "models:/rootstock@champion")
+    variables = {"ROOTSTOCK_POLL_SECONDS": "1"}
+
+    def decide(page, button):
+        press_button(page, ".card button", button)
+        page.wait("document.querySelector('dialog input')")
+        press_button(page, "dialog button", "Yes")
+
+    def wait_for_toast(page, text, *, bad):
+        (toast,) = wait_for(
+            lambda: page.run(
+                "[...document.querySelectorAll('.toast')]"
+                ".map((one) => [one.innerText, one.className])"
+                f".filter(([said]) => said.includes({text!r}))"
+            ),
+            30,
+        )
+        assert ("bad" in toast[1]) == bad
+        return toast[0]
+
+    with (
+        running_service(*arguments, **variables) as (service, process),
+        running(project, service=service) as address,
+        Browser() as page,
+    ):
+        has = f"and the service at {service} answers with it"
+        open_page(page, address, "models")
+        page.wait("document.body.innerText.includes('History: ')")
+        page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        decide(page, "Promote")
+        wait_for_toast(page, f"Version 2 is the champion, {has}", bad=False)
+        process.kill()
+        decide(page, "Roll back to version 1")
+        said = wait_for_toast(page, "Version 1 is the champion in the registry, but", bad=True)
+        assert f"the service at {service} does not answer" in said
+        assert "rootstock serve" in said
+        port = service.rpartition(":")[2]
+        with running_service(*arguments, **variables, ROOTSTOCK_PORT=port):
+            wait_for_toast(page, f"Version 1 is the champion, {has}", bad=False)
+        assert page.run("document.querySelectorAll('.toast.bad').length") == 0
         check_no_markup(page)
 
 

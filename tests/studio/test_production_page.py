@@ -17,7 +17,7 @@ from rootstock.studio.production import (
 from tests.bundles import jpeg
 from tests.service.conftest import make_client
 from tests.service.requests import check_problem, post_files
-from tests.studio.conftest import open_studio
+from tests.studio.conftest import open_studio, running
 
 NOW = 1_800_000_000_000
 
@@ -81,6 +81,20 @@ def test_a_service_that_does_not_answer_is_explained(finished):
         Production("http://127.0.0.1:9", "", None).ask_service()
     found = open_studio(finished, service="http://127.0.0.1:9").get("/api/production").json()
     assert "rootstock serve" in found["problem"]["todo"]
+    model = open_studio(finished, service="http://127.0.0.1:9").get("/api/production/model").json()
+    assert model["problem"] == found["problem"]
+    assert (model["name"], model["models"]) == ("rootstock", None)
+
+
+@pytest.mark.integration
+def test_server_that_is_not_an_inference_service_is_explained(finished):
+    with (
+        running(finished) as other,  # it has no /metrics
+        pytest.raises(
+            ServiceDownError, match=r"does not answer: Client error '404[^\n]*metrics'\n  ->"
+        ),
+    ):
+        Production(other, "", None).ask_service()
 
 
 @pytest.mark.integration

@@ -22,17 +22,27 @@ def make_production_router(studio: Studio) -> Router:
     @router.get("")
     def production() -> dict[str, Any]:
         """Return the service's counters, and a summary of the newest answers in its journal."""
-        found, problem = None, None
-        try:
-            found = studio.production.ask_service()
-        except ServiceDownError as error:
-            problem = {"text": error.message, "todo": error.hint}
-        return {
+        return ask_service() | {
             "known": studio.production.is_known,
-            "service": found,
-            "problem": problem,
             "journal": studio.production.describe_journal(),
         }
+
+    @router.get("/model")
+    def model() -> dict[str, Any]:
+        """Return the name of the project's model, and the models that the service answers with."""
+        found = ask_service()
+        return {
+            "name": studio.models.name,
+            "address": studio.production.address,
+            "problem": found["problem"],
+            "models": found["service"] and found["service"]["models"],
+        }
+
+    def ask_service() -> dict[str, Any]:
+        try:
+            return {"service": studio.production.ask_service(), "problem": None}
+        except ServiceDownError as error:
+            return {"service": None, "problem": {"text": error.message, "todo": error.hint}}
 
     @router.get("/images/{digest}", response_class=Response)
     def image(digest: str) -> Response:

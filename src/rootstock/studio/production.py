@@ -43,7 +43,7 @@ class Production:
     """A service at ``address`` and its journal in ``folder``; either may be missing."""
 
     def __init__(self, address: str, key: str, folder: Path | None) -> None:
-        self._address, self._key = address.rstrip("/"), key
+        self.address, self._key = address.rstrip("/"), key
         self.folder = folder
         self._feedback = FeedbackLog(folder) if folder else None
         self._lock = threading.Lock()
@@ -52,7 +52,7 @@ class Production:
     @property
     def is_known(self) -> bool:
         """Whether a service or a journal is configured."""
-        return bool(self._address or self.folder)
+        return bool(self.address or self.folder)
 
     def ask_service(self) -> dict[str, Any] | None:
         """Return the counters of the service; None if no address is set.
@@ -60,23 +60,26 @@ class Production:
         Raises:
             ServiceDownError: The service does not answer.
         """
-        if not self._address:
+        if not self.address:
             return None
         headers = {"X-API-Key": self._key} if self._key else {}
         try:
             with httpx.Client(
-                base_url=self._address, timeout=SECONDS, headers=headers, trust_env=False
+                base_url=self.address, timeout=SECONDS, headers=headers, trust_env=False
             ) as client:
                 metrics = client.get("/metrics")
                 metrics.raise_for_status()
                 drift = client.get("/v1/drift")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+                report = drift.json() if drift.status_code == 200 else None
+                counters = read_counters(metrics.text)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            # The second line of an error of httpx is a link.
+            why = str(error).partition("\n")[0] or type(error).__name__
             raise ServiceDownError(
-                f"the service at {self._address} does not answer: {error}",
+                f"the service at {self.address} does not answer: {why}",
                 hint="start it with `rootstock serve`, or set its address with --service",
             ) from None
-        report = drift.json() if drift.status_code == 200 else None
-        return read_counters(metrics.text) | {"drift": report, "address": self._address}
+        return counters | {"drift": report, "address": self.address}
 
     def read_journal(self) -> list[dict[str, Any]]:
         """Return the newest answers, newest first."""
@@ -158,7 +161,7 @@ def read_counters(text: str) -> dict[str, Any]:
         for one in samples
         if one.name == "rootstock_http_requests_total" and one.labels["status"].startswith("5")
     )
-    models = [one.labels for one in samples if one.name == "rootstock_model_info"]
+    models = [dict(one.labels) for one in samples if one.name == "rootstock_model_info"]
     return {
         "ready": bool(total("rootstock_ready")),
         "requests": requests,
@@ -166,7 +169,8 @@ def read_counters(text: str) -> dict[str, Any]:
         "images": total("rootstock_images_total", outcome="ok"),
         "unknown": total("rootstock_unknown_images_total"),
         "latency": {f"p{q}": find_quantile(buckets, q / 100) for q in (50, 95, 99)},
-        "model": dict(models[0]) if models else None,
+        "model": models[0] if models else None,
+        "models": models,
         "queue": total("rootstock_queue_images"),
     }
 

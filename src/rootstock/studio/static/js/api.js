@@ -62,7 +62,7 @@ export function search(parameters) {
   return text ? `?${text}` : "";
 }
 
-/** Show a message at the bottom of the page; errors stay until they are closed. */
+/** Show a message at the bottom of the page; errors stay until they are closed. Return its `close`. */
 export function toast(text, { todo = "", bad = false, action = null } = {}) {
   const place = document.getElementById("toasts");
   for (const old of place.children) if (old.dataset.text === text) old.remove();
@@ -75,6 +75,7 @@ export function toast(text, { todo = "", bad = false, action = null } = {}) {
   place.append(box);
   if (!bad) setTimeout(close, 5000);
   while (place.children.length > 3) place.firstChild.remove();
+  return close;
 }
 
 export const report = (error) => {

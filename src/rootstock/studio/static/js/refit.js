@@ -1,6 +1,7 @@
 // The head fitted again to the current labels, and its gain over the model.
 import { get, post, report, state } from "./api.js";
 import { count, fill, h, percent } from "./dom.js";
+import { followChampion } from "./service.js";
 
 /** Number of new labels after which the head is fitted again automatically. */
 const EVERY = 10, LOOK_MILLISECONDS = 500;
@@ -8,13 +9,16 @@ const EVERY = 10, LOOK_MILLISECONDS = 500;
 /** Return the button with the current state; `count` is called for each saved label. */
 export function makeRefit() {
   const button = h("button", { type: "button", title: "Fit the head to the current labels", onclick: () => open() }, "New head");
-  let found = null, labels = 0, timer = 0, dialog = null;
+  let found = null, labels = 0, timer = 0, dialog = null, service = null;
 
   async function look() {
     clearTimeout(timer);
     try {
+      const before = found;
       found = await get("api/refit");
       draw();
+      if (before && !before.outcome && found.outcome?.alias === "champion")
+        followChampion(found.outcome.version, (state) => { service = state; draw(); }).catch(report);
       if (found.work) timer = setTimeout(look, LOOK_MILLISECONDS);
     } catch (error) { report(error); }
   }
@@ -25,6 +29,7 @@ export function makeRefit() {
   }
 
   async function register() {
+    service = null;
     try { await post("api/champion/refit"); await look(); } catch (error) { report(error); }
   }
 
@@ -59,6 +64,7 @@ export function makeRefit() {
           h("tr", {}, h("td", {}, "Time"), h("td", { class: "number" }, `${found.seconds.toFixed(1)} s`)))),
         comparison ? h("p", {}, comparison.reason) : h("p", {}, "The classes have changed, so the two models cannot be compared."),
         outcome && h("div", { class: "box warn" }, outcome.reason),
+        outcome && service && h("div", { class: service.bad ? "box bad" : "box" }, service.text, service.todo && h("div", { class: "small" }, "→ ", service.todo)),
       ],
       h("div", { class: "row" }, h("button", { type: "button", class: found.metrics ? "" : "main", disabled: Boolean(found.work), onclick: start },
         `Fit to ${count(found.waiting, "corrected label")}`),

@@ -1,6 +1,7 @@
 // Champion and challenger side by side, and the champion's history.
 import { get, post, report, state, toast } from "./api.js";
 import { count, fill, h, percent } from "./dom.js";
+import { followChampion } from "./service.js";
 
 const KINDS = { gate: "by the gate", promotion: "promoted", rollback: "rolled back", adopted: "adopted" };
 const NAMES = { accuracy: "Accuracy", balanced_accuracy: "Balanced accuracy", macro_f1: "Macro F1", log_loss: "Log loss", ece: "Calibration error",
@@ -16,7 +17,8 @@ export async function drawRegistry(place) {
   const act = (path, body, what) => ask(what, async (why) => {
     try {
       const done = await post(`api/champion/${path}`, { ...body, why, who: localStorage.getItem("studio.who") || "" });
-      toast(`Version ${done.version} is the champion. Services that follow the registry load it within seconds.`);
+      let close = () => {};
+      followChampion(done.version, ({ text, ...more }) => { close(); close = toast(text, more); }).catch(report);
     } catch (error) { report(error); }
     again().catch(report);
   });
