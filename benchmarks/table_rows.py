@@ -204,6 +204,22 @@ def int8(result: Result) -> Rows:
         yield name, one["test_images"], score, loss, percent(one["agreement"]), *times
 
 
+def int8_features(result: Result) -> Rows:
+    """Yield rates and quality with features in float32 and in int8, one row per set."""
+    yield (
+        "set", "images", "images/s", "images per processor second", "accuracy", "log-loss",
+    )  # fmt: skip
+    for name, one in result["sets"].items():
+        rates, quality = (list(one[key].values()) for key in ("rates", "quality"))
+        pairs = (
+            (*(each["images_per_s"] for each in rates), one["ratio"]),
+            (*(each["images_per_processor_s"] for each in rates), one["processor_ratio"]),
+        )
+        shown = (f"{exact:.1f} and {int8:.1f} ({ratio:.2f})" for exact, int8, ratio in pairs)
+        scores = (" and ".join(f"{each[key]:.3f}" for each in quality) for key in ("score", "loss"))
+        yield name, one["images"], *shown, *scores
+
+
 def batch(result: Result) -> Rows:
     """Yield images per second of the parts and of the whole command, one row per precision."""
     yield "precision", "decode", "engine", "whole command", "share of the bound"

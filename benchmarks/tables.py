@@ -122,6 +122,13 @@ SUBJECTS = (
         table_rows.int8,
     ),
     Subject(
+        "int8_features",
+        "Features in int8",
+        "All of the extraction in turns, in float32 and with `features.precision: int8`, and a head "
+        "on each in five-fold cross-validation. Ratios in brackets.",
+        table_rows.int8_features,
+    ),
+    Subject(
         "batch",
         "Many images at once",
         "`rootstock predict FOLDER --out answers.parquet`: images per second of the parts and of "
