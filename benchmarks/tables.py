@@ -124,8 +124,8 @@ SUBJECTS = (
     Subject(
         "int8_features",
         "Features in int8",
-        "All of the extraction in turns, in float32 and with `features.precision: int8`, and a head "
-        "on each in five-fold cross-validation. Ratios in brackets.",
+        "All of the extraction in turns, in float32 and with `features.precision: int8`, and a "
+        "head on each in five-fold cross-validation. Ratios in brackets.",
         table_rows.int8_features,
     ),
     Subject(
