@@ -166,14 +166,14 @@ def labels_saved(result: Result) -> Rows:
 def time_and_accuracy(result: Result) -> Rows:
     """Yield time and quality of `rootstock train`, one row per set."""
     yield (
-        *("set", "task", "quality", "training images", "strategy", "measure", "value"),
+        *("set", "task", "quality", "seed", "training images", "strategy", "measure", "value"),
         *("95 % interval", "minutes", "processor minutes"),
     )
     for one in result["runs"]:
         interval = f"{one['low']:.3g} to {one['high']:.3g}"
         yield (
-            *(one["set"], one["task"], one["quality"], one["train_images"], one["strategy"]),
-            *(in_words(one["metric"]), rounded(one["value"]), interval),
+            *(one["set"], one["task"], one["quality"], one["seed"], one["train_images"]),
+            *(one["strategy"], in_words(one["metric"]), rounded(one["value"]), interval),
             *(rounded(one["minutes"]), rounded(one["processor_minutes"])),
         )
 

@@ -6,7 +6,7 @@
 Each row is one command in an empty folder, with the default backbone and without a GPU. Processor
 time is the sum over all cores; on a machine with other work, compare that. Trials run in the
 command's process (`search.engine=sequential`), so that their time is counted. A row with the same
-set, quality, and machine replaces the one in the file.
+set, quality, seed, and machine replaces the one in the file.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,15 @@ def main() -> int:
     rows = json.loads(options.out.read_text())["runs"] if options.out.exists() else []
     with tempfile.TemporaryDirectory() as scratch:
         for name, folder in find_sets(options.data_dir, options.sets, Path(scratch)):
-            row = measure(folder / TABLES.get(name, ""), options.quality) | {"set": name}
-            same = ("set", "quality", "machine")
-            rows = [one for one in rows if any(one[key] != row[key] for key in same)] + [row]
-            rows.sort(key=lambda one: (one["quality"] != "fast", one["machine"], one["set"]))
-            command = "python benchmarks/time_and_accuracy.py --data-dir ../shared/data"
-            options.out.write_text(json.dumps({"command": command, "runs": rows}, indent=1) + "\n")
-            print(json.dumps(row))
+            for seed in options.seeds:
+                row = measure(folder / TABLES.get(name, ""), options.quality, seed) | {"set": name}
+                same = ("quality", "machine", "set", "seed")
+                rows = [one for one in rows if any(one[key] != row[key] for key in same)] + [row]
+                rows.sort(key=itemgetter(*same))
+                command = "python benchmarks/time_and_accuracy.py --data-dir ../shared/data"
+                text = json.dumps({"command": command, "runs": rows}, indent=1)
+                options.out.write_text(text + "\n")
+                print(json.dumps(row), flush=True)
     return 0
 
 
@@ -58,15 +61,19 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--quality", default="fast", choices=("fast", "balanced", "best"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 
-def measure(data: Path, quality: str) -> dict[str, Any]:
-    """Run the command on ``data``; return its time and the model's quality."""
+def measure(data: Path, quality: str, seed: int) -> dict[str, Any]:
+    """Run the command on ``data``; return its time and the model's quality.
+
+    The seed divides the images and starts the training.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = ["train", data.resolve(), "--out", "run", "--set", f"quality={quality}"]
-        command += ["--set", "search.engine=sequential"]
+        command += ["--set", "search.engine=sequential", "--set", f"seed={seed}"]
         before, load = resource.getrusage(resource.RUSAGE_CHILDREN), os.getloadavg()[0]
         begun = time.monotonic()
         subprocess.run([sys.executable, "-m", "rootstock", *command], cwd=folder, check=True)
@@ -80,6 +87,7 @@ def measure(data: Path, quality: str) -> dict[str, Any]:
     headline = next(name for name in metrics if f"{name}_low" in metrics)
     return {
         "quality": quality,
+        "seed": seed,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load_before": round(load, 1),
         "date": datetime.date.today().isoformat(),
