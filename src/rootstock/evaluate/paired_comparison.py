@@ -150,9 +150,9 @@ def render_comparison(comparison: PairedComparison, *, pictures: Sequence[str]) 
         f"**{_verdict(comparison)}**",
         "",
         f"On the same {comparison.n} test images, {other} is right on {other_accuracy:.1%} and "
-        f"{name} on {accuracy:.1%}: a change of {100 * comparison.gain:+.1f} points (95 % "
-        f"interval {100 * low:+.1f} to {100 * high:+.1f}, Newcombe 1998, paired). McNemar's exact "
-        f"test: p = {comparison.p_value:.2g}.",
+        f"{name} on {accuracy:.1%}: a change of {100 * comparison.gain:+z.1f} points (95 % "
+        f"interval {100 * low:+z.1f} to {100 * high:+z.1f}, Newcombe 1998, paired). McNemar's "
+        f"exact test: p = {comparison.p_value:.2g}.",
         "",
         f"| | {name} | {other} |",
         "| --- | --- | --- |",
@@ -212,7 +212,7 @@ def _class_lines(comparison: PairedComparison) -> list[str]:
                     one.images,
                     f"{one.before:.1%}",
                     f"{one.after:.1%}",
-                    f"{100 * one.change:+.1f}",
+                    f"{100 * one.change:+z.1f}",
                 )
                 for one in changed[:MAX_SHOWN_CHANGES]
             ],

@@ -58,7 +58,7 @@ def judge(
     noise = standard_error(accuracy, n_probed)
     low, high = (share * (1.0 - accuracy) for share in shares[size])
     measured = f"a head on frozen features reaches {accuracy:.3f} (± {noise:.3f}) in probes"
-    gain = f"Fine-tuning should change this by {100 * low:+.1f} to {100 * high:+.1f} points"
+    gain = f"Fine-tuning should change this by {100 * low:+z.1f} to {100 * high:+z.1f} points"
     tuned = ruled if rules.is_finetune(ruled) else rules.tuned_rival(similar=similar)
     if high < max(MIN_GAIN, noise / 2):
         return conclude(head, f"{head_why}{measured}. {gain}, which is not worth its cost.")

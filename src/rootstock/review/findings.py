@@ -235,7 +235,7 @@ def _from_curve(feasibility: Feasibility | None) -> Iterator[Finding]:
     yield Finding(
         weight=2 if gain >= 2 else 1,
         what=f"A head on these features reaches {feasibility.score_name} {now.accuracy:.3f}. With "
-        f"twice the images, expect about {twice.accuracy:.3f} ({gain:+.1f} points), and hardly "
+        f"twice the images, expect about {twice.accuracy:.3f} ({gain:+z.1f} points), and hardly "
         f"ever more than {feasibility.ceiling:.3f}.",
         todo="Collecting more images is worthwhile."
         if gain >= 2

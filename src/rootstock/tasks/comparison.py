@@ -66,7 +66,7 @@ def decide_gate(
     promote = wins[rule]
     measured = (
         f"{name_metric(metric)} is {challenger:.4f} against {champion:.4f} on the same "
-        f"{count} test images, a gain of {gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f})"
+        f"{count} test images, a gain of {gain:+z.4f} (95 % interval {low:+z.4f} to {high:+z.4f})"
     )
     than = f" by more than {min_gain:g}" if min_gain else ""
     if rule == "higher":
