@@ -103,6 +103,70 @@ def test_sound_model_is_opened_as_it_was_measured():
     assert predictor.golden_difference < 1e-3
 
 
+def count_children(monkeypatch):
+    from rootstock.service.models import proof
+
+    children = []
+    run = proof.subprocess.run
+    monkeypatch.setattr(proof.subprocess, "run", lambda *a, **k: children.append(a) or run(*a, **k))
+    return children
+
+
+def open_recorded(bundle, records):
+    return open_proved(read_bundle(bundle), "onnx", "auto", BOUNDS, records=records)
+
+
+def test_same_model_is_proved_once_per_machine(monkeypatch, tmp_path):
+    children = count_children(monkeypatch)
+    first, second = (open_recorded(tiny_bundle(), tmp_path / "proofs") for _ in range(2))
+    assert len(children) == 1
+    assert (second.way, second.best_batch) == (first.way, first.best_batch)
+    other = write_tiny_bundle(tmp_path / "other", strategy="full_finetune").directory
+    open_recorded(other, tmp_path / "proofs")
+    monkeypatch.setattr("rootstock.service.models.proof.processor_name", lambda: "another")
+    open_recorded(tiny_bundle(), tmp_path / "proofs")
+    assert len(children) == 3
+
+
+def test_recorded_model_still_answers_its_golden_images(monkeypatch, tmp_path):
+    open_recorded(tiny_bundle(), tmp_path)
+    monkeypatch.setattr("rootstock.model.predictor._proved", {})
+    monkeypatch.setattr("rootstock.model.predictor.GOLDEN_TOLERANCE", -1.0)
+    with pytest.raises(BundleError, match="golden image"):
+        open_recorded(tiny_bundle(), tmp_path)
+
+
+def test_damaged_or_unwritable_record_is_no_obstacle(monkeypatch, tmp_path):
+    children = count_children(monkeypatch)
+    open_recorded(tiny_bundle(), tmp_path)
+    (record,) = tmp_path.glob("*.json")
+    for damage in ("{", '{"engine": "steam"}'):
+        record.write_text(damage)
+        open_recorded(tiny_bundle(), tmp_path)
+    assert len(children) == 3
+    (tmp_path / "file").touch()
+    assert open_recorded(tiny_bundle(), tmp_path / "file").engine == "onnx"
+
+
+def test_serving_a_directory_makes_no_folder_outside_of_a_run(tmp_path):
+    def hold(folder):
+        model = shutil.copytree(tiny_bundle(), folder / "artifacts/model")
+        holder = ModelHolder(
+            str(model),
+            cache=tmp_path / "here/.rootstock/models",
+            connect=lambda: None,
+            engine="onnx",
+            proof=BOUNDS,
+        )
+        holder.load()
+
+    hold(tmp_path / "alone")
+    assert not list(tmp_path.rglob(".rootstock"))
+    (tmp_path / "run/.rootstock").mkdir(parents=True)
+    hold(tmp_path / "run")
+    assert len(list((tmp_path / "run/.rootstock/models/.proofs").iterdir())) == 1
+
+
 def test_a_model_that_never_answers_is_rejected(copy):
     bundle = read_bundle(make_endless(copy()))
     started = time.monotonic()

@@ -18,6 +18,7 @@ from rootstock.service.models.cache import ModelCache
 from rootstock.service.models.proof import (
     ProofLimits,
     Refusal,
+    find_records,
     hide_folder,
     log_opened,
     open_proved,
@@ -53,7 +54,8 @@ class ModelHolder:
         connect: opens the registry; called only for a registered model.
         limits: derives image limits from a model's own; None keeps the model's.
         engine, precision: as for `Predictor`.
-        proof: limits for proving a model in a separate process; None proves it in this one.
+        proof: limits for proving a model in a separate process; None proves it in this one. The
+            proofs of this machine are kept in the cache.
         name: name of a model served from a directory; empty uses the directory's name.
         retry_seconds: how long clients should wait while no model is loaded.
         registry_seconds: how long the first check waits if an earlier model can be served.
@@ -84,6 +86,7 @@ class ModelHolder:
         self._limits = limits or (lambda own: own)
         self._engine, self._precision = engine, precision
         self._proof = proof
+        self._records = find_records(cache, self.source.directory)
         self._name = name
         self._retry_seconds = max(1, round(retry_seconds))
         self._registry_seconds = registry_seconds
@@ -243,6 +246,7 @@ class ModelHolder:
             self._engine,
             self._precision,
             self._proof,
+            records=self._records,
             name=identity.name or self._name,
             version=identity.version,
             limits=self._limits(bundle.limits),

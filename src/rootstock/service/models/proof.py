@@ -5,6 +5,9 @@
 The child does everything that the service will do with the model: it opens the model, answers its
 golden images, and measures engines and batches. TASK is a JSON list: the name of the model's task,
 and its registration, which the service may have made. The child prints one JSON object.
+
+A model that was proved before on this machine, with the same packages, is not proved again: its
+files have the same checksums. It still answers its golden images in the service.
 """
 
 from __future__ import annotations
@@ -18,16 +21,23 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rootstock.errors import BundleError, RootstockError
+from pydantic import ValidationError
+
+from rootstock.errors import ArtifactError, BundleError, RootstockError
 from rootstock.model.bundle import ModelBundle
 from rootstock.model.engine import has_gpu
 from rootstock.model.predictor import Predictor
-from rootstock.runtimes.engines import Engine, Precision
+from rootstock.runtimes.engines import PACKAGES, Engine, Precision
+from rootstock.system.artifacts import Record
 from rootstock.system.bounds import resident_bytes
+from rootstock.system.cpu import processor_name, usable_cores
+from rootstock.system.digest import digest_json
+from rootstock.system.files import read_json, write_json
 from rootstock.tasks import Place, find_registration, register_task
 
 _log = logging.getLogger("rootstock.service")
@@ -43,6 +53,7 @@ PASSED_VARIABLES = (
 """The environment that the child sees: the service's environment holds passwords."""
 
 
+PROOFS = ".proofs"
 _opening = threading.Lock()
 
 
@@ -54,8 +65,7 @@ class ProofLimits:
     memory: int = 4 * 2**30
 
 
-@dataclass(frozen=True)
-class Proof:
+class Proof(Record):
     """What was measured: how to run the model, its batch, and milliseconds per image by way."""
 
     engine: Engine
@@ -74,16 +84,23 @@ class Refusal:
 
 
 def open_proved(
-    bundle: ModelBundle, engine: Any, precision: Any, bounds: ProofLimits | None, **options: Any
+    bundle: ModelBundle,
+    engine: Any,
+    precision: Any,
+    bounds: ProofLimits | None,
+    *,
+    records: Path | None = None,
+    **options: Any,
 ) -> Predictor:
     """Return the predictor of a model that was proved within ``bounds``; None: without a child.
 
+    ``records`` is a folder that keeps the proofs of this machine, so that each is made once.
     ``options`` are those of `Predictor`. The batch size is measured here, so no request has to wait
     for it.
     Raises:
         BundleError: The model is rejected, for any reason.
     """
-    proof = prove(bundle, engine, precision, bounds) if bounds else None
+    proof = _prove_once(records, bundle, engine, precision, bounds) if bounds else None
     if proof:
         engine, precision = proof.engine, proof.precision
     try:
@@ -102,6 +119,42 @@ def open_proved(
         raise
     except Exception as error:
         raise BundleError(f"the model cannot be opened: {type(error).__name__}: {error}") from error
+
+
+def find_records(cache: Path, directory: Path | None) -> Path | None:
+    """Return the folder for proofs: the cache's, or that of the run which made ``directory``.
+
+    None: serving a directory makes no new folders outside of a project.
+    """
+    if directory is None:
+        return cache / PROOFS
+    run = directory.resolve().parent.parent / ".rootstock/models"
+    return next((place / PROOFS for place in (cache, run) if place.parent.is_dir()), None)
+
+
+def _prove_once(
+    records: Path | None, bundle: ModelBundle, engine: str, precision: str, limits: ProofLimits
+) -> Proof:
+    """Return the proof in the folder ``records``, or make and record it."""
+    if records is None:
+        return prove(bundle, engine, precision, limits)
+    identity = [bundle.digest, engine, precision, limits, *_describe_machine()]
+    path = records / f"{digest_json(identity, digits=20)}.json"
+    with contextlib.suppress(ArtifactError, ValidationError):
+        return Proof.model_validate(read_json(path, made_by=""))
+    proof = prove(bundle, engine, precision, limits)
+    with contextlib.suppress(ArtifactError, OSError):  # such as a file system that is read-only
+        write_json(path, proof.model_dump(mode="json"))
+    return proof
+
+
+def _describe_machine() -> list[object]:
+    """Return everything but the model on which a proof depends."""
+    packages = []
+    for name in ("rootstock-vision", "pillow", "numpy", *PACKAGES.values()):
+        with contextlib.suppress(PackageNotFoundError):
+            packages.append(f"{name} {version(name)}")
+    return [processor_name(), usable_cores(), has_gpu(), *packages]
 
 
 def prove(bundle: ModelBundle, engine: str, precision: str, limits: ProofLimits) -> Proof:
@@ -168,8 +221,13 @@ def _end_with_parent() -> None:
 def _attempt(directory: Path, engine: Any, precision: Any) -> dict[str, Any]:
     try:
         predictor = Predictor(directory, engine=engine, precision=precision, threads=1)
-        proof = Proof(*predictor.way, predictor.best_batch, predictor.milliseconds)
-        return asdict(proof)
+        proof = Proof(
+            engine=predictor.engine,
+            precision=predictor.precision,
+            batch=predictor.best_batch,
+            milliseconds=predictor.milliseconds,
+        )
+        return proof.model_dump()
     except MemoryError:
         return {"error": f"opening the model {directory.name} takes too much memory", "hint": ""}
     except Exception as error:  # noqa: BLE001 - whatever a model does, it is refused
