@@ -160,7 +160,7 @@ def test_serving_a_directory_makes_no_folder_outside_of_a_run(tmp_path):
         )
         holder.load()
 
-    hold(tmp_path / "alone")
+    hold(tmp_path / "elsewhere")
     assert not list(tmp_path.rglob(".rootstock"))
     (tmp_path / "run/.rootstock").mkdir(parents=True)
     hold(tmp_path / "run")
