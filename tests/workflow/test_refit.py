@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 
+import numpy as np
 import pytest
 
 from rootstock.config.paths import Paths
@@ -13,10 +14,12 @@ from rootstock.data.label_corrections import (
     stamp_time,
 )
 from rootstock.errors import BundleError
+from rootstock.model.head_layers import HeadLayers
 from rootstock.model.predictor import Predictor
 from rootstock.ports.runs import NullRunLogger
 from rootstock.registry.champion import CHAMPION, find_alias
 from rootstock.tasks.dataset import read_targets
+from rootstock.training.training_job import TrainingJob
 from rootstock.workflow.project import Project
 from rootstock.workflow.refit import refit_head
 from rootstock.workflow.register import register_model
@@ -95,6 +98,22 @@ def test_refit_metrics_are_those_of_the_served_model(project):
     decisions = decide(predictor, [(project.root / row.path).read_bytes() for row in rows])
     found = predictor.task.metrics(decisions, read_targets(predictor.task, rows, predictor.names))
     assert found["log_loss"] == pytest.approx(first.metrics["log_loss"], abs=1e-3)
+
+
+def test_known_penalty_gives_the_head_of_a_whole_search(project, monkeypatch):
+    correct(project, 3)
+    quick = refit(project)
+    monkeypatch.setattr(TrainingJob, "can_judge_final_head", lambda _: False)
+    whole = refit(project)
+    assert quick.metrics == whole.metrics
+    assert quick.bundle.facts.calibration == whole.bundle.facts.calibration
+    heads = [HeadLayers.read(one.bundle.weights_path) for one in (quick, whole)]
+    for part in ("weights", "biases"):
+        (first,), (second,) = (getattr(head, part) for head in heads)
+        assert np.array_equal(first, second)
+    assert quick.bundle.metrics["val_accuracy"] == pytest.approx(
+        whole.bundle.metrics["val_accuracy"], abs=0.1
+    )
 
 
 def test_a_refit_meets_the_champion_at_the_gate(project, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
+from torch import nn
 
 from rootstock.backbones.card import BackboneCard
 from rootstock.data.limits import DecodeLimits
@@ -44,6 +45,7 @@ from rootstock.model.bundle import (
 from rootstock.model.describe_onnx import describe_onnx
 from rootstock.model.known_images import KnownImages
 from rootstock.model.novelty import Reference
+from rootstock.model.onnx_head import replace_head
 from rootstock.model.seen import SeenImages
 from rootstock.model.twin import TwinMaker
 from rootstock.system.files import sha256_file, write_atomic, write_json
@@ -77,6 +79,7 @@ def write_bundle(
     unknown_share: float = 0.0,
     limits: DecodeLimits | None = None,
     make_twin: TwinMaker | None = None,
+    exported: Path | None = None,
 ) -> ModelBundle:
     """Write a model directory, replacing an older one, after ONNX has matched PyTorch.
 
@@ -86,7 +89,8 @@ def write_bundle(
     ``views``: the views that a prediction averages. ``reference`` lets the model flag unknown
     images, at most ``unknown_share`` of the known ones; ``known`` names the images of the
     reference; ``seen`` lets it recognise its own images; ``limits`` are the limits on images.
-    ``make_twin`` writes the int8 twin.
+    ``make_twin`` writes the int8 twin. ``exported`` is the ONNX file of a network with the same
+    backbone, which is used again if only the head differs.
     Raises:
         BundleError: the directory contains something else, there is no golden image, the
           network cannot be exported, or ONNX and PyTorch differ by more than 1e-4.
@@ -136,7 +140,8 @@ def write_bundle(
         if seen:
             with write_atomic(folder / SEEN) as temporary:
                 save_arrays(seen.arrays(), temporary)
-        export_onnx(network, folder / ONNX, batch)
+        if exported is None or not _put_head(network, exported, folder / ONNX):
+            export_onnx(network, folder / ONNX, batch)
         for logits in onnx_logits(folder / ONNX, batch):
             _refuse_difference(largest_difference(logits, outputs.logits, outputs.sizes))
         rounded = None
@@ -182,6 +187,15 @@ def _refuse_other_content(directory: Path) -> None:
             f"{directory} contains files but no {FACTS}: it is not a model, and was not changed",
             hint="choose an empty or new directory",
         )
+
+
+def _put_head(network: TransferNet, exported: Path, target: Path) -> bool:
+    """Write the ONNX file ``exported`` with the head of the network; return whether it can be."""
+    head = network.head
+    if network.n_networks > 1 or not isinstance(head, nn.Linear):
+        return False
+    weights, bias = (part.detach().numpy() for part in (head.weight, head.bias))
+    return replace_head(exported, target, weights, bias)
 
 
 def _refuse_difference(difference: float) -> None:

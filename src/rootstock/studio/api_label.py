@@ -53,6 +53,7 @@ def make_label_router(studio: Studio) -> Router:
     def opinion(digest: str) -> dict[str, Any]:
         """Return the model's answer for an image, with similar training images."""
         found = ask(digest)
+        studio.refits.prepare()  # a person who looks at an image may soon want a new head
         table = studio.table
         neighbours = [
             dict(one) | {"id": table.rows[number].sha256}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -44,10 +44,17 @@ class Refits:
             }
 
     def prepare(self) -> None:
-        """Load what a fit needs, once and in a thread, because it takes seconds."""
+        """Load what a fit and its registration need, once and in a thread: it takes seconds."""
         if not self._prepared:
             self._prepared = True
-            threading.Thread(target=_load, daemon=True).start()
+            threading.Thread(target=self._load, daemon=True).start()
+
+    def _load(self) -> None:
+        names = ["rootstock.workflow.refit", "rootstock.workflow.register"]
+        if self._project.config.tracking.enabled and importlib.util.find_spec("mlflow"):
+            names += ["mlflow", "rootstock.integrations.mlflow.registry"]
+        for name in names:
+            importlib.import_module(name)
 
     def start(self) -> dict[str, Any]:
         """Fit the head, unless a fit is already running."""
@@ -97,8 +104,3 @@ class Refits:
         config = self._project.config
         data = config.data.model_copy(update={"root": self._project.data})
         return config.model_copy(update={"data": data})
-
-
-def _load() -> None:
-    for name in ("refit", "register"):
-        importlib.import_module(f"rootstock.workflow.{name}")

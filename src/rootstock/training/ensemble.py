@@ -46,11 +46,13 @@ class EnsembleNet(TransferNet):
         """See `TransferNet`."""
         return False
 
-    def term_sizes(self, images: Tensor) -> Tensor:
-        """See `TransferNet`: the largest of any network and output, since averaging mixes them."""
-        sizes = [super().term_sizes(images), *(one.term_sizes(images) for one in self._others)]
-        largest = torch.stack(sizes).amax(dim=0)
-        return largest.amax(dim=1, keepdim=True).expand_as(largest)
+    def measure(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `TransferNet`; a size is the largest of any network and output, as they are mixed."""
+        own = super().measure(images)
+        every = [own, *(one.measure(images) for one in self._others)]
+        outputs = self.task.average(torch.stack([one[0] for one in every]))
+        largest = torch.stack([one[2] for one in every]).amax(dim=0)
+        return outputs, own[1], largest.amax(dim=1, keepdim=True).expand_as(largest)
 
     def read(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """See `TransferNet`."""

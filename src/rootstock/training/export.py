@@ -51,9 +51,7 @@ class TorchOutputs(NamedTuple):
 def torch_outputs(network: TransferNet, images: np.ndarray) -> TorchOutputs:
     """Return the outputs of ``network`` for prepared images float32[N,3,S,S]."""
     with torch.inference_mode():
-        prepared = torch.from_numpy(images)
-        logits, features, _ = network.read(prepared)
-        sizes = network.term_sizes(prepared)
+        logits, features, sizes = network.measure(torch.from_numpy(images))
     return TorchOutputs(logits.numpy(), features.numpy(), sizes.numpy())
 
 

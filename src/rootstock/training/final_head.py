@@ -31,6 +31,18 @@ class FinalHead:
     targets: Targets
 
 
+def can_judge_all(targets: Targets) -> bool:
+    """Return whether `fit_final_head` gives an output for each labelled image.
+
+    Each is from a linear head that has not seen the image.
+    """
+    return _is_quick(targets) and len(targets.foldable()) == len(targets)
+
+
+def _is_quick(targets: Targets) -> bool:
+    return len(targets) * len(targets.names) <= CROSS_VALIDATED
+
+
 def fit_final_head(
     trial: HeadTrial, solver: HeadSolver, features: np.ndarray, targets: Targets, *, device: str
 ) -> FinalHead | None:
@@ -41,7 +53,7 @@ def fit_final_head(
     rows = targets.foldable()
     if trial.hidden or (trial.prototypes and not len(rows)):
         return None
-    if not trial.prototypes and len(targets) * len(targets.names) > CROSS_VALIDATED:
+    if not trial.prototypes and not _is_quick(targets):
         rows = rows[:0]
 
     def fit(place: torch.device) -> tuple[Head, np.ndarray]:

@@ -62,9 +62,15 @@ class TransferNet(nn.Module):
             return sum(part.width for part in self.parts) / average_width(self.parts)
         return 1.0
 
-    def term_sizes(self, images: Tensor) -> Tensor:
-        """Return [N,K]: the sum of the absolute terms of each output."""
+    def measure(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return outputs [N,K], features [N,D] as `describe` gives them, and sizes [N,K].
+
+        A size is the sum of the absolute terms of an output.
+        """
         features = self.features(images)
+        return self.head(features), self.describe(features), self._term_sizes(features)
+
+    def _term_sizes(self, features: Tensor) -> Tensor:
         if isinstance(self.head, MapModule):
             return self.head.term_sizes(features)
         sizes = features.abs()

@@ -24,10 +24,11 @@ from rootstock.plan.pins import AUTO
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.search import Params, Searcher
 from rootstock.ports.search_space import Exploration
+from rootstock.tasks.targets import Targets
 from rootstock.training.average import average_weights
 from rootstock.training.compute import Compute
 from rootstock.training.ensemble import EnsembleNet
-from rootstock.training.final_head import FinalHead, fit_final_head
+from rootstock.training.final_head import FinalHead, can_judge_all, fit_final_head
 from rootstock.training.finetune import BEST, write_weights
 from rootstock.training.network import TransferNet
 from rootstock.training.objectives import HEAD_FILE, FinetuneObjective, HeadObjective
@@ -97,7 +98,7 @@ class TrainingJob:
         )
         trials = searcher.search(
             objective,
-            self._head_candidates(),
+            self.head_candidates,
             directory=self.directory / "heads",
             metric=self.data.task.selection,
             mode="min",
@@ -105,7 +106,9 @@ class TrainingJob:
         )
         return [HeadTrial.of(trial) for trial in trials]
 
-    def _head_candidates(self) -> list[dict[str, Any]]:
+    @property
+    def head_candidates(self) -> list[dict[str, Any]]:
+        """The heads that `search_heads` tries."""
         # Some tasks read the same tap at several depths
         by_tap = {self._read_tap(one["tap"]): one for one in self.plan.head_candidates}
         linear = [one | {"tap": tap} for tap, one in by_tap.items()]
@@ -299,16 +302,24 @@ class TrainingJob:
         """Return the head of ``trial`` fitted to training and validation images."""
         if isinstance(trial, FinetunedTrial):
             return None
-        rows = [row for split in ("train", "val") for row in self.data.rows(split)]
         features = [self.data.features(split, trial.tap) for split in ("train", "val")]
         parts = self.data.reader.backbone.parts(trial.tap)
         return fit_final_head(
             trial,
             self.data.task.head(self.options.class_weight).reading(parts),
             np.concatenate(features),
-            self.data.dataset.targets_of(rows),
+            self._all_targets(),
             device=self.options.device,
         )
+
+    def can_judge_final_head(self) -> bool:
+        """Return whether `fit_final_head` gives an output for each labelled image."""
+        return can_judge_all(self._all_targets())
+
+    def _all_targets(self) -> Targets:
+        """Return the targets of training and validation images, in this order."""
+        rows = [row for split in ("train", "val") for row in self.data.rows(split)]
+        return self.data.dataset.targets_of(rows)
 
     def head_features(
         self, trial: HeadTrial | FinetunedTrial, network: TransferNet

@@ -120,7 +120,8 @@ class Calibrated:
     """How the model is served: its head, views and calibration, and its validation results.
 
     ``decisions`` [M,...] are those on the images of ``targets``; the model that made them has not
-    seen these images. ``metrics`` are those of ``trial`` before its head was fitted again.
+    seen these images. ``metrics`` are those of ``trial`` before its head was fitted again, or of
+    the heads that made the decisions.
     """
 
     trial: HeadTrial | FinetunedTrial
@@ -135,13 +136,19 @@ class Calibrated:
 
 
 def calibrate(
-    job: TrainingJob, trial: HeadTrial | FinetunedTrial, *, option: Views, threshold: str
+    job: TrainingJob,
+    trial: HeadTrial | FinetunedTrial,
+    *,
+    option: Views,
+    threshold: str,
+    is_fitted: bool = True,
 ) -> Calibrated:
     """Choose the views, fit the final head and the calibration, and measure the validation images.
 
     The calibration of a final head is fitted to outputs of heads that have not seen the image; that
     of another model, or of several views, is fitted to the validation images. ``threshold`` is
-    `task.threshold`.
+    `task.threshold`. If the trial's head ``is_fitted`` to nothing yet, only the final head is
+    fitted; this needs `can_judge_final_head` and one view.
     """
     task, val = job.data.task, job.data.targets("val")
     views, why = choose_views(
@@ -149,8 +156,12 @@ def calibrate(
         mirror_is_safe=not job.plan.finetune or job.plan.finetune.flip,
         loss=lambda views: float(task.losses(job.val_outputs(trial, views), val).mean()),
     )
-    outputs = job.val_outputs(trial, views)
     final = job.fit_final_head(trial)
+    if is_fitted:
+        outputs = job.val_outputs(trial, views)
+    else:
+        assert final is not None
+        outputs = final.outputs[-len(val) :]
     unseen, targets = outputs, val
     if final and len(final.outputs) and views == "one":
         unseen, targets = final.outputs, final.targets

@@ -82,8 +82,9 @@ def list_images(config: Config, paths: Paths) -> Manifest:
     )
     corrections = read_corrections_of(root)
     check_corrections(corrections, task)
-    previous = _read_manifest(paths.manifest) or _recall_manifest(paths)
-    return _build(config, paths, layout, task, corrections=corrections, previous=previous)
+    with _no_garbage():
+        previous = _read_manifest(paths.manifest) or _recall_manifest(paths)
+        return _build(config, paths, layout, task, corrections=corrections, previous=previous)
 
 
 def index_labelled(config: Config, paths: Paths, task: Task) -> Manifest:

@@ -23,6 +23,13 @@ class Project:
     config: Config
     paths: Paths
 
+    @classmethod
+    def holding(cls, manifest: Manifest, config: Config, paths: Paths) -> Project:
+        """Return a project whose manifest is known, so that it is not read again."""
+        project = cls(config, paths)
+        project.__dict__["manifest"] = manifest
+        return project
+
     @cached_property
     def root(self) -> Path:
         """The folder to which the paths in the manifest are relative."""

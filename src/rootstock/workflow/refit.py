@@ -33,7 +33,8 @@ from rootstock.system.files import read_json, write_json
 from rootstock.tasks.comparison import Comparison
 from rootstock.training.objectives import HEAD_FILE
 from rootstock.training.tracked import Tracking
-from rootstock.training.trials import best_head
+from rootstock.training.training_job import TrainingJob
+from rootstock.training.trials import HeadTrial, best_head
 from rootstock.workflow.calibration import calibration_images
 from rootstock.workflow.choice import Choice, SearchResult, calibrate
 from rootstock.workflow.index import list_images
@@ -43,6 +44,10 @@ from rootstock.workflow.task_settings import gate_metric
 from rootstock.workflow.train import record_training, write_trained
 from rootstock.workflow.training_job import open_job
 
+CROSS_VALIDATED_HEAD = (
+    "fitted to training and validation images together; `metrics` are those of heads in a "
+    "cross-validation, on the validation images"
+)
 FOLDER = ".rootstock/refit"
 """The folder of a refitted model in a project."""
 
@@ -95,7 +100,7 @@ def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Ref
         config = config.model_copy(update={"export": export})
     manifest = list_images(config, paths)
     manifest.write(scratch.manifest)
-    project = Project(config, scratch)
+    project = Project.holding(manifest, config, scratch)
     strengths = _known_strength(paths, bundle) or config.train.l2_grid
     plan = _plan_head(TransferPlan.read(paths.plan), bundle, strengths)
     plan.write(scratch.plan)
@@ -106,15 +111,22 @@ def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Ref
         directory=scratch.trials / manifest.content_hash[:16],
         calibration=calibration_images(manifest.rows("train")) if bundle.is_int8 else (),
     )
-    runs = NullRunLogger()
-    heads = job.search_heads(SequentialSearcher(), Tracking(runs, "", {}))
-    trial = best_head(heads, job.data.task.selection)
+    heads = _known_head(job)
+    is_fitted = not heads
+    if is_fitted:
+        heads = job.search_heads(SequentialSearcher(), Tracking(NullRunLogger(), "", {}))
+    trial = best_head(heads, job.data.task.selection) if is_fitted else heads[0]
     # A fine-tuned backbone stays fine-tuned, whatever head reads it now.
     choice = Choice(job, trial, bundle.strategy, kept_head=False, why="the head was fitted again")
-    calibrated = calibrate(job, trial, option="one", threshold=config.task.threshold)
-    written = write_trained(project, job, choice, calibrated)
+    calibrated = calibrate(
+        job, trial, option="one", threshold=config.task.threshold, is_fitted=is_fitted
+    )
+    written = write_trained(project, job, choice, calibrated, exported=bundle.onnx_path)
     training = record_training("", plan, SearchResult(heads, []), choice, calibrated)
-    write_json(scratch.training, training | {"refitted_from": bundle.digest})
+    training |= {"refitted_from": bundle.digest}
+    if not is_fitted:
+        training["final_head"] = CROSS_VALIDATED_HEAD
+    write_json(scratch.training, training)
 
     task, rows = job.data.task, manifest.rows("test")
     test = job.data.features("test", trial.tap)
@@ -188,6 +200,15 @@ def _known_strength(paths: Paths, bundle: ModelBundle) -> tuple[float, ...]:
     best = read_json(paths.training, made_by="train")["best"]
     known = best.get("tap") == bundle.facts.tap and best.get("l2")
     return (float(best["l2"]),) if known else ()
+
+
+def _known_head(job: TrainingJob) -> list[HeadTrial]:
+    """Return the only head to fit, which is not fitted yet; none if heads have to be compared."""
+    first, *others = job.head_candidates
+    if others or not first.get("only") or not job.can_judge_final_head():
+        return []
+    directory = job.directory / "heads"
+    return [HeadTrial(first, {"l2": first["strengths"][0]}, directory)]
 
 
 def _open_backbone(bundle: ModelBundle, plan: TransferPlan, device: str) -> Backbone:

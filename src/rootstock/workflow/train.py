@@ -152,9 +152,14 @@ def search(
 
 
 def write_trained(
-    project: Project, job: TrainingJob, choice: Choice, calibrated: Calibrated
+    project: Project,
+    job: TrainingJob,
+    choice: Choice,
+    calibrated: Calibrated,
+    *,
+    exported: Path | None = None,
 ) -> ModelBundle:
-    """Write the chosen model to its folder in the project."""
+    """Write the chosen model to its folder in the project; ``exported`` as in `write_bundle`."""
     network = choice.job.build_network(calibrated.trial)
     train, val = choice.job.head_features(calibrated.trial, network)
     data = job.data
@@ -191,6 +196,7 @@ def write_trained(
         unknown_share=project.config.train.unknown_share,
         limits=data.dataset.manifest.limits,
         make_twin=twin_maker(project.config.export, choice, calibrated),
+        exported=exported,
     )
 
 
