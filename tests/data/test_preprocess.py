@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import BackboneError
@@ -78,6 +79,28 @@ def test_long_picture_is_cropped_before_resizing():
     assert found[0, :, 0].tolist() == list(range(70, 130))
     assert STANDARD.resize(np.stack([ramp[:, :60]] * 3, axis=2), 10).shape == (10, 30, 3)
     assert STANDARD.resize(np.stack([ramp[:, :60].T] * 3, axis=2), 10).shape == (30, 10, 3)
+
+
+CUT_FIRST = replace(STANDARD, cut_first=True)
+
+
+@pytest.mark.parametrize(
+    "size", [(375, 500), (500, 333), (90, 120), (64, 64), (73, 111), (30, 500), (3000, 40), (1, 1)]
+)
+def test_cutting_before_resizing_gives_the_same_picture(size):
+    smooth = Image.fromarray(pixels(9, 11)).resize(size[::-1], Image.Resampling.BICUBIC)
+    image = np.asarray(smooth)
+    whole, cut = (np.int16(each.fit(image)) for each in (STANDARD, CUT_FIRST))
+    assert cut.shape == (64, 64, 3)
+    # The filter's weights are rounded in another place.
+    assert np.abs(whole - cut).max() <= 2
+    assert (whole != cut).mean() < 0.05
+
+
+def test_cutting_before_resizing_is_part_of_the_hash():
+    assert CUT_FIRST.hash != STANDARD.hash
+    assert "cut_first" not in STANDARD.to_dict()
+    assert Preprocess.from_dict(CUT_FIRST.to_dict()) == CUT_FIRST
 
 
 def test_scaled_decoding_keeps_twice_the_resized_side():

@@ -124,6 +124,7 @@ class BackboneCard(BaseModel):
             scaled=True,
             rendering=rendering,
             geometry=geometry,
+            cut_first=geometry == "crop",
         )
 
 

@@ -39,7 +39,8 @@ class Preprocess:
     ``mean`` and ``std`` are per channel, for pixels in [0, 1]. Pillow resizes, and always filters
     before it shrinks (antialiasing). ``scaled``: a large JPEG may be decoded at an eighth, a
     quarter or half of its size if that is at least twice the target size. ``rendering`` defines
-    how deep greys and transparency become RGB.
+    how deep greys and transparency become RGB. ``cut_first``: only what `crop` keeps is resized,
+    which takes half the time for a photo of 4:3; a few pixels differ by a level.
     """
 
     input_size: int
@@ -50,6 +51,7 @@ class Preprocess:
     scaled: bool = False
     rendering: Rendering = PLAIN
     geometry: Geometry = "crop"
+    cut_first: bool = False
 
     def __post_init__(self) -> None:
         if self.interpolation not in _RESAMPLING:
@@ -96,6 +98,8 @@ class Preprocess:
     def fit(self, pixels: np.ndarray) -> np.ndarray:
         """Bring uint8[H,W,3] to uint8[S,S,3] according to `geometry`, not yet normalised."""
         size = self.input_size
+        if self.geometry == "crop" and self.cut_first:
+            return self._resize_centre(pixels)
         if self.geometry == "crop":
             return _centre_box(self.resize(pixels, self._resized_side), size, size)
         if self.geometry == "squash":
@@ -122,6 +126,22 @@ class Preprocess:
         return self._scale(
             pixels, max(short_side, round(height * scale)), max(short_side, round(width * scale))
         )
+
+    def _resize_centre(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the centre uint8[S,S,3] of a resized image, on the grid of `resize`."""
+        size, side = self.input_size, self._resized_side
+        short = min(pixels.shape[:2])
+        if short == side:
+            return _centre_box(pixels, size, size)
+        spans = []
+        for length in pixels.shape[:2]:
+            whole = max(side, round(length * side / short))
+            start = (whole - size) // 2
+            ends = (start * length / whole, (start + size) * length / whole)
+            spans.append((ends[0], min(ends[1], length)))
+        (top, bottom), (left, right) = spans
+        image, filter_ = Image.fromarray(pixels), _RESAMPLING[self.interpolation]
+        return np.asarray(image.resize((size, size), filter_, box=(left, top, right, bottom)))
 
     def _scale(self, pixels: np.ndarray, height: int, width: int) -> np.ndarray:
         filter_ = _RESAMPLING[self.interpolation]
@@ -150,6 +170,8 @@ class Preprocess:
         fields = dataclasses.asdict(self)
         if not self.scaled:
             del fields["scaled"]  # models from before this option keep their hash
+        if not self.cut_first:
+            del fields["cut_first"]  # as above
         if self.geometry == "crop":
             del fields["geometry"]  # as above
         fields["rendering"] = self.rendering.to_dict()
