@@ -136,6 +136,24 @@ def test_one_key_labels_image_and_shows_next(desk):
     assert [row.why for row in wait_for_rows(page, project, 2)] == ["", "undone"]
 
 
+def test_digits_wait_for_the_model_that_orders_the_names(desk):
+    page, project = desk
+    page.wait("document.querySelectorAll('.option .count').length === 2")
+    page.run(
+        "(() => { const ask = window.fetch; window.fetch = (path, ...more) => "
+        "String(path).endsWith('/opinion') ? new Promise((go) => { window.answer = () => "
+        "go(ask(path, ...more)); }) : ask(path, ...more); })()"
+    )
+    page.run("location.hash = '#/label?text=.png'")
+    page.wait("document.body.innerText.includes('those of your filters')")
+    page.wait("document.querySelectorAll('.option').length === 2")
+    first = page.run("document.querySelector('.label .path').textContent")
+    assert page.run("document.querySelectorAll('.option kbd').length") == 0
+    page.press("1")
+    assert page.run("document.querySelector('.label .path').textContent") == first
+    assert corrections(project) == ()
+
+
 def test_evidence_and_similar_images_are_shown(desk):
     page, _ = desk
     page.wait("document.querySelector('.heat')?.naturalWidth > 0")

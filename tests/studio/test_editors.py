@@ -112,6 +112,7 @@ def test_each_editor_writes_label_and_shows_next_image(desk):
     page.wait("document.querySelector('.stage img').naturalWidth > 0")
     first = page.run("document.querySelector('.label .path').textContent")
     if task == "multi_label":
+        page.wait("document.querySelector('.option kbd')")
         page.press("1")
     elif task == "regression":
         page.run("document.querySelector('input[type=number]').value = '9'")

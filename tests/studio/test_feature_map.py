@@ -1,11 +1,13 @@
 """Points of the map, and which of them a line encloses."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from rootstock.errors import ArtifactError
 from rootstock.studio import feature_map
-from rootstock.studio.feature_map import place, project
+from rootstock.studio.feature_map import FeatureMaps, place, project
 from rootstock.studio.query import inside_polygon
 
 
@@ -53,19 +55,19 @@ def test_one_far_image_does_not_squeeze_the_others(features):
     assert points.std(axis=0).min() > 0.1
 
 
-def test_tsne_keeps_groups_together_with_bounded_work(monkeypatch):
-    pytest.importorskip("sklearn")
+@pytest.mark.parametrize(("method", "package"), [("tsne", "sklearn"), ("umap", "umap")])
+def test_slow_map_keeps_groups_together_with_bounded_work(monkeypatch, method, package):
+    pytest.importorskip(package)
     random = np.random.default_rng(0)
     group = np.arange(400) % 4
     centres = random.normal(size=(4, 12)) * 20
     features = (centres[group] + random.normal(size=(400, 12))).astype(np.float32)
     monkeypatch.setattr(feature_map, "MAX_SLOW_IMAGES", 120)
     looked_at = []
-    run = feature_map._run_tsne
-    monkeypatch.setattr(
-        feature_map, "_run_tsne", lambda rows: looked_at.append(len(rows)) or run(rows)
-    )
-    points = place(Stored(features), "tsne")
+    name = f"_run_{method}"
+    run = getattr(feature_map, name)
+    monkeypatch.setattr(feature_map, name, lambda rows: looked_at.append(len(rows)) or run(rows))
+    points = place(Stored(features), method)
     assert looked_at == [120]
     assert points.shape == (400, 2)
     assert ((points >= 0) & (points <= 1)).all()
@@ -83,3 +85,22 @@ def test_polygon_with_bay_holds_what_is_inside():
     bay = np.array([(0, 0), (4, 0), (4, 4), (2, 1), (0, 4)], float)
     points = np.array([(0.5, 1), (2, 3), (3.5, 1), (2, 0.5), (5, 1), (-1, 2)], float)
     assert inside_polygon(points, bay).tolist() == [True, False, True, True, False, False]
+
+
+def test_a_slow_map_does_not_keep_others_waiting(tmp_path, monkeypatch):
+    maps, inside, go_on = FeatureMaps(tmp_path), threading.Event(), threading.Event()
+
+    def make(self, key, rows, store, index, method):
+        if method == "tsne":
+            inside.set()
+            assert go_on.wait(10)
+        return method
+
+    monkeypatch.setattr(FeatureMaps, "_make", make)
+    index = {"taps": ["last"], "weights_sha256": "", "preprocess_hash": ""}
+    slow = threading.Thread(target=maps.get, args=([], tmp_path, index, "tsne"))
+    slow.start()
+    assert inside.wait(10)
+    assert maps.get([], tmp_path, index, "pca") == "pca"
+    go_on.set()
+    slow.join(10)

@@ -54,8 +54,9 @@ class FeatureMaps:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
-        self._last: tuple[str, FeatureMap] | None = None
+        # A slow method does not keep others waiting.
+        self._locks = {method: threading.Lock() for method in METHODS}
+        self._last: dict[str, tuple[str, FeatureMap]] = {}
 
     def get(
         self, rows: Sequence[ImageRow], store: Path, index: Mapping[str, Any], method: str
@@ -66,13 +67,15 @@ class FeatureMaps:
         Raises:
             ArtifactError: there are no features, or the method is not installed.
         """
-        with self._lock:
+        with self._locks.get(method, self._locks["pca"]):
             tap = _deepest(index["taps"])
             key = _digest(rows, str(index["weights_sha256"]), str(index["preprocess_hash"]), tap)
             key = f"{method}-{key}"
-            if self._last is None or self._last[0] != key:
-                self._last = (key, self._read(key) or self._make(key, rows, store, index, method))
-            return self._last[1]
+            last = self._last.get(method)
+            if last is None or last[0] != key:
+                last = (key, self._read(key) or self._make(key, rows, store, index, method))
+                self._last[method] = last
+            return last[1]
 
     def _read(self, key: str) -> FeatureMap | None:
         try:
@@ -205,7 +208,8 @@ def _run_tsne(components: np.ndarray) -> np.ndarray:
 def _run_umap(components: np.ndarray) -> np.ndarray:
     import umap  # type: ignore[import-not-found]
 
-    return umap.UMAP(random_state=0).fit_transform(components)
+    # The same map every time needs a seed, with which umap uses one processor core.
+    return umap.UMAP(random_state=0, n_jobs=1).fit_transform(components)
 
 
 def _to_unit(points: np.ndarray) -> np.ndarray:

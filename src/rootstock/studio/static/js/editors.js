@@ -1,5 +1,7 @@
 // One editor for each kind of label. Each has an `element`, its `keys`, and `parts()`: the label as
 // {labels, box, numbers}, or null while it is incomplete. `done` is called when a key decides.
+// `propose` is called once with the model's answer, empty if there is none. Until then digits choose
+// nothing: the answer changes the order of the names, and a key must not change its name as it is hit.
 import { fill, h } from "./dom.js";
 
 const DIGITS = "123456789".split("");
@@ -13,11 +15,13 @@ const key = (text) => h("kbd", {}, text);
 
 /** Names in the order of the digit keys: the model's guesses first, then all others. */
 function ranked(names, proposals) {
-  const first = proposals.map((one) => one.label);
+  const first = (proposals || []).map((one) => one.label);
   return [...first, ...names.filter((name) => !first.includes(name))];
 }
 
-const share = (proposals, name) => proposals.find((one) => one.label === name)?.probability;
+const share = (proposals, name) => proposals?.find((one) => one.label === name)?.probability;
+const digit = (proposals, place) => proposals && DIGITS[place];
+const named = (proposals, names, event) => proposals && names[DIGITS.indexOf(event.key)];
 
 function option({ name, digit, chance, chosen, current, press }) {
   const bar = h("span", { class: "chance" });
@@ -46,10 +50,10 @@ function nameField(names, take) {
 }
 
 function choice({ names, parts, done }) {
-  let proposals = [], now = parts?.labels?.[0];
+  let proposals = null, now = parts?.labels?.[0];
   const list = h("div", { class: "options" });
   const take = (name) => done({ labels: [name] });
-  const draw = () => fill(list, ranked(names, proposals).slice(0, MANY).map((name, i) => option({ name, digit: DIGITS[i],
+  const draw = () => fill(list, ranked(names, proposals).slice(0, MANY).map((name, i) => option({ name, digit: digit(proposals, i),
     chance: share(proposals, name), chosen: name === now, current: name === now, press: () => take(name) })));
   draw();
   return {
@@ -57,20 +61,20 @@ function choice({ names, parts, done }) {
     propose: (answer) => { proposals = answer.top || []; draw(); },
     parts: () => (now ? { labels: [now] } : null),
     keys: [{ keys: DIGITS, shown: ["1", "…", "9"], what: "Choose a label and continue", run: (event) => {
-      const name = ranked(names, proposals)[DIGITS.indexOf(event.key)];
+      const name = named(proposals, ranked(names, proposals), event);
       if (name) take(name);
     } }],
   };
 }
 
 function toggles({ names, parts, done }) {
-  let proposals = [];
+  let proposals = null;
   const before = parts?.labels || [], chosen = new Set(before);
   const list = h("div", { class: "options" });
   let touched = Boolean(parts);
   const all = () => ranked([...new Set([...names, ...chosen])], proposals);
   const flip = (name) => { touched = true; if (!chosen.delete(name)) chosen.add(name); draw(); };
-  const draw = () => fill(list, all().slice(0, 40).map((name, i) => option({ name, digit: DIGITS[i], chance: share(proposals, name),
+  const draw = () => fill(list, all().slice(0, 40).map((name, i) => option({ name, digit: digit(proposals, i), chance: share(proposals, name),
     chosen: chosen.has(name), current: before.includes(name), press: () => flip(name) })));
   draw();
   return {
@@ -84,7 +88,7 @@ function toggles({ names, parts, done }) {
     },
     parts: () => ({ labels: [...chosen] }),
     keys: [{ keys: DIGITS, shown: ["1", "…", "9"], what: "Set or clear a label", run: (event) => {
-      const name = all()[DIGITS.indexOf(event.key)];
+      const name = named(proposals, all(), event);
       if (name) flip(name);
     } }],
   };
@@ -106,7 +110,7 @@ function numbers({ parts, done, numbers: known }) {
       said, h("button", { class: "main", type: "button", onclick: save }, "Save ", key("Enter"))),
     propose: (answer) => {
       proposed = answer.values || [];
-      fill(said, "Model's answer: ", proposed.map((one) => `${one.name} ${Number(one.value.toPrecision(4))}`).join(", "), " ", key("1"));
+      if (proposed.length) fill(said, "Model's answer: ", proposed.map((one) => `${one.name} ${Number(one.value.toPrecision(4))}`).join(", "), " ", key("1"));
     },
     parts: whole,
     keys: [
@@ -122,7 +126,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** A name and a box that the user drags over the picture, in shares of the image's sides. */
 function boxed({ names, parts, done, picture }) {
-  let now = parts?.labels?.[0] || names[0], sides = parts?.box || null, proposals = [], proposed = null, from = null;
+  let now = parts?.labels?.[0] || names[0], sides = parts?.box || null, proposals = null, proposed = null, from = null;
   const overlay = document.createElementNS(SVG, "svg");
   overlay.setAttribute("viewBox", "0 0 1 1");
   overlay.setAttribute("preserveAspectRatio", "none");
@@ -139,7 +143,7 @@ function boxed({ names, parts, done, picture }) {
   };
   const draw = () => {
     overlay.replaceChildren(...[rectangle(proposed, "proposed"), rectangle(sides, "own")].filter(Boolean));
-    fill(list, ranked(names, proposals).slice(0, MANY).map((name, i) => option({ name, digit: DIGITS[i], chance: share(proposals, name),
+    fill(list, ranked(names, proposals).slice(0, MANY).map((name, i) => option({ name, digit: digit(proposals, i), chance: share(proposals, name),
       chosen: name === now, current: name === parts?.labels?.[0], press: () => { now = name; draw(); } })));
   };
   const at = (event) => {
@@ -172,7 +176,7 @@ function boxed({ names, parts, done, picture }) {
     parts: whole,
     keys: [
       { keys: DIGITS, shown: ["1", "…", "9"], what: "Choose the class", run: (event) => {
-        const name = ranked(names, proposals)[DIGITS.indexOf(event.key)];
+        const name = named(proposals, ranked(names, proposals), event);
         if (name) { now = name; draw(); }
       } },
       { keys: ["b"], what: "Use the model's box", run: () => { if (proposed) { sides = proposed; draw(); } } },

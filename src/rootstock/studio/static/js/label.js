@@ -98,7 +98,9 @@ export async function showLabel(root) {
       editor.propose(said.answer, said.size);
       fill(about, drawOpinion(image, said));
     } catch (error) {
-      if (turn === shown) fill(about, h("p", { class: "quiet small" }, error.message, error.todo && ` → ${error.todo}`));
+      if (turn !== shown) return;
+      editor.propose({}, null);
+      fill(about, h("p", { class: "quiet small" }, error.message, error.todo && ` → ${error.todo}`));
     }
   }
 

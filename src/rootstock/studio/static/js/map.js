@@ -40,6 +40,7 @@ export class FeatureMap {
     this.lasso = lasso ? lasso.split(",").map(Number) : [];
     if (this.method === method && this.points) { this.draw(); return; }
     this.method = method;
+    fill(this.message, method === "pca" ? "Computing the map …" : "Computing the map … The first time, this can take minutes.");
     this.message.hidden = false;
     try {
       this.facts = await get("api/map", { method });
@@ -69,7 +70,7 @@ export class FeatureMap {
   // Positions: the map is 0..1 with a margin; the view pans and zooms it.
   box() {
     const { clientWidth: width, clientHeight: height } = this.element;
-    const margin = 24, foot = 32;
+    const margin = 24, foot = Math.max(8, this.legend.offsetHeight - margin);
     return { width, height, left: margin, top: margin, wide: width - 2 * margin, high: height - 2 * margin - foot };
   }
 

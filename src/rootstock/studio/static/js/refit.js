@@ -62,7 +62,7 @@ export function makeRefit() {
           interval && h("tr", {}, h("td", {}, "Gain, 95 % interval"), h("td", { class: "number" }, `${points(interval[0])} to ${points(interval[1])} points`)),
           h("tr", {}, h("td", {}, "Corrected labels"), h("td", { class: "number" }, found.corrected)),
           h("tr", {}, h("td", {}, "Time"), h("td", { class: "number" }, `${found.seconds.toFixed(1)} s`)))),
-        comparison ? h("p", {}, comparison.reason) : h("p", {}, "The classes have changed, so the two models cannot be compared."),
+        !outcome && h("p", {}, verdict(comparison)),
         outcome && h("div", { class: "box warn" }, outcome.reason),
         outcome && service && h("div", { class: service.bad ? "box bad" : "box" }, service.text, service.todo && h("div", { class: "small" }, "→ ", service.todo)),
       ],
@@ -88,6 +88,14 @@ export function makeRefit() {
     count: () => { labels += 1; if (labels >= EVERY && !found?.work) start(); },
     end: () => { clearTimeout(timer); dialog?.close(); },
   };
+}
+
+function verdict(comparison) {
+  if (!comparison) return "The classes have changed, so the two models cannot be compared.";
+  if (comparison.promote) return "By the rule of the gate, the new head would become the champion.";
+  const isWorse = comparison.gain_interval && comparison.gain_interval[1] < 0;
+  const why = isWorse ? "The new head is worse." : "The test images do not show that the new head is better.";
+  return `${why} By the rule of the gate, the model would stay.`;
 }
 
 const show = (value) => (value === null ? "–" : value <= 1 ? percent(value) : value.toPrecision(3));
