@@ -144,7 +144,7 @@ def test_digits_wait_for_the_model_that_orders_the_names(desk):
         "String(path).endsWith('/opinion') ? new Promise((go) => { window.answer = () => "
         "go(ask(path, ...more)); }) : ask(path, ...more); })()"
     )
-    page.run("location.hash = '#/label?text=.png'")
+    page.run("location.hash = '#/label?term=plain'")
     page.wait("document.body.innerText.includes('those of your filters')")
     page.wait("document.querySelectorAll('.option').length === 2")
     first = page.run("document.querySelector('.label .path').textContent")
