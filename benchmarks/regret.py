@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from regret_table import AUTO, REFERENCE, Run, read_runs, show, write_results
+from regret_table import AUTO, FORCED, REFERENCE, Run, read_runs, show, write_results
 from sets import (
     Assessed,
     assess,
@@ -38,7 +38,7 @@ from rootstock.backbones.load import load_backbone
 from rootstock.config.paths import Paths
 from rootstock.features.reader import FeatureReader
 from rootstock.features.store.store import FeatureStore
-from rootstock.plan.rules import MEANING, REGRET_SETS
+from rootstock.plan.rules import REGRET_SETS
 from rootstock.workflow.project import Project
 
 CLASSES = {"tiny_imagenet": 20}
@@ -74,7 +74,7 @@ def parse_options() -> argparse.Namespace:
         help="sets in --data-dir, or from derived_sets.py",
     )
     parser.add_argument("--sizes", nargs="+", type=int, default=[100, 500, ALL])
-    parser.add_argument("--strategies", nargs="+", default=[AUTO, REFERENCE, *MEANING])
+    parser.add_argument("--strategies", nargs="+", default=[AUTO, REFERENCE, *FORCED])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--weights", default="packaged", help="as backbone.weights")
     parser.add_argument("--short-side", type=int, help="reduce images to this short side in pixels")

@@ -22,6 +22,8 @@ from rootstock.plots.style import BLUE, GRID, ORANGE, QUIET, canvas, headline
 
 AUTO = "auto"
 REFERENCE = "reference"
+FORCED = tuple(name for name in MEANING if name != "norm_finetune")
+"""The strategies that the planner chooses from; `norm_finetune` is trained only on request."""
 Run = dict[str, Any]
 THRESHOLDS = {"small_below": 1000, "similar_from": 0.5}
 """The defaults of `assess`, which `leave_one_out` starts from."""
@@ -57,12 +59,18 @@ class Cell:
     @property
     def best(self) -> float:
         """Accuracy in points of the best forced strategy in hindsight."""
-        return max(self.points(name) for name in MEANING)
+        return max(self.points(name) for name in FORCED)
 
     @property
     def regret(self) -> float:
         """Points by which the best forced strategy beats auto; negative if auto is better."""
         return self.best - self.points(AUTO)
+
+    @property
+    def regret_error(self) -> float:
+        """The standard error of the regret: both answered the same test images."""
+        best = max(FORCED, key=self.points)
+        return self._lead(best, AUTO)[1]
 
     @property
     def table_regret(self) -> float:
@@ -73,7 +81,7 @@ class Cell:
     @property
     def tried(self) -> float:
         """Minutes of trying all strategies."""
-        return sum(self.mean(name, "minutes") for name in MEANING)
+        return sum(self.mean(name, "minutes") for name in FORCED)
 
     @property
     def chosen(self) -> str:
@@ -90,8 +98,12 @@ class Cell:
         """Auto's lead over the reference in points, and the paired standard error; None without."""
         if not all(key in scores.get(REFERENCE, {}) for scores in self.tries):
             return None
+        return self._lead(AUTO, REFERENCE, key)
+
+    def _lead(self, name: str, other: str, other_key: str = "right") -> tuple[float, float]:
+        """Return the lead of one way over another in points, and its paired standard error."""
         leads = np.concatenate(
-            [as_array(scores[AUTO]) - as_array(scores[REFERENCE], key) for scores in self.tries]
+            [as_array(one[name]) - as_array(one[other], other_key) for one in self.tries]
         )
         return 100 * float(leads.mean()), 100 * float(leads.std()) / math.sqrt(len(leads))
 
@@ -121,7 +133,7 @@ def complete_cells(runs: list[Run]) -> list[Cell]:
     )
     for run in runs:
         found[run["weights"], run["set"], run["size"]][run["seed"]][run["strategy"]] = run
-    needed = {*MEANING, AUTO}
+    needed = {*FORCED, AUTO}
     cells = []
     for (weights, name, _), tries in sorted(found.items()):
         whole = [scores for scores in tries.values() if needed <= scores.keys()]
@@ -161,7 +173,7 @@ def as_ledger(cell: Cell) -> list[LedgerRow]:
     """Return the forced runs of a cell as rows of a ledger."""
     rows = []
     for scores in cell.tries:
-        for name in MEANING:
+        for name in FORCED:
             run = scores[name]
             rows.append(
                 LedgerRow(
@@ -206,6 +218,7 @@ def summarise(cells: Sequence[Cell]) -> dict[str, Any]:
         "cells": len(cells),
         "mean_regret": round(float(np.mean(regrets)), 2),
         "worst_regret": round(max(regrets), 2),
+        "regret_beyond_two_errors": sum(c.regret > 2 * c.regret_error for c in cells),
         "mean_regret_of_the_table": round(float(np.mean([c.table_regret for c in cells])), 2),
         "leave_one_out_regret_of_the_table": round(float(np.mean(list(out.values()))), 2),
         "share_of_time": round(spent / tried, 3),
@@ -232,7 +245,7 @@ def show(runs: list[Run], *, plot: Path | None = None) -> None:
     cells = complete_cells(runs)
     if not cells:
         return
-    names = [*MEANING, AUTO]
+    names = [*FORCED, AUTO]
     columns = ["backbone", "set", "train", "seeds", *names, "chosen", "regret", "time"]
     columns += ["lead over scikit-learn", "the same with validation images"]
     print("| " + " | ".join(columns) + " |")
@@ -241,7 +254,7 @@ def show(runs: list[Run], *, plot: Path | None = None) -> None:
         scores = [f"{cell.points(s):.1f} ({cell.mean(s, 'minutes'):.1f})" for s in names]
         leads = [cell.against_reference(key) for key in ("right", "right_with_val")]
         row = [cell.weights, cell.name, f"{cell.mean(AUTO, 'n_train'):.0f}", str(len(cell.tries))]
-        row += [*scores, cell.chosen, f"{cell.regret:+.1f}"]
+        row += [*scores, cell.chosen, f"{cell.regret:+.1f} ± {cell.regret_error:.1f}"]
         row += [f"{cell.mean(AUTO, 'minutes') / cell.tried:.0%}"]
         row += [f"{lead[0]:+.1f} ± {lead[1]:.1f}" if lead else "" for lead in leads]
         print("| " + " | ".join(row) + " |")
@@ -259,6 +272,9 @@ def write_results(runs: list[Run], path: Path) -> None:
         **describe_run("python benchmarks/regret.py --data-dir ../shared/data --out regret.jsonl"),
         "summary": summarise(cells),
         "leave_one_out_regret_of_the_table": leave_one_out(cells),
+        "regret_errors": {
+            f"{c.name}, {c.tries[0][AUTO]['size']}": round(c.regret_error, 2) for c in cells
+        },
         "runs": [{k: v for k, v in run.items() if not k.startswith("right")} for run in runs],
     }
     path.write_text(json.dumps(tree, indent=1) + "\n")
@@ -269,7 +285,7 @@ def plot_regret(cells: Sequence[Cell], path: Path) -> None:
     with canvas(path, width=8, height=1.2 + 0.3 * len(cells)) as figure:
         axes = figure.subplots()
         for row, cell in enumerate(reversed(cells)):
-            forced = [cell.points(name) for name in MEANING]
+            forced = [cell.points(name) for name in FORCED]
             axes.plot([min(forced), max(forced)], [row, row], color=GRID, linewidth=4, zorder=1)
             axes.scatter(forced, [row] * len(forced), s=18, color=QUIET, zorder=2)
             axes.scatter(cell.points(AUTO), row, s=46, color=ORANGE, zorder=3)

@@ -96,7 +96,8 @@ def regret(result: Result) -> Rows:
         *("set", "weights", "training images", "seeds", *STRATEGIES, "auto", "chosen"),
         *("regret", "time", "scikit-learn"),
     )
-    for (name, weights, _), runs in cells.items():
+    errors = result.get("regret_errors", {})
+    for (name, weights, size), runs in cells.items():
         by = {way: [run for run in runs if run["strategy"] == way] for way in {*STRATEGIES, "auto"}}
         if not all(by.values()):
             continue
@@ -107,7 +108,8 @@ def regret(result: Result) -> Rows:
             *(name, weights, round(mean(run["n_train"] for run in by["auto"])), len(by["auto"])),
             *(f"{percent(score[way])} ({minutes[way]:.1f})" for way in (*STRATEGIES, "auto")),
             ", ".join(sorted({run["trained"] for run in by["auto"]})),
-            f"{100 * (max(score[way] for way in STRATEGIES) - score['auto']):+.1f}",
+            f"{100 * (max(score[way] for way in STRATEGIES) - score['auto']):+.1f}"
+            + (f" ± {errors[key]:.1f}" if (key := f"{name}, {size}") in errors else ""),
             percent(minutes["auto"] / sum(minutes[way] for way in STRATEGIES), 0),
             percent(mean(references)) if references else "",
         )
