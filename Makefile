@@ -51,7 +51,7 @@ test-fast: setup-test ## unit tests only: no server, Ray, MLflow, or DVC
 	$(BIN)/python -m pytest -m "not integration and not slow and not gpu" -n $(WORKERS) $(SHARE)
 
 test-browser: setup-test ## test the studio's pages in Chromium, which must be installed
-	BROWSER_REQUIRED=1 $(BIN)/python -m pytest tests/studio/test_browser.py
+	BROWSER_REQUIRED=1 $(BIN)/python -m pytest tests/studio/test_browser*.py tests/studio/test_editors.py
 
 docs: setup-test ## build the documentation as a site with search, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -31,7 +31,7 @@ def test_fact_that_gives_class_away_is_named(fact, change):
     rows = rows_of(**change)
     found = {s.fact: s for s in find_shortcuts(collect_facts(rows), rows, seed=0)}
     assert found[fact].accuracy == 1.0
-    assert found[fact].example.startswith("100% of `cat` have")
+    assert found[fact].example.startswith('100% of "cat" have')
 
 
 def test_files_alike_have_no_shortcut():
@@ -109,7 +109,7 @@ def test_size_that_one_class_never_has_is_reported():
     rows = twelve_classes(width=300, height=260)
     (found,) = [s for s in find_shortcuts(collect_facts(rows), rows, seed=0) if s.fact == "size"]
     assert found.label == "class00"
-    assert "`class00` have 300 x 260" in found.example
+    assert '"class00" have 300 x 260' in found.example
     varied = [
         each._replace(width=1024, height=1024)
         if each.target != "class00"
@@ -118,7 +118,7 @@ def test_size_that_one_class_never_has_is_reported():
     ]
     shortcuts = find_shortcuts(collect_facts(varied), varied, seed=0)
     (found,) = [shortcut for shortcut in shortcuts if shortcut.fact == "size"]
-    assert found.example == "no image of `class00` is 1024 x 1024, but 100% of the others are"
+    assert found.example == 'no image of "class00" is 1024 x 1024, but 100% of the others are'
 
 
 def test_sizes_of_a_track_are_not_a_shortcut():

@@ -74,6 +74,10 @@ def test_keys_move_through_the_images_and_open_one(page):
     page.wait(f"document.querySelector('.detail .facts dd').textContent !== {first!r}")
     page.press("Escape")
     page.wait("!document.querySelector('.detail')")
+    page.press("Enter")
+    page.wait("document.querySelector('.detail img')")
+    page.run("location.hash = '#/data?text=plain'")  # as the browser's button Back does
+    page.wait("!document.querySelector('.detail')")
 
 
 def test_a_finding_shows_its_images(page):

@@ -247,8 +247,8 @@ def _describe_example(fact: str, rows: Sequence[ImageRow], label: str = "") -> s
     )
     if share < of_others:
         has = "no image" if share == 0 else f"only {share:.0%}"
-        return f"{has} of `{name}` is {value}, but {of_others:.0%} of the others are"
-    return f"{share:.0%} of `{name}` have {value}, but only {of_others:.0%} of the others"
+        return f'{has} of "{name}" is {value}, but {of_others:.0%} of the others are'
+    return f'{share:.0%} of "{name}" have {value}, but only {of_others:.0%} of the others'
 
 
 def _numbered(values: Sequence[str]) -> np.ndarray:

@@ -60,6 +60,7 @@ export async function showData(root) {
   }
 
   async function update() {
+    detail?.close();
     filters = readFilters();
     order.value = filters.order || "path";
     if (document.activeElement !== text) text.value = filters.text || "";

@@ -2,6 +2,7 @@
 // {labels, box, numbers}, or null while it is incomplete. `done` is called when a key decides.
 // `propose` is called once with the model's answer, empty if there is none. Until then digits choose
 // nothing: the answer changes the order of the names, and a key must not change its name as it is hit.
+// `saves`: the editor has a button of its own for Enter.
 import { fill, h } from "./dom.js";
 
 const DIGITS = "123456789".split("");
@@ -86,6 +87,7 @@ function toggles({ names, parts, done }) {
       if (!touched) for (const one of answer.labels || []) chosen.add(one.label ?? one);
       draw();
     },
+    saves: true,
     parts: () => ({ labels: [...chosen] }),
     keys: [{ keys: DIGITS, shown: ["1", "…", "9"], what: "Set or clear a label", run: (event) => {
       const name = named(proposals, all(), event);
@@ -112,6 +114,7 @@ function numbers({ parts, done, numbers: known }) {
       proposed = answer.values || [];
       if (proposed.length) fill(said, "Model's answer: ", proposed.map((one) => `${one.name} ${Number(one.value.toPrecision(4))}`).join(", "), " ", key("1"));
     },
+    saves: true,
     parts: whole,
     keys: [
       { keys: ["1"], what: "Use the model's number", run: () => {
@@ -173,6 +176,7 @@ function boxed({ names, parts, done, picture }) {
       proposed = box && [box.x / size[0], box.y / size[1], (box.x + box.width) / size[0], (box.y + box.height) / size[1]];
       draw();
     },
+    saves: true,
     parts: whole,
     keys: [
       { keys: DIGITS, shown: ["1", "…", "9"], what: "Choose the class", run: (event) => {

@@ -8,6 +8,7 @@ import { setKeys } from "./keys.js";
 import { makeRefit } from "./refit.js";
 import { makeSource } from "./source.js";
 
+const NOTHING_TITLES = { requests: "No requests to label", pool: "No images to label" };
 const NOTHING = {
   all: "Either no label looks wrong, or the data review has not run. To label other images, filter them on the Data page and press Label.",
   requests: "No requests need a label. Set ROOTSTOCK_JOURNAL=FOLDER and ROOTSTOCK_JOURNAL_IMAGES=true for the service, and start the studio with --journal FOLDER.",
@@ -63,7 +64,7 @@ export async function showLabel(root) {
 
   function drawHead() {
     const left = queue.images.length - at;
-    fill(head, h("span", { class: "total" }, left > 0 ? `${count(left, "image")} to look at` : "Done"),
+    fill(head, h("span", { class: "total" }, left > 0 ? `${count(left, "image")} to look at` : queue.images.length ? "Done" : "Nothing to look at"),
       byFilters ? [h("span", { class: "quiet small" }, "those of your filters"), h("a", { class: "button small", href: "#/label" }, "Most doubtful")]
         : source.choice,
       h("span", { class: "grow" }), refit.element,
@@ -84,7 +85,7 @@ export async function showLabel(root) {
     editor = makeEditor(state.session.project.editor, { names: state.session.project.names, parts: label.parts, picture: frame, numbers: state.session.project.numbers,
       done: (parts) => decide({ parts }) });
     const about = h("div", { class: "stack about" });
-    const right = image.removed ? "" : image.labelled ? "Label is right " : image.suggested && state.session.project.editor === "choice" ? `It is ${image.suggested} ` : "";
+    const right = image.removed || editor.saves ? "" : image.labelled ? "Label is right " : image.suggested && state.session.project.editor === "choice" ? `It is ${image.suggested} ` : "";
     fill(side, drawFacts(image, label), editor.element, h("div", { class: "row decide" },
       right && h("button", { type: "button", onclick: confirm }, right, h("kbd", {}, "Enter")),
       h("button", { type: "button", onclick: skip }, "Skip ", h("kbd", {}, "s")),
@@ -112,7 +113,7 @@ export async function showLabel(root) {
       image.suggested && image.suggested !== label.text && h("p", {}, image.labelled ? "Looks like " : "Feedback: ", h("b", {}, image.suggested)),
       label.conflict && h("div", { class: "box warn small" }, h("b", {}, "Two people disagree. "), label.conflict.map((one) =>
         h("div", {}, `${one.who}: ${one.new_label}`, h("span", { class: "quiet" }, ` (${one.when.slice(0, 16).replace("T", " ")})`)))),
-      correction && !label.conflict && h("p", { class: "quiet small" }, `Changed by ${correction.who} from ${correction.old_label || "no label"}`,
+      correction && !label.conflict && h("p", { class: "quiet small" }, image.removed ? `Removed by ${correction.who}; before: ` : `Changed by ${correction.who} from `, correction.old_label || "no label",
         correction.why && `: ${correction.why}`),
       h("p", { class: "small quiet path" }, image.origin ? `Request ${image.origin}` : image.path));
   }
@@ -133,7 +134,7 @@ export async function showLabel(root) {
     setKeys(keys(), root);
     const nothing = !queue.images.length;
     fill(side);
-    fill(stage, h("div", { class: "empty" }, h("h1", {}, nothing ? "No doubtful images" : "All done"),
+    fill(stage, h("div", { class: "empty" }, h("h1", {}, nothing ? NOTHING_TITLES[queue.by] || "No doubtful images" : "All done"),
       h("p", {}, nothing ? NOTHING[queue.by] || NOTHING.all : `${count(undo.length, "label")} saved. To use them at once, press New head; or train again with dvc repro or rootstock train.`),
       h("div", { class: "row" }, source.panel && undo.length > 0 && h("button", { class: "main", type: "button", onclick: source.rank }, "Rank the rest"), h("a", { class: "button", href: "#/data" }, "Choose images"),
         skipped.size > 0 && h("button", { type: "button", onclick: again }, `Show the ${count(skipped.size, "skipped image")}`))));

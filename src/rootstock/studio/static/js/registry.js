@@ -6,7 +6,8 @@ import { followChampion } from "./service.js";
 const KINDS = { gate: "by the gate", promotion: "promoted", rollback: "rolled back", adopted: "adopted" };
 const NAMES = { accuracy: "Accuracy", balanced_accuracy: "Balanced accuracy", macro_f1: "Macro F1", log_loss: "Log loss", ece: "Calibration error",
   brier: "Brier score", coverage_95: "Coverage of 95 % sets", set_size_95: "Size of 95 % sets", unknown_share: "Unlike the training images",
-  robust_accuracy: "Accuracy under corruptions", n_test: "Test images", mean_iou: "Mean overlap of the boxes" };
+  robust_accuracy: "Accuracy under corruptions", n_test: "Test images", mean_iou: "Mean overlap (IoU)",
+  median_iou: "Median overlap (IoU)" };
 export const title = (name) => NAMES[name] || (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
 
 export async function drawRegistry(place) {
