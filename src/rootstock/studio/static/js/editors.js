@@ -2,7 +2,7 @@
 // {labels, box, numbers}, or null while it is incomplete. `done` is called when a key decides.
 // `propose` is called once with the model's answer, empty if there is none. Until then digits choose
 // nothing: the answer changes the order of the names, and a key must not change its name as it is hit.
-// `saves`: the editor has a button of its own for Enter.
+// `saves`: the editor has its own button for Enter.
 import { fill, h } from "./dom.js";
 
 const DIGITS = "123456789".split("");
