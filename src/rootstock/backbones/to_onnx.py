@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from rootstock.backbones.fixed_padding import fix_padding
 from rootstock.errors import BackboneError
 from rootstock.system.output import divert_stdout
 
+EXPORT = 2
+"""Increased whenever a network is written in another way, for files that are kept."""
 _CHATTY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
@@ -33,7 +36,7 @@ def write_onnx(module: nn.Module, path: Path, *, input_size: int, outputs: Seque
     module.eval()
     with _silence():
         try:
-            _trace(module, example, path, outputs)
+            _trace(fix_padding(module, example), example, path, outputs)
         except Exception:  # noqa: BLE001 - whatever tracing cannot do, the other way may
             _translate(module, example, path, outputs)
 

@@ -22,7 +22,7 @@ import torch
 
 from rootstock.backbones.cost import forward_gflop
 from rootstock.backbones.load import Backbone
-from rootstock.backbones.to_onnx import write_onnx
+from rootstock.backbones.to_onnx import EXPORT, write_onnx
 from rootstock.data.preprocess import Preprocess
 from rootstock.errors import RootstockError
 from rootstock.features.variants import Network, gpu_variants
@@ -200,7 +200,7 @@ def translate(backbone: Backbone, ordered: Sequence[str], size: int, folder: Pat
     Raises:
         BackboneError: torch cannot translate it.
     """
-    identity = [backbone.card.weights_sha256, ordered, size, torch.__version__]
+    identity = [backbone.card.weights_sha256, ordered, size, torch.__version__, EXPORT]
     path = folder / f"{digest_json(identity, digits=20)}.onnx"
     if not path.exists():
         module = backbone.feature_module("+".join(ordered)).cpu()
