@@ -111,7 +111,8 @@ def refit_head(config: Config, paths: Paths, *, base: Path | None = None) -> Ref
         directory=scratch.trials / manifest.content_hash[:16],
         calibration=calibration_images(manifest.rows("train")) if bundle.is_int8 else (),
     )
-    heads = _known_head(job)
+    # The int8 network is measured with a head that has not seen the validation images.
+    heads = [] if bundle.is_int8 else _known_head(job)
     is_fitted = not heads
     if is_fitted:
         heads = job.search_heads(SequentialSearcher(), Tracking(NullRunLogger(), "", {}))
