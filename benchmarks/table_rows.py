@@ -222,6 +222,26 @@ def int8_features(result: Result) -> Rows:
         yield name, one["images"], *shown, *scores
 
 
+def int8_finetuned(result: Result) -> Rows:
+    """Yield quality of fine-tuned networks in float32 and in int8, one row per network."""
+    yield (
+        "set", "strategy", "training images", "validation accuracy", "twin",
+        "test images", "test accuracy", "test log-loss", "95 % interval of its rise",
+        "same decision",
+    )  # fmt: skip
+    for cell in result["cells"]:
+        figures, test = cell["twin"]["figures"], cell["test"]
+        scores, losses = (" and ".join(f"{x:.3f}" for x in test[key]) for key in ("score", "loss"))
+        yield (
+            *(cell["set"], cell["strategy"], cell["images"]["train"]),
+            f"{figures['score_float32']:.3f} and {figures['score']:.3f}",
+            "kept" if cell["twin"]["kept"] else "refused",
+            *(cell["images"]["test"], scores, losses),
+            " to ".join(f"{x:+.3f}" for x in test["loss_rise_95"]),
+            percent(test["agreement"]),
+        )
+
+
 def batch(result: Result) -> Rows:
     """Yield images per second of the parts and of the whole command, one row per precision."""
     yield "precision", "decode", "engine", "whole command", "share of the bound"

@@ -129,6 +129,13 @@ SUBJECTS = (
         table_rows.int8_features,
     ),
     Subject(
+        "int8_finetuned",
+        "Fine-tuned networks in int8",
+        "The default backbone after a short fine-tuning, in float32 and in int8, and what training "
+        "decides about its int8 twin. No pass of training follows the rounding.",
+        table_rows.int8_finetuned,
+    ),
+    Subject(
         "batch",
         "Many images at once",
         "`rootstock predict FOLDER --out answers.parquet`: images per second of the parts and of "
