@@ -30,6 +30,7 @@ from typing import Any, Literal
 from rootstock.errors import TrainingError
 from rootstock.integrations.ray.cluster import ray_session
 from rootstock.integrations.ray.distributed import as_floats, group_size, run_in_group, tune_message
+from rootstock.integrations.ray.memory import explain_full_memory
 from rootstock.ports.search import (
     NO_REPORT_MESSAGE,
     NO_TIME_MESSAGE,
@@ -83,7 +84,8 @@ class RaySearcher:
         A trial that ``early_stop`` (successive halving) ended has its last reported metrics.
 
         Raises:
-            TrainingError: Ray cannot be reached or started, or is too small for one trial.
+            TrainingError: Ray cannot be reached or started, is too small for one trial, or ended
+              a worker because the memory is full.
         """
         directory = directory.resolve()
         planned = {directory / trial_name(params): params for params in candidates}
@@ -199,7 +201,7 @@ class RaySearcher:
                 verbose=0,
             ),
         )
-        with progress:
+        with progress, explain_full_memory():
             results = tuner.fit()
         trials = {}
         for result in results:
