@@ -22,10 +22,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,37 +61,28 @@ Row = dict[str, Any]
 
 
 class Busy:
-    """Samples the share of time in which the GPU is busy; ``share`` is None without `nvidia-smi`.
+    """The share of time in which the GPU was busy; None if `nvidia-smi` could not sample it."""
 
-    Use it as a context manager.
-    """
+    share: float | None = None
 
-    def __init__(self, device: torch.device) -> None:
-        self.share: float | None = None
-        self._process: subprocess.Popen[str] | None = None
-        self._command = ["nvidia-smi", "--query-gpu=utilization.gpu"]
-        self._command += ["--format=csv,noheader,nounits", f"--loop-ms={SAMPLE_MS}"]
-        if device.type == "cuda":
-            uuid = str(torch.cuda.get_device_properties(device).uuid).removeprefix("GPU-")
-            self._command.append(f"--id=GPU-{uuid}")
-        self._usable = device.type == "cuda" and shutil.which("nvidia-smi") is not None
 
-    def __enter__(self) -> Self:
-        if self._usable:
-            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._process is None:
-            return
-        self._process.terminate()
-        text, _ = self._process.communicate()
-        self.share = mean_share(text)
+@contextmanager
+def sample_gpu(device: torch.device) -> Iterator[Busy]:
+    """Yield what has the busy share of the GPU at the end of the block."""
+    busy = Busy()
+    if device.type != "cuda" or shutil.which("nvidia-smi") is None:
+        yield busy
+        return
+    uuid = str(torch.cuda.get_device_properties(device).uuid).removeprefix("GPU-")
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    command += [f"--loop-ms={SAMPLE_MS}", f"--id=GPU-{uuid}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield busy
+    finally:
+        process.terminate()
+        text, _ = process.communicate()
+        busy.share = mean_share(text)
 
 
 def mean_share(text: str) -> float | None:
@@ -186,7 +177,7 @@ def measure_extraction(backbone: Backbone, photos: list[ImageRow], scratch: Path
         if turn == "second" and (scratch / "first/.engines").exists():
             shutil.copytree(scratch / "first/.engines", store.root / ".engines")
         reader = FeatureReader(scratch / "photos", backbone, backbone.card.preprocess(), store)
-        with Busy(backbone.device) as busy:
+        with sample_gpu(backbone.device) as busy:
             report = reader.extract(photos, [LAST], measure=True)
     rate = round(report.computed / report.seconds, 1)
     return [{"part": f"extraction, {report.engine}", "images_per_s": rate, "gpu_busy": busy.share}]
@@ -232,7 +223,7 @@ def measure_tuning(
         seed=0,
     )
     ends: list[float] = []
-    with Busy(backbone.device) as busy:
+    with sample_gpu(backbone.device) as busy:
         finetune(
             network,
             train,
@@ -286,7 +277,7 @@ def measure_service(model: Path, photos: Path, device: torch.device, *, quick: b
             engine = json.load(answer)["engine"]
         for clients in (2,) if quick else (1, 16, 64, 256):
             uvloop.run(fire(port, requests, clients=clients, seconds=1 if quick else 3))
-            with Busy(device) as busy:
+            with sample_gpu(device) as busy:
                 load = uvloop.run(fire(port, requests, clients=clients, seconds=1 if quick else 10))
             rows.append(
                 {
