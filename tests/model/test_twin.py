@@ -36,19 +36,57 @@ def judge(exact, twin, labels, max_loss=0.003):
 LABELS = list(np.arange(400) % 3)
 
 
-def test_a_twin_that_loses_more_is_rejected():
-    lost = measure(LABELS, wrong=[1, 2, 3])
-    facts = judge(measure(LABELS, wrong=[0]), measure(LABELS, wrong=[0, 1, 2, 3]), LABELS)
+def near_the_border(labels, images, lost, won=()):
+    """Outputs of both for images that float32 is unsure of: ``images``, of which int8 loses some.
+
+    ``lost`` are answered wrongly in int8 only, ``won`` in float32 only.
+    """
+    exact, twin = measure(labels), measure(labels)
+    for outputs, wrong in ((exact, won), (twin, lost)):
+        for row in images:
+            right, other = labels[row], (labels[row] + 1) % 3
+            outputs[row] = 0
+            outputs[row, [right, other]] = (0.98, 1.02) if row in wrong else (1.02, 0.98)
+    return exact, twin
+
+
+def test_a_score_that_falls_beyond_chance_is_rejected():
+    exact, twin = near_the_border(LABELS, range(20), lost=range(12))
+    facts = judge(exact, twin, LABELS)
     assert not facts.kept
-    assert facts.reason == "accuracy falls by 0.0075; the limit is 0.0030"
-    assert facts.figures.agreement == 0.9925
-    assert judge(measure(LABELS, wrong=[0]), lost, LABELS, max_loss=0.01).kept
+    assert facts.reason == "accuracy falls by 0.0300, beyond chance by more than 0.0030"
+    assert facts.figures.agreement == 0.97
+    assert facts.figures.score_interval[1] < -0.003
+    assert facts.figures.loss_interval[1] < 0.003  # only the answers show it
+    assert judge(exact, twin, LABELS, max_loss=0.02).kept
 
 
-def test_one_image_is_not_a_reason_to_reject():
+def test_a_few_answers_near_the_border_are_chance():
+    """As many images as float32 loses in turn do not matter, and a few more do not either."""
+    few = LABELS[:180]
+    exact, twin = near_the_border(few, range(20), lost=[1, 2, 3, 4], won=[5, 6])
+    facts = judge(exact, twin, few)
+    assert facts.kept
+    assert facts.figures.score < facts.figures.score_float32 - 0.01
+    low, high = facts.figures.score_interval
+    assert low < -0.003 < high
+
+
+def test_few_images_do_not_hide_a_loss():
+    """Chance explains three of 40 wrong answers; a loss that nobody knows is not accepted."""
     few = LABELS[:40]
-    assert judge(measure(few), measure(few, sureness=4.01, wrong=[0]), few).kept
-    assert not judge(measure(few), measure(few, wrong=[0, 1]), few).kept
+    lost = measure(few, wrong=[0, 1, 2])
+    facts = judge(measure(few), lost, few)
+    assert not facts.kept
+    assert "40 validation images do not exclude a rise of more than 0.0200" in facts.reason
+    exact = measure(LABELS, sureness=1.5)
+    noise = np.random.default_rng(0).normal(0, 0.1, exact.shape).astype(np.float32)
+    assert judge(exact, exact + noise, LABELS).kept
+    unsure = judge(exact[:40], exact[:40] + noise[:40], few)
+    assert not unsure.kept
+    assert unsure.figures.loss_interval[0] <= 0.003  # the rise can be chance
+    same = judge(measure(few), measure(few, sureness=4.01), few)
+    assert same.kept  # few images are enough if the answers hardly change
 
 
 def test_a_loss_that_rises_beyond_chance_is_rejected():
@@ -63,8 +101,10 @@ def test_a_loss_that_rises_beyond_chance_is_rejected():
 
 
 def test_outputs_that_are_not_numbers_are_rejected():
-    broken = np.full((400, 3), np.nan, np.float32)
-    assert not judge(measure(LABELS), broken, LABELS).kept
+    broken = measure(LABELS)
+    broken[7, 1] = np.nan
+    facts = judge(measure(LABELS), broken, LABELS)
+    assert (facts.kept, facts.figures) == (False, None)
 
 
 def test_numbers_are_judged_by_their_own_score():
@@ -177,6 +217,6 @@ def test_a_card_says_what_was_measured():
     assert describe_twin(None) == ""
     kept = judge(measure(LABELS, wrong=[0]), measure(LABELS, wrong=[0]), LABELS)
     assert "0.9975 in int8 and 0.9975 in float32 on the 400" in describe_twin(kept)
-    refused = judge(measure(LABELS), measure(LABELS, wrong=range(9)), LABELS)
+    refused = judge(*near_the_border(LABELS, range(20), lost=range(12)), LABELS)
     assert "refused: accuracy falls by" in describe_twin(refused)
     assert describe_twin(TwinFacts(kept=False, reason="odd")).endswith("no int8 twin: odd.")

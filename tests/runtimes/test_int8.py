@@ -46,12 +46,25 @@ def test_head_stays_in_float32(images, tmp_path):
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in graph.node}
 
 
+def test_images_are_not_rounded(images, tmp_path):
+    """256 steps between the smallest and the largest value are not the 256 values of a pixel."""
+    write_int8(tiny_bundle() / "model.onnx", tmp_path / "int8.onnx", images[:12])
+    graph = onnx.load(str(tmp_path / "int8.onnx")).graph
+    [first] = [node for node in graph.node if "images" in node.input]
+    weights = {one.name for one in graph.initializer if len(one.dims) == 4}
+    assert first.op_type == "Conv"
+    assert first.input[1] in weights
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert [node.name for node in convolutions if node.input[1] in weights] == [first.name]
+
+
 class Padded(nn.Module):
     """A network that computes its margins from the size of the image, as those of TensorFlow do."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 3, 1)
         self.conv = nn.Conv2d(3, 8, 3, stride=2)
         self.head = nn.Linear(8, 3)
 
@@ -59,7 +72,9 @@ class Padded(nn.Module):
         side = torch.ceil(torch.tensor(images.shape[-1]) / 2)
         margin = ((side - 1) * 2 + 3 - images.shape[-1]).clamp(min=0).int()
         before = torch.div(margin, 2, rounding_mode="floor")
-        padded = nn.functional.pad(images, [before, margin - before, before, margin - before])
+        padded = nn.functional.pad(
+            self.stem(images), [before, margin - before, before, margin - before]
+        )
         features = self.conv(padded).relu().mean(dim=(2, 3))
         return self.head(features), features
 
@@ -71,6 +86,8 @@ def test_margins_that_are_computed_are_not_rounded(tmp_path):
     images = [random.normal(size=(3, SIZE, SIZE)).astype(np.float32) for _ in range(4)]
     write_onnx(network, tmp_path / "exact.onnx", input_size=SIZE, outputs=["logits", "features"])
     write_int8(tmp_path / "exact.onnx", tmp_path / "int8.onnx", images)
+    graph = onnx.load(str(tmp_path / "int8.onnx")).graph
+    assert "QuantizeLinear" in {node.op_type for node in graph.node}
     exact, rounded = (run(tmp_path / name, images) for name in ("exact.onnx", "int8.onnx"))
     np.testing.assert_allclose(rounded[1], exact[1], rtol=0.05)
 
