@@ -164,7 +164,7 @@ NOTICED_BY = {
         f"{STAGES}::test_workers_and_device_of_trial_are_handed_over",
     ],
     "export.int8": ["workflow/test_twin.py::test_trained_model_has_twin_unless_never_is_set"],
-    "export.max_loss": ["model/test_twin.py::test_a_twin_that_loses_more_is_rejected"],
+    "export.max_loss": ["model/test_twin.py::test_a_score_that_falls_beyond_chance_is_rejected"],
     "search.engine": ["integrations/test_connect.py::test_sequential_engine_needs_no_ray"],
     "search.concurrent": [
         SPREAD,

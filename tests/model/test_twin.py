@@ -62,7 +62,7 @@ def test_a_score_that_falls_beyond_chance_is_rejected():
 
 
 def test_a_few_answers_near_the_border_are_chance():
-    """As many images as float32 loses in turn do not matter, and a few more do not either."""
+    """Four images lost and two won fall by more than the limit, but not beyond chance."""
     few = LABELS[:180]
     exact, twin = near_the_border(few, range(20), lost=[1, 2, 3, 4], won=[5, 6])
     facts = judge(exact, twin, few)
@@ -73,7 +73,7 @@ def test_a_few_answers_near_the_border_are_chance():
 
 
 def test_few_images_do_not_hide_a_loss():
-    """Chance explains three of 40 wrong answers; a loss that nobody knows is not accepted."""
+    """Chance explains three wrong answers of 40, but the loss may be large."""
     few = LABELS[:40]
     lost = measure(few, wrong=[0, 1, 2])
     facts = judge(measure(few), lost, few)

@@ -479,8 +479,8 @@ class ExportConfig(Section):
         ge=0,
         le=1,
         description="How much of its score the model may lose in int8: 0.003 is 0.3 points of "
-        "accuracy. One image is always allowed. The mean loss must not rise by more than that, "
-        "beyond chance.",
+        "accuracy. The twin is refused if the score falls, or the mean loss rises, by more than "
+        "that beyond chance, or if the validation images do not exclude that it rises by 0.02.",
     )
 
 
