@@ -102,7 +102,8 @@ def judge_twin(
         for one in (exact, twin)
     ]
     comparison = task.compare(
-        *(task.decide(one, calibration) for one in (exact, twin)),
+        task.decide(exact, calibration),
+        task.decide(twin, calibration),
         targets,
         metric=task.score,
         rule="not_worse",
