@@ -15,6 +15,9 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export ORT_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := true
+# Python must keep what it compiles: the packages are installed uncompiled, and many containers set
+# this variable, with which every process would compile all modules that it imports again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo docs test test-fast test-browser lint format serve bench mutation clean
