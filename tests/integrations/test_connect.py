@@ -18,7 +18,7 @@ from rootstock.integrations.connect import (
     tracking_uri,
 )
 from rootstock.ports.runs import NullRunLogger
-from rootstock.ports.search import SequentialSearcher
+from rootstock.ports.search import LocalFirst, SequentialSearcher
 
 OFF = Config(tracking=TrackingConfig(enabled=False), search=SearchConfig(engine="sequential"))
 
@@ -110,11 +110,6 @@ def test_bare_database_keeps_files_in_project(tmp_path, monkeypatch):
     assert runs.artifact_root == (tmp_path / "mlruns").as_uri()
 
 
-def test_searcher_takes_its_settings_from_config():
-    searcher = connect_searcher(Config(search=SearchConfig(concurrent=3, max_failures=1)))
-    assert (searcher.concurrent, searcher.cpus_per_trial, searcher.max_failures) == (3, 1, 1)
-
-
 def test_connections_travel_to_workers(tmp_path):
     for connected in (connect_runs(Config(), Paths(tmp_path)), connect_searcher(Config())):
         assert pickle.loads(pickle.dumps(connected)) == connected
@@ -135,14 +130,20 @@ def test_race_runs_in_this_process_without_a_cluster(monkeypatch):
     assert not isinstance(connect_racer(Config()), SequentialSearcher)
 
 
-def test_the_search_is_spread_as_its_settings_say():
+def test_the_search_is_spread_as_its_settings_say(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     settings = {"cpus_per_trial": 2.5, "gpus_per_trial": 0.5, "max_failures": 7, "concurrent": 4}
     usual, searcher = (
         connect_searcher(Config(search=SearchConfig(**given))) for given in ({}, settings)
     )
     for name, value in settings.items():
-        assert getattr(searcher, name) == value
-        assert getattr(usual, name) != value
+        assert getattr(searcher.workers, name) == value
+        assert getattr(usual.workers, name) != value
+
+
+def test_every_search_goes_to_a_cluster(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "ray://somewhere:10001")
+    assert not isinstance(connect_searcher(Config()), LocalFirst)
 
 
 def test_runs_use_experiment_and_patience_of_settings(tmp_path):

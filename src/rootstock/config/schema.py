@@ -413,12 +413,14 @@ class SearchConfig(Section):
 
     engine: Literal["ray", "sequential"] = Field(
         "ray",
-        description="`ray`: parallel trials; `sequential`: one after another in this process.",
+        description="`ray`: parallel trials (a single trial, and heads on few images, run in this "
+        "process unless RAY_ADDRESS names a cluster); `sequential`: one after another in this "
+        "process.",
     )
     concurrent: Annotated[int, Field(ge=1)] | Auto = Field(
         "auto", description="Trials at the same time; auto: as many as fit."
     )
-    cpus_per_trial: float = Field(1, gt=0, description="Cores reserved per trial.")
+    cpus_per_trial: float = Field(1, gt=0, description="Cores reserved per trial of Ray.")
     gpus_per_trial: float | Auto = Field(
         "auto", description="GPUs (or a fraction) per trial; auto: 1 if there is a GPU."
     )

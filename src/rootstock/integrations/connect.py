@@ -13,7 +13,7 @@ from rootstock.config.schema import Config
 from rootstock.errors import ConfigError, TrackingError
 from rootstock.ports.registry import ModelRegistry, RegistryReader
 from rootstock.ports.runs import NullRunLogger, RunLogger
-from rootstock.ports.search import Searcher, SequentialSearcher
+from rootstock.ports.search import LocalFirst, Searcher, SequentialSearcher
 from rootstock.ports.spread import InProcess, Spreader
 
 
@@ -149,19 +149,23 @@ def connect_reader(config: Config, paths: Paths) -> RegistryReader | None:
 
 
 def connect_searcher(config: Config) -> Searcher:
-    """Return Ray (on the cluster in RAY_ADDRESS or this machine), or a sequential searcher."""
+    """Return Ray on the cluster in RAY_ADDRESS, Ray on this machine, or a sequential searcher.
+
+    On this machine Ray is used only for the searches that it ends sooner.
+    """
     search = config.search
     if search.engine == "sequential":
         return SequentialSearcher()
     _require("ray", key="search.engine is ray", way_out="search.engine=sequential")
     from rootstock.integrations.ray.search import RaySearcher
 
-    return RaySearcher(
+    workers = RaySearcher(
         concurrent=search.concurrent,
         cpus_per_trial=search.cpus_per_trial,
         gpus_per_trial=search.gpus_per_trial,
         max_failures=search.max_failures,
     )
+    return workers if os.environ.get("RAY_ADDRESS") else LocalFirst(workers)
 
 
 def connect_spreader(config: Config) -> Spreader:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,7 +49,8 @@ class Searcher(Protocol):
     """Runs an objective over candidate params; a crash of one trial ends only that trial.
 
     ``exploration`` adds trials that the searcher draws. After ``seconds`` no trial is started; a
-    running trial is expected to end itself.
+    running trial is expected to end itself. ``quick``: starting a worker takes longer than all
+    trials together.
     """
 
     def session(self) -> AbstractContextManager[None]:
@@ -67,6 +68,7 @@ class Searcher(Protocol):
         early_stop: bool,
         exploration: Exploration | None = None,
         seconds: float | None = None,
+        quick: bool = False,
     ) -> list[Trial]: ...
 
 
@@ -96,6 +98,7 @@ class SequentialSearcher:
         early_stop: bool,
         exploration: Exploration | None = None,
         seconds: float | None = None,
+        quick: bool = False,
     ) -> list[Trial]:
         planned: list[Params] = list(candidates)
         if exploration:
@@ -119,6 +122,49 @@ class SequentialSearcher:
                     trials.append(Trial(params, metrics, home))
                 progress.update()
         return trials
+
+
+@dataclass
+class LocalFirst:
+    """Runs a search in this process if workers on this machine would not end it sooner.
+
+    These are quick searches, and a single trial: here it gets all cores. Other searches, and
+    trials that several processes share, go to ``workers``, which are started by the first.
+    """
+
+    workers: Searcher
+    _session: ExitStack | None = field(default=None, init=False, repr=False)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        with ExitStack() as session:
+            self._session = session
+            try:
+                yield
+            finally:
+                self._session = None
+
+    def search(
+        self,
+        objective: Objective,
+        candidates: Sequence[Params],
+        *,
+        quick: bool = False,
+        exploration: Exploration | None = None,
+        **options: Any,
+    ) -> list[Trial]:
+        searcher = self.workers
+        alone = len(candidates) == 1 and not exploration and group_size(objective) == 1
+        if quick or alone:
+            searcher = SequentialSearcher()
+        elif self._session:
+            self._session.enter_context(searcher.session())
+        return searcher.search(objective, candidates, exploration=exploration, **options)
+
+
+def group_size(objective: Objective) -> int:
+    """Return the number of processes of an objective: its attribute ``workers``, or one."""
+    return int(getattr(objective, "workers", 1))
 
 
 def watch_trials(directory: Path, total: int) -> Progress:

@@ -20,6 +20,7 @@ from rootstock.backbones.tap_features import average_grids
 from rootstock.config.schema import TrainConfig
 from rootstock.data.views import Views, average_views
 from rootstock.heads.linear import read_head, to_tune
+from rootstock.plan.costs import head_seconds
 from rootstock.plan.pins import AUTO
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.search import Params, Searcher
@@ -41,10 +42,11 @@ from rootstock.training.trials import FinetunedTrial, HeadTrial, best_trial
 
 log = logging.getLogger(__name__)
 
+WORKER_SECONDS = 15.0
+"""Seconds to start workers that load torch: measured with two on two cores."""
 PROTOTYPE_IMAGES = 5
 """Up to this many training images in the median class, class means are tried as a head too. Chosen
-on
-ants_bees and flowers12; checked on sign_digits, brain_mri, cifar10 and tiny_imagenet: with more
+on ants_bees and flowers12; checked on sign_digits, brain_mri, cifar10 and tiny_imagenet: with more
 images a linear head was as good or better (with 10 per class, class means won once in six draws of
 ants_bees and brain_mri, and the mean accuracy was the same or .9 points lower)."""
 CALIBRATED_TRIALS = 6
@@ -103,8 +105,18 @@ class TrainingJob:
             metric=self.data.task.selection,
             mode="min",
             early_stop=False,
+            quick=self._heads_are_quick(),
         )
         return [HeadTrial.of(trial) for trial in trials]
+
+    def _heads_are_quick(self) -> bool:
+        candidates = self.head_candidates
+        # Nobody has measured how long a head with a hidden layer takes.
+        if any(one.get("hidden") for one in candidates):
+            return False
+        n_train, n_outputs = len(self.data.rows("train")), len(self.data.targets("train").names)
+        widths = (self.data.reader.backbone.width(one["tap"]) for one in candidates)
+        return sum(head_seconds(n_train, width, n_outputs) for width in widths) < WORKER_SECONDS
 
     @property
     def head_candidates(self) -> list[dict[str, Any]]:

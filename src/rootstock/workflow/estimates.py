@@ -10,22 +10,12 @@ from rootstock.backbones.card import pool_tap
 from rootstock.backbones.load import Backbone
 from rootstock.config.choices import Strategy
 from rootstock.plan import rules
-from rootstock.plan.costs import (
-    REFERENCE_GFLOPS,
-    planned_epochs,
-    planned_rates,
-    tuning_size,
-)
+from rootstock.plan.costs import head_seconds, planned_epochs, planned_rates, tuning_size
 from rootstock.plan.pins import Pins
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.system.files import read_json, write_json
 from rootstock.training.throughput import Throughput, known_throughput
 
-HEAD_OPERATIONS = 4_000
-"""Operations of a head's whole search per image, feature and class: measured on random features,
-160 to 1,500 images, 2 to 12 classes."""
-HEAD_SECONDS = 0.1
-"""Fixed cost of a head, in addition."""
 Estimate = tuple[Throughput, dict[Strategy, float]]
 """The throughput of this machine, and the minutes of training per strategy."""
 
@@ -65,8 +55,7 @@ def trial_minutes(
     for part in (plan, plan.for_raced_head()):
         for tap in part.taps if part else ():
             width = backbone.width(pool_tap(tap, plan.pooling))
-            products = profile.n_train * width * len(profile.classes)
-            seconds += HEAD_SECONDS + HEAD_OPERATIONS * products / (REFERENCE_GFLOPS * 1e9)
+            seconds += head_seconds(profile.n_train, width, len(profile.classes))
     epochs = plan.finetune.epochs * len(plan.finetune_candidates) if plan.finetune else 0
     return seconds / 60 + networks * throughput.tuning_minutes(
         plan.strategy, n_train=profile.n_train, n_val=profile.n_val, epochs=epochs

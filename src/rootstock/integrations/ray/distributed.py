@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rootstock.errors import TrainingError
-from rootstock.ports.search import Objective, Params
+from rootstock.ports.search import Objective, Params, group_size
 from rootstock.system.files import write_json
 
 _ANSWER_FILE = "team.json"
 _DRIVER_SHARE = 0.01
 # torch has no exception for a lost process of the group, only these texts.
 _PEER_PHRASES = ("closed by peer", "reset by peer", "gloo", "NCCL")
-
-
-def group_size(objective: Objective) -> int:
-    """Return the number of processes of an objective: its attribute ``workers``, or one."""
-    return int(getattr(objective, "workers", 1))
 
 
 def run_in_group(

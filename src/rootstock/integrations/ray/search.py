@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from rootstock.errors import TrainingError
 from rootstock.integrations.ray.cluster import ray_session
-from rootstock.integrations.ray.distributed import as_floats, group_size, run_in_group, tune_message
+from rootstock.integrations.ray.distributed import as_floats, run_in_group, tune_message
 from rootstock.integrations.ray.memory import explain_full_memory
 from rootstock.ports.search import (
     NO_REPORT_MESSAGE,
@@ -37,6 +37,7 @@ from rootstock.ports.search import (
     Objective,
     Params,
     Trial,
+    group_size,
     trial_name,
     watch_trials,
 )
@@ -78,6 +79,7 @@ class RaySearcher:
         early_stop: bool,
         exploration: Exploration | None = None,
         seconds: float | None = None,
+        quick: bool = False,  # noqa: ARG002 - a search that is sent to Ray runs there
     ) -> list[Trial]:
         """Run every candidate; return one trial each, in order, then the explored ones.
 
