@@ -48,6 +48,15 @@ def test_moments_over_batches_are_those_of_all_values():
     np.testing.assert_allclose(variance, values.var(dim=(0, 2, 3), unbiased=False), atol=1e-6)
 
 
+def test_moments_of_a_large_mean_keep_the_variance():
+    values = 30 + torch.randn(8, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    moments = ChannelMoments()
+    moments.add(values)
+    _, variance = moments.finish()
+    expected = values.double().var(dim=(0, 2, 3), unbiased=False)
+    np.testing.assert_allclose(variance, expected, rtol=1e-3)
+
+
 def test_the_divergence_of_equal_gaussians_is_zero():
     ones = np.ones(5)
     assert gaussian_divergence(ones, ones, ones, ones) == pytest.approx(0.0, abs=1e-9)
