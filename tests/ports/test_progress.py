@@ -70,3 +70,12 @@ def test_many_trials_at_once_are_counted_not_listed(tmp_path):
     for number in range(6):
         begin(tmp_path, str(number)).step(1, 1, 1.0)
     assert "3 more trials" in TrialWatch(tmp_path, total=6).describe()
+
+
+def test_trials_of_an_earlier_search_are_not_counted(tmp_path, now):
+    begin(tmp_path, "a").finish(10, 0.1)
+    running = begin(tmp_path, "b")
+    watch = TrialWatch(tmp_path, 1, [tmp_path / "trial-b"])
+    now["time"] += 60
+    running.step(5, 5, 0.5)
+    assert watch.describe() == "epoch 5 of 10, loss 0.500; at most 60 s left"

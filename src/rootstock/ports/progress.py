@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,10 +65,13 @@ class TrialReporter:
 
 
 class TrialWatch:
-    """Reads the progress of ``total`` trials below ``directory``."""
+    """Reads the progress of ``total`` trials below ``directory``.
 
-    def __init__(self, directory: Path, total: int) -> None:
-        self._directory, self._total = directory, total
+    ``homes``: the folders of these trials, if the directory may contain those of other searches.
+    """
+
+    def __init__(self, directory: Path, total: int, homes: Collection[Path] | None = None) -> None:
+        self._directory, self._total, self._homes = directory, total, homes
         self._started = time.monotonic()
         self._before = sum(trial.share for trial in self._read())
 
@@ -88,7 +92,8 @@ class TrialWatch:
         return "; ".join(parts)
 
     def _read(self) -> list[TrialProgress]:
-        found = (TrialProgress.read(folder) for folder in self._directory.glob("trial-*"))
+        homes = self._directory.glob("trial-*") if self._homes is None else self._homes
+        found = (TrialProgress.read(folder) for folder in homes)
         return [trial for trial in found if trial is not None]
 
 

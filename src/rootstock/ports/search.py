@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,9 +107,9 @@ class SequentialSearcher:
             planned += [draw(exploration.space, random) for _ in range(extra)]
         started = time.monotonic()
         trials = []
-        with watch_trials(directory, len(planned)) as progress:
-            for params in planned:
-                home = directory / trial_name(params)
+        homes = [directory / trial_name(params) for params in planned]
+        with watch_trials(directory, len(planned), homes) as progress:
+            for params, home in zip(planned, homes, strict=True):
                 home.mkdir(parents=True, exist_ok=True)
                 if seconds is not None and time.monotonic() - started > seconds:
                     trials.append(Trial(params, {}, home, NO_TIME_MESSAGE, timed_out=True))
@@ -167,7 +167,7 @@ def group_size(objective: Objective) -> int:
     return int(getattr(objective, "workers", 1))
 
 
-def watch_trials(directory: Path, total: int) -> Progress:
-    """Return a progress display for ``total`` trials below ``directory``."""
-    watch = TrialWatch(directory, total)
+def watch_trials(directory: Path, total: int, homes: Collection[Path] | None = None) -> Progress:
+    """Return a progress display for ``total`` trials below ``directory``, or those in ``homes``."""
+    watch = TrialWatch(directory, total, homes)
     return Progress(directory.name, total, "trial", describe=watch.describe)

@@ -179,7 +179,7 @@ class RaySearcher:
         )
         total = max(len(planned), exploration.trials) if exploration else len(planned)
         shared = group_size(objective) > 1
-        progress = watch_trials(directory, total)
+        progress = watch_trials(directory, total, None if exploration else list(planned))
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 0.001} if shared else resources),
             param_space=None
