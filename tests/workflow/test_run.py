@@ -25,6 +25,7 @@ from rootstock.errors import (
 )
 from rootstock.heads.linear import LinearHead, read_head, write_head
 from rootstock.model.bundle import read_bundle
+from rootstock.model.novelty import reference_rows
 from rootstock.model.predictor import Predictor
 from rootstock.plan.ledger import read_ledger
 from rootstock.ports.runs import NullRunLogger
@@ -461,6 +462,23 @@ def test_model_names_the_training_images_that_it_carries(finished):
     ]
     assert len(images) == len(bundle.reference.features)
     assert not any(one.thumbnail for one in images)
+
+
+@pytest.mark.parametrize("strategy", ["linear_probe", "full_finetune"])
+def test_a_model_of_many_images_carries_some_of_them(data, tmp_path, monkeypatch, strategy):
+    monkeypatch.setattr("rootstock.model.novelty.MAX_FEATURES", 20)
+    paths = Paths(tmp_path)
+    go(configure(data, f"plan.strategy={strategy}"), paths.root)
+    bundle = read_bundle(paths.model)
+    rows = Manifest.read(paths.manifest).rows("train")
+    assert len(rows) > 40
+    images = bundle.known_images.images
+    assert [one.path for one in images] == [rows[i].path for i in reference_rows(len(rows))]
+    # The stored features are those of the named images.
+    predictor = Predictor(paths.model)
+    prepared = [predictor.prepare((data / one.path).read_bytes()) for one in images]
+    features = predictor.infer(prepared).features
+    assert [int(bundle.reference.nearest(one, 1)[0][0]) for one in features] == [*range(20)]
 
 
 @pytest.mark.parametrize("keep", ["features", "names", "thumbnails"])

@@ -18,9 +18,6 @@ from rootstock.tasks.targets import Targets
 from rootstock.tasks.task import Task
 from rootstock.training.images import ImageSet, prepare_images, training_preprocess
 
-REFERENCE_IMAGES = 500
-"""Approximate number of training images whose features are recomputed after fine-tuning."""
-
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -61,10 +58,10 @@ class TrainingData:
             cache=self.directory / f"pixels-{split}.npy",
         )
 
-    def reference_images(self) -> ImageSet:
-        """Return some training images, evenly drawn, prepared as in the service."""
+    def reference_images(self, numbers: np.ndarray) -> ImageSet:
+        """Return the training images int[M] of these numbers, prepared as in the service."""
         rows = self.rows("train")
-        sample = rows[:: max(1, len(rows) // REFERENCE_IMAGES)]
+        sample = [rows[number] for number in numbers]
         targets = self.dataset.targets_of(sample)
         return ImageSet(tuple(sample), targets, self.reader.root, self.reader.preprocess, None)
 

@@ -334,12 +334,15 @@ class TrainingJob:
         return self.data.dataset.targets_of(rows)
 
     def head_features(
-        self, trial: HeadTrial | FinetunedTrial, network: TransferNet
+        self, trial: HeadTrial | FinetunedTrial, network: TransferNet, numbers: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the features [N,D] of training and validation images, with maps averaged."""
+        """Return the features [N,D] of some training and all validation images, with maps averaged.
+
+        ``numbers`` int[N] are the positions of the training images.
+        """
         if isinstance(trial, HeadTrial):
             parts = self.data.reader.backbone.parts(trial.tap)
             train, val = (self.data.features(split, trial.tap) for split in ("train", "val"))
-            return average_grids(train, parts), average_grids(val, parts)
-        train = predict_features(network, self.data.reference_images())
+            return average_grids(train[numbers], parts), average_grids(val, parts)
+        train = predict_features(network, self.data.reference_images(numbers))
         return train, predict_features(network, self.data.validation_images())

@@ -10,23 +10,21 @@ from rootstock.data.manifest import ImageRow
 from rootstock.features.loading import read_indexed
 from rootstock.features.reader import FeatureReader
 from rootstock.model.known_images import KnownImage, KnownImages, make_thumbnail
-from rootstock.model.novelty import reference_rows
 from rootstock.tasks.task import Task
 
 
 def name_images(
     rows: Sequence[ImageRow], features: np.ndarray, reader: FeatureReader, task: Task, keep: str
 ) -> KnownImages | None:
-    """Return the images in the reference, from training images [N] with features [N,D].
+    """Return the images of the reference, from their rows [N] and features [N,D].
 
     ``keep`` is `registry.reference`; the result is None if only features are stored.
     """
     if keep == "features":
         return None
-    numbers = reference_rows(len(rows))
-    lengths = np.linalg.norm(features[numbers].astype(np.float32), axis=1)
+    lengths = np.linalg.norm(features.astype(np.float32), axis=1)
     images = []
-    for row in (rows[number] for number in numbers):
+    for row in rows:
         thumbnail = ""
         if keep == "thumbnails":
             content = read_indexed(row, reader.root)

@@ -15,7 +15,7 @@ from rootstock.features.loading import read_indexed
 from rootstock.model.bundle import MAX_GOLDEN, ModelBundle
 from rootstock.model.bundle_writer import write_bundle
 from rootstock.model.lineage import experiment, shareable, trace
-from rootstock.model.novelty import Reference
+from rootstock.model.novelty import Reference, reference_rows
 from rootstock.model.seen import SeenImages
 from rootstock.plan.transfer_plan import TransferPlan
 from rootstock.ports.runs import Run, RunData, RunLogger
@@ -161,8 +161,10 @@ def write_trained(
 ) -> ModelBundle:
     """Write the chosen model to its folder in the project; ``exported`` as in `write_bundle`."""
     network = choice.job.build_network(calibrated.trial)
-    train, val = choice.job.head_features(calibrated.trial, network)
     data = job.data
+    rows = data.rows("train")
+    reference = reference_rows(len(rows))
+    train, val = choice.job.head_features(calibrated.trial, network, reference)
     return write_bundle(
         project.paths.model,
         network=network,
@@ -187,10 +189,14 @@ def write_trained(
             train, val, data.task.remember(calibrated.decisions, calibrated.targets)
         ),
         known=name_images(
-            data.rows("train"), train, data.reader, data.task, project.config.registry.reference
+            [rows[number] for number in reference],
+            train,
+            data.reader,
+            data.task,
+            project.config.registry.reference,
         ),
         seen=SeenImages.of(
-            train=(row.sha256 for row in data.rows("train")),
+            train=(row.sha256 for row in rows),
             val=(row.sha256 for row in data.rows("val")),
         ),
         unknown_share=project.config.train.unknown_share,
