@@ -117,7 +117,7 @@ def test_adjusted_head_is_what_is_kept_and_measured(objective, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("losses", "best"), [([0.5, 0.3, 0.32, 0.5], 2), ([0.1, 0.2, 0.3, 0.4], 0), ([1, 1, 1, 1], 3)]
+    ("losses", "best"), [([0.5, 0.3, 0.32, 0.6], 2), ([0.1, 0.2, 0.3, 0.4], 0), ([1, 1, 1, 1], 3)]
 )
 def test_strongest_of_equally_good_penalties_is_used(losses, best):
     of_each = np.outer(losses, [0.1, 1.9])  # so different that their error is above a tenth
@@ -127,7 +127,14 @@ def test_strongest_of_equally_good_penalties_is_used(losses, best):
 @pytest.mark.parametrize(("images", "best"), [(20, 1), (20_000, 0)])
 def test_with_more_images_a_smaller_difference_counts(images, best):
     spread = np.tile([0.5, 1.5], images // 2)
-    assert strongest_of_equals([0.01, 0.1], np.stack([spread, 1.08 * spread])) == best
+    losses = np.stack([spread, 1.08 * spread, 3 * spread])
+    assert strongest_of_equals([0.01, 0.1, 10.0], losses) == best
+
+
+def test_a_weak_signal_is_not_given_up():
+    spread = np.tile([0.2, 1.8], 50)  # an error of .08
+    losses = np.stack([spread, 1.002 * spread, 1.05 * spread])
+    assert strongest_of_equals([0.01, 0.1, 10.0], losses) == 1
 
 
 def test_single_image_class_is_not_cross_validated(objective, tmp_path):

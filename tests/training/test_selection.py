@@ -111,8 +111,8 @@ def test_a_head_knows_its_tap_penalty_and_path(tmp_path):
 
 def test_penalty_within_error_of_best_is_as_good():
     spread = np.tile([0.0, 2.0], 50)  # mean 1, standard error a tenth
-    rows = [spread, spread + 0.09, spread + 0.11]
-    assert strongest_of_equals([0.1, 1.0, 10.0], np.stack(rows)) == 1
+    rows = [spread, spread + 0.09, spread + 0.11, spread + 2]
+    assert strongest_of_equals([0.1, 1.0, 10.0, 100.0], np.stack(rows)) == 1
     assert not is_past_best(np.stack(rows[:2]))
     assert is_past_best(np.stack([rows[0], rows[2]]))
     noisy = np.tile([0.0, 20.0], 5)  # mean 10, an error of 3.2, of which a tenth of 10 counts
