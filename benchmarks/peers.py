@@ -39,10 +39,10 @@ OURS = {
 }
 LOOPS = {
     "plain": "plain PyTorch, frozen backbone",
-    "fastai": "fastai, `fine_tune`",
+    "fastai": "fastai, fine_tune",
     "lightning": "Lightning, all layers",
-    "ultralytics": "Ultralytics, `train`",
-    "autogluon": "AutoGluon MultiModal, `medium_quality`",
+    "ultralytics": "Ultralytics, train",
+    "autogluon": "AutoGluon MultiModal, medium_quality",
 }
 
 

@@ -14,9 +14,10 @@ from rootstock.system.cpu import processor_name, usable_cores
 
 def describe_run(command: str) -> dict[str, Any]:
     """Return command, machine, load, Python version, date, and commit of this run."""
+    cores = usable_cores()
     return {
         "command": command,
-        "machine": f"{processor_name()}, {usable_cores()} cores",
+        "machine": f"{processor_name()}, {cores} core{'s' if cores != 1 else ''}",
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
