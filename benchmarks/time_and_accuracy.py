@@ -28,6 +28,7 @@ from typing import Any
 from sets import find_sets
 
 from rootstock.data.manifest import Manifest
+from rootstock.system.cpu import usable_cores
 
 TABLES = {
     "animals_boxes": "largest_box.csv",
@@ -88,7 +89,7 @@ def measure(data: Path, quality: str, seed: int) -> dict[str, Any]:
     return {
         "quality": quality,
         "seed": seed,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, cores used: {usable_cores()}",
         "load_before": round(load, 1),
         "date": datetime.date.today().isoformat(),
         "task": bundle["task"],
